@@ -4,8 +4,10 @@
 
 pub mod budget;
 pub mod child;
+pub mod config;
 pub mod exchange;
 pub mod framing;
+pub mod http;
 pub mod jsonrpc;
 pub mod lifecycle;
 pub mod mux;
