@@ -63,6 +63,20 @@ fn the_cap_counts_the_frame_without_its_trimmings() {
     }
 }
 
+/// Found by fuzzing.
+#[test]
+fn only_one_carriage_return_belongs_to_the_line_end() {
+    for chunks in [vec![&b"{\"id\":1\r\r\n"[..]], b"{\"id\":1\r\r\n".chunks(1).collect()] {
+        let head = Bytes::from_static(b"{\"id\":1\r");
+        let id = Some(Bytes::from_static(b"1"));
+        assert_eq!(frames(3, &chunks), [Framed::Oversized { id, length: 8, head }]);
+    }
+    for chunks in [vec![&b"{\"id\":1\r\n"[..]], b"{\"id\":1\r\n".chunks(1).collect()] {
+        let head = Bytes::from_static(b"{\"id\":1");
+        assert_eq!(frames(3, &chunks), [Framed::Oversized { id: None, length: 7, head }]);
+    }
+}
+
 #[test]
 fn an_oversized_line_costs_no_memory_and_names_its_request() {
     let max_frame = 1 << 20;
