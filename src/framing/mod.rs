@@ -71,9 +71,10 @@ impl Framer {
             // Left over from a large frame.
             self.move_to(BytesMut::with_capacity(held + READ));
         } else if room - held < READ / 2 && !self.buffer.try_reclaim(READ) {
-            // Doubling by hand, since a vector would double beyond the cap too.
+            // By hand, since a vector would double beyond the cap too; fourfold, since every copy
+            // touches new pages, and those that nothing was read into cost nothing.
             let most = self.max_frame.saturating_add(TRIMMINGS + READ);
-            self.move_to(BytesMut::with_capacity((2 * held).min(most).max(held + READ)));
+            self.move_to(BytesMut::with_capacity((4 * held).min(most).max(held + READ)));
         }
         &mut self.buffer
     }
@@ -136,9 +137,6 @@ impl Framer {
         discarded.feed(line);
         self.searched = 0;
         self.buffer.clear();
-        if self.buffer.capacity() > LARGE {
-            self.buffer = BytesMut::new();
-        }
     }
 
     fn move_to(&mut self, mut room: BytesMut) {
