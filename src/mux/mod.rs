@@ -34,6 +34,8 @@ mod state;
 mod table;
 mod wire_id;
 
+#[cfg(all(test, proxyrunner_loom))]
+mod loom_tests;
 #[cfg(all(test, not(proxyrunner_loom)))]
 mod tests;
 
