@@ -96,7 +96,8 @@ impl<H, O: Lost> Answering<H, O> {
     }
 
     /// Closes the table, then answers everyone who waits, sent or not, and frees every tombstone. Returns
-    /// how many it answered. From its beginning on, nothing can be reserved or marked as sent.
+    /// how many it answered. From its beginning on, nothing can be reserved; from its end on, nothing can
+    /// be marked as sent.
     pub fn close(&mut self, mut outcome: impl FnMut() -> O) -> usize {
         self.table.close();
         let mut answered = 0;

@@ -4,11 +4,14 @@
 //! waits for ever. Threads are spawned after the exchange was sent where the child's pipes would order them.
 
 use super::{
-    Abandoned, Answering, Completed, Lost, Mux, Pending, Refused,
+    Abandoned, Answering, Completed, Lost, Mux, Pending, Refused, WireId,
     free_list::{FreeList, NoSlot},
     table,
 };
-use crate::sync::UnsafeCell;
+use crate::sync::{
+    UnsafeCell,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 use loom::{future::block_on, sync::mpsc, thread};
 use std::{
     pin::Pin,
@@ -119,6 +122,31 @@ fn answer_or_abandon_one_of_them_frees() {
     });
 }
 
+/// Pipes order more than this; the state word has to do without.
+#[test]
+fn the_word_alone_orders_what_is_held() {
+    explore(BOUND, || {
+        let alive = Alive::default();
+        let (mux, router): (Asking, Router) = table(1);
+        let stdin = Arc::new(AtomicU64::new(0));
+        let asker = thread::spawn({
+            let (mux, alive, stdin) = (mux.clone(), alive.clone(), stdin.clone());
+            move || {
+                let pending = sent(&mux, &alive);
+                stdin.store(pending.wire_id().as_u64(), Relaxed);
+                pending
+            }
+        });
+        let id = WireId::new(stdin.load(Relaxed));
+        if let Some(held) = id.and_then(|id| router.held(id)) {
+            held.read();
+        }
+        drop(asker.join().unwrap());
+        drop(router);
+        assert_idle(&mux, &alive);
+    });
+}
+
 #[test]
 fn an_answer_always_wakes_its_waiter() {
     explore(BOUND, || {
@@ -218,13 +246,33 @@ fn abandoning_while_the_table_closes_leaks_nothing() {
                 let mux = mux.clone();
                 move || mux.mark_sent(id)
             });
-            let asker = thread::spawn(move || pending.abandon());
+            let asker = thread::spawn(move || {
+                pending.held().expect("not over").read();
+                pending.abandon()
+            });
             drop(router);
             writer.join().unwrap();
             asker.join().unwrap();
             assert_idle(&mux, &alive);
         });
     }
+}
+
+#[test]
+fn a_slot_is_free_only_once_it_is_empty() {
+    explore(BOUND, || {
+        let alive = Alive::default();
+        let (mux, mut router): (Asking, Router) = table(1);
+        let mut old = sent(&mux, &alive);
+        assert_eq!(router.complete(old.wire_id(), Answer(1)), Completed::Delivered);
+        let taker = thread::spawn(move || assert_eq!(poll(&mut old), Poll::Ready(Answer(1))));
+        if let Ok(mut new) = mux.reserve(alive.permit()) {
+            assert!(poll(&mut new).is_pending());
+            new.held().expect("not over").read();
+        }
+        taker.join().unwrap();
+        assert_idle(&mux, &alive);
+    });
 }
 
 #[test]

@@ -51,10 +51,6 @@ impl Word {
     pub(super) fn is_abandoned(self) -> bool {
         self.0 & ABANDONED != 0
     }
-
-    fn is_closed(self) -> bool {
-        self.0 & CLOSED != 0
-    }
 }
 
 /// What became of an exchange whose waiting half gave up.
@@ -99,12 +95,12 @@ impl State {
             .then(|| word.generation())
     }
 
-    /// WAITING → WAITING + SENT, unless that has happened, or nobody waits, or the slot is closed.
+    /// WAITING → WAITING + SENT, unless that has happened, or nobody waits.
     #[inline]
     pub(super) fn mark_sent(&self, generation: u64) -> bool {
         let mut word = Word(self.0.load(Relaxed));
         loop {
-            if word.generation() != generation || !word.is_waiting() || word.is_sent() || word.is_closed() {
+            if word.generation() != generation || !word.is_waiting() || word.is_sent() {
                 return false;
             }
             // Relaxed: touches no cell, and as a read-modify-write it carries on the release sequence
