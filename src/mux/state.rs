@@ -1,13 +1,14 @@
 //! Owns the state of a slot: one atomic word, `generation | flags`, and its named transitions.
 //!
 //! ```text
-//!            publish           mark_sent            answer             release
-//!   FREE g ──────────► WAITING ─────────► WAITING ──────────► ANSWERED ────────► FREE g+1
-//!     │                   │                SENT                                     ▲
-//!     │ close             │ abandon         │ abandon          release (bury)       │
-//!     ▼                   ▼                 └────► ABANDONED ───────────────────────┤
-//!   CLOSED             FREE g+1                                                     │
-//!                         └─────────────────────────────────────────────────────────┘
+//!          publish            mark_sent                  answer             release
+//!   FREE g ───────► WAITING ────────────► WAITING+SENT ───────────► ANSWERED ───────► FREE g+1
+//!      │               │ │                      │                      ▲
+//!      │ close         │ │ answer (closing)     │ abandon              │
+//!      ▼               │ └──────────────────────┼──────────────────────┘
+//!   CLOSED             │ abandon                ▼             release
+//!                      ▼                     ABANDONED ──────────────────────────────► FREE g+1
+//!                   FREE g+1
 //! ```
 
 use crate::sync::atomic::{
