@@ -1,1 +1,80 @@
-//! (to come)
+//! Owns the choice between std's atomics and loom's model of them, so that what is tested is what runs.
+//!
+//! Build with `--cfg proxyrunner_loom` for loom. The cfg has a name of its own because `--cfg loom` would
+//! switch tokio over as well.
+
+#[cfg(proxyrunner_loom)]
+pub use loom::{cell::UnsafeCell, sync::Arc, sync::atomic};
+#[cfg(not(proxyrunner_loom))]
+pub use std::sync::{Arc, atomic};
+
+/// std's cell behind loom's interface, which hands out pointers for the length of a closure so that loom
+/// can see where an access begins and ends.
+#[cfg(not(proxyrunner_loom))]
+#[derive(Debug)]
+pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(proxyrunner_loom))]
+impl<T> UnsafeCell<T> {
+    /// A cell that holds `value`.
+    pub fn new(value: T) -> Self {
+        Self(std::cell::UnsafeCell::new(value))
+    }
+
+    /// Lends a pointer to read through.
+    #[inline(always)]
+    pub fn with<R>(&self, read: impl FnOnce(*const T) -> R) -> R {
+        read(self.0.get())
+    }
+
+    /// Lends a pointer to write through.
+    #[inline(always)]
+    pub fn with_mut<R>(&self, write: impl FnOnce(*mut T) -> R) -> R {
+        write(self.0.get())
+    }
+}
+
+/// The waker of one waiting task; registering and waking may race.
+#[derive(Debug)]
+pub struct AtomicWaker {
+    #[cfg(not(proxyrunner_loom))]
+    inner: atomic_waker::AtomicWaker,
+    #[cfg(proxyrunner_loom)]
+    inner: loom::future::AtomicWaker,
+}
+
+impl AtomicWaker {
+    /// A cell with no waker in it.
+    pub fn new() -> Self {
+        Self { inner: Default::default() }
+    }
+
+    /// Keeps a copy of `waker`, or wakes it at once if a wake-up is under way.
+    #[inline]
+    pub fn register(&self, waker: &std::task::Waker) {
+        #[cfg(not(proxyrunner_loom))]
+        self.inner.register(waker);
+        #[cfg(proxyrunner_loom)]
+        self.inner.register_by_ref(waker);
+    }
+
+    /// Wakes the task that registered last, if it has not been woken since.
+    #[inline]
+    pub fn wake(&self) {
+        self.inner.wake();
+    }
+
+    /// Forgets the registered waker without waking it.
+    pub fn clear(&self) {
+        #[cfg(not(proxyrunner_loom))]
+        drop(self.inner.take());
+        #[cfg(proxyrunner_loom)]
+        drop(self.inner.take_waker());
+    }
+}
+
+impl Default for AtomicWaker {
+    fn default() -> Self {
+        Self::new()
+    }
+}

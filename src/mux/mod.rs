@@ -1,1 +1,139 @@
-//! (to come)
+//! Owns the requests in flight on one child: wire ids, who waits for which, and who answers. Lock-free, no
+//! allocation per exchange, no clock.
+//!
+//! A request reserves a slot and thereby gets its [`WireId`]; the writer marks it as sent just before its
+//! frame goes to stdin; the router completes it when the child answers. The slot carries a held value `H`
+//! (the admission permit, the way for interim events) and one outcome `O`.
+//!
+//! # Invariants
+//!
+//! 1. A slot is on the free list, or retired, or in the hands of whoever took it, or serves one exchange.
+//! 2. A state word only changes by the transitions of [`state`]; its generation only grows; a slot
+//!    whose next generation would have no wire id is retired. Hence no id is minted twice.
+//! 3. An exchange has one waiting half, [`Pending`], and a table one answering half, [`Answering`]; neither
+//!    can be cloned.
+//! 4. Answer and abandon race on the one word, and both are compare-and-swaps from WAITING: an exchange
+//!    ends up ANSWERED or ABANDONED, never both.
+//! 5. Only the waiting half frees an ANSWERED slot; only the answering half frees an ABANDONED one; an
+//!    exchange that was never sent is freed by its waiting half. The last of the two frees.
+//! 6. Only an exchange that was sent can be completed. (Closing answers all.)
+//! 7. To publish WAITING is to look again for CLOSED, on the slot's word. `close` first ends taking from
+//!    the free list, then sets CLOSED in every word: a slot that was taken before is seen WAITING by it, or
+//!    sees CLOSED.
+//! 8. The waiting half registers its waker, then looks for ANSWERED; the answering half sets ANSWERED, then
+//!    wakes. A wake-up that reaches the slot's next exchange is spurious, and harmless.
+//! 9. A held value is dropped after its slot was freed: a permit in it promises a slot.
+//!
+//! Checked by loom: `RUSTFLAGS="--cfg proxyrunner_loom" cargo test --release --lib mux::`.
+
+mod answering;
+mod free_list;
+mod pending;
+mod slot;
+mod state;
+mod table;
+mod wire_id;
+
+#[cfg(all(test, not(proxyrunner_loom)))]
+mod tests;
+
+pub use answering::{Answering, Completed, Lost};
+pub use pending::Pending;
+pub use state::Abandoned;
+pub use wire_id::WireId;
+
+use crate::sync::Arc;
+use free_list::NoSlot;
+use std::fmt;
+use table::Table;
+use wire_id::Layout;
+
+/// The most slots of a table; leaves each 2^33 generations.
+pub const MAX_SLOTS: usize = 1 << 20;
+
+/// A table of at least `slots` slots, rounded up to a power of two.
+///
+/// # Panics
+/// Unless `slots` is from 1 to [`MAX_SLOTS`].
+pub fn table<H, O>(slots: usize) -> (Mux<H, O>, Answering<H, O>)
+where
+    H: Send + Sync,
+    O: Send + Lost,
+{
+    table_with_generations(slots, u64::MAX)
+}
+
+/// A table whose slots retire after `generations` exchanges each.
+fn table_with_generations<H, O: Lost>(slots: usize, generations: u64) -> (Mux<H, O>, Answering<H, O>) {
+    assert!((1..=MAX_SLOTS).contains(&slots), "a table has 1 to {MAX_SLOTS} slots, not {slots}");
+    let layout = Layout::new(slots.next_power_of_two().trailing_zeros(), generations);
+    let table = Arc::new(Table::new(layout));
+    (Mux { table: table.clone() }, Answering::new(table))
+}
+
+/// Why nothing was reserved; gives the value back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused<H> {
+    /// Every slot is in use.
+    Full(H),
+    /// The answering half is gone, or has closed the table.
+    Closed(H),
+}
+
+/// The asking side of a table: reserves, and marks as sent. Clones share the table.
+pub struct Mux<H, O> {
+    table: Arc<Table<H, O>>,
+}
+
+impl<H, O> Mux<H, O> {
+    /// Reserves a slot that holds `held` until the exchange is over.
+    #[inline]
+    pub fn reserve(&self, held: H) -> Result<Pending<H, O>, Refused<H>> {
+        match self.table.reserve(held) {
+            Ok(id) => Ok(Pending::new(self.table.clone(), id)),
+            Err((NoSlot::Empty, held)) => Err(Refused::Full(held)),
+            Err((NoSlot::Closed, held)) => Err(Refused::Closed(held)),
+        }
+    }
+
+    /// To be called just before the frame goes to stdin: true once per exchange; false if it must not be
+    /// written, as it was abandoned, answered, or marked before.
+    #[inline]
+    pub fn mark_sent(&self, id: WireId) -> bool {
+        self.table.slot(id).state.mark_sent(self.table.layout.generation(id))
+    }
+
+    /// Whether the exchange was marked as sent and its slot has not been freed yet.
+    pub fn was_sent(&self, id: WireId) -> bool {
+        let word = self.table.slot(id).state.load();
+        word.generation() == self.table.layout.generation(id) && word.is_sent()
+    }
+
+    /// How many slots are in use, those of abandoned exchanges included. A snapshot.
+    pub fn waiting(&self) -> usize {
+        self.table.in_flight()
+    }
+
+    /// How many exchanges were abandoned after being sent, and not answered yet. A snapshot, at times too
+    /// high by what is being abandoned.
+    pub fn abandoned(&self) -> usize {
+        self.table.abandoned.load(crate::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.table.layout.slots()
+    }
+}
+
+impl<H, O> Clone for Mux<H, O> {
+    fn clone(&self) -> Self {
+        Self { table: self.table.clone() }
+    }
+}
+
+impl<H, O> fmt::Debug for Mux<H, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mux").field("table", &self.table).finish()
+    }
+}

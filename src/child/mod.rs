@@ -1,0 +1,40 @@
+//! One child process: how it is started, and the three tasks on its pipes. What its frames mean is the router's.
+
+mod spawn;
+mod stderr;
+mod stdin;
+mod stdout;
+
+pub use spawn::{Spawned, Spawner, StartError};
+pub use stderr::Tail;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to start, and how long it may take to end.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The program, searched in `PATH`.
+    pub program: OsString,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// `--env`: added to, or with `env_clear` in place of, the environment of proxyrunner.
+    pub env: Vec<(OsString, OsString)>,
+    /// `--env-clear`
+    pub env_clear: bool,
+    /// `--cwd`
+    pub cwd: Option<PathBuf>,
+    /// `--max-frame`, in bytes.
+    pub max_frame: usize,
+    /// `--start-timeout`: how long the handshake may take.
+    pub start_timeout: Duration,
+    /// `--close-grace`: after EOF on stdin, before SIGTERM.
+    pub close_grace: Duration,
+    /// `--terminate-grace`: after SIGTERM, before SIGKILL.
+    pub terminate_grace: Duration,
+}
+
+pub use stderr::follow as follow_stderr;
+pub use stdin::write as write_stdin;
+pub use stdout::{Heard, read as read_stdout};

@@ -1,0 +1,64 @@
+//! The task that reads a child's stderr: structured log lines, and the last of them for whoever asks how it died.
+
+use crate::framing::{Framed, Framer};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::sync::CancellationToken;
+
+/// Lines that are attached to the error when the child dies.
+const LAST_LINES: usize = 10;
+/// What is kept of each of them, in characters.
+const LINE_SHOWN: usize = 400;
+/// A longer line is logged by its beginning.
+const LINE: usize = 16 * 1024;
+
+/// The last lines of a child's stderr; clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Tail(Arc<Mutex<VecDeque<String>>>);
+
+impl Tail {
+    /// Oldest first.
+    pub fn lines(&self) -> Arc<[String]> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn push(&self, line: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LAST_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line.chars().take(LINE_SHOWN).collect());
+    }
+}
+
+/// Reads until EOF or until `cut` is cancelled.
+pub async fn follow<R: AsyncRead + Unpin>(mut pipe: R, child: u64, tail: Tail, cut: CancellationToken) {
+    let mut framer = Framer::new(LINE);
+    loop {
+        let read = tokio::select! {
+            biased;
+            () = cut.cancelled() => break,
+            read = pipe.read_buf(framer.buffer()) => read,
+        };
+        if matches!(read, Ok(0) | Err(_)) {
+            break;
+        }
+        while let Some(framed) = framer.next() {
+            log(child, &tail, &framed);
+        }
+    }
+    while let Some(framed) = framer.finish() {
+        log(child, &tail, &framed);
+    }
+}
+
+fn log(child: u64, tail: &Tail, framed: &Framed) {
+    let bytes = match framed {
+        Framed::Frame { bytes, .. } => bytes,
+        Framed::Oversized { head, .. } => head,
+    };
+    let line = String::from_utf8_lossy(bytes);
+    tail.push(&line);
+    tracing::info!(child, stream = "stderr", "{line}");
+}

@@ -1,0 +1,95 @@
+//! The task that writes a child's stdin: whole frames, one per line, the urgent ones first.
+
+use crate::exchange::{Intake, Mux, Order, Urgent};
+use crate::jsonrpc::rewrite::Spliced;
+use bytes::BytesMut;
+use std::io;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+/// Frames up to this size are gathered into one write.
+const GATHERED: usize = 16 * 1024;
+/// One write of gathered frames is at most about this long: a pipe's default capacity.
+const BATCH: usize = 64 * 1024;
+
+/// Writes until `close` is cancelled, nobody is left who could send anything, or the child stops taking it; then
+/// stdin is closed. A frame that was begun is finished first, unless the child doesn't take it.
+pub async fn write<W: AsyncWrite + Unpin>(mut pipe: W, mut intake: Intake, mux: Mux, close: CancellationToken) {
+    let mut batch = BytesMut::new();
+    let writing = async {
+        while let Some(message) = next(&mut intake).await {
+            write_message(&mut pipe, &mut batch, &mux, message).await?;
+            while batch.len() < BATCH
+                && let Some(message) = ready(&mut intake)
+            {
+                write_message(&mut pipe, &mut batch, &mux, message).await?;
+            }
+            flush(&mut pipe, &mut batch).await?;
+        }
+        io::Result::Ok(())
+    };
+    let result = tokio::select! {
+        biased;
+        result = writing => result,
+        () = close.cancelled() => Ok(()),
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "the server no longer reads its stdin");
+    }
+}
+
+enum Message {
+    Order(Order),
+    Urgent(Urgent),
+}
+
+async fn next(intake: &mut Intake) -> Option<Message> {
+    tokio::select! {
+        biased;
+        Some(urgent) = intake.urgent.recv() => Some(Message::Urgent(urgent)),
+        Some(order) = intake.orders.recv() => Some(Message::Order(order)),
+        else => None,
+    }
+}
+
+fn ready(intake: &mut Intake) -> Option<Message> {
+    let urgent = intake.urgent.try_recv().map(Message::Urgent);
+    urgent.or_else(|_| intake.orders.try_recv().map(Message::Order)).ok()
+}
+
+async fn write_message<W: AsyncWrite + Unpin>(
+    pipe: &mut W,
+    batch: &mut BytesMut,
+    mux: &Mux,
+    message: Message,
+) -> io::Result<()> {
+    // The charge is held until the frame is written.
+    let (frame, _charge) = match message {
+        // What was cancelled before its turn came is never begun.
+        Message::Order(Order::Request { wire_id, frame, charge }) if mux.mark_sent(wire_id) => (frame, charge),
+        Message::Order(Order::Request { .. }) => return Ok(()),
+        Message::Urgent(Urgent::Cancel { wire_id, .. }) if !mux.was_sent(wire_id) => return Ok(()),
+        Message::Order(Order::Notification(frame))
+        | Message::Urgent(Urgent::Answer(frame) | Urgent::Cancel { frame, .. }) => (frame, None),
+    };
+    put(pipe, batch, frame).await
+}
+
+async fn put<W: AsyncWrite + Unpin>(pipe: &mut W, batch: &mut BytesMut, frame: Spliced) -> io::Result<()> {
+    if frame.len() <= GATHERED {
+        frame.segments().for_each(|segment| batch.extend_from_slice(segment));
+    } else {
+        flush(pipe, batch).await?;
+        for segment in frame.segments() {
+            pipe.write_all(segment).await?;
+        }
+    }
+    batch.extend_from_slice(b"\n");
+    Ok(())
+}
+
+async fn flush<W: AsyncWrite + Unpin>(pipe: &mut W, batch: &mut BytesMut) -> io::Result<()> {
+    pipe.write_all(batch).await?;
+    batch.clear();
+    pipe.flush().await
+}

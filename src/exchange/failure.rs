@@ -1,0 +1,112 @@
+//! The ways in which a request fails without an answer of the child: whose fault it was, and what to do.
+
+use crate::jsonrpc::{codes, rewrite};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a child ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// In words: `exited with code 3`, `was ended by signal 9 (SIGKILL)`.
+    pub how: Arc<str>,
+    /// What a shell would report: the exit code, or 128 + the signal.
+    pub code: i32,
+    /// The last lines that it wrote to stderr, oldest first.
+    pub last_lines: Arc<[String]>,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the server {}", self.how)?;
+        match self.last_lines.last() {
+            Some(line) => write!(f, "; its last words: {line}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a request has no answer of the child.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// The child ended.
+    Ended(End),
+    /// The child closed its stdout, so it can't answer any more.
+    ClosedStdout,
+    /// Its answer was longer than `--max-frame`.
+    Oversized {
+        /// The answer's length, in bytes.
+        length: u64,
+    },
+    /// Its answer was no JSON-RPC message.
+    Malformed(&'static str),
+    /// It didn't answer within `--request-timeout`.
+    TimedOut(Duration),
+    /// The client cancelled it.
+    Cancelled,
+    /// The client ended the session, or it expired or was evicted.
+    SessionEnded,
+    /// proxyrunner is shutting down.
+    ShuttingDown,
+    /// The child could not be started.
+    NotStarted(Arc<str>),
+    /// A defect of proxyrunner: nobody is left who could answer.
+    Lost,
+}
+
+impl Failure {
+    /// The JSON-RPC error that the client gets.
+    pub fn response(&self, id: &[u8]) -> Bytes {
+        rewrite::error(Some(id), self.code(), &self.to_string(), Some(self.data()))
+    }
+
+    fn code(&self) -> i64 {
+        match self {
+            Failure::Cancelled => codes::REQUEST_CANCELLED,
+            _ => codes::INTERNAL_ERROR,
+        }
+    }
+
+    fn data(&self) -> Value {
+        let (reason, fault) = match self {
+            Failure::Ended(end) => {
+                return json!({"reason": "child_ended", "fault": "child", "exitCode": end.code, "stderr": &*end.last_lines});
+            }
+            Failure::ClosedStdout => ("child_closed_stdout", "child"),
+            Failure::Oversized { .. } => ("answer_too_large", "child"),
+            Failure::Malformed(_) => ("answer_malformed", "child"),
+            Failure::TimedOut(_) => ("timed_out", "child"),
+            Failure::NotStarted(_) => ("child_not_started", "child"),
+            Failure::Cancelled => ("cancelled", "client"),
+            Failure::SessionEnded => ("session_ended", "client"),
+            Failure::ShuttingDown => ("shutting_down", "proxyrunner"),
+            Failure::Lost => ("lost", "proxyrunner"),
+        };
+        json!({"reason": reason, "fault": fault})
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Ended(end) => write!(f, "{end}; the request was lost with it"),
+            Failure::ClosedStdout => f.write_str("the server closed its stdout, so it can't answer any more"),
+            Failure::Oversized { length } => {
+                write!(f, "the server's answer of {length} bytes is longer than --max-frame allows")
+            }
+            Failure::Malformed(what) => write!(f, "the server's answer is no JSON-RPC message: {what}"),
+            Failure::TimedOut(after) => write!(
+                f,
+                "the server did not answer within {} s (--request-timeout); the request was cancelled there",
+                after.as_secs_f64()
+            ),
+            Failure::Cancelled => f.write_str("cancelled by the client"),
+            Failure::SessionEnded => f.write_str("the session ended before the server answered; open a new one"),
+            Failure::ShuttingDown => f.write_str("proxyrunner is shutting down; try again elsewhere"),
+            Failure::NotStarted(why) => f.write_str(why),
+            Failure::Lost => f.write_str("proxyrunner lost this request; please report this as a defect"),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The two queues in front of a child's stdin: what waits its turn, and what never waits.
+//!
+//! Requests and notifications keep their order and push back when the child reads slowly. Answers to the child's
+//! own questions and cancellations overtake them: the child may need them to make progress at all.
+
+use crate::budget::Charge;
+use crate::jsonrpc::rewrite::Spliced;
+use crate::mux::WireId;
+use crate::telemetry::counters;
+use bytes::Bytes;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+
+/// Requests and notifications that wait for a child that reads slowly; then the HTTP bodies wait.
+const ORDERS: usize = 256;
+
+/// Answers and cancellations. They are as many as the child's questions and the calls in flight, both bounded;
+/// a child that lets so many pile up reads nothing at all, and what comes on top is dropped.
+const URGENT: usize = 8_192;
+
+/// What waits its turn.
+#[derive(Debug)]
+pub enum Order {
+    /// A request; skipped if it was cancelled before its turn came.
+    Request {
+        /// Its id at the child.
+        wire_id: WireId,
+        /// The message, without a newline.
+        frame: Spliced,
+        /// Its bytes among `--max-buffered`.
+        charge: Option<Charge>,
+    },
+    /// A notification.
+    Notification(Spliced),
+}
+
+/// What never waits.
+#[derive(Debug)]
+pub enum Urgent {
+    /// An answer to a question of the child, or a message about one.
+    Answer(Spliced),
+    /// A cancellation; dropped when its request was never written.
+    Cancel {
+        /// The cancelled request.
+        wire_id: WireId,
+        /// The notification.
+        frame: Spliced,
+    },
+}
+
+/// The sending half; clones share the queues.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    orders: Sender<Order>,
+    urgent: Sender<Urgent>,
+}
+
+/// The receiving half, owned by the task that writes stdin.
+#[derive(Debug)]
+pub struct Intake {
+    /// What waits its turn.
+    pub orders: Receiver<Order>,
+    /// What never waits.
+    pub urgent: Receiver<Urgent>,
+}
+
+/// A new pair.
+pub fn inbox() -> (Inbox, Intake) {
+    let (orders, orders_intake) = mpsc::channel(ORDERS);
+    let (urgent, urgent_intake) = mpsc::channel(URGENT);
+    (Inbox { orders, urgent }, Intake { orders: orders_intake, urgent: urgent_intake })
+}
+
+impl Inbox {
+    /// Waits for a place.
+    ///
+    /// # Errors
+    /// Gives the order back once nobody writes to the child any more.
+    pub async fn order(&self, order: Order) -> Result<(), Order> {
+        self.orders.send(order).await.map_err(|closed| closed.0)
+    }
+
+    /// Never waits. What a child that reads nothing has no room for is dropped and counted.
+    pub fn urge(&self, urgent: Urgent) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.urgent.try_send(urgent) {
+            counters::DROPPED_EVENTS.increment();
+        }
+    }
+}
+
+/// `notifications/cancelled` for a request of ours. `reason` is proxyrunner's own text.
+pub fn cancellation(wire_id: WireId, reason: &str) -> Spliced {
+    let params = serde_json::json!({"requestId": wire_id.value(), "reason": reason});
+    let frame = serde_json::json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params});
+    Spliced::from(Bytes::from(frame.to_string()))
+}

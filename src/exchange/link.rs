@@ -1,0 +1,146 @@
+//! One child as its callers see it: begin a request, send a notification, answer a question, ask it to stop.
+
+use super::inbox::{Inbox, Intake, Order, Urgent, inbox};
+use super::{Answering, End, Exchange, Failure, Held, Mux};
+use crate::budget::Charge;
+use crate::jsonrpc::rewrite::Spliced;
+use crate::mux::{self, Pending, WireId};
+use crate::telemetry::counters;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Why a request did not begin.
+#[derive(Debug)]
+pub enum Refused {
+    /// The child has as many requests in flight as it has slots.
+    Full,
+    /// The child has ended or is ending.
+    Closed(Failure),
+}
+
+/// The callers' handle on one child.
+#[derive(Debug)]
+pub struct Link {
+    number: u64,
+    mux: Mux,
+    inbox: Inbox,
+    stop: CancellationToken,
+    end: watch::Receiver<Option<End>>,
+}
+
+/// The child's side of a [`Link`], for whoever drives the process.
+#[derive(Debug)]
+pub struct Ends {
+    /// Answers the requests.
+    pub answering: Answering,
+    /// What is to be written to stdin.
+    pub intake: Intake,
+    /// Cancelled when the callers have no more use for the child.
+    pub stop: CancellationToken,
+    /// Says how the child ended.
+    pub end: watch::Sender<Option<End>>,
+}
+
+impl Link {
+    /// A link with room for `slots` requests in flight. `number` names the child in logs.
+    pub fn new(number: u64, slots: usize) -> (Arc<Link>, Ends) {
+        let (mux, answering) = mux::mux(slots);
+        let (inbox, intake) = inbox();
+        let stop = CancellationToken::new();
+        let (end_sender, end) = watch::channel(None);
+        let link = Arc::new(Link { number, mux, inbox, stop: stop.clone(), end });
+        (link, Ends { answering, intake, stop, end: end_sender })
+    }
+
+    /// The child's number in logs.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Requests in flight, cancelled ones included that the child may still answer.
+    pub fn in_flight(&self) -> usize {
+        self.mux.waiting()
+    }
+
+    /// For the router and the writer.
+    pub fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    /// For the writer, which skips what was cancelled before its turn.
+    pub fn mux(&self) -> &Mux {
+        &self.mux
+    }
+
+    /// Begins a request: `write` makes the frame once the wire id is known. Waits while the child's stdin is
+    /// full; dropping the future then leaves nothing behind.
+    ///
+    /// # Errors
+    /// When the child has no free slot or is gone.
+    pub async fn begin(
+        &self,
+        held: Held,
+        charge: Option<Charge>,
+        write: impl FnOnce(WireId) -> Spliced,
+    ) -> Result<Exchange, Refused> {
+        let mailbox = Arc::clone(&held.mailbox);
+        let pending = self.mux.reserve(held).map_err(|refused| match refused {
+            mux::Refused::Full(_) => Refused::Full,
+            mux::Refused::Closed(_) => Refused::Closed(self.closed_as()),
+        })?;
+        self.send(pending, charge, write).await.map(|pending| {
+            counters::EXCHANGES.increment();
+            Exchange::new(pending, mailbox, self.inbox.clone())
+        })
+    }
+
+    async fn send(
+        &self,
+        pending: Pending<Held, super::Outcome>,
+        charge: Option<Charge>,
+        write: impl FnOnce(WireId) -> Spliced,
+    ) -> Result<Pending<Held, super::Outcome>, Refused> {
+        let wire_id = pending.wire_id();
+        let frame = write(wire_id);
+        match self.inbox.order(Order::Request { wire_id, frame, charge }).await {
+            Ok(()) => Ok(pending),
+            Err(_) => Err(Refused::Closed(self.closed_as())),
+        }
+    }
+
+    /// Sends a notification, in order with the requests. One to a child that is gone is dropped with it.
+    pub async fn notify(&self, frame: Spliced) {
+        let _ = self.inbox.order(Order::Notification(frame)).await;
+    }
+
+    /// Sends an answer to a question of the child; never waits.
+    pub fn answer(&self, frame: Spliced) {
+        self.inbox.urge(Urgent::Answer(frame));
+    }
+
+    /// Asks for the child's end: close, terminate, kill, as far as it takes.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Whether the child has ended or was asked to.
+    pub fn is_closed(&self) -> bool {
+        self.stop.is_cancelled() || self.end.borrow().is_some()
+    }
+
+    /// Resolves with the way in which the child ended.
+    pub async fn ended(&self) -> End {
+        let mut end = self.end.clone();
+        let ended = end.wait_for(Option::is_some).await.map(|end| end.clone());
+        ended.ok().flatten().unwrap_or_else(|| End { how: "ended".into(), code: 1, last_lines: [].into() })
+    }
+
+    fn closed_as(&self) -> Failure {
+        match &*self.end.borrow() {
+            Some(end) => Failure::Ended(end.clone()),
+            None if self.stop.is_cancelled() => Failure::SessionEnded,
+            None => Failure::ClosedStdout,
+        }
+    }
+}

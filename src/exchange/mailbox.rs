@@ -1,0 +1,87 @@
+//! The bounded queue of messages about one running request, and the way to interrupt it.
+//!
+//! A channel would do, but costs 2 KiB per request; this costs one small allocation and nothing more until a
+//! message comes, which for most requests is never.
+
+use super::{Class, Failure, Interim};
+use crate::jsonrpc::rewrite::Spliced;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Messages that wait for a request's driver. It only moves them on, so this is far more than it needs.
+const CAPACITY: usize = 256;
+
+/// Why a request ends before its answer.
+#[derive(Debug)]
+pub struct Interruption {
+    /// What its client is told.
+    pub failure: Failure,
+    /// The cancellation as the client wrote it, with the wire id in it, if it was the client who cancelled.
+    pub cancellation: Option<Spliced>,
+}
+
+/// Written by the child's router and by the session, read by the request's [`Exchange`](super::Exchange).
+#[derive(Debug, Default)]
+pub struct Mailbox(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Interim>,
+    interruption: Option<Interruption>,
+    reader: Option<Waker>,
+}
+
+impl Mailbox {
+    /// Puts a message in.
+    ///
+    /// # Errors
+    /// Gives it back when the queue is full. Dear ones may exceed the bound of the others twice.
+    pub fn push(&self, interim: Interim) -> Result<(), Interim> {
+        let mut state = self.state();
+        let bound = if interim.class == Class::Dear { 2 * CAPACITY } else { CAPACITY };
+        if state.queue.len() >= bound {
+            return Err(interim);
+        }
+        state.queue.push_back(interim);
+        wake(state);
+        Ok(())
+    }
+
+    /// Ends the request before its answer; the first interruption counts.
+    pub fn interrupt(&self, interruption: Interruption) {
+        let mut state = self.state();
+        state.interruption.get_or_insert(interruption);
+        wake(state);
+    }
+
+    /// The oldest message, else the interruption.
+    pub(super) fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Result<Interim, Interruption>> {
+        let mut state = self.state();
+        if let Some(interim) = state.queue.pop_front() {
+            return Poll::Ready(Ok(interim));
+        }
+        if let Some(interruption) = state.interruption.take() {
+            return Poll::Ready(Err(interruption));
+        }
+        match &mut state.reader {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// No code panics while it holds the lock, so a poisoned one is whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes outside the lock.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let waker = state.reader.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}

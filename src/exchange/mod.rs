@@ -1,0 +1,184 @@
+//! One request's life at a child: what it says meanwhile, and its one outcome.
+//!
+//! [`Link`] is one child as its callers see it; [`Link::begin`] gives an [`Exchange`], whose [`next`](Exchange::next)
+//! yields what the child says about the request and, last and exactly once, the outcome.
+
+mod failure;
+mod inbox;
+mod link;
+mod mailbox;
+
+pub use failure::{End, Failure};
+pub use inbox::{Inbox, Intake, Order, Urgent};
+pub use link::{Ends, Link, Refused};
+pub use mailbox::{Interruption, Mailbox};
+
+use crate::budget::Charge;
+use crate::jsonrpc::rewrite::{self, Spliced};
+use crate::jsonrpc::{ClientId, Span};
+use crate::mux::{Lost, Pending, WireId};
+use bytes::Bytes;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// The one end of an exchange.
+pub type Outcome = Result<Answer, Failure>;
+
+/// The multiplexer as this program uses it.
+pub type Mux = crate::mux::Mux<Held, Outcome>;
+/// The multiplexer's answering half, owned by a child's router.
+pub type Answering = crate::mux::Answering<Held, Outcome>;
+
+/// What a slot holds until it is free: the admission permit with it, so a cancelled call that the child still
+/// works on counts as in flight.
+#[derive(Debug)]
+pub struct Held {
+    /// Where messages about this request go while it runs.
+    pub mailbox: Arc<Mailbox>,
+    /// The client's progress token as it wrote it, if it gave one.
+    pub token: Option<Bytes>,
+    /// The place among `--max-in-flight`; none for proxyrunner's own requests.
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A child's response: a result or an error of its own.
+#[derive(Debug)]
+pub struct Answer {
+    /// The frame as the child wrote it.
+    pub frame: Bytes,
+    /// Where the wire id stands in it.
+    pub id: Span,
+    /// Where the result stands; `None` when the child answered with an error.
+    pub result: Option<Span>,
+    /// Its bytes among `--max-buffered`.
+    pub charge: Option<Charge>,
+}
+
+impl Answer {
+    /// The response with the client's own id; every other byte as the child wrote it.
+    pub fn restored(&self, id: &ClientId) -> Spliced {
+        rewrite::replace(&self.frame, &self.id, id.raw())
+    }
+}
+
+impl Lost for Outcome {
+    fn lost() -> Self {
+        Err(Failure::Lost)
+    }
+}
+
+/// A message about a running request, ready for its client.
+#[derive(Debug)]
+pub struct Interim {
+    /// The message, ids and tokens already the client's.
+    pub frame: Spliced,
+    /// What may become of it when its client is slow.
+    pub class: Class,
+}
+
+/// How dear a message is when there is no room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Progress, logs: dropped, and counted.
+    Droppable,
+    /// A state that changed: saying it twice adds nothing, so an equal one that still waits replaces it.
+    Idempotent,
+    /// A question of the child or an answer to the client: never dropped.
+    Dear,
+}
+
+/// What [`Exchange::next`] yields.
+#[derive(Debug)]
+pub enum Step {
+    /// The child said something about the request.
+    Interim(Interim),
+    /// It is over; nothing follows.
+    Outcome(Outcome),
+}
+
+/// A request on its way. Dropping it before its outcome cancels it at the child.
+#[derive(Debug)]
+pub struct Exchange {
+    pending: Option<Pending<Held, Outcome>>,
+    outcome: Option<Outcome>,
+    mailbox: Arc<Mailbox>,
+    inbox: Inbox,
+    wire_id: WireId,
+}
+
+impl Exchange {
+    fn new(pending: Pending<Held, Outcome>, mailbox: Arc<Mailbox>, inbox: Inbox) -> Self {
+        let wire_id = pending.wire_id();
+        Exchange { pending: Some(pending), outcome: None, mailbox, inbox, wire_id }
+    }
+
+    /// The id under which the child knows the request.
+    pub fn wire_id(&self) -> WireId {
+        self.wire_id
+    }
+
+    /// Where messages about this request are put.
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    /// The next thing that happens. Safe to drop and call again; not to be called after the outcome.
+    pub async fn next(&mut self) -> Step {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Ends the exchange before its outcome, telling the child why.
+    pub fn cancel(mut self, reason: &str) {
+        self.withdraw(None, reason);
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        // The mailbox is asked before the outcome and once more after it has come: what the child said first
+        // is delivered first.
+        loop {
+            if let Poll::Ready(interim) = self.mailbox.poll_pop(cx) {
+                return Poll::Ready(match interim {
+                    Ok(interim) => Step::Interim(interim),
+                    Err(interruption) => Step::Outcome(Err(self.interrupted(interruption))),
+                });
+            }
+            if let Some(outcome) = self.outcome.take() {
+                return Poll::Ready(Step::Outcome(outcome));
+            }
+            let Some(pending) = self.pending.as_mut() else {
+                return Poll::Ready(Step::Outcome(Err(Failure::Lost)));
+            };
+            match Pin::new(pending).poll(cx) {
+                Poll::Ready(outcome) => {
+                    self.pending = None;
+                    self.outcome = Some(outcome);
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn interrupted(&mut self, interruption: Interruption) -> Failure {
+        let Interruption { failure, cancellation } = interruption;
+        let reason = failure.to_string();
+        self.withdraw(cancellation, &reason);
+        failure
+    }
+
+    /// Gives the slot up first, so that the writer skips a request it has not begun, then tells the child.
+    fn withdraw(&mut self, cancellation: Option<Spliced>, reason: &str) {
+        if self.pending.take().is_some() {
+            let frame = cancellation.unwrap_or_else(|| inbox::cancellation(self.wire_id, reason));
+            self.inbox.urge(Urgent::Cancel { wire_id: self.wire_id, frame });
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.withdraw(None, "no longer needed");
+    }
+}

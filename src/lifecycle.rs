@@ -1,0 +1,105 @@
+//! A child's way to its end, as a state machine on borrowed time: close, terminate, kill, as far as it takes.
+
+use std::time::{Duration, Instant};
+
+/// How long each step may take before the next.
+#[derive(Clone, Copy, Debug)]
+pub struct Graces {
+    /// After stdin was closed (`--close-grace`).
+    pub close: Duration,
+    /// After SIGTERM (`--terminate-grace`).
+    pub terminate: Duration,
+}
+
+/// What happens to a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Its callers have no more use for it, or it can't answer any more.
+    Stop,
+    /// The deadline that [`Lifecycle::deadline`] named has passed.
+    Deadline,
+}
+
+/// What is to be done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Close its stdin: a server ends by itself on EOF (protocol A7 §Shutdown).
+    Close,
+    /// SIGTERM to its process group.
+    Terminate,
+    /// SIGKILL to its process group.
+    Kill,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Running,
+    Closing { until: Instant },
+    Terminating { until: Instant },
+    Killed,
+}
+
+/// One child's lifecycle, from its start to the moment its exit is seen.
+#[derive(Debug)]
+pub struct Lifecycle {
+    graces: Graces,
+    state: State,
+}
+
+impl Lifecycle {
+    /// A running child.
+    pub fn new(graces: Graces) -> Self {
+        Lifecycle { graces, state: State::Running }
+    }
+
+    /// Takes what happened at `now`, says what to do.
+    pub fn on(&mut self, event: Event, now: Instant) -> Option<Action> {
+        let (state, action) = match (self.state, event) {
+            (State::Running, Event::Stop) => (State::Closing { until: now + self.graces.close }, Action::Close),
+            (State::Closing { until }, Event::Deadline) if now >= until => {
+                (State::Terminating { until: now + self.graces.terminate }, Action::Terminate)
+            }
+            (State::Terminating { until }, Event::Deadline) if now >= until => (State::Killed, Action::Kill),
+            _ => return None,
+        };
+        self.state = state;
+        Some(action)
+    }
+
+    /// When [`Event::Deadline`] is to be reported, if nothing else happens.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Closing { until } | State::Terminating { until } => Some(until),
+            State::Running | State::Killed => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACES: Graces = Graces { close: Duration::from_secs(5), terminate: Duration::from_secs(3) };
+
+    #[test]
+    fn goes_from_eof_to_sigkill_step_by_step() {
+        let start = Instant::now();
+        let mut child = Lifecycle::new(GRACES);
+        assert_eq!(child.deadline(), None);
+        assert_eq!(child.on(Event::Stop, start), Some(Action::Close));
+        assert_eq!(child.on(Event::Stop, start), None, "stopping twice changes nothing");
+        assert_eq!(child.deadline(), Some(start + GRACES.close));
+        assert_eq!(child.on(Event::Deadline, start), None, "too early");
+        let later = start + GRACES.close;
+        assert_eq!(child.on(Event::Deadline, later), Some(Action::Terminate));
+        assert_eq!(child.on(Event::Deadline, later + GRACES.terminate), Some(Action::Kill));
+        assert_eq!(child.deadline(), None);
+        assert_eq!(child.on(Event::Deadline, later + GRACES.terminate), None);
+    }
+
+    #[test]
+    fn a_running_child_has_no_deadline() {
+        let mut child = Lifecycle::new(GRACES);
+        assert_eq!(child.on(Event::Deadline, Instant::now()), None);
+    }
+}

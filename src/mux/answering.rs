@@ -1,0 +1,160 @@
+//! Owns the answering half of a whole table: completing, expiring tombstones, failing everyone.
+
+use super::{slot::Slot, state::Word, table::Table, wire_id::WireId};
+use crate::sync::{Arc, atomic::Ordering::Relaxed};
+use std::fmt;
+
+/// An outcome that says that the answering half is gone.
+pub trait Lost {
+    /// The outcome for whoever still waits when [`Answering`] is dropped.
+    fn lost() -> Self;
+}
+
+/// What became of an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Completed<O> {
+    /// The waiting half has it.
+    Delivered,
+    /// Nobody waited any more: the outcome is dropped, the tombstone freed.
+    Late,
+    /// The exchange was answered before, or is long forgotten.
+    Duplicate(O),
+    /// No request of this id was ever sent.
+    Unknown(O),
+}
+
+/// The answering half of every exchange: there is one per table, and the child's router owns it.
+///
+/// Dropping it answers everyone who waits with [`Lost::lost`].
+pub struct Answering<H, O: Lost> {
+    table: Arc<Table<H, O>>,
+    /// Per slot: the generation last seen abandoned, and the tick at which it first was.
+    noted: Box<[(u64, u64)]>,
+}
+
+impl<H, O: Lost> Answering<H, O> {
+    pub(super) fn new(table: Arc<Table<H, O>>) -> Self {
+        let noted = vec![(0, 0); table.slots().len()].into();
+        Self { table, noted }
+    }
+
+    /// Gives the exchange its outcome.
+    #[inline]
+    pub fn complete(&mut self, id: WireId, outcome: O) -> Completed<O> {
+        let slot = self.table.slot(id);
+        let generation = self.table.layout.generation(id);
+        let word = slot.state.load();
+        if word.generation() != generation {
+            // Generations begin at 1.
+            let minted = (1..word.generation()).contains(&generation);
+            return if minted { Completed::Duplicate(outcome) } else { Completed::Unknown(outcome) };
+        }
+        if !word.is_sent() {
+            return Completed::Unknown(outcome);
+        }
+        if word.is_answered() {
+            return Completed::Duplicate(outcome);
+        }
+        self.settle(id, word, outcome)
+    }
+
+    /// The held value of an exchange that was sent and is waited for.
+    #[inline]
+    pub fn held(&self, id: WireId) -> Option<&H> {
+        let slot = self.table.slot(id);
+        let word = slot.state.load();
+        let waits =
+            word.generation() == self.table.layout.generation(id) && word.is_waiting() && word.is_sent();
+        // SAFETY: this is the answering half, which would need `self` mutably to answer or bury; seen
+        // sent, the waiting half cannot withdraw.
+        waits.then(|| unsafe { slot.held() })
+    }
+
+    /// Frees the tombstones that this found abandoned `grace_ticks` or longer ago; returns their number.
+    /// Their answers, should they come, are duplicates. Costs one load while nothing is abandoned.
+    pub fn expire(&mut self, now_tick: u64, grace_ticks: u64) -> usize {
+        if self.table.abandoned.load(Relaxed) == 0 {
+            return 0;
+        }
+        let mut expired = 0;
+        for index in 0..self.noted.len() {
+            let word = self.table.slots()[index].state.load();
+            if !word.is_abandoned() {
+                continue;
+            }
+            let (generation, since) = &mut self.noted[index];
+            if *generation != word.generation() {
+                (*generation, *since) = (word.generation(), now_tick);
+            }
+            if now_tick.saturating_sub(*since) >= grace_ticks {
+                self.bury(self.table.layout.mint(index, word.generation()));
+                expired += 1;
+            }
+        }
+        expired
+    }
+
+    /// Closes the table, then answers everyone who waits, sent or not, and frees every tombstone. Returns
+    /// how many it answered. From its beginning on, nothing can be reserved or marked as sent.
+    pub fn close(&mut self, mut outcome: impl FnMut() -> O) -> usize {
+        self.table.close();
+        let mut answered = 0;
+        for index in 0..self.noted.len() {
+            loop {
+                let slot = &self.table.slots()[index];
+                let word = slot.state.close();
+                let id = || self.table.layout.mint(index, word.generation());
+                if word.is_abandoned() {
+                    self.bury(id());
+                } else if word.is_waiting() {
+                    // SAFETY: this is the answering half, and the state is waiting.
+                    if unsafe { slot.answer(word, outcome()) }.is_err() {
+                        continue;
+                    }
+                    slot.waker.wake();
+                    answered += 1;
+                }
+                break;
+            }
+        }
+        answered
+    }
+
+    /// Answers a slot that was seen sent and not answered, or buries it.
+    #[inline]
+    fn settle(&mut self, id: WireId, seen: Word, outcome: O) -> Completed<O> {
+        let slot: &Slot<H, O> = self.table.slot(id);
+        if seen.is_waiting() {
+            // SAFETY: this is the answering half, and `seen` is waiting.
+            if unsafe { slot.answer(seen, outcome) }.is_ok() {
+                slot.waker.wake();
+                return Completed::Delivered;
+            }
+            // Once sent, only being abandoned stands in an answer's way.
+        }
+        self.bury(id);
+        Completed::Late
+    }
+
+    /// Frees an ABANDONED slot.
+    fn bury(&self, id: WireId) {
+        // SAFETY: ABANDONED, the cells are the answering half's, and no outcome is stored.
+        let held = unsafe { self.table.slot(id).take_held() };
+        self.table.abandoned.fetch_sub(1, Relaxed);
+        self.table.release(id);
+        drop(held);
+    }
+}
+
+impl<H, O: Lost> Drop for Answering<H, O> {
+    fn drop(&mut self) {
+        self.close(O::lost);
+    }
+}
+
+impl<H, O: Lost> fmt::Debug for Answering<H, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answering").field("table", &self.table).finish()
+    }
+}

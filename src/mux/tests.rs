@@ -1,0 +1,321 @@
+//! One thread at a time, then many: what each verb returns, and that nothing is dropped twice or never.
+
+use super::{
+    Abandoned, Answering, Completed, Lost, Mux, Pending, Refused, WireId, table, table_with_generations,
+};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Answer(u64),
+    Lost,
+}
+
+impl Lost for Outcome {
+    fn lost() -> Self {
+        Self::Lost
+    }
+}
+
+use Outcome::Answer;
+
+fn sent<H>(mux: &Mux<H, Outcome>, held: H) -> Pending<H, Outcome> {
+    let Ok(pending) = mux.reserve(held) else { panic!("a slot is free") };
+    assert!(mux.mark_sent(pending.wire_id()));
+    pending
+}
+
+fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn small() -> (Mux<(), Outcome>, Answering<(), Outcome>) {
+    table(2)
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+#[test]
+fn an_outcome_reaches_its_waiter_and_wakes_it() {
+    let (mux, mut answering) = small();
+    let mut pending = sent(&mux, ());
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    assert!(pin!(&mut pending).poll(&mut Context::from_waker(&waker)).is_pending());
+    assert_eq!(answering.complete(pending.wire_id(), Answer(7)), Completed::Delivered);
+    assert_eq!(wakes.0.load(SeqCst), 1);
+    assert_eq!(mux.waiting(), 1, "freed by the waiter, not by the answer");
+    assert_eq!(poll(&mut pending), Poll::Ready(Answer(7)));
+    assert_eq!(mux.waiting(), 0);
+    assert_eq!(pending.abandon(), Abandoned::Settled);
+}
+
+#[test]
+fn an_id_that_was_never_sent_is_unknown() {
+    let (mux, mut answering) = small();
+    let pending = mux.reserve(()).unwrap();
+    assert_eq!(answering.complete(pending.wire_id(), Answer(1)), Completed::Unknown(Answer(1)));
+    assert!(answering.held(pending.wire_id()).is_none());
+    assert!(!mux.was_sent(pending.wire_id()));
+    for never in [1, 2, 1 << 30, (1 << 53) - 1] {
+        let id = WireId::new(never).unwrap();
+        assert_eq!(answering.complete(id, Answer(1)), Completed::Unknown(Answer(1)), "{never}");
+    }
+    assert_eq!(WireId::new(0), None);
+    assert_eq!(WireId::new(1 << 53), None);
+}
+
+#[test]
+fn a_second_answer_is_a_duplicate_before_and_after_the_first_is_taken() {
+    let (mux, mut answering) = small();
+    let mut pending = sent(&mux, ());
+    let id = pending.wire_id();
+    assert_eq!(answering.complete(id, Answer(1)), Completed::Delivered);
+    assert_eq!(answering.complete(id, Answer(2)), Completed::Duplicate(Answer(2)));
+    assert_eq!(poll(&mut pending), Poll::Ready(Answer(1)));
+    assert_eq!(answering.complete(id, Answer(3)), Completed::Duplicate(Answer(3)));
+}
+
+#[test]
+fn marks_as_sent_once() {
+    let (mux, mut answering) = small();
+    let pending = sent(&mux, ());
+    assert!(mux.was_sent(pending.wire_id()));
+    assert!(!mux.mark_sent(pending.wire_id()));
+    let withdrawn = mux.reserve(()).unwrap().wire_id();
+    assert!(!mux.mark_sent(withdrawn), "dropped");
+    let answered = mux.reserve(()).unwrap();
+    answering.close(Outcome::lost);
+    assert!(!mux.mark_sent(answered.wire_id()));
+}
+
+#[test]
+fn an_abandoned_exchange_holds_its_value_until_its_late_answer() {
+    let (mux, mut answering) = table::<Arc<()>, Outcome>(1);
+    let permit = Arc::new(());
+    let mut pending = sent(&mux, permit.clone());
+    let id = pending.wire_id();
+    assert!(answering.held(id).is_some_and(|held| Arc::ptr_eq(held, &permit)));
+    assert_eq!(pending.abandon(), Abandoned::InFlight);
+    assert_eq!(pending.abandon(), Abandoned::Settled);
+    drop(pending);
+    assert!(answering.held(id).is_none());
+    assert_eq!((mux.waiting(), mux.abandoned(), Arc::strong_count(&permit)), (1, 1, 2));
+    assert!(matches!(mux.reserve(permit.clone()), Err(Refused::Full(_))));
+    assert_eq!(answering.complete(id, Answer(1)), Completed::Late);
+    assert_eq!((mux.waiting(), mux.abandoned(), Arc::strong_count(&permit)), (0, 0, 1));
+    assert!(mux.reserve(permit).is_ok());
+}
+
+#[test]
+fn an_exchange_abandoned_before_it_was_sent_is_gone_at_once() {
+    let (mux, mut answering) = table::<Arc<()>, Outcome>(1);
+    let permit = Arc::new(());
+    let mut pending = mux.reserve(permit.clone()).unwrap();
+    assert_eq!(pending.abandon(), Abandoned::Withdrawn);
+    assert_eq!((mux.waiting(), mux.abandoned(), Arc::strong_count(&permit)), (0, 0, 1));
+    assert_eq!(answering.complete(pending.wire_id(), Answer(1)), Completed::Duplicate(Answer(1)));
+}
+
+#[test]
+fn tombstones_expire_after_the_grace_and_not_before() {
+    let (mux, mut answering) = table::<Arc<()>, Outcome>(4);
+    let permit = Arc::new(());
+    let waits = sent(&mux, permit.clone());
+    drop(sent(&mux, permit.clone()));
+    assert_eq!(answering.expire(100, 10), 0, "first seen now");
+    drop(sent(&mux, permit.clone()));
+    assert_eq!(answering.expire(109, 10), 0);
+    assert_eq!(answering.expire(110, 10), 1);
+    assert_eq!(answering.expire(118, 10), 0);
+    assert_eq!(answering.expire(119, 10), 1);
+    assert_eq!((mux.waiting(), mux.abandoned(), Arc::strong_count(&permit)), (1, 0, 2));
+    drop(waits);
+    assert_eq!(answering.expire(120, 0), 1);
+}
+
+#[test]
+fn closing_answers_everyone_and_refuses_from_then_on() {
+    let (mux, mut answering) = table::<Arc<()>, Outcome>(8);
+    let permit = Arc::new(());
+    let mut waiting = [sent(&mux, permit.clone()), mux.reserve(permit.clone()).unwrap()];
+    drop(sent(&mux, permit.clone()));
+    let answered = sent(&mux, permit.clone());
+    let _ = answering.complete(answered.wire_id(), Answer(1));
+    let mut failures = 0;
+    let failed = answering.close(|| {
+        failures += 1;
+        Answer(failures)
+    });
+    assert_eq!(failed, 2);
+    assert!(matches!(mux.reserve(permit.clone()), Err(Refused::Closed(_))));
+    for pending in &mut waiting {
+        assert!(matches!(poll(pending), Poll::Ready(Answer(1 | 2))));
+    }
+    drop(answered);
+    assert_eq!((mux.waiting(), mux.abandoned(), Arc::strong_count(&permit)), (0, 0, 1));
+    assert_eq!(answering.close(Outcome::lost), 0);
+}
+
+#[test]
+fn dropping_the_answering_half_tells_the_waiter() {
+    let (mux, answering) = small();
+    let mut pending = sent(&mux, ());
+    drop(answering);
+    assert_eq!(poll(&mut pending), Poll::Ready(Outcome::Lost));
+    assert_eq!(mux.reserve(()).unwrap_err(), Refused::Closed(()));
+}
+
+#[test]
+fn slots_are_used_in_turn_and_no_id_twice() {
+    let (mux, _answering) = table::<(), Outcome>(3);
+    assert_eq!(mux.slots(), 4);
+    let ids: Vec<u64> = (0..8).map(|_| mux.reserve(()).unwrap().wire_id().as_u64()).collect();
+    assert_eq!(ids, [4, 5, 6, 7, 8, 9, 10, 11]);
+}
+
+#[test]
+fn a_slot_whose_generations_are_used_up_retires() {
+    let (mux, mut answering) = table_with_generations::<(), Outcome>(2, 3);
+    let mut ids = Vec::new();
+    while let Ok(mut pending) = mux.reserve(()) {
+        ids.push(pending.wire_id());
+        match ids.len() % 3 {
+            0 => {}
+            1 => {
+                assert!(mux.mark_sent(pending.wire_id()));
+                assert_eq!(answering.complete(pending.wire_id(), Answer(0)), Completed::Delivered);
+                assert_eq!(poll(&mut pending), Poll::Ready(Answer(0)));
+            }
+            _ => {
+                assert!(mux.mark_sent(pending.wire_id()));
+                drop(pending);
+                assert_eq!(answering.expire(0, 0), 1);
+            }
+        }
+    }
+    assert_eq!(ids.iter().map(|id| id.as_u64()).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7]);
+    assert_eq!(mux.waiting(), 0, "retired is not in use");
+    for id in ids {
+        assert_eq!(answering.complete(id, Answer(1)), Completed::Duplicate(Answer(1)));
+    }
+}
+
+#[test]
+fn ids_stay_below_two_to_the_53() {
+    let (mux, _answering) = table_with_generations::<(), Outcome>(super::MAX_SLOTS, u64::MAX);
+    let layout = mux.table.layout;
+    let last = layout.mint(layout.slots() - 1, layout.last_generation());
+    assert_eq!(last.as_u64(), (1 << 53) - 1);
+}
+
+/// Counts itself: alive is made minus dropped, and dropping twice would go below.
+struct Counted(Arc<AtomicUsize>, u64);
+
+impl Counted {
+    fn new(alive: &Arc<AtomicUsize>, number: u64) -> Self {
+        alive.fetch_add(1, SeqCst);
+        Self(alive.clone(), number)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        assert_ne!(self.0.fetch_sub(1, SeqCst), 0, "dropped twice");
+    }
+}
+
+struct Echo(Option<Counted>);
+
+impl Lost for Echo {
+    fn lost() -> Self {
+        Self(None)
+    }
+}
+
+/// Six askers, one router, a table too small for them: everyone gets the answer to what they asked, though
+/// one in four exchanges is abandoned, and the table closes under the last ones.
+#[test]
+fn many_threads_each_get_their_own_answer() {
+    const ASKERS: u64 = 6;
+    const EACH: u64 = if cfg!(miri) { 40 } else { 20_000 };
+    let alive = Arc::new(AtomicUsize::new(0));
+    let (mux, mut answering) = table::<Counted, Echo>(4);
+    let (stdin, frames) = std::sync::mpsc::channel::<(WireId, u64)>();
+    std::thread::scope(|scope| {
+        for asker in 0..ASKERS {
+            let (mux, stdin, alive) = (mux.clone(), stdin.clone(), alive.clone());
+            scope.spawn(move || {
+                for number in (0..EACH).map(|n| n * ASKERS + asker) {
+                    let mut held = Counted::new(&alive, number);
+                    let mut pending = loop {
+                        match mux.reserve(held) {
+                            Ok(pending) => break pending,
+                            Err(Refused::Full(back)) => held = back,
+                            Err(Refused::Closed(_)) => panic!("closed only at the end"),
+                        }
+                        std::thread::yield_now();
+                    };
+                    if mux.mark_sent(pending.wire_id()) {
+                        stdin.send((pending.wire_id(), number)).unwrap();
+                    }
+                    if number % 4 == 3 {
+                        pending.abandon();
+                    } else {
+                        let Echo(answer) = block_on(pending);
+                        assert_eq!(answer.expect("not closed yet").1, number);
+                    }
+                }
+            });
+        }
+        drop(stdin);
+        let mut late = 0;
+        for (id, number) in frames {
+            if let Some(held) = answering.held(id) {
+                assert_eq!(held.1, number);
+            }
+            match answering.complete(id, Echo(Some(Counted::new(&alive, number)))) {
+                Completed::Delivered => {}
+                Completed::Late => late += 1,
+                Completed::Duplicate(_) | Completed::Unknown(_) => panic!("each is answered once"),
+            }
+        }
+        assert!(late <= ASKERS * EACH / 4);
+    });
+    let last = mux.reserve(Counted::new(&alive, 0));
+    drop(answering);
+    assert!(matches!(last.map(block_on), Ok(Echo(None))));
+    assert_eq!((mux.waiting(), mux.abandoned(), alive.load(SeqCst)), (0, 0, 0));
+}
+
+/// Parks the thread until the future is ready.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        std::thread::park();
+    }
+}

@@ -1,0 +1,77 @@
+//! A child's open questions to its client (sampling, elicitation, roots), under ids of ours.
+//!
+//! A child numbers its questions from 0, and so does the next one; ours are unique in the session (protocol D2).
+//! The question's progress token, if it has one, becomes our id too.
+
+use super::TooManyQuestions;
+use crate::jsonrpc::rewrite::{self, Spliced};
+use crate::jsonrpc::{ClientId, Message};
+use bytes::Bytes;
+use std::collections::HashMap;
+
+/// Questions that a client may leave unanswered.
+const CAPACITY: usize = 1_024;
+
+/// The open questions of one session.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    last: u64,
+    open: HashMap<u64, Question>,
+}
+
+/// What must be put back when the answer comes; raw JSON.
+#[derive(Debug)]
+struct Question {
+    child_id: Bytes,
+    child_token: Option<Bytes>,
+}
+
+impl Asked {
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Our id for a question, and the question with it.
+    pub(super) fn ask(&mut self, frame: &Bytes, message: &Message) -> Result<(u64, Spliced), TooManyQuestions> {
+        if self.open.len() >= CAPACITY {
+            return Err(TooManyQuestions);
+        }
+        let id = message.id.clone().unwrap_or_default();
+        let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
+        self.last += 1;
+        let ours = self.last.to_string();
+        let mut edits = rewrite::Edits::new();
+        edits.replace(id.clone(), Bytes::from(ours.clone()));
+        if let Some(token) = &token {
+            edits.replace(token.clone(), Bytes::from(ours));
+        }
+        let spliced = rewrite::splice(frame, edits);
+        let child_token = token.map(|token| Bytes::copy_from_slice(&frame[token]));
+        self.open.insert(self.last, Question { child_id: Bytes::copy_from_slice(&frame[id]), child_token });
+        Ok((self.last, spliced))
+    }
+
+    /// A question that could not be delivered.
+    pub(super) fn forget(&mut self, our_id: u64) {
+        self.open.remove(&our_id);
+    }
+
+    /// The answer with the child's id; each question is answered once.
+    pub(super) fn answer(&mut self, id: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
+        let question = self.open.remove(&id.as_u64()?)?;
+        Some(rewrite::replace(frame, message.id.as_ref()?, &question.child_id))
+    }
+
+    /// The child's cancellation of its question, with our id.
+    pub(super) fn withdraw(&mut self, child_id: &[u8], frame: &Bytes, message: &Message) -> Option<Spliced> {
+        let (&ours, _) = self.open.iter().find(|(_, question)| question.child_id == child_id)?;
+        self.open.remove(&ours);
+        Some(rewrite::with_request_id(frame, message, ours.to_string().as_bytes()))
+    }
+
+    /// The client's progress on a question, with the child's token.
+    pub(super) fn progress(&self, token: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
+        let question = self.open.get(&token.as_u64()?)?;
+        Some(rewrite::with_progress_token(frame, message, question.child_token.as_ref()?))
+    }
+}

@@ -1,0 +1,122 @@
+//! Who hears what a child says outside of any request: nobody yet, one session, or the members of a shared child.
+
+use super::{Session, SessionId};
+use crate::exchange::Class;
+use crate::jsonrpc::rewrite::Spliced;
+use crate::telemetry::counters;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::Mutex as AsyncMutex;
+
+/// The audience of one child.
+#[derive(Clone, Debug)]
+pub enum Audience {
+    /// A child started only to see whether it starts.
+    Nobody,
+    /// An exclusive child's session.
+    Exclusive(Weak<Session>),
+    /// A shared child's sessions.
+    Shared(Arc<Members>),
+}
+
+/// The sessions at a shared child, and which resource each of them watches.
+#[derive(Debug, Default)]
+pub struct Members {
+    state: Mutex<State>,
+    /// Held across a subscription's exchange with the child, so that the child sees the first `subscribe` and the
+    /// last `unsubscribe` of a resource in the order in which the members meant them.
+    pub subscribing: AsyncMutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: HashMap<SessionId, Weak<Session>>,
+    watchers: HashMap<String, HashSet<SessionId>>,
+    orphaned: Vec<String>,
+}
+
+impl Members {
+    /// A session takes its place.
+    pub fn join(&self, session: &Arc<Session>) {
+        self.state().sessions.insert(session.id().clone(), Arc::downgrade(session));
+    }
+
+    /// A session is gone, and with it its subscriptions.
+    pub fn leave(&self, id: &SessionId) {
+        let mut state = self.state();
+        state.sessions.remove(id);
+        let State { watchers, orphaned, .. } = &mut *state;
+        watchers.retain(|uri, who| {
+            if who.remove(id) && who.is_empty() {
+                orphaned.push(uri.clone());
+            }
+            !who.is_empty()
+        });
+    }
+
+    /// How many sessions share the child.
+    pub fn count(&self) -> usize {
+        self.state().sessions.len()
+    }
+
+    /// Resources that only sessions watched which are gone; the child is to be told.
+    pub fn take_orphaned(&self) -> Vec<String> {
+        let mut state = self.state();
+        let orphaned = std::mem::take(&mut state.orphaned);
+        orphaned.into_iter().filter(|uri| !state.watchers.contains_key(uri)).collect()
+    }
+
+    /// Whether anyone watches the resource.
+    pub fn is_watched(&self, uri: &str) -> bool {
+        self.state().watchers.contains_key(uri)
+    }
+
+    /// The session watches the resource from now on.
+    pub fn watch(&self, uri: &str, id: &SessionId) {
+        self.state().watchers.entry(uri.to_owned()).or_default().insert(id.clone());
+    }
+
+    /// The session no longer watches it; true when nobody else does either.
+    pub fn unwatch(&self, uri: &str, id: &SessionId) -> bool {
+        let mut state = self.state();
+        let Some(who) = state.watchers.get_mut(uri) else { return false };
+        let was_last = who.remove(id) && who.is_empty();
+        if was_last {
+            state.watchers.remove(uri);
+        }
+        was_last
+    }
+
+    /// Something changed that concerns every member.
+    pub fn tell_all(&self, frame: &Spliced) {
+        let sessions: Vec<_> = self.state().sessions.values().filter_map(Weak::upgrade).collect();
+        for session in sessions {
+            session.notify(frame.clone(), Class::Idempotent);
+        }
+    }
+
+    /// A resource changed. The child may name a part of what was subscribed to, so a prefix counts
+    /// (`ResourceUpdatedNotificationParams.uri`).
+    pub fn tell_watchers(&self, uri: &str, frame: &Spliced) {
+        let state = self.state();
+        let watching: HashSet<&SessionId> = state
+            .watchers
+            .iter()
+            .filter(|(watched, _)| uri.starts_with(watched.as_str()))
+            .flat_map(|(_, who)| who)
+            .collect();
+        let sessions: Vec<_> =
+            watching.iter().filter_map(|id| state.sessions.get(id)?.upgrade()).collect();
+        drop(state);
+        if sessions.is_empty() {
+            counters::WITHHELD_MESSAGES.increment();
+        }
+        for session in sessions {
+            session.notify(frame.clone(), Class::Idempotent);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,112 @@
+//! The table of sessions: bounded, searched by id and principal, swept by age.
+
+use super::{Principal, Session, SessionId, Settings};
+use crate::budget::Budget;
+use crate::exchange::Failure;
+use crate::telemetry::counters;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+use tokio::sync::Semaphore;
+
+/// All sessions of this process.
+#[derive(Debug)]
+pub struct Directory {
+    settings: Settings,
+    budget: Budget,
+    places: Arc<Semaphore>,
+    sessions: RwLock<HashMap<SessionId, Arc<Session>>>,
+}
+
+/// There are `--max-sessions` already, or no randomness for an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl Directory {
+    /// An empty one.
+    pub fn new(settings: Settings, budget: Budget) -> Self {
+        let places = Arc::new(Semaphore::new(settings.max_sessions.min(Semaphore::MAX_PERMITS)));
+        Directory { settings, budget, places, sessions: RwLock::default() }
+    }
+
+    /// A session that nobody can find yet: [`list`](Self::list) it once its handshake is complete.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn open(&self, principal: Principal, now: Instant) -> Result<Arc<Session>, Full> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full)?;
+        let id = SessionId::mint().map_err(|_| Full)?;
+        Ok(Arc::new(Session::new(id, principal, &self.settings, self.budget.clone(), place, now)))
+    }
+
+    /// From now on the session can be found.
+    pub fn list(&self, session: &Arc<Session>) {
+        counters::OPENED_SESSIONS.increment();
+        self.write().insert(session.id().clone(), Arc::clone(session));
+    }
+
+    /// The session of this id, if it is this principal's: another's is as unknown as one that never was.
+    pub fn find(&self, id: &str, principal: &Principal) -> Option<Arc<Session>> {
+        let session = self.read().get(&SessionId::received(id)).cloned()?;
+        (session.principal() == principal && !session.is_ended()).then_some(session)
+    }
+
+    /// Ends a session and forgets it.
+    pub fn end(&self, session: &Session, failure: &Failure) {
+        self.write().remove(session.id());
+        session.end(failure);
+    }
+
+    /// Ends the sessions that have been idle too long or are too old.
+    pub fn expire(&self, now: Instant) {
+        for session in self.all() {
+            if session.is_expired(&self.settings, now) {
+                counters::EXPIRED_SESSIONS.increment();
+                tracing::debug!(session = %session.id(), "session expired");
+                self.end(&session, &Failure::SessionEnded);
+            }
+        }
+    }
+
+    /// Makes room when messages in transit take more than `--max-buffered`: first what is kept for replay only,
+    /// then the stream whose reader is furthest behind.
+    pub fn relieve(&self) {
+        while self.budget.excess() > 0 {
+            let sessions = self.all();
+            let mut freed = false;
+            for session in &sessions {
+                freed |= session.forget_delivered();
+            }
+            if freed && self.budget.excess() == 0 {
+                return;
+            }
+            let slowest = sessions.iter().max_by_key(|session| session.undelivered());
+            match slowest.filter(|session| session.undelivered() > 0) {
+                Some(session) => {
+                    counters::CUT_STREAMS.increment();
+                    tracing::warn!(session = %session.id(), "--max-buffered is used up: the slowest reader's stream is cut");
+                    session.cut_largest();
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Every session there is.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.read().values().cloned().collect()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.read().len()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<SessionId, Arc<Session>>> {
+        self.sessions.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<SessionId, Arc<Session>>> {
+        self.sessions.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

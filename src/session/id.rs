@@ -1,0 +1,80 @@
+//! Who a session belongs to, and its name.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// `Mcp-Session-Id`: 128 bits from the operating system's random source, in hexadecimal.
+///
+/// Whoever knows it can use the session, so it is never logged whole: `Debug` and `Display` show its beginning.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(Arc<str>);
+
+impl SessionId {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When the operating system has no randomness to give.
+    pub fn mint() -> Result<Self, getrandom::Error> {
+        let mut random = [0_u8; 16];
+        getrandom::fill(&mut random)?;
+        Ok(SessionId(format!("{:032x}", u128::from_be_bytes(random)).into()))
+    }
+
+    /// One that a client sent.
+    pub fn received(text: &str) -> Self {
+        SessionId(text.into())
+    }
+
+    /// The whole id, for its client only.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: String = self.0.chars().take(6).collect();
+        write!(f, "{shown}…")
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({self})")
+    }
+}
+
+/// Who the operator says is calling (`--principal-header`), else `anonymous`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Principal(Arc<str>);
+
+impl Principal {
+    /// The principal of this name.
+    pub fn named(name: &str) -> Self {
+        Principal(name.into())
+    }
+
+    /// The one of a request that names none.
+    pub fn anonymous() -> Self {
+        Principal("anonymous".into())
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Principal(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_long_and_differ_and_are_not_shown_whole() {
+        let (a, b) = (SessionId::mint().unwrap(), SessionId::mint().unwrap());
+        assert_ne!(a, b);
+        assert_eq!(a.secret().len(), 32);
+        assert!(!format!("{a} {a:?}").contains(a.secret()));
+    }
+}

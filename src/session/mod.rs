@@ -1,0 +1,436 @@
+//! Legacy sessions: what is in flight, what was asked of the client, and its streams.
+//!
+//! [`Session`] is the one object that the HTTP side and the router both know. Time is an argument everywhere.
+
+mod asked;
+mod audience;
+mod directory;
+mod id;
+mod streams;
+
+pub use audience::{Audience, Members};
+pub use directory::{Directory, Full};
+pub use id::{Principal, SessionId};
+pub use streams::{Item, Reader, StreamId, UnknownEvent};
+
+use crate::budget::Budget;
+use crate::exchange::{Class, Failure, Interim, Interruption, Link, Mailbox};
+use crate::jsonrpc::rewrite::{self, Spliced};
+use crate::jsonrpc::{ClientId, Message};
+use crate::mux::WireId;
+use crate::telemetry::counters;
+use asked::Asked;
+use bytes::Bytes;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use streams::{Event, Streams};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+/// The operator's bounds on sessions.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `--session-idle`: a session without a message or a taken keep-alive for so long ends.
+    pub idle: Duration,
+    /// `--session-max-age`: no session lives longer, whatever it does.
+    pub max_age: Duration,
+    /// `--max-sessions`
+    pub max_sessions: usize,
+    /// `--replay-events`: delivered events that a session keeps for a client that reconnects.
+    pub replay_events: usize,
+    /// `--replay-bytes`: their bytes.
+    pub replay_bytes: usize,
+}
+
+/// A revision of the protocol, as negotiated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(Arc<str>);
+
+/// The legacy revisions, newest first.
+pub const LEGACY_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
+
+impl Version {
+    /// Any text; revisions are dates, so they compare as text.
+    pub fn new(version: &str) -> Self {
+        Version(version.into())
+    }
+
+    /// As written on the wire.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether proxyrunner knows it.
+    pub fn is_known(&self) -> bool {
+        LEGACY_VERSIONS.contains(&self.as_str())
+    }
+
+    /// Whether streams open with a priming event and may be closed early (2025-11-25, transports §Sending
+    /// Messages 6).
+    pub fn primes(&self) -> bool {
+        self.as_str() >= "2025-11-25"
+    }
+
+    /// Whether a body may be a batch (2025-03-26, basic §Batching; removed in 2025-06-18).
+    pub fn batches(&self) -> bool {
+        self.as_str() <= "2025-03-26"
+    }
+}
+
+/// A session's place at a child.
+#[derive(Clone, Debug)]
+pub enum Seat {
+    /// A child of its own.
+    Exclusive(Arc<Link>),
+    /// A place at a shared child.
+    Shared(Arc<Link>, Arc<Members>),
+}
+
+impl Seat {
+    /// The child.
+    pub fn link(&self) -> &Arc<Link> {
+        match self {
+            Seat::Exclusive(link) | Seat::Shared(link, _) => link,
+        }
+    }
+
+    /// Whether the child is this session's alone.
+    pub fn is_exclusive(&self) -> bool {
+        matches!(self, Seat::Exclusive(_))
+    }
+}
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    id: SessionId,
+    principal: Principal,
+    opened: Instant,
+    budget: Budget,
+    version: OnceLock<Version>,
+    seat: OnceLock<Seat>,
+    ended: CancellationToken,
+    state: Mutex<State>,
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+struct State {
+    last_active: Instant,
+    in_flight: Vec<InFlight>,
+    asked: Asked,
+    streams: Streams,
+}
+
+/// A request of the client that has no outcome yet.
+#[derive(Debug)]
+struct InFlight {
+    client_id: ClientId,
+    wire_id: WireId,
+    mailbox: Arc<Mailbox>,
+}
+
+/// What a cancellation found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The one request of that id was interrupted.
+    One,
+    /// None is in flight: it was answered meanwhile.
+    None,
+    /// Several are; none was interrupted, since which one was meant can't be known.
+    Several,
+}
+
+impl Session {
+    fn new(
+        id: SessionId,
+        principal: Principal,
+        settings: &Settings,
+        budget: Budget,
+        place: OwnedSemaphorePermit,
+        now: Instant,
+    ) -> Self {
+        let streams = Streams::new(settings.replay_events, settings.replay_bytes);
+        Session {
+            id,
+            principal,
+            opened: now,
+            budget,
+            version: OnceLock::new(),
+            seat: OnceLock::new(),
+            ended: CancellationToken::new(),
+            state: Mutex::new(State { last_active: now, in_flight: Vec::new(), asked: Asked::default(), streams }),
+            _place: place,
+        }
+    }
+
+    /// Its id, a secret that only its client knows.
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// Whose it is.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The negotiated revision; the newest until it is negotiated.
+    pub fn version(&self) -> Version {
+        self.version.get().cloned().unwrap_or_else(|| Version::new(LEGACY_VERSIONS[0]))
+    }
+
+    /// Set once, from the answer to `initialize`.
+    pub fn negotiated(&self, version: Version) {
+        let _ = self.version.set(version);
+    }
+
+    /// Its place at a child; none before `initialize` was answered.
+    pub fn seat(&self) -> Option<&Seat> {
+        self.seat.get()
+    }
+
+    /// Set once, when the child is chosen.
+    pub fn take_seat(&self, seat: Seat) {
+        let _ = self.seat.set(seat);
+    }
+
+    /// Resolves when the session has ended.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Whether it has ended.
+    pub fn is_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Puts the idle end off.
+    pub fn touch(&self, now: Instant) {
+        self.state().last_active = now;
+    }
+
+    /// When the client was last heard of.
+    pub fn last_active(&self) -> Instant {
+        self.state().last_active
+    }
+
+    /// Nothing in flight and nothing asked.
+    pub fn is_quiet(&self) -> bool {
+        let state = self.state();
+        state.in_flight.is_empty() && state.asked.is_empty()
+    }
+
+    fn is_expired(&self, settings: &Settings, now: Instant) -> bool {
+        let state = self.state();
+        let idle = now.saturating_duration_since(state.last_active) >= settings.idle && state.in_flight.is_empty();
+        idle || now.saturating_duration_since(self.opened) >= settings.max_age
+    }
+
+    // ---- requests of the client
+
+    /// Notes a request as in flight, so that it can be cancelled by the client's id.
+    pub fn began(&self, client_id: ClientId, wire_id: WireId, mailbox: Arc<Mailbox>) {
+        let ended = self.is_ended();
+        if ended {
+            mailbox.interrupt(Interruption { failure: Failure::SessionEnded, cancellation: None });
+        }
+        let mut state = self.state();
+        state.in_flight.push(InFlight { client_id, wire_id, mailbox: Arc::clone(&mailbox) });
+        drop(state);
+        // Looked at again after it was noted: an end in between would have missed it.
+        if !ended && self.is_ended() {
+            mailbox.interrupt(Interruption { failure: Failure::SessionEnded, cancellation: None });
+        }
+    }
+
+    /// The request has its outcome.
+    pub fn finished(&self, wire_id: WireId, now: Instant) {
+        let mut state = self.state();
+        state.last_active = now;
+        if let Some(at) = state.in_flight.iter().position(|request| request.wire_id == wire_id) {
+            // Order is kept: the newest request is the last.
+            state.in_flight.remove(at);
+        }
+    }
+
+    /// The client's `notifications/cancelled` for its request `id`, with `frame` as it wrote it.
+    ///
+    /// It names the request by the client's id, within its session; where several in flight share that id, none
+    /// is cancelled (D2).
+    pub fn cancel(&self, id: &ClientId, frame: &Bytes, message: &Message) -> Cancelled {
+        let state = self.state();
+        let mut found = state.in_flight.iter().filter(|request| request.client_id == *id);
+        let Some(request) = found.next() else { return Cancelled::None };
+        if found.next().is_some() {
+            counters::AMBIGUOUS_CANCELLATIONS.increment();
+            return Cancelled::Several;
+        }
+        let wire_id = request.wire_id.value().to_string();
+        let cancellation = rewrite::with_request_id(frame, message, wire_id.as_bytes());
+        let mailbox = Arc::clone(&request.mailbox);
+        drop(state);
+        mailbox.interrupt(Interruption { failure: Failure::Cancelled, cancellation: Some(cancellation) });
+        Cancelled::One
+    }
+
+    // ---- messages of an exclusive child that name no request
+
+    /// A notification of the child, for the stream where it belongs.
+    ///
+    /// Legacy stdio does not say which request a message is about (protocol C0). Logs and messages of a kind
+    /// that we don't know go with the newest request in flight; what tells of a change goes to the standalone
+    /// stream.
+    pub fn notify(&self, frame: Spliced, class: Class) {
+        let frame = match class {
+            Class::Idempotent => frame,
+            Class::Droppable | Class::Dear => match self.give_to_newest(Interim { frame, class }) {
+                Ok(()) => return,
+                Err(interim) => interim.frame,
+            },
+        };
+        let event = self.event(frame, class);
+        self.state().streams.push_standalone(event);
+    }
+
+    /// A question of the child: it goes out under an id of ours, unique in the session.
+    ///
+    /// # Errors
+    /// When too many are unanswered already; the child is to be told.
+    pub fn ask(&self, frame: &Bytes, message: &Message) -> Result<(), TooManyQuestions> {
+        let (our_id, frame) = self.state().asked.ask(frame, message)?;
+        let interim = Interim { frame, class: Class::Dear };
+        let Err(interim) = self.give_to_newest(interim) else { return Ok(()) };
+        let event = self.event(interim.frame, Class::Dear);
+        let mut state = self.state();
+        if state.streams.push_standalone(event) {
+            return Ok(());
+        }
+        state.asked.forget(our_id);
+        Err(TooManyQuestions)
+    }
+
+    /// The client's answer: the frame for the child, with the child's own id; `None` when nobody waits for it.
+    pub fn answered(&self, id: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
+        let restored = self.state().asked.answer(id, frame, message);
+        if restored.is_none() {
+            counters::UNMATCHED_CLIENT_ANSWERS.increment();
+        }
+        restored
+    }
+
+    /// The child took its question back: its `notifications/cancelled` with our id in it.
+    pub fn question_withdrawn(&self, child_id: &[u8], frame: &Bytes, message: &Message) {
+        let withdrawn = self.state().asked.withdraw(child_id, frame, message);
+        if let Some(frame) = withdrawn {
+            self.notify(frame, Class::Dear);
+        }
+    }
+
+    /// The client's progress on a question: the frame with the child's own token.
+    pub fn question_progress(&self, token: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
+        self.state().asked.progress(token, frame, message)
+    }
+
+    fn give_to_newest(&self, interim: Interim) -> Result<(), Interim> {
+        let newest = self.state().in_flight.last().map(|request| Arc::clone(&request.mailbox));
+        match newest {
+            Some(mailbox) => mailbox.push(interim),
+            None => Err(interim),
+        }
+    }
+
+    // ---- streams
+
+    /// Opens the stream of a request.
+    pub fn open_stream(&self) -> StreamId {
+        self.state().streams.open(false)
+    }
+
+    /// Opens the standalone stream of a GET; what waited for one goes to it.
+    pub fn open_standalone(&self) -> StreamId {
+        self.state().streams.open(true)
+    }
+
+    /// Puts a message on a stream.
+    pub fn push(&self, stream: StreamId, frame: Spliced, class: Class) {
+        let event = self.event(frame, class);
+        self.state().streams.push(stream, event);
+    }
+
+    /// Puts the last message on a stream; when it is read, the stream ends.
+    pub fn finish(&self, stream: StreamId, last: Option<Spliced>) {
+        let event = last.map(|frame| self.event(frame, Class::Dear));
+        self.state().streams.finish(stream, event);
+    }
+
+    /// Reads a stream from its start, or after the event `seq`; an earlier reader of it ends.
+    pub fn read(self: &Arc<Self>, stream: StreamId, after: u64) -> Option<Reader> {
+        let attached = self.state().streams.attach(stream, after)?;
+        Some(Reader::new(Arc::clone(self), attached))
+    }
+
+    /// Reads on after the event that `last_event_id` names.
+    ///
+    /// # Errors
+    /// When the session has no such event.
+    pub fn resume(self: &Arc<Self>, last_event_id: &str) -> Result<Reader, UnknownEvent> {
+        let (stream, seq) = streams::parse_event_id(last_event_id).ok_or(UnknownEvent)?;
+        self.read(stream, seq).ok_or(UnknownEvent)
+    }
+
+    /// Resolves when a stream has a message or has ended: how a batch waits for its answers.
+    pub fn poll_finished(&self, stream: StreamId, cx: &mut Context<'_>) -> Poll<()> {
+        self.state().streams.poll_finished(stream, cx)
+    }
+
+    /// Bytes that no reader has taken yet, over all streams.
+    pub fn undelivered(&self) -> usize {
+        self.state().streams.undelivered()
+    }
+
+    /// Drops what is kept for replay only; true when that freed anything.
+    pub fn forget_delivered(&self) -> bool {
+        self.state().streams.forget_delivered()
+    }
+
+    /// Cuts the stream with the most undelivered bytes.
+    pub fn cut_largest(&self) {
+        self.state().streams.cut_largest();
+    }
+
+    /// Ends the session: what is in flight is interrupted, streams end, an exclusive child stops.
+    pub fn end(&self, failure: &Failure) {
+        self.ended.cancel();
+        let mut state = self.state();
+        let in_flight: Vec<_> = state.in_flight.iter().map(|request| Arc::clone(&request.mailbox)).collect();
+        state.streams.finish_standalone();
+        drop(state);
+        for mailbox in in_flight {
+            mailbox.interrupt(Interruption { failure: failure.clone(), cancellation: None });
+        }
+        match self.seat() {
+            Some(Seat::Exclusive(link)) => link.stop(),
+            Some(Seat::Shared(_, members)) => members.leave(&self.id),
+            None => {}
+        }
+    }
+
+    /// Ends what never ends by itself, so that connections can close: the standalone streams.
+    pub fn close_standalone(&self) {
+        self.state().streams.finish_standalone();
+    }
+
+    fn event(&self, frame: Spliced, class: Class) -> Event {
+        let charge = self.budget.charge(frame.len());
+        Event { frame, class, charge }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The client has left as many questions unanswered as are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyQuestions;

@@ -1,0 +1,86 @@
+//! Counters of what is dropped, refused or repaired, by name; process-wide, since each is a plain atomic.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One counter that only grows.
+#[derive(Debug)]
+pub struct Counter {
+    name: &'static str,
+    help: &'static str,
+    value: AtomicU64,
+}
+
+impl Counter {
+    const fn new(name: &'static str, help: &'static str) -> Self {
+        Counter { name, help, value: AtomicU64::new(0) }
+    }
+
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.value.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The count since start.
+    pub fn value(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($ident:ident $name:literal $help:literal)*) => {
+        $(#[doc = $help] pub static $ident: Counter = Counter::new($name, $help);)*
+        static ALL: &[&Counter] = &[$(&$ident),*];
+    };
+}
+
+counters! {
+    MALFORMED_FRAMES "proxyrunner_malformed_frames_total" "Frames of a child that were no JSON-RPC message."
+    OVERSIZED_FRAMES "proxyrunner_oversized_frames_total" "Frames of a child above --max-frame, thrown away."
+    REPAIRED_FRAMES "proxyrunner_repaired_frames_total" "Frames of a child that were read after a byte order mark was taken off."
+    LATE_ANSWERS "proxyrunner_late_answers_total" "Answers of a child to requests that had been cancelled, timed out or answered before."
+    UNKNOWN_ANSWERS "proxyrunner_unknown_answers_total" "Answers of a child to requests that it was never sent."
+    DROPPED_EVENTS "proxyrunner_dropped_events_total" "Progress and log messages dropped because their client read too slowly or was gone."
+    WITHHELD_MESSAGES "proxyrunner_withheld_messages_total" "Messages of a shared child that could not be told whose they are, and went to nobody."
+    UNMATCHED_CLIENT_ANSWERS "proxyrunner_unmatched_client_answers_total" "Answers of clients to questions that no child was waiting with."
+    AMBIGUOUS_CANCELLATIONS "proxyrunner_ambiguous_cancellations_total" "Cancellations whose request id was in flight more than once; none was cancelled."
+    SHED_REQUESTS "proxyrunner_shed_requests_total" "Requests refused with 503 because a bound was reached."
+    REJECTED_REQUESTS "proxyrunner_rejected_requests_total" "HTTP requests that a guard refused."
+    TIMED_OUT_REQUESTS "proxyrunner_timed_out_requests_total" "Requests that no child answered within --request-timeout."
+    CUT_STREAMS "proxyrunner_cut_streams_total" "Streams cut because --max-buffered was used up and theirs was the slowest reader."
+    EVICTED_SESSIONS "proxyrunner_evicted_sessions_total" "Sessions closed at --max-children to make room for another."
+    EXPIRED_SESSIONS "proxyrunner_expired_sessions_total" "Sessions closed by --session-idle or --session-max-age."
+    SHARED_AT_CAP "proxyrunner_shared_at_cap_total" "Clients that asked for an exclusive child and share one, since --max-children was reached."
+    OPENED_SESSIONS "proxyrunner_opened_sessions_total" "Sessions opened."
+    EXCHANGES "proxyrunner_exchanges_total" "Requests sent to a child."
+    STARTED_CHILDREN "proxyrunner_started_children_total" "Children started."
+    ENDED_CHILDREN "proxyrunner_ended_children_total" "Children that ended, for whatever reason."
+}
+
+/// All counters in Prometheus' text format.
+pub fn exposition() -> String {
+    let mut text = String::with_capacity(4096);
+    for counter in ALL {
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "# HELP {0} {1}\n# TYPE {0} counter\n{0} {2}", counter.name, counter.help, counter.value());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_has_a_name_of_its_own() {
+        let mut names: Vec<_> = ALL.iter().map(|counter| counter.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

@@ -1,0 +1,51 @@
+//! Logs, and the counters of everything that was dropped, refused or repaired.
+
+pub mod counters;
+
+use std::io::{self, IsTerminal};
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::fmt;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the operator wants to read.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `--log-format`
+    pub format: Format,
+    /// `--log-level`
+    pub level: LevelFilter,
+}
+
+/// Lines that wait for a slow stderr; further ones are dropped rather than waited for.
+const BUFFERED_LINES: usize = 8_192;
+
+/// Starts logging to stderr. Dropping the guard writes what is still buffered.
+///
+/// Lines are written by a thread of their own and dropped when it can't keep up: a blocked stderr must never
+/// block a request.
+pub fn start(settings: &Settings) -> WorkerGuard {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(BUFFERED_LINES)
+        .thread_name("log")
+        .finish(io::stderr());
+    let lines = fmt::fmt().with_writer(writer).with_max_level(settings.level).with_target(false);
+    // A second start, as tests do, keeps the first.
+    let _ = match settings.format {
+        Format::Text => {
+            let lines = lines.with_ansi(io::stderr().is_terminal()).finish();
+            tracing::subscriber::set_global_default(lines)
+        }
+        Format::Json => tracing::subscriber::set_global_default(lines.json().finish()),
+    };
+    guard
+}
