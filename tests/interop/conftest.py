@@ -19,18 +19,29 @@ NODE_PATIENCE = 120  # seconds for all features of one server; no assertion, onl
 def proxyrunner() -> Iterator[Callable[[str, str], Proxyrunner]]:
     """Gives the proxyrunner in front of a server, isolated as asked, starting it at first."""
     running: dict[tuple[str, str], Proxyrunner] = {}
+    broken: dict[tuple[str, str], str] = {}  # not tried again: each try may take a minute
 
     def give(server: str, isolation: str) -> Proxyrunner:
         key = server, isolation
+        if key in broken:
+            pytest.fail(f"did not start: {broken[key]}")
         if key not in running:
-            flags = ["--isolation", isolation, "--sse"]
-            running[key] = Proxyrunner(f"interop-{server}-{isolation}", servers.command(server), *flags)
+            try:
+                running[key] = Proxyrunner("-".join(("interop", *key)), servers.command(server), *flags(isolation))
+            except Exception as error:
+                broken[key] = str(error)
+                raise
         return running[key]
 
     yield give
     for each in running.values():
         each.stop()
     assert [each.exit_code for each in running.values()] == [0] * len(running)
+
+
+def flags(isolation: str) -> list[str]:
+    """How proxyrunner is started for these tests."""
+    return ["--isolation", isolation, "--sse"]
 
 
 Errors = dict[str, "str | None"]
