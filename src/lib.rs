@@ -1,7 +1,22 @@
 //! proxyrunner spawns a stdio MCP server as its child and serves it over HTTP.
+//!
+//! Each module imports only from those below it; `tests/architecture.rs` holds the table of layers.
 
+pub mod budget;
+pub mod child;
+pub mod config;
+pub mod exchange;
 pub mod framing;
+pub mod http;
 pub mod jsonrpc;
+pub mod lifecycle;
 pub mod mux;
+pub mod phase;
+pub mod router;
+pub mod session;
+pub mod shutdown;
+pub mod supervisor;
 pub mod sync;
+pub mod telemetry;
 pub mod trace_context;
+pub mod upstream;

@@ -89,7 +89,7 @@ impl Inbox {
 
 /// `notifications/cancelled` for a request of ours. `reason` is proxyrunner's own text.
 pub fn cancellation(wire_id: WireId, reason: &str) -> Spliced {
-    let params = serde_json::json!({"requestId": wire_id.value(), "reason": reason});
+    let params = serde_json::json!({"requestId": wire_id.as_u64(), "reason": reason});
     let frame = serde_json::json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params});
     Spliced::from(Bytes::from(frame.to_string()))
 }

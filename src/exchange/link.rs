@@ -45,7 +45,7 @@ pub struct Ends {
 impl Link {
     /// A link with room for `slots` requests in flight. `number` names the child in logs.
     pub fn new(number: u64, slots: usize) -> (Arc<Link>, Ends) {
-        let (mux, answering) = mux::mux(slots);
+        let (mux, answering) = mux::table(slots);
         let (inbox, intake) = inbox();
         let stop = CancellationToken::new();
         let (end_sender, end) = watch::channel(None);

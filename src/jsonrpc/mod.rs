@@ -1,1 +1,23 @@
-//! (to come)
+//! JSON-RPC messages as bytes: where their parts are ([`scan()`]) and how to change a few of them
+//! while every other byte stays ([`rewrite`]). Nothing here builds a tree of values.
+
+pub mod codes;
+pub mod id;
+mod lexer;
+pub mod message;
+pub mod rewrite;
+pub mod scan;
+pub mod splice;
+pub mod text;
+
+pub use id::ClientId;
+pub use message::{Fault, Kind, Message, Meta, Params, Span};
+pub use rewrite::{error, result};
+pub use scan::{Members, elements, is_batch, members, scan};
+pub use splice::{Edits, Spliced, splice};
+pub use text::{integer, text};
+
+#[cfg(test)]
+mod rewrite_tests;
+#[cfg(test)]
+mod scan_tests;

@@ -266,7 +266,7 @@ impl Session {
             counters::AMBIGUOUS_CANCELLATIONS.increment();
             return Cancelled::Several;
         }
-        let wire_id = request.wire_id.value().to_string();
+        let wire_id = request.wire_id.as_u64().to_string();
         let cancellation = rewrite::with_request_id(frame, message, wire_id.as_bytes());
         let mailbox = Arc::clone(&request.mailbox);
         drop(state);

@@ -1,0 +1,135 @@
+//! From text to what HTTP is addressed by: where to listen, paths, origins, hosts, headers.
+
+use super::problem::Refusal;
+use hyper::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// `address:port`; without an address, every IPv4 interface.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, Refusal> {
+    let spelled_out = match text.rsplit_once(':') {
+        Some(("", port)) => format!("{}:{port}", Ipv4Addr::UNSPECIFIED),
+        Some(("localhost", port)) => format!("{}:{port}", Ipv4Addr::LOCALHOST),
+        _ => text.to_owned(),
+    };
+    spelled_out
+        .parse()
+        .map_err(|_| Refusal::new("is not an address", "give e.g. 127.0.0.1:8080, :8080, [::1]:8080"))
+}
+
+/// A path of its own, as it stands in a request line.
+pub(super) fn path(text: &str) -> Result<String, Refusal> {
+    const PATHS: &str = "give e.g. /mcp";
+    const TAKEN: [&str; 6] = ["/livez", "/readyz", "/startupz", "/metrics", "/sse", "/messages"];
+    if !text.starts_with('/') {
+        return Err(Refusal::new("does not begin with a slash", PATHS));
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&b)) {
+        return Err(Refusal::new("holds what a path can't, unless percent-encoded", PATHS));
+    }
+    let plain = text.strip_suffix('/').unwrap_or(text);
+    if TAKEN.contains(&plain) || text.starts_with("/health") {
+        return Err(Refusal::new("is a path that proxyrunner serves something else at", PATHS));
+    }
+    Ok(text.to_owned())
+}
+
+/// `scheme://host`, or with a port, as browsers send it: no path, in lower case.
+pub(super) fn origin(text: &str) -> Result<String, Refusal> {
+    let refused = || Refusal::new("is not an origin", "give e.g. https://app.example.com");
+    let (scheme, authority) = text.split_once("://").ok_or_else(refused)?;
+    let lead = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
+    let rest = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    if lead && rest && is_authority(authority) { Ok(text.to_ascii_lowercase()) } else { Err(refused()) }
+}
+
+/// A host as in a `Host` header, with or without a port; in lower case.
+pub(super) fn host(text: &str) -> Result<String, Refusal> {
+    if is_authority(text) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(Refusal::new("is not a host", "give e.g. mcp.example.com, or with a port mcp.example.com:8443"))
+}
+
+/// A host, and perhaps a port (RFC 3986, section 3.2, without user information).
+fn is_authority(text: &str) -> bool {
+    let (host_is_sound, port) = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        Some((address, port)) => (address.parse::<Ipv6Addr>().is_ok(), port),
+        None => {
+            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let sound = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+            (!name.is_empty() && name.bytes().all(sound), port)
+        }
+    };
+    let port_is_sound =
+        port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    host_is_sound && port_is_sound
+}
+
+/// A header's name, in lower case. One that carries a credential would bring it into logs.
+pub(super) fn header(text: &str) -> Result<String, Refusal> {
+    const HEADERS: &str = "give e.g. x-forwarded-user";
+    let name = HeaderName::from_bytes(text.as_bytes())
+        .map_err(|_| Refusal::new("is not a header's name", HEADERS))?;
+    if [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(&name) {
+        return Err(Refusal::new("carries a credential, not a name", HEADERS));
+    }
+    Ok(name.as_str().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let read = |text| listen(text).map(|to| to.to_string()).ok();
+        assert_eq!(read(":8080").as_deref(), Some("0.0.0.0:8080"));
+        assert_eq!(read("localhost:0").as_deref(), Some("127.0.0.1:0"));
+        assert_eq!(read("[::1]:80").as_deref(), Some("[::1]:80"));
+        for bad in
+            ["", "8080", "localhost", "127.0.0.1", "::1:80", ":99999", "example.com:80", "[localhost]:80"]
+        {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn paths() {
+        for good in ["/", "/mcp", "/a/b/", "/metrics/mcp", "/sse-mcp", "/a%20b"] {
+            assert_eq!(path(good).as_deref(), Ok(good));
+        }
+        for bad in
+            ["", "mcp", "/a b", "/a?b", "/a#b", "/é", "/healthz", "/health", "/readyz", "/sse/", "/messages"]
+        {
+            assert!(path(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn origins_and_hosts() {
+        assert_eq!(origin("https://App.example").as_deref(), Ok("https://app.example"));
+        for good in ["http://localhost:3000", "http://[::1]:80", "chrome-extension://abcdef"] {
+            assert_eq!(origin(good).as_deref(), Ok(good));
+        }
+        for bad in
+            ["", "*", "null", "app.example", "https://", "https://a/", "https://u@a", "https://a:b", "1://a"]
+        {
+            assert!(origin(bad).is_err(), "{bad:?}");
+        }
+        for good in ["localhost", "a.example:8443", "10.0.0.1", "[::1]", "[::1]:80"] {
+            assert_eq!(host(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "*", ":80", "a b", "a:", "a:99999", "::1", "[x]", "[::1]80", "http://a"] {
+            assert!(host(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_principal_header_is_a_name_and_no_credential() {
+        assert_eq!(header("X-Forwarded-User").as_deref(), Ok("x-forwarded-user"));
+        assert!(header("a b").is_err());
+        assert!(header("").is_err());
+        let refusal = header("Authorization").expect_err("a refusal");
+        assert_eq!(refusal.reason, "carries a credential, not a name");
+    }
+}

@@ -1,0 +1,150 @@
+//! What was typed: the command line, made from the table of settings and read by clap.
+//!
+//! Values stay raw here. clap sees neither the environment nor the defaults, so that what it returns is the
+//! command line alone and precedence is decided in one place.
+
+use super::Exit;
+use super::table::{Arity, SETTINGS, Setting, settings};
+use clap::{Arg, ArgAction, Command};
+use std::collections::HashMap;
+use std::ffi::OsString;
+
+/// The command line.
+#[derive(Debug, Default)]
+pub(super) struct Typed {
+    /// By flag, only those that were typed.
+    pub(super) values: HashMap<&'static str, Vec<OsString>>,
+    /// COMMAND and its arguments; empty when none was typed.
+    pub(super) command: Vec<OsString>,
+}
+
+/// Reads the command line, the program's name first.
+///
+/// # Errors
+/// `--help`, `--version`, and what clap can't make sense of, such as an unknown flag.
+pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Typed, Exit> {
+    let mut matches = command().try_get_matches_from(args).map_err(|error| {
+        let text = error.render().to_string();
+        match text.strip_prefix("error: ") {
+            Some(usage) if error.use_stderr() => Exit::usage(format!("proxyrunner: {usage}")),
+            _ => Exit::done(text),
+        }
+    })?;
+    let values = settings()
+        .filter_map(|setting| Some((setting.flag, matches.remove_many(setting.flag)?.collect())))
+        .collect();
+    let command = matches.remove_many("command").map(Iterator::collect).unwrap_or_default();
+    Ok(Typed { values, command })
+}
+
+fn command() -> Command {
+    let groups = SETTINGS
+        .iter()
+        .flat_map(|group| group.settings.iter().map(|setting| flag(setting).help_heading(group.title)));
+    Command::new("proxyrunner")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(env!("CARGO_PKG_DESCRIPTION"))
+        .override_usage("proxyrunner [OPTIONS] [--] COMMAND [ARGS]...")
+        .after_help(
+            "Sizes are bytes or 16KiB, 16MiB, 1GiB; durations 500ms, 30s, 5m, 1h30m, 7d.\n\
+             Flags win over the environment, and the environment over the file of --config.",
+        )
+        .next_line_help(true)
+        .max_term_width(110)
+        // An image's ENTRYPOINT sets a flag, and its user sets it again: the last one wins.
+        .args_override_self(true)
+        .args(groups)
+        .arg(child_command())
+}
+
+/// Everything from the first word on is the child's, its flags included.
+fn child_command() -> Arg {
+    Arg::new("command")
+        .value_name("COMMAND")
+        .help("The MCP server, and everything after it its arguments")
+        .value_parser(clap::value_parser!(OsString))
+        .num_args(0..)
+        .trailing_var_arg(true)
+}
+
+fn flag(setting: &'static Setting) -> Arg {
+    let mut notes = vec![format!("env: {}", setting.variable())];
+    if let Some(default) = setting.default_words() {
+        notes.push(format!("default: {default}"));
+    }
+    if matches!(setting.arity, Arity::Many { .. }) {
+        notes.push("may repeat".to_owned());
+    }
+    let arg = Arg::new(setting.flag)
+        .long(setting.flag)
+        .value_name(setting.value)
+        .help(format!("{}\n[{}]", setting.help, notes.join("] [")))
+        .value_parser(clap::value_parser!(OsString));
+    match setting.arity {
+        Arity::One => arg.action(ArgAction::Set),
+        Arity::Many { .. } => arg.action(ArgAction::Append),
+        Arity::Switch => {
+            arg.action(ArgAction::Set).num_args(0..=1).require_equals(true).default_missing_value("true")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(args: &[&str]) -> Typed {
+        let args = ["proxyrunner"].iter().chain(args).map(OsString::from);
+        parse(args).unwrap_or_else(|exit| panic!("{exit:?}"))
+    }
+
+    fn refused(args: &[&str]) -> String {
+        let args = ["proxyrunner"].iter().chain(args).map(OsString::from);
+        format!("{:?}", parse(args).expect_err("a usage error"))
+    }
+
+    #[test]
+    fn clap_accepts_the_table() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn everything_after_the_command_is_the_childs() {
+        for separator in [&["--sse"][..], &["--sse", "--"]] {
+            let typed = typed(&[separator, &["python3", "-u", "--listen", "x", "--", "--help"]].concat());
+            assert_eq!(typed.command, ["python3", "-u", "--listen", "x", "--", "--help"]);
+            assert_eq!(typed.values.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_command_may_begin_with_a_hyphen_after_the_separator() {
+        assert_eq!(typed(&["--", "--odd"]).command, ["--odd"]);
+    }
+
+    #[test]
+    fn a_mistyped_flag_is_not_taken_for_the_command() {
+        assert!(refused(&["--session-idel", "5m", "python3"]).contains("--session-idle"));
+    }
+
+    #[test]
+    fn a_mistyped_flag_does_not_show_its_value() {
+        assert!(!refused(&["--enw=TOKEN=hunter2", "python3"]).contains("hunter2"));
+    }
+
+    #[test]
+    fn the_last_one_typed_wins_and_lists_grow() {
+        let typed =
+            typed(&["--path", "/a", "--path", "/b", "--allow-host", "a", "--allow-host", "b", "server"]);
+        assert_eq!(typed.values["path"], ["/b"]);
+        assert_eq!(typed.values["allow-host"], ["a", "b"]);
+    }
+
+    #[test]
+    fn a_switch_takes_its_value_only_after_an_equals_sign() {
+        let typed = typed(&["--sse", "--env-clear=false", "server"]);
+        assert_eq!(typed.values["sse"], ["true"]);
+        assert_eq!(typed.values["env-clear"], ["false"]);
+        assert_eq!(typed.command, ["server"]);
+    }
+}

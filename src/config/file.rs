@@ -1,0 +1,356 @@
+//! What a configuration file says: YAML or JSON, the flags' names as keys.
+//!
+//! Values keep the text that they were written with, for the same parsers to read as on the command line:
+//! `007` stays `007`, and an unquoted `5` is as good as a quoted one.
+
+use super::problem::{Place, Problem, Refusal, Source};
+use super::table::{Arity, NOT_IN_FILE, Setting, find};
+use serde_core::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::Path;
+use std::rc::Rc;
+
+/// A configuration file's settings.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) values: HashMap<&'static str, (Vec<OsString>, Source)>,
+    /// COMMAND and its arguments; empty when the file names none.
+    pub(super) command: Vec<OsString>,
+}
+
+/// Reads `path`. What can't be used is left out and told in `problems`.
+pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> File {
+    match std::fs::read(path) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => parse(&text, &path.to_string_lossy(), problems),
+            Err(_) => {
+                unusable(path, "is not UTF-8", problems);
+                File::default()
+            }
+        },
+        Err(error) => {
+            unusable(path, &format!("can't be read: {error}"), problems);
+            File::default()
+        }
+    }
+}
+
+fn unusable(path: &Path, reason: &str, problems: &mut Vec<Problem>) {
+    let refusal = Refusal::new(reason.to_owned(), "give a readable YAML or JSON file");
+    problems.push(Problem {
+        value: Some(path.to_string_lossy().into_owned()),
+        ..Problem::general("--config", refusal)
+    });
+}
+
+fn parse(text: &str, path: &str, problems: &mut Vec<Problem>) -> File {
+    let mut reading = Reading { text, path: path.into(), problems, file: File::default() };
+    let options = serde_saphyr::options! { with_snippet: false };
+    match serde_saphyr::from_str_with_options::<Option<Spanned<Node>>>(text, options) {
+        Ok(None) => {}
+        Ok(Some(Spanned { value: Node::Map(entries), .. })) => {
+            for (key, node) in entries {
+                reading.entry(&key, &node);
+            }
+        }
+        Ok(Some(node)) => {
+            let place = reading.place(&node);
+            reading.refuse("--config", place, "is not a map", "give settings as `name: value`, one a line");
+        }
+        Err(error) => {
+            let line = error.location().map_or(1, |location| location.line());
+            let place = Place { path: path.into(), line };
+            // The parser's own message may quote the file, and the file may hold secrets.
+            let (reason, accepts) = match error {
+                serde_saphyr::Error::DuplicateMappingKey { .. } => ("names a key twice", "keep one"),
+                _ => ("is not YAML or JSON here", "look at this line and those before it"),
+            };
+            reading.refuse("--config", place, reason, accepts);
+        }
+    }
+    reading.file
+}
+
+/// A YAML node. What a plain scalar says is in the text it spans.
+#[derive(Debug)]
+enum Node {
+    Null,
+    /// A number or a boolean, by its place.
+    Plain,
+    Text(String),
+    List(Vec<Spanned<Node>>),
+    Map(Vec<(Spanned<String>, Spanned<Node>)>),
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Node, E> {
+        Ok(Node::Plain)
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Node, E> {
+        Ok(Node::Plain)
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Node, E> {
+        Ok(Node::Plain)
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Node, E> {
+        Ok(Node::Plain)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Node, E> {
+        Ok(Node::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Node::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Node::Map(entries))
+    }
+}
+
+struct Reading<'a> {
+    text: &'a str,
+    path: Rc<str>,
+    problems: &'a mut Vec<Problem>,
+    file: File,
+}
+
+impl Reading<'_> {
+    fn entry(&mut self, key: &Spanned<String>, node: &Spanned<Node>) {
+        let place = self.place(key);
+        if key.value == "command" {
+            if let Some(items) = self.list("command", node, "give a list, e.g. [python3, server.py]") {
+                self.file.command = items;
+            }
+            return;
+        }
+        match find(&key.value) {
+            Some(setting) if NOT_IN_FILE.contains(&setting.flag) => {
+                self.refuse(&key.value, place, "can't stand in a file", "give it as a flag");
+            }
+            Some(setting) => {
+                if let Some(items) = self.items(setting, node) {
+                    self.file.values.insert(setting.flag, (items, Source::File(place)));
+                }
+            }
+            None => {
+                let kebab = key.value.replace('_', "-").to_ascii_lowercase();
+                let accepts = match find(&kebab) {
+                    Some(setting) => format!("give {}", setting.flag),
+                    None => "give a flag's name without its dashes; --help lists them".to_owned(),
+                };
+                self.refuse(&key.value, place, "is not a setting", accepts);
+            }
+        }
+    }
+
+    /// The values of one setting; nothing where it is left empty or can't be used.
+    fn items(&mut self, setting: &Setting, node: &Spanned<Node>) -> Option<Vec<OsString>> {
+        match (&node.value, setting.arity) {
+            (Node::Null, _) => None,
+            (Node::Map(entries), Arity::Many { .. }) if setting.flag == "env" => self.variables(entries),
+            (_, Arity::Many { .. }) => self.list(setting.flag, node, "give a list"),
+            (Node::List(_) | Node::Map(_), _) => {
+                let place = self.place(node);
+                self.refuse(
+                    setting.flag,
+                    place,
+                    "is not a single value",
+                    format!("give one {}", setting.value),
+                );
+                None
+            }
+            _ => Some(vec![self.scalar(node)?.into()]),
+        }
+    }
+
+    fn list(&mut self, key: &str, node: &Spanned<Node>, accepts: &'static str) -> Option<Vec<OsString>> {
+        let items = match &node.value {
+            Node::List(items) => {
+                let scalars = items.iter().map(|item| self.scalar(item).map(OsString::from));
+                scalars.collect::<Option<Vec<_>>>()
+            }
+            Node::Map(_) => None,
+            _ => self.scalar(node).map(|item| vec![item.into()]),
+        };
+        if items.is_none() {
+            let place = self.place(node);
+            self.refuse(key, place, "is not a list of single values", accepts);
+        }
+        items
+    }
+
+    /// `NAME: value` as `NAME=value`, and `NAME:` alone as `NAME`.
+    fn variables(&mut self, entries: &[(Spanned<String>, Spanned<Node>)]) -> Option<Vec<OsString>> {
+        let mut items = Vec::with_capacity(entries.len());
+        for (name, node) in entries {
+            match (&node.value, self.scalar(node)) {
+                (Node::Null, _) => items.push(name.value.clone().into()),
+                (_, Some(value)) => items.push(format!("{}={value}", name.value).into()),
+                (_, None) => {
+                    let place = self.place(name);
+                    self.refuse("env", place, "holds what is not a single value", "give NAME: value");
+                    return None;
+                }
+            }
+        }
+        Some(items)
+    }
+
+    /// A scalar as it was written.
+    fn scalar(&self, node: &Spanned<Node>) -> Option<String> {
+        match &node.value {
+            Node::Text(text) => Some(text.clone()),
+            Node::Plain => {
+                let span = node.defined.span();
+                let start = usize::try_from(span.byte_offset()?).ok()?;
+                let end = start.checked_add(usize::try_from(span.byte_len()?).ok()?)?;
+                Some(self.text.get(start..end)?.trim_end().to_owned())
+            }
+            Node::Null | Node::List(_) | Node::Map(_) => None,
+        }
+    }
+
+    fn place<T>(&self, node: &Spanned<T>) -> Place {
+        Place { path: self.path.clone(), line: node.referenced.line() }
+    }
+
+    fn refuse(
+        &mut self,
+        subject: &str,
+        place: Place,
+        reason: &'static str,
+        accepts: impl Into<std::borrow::Cow<'static, str>>,
+    ) {
+        let source = Some(Source::File(place));
+        let refusal = Refusal::new(reason, accepts);
+        self.problems.push(Problem { source, ..Problem::general(subject, refusal) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> File {
+        let mut problems = Vec::new();
+        let file = parse(text, "c.yaml", &mut problems);
+        assert_eq!(problems, []);
+        file
+    }
+
+    fn refused(text: &str) -> Vec<String> {
+        let mut problems = Vec::new();
+        parse(text, "c.yaml", &mut problems);
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn scalars_keep_their_text() {
+        let file = parsed(
+            "children: 007   # seven\nmax-body: 1_000\nsse: yes\nsession-idle: 5m\nevict-after: 1e3\n\
+             path: \"/m\\x63p\"\ncommand: [a, 0x10, 1.50, true, ~x, 99999999999999999999999, é, 1.0 ]\n",
+        );
+        let one = |flag: &str| file.values[flag].0[0].to_str().expect("text").to_owned();
+        assert_eq!(one("children"), "007");
+        assert_eq!(one("max-body"), "1_000");
+        assert_eq!(one("sse"), "yes");
+        assert_eq!(one("session-idle"), "5m");
+        assert_eq!(one("evict-after"), "1e3");
+        assert_eq!(one("path"), "/mcp");
+        assert_eq!(file.command, ["a", "0x10", "1.50", "true", "~x", "99999999999999999999999", "é", "1.0"]);
+    }
+
+    #[test]
+    fn json_is_read_too() {
+        let file = parsed("\u{feff}{\"children\": 3, \"sse\": true, \"env\": [\"A=é\", \"B=2\"]}");
+        assert_eq!(file.values["children"].0, ["3"]);
+        assert_eq!(file.values["sse"].0, ["true"]);
+        assert_eq!(file.values["env"].0, ["A=é", "B=2"]);
+    }
+
+    #[test]
+    fn env_is_a_map_or_a_list_and_values_know_their_line() {
+        let file = parsed("# first\n\nenv:\n  A: 1\n  B: \"x=y\"\n  C:\nallow-host: one\n");
+        assert_eq!(file.values["env"].0, ["A=1", "B=x=y", "C"]);
+        assert_eq!(file.values["env"].1, Source::File(Place { path: "c.yaml".into(), line: 3 }));
+        assert_eq!(file.values["allow-host"].0, ["one"]);
+    }
+
+    #[test]
+    fn an_empty_file_and_an_empty_key_set_nothing() {
+        assert!(parsed("").values.is_empty());
+        assert!(parsed("# nothing\n").values.is_empty());
+        assert!(parsed("cwd:\nenv: ~\n").values.is_empty());
+    }
+
+    #[test]
+    fn every_unusable_key_is_told_with_its_line() {
+        let lines = refused(
+            "sesion-idle: 5m\nsession_idle: 5m\nconfig: x\npath: [a]\nenv: {A: [b]}\nallow-host: [[a]]\ncommand: {a: b}\n",
+        );
+        assert_eq!(
+            lines,
+            [
+                "proxyrunner: sesion-idle: (from c.yaml, line 1) is not a setting; \
+                 give a flag's name without its dashes; --help lists them",
+                "proxyrunner: session_idle: (from c.yaml, line 2) is not a setting; give session-idle",
+                "proxyrunner: config: (from c.yaml, line 3) can't stand in a file; give it as a flag",
+                "proxyrunner: path: (from c.yaml, line 4) is not a single value; give one PATH",
+                "proxyrunner: env: (from c.yaml, line 5) holds what is not a single value; give NAME: value",
+                "proxyrunner: allow-host: (from c.yaml, line 6) is not a list of single values; give a list",
+                "proxyrunner: command: (from c.yaml, line 7) is not a list of single values; \
+                 give a list, e.g. [python3, server.py]",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_that_does_not_parse_tells_its_line_and_no_secret() {
+        for text in
+            ["a: b\nenv: {TOKEN: hunter2\n", "path: /a\npath: hunter2\n", "env: *hunter2\n", "hunter2"]
+        {
+            let lines = refused(text);
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            assert!(lines[0].starts_with("proxyrunner: --config: (from c.yaml, line "), "{lines:?}");
+            assert!(!lines[0].contains("hunter2"), "{lines:?}");
+        }
+        assert_eq!(
+            refused("path: /a\nsse: true\npath: /b\n"),
+            ["proxyrunner: --config: (from c.yaml, line 3) names a key twice; keep one"]
+        );
+    }
+}

@@ -1,0 +1,256 @@
+//! What was meant: every room's settings, checked whole before anything starts.
+//!
+//! A setting is typed as a flag, else comes from its environment variable, else from the file of `--config`, else
+//! from its default. Everything that is bad is told at once.
+
+mod address;
+mod args;
+mod file;
+mod parse;
+mod problem;
+mod reader;
+pub mod table;
+
+use crate::{child, http, session, telemetry, upstream};
+use parse::{COUNT, DIRECTORY, DURATION, DURATION_OR_ZERO, HEADER, HOST, LISTEN, ORIGIN, PATH, SIZE, SWITCH};
+use problem::{Problem, Refusal};
+use reader::Reader;
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+use std::time::Duration;
+use tracing::level_filters::LevelFilter;
+
+/// Everything that proxyrunner was told, by the room it is for.
+pub struct Config {
+    /// Logs.
+    pub telemetry: telemetry::Settings,
+    /// The program to spawn, and how it ends.
+    pub child: child::Settings,
+    /// Who shares a child, and how much it is given.
+    pub upstream: upstream::Settings,
+    /// Legacy sessions.
+    pub session: session::Settings,
+    /// The listening side.
+    pub http: http::Settings,
+    /// After SIGTERM, how long to serve on while endpoints are being removed.
+    pub drain_delay: Duration,
+    /// After that, how long to wait for requests in flight.
+    pub drain_timeout: Duration,
+    /// Bytes of bodies, undelivered answers and replay buffers together.
+    pub max_buffered: usize,
+}
+
+/// Why there is no [`Config`] to run with: help was asked for, or settings are bad.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Exit {
+    code: u8,
+    text: String,
+}
+
+impl Exit {
+    /// `EX_USAGE` of sysexits.h.
+    pub const USAGE: u8 = 64;
+
+    fn done(text: String) -> Exit {
+        Exit { code: 0, text }
+    }
+
+    fn usage(text: String) -> Exit {
+        Exit { code: Self::USAGE, text }
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// What is to be told.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Tells it, on stdout when it was asked for and else on stderr.
+    pub fn report(&self) -> ExitCode {
+        let text = self.text.trim_end();
+        // Nobody is left to tell when the other end of the pipe is gone.
+        let _ = if self.code == 0 {
+            writeln!(std::io::stdout(), "{text}")
+        } else {
+            writeln!(std::io::stderr(), "{text}")
+        };
+        ExitCode::from(self.code)
+    }
+}
+
+/// Reads the command line (the program's name first), the environment and the configuration file.
+///
+/// # Errors
+/// `--help`, `--version` and `--check` with code 0; every bad setting, one a line, with [`Exit::USAGE`].
+pub fn load(
+    args: impl IntoIterator<Item = OsString>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Config, Exit> {
+    let mut typed = args::parse(args)?;
+    let mut problems = Vec::new();
+    let mut file = match location(&typed, &env) {
+        Some(path) => file::read(path.as_ref(), &mut problems),
+        None => file::File::default(),
+    };
+    let mut command = std::mem::take(&mut typed.command);
+    if command.is_empty() {
+        command = std::mem::take(&mut file.command);
+    }
+
+    let mut reader = Reader::new(typed, file, &env, problems);
+    let config = assemble(&mut reader, command, &env);
+    cross_check(&mut reader, &config);
+    let check = reader.one("check", SWITCH);
+    match reader.finish() {
+        Ok(meant) if check => Err(Exit::done(meant)),
+        Ok(_) => Ok(config),
+        Err(problems) => {
+            let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            Err(Exit::usage(lines.join("\n")))
+        }
+    }
+}
+
+/// Where the configuration file is, if there is one.
+fn location(typed: &args::Typed, env: impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
+    let from_flag = typed.values.get("config").and_then(|paths| paths.last().cloned());
+    from_flag.or_else(|| env(&table::find("config")?.variable()).filter(|path| !path.is_empty()))
+}
+
+fn assemble(
+    reader: &mut Reader,
+    command: Vec<OsString>,
+    env: impl Fn(&str) -> Option<OsString> + Copy,
+) -> Config {
+    // Endpoints leave a Service's load balancing some seconds after SIGTERM; elsewhere nobody waits for that.
+    let in_kubernetes = env("KUBERNETES_SERVICE_HOST").is_some();
+    let drain_delay = if in_kubernetes { Duration::from_secs(5) } else { Duration::ZERO };
+    Config {
+        http: http(reader),
+        child: child(reader, command, env),
+        upstream: upstream(reader),
+        session: session(reader),
+        max_buffered: reader.one("max-buffered", SIZE),
+        drain_delay: reader.one_or("drain-delay", DURATION_OR_ZERO, drain_delay),
+        drain_timeout: reader.one("drain-timeout", DURATION_OR_ZERO),
+        telemetry: telemetry(reader),
+    }
+}
+
+fn http(reader: &mut Reader) -> http::Settings {
+    http::Settings {
+        listen: reader.one("listen", LISTEN),
+        path: reader.one("path", PATH),
+        allow_origin: reader.list("allow-origin", ORIGIN),
+        allow_host: reader.list("allow-host", HOST),
+        principal_header: reader.optional("principal-header", HEADER),
+        max_body: reader.one("max-body", SIZE),
+        max_connections: reader.one("max-connections", COUNT),
+        write_timeout: reader.one("write-timeout", DURATION),
+        sse_commit_after: reader.optional("sse-commit-after", DURATION_OR_ZERO),
+        sse_max_age: reader.one("sse-max-age", DURATION),
+        keep_alive: reader.one("sse-keep-alive", DURATION),
+        old_sse: reader.one("sse", SWITCH),
+    }
+}
+
+fn child(
+    reader: &mut Reader,
+    command: Vec<OsString>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> child::Settings {
+    let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+    reader.show("command", &words.into());
+    if command.iter().any(|word| word.as_bytes().contains(&0)) {
+        let refusal = Refusal::new("holds a NUL", "give words without");
+        reader.note(Problem::general("COMMAND", refusal));
+    }
+    let mut command = command.into_iter();
+    let program = command.next().unwrap_or_default();
+    if program.is_empty() {
+        let refusal =
+            Refusal::new("is missing", "give the MCP server to run, e.g. proxyrunner python3 server.py");
+        reader.note(Problem::general("COMMAND", refusal));
+    }
+    child::Settings {
+        program,
+        args: command.collect(),
+        env: reader.variables(env),
+        env_clear: reader.one("env-clear", SWITCH),
+        cwd: reader.optional("cwd", DIRECTORY),
+        max_frame: reader.one("max-frame", SIZE),
+        start_timeout: reader.one("start-timeout", DURATION),
+        close_grace: reader.one("close-grace", DURATION_OR_ZERO),
+        terminate_grace: reader.one("terminate-grace", DURATION_OR_ZERO),
+    }
+}
+
+fn upstream(reader: &mut Reader) -> upstream::Settings {
+    use upstream::{AtCap, Isolation};
+    let modes = [("auto", Isolation::Auto), ("shared", Isolation::Shared), ("session", Isolation::Session)];
+    upstream::Settings {
+        isolation: reader.choice("isolation", &modes),
+        children: reader.one("children", COUNT),
+        max_children: reader.one("max-children", COUNT),
+        evict_after: reader.one("evict-after", DURATION),
+        at_cap: reader.choice("at-cap", &[("share", AtCap::Share), ("refuse", AtCap::Refuse)]),
+        forward_roots: reader.one("forward-roots", SWITCH),
+        max_in_flight: reader.one("max-in-flight", COUNT),
+        request_timeout: reader.one("request-timeout", DURATION),
+        cancel_grace: reader.one("cancel-grace", DURATION_OR_ZERO),
+    }
+}
+
+fn session(reader: &mut Reader) -> session::Settings {
+    session::Settings {
+        idle: reader.one("session-idle", DURATION),
+        max_age: reader.one("session-max-age", DURATION),
+        max_sessions: reader.one("max-sessions", COUNT),
+        replay_events: reader.one("replay-events", COUNT),
+        replay_bytes: reader.one("replay-bytes", SIZE),
+    }
+}
+
+fn telemetry(reader: &mut Reader) -> telemetry::Settings {
+    use telemetry::Format;
+    let levels = [
+        ("error", LevelFilter::ERROR),
+        ("warn", LevelFilter::WARN),
+        ("info", LevelFilter::INFO),
+        ("debug", LevelFilter::DEBUG),
+        ("trace", LevelFilter::TRACE),
+        ("off", LevelFilter::OFF),
+    ];
+    telemetry::Settings {
+        format: reader.choice("log-format", &[("text", Format::Text), ("json", Format::Json)]),
+        level: reader.choice("log-level", &levels),
+    }
+}
+
+/// Settings that are each sound, but not together.
+fn cross_check(reader: &mut Reader, config: &Config) {
+    let Config { upstream, session, http, child, max_buffered, .. } = config;
+    reader.cross_check(
+        upstream.children <= upstream.max_children,
+        &["children", "max-children"],
+        Refusal::new("is more than --max-children", format!("give at most {}", upstream.max_children)),
+    );
+    let sizes =
+        [("max-body", http.max_body), ("max-frame", child.max_frame), ("replay-bytes", session.replay_bytes)];
+    for (flag, size) in sizes {
+        reader.cross_check(
+            size <= *max_buffered,
+            &[flag, "max-buffered"],
+            Refusal::new("is more than --max-buffered", format!("give at most {max_buffered} bytes")),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! From text to values: durations, sizes, counts, choices. And back, for `--check`.
+
+use super::address;
+use super::problem::Refusal;
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How one kind of value is read, and shown again.
+#[derive(Clone, Copy)]
+pub(super) struct Kind<T> {
+    pub(super) parse: fn(&str) -> Result<T, Refusal>,
+    pub(super) show: fn(&T) -> Value,
+}
+
+pub(super) const DURATION: Kind<Duration> = Kind { parse: duration, show: show_duration };
+pub(super) const DURATION_OR_ZERO: Kind<Duration> = Kind { parse: duration_or_zero, show: show_duration };
+pub(super) const SIZE: Kind<usize> = Kind { parse: size, show: show_size };
+pub(super) const COUNT: Kind<usize> = Kind { parse: count, show: |count| (*count).into() };
+pub(super) const SWITCH: Kind<bool> = Kind { parse: switch, show: |on| (*on).into() };
+pub(super) const LISTEN: Kind<SocketAddr> = Kind { parse: address::listen, show: |to| to.to_string().into() };
+pub(super) const PATH: Kind<String> = Kind { parse: address::path, show: |text| text.as_str().into() };
+pub(super) const ORIGIN: Kind<String> = Kind { parse: address::origin, show: |text| text.as_str().into() };
+pub(super) const HOST: Kind<String> = Kind { parse: address::host, show: |text| text.as_str().into() };
+pub(super) const HEADER: Kind<String> = Kind { parse: address::header, show: |text| text.as_str().into() };
+pub(super) const DIRECTORY: Kind<PathBuf> =
+    Kind { parse: directory, show: |path| path.to_string_lossy().into() };
+
+/// The longest duration: added to any clock reading it doesn't overflow.
+const LONGEST: Duration = Duration::from_secs(365 * DAY);
+/// The largest count: some are allocated for at once.
+const MOST: usize = 1 << 20;
+const DAY: u64 = 24 * 60 * 60;
+
+const DURATIONS: &str = "give e.g. 500ms, 30s, 5m, 1h30m";
+const SIZES: &str = "give bytes, or e.g. 16KiB, 16MiB, 1GiB";
+
+/// By descending length, each with its milliseconds.
+const TIME_UNITS: [(&str, u64); 5] =
+    [("d", DAY * 1000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+
+const SIZE_UNITS: [(&str, usize); 6] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1000),
+];
+
+fn duration(text: &str) -> Result<Duration, Refusal> {
+    match duration_or_zero(text)? {
+        Duration::ZERO => Err(Refusal::new("must be longer than nothing", DURATIONS)),
+        duration => Ok(duration),
+    }
+}
+
+fn duration_or_zero(text: &str) -> Result<Duration, Refusal> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let millis = millis(text).ok_or_else(|| Refusal::new("is not a duration", DURATIONS))?;
+    let duration = Duration::from_millis(millis);
+    if duration > LONGEST {
+        return Err(Refusal::new("is too long", "give at most 365d"));
+    }
+    Ok(duration)
+}
+
+/// Whole numbers, each with a unit shorter than the one before: `1h30m`.
+fn millis(mut text: &str) -> Option<u64> {
+    let mut total: u64 = 0;
+    let mut units = &TIME_UNITS[..];
+    loop {
+        let (number, rest) = split_number(text)?;
+        let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (unit, rest) = rest.split_at(end);
+        let at = units.iter().position(|(name, _)| *name == unit)?;
+        total = total.checked_add(number.checked_mul(units[at].1)?)?;
+        units = &units[at + 1..];
+        if rest.is_empty() {
+            return Some(total);
+        }
+        text = rest;
+    }
+}
+
+fn split_number(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, rest) = text.split_at(end);
+    Some((digits.parse().ok()?, rest))
+}
+
+fn show_duration(duration: &Duration) -> Value {
+    let mut millis = duration.as_millis();
+    if millis == 0 {
+        return "0s".into();
+    }
+    let mut text = String::new();
+    for (unit, length) in TIME_UNITS {
+        let number = millis / u128::from(length);
+        millis %= u128::from(length);
+        if number > 0 {
+            text += &format!("{number}{unit}");
+        }
+    }
+    text.into()
+}
+
+fn size(text: &str) -> Result<usize, Refusal> {
+    let refused = || Refusal::new("is not a size", SIZES);
+    let (number, unit) = split_number(text).ok_or_else(refused)?;
+    let unit = match unit.trim_start() {
+        "" => 1,
+        unit => SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(refused)?.1,
+    };
+    match usize::try_from(number).ok().and_then(|number| number.checked_mul(unit)) {
+        Some(0) => Err(Refusal::new("must be more than nothing", SIZES)),
+        Some(bytes) if isize::try_from(bytes).is_ok() => Ok(bytes),
+        _ => Err(Refusal::new("is more than this machine can address", SIZES)),
+    }
+}
+
+fn show_size(bytes: &usize) -> Value {
+    let binary = SIZE_UNITS[..3].iter().find(|(_, length)| bytes.is_multiple_of(*length));
+    match binary {
+        Some((unit, length)) => format!("{}{unit}", bytes / length).into(),
+        None => (*bytes).into(),
+    }
+}
+
+fn count(text: &str) -> Result<usize, Refusal> {
+    match split_number(text) {
+        Some((number, "")) if (1..=MOST as u64).contains(&number) => Ok(number as usize),
+        Some((_, "")) => Err(Refusal::new("is out of range", format!("give 1 to {MOST}"))),
+        _ => Err(Refusal::new("is not a count", format!("give 1 to {MOST}"))),
+    }
+}
+
+fn switch(text: &str) -> Result<bool, Refusal> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(Refusal::new("is neither true nor false", "give true or false")),
+    }
+}
+
+/// Reads one of a few names.
+pub(super) fn choose<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, Refusal> {
+    names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
+        let all: Vec<_> = names.iter().map(|(name, _)| *name).collect();
+        Refusal::new("is not one of its values", format!("give {}", all.join(", ")))
+    })
+}
+
+/// The name of a choice.
+pub(super) fn name_of<T: PartialEq>(value: &T, names: &[(&str, T)]) -> Value {
+    names.iter().find(|(_, named)| named == value).map(|(name, _)| (*name).into()).unwrap_or_default()
+}
+
+fn directory(text: &str) -> Result<PathBuf, Refusal> {
+    let path = PathBuf::from(text);
+    if path.is_dir() {
+        return Ok(path);
+    }
+    Err(Refusal::new("is not a directory", "give one that is there"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason<T>(result: Result<T, Refusal>) -> String {
+        result.map(|_| ()).expect_err("a refusal").reason.into_owned()
+    }
+
+    #[test]
+    fn durations() {
+        let read = |text| duration(text).map(|duration| duration.as_millis()).ok();
+        assert_eq!(read("500ms"), Some(500));
+        assert_eq!(read("30s"), Some(30_000));
+        assert_eq!(read("1h30m"), Some(5_400_000));
+        assert_eq!(read("7d"), Some(604_800_000));
+        for bad in [
+            "",
+            "5",
+            "s",
+            "-5s",
+            "1.5s",
+            "5 m",
+            "5M",
+            "30m1h",
+            "1m1m",
+            "5parsecs",
+            "5m ",
+            "٣s",
+            "1s2",
+            "+5s",
+            "99999999999999999999s",
+            "366d",
+            "18446744073709551615d",
+        ] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+        assert_eq!(reason(duration("0s")), "must be longer than nothing");
+        assert_eq!(duration_or_zero("0"), Ok(Duration::ZERO));
+        assert_eq!(duration_or_zero("0ms"), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn sizes() {
+        let read = |text| size(text).ok();
+        assert_eq!(read("1"), Some(1));
+        assert_eq!(read("16MiB"), Some(16 << 20));
+        assert_eq!(read("1 GiB"), Some(1 << 30));
+        assert_eq!(read("2kB"), Some(2000));
+        for bad in ["", "MiB", "16mb", "16Mb", "1.5MiB", "-1", "16M", "0", "0KiB", "99999999999GiB", "16MiB "]
+        {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_reads_the_same_again() {
+        for millis in [0, 1, 999, 1000, 61_001, 5_400_000, 365 * DAY * 1000] {
+            let duration = Duration::from_millis(millis);
+            let shown = show_duration(&duration);
+            assert_eq!(duration_or_zero(shown.as_str().expect("text")), Ok(duration));
+        }
+        for bytes in [1, 1000, 1024, 1025, 3 << 20, 1 << 30] {
+            let shown = show_size(&bytes);
+            assert_eq!(size(shown.as_str().unwrap_or(&shown.to_string())), Ok(bytes));
+        }
+        assert_eq!(show_duration(&Duration::from_secs(5400)), "1h30m");
+        assert_eq!(show_size(&(64 << 20)), "64MiB");
+    }
+
+    #[test]
+    fn counts_and_switches() {
+        assert_eq!(count("007"), Ok(7));
+        assert_eq!(count("1048576"), Ok(MOST));
+        assert_eq!(reason(count("0")), "is out of range");
+        assert_eq!(reason(count("1048577")), "is out of range");
+        for bad in ["", "-1", "1e3", "many", "1 "] {
+            assert_eq!(reason(count(bad)), "is not a count", "{bad:?}");
+        }
+        assert_eq!(switch("Yes"), Ok(true));
+        assert_eq!(switch("0"), Ok(false));
+        assert!(switch("maybe").is_err());
+    }
+}

@@ -1,0 +1,81 @@
+//! A bad setting, where it came from, and what would be accepted instead.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::rc::Rc;
+
+/// Where a setting came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The command line.
+    Flag,
+    /// This environment variable.
+    Variable(String),
+    /// A line of the configuration file.
+    File(Place),
+}
+
+/// A line of a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) path: Rc<str>,
+    /// From 1.
+    pub(super) line: u64,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Flag => f.write_str("the command line"),
+            Source::Variable(name) => f.write_str(name),
+            Source::File(Place { path, line }) => write!(f, "{}, line {line}", path.escape_debug()),
+        }
+    }
+}
+
+/// Why a parser refused a value: `is not a duration`, and `give e.g. 30s, 5m, 1h`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) reason: Cow<'static, str>,
+    pub(super) accepts: Cow<'static, str>,
+}
+
+impl Refusal {
+    pub(super) fn new(
+        reason: impl Into<Cow<'static, str>>,
+        accepts: impl Into<Cow<'static, str>>,
+    ) -> Refusal {
+        Refusal { reason: reason.into(), accepts: accepts.into() }
+    }
+}
+
+/// One line of the list that is printed when settings are bad.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// What is bad: `--session-idle`, `COMMAND`, or a key in a file.
+    pub(super) subject: String,
+    /// The value as given; never one that may be a secret.
+    pub(super) value: Option<String>,
+    pub(super) source: Option<Source>,
+    pub(super) refusal: Refusal,
+}
+
+impl Problem {
+    /// A problem that is not about one value.
+    pub(super) fn general(subject: impl Into<String>, refusal: Refusal) -> Problem {
+        Problem { subject: subject.into(), value: None, source: None, refusal }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "proxyrunner: {}:", self.subject)?;
+        if let Some(value) = &self.value {
+            write!(f, " {value:?}")?;
+        }
+        if let Some(source) = self.source.as_ref().filter(|source| **source != Source::Flag) {
+            write!(f, " (from {source})")?;
+        }
+        write!(f, " {}; {}", self.refusal.reason, self.refusal.accepts)
+    }
+}

@@ -1,0 +1,230 @@
+//! From what was given to values: precedence, defaults, and the list of everything that is bad.
+
+use super::args::Typed;
+use super::file::File;
+use super::parse::{Kind, choose, name_of};
+use super::problem::{Problem, Refusal, Source};
+use super::table::{Arity, Fallback, NOT_IN_FILE, Setting, find, settings};
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// One setting as it was given.
+struct Given {
+    items: Vec<OsString>,
+    source: Source,
+}
+
+/// Reads settings one by one. Where one is bad that is noted, and its default stands in until the end, so that
+/// the others are still looked at.
+pub(super) struct Reader {
+    given: HashMap<&'static str, Given>,
+    problems: Vec<Problem>,
+    bad: HashSet<&'static str>,
+    /// YAML for `--check`, which may serve as a file again.
+    shown: String,
+}
+
+impl Reader {
+    /// Takes flags before the environment, and the environment before the file.
+    pub(super) fn new(
+        mut typed: Typed,
+        mut file: File,
+        env: impl Fn(&str) -> Option<OsString>,
+        problems: Vec<Problem>,
+    ) -> Reader {
+        let mut given = HashMap::new();
+        for setting in settings() {
+            let flag = setting.flag;
+            let from_flag = typed.values.remove(flag).map(|items| Given { items, source: Source::Flag });
+            let from_file = file.values.remove(flag).map(|(items, source)| Given { items, source });
+            if let Some(found) = from_flag.or_else(|| from_variable(setting, &env)).or(from_file) {
+                given.insert(flag, found);
+            }
+        }
+        Reader { given, problems, bad: HashSet::new(), shown: String::new() }
+    }
+
+    /// A setting that has a default.
+    pub(super) fn one<T>(&mut self, flag: &'static str, kind: Kind<T>) -> T {
+        self.one_by(flag, kind.parse, kind.show)
+    }
+
+    /// A setting that is one of a few names.
+    pub(super) fn choice<T: Copy + PartialEq>(&mut self, flag: &'static str, names: &[(&str, T)]) -> T {
+        self.one_by(flag, |text| choose(text, names), |value| name_of(value, names))
+    }
+
+    /// A setting that need not be there.
+    pub(super) fn optional<T>(&mut self, flag: &'static str, kind: Kind<T>) -> Option<T> {
+        let value = self.value(flag, kind.parse);
+        self.show(flag, &value.as_ref().map(kind.show).unwrap_or_default());
+        value
+    }
+
+    /// A setting whose default depends on something else.
+    pub(super) fn one_or<T>(&mut self, flag: &'static str, kind: Kind<T>, fallback: T) -> T {
+        let value = self.value(flag, kind.parse).unwrap_or(fallback);
+        self.show(flag, &(kind.show)(&value));
+        value
+    }
+
+    /// A list.
+    pub(super) fn list<T>(&mut self, flag: &'static str, kind: Kind<T>) -> Vec<T> {
+        let Given { items, source } = self.given(flag);
+        let values: Vec<T> =
+            items.iter().filter_map(|item| self.parsed(flag, item, &source, kind.parse)).collect();
+        self.show(flag, &values.iter().map(kind.show).collect::<Vec<_>>().into());
+        values
+    }
+
+    /// The child's variables. What they hold is shown nowhere, and neither is an item that may be all secret.
+    pub(super) fn variables(&mut self, env: impl Fn(&str) -> Option<OsString>) -> Vec<(OsString, OsString)> {
+        let Given { items, source } = self.given("env");
+        let mut variables = Vec::with_capacity(items.len());
+        for (at, item) in (1..).zip(&items) {
+            match variable(item, &env) {
+                Ok(variable) => variables.push(variable),
+                Err(reason) => {
+                    let refusal =
+                        Refusal::new(format!("item {at} {reason}"), "give NAME=VALUE, or a NAME that is set");
+                    self.refuse("env", None, Some(source.clone()), refusal);
+                }
+            }
+        }
+        let redacted = |(name, _): &(OsString, OsString)| format!("{}=<redacted>", name.display()).into();
+        self.show("env", &variables.iter().map(redacted).collect::<Vec<Value>>().into());
+        variables
+    }
+
+    /// Notes a problem that concerns several settings, unless one of them is bad already.
+    pub(super) fn cross_check(&mut self, sound: bool, flags: &[&'static str], refusal: Refusal) {
+        if !sound && !flags.iter().any(|flag| self.bad.contains(flag)) {
+            let source = self.given.get(flags[0]).map(|given| given.source.clone());
+            self.refuse(flags[0], None, source, refusal);
+        }
+    }
+
+    /// Notes a problem with something that is no setting.
+    pub(super) fn note(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// One more line for `--check`.
+    pub(super) fn show(&mut self, key: &str, value: &Value) {
+        if NOT_IN_FILE.contains(&key) {
+            return;
+        }
+        let _ = write!(self.shown, "{key}: {value}");
+        let words = find(key).and_then(Setting::default_words);
+        match (self.given.get(key), words) {
+            (Some(given), _) => drop(write!(self.shown, "  # from {}", given.source)),
+            (None, Some(words)) if value.is_null() => drop(write!(self.shown, "  # default: {words}")),
+            _ => {}
+        }
+        self.shown.push('\n');
+    }
+
+    /// What is meant, as YAML, if nothing was bad.
+    pub(super) fn finish(self) -> Result<String, Vec<Problem>> {
+        if self.problems.is_empty() { Ok(self.shown) } else { Err(self.problems) }
+    }
+
+    fn one_by<T>(
+        &mut self,
+        flag: &'static str,
+        parse: impl Fn(&str) -> Result<T, Refusal>,
+        show: impl Fn(&T) -> Value,
+    ) -> T {
+        let value = self.value(flag, &parse).unwrap_or_else(|| {
+            let Some(Fallback::Value(default)) = find(flag).map(|setting| setting.fallback) else {
+                unreachable!("--{flag} has a default in the table");
+            };
+            parse(default).expect("a default is a value that would be accepted")
+        });
+        self.show(flag, &show(&value));
+        value
+    }
+
+    fn value<T>(&mut self, flag: &'static str, parse: impl Fn(&str) -> Result<T, Refusal>) -> Option<T> {
+        let Given { items, source } = self.given(flag);
+        items.last().and_then(|item| self.parsed(flag, item, &source, parse))
+    }
+
+    fn parsed<T>(
+        &mut self,
+        flag: &'static str,
+        item: &OsStr,
+        source: &Source,
+        parse: impl Fn(&str) -> Result<T, Refusal>,
+    ) -> Option<T> {
+        let parsed = match item.to_str() {
+            Some(text) => parse(text),
+            None => Err(Refusal::new("is not UTF-8", "give text")),
+        };
+        parsed
+            .map_err(|refusal| {
+                let value = Some(item.to_string_lossy().into_owned());
+                self.refuse(flag, value, Some(source.clone()), refusal);
+            })
+            .ok()
+    }
+
+    fn given(&self, flag: &str) -> Given {
+        match self.given.get(flag) {
+            Some(given) => Given { items: given.items.clone(), source: given.source.clone() },
+            None => Given { items: Vec::new(), source: Source::Flag },
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        flag: &'static str,
+        value: Option<String>,
+        source: Option<Source>,
+        refusal: Refusal,
+    ) {
+        self.bad.insert(flag);
+        self.problems.push(Problem { subject: format!("--{flag}"), value, source, refusal });
+    }
+}
+
+/// A setting from its environment variable. An empty one counts as unset, as deployments can't always unset.
+fn from_variable(setting: &Setting, env: impl Fn(&str) -> Option<OsString>) -> Option<Given> {
+    let name = setting.variable();
+    let text = env(&name).filter(|text| !text.is_empty())?;
+    let items = match setting.arity {
+        Arity::One | Arity::Switch => vec![text],
+        Arity::Many { commas } => text
+            .as_bytes()
+            .split(|byte| *byte == b'\n' || (commas && *byte == b','))
+            .map(|item| if commas { item.trim_ascii() } else { item })
+            .filter(|item| !item.trim_ascii().is_empty())
+            .map(|item| OsString::from_vec(item.to_vec()))
+            .collect(),
+    };
+    Some(Given { items, source: Source::Variable(name) })
+}
+
+/// `NAME=VALUE`, or `NAME` for the value in our own environment.
+fn variable(
+    item: &OsStr,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<(OsString, OsString), &'static str> {
+    let bytes = item.as_bytes();
+    if bytes.contains(&0) {
+        return Err("holds a NUL");
+    }
+    let Some(at) = bytes.iter().position(|byte| *byte == b'=') else {
+        let value = item.to_str().filter(|name| !name.is_empty()).and_then(env);
+        return value
+            .map(|value| (item.to_owned(), value))
+            .ok_or("is no NAME=VALUE, nor a variable that is set");
+    };
+    if at == 0 {
+        return Err("has no name");
+    }
+    Ok((OsStr::from_bytes(&bytes[..at]).to_owned(), OsStr::from_bytes(&bytes[at + 1..]).to_owned()))
+}

@@ -1,0 +1,290 @@
+//! The table of settings: every flag's name, default and one line of help.
+//!
+//! The command line, the environment, the configuration file, `--help` and the README are all made from it,
+//! so a setting exists everywhere or nowhere.
+
+use std::fmt::Write as _;
+
+/// How many values a setting takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arity {
+    /// Exactly one value; the last one typed wins.
+    One,
+    /// Nothing, which means yes, or `=true`, `=false`.
+    Switch,
+    /// A list: the flag repeats, a file gives a list, the environment gives one item a line.
+    Many {
+        /// Whether the environment may separate items by commas too.
+        commas: bool,
+    },
+}
+
+/// What holds when a setting is given nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// A value, read as if it had been typed.
+    Value(&'static str),
+    /// Depends on something else, as these words tell.
+    Computed(&'static str),
+    /// Nothing.
+    Absent,
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The flag without its dashes, and the key in a file.
+    pub flag: &'static str,
+    /// What stands for the value in help.
+    pub value: &'static str,
+    /// What holds when it is not given.
+    pub fallback: Fallback,
+    /// How many values it takes.
+    pub arity: Arity,
+    /// One line of help.
+    pub help: &'static str,
+}
+
+/// Settings that `--help` and the README show together.
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    /// The heading.
+    pub title: &'static str,
+    /// The settings, in the order they are shown.
+    pub settings: &'static [Setting],
+}
+
+/// Flags that only make sense outside a file.
+pub(super) const NOT_IN_FILE: [&str; 2] = ["config", "check"];
+
+/// Every setting.
+pub const SETTINGS: &[Group] = &[
+    Group {
+        title: "Serving",
+        settings: &[
+            one("listen", "ADDRESS", "127.0.0.1:8080", "Where to listen; :8080 is every IPv4 interface"),
+            one("path", "PATH", "/mcp", "Where the MCP endpoint is"),
+            many("allow-origin", "ORIGIN", "A browser origin to accept besides the server's own"),
+            many("allow-host", "HOST", "A Host header to accept besides the address listened on"),
+            absent("principal-header", "NAME", "Header in which a trusted proxy names the principal"),
+            one("max-body", "SIZE", "64MiB", "The largest request body; larger ones get 413"),
+            one("max-connections", "COUNT", "16384", "Connections served at once"),
+            one("write-timeout", "DURATION", "60s", "Cut a peer that has taken nothing for so long"),
+        ],
+    },
+    Group {
+        title: "Streams",
+        settings: &[
+            computed(
+                "sse-commit-after",
+                "DURATION",
+                "5s; 250ms for 2025-11-25",
+                "Start an event stream for a child that is quiet for so long",
+            ),
+            one(
+                "sse-max-age",
+                "DURATION",
+                "15m",
+                "Close a stream after so long, where the client can resume it",
+            ),
+            one("sse-keep-alive", "DURATION", "15s", "Send a comment on a stream silent for so long"),
+            switch("sse", "Serve the HTTP+SSE transport of 2024-11-05 too, at /sse and /messages"),
+        ],
+    },
+    Group {
+        title: "Child",
+        settings: &[
+            many_lines(
+                "env",
+                "NAME=VALUE",
+                "Set a variable for the child; NAME alone passes proxyrunner's own on",
+            ),
+            switch("env-clear", "Start the child with no variables but those of --env"),
+            absent("cwd", "DIRECTORY", "The child's working directory"),
+            one(
+                "max-frame",
+                "SIZE",
+                "64MiB",
+                "The largest message from a child; larger ones fail their request",
+            ),
+            one("start-timeout", "DURATION", "5m", "How long a child may take to answer initialize"),
+            one(
+                "close-grace",
+                "DURATION",
+                "5s",
+                "After closing a child's stdin, wait so long before SIGTERM",
+            ),
+            one("terminate-grace", "DURATION", "5s", "After SIGTERM, wait so long before SIGKILL"),
+        ],
+    },
+    Group {
+        title: "Isolation",
+        settings: &[
+            one("isolation", "MODE", "auto", "Who shares a child: auto, shared or session"),
+            one("children", "COUNT", "1", "Shared children"),
+            one("max-children", "COUNT", "32", "Children at once, shared and exclusive together"),
+            one("evict-after", "DURATION", "1m", "At the cap, close an exclusive child idle for so long"),
+            one("at-cap", "ACTION", "share", "When none can be closed: share, or refuse with 503"),
+            switch("forward-roots", "Let clients' roots reach the child, which may widen what it can read"),
+        ],
+    },
+    Group {
+        title: "Requests",
+        settings: &[
+            one("max-in-flight", "COUNT", "4096", "Requests a child works on at once; more get 503"),
+            one("request-timeout", "DURATION", "5m", "Fail a request that is silent for so long"),
+            one(
+                "cancel-grace",
+                "DURATION",
+                "10s",
+                "How long a cancelled request counts when the child is silent",
+            ),
+            one("max-buffered", "SIZE", "256MiB", "Bodies, undelivered answers and replay buffers together"),
+        ],
+    },
+    Group {
+        title: "Sessions",
+        settings: &[
+            one("session-idle", "DURATION", "30m", "End a session that nobody has used for so long"),
+            one("session-max-age", "DURATION", "24h", "End a session so long after it began"),
+            one("max-sessions", "COUNT", "16384", "Sessions at once; more get 503"),
+            one("replay-events", "COUNT", "256", "Events a session keeps for clients that resume a stream"),
+            one("replay-bytes", "SIZE", "1MiB", "Bytes of events a session keeps"),
+        ],
+    },
+    Group {
+        title: "Shutdown",
+        settings: &[
+            computed(
+                "drain-delay",
+                "DURATION",
+                "0s; 5s in Kubernetes",
+                "After SIGTERM, serve on for so long while endpoints are being removed",
+            ),
+            one("drain-timeout", "DURATION", "25s", "Then wait so long for requests in flight"),
+        ],
+    },
+    Group {
+        title: "Logs",
+        settings: &[
+            one("log-format", "FORMAT", "text", "text or json"),
+            one("log-level", "LEVEL", "info", "error, warn, info, debug, trace or off"),
+        ],
+    },
+    Group {
+        title: "Settings",
+        settings: &[
+            absent("config", "FILE", "Read settings from a YAML or JSON file, by the same names"),
+            switch("check", "Check the settings, print what is meant, and exit"),
+        ],
+    },
+];
+
+const fn one(flag: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { flag, value, fallback: Fallback::Value(default), arity: Arity::One, help }
+}
+
+const fn computed(
+    flag: &'static str,
+    value: &'static str,
+    words: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { flag, value, fallback: Fallback::Computed(words), arity: Arity::One, help }
+}
+
+const fn absent(flag: &'static str, value: &'static str, help: &'static str) -> Setting {
+    Setting { flag, value, fallback: Fallback::Absent, arity: Arity::One, help }
+}
+
+const fn switch(flag: &'static str, help: &'static str) -> Setting {
+    Setting { flag, value: "BOOL", fallback: Fallback::Value("false"), arity: Arity::Switch, help }
+}
+
+const fn many(flag: &'static str, value: &'static str, help: &'static str) -> Setting {
+    Setting { flag, value, fallback: Fallback::Absent, arity: Arity::Many { commas: true }, help }
+}
+
+const fn many_lines(flag: &'static str, value: &'static str, help: &'static str) -> Setting {
+    Setting { flag, value, fallback: Fallback::Absent, arity: Arity::Many { commas: false }, help }
+}
+
+impl Setting {
+    /// The environment variable: `PROXYRUNNER_SESSION_IDLE` for `session-idle`.
+    pub fn variable(&self) -> String {
+        format!("PROXYRUNNER_{}", self.flag.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    /// The default in words, if there is one worth showing.
+    pub fn default_words(&self) -> Option<&'static str> {
+        match self.fallback {
+            Fallback::Value(_) if self.arity == Arity::Switch => None,
+            Fallback::Value(words) | Fallback::Computed(words) => Some(words),
+            Fallback::Absent => None,
+        }
+    }
+}
+
+/// Every setting, without its group.
+pub fn settings() -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().flat_map(|group| group.settings)
+}
+
+/// The setting of this name.
+pub fn find(flag: &str) -> Option<&'static Setting> {
+    settings().find(|setting| setting.flag == flag)
+}
+
+/// The README's tables of flags: one for each group.
+pub fn markdown_table() -> String {
+    let mut out = String::new();
+    for group in SETTINGS {
+        let _ =
+            write!(out, "**{}**\n\n| flag | default | what it does |\n| --- | --- | --- |\n", group.title);
+        for setting in group.settings {
+            let value = if setting.arity == Arity::Switch { "" } else { setting.value };
+            let flag = format!("--{} {value}", setting.flag);
+            let default = setting.default_words().unwrap_or_default();
+            let again = if matches!(setting.arity, Arity::Many { .. }) { "; may repeat" } else { "" };
+            let _ = writeln!(out, "| `{}` | {default} | {}{again} |", flag.trim_end(), setting.help);
+        }
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_kebab_case_and_unique() {
+        let mut seen = HashSet::new();
+        for setting in settings() {
+            assert!(seen.insert(setting.flag), "--{} is there twice", setting.flag);
+            assert!(setting.flag.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "--{}", setting.flag);
+        }
+    }
+
+    /// Kubernetes gives every pod `PROXYRUNNER_PORT=tcp://…` and `PROXYRUNNER_SERVICE_…` when a Service beside
+    /// it is called proxyrunner.
+    #[test]
+    fn no_variable_collides_with_kubernetes_service_links() {
+        for setting in settings() {
+            let name = setting.variable();
+            let taken = ["PROXYRUNNER_PORT", "PROXYRUNNER_SERVICE_"];
+            assert!(!taken.iter().any(|taken| name.starts_with(taken)), "{name} is set by Kubernetes");
+        }
+    }
+
+    #[test]
+    fn the_readme_holds_the_table() {
+        let readme =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md");
+        let (_, rest) = readme.split_once("<!-- flags -->\n").expect("the opening marker");
+        let (shown, _) = rest.split_once("<!-- flags -->").expect("the closing marker");
+        let table = markdown_table();
+        assert_eq!(shown, table, "put this between README.md's <!-- flags --> markers:\n{table}");
+    }
+}

@@ -1,0 +1,232 @@
+//! Finds the id of a message that is not kept, or is not JSON: byte by byte, in constant memory.
+
+use bytes::Bytes;
+
+/// Longest id that is remembered, in raw bytes.
+const LONGEST_ID: usize = 256;
+
+/// Seeks the id of the request that a frame answers, wherever it stands in the frame's top level.
+///
+/// Never fails: what is no JSON is stepped over as well as it can be. A frame with a `method` is no
+/// answer, one with two ids could be anyone's, and one that does not begin with `{` is no message, so
+/// none of them has an id. Neither has one that ends within its id.
+#[derive(Debug, Default)]
+pub struct IdSeeker {
+    place: Place,
+    escape: Escape,
+    key: Key,
+    /// Containers open within the top-level object.
+    depth: u64,
+    id: Vec<u8>,
+    complete: bool,
+    /// `id` came as a key.
+    seen: bool,
+    /// Whatever the id is, it is not to be used.
+    spoilt: bool,
+}
+
+/// Where the next byte stands: all are in the top-level object itself, but for those in a value.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Outside,
+    BeforeKey,
+    InKey,
+    BehindKey,
+    BeforeValue,
+    InIdString,
+    InIdNumber,
+    /// In or behind any other value, outside its strings.
+    InValue,
+    InString,
+    Over,
+}
+
+impl IdSeeker {
+    /// Reads on.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while self.place != Place::Over {
+            if self.place == Place::InString && self.escape == Escape::None {
+                // The bulk of a large frame: only its end or an escape matters.
+                let plain = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+                rest = &rest[plain..];
+            }
+            let Some((&byte, after)) = rest.split_first() else { return };
+            self.step(byte);
+            rest = after;
+        }
+    }
+
+    /// The raw JSON of the id, a string with its quotes or an integer.
+    pub fn id(&self) -> Option<Bytes> {
+        (self.complete && !self.spoilt).then(|| Bytes::copy_from_slice(&self.id))
+    }
+
+    fn step(&mut self, byte: u8) {
+        match self.place {
+            Place::Outside => match byte {
+                b'{' => self.place = Place::BeforeKey,
+                b' ' | b'\t' | b'\r' | b'\n' => {}
+                _ => self.place = Place::Over,
+            },
+            Place::BeforeKey => match byte {
+                b'"' => {
+                    self.key = Key::default();
+                    self.place = Place::InKey;
+                }
+                b'}' => self.place = Place::Over,
+                _ => {}
+            },
+            Place::InKey => match self.escape.read(byte) {
+                Read::Nothing => {}
+                Read::Character(byte) => self.key.push(byte),
+                Read::End => self.place = Place::BehindKey,
+            },
+            Place::BehindKey => match byte {
+                b':' => self.place = Place::BeforeValue,
+                b',' => self.place = Place::BeforeKey,
+                b'}' => self.place = Place::Over,
+                _ => {}
+            },
+            Place::BeforeValue => match byte {
+                b' ' | b'\t' | b'\r' | b'\n' => {}
+                _ => self.begin_value(byte),
+            },
+            Place::InIdString => {
+                self.remember(byte);
+                if self.escape.read(byte) == Read::End {
+                    self.complete = true;
+                    self.place = Place::InValue;
+                }
+            }
+            Place::InIdNumber if byte.is_ascii_digit() => self.remember(byte),
+            Place::InIdNumber => {
+                let ended = matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\r' | b'\n');
+                self.complete = ended && self.id != b"-";
+                self.place = Place::InValue;
+                self.step(byte);
+            }
+            Place::InValue => self.step_value(byte),
+            Place::InString => {
+                if self.escape.read(byte) == Read::End {
+                    self.place = Place::InValue;
+                }
+            }
+            Place::Over => {}
+        }
+    }
+
+    fn begin_value(&mut self, byte: u8) {
+        let id = self.key.name() == b"id";
+        self.spoilt |= self.key.name() == b"method" || (id && self.seen);
+        self.seen |= id;
+        match byte {
+            b'"' if id => {
+                self.remember(byte);
+                self.place = Place::InIdString;
+            }
+            b'-' | b'0'..=b'9' if id => {
+                self.remember(byte);
+                self.place = Place::InIdNumber;
+            }
+            _ => {
+                self.place = Place::InValue;
+                self.step_value(byte);
+            }
+        }
+    }
+
+    fn step_value(&mut self, byte: u8) {
+        match byte {
+            b'"' => self.place = Place::InString,
+            b'{' | b'[' => self.depth += 1,
+            b'}' if self.depth == 0 => self.place = Place::Over,
+            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+            b',' if self.depth == 0 => self.place = Place::BeforeKey,
+            _ => {}
+        }
+    }
+
+    fn remember(&mut self, byte: u8) {
+        if self.id.len() == LONGEST_ID {
+            self.spoilt = true;
+        } else {
+            self.id.push(byte);
+        }
+    }
+}
+
+/// How far an escape in a string has been read.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Escape {
+    #[default]
+    None,
+    Begun,
+    /// Within `\uXXXX`: how many digits are to come, and what those before say.
+    Unit(u8, u32),
+}
+
+/// What a byte of a string completes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Nothing,
+    /// A character, or one of its bytes. Escaped ones beyond ASCII are all alike: no key has them.
+    Character(u8),
+    /// The string.
+    End,
+}
+
+impl Escape {
+    fn read(&mut self, byte: u8) -> Read {
+        match (*self, byte) {
+            (Self::None, b'"') => Read::End,
+            (Self::None, b'\\') => self.go_on(Self::Begun),
+            (Self::None, _) => Read::Character(byte),
+            (Self::Begun, b'u') => self.go_on(Self::Unit(4, 0)),
+            (Self::Begun, _) => {
+                *self = Self::None;
+                // Letters stand for control characters, which no key has either.
+                Read::Character(if byte.is_ascii_alphabetic() { 0xff } else { byte })
+            }
+            (Self::Unit(left, unit), _) => match (left, char::from(byte).to_digit(16)) {
+                (1, Some(digit)) => {
+                    *self = Self::None;
+                    let ascii = u8::try_from(unit << 4 | digit).ok().filter(u8::is_ascii);
+                    Read::Character(ascii.unwrap_or(0xff))
+                }
+                (_, Some(digit)) => self.go_on(Self::Unit(left - 1, unit << 4 | digit)),
+                (_, None) => {
+                    *self = Self::None;
+                    self.read(byte)
+                }
+            },
+        }
+    }
+
+    fn go_on(&mut self, next: Self) -> Read {
+        *self = next;
+        Read::Nothing
+    }
+}
+
+/// As much of a key as it takes to tell it from those that matter.
+#[derive(Debug, Default)]
+struct Key {
+    start: [u8; 8],
+    length: usize,
+}
+
+impl Key {
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.start.get_mut(self.length) {
+            *place = byte;
+            self.length += 1;
+        }
+    }
+
+    /// The key without escapes; of a longer one, its first eight bytes.
+    fn name(&self) -> &[u8] {
+        &self.start[..self.length]
+    }
+}

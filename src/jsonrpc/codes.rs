@@ -1,0 +1,24 @@
+//! Error codes: JSON-RPC 2.0's own, and those that MCP adds.
+
+/// The text is not JSON.
+pub const PARSE_ERROR: i64 = -32700;
+/// The text is JSON, but not a JSON-RPC message.
+pub const INVALID_REQUEST: i64 = -32600;
+/// The receiver does not know the method.
+pub const METHOD_NOT_FOUND: i64 = -32601;
+/// The method is known, its parameters are wrong.
+pub const INVALID_PARAMS: i64 = -32602;
+/// The receiver failed.
+pub const INTERNAL_ERROR: i64 = -32603;
+
+/// Legacy: the `Mcp-Session-Id` is unknown. No revision names this code; every SDK sends it.
+pub const SESSION_NOT_FOUND: i64 = -32001;
+/// Legacy: `resources/read` of a URI that does not exist. Later revisions use [`INVALID_PARAMS`].
+pub const RESOURCE_NOT_FOUND: i64 = -32002;
+
+/// Modern: an HTTP header contradicts the body.
+pub const HEADER_MISMATCH: i64 = -32020;
+/// Modern: the request needs a capability that its client did not declare.
+pub const MISSING_CAPABILITY: i64 = -32021;
+/// Modern: the protocol version is not served here.
+pub const UNSUPPORTED_VERSION: i64 = -32022;

@@ -1,0 +1,81 @@
+//! A client's request id, kept as it came so that it can be given back byte for byte.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use bytes::Bytes;
+
+use super::text::unescaped;
+
+/// A request id as its client wrote it. Equal ids have the same JSON type and the same value, however
+/// they were spelled: `"1"` is not `1`, `"\u0031"` is `"1"`.
+#[derive(Clone)]
+pub struct ClientId {
+    raw: Bytes,
+}
+
+impl ClientId {
+    /// Copies the raw JSON of a valid id, so that it does not keep its whole message alive.
+    pub fn new(raw: &[u8]) -> Self {
+        Self { raw: Bytes::copy_from_slice(raw) }
+    }
+
+    /// The id in JSON, as received: a string with its quotes, or an integer.
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
+    fn is_string(&self) -> bool {
+        self.raw.first() == Some(&b'"')
+    }
+
+    fn value(&self) -> std::borrow::Cow<'_, [u8]> {
+        // JSON has no leading zeros, so zero is the only integer with two spellings.
+        if &self.raw[..] == b"-0" { (&b"0"[..]).into() } else { unescaped(&self.raw) }
+    }
+}
+
+impl PartialEq for ClientId {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_string() == other.is_string() && self.value() == other.value()
+    }
+}
+
+impl Eq for ClientId {}
+
+impl Hash for ClientId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.is_string().hash(state);
+        self.value().hash(state);
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ClientId({})", String::from_utf8_lossy(&self.raw))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn equality_is_by_type_and_value() {
+        let id = |raw: &str| ClientId::new(raw.as_bytes());
+        assert_eq!(id("\"1\""), id(r#""\u0031""#));
+        assert_eq!(id("0"), id("-0"));
+        assert_ne!(id("1"), id("\"1\""));
+        assert_ne!(id("12345678901234567890"), id("12345678901234567891"));
+        assert_ne!(id(r#""\ud800""#), id("\"\u{fffd}\""));
+        let set: HashSet<_> = [id("1"), id("\"1\""), id(r#""\u0031""#)].into();
+        assert_eq!(set.len(), 2);
+    }
+
+    #[test]
+    fn raw_is_what_came() {
+        assert_eq!(&ClientId::new(br#""\u0031""#).raw()[..], br#""\u0031""#);
+    }
+}

@@ -1,0 +1,307 @@
+//! RFC 8259, token by token, over bytes in memory. Validates all that it steps over, keeps no values,
+//! and nests on a stack of bits instead of the call stack, so depth costs one bit a level.
+
+use super::message::Span;
+
+/// The text is not JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub reason: &'static str,
+    pub at: usize,
+}
+
+pub(super) struct Lexer<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// A raw `\n` or `\r` was stepped over. Since strings cannot hold one, it was between tokens.
+    pub line_break: bool,
+}
+
+impl<'a> Lexer<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, line_break: false }
+    }
+
+    pub fn starting_at(bytes: &'a [u8], at: usize) -> Self {
+        Self { bytes, at, line_break: false }
+    }
+
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    pub fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    pub fn broken(&self, reason: &'static str) -> Broken {
+        let reason = if self.at >= self.bytes.len() { "the text ends too early" } else { reason };
+        Broken { reason, at: self.at }
+    }
+
+    pub fn space(&mut self) {
+        while let Some(byte @ (b' ' | b'\t' | b'\n' | b'\r')) = self.peek() {
+            self.line_break |= byte == b'\n' || byte == b'\r';
+            self.at += 1;
+        }
+    }
+
+    /// Takes `byte` if it is next.
+    pub fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Whitespace up to the end of the text, and nothing else.
+    pub fn end(&mut self) -> Result<(), Broken> {
+        self.space();
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(Broken { reason: "text follows the value", at: self.at }),
+        }
+    }
+
+    /// A key with its quotes, and the colon behind it.
+    pub fn key(&mut self) -> Result<Span, Broken> {
+        self.space();
+        if self.peek() != Some(b'"') {
+            return Err(self.broken("a key was expected"));
+        }
+        let key = self.string()?;
+        self.space();
+        if !self.take(b':') {
+            return Err(self.broken("a colon was expected"));
+        }
+        self.space();
+        Ok(key)
+    }
+
+    /// After a member or an element: true if another follows, false if `close` ended the container.
+    pub fn more(&mut self, close: u8) -> Result<bool, Broken> {
+        self.space();
+        if self.take(b',') {
+            Ok(true)
+        } else if self.take(close) {
+            Ok(false)
+        } else {
+            Err(self.broken("a comma or a closing bracket was expected"))
+        }
+    }
+
+    /// Steps over an object; `member` is given each key and must step over its value.
+    pub fn object(
+        &mut self,
+        mut member: impl FnMut(&mut Self, Span) -> Result<(), Broken>,
+    ) -> Result<Span, Broken> {
+        let start = self.at;
+        if !self.take(b'{') {
+            return Err(self.broken("an object was expected"));
+        }
+        self.space();
+        if !self.take(b'}') {
+            loop {
+                let key = self.key()?;
+                member(self, key)?;
+                if !self.more(b'}')? {
+                    break;
+                }
+            }
+        }
+        Ok(start..self.at)
+    }
+
+    /// Steps over one value of any kind and any depth.
+    pub fn value(&mut self) -> Result<Span, Broken> {
+        self.space();
+        let start = self.at;
+        let mut nest = Nest::default();
+        loop {
+            if self.open(&mut nest)? {
+                continue;
+            }
+            loop {
+                let Some(close) = nest.innermost() else { return Ok(start..self.at) };
+                if self.more(close)? {
+                    if close == b'}' {
+                        self.key()?;
+                    }
+                    break;
+                }
+                nest.leave();
+            }
+        }
+    }
+
+    /// Steps over a scalar, an empty container, or the opening of another one: then true.
+    fn open(&mut self, nest: &mut Nest) -> Result<bool, Broken> {
+        self.space();
+        match self.peek() {
+            Some(b'"') => self.string().map(|_| false),
+            Some(b'-' | b'0'..=b'9') => self.number().map(|()| false),
+            Some(b'{') => {
+                self.at += 1;
+                self.space();
+                if self.take(b'}') {
+                    return Ok(false);
+                }
+                nest.enter(b'}');
+                self.key().map(|_| true)
+            }
+            Some(b'[') => {
+                self.at += 1;
+                self.space();
+                if self.take(b']') {
+                    return Ok(false);
+                }
+                nest.enter(b']');
+                Ok(true)
+            }
+            Some(b't') => self.literal(b"true").map(|()| false),
+            Some(b'f') => self.literal(b"false").map(|()| false),
+            Some(b'n') => self.literal(b"null").map(|()| false),
+            _ => Err(self.broken("a value was expected")),
+        }
+    }
+
+    fn literal(&mut self, word: &[u8]) -> Result<(), Broken> {
+        if !self.bytes[self.at..].starts_with(word) {
+            return Err(Broken { reason: "a value was expected", at: self.at });
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), Broken> {
+        self.take(b'-');
+        // A leading zero stands alone.
+        if !self.take(b'0') {
+            self.digits()?;
+        }
+        if self.take(b'.') {
+            self.digits()?;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            if !self.take(b'+') {
+                self.take(b'-');
+            }
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), Broken> {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+        if self.at == start { Err(self.broken("a digit was expected")) } else { Ok(()) }
+    }
+
+    /// A string with its quotes. Escaped lone surrogates are valid JSON and pass.
+    fn string(&mut self) -> Result<Span, Broken> {
+        let start = self.at;
+        let mut ascii = true;
+        self.at += 1;
+        loop {
+            self.plain(&mut ascii);
+            match self.peek() {
+                Some(b'"') => break,
+                Some(b'\\') => self.escape()?,
+                _ => return Err(self.broken("a control character stands in a string")),
+            }
+        }
+        self.at += 1;
+        // Outside strings a byte above 0x7f is no token, so this is all the UTF-8 there is to check.
+        if !ascii && let Err(error) = std::str::from_utf8(&self.bytes[start..self.at]) {
+            return Err(Broken { reason: "a string is not UTF-8", at: start + error.valid_up_to() });
+        }
+        Ok(start..self.at)
+    }
+
+    /// Steps to the next quote, backslash or control character, eight bytes at a time.
+    fn plain(&mut self, ascii: &mut bool) {
+        while let Some(chunk) = self.bytes[self.at..].first_chunk::<8>() {
+            let word = u64::from_le_bytes(*chunk);
+            let stop = stops(word);
+            // Bytes behind the stop may count too: that costs a needless check, never a missed one.
+            *ascii &= word & EACH_HIGH == 0;
+            if stop != 0 {
+                self.at += stop.trailing_zeros() as usize / 8;
+                return;
+            }
+            self.at += 8;
+        }
+        while let Some(byte) = self.peek() {
+            if byte < 0x20 || byte == b'"' || byte == b'\\' {
+                return;
+            }
+            *ascii &= byte < 0x80;
+            self.at += 1;
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Broken> {
+        self.at += 1;
+        match self.peek() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
+            Some(b'u') => {
+                self.at += 1;
+                for _ in 0..4 {
+                    if !self.peek().is_some_and(|byte| byte.is_ascii_hexdigit()) {
+                        return Err(self.broken("an escape is not four hexadecimal digits"));
+                    }
+                    self.at += 1;
+                }
+            }
+            _ => return Err(self.broken("an escape is unknown")),
+        }
+        Ok(())
+    }
+}
+
+const EACH: u64 = 0x0101_0101_0101_0101;
+const EACH_HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// The high bit of each byte that is a quote, a backslash or below 0x20. A borrow can set a bit
+/// falsely, but only above a true one, so the lowest is always right.
+fn stops(word: u64) -> u64 {
+    let zeros = |word: u64| word.wrapping_sub(EACH) & !word;
+    let control = word.wrapping_sub(EACH * 0x20) & !word;
+    (control | zeros(word ^ (EACH * b'"' as u64)) | zeros(word ^ (EACH * b'\\' as u64))) & EACH_HIGH
+}
+
+/// Open containers, one bit each: 1 for an object. The innermost 64 in a word, the others spilled.
+#[derive(Default)]
+struct Nest {
+    word: u64,
+    depth: usize,
+    spilled: Vec<u64>,
+}
+
+impl Nest {
+    fn enter(&mut self, close: u8) {
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.spilled.push(self.word);
+        }
+        self.word = (self.word << 1) | u64::from(close == b'}');
+        self.depth += 1;
+    }
+
+    fn leave(&mut self) {
+        self.depth -= 1;
+        self.word >>= 1;
+        if self.depth.is_multiple_of(64) {
+            self.word = self.spilled.pop().unwrap_or(0);
+        }
+    }
+
+    /// The byte that closes the innermost open container.
+    fn innermost(&self) -> Option<u8> {
+        (self.depth > 0).then_some(if self.word & 1 == 1 { b'}' } else { b']' })
+    }
+}

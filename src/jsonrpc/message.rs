@@ -1,0 +1,124 @@
+//! What a scan finds: the places of a message's parts, and what is wrong with one that has none.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::codes::{INVALID_REQUEST, PARSE_ERROR};
+
+/// Where a value stands in its message, in bytes. Strings include their quotes.
+pub type Span = Range<usize>;
+
+/// The three kinds of JSON-RPC messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Has `method` and `id`: exactly one response answers it.
+    Request,
+    /// Has `method` and no `id`: nothing answers it.
+    Notification,
+    /// Has `result` or `error`.
+    Response,
+}
+
+/// A valid JSON-RPC message, as places in its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Which kind it is.
+    pub kind: Kind,
+    /// The whole object, without whitespace around it.
+    pub object: Span,
+    /// A string or an integer of any size. Always there in a request; a response that is an `error`
+    /// may lack it, or have null, which counts as lacking.
+    pub id: Option<Span>,
+    /// The method, a string; `None` in a response.
+    pub method: Option<Span>,
+    /// The parameters, always an object.
+    pub params: Option<Params>,
+    /// A response's result, any value.
+    pub result: Option<Span>,
+    /// A response's error, any value.
+    pub error: Option<Span>,
+    /// There are raw line breaks between its tokens, so that it is no frame as it is.
+    pub multiline: bool,
+}
+
+/// The members of `params` that proxyrunner reads. Their types are not checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the member of that name, in camel case")]
+pub struct Params {
+    /// The whole object.
+    pub span: Span,
+    pub name: Option<Span>,
+    pub uri: Option<Span>,
+    pub request_id: Option<Span>,
+    pub progress_token: Option<Span>,
+    pub protocol_version: Option<Span>,
+    pub capabilities: Option<Span>,
+    pub client_info: Option<Span>,
+    pub level: Option<Span>,
+    pub task: Option<Span>,
+    pub task_id: Option<Span>,
+    /// The value of `_meta`, whatever it is.
+    pub meta_value: Option<Span>,
+    /// What is in `_meta`, if it is an object.
+    pub meta: Option<Meta>,
+}
+
+/// The members of `params._meta` that proxyrunner reads. Their types are not checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// The whole object.
+    pub span: Span,
+    /// `progressToken`.
+    pub progress_token: Option<Span>,
+    /// `traceparent`, the last one.
+    pub traceparent: Option<Span>,
+    /// `tracestate`, the last one.
+    pub tracestate: Option<Span>,
+    /// `baggage`, the last one.
+    pub baggage: Option<Span>,
+    /// One of the three trace keys came twice: which one a reader takes is anyone's guess.
+    pub trace_repeated: bool,
+    /// `io.modelcontextprotocol/protocolVersion`: its presence makes a request a modern one.
+    pub era_version: Option<Span>,
+    /// `io.modelcontextprotocol/clientCapabilities`.
+    pub client_capabilities: Option<Span>,
+    /// `io.modelcontextprotocol/clientInfo`.
+    pub client_info: Option<Span>,
+    /// `io.modelcontextprotocol/logLevel`.
+    pub log_level: Option<Span>,
+    /// `io.modelcontextprotocol/subscriptionId`.
+    pub subscription_id: Option<Span>,
+    /// `io.modelcontextprotocol/related-task`.
+    pub related_task: Option<Span>,
+}
+
+/// Why some bytes are no message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// [`PARSE_ERROR`] or [`INVALID_REQUEST`].
+    pub code: i64,
+    /// What is wrong, for the error's `message`.
+    pub reason: &'static str,
+    /// Where, in bytes from the start.
+    pub at: usize,
+    /// The message's id, if one valid id could be read: an answer can still name it.
+    pub id: Option<Span>,
+}
+
+impl Fault {
+    pub(super) fn not_json(reason: &'static str, at: usize) -> Self {
+        Self { code: PARSE_ERROR, reason, at, id: None }
+    }
+
+    pub(super) fn invalid(reason: &'static str, at: usize) -> Self {
+        Self { code: INVALID_REQUEST, reason, at, id: None }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} (at byte {})", self.reason, self.at)
+    }
+}
+
+impl std::error::Error for Fault {}

@@ -1,0 +1,205 @@
+//! Rewriting changes what it should, and no other byte.
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::rewrite::*;
+use super::*;
+use crate::trace_context::Trace;
+
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const OTHER: &str = "00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbbbbbbbbbb-00";
+
+fn scanned(text: &str) -> (Bytes, Message) {
+    let bytes = Bytes::copy_from_slice(text.as_bytes());
+    let message = scan(&bytes).unwrap_or_else(|fault| panic!("{fault}: {text}"));
+    (bytes, message)
+}
+
+fn string(spliced: Spliced) -> String {
+    let joined = spliced.segments().concat();
+    assert_eq!(joined.len(), spliced.len());
+    assert_eq!(spliced.clone().into_iter().collect::<Vec<_>>().concat(), joined);
+    assert_eq!(spliced.into_bytes(), joined);
+    String::from_utf8(joined).unwrap()
+}
+
+fn for_child(text: &str, trace: &Trace) -> String {
+    let (bytes, message) = scanned(text);
+    let out = string(request_for_child(&bytes, &message, Some(42), Some(43), trace));
+    scan(out.as_bytes()).unwrap_or_else(|fault| panic!("{fault}: {out}"));
+    out
+}
+
+#[test]
+fn every_other_byte_stays() {
+    let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+    let large = "\u{3000}x".repeat(20_000);
+    for value in [
+        "\"\u{a0}\u{200d}\u{3000}\u{feff}\u{2028}\"",
+        r#""\ud800 \u0041 \/ \u00E9""#,
+        "12345678901234567890",
+        "1e400",
+        "-0.0",
+        "1.000000000000000000000001",
+        "{ \"b\" :1,\t\"a\":2, \"b\":3 }",
+        &deep,
+        &format!("\"{large}\""),
+    ] {
+        let text = format!(
+            r#"{{ "x\u0079":{value}, "\u0069d" :  "c\u0031", "method":"tools/call","jsonrpc":"2.0",
+            "params":{{"arguments":{value},"_meta":{{"k":{value},"progressToken":"tok"}},"y":{value}}}}}"#
+        )
+        .replace('\n', " ");
+        let expected = text.replace(r#""c\u0031""#, "42").replace("\"tok\"", "43");
+        let sent = for_child(&text, &Trace::default());
+        assert!(sent == expected, "{}", &text[..text.len().min(300)]);
+        let (bytes, message) = scanned(&text.replace("\"tok\"", "43"));
+        let (sent, rewritten) = scanned(&sent);
+        assert!(string(with_id(&sent, &rewritten, &bytes[message.id.unwrap()])).as_bytes() == bytes);
+    }
+}
+
+#[test]
+fn large_messages_are_sliced_not_copied() {
+    let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":"{}"}}"#, "x".repeat(100_000));
+    let (bytes, message) = scanned(&text);
+    let whole = unchanged(&bytes, &message);
+    assert_eq!(whole.segments().len(), 1);
+    assert_eq!(whole.into_bytes().as_ptr(), bytes.as_ptr());
+    let spliced = with_id(&bytes, &message, b"\"abc\"");
+    assert_eq!(spliced.segments().len(), 3);
+    assert_eq!(spliced.segments()[2].as_ptr(), bytes[message.id.unwrap().end..].as_ptr());
+}
+
+#[test]
+fn line_breaks_become_spaces_and_nothing_moves() {
+    for padding in ["", &"x".repeat(20_000)] {
+        let text = format!("\n{{\"jsonrpc\":\"2.0\",\r\n \"id\" : 1,\n\"result\":\"\\n{padding}\"\r}}\n");
+        let (bytes, message) = scanned(&text);
+        let expected = text.trim().replace(['\n', '\r'], " ");
+        assert_eq!(string(unchanged(&bytes, &message)), expected);
+        assert_eq!(string(with_id(&bytes, &message, b"23")), expected.replace(" 1,", " 23,"));
+    }
+}
+
+#[test]
+fn notifications_are_renamed() {
+    let (bytes, message) = scanned(
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"a","reason":"r"}}"#,
+    );
+    let out = string(with_request_id(&bytes, &message, b"7"));
+    assert_eq!(
+        out,
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7,"reason":"r"}}"#
+    );
+    let (bytes, message) = scanned(
+        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":1,"progressToken":9}}"#,
+    );
+    let out = string(with_progress_token(&bytes, &message, b"\"t\""));
+    let expected =
+        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":1,"progressToken":"t"}}"#;
+    assert_eq!(out, expected);
+    assert_eq!(string(with_request_id(&bytes, &message, b"7")).as_bytes(), bytes);
+    assert_eq!(string(with_id(&bytes, &message, b"7")).as_bytes(), bytes);
+}
+
+/// What becomes of `params` (or nothing) when these headers came with it.
+fn params_with(params: &str, trace: &Trace) -> String {
+    let comma = if params.is_empty() { "" } else { r#","params":"# };
+    let out = for_child(&format!(r#"{{"id":1,"method":"m"{comma}{params},"jsonrpc":"2.0"}}"#), trace);
+    let inner = out
+        .strip_prefix(r#"{"id":42,"method":"m""#)
+        .and_then(|rest| rest.strip_suffix(r#","jsonrpc":"2.0"}"#));
+    inner.unwrap_or_else(|| panic!("{out}")).trim_start_matches(r#","params":"#).to_owned()
+}
+
+#[test]
+fn a_context_by_header_enters_meta() {
+    let parent = format!(r#""traceparent":"{PARENT}""#);
+    let trace = Trace::from_headers(Some(PARENT), None, None);
+    for (params, expected) in [
+        ("", "{\"_meta\":{P}}"),
+        ("{}", "{\"_meta\":{P}}"),
+        ("{ }", "{\"_meta\":{P} }"),
+        (r#"{ "a":1}"#, r#"{"_meta":{P}, "a":1}"#),
+        (r#"{"a":1,"_meta":{}}"#, r#"{"a":1,"_meta":{P}}"#),
+        (r#"{"_meta":{ "k": 1 }}"#, r#"{"_meta":{P, "k": 1 }}"#),
+        (r#"{"_meta":{"progressToken":"t"}}"#, r#"{"_meta":{P,"progressToken":43}}"#),
+        (r#"{"_meta":{"progressToken":"t" , "traceparent":"bad"}}"#, r#"{"_meta":{P,"progressToken":43}}"#),
+        (r#"{"_meta":null}"#, r#"{"_meta":null}"#),
+        (r#"{"_meta":[]}"#, r#"{"_meta":[]}"#),
+    ] {
+        assert_eq!(params_with(params, &trace), expected.replace('P', &parent), "{params}");
+    }
+}
+
+#[test]
+fn a_well_formed_context_in_meta_wins() {
+    let trace = Trace::from_headers(Some(PARENT), Some("a=1"), Some("b=2"));
+    let kept = format!(r#"{{"_meta":{{"traceparent":"{OTHER}","tracestate":"bad","baggage":"c=3"}}}}"#);
+    assert_eq!(params_with(&kept, &trace), kept);
+    let escaped = kept.replace("00-a", r"0\u0030-a");
+    assert_eq!(params_with(&escaped, &trace), escaped);
+    let lone = format!(r#"{{"_meta":{{"traceparent":"{OTHER}"}}}}"#);
+    assert_eq!(params_with(&lone, &trace), lone.replace("{\"trace", "{\"baggage\":\"b=2\",\"trace"));
+    for untouched in ["bad", PARENT] {
+        let params = format!(r#"{{"_meta":{{"tracestate":1,"traceparent":"{untouched}"}}}}"#);
+        assert_eq!(params_with(&params, &Trace::default()), params);
+    }
+}
+
+#[test]
+fn a_malformed_context_in_meta_is_replaced_whole() {
+    let with_state = Trace::from_headers(Some(PARENT), Some("a=1"), None);
+    let without = Trace::from_headers(Some(PARENT), None, Some("b=2"));
+    let new = |rest: &str, trace: &Trace| {
+        let state = trace.tracestate().map_or(String::new(), |state| format!(r#","tracestate":"{state}""#));
+        let baggage = trace.baggage().map_or(String::new(), |baggage| format!(r#","baggage":"{baggage}""#));
+        format!(r#"{{"_meta":{{"traceparent":"{PARENT}"{state}{baggage}{rest}}}}}"#)
+    };
+    for (meta, rest) in [
+        (r#"{"traceparent":"bad"}"#.to_owned(), ""),
+        (r#"{"traceparent":7,"tracestate":"old=1"}"#.to_owned(), ""),
+        (r#"{ "tracestate":"old=1" , "k":1, "traceparent":"bad" }"#.to_owned(), r#","k":1 "#),
+        (r#"{"k":1,"tracestate":"old=1","l":2}"#.to_owned(), r#","k":1,"l":2"#),
+        (
+            r#"{"tracest\u0061te":"old=1","traceparent":"bad","l":{"traceparent":"x"} , "m":3}"#.to_owned(),
+            r#","l":{"traceparent":"x"} , "m":3"#,
+        ),
+        // Which one would its reader take?
+        (format!(r#"{{"traceparent":"{OTHER}","traceparent":"{OTHER}","k":1}}"#), r#","k":1"#),
+    ] {
+        for trace in [&with_state, &without] {
+            assert_eq!(params_with(&format!("{{\"_meta\":{meta}}}"), trace), new(rest, trace), "{meta}");
+        }
+    }
+    let baggage = Trace::from_headers(None, None, Some("b=2"));
+    let params = r#"{"_meta":{"tracestate":"s","baggage":"bad bad"}}"#;
+    assert_eq!(params_with(params, &baggage), r#"{"_meta":{"baggage":"b=2","tracestate":"s"}}"#);
+}
+
+#[test]
+fn messages_of_our_own() {
+    let message = "a \"quote\"\n";
+    assert_eq!(
+        error(Some(b"\"x\""), -32700, message, Some(json!({"retry": true}))),
+        r#"{"jsonrpc":"2.0","id":"x","error":{"code":-32700,"message":"a \"quote\"\n","data":{"retry":true}}}"#
+    );
+    assert_eq!(error(None, 1, "m", None), r#"{"jsonrpc":"2.0","error":{"code":1,"message":"m"}}"#);
+    assert_eq!(result(b"7", b"{\n}"), r#"{"jsonrpc":"2.0","id":7,"result":{ }}"#);
+    assert_eq!(request(b"7", "ping", None), r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#);
+    assert_eq!(notification("n", Some(b"{}")), r#"{"jsonrpc":"2.0","method":"n","params":{}}"#);
+}
+
+#[test]
+fn edits_may_come_in_any_order_and_meet() {
+    let (bytes, message) = scanned(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+    let id = message.id.clone().unwrap();
+    let mut edits = Edits::new();
+    edits.delete(&(id.end..id.end + 1));
+    edits.replace(&id, b"B");
+    edits.insert(id.start, b"A1");
+    edits.insert(id.start, b"A2");
+    assert_eq!(string(splice(&bytes, &message, edits)), r#"{"jsonrpc":"2.0","id":A1A2B"result":{}}"#);
+}

@@ -1,0 +1,337 @@
+//! One pass over a message: is it JSON, is it JSON-RPC, and where are the parts that matter.
+//!
+//! Keys are compared by their value, not their spelling: `"\u0069d"` is `id`. A key that decides
+//! anything and comes twice makes the message invalid, since two readers could take different ones.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use super::lexer::{Broken, Lexer};
+use super::message::{Fault, Kind, Message, Meta, Params, Span};
+use super::text::unescaped;
+
+/// How many members that JSON-RPC does not know a message may have beside those that it does.
+/// Each costs memory for the search for duplicates; nobody sends more than a few.
+const MOST_UNKNOWN_MEMBERS: usize = 256;
+
+/// Finds the parts of the one JSON-RPC message that `bytes` hold, and validates all of them as JSON.
+///
+/// Time is linear in the length and independent of the depth.
+///
+/// # Errors
+///
+/// [`PARSE_ERROR`](super::codes::PARSE_ERROR) if the text is not JSON in UTF-8, and
+/// [`INVALID_REQUEST`](super::codes::INVALID_REQUEST) if it is no JSON-RPC 2.0 request, notification or
+/// response as MCP narrows them: `params` is an object, an id is a string or an integer.
+pub fn scan(bytes: &[u8]) -> Result<Message, Fault> {
+    let mut lexer = Lexer::new(bytes);
+    let mut envelope = Envelope::default();
+    let fault = match envelope.read(&mut lexer) {
+        Err(broken) => Fault::not_json(broken.reason, broken.at),
+        Ok(()) => match envelope.kind(bytes) {
+            Err(fault) => fault,
+            Ok(kind) => return Ok(envelope.into_message(kind)),
+        },
+    };
+    Err(Fault { id: envelope.id.valid(), ..fault })
+}
+
+/// Whether the text is to be read as a batch: its first token opens an array.
+pub fn is_batch(bytes: &[u8]) -> bool {
+    bytes.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) == Some(&b'[')
+}
+
+/// The elements of a batch, each still to be scanned; the whole text is validated as JSON.
+///
+/// # Errors
+///
+/// As [`scan`]; also if the value is no array, is empty, or has more than `most` elements.
+pub fn elements(bytes: &[u8], most: usize) -> Result<Vec<Span>, Fault> {
+    let mut lexer = Lexer::new(bytes);
+    let mut spans = Vec::new();
+    let mut fault = None;
+    let mut read = || -> Result<(), Broken> {
+        lexer.space();
+        if !lexer.take(b'[') {
+            fault = Some(Fault::invalid("a batch is an array", lexer.at()));
+            lexer.value()?;
+            return lexer.end();
+        }
+        lexer.space();
+        if !lexer.take(b']') {
+            loop {
+                let span = lexer.value()?;
+                if spans.len() < most {
+                    spans.push(span);
+                } else {
+                    fault.get_or_insert(Fault::invalid("the batch has too many messages", span.start));
+                }
+                if !lexer.more(b']')? {
+                    break;
+                }
+            }
+        }
+        lexer.end()
+    };
+    read().map_err(|broken| Fault::not_json(broken.reason, broken.at))?;
+    match fault {
+        Some(fault) => Err(fault),
+        None if spans.is_empty() => Err(Fault::invalid("the batch is empty", 0)),
+        None => Ok(spans),
+    }
+}
+
+/// The members of a JSON object that was validated already, as (key, value) places in `bytes`.
+/// Anything but an object has none.
+pub fn members(bytes: &[u8], object: Span) -> Members<'_> {
+    let mut lexer = Lexer::starting_at(&bytes[..object.end], object.start);
+    let open = lexer.take(b'{');
+    lexer.space();
+    let more = open && !lexer.take(b'}');
+    Members { lexer, more }
+}
+
+/// Yields an object's members in their order; see [`members`].
+pub struct Members<'a> {
+    lexer: Lexer<'a>,
+    more: bool,
+}
+
+impl Iterator for Members<'_> {
+    type Item = (Span, Span);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if !std::mem::take(&mut self.more) {
+            return None;
+        }
+        let key = self.lexer.key().ok()?;
+        let value = self.lexer.value().ok()?;
+        self.more = self.lexer.more(b'}').ok()?;
+        Some((key, value))
+    }
+}
+
+/// What has been seen of a message so far.
+#[derive(Default)]
+struct Envelope {
+    object: Span,
+    multiline: bool,
+    jsonrpc: Option<Span>,
+    id: Id,
+    method: Option<Span>,
+    params: Option<Params>,
+    result: Option<Span>,
+    error: Option<Span>,
+    /// The first thing found wrong with the message; the rest is still read, for its id.
+    fault: Option<Fault>,
+}
+
+#[derive(Default, Clone)]
+enum Id {
+    #[default]
+    Absent,
+    Null,
+    Valid(Span),
+    Invalid,
+}
+
+impl Id {
+    fn new(raw: &[u8], span: Span) -> Self {
+        match raw {
+            b"null" => Self::Null,
+            [b'"', ..] => Self::Valid(span),
+            [b'-', digits @ ..] | digits if digits.iter().all(u8::is_ascii_digit) => Self::Valid(span),
+            _ => Self::Invalid,
+        }
+    }
+
+    fn valid(&self) -> Option<Span> {
+        if let Self::Valid(span) = self { Some(span.clone()) } else { None }
+    }
+}
+
+impl Envelope {
+    fn read(&mut self, lexer: &mut Lexer<'_>) -> Result<(), Broken> {
+        lexer.space();
+        if lexer.peek() == Some(b'{') {
+            // Line breaks around the object are no part of the message.
+            lexer.line_break = false;
+            let mut unknown = HashSet::new();
+            self.object = lexer.object(|lexer, key| self.member(lexer, key, &mut unknown))?;
+            self.multiline = lexer.line_break;
+        } else {
+            self.blame("a message is an object", lexer.at());
+            lexer.value()?;
+        }
+        lexer.end()
+    }
+
+    fn member<'a>(
+        &mut self,
+        lexer: &mut Lexer<'a>,
+        key: Span,
+        unknown: &mut HashSet<Cow<'a, [u8]>>,
+    ) -> Result<(), Broken> {
+        let at = key.start;
+        let name = unescaped(&lexer.bytes()[key]);
+        let slot = match &*name {
+            b"jsonrpc" => &mut self.jsonrpc,
+            b"method" => &mut self.method,
+            b"result" => &mut self.result,
+            b"error" => &mut self.error,
+            b"params" => return self.read_params(lexer, at),
+            b"id" => {
+                let span = lexer.value()?;
+                if !matches!(self.id, Id::Absent) {
+                    self.id = Id::Invalid;
+                    self.blame("a member comes twice", at);
+                } else {
+                    self.id = Id::new(&lexer.bytes()[span.clone()], span);
+                }
+                return Ok(());
+            }
+            _ => {
+                if unknown.len() == MOST_UNKNOWN_MEMBERS {
+                    self.blame("the message has too many members", at);
+                } else if !unknown.insert(name) {
+                    self.blame("a member comes twice", at);
+                }
+                return lexer.value().map(|_| ());
+            }
+        };
+        if slot.replace(lexer.value()?).is_some() {
+            self.blame("a member comes twice", at);
+        }
+        Ok(())
+    }
+
+    fn read_params(&mut self, lexer: &mut Lexer<'_>, at: usize) -> Result<(), Broken> {
+        if self.params.is_some() {
+            self.blame("a member comes twice", at);
+        }
+        let mut params = Params::default();
+        if lexer.peek() == Some(b'{') {
+            params.span = lexer.object(|lexer, key| {
+                let at = key.start;
+                if !read_param(&mut params, lexer, key)? {
+                    self.blame("a member of params comes twice", at);
+                }
+                Ok(())
+            })?;
+        } else {
+            self.blame("params is not an object", lexer.at());
+            lexer.value()?;
+        }
+        self.params = Some(params);
+        Ok(())
+    }
+
+    fn blame(&mut self, reason: &'static str, at: usize) {
+        self.fault.get_or_insert(Fault::invalid(reason, at));
+    }
+
+    /// Which kind of message this is, if it is one.
+    fn kind(&self, bytes: &[u8]) -> Result<Kind, Fault> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
+        let invalid = |reason| Err(Fault::invalid(reason, self.object.start));
+        if !self.jsonrpc.as_ref().is_some_and(|span| is_string(bytes, span, b"2.0")) {
+            return invalid("jsonrpc is not \"2.0\"");
+        }
+        if self.method.as_ref().is_some_and(|span| bytes[span.start] != b'"') {
+            return invalid("method is not a string");
+        }
+        let (method, result, error) = (self.method.is_some(), self.result.is_some(), self.error.is_some());
+        match (&self.id, method, result, error) {
+            (Id::Invalid, ..) => invalid("id is neither a string nor an integer"),
+            (Id::Valid(_), true, false, false) => Ok(Kind::Request),
+            (Id::Absent, true, false, false) => Ok(Kind::Notification),
+            (Id::Valid(_), false, true, false) | (_, false, false, true) => Ok(Kind::Response),
+            (Id::Null, ..) => invalid("id is null"),
+            (_, false, true, false) => invalid("a result has no id"),
+            (_, false, false, false) => invalid("there is no method, result or error"),
+            (_, true, ..) => invalid("there is a method beside a result or an error"),
+            (_, _, true, true) => invalid("there is a result beside an error"),
+        }
+    }
+
+    fn into_message(self, kind: Kind) -> Message {
+        Message {
+            kind,
+            object: self.object,
+            id: self.id.valid(),
+            method: self.method,
+            params: self.params,
+            result: self.result,
+            error: self.error,
+            multiline: self.multiline,
+        }
+    }
+}
+
+/// Whether the value at `span` is a string that says `value`.
+fn is_string(bytes: &[u8], span: &Span, value: &[u8]) -> bool {
+    bytes[span.start] == b'"' && *unescaped(&bytes[span.clone()]) == *value
+}
+
+/// Reads one member of `params`; false if it came before and matters.
+fn read_param(params: &mut Params, lexer: &mut Lexer<'_>, key: Span) -> Result<bool, Broken> {
+    let slot = match &*unescaped(&lexer.bytes()[key]) {
+        b"name" => &mut params.name,
+        b"uri" => &mut params.uri,
+        b"requestId" => &mut params.request_id,
+        b"progressToken" => &mut params.progress_token,
+        b"protocolVersion" => &mut params.protocol_version,
+        b"capabilities" => &mut params.capabilities,
+        b"clientInfo" => &mut params.client_info,
+        b"level" => &mut params.level,
+        b"task" => &mut params.task,
+        b"taskId" => &mut params.task_id,
+        b"_meta" => return read_meta(params, lexer),
+        _ => return lexer.value().map(|_| true),
+    };
+    Ok(slot.replace(lexer.value()?).is_none())
+}
+
+/// Reads `params._meta`; false if it, or a member of it that matters, came before.
+fn read_meta(params: &mut Params, lexer: &mut Lexer<'_>) -> Result<bool, Broken> {
+    let mut unique = params.meta_value.is_none();
+    if lexer.peek() == Some(b'{') {
+        let mut meta = Meta::default();
+        meta.span = lexer.object(|lexer, key| {
+            unique &= read_meta_member(&mut meta, lexer, key)?;
+            Ok(())
+        })?;
+        params.meta_value = Some(meta.span.clone());
+        params.meta = Some(meta);
+    } else {
+        params.meta_value = Some(lexer.value()?);
+    }
+    Ok(unique)
+}
+
+fn read_meta_member(meta: &mut Meta, lexer: &mut Lexer<'_>, key: Span) -> Result<bool, Broken> {
+    let mut trace = true;
+    let slot = match &*unescaped(&lexer.bytes()[key]) {
+        b"traceparent" => &mut meta.traceparent,
+        b"tracestate" => &mut meta.tracestate,
+        b"baggage" => &mut meta.baggage,
+        name => {
+            trace = false;
+            match name {
+                b"progressToken" => &mut meta.progress_token,
+                b"io.modelcontextprotocol/protocolVersion" => &mut meta.era_version,
+                b"io.modelcontextprotocol/clientCapabilities" => &mut meta.client_capabilities,
+                b"io.modelcontextprotocol/clientInfo" => &mut meta.client_info,
+                b"io.modelcontextprotocol/logLevel" => &mut meta.log_level,
+                b"io.modelcontextprotocol/subscriptionId" => &mut meta.subscription_id,
+                b"io.modelcontextprotocol/related-task" => &mut meta.related_task,
+                _ => return lexer.value().map(|_| true),
+            }
+        }
+    };
+    let repeated = slot.replace(lexer.value()?).is_some();
+    meta.trace_repeated |= trace && repeated;
+    Ok(trace || !repeated)
+}

@@ -1,0 +1,169 @@
+//! Replaces a few places of a message and leaves the rest as it is: short messages are copied into one
+//! buffer, long ones become slices of what came with the new parts between them.
+
+use std::mem;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::message::{Message, Span};
+
+/// Up to this many bytes a copy costs less than handling several segments.
+const FLAT: usize = 16 * 1024;
+
+/// Places to replace, in any order; two of them must not overlap.
+#[derive(Debug, Default)]
+pub struct Edits {
+    /// What is replaced, and where its replacement stands in `text`.
+    list: Vec<(Span, Span)>,
+    text: Vec<u8>,
+}
+
+impl Edits {
+    /// No edits yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts `text` where `span` was.
+    pub fn replace(&mut self, span: &Span, text: &[u8]) {
+        let start = self.text.len();
+        self.text.extend_from_slice(text);
+        self.list.push((span.clone(), start..self.text.len()));
+    }
+
+    /// Puts `text` before the byte at `at`. Two insertions at one place keep their order.
+    pub fn insert(&mut self, at: usize, text: &[u8]) {
+        self.replace(&(at..at), text);
+    }
+
+    /// Removes `span`.
+    pub fn delete(&mut self, span: &Span) {
+        self.replace(span, b"");
+    }
+}
+
+/// The object of `message` with `edits` made, on one line and without whitespace around it.
+/// `bytes` are those that were scanned; edits stand within the object.
+///
+/// Bytes between the edits are not copied, unless the message is short or has line breaks, which
+/// become spaces: a frame cannot hold them, and an SSE field neither.
+pub fn splice(bytes: &Bytes, message: &Message, mut edits: Edits) -> Spliced {
+    let source = if message.multiline {
+        let mut copy = bytes.to_vec();
+        break_no_lines(&mut copy);
+        copy.into()
+    } else {
+        bytes.clone()
+    };
+    // What is inserted before a place comes before what replaces it.
+    edits.list.sort_by_key(|(span, _)| (span.start, span.end));
+    let object = &message.object;
+    let removed: usize = edits.list.iter().map(|(span, _)| span.len()).sum();
+    let len = object.len() - removed + edits.text.len();
+    if len <= FLAT {
+        let mut flat = BytesMut::with_capacity(len);
+        walk(object, &edits.list, |piece| match piece {
+            Piece::Kept(span) => flat.put_slice(&source[span]),
+            Piece::New(span) => flat.put_slice(&edits.text[span]),
+        });
+        return Spliced { parts: Parts::One(flat.freeze()), len };
+    }
+    let text = Bytes::from(mem::take(&mut edits.text));
+    let mut parts = Vec::with_capacity(2 * edits.list.len() + 1);
+    walk(object, &edits.list, |piece| {
+        parts.push(match piece {
+            Piece::Kept(span) => source.slice(span),
+            Piece::New(span) => text.slice(span),
+        });
+    });
+    let parts = if parts.len() == 1 { Parts::One(parts.remove(0)) } else { Parts::Many(parts) };
+    Spliced { parts, len }
+}
+
+enum Piece {
+    Kept(Span),
+    New(Span),
+}
+
+/// Yields what the result is made of, without its empty pieces.
+fn walk(object: &Span, edits: &[(Span, Span)], mut piece: impl FnMut(Piece)) {
+    let mut at = object.start;
+    for (old, new) in edits {
+        debug_assert!(at <= old.start && old.end <= object.end, "edits overlap or leave the object");
+        if at < old.start {
+            piece(Piece::Kept(at..old.start));
+        }
+        if !new.is_empty() {
+            piece(Piece::New(new.clone()));
+        }
+        at = old.end;
+    }
+    if at < object.end {
+        piece(Piece::Kept(at..object.end));
+    }
+}
+
+/// Turns line breaks into spaces. In valid JSON they stand only between tokens.
+pub(super) fn break_no_lines(json: &mut [u8]) {
+    for byte in json {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+}
+
+/// A message in one or more segments, to be written one after another. Cloning copies no bytes.
+#[derive(Debug, Clone)]
+pub struct Spliced {
+    parts: Parts,
+    len: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Parts {
+    One(Bytes),
+    Many(Vec<Bytes>),
+}
+
+impl Spliced {
+    /// The length of all segments together, in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "a message is never empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The segments in their order, none of them empty.
+    pub fn segments(&self) -> &[Bytes] {
+        match &self.parts {
+            Parts::One(bytes) => std::slice::from_ref(bytes),
+            Parts::Many(parts) => parts,
+        }
+    }
+
+    /// The whole message in one piece. Copies it if there are several segments.
+    pub fn into_bytes(self) -> Bytes {
+        match self.parts {
+            Parts::One(bytes) => bytes,
+            Parts::Many(parts) => parts.concat().into(),
+        }
+    }
+}
+
+impl From<Bytes> for Spliced {
+    fn from(bytes: Bytes) -> Self {
+        Self { len: bytes.len(), parts: Parts::One(bytes) }
+    }
+}
+
+impl IntoIterator for Spliced {
+    type Item = Bytes;
+    type IntoIter = std::vec::IntoIter<Bytes>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        match self.parts {
+            Parts::One(bytes) => vec![bytes],
+            Parts::Many(parts) => parts,
+        }
+        .into_iter()
+    }
+}

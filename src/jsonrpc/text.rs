@@ -1,0 +1,128 @@
+//! Raw JSON scalars and what they mean: strings without their escapes, small integers.
+
+use std::borrow::Cow;
+
+use super::message::Span;
+
+/// What the JSON string at `span` says, without quotes and escapes. Lone surrogates, which no `str` can
+/// hold, become U+FFFD. Borrows when there is nothing to unescape.
+pub fn text<'a>(bytes: &'a [u8], span: &Span) -> Cow<'a, str> {
+    match unescaped(&bytes[span.clone()]) {
+        Cow::Borrowed(plain) => String::from_utf8_lossy(plain),
+        Cow::Owned(plain) => Cow::Owned(String::from_utf8_lossy(&plain).into_owned()),
+    }
+}
+
+/// The value of a raw JSON number that is a plain integer of at most 2^53 - 1, as wire ids are.
+/// `None` for every other spelling (`-0`, `1.0`, `1e3`) and for strings.
+pub fn integer(raw: &[u8]) -> Option<u64> {
+    const LARGEST: u64 = (1 << 53) - 1;
+    if raw.is_empty() || raw.len() > 16 || (raw[0] == b'0' && raw.len() > 1) {
+        return None;
+    }
+    raw.iter()
+        .try_fold(0, |value: u64, byte| byte.is_ascii_digit().then(|| value * 10 + u64::from(byte - b'0')))
+        .filter(|value| *value <= LARGEST)
+}
+
+/// A raw JSON string's value in WTF-8: UTF-8, but lone surrogates stay distinct from each other and
+/// from U+FFFD, so that two strings are equal if and only if their values are.
+pub(super) fn unescaped(raw: &[u8]) -> Cow<'_, [u8]> {
+    let inner = raw.strip_prefix(b"\"").and_then(|raw| raw.strip_suffix(b"\"")).unwrap_or(raw);
+    let Some(first) = memchr::memchr(b'\\', inner) else { return Cow::Borrowed(inner) };
+    let mut value = Vec::with_capacity(inner.len());
+    value.extend_from_slice(&inner[..first]);
+    let mut rest = &inner[first..];
+    while let Some((&byte, after)) = rest.split_first() {
+        if byte == b'\\' {
+            rest = unescape(after, &mut value);
+        } else {
+            let plain = memchr::memchr(b'\\', rest).unwrap_or(rest.len());
+            value.extend_from_slice(&rest[..plain]);
+            rest = &rest[plain..];
+        }
+    }
+    Cow::Owned(value)
+}
+
+/// Appends what the escape behind a backslash stands for, and returns the text behind it.
+fn unescape<'a>(escape: &'a [u8], value: &mut Vec<u8>) -> &'a [u8] {
+    let Some((&letter, after)) = escape.split_first() else { return escape };
+    let byte = match letter {
+        b'b' => 0x08,
+        b'f' => 0x0c,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'u' => return unescape_unit(after, value),
+        other => other,
+    };
+    value.push(byte);
+    after
+}
+
+fn unescape_unit<'a>(digits: &'a [u8], value: &mut Vec<u8>) -> &'a [u8] {
+    let Some((unit, after)) = code_unit(digits) else { return digits };
+    if (0xd800..0xdc00).contains(&unit)
+        && let Some((low @ 0xdc00..0xe000, after)) = after.strip_prefix(b"\\u").and_then(code_unit)
+    {
+        push(0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00), value);
+        return after;
+    }
+    push(unit, value);
+    after
+}
+
+fn code_unit(digits: &[u8]) -> Option<(u32, &[u8])> {
+    let (digits, after) = digits.split_first_chunk::<4>()?;
+    let unit = digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))?;
+    Some((unit, after))
+}
+
+fn push(scalar: u32, value: &mut Vec<u8>) {
+    match char::from_u32(scalar) {
+        Some(scalar) => value.extend_from_slice(scalar.encode_utf8(&mut [0; 4]).as_bytes()),
+        // A surrogate: the three bytes that UTF-8 would give it.
+        None => value.extend([
+            0xe0 | (scalar >> 12) as u8,
+            0x80 | (scalar >> 6 & 0x3f) as u8,
+            0x80 | (scalar & 0x3f) as u8,
+        ]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_borrows_plain_strings_and_unescapes_others() {
+        let whole = |raw: &'static str| text(raw.as_bytes(), &(0..raw.len()));
+        assert!(matches!(whole("\"tools/call\""), Cow::Borrowed("tools/call")));
+        assert_eq!(whole(r#""\u0069\u0064""#), "id");
+        assert_eq!(whole(r#""a\"\\\/\b\f\n\r\tz""#), "a\"\\/\u{8}\u{c}\n\r\tz");
+        assert_eq!(whole(r#""\ud83d\ude00\u00E9\u3000""#), "\u{1f600}\u{e9}\u{3000}");
+        assert!(whole(r#""x\ud800""#).starts_with("x\u{fffd}"));
+    }
+
+    #[test]
+    fn lone_surrogates_stay_distinct() {
+        let raws = [r#""\ud800""#, r#""\ud801""#, r#""\udc00""#, "\"\u{fffd}\"", r#""\ud800x""#];
+        for (index, one) in raws.iter().enumerate() {
+            for other in &raws[index + 1..] {
+                assert_ne!(unescaped(one.as_bytes()), unescaped(other.as_bytes()), "{one} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn integer_takes_canonical_digits_below_2_to_the_53() {
+        assert_eq!(integer(b"0"), Some(0));
+        assert_eq!(integer(b"9007199254740991"), Some((1 << 53) - 1));
+        for raw in
+            ["", "9007199254740992", "12345678901234567890", "-1", "-0", "00", "01", "1.0", "1e3", "\"1\""]
+        {
+            assert_eq!(integer(raw.as_bytes()), None, "{raw}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Drives the children's lifecycle: starts one when it is wanted, watches it, and brings it to its end.
+
+use crate::budget::Budget;
+use crate::child::{self, Heard, Spawned, Spawner, StartError, Tail};
+use crate::exchange::{End, Ends, Failure, Link};
+use crate::lifecycle::{Action, Event, Graces, Lifecycle};
+use crate::router::Router;
+use crate::telemetry::counters;
+use crate::upstream::Want;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::collections::HashSet;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::process::Child;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long the pipes of a dead child are still read: what it wrote last is there already, and a grandchild that
+/// holds them open must not delay the end.
+const LAST_READ: Duration = Duration::from_millis(250);
+
+/// Starts and ends all children of one kind.
+#[derive(Clone, Debug)]
+pub struct Supervisor(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    settings: child::Settings,
+    cancel_grace: Duration,
+    budget: Budget,
+    spawner: Spawner,
+    stopping: CancellationToken,
+    running: TaskTracker,
+    groups: Mutex<HashSet<i32>>,
+    numbered: AtomicU64,
+}
+
+impl Supervisor {
+    /// Nothing runs yet.
+    pub fn new(settings: child::Settings, cancel_grace: Duration, budget: Budget, spawner: Spawner) -> Self {
+        Supervisor(Arc::new(Shared {
+            settings,
+            cancel_grace,
+            budget,
+            spawner,
+            stopping: CancellationToken::new(),
+            running: TaskTracker::new(),
+            groups: Mutex::default(),
+            numbered: AtomicU64::new(0),
+        }))
+    }
+
+    /// Starts what is wanted, until nobody is left who could want anything.
+    pub async fn serve(self, mut wanted: mpsc::Receiver<Want>) {
+        while let Some(want) = wanted.recv().await {
+            let supervisor = self.clone();
+            self.0.running.spawn(async move { supervisor.raise(want).await });
+        }
+    }
+
+    /// Brings every child to its end, and waits for it.
+    pub async fn stop(&self) {
+        self.0.stopping.cancel();
+        self.0.running.close();
+        self.0.running.wait().await;
+    }
+
+    /// SIGKILL to every child's group, now.
+    pub fn kill(&self) {
+        for group in self.groups().iter() {
+            signal_group(*group, Signal::SIGKILL);
+        }
+    }
+
+    /// One child from its start to its end.
+    async fn raise(self, want: Want) {
+        let Want { audience, slots, place, reply } = want;
+        if self.0.stopping.is_cancelled() {
+            return;
+        }
+        let spawned = match self.0.spawner.spawn().await {
+            Ok(spawned) => spawned,
+            Err(error) => return refuse(reply, error),
+        };
+        let number = self.0.numbered.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::info!(child = number, pid = spawned.pid, "server started");
+        self.groups().insert(spawned.pid);
+        let (link, ends) = Link::new(number, slots);
+        let grace = self.0.cancel_grace.as_secs().max(1);
+        let Ends { answering, intake, stop, end } = ends;
+        let router = Router::new(number, answering, audience, link.inbox().clone(), self.0.budget.clone(), grace);
+        let pipes = Pipes::start(&self.0.settings, &link, spawned.stdin, intake, spawned.stdout, router, spawned.stderr);
+        if reply.send(Ok(Arc::clone(&link))).is_err() {
+            link.stop();
+        }
+        let ended = self.accompany(spawned.process, spawned.pid, &stop, pipes).await;
+        // In this order: the error is published, the intake is closed, then everyone who waits fails (D9).
+        let (ended, mut router) = ended;
+        end.send_replace(Some(ended.clone()));
+        if let Some(router) = &mut router {
+            router.close(&Failure::Ended(ended.clone()));
+        }
+        self.groups().remove(&spawned.pid);
+        counters::ENDED_CHILDREN.increment();
+        tracing::info!(child = number, pid = spawned.pid, code = ended.code, "{ended}");
+        drop(place);
+    }
+
+    /// Waits for the child's end, bringing it about when it is asked for.
+    async fn accompany(
+        &self,
+        mut process: Child,
+        group: i32,
+        stop: &CancellationToken,
+        mut pipes: Pipes,
+    ) -> (End, Option<Router>) {
+        let settings = &self.0.settings;
+        let graces = Graces { close: settings.close_grace, terminate: settings.terminate_grace };
+        let mut lifecycle = Lifecycle::new(graces);
+        let mut router = None;
+        let mut running = true;
+        let status = loop {
+            let deadline = lifecycle.deadline();
+            let event = tokio::select! {
+                status = process.wait() => break status,
+                () = stop.cancelled(), if running => Event::Stop,
+                () = self.0.stopping.cancelled(), if running => Event::Stop,
+                ended = &mut pipes.stdout, if router.is_none() => {
+                    router = ended.ok();
+                    // A child may close its stdout right before it exits: then the exit says more.
+                    if let Ok(status) = timeout(LAST_READ, process.wait()).await {
+                        break status;
+                    }
+                    if let Some(router) = &mut router {
+                        router.close(&Failure::ClosedStdout);
+                    }
+                    Event::Stop
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => Event::Deadline,
+            };
+            running &= event != Event::Stop;
+            match lifecycle.on(event, Instant::now()) {
+                Some(Action::Close) => pipes.close_stdin.cancel(),
+                Some(Action::Terminate) => signal_group(group, Signal::SIGTERM),
+                Some(Action::Kill) => signal_group(group, Signal::SIGKILL),
+                None => {}
+            }
+        };
+        // What the child started in its group ends with it.
+        signal_group(group, Signal::SIGKILL);
+        let last_lines = pipes.finish(&mut router).await;
+        let (how, code) = status.map_or_else(|error| (format!("was lost: {error}"), 1), describe);
+        (End { how: how.into(), code, last_lines }, router)
+    }
+
+    fn groups(&self) -> std::sync::MutexGuard<'_, HashSet<i32>> {
+        self.0.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refuse(reply: tokio::sync::oneshot::Sender<Result<Arc<Link>, StartError>>, error: StartError) {
+    tracing::error!("{error}");
+    let _ = reply.send(Err(error));
+}
+
+/// The three tasks on a child's pipes.
+struct Pipes {
+    stdout: JoinHandle<Router>,
+    stderr: JoinHandle<()>,
+    tail: Tail,
+    close_stdin: CancellationToken,
+    cut: CancellationToken,
+}
+
+impl Pipes {
+    fn start(
+        settings: &child::Settings,
+        link: &Link,
+        spawned: Spawned,
+        intake: crate::exchange::Intake,
+        mut router: Router,
+    ) -> Self {
+        let (close_stdin, cut, tail) = (CancellationToken::new(), CancellationToken::new(), Tail::default());
+        tokio::spawn(child::write_stdin(spawned.stdin, intake, link.mux().clone(), close_stdin.clone()));
+        let (max_frame, stdout_cut) = (settings.max_frame, cut.clone());
+        let stdout = tokio::spawn(async move {
+            child::read_stdout(spawned.stdout, max_frame, stdout_cut, |heard| match heard {
+                Heard::Frame(framed) => router.deliver(framed),
+                Heard::Tick => router.tick(),
+            })
+            .await;
+            router
+        });
+        let stderr = tokio::spawn(child::follow_stderr(spawned.stderr, link.number(), tail.clone(), cut.clone()));
+        Pipes { stdout, stderr, tail, close_stdin, cut }
+    }
+
+    /// Reads what a dead child still had to say; its last lines on stderr.
+    async fn finish(mut self, router: &mut Option<Router>) -> Arc<[String]> {
+        self.close_stdin.cancel();
+        let rest = async {
+            if router.is_none() {
+                *router = (&mut self.stdout).await.ok();
+            }
+            let _ = (&mut self.stderr).await;
+        };
+        if timeout(LAST_READ, rest).await.is_err() {
+            self.cut.cancel();
+            if router.is_none() {
+                *router = self.stdout.await.ok();
+            }
+            let _ = self.stderr.await;
+        }
+        self.tail.lines()
+    }
+}
+
+fn describe(status: ExitStatus) -> (String, i32) {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => (format!("exited with code {code}"), code),
+        (None, Some(signal)) => {
+            let name = Signal::try_from(signal).map_or_else(|_| "unknown".into(), |signal| signal.to_string());
+            (format!("was ended by signal {signal} ({name})"), 128 + signal)
+        }
+        (None, None) => ("ended".into(), 1),
+    }
+}
+
+/// A group that is gone already is fine.
+fn signal_group(group: i32, signal: Signal) {
+    let _ = killpg(Pid::from_raw(group), signal);
+}

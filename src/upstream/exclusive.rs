@@ -1,0 +1,166 @@
+//! A child for one session: when it gets one, from where when there are `--max-children`, and its handshake,
+//! which is the client's own.
+
+use super::{AtCap, Incoming, Isolation, Refusal, Upstream, initialize, refusal};
+use crate::exchange::{Answer, Failure, Held, Link, Mailbox, Step};
+use crate::jsonrpc::ClientId;
+use crate::jsonrpc::rewrite::Spliced;
+use crate::session::{Audience, Seat, Session, Version};
+use crate::telemetry::counters;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+/// Requests that an exclusive child may have in flight: one client's.
+const SLOTS: usize = 1_024;
+
+/// How long an evicted child may take to make room before the newcomer is refused.
+const EVICTION_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Upstream {
+    /// Answers a client's `initialize`: seats its session at a child, and says what that child says of itself.
+    ///
+    /// # Errors
+    /// When there is no room, or the child doesn't start.
+    pub async fn initialize(self: &Arc<Self>, session: &Arc<Session>, incoming: Incoming) -> Result<Spliced, Refusal> {
+        if !self.wants_exclusive(&incoming) {
+            return self.seat_shared(session, &incoming).await;
+        }
+        match self.place().await {
+            Some(place) => self.seat_exclusive(session, incoming, place).await,
+            None if self.may_share() => {
+                counters::SHARED_AT_CAP.increment();
+                tracing::warn!(session = %session.id(), "--max-children is reached: a client that declares sampling or elicitation shares a server, without them");
+                self.seat_shared(session, &incoming).await
+            }
+            None => Err(Refusal::Busy("--max-children servers run already, and none is idle")),
+        }
+    }
+
+    fn wants_exclusive(&self, incoming: &Incoming) -> bool {
+        let declares = |capability| initialize::declares(&incoming.frame, &incoming.message, capability);
+        match self.settings.isolation {
+            Isolation::Shared => false,
+            Isolation::Session => true,
+            Isolation::Auto => {
+                declares("sampling") || declares("elicitation") || (self.settings.forward_roots && declares("roots"))
+            }
+        }
+    }
+
+    fn may_share(&self) -> bool {
+        self.settings.isolation == Isolation::Auto && self.settings.at_cap == AtCap::Share
+    }
+
+    /// A place for one more child, if need be that of one which is idle.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(place);
+        }
+        if !self.evict(Instant::now()) {
+            return None;
+        }
+        timeout(EVICTION_PATIENCE, Arc::clone(&self.places).acquire_owned()).await.ok()?.ok()
+    }
+
+    /// Ends the session that has been quiet longest, if that is longer than `--evict-after`.
+    fn evict(&self, now: Instant) -> bool {
+        let exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = exclusive.iter().filter_map(|session| session.upgrade()).filter(|session| {
+            let idle = now.saturating_duration_since(session.last_message());
+            !session.is_ended() && session.is_quiet() && idle >= self.settings.evict_after
+        });
+        let Some(longest) = quiet.min_by_key(|session| session.last_message()) else { return false };
+        drop(exclusive);
+        counters::EVICTED_SESSIONS.increment();
+        tracing::info!(session = %longest.id(), "evicted: --max-children is reached, and it was idle longest");
+        self.directory.end(&longest, &Failure::SessionEnded);
+        true
+    }
+
+    async fn seat_exclusive(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        incoming: Incoming,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Spliced, Refusal> {
+        let audience = Audience::Exclusive(Arc::downgrade(session));
+        let slots = SLOTS.min(self.settings.max_in_flight);
+        let link = self.want(audience, slots, place).await.map_err(Refusal::Failed)?;
+        // A client that goes away before its handshake is complete leaves no child behind.
+        let unseated = StopOnDrop(Some(Arc::clone(&link)));
+        let client_id = ClientId::new(incoming.id());
+        let (answer, version) = self.forward_initialize(&link, incoming).await?;
+        let Some(version) = version else { return Ok(answer.restored(&client_id)) };
+        session.negotiated(version);
+        session.take_seat(Seat::Exclusive(Arc::clone(&link)));
+        unseated.keep();
+        self.watch(session, link);
+        Ok(answer.restored(&client_id))
+    }
+
+    /// The child's answer, and the revision in it if it is a result.
+    async fn forward_initialize(
+        &self,
+        link: &Arc<Link>,
+        incoming: Incoming,
+    ) -> Result<(Answer, Option<Version>), Refusal> {
+        let Incoming { frame, message, charge, trace } = incoming;
+        let held = Held { mailbox: Arc::new(Mailbox::default()), token: None, permit: None };
+        let write = |wire_id: crate::mux::WireId| {
+            initialize::for_exclusive(&frame, &message, wire_id, self.settings.forward_roots, &trace)
+        };
+        let handshake = async {
+            let mut exchange = link.begin(held, charge, write).await.map_err(refusal)?;
+            loop {
+                if let Step::Outcome(outcome) = exchange.next().await {
+                    return outcome.map_err(Refusal::Failed);
+                }
+            }
+        };
+        let timed_out = Err(Refusal::Failed(Failure::TimedOut(self.start_timeout)));
+        let answer = match timeout(self.start_timeout, handshake).await.unwrap_or(timed_out) {
+            Err(Refusal::Failed(Failure::ClosedStdout)) => {
+                return Err(Refusal::Failed(Failure::Ended(link.ended().await)));
+            }
+            other => other?,
+        };
+        let version = answer.result.as_ref().map(|result| {
+            initialize::negotiated_version(&answer.frame, result).unwrap_or_else(|| Version::new("2025-03-26"))
+        });
+        Ok((answer, version))
+    }
+
+    /// The session ends with its child; its client gets 404 and initialises anew.
+    fn watch(self: &Arc<Self>, session: &Arc<Session>, link: Arc<Link>) {
+        let mut exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
+        exclusive.retain(|session| session.strong_count() > 0);
+        exclusive.push(Arc::downgrade(session));
+        drop(exclusive);
+        let (upstream, session) = (Arc::clone(self), Arc::downgrade(session));
+        tokio::spawn(async move {
+            let end = link.ended().await;
+            if let Some(session) = session.upgrade() {
+                upstream.directory.end(&session, &Failure::Ended(end));
+            }
+        });
+    }
+}
+
+/// Stops a child unless it was kept.
+struct StopOnDrop(Option<Arc<Link>>);
+
+impl StopOnDrop {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        if let Some(link) = &self.0 {
+            link.stop();
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The handshake's documents: what a client declares, what a child is told, what a client is answered.
+
+use crate::jsonrpc::rewrite::{self, Edits, Spliced};
+use crate::jsonrpc::{Message, Span, members, splice, text};
+use crate::mux::WireId;
+use crate::session::{LEGACY_VERSIONS, Version};
+use crate::trace_context::Trace;
+use bytes::Bytes;
+
+/// `initialize` for a shared child: no capabilities, so that it never asks anybody anything (D6).
+pub fn for_shared(wire_id: WireId) -> Spliced {
+    let params = serde_json::json!({
+        "protocolVersion": LEGACY_VERSIONS[0],
+        "capabilities": {},
+        "clientInfo": {"name": "proxyrunner", "version": env!("CARGO_PKG_VERSION")},
+    });
+    Spliced::from(rewrite::request(wire_id.as_u64().to_string().as_bytes(), "initialize", Some(params.to_string().as_bytes())))
+}
+
+/// A client's `initialize` for a child of its own: `roots` is withheld unless the operator opted in, since a
+/// stock filesystem server replaces its allowed directories by the client's roots.
+pub fn for_exclusive(frame: &Bytes, message: &Message, wire_id: WireId, forward_roots: bool, trace: &Trace) -> Spliced {
+    let capabilities = capabilities(message).filter(|_| !forward_roots);
+    let replaced = capabilities.and_then(|span| Some((span.clone(), without(frame, span, "roots")?)));
+    rewrite::initialize_for_child(frame, message, wire_id.as_u64(), replaced, trace)
+}
+
+/// Whether a client's `initialize` declares a capability.
+pub fn declares(frame: &[u8], message: &Message, capability: &str) -> bool {
+    capabilities(message).is_some_and(|span| member(frame, span, capability).is_some())
+}
+
+/// The revision that a client's `initialize` asks for.
+pub fn requested_version(frame: &[u8], message: &Message) -> Option<Version> {
+    let span = message.params.as_ref()?.protocol_version.as_ref()?;
+    (frame[span.start] == b'"').then(|| Version::new(&text(frame, span)))
+}
+
+/// The revision that an `InitializeResult` names.
+pub fn negotiated_version(frame: &[u8], result: &Span) -> Option<Version> {
+    let span = member(frame, result, "protocolVersion")?;
+    (frame[span.start] == b'"').then(|| Version::new(&text(frame, &span)))
+}
+
+/// What a client of a shared child is answered: the child's own words, in the client's revision where the child
+/// is not older (lifecycle §Version Negotiation), without the tasks that would cross clients.
+pub fn welcome(result: &Bytes, asked: Option<&Version>) -> (Version, Bytes) {
+    let whole = 0..result.len();
+    let own = negotiated_version(result, &whole).unwrap_or_else(|| Version::new(LEGACY_VERSIONS[0]));
+    let version = match asked {
+        Some(asked) if asked.is_known() && asked.as_str() <= own.as_str() => asked.clone(),
+        _ => own,
+    };
+    let mut text = String::from("{");
+    for (key, value) in members(result, whole) {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        let kept = match key_of(result, &key).as_ref() {
+            "protocolVersion" => serde_json::Value::from(version.as_str()).to_string(),
+            "capabilities" => without(result, &value, "tasks").map_or_else(|| raw(result, &value), |kept| lossy(&kept)),
+            _ => raw(result, &value),
+        };
+        text.push_str(&raw(result, &key));
+        text.push(':');
+        text.push_str(&kept);
+    }
+    text.push('}');
+    (version, Bytes::from(text))
+}
+
+fn capabilities(message: &Message) -> Option<&Span> {
+    message.params.as_ref()?.capabilities.as_ref()
+}
+
+/// The value of an object's member; `None` too if it is no object.
+fn member(bytes: &[u8], object: &Span, name: &str) -> Option<Span> {
+    if bytes.get(object.start) != Some(&b'{') {
+        return None;
+    }
+    members(bytes, object.clone()).find(|(key, _)| key_of(bytes, key) == name).map(|(_, value)| value)
+}
+
+/// The object without a member, or `None` if it has none of that name.
+fn without(bytes: &[u8], object: &Span, name: &str) -> Option<Bytes> {
+    member(bytes, object, name)?;
+    let kept: Vec<String> = members(bytes, object.clone())
+        .filter(|(key, _)| key_of(bytes, key) != name)
+        .map(|(key, value)| format!("{}:{}", raw(bytes, &key), raw(bytes, &value)))
+        .collect();
+    Some(Bytes::from(format!("{{{}}}", kept.join(","))))
+}
+
+fn key_of<'a>(bytes: &'a [u8], key: &Span) -> std::borrow::Cow<'a, str> {
+    text(bytes, key)
+}
+
+fn raw(bytes: &[u8], span: &Span) -> String {
+    lossy(&bytes[span.clone()])
+}
+
+/// Scanned text is UTF-8 already.
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

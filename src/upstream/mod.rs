@@ -1,0 +1,246 @@
+//! The one handle that HTTP has on the children: who sits where, and what a shared child must not see.
+//!
+//! It never starts a process itself: it says what it [`Want`]s, and whoever supervises listens.
+
+mod exclusive;
+mod initialize;
+mod shared;
+
+pub use shared::Shared;
+
+use crate::budget::Charge;
+use crate::child::StartError;
+use crate::exchange::{Exchange, Failure, Held, Link, Mailbox, Outcome, Refused};
+use crate::jsonrpc::rewrite::{self, Spliced};
+use crate::jsonrpc::{Message, text};
+use crate::phase::Phase;
+use crate::session::{Audience, Directory, Seat, Session};
+use crate::telemetry::counters;
+use crate::trace_context::Trace;
+use bytes::Bytes;
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+/// Who gets a child of its own (D6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Clients that declare sampling or elicitation; the others share.
+    Auto,
+    /// Nobody.
+    Shared,
+    /// Every session.
+    Session,
+}
+
+/// What happens to a client that should have a child of its own when there are `--max-children`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtCap {
+    /// It shares, without the capabilities that need an exclusive child.
+    Share,
+    /// It gets 503.
+    Refuse,
+}
+
+/// The operator's choice of children.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `--isolation`
+    pub isolation: Isolation,
+    /// `--children`: shared ones.
+    pub children: usize,
+    /// `--max-children`: all together.
+    pub max_children: usize,
+    /// `--evict-after`: a quiet exclusive child may be closed for another after so long.
+    pub evict_after: Duration,
+    /// `--at-cap`
+    pub at_cap: AtCap,
+    /// `--forward-roots`
+    pub forward_roots: bool,
+    /// `--max-in-flight`
+    pub max_in_flight: usize,
+    /// `--request-timeout`
+    pub request_timeout: Duration,
+    /// `--cancel-grace`: how long a cancelled request still counts as in flight when the child doesn't answer it.
+    pub cancel_grace: Duration,
+}
+
+/// A child is wanted.
+#[derive(Debug)]
+pub struct Want {
+    /// Who listens to it.
+    pub audience: Audience,
+    /// Requests that it may have in flight.
+    pub slots: usize,
+    /// Its place among `--max-children`, to be held until the process is gone.
+    pub place: OwnedSemaphorePermit,
+    /// Where the started child goes.
+    pub reply: oneshot::Sender<Result<Arc<Link>, StartError>>,
+}
+
+/// A message of a client, as it came.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Its bytes.
+    pub frame: Bytes,
+    /// Where its parts are.
+    pub message: Message,
+    /// Its bytes among `--max-buffered`.
+    pub charge: Option<Charge>,
+    /// The trace context of its HTTP request.
+    pub trace: Trace,
+}
+
+impl Incoming {
+    /// The method; empty for a response.
+    pub fn method(&self) -> Cow<'_, str> {
+        self.message.method.as_ref().map(|method| text(&self.frame, method)).unwrap_or_default()
+    }
+
+    /// The id as the client wrote it.
+    pub fn id(&self) -> &[u8] {
+        self.message.id.clone().map_or(&[], |id| &self.frame[id])
+    }
+}
+
+/// Why a request goes to no child.
+#[derive(Debug)]
+pub enum Refusal {
+    /// A bound is reached: 503, with the reason.
+    Busy(&'static str),
+    /// It failed; the client gets the error.
+    Failed(Failure),
+    /// A shared child must not see it: the code and the reason.
+    Withheld(i64, &'static str),
+}
+
+/// A request that was taken.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is at the child.
+    Exchange(Exchange),
+    /// It is answered already, by the child.
+    Outcome(Outcome),
+    /// It is answered already, by proxyrunner, with this result.
+    Local(&'static [u8]),
+}
+
+/// All children of this process, as HTTP sees them.
+#[derive(Debug)]
+pub struct Upstream {
+    settings: Settings,
+    start_timeout: Duration,
+    directory: Arc<Directory>,
+    wants: mpsc::Sender<Want>,
+    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
+    shared: OnceLock<Vec<Arc<Shared>>>,
+    exclusive: Mutex<Vec<Weak<Session>>>,
+    phase: watch::Sender<Phase>,
+}
+
+impl Upstream {
+    /// Without a child yet; what it wants comes out of the receiver.
+    pub fn new(
+        settings: Settings,
+        start_timeout: Duration,
+        directory: Arc<Directory>,
+        phase: watch::Sender<Phase>,
+    ) -> (Arc<Self>, mpsc::Receiver<Want>) {
+        let (wants, wanted) = mpsc::channel(16);
+        let bound = |n: usize| Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS)));
+        let upstream = Upstream {
+            places: bound(settings.max_children),
+            permits: bound(settings.max_in_flight),
+            settings,
+            start_timeout,
+            directory,
+            wants,
+            shared: OnceLock::new(),
+            exclusive: Mutex::default(),
+            phase,
+        };
+        (Arc::new(upstream), wanted)
+    }
+
+    /// How long a request may take.
+    pub fn request_timeout(&self) -> Duration {
+        self.settings.request_timeout
+    }
+
+    /// Requests in flight, over all children.
+    pub fn in_flight(&self) -> usize {
+        self.settings.max_in_flight.saturating_sub(self.permits.available_permits())
+    }
+
+    /// Children that run, or are being started or ended.
+    pub fn children(&self) -> usize {
+        self.settings.max_children.saturating_sub(self.places.available_permits())
+    }
+
+    /// Begins a request of a session at its child.
+    ///
+    /// # Errors
+    /// When a bound is reached, the child is gone, or it is shared and must not see the request.
+    pub async fn begin(&self, session: &Arc<Session>, incoming: Incoming) -> Result<Begun, Refusal> {
+        let seat = session.seat().ok_or(Refusal::Failed(Failure::SessionEnded))?;
+        if let Seat::Shared(link, members) = seat {
+            if let Some(local) = shared::answered_here(&incoming)? {
+                return Ok(Begun::Local(local));
+            }
+            let subscribing = match &*incoming.method() {
+                "resources/subscribe" => Some(true),
+                "resources/unsubscribe" => Some(false),
+                _ => None,
+            };
+            if let Some(subscribe) = subscribing {
+                return self.change_subscription(link, members, session, incoming, subscribe).await;
+            }
+        }
+        self.begin_at(seat.link(), incoming).await.map(Begun::Exchange)
+    }
+
+    async fn begin_at(&self, link: &Link, incoming: Incoming) -> Result<Exchange, Refusal> {
+        let permit = Arc::clone(&self.permits)
+            .try_acquire_owned()
+            .map_err(|_| Refusal::Busy("--max-in-flight requests are in flight already"))?;
+        let Incoming { frame, message, charge, trace } = incoming;
+        let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
+        let token = token.map(|token| Bytes::copy_from_slice(&frame[token]));
+        let held = Held { mailbox: Arc::new(Mailbox::default()), token, permit: Some(permit) };
+        let write = |wire_id: crate::mux::WireId| rewrite::request_for_child(&frame, &message, wire_id.as_u64(), &trace);
+        link.begin(held, charge, write).await.map_err(refusal)
+    }
+
+    /// Asks for a child and waits until it has started; its handshake is still to come.
+    async fn want(&self, audience: Audience, slots: usize, place: OwnedSemaphorePermit) -> Result<Arc<Link>, Failure> {
+        let (reply, started) = oneshot::channel();
+        let want = Want { audience, slots, place, reply };
+        self.wants.send(want).await.map_err(|_| Failure::ShuttingDown)?;
+        let started = started.await.map_err(|_| Failure::ShuttingDown)?;
+        counters::STARTED_CHILDREN.increment();
+        started.map_err(|error| Failure::NotStarted(error.to_string().into()))
+    }
+}
+
+fn refusal(refused: Refused) -> Refusal {
+    match refused {
+        Refused::Full => Refusal::Busy("the server has as many requests in flight as it may have"),
+        Refused::Closed(failure) => Refusal::Failed(failure),
+    }
+}
+
+/// A notification of a client, as its child may see it.
+pub async fn notify(session: &Session, incoming: &Incoming) {
+    let Some(seat) = session.seat() else { return };
+    let swallowed = !seat.is_exclusive()
+        && matches!(&*incoming.method(), "notifications/initialized" | "notifications/roots/list_changed");
+    if !swallowed {
+        seat.link().notify(notification(incoming)).await;
+    }
+}
+
+fn notification(incoming: &Incoming) -> Spliced {
+    rewrite::notification_for_child(&incoming.frame, &incoming.message, &incoming.trace)
+}
