@@ -20,7 +20,7 @@ PYTHON = TESTS / ".venv" / "bin" / "python"
 NODE_MODULES = TESTS / "interop" / "node_modules"
 
 START = 60  # seconds until it listens and its child is ready; ample on a loaded machine
-STOP = 30  # seconds from SIGTERM to exit
+STOP = 60  # seconds from SIGTERM to exit; more than all of its own graces together
 
 
 def binary() -> Path:

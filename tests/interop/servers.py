@@ -56,7 +56,7 @@ EVERYTHING_NPM = {
         "argument": {"name": "department", "value": "S"},
         "values": ["Sales", "Support"],
     },
-    "cancellation": {"tool": "trigger-long-running-operation", "arguments": {"duration": 30, "steps": 1500}},
+    "cancellation": {"tool": "trigger-long-running-operation", "arguments": {"duration": 10, "steps": 500}},
     "resumption": {
         "tool": "trigger-long-running-operation",
         "arguments": {"duration": 2, "steps": 20},
