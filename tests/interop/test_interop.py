@@ -89,3 +89,15 @@ def test_answers_go_to_the_client_that_asked(proxyrunner, server, isolation):
                     group.start_soon(talk, client)
 
     anyio.run(crowd)
+
+
+def test_a_shared_child_is_told_of_no_capabilities(proxyrunner):
+    """server-everything offers its sampling tools to clients that can sample; a shared child never may ask."""
+
+    async def listed(isolation: str) -> set[str]:
+        async with python_client.connect(proxyrunner("everything-npm", isolation).url, "http", asks=True) as peer:
+            return {tool.name for tool in (await peer.session.list_tools()).tools}
+
+    asking = {"trigger-sampling-request", "trigger-elicitation-request"}
+    assert not asking & anyio.run(listed, "shared")
+    assert asking <= anyio.run(listed, "auto")
