@@ -55,7 +55,9 @@ impl Lifecycle {
     /// Takes what happened at `now`, says what to do.
     pub fn on(&mut self, event: Event, now: Instant) -> Option<Action> {
         let (state, action) = match (self.state, event) {
-            (State::Running, Event::Stop) => (State::Closing { until: now + self.graces.close }, Action::Close),
+            (State::Running, Event::Stop) => {
+                (State::Closing { until: now + self.graces.close }, Action::Close)
+            }
             (State::Closing { until }, Event::Deadline) if now >= until => {
                 (State::Terminating { until: now + self.graces.terminate }, Action::Terminate)
             }

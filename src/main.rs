@@ -1,11 +1,18 @@
 //! Parse, run, exit code; nothing else.
 
-use proxyrunner::config;
+use proxyrunner::{app, config};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match config::load(std::env::args_os(), |name| std::env::var_os(name)) {
-        Ok(_config) => ExitCode::SUCCESS,
-        Err(exit) => exit.report(),
+    let config = match config::load(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(config) => config,
+        Err(exit) => return exit.report(),
+    };
+    match app::run(config) {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("proxyrunner: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

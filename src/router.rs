@@ -4,8 +4,7 @@
 use crate::budget::Budget;
 use crate::exchange::{Answer, Answering, Class, Failure, Inbox, Interim, Outcome, Urgent};
 use crate::framing::{Framed, IdSeeker};
-use crate::jsonrpc::rewrite::{self, Spliced};
-use crate::jsonrpc::{self, Kind, Message, codes, integer, text};
+use crate::jsonrpc::{self, Kind, Message, Spliced, codes, integer, rewrite, text};
 use crate::mux::{Completed, WireId};
 use crate::session::{Audience, Session};
 use crate::telemetry::counters;
@@ -46,7 +45,10 @@ impl Router {
             Framed::Frame { bytes, bom } => {
                 if bom {
                     counters::REPAIRED_FRAMES.increment();
-                    tracing::warn!(child = self.child, "the server began a line with a byte order mark; it was taken off");
+                    tracing::warn!(
+                        child = self.child,
+                        "the server began a line with a byte order mark; it was taken off"
+                    );
                 }
                 self.frame(bytes);
             }
@@ -114,14 +116,22 @@ impl Router {
 
     fn unknown(&self, frame: &[u8]) {
         counters::UNKNOWN_ANSWERS.increment();
-        tracing::warn!(child = self.child, frame = shown(frame), "the server answered a request that it was never sent");
+        tracing::warn!(
+            child = self.child,
+            frame = shown(frame),
+            "the server answered a request that it was never sent"
+        );
     }
 
     /// An error without an id. If one request only is in flight, it is about that one (protocol D8).
     fn unattributed(&mut self, frame: &[u8]) {
         match self.answering.only_waiting() {
             Some(wire_id) => {
-                tracing::warn!(child = self.child, frame = shown(frame), "the server answered without an id; one request was waiting, and fails");
+                tracing::warn!(
+                    child = self.child,
+                    frame = shown(frame),
+                    "the server answered without an id; one request was waiting, and fails"
+                );
                 self.complete(wire_id, Err(Failure::Malformed("it is an error without an id")));
             }
             None => self.unknown(frame),
@@ -130,7 +140,12 @@ impl Router {
 
     fn oversized(&mut self, id: Option<Bytes>, length: u64, head: &[u8]) {
         counters::OVERSIZED_FRAMES.increment();
-        tracing::warn!(child = self.child, length, frame = shown(head), "the server wrote a line longer than --max-frame; it was thrown away");
+        tracing::warn!(
+            child = self.child,
+            length,
+            frame = shown(head),
+            "the server wrote a line longer than --max-frame; it was thrown away"
+        );
         if let Some(wire_id) = id.and_then(|id| integer(&id)).and_then(WireId::new) {
             self.complete(wire_id, Err(Failure::Oversized { length }));
         }
@@ -138,7 +153,12 @@ impl Router {
 
     fn malformed(&mut self, frame: &[u8], reason: &'static str) {
         counters::MALFORMED_FRAMES.increment();
-        tracing::warn!(child = self.child, reason, frame = shown(frame), "the server wrote a line that is no JSON-RPC message");
+        tracing::warn!(
+            child = self.child,
+            reason,
+            frame = shown(frame),
+            "the server wrote a line that is no JSON-RPC message"
+        );
         let mut seeker = IdSeeker::default();
         seeker.feed(frame);
         if let Some(wire_id) = seeker.id().and_then(|id| integer(&id)).and_then(WireId::new) {
@@ -153,7 +173,11 @@ impl Router {
             "notifications/progress" => self.progress(frame, message),
             "notifications/cancelled" => self.question_withdrawn(frame, message),
             "notifications/resources/updated" => {
-                let uri = message.params.as_ref().and_then(|params| params.uri.as_ref()).map(|uri| text(frame, uri));
+                let uri = message
+                    .params
+                    .as_ref()
+                    .and_then(|params| params.uri.as_ref())
+                    .map(|uri| text(frame, uri));
                 self.changed(frame, message, uri.as_deref());
             }
             "notifications/tools/list_changed"
@@ -222,7 +246,9 @@ impl Router {
             },
             None => {
                 counters::WITHHELD_MESSAGES.increment();
-                let why = format!("no client of this server can be asked for {name}: none declared it, or several share the server");
+                let why = format!(
+                    "no client of this server can be asked for {name}: none declared it, or several share the server"
+                );
                 rewrite::error(Some(&frame[id]), codes::METHOD_NOT_FOUND, &why, None)
             }
         };
@@ -230,7 +256,7 @@ impl Router {
     }
 
     fn reply(&self, frame: Bytes) {
-        self.inbox.urge(Urgent::Answer(Spliced::from(frame)));
+        self.inbox.urge(Urgent(Spliced::from(frame)));
     }
 
     fn exclusive(&self) -> Option<Arc<Session>> {

@@ -2,7 +2,7 @@
 
 use crate::budget::Budget;
 use crate::child::{self, Heard, Spawned, Spawner, StartError, Tail};
-use crate::exchange::{End, Ends, Failure, Link};
+use crate::exchange::{End, Ends, Failure, Intake, Link};
 use crate::lifecycle::{Action, Event, Graces, Lifecycle};
 use crate::router::Router;
 use crate::telemetry::counters;
@@ -15,7 +15,7 @@ use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::process::Child;
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
@@ -85,31 +85,32 @@ impl Supervisor {
         if self.0.stopping.is_cancelled() {
             return;
         }
-        let spawned = match self.0.spawner.spawn().await {
+        let Spawned { process, pid, stdin, stdout, stderr } = match self.0.spawner.spawn().await {
             Ok(spawned) => spawned,
             Err(error) => return refuse(reply, error),
         };
         let number = self.0.numbered.fetch_add(1, Ordering::Relaxed) + 1;
-        tracing::info!(child = number, pid = spawned.pid, "server started");
-        self.groups().insert(spawned.pid);
+        tracing::info!(child = number, pid = pid, "server started");
+        self.groups().insert(pid);
         let (link, ends) = Link::new(number, slots);
         let grace = self.0.cancel_grace.as_secs().max(1);
         let Ends { answering, intake, stop, end } = ends;
-        let router = Router::new(number, answering, audience, link.inbox().clone(), self.0.budget.clone(), grace);
-        let pipes = Pipes::start(&self.0.settings, &link, spawned.stdin, intake, spawned.stdout, router, spawned.stderr);
+        let router =
+            Router::new(number, answering, audience, link.inbox().clone(), self.0.budget.clone(), grace);
+        let pipes = Pipes::start(self.0.settings.max_frame, &link, stdin, stdout, stderr, intake, router);
         if reply.send(Ok(Arc::clone(&link))).is_err() {
             link.stop();
         }
-        let ended = self.accompany(spawned.process, spawned.pid, &stop, pipes).await;
+        let ended = self.accompany(process, pid, &stop, pipes).await;
         // In this order: the error is published, the intake is closed, then everyone who waits fails (D9).
         let (ended, mut router) = ended;
         end.send_replace(Some(ended.clone()));
         if let Some(router) = &mut router {
             router.close(&Failure::Ended(ended.clone()));
         }
-        self.groups().remove(&spawned.pid);
+        self.groups().remove(&pid);
         counters::ENDED_CHILDREN.increment();
-        tracing::info!(child = number, pid = spawned.pid, code = ended.code, "{ended}");
+        tracing::info!(child = number, pid = pid, code = ended.code, "{ended}");
         drop(place);
     }
 
@@ -181,25 +182,27 @@ struct Pipes {
 
 impl Pipes {
     fn start(
-        settings: &child::Settings,
+        max_frame: usize,
         link: &Link,
-        spawned: Spawned,
-        intake: crate::exchange::Intake,
+        stdin: ChildStdin,
+        stdout: ChildStdout,
+        stderr: ChildStderr,
+        intake: Intake,
         mut router: Router,
     ) -> Self {
         let (close_stdin, cut, tail) = (CancellationToken::new(), CancellationToken::new(), Tail::default());
-        tokio::spawn(child::write_stdin(spawned.stdin, intake, link.mux().clone(), close_stdin.clone()));
-        let (max_frame, stdout_cut) = (settings.max_frame, cut.clone());
-        let stdout = tokio::spawn(async move {
-            child::read_stdout(spawned.stdout, max_frame, stdout_cut, |heard| match heard {
+        tokio::spawn(child::write_stdin(stdin, intake, link.mux().clone(), close_stdin.clone()));
+        let stdout_cut = cut.clone();
+        let reading = tokio::spawn(async move {
+            child::read_stdout(stdout, max_frame, stdout_cut, |heard| match heard {
                 Heard::Frame(framed) => router.deliver(framed),
                 Heard::Tick => router.tick(),
             })
             .await;
             router
         });
-        let stderr = tokio::spawn(child::follow_stderr(spawned.stderr, link.number(), tail.clone(), cut.clone()));
-        Pipes { stdout, stderr, tail, close_stdin, cut }
+        let following = tokio::spawn(child::follow_stderr(stderr, link.number(), tail.clone(), cut.clone()));
+        Pipes { stdout: reading, stderr: following, tail, close_stdin, cut }
     }
 
     /// Reads what a dead child still had to say; its last lines on stderr.
@@ -226,7 +229,8 @@ fn describe(status: ExitStatus) -> (String, i32) {
     match (status.code(), status.signal()) {
         (Some(code), _) => (format!("exited with code {code}"), code),
         (None, Some(signal)) => {
-            let name = Signal::try_from(signal).map_or_else(|_| "unknown".into(), |signal| signal.to_string());
+            let name =
+                Signal::try_from(signal).map_or_else(|_| "unknown".into(), |signal| signal.to_string());
             (format!("was ended by signal {signal} ({name})"), 128 + signal)
         }
         (None, None) => ("ended".into(), 1),

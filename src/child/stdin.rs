@@ -1,7 +1,7 @@
 //! The task that writes a child's stdin: whole frames, one per line, the urgent ones first.
 
 use crate::exchange::{Intake, Mux, Order, Urgent};
-use crate::jsonrpc::rewrite::Spliced;
+use crate::jsonrpc::Spliced;
 use bytes::BytesMut;
 use std::io;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -14,7 +14,12 @@ const BATCH: usize = 64 * 1024;
 
 /// Writes until `close` is cancelled, nobody is left who could send anything, or the child stops taking it; then
 /// stdin is closed. A frame that was begun is finished first, unless the child doesn't take it.
-pub async fn write<W: AsyncWrite + Unpin>(mut pipe: W, mut intake: Intake, mux: Mux, close: CancellationToken) {
+pub async fn write<W: AsyncWrite + Unpin>(
+    mut pipe: W,
+    mut intake: Intake,
+    mux: Mux,
+    close: CancellationToken,
+) {
     let mut batch = BytesMut::new();
     let writing = async {
         while let Some(message) = next(&mut intake).await {
@@ -66,18 +71,18 @@ async fn write_message<W: AsyncWrite + Unpin>(
     // The charge is held until the frame is written.
     let (frame, _charge) = match message {
         // What was cancelled before its turn came is never begun.
-        Message::Order(Order::Request { wire_id, frame, charge }) if mux.mark_sent(wire_id) => (frame, charge),
+        Message::Order(Order::Request { wire_id, frame, charge }) if mux.mark_sent(wire_id) => {
+            (frame, charge)
+        }
         Message::Order(Order::Request { .. }) => return Ok(()),
-        Message::Urgent(Urgent::Cancel { wire_id, .. }) if !mux.was_sent(wire_id) => return Ok(()),
-        Message::Order(Order::Notification(frame))
-        | Message::Urgent(Urgent::Answer(frame) | Urgent::Cancel { frame, .. }) => (frame, None),
+        Message::Order(Order::Notification(frame)) | Message::Urgent(Urgent(frame)) => (frame, None),
     };
     put(pipe, batch, frame).await
 }
 
 async fn put<W: AsyncWrite + Unpin>(pipe: &mut W, batch: &mut BytesMut, frame: Spliced) -> io::Result<()> {
     if frame.len() <= GATHERED {
-        frame.segments().for_each(|segment| batch.extend_from_slice(segment));
+        frame.segments().iter().for_each(|segment| batch.extend_from_slice(segment));
     } else {
         flush(pipe, batch).await?;
         for segment in frame.segments() {

@@ -19,11 +19,12 @@ pub enum Heard {
 }
 
 /// Reads until EOF or until `cut` is cancelled, whichever is first.
-pub async fn read<R, S>(mut pipe: R, max_frame: usize, cut: CancellationToken, mut sink: S) -> S
-where
-    R: AsyncRead + Unpin,
-    S: FnMut(Heard),
-{
+pub async fn read<R: AsyncRead + Unpin>(
+    mut pipe: R,
+    max_frame: usize,
+    cut: CancellationToken,
+    mut sink: impl FnMut(Heard),
+) {
     let mut framer = Framer::new(max_frame);
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -52,5 +53,4 @@ where
     while let Some(framed) = framer.finish() {
         sink(Heard::Frame(framed));
     }
-    sink
 }

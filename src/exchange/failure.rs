@@ -103,7 +103,9 @@ impl fmt::Display for Failure {
                 after.as_secs_f64()
             ),
             Failure::Cancelled => f.write_str("cancelled by the client"),
-            Failure::SessionEnded => f.write_str("the session ended before the server answered; open a new one"),
+            Failure::SessionEnded => {
+                f.write_str("the session ended before the server answered; open a new one")
+            }
             Failure::ShuttingDown => f.write_str("proxyrunner is shutting down; try again elsewhere"),
             Failure::NotStarted(why) => f.write_str(why),
             Failure::Lost => f.write_str("proxyrunner lost this request; please report this as a defect"),

@@ -4,7 +4,7 @@
 //! own questions and cancellations overtake them: the child may need them to make progress at all.
 
 use crate::budget::Charge;
-use crate::jsonrpc::rewrite::Spliced;
+use crate::jsonrpc::Spliced;
 use crate::mux::WireId;
 use crate::telemetry::counters;
 use bytes::Bytes;
@@ -33,19 +33,9 @@ pub enum Order {
     Notification(Spliced),
 }
 
-/// What never waits.
+/// What never waits: an answer to a question of the child, a message about one, or a cancellation.
 #[derive(Debug)]
-pub enum Urgent {
-    /// An answer to a question of the child, or a message about one.
-    Answer(Spliced),
-    /// A cancellation; dropped when its request was never written.
-    Cancel {
-        /// The cancelled request.
-        wire_id: WireId,
-        /// The notification.
-        frame: Spliced,
-    },
-}
+pub struct Urgent(pub Spliced);
 
 /// The sending half; clones share the queues.
 #[derive(Clone, Debug)]

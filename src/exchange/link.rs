@@ -3,7 +3,7 @@
 use super::inbox::{Inbox, Intake, Order, Urgent, inbox};
 use super::{Answering, End, Exchange, Failure, Held, Mux};
 use crate::budget::Charge;
-use crate::jsonrpc::rewrite::Spliced;
+use crate::jsonrpc::Spliced;
 use crate::mux::{self, Pending, WireId};
 use crate::telemetry::counters;
 use std::sync::Arc;
@@ -116,7 +116,7 @@ impl Link {
 
     /// Sends an answer to a question of the child; never waits.
     pub fn answer(&self, frame: Spliced) {
-        self.inbox.urge(Urgent::Answer(frame));
+        self.inbox.urge(Urgent(frame));
     }
 
     /// Asks for the child's end: close, terminate, kill, as far as it takes.

@@ -4,7 +4,7 @@
 //! message comes, which for most requests is never.
 
 use super::{Class, Failure, Interim};
-use crate::jsonrpc::rewrite::Spliced;
+use crate::jsonrpc::Spliced;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};

@@ -14,9 +14,8 @@ pub use link::{Ends, Link, Refused};
 pub use mailbox::{Interruption, Mailbox};
 
 use crate::budget::Charge;
-use crate::jsonrpc::rewrite::{self, Spliced};
-use crate::jsonrpc::{ClientId, Span};
-use crate::mux::{Lost, Pending, WireId};
+use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};
+use crate::mux::{Abandoned, Lost, Pending, WireId};
 use bytes::Bytes;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -49,7 +48,11 @@ pub struct Held {
 pub struct Answer {
     /// The frame as the child wrote it.
     pub frame: Bytes,
-    /// Where the wire id stands in it.
+    /// Where its object stands in it.
+    pub object: Span,
+    /// Whether there are line breaks between its tokens.
+    pub multiline: bool,
+    /// Where the wire id stands.
     pub id: Span,
     /// Where the result stands; `None` when the child answered with an error.
     pub result: Option<Span>,
@@ -60,7 +63,9 @@ pub struct Answer {
 impl Answer {
     /// The response with the client's own id; every other byte as the child wrote it.
     pub fn restored(&self, id: &ClientId) -> Spliced {
-        rewrite::replace(&self.frame, &self.id, id.raw())
+        let mut edits = Edits::new();
+        edits.replace(&self.id, id.raw());
+        splice(&self.frame, &self.object, self.multiline, edits)
     }
 }
 
@@ -168,11 +173,12 @@ impl Exchange {
         failure
     }
 
-    /// Gives the slot up first, so that the writer skips a request it has not begun, then tells the child.
+    /// Gives the slot up. The writer skips a request that it has not begun; else the child is told.
     fn withdraw(&mut self, cancellation: Option<Spliced>, reason: &str) {
-        if self.pending.take().is_some() {
+        let Some(mut pending) = self.pending.take() else { return };
+        if pending.abandon() == Abandoned::InFlight {
             let frame = cancellation.unwrap_or_else(|| inbox::cancellation(self.wire_id, reason));
-            self.inbox.urge(Urgent::Cancel { wire_id: self.wire_id, frame });
+            self.inbox.urge(Urgent(frame));
         }
     }
 }

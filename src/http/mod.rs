@@ -1,33 +1,74 @@
-//! The listening side: its settings.
+//! The listening side. A request goes listener → [`endpoint`] → [`guard`] → [`legacy`] → [`call`] → JSON or
+//! [`sse`].
 
+mod batch;
+mod body;
+mod call;
+mod endpoint;
+mod guard;
+mod health;
+mod legacy;
+mod listener;
+mod old_sse;
+mod reject;
+mod response;
+pub mod sse;
+
+pub use listener::{Listener, raise_file_limit};
+
+use crate::budget::Budget;
+use crate::phase::Phase;
+use crate::session::Directory;
+use crate::shutdown::Shutdown;
+use crate::upstream::Upstream;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Where and how clients are served.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The address to listen on.
+    /// `--listen`
     pub listen: SocketAddr,
-    /// Where the MCP endpoint is.
+    /// `--path`: where the MCP endpoint is.
     pub path: String,
-    /// The largest request body, in bytes.
+    /// `--max-body`, in bytes.
     pub max_body: usize,
-    /// Connections served at once.
+    /// `--max-connections`, served at once.
     pub max_connections: usize,
-    /// How long a quiet child may delay the response head; unset: 5 s, and 250 ms for 2025-11-25.
+    /// `--sse-commit-after`: how long a quiet child may delay the response head; unset: 5 s, and 250 ms for
+    /// 2025-11-25.
     pub sse_commit_after: Option<Duration>,
-    /// When a stream that can be resumed is closed.
+    /// `--sse-max-age`: when a stream that can be resumed is closed.
     pub sse_max_age: Duration,
-    /// How long a stream may be silent before a comment is sent.
+    /// `--sse-keep-alive`: how long a stream may be silent before a comment is sent.
     pub keep_alive: Duration,
-    /// How long a peer may take nothing of what is written to it.
+    /// `--write-timeout`: how long a peer may take nothing of what is written to it.
     pub write_timeout: Duration,
-    /// The header in which a trusted proxy names the principal, in lower case.
+    /// `--principal-header`: where a trusted proxy names the principal, in lower case.
     pub principal_header: Option<String>,
-    /// Origins accepted besides the server's own, in lower case.
+    /// `--allow-origin`: origins accepted besides the server's own, in lower case.
     pub allow_origin: Vec<String>,
-    /// `Host` values accepted besides the address listened on, in lower case.
+    /// `--allow-host`: hosts accepted besides the address listened on, in lower case.
     pub allow_host: Vec<String>,
-    /// Whether the HTTP+SSE transport of 2024-11-05 is served too.
+    /// `--sse`: whether the HTTP+SSE transport of 2024-11-05 is served too.
     pub old_sse: bool,
+}
+
+/// What every request needs.
+#[derive(Debug)]
+pub struct Server {
+    /// The operator's choices.
+    pub settings: Settings,
+    /// The children.
+    pub upstream: Arc<Upstream>,
+    /// The sessions.
+    pub directory: Arc<Directory>,
+    /// How far the end has come.
+    pub shutdown: Shutdown,
+    /// The bytes in transit.
+    pub budget: Budget,
+    /// Whether the child has completed its handshake.
+    pub phase: watch::Receiver<Phase>,
 }

@@ -12,7 +12,7 @@ use crate::trace_context::{Trace, is_baggage, is_traceparent};
 
 /// The message as it is, on one line.
 pub fn unchanged(bytes: &Bytes, message: &Message) -> Spliced {
-    splice(bytes, message, Edits::new())
+    splice(bytes, &message.object, message.multiline, Edits::new())
 }
 
 /// A request or a response with another id, given in raw JSON. A message without an id stays as it is.
@@ -35,7 +35,7 @@ fn replaced(bytes: &Bytes, message: &Message, span: Option<&Span>, text: &[u8]) 
     if let Some(span) = span {
         edits.replace(span, text);
     }
-    splice(bytes, message, edits)
+    splice(bytes, &message.object, message.multiline, edits)
 }
 
 /// A client's request or notification as the child is to read it.
@@ -50,6 +50,18 @@ pub fn request_for_child(
     progress_token: Option<u64>,
     trace: &Trace,
 ) -> Spliced {
+    let edits = edits_for_child(bytes, message, wire_id, progress_token, trace);
+    splice(bytes, &message.object, message.multiline, edits)
+}
+
+/// The edits of [`request_for_child`], for callers who have more to add.
+pub fn edits_for_child(
+    bytes: &Bytes,
+    message: &Message,
+    wire_id: Option<u64>,
+    progress_token: Option<u64>,
+    trace: &Trace,
+) -> Edits {
     let mut edits = Edits::new();
     if let (Some(id), Some(wire_id)) = (&message.id, wire_id) {
         edits.replace(id, wire_id.to_string().as_bytes());
@@ -59,7 +71,7 @@ pub fn request_for_child(
         edits.replace(token, ours.to_string().as_bytes());
     }
     inject(bytes, message, trace, &mut edits);
-    splice(bytes, message, edits)
+    edits
 }
 
 /// Writes what `trace` has and `_meta` lacks.

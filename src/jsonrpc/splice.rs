@@ -5,7 +5,7 @@ use std::mem;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::message::{Message, Span};
+use super::message::Span;
 
 /// Up to this many bytes a copy costs less than handling several segments.
 const FLAT: usize = 16 * 1024;
@@ -42,13 +42,13 @@ impl Edits {
     }
 }
 
-/// The object of `message` with `edits` made, on one line and without whitespace around it.
-/// `bytes` are those that were scanned; edits stand within the object.
+/// The object of a scanned message with `edits` made, on one line and without whitespace around it.
+/// `bytes` are those that were scanned; `object` and `multiline` are the scan's; edits stand within the object.
 ///
 /// Bytes between the edits are not copied, unless the message is short or has line breaks, which
 /// become spaces: a frame cannot hold them, and an SSE field neither.
-pub fn splice(bytes: &Bytes, message: &Message, mut edits: Edits) -> Spliced {
-    let source = if message.multiline {
+pub fn splice(bytes: &Bytes, object: &Span, multiline: bool, mut edits: Edits) -> Spliced {
+    let source = if multiline {
         let mut copy = bytes.to_vec();
         break_no_lines(&mut copy);
         copy.into()
@@ -57,7 +57,6 @@ pub fn splice(bytes: &Bytes, message: &Message, mut edits: Edits) -> Spliced {
     };
     // What is inserted before a place comes before what replaces it.
     edits.list.sort_by_key(|(span, _)| (span.start, span.end));
-    let object = &message.object;
     let removed: usize = edits.list.iter().map(|(span, _)| span.len()).sum();
     let len = object.len() - removed + edits.text.len();
     if len <= FLAT {
@@ -113,13 +112,13 @@ pub(super) fn break_no_lines(json: &mut [u8]) {
 }
 
 /// A message in one or more segments, to be written one after another. Cloning copies no bytes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spliced {
     parts: Parts,
     len: usize,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Parts {
     One(Bytes),
     Many(Vec<Bytes>),

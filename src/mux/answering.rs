@@ -71,6 +71,18 @@ impl<H, O: Lost> Answering<H, O> {
         waits.then(|| unsafe { slot.held() })
     }
 
+    /// The one exchange that was sent and is not answered yet; `None` if there are none or several. Looks at
+    /// every slot: for answers that name no id, which are rare.
+    pub fn only_waiting(&self) -> Option<WireId> {
+        let mut sent = self.table.slots().iter().enumerate().filter_map(|(index, slot)| {
+            let word = slot.state.load();
+            (word.is_sent() && (word.is_waiting() || word.is_abandoned()))
+                .then(|| self.table.layout.mint(index, word.generation()))
+        });
+        let only = sent.next();
+        only.filter(|_| sent.next().is_none())
+    }
+
     /// Frees the tombstones that this found abandoned `grace_ticks` or longer ago; returns their number.
     /// Their answers, should they come, are duplicates. Costs one load while nothing is abandoned.
     pub fn expire(&mut self, now_tick: u64, grace_ticks: u64) -> usize {

@@ -4,8 +4,7 @@
 //! The question's progress token, if it has one, becomes our id too.
 
 use super::TooManyQuestions;
-use crate::jsonrpc::rewrite::{self, Spliced};
-use crate::jsonrpc::{ClientId, Message};
+use crate::jsonrpc::{ClientId, Edits, Message, Spliced, integer, rewrite, splice};
 use bytes::Bytes;
 use std::collections::HashMap;
 
@@ -32,7 +31,11 @@ impl Asked {
     }
 
     /// Our id for a question, and the question with it.
-    pub(super) fn ask(&mut self, frame: &Bytes, message: &Message) -> Result<(u64, Spliced), TooManyQuestions> {
+    pub(super) fn ask(
+        &mut self,
+        frame: &Bytes,
+        message: &Message,
+    ) -> Result<(u64, Spliced), TooManyQuestions> {
         if self.open.len() >= CAPACITY {
             return Err(TooManyQuestions);
         }
@@ -40,12 +43,12 @@ impl Asked {
         let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
         self.last += 1;
         let ours = self.last.to_string();
-        let mut edits = rewrite::Edits::new();
-        edits.replace(id.clone(), Bytes::from(ours.clone()));
+        let mut edits = Edits::new();
+        edits.replace(&id, ours.as_bytes());
         if let Some(token) = &token {
-            edits.replace(token.clone(), Bytes::from(ours));
+            edits.replace(token, ours.as_bytes());
         }
-        let spliced = rewrite::splice(frame, edits);
+        let spliced = splice(frame, &message.object, message.multiline, edits);
         let child_token = token.map(|token| Bytes::copy_from_slice(&frame[token]));
         self.open.insert(self.last, Question { child_id: Bytes::copy_from_slice(&frame[id]), child_token });
         Ok((self.last, spliced))
@@ -58,8 +61,8 @@ impl Asked {
 
     /// The answer with the child's id; each question is answered once.
     pub(super) fn answer(&mut self, id: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
-        let question = self.open.remove(&id.as_u64()?)?;
-        Some(rewrite::replace(frame, message.id.as_ref()?, &question.child_id))
+        let question = self.open.remove(&integer(id.raw())?)?;
+        Some(rewrite::with_id(frame, message, &question.child_id))
     }
 
     /// The child's cancellation of its question, with our id.
@@ -71,7 +74,7 @@ impl Asked {
 
     /// The client's progress on a question, with the child's token.
     pub(super) fn progress(&self, token: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
-        let question = self.open.get(&token.as_u64()?)?;
+        let question = self.open.get(&integer(token.raw())?)?;
         Some(rewrite::with_progress_token(frame, message, question.child_token.as_ref()?))
     }
 }

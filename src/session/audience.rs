@@ -2,7 +2,7 @@
 
 use super::{Session, SessionId};
 use crate::exchange::Class;
-use crate::jsonrpc::rewrite::Spliced;
+use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -105,8 +105,7 @@ impl Members {
             .filter(|(watched, _)| uri.starts_with(watched.as_str()))
             .flat_map(|(_, who)| who)
             .collect();
-        let sessions: Vec<_> =
-            watching.iter().filter_map(|id| state.sessions.get(id)?.upgrade()).collect();
+        let sessions: Vec<_> = watching.iter().filter_map(|id| state.sessions.get(id)?.upgrade()).collect();
         drop(state);
         if sessions.is_empty() {
             counters::WITHHELD_MESSAGES.increment();

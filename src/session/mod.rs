@@ -13,14 +13,14 @@ pub use directory::{Directory, Full};
 pub use id::{Principal, SessionId};
 pub use streams::{Item, Reader, StreamId, UnknownEvent};
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Charge};
 use crate::exchange::{Class, Failure, Interim, Interruption, Link, Mailbox};
-use crate::jsonrpc::rewrite::{self, Spliced};
-use crate::jsonrpc::{ClientId, Message};
+use crate::jsonrpc::{ClientId, Message, Spliced, rewrite};
 use crate::mux::WireId;
 use crate::telemetry::counters;
 use asked::Asked;
 use bytes::Bytes;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -111,6 +111,7 @@ pub struct Session {
     version: OnceLock<Version>,
     seat: OnceLock<Seat>,
     ended: CancellationToken,
+    old_sse: AtomicBool,
     state: Mutex<State>,
     _place: OwnedSemaphorePermit,
 }
@@ -118,6 +119,7 @@ pub struct Session {
 #[derive(Debug)]
 struct State {
     last_active: Instant,
+    last_message: Instant,
     in_flight: Vec<InFlight>,
     asked: Asked,
     streams: Streams,
@@ -160,7 +162,14 @@ impl Session {
             version: OnceLock::new(),
             seat: OnceLock::new(),
             ended: CancellationToken::new(),
-            state: Mutex::new(State { last_active: now, in_flight: Vec::new(), asked: Asked::default(), streams }),
+            old_sse: AtomicBool::new(false),
+            state: Mutex::new(State {
+                last_active: now,
+                last_message: now,
+                in_flight: Vec::new(),
+                asked: Asked::default(),
+                streams,
+            }),
             _place: place,
         }
     }
@@ -195,6 +204,16 @@ impl Session {
         let _ = self.seat.set(seat);
     }
 
+    /// Its transport is HTTP+SSE of 2024-11-05, so that Streamable HTTP doesn't know it.
+    pub fn become_old_sse(&self) {
+        self.old_sse.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its transport is HTTP+SSE of 2024-11-05.
+    pub fn is_old_sse(&self) -> bool {
+        self.old_sse.load(Ordering::Relaxed)
+    }
+
     /// Resolves when the session has ended.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
@@ -205,9 +224,21 @@ impl Session {
         self.ended.is_cancelled()
     }
 
-    /// Puts the idle end off.
-    pub fn touch(&self, now: Instant) {
+    /// A message of the client came.
+    pub fn heard(&self, now: Instant) {
+        let mut state = self.state();
+        state.last_active = now;
+        state.last_message = now;
+    }
+
+    /// The client took a keep-alive: it is still there.
+    pub fn alive(&self, now: Instant) {
         self.state().last_active = now;
+    }
+
+    /// When its last message came or was answered: what an open stream does not put off.
+    pub fn last_message(&self) -> Instant {
+        self.state().last_message
     }
 
     /// When the client was last heard of.
@@ -223,7 +254,8 @@ impl Session {
 
     fn is_expired(&self, settings: &Settings, now: Instant) -> bool {
         let state = self.state();
-        let idle = now.saturating_duration_since(state.last_active) >= settings.idle && state.in_flight.is_empty();
+        let idle =
+            now.saturating_duration_since(state.last_active) >= settings.idle && state.in_flight.is_empty();
         idle || now.saturating_duration_since(self.opened) >= settings.max_age
     }
 
@@ -248,6 +280,7 @@ impl Session {
     pub fn finished(&self, wire_id: WireId, now: Instant) {
         let mut state = self.state();
         state.last_active = now;
+        state.last_message = now;
         if let Some(at) = state.in_flight.iter().position(|request| request.wire_id == wire_id) {
             // Order is kept: the newest request is the last.
             state.in_flight.remove(at);
@@ -358,9 +391,21 @@ impl Session {
         self.state().streams.push(stream, event);
     }
 
+    /// Puts an answer on a stream that goes on.
+    pub fn push_last_of_many(&self, stream: StreamId, (frame, charge): Last) {
+        let event = Event { frame, class: Class::Dear, charge: charge.map(Arc::new) };
+        self.state().streams.push(stream, event);
+    }
+
+    /// The standalone stream that was opened last.
+    pub fn newest_standalone(&self) -> Option<StreamId> {
+        self.state().streams.newest_standalone()
+    }
+
     /// Puts the last message on a stream; when it is read, the stream ends.
-    pub fn finish(&self, stream: StreamId, last: Option<Spliced>) {
-        let event = last.map(|frame| self.event(frame, Class::Dear));
+    pub fn finish(&self, stream: StreamId, last: Option<Last>) {
+        let event =
+            last.map(|(frame, charge)| Event { frame, class: Class::Dear, charge: charge.map(Arc::new) });
         self.state().streams.finish(stream, event);
     }
 
@@ -422,7 +467,7 @@ impl Session {
     }
 
     fn event(&self, frame: Spliced, class: Class) -> Event {
-        let charge = self.budget.charge(frame.len());
+        let charge = self.budget.charge(frame.len()).map(Arc::new);
         Event { frame, class, charge }
     }
 
@@ -430,6 +475,9 @@ impl Session {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The last message of a stream, with its bytes among `--max-buffered` where they are charged already.
+pub type Last = (Spliced, Option<Charge>);
 
 /// The client has left as many questions unanswered as are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@
 use super::Session;
 use crate::budget::Charge;
 use crate::exchange::Class;
-use crate::jsonrpc::rewrite::Spliced;
+use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub struct UnknownEvent;
 pub(super) struct Event {
     pub frame: Spliced,
     pub class: Class,
-    pub charge: Option<Charge>,
+    pub charge: Option<Arc<Charge>>,
 }
 
 /// What a reader takes.
@@ -60,6 +60,8 @@ pub struct Item {
     pub frame: Spliced,
     /// Whether it is a question, an answer or a response, not something said in between.
     pub dear: bool,
+    /// Its bytes among `--max-buffered`, until they are written.
+    pub charge: Option<Arc<Charge>>,
 }
 
 #[derive(Debug)]
@@ -122,8 +124,12 @@ impl Streams {
 
     /// Moves what waits for a standalone stream to the new one, and closes the oldest above the bound.
     fn inherit(&mut self, heir: StreamId) {
-        let mut others: Vec<_> =
-            self.streams.iter().filter(|(id, s)| s.standalone && **id != heir).map(|(id, s)| (*id, s.attached)).collect();
+        let mut others: Vec<_> = self
+            .streams
+            .iter()
+            .filter(|(id, s)| s.standalone && **id != heir)
+            .map(|(id, s)| (*id, s.attached))
+            .collect();
         others.sort_unstable();
         let mut waiting: Vec<Event> = Vec::new();
         for &(id, _) in others.iter().filter(|(_, attached)| !attached) {
@@ -174,17 +180,25 @@ impl Streams {
         }
     }
 
+    /// The standalone stream for what is said now: the one opened last that is read, else that may be resumed.
+    pub(super) fn newest_standalone(&self) -> Option<StreamId> {
+        let open = self.streams.iter().filter(|(_, stream)| stream.standalone && !stream.finished);
+        open.max_by_key(|(id, stream)| (stream.attached, **id)).map(|(id, _)| *id)
+    }
+
     /// Puts a message on the standalone stream, or lets it wait for one; false when there is no room.
     pub(super) fn push_standalone(&mut self, event: Event) -> bool {
         let newest = |attached: bool| {
-            let open = self.streams.iter().filter(|(_, s)| s.standalone && !s.finished && s.attached == attached);
+            let open =
+                self.streams.iter().filter(|(_, s)| s.standalone && !s.finished && s.attached == attached);
             open.map(|(id, _)| *id).max()
         };
         if let Some(id) = newest(true).or_else(|| newest(false)) {
             self.push(id, event);
             return true;
         }
-        if event.class == Class::Idempotent && self.backlog.iter().any(|waiting| waiting.frame == event.frame) {
+        if event.class == Class::Idempotent && self.backlog.iter().any(|waiting| waiting.frame == event.frame)
+        {
             return true;
         }
         if self.backlog.len() >= self.max_events {
@@ -229,10 +243,15 @@ impl Streams {
         stream.waker = None;
         stream.pending = 0;
         stream.pending_bytes = 0;
-        let unread: Vec<_> = stream.events.iter_mut().filter(|s| !s.kept).map(|s| {
-            s.kept = true;
-            (s.seq, s.event.frame.len())
-        }).collect();
+        let unread: Vec<_> = stream
+            .events
+            .iter_mut()
+            .filter(|s| !s.kept)
+            .map(|s| {
+                s.kept = true;
+                (s.seq, s.event.frame.len())
+            })
+            .collect();
         for (seq, bytes) in unread {
             self.keep(id, seq, bytes);
         }
@@ -252,7 +271,12 @@ impl Streams {
             return Poll::Pending;
         };
         let (seq, was_kept) = (stored.seq, std::mem::replace(&mut stored.kept, true));
-        let item = Item { seq, frame: stored.event.frame.clone(), dear: stored.event.class == Class::Dear };
+        let item = Item {
+            seq,
+            frame: stored.event.frame.clone(),
+            dear: stored.event.class == Class::Dear,
+            charge: stored.event.charge.clone(),
+        };
         let bytes = item.frame.len();
         attached.after = seq;
         stream.taken = stream.taken.max(seq);
@@ -334,7 +358,8 @@ impl Stream {
 
     fn has_pending(&self, event: &Event) -> bool {
         let pending = self.events.iter().rev().take_while(|stored| stored.seq > self.taken);
-        event.class == Class::Idempotent && pending.into_iter().any(|stored| stored.event.frame == event.frame)
+        event.class == Class::Idempotent
+            && pending.into_iter().any(|stored| stored.event.frame == event.frame)
     }
 }
 

@@ -67,7 +67,13 @@ pub fn exposition() -> String {
     let mut text = String::with_capacity(4096);
     for counter in ALL {
         // Writing to a String can't fail.
-        let _ = writeln!(text, "# HELP {0} {1}\n# TYPE {0} counter\n{0} {2}", counter.name, counter.help, counter.value());
+        let _ = writeln!(
+            text,
+            "# HELP {0} {1}\n# TYPE {0} counter\n{0} {2}",
+            counter.name,
+            counter.help,
+            counter.value()
+        );
     }
     text
 }

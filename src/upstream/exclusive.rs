@@ -4,7 +4,7 @@
 use super::{AtCap, Incoming, Isolation, Refusal, Upstream, initialize, refusal};
 use crate::exchange::{Answer, Failure, Held, Link, Mailbox, Step};
 use crate::jsonrpc::ClientId;
-use crate::jsonrpc::rewrite::Spliced;
+use crate::jsonrpc::Spliced;
 use crate::session::{Audience, Seat, Session, Version};
 use crate::telemetry::counters;
 use std::sync::{Arc, PoisonError};
@@ -23,7 +23,11 @@ impl Upstream {
     ///
     /// # Errors
     /// When there is no room, or the child doesn't start.
-    pub async fn initialize(self: &Arc<Self>, session: &Arc<Session>, incoming: Incoming) -> Result<Spliced, Refusal> {
+    pub async fn initialize(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        incoming: Incoming,
+    ) -> Result<Spliced, Refusal> {
         if !self.wants_exclusive(&incoming) {
             return self.seat_shared(session, &incoming).await;
         }
@@ -44,7 +48,9 @@ impl Upstream {
             Isolation::Shared => false,
             Isolation::Session => true,
             Isolation::Auto => {
-                declares("sampling") || declares("elicitation") || (self.settings.forward_roots && declares("roots"))
+                declares("sampling")
+                    || declares("elicitation")
+                    || (self.settings.forward_roots && declares("roots"))
             }
         }
     }
@@ -127,7 +133,8 @@ impl Upstream {
             other => other?,
         };
         let version = answer.result.as_ref().map(|result| {
-            initialize::negotiated_version(&answer.frame, result).unwrap_or_else(|| Version::new("2025-03-26"))
+            initialize::negotiated_version(&answer.frame, result)
+                .unwrap_or_else(|| Version::new("2025-03-26"))
         });
         Ok((answer, version))
     }

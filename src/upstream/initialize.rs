@@ -1,7 +1,6 @@
 //! The handshake's documents: what a client declares, what a child is told, what a client is answered.
 
-use crate::jsonrpc::rewrite::{self, Edits, Spliced};
-use crate::jsonrpc::{Message, Span, members, splice, text};
+use crate::jsonrpc::{Message, Span, Spliced, members, rewrite, splice, text};
 use crate::mux::WireId;
 use crate::session::{LEGACY_VERSIONS, Version};
 use crate::trace_context::Trace;
@@ -14,15 +13,30 @@ pub fn for_shared(wire_id: WireId) -> Spliced {
         "capabilities": {},
         "clientInfo": {"name": "proxyrunner", "version": env!("CARGO_PKG_VERSION")},
     });
-    Spliced::from(rewrite::request(wire_id.as_u64().to_string().as_bytes(), "initialize", Some(params.to_string().as_bytes())))
+    Spliced::from(rewrite::request(
+        wire_id.as_u64().to_string().as_bytes(),
+        "initialize",
+        Some(params.to_string().as_bytes()),
+    ))
 }
 
 /// A client's `initialize` for a child of its own: `roots` is withheld unless the operator opted in, since a
 /// stock filesystem server replaces its allowed directories by the client's roots.
-pub fn for_exclusive(frame: &Bytes, message: &Message, wire_id: WireId, forward_roots: bool, trace: &Trace) -> Spliced {
+pub fn for_exclusive(
+    frame: &Bytes,
+    message: &Message,
+    wire_id: WireId,
+    forward_roots: bool,
+    trace: &Trace,
+) -> Spliced {
     let capabilities = capabilities(message).filter(|_| !forward_roots);
-    let replaced = capabilities.and_then(|span| Some((span.clone(), without(frame, span, "roots")?)));
-    rewrite::initialize_for_child(frame, message, wire_id.as_u64(), replaced, trace)
+    let mut edits = rewrite::edits_for_child(frame, message, Some(wire_id.as_u64()), None, trace);
+    if let Some(span) = capabilities
+        && let Some(kept) = without(frame, span, "roots")
+    {
+        edits.replace(span, &kept);
+    }
+    splice(frame, &message.object, message.multiline, edits)
 }
 
 /// Whether a client's `initialize` declares a capability.
@@ -58,7 +72,9 @@ pub fn welcome(result: &Bytes, asked: Option<&Version>) -> (Version, Bytes) {
         }
         let kept = match key_of(result, &key).as_ref() {
             "protocolVersion" => serde_json::Value::from(version.as_str()).to_string(),
-            "capabilities" => without(result, &value, "tasks").map_or_else(|| raw(result, &value), |kept| lossy(&kept)),
+            "capabilities" => {
+                without(result, &value, "tasks").map_or_else(|| raw(result, &value), |kept| lossy(&kept))
+            }
             _ => raw(result, &value),
         };
         text.push_str(&raw(result, &key));

@@ -11,8 +11,7 @@ pub use shared::Shared;
 use crate::budget::Charge;
 use crate::child::StartError;
 use crate::exchange::{Exchange, Failure, Held, Link, Mailbox, Outcome, Refused};
-use crate::jsonrpc::rewrite::{self, Spliced};
-use crate::jsonrpc::{Message, text};
+use crate::jsonrpc::{Message, Spliced, rewrite, text};
 use crate::phase::Phase;
 use crate::session::{Audience, Directory, Seat, Session};
 use crate::telemetry::counters;
@@ -209,12 +208,20 @@ impl Upstream {
         let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
         let token = token.map(|token| Bytes::copy_from_slice(&frame[token]));
         let held = Held { mailbox: Arc::new(Mailbox::default()), token, permit: Some(permit) };
-        let write = |wire_id: crate::mux::WireId| rewrite::request_for_child(&frame, &message, wire_id.as_u64(), &trace);
+        let write = |wire_id: crate::mux::WireId| {
+            let id = Some(wire_id.as_u64());
+            rewrite::request_for_child(&frame, &message, id, id, &trace)
+        };
         link.begin(held, charge, write).await.map_err(refusal)
     }
 
     /// Asks for a child and waits until it has started; its handshake is still to come.
-    async fn want(&self, audience: Audience, slots: usize, place: OwnedSemaphorePermit) -> Result<Arc<Link>, Failure> {
+    async fn want(
+        &self,
+        audience: Audience,
+        slots: usize,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Arc<Link>, Failure> {
         let (reply, started) = oneshot::channel();
         let want = Want { audience, slots, place, reply };
         self.wants.send(want).await.map_err(|_| Failure::ShuttingDown)?;
@@ -242,5 +249,5 @@ pub async fn notify(session: &Session, incoming: &Incoming) {
 }
 
 fn notification(incoming: &Incoming) -> Spliced {
-    rewrite::notification_for_child(&incoming.frame, &incoming.message, &incoming.trace)
+    rewrite::request_for_child(&incoming.frame, &incoming.message, None, None, &incoming.trace)
 }

@@ -3,8 +3,7 @@
 
 use super::{Begun, Incoming, Refusal, Upstream, initialize, refusal};
 use crate::exchange::{Failure, Held, Link, Mailbox, Outcome, Step};
-use crate::jsonrpc::rewrite::{self, Spliced};
-use crate::jsonrpc::{codes, text};
+use crate::jsonrpc::{Spliced, codes, rewrite, text};
 use crate::phase::Phase;
 use crate::session::{Audience, Members, Seat, Session};
 use bytes::Bytes;
@@ -121,10 +120,11 @@ impl Upstream {
     ) -> Result<Outcome, Failure> {
         let held = Held { mailbox: Arc::new(Mailbox::default()), token: None, permit: None };
         let asked = async {
-            let mut exchange = link.begin(held, None, write).await.map_err(|refused| match refusal(refused) {
-                Refusal::Failed(failure) => failure,
-                _ => Failure::Lost,
-            })?;
+            let mut exchange =
+                link.begin(held, None, write).await.map_err(|refused| match refusal(refused) {
+                    Refusal::Failed(failure) => failure,
+                    _ => Failure::Lost,
+                })?;
             loop {
                 if let Step::Outcome(outcome) = exchange.next().await {
                     return Ok(outcome);
@@ -135,14 +135,19 @@ impl Upstream {
     }
 
     /// Seats a session at the shared child with the fewest sessions; its answer to `initialize` is ours.
-    pub(super) async fn seat_shared(&self, session: &Arc<Session>, incoming: &Incoming) -> Result<Spliced, Refusal> {
+    pub(super) async fn seat_shared(
+        &self,
+        session: &Arc<Session>,
+        incoming: &Incoming,
+    ) -> Result<Spliced, Refusal> {
         let mut phase = self.phase.subscribe();
         let ready = timeout(self.start_timeout, phase.wait_for(|phase| *phase != Phase::Starting)).await;
         if !matches!(ready, Ok(Ok(_))) {
             return Err(Refusal::Busy("the server is still starting"));
         }
         let open = self.shared.get().into_iter().flatten().filter(|shared| !shared.link.is_closed());
-        let shared = open.min_by_key(|shared| shared.members.count()).ok_or(Refusal::Busy("the server has ended"))?;
+        let shared =
+            open.min_by_key(|shared| shared.members.count()).ok_or(Refusal::Busy("the server has ended"))?;
         let asked = initialize::requested_version(&incoming.frame, &incoming.message);
         let (version, result) = initialize::welcome(&shared.initialized, asked.as_ref());
         session.negotiated(version);
@@ -196,7 +201,11 @@ impl Upstream {
                 let params = serde_json::json!({"uri": uri}).to_string();
                 let write = |wire_id: crate::mux::WireId| {
                     let id = wire_id.as_u64().to_string();
-                    Spliced::from(rewrite::request(id.as_bytes(), "resources/unsubscribe", Some(params.as_bytes())))
+                    Spliced::from(rewrite::request(
+                        id.as_bytes(),
+                        "resources/unsubscribe",
+                        Some(params.as_bytes()),
+                    ))
                 };
                 let _ = self.ask(&shared.link, self.settings.request_timeout, write).await;
             }
@@ -210,7 +219,8 @@ pub(super) fn answered_here(incoming: &Incoming) -> Result<Option<&'static [u8]>
     match &*incoming.method() {
         // The level is the child's, not the session's; and its messages are withheld, since they name no request.
         "logging/setLevel" => {
-            let level = params.and_then(|params| params.level.as_ref()).map(|level| text(&incoming.frame, level));
+            let level =
+                params.and_then(|params| params.level.as_ref()).map(|level| text(&incoming.frame, level));
             match level {
                 Some(level) if LOG_LEVELS.contains(&&*level) => Ok(Some(b"{}")),
                 _ => Err(Refusal::Withheld(codes::INVALID_PARAMS, "params.level is no log level")),

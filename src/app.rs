@@ -1,0 +1,233 @@
+//! Wires everything together; starts in order, and ends in order.
+
+use crate::budget::Budget;
+use crate::child::Spawner;
+use crate::config::Config;
+use crate::exchange::Failure;
+use crate::http::{self, Listener, Server};
+use crate::session::Directory;
+use crate::shutdown::Shutdown;
+use crate::supervisor::Supervisor;
+use crate::upstream::Upstream;
+use crate::{phase, telemetry};
+use anyhow::Context;
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+/// How often what has become old is looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long connections may take to close once everything is answered.
+const CLOSING: Duration = Duration::from_secs(2);
+/// Exit codes of a process that a signal ended, as shells report them.
+const BY_SIGNAL: i32 = 128;
+
+/// Runs until a signal or the child ends it; the exit code.
+///
+/// # Errors
+/// When proxyrunner can't start.
+pub fn run(config: Config) -> anyhow::Result<i32> {
+    let _log = telemetry::start(&config.telemetry);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let code = runtime.block_on(serve(config));
+    // What is left are tasks of clients that went away.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    code
+}
+
+async fn serve(config: Config) -> anyhow::Result<i32> {
+    let mut signals = Signals::listen()?;
+    let spawner = Spawner::start(config.child.clone()).context("cannot start threads")?;
+    http::raise_file_limit();
+    let budget = Budget::new(config.max_buffered);
+    let shutdown = Shutdown::default();
+    let directory = Arc::new(Directory::new(config.session.clone(), budget.clone()));
+    let (phase, phase_watched) = phase::channel();
+    let cancel_grace = config.upstream.cancel_grace;
+    let (upstream, wanted) =
+        Upstream::new(config.upstream.clone(), config.child.start_timeout, Arc::clone(&directory), phase);
+    let supervisor = Supervisor::new(config.child.clone(), cancel_grace, budget.clone(), spawner);
+    let listener = Listener::bind(config.http.listen)
+        .with_context(|| format!("cannot listen on {} (--listen)", config.http.listen))?;
+    let address = listener.address()?;
+    let server = Arc::new(Server {
+        settings: http::Settings { listen: address, ..config.http.clone() },
+        upstream: Arc::clone(&upstream),
+        directory: Arc::clone(&directory),
+        shutdown: shutdown.clone(),
+        budget: budget.clone(),
+        phase: phase_watched,
+    });
+    tokio::spawn(supervisor.clone().serve(wanted));
+    tokio::spawn(sweep(Arc::clone(&directory), Arc::clone(&upstream)));
+    tokio::spawn(relieve(Arc::clone(&directory), budget));
+    let serving = {
+        let (server, over) = (Arc::clone(&server), shutdown.clone());
+        tokio::spawn(async move { listener.serve(server, async move { over.over().await }, CLOSING).await })
+    };
+    announce(&config, address);
+    let ended = tokio::select! {
+        ended = child_ends(&upstream) => ended,
+        signal = signals.next() => {
+            tracing::info!(signal, "shutting down");
+            Ended::Signalled(signal)
+        }
+    };
+    let delay = ended.drain_delay(&config);
+    let drain = drain(&server, delay, config.drain_timeout);
+    tokio::select! {
+        () = drain => {}
+        second = signals.next() => {
+            supervisor.kill();
+            return Ok(BY_SIGNAL + second);
+        }
+    }
+    let stop = async {
+        let _ = serving.await;
+        supervisor.stop().await;
+    };
+    tokio::select! {
+        () = stop => Ok(ended.code()),
+        second = signals.next() => {
+            supervisor.kill();
+            Ok(BY_SIGNAL + second)
+        }
+    }
+}
+
+/// Why it is over.
+enum Ended {
+    Signalled(i32),
+    ChildEnded(i32),
+    NotStarted,
+}
+
+impl Ended {
+    /// Endpoints are removed late, so serving goes on for a while; not for someone who pressed Ctrl-C, nor once the
+    /// child is gone.
+    fn drain_delay(&self, config: &Config) -> Duration {
+        match self {
+            Ended::Signalled(signal)
+                if *signal == SignalKind::interrupt().as_raw_value() && io::stdin().is_terminal() =>
+            {
+                Duration::ZERO
+            }
+            Ended::Signalled(_) => config.drain_delay,
+            Ended::ChildEnded(_) | Ended::NotStarted => Duration::ZERO,
+        }
+    }
+
+    /// The child's own code where the child decides.
+    fn code(&self) -> i32 {
+        match self {
+            Ended::Signalled(_) => 0,
+            Ended::ChildEnded(code) => *code,
+            Ended::NotStarted => 1,
+        }
+    }
+}
+
+/// Starts the children that are there from the start; resolves when one of them ends.
+async fn child_ends(upstream: &Arc<Upstream>) -> Ended {
+    match upstream.start().await {
+        Ok(()) => {
+            tracing::info!("ready");
+            let end = upstream.shared_ended().await;
+            tracing::error!(code = end.code, "{end}");
+            Ended::ChildEnded(end.code)
+        }
+        Err(failure) => {
+            tracing::error!("{failure}");
+            match failure {
+                Failure::Ended(end) if end.code != 0 => Ended::ChildEnded(end.code),
+                _ => Ended::NotStarted,
+            }
+        }
+    }
+}
+
+/// Serves on for `delay`, then takes nothing new and waits for what is in flight; at the end of `patience` the rest
+/// gets its error.
+async fn drain(server: &Server, delay: Duration, patience: Duration) {
+    server.shutdown.begin();
+    sleep(delay).await;
+    server.shutdown.refuse();
+    let idle = async {
+        while server.upstream.in_flight() > 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if timeout(patience, idle).await.is_err() {
+        tracing::warn!(requests = server.upstream.in_flight(), "--drain-timeout is over: the rest is failed");
+    }
+    for session in server.directory.all() {
+        server.directory.end(&session, &Failure::ShuttingDown);
+    }
+    server.shutdown.finish();
+}
+
+/// Ends what has become old.
+async fn sweep(directory: Arc<Directory>, upstream: Arc<Upstream>) {
+    let mut tick = interval(SWEEP);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        directory.expire(Instant::now());
+        upstream.forget_orphaned_subscriptions().await;
+    }
+}
+
+/// Makes room whenever messages in transit take more than `--max-buffered`.
+async fn relieve(directory: Arc<Directory>, budget: Budget) {
+    loop {
+        budget.overdrawn().await;
+        directory.relieve();
+    }
+}
+
+/// Says where it listens: a line for machines, and on a terminal a banner for people.
+fn announce(config: &Config, address: SocketAddr) {
+    tracing::info!(%address, path = config.http.path, "listening");
+    if !config.http.listen.ip().is_loopback() && config.http.allow_host.is_empty() {
+        tracing::warn!(
+            "only requests to an IP address or localhost are served; name the hosts that clients use with --allow-host"
+        );
+    }
+    if io::stderr().is_terminal() {
+        let host =
+            if address.ip().is_unspecified() { "localhost".to_owned() } else { address.ip().to_string() };
+        let host = if address.is_ipv6() && host != "localhost" { format!("[{host}]") } else { host };
+        let url = format!("http://{host}:{}{}", address.port(), config.http.path);
+        eprintln!(
+            "\n  proxyrunner {}  {url}\n  add it:  claude mcp add --transport http my-server {url}\n",
+            env!("CARGO_PKG_VERSION")
+        );
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+        })
+    }
+
+    /// The next one's number.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Reading a request's body: bounded in bytes, in time, and in what all bodies take together.
+
+use super::Server;
+use super::reject::Rejection;
+use crate::budget::Charge;
+use crate::jsonrpc::codes;
+use bytes::{Bytes, BytesMut};
+use hyper::StatusCode;
+use hyper::body::{Body, Incoming};
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+use tokio::time::timeout_at;
+
+/// How long a body may take, however short.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What a longer one must bring per second beyond that: below the slowest link worth serving.
+const LEAST_RATE: usize = 16 * 1024;
+
+/// The whole body, and its bytes among `--max-buffered`.
+///
+/// # Errors
+/// 413 as soon as it is known to be too long; 408 when it comes too slowly; 503 when there is no room for it.
+pub async fn read(server: &Server, mut body: Incoming) -> Result<(Bytes, Charge), Rejection> {
+    let limit = server.settings.max_body;
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Rejection::too_large(limit));
+    }
+    let begun = Instant::now();
+    let mut charge = server.budget.open();
+    let mut whole = Whole::default();
+    loop {
+        let deadline = begun + PATIENCE + Duration::from_secs((whole.len() / LEAST_RATE) as u64);
+        let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+        let chunk = match timeout_at(deadline.into(), frame).await {
+            Err(_) => return Err(too_slow()),
+            Ok(None) => return Ok((whole.into_bytes(), charge)),
+            Ok(Some(Err(error))) => return Err(broken(&error)),
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(chunk) => chunk,
+                Err(_trailers) => continue,
+            },
+        };
+        if whole.len() + chunk.len() > limit {
+            return Err(Rejection::too_large(limit));
+        }
+        if timeout_at(deadline.into(), charge.grow(chunk.len())).await.is_err() {
+            return Err(Rejection::busy("messages in transit take all of --max-buffered").closing());
+        }
+        whole.push(chunk);
+    }
+}
+
+/// A body that came in one piece, as nearly all do, is not copied.
+#[derive(Default)]
+struct Whole {
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Whole {
+    fn len(&self) -> usize {
+        self.first.len() + self.rest.len()
+    }
+
+    fn push(&mut self, chunk: Bytes) {
+        if self.len() == 0 {
+            self.first = chunk;
+            return;
+        }
+        if !self.first.is_empty() {
+            self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.rest.extend_from_slice(&chunk);
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+    }
+}
+
+fn too_slow() -> Rejection {
+    let message = "the body comes too slowly";
+    Rejection::new(StatusCode::REQUEST_TIMEOUT, codes::INVALID_REQUEST, message).closing()
+}
+
+fn broken(error: &hyper::Error) -> Rejection {
+    Rejection::new(
+        StatusCode::BAD_REQUEST,
+        codes::PARSE_ERROR,
+        format!("the body could not be read: {error}"),
+    )
+    .closing()
+}

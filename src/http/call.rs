@@ -1,0 +1,209 @@
+//! One request of a client, from the child's first word to the response: JSON if the first word is the answer, else
+//! a stream (D7).
+
+use super::reject::{self, Rejection};
+use super::response::{self, Body};
+use super::{Server, sse};
+use crate::budget::Charge;
+use crate::exchange::{Exchange, Failure, Interim, Outcome, Step};
+use crate::jsonrpc::{ClientId, Spliced, rewrite};
+use crate::mux::WireId;
+use crate::session::{Session, StreamId};
+use crate::telemetry::counters;
+use crate::upstream::{Begun, Incoming};
+use hyper::{Response, StatusCode};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::{timeout, timeout_at};
+
+/// A quiet child delays the response head no longer.
+const COMMIT_AFTER: Duration = Duration::from_secs(5);
+/// For 2025-11-25, where a client that is cut off before the priming event could not come back for its answer.
+const COMMIT_PRIMED_AFTER: Duration = Duration::from_millis(250);
+
+/// What became of a request right away.
+pub enum Started {
+    /// It is at the child.
+    Running(Box<Call>),
+    /// It is answered.
+    Answered(Spliced, Option<Charge>),
+}
+
+/// A request at the child. Dropping it does not cancel: a legacy client that disconnects has not cancelled
+/// (2025-11-25, transports §Sending Messages); the request goes on without anyone listening.
+pub struct Call {
+    exchange: Option<Exchange>,
+    wire_id: WireId,
+    client_id: ClientId,
+    session: Arc<Session>,
+    deadline: Instant,
+    patience: Duration,
+}
+
+/// Sends a request to the session's child.
+///
+/// # Errors
+/// When a bound is reached.
+pub async fn start(
+    server: &Server,
+    session: &Arc<Session>,
+    incoming: Incoming,
+) -> Result<Started, Rejection> {
+    let client_id = ClientId::new(incoming.id());
+    let patience = server.upstream.request_timeout();
+    let deadline = Instant::now() + patience;
+    let begun = match timeout_at(deadline.into(), server.upstream.begin(session, incoming)).await {
+        Ok(begun) => begun,
+        // The child's stdin was full all the while.
+        Err(_) => return Ok(answered(Err(Failure::TimedOut(patience)), &client_id)),
+    };
+    match begun {
+        Ok(Begun::Exchange(exchange)) => {
+            let wire_id = exchange.wire_id();
+            session.began(client_id.clone(), wire_id, Arc::clone(exchange.mailbox()));
+            let session = Arc::clone(session);
+            let call = Call { exchange: Some(exchange), wire_id, client_id, session, deadline, patience };
+            Ok(Started::Running(Box::new(call)))
+        }
+        Ok(Begun::Outcome(outcome)) => Ok(answered(outcome, &client_id)),
+        Ok(Begun::Local(result)) => {
+            Ok(Started::Answered(Spliced::from(rewrite::result(client_id.raw(), result)), None))
+        }
+        Err(refused) => {
+            reject::refusal(refused, client_id.raw()).map(|message| Started::Answered(message, None))
+        }
+    }
+}
+
+fn answered(outcome: Outcome, client_id: &ClientId) -> Started {
+    let (message, charge) = message(outcome, client_id);
+    Started::Answered(message, charge)
+}
+
+/// The message that tells a client its outcome.
+fn message(outcome: Outcome, client_id: &ClientId) -> (Spliced, Option<Charge>) {
+    match outcome {
+        Ok(answer) => (answer.restored(client_id), answer.charge),
+        Err(failure) => (Spliced::from(failure.response(client_id.raw())), None),
+    }
+}
+
+/// Answers a request of a Streamable HTTP client.
+///
+/// # Errors
+/// When a bound is reached.
+pub async fn respond(
+    server: &Server,
+    session: &Arc<Session>,
+    incoming: Incoming,
+) -> Result<Response<Body>, Rejection> {
+    let mut call = match start(server, session, incoming).await? {
+        Started::Running(call) => call,
+        Started::Answered(message, charge) => return Ok(response::json(StatusCode::OK, message, charge)),
+    };
+    let commit_at = Instant::now() + commit_after(server, session);
+    let first = match timeout_at(commit_at.into(), call.next()).await {
+        Ok(Step::Outcome(outcome)) => {
+            let (message, charge) = call.finish(outcome);
+            return Ok(response::json(StatusCode::OK, message, charge));
+        }
+        Ok(Step::Interim(interim)) => Some(interim),
+        Err(_) => None,
+    };
+    let stream = session.open_stream();
+    let events = sse::resumable(server, session, stream);
+    if let Some(interim) = first {
+        session.push(stream, interim.frame, interim.class);
+    }
+    tokio::spawn(call.follow(stream));
+    Ok(events)
+}
+
+/// How long the head waits for the child's first word.
+pub fn commit_after(server: &Server, session: &Session) -> Duration {
+    let default = if session.version().primes() { COMMIT_PRIMED_AFTER } else { COMMIT_AFTER };
+    server.settings.sse_commit_after.unwrap_or(default)
+}
+
+impl Call {
+    /// What happens next; the outcome at the latest when the request's time is over.
+    pub async fn next(&mut self) -> Step {
+        let Some(exchange) = self.exchange.as_mut() else { return Step::Outcome(Err(Failure::Lost)) };
+        match timeout_at(self.deadline.into(), exchange.next()).await {
+            Ok(step) => step,
+            Err(_) => {
+                counters::TIMED_OUT_REQUESTS.increment();
+                let failure = Failure::TimedOut(self.patience);
+                if let Some(exchange) = self.exchange.take() {
+                    exchange.cancel(&failure.to_string());
+                }
+                Step::Outcome(Err(failure))
+            }
+        }
+    }
+
+    /// The outcome as the client's message; nothing follows.
+    pub fn finish(mut self: Box<Self>, outcome: Outcome) -> (Spliced, Option<Charge>) {
+        self.exchange = None;
+        self.session.finished(self.wire_id, Instant::now());
+        message(outcome, &self.client_id)
+    }
+
+    /// Puts all that happens on a stream, which then ends.
+    pub async fn follow(self: Box<Self>, stream: StreamId) {
+        let session = Arc::clone(&self.session);
+        let last = self.run(|interim| session.push(stream, interim.frame, interim.class)).await;
+        session.finish(stream, Some(last));
+    }
+
+    /// Runs to the end, handing what happens meanwhile to `each`.
+    pub async fn run(mut self: Box<Self>, mut each: impl FnMut(Interim)) -> (Spliced, Option<Charge>) {
+        loop {
+            match self.next().await {
+                Step::Interim(interim) => each(interim),
+                Step::Outcome(outcome) => return self.finish(outcome),
+            }
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let Some(exchange) = self.exchange.take() else { return };
+        let call = Call {
+            exchange: Some(exchange),
+            wire_id: self.wire_id,
+            client_id: self.client_id.clone(),
+            session: Arc::clone(&self.session),
+            deadline: self.deadline,
+            patience: self.patience,
+        };
+        // Without a runtime, at the very end, dropping the exchange cancels it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(Box::new(call).run(|_| counters::DROPPED_EVENTS.increment()));
+        }
+    }
+}
+
+/// Waits for `work` as long as the head may wait for a child, then commits a stream on which its message follows.
+pub async fn respond_slowly<F>(server: &Server, session: &Arc<Session>, work: F) -> Response<Body>
+where
+    F: Future<Output = Result<Spliced, Rejection>> + Send + 'static,
+{
+    let mut work = Box::pin(work);
+    let patience = server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
+    match timeout(patience, &mut work).await {
+        Ok(Ok(message)) => response::json(StatusCode::OK, message, None),
+        Ok(Err(rejection)) => rejection.response(),
+        Err(_) => {
+            let stream = session.open_stream();
+            let events = sse::resumable(server, session, stream);
+            let session = Arc::clone(session);
+            tokio::spawn(async move {
+                let message = work.await.unwrap_or_else(|rejection| rejection.message());
+                session.finish(stream, Some((message, None)));
+            });
+            events
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Which path leads where.
+
+use super::reject::{Rejection, method_not_allowed};
+use super::response::Body;
+use super::{Server, guard, health, legacy, old_sse};
+use crate::jsonrpc::codes;
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use std::sync::Arc;
+
+/// Answers one HTTP request.
+pub async fn serve(server: Arc<Server>, request: Request<Incoming>) -> Response<Body> {
+    if let Some(response) = health::serve(&server, request.uri().path()) {
+        let asks = matches!(*request.method(), Method::GET | Method::HEAD);
+        return if asks { response } else { method_not_allowed("GET, HEAD") };
+    }
+    let origin = match guard::same_site(&server.settings, request.uri(), request.headers()) {
+        Ok(origin) => origin,
+        Err(rejection) => return rejection.response(),
+    };
+    let mut response = match route(&server, request).await {
+        Ok(response) => response,
+        Err(rejection) => rejection.response(),
+    };
+    if let Some(origin) = origin {
+        guard::allow_reading(&mut response, origin);
+    }
+    response
+}
+
+async fn route(server: &Arc<Server>, request: Request<Incoming>) -> Result<Response<Body>, Rejection> {
+    let settings = &server.settings;
+    let path = request.uri().path();
+    let known = path == settings.path
+        || path == "/metrics"
+        || (settings.old_sse && matches!(path, old_sse::STREAM_PATH | old_sse::POST_PATH));
+    if !known {
+        let message = format!("nothing is served at {path}; the MCP endpoint is {}", settings.path);
+        return Err(Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message));
+    }
+    if request.method() == Method::OPTIONS {
+        return Ok(guard::preflight());
+    }
+    if path == settings.path {
+        return legacy::serve(server, request).await;
+    }
+    match path {
+        old_sse::STREAM_PATH => old_sse::stream(server, &request),
+        old_sse::POST_PATH => old_sse::post(server, request).await,
+        _ => Ok(health::metrics(server)),
+    }
+}

@@ -1,0 +1,234 @@
+//! Streamable HTTP for 2025-03-26, 2025-06-18 and 2025-11-25: POST, GET and DELETE on one path.
+
+use super::reject::{Rejection, method_not_allowed};
+use super::response::{self, Body};
+use super::{Server, batch, body, call, guard, sse};
+use crate::exchange::Failure;
+use crate::jsonrpc::{self, ClientId, Kind, Message, Spliced, rewrite};
+use crate::session::{Principal, Session};
+use crate::upstream::{self, Incoming};
+use bytes::Bytes;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Names the session, in both directions.
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Serves one request to the endpoint.
+///
+/// # Errors
+/// Whatever is told by HTTP status.
+pub async fn serve(
+    server: &Arc<Server>,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<Body>, Rejection> {
+    match *request.method() {
+        Method::POST => post(server, request).await,
+        Method::GET => get(server, request.headers()),
+        Method::DELETE => delete(server, request.headers()),
+        _ => Ok(method_not_allowed("GET, POST, DELETE, OPTIONS")),
+    }
+}
+
+async fn post(
+    server: &Arc<Server>,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<Body>, Rejection> {
+    let (head, body) = request.into_parts();
+    let headers = &head.headers;
+    guard::sends_json(headers)?;
+    guard::accepts(headers, &["application/json", "text/event-stream"])?;
+    let principal = guard::principal(&server.settings, headers)?;
+    let trace = guard::trace(headers);
+    let (frame, charge) = body::read(server, body).await?;
+    if jsonrpc::is_batch(&frame) {
+        let session = session(server, headers, &principal)?;
+        return batch::respond(server, &session, frame, charge, &trace).await;
+    }
+    let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
+    let incoming = Incoming { frame, message, charge: Some(charge), trace };
+    if is_initialize(&incoming) {
+        return initialize(server, headers, principal, incoming).await;
+    }
+    let session = session(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
+    session.heard(Instant::now());
+    if incoming.message.kind == Kind::Request {
+        return request_of(server, &session, incoming).await;
+    }
+    accept(&session, incoming).await;
+    Ok(response::empty(StatusCode::ACCEPTED))
+}
+
+fn is_initialize(incoming: &Incoming) -> bool {
+    incoming.message.kind == Kind::Request && incoming.method() == "initialize"
+}
+
+async fn request_of(
+    server: &Arc<Server>,
+    session: &Arc<Session>,
+    incoming: Incoming,
+) -> Result<Response<Body>, Rejection> {
+    if let Some(pong) = pong(&incoming) {
+        return Ok(response::json(StatusCode::OK, pong, None));
+    }
+    if server.shutdown.is_refusing() {
+        return Err(Rejection::busy("proxyrunner is shutting down; try again elsewhere").of(incoming.id()));
+    }
+    call::respond(server, session, incoming).await
+}
+
+/// `ping` is answered here: promptly, whatever the child is doing (2025-11-25, utilities/ping).
+pub fn pong(incoming: &Incoming) -> Option<Spliced> {
+    (incoming.method() == "ping").then(|| Spliced::from(rewrite::result(incoming.id(), b"{}")))
+}
+
+// ---- sessions
+
+async fn initialize(
+    server: &Arc<Server>,
+    headers: &HeaderMap,
+    principal: Principal,
+    incoming: Incoming,
+) -> Result<Response<Body>, Rejection> {
+    if let Some(id) = guard::single(headers, &SESSION_ID)? {
+        let found = server.directory.find(id, &principal);
+        let rejection = found.map_or_else(Rejection::unknown_session, |_| {
+            Rejection::invalid(
+                "this session is initialized already; send initialize without Mcp-Session-Id to open another",
+            )
+        });
+        return Err(rejection.of(incoming.id()));
+    }
+    let session = open(server, principal, incoming.id())?;
+    let id = HeaderValue::from_str(session.id().secret());
+    let work = handshake(Arc::clone(server), Arc::clone(&session), incoming);
+    let mut response = call::respond_slowly(server, &session, work).await;
+    // Headers go out before a slow server's answer is known; a session that fails then is not found later.
+    if response.status() == StatusCode::OK
+        && let Ok(id) = id
+        && !session.is_ended()
+    {
+        response.headers_mut().insert(SESSION_ID, id);
+    }
+    Ok(response)
+}
+
+/// A new session that nobody can find yet.
+///
+/// # Errors
+/// 503 when there are too many, or proxyrunner is ending.
+pub fn open(server: &Server, principal: Principal, request_id: &[u8]) -> Result<Arc<Session>, Rejection> {
+    if server.shutdown.is_refusing() {
+        return Err(Rejection::busy("proxyrunner is shutting down; try again elsewhere").of(request_id));
+    }
+    let opened = server.directory.open(principal, Instant::now());
+    opened.map_err(|_| Rejection::busy("there are --max-sessions sessions already").of(request_id))
+}
+
+/// The answer to `initialize`; from then on the session can be found.
+async fn handshake(
+    server: Arc<Server>,
+    session: Arc<Session>,
+    incoming: Incoming,
+) -> Result<Spliced, Rejection> {
+    let id = incoming.id().to_vec();
+    let answered = match server.upstream.initialize(&session, incoming).await {
+        Ok(answer) => Ok(answer),
+        Err(refusal) => super::reject::refusal(refusal, &id),
+    };
+    if session.seat().is_some() {
+        server.directory.list(&session);
+        tracing::debug!(session = %session.id(), version = session.version().as_str(), "session opened");
+    } else {
+        session.end(&Failure::SessionEnded);
+    }
+    answered
+}
+
+/// The session that a request names.
+///
+/// # Errors
+/// 400 without one, 404 when it is unknown, ended or another principal's, 400 when the protocol version is not the
+/// one that was negotiated.
+fn session(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<Arc<Session>, Rejection> {
+    let Some(id) = guard::single(headers, &SESSION_ID)? else {
+        return Err(Rejection::invalid(
+            "Mcp-Session-Id is missing; send initialize first, then the id that its response names",
+        ));
+    };
+    let session = server.directory.find(id, principal).ok_or_else(Rejection::unknown_session)?;
+    if session.is_old_sse() {
+        return Err(Rejection::unknown_session());
+    }
+    match guard::single(headers, &PROTOCOL_VERSION)? {
+        Some(version) if version != session.version().as_str() => Err(Rejection::invalid(format!(
+            "MCP-Protocol-Version {version:?} is not the one of this session, {}",
+            session.version().as_str()
+        ))),
+        _ => Ok(session),
+    }
+}
+
+fn get(server: &Arc<Server>, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
+    guard::accepts(headers, &["text/event-stream"])?;
+    let principal = guard::principal(&server.settings, headers)?;
+    let session = session(server, headers, &principal)?;
+    session.heard(Instant::now());
+    if let Some(last) = guard::single(headers, &LAST_EVENT_ID)? {
+        let reader = session.resume(last).map_err(|_| {
+            Rejection::invalid("Last-Event-ID names no event of this session that is still kept")
+        })?;
+        return Ok(sse::follow(server, reader));
+    }
+    if server.shutdown.is_refusing() {
+        return Err(Rejection::busy("proxyrunner is shutting down; try again elsewhere"));
+    }
+    let stream = session.open_standalone();
+    Ok(sse::resumable(server, &session, stream))
+}
+
+fn delete(server: &Server, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
+    let principal = guard::principal(&server.settings, headers)?;
+    let session = session(server, headers, &principal)?;
+    server.directory.end(&session, &Failure::SessionEnded);
+    Ok(response::empty(StatusCode::NO_CONTENT))
+}
+
+// ---- messages that get no answer
+
+/// Takes a notification or an answer of the client.
+pub async fn accept(session: &Arc<Session>, incoming: Incoming) {
+    let Incoming { frame, message, .. } = &incoming;
+    if message.kind == Kind::Response {
+        return answer(session, frame, message);
+    }
+    let params = message.params.as_ref();
+    match &*incoming.method() {
+        "notifications/cancelled" => {
+            if let Some(id) = params.and_then(|params| params.request_id.clone()) {
+                session.cancel(&ClientId::new(&frame[id]), frame, message);
+            }
+        }
+        "notifications/progress" => {
+            let token = params.and_then(|params| params.progress_token.clone());
+            let progress = token
+                .and_then(|token| session.question_progress(&ClientId::new(&frame[token]), frame, message));
+            if let (Some(progress), Some(seat)) = (progress, session.seat()) {
+                seat.link().answer(progress);
+            }
+        }
+        _ => upstream::notify(session, &incoming).await,
+    }
+}
+
+fn answer(session: &Session, frame: &Bytes, message: &Message) {
+    let Some(id) = message.id.clone() else { return };
+    let restored = session.answered(&ClientId::new(&frame[id]), frame, message);
+    if let (Some(answer), Some(seat)) = (restored, session.seat()) {
+        seat.link().answer(answer);
+    }
+}

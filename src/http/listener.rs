@@ -1,0 +1,130 @@
+//! Accepting connections: bounded in number, and each in how long it may send nothing or take nothing.
+
+use super::{Server, endpoint};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tokio_io_timeout::TimeoutStream;
+
+/// How long a request's head may take, and a connection may idle between two requests.
+const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1_024;
+/// How long to wait when the system has no file descriptors left: some connection must close first.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Listener(TcpListener);
+
+impl Listener {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// When it is taken or not ours.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A restart must not wait for the connections of the life before.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into()).map(Listener)
+    }
+
+    /// Where it listens; tells the port that the system chose.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Serves until `closed` resolves; then no new connection is accepted, idle ones are closed, and busy ones are
+    /// waited for, for `patience` at most.
+    pub async fn serve(self, server: Arc<Server>, closed: impl Future<Output = ()>, patience: Duration) {
+        let places = Arc::new(Semaphore::new(server.settings.max_connections.min(Semaphore::MAX_PERMITS)));
+        let graceful = GracefulShutdown::new();
+        let mut closed = std::pin::pin!(closed);
+        loop {
+            // Without a place, newcomers wait in the backlog.
+            let place = tokio::select! {
+                () = &mut closed => break,
+                place = Arc::clone(&places).acquire_owned() => place,
+            };
+            let stream = tokio::select! {
+                () = &mut closed => break,
+                accepted = self.0.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        pause(&error).await;
+                        continue;
+                    }
+                },
+            };
+            let connection = connection(&server, stream);
+            let watched = graceful.watch(connection);
+            tokio::spawn(async move {
+                if let Err(error) = watched.await {
+                    tracing::debug!(%error, "connection ended");
+                }
+                drop(place);
+            });
+        }
+        drop(self);
+        if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
+            tracing::warn!("some connections took too long to close");
+        }
+    }
+}
+
+fn connection(
+    server: &Arc<Server>,
+    stream: TcpStream,
+) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + 'static {
+    let patience = server.settings.write_timeout;
+    let _ = stream.set_nodelay(true);
+    // Notices peers that vanished; the timeout below those that are there and take nothing.
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(patience));
+    let server = Arc::clone(server);
+    hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .serve_connection(
+            TokioIo::new(Box::pin(stream)),
+            service_fn(move |request| {
+                let server = Arc::clone(&server);
+                async move { Ok::<_, std::convert::Infallible>(endpoint::serve(server, request).await) }
+            }),
+        )
+}
+
+async fn pause(error: &io::Error) {
+    // The peer gave up before it was accepted: nothing to wait for.
+    if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+        tracing::warn!(%error, "cannot accept a connection");
+        sleep(EXHAUSTED_PAUSE).await;
+    }
+}
+
+/// Raises the limit on open files as far as it goes: every connection and every child's pipe is one. The child gets
+/// the limit that was there before.
+pub fn raise_file_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

@@ -1,0 +1,103 @@
+//! HTTP+SSE of 2024-11-05 (`--sse`): one GET stream is the whole session, and everything is posted beside it.
+
+use super::reject::{Rejection, method_not_allowed, refusal};
+use super::response::{self, Body};
+use super::{Server, body, call, guard, legacy, sse};
+use crate::jsonrpc::{self, Kind, Spliced};
+use crate::session::{Session, StreamId};
+use crate::upstream::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Where the stream is.
+pub const STREAM_PATH: &str = "/sse";
+/// Where messages are posted.
+pub const POST_PATH: &str = "/messages";
+
+/// Opens a session, which lasts as long as its stream.
+///
+/// # Errors
+/// When there are too many, or the client doesn't take a stream.
+pub fn stream(
+    server: &Arc<Server>,
+    request: &Request<hyper::body::Incoming>,
+) -> Result<Response<Body>, Rejection> {
+    if request.method() != Method::GET {
+        return Ok(method_not_allowed("GET"));
+    }
+    guard::accepts(request.headers(), &["text/event-stream"])?;
+    let principal = guard::principal(&server.settings, request.headers())?;
+    let session = legacy::open(server, principal, &[])?;
+    session.become_old_sse();
+    let stream = session.open_standalone();
+    let reader = session.read(stream, 0).ok_or_else(Rejection::unknown_session)?;
+    server.directory.list(&session);
+    Ok(sse::session(server, reader, &format!("{POST_PATH}?sessionId={}", session.id().secret())))
+}
+
+/// Takes a message; what answers it comes on the stream.
+///
+/// # Errors
+/// 400 without a session, 404 for an unknown one, 400 for what is no message.
+pub async fn post(
+    server: &Arc<Server>,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<Body>, Rejection> {
+    if request.method() != Method::POST {
+        return Ok(method_not_allowed("POST"));
+    }
+    let (head, body) = request.into_parts();
+    guard::sends_json(&head.headers)?;
+    let principal = guard::principal(&server.settings, &head.headers)?;
+    let query = head.uri.query().unwrap_or_default();
+    let id = query.split('&').find_map(|pair| pair.strip_prefix("sessionId="));
+    let id = id.ok_or_else(|| {
+        Rejection::invalid("?sessionId= is missing; take the path that the endpoint event names")
+    })?;
+    let session = server.directory.find(id, &principal).filter(|session| session.is_old_sse());
+    let session = session.ok_or_else(Rejection::unknown_session)?;
+    session.heard(Instant::now());
+    let trace = guard::trace(&head.headers);
+    let (frame, charge) = body::read(server, body).await?;
+    let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
+    let incoming = Incoming { frame, message, charge: Some(charge), trace };
+    if incoming.message.kind != Kind::Request {
+        legacy::accept(&session, incoming).await;
+    } else if server.shutdown.is_refusing() {
+        return Err(Rejection::busy("proxyrunner is shutting down; try again elsewhere").of(incoming.id()));
+    } else if let Some(stream) = session.newest_standalone() {
+        tokio::spawn(answer(Arc::clone(server), session, incoming, stream));
+    }
+    Ok(response::empty(StatusCode::ACCEPTED))
+}
+
+/// Runs one request; all that comes of it goes to the stream.
+async fn answer(server: Arc<Server>, session: Arc<Session>, incoming: Incoming, stream: StreamId) {
+    let last = if let Some(pong) = legacy::pong(&incoming) {
+        (pong, None)
+    } else if incoming.method() == "initialize" {
+        (initialize(&server, &session, incoming).await, None)
+    } else {
+        let id = incoming.id().to_vec();
+        match call::start(&server, &session, incoming).await {
+            Ok(call::Started::Running(call)) => {
+                call.run(|interim| session.push(stream, interim.frame, interim.class)).await
+            }
+            Ok(call::Started::Answered(message, charge)) => (message, charge),
+            Err(rejection) => (rejection.of(&id).message(), None),
+        }
+    };
+    session.push_last_of_many(stream, last);
+}
+
+async fn initialize(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Spliced {
+    let id = incoming.id().to_vec();
+    if session.seat().is_some() {
+        return Rejection::invalid("this session is initialized already").of(&id).message();
+    }
+    match server.upstream.initialize(session, incoming).await {
+        Ok(answer) => answer,
+        Err(refused) => refusal(refused, &id).unwrap_or_else(|rejection| rejection.message()),
+    }
+}

@@ -1,0 +1,114 @@
+//! Errors that are told by HTTP status: a JSON-RPC error in the body says in words what was wrong and what to do.
+
+use super::response::{self, Body};
+use crate::jsonrpc::{Fault, Spliced, codes, rewrite};
+use crate::telemetry::counters;
+use crate::upstream::Refusal;
+use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use std::borrow::Cow;
+
+/// Why a request is refused.
+#[derive(Debug)]
+pub struct Rejection {
+    status: StatusCode,
+    code: i64,
+    message: Cow<'static, str>,
+    id: Option<Vec<u8>>,
+    /// The rest of the request was not read, so the connection can't be used again.
+    closes: bool,
+}
+
+impl Rejection {
+    /// A rejection of a request whose id is not known (yet).
+    pub fn new(status: StatusCode, code: i64, message: impl Into<Cow<'static, str>>) -> Self {
+        Rejection { status, code, message: message.into(), id: None, closes: false }
+    }
+
+    /// 400 with -32600.
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, codes::INVALID_REQUEST, message)
+    }
+
+    /// 403: a guard against other sites refused it.
+    pub fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, codes::INVALID_REQUEST, message)
+    }
+
+    /// 404: the session is unknown, has ended, or is another principal's.
+    pub fn unknown_session() -> Self {
+        let message =
+            "this session is unknown or has ended; send initialize without Mcp-Session-Id to open a new one";
+        Self::new(StatusCode::NOT_FOUND, codes::SESSION_NOT_FOUND, message)
+    }
+
+    /// 413: the body is longer than `--max-body`.
+    pub fn too_large(limit: usize) -> Self {
+        let message = format!("the body is longer than {limit} bytes (--max-body)");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, codes::INVALID_REQUEST, message).closing()
+    }
+
+    /// 503: a bound is reached or proxyrunner is ending; the same request may succeed a moment later.
+    pub fn busy(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, codes::INTERNAL_ERROR, message)
+    }
+
+    /// What the scan found wrong with a body.
+    pub fn fault(fault: Fault, body: &[u8]) -> Self {
+        let id = fault.id.clone().and_then(|id| body.get(id)).map(<[u8]>::to_vec);
+        Rejection { id, ..Self::new(StatusCode::BAD_REQUEST, fault.code, fault.to_string()) }
+    }
+
+    /// The same, naming the request.
+    pub fn of(self, id: &[u8]) -> Self {
+        Rejection { id: (!id.is_empty()).then(|| id.to_vec()), ..self }
+    }
+
+    /// The same, closing the connection.
+    pub fn closing(self) -> Self {
+        Rejection { closes: true, ..self }
+    }
+
+    /// The JSON-RPC error alone, for where it can't be a status.
+    pub fn message(&self) -> Spliced {
+        Spliced::from(rewrite::error(self.id.as_deref(), self.code, &self.message, None))
+    }
+
+    /// The response.
+    pub fn response(self) -> Response<Body> {
+        let counter = if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            &counters::SHED_REQUESTS
+        } else {
+            &counters::REJECTED_REQUESTS
+        };
+        counter.increment();
+        let mut response = response::json(self.status, self.message(), None);
+        let headers = response.headers_mut();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// 405, naming what is allowed.
+pub fn method_not_allowed(allowed: &'static str) -> Response<Body> {
+    let message = format!("this path takes {allowed}");
+    let rejection = Rejection::new(StatusCode::METHOD_NOT_ALLOWED, codes::INVALID_REQUEST, message);
+    let mut response = rejection.response();
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// What a client is told of a request that no child took: a status where it is proxyrunner's doing, an answer like
+/// any other where it is not.
+pub fn refusal(refusal: Refusal, id: &[u8]) -> Result<Spliced, Rejection> {
+    match refusal {
+        Refusal::Busy(why) => Err(Rejection::busy(why).of(id)),
+        Refusal::Failed(failure) => Ok(Spliced::from(failure.response(id))),
+        Refusal::Withheld(code, why) => Ok(Spliced::from(rewrite::error(Some(id), code, why, None))),
+    }
+}

@@ -1,0 +1,95 @@
+//! Response bodies: empty, a message in one or more segments, or a stream of events.
+
+use super::sse::EventStream;
+use crate::budget::Charge;
+use crate::jsonrpc::Spliced;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// A response body.
+#[derive(Debug)]
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// One message; its segments are written one after another, never copied together.
+    Whole(Whole),
+    /// Events, as they come.
+    Events(Box<EventStream>),
+}
+
+/// A message on its way to the socket.
+#[derive(Debug)]
+pub struct Whole {
+    segments: std::vec::IntoIter<Bytes>,
+    remaining: usize,
+    _charge: Option<Charge>,
+}
+
+impl Body {
+    /// A message, with its bytes among `--max-buffered` until they are written.
+    pub fn whole(message: Spliced, charge: Option<Charge>) -> Self {
+        Body::Whole(Whole { remaining: message.len(), segments: message.into_iter(), _charge: charge })
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Body::Empty => Poll::Ready(None),
+            Body::Whole(whole) => Poll::Ready(whole.segments.next().map(|segment| {
+                whole.remaining -= segment.len();
+                Ok(Frame::data(segment))
+            })),
+            Body::Events(events) => {
+                events.poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Empty => true,
+            Body::Whole(whole) => whole.remaining == 0,
+            Body::Events(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Empty => SizeHint::with_exact(0),
+            Body::Whole(whole) => SizeHint::with_exact(whole.remaining as u64),
+            Body::Events(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A response with nothing in it.
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = status;
+    response
+}
+
+/// A JSON-RPC message.
+pub fn json(status: StatusCode, message: Spliced, charge: Option<Charge>) -> Response<Body> {
+    typed(status, "application/json", Body::whole(message, charge))
+}
+
+/// Anything else that is whole.
+pub fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

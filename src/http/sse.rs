@@ -1,0 +1,196 @@
+//! Server-sent events: a session's stream as a response body, with comments while it is silent.
+
+use super::Server;
+use super::response::{self, Body};
+use crate::budget::Charge;
+use crate::exchange::Failure;
+use crate::jsonrpc::Spliced;
+use crate::session::{Directory, Item, Reader, Session, StreamId};
+use bytes::{BufMut, Bytes, BytesMut};
+use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::time::{Sleep, sleep};
+
+/// How soon a client may come back after its stream was closed for age.
+const RETRY: Duration = Duration::from_millis(500);
+/// A message up to this size is copied into one buffer with its fields.
+const FLAT: usize = 16 * 1024;
+
+const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+
+/// The body of a stream.
+#[derive(Debug)]
+pub struct EventStream {
+    reader: Reader,
+    waiting: VecDeque<Bytes>,
+    writing: Option<Arc<Charge>>,
+    keep_alive: Duration,
+    silence: Pin<Box<Sleep>>,
+    closes: Option<Pin<Box<Sleep>>>,
+    /// A keep-alive was handed over; being asked for more means that it was taken.
+    comment_out: bool,
+    names_events: bool,
+    over: bool,
+    _session_goes: Option<SessionGoes>,
+}
+
+/// The response that is a stream of `session`, from its start.
+pub fn resumable(server: &Server, session: &Arc<Session>, stream: StreamId) -> Response<Body> {
+    match session.read(stream, 0) {
+        Some(reader) => follow(server, reader),
+        // Opened a moment ago, it can only be gone with its session.
+        None => super::reject::Rejection::unknown_session().response(),
+    }
+}
+
+/// The response that reads on a stream. Streams of 2025-11-25 begin with a priming event and are closed after
+/// `--sse-max-age`, since their clients come back (transports §Sending Messages 6).
+pub fn follow(server: &Server, reader: Reader) -> Response<Body> {
+    let primes = reader.session().version().primes();
+    let mut waiting = VecDeque::new();
+    if primes {
+        let id = reader.stream().event_id(reader.position());
+        waiting.push_back(Bytes::from(format!("id: {id}\ndata: \n\n")));
+    }
+    respond(EventStream {
+        closes: primes.then(|| Box::pin(sleep(server.settings.sse_max_age))),
+        ..EventStream::new(server, reader, waiting)
+    })
+}
+
+/// The response that is a whole session of HTTP+SSE (2024-11-05): its first event says where to post, and the
+/// session goes with it.
+pub fn session(server: &Server, reader: Reader, post_to: &str) -> Response<Body> {
+    let first = Bytes::from(format!("event: endpoint\ndata: {post_to}\n\n"));
+    let goes = SessionGoes(Arc::clone(&server.directory), Arc::clone(reader.session()));
+    respond(EventStream {
+        names_events: false,
+        _session_goes: Some(goes),
+        ..EventStream::new(server, reader, VecDeque::from([first]))
+    })
+}
+
+fn respond(events: EventStream) -> Response<Body> {
+    let mut response = response::typed(StatusCode::OK, "text/event-stream", Body::Events(Box::new(events)));
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    // Proxies that buffer responses would hold events back.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+impl EventStream {
+    fn new(server: &Server, reader: Reader, waiting: VecDeque<Bytes>) -> Self {
+        let keep_alive = server.settings.keep_alive;
+        EventStream {
+            reader,
+            waiting,
+            writing: None,
+            keep_alive,
+            silence: Box::pin(sleep(keep_alive)),
+            closes: None,
+            comment_out: false,
+            names_events: true,
+            over: false,
+            _session_goes: None,
+        }
+    }
+
+    /// The next bytes of the body.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if std::mem::take(&mut self.comment_out) {
+            self.reader.session().alive(Instant::now());
+        }
+        if let Some(bytes) = self.waiting.pop_front() {
+            return Poll::Ready(Some(bytes));
+        }
+        self.writing = None;
+        if self.over {
+            return Poll::Ready(None);
+        }
+        match self.reader.poll_next(cx) {
+            Poll::Ready(Some(item)) => {
+                self.silence.as_mut().reset((Instant::now() + self.keep_alive).into());
+                self.put(item);
+                return Poll::Ready(self.waiting.pop_front());
+            }
+            Poll::Ready(None) => {
+                self.over = true;
+                return Poll::Ready(None);
+            }
+            Poll::Pending => {}
+        }
+        if let Some(closes) = &mut self.closes
+            && closes.as_mut().poll(cx).is_ready()
+        {
+            self.over = true;
+            return Poll::Ready(Some(Bytes::from(format!("retry: {}\n\n", RETRY.as_millis()))));
+        }
+        ready!(self.silence.as_mut().poll(cx));
+        self.silence.as_mut().reset((Instant::now() + self.keep_alive).into());
+        self.comment_out = true;
+        Poll::Ready(Some(KEEP_ALIVE))
+    }
+
+    fn put(&mut self, item: Item) {
+        let Item { seq, frame, charge, .. } = item;
+        let id = self.names_events.then(|| self.reader.stream().event_id(seq));
+        self.writing = charge;
+        encode(id.as_deref(), &frame, &mut self.waiting);
+    }
+}
+
+/// Ends a session when its only stream is gone.
+#[derive(Debug)]
+struct SessionGoes(Arc<Directory>, Arc<Session>);
+
+impl Drop for SessionGoes {
+    fn drop(&mut self) {
+        self.0.end(&self.1, &Failure::SessionEnded);
+    }
+}
+
+/// One event. A message stands on one line, so that it is one `data` field; the event's name is spelled out, since
+/// clients exist that wait for it.
+pub fn encode(id: Option<&str>, message: &Spliced, out: &mut VecDeque<Bytes>) {
+    let mut head = BytesMut::with_capacity(64 + if message.len() <= FLAT { message.len() } else { 0 });
+    head.put_slice(b"event: message\n");
+    if let Some(id) = id {
+        head.put_slice(b"id: ");
+        head.put_slice(id.as_bytes());
+        head.put_slice(b"\n");
+    }
+    head.put_slice(b"data: ");
+    if message.len() <= FLAT {
+        message.segments().iter().for_each(|segment| head.put_slice(segment));
+        head.put_slice(b"\n\n");
+        out.push_back(head.freeze());
+    } else {
+        out.push_back(head.freeze());
+        out.extend(message.segments().iter().cloned());
+        out.push_back(Bytes::from_static(b"\n\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_and_short_messages_are_framed_alike() {
+        for length in [10, FLAT, FLAT + 1] {
+            let message = Spliced::from(Bytes::from(vec![b'x'; length]));
+            let mut out = VecDeque::new();
+            encode(Some("3-1"), &message, &mut out);
+            let whole: Vec<u8> = out.iter().flatten().copied().collect();
+            let expected = format!("event: message\nid: 3-1\ndata: {}\n\n", "x".repeat(length));
+            assert_eq!(whole, expected.as_bytes());
+        }
+    }
+}
