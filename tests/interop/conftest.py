@@ -27,7 +27,8 @@ def proxyrunner() -> Iterator[Callable[[str, str], Proxyrunner]]:
             pytest.fail(f"did not start: {broken[key]}")
         if key not in running:
             try:
-                running[key] = Proxyrunner("-".join(("interop", *key)), servers.command(server), *flags(isolation))
+                name = f"interop-{server}-{isolation}"
+                running[key] = Proxyrunner(name, servers.command(server), *flags(isolation))
             except Exception as error:
                 broken[key] = str(error)
                 raise

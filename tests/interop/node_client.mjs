@@ -14,6 +14,7 @@ import {
   CreateMessageRequestSchema,
   ElicitRequestSchema,
   LoggingMessageNotificationSchema,
+  ProgressNotificationSchema,
   ResourceUpdatedNotificationSchema,
 } from "@modelcontextprotocol/sdk/types.js";
 
@@ -80,7 +81,10 @@ const FEATURES = {
 
   async progress(peer, entry) {
     const reports = [];
-    await peer.call(entry, { onprogress: ({ progress }) => reports.push(progress) });
+    // Not through `onprogress`: over HTTP+SSE the SDK drops progress that shares a chunk with its result,
+    // since it forgets the callback before it runs it. It still wants one, to send a token.
+    peer.client.setNotificationHandler(ProgressNotificationSchema, ({ params }) => reports.push(params.progress));
+    await peer.call(entry, { onprogress: () => {} });
     assert.deepEqual(reports, numbers(entry.reports));
   },
 
@@ -135,7 +139,8 @@ const FEATURES = {
     const evidence = () => entry.evidence && peer.call({ tool: entry.evidence, arguments: {} });
     const before = await evidence();
     const abort = new AbortController();
-    const call = peer.call(entry, { signal: abort.signal, onprogress: () => abort.abort("no longer wanted") });
+    const onprogress = () => abort.abort("no longer wanted");
+    const call = peer.call(entry, { signal: abort.signal, onprogress });
     await assert.rejects(call, /no longer wanted/);
     while (entry.evidence && (await evidence()) === before);
     await peer.client.ping();
