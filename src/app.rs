@@ -20,6 +20,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// How often what has become old is looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How long a connection that was cut may take to give its bytes back before another is.
+const RELIEF: Duration = Duration::from_millis(20);
 /// How long connections may take to close once everything is answered.
 const CLOSING: Duration = Duration::from_secs(2);
 /// Exit codes of a process that a signal ended, as shells report them.
@@ -55,6 +57,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         .with_context(|| format!("cannot listen on {} (--listen)", config.http.listen))?;
     let address = listener.address()?;
     let server = Arc::new(Server {
+        connections: Arc::default(),
         settings: http::Settings { listen: address, ..config.http.clone() },
         upstream: Arc::clone(&upstream),
         directory: Arc::clone(&directory),
@@ -63,8 +66,9 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         phase: phase_watched,
     });
     tokio::spawn(supervisor.clone().serve(wanted));
-    tokio::spawn(sweep(Arc::clone(&directory), Arc::clone(&upstream)));
-    tokio::spawn(relieve(Arc::clone(&directory), budget));
+    tokio::spawn(sweep(Arc::clone(&server)));
+    tokio::spawn(forget_orphans(upstream.clone()));
+    tokio::spawn(relieve(Arc::clone(&server)));
     let serving = {
         let (server, over) = (Arc::clone(&server), shutdown.clone());
         tokio::spawn(async move { listener.serve(server, async move { over.over().await }, CLOSING).await })
@@ -74,7 +78,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         ended = child_ends(&upstream) => ended,
         signal = signals.next() => {
             tracing::info!(signal, "shutting down");
-            Ended::Signalled(signal)
+            Ended::BySignal(signal)
         }
     };
     let delay = ended.drain_delay(&config);
@@ -101,8 +105,8 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
 
 /// Why it is over.
 enum Ended {
-    Signalled(i32),
-    ChildEnded(i32),
+    BySignal(i32),
+    ByChild(i32),
     NotStarted,
 }
 
@@ -111,21 +115,21 @@ impl Ended {
     /// child is gone.
     fn drain_delay(&self, config: &Config) -> Duration {
         match self {
-            Ended::Signalled(signal)
+            Ended::BySignal(signal)
                 if *signal == SignalKind::interrupt().as_raw_value() && io::stdin().is_terminal() =>
             {
                 Duration::ZERO
             }
-            Ended::Signalled(_) => config.drain_delay,
-            Ended::ChildEnded(_) | Ended::NotStarted => Duration::ZERO,
+            Ended::BySignal(_) => config.drain_delay,
+            Ended::ByChild(_) | Ended::NotStarted => Duration::ZERO,
         }
     }
 
     /// The child's own code where the child decides.
     fn code(&self) -> i32 {
         match self {
-            Ended::Signalled(_) => 0,
-            Ended::ChildEnded(code) => *code,
+            Ended::BySignal(_) => 0,
+            Ended::ByChild(code) => *code,
             Ended::NotStarted => 1,
         }
     }
@@ -138,12 +142,12 @@ async fn child_ends(upstream: &Arc<Upstream>) -> Ended {
             tracing::info!("ready");
             let end = upstream.shared_ended().await;
             tracing::error!(code = end.code, "{end}");
-            Ended::ChildEnded(end.code)
+            Ended::ByChild(end.code)
         }
         Err(failure) => {
             tracing::error!("{failure}");
             match failure {
-                Failure::Ended(end) if end.code != 0 => Ended::ChildEnded(end.code),
+                Failure::Ended(end) if end.code != 0 => Ended::ByChild(end.code),
                 _ => Ended::NotStarted,
             }
         }
@@ -170,22 +174,38 @@ async fn drain(server: &Server, delay: Duration, patience: Duration) {
     server.shutdown.finish();
 }
 
-/// Ends what has become old.
-async fn sweep(directory: Arc<Directory>, upstream: Arc<Upstream>) {
+/// Ends what has become old, and cuts who takes nothing.
+async fn sweep(server: Arc<Server>) {
     let mut tick = interval(SWEEP);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        directory.expire(Instant::now());
+        server.directory.expire(Instant::now());
+        let cut = server.connections.cut_stalled(server.settings.write_timeout);
+        if cut > 0 {
+            tracing::info!(connections = cut, "cut: their peers took nothing for --write-timeout");
+        }
+    }
+}
+
+/// Tells shared children what nobody watches any more. Apart from the sweep, since a child may be slow to answer.
+async fn forget_orphans(upstream: Arc<Upstream>) {
+    let mut tick = interval(SWEEP);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
         upstream.forget_orphaned_subscriptions().await;
     }
 }
 
 /// Makes room whenever messages in transit take more than `--max-buffered`.
-async fn relieve(directory: Arc<Directory>, budget: Budget) {
+async fn relieve(server: Arc<Server>) {
     loop {
-        budget.overdrawn().await;
-        directory.relieve();
+        server.budget.overdrawn().await;
+        while !server.relieve() {
+            // What was cut gives its bytes back when its connection ends, a moment later.
+            sleep(RELIEF).await;
+        }
     }
 }
 

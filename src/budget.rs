@@ -2,9 +2,11 @@
 //! delivered, events kept for replay.
 //!
 //! Counts alone are no bound when a message may be tens of MiB. Bodies wait for room ([`Budget::admit`]); what a
-//! child sends can't wait, so it is charged at once ([`Budget::charge`]), and whoever watches
+//! child sends can't wait, so it is charged at once ([`Budget::hold`]), and whoever watches
 //! [`Budget::overdrawn`] makes room again.
 
+use bytes::Bytes;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
@@ -31,6 +33,18 @@ pub struct Charge {
     bytes: usize,
 }
 
+/// Bytes that know what they are charged to: the charge lasts as long as the last slice of them, wherever it is.
+struct Charged {
+    bytes: Bytes,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
@@ -52,16 +66,16 @@ impl Budget {
         self.used().saturating_sub(self.0.limit)
     }
 
-    /// Charges a message that has already arrived from a child. `None` for small ones, which are free.
-    pub fn charge(&self, bytes: usize) -> Option<Charge> {
-        if bytes < CHARGED_FROM {
-            return None;
+    /// Charges a message that has already arrived, for as long as any slice of it lives.
+    pub fn hold(&self, bytes: Bytes) -> Bytes {
+        if bytes.len() < CHARGED_FROM {
+            return bytes;
         }
-        let before = self.0.used.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > self.0.limit {
+        let before = self.0.used.fetch_add(bytes.len(), Ordering::Relaxed);
+        if before + bytes.len() > self.0.limit {
             self.0.overdrawn.notify_one();
         }
-        Some(Charge { budget: self.clone(), bytes })
+        Charge { budget: self.clone(), bytes: bytes.len() }.hold(bytes)
     }
 
     /// An empty charge, to be grown as a body arrives.
@@ -85,17 +99,30 @@ impl Budget {
 }
 
 impl Charge {
-    /// Waits until `bytes` more fit. The caller bounds the wait.
-    pub async fn grow(&mut self, bytes: usize) {
+    /// Waits until it can cover `bytes` together. The caller bounds the wait.
+    pub async fn cover(&mut self, bytes: usize) {
+        let more = bytes.saturating_sub(self.bytes);
+        if bytes < CHARGED_FROM || more == 0 {
+            return;
+        }
         loop {
+            let mut released = pin!(self.budget.0.released.notified());
             // Registered before the look, so that a release between the look and the wait is not missed.
-            let released = self.budget.0.released.notified();
-            if self.budget.try_take(bytes) {
-                self.bytes += bytes;
+            released.as_mut().enable();
+            if self.budget.try_take(more) {
+                self.bytes += more;
                 return;
             }
             released.await;
         }
+    }
+
+    /// Keeps the charge for as long as any slice of `bytes` lives.
+    pub fn hold(self, bytes: Bytes) -> Bytes {
+        if self.bytes == 0 {
+            return bytes;
+        }
+        Bytes::from_owner(Charged { bytes, _charge: self })
     }
 }
 
@@ -111,32 +138,38 @@ impl Drop for Charge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::Future;
-    use std::pin::pin;
     use std::task::{Context, Poll, Waker};
+
+    fn message(length: usize) -> Bytes {
+        Bytes::from(vec![b'x'; length])
+    }
 
     #[test]
     fn a_body_waits_until_another_is_released() {
         let budget = Budget::new(10_000);
-        let first = budget.charge(8_000);
+        let first = budget.hold(message(8_000));
+        let slice = first.slice(10..20);
         let mut second = budget.open();
         {
-            let mut grow = pin!(second.grow(5_000));
+            let mut cover = pin!(second.cover(5_000));
             let mut cx = Context::from_waker(Waker::noop());
-            assert_eq!(grow.as_mut().poll(&mut cx), Poll::Pending);
+            assert_eq!(cover.as_mut().poll(&mut cx), Poll::Pending);
             drop(first);
-            assert_eq!(grow.as_mut().poll(&mut cx), Poll::Ready(()));
+            assert_eq!(cover.as_mut().poll(&mut cx), Poll::Pending, "a slice of it is still alive");
+            drop(slice);
+            assert_eq!(cover.as_mut().poll(&mut cx), Poll::Ready(()));
         }
         assert_eq!(budget.used(), 5_000);
-        drop(second);
+        let body = second.hold(message(5_000));
+        assert_eq!(budget.used(), 5_000);
+        drop(body);
         assert_eq!(budget.used(), 0);
     }
 
     #[test]
     fn an_answer_is_charged_even_above_the_limit_and_says_so() {
         let budget = Budget::new(10_000);
-        let _first = budget.charge(8_000);
-        let _second = budget.charge(8_000);
+        let _both = (budget.hold(message(8_000)), budget.hold(message(8_000)));
         assert_eq!(budget.excess(), 6_000);
         let mut cx = Context::from_waker(Waker::noop());
         assert_eq!(pin!(budget.overdrawn()).poll(&mut cx), Poll::Ready(()));
@@ -145,7 +178,7 @@ mod tests {
     #[test]
     fn small_messages_are_free() {
         let budget = Budget::new(1);
-        assert!(budget.charge(CHARGED_FROM - 1).is_none());
-        assert_eq!(budget.used(), 0);
+        let small = budget.hold(message(CHARGED_FROM - 1));
+        assert_eq!((small.len(), budget.used()), (CHARGED_FROM - 1, 0));
     }
 }

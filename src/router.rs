@@ -86,14 +86,12 @@ impl Router {
     fn response(&mut self, frame: Bytes, message: &Message) {
         let Some(id) = message.id.clone() else { return self.unattributed(&frame) };
         let wire_id = integer(&frame[id.clone()]).and_then(WireId::new);
-        let charge = self.budget.charge(frame.len());
         let answer = Answer {
             object: message.object.clone(),
             id,
             result: message.result.clone(),
             multiline: message.multiline,
-            frame,
-            charge,
+            frame: self.budget.hold(frame),
         };
         match wire_id {
             Some(wire_id) => self.complete(wire_id, Ok(answer)),

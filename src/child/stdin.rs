@@ -68,14 +68,11 @@ async fn write_message<W: AsyncWrite + Unpin>(
     mux: &Mux,
     message: Message,
 ) -> io::Result<()> {
-    // The charge is held until the frame is written.
-    let (frame, _charge) = match message {
+    let frame = match message {
         // What was cancelled before its turn came is never begun.
-        Message::Order(Order::Request { wire_id, frame, charge }) if mux.mark_sent(wire_id) => {
-            (frame, charge)
-        }
+        Message::Order(Order::Request { wire_id, frame }) if mux.mark_sent(wire_id) => frame,
         Message::Order(Order::Request { .. }) => return Ok(()),
-        Message::Order(Order::Notification(frame)) | Message::Urgent(Urgent(frame)) => (frame, None),
+        Message::Order(Order::Notification(frame)) | Message::Urgent(Urgent(frame)) => frame,
     };
     put(pipe, batch, frame).await
 }

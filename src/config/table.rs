@@ -131,8 +131,13 @@ pub const SETTINGS: &[Group] = &[
     Group {
         title: "Requests",
         settings: &[
-            one("max-in-flight", "COUNT", "4096", "Requests a child works on at once; more get 503"),
-            one("request-timeout", "DURATION", "5m", "Fail a request that is silent for so long"),
+            one("max-in-flight", "COUNT", "4096", "Requests in flight at once, all together; more get 503"),
+            one(
+                "request-timeout",
+                "DURATION",
+                "5m",
+                "Fail a request not answered for so long, and cancel it",
+            ),
             one(
                 "cancel-grace",
                 "DURATION",
@@ -149,7 +154,7 @@ pub const SETTINGS: &[Group] = &[
             one("session-max-age", "DURATION", "24h", "End a session so long after it began"),
             one("max-sessions", "COUNT", "16384", "Sessions at once; more get 503"),
             one("replay-events", "COUNT", "256", "Events a session keeps for clients that resume a stream"),
-            one("replay-bytes", "SIZE", "1MiB", "Bytes of events a session keeps"),
+            one("replay-bytes", "SIZE", "4MiB", "Bytes of events a session keeps for them"),
         ],
     },
     Group {

@@ -3,7 +3,6 @@
 //! Requests and notifications keep their order and push back when the child reads slowly. Answers to the child's
 //! own questions and cancellations overtake them: the child may need them to make progress at all.
 
-use crate::budget::Charge;
 use crate::jsonrpc::Spliced;
 use crate::mux::WireId;
 use crate::telemetry::counters;
@@ -26,8 +25,6 @@ pub enum Order {
         wire_id: WireId,
         /// The message, without a newline.
         frame: Spliced,
-        /// Its bytes among `--max-buffered`.
-        charge: Option<Charge>,
     },
     /// A notification.
     Notification(Spliced),

@@ -2,7 +2,6 @@
 
 use super::inbox::{Inbox, Intake, Order, Urgent, inbox};
 use super::{Answering, End, Exchange, Failure, Held, Mux};
-use crate::budget::Charge;
 use crate::jsonrpc::Spliced;
 use crate::mux::{self, Pending, WireId};
 use crate::telemetry::counters;
@@ -81,7 +80,6 @@ impl Link {
     pub async fn begin(
         &self,
         held: Held,
-        charge: Option<Charge>,
         write: impl FnOnce(WireId) -> Spliced,
     ) -> Result<Exchange, Refused> {
         let mailbox = Arc::clone(&held.mailbox);
@@ -89,7 +87,7 @@ impl Link {
             mux::Refused::Full(_) => Refused::Full,
             mux::Refused::Closed(_) => Refused::Closed(self.closed_as()),
         })?;
-        self.send(pending, charge, write).await.map(|pending| {
+        self.send(pending, write).await.map(|pending| {
             counters::EXCHANGES.increment();
             Exchange::new(pending, mailbox, self.inbox.clone())
         })
@@ -98,12 +96,11 @@ impl Link {
     async fn send(
         &self,
         pending: Pending<Held, super::Outcome>,
-        charge: Option<Charge>,
         write: impl FnOnce(WireId) -> Spliced,
     ) -> Result<Pending<Held, super::Outcome>, Refused> {
         let wire_id = pending.wire_id();
         let frame = write(wire_id);
-        match self.inbox.order(Order::Request { wire_id, frame, charge }).await {
+        match self.inbox.order(Order::Request { wire_id, frame }).await {
             Ok(()) => Ok(pending),
             Err(_) => Err(Refused::Closed(self.closed_as())),
         }

@@ -13,7 +13,6 @@ pub use inbox::{Inbox, Intake, Order, Urgent};
 pub use link::{Ends, Link, Refused};
 pub use mailbox::{Interruption, Mailbox};
 
-use crate::budget::Charge;
 use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};
 use crate::mux::{Abandoned, Lost, Pending, WireId};
 use bytes::Bytes;
@@ -56,8 +55,6 @@ pub struct Answer {
     pub id: Span,
     /// Where the result stands; `None` when the child answered with an error.
     pub result: Option<Span>,
-    /// Its bytes among `--max-buffered`.
-    pub charge: Option<Charge>,
 }
 
 impl Answer {

@@ -71,9 +71,10 @@ impl Framer {
             // Left over from a large frame.
             self.move_to(BytesMut::with_capacity(held + READ));
         } else if room - held < READ / 2 && !self.buffer.try_reclaim(READ) {
-            // Doubling by hand, since a vector would double beyond the cap too.
+            // By hand, since a vector would double beyond the cap too; fourfold, since every copy
+            // touches new pages, and those that nothing was read into cost nothing.
             let most = self.max_frame.saturating_add(TRIMMINGS + READ);
-            self.move_to(BytesMut::with_capacity((2 * held).min(most).max(held + READ)));
+            self.move_to(BytesMut::with_capacity((4 * held).min(most).max(held + READ)));
         }
         &mut self.buffer
     }
@@ -116,11 +117,11 @@ impl Framer {
             return Some(discarded.finish());
         }
         let bom = line.starts_with(BOM);
-        let bytes = line.slice(if bom { BOM.len() } else { 0 }..);
-        let bytes = if bytes.ends_with(b"\r") { bytes.slice(..bytes.len() - 1) } else { bytes };
+        let start = if bom { BOM.len() } else { 0 };
+        let bytes = line.slice(start..line.len() - usize::from(line.ends_with(b"\r")));
         if bytes.len() > self.max_frame {
             let mut discarded = Discarded::default();
-            discarded.feed(&bytes);
+            discarded.take(&bytes);
             return Some(discarded.finish());
         }
         (!bytes.trim_ascii().is_empty()).then_some(Framed::Frame { bytes, bom })
@@ -136,9 +137,6 @@ impl Framer {
         discarded.feed(line);
         self.searched = 0;
         self.buffer.clear();
-        if self.buffer.capacity() > LARGE {
-            self.buffer = BytesMut::new();
-        }
     }
 
     fn move_to(&mut self, mut room: BytesMut) {
@@ -153,26 +151,30 @@ struct Discarded {
     seeker: IdSeeker,
     length: u64,
     head: Vec<u8>,
-    /// The last byte so far is a carriage return, which may belong to the line end.
-    carriage_return: bool,
+    /// A carriage return came last: part of the frame if more follows, else of the line end.
+    held_back: bool,
 }
 
 impl Discarded {
     fn feed(&mut self, bytes: &[u8]) {
-        self.seeker.feed(bytes);
-        self.length += bytes.len() as u64;
-        let missing = HEAD.saturating_sub(self.head.len());
-        self.head.extend_from_slice(&bytes[..missing.min(bytes.len())]);
-        if let Some(last) = bytes.last() {
-            self.carriage_return = *last == b'\r';
+        if bytes.is_empty() {
+            return;
         }
+        if self.held_back {
+            self.take(b"\r");
+        }
+        self.held_back = bytes.ends_with(b"\r");
+        self.take(bytes.strip_suffix(b"\r").unwrap_or(bytes));
     }
 
-    fn finish(mut self) -> Framed {
-        if self.carriage_return {
-            self.length -= 1;
-            self.head.truncate(usize::try_from(self.length).unwrap_or(HEAD));
-        }
+    fn take(&mut self, bytes: &[u8]) {
+        self.seeker.feed(bytes);
+        self.length += bytes.len() as u64;
+        let missing = HEAD - self.head.len();
+        self.head.extend_from_slice(&bytes[..missing.min(bytes.len())]);
+    }
+
+    fn finish(self) -> Framed {
         Framed::Oversized { id: self.seeker.id(), length: self.length, head: self.head.into() }
     }
 }

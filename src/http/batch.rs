@@ -3,7 +3,6 @@
 use super::reject::Rejection;
 use super::response::{self, Body};
 use super::{Server, call, legacy, sse};
-use crate::budget::Charge;
 use crate::jsonrpc::{self, Kind, Spliced};
 use crate::session::{Session, StreamId};
 use crate::trace_context::Trace;
@@ -29,7 +28,6 @@ pub async fn respond(
     server: &Arc<Server>,
     session: &Arc<Session>,
     batch: Bytes,
-    charge: Charge,
     trace: &Trace,
 ) -> Result<Response<Body>, Rejection> {
     if !session.version().batches() {
@@ -50,18 +48,11 @@ pub async fn respond(
     }
     let stream = session.open_stream();
     let only_answers = Arc::new(AtomicBool::new(true));
-    tokio::spawn(run(
-        Arc::clone(server),
-        Arc::clone(session),
-        requests,
-        stream,
-        Arc::clone(&only_answers),
-        charge,
-    ));
+    tokio::spawn(run(Arc::clone(server), Arc::clone(session), requests, stream, Arc::clone(&only_answers)));
     let finished = poll_fn(|cx| session.poll_finished(stream, cx));
     let finished = timeout(call::commit_after(server, session), finished).await.is_ok();
     if finished && only_answers.load(Ordering::Acquire) {
-        return Ok(response::json(StatusCode::OK, Spliced::from(array(session, stream).await), None));
+        return Ok(response::json(StatusCode::OK, Spliced::from(array(session, stream).await)));
     }
     Ok(sse::resumable(server, session, stream))
 }
@@ -76,7 +67,7 @@ fn split(batch: &Bytes, trace: &Trace) -> Result<(Vec<Incoming>, Vec<Incoming>),
     for element in elements {
         let frame = batch.slice(element);
         let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
-        let incoming = Incoming { frame, message, charge: None, trace: trace.clone() };
+        let incoming = Incoming { frame, message, trace: trace.clone() };
         if incoming.method() == "initialize" {
             return Err(Rejection::invalid("initialize may not be part of a batch"));
         }
@@ -92,7 +83,6 @@ async fn run(
     requests: Vec<Incoming>,
     stream: StreamId,
     only_answers: Arc<AtomicBool>,
-    _charge: Charge,
 ) {
     let mut running = JoinSet::new();
     for incoming in requests {
@@ -100,7 +90,7 @@ async fn run(
             (Arc::clone(&server), Arc::clone(&session), Arc::clone(&only_answers));
         running.spawn(async move {
             let answer = run_one(&server, &session, incoming, stream, &only_answers).await;
-            session.push_last_of_many(stream, answer);
+            session.push_answer(stream, answer);
         });
     }
     while running.join_next().await.is_some() {}
@@ -113,9 +103,9 @@ async fn run_one(
     incoming: Incoming,
     stream: StreamId,
     only_answers: &AtomicBool,
-) -> (Spliced, Option<Charge>) {
+) -> Spliced {
     if let Some(pong) = legacy::pong(&incoming) {
-        return (pong, None);
+        return pong;
     }
     let id = incoming.id().to_vec();
     match call::start(server, session, incoming).await {
@@ -126,8 +116,8 @@ async fn run_one(
             })
             .await
         }
-        Ok(call::Started::Answered(message, charge)) => (message, charge),
-        Err(rejection) => (rejection.of(&id).message(), None),
+        Ok(call::Started::Answered(message)) => message,
+        Err(rejection) => rejection.of(&id).message(),
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::Server;
 use super::reject::Rejection;
-use crate::budget::Charge;
 use crate::jsonrpc::codes;
 use bytes::{Bytes, BytesMut};
 use hyper::StatusCode;
@@ -16,11 +15,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What a longer one must bring per second beyond that: below the slowest link worth serving.
 const LEAST_RATE: usize = 16 * 1024;
 
-/// The whole body, and its bytes among `--max-buffered`.
+/// The whole body; its bytes count among `--max-buffered` as long as any of them is in use.
 ///
 /// # Errors
 /// 413 as soon as it is known to be too long; 408 when it comes too slowly; 503 when there is no room for it.
-pub async fn read(server: &Server, mut body: Incoming) -> Result<(Bytes, Charge), Rejection> {
+pub async fn read(server: &Server, mut body: Incoming) -> Result<Bytes, Rejection> {
     let limit = server.settings.max_body;
     if body.size_hint().lower() > limit as u64 {
         return Err(Rejection::too_large(limit));
@@ -33,7 +32,7 @@ pub async fn read(server: &Server, mut body: Incoming) -> Result<(Bytes, Charge)
         let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
         let chunk = match timeout_at(deadline.into(), frame).await {
             Err(_) => return Err(too_slow()),
-            Ok(None) => return Ok((whole.into_bytes(), charge)),
+            Ok(None) => return Ok(charge.hold(whole.into_bytes())),
             Ok(Some(Err(error))) => return Err(broken(&error)),
             Ok(Some(Ok(frame))) => match frame.into_data() {
                 Ok(chunk) => chunk,
@@ -43,7 +42,7 @@ pub async fn read(server: &Server, mut body: Incoming) -> Result<(Bytes, Charge)
         if whole.len() + chunk.len() > limit {
             return Err(Rejection::too_large(limit));
         }
-        if timeout_at(deadline.into(), charge.grow(chunk.len())).await.is_err() {
+        if timeout_at(deadline.into(), charge.cover(whole.len() + chunk.len())).await.is_err() {
             return Err(Rejection::busy("messages in transit take all of --max-buffered").closing());
         }
         whole.push(chunk);

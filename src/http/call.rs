@@ -4,7 +4,6 @@
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
 use super::{Server, sse};
-use crate::budget::Charge;
 use crate::exchange::{Exchange, Failure, Interim, Outcome, Step};
 use crate::jsonrpc::{ClientId, Spliced, rewrite};
 use crate::mux::WireId;
@@ -26,7 +25,7 @@ pub enum Started {
     /// It is at the child.
     Running(Box<Call>),
     /// It is answered.
-    Answered(Spliced, Option<Charge>),
+    Answered(Spliced),
 }
 
 /// A request at the child. Dropping it does not cancel: a legacy client that disconnects has not cancelled
@@ -67,24 +66,21 @@ pub async fn start(
         }
         Ok(Begun::Outcome(outcome)) => Ok(answered(outcome, &client_id)),
         Ok(Begun::Local(result)) => {
-            Ok(Started::Answered(Spliced::from(rewrite::result(client_id.raw(), result)), None))
+            Ok(Started::Answered(Spliced::from(rewrite::result(client_id.raw(), result))))
         }
-        Err(refused) => {
-            reject::refusal(refused, client_id.raw()).map(|message| Started::Answered(message, None))
-        }
+        Err(refused) => reject::refusal(refused, client_id.raw()).map(Started::Answered),
     }
 }
 
 fn answered(outcome: Outcome, client_id: &ClientId) -> Started {
-    let (message, charge) = message(outcome, client_id);
-    Started::Answered(message, charge)
+    Started::Answered(message(outcome, client_id))
 }
 
 /// The message that tells a client its outcome.
-fn message(outcome: Outcome, client_id: &ClientId) -> (Spliced, Option<Charge>) {
+fn message(outcome: Outcome, client_id: &ClientId) -> Spliced {
     match outcome {
-        Ok(answer) => (answer.restored(client_id), answer.charge),
-        Err(failure) => (Spliced::from(failure.response(client_id.raw())), None),
+        Ok(answer) => answer.restored(client_id),
+        Err(failure) => Spliced::from(failure.response(client_id.raw())),
     }
 }
 
@@ -99,13 +95,12 @@ pub async fn respond(
 ) -> Result<Response<Body>, Rejection> {
     let mut call = match start(server, session, incoming).await? {
         Started::Running(call) => call,
-        Started::Answered(message, charge) => return Ok(response::json(StatusCode::OK, message, charge)),
+        Started::Answered(message) => return Ok(response::json(StatusCode::OK, message)),
     };
     let commit_at = Instant::now() + commit_after(server, session);
     let first = match timeout_at(commit_at.into(), call.next()).await {
         Ok(Step::Outcome(outcome)) => {
-            let (message, charge) = call.finish(outcome);
-            return Ok(response::json(StatusCode::OK, message, charge));
+            return Ok(response::json(StatusCode::OK, call.finish(outcome)));
         }
         Ok(Step::Interim(interim)) => Some(interim),
         Err(_) => None,
@@ -143,7 +138,7 @@ impl Call {
     }
 
     /// The outcome as the client's message; nothing follows.
-    pub fn finish(mut self: Box<Self>, outcome: Outcome) -> (Spliced, Option<Charge>) {
+    pub fn finish(mut self: Box<Self>, outcome: Outcome) -> Spliced {
         self.exchange = None;
         self.session.finished(self.wire_id, Instant::now());
         message(outcome, &self.client_id)
@@ -157,7 +152,7 @@ impl Call {
     }
 
     /// Runs to the end, handing what happens meanwhile to `each`.
-    pub async fn run(mut self: Box<Self>, mut each: impl FnMut(Interim)) -> (Spliced, Option<Charge>) {
+    pub async fn run(mut self: Box<Self>, mut each: impl FnMut(Interim)) -> Spliced {
         loop {
             match self.next().await {
                 Step::Interim(interim) => each(interim),
@@ -193,7 +188,7 @@ where
     let mut work = Box::pin(work);
     let patience = server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
     match timeout(patience, &mut work).await {
-        Ok(Ok(message)) => response::json(StatusCode::OK, message, None),
+        Ok(Ok(message)) => response::json(StatusCode::OK, message),
         Ok(Err(rejection)) => rejection.response(),
         Err(_) => {
             let stream = session.open_stream();
@@ -201,7 +196,7 @@ where
             let session = Arc::clone(session);
             tokio::spawn(async move {
                 let message = work.await.unwrap_or_else(|rejection| rejection.message());
-                session.finish(stream, Some((message, None)));
+                session.finish(stream, Some(message));
             });
             events
         }

@@ -25,7 +25,7 @@ pub fn serve(server: &Server, path: &str) -> Option<Response<Body>> {
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if healthy { "ok" } else { "unavailable" };
     let text = serde_json::json!({"status": word, "reason": why}).to_string();
-    Some(response::json(status, Spliced::from(Bytes::from(text)), None))
+    Some(response::json(status, Spliced::from(Bytes::from(text))))
 }
 
 /// The counters and a few gauges in Prometheus' text format.
@@ -49,6 +49,6 @@ pub fn metrics(server: &Server) -> Response<Body> {
         // Writing to a String can't fail.
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
     }
-    let body = Body::whole(Spliced::from(Bytes::from(text)), None);
+    let body = Body::whole(Spliced::from(Bytes::from(text)));
     response::typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
 }

@@ -44,13 +44,13 @@ async fn post(
     guard::accepts(headers, &["application/json", "text/event-stream"])?;
     let principal = guard::principal(&server.settings, headers)?;
     let trace = guard::trace(headers);
-    let (frame, charge) = body::read(server, body).await?;
+    let frame = body::read(server, body).await?;
     if jsonrpc::is_batch(&frame) {
         let session = session(server, headers, &principal)?;
-        return batch::respond(server, &session, frame, charge, &trace).await;
+        return batch::respond(server, &session, frame, &trace).await;
     }
     let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
-    let incoming = Incoming { frame, message, charge: Some(charge), trace };
+    let incoming = Incoming { frame, message, trace };
     if is_initialize(&incoming) {
         return initialize(server, headers, principal, incoming).await;
     }
@@ -73,7 +73,7 @@ async fn request_of(
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
     if let Some(pong) = pong(&incoming) {
-        return Ok(response::json(StatusCode::OK, pong, None));
+        return Ok(response::json(StatusCode::OK, pong));
     }
     if server.shutdown.is_refusing() {
         return Err(Rejection::busy("proxyrunner is shutting down; try again elsewhere").of(incoming.id()));

@@ -13,7 +13,6 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
-use tokio_io_timeout::TimeoutStream;
 
 /// How long a request's head may take, and a connection may idle between two requests.
 const HEAD_PATIENCE: Duration = Duration::from_secs(60);
@@ -96,14 +95,13 @@ fn connection(
     // Notices peers that vanished; the timeout below those that are there and take nothing.
     #[cfg(target_os = "linux")]
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(patience));
+    let stream = server.connections.watch(stream);
     let server = Arc::clone(server);
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .serve_connection(
-            TokioIo::new(Box::pin(stream)),
+            TokioIo::new(stream),
             service_fn(move |request| {
                 let server = Arc::clone(&server);
                 async move { Ok::<_, std::convert::Infallible>(endpoint::serve(server, request).await) }

@@ -4,6 +4,7 @@
 mod batch;
 mod body;
 mod call;
+mod connections;
 mod endpoint;
 mod guard;
 mod health;
@@ -14,12 +15,14 @@ mod reject;
 mod response;
 pub mod sse;
 
+pub use connections::Connections;
 pub use listener::{Listener, raise_file_limit};
 
 use crate::budget::Budget;
 use crate::phase::Phase;
 use crate::session::Directory;
 use crate::shutdown::Shutdown;
+use crate::telemetry::counters;
 use crate::upstream::Upstream;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -71,4 +74,28 @@ pub struct Server {
     pub budget: Budget,
     /// Whether the child has completed its handshake.
     pub phase: watch::Receiver<Phase>,
+    /// The connections, and which of them stall.
+    pub connections: Arc<Connections>,
+}
+
+impl Server {
+    /// Makes room when messages in transit take more than `--max-buffered`: what is kept for replay only goes
+    /// first, then the slowest reader. True when there is room again, or nothing can be done now.
+    pub fn relieve(&self) -> bool {
+        if self.budget.excess() == 0 {
+            return true;
+        }
+        for session in self.directory.all() {
+            session.forget_kept();
+        }
+        if self.budget.excess() == 0 {
+            return true;
+        }
+        if !self.connections.cut_slowest() {
+            return true;
+        }
+        counters::CUT_STREAMS.increment();
+        tracing::warn!("--max-buffered is used up: the slowest reader is cut");
+        false
+    }
 }

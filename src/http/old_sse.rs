@@ -59,9 +59,9 @@ pub async fn post(
     let session = session.ok_or_else(Rejection::unknown_session)?;
     session.heard(Instant::now());
     let trace = guard::trace(&head.headers);
-    let (frame, charge) = body::read(server, body).await?;
+    let frame = body::read(server, body).await?;
     let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
-    let incoming = Incoming { frame, message, charge: Some(charge), trace };
+    let incoming = Incoming { frame, message, trace };
     if incoming.message.kind != Kind::Request {
         legacy::accept(&session, incoming).await;
     } else if server.shutdown.is_refusing() {
@@ -75,20 +75,20 @@ pub async fn post(
 /// Runs one request; all that comes of it goes to the stream.
 async fn answer(server: Arc<Server>, session: Arc<Session>, incoming: Incoming, stream: StreamId) {
     let last = if let Some(pong) = legacy::pong(&incoming) {
-        (pong, None)
+        pong
     } else if incoming.method() == "initialize" {
-        (initialize(&server, &session, incoming).await, None)
+        initialize(&server, &session, incoming).await
     } else {
         let id = incoming.id().to_vec();
         match call::start(&server, &session, incoming).await {
             Ok(call::Started::Running(call)) => {
                 call.run(|interim| session.push(stream, interim.frame, interim.class)).await
             }
-            Ok(call::Started::Answered(message, charge)) => (message, charge),
-            Err(rejection) => (rejection.of(&id).message(), None),
+            Ok(call::Started::Answered(message)) => message,
+            Err(rejection) => rejection.of(&id).message(),
         }
     };
-    session.push_last_of_many(stream, last);
+    session.push_answer(stream, last);
 }
 
 async fn initialize(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Spliced {

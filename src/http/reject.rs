@@ -82,7 +82,7 @@ impl Rejection {
             &counters::REJECTED_REQUESTS
         };
         counter.increment();
-        let mut response = response::json(self.status, self.message(), None);
+        let mut response = response::json(self.status, self.message());
         let headers = response.headers_mut();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

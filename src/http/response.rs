@@ -1,7 +1,6 @@
 //! Response bodies: empty, a message in one or more segments, or a stream of events.
 
 use super::sse::EventStream;
-use crate::budget::Charge;
 use crate::jsonrpc::Spliced;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -27,13 +26,12 @@ pub enum Body {
 pub struct Whole {
     segments: std::vec::IntoIter<Bytes>,
     remaining: usize,
-    _charge: Option<Charge>,
 }
 
 impl Body {
-    /// A message, with its bytes among `--max-buffered` until they are written.
-    pub fn whole(message: Spliced, charge: Option<Charge>) -> Self {
-        Body::Whole(Whole { remaining: message.len(), segments: message.into_iter(), _charge: charge })
+    /// A message.
+    pub fn whole(message: Spliced) -> Self {
+        Body::Whole(Whole { remaining: message.len(), segments: message.into_iter() })
     }
 }
 
@@ -82,8 +80,8 @@ pub fn empty(status: StatusCode) -> Response<Body> {
 }
 
 /// A JSON-RPC message.
-pub fn json(status: StatusCode, message: Spliced, charge: Option<Charge>) -> Response<Body> {
-    typed(status, "application/json", Body::whole(message, charge))
+pub fn json(status: StatusCode, message: Spliced) -> Response<Body> {
+    typed(status, "application/json", Body::whole(message))
 }
 
 /// Anything else that is whole.

@@ -2,9 +2,8 @@
 
 use super::Server;
 use super::response::{self, Body};
-use crate::budget::Charge;
 use crate::exchange::Failure;
-use crate::jsonrpc::Spliced;
+use crate::jsonrpc::{FLAT, Spliced};
 use crate::session::{Directory, Item, Reader, Session, StreamId};
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue};
@@ -19,8 +18,6 @@ use tokio::time::{Sleep, sleep};
 
 /// How soon a client may come back after its stream was closed for age.
 const RETRY: Duration = Duration::from_millis(500);
-/// A message up to this size is copied into one buffer with its fields.
-const FLAT: usize = 16 * 1024;
 
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
@@ -29,7 +26,6 @@ const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 pub struct EventStream {
     reader: Reader,
     waiting: VecDeque<Bytes>,
-    writing: Option<Arc<Charge>>,
     keep_alive: Duration,
     silence: Pin<Box<Sleep>>,
     closes: Option<Pin<Box<Sleep>>>,
@@ -91,7 +87,6 @@ impl EventStream {
         EventStream {
             reader,
             waiting,
-            writing: None,
             keep_alive,
             silence: Box::pin(sleep(keep_alive)),
             closes: None,
@@ -110,7 +105,6 @@ impl EventStream {
         if let Some(bytes) = self.waiting.pop_front() {
             return Poll::Ready(Some(bytes));
         }
-        self.writing = None;
         if self.over {
             return Poll::Ready(None);
         }
@@ -139,9 +133,8 @@ impl EventStream {
     }
 
     fn put(&mut self, item: Item) {
-        let Item { seq, frame, charge, .. } = item;
+        let Item { seq, frame } = item;
         let id = self.names_events.then(|| self.reader.stream().event_id(seq));
-        self.writing = charge;
         encode(id.as_deref(), &frame, &mut self.waiting);
     }
 }

@@ -14,7 +14,7 @@ pub use id::ClientId;
 pub use message::{Fault, Kind, Message, Meta, Params, Span};
 pub use rewrite::{error, result};
 pub use scan::{Members, elements, is_batch, members, scan};
-pub use splice::{Edits, Spliced, splice};
+pub use splice::{Edits, FLAT, Spliced, splice};
 pub use text::{integer, text};
 
 #[cfg(test)]

@@ -201,5 +201,8 @@ fn edits_may_come_in_any_order_and_meet() {
     edits.replace(&id, b"B");
     edits.insert(id.start, b"A1");
     edits.insert(id.start, b"A2");
-    assert_eq!(string(splice(&bytes, &message.object, message.multiline, edits)), r#"{"jsonrpc":"2.0","id":A1A2B"result":{}}"#);
+    assert_eq!(
+        string(splice(&bytes, &message.object, message.multiline, edits)),
+        r#"{"jsonrpc":"2.0","id":A1A2B"result":{}}"#
+    );
 }

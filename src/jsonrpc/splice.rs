@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::message::Span;
 
 /// Up to this many bytes a copy costs less than handling several segments.
-const FLAT: usize = 16 * 1024;
+pub const FLAT: usize = 16 * 1024;
 
 /// Places to replace, in any order; two of them must not overlap.
 #[derive(Debug, Default)]

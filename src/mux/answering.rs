@@ -18,9 +18,9 @@ pub enum Completed<O> {
     Delivered,
     /// Nobody waited any more: the outcome is dropped, the tombstone freed.
     Late,
-    /// The exchange was answered before, or is long forgotten.
+    /// The exchange is over: answered before, expired, or withdrawn before it was sent.
     Duplicate(O),
-    /// No request of this id was ever sent.
+    /// No request of this id was sent yet.
     Unknown(O),
 }
 
@@ -50,11 +50,11 @@ impl<H, O: Lost> Answering<H, O> {
             let minted = (1..word.generation()).contains(&generation);
             return if minted { Completed::Duplicate(outcome) } else { Completed::Unknown(outcome) };
         }
-        if !word.is_sent() {
-            return Completed::Unknown(outcome);
-        }
         if word.is_answered() {
             return Completed::Duplicate(outcome);
+        }
+        if !word.is_sent() {
+            return Completed::Unknown(outcome);
         }
         self.settle(id, word, outcome)
     }
@@ -108,7 +108,8 @@ impl<H, O: Lost> Answering<H, O> {
     }
 
     /// Closes the table, then answers everyone who waits, sent or not, and frees every tombstone. Returns
-    /// how many it answered. From its beginning on, nothing can be reserved or marked as sent.
+    /// how many it answered. From its beginning on, nothing can be reserved; from its end on, nothing can
+    /// be marked as sent.
     pub fn close(&mut self, mut outcome: impl FnMut() -> O) -> usize {
         self.table.close();
         let mut answered = 0;

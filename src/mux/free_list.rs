@@ -11,7 +11,7 @@
 
 use crate::sync::atomic::{
     AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 use std::cmp::Ordering;
 
@@ -66,15 +66,13 @@ impl FreeList {
             match self.lap(cell).cmp(&self.lap(head)) {
                 Ordering::Less => return Err(NoSlot::Empty),
                 Ordering::Greater => head = self.head.0.load(Relaxed),
-                // Release pairs with `close`: who closes sees the slots that were taken before as their
-                // last user left them. The cell read is still the right one, since it is overwritten
-                // only once the head has moved on, and then this fails.
-                Ordering::Equal => {
-                    match self.head.0.compare_exchange_weak(head, head + 1, Release, Relaxed) {
-                        Ok(_) => return Ok(self.index(cell)),
-                        Err(newer) => head = newer,
-                    }
-                }
+                // The cell read is still the right one, since it is overwritten only once the head has
+                // moved on, and then this fails. Release pairs with `close`: who closes sees the slots
+                // that were taken before as their last users left them. Acquire: see `give`.
+                Ordering::Equal => match self.head.0.compare_exchange_weak(head, head + 1, AcqRel, Relaxed) {
+                    Ok(_) => return Ok(self.index(cell)),
+                    Err(newer) => head = newer,
+                },
             }
         }
     }
@@ -82,8 +80,11 @@ impl FreeList {
     /// Gives back an index that was taken.
     #[inline]
     pub(super) fn give(&self, index: usize) {
-        // Relaxed: only claims a position; the store below publishes.
-        let tail = self.tail.0.fetch_add(1, Relaxed);
+        // AcqRel orders the stores to one cell. As every give follows its own take, the gives up to this
+        // position follow at least as many takes, hence the take from this cell a lap ago, or one after
+        // it. Takes are chained on the head, gives on the tail, so that lap's store comes before ours.
+        let tail = self.tail.0.fetch_add(1, AcqRel);
+        // Release: publishes the slot to whoever takes it.
         self.cell(tail).store(self.lap(tail) | index as u64, Release);
     }
 

@@ -8,7 +8,7 @@
 //! # Invariants
 //!
 //! 1. A slot is on the free list, or retired, or in the hands of whoever took it, or serves one exchange.
-//! 2. A state word only changes by the transitions of [`state`]; its generation only grows; a slot
+//! 2. A state word only changes by the transitions in `state.rs`; its generation only grows; a slot
 //!    whose next generation would have no wire id is retired. Hence no id is minted twice.
 //! 3. An exchange has one waiting half, [`Pending`], and a table one answering half, [`Answering`]; neither
 //!    can be cloned.
@@ -34,6 +34,8 @@ mod state;
 mod table;
 mod wire_id;
 
+#[cfg(all(test, proxyrunner_loom))]
+mod loom_tests;
 #[cfg(all(test, not(proxyrunner_loom)))]
 mod tests;
 
@@ -42,7 +44,7 @@ pub use pending::Pending;
 pub use state::Abandoned;
 pub use wire_id::WireId;
 
-use crate::sync::Arc;
+use crate::sync::{Arc, atomic::Ordering::Relaxed};
 use free_list::NoSlot;
 use std::fmt;
 use table::Table;
@@ -74,7 +76,7 @@ fn table_with_generations<H, O: Lost>(slots: usize, generations: u64) -> (Mux<H,
 /// Why nothing was reserved; gives the value back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused<H> {
-    /// Every slot is in use.
+    /// Every slot is in use, or is just being freed.
     Full(H),
     /// The answering half is gone, or has closed the table.
     Closed(H),
@@ -117,7 +119,7 @@ impl<H, O> Mux<H, O> {
     /// How many exchanges were abandoned after being sent, and not answered yet. A snapshot, at times too
     /// high by what is being abandoned.
     pub fn abandoned(&self) -> usize {
-        self.table.abandoned.load(crate::sync::atomic::Ordering::Relaxed)
+        self.table.abandoned.load(Relaxed)
     }
 
     /// How many slots there are.

@@ -3,7 +3,7 @@
 //!
 //! | state | held value | outcome |
 //! | --- | --- | --- |
-//! | FREE | whoever took the slot from the free list | nobody |
+//! | FREE | whoever took the slot, or withdrew | nobody |
 //! | WAITING | shared, to read | answering half |
 //! | ANSWERED | waiting half | waiting half |
 //! | ABANDONED | answering half | answering half |

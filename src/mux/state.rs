@@ -1,13 +1,14 @@
 //! Owns the state of a slot: one atomic word, `generation | flags`, and its named transitions.
 //!
 //! ```text
-//!            publish           mark_sent            answer             release
-//!   FREE g ──────────► WAITING ─────────► WAITING ──────────► ANSWERED ────────► FREE g+1
-//!     │                   │                SENT                                     ▲
-//!     │ close             │ abandon         │ abandon          release (bury)       │
-//!     ▼                   ▼                 └────► ABANDONED ───────────────────────┤
-//!   CLOSED             FREE g+1                                                     │
-//!                         └─────────────────────────────────────────────────────────┘
+//!          publish            mark_sent                  answer             release
+//!   FREE g ───────► WAITING ────────────► WAITING+SENT ───────────► ANSWERED ───────► FREE g+1
+//!      │               │ │                      │                      ▲
+//!      │ close         │ │ answer (closing)     │ abandon              │
+//!      ▼               │ └──────────────────────┼──────────────────────┘
+//!   CLOSED             │ abandon                ▼             release
+//!                      ▼                     ABANDONED ──────────────────────────────► FREE g+1
+//!                   FREE g+1
 //! ```
 
 use crate::sync::atomic::{
@@ -50,10 +51,6 @@ impl Word {
 
     pub(super) fn is_abandoned(self) -> bool {
         self.0 & ABANDONED != 0
-    }
-
-    fn is_closed(self) -> bool {
-        self.0 & CLOSED != 0
     }
 }
 
@@ -99,12 +96,12 @@ impl State {
             .then(|| word.generation())
     }
 
-    /// WAITING → WAITING + SENT, unless that has happened, or nobody waits, or the slot is closed.
+    /// WAITING → WAITING + SENT, unless that has happened, or nobody waits.
     #[inline]
     pub(super) fn mark_sent(&self, generation: u64) -> bool {
         let mut word = Word(self.0.load(Relaxed));
         loop {
-            if word.generation() != generation || !word.is_waiting() || word.is_sent() || word.is_closed() {
+            if word.generation() != generation || !word.is_waiting() || word.is_sent() {
                 return false;
             }
             // Relaxed: touches no cell, and as a read-modify-write it carries on the release sequence

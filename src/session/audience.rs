@@ -105,7 +105,7 @@ impl Members {
             .filter(|(watched, _)| uri.starts_with(watched.as_str()))
             .flat_map(|(_, who)| who)
             .collect();
-        let sessions: Vec<_> = watching.iter().filter_map(|id| state.sessions.get(id)?.upgrade()).collect();
+        let sessions: Vec<_> = watching.iter().filter_map(|id| state.sessions.get(*id)?.upgrade()).collect();
         drop(state);
         if sessions.is_empty() {
             counters::WITHHELD_MESSAGES.increment();

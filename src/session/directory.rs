@@ -47,7 +47,7 @@ impl Directory {
 
     /// The session of this id, if it is this principal's: another's is as unknown as one that never was.
     pub fn find(&self, id: &str, principal: &Principal) -> Option<Arc<Session>> {
-        let session = self.read().get(&SessionId::received(id)).cloned()?;
+        let session = self.read().get(id).cloned()?;
         (session.principal() == principal && !session.is_ended()).then_some(session)
     }
 
@@ -64,30 +64,6 @@ impl Directory {
                 counters::EXPIRED_SESSIONS.increment();
                 tracing::debug!(session = %session.id(), "session expired");
                 self.end(&session, &Failure::SessionEnded);
-            }
-        }
-    }
-
-    /// Makes room when messages in transit take more than `--max-buffered`: first what is kept for replay only,
-    /// then the stream whose reader is furthest behind.
-    pub fn relieve(&self) {
-        while self.budget.excess() > 0 {
-            let sessions = self.all();
-            let mut freed = false;
-            for session in &sessions {
-                freed |= session.forget_delivered();
-            }
-            if freed && self.budget.excess() == 0 {
-                return;
-            }
-            let slowest = sessions.iter().max_by_key(|session| session.undelivered());
-            match slowest.filter(|session| session.undelivered() > 0) {
-                Some(session) => {
-                    counters::CUT_STREAMS.increment();
-                    tracing::warn!(session = %session.id(), "--max-buffered is used up: the slowest reader's stream is cut");
-                    session.cut_largest();
-                }
-                None => return,
             }
         }
     }

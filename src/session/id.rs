@@ -1,5 +1,6 @@
 //! Who a session belongs to, and its name.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -20,13 +21,15 @@ impl SessionId {
         Ok(SessionId(format!("{:032x}", u128::from_be_bytes(random)).into()))
     }
 
-    /// One that a client sent.
-    pub fn received(text: &str) -> Self {
-        SessionId(text.into())
-    }
-
     /// The whole id, for its client only.
     pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that a table of ids is searched by what a client sent.
+impl Borrow<str> for SessionId {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

@@ -13,9 +13,9 @@ pub use directory::{Directory, Full};
 pub use id::{Principal, SessionId};
 pub use streams::{Item, Reader, StreamId, UnknownEvent};
 
-use crate::budget::{Budget, Charge};
+use crate::budget::Budget;
 use crate::exchange::{Class, Failure, Interim, Interruption, Link, Mailbox};
-use crate::jsonrpc::{ClientId, Message, Spliced, rewrite};
+use crate::jsonrpc::{ClientId, FLAT, Message, Spliced, rewrite};
 use crate::mux::WireId;
 use crate::telemetry::counters;
 use asked::Asked;
@@ -392,8 +392,8 @@ impl Session {
     }
 
     /// Puts an answer on a stream that goes on.
-    pub fn push_last_of_many(&self, stream: StreamId, (frame, charge): Last) {
-        let event = Event { frame, class: Class::Dear, charge: charge.map(Arc::new) };
+    pub fn push_answer(&self, stream: StreamId, answer: Spliced) {
+        let event = self.event(answer, Class::Dear);
         self.state().streams.push(stream, event);
     }
 
@@ -403,9 +403,8 @@ impl Session {
     }
 
     /// Puts the last message on a stream; when it is read, the stream ends.
-    pub fn finish(&self, stream: StreamId, last: Option<Last>) {
-        let event =
-            last.map(|(frame, charge)| Event { frame, class: Class::Dear, charge: charge.map(Arc::new) });
+    pub fn finish(&self, stream: StreamId, last: Option<Spliced>) {
+        let event = last.map(|frame| self.event(frame, Class::Dear));
         self.state().streams.finish(stream, event);
     }
 
@@ -429,19 +428,9 @@ impl Session {
         self.state().streams.poll_finished(stream, cx)
     }
 
-    /// Bytes that no reader has taken yet, over all streams.
-    pub fn undelivered(&self) -> usize {
-        self.state().streams.undelivered()
-    }
-
-    /// Drops what is kept for replay only; true when that freed anything.
-    pub fn forget_delivered(&self) -> bool {
-        self.state().streams.forget_delivered()
-    }
-
-    /// Cuts the stream with the most undelivered bytes.
-    pub fn cut_largest(&self) {
-        self.state().streams.cut_largest();
+    /// Drops what is kept for a client that may come back.
+    pub fn forget_kept(&self) {
+        self.state().streams.forget_kept();
     }
 
     /// Ends the session: what is in flight is interrupted, streams end, an exclusive child stops.
@@ -467,17 +456,16 @@ impl Session {
     }
 
     fn event(&self, frame: Spliced, class: Class) -> Event {
-        let charge = self.budget.charge(frame.len()).map(Arc::new);
-        Event { frame, class, charge }
+        // A short message is a copy, which nobody has charged yet; a long one is slices of what was.
+        let copied = frame.len() <= FLAT;
+        let frame = if copied { Spliced::from(self.budget.hold(frame.into_bytes())) } else { frame };
+        Event { frame, class }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// The last message of a stream, with its bytes among `--max-buffered` where they are charged already.
-pub type Last = (Spliced, Option<Charge>);
 
 /// The client has left as many questions unanswered as are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

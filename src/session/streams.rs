@@ -11,7 +11,6 @@
 //!    next that is opened.
 
 use super::Session;
-use crate::budget::Charge;
 use crate::exchange::Class;
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
@@ -48,7 +47,6 @@ pub struct UnknownEvent;
 pub(super) struct Event {
     pub frame: Spliced,
     pub class: Class,
-    pub charge: Option<Arc<Charge>>,
 }
 
 /// What a reader takes.
@@ -58,10 +56,6 @@ pub struct Item {
     pub seq: u64,
     /// The message.
     pub frame: Spliced,
-    /// Whether it is a question, an answer or a response, not something said in between.
-    pub dear: bool,
-    /// Its bytes among `--max-buffered`, until they are written.
-    pub charge: Option<Arc<Charge>>,
 }
 
 #[derive(Debug)]
@@ -81,7 +75,6 @@ struct Stream {
     attached: bool,
     finished: bool,
     pending: usize,
-    pending_bytes: usize,
     waker: Option<Waker>,
     watcher: Option<Waker>,
 }
@@ -173,7 +166,6 @@ impl Streams {
         stream.events.push_back(Stored { seq, event, kept: !stream.attached });
         if stream.attached {
             stream.pending += 1;
-            stream.pending_bytes += bytes;
             wake(&mut stream.waker);
         } else {
             self.keep(id, seq, bytes);
@@ -242,7 +234,6 @@ impl Streams {
         stream.attached = false;
         stream.waker = None;
         stream.pending = 0;
-        stream.pending_bytes = 0;
         let unread: Vec<_> = stream
             .events
             .iter_mut()
@@ -271,18 +262,12 @@ impl Streams {
             return Poll::Pending;
         };
         let (seq, was_kept) = (stored.seq, std::mem::replace(&mut stored.kept, true));
-        let item = Item {
-            seq,
-            frame: stored.event.frame.clone(),
-            dear: stored.event.class == Class::Dear,
-            charge: stored.event.charge.clone(),
-        };
+        let item = Item { seq, frame: stored.event.frame.clone() };
         let bytes = item.frame.len();
         attached.after = seq;
         stream.taken = stream.taken.max(seq);
         if !was_kept {
             stream.pending -= 1;
-            stream.pending_bytes -= bytes;
             self.keep(id, seq, bytes);
         }
         Poll::Ready(Some(item))
@@ -298,23 +283,8 @@ impl Streams {
         }
     }
 
-    pub(super) fn undelivered(&self) -> usize {
-        self.streams.values().map(|stream| stream.pending_bytes).max().unwrap_or(0)
-    }
-
-    pub(super) fn forget_delivered(&mut self) -> bool {
-        let any = !self.kept.is_empty();
+    pub(super) fn forget_kept(&mut self) {
         while self.forget_oldest() {}
-        any
-    }
-
-    pub(super) fn cut_largest(&mut self) {
-        let largest = self.streams.iter().max_by_key(|(_, stream)| stream.pending_bytes).map(|(id, _)| *id);
-        let Some(id) = largest else { return };
-        if let Some(waker) = self.streams.get_mut(&id).and_then(|stream| stream.waker.take()) {
-            waker.wake();
-        }
-        self.remove(id);
     }
 
     /// Counts an event among the kept ones; the newest stays whatever its size.

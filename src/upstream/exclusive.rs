@@ -112,13 +112,13 @@ impl Upstream {
         link: &Arc<Link>,
         incoming: Incoming,
     ) -> Result<(Answer, Option<Version>), Refusal> {
-        let Incoming { frame, message, charge, trace } = incoming;
+        let Incoming { frame, message, trace } = incoming;
         let held = Held { mailbox: Arc::new(Mailbox::default()), token: None, permit: None };
         let write = |wire_id: crate::mux::WireId| {
             initialize::for_exclusive(&frame, &message, wire_id, self.settings.forward_roots, &trace)
         };
         let handshake = async {
-            let mut exchange = link.begin(held, charge, write).await.map_err(refusal)?;
+            let mut exchange = link.begin(held, write).await.map_err(refusal)?;
             loop {
                 if let Step::Outcome(outcome) = exchange.next().await {
                     return outcome.map_err(Refusal::Failed);

@@ -8,7 +8,6 @@ mod shared;
 
 pub use shared::Shared;
 
-use crate::budget::Charge;
 use crate::child::StartError;
 use crate::exchange::{Exchange, Failure, Held, Link, Mailbox, Outcome, Refused};
 use crate::jsonrpc::{Message, Spliced, rewrite, text};
@@ -85,8 +84,6 @@ pub struct Incoming {
     pub frame: Bytes,
     /// Where its parts are.
     pub message: Message,
-    /// Its bytes among `--max-buffered`.
-    pub charge: Option<Charge>,
     /// The trace context of its HTTP request.
     pub trace: Trace,
 }
@@ -204,7 +201,7 @@ impl Upstream {
         let permit = Arc::clone(&self.permits)
             .try_acquire_owned()
             .map_err(|_| Refusal::Busy("--max-in-flight requests are in flight already"))?;
-        let Incoming { frame, message, charge, trace } = incoming;
+        let Incoming { frame, message, trace } = incoming;
         let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
         let token = token.map(|token| Bytes::copy_from_slice(&frame[token]));
         let held = Held { mailbox: Arc::new(Mailbox::default()), token, permit: Some(permit) };
@@ -212,7 +209,7 @@ impl Upstream {
             let id = Some(wire_id.as_u64());
             rewrite::request_for_child(&frame, &message, id, id, &trace)
         };
-        link.begin(held, charge, write).await.map_err(refusal)
+        link.begin(held, write).await.map_err(refusal)
     }
 
     /// Asks for a child and waits until it has started; its handshake is still to come.

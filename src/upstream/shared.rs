@@ -120,11 +120,10 @@ impl Upstream {
     ) -> Result<Outcome, Failure> {
         let held = Held { mailbox: Arc::new(Mailbox::default()), token: None, permit: None };
         let asked = async {
-            let mut exchange =
-                link.begin(held, None, write).await.map_err(|refused| match refusal(refused) {
-                    Refusal::Failed(failure) => failure,
-                    _ => Failure::Lost,
-                })?;
+            let mut exchange = link.begin(held, write).await.map_err(|refused| match refusal(refused) {
+                Refusal::Failed(failure) => failure,
+                _ => Failure::Lost,
+            })?;
             loop {
                 if let Step::Outcome(outcome) = exchange.next().await {
                     return Ok(outcome);

@@ -1,0 +1,73 @@
+//! Frames are the same however the bytes are split into reads, and as a naive model has them; the id
+//! seeker agrees with the scan wherever that finds a message.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use proxyrunner::framing::{Framed, Framer, IdSeeker};
+use proxyrunner::jsonrpc::{Kind, scan};
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+fuzz_target!(|data: &[u8]| {
+    let [cap, seed, stream @ ..] = data else { return };
+    let max_frame = usize::from(*cap);
+    let expected = model(max_frame, stream);
+    assert_eq!(frames(max_frame, stream, |rest| rest), expected);
+    let mut seed = u32::from(*seed) + 1;
+    let split = |rest: usize| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // Single bytes are as likely as all longer reads together.
+        (if seed >> 31 == 0 { 1 } else { (seed >> 20) as usize & 0x7f }).min(rest)
+    };
+    assert_eq!(frames(max_frame, stream, split), expected);
+    stream.split(|byte| *byte == b'\n').for_each(seeker_agrees);
+});
+
+fn frames(max_frame: usize, mut stream: &[u8], mut read: impl FnMut(usize) -> usize) -> Vec<Framed> {
+    let mut framer = Framer::new(max_frame);
+    let mut out = Vec::new();
+    while !stream.is_empty() {
+        let (chunk, rest) = stream.split_at(read(stream.len()));
+        framer.buffer().extend_from_slice(chunk);
+        while let Some(framed) = framer.next() {
+            out.push(framed);
+        }
+        assert!(framer.next().is_none());
+        stream = rest;
+    }
+    out.extend(framer.finish());
+    assert!(framer.finish().is_none());
+    out
+}
+
+fn model(max_frame: usize, stream: &[u8]) -> Vec<Framed> {
+    stream.split(|byte| *byte == b'\n').filter_map(|line| model_line(max_frame, line)).collect()
+}
+
+fn model_line(max_frame: usize, line: &[u8]) -> Option<Framed> {
+    let frame = line.strip_prefix(BOM).unwrap_or(line);
+    let frame = frame.strip_suffix(b"\r").unwrap_or(frame);
+    if frame.len() > max_frame {
+        let head = frame[..frame.len().min(256)].to_vec().into();
+        return Some(Framed::Oversized { id: sought(frame), length: frame.len() as u64, head });
+    }
+    (!frame.trim_ascii().is_empty())
+        .then(|| Framed::Frame { bytes: frame.to_vec().into(), bom: line.starts_with(BOM) })
+}
+
+fn sought(frame: &[u8]) -> Option<bytes::Bytes> {
+    let mut seeker = IdSeeker::default();
+    seeker.feed(frame);
+    seeker.id()
+}
+
+fn seeker_agrees(line: &[u8]) {
+    let found = sought(line);
+    let mut bytewise = IdSeeker::default();
+    line.chunks(1).for_each(|byte| bytewise.feed(byte));
+    assert_eq!(bytewise.id(), found);
+    if let Ok(message) = scan(line) {
+        let id = message.id.filter(|id| message.kind == Kind::Response && id.len() <= 256);
+        assert_eq!(found.as_deref(), id.map(|id| &line[id]));
+    }
+}
