@@ -376,13 +376,15 @@ impl Session {
     // ---- streams
 
     /// Opens the stream of a request.
-    pub fn open_stream(&self) -> StreamId {
-        self.state().streams.open(false)
+    pub fn open_stream(self: &Arc<Self>) -> Reader {
+        let attached = self.state().streams.open(false);
+        Reader::new(Arc::clone(self), attached)
     }
 
     /// Opens the standalone stream of a GET; what waited for one goes to it.
-    pub fn open_standalone(&self) -> StreamId {
-        self.state().streams.open(true)
+    pub fn open_standalone(self: &Arc<Self>) -> Reader {
+        let attached = self.state().streams.open(true);
+        Reader::new(Arc::clone(self), attached)
     }
 
     /// Puts a message on a stream.
@@ -408,19 +410,14 @@ impl Session {
         self.state().streams.finish(stream, event);
     }
 
-    /// Reads a stream from its start, or after the event `seq`; an earlier reader of it ends.
-    pub fn read(self: &Arc<Self>, stream: StreamId, after: u64) -> Option<Reader> {
-        let attached = self.state().streams.attach(stream, after)?;
-        Some(Reader::new(Arc::clone(self), attached))
-    }
-
     /// Reads on after the event that `last_event_id` names.
     ///
     /// # Errors
     /// When the session has no such event.
     pub fn resume(self: &Arc<Self>, last_event_id: &str) -> Result<Reader, UnknownEvent> {
         let (stream, seq) = streams::parse_event_id(last_event_id).ok_or(UnknownEvent)?;
-        self.read(stream, seq).ok_or(UnknownEvent)
+        let attached = self.state().streams.attach(stream, seq).ok_or(UnknownEvent)?;
+        Ok(Reader::new(Arc::clone(self), attached))
     }
 
     /// Resolves when a stream has a message or has ended: how a batch waits for its answers.

@@ -105,14 +105,16 @@ impl Streams {
         }
     }
 
-    pub(super) fn open(&mut self, standalone: bool) -> StreamId {
+    /// A new stream, and its reader.
+    pub(super) fn open(&mut self, standalone: bool) -> Attached {
         self.last += 1;
         let id = StreamId(self.last);
-        self.streams.insert(id, Stream { standalone, ..Stream::default() });
+        let reader = 1;
+        self.streams.insert(id, Stream { standalone, reader, attached: true, ..Stream::default() });
         if standalone {
             self.inherit(id);
         }
-        id
+        Attached { stream: id, reader, after: 0 }
     }
 
     /// Moves what waits for a standalone stream to the new one, and closes the oldest above the bound.
