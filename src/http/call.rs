@@ -105,13 +105,13 @@ pub async fn respond(
         Ok(Step::Interim(interim)) => Some(interim),
         Err(_) => None,
     };
-    let stream = session.open_stream();
-    let events = sse::resumable(server, session, stream);
+    let reader = session.open_stream();
+    let stream = reader.stream();
     if let Some(interim) = first {
         session.push(stream, interim.frame, interim.class);
     }
     tokio::spawn(call.follow(stream));
-    Ok(events)
+    Ok(sse::follow(server, reader))
 }
 
 /// How long the head waits for the child's first word.
@@ -191,14 +191,13 @@ where
         Ok(Ok(message)) => response::json(StatusCode::OK, message),
         Ok(Err(rejection)) => rejection.response(),
         Err(_) => {
-            let stream = session.open_stream();
-            let events = sse::resumable(server, session, stream);
-            let session = Arc::clone(session);
+            let reader = session.open_stream();
+            let (session, stream) = (Arc::clone(session), reader.stream());
             tokio::spawn(async move {
                 let message = work.await.unwrap_or_else(|rejection| rejection.message());
                 session.finish(stream, Some(message));
             });
-            events
+            sse::follow(server, reader)
         }
     }
 }

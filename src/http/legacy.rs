@@ -187,8 +187,7 @@ fn get(server: &Arc<Server>, headers: &HeaderMap) -> Result<Response<Body>, Reje
     if server.shutdown.is_refusing() {
         return Err(Rejection::busy("proxyrunner is shutting down; try again elsewhere"));
     }
-    let stream = session.open_standalone();
-    Ok(sse::resumable(server, &session, stream))
+    Ok(sse::follow(server, session.open_standalone()))
 }
 
 fn delete(server: &Server, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {

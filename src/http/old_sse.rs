@@ -30,8 +30,7 @@ pub fn stream(
     let principal = guard::principal(&server.settings, request.headers())?;
     let session = legacy::open(server, principal, &[])?;
     session.become_old_sse();
-    let stream = session.open_standalone();
-    let reader = session.read(stream, 0).ok_or_else(Rejection::unknown_session)?;
+    let reader = session.open_standalone();
     server.directory.list(&session);
     Ok(sse::session(server, reader, &format!("{POST_PATH}?sessionId={}", session.id().secret())))
 }

@@ -4,7 +4,7 @@ use super::Server;
 use super::response::{self, Body};
 use crate::exchange::Failure;
 use crate::jsonrpc::{FLAT, Spliced};
-use crate::session::{Directory, Item, Reader, Session, StreamId};
+use crate::session::{Directory, Item, Reader, Session};
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -36,22 +36,13 @@ pub struct EventStream {
     _session_goes: Option<SessionGoes>,
 }
 
-/// The response that is a stream of `session`, from its start.
-pub fn resumable(server: &Server, session: &Arc<Session>, stream: StreamId) -> Response<Body> {
-    match session.read(stream, 0) {
-        Some(reader) => follow(server, reader),
-        // Opened a moment ago, it can only be gone with its session.
-        None => super::reject::Rejection::unknown_session().response(),
-    }
-}
-
 /// The response that reads on a stream. Streams of 2025-11-25 begin with a priming event and are closed after
 /// `--sse-max-age`, since their clients come back (transports §Sending Messages 6).
 pub fn follow(server: &Server, reader: Reader) -> Response<Body> {
     let primes = reader.session().version().primes();
     let mut waiting = VecDeque::new();
     if primes {
-        let id = reader.stream().event_id(reader.position());
+        let id = reader.stream().event_id(reader.began_after());
         waiting.push_back(Bytes::from(format!("id: {id}\ndata: \n\n")));
     }
     respond(EventStream {
