@@ -51,7 +51,7 @@ pub async fn respond(
     let stream = reader.stream();
     let only_answers = Arc::new(AtomicBool::new(true));
     tokio::spawn(run(Arc::clone(server), Arc::clone(session), requests, stream, Arc::clone(&only_answers)));
-    let finished = poll_fn(|cx| session.poll_finished(stream, cx));
+    let finished = poll_fn(|cx| reader.poll_finished(cx));
     let finished = timeout(call::commit_after(server, session), finished).await.is_ok();
     if finished && only_answers.load(Ordering::Acquire) {
         return Ok(response::json(StatusCode::OK, Spliced::from(array(&mut reader).await)));

@@ -40,7 +40,7 @@ impl EventStream {
         let primes = reader.session().version().primes();
         let mut waiting = VecDeque::new();
         if primes {
-            let id = reader.stream().event_id(reader.position());
+            let id = reader.stream().event_id(reader.began_after());
             waiting.push_back(Bytes::from(format!("id: {id}\ndata: \n\n")));
         }
         let closes = primes.then(|| Box::pin(sleep(server.settings.sse_max_age)));

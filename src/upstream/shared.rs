@@ -151,7 +151,6 @@ impl Upstream {
         let (version, result) = initialize::welcome(&shared.initialized, asked.as_ref());
         session.negotiated(version);
         session.take_seat(Seat::Shared(Arc::clone(&shared.link), Arc::clone(&shared.members)));
-        shared.members.join(session);
         Ok(Spliced::from(rewrite::result(incoming.id(), &result)))
     }
 
