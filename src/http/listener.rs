@@ -16,6 +16,8 @@ use tokio::time::sleep;
 
 /// How long a request's head may take, and a connection may idle between two requests.
 const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+/// What one connection may have read of a head, or buffered to write, in bytes.
+const BUFFER: usize = 64 * 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
 /// How long to wait when the system has no file descriptors left: some connection must close first.
@@ -100,6 +102,7 @@ fn connection(
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(BUFFER)
         .serve_connection(
             TokioIo::new(stream),
             service_fn(move |request| {
