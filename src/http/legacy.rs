@@ -163,7 +163,12 @@ fn get(server: &Arc<Server>, headers: &HeaderMap) -> Result<Response<Body>, Reje
         let reader = session.resume(last).map_err(|_| {
             Rejection::invalid("Last-Event-ID names no event of this session that is still kept")
         })?;
-        return Ok(response::events(EventStream::resumable(server, reader)));
+        // Some clients come back for ever to a stream that ends without a result; 204 tells them that it is over.
+        return Ok(if reader.is_over() {
+            response::empty(StatusCode::NO_CONTENT)
+        } else {
+            response::events(EventStream::resumable(server, reader))
+        });
     }
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down());

@@ -167,6 +167,12 @@ impl Upstream {
         let uri = uri.ok_or(Refusal::Withheld(codes::INVALID_PARAMS, "params.uri is missing"))?;
         let uri = text(&incoming.frame, &uri).into_owned();
         let _turn = members.subscribing.lock().await;
+        if subscribe && !members.may_watch(session.id()) {
+            return Err(Refusal::Withheld(
+                codes::INVALID_PARAMS,
+                "this session watches as many resources as it may",
+            ));
+        }
         let needs_child =
             if subscribe { !members.is_watched(&uri) } else { members.unwatch(&uri, session.id()) };
         if !needs_child {
