@@ -14,6 +14,8 @@ mod streams;
 pub(crate) mod fixtures;
 #[cfg(test)]
 mod streams_tests;
+#[cfg(test)]
+mod tests;
 
 pub use audience::{Audience, Members};
 pub use directory::{Directory, Full};
