@@ -11,6 +11,10 @@ mod reader;
 mod streams;
 
 #[cfg(test)]
+mod audience_tests;
+#[cfg(test)]
+mod directory_tests;
+#[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]
 mod streams_tests;
