@@ -8,6 +8,11 @@ mod inbox;
 mod link;
 mod mailbox;
 
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod tests;
+
 pub use failure::{End, Failure};
 pub use inbox::{Inbox, Intake, Order, Urgent};
 pub use link::{Ends, Link, Refused};

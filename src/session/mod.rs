@@ -11,9 +11,15 @@ mod reader;
 mod streams;
 
 #[cfg(test)]
+mod audience_tests;
+#[cfg(test)]
+mod directory_tests;
+#[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]
 mod streams_tests;
+#[cfg(test)]
+mod tests;
 
 pub use audience::{Audience, Members};
 pub use directory::{Directory, Full};
@@ -281,15 +287,10 @@ impl Session {
 
     /// Notes a request as in flight, so that it can be cancelled by the client's id.
     pub fn began(&self, client_id: ClientId, wire_id: WireId, mailbox: Arc<Mailbox>) {
-        let ended = self.is_ended();
-        if ended {
-            mailbox.interrupt(Interruption { failure: Failure::SessionEnded, cancellation: None });
-        }
-        let mut state = self.state();
-        state.in_flight.push(InFlight { client_id, wire_id, mailbox: Arc::clone(&mailbox) });
-        drop(state);
-        // Looked at again after it was noted: an end in between would have missed it.
-        if !ended && self.is_ended() {
+        let request = InFlight { client_id, wire_id, mailbox: Arc::clone(&mailbox) };
+        self.state().in_flight.push(request);
+        // Looked at after it was noted: an end before would have missed it.
+        if self.is_ended() {
             mailbox.interrupt(Interruption { failure: Failure::SessionEnded, cancellation: None });
         }
     }

@@ -158,6 +158,10 @@ fn an_answer_that_nobody_has_taken_outlives_what_others_have() {
     let session = session();
     let left = session.open_stream().stream();
     session.finish(left, Some(said("answer")));
+    let left_unread = session.open_stream();
+    let unread = left_unread.stream();
+    session.finish(unread, Some(said("unread")));
+    drop(left_unread);
     let mut busy = session.open_stream();
     for _ in 0..20 {
         push(&session, busy.stream(), Dear, &["delivered"]);
@@ -166,6 +170,7 @@ fn an_answer_that_nobody_has_taken_outlives_what_others_have() {
     let also_left = session.open_stream().stream();
     push(&session, also_left, Droppable, &["1", "2", "3", "4", "5"]);
     assert_eq!(rest(&session, left, 0), ["answer"]);
+    assert_eq!(rest(&session, unread, 0), ["unread"]);
 }
 
 #[test]
