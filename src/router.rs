@@ -2,7 +2,7 @@
 //! is always read.
 
 use crate::budget::Budget;
-use crate::exchange::{Answer, Answering, Class, Failure, Inbox, Interim, Outcome, Urgent};
+use crate::exchange::{Answer, Answering, Class, Failure, Inbox, Interim, Outcome, Topic, Urgent};
 use crate::framing::{Framed, IdSeeker};
 use crate::jsonrpc::{self, Kind, Message, Spliced, codes, integer, rewrite, text};
 use crate::mux::{Completed, WireId};
@@ -209,6 +209,7 @@ impl Router {
                 self.to_exclusive(frame, message, Class::Idempotent);
             }
             // Logs, and what we don't know: whose it is can be told for an exclusive child only.
+            "notifications/message" => self.to_one(frame, message, Class::Droppable, Topic::Log),
             _ => self.to_exclusive(frame, message, Class::Droppable),
         }
     }
@@ -222,13 +223,17 @@ impl Router {
             return;
         };
         let frame = rewrite::with_progress_token(frame, message, token);
-        if held.mailbox.push(Interim { frame, class: Class::Droppable }).is_err() {
+        if held.mailbox.push(Interim { frame, class: Class::Droppable, topic: Topic::Progress }).is_err() {
             counters::DROPPED_EVENTS.increment();
         }
     }
 
     fn question_withdrawn(&self, frame: &Bytes, message: &Message) {
         let id = message.params.as_ref().and_then(|params| params.request_id.clone());
+        if let (Audience::Leased(_), Some(id)) = (&self.audience, &id) {
+            let topic = Topic::Withdrawn(Bytes::copy_from_slice(&frame[id.clone()]));
+            return self.to_one(frame, message, Class::Dear, topic);
+        }
         if let (Some(session), Some(id)) = (self.exclusive(), id) {
             session.question_withdrawn(&frame[id], frame, message);
         }
@@ -244,6 +249,17 @@ impl Router {
     }
 
     fn to_exclusive(&self, frame: &Bytes, message: &Message, class: Class) {
+        self.to_one(frame, message, class, Topic::Other);
+    }
+
+    fn to_one(&self, frame: &Bytes, message: &Message, class: Class, topic: Topic) {
+        if let Audience::Leased(holder) = &self.audience {
+            let interim = Interim { frame: rewrite::unchanged(frame, message), class, topic };
+            if holder.tell(interim).is_err() {
+                counters::DROPPED_EVENTS.increment();
+            }
+            return;
+        }
         match self.exclusive() {
             Some(session) => session.notify(rewrite::unchanged(frame, message), class),
             None => counters::WITHHELD_MESSAGES.increment(),
@@ -255,6 +271,15 @@ impl Router {
         let name = method(frame, message);
         if name == "ping" {
             return self.reply(rewrite::result(&frame[id], b"{}"));
+        }
+        if let Audience::Leased(holder) = &self.audience {
+            let topic = Topic::Question(Bytes::copy_from_slice(&frame[id.clone()]));
+            let interim = Interim { frame: rewrite::unchanged(frame, message), class: Class::Dear, topic };
+            if holder.tell(interim).is_err() {
+                let why = "no request is running that could ask the client";
+                self.reply(rewrite::error(Some(&frame[id]), codes::METHOD_NOT_FOUND, why, None));
+            }
+            return;
         }
         let refusal = match self.exclusive() {
             Some(session) => match session.ask(frame, message) {
@@ -284,7 +309,7 @@ impl Router {
     fn exclusive(&self) -> Option<Arc<Session>> {
         match &self.audience {
             Audience::Exclusive(session) => session.upgrade(),
-            Audience::Nobody | Audience::Shared(_) => None,
+            Audience::Nobody | Audience::Shared(_) | Audience::Leased(_) => None,
         }
     }
 }

@@ -84,6 +84,23 @@ pub struct Interim {
     pub frame: Spliced,
     /// What may become of it when its client is slow.
     pub class: Class,
+    /// What it is about.
+    pub topic: Topic,
+}
+
+/// What a message about a running request is, as far as translating it needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// `notifications/progress`
+    Progress,
+    /// `notifications/message`
+    Log,
+    /// A question of the child, under this id of its own, in raw JSON; the frame is the child's.
+    Question(Bytes),
+    /// The child took the question of this id back.
+    Withdrawn(Bytes),
+    /// Anything else, or what needs no translation.
+    Other,
 }
 
 /// How dear a message is when there is no room for it.

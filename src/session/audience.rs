@@ -1,7 +1,7 @@
 //! Who hears what a child says outside of any request: nobody yet, one session, or the members of a shared child.
 
 use super::{Session, SessionId};
-use crate::exchange::Class;
+use crate::exchange::{Class, Interim, Mailbox};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
 use std::collections::{HashMap, HashSet};
@@ -17,6 +17,36 @@ pub enum Audience {
     Exclusive(Weak<Session>),
     /// A shared child's sessions.
     Shared(Arc<Members>),
+    /// The one exchange that has a leased child.
+    Leased(Arc<Holder>),
+}
+
+/// Which exchange has a leased child at the moment.
+#[derive(Debug, Default)]
+pub struct Holder(Mutex<Weak<Mailbox>>);
+
+impl Holder {
+    /// What the child says of its own accord is for this exchange.
+    pub fn hear(&self, mailbox: &Arc<Mailbox>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(mailbox);
+    }
+
+    /// It is for nobody.
+    pub fn hear_nobody(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Weak::new();
+    }
+
+    /// Gives a message to the exchange that has the child.
+    ///
+    /// # Errors
+    /// Gives it back when there is none, or it has no room.
+    pub fn tell(&self, interim: Interim) -> Result<(), Interim> {
+        let mailbox = self.0.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        match mailbox {
+            Some(mailbox) => mailbox.push(interim),
+            None => Err(interim),
+        }
+    }
 }
 
 /// Resources that one session may watch.

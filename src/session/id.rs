@@ -57,6 +57,11 @@ impl Principal {
         Principal(name.into())
     }
 
+    /// As the operator's proxy wrote it.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
     /// The one of a request that names none.
     pub fn anonymous() -> Self {
         Principal("anonymous".into())

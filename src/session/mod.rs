@@ -21,14 +21,14 @@ mod streams_tests;
 #[cfg(test)]
 mod tests;
 
-pub use audience::{Audience, Members};
+pub use audience::{Audience, Holder, Members};
 pub use directory::{Directory, Full};
 pub use id::{Principal, SessionId};
 pub use reader::Reader;
 pub use streams::{Item, StreamId, UnknownEvent};
 
 use crate::budget::Budget;
-use crate::exchange::{Class, Failure, Interim, Interruption, Link, Mailbox};
+use crate::exchange::{Class, Failure, Interim, Interruption, Link, Mailbox, Topic};
 use crate::jsonrpc::{ClientId, FLAT, Message, Spliced, rewrite};
 use crate::mux::WireId;
 use crate::telemetry::counters;
@@ -336,7 +336,7 @@ impl Session {
     pub fn notify(&self, frame: Spliced, class: Class) {
         let frame = match class {
             Class::Idempotent => frame,
-            Class::Droppable | Class::Dear => match self.give_to_newest(Interim { frame, class }) {
+            Class::Droppable | Class::Dear => match self.give_to_newest(Interim { frame, class, topic: Topic::Other }) {
                 Ok(()) => return,
                 Err(interim) => interim.frame,
             },
@@ -351,7 +351,7 @@ impl Session {
     /// When too many are unanswered already; the child is to be told.
     pub fn ask(&self, frame: &Bytes, message: &Message) -> Result<(), TooManyQuestions> {
         let frame = self.state().asked.ask(frame, message)?;
-        let interim = Interim { frame, class: Class::Dear };
+        let interim = Interim { frame, class: Class::Dear, topic: Topic::Other };
         let Err(interim) = self.give_to_newest(interim) else { return Ok(()) };
         let event = self.event(interim.frame, Class::Dear);
         self.state().streams.push_standalone(event);

@@ -3,6 +3,9 @@
 //! It never starts a process itself: it says what it [`Want`]s, and whoever supervises listens.
 
 mod exclusive;
+mod lease;
+mod parked;
+mod seal;
 mod initialize;
 mod shared;
 
