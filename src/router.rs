@@ -60,6 +60,18 @@ impl Router {
         }
     }
 
+    /// Passes on what the child wrote last, without a newline. If it was cut short, its request fails with the
+    /// child's end, which says more than the half of an answer does.
+    pub fn deliver_rest(&mut self, framed: Framed) {
+        match &framed {
+            Framed::Frame { bytes, .. } => match jsonrpc::scan(bytes) {
+                Ok(_) => self.deliver(framed),
+                Err(fault) => self.note_malformed(bytes, fault.reason),
+            },
+            Framed::Oversized { length, head, .. } => self.note_oversized(*length, head),
+        }
+    }
+
     /// A second has passed: forgets cancelled requests that the child never answers.
     pub fn tick(&mut self) {
         self.ticks += 1;
@@ -141,6 +153,13 @@ impl Router {
     }
 
     fn oversized(&mut self, id: Option<Bytes>, length: u64, head: &[u8]) {
+        self.note_oversized(length, head);
+        if let Some(wire_id) = id.and_then(|id| integer(&id)).and_then(WireId::new) {
+            self.complete(wire_id, Err(Failure::Oversized { length }));
+        }
+    }
+
+    fn note_oversized(&self, length: u64, head: &[u8]) {
         counters::OVERSIZED_FRAMES.increment();
         tracing::warn!(
             child = self.child,
@@ -148,12 +167,18 @@ impl Router {
             frame = shown(head),
             "the server wrote a line longer than --max-frame; it was thrown away"
         );
-        if let Some(wire_id) = id.and_then(|id| integer(&id)).and_then(WireId::new) {
-            self.complete(wire_id, Err(Failure::Oversized { length }));
-        }
     }
 
     fn malformed(&mut self, frame: &[u8], reason: &'static str) {
+        self.note_malformed(frame, reason);
+        let mut seeker = IdSeeker::default();
+        seeker.feed(frame);
+        if let Some(wire_id) = seeker.id().and_then(|id| integer(&id)).and_then(WireId::new) {
+            self.complete(wire_id, Err(Failure::Malformed(reason)));
+        }
+    }
+
+    fn note_malformed(&self, frame: &[u8], reason: &'static str) {
         counters::MALFORMED_FRAMES.increment();
         tracing::warn!(
             child = self.child,
@@ -161,11 +186,6 @@ impl Router {
             frame = shown(frame),
             "the server wrote a line that is no JSON-RPC message"
         );
-        let mut seeker = IdSeeker::default();
-        seeker.feed(frame);
-        if let Some(wire_id) = seeker.id().and_then(|id| integer(&id)).and_then(WireId::new) {
-            self.complete(wire_id, Err(Failure::Malformed(reason)));
-        }
     }
 
     // ---- what the child says of its own accord

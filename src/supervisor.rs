@@ -196,6 +196,7 @@ impl Pipes {
         let reading = tokio::spawn(async move {
             child::read_stdout(stdout, max_frame, stdout_cut, |heard| match heard {
                 Heard::Frame(framed) => router.deliver(framed),
+                Heard::Rest(framed) => router.deliver_rest(framed),
                 Heard::Tick => router.tick(),
             })
             .await;

@@ -14,6 +14,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub enum Heard {
     /// A frame.
     Frame(Framed),
+    /// What stands at the end without a newline.
+    Rest(Framed),
     /// A second has passed.
     Tick,
 }
@@ -51,6 +53,6 @@ pub async fn read<R: AsyncRead + Unpin>(
         }
     }
     while let Some(framed) = framer.finish() {
-        sink(Heard::Frame(framed));
+        sink(Heard::Rest(framed));
     }
 }

@@ -2,7 +2,8 @@
 
 use super::reject::Rejection;
 use super::response::{self, Body};
-use super::{Server, call, legacy, sse};
+use super::sse::EventStream;
+use super::{Server, call, oneway};
 use crate::jsonrpc::{self, Kind, Spliced};
 use crate::session::{Reader, Session, StreamId};
 use crate::trace_context::Trace;
@@ -38,13 +39,13 @@ pub async fn respond(
     let (requests, others) = split(&batch, trace)?;
     session.heard(Instant::now());
     for incoming in others {
-        legacy::accept(session, incoming).await;
+        oneway::accept(session, incoming).await;
     }
     if requests.is_empty() {
         return Ok(response::empty(StatusCode::ACCEPTED));
     }
     if server.shutdown.is_refusing() {
-        return Err(Rejection::busy("proxyrunner is shutting down; try again elsewhere"));
+        return Err(Rejection::shutting_down());
     }
     let mut reader = session.open_stream();
     let stream = reader.stream();
@@ -53,9 +54,9 @@ pub async fn respond(
     let finished = poll_fn(|cx| reader.poll_finished(cx));
     let finished = timeout(call::commit_after(server, session), finished).await.is_ok();
     if finished && only_answers.load(Ordering::Acquire) {
-        return Ok(response::json(StatusCode::OK, Spliced::from(array(reader).await)));
+        return Ok(response::json(StatusCode::OK, Spliced::from(array(&mut reader).await)));
     }
-    Ok(sse::follow(server, reader))
+    Ok(response::events(EventStream::resumable(server, reader)))
 }
 
 /// The requests, and the rest.
@@ -105,9 +106,6 @@ async fn run_one(
     stream: StreamId,
     only_answers: &AtomicBool,
 ) -> Spliced {
-    if let Some(pong) = legacy::pong(&incoming) {
-        return pong;
-    }
     let id = incoming.id().to_vec();
     match call::start(server, session, incoming).await {
         Ok(call::Started::Running(call)) => {
@@ -123,7 +121,7 @@ async fn run_one(
 }
 
 /// What a finished stream holds, as a JSON array.
-async fn array(mut reader: Reader) -> Bytes {
+async fn array(reader: &mut Reader) -> Bytes {
     let mut array = BytesMut::from(&b"["[..]);
     while let Some(item) = poll_fn(|cx| reader.poll_next(cx)).await {
         if array.len() > 1 {

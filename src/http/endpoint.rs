@@ -47,6 +47,7 @@ async fn route(server: &Arc<Server>, request: Request<Incoming>) -> Result<Respo
     match path {
         old_sse::STREAM_PATH => old_sse::stream(server, &request),
         old_sse::POST_PATH => old_sse::post(server, request).await,
-        _ => Ok(health::metrics(server)),
+        _ if matches!(*request.method(), Method::GET | Method::HEAD) => Ok(health::metrics(server)),
+        _ => Ok(method_not_allowed("GET, HEAD")),
     }
 }

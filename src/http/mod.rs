@@ -11,6 +11,7 @@ mod health;
 mod legacy;
 mod listener;
 mod old_sse;
+mod oneway;
 mod reject;
 mod response;
 pub mod sse;

@@ -19,6 +19,9 @@ pub enum Audience {
     Shared(Arc<Members>),
 }
 
+/// Resources that one session may watch.
+const MOST_WATCHED: usize = 256;
+
 /// The sessions at a shared child, and which resource each of them watches.
 #[derive(Debug, Default)]
 pub struct Members {
@@ -69,6 +72,11 @@ impl Members {
     /// Whether anyone watches the resource.
     pub fn is_watched(&self, uri: &str) -> bool {
         self.state().watchers.contains_key(uri)
+    }
+
+    /// Whether the session may watch one more.
+    pub fn may_watch(&self, id: &SessionId) -> bool {
+        self.state().watchers.values().filter(|who| who.contains(id)).count() < MOST_WATCHED
     }
 
     /// The session watches the resource from now on; if it has left meanwhile, its subscription is an orphan.

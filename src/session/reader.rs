@@ -32,6 +32,11 @@ impl Reader {
         self.attached.after
     }
 
+    /// Whether it is at the end already: the stream has ended, and nothing of it is left to read.
+    pub fn is_over(&self) -> bool {
+        self.session.state().streams.is_over(&self.attached)
+    }
+
     /// The next event; `None` once the stream has ended or another reader took it over.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
         self.session.state().streams.poll_next(&self.attached, cx)

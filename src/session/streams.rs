@@ -262,6 +262,12 @@ impl Streams {
         Poll::Ready(Some(item))
     }
 
+    pub(super) fn is_over(&mut self, attached: &Attached) -> bool {
+        let over =
+            |stream: &mut Stream| stream.finished && stream.index_after(stream.cursor) == stream.events.len();
+        self.held(attached).is_none_or(over)
+    }
+
     pub(super) fn poll_finished(&mut self, attached: &Attached, cx: &mut Context<'_>) -> Poll<()> {
         match self.held(attached) {
             Some(stream) if !stream.finished => {

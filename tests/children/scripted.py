@@ -1,0 +1,300 @@
+"""A stdio MCP server that misbehaves on command.
+
+Commands come as the name and arguments of `tools/call`, or as flags for what must happen before one can be sent.
+It writes bytes, never text, so that a test decides about every one of them; each call runs on a thread of its own
+unless `--serial` is given.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+flags = argparse.ArgumentParser()
+flags.add_argument("--serial", action="store_true", help="one call at a time, reading nothing meanwhile")
+flags.add_argument("--banner", type=int, default=0, help="lines of plain text before the first message")
+flags.add_argument("--gate", help="answer initialize once this file exists")
+flags.add_argument("--refuse", action="store_true", help="answer initialize with an error")
+flags.add_argument("--mute", action="store_true", help="never answer initialize")
+flags.add_argument("--die", type=int, help="exit with this code at once")
+flags.add_argument("--protocol", help="negotiate this version, whatever was asked for")
+flags.add_argument("--crlf", action="store_true", help="end lines with CR LF")
+flags.add_argument("--ignore-eof", action="store_true", help="live on when stdin ends")
+flags.add_argument("--ignore-sigterm", action="store_true")
+flags = flags.parse_args()
+
+stdin = os.fdopen(0, "rb", buffering=1 << 16)
+writing = threading.Lock()
+journal = []
+gates = {}
+cancelled = {}
+answers = {}
+asked = iter(range(10**9))
+
+
+def gate(name):
+    return gates.setdefault(name, threading.Event())
+
+
+def write(data):
+    with writing:
+        while data:
+            data = data[os.write(1, data) :]
+
+
+def line(text):
+    """Writes a frame: bytes as they are, text with one byte per character, anything else as JSON."""
+    if isinstance(text, str):
+        text = text.encode("latin-1")
+    elif not isinstance(text, bytes):
+        text = json.dumps(text).encode()
+    write(text + (b"\r\n" if flags.crlf else b"\n"))
+
+
+def result(wire_id, value):
+    line({"jsonrpc": "2.0", "id": wire_id, "result": value})
+
+
+def error(wire_id, code, message):
+    line({"jsonrpc": "2.0", "id": wire_id, "error": {"code": code, "message": message}})
+
+
+def notify(method, params):
+    line({"jsonrpc": "2.0", "method": method, "params": params})
+
+
+def complain(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---- calls: each gets the wire id, the params, its arguments and the raw frame
+
+
+def echo(wire_id, params, args, raw):
+    """The arguments, byte for byte; they must be the frame's last member."""
+    payload = raw[raw.index(b'"arguments":') + 12 : -2]
+    line(b'{"jsonrpc":"2.0","id":%d,"result":%s}' % (wire_id, payload))
+
+
+def sleep(wire_id, params, args, raw):
+    time.sleep(args["ms"] / 1000)
+    result(wire_id, args)
+
+
+def wait(wire_id, params, args, raw):
+    """Answers once `release` is called with the same name."""
+    gate(args["name"]).wait()
+    result(wire_id, args)
+
+
+def release(wire_id, params, args, raw):
+    gate(args["name"]).set()
+    result(wire_id, {})
+
+
+def hang(wire_id, params, args, raw):
+    gate(f"hung {wire_id}")
+
+
+def late(wire_id, params, args, raw):
+    """Answers only after it was cancelled, which it should not."""
+    cancelled.setdefault(wire_id, threading.Event()).wait()
+    result(wire_id, {"late": True})
+
+
+def progress(wire_id, params, args, raw):
+    for n in range(args["n"]):
+        notify("notifications/progress", {"progressToken": params["_meta"]["progressToken"], "progress": n})
+    if "until" in args:
+        gate(args["until"]).wait()
+    result(wire_id, {"n": args["n"]})
+
+
+def log(wire_id, params, args, raw):
+    for n in range(args["n"]):
+        notify("notifications/message", {"level": "info", "data": n})
+    result(wire_id, {})
+
+
+def ask(wire_id, params, args, raw):
+    """Asks the client something, and returns what it answered."""
+    ours = args.get("id", next(asked))
+    answered = answers[json.dumps(ours)] = {"event": threading.Event()}
+    line({"jsonrpc": "2.0", "id": ours, "method": args["method"], "params": args.get("params", {})})
+    answered["event"].wait()
+    result(wire_id, {"answers": answered["messages"]})
+
+
+def emit(wire_id, params, args, raw):
+    """Writes lines as they are, $ID being the call's own, then answers unless told not to."""
+    for text in args["lines"]:
+        line(text.replace("$ID", str(wire_id)))
+    if args.get("answer", True):
+        result(wire_id, {})
+
+
+def oversized(wire_id, params, args, raw):
+    """One long line: the id first, last or not at all."""
+    id_member = b'"id":%d' % wire_id
+    head = {"first": id_member + b",", "last": b"", "none": b""}[args["id"]]
+    tail = {"first": b"", "last": b"," + id_member, "none": b""}[args["id"]]
+    chunk = b"x" * (1 << 16)
+    with writing:
+        os.write(1, b'{"jsonrpc":"2.0",' + head + b'"result":{"blob":"')
+        for _ in range(args["bytes"] >> 16):
+            rest = chunk
+            while rest:
+                rest = rest[os.write(1, rest) :]
+        os.write(1, b'"}' + tail + b"}\n")
+    if args["id"] == "none":
+        result(wire_id, {})
+
+
+def leave(wire_id, params, args, raw):
+    complain(args.get("stderr", "leaving"))
+    os._exit(args["code"])
+
+
+def kill(wire_id, params, args, raw):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def close_stdout(wire_id, params, args, raw):
+    os.close(1)
+
+
+def half(wire_id, params, args, raw):
+    write(b'{"jsonrpc":"2.0","id":%d,"resu' % wire_id)
+    os._exit(0)
+
+
+def stop_reading(wire_id, params, args, raw):
+    """Reads nothing more from stdin, but goes on writing."""
+    result(wire_id, {})
+    n = 0
+    while not os.path.exists(args["until"]):
+        notify("notifications/tools/list_changed", {"n": n})
+        n += 1
+        time.sleep(0.01)
+
+
+def grandchild(wire_id, params, args, raw):
+    """Starts a process that holds our pipes open; with `setsid` in a session of its own."""
+    started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=args["setsid"])
+    result(wire_id, {"pid": started.pid})
+
+
+def facts(wire_id, params, args, raw):
+    files = os.sysconf("SC_OPEN_MAX")
+    result(wire_id, {"pid": os.getpid(), "env": dict(os.environ), "files": files, "cwd": os.getcwd()})
+
+
+def recall(wire_id, params, args, raw):
+    """Every frame that was read before this one, in order."""
+    result(wire_id, {"frames": [frame.decode("latin-1") for frame in journal[:-1]]})
+
+
+def blob(wire_id, params, args, raw):
+    result(wire_id, {"blob": "x" * args["bytes"]})
+
+
+# These end or stall the whole server, or must see what was read before them: no thread.
+INLINE = {leave, kill, close_stdout, half, stop_reading, recall, echo, release}
+TOOLS = {
+    function.__name__: function
+    for function in (
+        echo, sleep, wait, release, hang, late, progress, log, ask, emit, oversized, leave, kill, close_stdout, half,
+        stop_reading, grandchild, facts, recall, blob,
+    )
+}  # fmt: skip
+
+
+def call(wire_id, params, raw):
+    tool = TOOLS.get(params["name"])
+    if tool is None:
+        return error(wire_id, -32602, "unknown tool")
+    work = (wire_id, params, params.get("arguments", {}), raw)
+    if flags.serial or tool in INLINE:
+        tool(*work)
+    else:
+        threading.Thread(target=tool, args=work, daemon=True).start()
+
+
+def initialize(wire_id, params):
+    while flags.gate and not os.path.exists(flags.gate):
+        time.sleep(0.005)
+    if flags.mute:
+        return
+    if flags.refuse:
+        return error(wire_id, -32603, "not today")
+    capabilities = {
+        "tools": {"listChanged": True},
+        "resources": {"subscribe": True, "listChanged": True},
+        "logging": {},
+        "tasks": {"list": {}},
+    }
+    result(
+        wire_id,
+        {
+            "protocolVersion": flags.protocol or params["protocolVersion"],
+            "capabilities": capabilities,
+            "serverInfo": {"name": "scripted", "version": "1"},
+            "instructions": "break me",
+        },
+    )
+
+
+def parse(raw):
+    """The message; of one too deep for this parser the few parts that matter."""
+    try:
+        return json.loads(raw)
+    except RecursionError:
+        wire_id = int(re.search(rb'"id":(\d+)', raw)[1])
+        name = re.search(rb'"name":"(\w+)"', raw)[1].decode()
+        return {"id": wire_id, "method": "tools/call", "params": {"name": name}}
+
+
+def receive(raw):
+    journal.append(raw)
+    message = parse(raw)
+    method = message.get("method")
+    if method is None:
+        waiting = answers.get(json.dumps(message["id"]))
+        if waiting:
+            waiting.setdefault("messages", []).append(message)
+            waiting["event"].set()
+    elif "id" not in message:
+        if method == "notifications/cancelled":
+            cancelled.setdefault(message["params"]["requestId"], threading.Event()).set()
+    elif method == "initialize":
+        initialize(message["id"], message["params"])
+    elif method == "tools/call":
+        call(message["id"], message["params"], raw)
+    elif method == "tools/list":
+        result(message["id"], {"tools": []})
+    else:
+        result(message["id"], {})
+
+
+def main():
+    if flags.die is not None:
+        complain("cannot go on")
+        sys.exit(flags.die)
+    if flags.ignore_sigterm:
+        signal.signal(signal.SIGTERM, lambda *_: complain("SIGTERM ignored"))
+    for n in range(flags.banner):
+        line(f"Welcome to the scripted server, line {n}")
+    for raw in stdin:
+        receive(raw.rstrip(b"\r\n"))
+    complain("end of stdin")
+    while flags.ignore_eof:
+        time.sleep(0.05)
+    os._exit(0)
+
+
+main()
