@@ -7,7 +7,7 @@ use crate::mux::Completed;
 use std::time::Duration;
 
 fn said(text: &str, class: Class) -> Interim {
-    Interim { frame: Spliced::from(Bytes::copy_from_slice(text.as_bytes())), class }
+    Interim { frame: Spliced::from(Bytes::copy_from_slice(text.as_bytes())), class, topic: Topic::Other }
 }
 
 fn answer(ends: &mut Ends, wire_id: WireId) -> Completed<Outcome> {
