@@ -131,11 +131,13 @@ def ask(wire_id, params, args, raw):
 
 
 def emit(wire_id, params, args, raw):
-    """Writes lines as they are, $ID being the call's own, then answers unless told not to."""
+    """Writes lines as they are, $ID being the call's own, then answers unless told not to, and writes the rest."""
     for text in args["lines"]:
         line(text.replace("$ID", str(wire_id)))
     if args.get("answer", True):
         result(wire_id, {})
+    for text in args.get("after", []):
+        line(text)
 
 
 def oversized(wire_id, params, args, raw):
