@@ -232,6 +232,12 @@ fn nanoseconds<C: Contender>(askers: usize) -> f64 {
 }
 
 fn main() {
+    // A router would wait for ever for an asker that panicked.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(1);
+    }));
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["count", "mux", count] => alone::<Slots>(count.parse().expect("a number")),

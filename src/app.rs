@@ -24,6 +24,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const RELIEF: Duration = Duration::from_millis(20);
 /// How long connections may take to close once everything is answered.
 const CLOSING: Duration = Duration::from_secs(2);
+/// Pipes, a pidfd, and what starting one takes.
+const FILES_PER_CHILD: usize = 8;
 /// Exit codes of a process that a signal ended, as shells report them.
 const BY_SIGNAL: i32 = 128;
 
@@ -44,7 +46,7 @@ pub fn run(config: Config) -> anyhow::Result<i32> {
 async fn serve(config: Config) -> anyhow::Result<i32> {
     let mut signals = Signals::listen()?;
     let spawner = Spawner::start(config.child.clone()).context("cannot start threads")?;
-    http::raise_file_limit();
+    let connections = max_connections(&config, http::raise_file_limit());
     let budget = Budget::new(config.max_buffered);
     let shutdown = Shutdown::default();
     let directory = Arc::new(Directory::new(config.session.clone(), budget.clone()));
@@ -58,7 +60,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     let address = listener.address()?;
     let server = Arc::new(Server {
         connections: Arc::default(),
-        settings: http::Settings { listen: address, ..config.http.clone() },
+        settings: http::Settings { listen: address, max_connections: connections, ..config.http.clone() },
         upstream: Arc::clone(&upstream),
         directory: Arc::clone(&directory),
         shutdown: shutdown.clone(),
@@ -101,6 +103,18 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
             Ok(BY_SIGNAL + second)
         }
     }
+}
+
+/// `--max-connections`, as far as the limit on open files goes beside what children and logs need.
+fn max_connections(config: &Config, files: usize) -> usize {
+    let reserved = 64 + FILES_PER_CHILD * config.upstream.max_children;
+    let most = files.saturating_sub(reserved).max(1);
+    if most < config.http.max_connections {
+        tracing::warn!(
+            "the limit of {files} open files leaves room for {most} connections, fewer than --max-connections"
+        );
+    }
+    config.http.max_connections.min(most)
 }
 
 /// Why it is over.

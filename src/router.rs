@@ -11,6 +11,10 @@ use crate::telemetry::counters;
 use bytes::Bytes;
 use std::sync::Arc;
 
+#[cfg(test)]
+#[path = "router_tests.rs"]
+mod tests;
+
 /// What is shown of a frame that is no message, in bytes.
 const SHOWN: usize = 120;
 

@@ -7,7 +7,8 @@ use super::Settings;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -80,7 +81,7 @@ impl Spawner {
 }
 
 fn spawn(settings: &Settings, files: Option<(u64, u64)>) -> Result<Spawned, StartError> {
-    let mut command = Command::new(&settings.program);
+    let mut command = Command::new(program(settings));
     command
         .args(&settings.args)
         .stdin(Stdio::piped())
@@ -107,6 +108,16 @@ fn spawn(settings: &Settings, files: Option<(u64, u64)>) -> Result<Spawned, Star
         return Err(refused(io::Error::other("it was gone at once")));
     };
     Ok(Spawned { process, pid, stdin, stdout, stderr })
+}
+
+/// The program, looked up in proxyrunner's own PATH: the child's may be another, or none.
+fn program(settings: &Settings) -> PathBuf {
+    let name = Path::new(&settings.program);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_executable =
+        |path: &PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0);
+    let found = || std::env::split_paths(&path).map(|folder| folder.join(name)).find(is_executable);
+    if name.components().count() == 1 { found() } else { None }.unwrap_or_else(|| name.to_path_buf())
 }
 
 /// The child gets what the operator gave proxyrunner for it, and nothing that was meant for proxyrunner itself.

@@ -5,6 +5,7 @@
 
 use super::{Class, Failure, Interim};
 use crate::jsonrpc::Spliced;
+use crate::telemetry::counters;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -30,17 +31,18 @@ struct State {
     queue: VecDeque<Interim>,
     interruption: Option<Interruption>,
     reader: Option<Waker>,
+    closed: bool,
 }
 
 impl Mailbox {
     /// Puts a message in.
     ///
     /// # Errors
-    /// Gives it back when the queue is full. Dear ones may exceed the bound of the others twice.
+    /// Gives it back when the request is over, or the queue is full. Dear ones may exceed the bound of the others twice.
     pub fn push(&self, interim: Interim) -> Result<(), Interim> {
         let mut state = self.state();
         let bound = if interim.class == Class::Dear { 2 * CAPACITY } else { CAPACITY };
-        if state.queue.len() >= bound {
+        if state.closed || state.queue.len() >= bound {
             return Err(interim);
         }
         state.queue.push_back(interim);
@@ -62,6 +64,7 @@ impl Mailbox {
             return Poll::Ready(Ok(interim));
         }
         if let Some(interruption) = state.interruption.take() {
+            state.closed = true;
             return Poll::Ready(Err(interruption));
         }
         match &mut state.reader {
@@ -69,6 +72,21 @@ impl Mailbox {
             none => *none = Some(cx.waker().clone()),
         }
         Poll::Pending
+    }
+
+    /// The oldest message. Without one, nothing can be put in any more: it would never be read.
+    pub(super) fn pop_or_close(&self) -> Option<Interim> {
+        let mut state = self.state();
+        let interim = state.queue.pop_front();
+        state.closed = interim.is_none();
+        interim
+    }
+
+    /// Nobody reads it any more; what is still in it is lost, and counted.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        counters::DROPPED_EVENTS.add(std::mem::take(&mut state.queue).len() as u64);
     }
 
     /// No code panics while it holds the lock, so a poisoned one is whole.

@@ -8,6 +8,11 @@ mod inbox;
 mod link;
 mod mailbox;
 
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod tests;
+
 pub use failure::{End, Failure};
 pub use inbox::{Inbox, Intake, Order, Urgent};
 pub use link::{Ends, Link, Refused};
@@ -19,7 +24,7 @@ use bytes::Bytes;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// The one end of an exchange.
@@ -138,28 +143,23 @@ impl Exchange {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        // The mailbox is asked before the outcome and once more after it has come: what the child said first
-        // is delivered first.
-        loop {
+        if self.outcome.is_none() {
             if let Poll::Ready(interim) = self.mailbox.poll_pop(cx) {
                 return Poll::Ready(match interim {
                     Ok(interim) => Step::Interim(interim),
                     Err(interruption) => Step::Outcome(Err(self.interrupted(interruption))),
                 });
             }
-            if let Some(outcome) = self.outcome.take() {
-                return Poll::Ready(Step::Outcome(outcome));
-            }
             let Some(pending) = self.pending.as_mut() else {
                 return Poll::Ready(Step::Outcome(Err(Failure::Lost)));
             };
-            match Pin::new(pending).poll(cx) {
-                Poll::Ready(outcome) => {
-                    self.pending = None;
-                    self.outcome = Some(outcome);
-                }
-                Poll::Pending => return Poll::Pending,
-            }
+            self.outcome = Some(ready!(Pin::new(pending).poll(cx)));
+            self.pending = None;
+        }
+        // What the child said before its answer is delivered before it.
+        match self.mailbox.pop_or_close() {
+            Some(interim) => Poll::Ready(Step::Interim(interim)),
+            None => Poll::Ready(Step::Outcome(self.outcome.take().unwrap_or(Err(Failure::Lost)))),
         }
     }
 
@@ -183,5 +183,6 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.withdraw(None, "no longer needed");
+        self.mailbox.close();
     }
 }

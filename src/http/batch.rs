@@ -2,9 +2,10 @@
 
 use super::reject::Rejection;
 use super::response::{self, Body};
-use super::{Server, call, legacy, sse};
+use super::sse::EventStream;
+use super::{Server, call, oneway};
 use crate::jsonrpc::{self, Kind, Spliced};
-use crate::session::{Session, StreamId};
+use crate::session::{Reader, Session, StreamId};
 use crate::trace_context::Trace;
 use crate::upstream::Incoming;
 use bytes::{Bytes, BytesMut};
@@ -38,23 +39,24 @@ pub async fn respond(
     let (requests, others) = split(&batch, trace)?;
     session.heard(Instant::now());
     for incoming in others {
-        legacy::accept(session, incoming).await;
+        oneway::accept(session, incoming).await;
     }
     if requests.is_empty() {
         return Ok(response::empty(StatusCode::ACCEPTED));
     }
     if server.shutdown.is_refusing() {
-        return Err(Rejection::busy("proxyrunner is shutting down; try again elsewhere"));
+        return Err(Rejection::shutting_down());
     }
-    let stream = session.open_stream();
+    let mut reader = session.open_stream();
+    let stream = reader.stream();
     let only_answers = Arc::new(AtomicBool::new(true));
     tokio::spawn(run(Arc::clone(server), Arc::clone(session), requests, stream, Arc::clone(&only_answers)));
-    let finished = poll_fn(|cx| session.poll_finished(stream, cx));
+    let finished = poll_fn(|cx| reader.poll_finished(cx));
     let finished = timeout(call::commit_after(server, session), finished).await.is_ok();
     if finished && only_answers.load(Ordering::Acquire) {
-        return Ok(response::json(StatusCode::OK, Spliced::from(array(session, stream).await)));
+        return Ok(response::json(StatusCode::OK, Spliced::from(array(&mut reader).await)));
     }
-    Ok(sse::resumable(server, session, stream))
+    Ok(response::events(EventStream::resumable(server, reader)))
 }
 
 /// The requests, and the rest.
@@ -104,9 +106,6 @@ async fn run_one(
     stream: StreamId,
     only_answers: &AtomicBool,
 ) -> Spliced {
-    if let Some(pong) = legacy::pong(&incoming) {
-        return pong;
-    }
     let id = incoming.id().to_vec();
     match call::start(server, session, incoming).await {
         Ok(call::Started::Running(call)) => {
@@ -122,15 +121,13 @@ async fn run_one(
 }
 
 /// What a finished stream holds, as a JSON array.
-async fn array(session: &Arc<Session>, stream: StreamId) -> Bytes {
+async fn array(reader: &mut Reader) -> Bytes {
     let mut array = BytesMut::from(&b"["[..]);
-    if let Some(mut reader) = session.read(stream, 0) {
-        while let Some(item) = poll_fn(|cx| reader.poll_next(cx)).await {
-            if array.len() > 1 {
-                array.extend_from_slice(b",");
-            }
-            item.frame.segments().iter().for_each(|segment| array.extend_from_slice(segment));
+    while let Some(item) = poll_fn(|cx| reader.poll_next(cx)).await {
+        if array.len() > 1 {
+            array.extend_from_slice(b",");
         }
+        item.frame.segments().iter().for_each(|segment| array.extend_from_slice(segment));
     }
     array.extend_from_slice(b"]");
     array.freeze()

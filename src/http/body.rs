@@ -8,12 +8,15 @@ use hyper::StatusCode;
 use hyper::body::{Body, Incoming};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 /// How long a body may take, however short.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What a longer one must bring per second beyond that: below the slowest link worth serving.
 const LEAST_RATE: usize = 16 * 1024;
+/// How long, and how much of, a refused body is thrown away before the connection is closed.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 * 1024 * 1024;
 
 /// The whole body; its bytes count among `--max-buffered` as long as any of them is in use.
 ///
@@ -22,6 +25,7 @@ const LEAST_RATE: usize = 16 * 1024;
 pub async fn read(server: &Server, mut body: Incoming) -> Result<Bytes, Rejection> {
     let limit = server.settings.max_body;
     if body.size_hint().lower() > limit as u64 {
+        tokio::spawn(linger(body));
         return Err(Rejection::too_large(limit));
     }
     let begun = Instant::now();
@@ -40,6 +44,7 @@ pub async fn read(server: &Server, mut body: Incoming) -> Result<Bytes, Rejectio
             },
         };
         if whole.len() + chunk.len() > limit {
+            tokio::spawn(linger(body));
             return Err(Rejection::too_large(limit));
         }
         if timeout_at(deadline.into(), charge.cover(whole.len() + chunk.len())).await.is_err() {
@@ -47,6 +52,21 @@ pub async fn read(server: &Server, mut body: Incoming) -> Result<Bytes, Rejectio
         }
         whole.push(chunk);
     }
+}
+
+/// Throws the rest of a refused body away for a moment: closing a connection with unread bytes resets it, and the
+/// client would lose the answer that says why.
+async fn linger(mut body: Incoming) {
+    let discard = async {
+        let mut discarded = 0;
+        while discarded < LINGER_BYTES {
+            match std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                Some(Ok(frame)) => discarded += frame.data_ref().map_or(0, Bytes::len),
+                _ => return,
+            }
+        }
+    };
+    let _ = timeout(LINGER, discard).await;
 }
 
 /// A body that came in one piece, as nearly all do, is not copied.

@@ -1,9 +1,10 @@
 //! One request of a client, from the child's first word to the response: JSON if the first word is the answer, else
 //! a stream (D7).
 
+use super::Server;
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
-use super::{Server, sse};
+use super::sse::EventStream;
 use crate::exchange::{Exchange, Failure, Interim, Outcome, Step};
 use crate::jsonrpc::{ClientId, Spliced, rewrite};
 use crate::mux::WireId;
@@ -39,16 +40,23 @@ pub struct Call {
     patience: Duration,
 }
 
-/// Sends a request to the session's child.
+/// Sends a request to the session's child; but `ping` is answered here, promptly, whatever the child is doing
+/// (2025-11-25, utilities/ping).
 ///
 /// # Errors
-/// When a bound is reached.
+/// When a bound is reached, or proxyrunner takes nothing new.
 pub async fn start(
     server: &Server,
     session: &Arc<Session>,
     incoming: Incoming,
 ) -> Result<Started, Rejection> {
     let client_id = ClientId::new(incoming.id());
+    if incoming.method() == "ping" {
+        return Ok(Started::Answered(Spliced::from(rewrite::result(client_id.raw(), b"{}"))));
+    }
+    if server.shutdown.is_refusing() {
+        return Err(Rejection::shutting_down().of(client_id.raw()));
+    }
     let patience = server.upstream.request_timeout();
     let deadline = Instant::now() + patience;
     let begun = match timeout_at(deadline.into(), server.upstream.begin(session, incoming)).await {
@@ -105,13 +113,13 @@ pub async fn respond(
         Ok(Step::Interim(interim)) => Some(interim),
         Err(_) => None,
     };
-    let stream = session.open_stream();
-    let events = sse::resumable(server, session, stream);
+    let reader = session.open_stream();
+    let stream = reader.stream();
     if let Some(interim) = first {
         session.push(stream, interim.frame, interim.class);
     }
     tokio::spawn(call.follow(stream));
-    Ok(events)
+    Ok(response::events(EventStream::resumable(server, reader)))
 }
 
 /// How long the head waits for the child's first word.
@@ -191,14 +199,13 @@ where
         Ok(Ok(message)) => response::json(StatusCode::OK, message),
         Ok(Err(rejection)) => rejection.response(),
         Err(_) => {
-            let stream = session.open_stream();
-            let events = sse::resumable(server, session, stream);
-            let session = Arc::clone(session);
+            let reader = session.open_stream();
+            let (session, stream) = (Arc::clone(session), reader.stream());
             tokio::spawn(async move {
                 let message = work.await.unwrap_or_else(|rejection| rejection.message());
                 session.finish(stream, Some(message));
             });
-            events
+            response::events(EventStream::resumable(server, reader))
         }
     }
 }

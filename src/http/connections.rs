@@ -1,11 +1,13 @@
-//! Which peers take what is written to them, and which don't: those that take nothing for `--write-timeout` are cut,
-//! and when `--max-buffered` is used up, the one that has taken nothing for longest.
+//! Which peers take what is written to them, and which have something to ask. Those that take nothing for
+//! `--write-timeout` are cut; when `--max-buffered` is used up, the one that has taken nothing for longest; when
+//! there are `--max-connections`, the one that has been idle longest makes room for the next.
 
 use crate::sync::AtomicWaker;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -24,8 +26,12 @@ pub struct Connections {
 struct Pulse {
     /// Milliseconds after [`Connections::since`], plus one, at which a write began to wait; 0 while none does.
     stalled: AtomicU64,
+    /// Requests that are being read, answered or streamed.
+    busy: AtomicUsize,
+    /// Milliseconds after [`Connections::since`], plus one, of the last byte either way.
+    active: AtomicU64,
     cut: AtomicBool,
-    writer: AtomicWaker,
+    task: AtomicWaker,
 }
 
 impl Default for Connections {
@@ -39,6 +45,7 @@ impl Connections {
     pub fn watch<S>(self: &Arc<Self>, stream: S) -> Watched<S> {
         let number = self.numbered.fetch_add(1, Ordering::Relaxed);
         let pulse = Arc::new(Pulse::default());
+        pulse.active.store(self.now(), Ordering::Relaxed);
         self.open().insert(number, Arc::clone(&pulse));
         Watched { stream, number, pulse, connections: Arc::clone(self) }
     }
@@ -61,6 +68,14 @@ impl Connections {
         slowest.map(|pulse| pulse.cut()).is_some()
     }
 
+    /// Cuts the one that has been without a request for longest; false when all have one.
+    pub fn cut_idlest(&self) -> bool {
+        let open = self.open();
+        let idle = open.values().filter(|pulse| pulse.busy.load(Ordering::Relaxed) == 0 && !pulse.is_cut());
+        let idlest = idle.min_by_key(|pulse| pulse.active.load(Ordering::Relaxed));
+        idlest.map(|pulse| pulse.cut()).is_some()
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
@@ -73,7 +88,7 @@ impl Connections {
 impl Pulse {
     fn cut(&self) {
         self.cut.store(true, Ordering::Release);
-        self.writer.wake();
+        self.task.wake();
     }
 
     fn is_cut(&self) -> bool {
@@ -94,20 +109,87 @@ impl<S> Watched<S> {
     /// Notes whether a write waits, and fails it once the connection is cut.
     fn wrote(&self, cx: &Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
+            self.pulse.active.store(self.connections.now(), Ordering::Relaxed);
             if self.pulse.stalled.load(Ordering::Relaxed) != 0 {
                 self.pulse.stalled.store(0, Ordering::Relaxed);
             }
             return written;
         }
-        // Registered before the look, so that a cut in between is not missed.
-        self.pulse.writer.register(cx.waker());
-        if self.pulse.is_cut() {
+        if self.is_cut(cx) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing")));
         }
         if self.pulse.stalled.load(Ordering::Relaxed) == 0 {
             self.pulse.stalled.store(self.connections.now(), Ordering::Relaxed);
         }
         Poll::Pending
+    }
+
+    /// Looked at only where the stream itself would wait.
+    fn is_cut(&self, cx: &Context<'_>) -> bool {
+        // Registered before the look, so that a cut in between is not missed.
+        self.pulse.task.register(cx.waker());
+        self.pulse.is_cut()
+    }
+
+    /// Marks requests on this connection.
+    pub fn busy(&self) -> Marker {
+        Marker(Arc::clone(&self.pulse))
+    }
+}
+
+/// Marks a connection as busy.
+#[derive(Clone, Debug)]
+pub struct Marker(Arc<Pulse>);
+
+impl Marker {
+    /// Busy until the mark is dropped.
+    pub fn mark(&self) -> Mark {
+        self.0.busy.fetch_add(1, Ordering::Relaxed);
+        Mark(Arc::clone(&self.0))
+    }
+}
+
+/// One request on a connection.
+#[derive(Debug)]
+pub struct Mark(Arc<Pulse>);
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A response body that keeps its connection busy for as long as it lasts.
+#[derive(Debug)]
+pub struct Marked<B> {
+    body: B,
+    _mark: Mark,
+}
+
+impl<B> Marked<B> {
+    /// The body, with the mark of its request.
+    pub fn new(body: B, mark: Mark) -> Self {
+        Marked { body, _mark: mark }
+    }
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Marked<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -123,7 +205,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.pulse.active.store(self.connections.now(), Ordering::Relaxed);
+        } else if self.is_cut(cx) {
+            let why = "the connection makes room for another";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+        }
+        read
     }
 }
 
@@ -178,5 +267,24 @@ mod tests {
         tokio::io::AsyncReadExt::read_exact(&mut lively, &mut taken).await.unwrap();
         fine.write_all(b"more").await.unwrap();
         assert_eq!(connections.open().len(), 1, "a connection that is gone is forgotten");
+    }
+
+    #[tokio::test]
+    async fn the_idlest_makes_room_and_a_busy_one_never() {
+        let connections = Arc::new(Connections::default());
+        let (_busy_peer, busy) = tokio::io::duplex(4);
+        let (_idle_peer, idle) = tokio::io::duplex(4);
+        let (mut busy, mut idle) = (connections.watch(busy), connections.watch(idle));
+        let mark = busy.busy().mark();
+        assert!(connections.cut_idlest());
+        assert!(!connections.cut_idlest(), "the other is busy");
+        let mut byte = [0];
+        assert_eq!(
+            tokio::io::AsyncReadExt::read(&mut idle, &mut byte).await.unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
+        drop(mark);
+        assert!(connections.cut_idlest());
+        assert!(tokio::io::AsyncReadExt::read(&mut busy, &mut byte).await.is_err());
     }
 }

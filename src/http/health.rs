@@ -19,7 +19,7 @@ pub fn serve(server: &Server, path: &str) -> Option<Response<Body>> {
             (false, "proxyrunner is shutting down".to_owned())
         }
         "/health/ready" | "/readyz" => (phase() == Phase::Ready, phase().to_string()),
-        "/health/startup" | "/startupz" => (phase() != Phase::Starting, phase().to_string()),
+        "/health/startup" | "/startupz" => (phase() == Phase::Ready, phase().to_string()),
         _ => return None,
     };
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

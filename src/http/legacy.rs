@@ -2,12 +2,12 @@
 
 use super::reject::{Rejection, method_not_allowed};
 use super::response::{self, Body};
-use super::{Server, batch, body, call, guard, sse};
+use super::sse::EventStream;
+use super::{Server, batch, body, call, guard, oneway};
 use crate::exchange::Failure;
-use crate::jsonrpc::{self, ClientId, Kind, Message, Spliced, rewrite};
+use crate::jsonrpc::{self, Kind, Spliced};
 use crate::session::{Principal, Session};
-use crate::upstream::{self, Incoming};
-use bytes::Bytes;
+use crate::upstream::Incoming;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
@@ -57,33 +57,14 @@ async fn post(
     let session = session(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
     session.heard(Instant::now());
     if incoming.message.kind == Kind::Request {
-        return request_of(server, &session, incoming).await;
+        return call::respond(server, &session, incoming).await;
     }
-    accept(&session, incoming).await;
+    oneway::accept(&session, incoming).await;
     Ok(response::empty(StatusCode::ACCEPTED))
 }
 
 fn is_initialize(incoming: &Incoming) -> bool {
     incoming.message.kind == Kind::Request && incoming.method() == "initialize"
-}
-
-async fn request_of(
-    server: &Arc<Server>,
-    session: &Arc<Session>,
-    incoming: Incoming,
-) -> Result<Response<Body>, Rejection> {
-    if let Some(pong) = pong(&incoming) {
-        return Ok(response::json(StatusCode::OK, pong));
-    }
-    if server.shutdown.is_refusing() {
-        return Err(Rejection::busy("proxyrunner is shutting down; try again elsewhere").of(incoming.id()));
-    }
-    call::respond(server, session, incoming).await
-}
-
-/// `ping` is answered here: promptly, whatever the child is doing (2025-11-25, utilities/ping).
-pub fn pong(incoming: &Incoming) -> Option<Spliced> {
-    (incoming.method() == "ping").then(|| Spliced::from(rewrite::result(incoming.id(), b"{}")))
 }
 
 // ---- sessions
@@ -123,7 +104,7 @@ async fn initialize(
 /// 503 when there are too many, or proxyrunner is ending.
 pub fn open(server: &Server, principal: Principal, request_id: &[u8]) -> Result<Arc<Session>, Rejection> {
     if server.shutdown.is_refusing() {
-        return Err(Rejection::busy("proxyrunner is shutting down; try again elsewhere").of(request_id));
+        return Err(Rejection::shutting_down().of(request_id));
     }
     let opened = server.directory.open(principal, Instant::now());
     opened.map_err(|_| Rejection::busy("there are --max-sessions sessions already").of(request_id))
@@ -182,13 +163,17 @@ fn get(server: &Arc<Server>, headers: &HeaderMap) -> Result<Response<Body>, Reje
         let reader = session.resume(last).map_err(|_| {
             Rejection::invalid("Last-Event-ID names no event of this session that is still kept")
         })?;
-        return Ok(sse::follow(server, reader));
+        // Some clients come back for ever to a stream that ends without a result; 204 tells them that it is over.
+        return Ok(if reader.is_over() {
+            response::empty(StatusCode::NO_CONTENT)
+        } else {
+            response::events(EventStream::resumable(server, reader))
+        });
     }
     if server.shutdown.is_refusing() {
-        return Err(Rejection::busy("proxyrunner is shutting down; try again elsewhere"));
+        return Err(Rejection::shutting_down());
     }
-    let stream = session.open_standalone();
-    Ok(sse::resumable(server, &session, stream))
+    Ok(response::events(EventStream::resumable(server, session.open_standalone())))
 }
 
 fn delete(server: &Server, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
@@ -196,39 +181,4 @@ fn delete(server: &Server, headers: &HeaderMap) -> Result<Response<Body>, Reject
     let session = session(server, headers, &principal)?;
     server.directory.end(&session, &Failure::SessionEnded);
     Ok(response::empty(StatusCode::NO_CONTENT))
-}
-
-// ---- messages that get no answer
-
-/// Takes a notification or an answer of the client.
-pub async fn accept(session: &Arc<Session>, incoming: Incoming) {
-    let Incoming { frame, message, .. } = &incoming;
-    if message.kind == Kind::Response {
-        return answer(session, frame, message);
-    }
-    let params = message.params.as_ref();
-    match &*incoming.method() {
-        "notifications/cancelled" => {
-            if let Some(id) = params.and_then(|params| params.request_id.clone()) {
-                session.cancel(&ClientId::new(&frame[id]), frame, message);
-            }
-        }
-        "notifications/progress" => {
-            let token = params.and_then(|params| params.progress_token.clone());
-            let progress = token
-                .and_then(|token| session.question_progress(&ClientId::new(&frame[token]), frame, message));
-            if let (Some(progress), Some(seat)) = (progress, session.seat()) {
-                seat.link().answer(progress);
-            }
-        }
-        _ => upstream::notify(session, &incoming).await,
-    }
-}
-
-fn answer(session: &Session, frame: &Bytes, message: &Message) {
-    let Some(id) = message.id.clone() else { return };
-    let restored = session.answered(&ClientId::new(&frame[id]), frame, message);
-    if let (Some(answer), Some(seat)) = (restored, session.seat()) {
-        seat.link().answer(answer);
-    }
 }

@@ -1,11 +1,13 @@
 //! Accepting connections: bounded in number, and each in how long it may send nothing or take nothing.
 
+use super::connections::Marked;
 use super::{Server, endpoint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use tokio::time::sleep;
 
 /// How long a request's head may take, and a connection may idle between two requests.
 const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+/// What one connection may have read of a head, or buffered to write, in bytes.
+const BUFFER: usize = 64 * 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
 /// How long to wait when the system has no file descriptors left: some connection must close first.
@@ -55,11 +59,6 @@ impl Listener {
         let graceful = GracefulShutdown::new();
         let mut closed = std::pin::pin!(closed);
         loop {
-            // Without a place, newcomers wait in the backlog.
-            let place = tokio::select! {
-                () = &mut closed => break,
-                place = Arc::clone(&places).acquire_owned() => place,
-            };
             let stream = tokio::select! {
                 () = &mut closed => break,
                 accepted = self.0.accept() => match accepted {
@@ -69,6 +68,14 @@ impl Listener {
                         continue;
                     }
                 },
+            };
+            if places.available_permits() == 0 {
+                server.connections.cut_idlest();
+            }
+            // Where all are busy, newcomers wait.
+            let place = tokio::select! {
+                () = &mut closed => break,
+                place = Arc::clone(&places).acquire_owned() => place,
             };
             let connection = connection(&server, stream);
             let watched = graceful.watch(connection);
@@ -96,15 +103,20 @@ fn connection(
     #[cfg(target_os = "linux")]
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
     let stream = server.connections.watch(stream);
+    let marker = stream.busy();
     let server = Arc::clone(server);
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(BUFFER)
         .serve_connection(
             TokioIo::new(stream),
             service_fn(move |request| {
-                let server = Arc::clone(&server);
-                async move { Ok::<_, std::convert::Infallible>(endpoint::serve(server, request).await) }
+                let (server, mark) = (Arc::clone(&server), marker.mark());
+                async move {
+                    let response = endpoint::serve(server, request).await;
+                    Ok::<_, Infallible>(response.map(|body| Marked::new(body, mark)))
+                }
             }),
         )
 }
@@ -118,11 +130,9 @@ async fn pause(error: &io::Error) {
 }
 
 /// Raises the limit on open files as far as it goes: every connection and every child's pipe is one. The child gets
-/// the limit that was there before.
-pub fn raise_file_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
+/// the limit that was there before. Returns the limit.
+pub fn raise_file_limit() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return usize::MAX };
+    let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    usize::try_from(if raised { hard } else { soft }).unwrap_or(usize::MAX)
 }

@@ -11,6 +11,7 @@ mod health;
 mod legacy;
 mod listener;
 mod old_sse;
+mod oneway;
 mod reject;
 mod response;
 pub mod sse;
@@ -80,18 +81,19 @@ pub struct Server {
 
 impl Server {
     /// Makes room when messages in transit take more than `--max-buffered`: what is kept for replay only goes
-    /// first, then the slowest reader. True when there is room again, or nothing can be done now.
+    /// first, then the slowest reader, last what clients that left may come back for. True when there is room again, or nothing can be done now.
     pub fn relieve(&self) -> bool {
         if self.budget.excess() == 0 {
             return true;
         }
         for session in self.directory.all() {
-            session.forget_kept();
+            session.forget_delivered();
         }
         if self.budget.excess() == 0 {
             return true;
         }
         if !self.connections.cut_slowest() {
+            self.directory.all().iter().for_each(|session| session.forget_kept());
             return true;
         }
         counters::CUT_STREAMS.increment();

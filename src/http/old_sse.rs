@@ -2,7 +2,8 @@
 
 use super::reject::{Rejection, method_not_allowed, refusal};
 use super::response::{self, Body};
-use super::{Server, body, call, guard, legacy, sse};
+use super::sse::EventStream;
+use super::{Server, body, call, guard, legacy, oneway};
 use crate::jsonrpc::{self, Kind, Spliced};
 use crate::session::{Session, StreamId};
 use crate::upstream::Incoming;
@@ -30,10 +31,10 @@ pub fn stream(
     let principal = guard::principal(&server.settings, request.headers())?;
     let session = legacy::open(server, principal, &[])?;
     session.become_old_sse();
-    let stream = session.open_standalone();
-    let reader = session.read(stream, 0).ok_or_else(Rejection::unknown_session)?;
+    let reader = session.open_standalone();
     server.directory.list(&session);
-    Ok(sse::session(server, reader, &format!("{POST_PATH}?sessionId={}", session.id().secret())))
+    let post_to = format!("{POST_PATH}?sessionId={}", session.id().secret());
+    Ok(response::events(EventStream::session(server, reader, &post_to)))
 }
 
 /// Takes a message; what answers it comes on the stream.
@@ -63,9 +64,9 @@ pub async fn post(
     let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
     let incoming = Incoming { frame, message, trace };
     if incoming.message.kind != Kind::Request {
-        legacy::accept(&session, incoming).await;
+        oneway::accept(&session, incoming).await;
     } else if server.shutdown.is_refusing() {
-        return Err(Rejection::busy("proxyrunner is shutting down; try again elsewhere").of(incoming.id()));
+        return Err(Rejection::shutting_down().of(incoming.id()));
     } else if let Some(stream) = session.newest_standalone() {
         tokio::spawn(answer(Arc::clone(server), session, incoming, stream));
     }
@@ -74,9 +75,7 @@ pub async fn post(
 
 /// Runs one request; all that comes of it goes to the stream.
 async fn answer(server: Arc<Server>, session: Arc<Session>, incoming: Incoming, stream: StreamId) {
-    let last = if let Some(pong) = legacy::pong(&incoming) {
-        pong
-    } else if incoming.method() == "initialize" {
+    let last = if incoming.method() == "initialize" {
         initialize(&server, &session, incoming).await
     } else {
         let id = incoming.id().to_vec();

@@ -53,6 +53,11 @@ impl Rejection {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, codes::INTERNAL_ERROR, message)
     }
 
+    /// 503: nothing new is taken any more.
+    pub fn shutting_down() -> Self {
+        Self::busy("proxyrunner is shutting down; try again elsewhere")
+    }
+
     /// What the scan found wrong with a body.
     pub fn fault(fault: Fault, body: &[u8]) -> Self {
         let id = fault.id.clone().and_then(|id| body.get(id)).map(<[u8]>::to_vec);

@@ -4,7 +4,7 @@ use super::sse::EventStream;
 use crate::jsonrpc::Spliced;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -84,7 +84,17 @@ pub fn json(status: StatusCode, message: Spliced) -> Response<Body> {
     typed(status, "application/json", Body::whole(message))
 }
 
-/// Anything else that is whole.
+/// A stream of events.
+pub fn events(events: EventStream) -> Response<Body> {
+    let mut response = typed(StatusCode::OK, "text/event-stream", Body::Events(Box::new(events)));
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    // Proxies that buffer responses would hold events back.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+/// Anything else.
 pub fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;

@@ -1,13 +1,10 @@
 //! Server-sent events: a session's stream as a response body, with comments while it is silent.
 
 use super::Server;
-use super::response::{self, Body};
 use crate::exchange::Failure;
 use crate::jsonrpc::{FLAT, Spliced};
-use crate::session::{Directory, Item, Reader, Session, StreamId};
+use crate::session::{Directory, Item, Reader, Session};
 use bytes::{BufMut, Bytes, BytesMut};
-use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue};
-use hyper::{Response, StatusCode};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -36,52 +33,32 @@ pub struct EventStream {
     _session_goes: Option<SessionGoes>,
 }
 
-/// The response that is a stream of `session`, from its start.
-pub fn resumable(server: &Server, session: &Arc<Session>, stream: StreamId) -> Response<Body> {
-    match session.read(stream, 0) {
-        Some(reader) => follow(server, reader),
-        // Opened a moment ago, it can only be gone with its session.
-        None => super::reject::Rejection::unknown_session().response(),
-    }
-}
-
-/// The response that reads on a stream. Streams of 2025-11-25 begin with a priming event and are closed after
-/// `--sse-max-age`, since their clients come back (transports §Sending Messages 6).
-pub fn follow(server: &Server, reader: Reader) -> Response<Body> {
-    let primes = reader.session().version().primes();
-    let mut waiting = VecDeque::new();
-    if primes {
-        let id = reader.stream().event_id(reader.position());
-        waiting.push_back(Bytes::from(format!("id: {id}\ndata: \n\n")));
-    }
-    respond(EventStream {
-        closes: primes.then(|| Box::pin(sleep(server.settings.sse_max_age))),
-        ..EventStream::new(server, reader, waiting)
-    })
-}
-
-/// The response that is a whole session of HTTP+SSE (2024-11-05): its first event says where to post, and the
-/// session goes with it.
-pub fn session(server: &Server, reader: Reader, post_to: &str) -> Response<Body> {
-    let first = Bytes::from(format!("event: endpoint\ndata: {post_to}\n\n"));
-    let goes = SessionGoes(Arc::clone(&server.directory), Arc::clone(reader.session()));
-    respond(EventStream {
-        names_events: false,
-        _session_goes: Some(goes),
-        ..EventStream::new(server, reader, VecDeque::from([first]))
-    })
-}
-
-fn respond(events: EventStream) -> Response<Body> {
-    let mut response = response::typed(StatusCode::OK, "text/event-stream", Body::Events(Box::new(events)));
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    // Proxies that buffer responses would hold events back.
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    response
-}
-
 impl EventStream {
+    /// A stream that its client can resume. Those of 2025-11-25 begin with a priming event and are closed after
+    /// `--sse-max-age`, since their clients come back (transports §Sending Messages 6).
+    pub fn resumable(server: &Server, reader: Reader) -> Self {
+        let primes = reader.session().version().primes();
+        let mut waiting = VecDeque::new();
+        if primes {
+            let id = reader.stream().event_id(reader.began_after());
+            waiting.push_back(Bytes::from(format!("id: {id}\ndata: \n\n")));
+        }
+        let closes = primes.then(|| Box::pin(sleep(server.settings.sse_max_age)));
+        EventStream { closes, ..Self::new(server, reader, waiting) }
+    }
+
+    /// The stream that is a whole session of HTTP+SSE (2024-11-05): its first event says where to post, and the
+    /// session goes with it.
+    pub fn session(server: &Server, reader: Reader, post_to: &str) -> Self {
+        let first = Bytes::from(format!("event: endpoint\ndata: {post_to}\n\n"));
+        let goes = SessionGoes(Arc::clone(&server.directory), Arc::clone(reader.session()));
+        EventStream {
+            names_events: false,
+            _session_goes: Some(goes),
+            ..Self::new(server, reader, VecDeque::from([first]))
+        }
+    }
+
     fn new(server: &Server, reader: Reader, waiting: VecDeque<Bytes>) -> Self {
         let keep_alive = server.settings.keep_alive;
         EventStream {

@@ -1,17 +1,20 @@
 //! Owns which slots are free: a bounded first-in-first-out queue of slot indexes, lock-free, any number of
 //! takers and givers.
 //!
-//! Vyukov's bounded queue, made smaller by what is known here. There are as many cells as indexes, and
-//! whoever gives an index back holds it, so the queue is never full: giving needs no loop, and a taker
-//! needs not mark its cell as vacated. A cell is one word, `lap | index`, where the lap is the position's
-//! high part: a cell whose lap is behind the head's has not been written yet.
+//! A ring with as many cells as there are indexes. A cell is one word, `lap | index`, where the lap is the
+//! position's high part: a cell whose lap is behind the head's has not been filled yet. Whoever gives an
+//! index back holds it, so the ring is never full, and a cell is always taken before it is filled again.
+//!
+//! Giving fills the cell first and then moves the tail, and others move it for whoever is stalled between
+//! the two. (In Vyukov's queue the tail moves first, and a giver that the scheduler takes away in between
+//! makes the list look empty to everyone, as soon as the head gets there.)
 //!
 //! First in, first out, so that a slot rests as long as possible before it is used again, and generations
 //! are used up evenly.
 
 use crate::sync::atomic::{
     AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release},
 };
 use std::cmp::Ordering;
 
@@ -28,7 +31,7 @@ struct Apart<T>(T);
 pub(super) struct FreeList {
     /// The position to take from next.
     head: Apart<AtomicU64>,
-    /// The position to give back to next.
+    /// The position to give back to next, or the one before while its giver is still at it.
     tail: Apart<AtomicU64>,
     cells: Box<[AtomicU64]>,
 }
@@ -36,7 +39,7 @@ pub(super) struct FreeList {
 /// Why no index was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoSlot {
-    /// All are in use, or their giver is still at it.
+    /// All are in use.
     Empty,
     /// [`FreeList::close`] was called.
     Closed,
@@ -61,18 +64,20 @@ impl FreeList {
             if head & CLOSED != 0 {
                 return Err(NoSlot::Closed);
             }
-            // Acquire pairs with the store in `give`: the last user is done with the slot.
+            // Acquire pairs with the exchange in `give`: the last user is done with the slot.
             let cell = self.cell(head).load(Acquire);
             match self.lap(cell).cmp(&self.lap(head)) {
                 Ordering::Less => return Err(NoSlot::Empty),
                 Ordering::Greater => head = self.head.0.load(Relaxed),
-                // The cell read is still the right one, since it is overwritten only once the head has
-                // moved on, and then this fails. Release pairs with `close`: who closes sees the slots
-                // that were taken before as their last users left them. Acquire: see `give`.
-                Ordering::Equal => match self.head.0.compare_exchange_weak(head, head + 1, AcqRel, Relaxed) {
-                    Ok(_) => return Ok(self.index(cell)),
-                    Err(newer) => head = newer,
-                },
+                // A position is filled once, so the cell read is the right one if the head is still here.
+                // Release pairs with `close`: who closes sees the slots that were taken before as their
+                // last users left them.
+                Ordering::Equal => {
+                    match self.head.0.compare_exchange_weak(head, head + 1, Release, Relaxed) {
+                        Ok(_) => return Ok(self.index(cell)),
+                        Err(newer) => head = newer,
+                    }
+                }
             }
         }
     }
@@ -80,12 +85,23 @@ impl FreeList {
     /// Gives back an index that was taken.
     #[inline]
     pub(super) fn give(&self, index: usize) {
-        // AcqRel orders the stores to one cell. As every give follows its own take, the gives up to this
-        // position follow at least as many takes, hence the take from this cell a lap ago, or one after
-        // it. Takes are chained on the head, gives on the tail, so that lap's store comes before ours.
-        let tail = self.tail.0.fetch_add(1, AcqRel);
-        // Release: publishes the slot to whoever takes it.
-        self.cell(tail).store(self.lap(tail) | index as u64, Release);
+        // Acquire here and on the cell, Release on the tail: positions are filled one after the other, and
+        // who is at one sees all before it filled. So the cell seen is at most a lap behind, and an
+        // exchange that fails means filled.
+        let mut tail = self.tail.0.load(Acquire);
+        loop {
+            let cell = self.cell(tail);
+            let seen = cell.load(Acquire);
+            let is_ours = self.lap(seen) < self.lap(tail)
+                // Release: publishes the slot to whoever takes it. Acquire on failure, as for a load.
+                && cell.compare_exchange(seen, self.lap(tail) | index as u64, Release, Acquire).is_ok();
+            // Filled, by us or by another: the tail moves on, if nobody has moved it.
+            let moved = self.tail.0.compare_exchange(tail, tail + 1, Release, Acquire);
+            if is_ours {
+                return;
+            }
+            tail = moved.map_or_else(|newer| newer, |tail| tail + 1);
+        }
     }
 
     /// Lets no index be taken any more. Whatever the slots that were taken before went through until they

@@ -356,6 +356,24 @@ fn two_askers_and_a_router_share_two_slots() {
     });
 }
 
+/// However far the other giver has come, what was given here can be taken here.
+#[test]
+fn a_stalled_giver_never_makes_the_list_look_empty() {
+    explore(BOUND, || {
+        let list = Arc::new(FreeList::new(2));
+        assert_eq!((list.take(), list.take(), list.take()), (Ok(0), Ok(1), Err(NoSlot::Empty)));
+        let other = thread::spawn({
+            let list = list.clone();
+            move || list.give(0)
+        });
+        list.give(1);
+        let first = list.take().expect("given");
+        list.give(first);
+        other.join().unwrap();
+        assert_eq!(list.taken(), 0);
+    });
+}
+
 #[test]
 fn an_index_is_in_one_hand_at_a_time() {
     explore(BOUND, || {

@@ -76,7 +76,7 @@ fn table_with_generations<H, O: Lost>(slots: usize, generations: u64) -> (Mux<H,
 /// Why nothing was reserved; gives the value back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused<H> {
-    /// Every slot is in use, or is just being freed.
+    /// Every slot is in use.
     Full(H),
     /// The answering half is gone, or has closed the table.
     Closed(H),

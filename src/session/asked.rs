@@ -30,12 +30,8 @@ impl Asked {
         self.open.is_empty()
     }
 
-    /// Our id for a question, and the question with it.
-    pub(super) fn ask(
-        &mut self,
-        frame: &Bytes,
-        message: &Message,
-    ) -> Result<(u64, Spliced), TooManyQuestions> {
+    /// The question under an id of ours.
+    pub(super) fn ask(&mut self, frame: &Bytes, message: &Message) -> Result<Spliced, TooManyQuestions> {
         if self.open.len() >= CAPACITY {
             return Err(TooManyQuestions);
         }
@@ -51,12 +47,7 @@ impl Asked {
         let spliced = splice(frame, &message.object, message.multiline, edits);
         let child_token = token.map(|token| Bytes::copy_from_slice(&frame[token]));
         self.open.insert(self.last, Question { child_id: Bytes::copy_from_slice(&frame[id]), child_token });
-        Ok((self.last, spliced))
-    }
-
-    /// A question that could not be delivered.
-    pub(super) fn forget(&mut self, our_id: u64) {
-        self.open.remove(&our_id);
+        Ok(spliced)
     }
 
     /// The answer with the child's id; each question is answered once.

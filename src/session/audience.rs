@@ -19,6 +19,9 @@ pub enum Audience {
     Shared(Arc<Members>),
 }
 
+/// Resources that one session may watch.
+const MOST_WATCHED: usize = 256;
+
 /// The sessions at a shared child, and which resource each of them watches.
 #[derive(Debug, Default)]
 pub struct Members {
@@ -37,12 +40,12 @@ struct State {
 
 impl Members {
     /// A session takes its place.
-    pub fn join(&self, session: &Arc<Session>) {
+    pub(super) fn join(&self, session: &Arc<Session>) {
         self.state().sessions.insert(session.id().clone(), Arc::downgrade(session));
     }
 
     /// A session is gone, and with it its subscriptions.
-    pub fn leave(&self, id: &SessionId) {
+    pub(super) fn leave(&self, id: &SessionId) {
         let mut state = self.state();
         state.sessions.remove(id);
         let State { watchers, orphaned, .. } = &mut *state;
@@ -71,9 +74,19 @@ impl Members {
         self.state().watchers.contains_key(uri)
     }
 
-    /// The session watches the resource from now on.
+    /// Whether the session may watch one more.
+    pub fn may_watch(&self, id: &SessionId) -> bool {
+        self.state().watchers.values().filter(|who| who.contains(id)).count() < MOST_WATCHED
+    }
+
+    /// The session watches the resource from now on; if it has left meanwhile, its subscription is an orphan.
     pub fn watch(&self, uri: &str, id: &SessionId) {
-        self.state().watchers.entry(uri.to_owned()).or_default().insert(id.clone());
+        let mut state = self.state();
+        if state.sessions.contains_key(id) {
+            state.watchers.entry(uri.to_owned()).or_default().insert(id.clone());
+        } else {
+            state.orphaned.push(uri.to_owned());
+        }
     }
 
     /// The session no longer watches it; true when nobody else does either.
@@ -95,14 +108,14 @@ impl Members {
         }
     }
 
-    /// A resource changed. The child may name a part of what was subscribed to, so a prefix counts
+    /// A resource changed. The child may name a part of what was subscribed to
     /// (`ResourceUpdatedNotificationParams.uri`).
     pub fn tell_watchers(&self, uri: &str, frame: &Spliced) {
         let state = self.state();
         let watching: HashSet<&SessionId> = state
             .watchers
             .iter()
-            .filter(|(watched, _)| uri.starts_with(watched.as_str()))
+            .filter(|(watched, _)| is_within(watched, uri))
             .flat_map(|(_, who)| who)
             .collect();
         let sessions: Vec<_> = watching.iter().filter_map(|id| state.sessions.get(*id)?.upgrade()).collect();
@@ -118,4 +131,12 @@ impl Members {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether `uri` is `whole` or a part of it: longer by something that begins at a delimiter, so that `note://10` is
+/// no part of `note://1`. What delimits is what RFC 3986 §2 reserves; the rest belongs to names.
+fn is_within(whole: &str, uri: &str) -> bool {
+    let in_name = |c: char| c.is_alphanumeric() || "-._~%".contains(c);
+    uri.strip_prefix(whole)
+        .is_some_and(|rest| rest.is_empty() || !rest.starts_with(in_name) || !whole.ends_with(in_name))
 }

@@ -39,10 +39,14 @@ impl Directory {
         Ok(Arc::new(Session::new(id, principal, &self.settings, self.budget.clone(), place, now)))
     }
 
-    /// From now on the session can be found.
+    /// From now on the session can be found, unless it has ended already.
     pub fn list(&self, session: &Arc<Session>) {
         counters::OPENED_SESSIONS.increment();
         self.write().insert(session.id().clone(), Arc::clone(session));
+        // Looked at after it was listed: an end in between found nothing to forget.
+        if session.is_ended() {
+            self.write().remove(session.id());
+        }
     }
 
     /// The session of this id, if it is this principal's: another's is as unknown as one that never was.

@@ -6,12 +6,26 @@ mod asked;
 mod audience;
 mod directory;
 mod id;
+mod kept;
+mod reader;
 mod streams;
+
+#[cfg(test)]
+mod audience_tests;
+#[cfg(test)]
+mod directory_tests;
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod streams_tests;
+#[cfg(test)]
+mod tests;
 
 pub use audience::{Audience, Members};
 pub use directory::{Directory, Full};
 pub use id::{Principal, SessionId};
-pub use streams::{Item, Reader, StreamId, UnknownEvent};
+pub use reader::Reader;
+pub use streams::{Item, StreamId, UnknownEvent};
 
 use crate::budget::Budget;
 use crate::exchange::{Class, Failure, Interim, Interruption, Link, Mailbox};
@@ -20,9 +34,9 @@ use crate::mux::WireId;
 use crate::telemetry::counters;
 use asked::Asked;
 use bytes::Bytes;
+use kept::Worth;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use streams::{Event, Streams};
 use tokio::sync::OwnedSemaphorePermit;
@@ -199,9 +213,24 @@ impl Session {
         self.seat.get()
     }
 
-    /// Set once, when the child is chosen.
-    pub fn take_seat(&self, seat: Seat) {
+    /// Set once, when the child is chosen. A session that has ended meanwhile gives it up at once.
+    pub fn take_seat(self: &Arc<Self>, seat: Seat) {
+        if let Seat::Shared(_, members) = &seat {
+            members.join(self);
+        }
         let _ = self.seat.set(seat);
+        // Looked at after the seat was set: an end in between found none to give up.
+        if self.is_ended() {
+            self.leave_seat();
+        }
+    }
+
+    fn leave_seat(&self) {
+        match self.seat() {
+            Some(Seat::Exclusive(link)) => link.stop(),
+            Some(Seat::Shared(_, members)) => members.leave(&self.id),
+            None => {}
+        }
     }
 
     /// Its transport is HTTP+SSE of 2024-11-05, so that Streamable HTTP doesn't know it.
@@ -241,11 +270,6 @@ impl Session {
         self.state().last_message
     }
 
-    /// When the client was last heard of.
-    pub fn last_active(&self) -> Instant {
-        self.state().last_active
-    }
-
     /// Nothing in flight and nothing asked.
     pub fn is_quiet(&self) -> bool {
         let state = self.state();
@@ -263,15 +287,10 @@ impl Session {
 
     /// Notes a request as in flight, so that it can be cancelled by the client's id.
     pub fn began(&self, client_id: ClientId, wire_id: WireId, mailbox: Arc<Mailbox>) {
-        let ended = self.is_ended();
-        if ended {
-            mailbox.interrupt(Interruption { failure: Failure::SessionEnded, cancellation: None });
-        }
-        let mut state = self.state();
-        state.in_flight.push(InFlight { client_id, wire_id, mailbox: Arc::clone(&mailbox) });
-        drop(state);
-        // Looked at again after it was noted: an end in between would have missed it.
-        if !ended && self.is_ended() {
+        let request = InFlight { client_id, wire_id, mailbox: Arc::clone(&mailbox) };
+        self.state().in_flight.push(request);
+        // Looked at after it was noted: an end before would have missed it.
+        if self.is_ended() {
             mailbox.interrupt(Interruption { failure: Failure::SessionEnded, cancellation: None });
         }
     }
@@ -331,16 +350,12 @@ impl Session {
     /// # Errors
     /// When too many are unanswered already; the child is to be told.
     pub fn ask(&self, frame: &Bytes, message: &Message) -> Result<(), TooManyQuestions> {
-        let (our_id, frame) = self.state().asked.ask(frame, message)?;
+        let frame = self.state().asked.ask(frame, message)?;
         let interim = Interim { frame, class: Class::Dear };
         let Err(interim) = self.give_to_newest(interim) else { return Ok(()) };
         let event = self.event(interim.frame, Class::Dear);
-        let mut state = self.state();
-        if state.streams.push_standalone(event) {
-            return Ok(());
-        }
-        state.asked.forget(our_id);
-        Err(TooManyQuestions)
+        self.state().streams.push_standalone(event);
+        Ok(())
     }
 
     /// The client's answer: the frame for the child, with the child's own id; `None` when nobody waits for it.
@@ -365,24 +380,30 @@ impl Session {
         self.state().asked.progress(token, frame, message)
     }
 
+    /// To the newest request whose mailbox takes it: that of one with an outcome is closed.
     fn give_to_newest(&self, interim: Interim) -> Result<(), Interim> {
-        let newest = self.state().in_flight.last().map(|request| Arc::clone(&request.mailbox));
-        match newest {
-            Some(mailbox) => mailbox.push(interim),
-            None => Err(interim),
-        }
+        let state = self.state();
+        let mut newest_first = state.in_flight.iter().rev();
+        newest_first
+            .try_fold(interim, |interim, request| match request.mailbox.push(interim) {
+                Ok(()) => Err(()),
+                Err(interim) => Ok(interim),
+            })
+            .map_or(Ok(()), Err)
     }
 
     // ---- streams
 
     /// Opens the stream of a request.
-    pub fn open_stream(&self) -> StreamId {
-        self.state().streams.open(false)
+    pub fn open_stream(self: &Arc<Self>) -> Reader {
+        let attached = self.state().streams.open();
+        Reader::new(Arc::clone(self), attached)
     }
 
     /// Opens the standalone stream of a GET; what waited for one goes to it.
-    pub fn open_standalone(&self) -> StreamId {
-        self.state().streams.open(true)
+    pub fn open_standalone(self: &Arc<Self>) -> Reader {
+        let attached = self.state().streams.open_standalone();
+        Reader::new(Arc::clone(self), attached)
     }
 
     /// Puts a message on a stream.
@@ -408,29 +429,24 @@ impl Session {
         self.state().streams.finish(stream, event);
     }
 
-    /// Reads a stream from its start, or after the event `seq`; an earlier reader of it ends.
-    pub fn read(self: &Arc<Self>, stream: StreamId, after: u64) -> Option<Reader> {
-        let attached = self.state().streams.attach(stream, after)?;
-        Some(Reader::new(Arc::clone(self), attached))
-    }
-
-    /// Reads on after the event that `last_event_id` names.
+    /// Reads on after the event that `last_event_id` names; an earlier reader of its stream ends.
     ///
     /// # Errors
-    /// When the session has no such event.
+    /// When the session has no such event, or keeps nothing of its stream.
     pub fn resume(self: &Arc<Self>, last_event_id: &str) -> Result<Reader, UnknownEvent> {
         let (stream, seq) = streams::parse_event_id(last_event_id).ok_or(UnknownEvent)?;
-        self.read(stream, seq).ok_or(UnknownEvent)
+        let attached = self.state().streams.attach(stream, seq).ok_or(UnknownEvent)?;
+        Ok(Reader::new(Arc::clone(self), attached))
     }
 
-    /// Resolves when a stream has a message or has ended: how a batch waits for its answers.
-    pub fn poll_finished(&self, stream: StreamId, cx: &mut Context<'_>) -> Poll<()> {
-        self.state().streams.poll_finished(stream, cx)
+    /// Drops what is kept only in case that a client did not get what it took.
+    pub fn forget_delivered(&self) {
+        self.state().streams.forget(Worth::Seen);
     }
 
-    /// Drops what is kept for a client that may come back.
+    /// Drops all that is kept for a client that may come back, answers too.
     pub fn forget_kept(&self) {
-        self.state().streams.forget_kept();
+        self.state().streams.forget(Worth::Owed);
     }
 
     /// Ends the session: what is in flight is interrupted, streams end, an exclusive child stops.
@@ -443,16 +459,7 @@ impl Session {
         for mailbox in in_flight {
             mailbox.interrupt(Interruption { failure: failure.clone(), cancellation: None });
         }
-        match self.seat() {
-            Some(Seat::Exclusive(link)) => link.stop(),
-            Some(Seat::Shared(_, members)) => members.leave(&self.id),
-            None => {}
-        }
-    }
-
-    /// Ends what never ends by itself, so that connections can close: the standalone streams.
-    pub fn close_standalone(&self) {
-        self.state().streams.finish_standalone();
+        self.leave_seat();
     }
 
     fn event(&self, frame: Spliced, class: Class) -> Event {

@@ -1,21 +1,21 @@
 //! A session's streams of events, as queues that a reader follows and that are kept a while for a reader who
 //! comes back. No clock, no I/O.
 //!
-//! 1. An event's id is `STREAM-SEQ`, unique in the session; a stream's events are numbered from 1 without gaps.
+//! 1. An event's id is `STREAM-SEQ`, unique in the session; a stream's events are numbered upwards from 1.
 //! 2. A stream has at most one reader; a new one takes it over, and the earlier one ends.
 //! 3. An event is *pending* while an attached reader has yet to take it, else it is *kept*. Kept events are
-//!    bounded in number and bytes over the whole session, oldest out first; pending ones by what
-//!    [`Class`](crate::exchange::Class) says, and all together by `--max-buffered`.
+//!    bounded in number and bytes over the whole session, in the order of their [`Worth`]; pending ones by what
+//!    [`Class`](crate::exchange::Class) says, and all together by `--max-buffered`. A stream is opened with its
+//!    reader, so that nothing is lost before that begins.
 //! 4. Each message is on exactly one stream (2025-11-25, transports §Multiple Connections): the standalone stream
-//!    that was opened last has those that belong to no request. What waits on one whose reader left moves to the
-//!    next that is opened.
+//!    that was opened last has those that belong to no request. What waits on one whose reader left, or that never
+//!    had one, moves to the next that is opened.
 
-use super::Session;
+use super::kept::{Kept, Place, Worth};
 use crate::exchange::Class;
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 /// Standalone streams that one session may read at once; one more ends the oldest.
@@ -30,6 +30,11 @@ impl StreamId {
     pub fn event_id(self, seq: u64) -> String {
         format!("{}-{seq}", self.0)
     }
+
+    #[cfg(test)]
+    pub(super) fn numbered(number: u32) -> Self {
+        StreamId(number)
+    }
 }
 
 /// The stream and number in an event id of ours.
@@ -38,7 +43,7 @@ pub(super) fn parse_event_id(id: &str) -> Option<(StreamId, u64)> {
     Some((StreamId(stream.parse().ok()?), seq.parse().ok()?))
 }
 
-/// `Last-Event-ID` names no event of this session, or one that is no longer kept.
+/// `Last-Event-ID` names no event of this session, or one of a stream of which nothing is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownEvent;
 
@@ -58,11 +63,19 @@ pub struct Item {
     pub frame: Spliced,
 }
 
+/// A reader's hold on a stream.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub stream: StreamId,
+    /// The event after which it began.
+    pub after: u64,
+    reader: u64,
+}
+
 #[derive(Debug)]
 struct Stored {
     seq: u64,
     event: Event,
-    kept: bool,
 }
 
 #[derive(Debug, Default)]
@@ -70,105 +83,106 @@ struct Stream {
     standalone: bool,
     events: VecDeque<Stored>,
     last_seq: u64,
+    /// The newest event that any reader has taken.
     taken: u64,
-    reader: u64,
+    /// The event that the attached reader took last.
+    cursor: u64,
     attached: bool,
+    readers: u64,
     finished: bool,
-    pending: usize,
     waker: Option<Waker>,
-    watcher: Option<Waker>,
 }
 
 /// All streams of one session.
 #[derive(Debug)]
 pub(super) struct Streams {
-    max_events: usize,
-    max_bytes: usize,
+    max_pending: usize,
     last: u32,
     streams: HashMap<StreamId, Stream>,
-    kept: VecDeque<(StreamId, u64)>,
-    kept_bytes: usize,
-    /// Standalone messages while nobody has opened a stream for them.
-    backlog: VecDeque<Event>,
+    kept: Kept,
 }
 
 impl Streams {
     pub(super) fn new(max_events: usize, max_bytes: usize) -> Self {
         Streams {
-            max_events,
-            max_bytes,
+            max_pending: max_events.max(1),
             last: 0,
             streams: HashMap::new(),
-            kept: VecDeque::new(),
-            kept_bytes: 0,
-            backlog: VecDeque::new(),
+            kept: Kept::new(max_events, max_bytes),
         }
     }
 
-    pub(super) fn open(&mut self, standalone: bool) -> StreamId {
+    /// Opens the stream of a request, with its reader.
+    pub(super) fn open(&mut self) -> Attached {
+        let stream = self.insert(Stream { attached: true, readers: 1, ..Stream::default() });
+        Attached { stream, after: 0, reader: 1 }
+    }
+
+    /// Opens a standalone stream, with its reader, and moves to it what waits for one; the oldest one above the
+    /// bound ends.
+    pub(super) fn open_standalone(&mut self) -> Attached {
+        let mut others: Vec<_> =
+            self.streams.iter().filter(|(_, s)| s.standalone).map(|(id, s)| (*id, s.attached)).collect();
+        others.sort_unstable();
+        let stream =
+            self.insert(Stream { standalone: true, attached: true, readers: 1, ..Stream::default() });
+        for &(id, _) in others.iter().filter(|(_, attached)| !attached) {
+            for event in self.remove(id) {
+                self.push(stream, event);
+            }
+        }
+        let attached = others.iter().filter(|(_, attached)| *attached);
+        let excess = (attached.clone().count() + 1).saturating_sub(STANDALONE_READERS);
+        for (id, _) in attached.take(excess) {
+            self.finish(*id, None);
+        }
+        Attached { stream, after: 0, reader: 1 }
+    }
+
+    fn insert(&mut self, stream: Stream) -> StreamId {
         self.last += 1;
         let id = StreamId(self.last);
-        self.streams.insert(id, Stream { standalone, ..Stream::default() });
-        if standalone {
-            self.inherit(id);
-        }
+        self.streams.insert(id, stream);
         id
     }
 
-    /// Moves what waits for a standalone stream to the new one, and closes the oldest above the bound.
-    fn inherit(&mut self, heir: StreamId) {
-        let mut others: Vec<_> = self
-            .streams
-            .iter()
-            .filter(|(id, s)| s.standalone && **id != heir)
-            .map(|(id, s)| (*id, s.attached))
-            .collect();
-        others.sort_unstable();
-        let mut waiting: Vec<Event> = Vec::new();
-        for &(id, _) in others.iter().filter(|(_, attached)| !attached) {
-            let taken = self.streams[&id].taken;
-            waiting.extend(self.remove(id).into_iter().filter(|s| s.seq > taken).map(|s| s.event));
-        }
-        waiting.extend(self.backlog.drain(..));
-        for event in waiting {
-            self.push(heir, event);
-        }
-        let attached: Vec<_> = others.into_iter().filter(|(_, attached)| *attached).collect();
-        if let Some(excess) = (attached.len() + 1).checked_sub(STANDALONE_READERS) {
-            for (id, _) in &attached[..excess] {
-                self.finish(*id, None);
-            }
-        }
-    }
-
-    /// Takes a stream out, with what is stored of it.
-    fn remove(&mut self, id: StreamId) -> VecDeque<Stored> {
-        let Some(stream) = self.streams.remove(&id) else { return VecDeque::new() };
-        let kept_bytes: usize = stream.events.iter().filter(|s| s.kept).map(|s| s.event.frame.len()).sum();
-        self.kept_bytes -= kept_bytes;
-        self.kept.retain(|(of, _)| *of != id);
-        stream.events
+    /// Takes a stream out that has no reader, with what nobody has taken of it.
+    fn remove(&mut self, id: StreamId) -> impl Iterator<Item = Event> + use<> {
+        self.kept.retain(|place| place.stream != id);
+        let Stream { events, taken, .. } = self.streams.remove(&id).unwrap_or_default();
+        events.into_iter().filter(move |stored| stored.seq > taken).map(|stored| stored.event)
     }
 
     pub(super) fn push(&mut self, id: StreamId, event: Event) {
-        let max_pending = self.max_events.max(1);
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        if stream.finished || stream.has_pending(&event) {
-            return;
+        if event.class == Class::Idempotent {
+            self.withdraw_equal(id, &event);
         }
-        if stream.attached && event.class != Class::Dear && stream.pending >= max_pending {
-            counters::DROPPED_EVENTS.increment();
-            return;
-        }
+        let stream = self.streams.get_mut(&id).filter(|stream| {
+            let has_room = event.class == Class::Dear || stream.pending() < self.max_pending;
+            !stream.finished && has_room
+        });
+        let Some(stream) = stream else { return counters::DROPPED_EVENTS.increment() };
         stream.last_seq += 1;
-        let seq = stream.last_seq;
-        let bytes = event.frame.len();
-        stream.events.push_back(Stored { seq, event, kept: !stream.attached });
+        let (seq, class, bytes) = (stream.last_seq, event.class, event.frame.len());
+        stream.events.push_back(Stored { seq, event });
         if stream.attached {
-            stream.pending += 1;
             wake(&mut stream.waker);
         } else {
-            self.keep(id, seq, bytes);
+            self.keep(Place { stream: id, seq, bytes }, Worth::of(class, false));
+        }
+    }
+
+    /// Takes back an event that nobody has taken yet and that `event` repeats. The new one goes last: of states
+    /// A, B, A, the client must end with A.
+    fn withdraw_equal(&mut self, id: StreamId, event: &Event) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let untaken = stream.index_after(stream.taken);
+        let equal =
+            |stored: &Stored| stored.event.class == Class::Idempotent && stored.event.frame == event.frame;
+        if let Some(at) = stream.events.range(untaken..).position(equal)
+            && let Some(Stored { seq, .. }) = stream.events.remove(untaken + at)
+        {
+            self.kept.retain(|place| (place.stream, place.seq) != (id, seq));
         }
     }
 
@@ -178,27 +192,11 @@ impl Streams {
         open.max_by_key(|(id, stream)| (stream.attached, **id)).map(|(id, _)| *id)
     }
 
-    /// Puts a message on the standalone stream, or lets it wait for one; false when there is no room.
-    pub(super) fn push_standalone(&mut self, event: Event) -> bool {
-        let newest = |attached: bool| {
-            let open =
-                self.streams.iter().filter(|(_, s)| s.standalone && !s.finished && s.attached == attached);
-            open.map(|(id, _)| *id).max()
-        };
-        if let Some(id) = newest(true).or_else(|| newest(false)) {
-            self.push(id, event);
-            return true;
-        }
-        if event.class == Class::Idempotent && self.backlog.iter().any(|waiting| waiting.frame == event.frame)
-        {
-            return true;
-        }
-        if self.backlog.len() >= self.max_events {
-            counters::DROPPED_EVENTS.increment();
-            return false;
-        }
-        self.backlog.push_back(event);
-        true
+    /// Puts a message on the standalone stream; where there is none, on one that waits to be inherited.
+    pub(super) fn push_standalone(&mut self, event: Event) {
+        let newest = self.newest_standalone();
+        let id = newest.unwrap_or_else(|| self.insert(Stream { standalone: true, ..Stream::default() }));
+        self.push(id, event);
     }
 
     pub(super) fn finish(&mut self, id: StreamId, last: Option<Event>) {
@@ -208,7 +206,6 @@ impl Streams {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.finished = true;
         wake(&mut stream.waker);
-        wake(&mut stream.watcher);
         self.sweep(id);
     }
 
@@ -219,96 +216,96 @@ impl Streams {
         }
     }
 
-    /// A reader that starts after the event `after`.
+    /// A reader that starts after the event `after`. What is stored of the rest is pending from now on, so that it
+    /// is not forgotten under the reader's hands.
     pub(super) fn attach(&mut self, id: StreamId, after: u64) -> Option<Attached> {
         let stream = self.streams.get_mut(&id).filter(|stream| after <= stream.last_seq)?;
-        stream.reader += 1;
-        stream.attached = true;
         wake(&mut stream.waker);
-        Some(Attached { stream: id, reader: stream.reader, after })
+        stream.readers += 1;
+        let reader = stream.readers;
+        let skipped = if stream.attached { stream.places(id, stream.cursor, after) } else { Vec::new() };
+        stream.attached = true;
+        stream.cursor = after;
+        self.kept.retain(|place| place.stream != id || place.seq <= after);
+        for (place, worth) in skipped {
+            self.keep(place, worth);
+        }
+        Some(Attached { stream: id, after, reader })
     }
 
-    fn detach(&mut self, attached: &Attached) {
+    pub(super) fn detach(&mut self, attached: &Attached) {
         let id = attached.stream;
-        let Some(stream) = self.streams.get_mut(&id).filter(|s| s.reader == attached.reader) else { return };
+        let Some(stream) = self.held(attached) else { return };
         stream.attached = false;
         stream.waker = None;
-        stream.pending = 0;
-        let unread: Vec<_> = stream
-            .events
-            .iter_mut()
-            .filter(|s| !s.kept)
-            .map(|s| {
-                s.kept = true;
-                (s.seq, s.event.frame.len())
-            })
-            .collect();
-        for (seq, bytes) in unread {
-            self.keep(id, seq, bytes);
+        for (place, worth) in stream.places(id, stream.cursor, u64::MAX) {
+            self.keep(place, worth);
         }
         self.sweep(id);
     }
 
-    fn poll_next(&mut self, attached: &mut Attached, cx: &mut Context<'_>) -> Poll<Option<Item>> {
-        let id = attached.stream;
-        let Some(stream) = self.streams.get_mut(&id).filter(|s| s.reader == attached.reader) else {
-            return Poll::Ready(None);
-        };
-        let Some(stored) = stream.after(attached.after) else {
+    pub(super) fn poll_next(&mut self, attached: &Attached, cx: &mut Context<'_>) -> Poll<Option<Item>> {
+        let Some(stream) = self.held(attached) else { return Poll::Ready(None) };
+        let Some(stored) = stream.events.get(stream.index_after(stream.cursor)) else {
             if stream.finished {
                 return Poll::Ready(None);
             }
             set(&mut stream.waker, cx);
             return Poll::Pending;
         };
-        let (seq, was_kept) = (stored.seq, std::mem::replace(&mut stored.kept, true));
-        let item = Item { seq, frame: stored.event.frame.clone() };
-        let bytes = item.frame.len();
-        attached.after = seq;
-        stream.taken = stream.taken.max(seq);
-        if !was_kept {
-            stream.pending -= 1;
-            self.keep(id, seq, bytes);
-        }
+        let Stored { seq, event } = stored;
+        let item = Item { seq: *seq, frame: event.frame.clone() };
+        let worth = Worth::of(event.class, true);
+        stream.cursor = item.seq;
+        stream.taken = stream.taken.max(item.seq);
+        self.keep(Place { stream: attached.stream, seq: item.seq, bytes: item.frame.len() }, worth);
         Poll::Ready(Some(item))
     }
 
-    pub(super) fn poll_finished(&mut self, id: StreamId, cx: &mut Context<'_>) -> Poll<()> {
-        match self.streams.get_mut(&id) {
+    pub(super) fn is_over(&mut self, attached: &Attached) -> bool {
+        let over =
+            |stream: &mut Stream| stream.finished && stream.index_after(stream.cursor) == stream.events.len();
+        self.held(attached).is_none_or(over)
+    }
+
+    pub(super) fn poll_finished(&mut self, attached: &Attached, cx: &mut Context<'_>) -> Poll<()> {
+        match self.held(attached) {
             Some(stream) if !stream.finished => {
-                set(&mut stream.watcher, cx);
+                set(&mut stream.waker, cx);
                 Poll::Pending
             }
             _ => Poll::Ready(()),
         }
     }
 
-    pub(super) fn forget_kept(&mut self) {
-        while self.forget_oldest() {}
+    /// The stream, unless another reader took it over or it is gone.
+    fn held(&mut self, attached: &Attached) -> Option<&mut Stream> {
+        self.streams.get_mut(&attached.stream).filter(|stream| stream.readers == attached.reader)
     }
 
-    /// Counts an event among the kept ones; the newest stays whatever its size.
-    fn keep(&mut self, id: StreamId, seq: u64, bytes: usize) {
-        self.kept.push_back((id, seq));
-        self.kept_bytes += bytes;
-        while self.kept.len() > 1 && (self.kept.len() > self.max_events || self.kept_bytes > self.max_bytes) {
-            self.forget_oldest();
+    /// Drops what is kept and worth no more than `worth`.
+    pub(super) fn forget(&mut self, worth: Worth) {
+        while let Some(place) = self.kept.pop(worth) {
+            self.drop_event(place);
         }
     }
 
-    fn forget_oldest(&mut self) -> bool {
-        let Some((id, seq)) = self.kept.pop_front() else { return false };
-        if let Some(stream) = self.streams.get_mut(&id)
-            && let Some(at) = stream.events.iter().position(|stored| stored.seq == seq)
-            && let Some(stored) = stream.events.remove(at)
-        {
-            self.kept_bytes -= stored.event.frame.len();
-            if seq > stream.taken {
-                counters::DROPPED_EVENTS.increment();
-            }
-            self.sweep(id);
+    fn keep(&mut self, place: Place, worth: Worth) {
+        self.kept.put(place, worth);
+        while let Some(place) = self.kept.pop_excess() {
+            self.drop_event(place);
         }
-        true
+    }
+
+    fn drop_event(&mut self, Place { stream: id, seq, .. }: Place) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if let Ok(at) = stream.events.binary_search_by_key(&seq, |stored| stored.seq) {
+            stream.events.remove(at);
+        }
+        if seq > stream.taken {
+            counters::DROPPED_EVENTS.increment();
+        }
+        self.sweep(id);
     }
 
     /// Forgets a stream that is over and of which nothing is kept.
@@ -320,63 +317,25 @@ impl Streams {
 }
 
 impl Stream {
-    /// The first stored event after `seq`.
-    fn after(&mut self, seq: u64) -> Option<&mut Stored> {
-        let at = self.events.partition_point(|stored| stored.seq <= seq);
-        self.events.get_mut(at)
+    /// The index of the first stored event after `seq`.
+    fn index_after(&self, seq: u64) -> usize {
+        self.events.partition_point(|stored| stored.seq <= seq)
     }
 
-    fn has_pending(&self, event: &Event) -> bool {
-        let pending = self.events.iter().rev().take_while(|stored| stored.seq > self.taken);
-        event.class == Class::Idempotent
-            && pending.into_iter().any(|stored| stored.event.frame == event.frame)
-    }
-}
-
-/// A reader's place on a stream.
-#[derive(Debug)]
-pub(super) struct Attached {
-    stream: StreamId,
-    reader: u64,
-    after: u64,
-}
-
-/// Follows one stream; dropping it leaves the stream to whoever resumes it.
-#[derive(Debug)]
-pub struct Reader {
-    session: Arc<Session>,
-    attached: Attached,
-}
-
-impl Reader {
-    pub(super) fn new(session: Arc<Session>, attached: Attached) -> Self {
-        Reader { session, attached }
+    /// How many events the attached reader has yet to take.
+    fn pending(&self) -> usize {
+        if self.attached { self.events.len() - self.index_after(self.cursor) } else { 0 }
     }
 
-    /// Whose stream it is.
-    pub fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
-    /// Which stream it is.
-    pub fn stream(&self) -> StreamId {
-        self.attached.stream
-    }
-
-    /// The number of the event that was taken last.
-    pub fn position(&self) -> u64 {
-        self.attached.after
-    }
-
-    /// The next event; `None` once the stream has ended or another reader took it over.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
-        self.session.state().streams.poll_next(&mut self.attached, cx)
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.session.state().streams.detach(&self.attached);
+    /// The events after `after` up to `until`, as they are to be kept.
+    fn places(&self, id: StreamId, after: u64, until: u64) -> Vec<(Place, Worth)> {
+        let (from, to) = (self.index_after(after), self.index_after(until));
+        let events = self.events.range(from..to.max(from));
+        let place = |Stored { seq, event }: &Stored| {
+            let worth = Worth::of(event.class, *seq <= self.taken);
+            (Place { stream: id, seq: *seq, bytes: event.frame.len() }, worth)
+        };
+        events.map(place).collect()
     }
 }
 

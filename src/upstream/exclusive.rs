@@ -112,8 +112,9 @@ impl Upstream {
         link: &Arc<Link>,
         incoming: Incoming,
     ) -> Result<(Answer, Option<Version>), Refusal> {
+        let permit = self.permit()?;
         let Incoming { frame, message, trace } = incoming;
-        let held = Held { mailbox: Arc::new(Mailbox::default()), token: None, permit: None };
+        let held = Held { mailbox: Arc::new(Mailbox::default()), token: None, permit: Some(permit) };
         let write = |wire_id: crate::mux::WireId| {
             initialize::for_exclusive(&frame, &message, wire_id, self.settings.forward_roots, &trace)
         };

@@ -6,6 +6,10 @@ use crate::session::{LEGACY_VERSIONS, Version};
 use crate::trace_context::Trace;
 use bytes::Bytes;
 
+#[cfg(test)]
+#[path = "initialize_tests.rs"]
+mod tests;
+
 /// `initialize` for a shared child: no capabilities, so that it never asks anybody anything (D6).
 pub fn for_shared(wire_id: WireId) -> Spliced {
     let params = serde_json::json!({
@@ -39,9 +43,10 @@ pub fn for_exclusive(
     splice(frame, &message.object, message.multiline, edits)
 }
 
-/// Whether a client's `initialize` declares a capability.
+/// Whether a client's `initialize` declares a capability; null declares nothing.
 pub fn declares(frame: &[u8], message: &Message, capability: &str) -> bool {
-    capabilities(message).is_some_and(|span| member(frame, span, capability).is_some())
+    let declared = capabilities(message).and_then(|span| member(frame, span, capability));
+    declared.is_some_and(|value| &frame[value] != b"null")
 }
 
 /// The revision that a client's `initialize` asks for.

@@ -10,7 +10,7 @@ pub use shared::Shared;
 
 use crate::child::StartError;
 use crate::exchange::{Exchange, Failure, Held, Link, Mailbox, Outcome, Refused};
-use crate::jsonrpc::{Message, Spliced, rewrite, text};
+use crate::jsonrpc::{Message, Spliced, codes, rewrite, text};
 use crate::phase::Phase;
 use crate::session::{Audience, Directory, Seat, Session};
 use crate::telemetry::counters;
@@ -180,7 +180,8 @@ impl Upstream {
     /// # Errors
     /// When a bound is reached, the child is gone, or it is shared and must not see the request.
     pub async fn begin(&self, session: &Arc<Session>, incoming: Incoming) -> Result<Begun, Refusal> {
-        let seat = session.seat().ok_or(Refusal::Failed(Failure::SessionEnded))?;
+        let uninitialized = Refusal::Withheld(codes::INVALID_REQUEST, "send initialize first");
+        let seat = session.seat().ok_or(uninitialized)?;
         if let Seat::Shared(link, members) = seat {
             if let Some(local) = shared::answered_here(&incoming)? {
                 return Ok(Begun::Local(local));
@@ -197,10 +198,13 @@ impl Upstream {
         self.begin_at(seat.link(), incoming).await.map(Begun::Exchange)
     }
 
+    fn permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        permit.map_err(|_| Refusal::Busy("--max-in-flight requests are in flight already"))
+    }
+
     async fn begin_at(&self, link: &Link, incoming: Incoming) -> Result<Exchange, Refusal> {
-        let permit = Arc::clone(&self.permits)
-            .try_acquire_owned()
-            .map_err(|_| Refusal::Busy("--max-in-flight requests are in flight already"))?;
+        let permit = self.permit()?;
         let Incoming { frame, message, trace } = incoming;
         let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
         let token = token.map(|token| Bytes::copy_from_slice(&frame[token]));
@@ -238,9 +242,13 @@ fn refusal(refused: Refused) -> Refusal {
 /// A notification of a client, as its child may see it.
 pub async fn notify(session: &Session, incoming: &Incoming) {
     let Some(seat) = session.seat() else { return };
-    let swallowed = !seat.is_exclusive()
-        && matches!(&*incoming.method(), "notifications/initialized" | "notifications/roots/list_changed");
-    if !swallowed {
+    let passed = match &*incoming.method() {
+        // No request, but a child might take it for one.
+        "initialize" => false,
+        "notifications/initialized" | "notifications/roots/list_changed" => seat.is_exclusive(),
+        _ => true,
+    };
+    if passed {
         seat.link().notify(notification(incoming)).await;
     }
 }

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
+/// What a subscription may be to, in bytes.
+const LONGEST_URI: usize = 8 * 1024;
+
 /// RFC 5424's levels (server/utilities/logging §Log Levels).
 const LOG_LEVELS: [&str; 8] =
     ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
@@ -151,7 +154,6 @@ impl Upstream {
         let (version, result) = initialize::welcome(&shared.initialized, asked.as_ref());
         session.negotiated(version);
         session.take_seat(Seat::Shared(Arc::clone(&shared.link), Arc::clone(&shared.members)));
-        shared.members.join(session);
         Ok(Spliced::from(rewrite::result(incoming.id(), &result)))
     }
 
@@ -167,7 +169,16 @@ impl Upstream {
         let uri = incoming.message.params.as_ref().and_then(|params| params.uri.clone());
         let uri = uri.ok_or(Refusal::Withheld(codes::INVALID_PARAMS, "params.uri is missing"))?;
         let uri = text(&incoming.frame, &uri).into_owned();
+        if uri.len() > LONGEST_URI {
+            return Err(Refusal::Withheld(codes::INVALID_PARAMS, "params.uri is too long"));
+        }
         let _turn = members.subscribing.lock().await;
+        if subscribe && !members.may_watch(session.id()) {
+            return Err(Refusal::Withheld(
+                codes::INVALID_PARAMS,
+                "this session watches as many resources as it may",
+            ));
+        }
         let needs_child =
             if subscribe { !members.is_watched(&uri) } else { members.unwatch(&uri, session.id()) };
         if !needs_child {

@@ -1,0 +1,67 @@
+//! A child as tests play it: what was written to it, and what its callers get.
+
+use super::{Ends, Exchange, Held, Link, Mailbox, Order, Outcome, Step};
+use crate::jsonrpc::{Spliced, rewrite};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+/// What a future gives at once.
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+pub(crate) fn held() -> Held {
+    Held { mailbox: Arc::new(Mailbox::default()), token: None, permit: None }
+}
+
+/// A request that waits to be written.
+pub(crate) fn begun(link: &Link) -> Exchange {
+    begun_with(link, held())
+}
+
+pub(crate) fn begun_with(link: &Link, held: Held) -> Exchange {
+    let write = |id: crate::mux::WireId| {
+        Spliced::from(rewrite::request(id.as_u64().to_string().as_bytes(), "tools/call", None))
+    };
+    now(link.begin(held, write)).expect("there is room").expect("the child is open")
+}
+
+/// Writes what waits, as the task for stdin does.
+pub(crate) fn written(link: &Link, ends: &mut Ends) -> Vec<String> {
+    let mut frames = Vec::new();
+    while let Ok(urgent) = ends.intake.urgent.try_recv() {
+        frames.push(urgent.0);
+    }
+    while let Ok(order) = ends.intake.orders.try_recv() {
+        match order {
+            Order::Request { wire_id, frame } if link.mux().mark_sent(wire_id) => frames.push(frame),
+            Order::Request { .. } => {}
+            Order::Notification(frame) => frames.push(frame),
+        }
+    }
+    frames.into_iter().map(text).collect()
+}
+
+/// The message that comes next, if one does.
+pub(crate) fn interim(exchange: &mut Exchange) -> Option<String> {
+    match now(exchange.next())? {
+        Step::Interim(interim) => Some(text(interim.frame)),
+        Step::Outcome(outcome) => panic!("not a message: {outcome:?}"),
+    }
+}
+
+/// The outcome, if it is what comes next.
+pub(crate) fn outcome(exchange: &mut Exchange) -> Option<Outcome> {
+    match now(exchange.next())? {
+        Step::Outcome(outcome) => Some(outcome),
+        Step::Interim(interim) => panic!("not an outcome: {interim:?}"),
+    }
+}
+
+pub(crate) fn text(frame: Spliced) -> String {
+    String::from_utf8(frame.into_bytes().to_vec()).expect("frames are UTF-8")
+}

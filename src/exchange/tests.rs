@@ -1,0 +1,187 @@
+//! Exchanges with a child that the tests play.
+
+use super::fixtures::{begun, begun_with, held, interim, now, outcome, text, written};
+use super::*;
+use crate::jsonrpc::Message;
+use crate::mux::Completed;
+use std::time::Duration;
+
+fn said(text: &str, class: Class) -> Interim {
+    Interim { frame: Spliced::from(Bytes::copy_from_slice(text.as_bytes())), class }
+}
+
+fn answer(ends: &mut Ends, wire_id: WireId) -> Completed<Outcome> {
+    let frame = Bytes::from(format!(r#" {{"id":{wire_id},"jsonrpc":"2.0","result":{{"n":1.0}}}} "#));
+    let message = crate::jsonrpc::scan(&frame).unwrap();
+    let Message { object, id, result, multiline, .. } = message;
+    ends.answering.complete(wire_id, Ok(Answer { frame, object, multiline, id: id.unwrap(), result }))
+}
+
+#[test]
+fn an_answer_gets_the_clients_id_back_and_keeps_every_other_byte() {
+    let (link, mut ends) = Link::new(1, 2);
+    let mut exchange = begun(&link);
+    assert!(matches!(answer(&mut ends, exchange.wire_id()), Completed::Unknown(_)), "it was not sent yet");
+    written(&link, &mut ends);
+    assert!(matches!(answer(&mut ends, exchange.wire_id()), Completed::Delivered));
+    let answer = outcome(&mut exchange).unwrap().unwrap();
+    let restored = answer.restored(&ClientId::new(br#""\u0061""#));
+    assert_eq!(text(restored), r#"{"id":"\u0061","jsonrpc":"2.0","result":{"n":1.0}}"#);
+    drop(exchange);
+    assert_eq!(link.in_flight(), 0);
+    assert!(written(&link, &mut ends).is_empty(), "what was answered is not cancelled");
+}
+
+#[test]
+fn what_the_child_said_before_its_answer_comes_before_it() {
+    let (link, mut ends) = Link::new(1, 2);
+    let mut exchange = begun(&link);
+    written(&link, &mut ends);
+    assert!(now(exchange.next()).is_none());
+    exchange.mailbox().push(said("1", Class::Droppable)).unwrap();
+    exchange.mailbox().push(said("2", Class::Dear)).unwrap();
+    assert!(matches!(answer(&mut ends, exchange.wire_id()), Completed::Delivered));
+    assert_eq!(interim(&mut exchange).unwrap(), "1");
+    assert_eq!(interim(&mut exchange).unwrap(), "2");
+    assert!(outcome(&mut exchange).unwrap().is_ok());
+}
+
+#[test]
+fn nothing_is_put_where_nobody_reads() {
+    let (link, mut ends) = Link::new(1, 4);
+    let mut answered = begun(&link);
+    let mut interrupted = begun(&link);
+    let dropped = begun(&link);
+    written(&link, &mut ends);
+    assert!(matches!(answer(&mut ends, answered.wire_id()), Completed::Delivered));
+    answered.mailbox().push(said("in time", Class::Dear)).unwrap();
+    assert!(interim(&mut answered).is_some());
+    assert!(outcome(&mut answered).is_some());
+    interrupted.mailbox().interrupt(Interruption { failure: Failure::Cancelled, cancellation: None });
+    assert!(outcome(&mut interrupted).is_some());
+    let mailboxes =
+        [answered.mailbox(), interrupted.mailbox(), dropped.mailbox()].map(|mailbox| Arc::clone(mailbox));
+    drop(dropped);
+    for mailbox in mailboxes {
+        assert!(mailbox.push(said("too late", Class::Dear)).is_err());
+    }
+}
+
+#[test]
+fn a_mailbox_is_bounded_and_has_room_for_what_is_dear() {
+    let mailbox = Mailbox::default();
+    let room = |class| (0..10_000).take_while(|_| mailbox.push(said("x", class)).is_ok()).count();
+    assert_eq!(room(Class::Droppable), 256);
+    assert_eq!(room(Class::Idempotent), 0);
+    assert_eq!(room(Class::Dear), 256);
+}
+
+#[test]
+fn the_first_interruption_counts_and_comes_after_what_was_said_before() {
+    let (link, mut ends) = Link::new(1, 2);
+    let mut exchange = begun(&link);
+    written(&link, &mut ends);
+    let mailbox = Arc::clone(exchange.mailbox());
+    mailbox.push(said("1", Class::Droppable)).unwrap();
+    mailbox.interrupt(Interruption { failure: Failure::ShuttingDown, cancellation: None });
+    mailbox.interrupt(Interruption { failure: Failure::Cancelled, cancellation: None });
+    assert_eq!(interim(&mut exchange).unwrap(), "1");
+    assert!(matches!(outcome(&mut exchange), Some(Err(Failure::ShuttingDown))));
+    let told = written(&link, &mut ends);
+    assert_eq!(told.len(), 1);
+    assert!(told[0].contains(&format!(r#""requestId":{}"#, exchange.wire_id())), "{told:?}");
+}
+
+#[test]
+fn dropping_an_exchange_cancels_it_at_the_child_only_if_it_was_sent() {
+    let (link, mut ends) = Link::new(1, 4);
+    let unsent = begun(&link);
+    drop(unsent);
+    assert!(written(&link, &mut ends).is_empty(), "neither the request nor its cancellation");
+    assert_eq!(link.in_flight(), 0);
+    let sent = begun(&link);
+    let id = sent.wire_id();
+    written(&link, &mut ends);
+    drop(sent);
+    let told = written(&link, &mut ends);
+    assert!(told.len() == 1 && told[0].contains("notifications/cancelled"), "{told:?}");
+    assert_eq!(link.in_flight(), 1, "the child may still work on it");
+    assert!(matches!(answer(&mut ends, id), Completed::Late));
+    assert_eq!(link.in_flight(), 0);
+}
+
+#[test]
+fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
+    let permits = Arc::new(tokio::sync::Semaphore::new(1));
+    let permit = Arc::clone(&permits).try_acquire_owned().unwrap();
+    let (link, mut ends) = Link::new(1, 2);
+    let exchange = begun_with(&link, Held { permit: Some(permit), ..held() });
+    let id = exchange.wire_id();
+    written(&link, &mut ends);
+    exchange.cancel("too slow");
+    assert_eq!(permits.available_permits(), 0);
+    assert!(written(&link, &mut ends)[0].contains("too slow"));
+    assert!(matches!(answer(&mut ends, id), Completed::Late));
+    assert_eq!(permits.available_permits(), 1);
+}
+
+#[test]
+fn a_begin_that_is_given_up_leaves_nothing_behind() {
+    let (link, mut ends) = Link::new(1, 512);
+    let begun: Vec<_> = (0..256).map(|_| begun(&link)).collect();
+    let write = |_: WireId| -> Spliced { Spliced::from(Bytes::from_static(b"never written")) };
+    assert!(now(link.begin(held(), write)).is_none(), "stdin is full");
+    assert_eq!(link.in_flight(), 256);
+    assert_eq!(written(&link, &mut ends).len(), begun.len());
+}
+
+#[test]
+fn a_full_child_refuses() {
+    let (link, _ends) = Link::new(1, 1);
+    let _one = begun(&link);
+    let refused = now(link.begin(held(), |_| unreachable!("nothing to write"))).unwrap();
+    assert!(matches!(refused, Err(Refused::Full)));
+}
+
+#[test]
+fn a_child_that_is_gone_says_how_it_ended() {
+    let end = End { how: "exited with code 3".into(), code: 3, last_lines: [].into() };
+    let refusal = |link: &Link| match now(link.begin(held(), |_| unreachable!("nothing to write"))) {
+        Some(Err(Refused::Closed(failure))) => failure,
+        other => panic!("not refused as closed: {other:?}"),
+    };
+    let (link, mut ends) = Link::new(1, 1);
+    ends.answering.close(|| Err(Failure::ClosedStdout));
+    assert!(matches!(refusal(&link), Failure::ClosedStdout));
+    assert!(!link.is_closed(), "its process may still be there");
+    link.stop();
+    assert!(matches!(refusal(&link), Failure::SessionEnded));
+    ends.end.send_replace(Some(end.clone()));
+    assert!(matches!(refusal(&link), Failure::Ended(ended) if ended == end));
+    assert_eq!(now(link.ended()), Some(end));
+}
+
+#[test]
+fn a_child_whose_driver_vanishes_fails_everyone() {
+    let (link, ends) = Link::new(1, 2);
+    let mut exchange = begun(&link);
+    drop(ends);
+    assert!(matches!(outcome(&mut exchange), Some(Err(Failure::Lost))));
+    assert!(now(link.ended()).is_some());
+}
+
+#[test]
+fn a_failure_says_whose_fault_it_was() {
+    let fault = |failure: Failure| {
+        let error: serde_json::Value = serde_json::from_slice(&failure.response(b"\"x\"")).unwrap();
+        assert_eq!(error["id"], "x");
+        assert!(!error["error"]["message"].as_str().unwrap().is_empty());
+        error["error"]["data"]["fault"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(fault(Failure::TimedOut(Duration::from_secs(1))), "child");
+    assert_eq!(fault(Failure::Cancelled), "client");
+    assert_eq!(fault(Failure::Lost), "proxyrunner");
+    let last_lines: Arc<[String]> = ["Traceback".to_owned()].into();
+    let end = End { how: "exited with code 1".into(), code: 1, last_lines };
+    assert_eq!(fault(Failure::Ended(end)), "child");
+}

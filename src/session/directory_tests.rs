@@ -1,0 +1,89 @@
+//! Places, names and ages.
+
+use super::fixtures::{IDLE, MAX_AGE, client_id, directory};
+use super::{Directory, Full, Principal, Session};
+use crate::exchange::fixtures::begun;
+use crate::exchange::{Failure, Link};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const BEFORE: Duration = Duration::from_nanos(1);
+
+fn listed(directory: &Directory, now: Instant) -> Arc<Session> {
+    let session = directory.open(Principal::anonymous(), now).unwrap();
+    directory.list(&session);
+    session
+}
+
+#[test]
+fn a_place_comes_back_when_nobody_holds_the_session_any_more() {
+    let (directory, now) = (directory(), Instant::now());
+    let mut sessions: Vec<_> = (0..3).map(|_| listed(&directory, now)).collect();
+    assert_eq!(directory.open(Principal::anonymous(), now).unwrap_err(), Full);
+    let last = sessions.pop().unwrap();
+    directory.end(&last, &Failure::SessionEnded);
+    assert_eq!(directory.count(), 2);
+    assert!(directory.open(Principal::anonymous(), now).is_err(), "its streams are still there");
+    drop(last);
+    assert!(directory.open(Principal::anonymous(), now).is_ok());
+}
+
+#[test]
+fn a_session_is_found_by_its_principal_while_it_lives() {
+    let (directory, now) = (directory(), Instant::now());
+    let alice = Principal::named("alice");
+    let session = directory.open(alice.clone(), now).unwrap();
+    let id = session.id().secret();
+    assert!(directory.find(id, &alice).is_none(), "its handshake is not complete");
+    directory.list(&session);
+    assert!(directory.find(id, &alice).is_some());
+    assert!(directory.find(id, &Principal::anonymous()).is_none());
+    assert!(directory.find(&id[1..], &alice).is_none());
+    session.end(&Failure::SessionEnded);
+    assert!(directory.find(id, &alice).is_none());
+}
+
+#[test]
+fn a_session_that_ended_before_it_was_listed_is_not_listed() {
+    let directory = directory();
+    let session = directory.open(Principal::anonymous(), Instant::now()).unwrap();
+    session.end(&Failure::SessionEnded);
+    directory.list(&session);
+    assert_eq!(directory.count(), 0);
+}
+
+#[test]
+fn an_idle_session_expires_unless_it_is_heard_of() {
+    let (directory, now) = (directory(), Instant::now());
+    let [idle, heard, alive] = [(); 3].map(|()| listed(&directory, now));
+    directory.expire(now + IDLE - BEFORE);
+    assert_eq!(directory.count(), 3);
+    heard.heard(now + BEFORE);
+    alive.alive(now + BEFORE);
+    assert_eq!(heard.last_message(), now + BEFORE);
+    assert_eq!(alive.last_message(), now, "a keep-alive is no message");
+    directory.expire(now + IDLE);
+    assert!(idle.is_ended() && !heard.is_ended() && !alive.is_ended());
+    directory.expire(now + IDLE + BEFORE);
+    assert_eq!(directory.count(), 0);
+}
+
+#[test]
+fn a_request_in_flight_puts_off_idleness_but_not_old_age() {
+    let (directory, now) = (directory(), Instant::now());
+    let (link, _ends) = Link::new(1, 2);
+    let [busy, done] = [(); 2].map(|()| {
+        let (session, exchange) = (listed(&directory, now), begun(&link));
+        session.began(client_id("1"), exchange.wire_id(), Arc::clone(exchange.mailbox()));
+        (session, exchange)
+    });
+    done.0.finished(done.1.wire_id(), now + BEFORE);
+    directory.expire(now + IDLE);
+    assert!(!done.0.is_ended(), "an answer counts as a message");
+    directory.expire(now + IDLE + BEFORE);
+    assert!(done.0.is_ended() && !busy.0.is_ended());
+    directory.expire(now + MAX_AGE - BEFORE);
+    assert!(!busy.0.is_ended());
+    directory.expire(now + MAX_AGE);
+    assert!(busy.0.is_ended());
+}

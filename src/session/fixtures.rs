@@ -1,0 +1,63 @@
+//! What tests of sessions, and of those who use them, begin with.
+
+use super::{Directory, Principal, Reader, Session, Settings};
+use crate::budget::Budget;
+use crate::jsonrpc::{self, ClientId, Message, Spliced};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+pub(crate) const IDLE: Duration = Duration::from_secs(60);
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(600);
+
+pub(crate) fn settings() -> Settings {
+    Settings { idle: IDLE, max_age: MAX_AGE, max_sessions: 3, replay_events: 4, replay_bytes: 10_000 }
+}
+
+pub(crate) fn directory() -> Directory {
+    Directory::new(settings(), Budget::new(1 << 20))
+}
+
+pub(crate) fn session() -> Arc<Session> {
+    directory().open(Principal::anonymous(), Instant::now()).unwrap()
+}
+
+/// A message and where its parts are.
+pub(crate) fn scanned(json: &str) -> (Bytes, Message) {
+    let frame = Bytes::copy_from_slice(json.as_bytes());
+    let message = jsonrpc::scan(&frame).unwrap();
+    (frame, message)
+}
+
+pub(crate) fn client_id(raw: &str) -> ClientId {
+    ClientId::new(raw.as_bytes())
+}
+
+pub(crate) fn said(text: impl Into<String>) -> Spliced {
+    Spliced::from(Bytes::from(text.into()))
+}
+
+pub(crate) fn read(frame: &Spliced) -> String {
+    String::from_utf8(frame.clone().into_bytes().to_vec()).unwrap()
+}
+
+/// All that the reader can take now, and whether the stream has ended.
+pub(crate) fn drain(reader: &mut Reader) -> (Vec<String>, bool) {
+    let mut taken = Vec::new();
+    loop {
+        match reader.poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(item)) => taken.push(read(&item.frame)),
+            Poll::Ready(None) => return (taken, true),
+            Poll::Pending => return (taken, false),
+        }
+    }
+}
+
+/// The next event's number and message, which must be there.
+pub(crate) fn next(reader: &mut Reader) -> (u64, String) {
+    match reader.poll_next(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Some(item)) => (item.seq, read(&item.frame)),
+        other => panic!("no event is there: {other:?}"),
+    }
+}

@@ -1,0 +1,121 @@
+//! Which of a session's events are kept for a reader who comes back, and which of them go first when they are too
+//! many.
+
+use super::StreamId;
+use crate::exchange::Class;
+use std::collections::VecDeque;
+
+/// What a kept event is worth; the least goes first, and of equals the oldest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// Progress, logs.
+    Passing,
+    /// What a reader has taken, so that it is missed only if the connection broke; and changes of state, which the
+    /// client can ask for.
+    Seen,
+    /// A question or an answer that no reader has taken: whoever comes back comes for it.
+    Owed,
+}
+
+impl Worth {
+    pub(super) fn of(class: Class, taken: bool) -> Self {
+        match class {
+            Class::Droppable => Worth::Passing,
+            Class::Dear if !taken => Worth::Owed,
+            Class::Dear | Class::Idempotent => Worth::Seen,
+        }
+    }
+}
+
+/// A kept event's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub stream: StreamId,
+    pub seq: u64,
+    pub bytes: usize,
+}
+
+/// The places of all kept events of one session.
+#[derive(Debug)]
+pub(super) struct Kept {
+    max_events: usize,
+    max_bytes: usize,
+    bytes: usize,
+    by_worth: [VecDeque<Place>; 3],
+}
+
+impl Kept {
+    pub(super) fn new(max_events: usize, max_bytes: usize) -> Self {
+        Kept { max_events, max_bytes, bytes: 0, by_worth: Default::default() }
+    }
+
+    pub(super) fn put(&mut self, place: Place, worth: Worth) {
+        self.bytes += place.bytes;
+        self.by_worth[worth as usize].push_back(place);
+    }
+
+    /// The next one to go, while there are too many. The last one stays, whatever its size.
+    pub(super) fn pop_excess(&mut self) -> Option<Place> {
+        let events: usize = self.by_worth.iter().map(VecDeque::len).sum();
+        if events <= 1 || (events <= self.max_events && self.bytes <= self.max_bytes) {
+            return None;
+        }
+        self.pop(Worth::Owed)
+    }
+
+    /// The next one to go that is worth no more than `worth`.
+    pub(super) fn pop(&mut self, worth: Worth) -> Option<Place> {
+        let place = self.by_worth[..=worth as usize].iter_mut().find_map(VecDeque::pop_front)?;
+        self.bytes -= place.bytes;
+        Some(place)
+    }
+
+    /// Takes out those for which `stays` is false.
+    pub(super) fn retain(&mut self, mut stays: impl FnMut(&Place) -> bool) {
+        for places in &mut self.by_worth {
+            places.retain(|place| {
+                let stays = stays(place);
+                if !stays {
+                    self.bytes -= place.bytes;
+                }
+                stays
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(seq: u64, bytes: usize) -> Place {
+        Place { stream: StreamId::numbered(1), seq, bytes }
+    }
+
+    fn popped(kept: &mut Kept) -> Vec<u64> {
+        std::iter::from_fn(|| kept.pop_excess()).map(|place| place.seq).collect()
+    }
+
+    #[test]
+    fn the_least_worth_goes_first_then_the_oldest() {
+        let mut kept = Kept::new(2, 1_000);
+        kept.put(place(1, 1), Worth::Owed);
+        kept.put(place(2, 1), Worth::Seen);
+        kept.put(place(3, 1), Worth::Passing);
+        kept.put(place(4, 1), Worth::Passing);
+        kept.put(place(5, 1), Worth::Seen);
+        assert_eq!(popped(&mut kept), [3, 4, 2]);
+    }
+
+    #[test]
+    fn bytes_are_bounded_but_the_last_one_stays() {
+        let mut kept = Kept::new(10, 100);
+        kept.put(place(1, 60), Worth::Seen);
+        kept.put(place(2, 500), Worth::Seen);
+        assert_eq!(popped(&mut kept), [1]);
+        kept.retain(|place| place.seq != 2);
+        kept.put(place(3, 60), Worth::Seen);
+        kept.put(place(4, 40), Worth::Seen);
+        assert_eq!(popped(&mut kept), [0; 0], "what was taken out no longer counts");
+    }
+}

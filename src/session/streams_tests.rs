@@ -1,0 +1,271 @@
+//! Streams through their readers. The fixtures keep four events for replay.
+
+use super::fixtures::{drain, next, said, session};
+use super::{Reader, Session, StreamId, UnknownEvent};
+use crate::exchange::Class::{self, Dear, Droppable, Idempotent};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+fn push(session: &Session, stream: StreamId, class: Class, texts: &[&str]) {
+    texts.iter().for_each(|text| session.push(stream, said(*text), class));
+}
+
+/// All that is left of a stream after the event `seq`.
+fn rest(session: &Arc<Session>, stream: StreamId, seq: u64) -> Vec<String> {
+    drain(&mut session.resume(&stream.event_id(seq)).unwrap()).0
+}
+
+fn flag() -> (Arc<Flag>, Waker) {
+    let flag = Arc::new(Flag::default());
+    (Arc::clone(&flag), Waker::from(flag))
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Flag {
+    fn was_woken(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn poll(reader: &mut Reader, waker: &Waker) -> Poll<Option<u64>> {
+    reader.poll_next(&mut Context::from_waker(waker)).map(|item| item.map(|item| item.seq))
+}
+
+#[test]
+fn a_reader_gets_everything_in_order_then_the_end() {
+    let session = session();
+    let mut reader = session.open_stream();
+    push(&session, reader.stream(), Dear, &["a", "b"]);
+    assert_eq!(next(&mut reader), (1, "a".into()));
+    session.finish(reader.stream(), Some(said("c")));
+    push(&session, reader.stream(), Dear, &["after the end"]);
+    assert_eq!(drain(&mut reader), (vec!["b".into(), "c".into()], true));
+}
+
+#[test]
+fn a_waiting_reader_is_woken_by_an_event_by_the_end_and_by_another_reader() {
+    let session = session();
+    let mut reader = session.open_stream();
+    let stream = reader.stream();
+    let (flag, waker) = flag();
+    assert!(poll(&mut reader, &waker).is_pending());
+    push(&session, stream, Dear, &["a"]);
+    assert!(flag.was_woken());
+    assert_eq!(poll(&mut reader, &waker), Poll::Ready(Some(1)));
+    assert!(poll(&mut reader, &waker).is_pending());
+    let mut second = session.resume(&stream.event_id(1)).unwrap();
+    assert!(flag.was_woken(), "taken over");
+    assert_eq!(poll(&mut reader, &waker), Poll::Ready(None));
+    assert!(poll(&mut second, &waker).is_pending());
+    session.finish(stream, None);
+    assert!(flag.was_woken());
+    assert_eq!(poll(&mut second, &waker), Poll::Ready(None));
+}
+
+#[test]
+fn dropping_a_reader_that_was_taken_over_leaves_its_successor_alone() {
+    let session = session();
+    let first = session.open_stream();
+    let stream = first.stream();
+    push(&session, stream, Dear, &["a"]);
+    let mut second = session.resume(&stream.event_id(0)).unwrap();
+    drop(first);
+    push(&session, stream, Dear, &["b", "c", "d", "e", "f", "g"]);
+    assert_eq!(drain(&mut second).0, ["a", "b", "c", "d", "e", "f", "g"]);
+}
+
+#[test]
+fn a_batch_of_answers_longer_than_the_replay_buffer_is_whole() {
+    let session = session();
+    let mut reader = session.open_stream();
+    let answers: Vec<String> = (0..100).map(|n| format!("answer {n}")).collect();
+    for answer in &answers {
+        session.push_answer(reader.stream(), said(answer));
+    }
+    let (_, waker) = flag();
+    assert!(reader.poll_finished(&mut Context::from_waker(&waker)).is_pending());
+    session.finish(reader.stream(), None);
+    assert!(reader.poll_finished(&mut Context::from_waker(&waker)).is_ready());
+    assert_eq!(drain(&mut reader), (answers, true));
+}
+
+#[test]
+fn what_a_slow_reader_may_miss_is_dropped_and_what_is_dear_never() {
+    let session = session();
+    let mut reader = session.open_stream();
+    push(&session, reader.stream(), Droppable, &["1", "2", "3", "4", "5", "6"]);
+    push(&session, reader.stream(), Dear, &["question", "answer"]);
+    push(&session, reader.stream(), Droppable, &["7"]);
+    assert_eq!(drain(&mut reader).0, ["1", "2", "3", "4", "question", "answer"]);
+    push(&session, reader.stream(), Droppable, &["8"]);
+    assert_eq!(drain(&mut reader).0, ["8"], "it reads again");
+}
+
+#[test]
+fn a_state_is_told_once_while_it_waits_and_the_last_state_comes_last() {
+    let session = session();
+    let mut reader = session.open_stream();
+    push(&session, reader.stream(), Idempotent, &["a", "a", "b", "a"]);
+    assert_eq!(drain(&mut reader).0, ["b", "a"]);
+    push(&session, reader.stream(), Idempotent, &["a"]);
+    assert_eq!(drain(&mut reader).0, ["a"], "the earlier one was delivered: something changed again");
+    push(&session, reader.stream(), Droppable, &["a"]);
+    push(&session, reader.stream(), Idempotent, &["a"]);
+    assert_eq!(drain(&mut reader).0, ["a", "a"], "only states replace each other");
+}
+
+#[test]
+fn a_reader_that_comes_back_reads_on_where_it_was() {
+    let session = session();
+    let mut reader = session.open_stream();
+    let stream = reader.stream();
+    push(&session, stream, Dear, &["a", "b", "c"]);
+    assert_eq!(next(&mut reader).1, "a");
+    assert_eq!(next(&mut reader).1, "b");
+    drop(reader);
+    push(&session, stream, Dear, &["d"]);
+    assert_eq!(rest(&session, stream, 1), ["b", "c", "d"], "b was taken, but may not have arrived");
+    assert_eq!(rest(&session, stream, 3), ["d"]);
+    session.finish(stream, None);
+    assert!(rest(&session, stream, 4).is_empty());
+}
+
+#[test]
+fn the_newest_of_what_was_delivered_is_kept() {
+    let session = session();
+    let mut reader = session.open_stream();
+    let stream = reader.stream();
+    push(&session, stream, Dear, &["1", "2", "3", "4", "5", "6"]);
+    drain(&mut reader);
+    drop(reader);
+    assert_eq!(rest(&session, stream, 0), ["3", "4", "5", "6"], "what is left is worth having");
+    session.push(stream, said("x".repeat(9_999)), Dear);
+    drop(session.resume(&stream.event_id(6)).unwrap());
+    assert_eq!(rest(&session, stream, 5).len(), 2, "bytes are bounded too");
+}
+
+#[test]
+fn an_answer_that_nobody_has_taken_outlives_what_others_have() {
+    let session = session();
+    let left = session.open_stream().stream();
+    session.finish(left, Some(said("answer")));
+    let left_unread = session.open_stream();
+    let unread = left_unread.stream();
+    session.finish(unread, Some(said("unread")));
+    drop(left_unread);
+    let mut busy = session.open_stream();
+    for _ in 0..20 {
+        push(&session, busy.stream(), Dear, &["delivered"]);
+        drain(&mut busy);
+    }
+    let also_left = session.open_stream().stream();
+    push(&session, also_left, Droppable, &["1", "2", "3", "4", "5"]);
+    assert_eq!(rest(&session, left, 0), ["answer"]);
+    assert_eq!(rest(&session, unread, 0), ["unread"]);
+}
+
+#[test]
+fn what_is_being_read_is_not_forgotten_under_the_readers_hands() {
+    let session = session();
+    let left = session.open_stream().stream();
+    push(&session, left, Droppable, &["1", "2", "3"]);
+    let mut back = session.resume(&left.event_id(0)).unwrap();
+    let mut busy = session.open_stream();
+    push(&session, busy.stream(), Dear, &["a", "b", "c", "d"]);
+    drain(&mut busy);
+    assert_eq!(drain(&mut back).0, ["1", "2", "3"]);
+}
+
+#[test]
+fn what_is_kept_goes_when_memory_is_short_the_owed_last() {
+    let session = session();
+    let mut reader = session.open_stream();
+    let stream = reader.stream();
+    push(&session, stream, Dear, &["taken"]);
+    drain(&mut reader);
+    drop(reader);
+    push(&session, stream, Droppable, &["progress"]);
+    session.finish(stream, Some(said("owed")));
+    session.forget_delivered();
+    assert_eq!(rest(&session, stream, 0), ["owed"]);
+    session.forget_kept();
+    assert_eq!(session.resume(&stream.event_id(0)).unwrap_err(), UnknownEvent, "nothing of it is left");
+}
+
+#[test]
+fn an_unknown_event_is_said_to_be_unknown() {
+    let session = session();
+    let reader = session.open_stream();
+    let stream = reader.stream();
+    push(&session, stream, Dear, &["a"]);
+    for id in ["", "-", "1", "x-1", "1-x", "-1-1", "99-0", &stream.event_id(2), "1-99999999999999999999"] {
+        assert_eq!(session.resume(id).unwrap_err(), UnknownEvent, "{id:?}");
+    }
+    session.finish(stream, None);
+    drop(reader);
+    assert!(session.resume(&stream.event_id(0)).is_ok(), "its event is still kept");
+}
+
+#[test]
+fn what_is_said_before_any_get_waits_for_the_first() {
+    let session = session();
+    session.notify(said("changed"), Idempotent);
+    session.notify(said("changed"), Idempotent);
+    session.notify(said("log"), Droppable);
+    assert_eq!(drain(&mut session.open_standalone()).0, ["changed", "log"]);
+}
+
+#[test]
+fn before_any_get_a_question_outlives_any_number_of_logs() {
+    let session = session();
+    session.notify(said("question"), Dear);
+    (0..100).for_each(|n| session.notify(said(format!("log {n}")), Droppable));
+    assert_eq!(drain(&mut session.open_standalone()).0, ["question", "log 97", "log 98", "log 99"]);
+}
+
+#[test]
+fn a_new_get_takes_what_waits_on_one_whose_reader_left() {
+    let session = session();
+    let mut first = session.open_standalone();
+    let stream = first.stream();
+    session.notify(said("a"), Dear);
+    assert_eq!(next(&mut first).1, "a");
+    drop(first);
+    session.notify(said("b"), Dear);
+    let mut second = session.open_standalone();
+    session.notify(said("c"), Dear);
+    assert_eq!(drain(&mut second).0, ["b", "c"]);
+    assert_eq!(session.resume(&stream.event_id(1)).unwrap_err(), UnknownEvent);
+}
+
+#[test]
+fn each_message_goes_to_the_newest_get_that_is_read() {
+    let session = session();
+    let mut first = session.open_standalone();
+    let second = session.open_standalone();
+    session.notify(said("for the second"), Dear);
+    drop(second);
+    session.notify(said("for the first"), Dear);
+    assert_eq!(drain(&mut first).0, ["for the first"]);
+    assert_eq!(drain(&mut session.open_standalone()).0, ["for the second"]);
+}
+
+#[test]
+fn a_ninth_get_ends_the_oldest() {
+    let session = session();
+    let mut readers: Vec<_> = (0..9).map(|_| session.open_standalone()).collect();
+    assert!(drain(&mut readers[0]).1);
+    assert!(readers[1..].iter_mut().all(|reader| !drain(reader).1));
+    readers.push(session.open_standalone());
+    assert!(drain(&mut readers[1]).1, "one that has ended, but is still held, takes no place");
+    assert!(!drain(&mut readers[2]).1);
+}

@@ -1,0 +1,192 @@
+//! Requests in flight, questions of a child, and the end of a session.
+
+use super::fixtures::{client_id, drain, read, said, scanned, session};
+use super::*;
+use crate::exchange::fixtures::{begun, interim, outcome, written};
+use crate::exchange::{Ends, Exchange};
+
+const QUESTION: &str =
+    r#"{"jsonrpc":"2.0","id":"a","method":"roots/list","params":{"_meta":{"progressToken":7}}}"#;
+
+/// A request of this client id at the child, noted in the session.
+fn request(session: &Session, link: &Link, raw: &str) -> Exchange {
+    let exchange = begun(link);
+    session.began(client_id(raw), exchange.wire_id(), Arc::clone(exchange.mailbox()));
+    exchange
+}
+
+fn cancel(session: &Session, raw: &str) -> Cancelled {
+    let json = format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{raw},"reason":"why"}}}}"#
+    );
+    let (frame, message) = scanned(&json);
+    session.cancel(&client_id(raw), &frame, &message)
+}
+
+fn ask(session: &Session, json: &str) -> Result<(), TooManyQuestions> {
+    let (frame, message) = scanned(json);
+    session.ask(&frame, &message)
+}
+
+fn answer(session: &Session, raw: &str) -> Option<String> {
+    let (frame, message) = scanned(&format!(r#"{{"jsonrpc":"2.0","id":{raw},"result":{{"n":1.0}}}}"#));
+    session.answered(&client_id(raw), &frame, &message).map(|frame| read(&frame))
+}
+
+fn link() -> (Arc<Link>, Ends) {
+    Link::new(1, 8)
+}
+
+#[test]
+fn a_cancellation_reaches_the_child_in_the_clients_words_with_the_wire_id() {
+    let (session, (link, mut ends)) = (session(), link());
+    let mut exchange = request(&session, &link, r#""x""#);
+    assert_eq!(written(&link, &mut ends).len(), 1);
+    assert_eq!(cancel(&session, r#""x""#), Cancelled::One);
+    assert!(matches!(outcome(&mut exchange), Some(Err(Failure::Cancelled))));
+    let told = written(&link, &mut ends);
+    let id = exchange.wire_id().as_u64();
+    assert_eq!(
+        told,
+        [format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"why"}}}}"#
+        )]
+    );
+}
+
+#[test]
+fn a_cancellation_that_could_mean_several_cancels_none() {
+    let (session, (link, _ends)) = (session(), link());
+    let mut both = [request(&session, &link, "1"), request(&session, &link, "1")];
+    let mut other = request(&session, &link, r#""1""#);
+    assert_eq!(cancel(&session, "2"), Cancelled::None);
+    assert_eq!(cancel(&session, "1"), Cancelled::Several);
+    assert!(both.iter_mut().all(|exchange| outcome(exchange).is_none()));
+    session.finished(both[0].wire_id(), Instant::now());
+    assert_eq!(cancel(&session, "1"), Cancelled::One);
+    assert!(outcome(&mut both[0]).is_none());
+    assert!(outcome(&mut both[1]).is_some());
+    assert!(outcome(&mut other).is_none());
+}
+
+#[test]
+fn logs_and_questions_go_with_the_newest_request_that_is_not_over() {
+    let (session, (link, mut ends)) = (session(), link());
+    let mut get = session.open_standalone();
+    let mut older = request(&session, &link, "1");
+    let mut newer = request(&session, &link, "2");
+    written(&link, &mut ends);
+    session.notify(said("log"), Class::Droppable);
+    session.notify(said("changed"), Class::Idempotent);
+    assert_eq!(interim(&mut newer).unwrap(), "log");
+    ends.answering.close(|| Err(Failure::ClosedStdout));
+    assert!(outcome(&mut newer).is_some());
+    // Its driver has not said yet that it is finished.
+    ask(&session, QUESTION).unwrap();
+    assert!(interim(&mut older).is_some(), "what nobody would read goes to the next");
+    assert!(outcome(&mut older).is_some());
+    ask(&session, QUESTION).unwrap();
+    let (waiting, _) = drain(&mut get);
+    assert_eq!(waiting.len(), 2, "{waiting:?}");
+    assert_eq!(waiting[0], "changed");
+}
+
+#[test]
+fn a_question_goes_out_under_our_id_and_its_answer_back_under_the_childs() {
+    let session = session();
+    let mut get = session.open_standalone();
+    ask(&session, QUESTION).unwrap();
+    ask(&session, QUESTION).unwrap();
+    assert_eq!(
+        drain(&mut get).0,
+        [
+            r#"{"jsonrpc":"2.0","id":1,"method":"roots/list","params":{"_meta":{"progressToken":1}}}"#,
+            r#"{"jsonrpc":"2.0","id":2,"method":"roots/list","params":{"_meta":{"progressToken":2}}}"#
+        ]
+    );
+    assert!(!session.is_quiet());
+    assert_eq!(answer(&session, "2").unwrap(), r#"{"jsonrpc":"2.0","id":"a","result":{"n":1.0}}"#);
+    assert_eq!(answer(&session, "2"), None, "each is answered once");
+    for raw in ["3", "0", r#""1""#, "-1"] {
+        assert_eq!(answer(&session, raw), None, "{raw}");
+    }
+    assert!(answer(&session, "1").is_some());
+    assert!(session.is_quiet());
+}
+
+#[test]
+fn a_question_without_a_token_has_no_progress_and_one_with_a_token_gets_it_back() {
+    let session = session();
+    ask(&session, QUESTION).unwrap();
+    ask(&session, r#"{"jsonrpc":"2.0","id":2,"method":"roots/list"}"#).unwrap();
+    let progress = |token: &str| {
+        let json = format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#
+        );
+        let (frame, message) = scanned(&json);
+        session.question_progress(&client_id(token), &frame, &message).map(|frame| read(&frame))
+    };
+    assert!(progress("1").unwrap().contains(r#""progressToken":7,"progress":1"#));
+    assert_eq!(progress("2"), None);
+    assert_eq!(progress("3"), None);
+    answer(&session, "1");
+    assert_eq!(progress("1"), None, "it is over");
+}
+
+#[test]
+fn a_question_that_was_withdrawn_can_no_longer_be_answered() {
+    let session = session();
+    let mut get = session.open_standalone();
+    ask(&session, QUESTION).unwrap();
+    drain(&mut get);
+    let json = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"a"}}"#;
+    let (frame, message) = scanned(json);
+    session.question_withdrawn(br#""b""#, &frame, &message);
+    assert!(drain(&mut get).0.is_empty(), "no such question");
+    session.question_withdrawn(br#""a""#, &frame, &message);
+    assert_eq!(
+        drain(&mut get).0,
+        [r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#]
+    );
+    assert_eq!(answer(&session, "1"), None);
+}
+
+#[test]
+fn a_client_that_never_answers_is_not_asked_for_ever() {
+    let session = session();
+    let asked = (0..2_000).take_while(|_| ask(&session, QUESTION).is_ok()).count();
+    assert_eq!(asked, 1_024);
+    answer(&session, "5").unwrap();
+    assert_eq!(ask(&session, QUESTION), Ok(()));
+    assert_eq!(ask(&session, QUESTION), Err(TooManyQuestions));
+}
+
+#[test]
+fn an_end_interrupts_what_is_in_flight_and_what_begins_at_the_same_moment() {
+    let (session, (link, mut ends)) = (session(), link());
+    let get = session.open_standalone();
+    session.take_seat(Seat::Exclusive(Arc::clone(&link)));
+    let mut before = request(&session, &link, "1");
+    written(&link, &mut ends);
+    session.end(&Failure::ShuttingDown);
+    assert!(matches!(outcome(&mut before), Some(Err(Failure::ShuttingDown))));
+    assert_eq!(written(&link, &mut ends).len(), 1, "the child is told");
+    let mut after = request(&session, &link, "2");
+    assert!(matches!(outcome(&mut after), Some(Err(Failure::SessionEnded))));
+    assert!(link.is_closed());
+    let mut get = get;
+    assert!(drain(&mut get).1);
+}
+
+#[test]
+fn a_session_that_ended_during_its_handshake_leaves_no_child_and_no_member_behind() {
+    let (link, _ends) = link();
+    let exclusive = session();
+    exclusive.end(&Failure::SessionEnded);
+    exclusive.take_seat(Seat::Exclusive(Arc::clone(&link)));
+    assert!(link.is_closed());
+    let (shared, members) = (session(), Arc::new(Members::default()));
+    shared.end(&Failure::SessionEnded);
+    shared.take_seat(Seat::Shared(link, Arc::clone(&members)));
+    assert_eq!(members.count(), 0);
+}
