@@ -59,8 +59,7 @@ fn nothing_is_put_where_nobody_reads() {
     assert!(outcome(&mut answered).is_some());
     interrupted.mailbox().interrupt(Interruption { failure: Failure::Cancelled, cancellation: None });
     assert!(outcome(&mut interrupted).is_some());
-    let mailboxes =
-        [answered.mailbox(), interrupted.mailbox(), dropped.mailbox()].map(|mailbox| Arc::clone(mailbox));
+    let mailboxes = [answered.mailbox(), interrupted.mailbox(), dropped.mailbox()].map(Arc::clone);
     drop(dropped);
     for mailbox in mailboxes {
         assert!(mailbox.push(said("too late", Class::Dear)).is_err());
