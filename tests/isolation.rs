@@ -169,7 +169,9 @@ fn a_child_with_an_open_question_is_not_idle() {
     let question =
         json!({"jsonrpc": "2.0", "id": 7, "method": "elicitation/create", "params": {}}).to_string();
     let mut listening = asked.listen();
-    asked.result("emit", json!({"lines": [], "answer": true, "after": [question]}));
+    let file = support::scratch("ask-now");
+    asked.result("emit", json!({"lines": [], "after": [question], "file": file}));
+    std::fs::write(&file, "").expect("a scratch file");
     let id = listening.message()["id"].clone();
     assert_eq!(server.opening().exclusive().send().status, 503);
     asked.tell(json!({"jsonrpc": "2.0", "id": id, "result": {}}));

@@ -178,8 +178,27 @@ fn an_idle_server_ends_within_a_second() {
 fn a_signal_during_the_start_ends_it() {
     let server = Server::with().child("--mute").start();
     server.until_logged("server started");
+    let mut early = server.connect();
+    early.post(&[], server.opening().body());
+    // Connections are accepted in order, so this one's answer means that the earlier one was.
+    assert_eq!(ready(&server), 503);
     server.signal(Signal::SIGTERM);
+    let refused = early.response();
+    assert_eq!((refused.status, refused.code(), &refused.json()["id"]), (503, -32603, &json!(0)));
     assert_eq!(server.exit_code(), 0);
+}
+
+/// What the child's start was asked for is answered though the end has begun meanwhile.
+#[test]
+fn a_start_under_way_is_completed() {
+    let gate = support::scratch("gate");
+    let child = format!("--gate {}", gate.display());
+    let server = Server::with().flags("--drain-delay 2s").child(&child).start();
+    server.until_logged("server started");
+    server.signal(Signal::SIGTERM);
+    server.until_logged("shutting down");
+    std::fs::write(&gate, "").expect("a scratch file");
+    assert_eq!(server.session().call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
 }
 
 /// Not even SIGKILL leaves a child behind.
