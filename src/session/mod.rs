@@ -8,7 +8,9 @@ mod directory;
 mod id;
 mod kept;
 mod reader;
+mod seat;
 mod streams;
+mod version;
 
 #[cfg(test)]
 mod audience_tests;
@@ -25,10 +27,12 @@ pub use audience::{Audience, Members};
 pub use directory::{Directory, Full};
 pub use id::{Principal, SessionId};
 pub use reader::Reader;
+pub use seat::Seat;
 pub use streams::{Item, StreamId, UnknownEvent};
+pub use version::{LEGACY_VERSIONS, Version};
 
 use crate::budget::Budget;
-use crate::exchange::{Class, Failure, Interim, Interruption, Link, Mailbox};
+use crate::exchange::{Class, Failure, Interim, Interruption, Mailbox};
 use crate::jsonrpc::{ClientId, FLAT, Message, Spliced, rewrite};
 use crate::mux::WireId;
 use crate::telemetry::counters;
@@ -55,64 +59,6 @@ pub struct Settings {
     pub replay_events: usize,
     /// `--replay-bytes`: their bytes.
     pub replay_bytes: usize,
-}
-
-/// A revision of the protocol, as negotiated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version(Arc<str>);
-
-/// The legacy revisions, newest first.
-pub const LEGACY_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
-
-impl Version {
-    /// Any text; revisions are dates, so they compare as text.
-    pub fn new(version: &str) -> Self {
-        Version(version.into())
-    }
-
-    /// As written on the wire.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether proxyrunner knows it.
-    pub fn is_known(&self) -> bool {
-        LEGACY_VERSIONS.contains(&self.as_str())
-    }
-
-    /// Whether streams open with a priming event and may be closed early (2025-11-25, transports §Sending
-    /// Messages 6).
-    pub fn primes(&self) -> bool {
-        self.as_str() >= "2025-11-25"
-    }
-
-    /// Whether a body may be a batch (2025-03-26, basic §Batching; removed in 2025-06-18).
-    pub fn batches(&self) -> bool {
-        self.as_str() <= "2025-03-26"
-    }
-}
-
-/// A session's place at a child.
-#[derive(Clone, Debug)]
-pub enum Seat {
-    /// A child of its own.
-    Exclusive(Arc<Link>),
-    /// A place at a shared child.
-    Shared(Arc<Link>, Arc<Members>),
-}
-
-impl Seat {
-    /// The child.
-    pub fn link(&self) -> &Arc<Link> {
-        match self {
-            Seat::Exclusive(link) | Seat::Shared(link, _) => link,
-        }
-    }
-
-    /// Whether the child is this session's alone.
-    pub fn is_exclusive(&self) -> bool {
-        matches!(self, Seat::Exclusive(_))
-    }
 }
 
 /// One client's session.

@@ -3,7 +3,7 @@
 use super::fixtures::{client_id, drain, read, said, scanned, session};
 use super::*;
 use crate::exchange::fixtures::{begun, interim, outcome, written};
-use crate::exchange::{Ends, Exchange};
+use crate::exchange::{Ends, Exchange, Link};
 
 const QUESTION: &str =
     r#"{"jsonrpc":"2.0","id":"a","method":"roots/list","params":{"_meta":{"progressToken":7}}}"#;
