@@ -216,7 +216,7 @@ where
                 let message = work.await.unwrap_or_else(|rejection| rejection.message());
                 session.finish(stream, Some(message));
             });
-            response::events(EventStream::resumable(server, reader))
+            response::events(EventStream::handshake(server, reader))
         }
     }
 }

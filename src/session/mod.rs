@@ -83,6 +83,7 @@ struct State {
     in_flight: Vec<InFlight>,
     asked: Asked,
     streams: Streams,
+    owed: usize,
 }
 
 /// A request of the client that has no outcome yet.
@@ -129,6 +130,7 @@ impl Session {
                 in_flight: Vec::new(),
                 asked: Asked::default(),
                 streams,
+                owed: 0,
             }),
             _place: place,
         }
@@ -364,6 +366,12 @@ impl Session {
         self.state().streams.push(stream, event);
     }
 
+    /// An answer will come on the standalone stream: until then, the session's end does not end it.
+    pub fn owe(self: &Arc<Self>) -> Owed {
+        self.state().owed += 1;
+        Owed(Arc::clone(self))
+    }
+
     /// The standalone stream that was opened last.
     pub fn newest_standalone(&self) -> Option<StreamId> {
         self.state().streams.newest_standalone()
@@ -400,7 +408,9 @@ impl Session {
         self.ended.cancel();
         let mut state = self.state();
         let in_flight: Vec<_> = state.in_flight.iter().map(|request| Arc::clone(&request.mailbox)).collect();
-        state.streams.finish_standalone();
+        if state.owed == 0 {
+            state.streams.finish_standalone();
+        }
         drop(state);
         for mailbox in in_flight {
             mailbox.interrupt(Interruption { failure: failure.clone(), cancellation: None });
@@ -423,3 +433,17 @@ impl Session {
 /// The client has left as many questions unanswered as are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyQuestions;
+
+/// An answer that is still to come on the standalone stream, as every answer of HTTP+SSE is.
+#[derive(Debug)]
+pub struct Owed(Arc<Session>);
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.owed -= 1;
+        if state.owed == 0 && self.0.is_ended() {
+            state.streams.finish_standalone();
+        }
+    }
+}
