@@ -2,6 +2,7 @@
 
 mod support;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{Events, Response, Server, tool_call, until};
 
@@ -122,4 +123,22 @@ fn a_failed_child_ends_the_stream_after_the_error() {
     assert_eq!(events.message()["error"]["data"]["exitCode"], 4);
     assert_eq!(events.rest(), Vec::<Value>::new());
     until("404", || post(&server, &path, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).status == 404);
+}
+
+#[test]
+fn what_is_cut_short_by_the_end_gets_its_error_on_the_stream() {
+    let server = Server::start("--sse --drain-timeout 300ms");
+    let (mut events, path) = initialized(&server, "2024-11-05", json!({}));
+    for id in [1, 2] {
+        post(&server, &path, tool_call(id, "hang", &json!({})));
+    }
+    server.until_metric("proxyrunner_in_flight", 2);
+    server.signal(Signal::SIGTERM);
+    let mut failed: Vec<_> = events
+        .rest()
+        .iter()
+        .map(|answer| answer["id"].to_string() + &answer["error"]["data"]["reason"].to_string())
+        .collect();
+    failed.sort();
+    assert_eq!(failed, ["1\"shutting_down\"", "2\"shutting_down\""]);
 }
