@@ -5,7 +5,7 @@ use super::Server;
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
 use super::sse::EventStream;
-use crate::exchange::{Exchange, Failure, Interim, Outcome, Step};
+use crate::exchange::{Class, Exchange, Failure, Interim, Outcome, Step};
 use crate::jsonrpc::{ClientId, Spliced, rewrite};
 use crate::mux::WireId;
 use crate::session::{Session, StreamId};
@@ -194,7 +194,12 @@ impl Drop for Call {
             alone: true,
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(Box::new(call).run(|_| counters::DROPPED_EVENTS.increment()));
+            let session = Arc::clone(&self.session);
+            // Its own stream never opened; a question must still find its client.
+            runtime.spawn(Box::new(call).run(move |interim| match interim.class {
+                Class::Dear => session.say(interim.frame, interim.class),
+                _ => counters::DROPPED_EVENTS.increment(),
+            }));
         }
     }
 }

@@ -285,10 +285,15 @@ impl Session {
         let frame = match class {
             Class::Idempotent => frame,
             Class::Droppable | Class::Dear => match self.give_to_newest(Interim { frame, class }) {
-                Ok(()) => return,
+                Ok(_) => return,
                 Err(interim) => interim.frame,
             },
         };
+        self.say(frame, class);
+    }
+
+    /// A message for the standalone stream.
+    pub fn say(&self, frame: Spliced, class: Class) {
         let event = self.event(frame, class);
         self.state().streams.push_standalone(event);
     }
@@ -298,11 +303,11 @@ impl Session {
     /// # Errors
     /// When too many are unanswered already; the child is to be told.
     pub fn ask(&self, frame: &Bytes, message: &Message) -> Result<(), TooManyQuestions> {
-        let frame = self.state().asked.ask(frame, message)?;
-        let interim = Interim { frame, class: Class::Dear };
-        let Err(interim) = self.give_to_newest(interim) else { return Ok(()) };
-        let event = self.event(interim.frame, Class::Dear);
-        self.state().streams.push_standalone(event);
+        let (our_id, frame) = self.state().asked.ask(frame, message)?;
+        match self.give_to_newest(Interim { frame, class: Class::Dear }) {
+            Ok(mailbox) => self.state().asked.asked_on(our_id, &mailbox),
+            Err(interim) => self.say(interim.frame, Class::Dear),
+        }
         Ok(())
     }
 
@@ -318,8 +323,15 @@ impl Session {
     /// The child took its question back: its `notifications/cancelled` with our id in it.
     pub fn question_withdrawn(&self, child_id: &[u8], frame: &Bytes, message: &Message) {
         let withdrawn = self.state().asked.withdraw(child_id, frame, message);
-        if let Some(frame) = withdrawn {
-            self.notify(frame, Class::Dear);
+        let Some((frame, asked_on)) = withdrawn else { return };
+        // On the stream that the question went out on, as long as that is there.
+        let interim = Interim { frame, class: Class::Dear };
+        let refused = match asked_on.upgrade() {
+            Some(mailbox) => mailbox.push(interim).err(),
+            None => Some(interim),
+        };
+        if let Some(interim) = refused {
+            self.say(interim.frame, Class::Dear);
         }
     }
 
@@ -329,15 +341,15 @@ impl Session {
     }
 
     /// To the newest request whose mailbox takes it: that of one with an outcome is closed.
-    fn give_to_newest(&self, interim: Interim) -> Result<(), Interim> {
+    fn give_to_newest(&self, mut interim: Interim) -> Result<Arc<Mailbox>, Interim> {
         let state = self.state();
-        let mut newest_first = state.in_flight.iter().rev();
-        newest_first
-            .try_fold(interim, |interim, request| match request.mailbox.push(interim) {
-                Ok(()) => Err(()),
-                Err(interim) => Ok(interim),
-            })
-            .map_or(Ok(()), Err)
+        for request in state.in_flight.iter().rev() {
+            match request.mailbox.push(interim) {
+                Ok(()) => return Ok(Arc::clone(&request.mailbox)),
+                Err(refused) => interim = refused,
+            }
+        }
+        Err(interim)
     }
 
     // ---- streams
