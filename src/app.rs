@@ -76,8 +76,9 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         tokio::spawn(async move { listener.serve(server, async move { over.over().await }, CLOSING).await })
     };
     announce(&config, address);
+    let mut children = std::pin::pin!(child_ends(&upstream));
     let ended = tokio::select! {
-        ended = child_ends(&upstream) => ended,
+        ended = &mut children => ended,
         signal = signals.next() => {
             tracing::info!(signal, "shutting down");
             Ended::BySignal(signal)
@@ -85,8 +86,16 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     };
     let delay = ended.drain_delay(&config);
     let drain = drain(&server, delay, config.drain_timeout);
+    // A child that is still starting goes on: there may be clients who wait for it.
+    let starting = async {
+        if matches!(ended, Ended::BySignal(_)) {
+            children.await;
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         () = drain => {}
+        () = starting => {}
         second = signals.next() => {
             supervisor.kill();
             return Ok(BY_SIGNAL + second);

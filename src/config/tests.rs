@@ -1,3 +1,5 @@
+//! What is typed, and what is meant by it: every way a setting can be given, and be wrong.
+
 use super::*;
 use std::path::Path;
 

@@ -5,7 +5,7 @@ use super::Server;
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
 use super::sse::EventStream;
-use crate::exchange::{Exchange, Failure, Interim, Outcome, Step};
+use crate::exchange::{Class, Exchange, Failure, Interim, Outcome, Step};
 use crate::jsonrpc::{ClientId, Spliced, rewrite};
 use crate::mux::WireId;
 use crate::session::{Session, StreamId};
@@ -38,6 +38,8 @@ pub struct Call {
     session: Arc<Session>,
     deadline: Instant,
     patience: Duration,
+    /// It goes on without its client.
+    alone: bool,
 }
 
 /// Sends a request to the session's child; but `ping` is answered here, promptly, whatever the child is doing
@@ -69,7 +71,15 @@ pub async fn start(
             let wire_id = exchange.wire_id();
             session.began(client_id.clone(), wire_id, Arc::clone(exchange.mailbox()));
             let session = Arc::clone(session);
-            let call = Call { exchange: Some(exchange), wire_id, client_id, session, deadline, patience };
+            let call = Call {
+                exchange: Some(exchange),
+                wire_id,
+                client_id,
+                session,
+                deadline,
+                patience,
+                alone: false,
+            };
             Ok(Started::Running(Box::new(call)))
         }
         Ok(Begun::Outcome(outcome)) => Ok(answered(outcome, &client_id)),
@@ -172,7 +182,8 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let Some(exchange) = self.exchange.take() else { return };
+        // One that went on alone is dropped with the runtime, at the very end: dropping the exchange cancels it.
+        let Some(exchange) = self.exchange.take().filter(|_| !self.alone) else { return };
         let call = Call {
             exchange: Some(exchange),
             wire_id: self.wire_id,
@@ -180,10 +191,15 @@ impl Drop for Call {
             session: Arc::clone(&self.session),
             deadline: self.deadline,
             patience: self.patience,
+            alone: true,
         };
-        // Without a runtime, at the very end, dropping the exchange cancels it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(Box::new(call).run(|_| counters::DROPPED_EVENTS.increment()));
+            let session = Arc::clone(&self.session);
+            // Its own stream never opened; a question must still find its client.
+            runtime.spawn(Box::new(call).run(move |interim| match interim.class {
+                Class::Dear => session.say(interim.frame, interim.class),
+                _ => counters::DROPPED_EVENTS.increment(),
+            }));
         }
     }
 }
@@ -205,7 +221,7 @@ where
                 let message = work.await.unwrap_or_else(|rejection| rejection.message());
                 session.finish(stream, Some(message));
             });
-            response::events(EventStream::resumable(server, reader))
+            response::events(EventStream::handshake(server, reader))
         }
     }
 }

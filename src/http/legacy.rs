@@ -117,9 +117,12 @@ async fn handshake(
     incoming: Incoming,
 ) -> Result<Spliced, Rejection> {
     let id = incoming.id().to_vec();
-    let answered = match server.upstream.initialize(&session, incoming).await {
-        Ok(answer) => Ok(answer),
-        Err(refusal) => super::reject::refusal(refusal, &id),
+    let answered = tokio::select! {
+        answered = server.upstream.initialize(&session, incoming) => match answered {
+            Ok(answer) => Ok(answer),
+            Err(refusal) => super::reject::refusal(refusal, &id),
+        },
+        () = server.shutdown.over() => Err(Rejection::shutting_down().of(&id)),
     };
     if session.seat().is_some() {
         server.directory.list(&session);

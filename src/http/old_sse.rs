@@ -5,7 +5,7 @@ use super::response::{self, Body};
 use super::sse::EventStream;
 use super::{Server, body, call, guard, legacy, oneway};
 use crate::jsonrpc::{self, Kind, Spliced};
-use crate::session::{Session, StreamId};
+use crate::session::{Owed, Session, StreamId};
 use crate::upstream::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
@@ -68,13 +68,20 @@ pub async fn post(
     } else if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down().of(incoming.id()));
     } else if let Some(stream) = session.newest_standalone() {
-        tokio::spawn(answer(Arc::clone(server), session, incoming, stream));
+        let owed = session.owe();
+        tokio::spawn(answer(Arc::clone(server), session, incoming, stream, owed));
     }
     Ok(response::empty(StatusCode::ACCEPTED))
 }
 
 /// Runs one request; all that comes of it goes to the stream.
-async fn answer(server: Arc<Server>, session: Arc<Session>, incoming: Incoming, stream: StreamId) {
+async fn answer(
+    server: Arc<Server>,
+    session: Arc<Session>,
+    incoming: Incoming,
+    stream: StreamId,
+    owed: Owed,
+) {
     let last = if incoming.method() == "initialize" {
         initialize(&server, &session, incoming).await
     } else {
@@ -88,6 +95,7 @@ async fn answer(server: Arc<Server>, session: Arc<Session>, incoming: Incoming, 
         }
     };
     session.push_answer(stream, last);
+    drop(owed);
 }
 
 async fn initialize(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Spliced {

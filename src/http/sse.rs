@@ -47,6 +47,12 @@ impl EventStream {
         EventStream { closes, ..Self::new(server, reader, waiting) }
     }
 
+    /// The stream of a slow handshake. Before that is complete nobody can come back to its session, so it is neither
+    /// primed nor closed for age.
+    pub fn handshake(server: &Server, reader: Reader) -> Self {
+        Self::new(server, reader, VecDeque::new())
+    }
+
     /// The stream that is a whole session of HTTP+SSE (2024-11-05): its first event says where to post, and the
     /// session goes with it.
     pub fn session(server: &Server, reader: Reader, post_to: &str) -> Self {

@@ -4,9 +4,11 @@
 //! The question's progress token, if it has one, becomes our id too.
 
 use super::TooManyQuestions;
+use crate::exchange::Mailbox;
 use crate::jsonrpc::{ClientId, Edits, Message, Spliced, integer, rewrite, splice};
 use bytes::Bytes;
 use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 /// Questions that a client may leave unanswered.
 const CAPACITY: usize = 1_024;
@@ -23,6 +25,8 @@ pub(super) struct Asked {
 struct Question {
     child_id: Bytes,
     child_token: Option<Bytes>,
+    /// The request on whose stream it went out; none for the standalone stream.
+    asked_on: Weak<Mailbox>,
 }
 
 impl Asked {
@@ -30,8 +34,12 @@ impl Asked {
         self.open.is_empty()
     }
 
-    /// The question under an id of ours.
-    pub(super) fn ask(&mut self, frame: &Bytes, message: &Message) -> Result<Spliced, TooManyQuestions> {
+    /// The question under an id of ours, and that id.
+    pub(super) fn ask(
+        &mut self,
+        frame: &Bytes,
+        message: &Message,
+    ) -> Result<(u64, Spliced), TooManyQuestions> {
         if self.open.len() >= CAPACITY {
             return Err(TooManyQuestions);
         }
@@ -46,8 +54,16 @@ impl Asked {
         }
         let spliced = splice(frame, &message.object, message.multiline, edits);
         let child_token = token.map(|token| Bytes::copy_from_slice(&frame[token]));
-        self.open.insert(self.last, Question { child_id: Bytes::copy_from_slice(&frame[id]), child_token });
-        Ok(spliced)
+        let child_id = Bytes::copy_from_slice(&frame[id]);
+        self.open.insert(self.last, Question { child_id, child_token, asked_on: Weak::new() });
+        Ok((self.last, spliced))
+    }
+
+    /// The question went out on the stream of a request.
+    pub(super) fn asked_on(&mut self, our_id: u64, mailbox: &Arc<Mailbox>) {
+        if let Some(question) = self.open.get_mut(&our_id) {
+            question.asked_on = Arc::downgrade(mailbox);
+        }
     }
 
     /// The answer with the child's id; each question is answered once.
@@ -56,11 +72,16 @@ impl Asked {
         Some(rewrite::with_id(frame, message, &question.child_id))
     }
 
-    /// The child's cancellation of its question, with our id.
-    pub(super) fn withdraw(&mut self, child_id: &[u8], frame: &Bytes, message: &Message) -> Option<Spliced> {
+    /// The child's cancellation of its question, with our id; and the request on whose stream that went out.
+    pub(super) fn withdraw(
+        &mut self,
+        child_id: &[u8],
+        frame: &Bytes,
+        message: &Message,
+    ) -> Option<(Spliced, Weak<Mailbox>)> {
         let (&ours, _) = self.open.iter().find(|(_, question)| question.child_id == child_id)?;
-        self.open.remove(&ours);
-        Some(rewrite::with_request_id(frame, message, ours.to_string().as_bytes()))
+        let question = self.open.remove(&ours)?;
+        Some((rewrite::with_request_id(frame, message, ours.to_string().as_bytes()), question.asked_on))
     }
 
     /// The client's progress on a question, with the child's token.

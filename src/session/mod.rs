@@ -83,6 +83,7 @@ struct State {
     in_flight: Vec<InFlight>,
     asked: Asked,
     streams: Streams,
+    owed: usize,
 }
 
 /// A request of the client that has no outcome yet.
@@ -129,6 +130,7 @@ impl Session {
                 in_flight: Vec::new(),
                 asked: Asked::default(),
                 streams,
+                owed: 0,
             }),
             _place: place,
         }
@@ -283,10 +285,15 @@ impl Session {
         let frame = match class {
             Class::Idempotent => frame,
             Class::Droppable | Class::Dear => match self.give_to_newest(Interim { frame, class, topic: Topic::Other }) {
-                Ok(()) => return,
+                Ok(_) => return,
                 Err(interim) => interim.frame,
             },
         };
+        self.say(frame, class);
+    }
+
+    /// A message for the standalone stream.
+    pub fn say(&self, frame: Spliced, class: Class) {
         let event = self.event(frame, class);
         self.state().streams.push_standalone(event);
     }
@@ -296,11 +303,11 @@ impl Session {
     /// # Errors
     /// When too many are unanswered already; the child is to be told.
     pub fn ask(&self, frame: &Bytes, message: &Message) -> Result<(), TooManyQuestions> {
-        let frame = self.state().asked.ask(frame, message)?;
-        let interim = Interim { frame, class: Class::Dear, topic: Topic::Other };
-        let Err(interim) = self.give_to_newest(interim) else { return Ok(()) };
-        let event = self.event(interim.frame, Class::Dear);
-        self.state().streams.push_standalone(event);
+        let (our_id, frame) = self.state().asked.ask(frame, message)?;
+        match self.give_to_newest(Interim { frame, class: Class::Dear, topic: Topic::Other }) {
+            Ok(mailbox) => self.state().asked.asked_on(our_id, &mailbox),
+            Err(interim) => self.say(interim.frame, Class::Dear),
+        }
         Ok(())
     }
 
@@ -316,8 +323,15 @@ impl Session {
     /// The child took its question back: its `notifications/cancelled` with our id in it.
     pub fn question_withdrawn(&self, child_id: &[u8], frame: &Bytes, message: &Message) {
         let withdrawn = self.state().asked.withdraw(child_id, frame, message);
-        if let Some(frame) = withdrawn {
-            self.notify(frame, Class::Dear);
+        let Some((frame, asked_on)) = withdrawn else { return };
+        // On the stream that the question went out on, as long as that is there.
+        let interim = Interim { frame, class: Class::Dear, topic: Topic::Other };
+        let refused = match asked_on.upgrade() {
+            Some(mailbox) => mailbox.push(interim).err(),
+            None => Some(interim),
+        };
+        if let Some(interim) = refused {
+            self.say(interim.frame, Class::Dear);
         }
     }
 
@@ -327,15 +341,15 @@ impl Session {
     }
 
     /// To the newest request whose mailbox takes it: that of one with an outcome is closed.
-    fn give_to_newest(&self, interim: Interim) -> Result<(), Interim> {
+    fn give_to_newest(&self, mut interim: Interim) -> Result<Arc<Mailbox>, Interim> {
         let state = self.state();
-        let mut newest_first = state.in_flight.iter().rev();
-        newest_first
-            .try_fold(interim, |interim, request| match request.mailbox.push(interim) {
-                Ok(()) => Err(()),
-                Err(interim) => Ok(interim),
-            })
-            .map_or(Ok(()), Err)
+        for request in state.in_flight.iter().rev() {
+            match request.mailbox.push(interim) {
+                Ok(()) => return Ok(Arc::clone(&request.mailbox)),
+                Err(refused) => interim = refused,
+            }
+        }
+        Err(interim)
     }
 
     // ---- streams
@@ -362,6 +376,12 @@ impl Session {
     pub fn push_answer(&self, stream: StreamId, answer: Spliced) {
         let event = self.event(answer, Class::Dear);
         self.state().streams.push(stream, event);
+    }
+
+    /// An answer will come on the standalone stream: until then, the session's end does not end it.
+    pub fn owe(self: &Arc<Self>) -> Owed {
+        self.state().owed += 1;
+        Owed(Arc::clone(self))
     }
 
     /// The standalone stream that was opened last.
@@ -400,7 +420,9 @@ impl Session {
         self.ended.cancel();
         let mut state = self.state();
         let in_flight: Vec<_> = state.in_flight.iter().map(|request| Arc::clone(&request.mailbox)).collect();
-        state.streams.finish_standalone();
+        if state.owed == 0 {
+            state.streams.finish_standalone();
+        }
         drop(state);
         for mailbox in in_flight {
             mailbox.interrupt(Interruption { failure: failure.clone(), cancellation: None });
@@ -423,3 +445,17 @@ impl Session {
 /// The client has left as many questions unanswered as are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyQuestions;
+
+/// An answer that is still to come on the standalone stream, as every answer of HTTP+SSE is.
+#[derive(Debug)]
+pub struct Owed(Arc<Session>);
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.owed -= 1;
+        if state.owed == 0 && self.0.is_ended() {
+            state.streams.finish_standalone();
+        }
+    }
+}

@@ -72,6 +72,11 @@ def complain(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def await_file(path):
+    while not os.path.exists(path):
+        time.sleep(0.005)
+
+
 # ---- calls: each gets the wire id, the params, its arguments and the raw frame
 
 
@@ -131,11 +136,18 @@ def ask(wire_id, params, args, raw):
 
 
 def emit(wire_id, params, args, raw):
-    """Writes lines as they are, $ID being the call's own, then answers unless told not to."""
+    """Writes lines as they are, $ID being the call's own, then answers unless told not to.
+
+    Writes the lines of `after` once a file exists.
+    """
     for text in args["lines"]:
         line(text.replace("$ID", str(wire_id)))
     if args.get("answer", True):
         result(wire_id, {})
+    if "after" in args:
+        await_file(args["file"])
+        for text in args["after"]:
+            line(text)
 
 
 def oversized(wire_id, params, args, raw):
@@ -226,8 +238,8 @@ def call(wire_id, params, raw):
 
 
 def initialize(wire_id, params):
-    while flags.gate and not os.path.exists(flags.gate):
-        time.sleep(0.005)
+    if flags.gate:
+        await_file(flags.gate)
     if flags.mute:
         return
     if flags.refuse:

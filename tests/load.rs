@@ -1,0 +1,142 @@
+//! Many at once, and slow ones among them: everyone gets their own answer, and nobody waits for a stranger.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::net::TcpStream;
+use support::{Connection, Server, scratch, tool_call, until};
+
+/// A loop that writes before it reads on deadlocks here: both pipes are full.
+#[test]
+fn a_synchronous_child_answers_concurrent_large_calls() {
+    let server = Server::with().child("--serial").start();
+    let session = server.session();
+    let large = "x".repeat(50_000);
+    let calls: Vec<_> =
+        (0..8).map(|id| (id, session.begin_call(id, "echo", json!({"id": id, "large": large})))).collect();
+    for (id, mut call) in calls {
+        let answer = call.response().answer();
+        assert_eq!((&answer["id"], &answer["result"]["id"]), (&json!(id), &json!(id)));
+        assert_eq!(answer["result"]["large"].as_str().map(str::len), Some(50_000));
+    }
+}
+
+/// Clients exist that send every request as `id: 1`.
+#[test]
+fn a_thousand_requests_of_one_id_each_get_their_own_answer() {
+    let server = Server::start("");
+    let sessions = [server.session(), server.session()];
+    let calls: Vec<_> =
+        (0..1_000).map(|n| (n, sessions[n % 2].begin_call(1, "echo", json!({"n": n})))).collect();
+    for (n, mut call) in calls {
+        let answer = call.response().answer();
+        assert_eq!(answer, json!({"jsonrpc": "2.0", "id": 1, "result": {"n": n}}));
+    }
+    server.until_metric("proxyrunner_in_flight", 0);
+    server.until_metric("proxyrunner_buffered_bytes", 0);
+}
+
+#[test]
+fn idle_connections_stop_nobody() {
+    let server = Server::start("");
+    let session = server.session();
+    let idle: Vec<_> =
+        (0..2_000).map(|_| TcpStream::connect(server.address()).expect("it is accepted")).collect();
+    assert_eq!(session.call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
+    drop(idle);
+}
+
+#[test]
+fn idle_connections_make_room_for_a_request() {
+    let server = Server::start("--max-connections 8");
+    let session = server.session();
+    let _idle: Vec<_> =
+        (0..50).map(|_| TcpStream::connect(server.address()).expect("it is accepted")).collect();
+    assert_eq!(session.call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
+}
+
+#[test]
+fn slow_clients_stall_nobody() {
+    let server = Server::start("--sse-commit-after 0 --max-buffered 16MiB --max-body 8MiB --max-frame 8MiB");
+    let (slow, quick) = (server.session(), server.session());
+    // One that begins a body and goes on byte by byte, ...
+    let mut dribbling = server.connect();
+    let headers = [("Content-Length", "1000"), ("Mcp-Session-Id", slow.id.as_str())];
+    dribbling.head("POST", "/mcp", &Connection::post_headers(&headers));
+    dribbling.send("{");
+    // ... one that sends half a head, ...
+    let mut head = server.connect();
+    head.send("POST /mcp HT");
+    // ... and some that never read: what they are owed is more than sockets hold.
+    let unread: Vec<_> = (0..3).map(|id| slow.begin_call(id, "blob", json!({"bytes": 4 << 20}))).collect();
+    for n in 0..50 {
+        assert_eq!(quick.call("echo", json!({"n": n}))["result"]["n"], n);
+        dribbling.send(" ");
+    }
+    drop(unread);
+}
+
+#[test]
+fn undelivered_answers_are_bounded_and_the_slowest_reader_is_cut() {
+    let server = Server::start("--sse-commit-after 0 --max-buffered 16MiB --max-body 8MiB --max-frame 8MiB");
+    let (slow, quick) = (server.session(), server.session());
+    let unread: Vec<_> = (0..20).map(|id| slow.begin_call(id, "blob", json!({"bytes": 4 << 20}))).collect();
+    server.until_metric("proxyrunner_in_flight", 0);
+    until("something is cut", || server.metric("proxyrunner_cut_streams_total") > 0);
+    until("there is room again", || server.metric("proxyrunner_buffered_bytes") <= 16 << 20);
+    assert_eq!(
+        quick.call("blob", json!({"bytes": 1 << 20}))["result"]["blob"].as_str().map(str::len),
+        Some(1 << 20)
+    );
+    drop(unread);
+}
+
+#[test]
+fn a_request_too_many_is_refused_at_once() {
+    let server = Server::start("--max-in-flight 3");
+    let (session, other) = (server.session(), server.session());
+    let mut calls: Vec<_> = (0..3).map(|id| session.begin_call(id, "wait", json!({"name": "a"}))).collect();
+    server.until_metric("proxyrunner_in_flight", 3);
+    let refused = other.post(tool_call("r", "facts", &json!({})));
+    assert_eq!((refused.status, refused.code(), refused.header("retry-after")), (503, -32603, Some("1")));
+    assert_eq!(refused.json()["id"], "r");
+    assert_eq!(server.metric("proxyrunner_shed_requests_total"), 1);
+    // What ends a call needs no permit.
+    session.tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}));
+    assert_eq!(calls[2].response().answer()["error"]["code"], -32800);
+    assert_eq!(other.post(tool_call(1, "facts", &json!({}))).status, 503, "the child still works on it");
+    assert_eq!(other.ask("ping", json!({}))["result"], json!({}));
+    assert_eq!(other.listen().next().map(|event| event.data), Some(String::new()), "streams take no permit");
+}
+
+#[test]
+fn a_large_body_waits_for_room_and_small_ones_pass() {
+    let server = Server::start("--max-buffered 4MiB --max-body 4MiB --max-frame 1MiB");
+    let stalled = server.opening().exclusive().open();
+    let file = scratch("reads-again");
+    stalled.result("stop_reading", json!({"until": file}));
+    let big = "x".repeat(1 << 20);
+    let waiting: Vec<_> = (0..3).map(|id| stalled.begin_call(id, "facts", json!({"big": big}))).collect();
+    until("they are buffered", || server.metric("proxyrunner_buffered_bytes") > 3 << 20);
+    let fourth = stalled.begin_call(4, "facts", json!({"big": big}));
+    assert_eq!(server.session().call("sleep", json!({"ms": 0}))["result"]["ms"], 0, "small ones pass");
+    std::fs::write(&file, "").expect("a scratch file");
+    for mut call in waiting.into_iter().chain([fourth]) {
+        assert!(call.response().answer()["result"]["pid"].is_number());
+    }
+    server.until_metric("proxyrunner_buffered_bytes", 0);
+}
+
+#[test]
+fn one_connection_carries_many_requests() {
+    let server = Server::start("");
+    let session = server.session();
+    let mut connection = server.connect();
+    let headers = [("Mcp-Session-Id", session.id.as_str())];
+    for n in 0..200 {
+        connection.post(&headers, tool_call(n, "echo", &json!({"n": n})));
+    }
+    let answers: Vec<Value> =
+        (0..200).map(|_| connection.response().answer()["result"]["n"].clone()).collect();
+    assert_eq!(answers, (0..200).map(Value::from).collect::<Vec<_>>(), "pipelined, and in order");
+}
