@@ -6,6 +6,7 @@ pub mod app;
 pub mod budget;
 pub mod child;
 pub mod config;
+pub mod era;
 pub mod exchange;
 pub mod framing;
 pub mod http;

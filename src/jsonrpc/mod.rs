@@ -5,6 +5,7 @@ pub mod codes;
 pub mod id;
 mod lexer;
 pub mod message;
+pub mod object;
 pub mod rewrite;
 pub mod scan;
 pub mod splice;
@@ -12,7 +13,8 @@ pub mod text;
 
 pub use id::ClientId;
 pub use message::{Fault, Kind, Message, Meta, Params, Span};
-pub use rewrite::{error, result};
+pub use object::{Amendment, amend, items, member, string_member};
+pub use rewrite::{Changes, error, result};
 pub use scan::{Members, elements, is_batch, members, scan};
 pub use splice::{Edits, FLAT, Spliced, splice};
 pub use text::{integer, text};

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::message::{Message, Meta, Span};
-use super::scan::members;
+use super::object::{Amendment, amend};
 use super::splice::{Edits, Spliced, break_no_lines, splice};
-use super::text::{text, unescaped};
+use super::text::text;
 use crate::trace_context::{Trace, is_baggage, is_traceparent};
 
 /// The message as it is, on one line.
@@ -54,7 +54,7 @@ pub fn request_for_child(
     splice(bytes, &message.object, message.multiline, edits)
 }
 
-/// The edits of [`request_for_child`], for callers who have more to add.
+/// The edits of [`request_for_child`], for callers who have more to add outside of `params`.
 pub fn edits_for_child(
     bytes: &Bytes,
     message: &Message,
@@ -62,21 +62,86 @@ pub fn edits_for_child(
     progress_token: Option<u64>,
     trace: &Trace,
 ) -> Edits {
+    edits_with(bytes, message, &Changes { wire_id, progress_token, ..Changes::new(trace) })
+}
+
+/// All that can change in a request on its way to the child.
+#[derive(Debug, Clone, Copy)]
+pub struct Changes<'a> {
+    /// Replaces the id.
+    pub wire_id: Option<u64>,
+    /// Replaces `params._meta.progressToken` if the client gave one.
+    pub progress_token: Option<u64>,
+    /// The context that came by header; see [`request_for_child`].
+    pub trace: &'a Trace,
+    /// What else changes in `params`, but for `_meta`.
+    pub params: Amendment<'a>,
+    /// What else changes in `params._meta`, but for the trace keys and `progressToken`.
+    pub meta: Amendment<'a>,
+}
+
+impl<'a> Changes<'a> {
+    /// Nothing but the trace context.
+    pub fn new(trace: &'a Trace) -> Self {
+        let none = Amendment::default();
+        Self { wire_id: None, progress_token: None, trace, params: none, meta: none }
+    }
+}
+
+/// The edits that make `changes`. `params` and `_meta` come into being where something is to enter them;
+/// a `_meta` that is no object stays, since a second one would hide it: it is the child's to refuse.
+pub fn edits_with(bytes: &[u8], message: &Message, changes: &Changes<'_>) -> Edits {
     let mut edits = Edits::new();
-    if let (Some(id), Some(wire_id)) = (&message.id, wire_id) {
+    if let (Some(id), Some(wire_id)) = (&message.id, changes.wire_id) {
         edits.replace(id, wire_id.to_string().as_bytes());
     }
     let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
-    if let (Some(token), Some(ours)) = (meta.and_then(|meta| meta.progress_token.as_ref()), progress_token) {
+    if let (Some(token), Some(ours)) =
+        (meta.and_then(|meta| meta.progress_token.as_ref()), changes.progress_token)
+    {
         edits.replace(token, ours.to_string().as_bytes());
     }
-    inject(bytes, message, trace, &mut edits);
+    let (trace_keys, injected) = injection(bytes, meta, changes.trace);
+    let meta_members = joined(&[changes.meta.add, &injected]);
+    let Some(params) = &message.params else {
+        insert_params(message, changes.params.add, &meta_members, &mut edits);
+        return edits;
+    };
+    if let Some(meta) = meta {
+        let drop = [changes.meta.drop, trace_keys].concat();
+        amend_if_any(bytes, &meta.span, Amendment { drop: &drop, add: &meta_members }, &mut edits);
+    }
+    let new_meta = if params.meta_value.is_none() { wrapped(&meta_members) } else { String::new() };
+    let add = joined(&[changes.params.add, &new_meta]);
+    amend_if_any(bytes, &params.span, Amendment { drop: changes.params.drop, add: &add }, &mut edits);
     edits
 }
 
-/// Writes what `trace` has and `_meta` lacks.
-fn inject(bytes: &[u8], message: &Message, trace: &Trace, edits: &mut Edits) {
-    let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
+fn amend_if_any(bytes: &[u8], object: &Span, amendment: Amendment<'_>, edits: &mut Edits) {
+    if !(amendment.drop.is_empty() && amendment.add.is_empty()) {
+        amend(bytes, object, amendment, edits);
+    }
+}
+
+fn joined(members: &[&str]) -> String {
+    members.iter().filter(|members| !members.is_empty()).copied().collect::<Vec<_>>().join(",")
+}
+
+/// A `_meta` with these members; nothing for none.
+fn wrapped(members: &str) -> String {
+    if members.is_empty() { String::new() } else { format!("\"_meta\":{{{members}}}") }
+}
+
+/// Every message with params to come has a method.
+fn insert_params(message: &Message, params: &str, meta: &str, edits: &mut Edits) {
+    let members = joined(&[params, &wrapped(meta)]);
+    if let (Some(method), false) = (&message.method, members.is_empty()) {
+        edits.insert(method.end, format!(",\"params\":{{{members}}}").as_bytes());
+    }
+}
+
+/// What `trace` has and `_meta` lacks: the keys to clear away, and the members to put in.
+fn injection(bytes: &[u8], meta: Option<&Meta>, trace: &Trace) -> (&'static [&'static str], String) {
     let well_formed = |part: fn(&Meta) -> &Option<Span>, check: fn(&str) -> bool| {
         meta.filter(|meta| !meta.trace_repeated)
             .and_then(|meta| part(meta).as_ref())
@@ -90,59 +155,13 @@ fn inject(bytes: &[u8], message: &Message, trace: &Trace, edits: &mut Edits) {
         .filter_map(|(key, value)| Some(format!("\"{key}\":{}", Value::from(value?))))
         .collect::<Vec<_>>()
         .join(",");
-    if new.is_empty() {
-        return;
-    }
-    let Some(params) = &message.params else {
-        // Every message with params to come has a method.
-        if let Some(method) = &message.method {
-            edits.insert(method.end, format!(",\"params\":{{\"_meta\":{{{new}}}}}").as_bytes());
-        }
-        return;
+    let keys: &[&str] = match (context, baggage) {
+        (Some(_), Some(_)) => &["traceparent", "tracestate", "baggage"],
+        (Some(_), None) => &["traceparent", "tracestate"],
+        (None, Some(_)) => &["baggage"],
+        (None, None) => &[],
     };
-    match (meta, &params.meta_value) {
-        (Some(meta), _) => {
-            let keys: &[&[u8]] = match (context, baggage) {
-                (Some(_), Some(_)) => &[b"traceparent", b"tracestate", b"baggage"],
-                (Some(_), None) => &[b"traceparent", b"tracestate"],
-                (None, _) => &[b"baggage"],
-            };
-            let empty = delete_members(bytes, &meta.span, keys, edits);
-            put_first(meta.span.start, &new, empty, edits);
-        }
-        // A _meta that is no object is the child's to refuse; a second one would hide it.
-        (None, Some(_)) => {}
-        (None, None) => {
-            let empty = bytes[params.span.start + 1..].trim_ascii_start().starts_with(b"}");
-            put_first(params.span.start, &format!("\"_meta\":{{{new}}}"), empty, edits);
-        }
-    }
-}
-
-/// Inserts members at the front of the object at `start`; `empty` says that no others follow.
-fn put_first(start: usize, new: &str, empty: bool, edits: &mut Edits) {
-    let comma = if empty { "" } else { "," };
-    edits.insert(start + 1, format!("{new}{comma}").as_bytes());
-}
-
-/// Deletes the members of `object` with one of these keys, each with one comma. True if none is left.
-fn delete_members(bytes: &[u8], object: &Span, keys: &[&[u8]], edits: &mut Edits) -> bool {
-    let mut none_kept = true;
-    let first = object.start + 1;
-    // Where the member before this one ended: from there on, the comma belongs to this one.
-    let mut from = first;
-    for (key, value) in members(bytes, object.clone()) {
-        if keys.contains(&&*unescaped(&bytes[key.clone()])) {
-            edits.delete(&(from..value.end));
-        } else {
-            if none_kept && from > first {
-                edits.delete(&(from..key.start));
-            }
-            none_kept = false;
-        }
-        from = value.end;
-    }
-    none_kept
+    (keys, new)
 }
 
 /// An error response. Without a known id it has none: no MCP request has the id null.

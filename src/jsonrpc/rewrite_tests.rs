@@ -161,7 +161,7 @@ fn a_malformed_context_in_meta_is_replaced_whole() {
     for (meta, rest) in [
         (r#"{"traceparent":"bad"}"#.to_owned(), ""),
         (r#"{"traceparent":7,"tracestate":"old=1"}"#.to_owned(), ""),
-        (r#"{ "tracestate":"old=1" , "k":1, "traceparent":"bad" }"#.to_owned(), r#","k":1 "#),
+        (r#"{ "tracestate":"old=1" , "k":1, "traceparent":"bad" }"#.to_owned(), r#", "k":1 "#),
         (r#"{"k":1,"tracestate":"old=1","l":2}"#.to_owned(), r#","k":1,"l":2"#),
         (
             r#"{"tracest\u0061te":"old=1","traceparent":"bad","l":{"traceparent":"x"} , "m":3}"#.to_owned(),

@@ -1,0 +1,243 @@
+//! What a client can be asked: read from its declaration, held against a question, and said again to a modern
+//! child in words that it may rely on.
+
+use super::keys;
+use crate::jsonrpc::{Amendment, Edits, Span, amend, member, members, splice, string_member, text};
+use crate::session::Version;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+/// The questions a client answers, each with what it must have declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Capabilities {
+    /// `elicitation.form`, also meant by `elicitation: {}` (client/elicitation §Capabilities).
+    pub form: bool,
+    /// `elicitation.url`
+    pub url: bool,
+    /// `sampling`
+    pub sampling: bool,
+    /// `sampling.tools`
+    pub sampling_tools: bool,
+    /// `roots`
+    pub roots: bool,
+}
+
+impl Capabilities {
+    /// Reads a `ClientCapabilities` object of any revision.
+    pub fn read(raw: &[u8], span: &Span) -> Self {
+        let part = |name| member(raw, span, name).filter(|value| raw[value.start] == b'{');
+        let elicitation = part("elicitation");
+        let sub = |object: &Option<Span>, name| {
+            object.as_ref().is_some_and(|object| {
+                member(raw, object, name).is_some_and(|value| !matches!(raw[value.start], b'n' | b'f'))
+            })
+        };
+        let sampling = part("sampling");
+        let url = sub(&elicitation, "url");
+        Capabilities {
+            form: sub(&elicitation, "form") || (elicitation.is_some() && !url),
+            url,
+            sampling: sampling.is_some(),
+            sampling_tools: sub(&sampling, "tools"),
+            roots: part("roots").is_some(),
+        }
+    }
+
+    /// What a question needs (A6, C2a). `None` for a method that asks a client nothing.
+    pub fn required(method: &str, raw: &[u8], params: Option<&Span>) -> Option<Self> {
+        let has = |name| params.is_some_and(|params| member(raw, params, name).is_some());
+        let none = Capabilities::default();
+        Some(match method {
+            "elicitation/create" => {
+                let mode = params.and_then(|params| string_member(raw, params, "mode"));
+                let url = mode.as_deref() == Some("url");
+                Capabilities { form: !url, url, ..none }
+            }
+            "sampling/createMessage" => {
+                Capabilities { sampling: true, sampling_tools: has("tools") || has("toolChoice"), ..none }
+            }
+            "roots/list" => Capabilities { roots: true, ..none },
+            _ => return None,
+        })
+    }
+
+    /// Whether a legacy child of such a client may ask while it works, so that it must be exclusive (D6).
+    pub fn asks(self) -> bool {
+        self.form || self.url || self.sampling
+    }
+
+    /// What both have: an ask is checked against its request and its child.
+    pub fn and(self, other: Self) -> Self {
+        Capabilities {
+            form: self.form && other.form,
+            url: self.url && other.url,
+            sampling: self.sampling && other.sampling,
+            sampling_tools: self.sampling_tools && other.sampling_tools,
+            roots: self.roots && other.roots,
+        }
+    }
+
+    /// What `required` has beyond these, as -32021's `requiredCapabilities`; `None` if nothing is missing.
+    pub fn missing(self, required: Self) -> Option<Value> {
+        let missing = Capabilities {
+            form: required.form && !self.form,
+            url: required.url && !self.url,
+            sampling: required.sampling && !self.sampling,
+            sampling_tools: required.sampling_tools && !self.sampling_tools,
+            roots: required.roots && !self.roots,
+        };
+        (missing != Capabilities::default()).then(|| missing.declaration())
+    }
+
+    /// As a `ClientCapabilities` object, in the words of 2025-11-25 and later.
+    pub fn declaration(self) -> Value {
+        let mut all = Map::new();
+        let object = |parts: &[(&str, bool)]| {
+            Value::Object(
+                parts.iter().filter(|(_, on)| *on).map(|(key, _)| ((*key).into(), json!({}))).collect(),
+            )
+        };
+        if self.form || self.url {
+            all.insert("elicitation".into(), object(&[("form", self.form), ("url", self.url)]));
+        }
+        if self.sampling || self.sampling_tools {
+            all.insert("sampling".into(), object(&[("tools", self.sampling_tools)]));
+        }
+        if self.roots {
+            all.insert("roots".into(), json!({}));
+        }
+        Value::Object(all)
+    }
+}
+
+/// A legacy client's capabilities as a modern child is to read them (C3): without `tasks` in either form,
+/// without `roots.listChanged` (or `roots` at all, unless the operator forwards it), and with what its revision
+/// did not define taken away. All else, `experimental` and foreign `extensions` too, stays as it was written.
+/// Anything but an object becomes `{}`.
+pub fn for_modern_child(raw: &[u8], version: &Version, forward_roots: bool) -> Bytes {
+    let bytes = Bytes::copy_from_slice(raw);
+    let whole = 0..bytes.len();
+    if bytes.first() != Some(&b'{') {
+        return Bytes::from_static(b"{}");
+    }
+    let mut drop = vec!["tasks"];
+    if !forward_roots {
+        drop.push("roots");
+    }
+    // Elicitation came with 2025-06-18, its two modes and sampling's options with 2025-11-25.
+    if version.as_str() < "2025-06-18" {
+        drop.push("elicitation");
+    }
+    let plain = version.as_str() < "2025-11-25";
+    let mut edits = Edits::new();
+    for (key, value) in members(&bytes, whole.clone()) {
+        let name = text(&bytes, &key);
+        if drop.contains(&&*name) || bytes[value.start] != b'{' {
+            continue;
+        }
+        match &*name {
+            "roots" => drop_from(&bytes, &value, "listChanged", &mut edits),
+            "extensions" => drop_from(&bytes, &value, keys::TASKS, &mut edits),
+            "elicitation" | "sampling" if plain => edits.replace(&value, b"{}"),
+            _ => {}
+        }
+    }
+    amend(&bytes, &whole, Amendment { drop: &drop, add: "" }, &mut edits);
+    splice(&bytes, &whole, true, edits).into_bytes()
+}
+
+fn drop_from(bytes: &[u8], object: &Span, name: &str, edits: &mut Edits) {
+    amend(bytes, object, Amendment { drop: &[name], add: "" }, edits);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::era::fixtures::string;
+
+    fn read(text: &str) -> Capabilities {
+        Capabilities::read(text.as_bytes(), &(0..text.len()))
+    }
+
+    fn required(method: &str, params: &str) -> Option<Capabilities> {
+        Capabilities::required(method, params.as_bytes(), Some(&(0..params.len())))
+    }
+
+    #[test]
+    fn an_empty_elicitation_means_forms_only() {
+        assert_eq!(read("{}"), Capabilities::default());
+        assert_eq!(read("[]"), Capabilities::default());
+        let form = Capabilities { form: true, ..Capabilities::default() };
+        assert_eq!(read(r#"{"elicitation":{}}"#), form);
+        assert_eq!(read(r#"{"elicitation":{"form":{"x":1}}}"#), form);
+        assert_eq!(
+            read(r#"{"elicitation":{"url":{}}}"#),
+            Capabilities { url: true, ..Capabilities::default() }
+        );
+        assert_eq!(read(r#"{"elicitation":null,"sampling":false}"#), Capabilities::default());
+        assert_eq!(
+            read(r#"{"elicitation":{"form":{},"url":{}},"sampling":{"tools":{}},"roots":{}}"#),
+            Capabilities { form: true, url: true, sampling: true, sampling_tools: true, roots: true }
+        );
+        assert!(read(r#"{"sampling":{}}"#).asks() && !read(r#"{"roots":{}}"#).asks());
+    }
+
+    #[test]
+    fn a_question_needs_what_it_asks_for() {
+        let client = read(r#"{"elicitation":{},"sampling":{}}"#);
+        let missing = |method, params| client.missing(required(method, params).unwrap());
+        assert_eq!(missing("elicitation/create", r#"{"message":"m"}"#), None);
+        assert_eq!(missing("elicitation/create", r#"{"mode":"form"}"#), None);
+        assert_eq!(
+            missing("elicitation/create", r#"{"mode":"url"}"#),
+            Some(json!({"elicitation": {"url": {}}}))
+        );
+        assert_eq!(missing("sampling/createMessage", "{}"), None);
+        assert_eq!(
+            missing("sampling/createMessage", r#"{"tools":[]}"#),
+            Some(json!({"sampling": {"tools": {}}}))
+        );
+        assert_eq!(missing("roots/list", "{}"), Some(json!({"roots": {}})));
+        assert_eq!(
+            read("{}").missing(required("sampling/createMessage", "{}").unwrap()),
+            Some(json!({"sampling": {}}))
+        );
+        assert_eq!(required("ping", "{}"), None);
+        assert_eq!(Capabilities::required("roots/list", b"", None).unwrap(), read(r#"{"roots":{}}"#));
+    }
+
+    #[test]
+    fn a_declaration_reads_as_what_it_was() {
+        for bits in 0..32_u8 {
+            let on = |bit: u8| bits >> bit & 1 == 1;
+            let some = Capabilities {
+                form: on(0),
+                url: on(1),
+                sampling: on(2),
+                sampling_tools: on(2) && on(3),
+                roots: on(4),
+            };
+            assert_eq!(read(&some.declaration().to_string()), some);
+            assert_eq!(some.and(some), some);
+            assert_eq!(some.missing(some), None);
+        }
+    }
+
+    #[test]
+    fn a_modern_child_reads_only_what_the_revision_defines() {
+        let full = r#"{ "tasks":{"list":{}}, "roots":{"listChanged":true,"x":1},"elicitation":{"form":{},"url":{}},"sampling":{"tools":{}},"extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"a":[1]}},"experimental":{"e":{}}}"#;
+        let said = |version, roots| string(&for_modern_child(full.as_bytes(), &Version::new(version), roots));
+        let rest = r#""extensions":{"io.modelcontextprotocol/ui":{"a":[1]}},"experimental":{"e":{}}}"#;
+        assert_eq!(
+            said("2025-11-25", true),
+            format!(
+                r#"{{ "roots":{{"x":1}},"elicitation":{{"form":{{}},"url":{{}}}},"sampling":{{"tools":{{}}}},{rest}"#
+            )
+        );
+        assert_eq!(said("2025-06-18", false), format!(r#"{{"elicitation":{{}},"sampling":{{}},{rest}"#));
+        assert_eq!(said("2025-03-26", false), format!(r#"{{"sampling":{{}},{rest}"#));
+        for nothing in ["null", "[]", "7"] {
+            assert_eq!(for_modern_child(nothing.as_bytes(), &Version::new("2025-11-25"), true), "{}");
+        }
+    }
+}

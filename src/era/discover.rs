@@ -1,0 +1,206 @@
+//! What a child says of itself, in the other era's words: `InitializeResult` for clients with a session,
+//! `DiscoverResult` for clients without. Both documents are small and rare, so they are put together anew, of the
+//! child's own raw parts.
+
+use super::{MODERN_VERSION, keys, one_line, raw, results::Hint};
+use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, splice, string_member, text};
+use crate::session::{LEGACY_VERSIONS, Version};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+/// A legacy child's `InitializeResult` as the `DiscoverResult` that modern clients are given (C2). The tasks of
+/// both eras are taken out of its capabilities; all else is kept, `experimental` and foreign extensions too.
+pub fn from_initialize(initialized: &[u8], hint: Hint) -> Bytes {
+    let whole = 0..initialized.len();
+    let capabilities = capabilities(initialized, &whole);
+    let mut text = format!(
+        "{{\"resultType\":\"complete\",\"supportedVersions\":[\"{MODERN_VERSION}\"],\"capabilities\":"
+    );
+    text += &capabilities;
+    if let Some(instructions) = string(initialized, &whole, "instructions") {
+        text += &format!(",\"instructions\":{}", raw(initialized, &instructions));
+    }
+    text += &format!(",{}", hint.members());
+    let mut meta = kept_meta(initialized, &whole);
+    if let Some(info) = server_info(initialized) {
+        meta.insert(0, format!("\"{}\":{}", keys::SERVER_INFO, raw(initialized, &info)));
+    }
+    text += &meta_member(&meta);
+    text.push('}');
+    one_line(text.as_bytes())
+}
+
+/// A modern child's `DiscoverResult` as the `InitializeResult` that a client of `version` is given (C3).
+/// `serverInfo` is required there: what the child does not say is made up, and never empty.
+pub fn to_initialize(discovered: &[u8], version: &Version) -> Bytes {
+    let whole = 0..discovered.len();
+    let mut text = format!(
+        "{{\"protocolVersion\":{},\"capabilities\":{},\"serverInfo\":{}",
+        Value::from(version.as_str()),
+        capabilities(discovered, &whole),
+        implementation(discovered, version),
+    );
+    if let Some(instructions) = string(discovered, &whole, "instructions") {
+        text += &format!(",\"instructions\":{}", raw(discovered, &instructions));
+    }
+    text += &meta_member(&kept_meta(discovered, &whole));
+    text.push('}');
+    one_line(text.as_bytes())
+}
+
+/// The revision that a legacy client is answered with: its own if proxyrunner knows it, else the newest
+/// (lifecycle §Version Negotiation).
+pub fn negotiated(asked: Option<&Version>) -> Version {
+    asked.filter(|asked| asked.is_known()).cloned().unwrap_or_else(|| Version::new(LEGACY_VERSIONS[0]))
+}
+
+/// The `serverInfo` of an `InitializeResult`, to be put into every result for a modern client.
+pub fn server_info(initialized: &[u8]) -> Option<Span> {
+    member(initialized, &(0..initialized.len()), "serverInfo").filter(|info| initialized[info.start] == b'{')
+}
+
+/// The revisions of a `DiscoverResult`, or of -32022's `data`; `None` if `name` is no array of strings there.
+/// Some children list the legacy ones too.
+pub fn versions(bytes: &[u8], object: &Span, name: &str) -> Option<Vec<String>> {
+    let list = member(bytes, object, name).filter(|list| bytes[list.start] == b'[')?;
+    let strings =
+        items(bytes, list).map(|item| (bytes[item.start] == b'"').then(|| text(bytes, &item).into_owned()));
+    strings.collect()
+}
+
+/// The child's capabilities without tasks, of the legacy core and of the modern extension.
+fn capabilities(bytes: &[u8], result: &Span) -> String {
+    let Some(span) = member(bytes, result, "capabilities").filter(|span| bytes[span.start] == b'{') else {
+        return "{}".to_owned();
+    };
+    let frame = Bytes::copy_from_slice(bytes);
+    let mut edits = Edits::new();
+    if let Some(extensions) = member(bytes, &span, "extensions").filter(|span| bytes[span.start] == b'{') {
+        amend(bytes, &extensions, Amendment { drop: &[keys::TASKS], add: "" }, &mut edits);
+    }
+    amend(bytes, &span, Amendment { drop: &["tasks"], add: "" }, &mut edits);
+    let kept = splice(&frame, &span, false, edits).into_bytes();
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+fn string(bytes: &[u8], object: &Span, name: &str) -> Option<Span> {
+    member(bytes, object, name).filter(|value| bytes[value.start] == b'"')
+}
+
+/// The raw members of a result's `_meta`, without who sent it.
+fn kept_meta(bytes: &[u8], result: &Span) -> Vec<String> {
+    let Some(meta) = member(bytes, result, "_meta") else { return Vec::new() };
+    members(bytes, meta)
+        .filter(|(key, _)| text(bytes, key) != keys::SERVER_INFO)
+        .map(|(key, value)| format!("{}:{}", raw(bytes, &key), raw(bytes, &value)))
+        .collect()
+}
+
+fn meta_member(members: &[String]) -> String {
+    if members.is_empty() { String::new() } else { format!(",\"_meta\":{{{}}}", members.join(",")) }
+}
+
+/// The `Implementation` of a modern child, with what `version` defines of it.
+fn implementation(discovered: &[u8], version: &Version) -> String {
+    let meta = member(discovered, &(0..discovered.len()), "_meta");
+    let info = meta.and_then(|meta| member(discovered, &meta, keys::SERVER_INFO));
+    let Some(info) = info.filter(|info| discovered[info.start] == b'{') else {
+        return json!({"name": "unnamed", "version": "unknown"}).to_string();
+    };
+    let said = |name, otherwise: &'static str| match string_member(discovered, &info, name) {
+        Some(said) if !said.is_empty() => Value::from(said.into_owned()),
+        _ => Value::from(otherwise),
+    };
+    let mut kept =
+        format!("{{\"name\":{},\"version\":{}", said("name", "unnamed"), said("version", "unknown"));
+    for (key, value) in members(discovered, info.clone()) {
+        let known = match text(discovered, &key).as_ref() {
+            "name" | "version" => false,
+            "title" => version.as_str() >= "2025-06-18",
+            "icons" | "description" | "websiteUrl" => version.as_str() >= "2025-11-25",
+            _ => true,
+        };
+        if known {
+            kept += &format!(",{}:{}", raw(discovered, &key), raw(discovered, &value));
+        }
+    }
+    kept.push('}');
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::era::fixtures::json as parsed;
+    use crate::era::results::Scope;
+
+    const INITIALIZED: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{"logging":{},"prompts":{"listChanged":true},"tasks":{"list":{}},"experimental":{"x":{"y":12345678901234567890}},"extensions":{"io.modelcontextprotocol/ui":{}}},
+        "serverInfo":{"name":"ExampleServer","title":"Example","version":"1.0.0"},"instructions":"Be \u0062rief","_meta":{"k":1}}"#;
+
+    #[test]
+    fn a_handshake_becomes_a_discovery() {
+        let discovered =
+            from_initialize(INITIALIZED.as_bytes(), Hint { ttl_ms: 60_000, scope: Scope::Public });
+        assert_eq!(
+            discovered,
+            r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"logging":{},"prompts":{"listChanged":true},"experimental":{"x":{"y":12345678901234567890}},"extensions":{"io.modelcontextprotocol/ui":{}}},"instructions":"Be \u0062rief","ttlMs":60000,"cacheScope":"public","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"ExampleServer","title":"Example","version":"1.0.0"},"k":1}}"#
+        );
+        let least = parsed(from_initialize(b"{}", Hint::default()));
+        assert_eq!(
+            least,
+            json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {}, "ttlMs": 0, "cacheScope": "private"})
+        );
+    }
+
+    #[test]
+    fn a_discovery_becomes_a_handshake() {
+        let discovered = br#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true},"extensions":{"io.modelcontextprotocol/tasks":{},"a/b":{}}},"instructions":"i","ttlMs":1,"cacheScope":"public","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"S","version":"2","title":"T","icons":[],"websiteUrl":"u"},"k":{"l":1}}}"#;
+        let info = |version| {
+            let result = parsed(to_initialize(discovered, &Version::new(version)));
+            assert_eq!(result["protocolVersion"], version);
+            assert_eq!(
+                result["capabilities"],
+                json!({"tools": {"listChanged": true}, "extensions": {"a/b": {}}})
+            );
+            assert_eq!(result["instructions"], "i");
+            assert_eq!(result["_meta"], json!({"k": {"l": 1}}));
+            assert_eq!(result.as_object().unwrap().len(), 5);
+            result["serverInfo"].clone()
+        };
+        assert_eq!(info("2025-03-26"), json!({"name": "S", "version": "2"}));
+        assert_eq!(info("2025-06-18"), json!({"name": "S", "version": "2", "title": "T"}));
+        assert_eq!(
+            info("2025-11-25"),
+            json!({"name": "S", "version": "2", "title": "T", "icons": [], "websiteUrl": "u"})
+        );
+    }
+
+    #[test]
+    fn a_nameless_server_gets_a_name_and_a_version() {
+        let key = keys::SERVER_INFO;
+        for (meta, name) in [
+            (json!({}), "unnamed"),
+            (json!({"_meta": {key: 7}}), "unnamed"),
+            (json!({"_meta": {key: {"name": "S", "version": ""}}}), "S"),
+            (json!({"_meta": {key: {"name": 7}}}), "unnamed"),
+        ] {
+            let result = parsed(to_initialize(meta.to_string().as_bytes(), &Version::new("2025-11-25")));
+            assert_eq!(result["serverInfo"], json!({"name": name, "version": "unknown"}), "{meta}");
+            assert_eq!(result["capabilities"], json!({}));
+            assert!(result.get("_meta").is_none());
+        }
+    }
+
+    #[test]
+    fn versions_are_negotiated_and_read() {
+        let asked = |version| negotiated(Some(&Version::new(version)));
+        assert_eq!(asked("2025-03-26").as_str(), "2025-03-26");
+        assert_eq!(asked("2026-07-28").as_str(), "2025-11-25");
+        assert_eq!(negotiated(None).as_str(), "2025-11-25");
+        let of = |text: &str| versions(text.as_bytes(), &(0..text.len()), "supported");
+        assert_eq!(of(r#"{"supported":["2026-07-28","a"]}"#).unwrap(), ["2026-07-28", "a"]);
+        for none in ["{}", "[]", r#"{"supported":"2026-07-28"}"#, r#"{"supported":[7]}"#] {
+            assert_eq!(of(none), None, "{none}");
+        }
+    }
+}

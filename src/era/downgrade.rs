@@ -1,0 +1,225 @@
+//! What a client of an older revision does not know, taken out of results or put in its words (C3, last rows).
+//!
+//! All legacy revisions want objects where the modern one takes any JSON; those before 2025-06-18 know no links,
+//! titles, icons and structured results; 2024-11-05 knows no audio.
+
+use super::raw;
+use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, string_member, text};
+use crate::session::Version;
+use serde_json::Value;
+
+/// Adds the edits within a result, and returns the names of the result's own members that must go. The result
+/// itself is left to be amended by the caller, once.
+pub fn result(
+    frame: &[u8],
+    result: &Span,
+    method: &str,
+    version: &Version,
+    edits: &mut Edits,
+) -> Vec<&'static str> {
+    let old = version.as_str() < "2025-06-18";
+    let mut drop = Vec::new();
+    let listed = |name| member(frame, result, name).into_iter().flat_map(|list| items(frame, list));
+    match method {
+        "tools/list" => listed("tools").for_each(|tool| downgrade_tool(frame, &tool, version, edits)),
+        "prompts/list" if old => listed("prompts").for_each(|prompt| downgrade_prompt(frame, &prompt, edits)),
+        "resources/list" if old => listed("resources").for_each(|item| untitled(frame, &item, edits)),
+        "resources/templates/list" if old => {
+            listed("resourceTemplates").for_each(|item| untitled(frame, &item, edits));
+        }
+        "tools/call" => {
+            let structured = member(frame, result, "structuredContent");
+            if structured.is_some_and(|value| old || frame[value.start] != b'{') {
+                drop.push("structuredContent");
+            }
+            if old {
+                let blocks = listed("content").enumerate();
+                blocks.for_each(|(index, block)| downgrade_block(frame, &block, index, version, edits));
+            }
+        }
+        "prompts/get" if old => {
+            for (index, message) in listed("messages").enumerate() {
+                if let Some(block) = member(frame, &message, "content") {
+                    downgrade_block(frame, &block, index, version, edits);
+                }
+            }
+        }
+        _ => {}
+    }
+    drop
+}
+
+fn downgrade_tool(frame: &[u8], tool: &Span, version: &Version, edits: &mut Edits) {
+    if frame[tool.start] != b'{' {
+        return;
+    }
+    let mut drop = Vec::new();
+    if version.as_str() < "2025-06-18" {
+        drop.extend(["title", "icons", "outputSchema"]);
+    } else if let Some(schema) = member(frame, tool, "outputSchema")
+        && string_member(frame, &schema, "type").as_deref() != Some("object")
+    {
+        drop.push("outputSchema");
+    }
+    if version.as_str() < "2025-03-26" {
+        drop.push("annotations");
+    }
+    without(frame, tool, &drop, edits);
+}
+
+fn downgrade_prompt(frame: &[u8], prompt: &Span, edits: &mut Edits) {
+    if let Some(arguments) = member(frame, prompt, "arguments") {
+        items(frame, arguments).for_each(|argument| without(frame, &argument, &["title"], edits));
+    }
+    untitled(frame, prompt, edits);
+}
+
+fn untitled(frame: &[u8], object: &Span, edits: &mut Edits) {
+    without(frame, object, &["title", "icons"], edits);
+}
+
+fn without(frame: &[u8], object: &Span, drop: &[&str], edits: &mut Edits) {
+    if frame[object.start] == b'{' && !drop.is_empty() {
+        amend(frame, object, Amendment { drop, add: "" }, edits);
+    }
+}
+
+/// One content block for a revision before 2025-06-18. `index` tells the blocks of one result apart.
+fn downgrade_block(frame: &[u8], block: &Span, index: usize, version: &Version, edits: &mut Edits) {
+    match string_member(frame, block, "type").as_deref() {
+        Some("resource_link") => link_as_text(frame, block, edits),
+        Some("audio") if version.as_str() < "2025-03-26" => audio_as_resource(frame, block, index, edits),
+        _ => {}
+    }
+}
+
+/// A link's words: what it is called, where it is, and what it is said to be.
+fn link_as_text(frame: &[u8], link: &Span, edits: &mut Edits) {
+    let said = |name| string_member(frame, link, name).filter(|text| !text.is_empty());
+    let mut words = said("title").or_else(|| said("name")).unwrap_or_default().into_owned();
+    if let Some(uri) = said("uri") {
+        words += if words.is_empty() { "" } else { ": " };
+        words += &uri;
+    }
+    if let Some(description) = said("description") {
+        words += &format!("\n{description}");
+    }
+    let kept = kept_members(frame, link, &["annotations", "_meta"]);
+    edits.replace(link, format!("{{\"type\":\"text\",\"text\":{}{kept}}}", Value::from(words)).as_bytes());
+}
+
+/// Sound as the blob of an embedded resource, whose bytes stay where they are. A resource must have a URI; this
+/// one leads nowhere.
+fn audio_as_resource(frame: &[u8], audio: &Span, index: usize, edits: &mut Edits) {
+    let Some(data) = member(frame, audio, "data") else { return };
+    let kind = member(frame, audio, "mimeType")
+        .map_or_else(String::new, |kind| format!(",\"mimeType\":{}", raw(frame, &kind)));
+    let kept = kept_members(frame, audio, &["annotations", "_meta"]);
+    let before = format!("{{\"type\":\"resource\",\"resource\":{{\"uri\":\"audio:{index}\"{kind},\"blob\":");
+    edits.replace(&(audio.start..data.start), before.as_bytes());
+    edits.replace(&(data.end..audio.end), format!("}}{kept}}}").as_bytes());
+}
+
+/// Those members of an object as raw text, each behind a comma.
+fn kept_members(frame: &[u8], object: &Span, names: &[&str]) -> String {
+    members(frame, object.clone())
+        .filter(|(key, _)| names.contains(&&*text(frame, key)))
+        .map(|(key, value)| format!(",{}:{}", raw(frame, &key), raw(frame, &value)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::era::fixtures::{edited, response, result_of};
+    use crate::jsonrpc::Edits;
+    use crate::session::Version;
+    use serde_json::{Value, json};
+
+    fn given(result: Value, method: &str, version: &str) -> Value {
+        let (frame, message, span) = response(&result.to_string());
+        let mut edits = Edits::new();
+        crate::era::results::strip(&frame, &span, method, &Version::new(version), &mut edits).unwrap();
+        result_of(&edited(&frame, &message, edits))
+    }
+
+    #[test]
+    fn structured_content_is_an_object_or_nothing() {
+        let text = json!([{"type": "text", "text": "[1]"}]);
+        for (structured, version, kept) in [
+            (json!({"a": 1}), "2025-11-25", true),
+            (json!({"a": 1}), "2025-06-18", true),
+            (json!({"a": 1}), "2025-03-26", false),
+            (json!([1]), "2025-11-25", false),
+            (json!(null), "2025-06-18", false),
+        ] {
+            let result =
+                given(json!({"content": text, "structuredContent": structured}), "tools/call", version);
+            assert_eq!(result["content"], text);
+            assert_eq!(result.get("structuredContent"), kept.then_some(&structured), "{version}");
+        }
+    }
+
+    #[test]
+    fn tools_lose_what_the_revision_does_not_define() {
+        let tool = |output: Value| {
+            json!({"tools": [{
+                "name": "n", "title": "t", "icons": [], "annotations": {"title": "a"}, "description": "d",
+                "inputSchema": {"type": "object", "properties": {"title": {}}}, "outputSchema": output,
+            }]})
+        };
+        let keys_for = |output: Value, version| {
+            let result = given(tool(output), "tools/list", version);
+            assert_eq!(result["tools"][0]["inputSchema"]["properties"], json!({"title": {}}));
+            result["tools"][0].as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ")
+        };
+        let all = "annotations description icons inputSchema name outputSchema title";
+        let object = json!({"type": "object"});
+        assert_eq!(keys_for(object.clone(), "2025-11-25"), all);
+        assert_eq!(keys_for(json!({"type": "array"}), "2025-11-25"), all.replace(" outputSchema", ""));
+        assert_eq!(keys_for(json!({"anyOf": []}), "2025-06-18"), all.replace(" outputSchema", ""));
+        assert_eq!(keys_for(object.clone(), "2025-03-26"), "annotations description inputSchema name");
+        assert_eq!(keys_for(object, "2024-11-05"), "description inputSchema name");
+    }
+
+    #[test]
+    fn titles_and_icons_go_from_every_list() {
+        for (method, list) in [
+            ("prompts/list", "prompts"),
+            ("resources/list", "resources"),
+            ("resources/templates/list", "resourceTemplates"),
+        ] {
+            let entry =
+                json!({"name": "n", "title": "t", "icons": [], "arguments": [{"name": "a", "title": "t"}]});
+            let result = given(json!({list: [entry, 7]}), method, "2025-03-26");
+            assert_eq!(result[list][0].get("title"), None);
+            assert_eq!(result[list][0].get("icons"), None);
+            let argument = &result[list][0]["arguments"][0];
+            assert_eq!(argument.get("title").is_none(), method == "prompts/list");
+            assert_eq!(given(json!({list: [entry]}), method, "2025-06-18")[list][0], entry);
+        }
+    }
+
+    #[test]
+    fn links_become_words() {
+        let link = json!({"type": "resource_link", "uri": "file:///a", "name": "a", "title": "The \"A\"", "description": "first", "annotations": {"priority": 1}});
+        let text =
+            json!({"type": "text", "text": "The \"A\": file:///a\nfirst", "annotations": {"priority": 1}});
+        assert_eq!(given(json!({"content": [link]}), "tools/call", "2025-03-26"), json!({"content": [text]}));
+        assert_eq!(given(json!({"content": [link]}), "tools/call", "2025-06-18"), json!({"content": [link]}));
+        let messages = |content: &Value| json!({"messages": [{"role": "user", "content": content}]});
+        assert_eq!(given(messages(&link), "prompts/get", "2024-11-05"), messages(&text));
+        let bare = json!({"content": [{"type": "resource_link", "uri": "u"}]});
+        assert_eq!(given(bare, "tools/call", "2024-11-05")["content"][0]["text"], "u");
+    }
+
+    #[test]
+    fn sound_becomes_a_resource_where_there_is_none() {
+        let audio = json!({"type": "audio", "mimeType": "audio/wav", "data": "UklGRg==", "annotations": {}});
+        let content = json!({"content": [{"type": "text", "text": "x"}, audio]});
+        assert_eq!(given(content.clone(), "tools/call", "2025-03-26"), content);
+        assert_eq!(
+            given(content, "tools/call", "2024-11-05")["content"][1],
+            json!({"type": "resource", "resource": {"uri": "audio:1", "mimeType": "audio/wav", "blob": "UklGRg=="}, "annotations": {}})
+        );
+    }
+}

@@ -1,0 +1,334 @@
+//! What a modern request says of itself in `_meta`: its revision, its client, what that client can be asked, and
+//! the log level it wants. Read from a modern client's request and taken off it for a legacy child; put on a
+//! legacy client's request for a modern child.
+
+use super::{MODERN_VERSION, capabilities::Capabilities, keys};
+use crate::jsonrpc::rewrite::{Changes, edits_with};
+use crate::jsonrpc::{Amendment, Edits, Message, Span, codes, text};
+use crate::session::Version;
+use bytes::Bytes;
+use serde_json::Value;
+use std::fmt;
+
+/// The log levels, least grave first (server/utilities/logging §Log Levels).
+pub const LOG_LEVELS: [&str; 8] =
+    ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+
+/// The four keys, which only a modern request has.
+const KEYS: [&str; 4] =
+    [keys::PROTOCOL_VERSION, keys::CLIENT_INFO, keys::CLIENT_CAPABILITIES, keys::LOG_LEVEL];
+
+/// The two members of `params` that make a request a retry (basic/patterns/mrtr).
+const RETRY: [&str; 2] = ["inputResponses", "requestState"];
+
+/// A request's envelope. Cloning copies no bytes but those of the revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// The revision, whatever it says.
+    pub version: String,
+    /// `clientInfo`, raw; an object.
+    pub client_info: Option<Bytes>,
+    /// `clientCapabilities`, raw; an object.
+    pub client_capabilities: Bytes,
+    /// From this level on the request wants log messages; none without it.
+    pub log_level: Option<&'static str>,
+}
+
+/// What is wrong with an envelope: always -32602, with the request's id (basic §`_meta`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    /// There is no revision, or it is no string.
+    Version,
+    /// There are no client capabilities, or they are no object.
+    Capabilities,
+    /// The client's name card is no object.
+    ClientInfo,
+    /// The log level is none of the eight (server/utilities/logging §Error Handling).
+    LogLevel,
+}
+
+impl Malformed {
+    /// The JSON-RPC code.
+    pub fn code(self) -> i64 {
+        codes::INVALID_PARAMS
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, what) = match self {
+            Malformed::Version => (keys::PROTOCOL_VERSION, "a string"),
+            Malformed::Capabilities => (keys::CLIENT_CAPABILITIES, "an object"),
+            Malformed::ClientInfo => (keys::CLIENT_INFO, "an object"),
+            Malformed::LogLevel => {
+                return write!(f, "params._meta[\"{}\"] must be a log level", keys::LOG_LEVEL);
+            }
+        };
+        write!(f, "params._meta[\"{key}\"] must be there and be {what}")
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+impl Envelope {
+    /// Reads a modern request's envelope (A1 row 9). Whether its revision is served is for the caller to ask.
+    ///
+    /// # Errors
+    /// The first thing that is missing or of the wrong type.
+    pub fn read(frame: &Bytes, message: &Message) -> Result<Self, Malformed> {
+        let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
+        let meta = meta.ok_or(Malformed::Version)?;
+        let starts = |span: &Option<Span>, open: u8| span.clone().filter(|span| frame[span.start] == open);
+        let version = starts(&meta.era_version, b'"').ok_or(Malformed::Version)?;
+        let capabilities = starts(&meta.client_capabilities, b'{').ok_or(Malformed::Capabilities)?;
+        let client_info = starts(&meta.client_info, b'{');
+        if client_info.is_none() && meta.client_info.is_some() {
+            return Err(Malformed::ClientInfo);
+        }
+        let log_level = match &meta.log_level {
+            None => None,
+            Some(span) if frame[span.start] == b'"' => {
+                Some(log_level(&text(frame, span)).ok_or(Malformed::LogLevel)?)
+            }
+            Some(_) => return Err(Malformed::LogLevel),
+        };
+        Ok(Envelope {
+            version: text(frame, &version).into_owned(),
+            client_info: client_info.map(|span| frame.slice(span)),
+            client_capabilities: frame.slice(capabilities),
+            log_level,
+        })
+    }
+
+    /// What a legacy client's session says for each of its requests to a modern child (C3). `client_info` and
+    /// `client_capabilities` are raw, as its `initialize` had them, in the session's revision.
+    pub fn of_session(
+        version: &Version,
+        client_info: Option<&[u8]>,
+        client_capabilities: &[u8],
+        forward_roots: bool,
+    ) -> Self {
+        Envelope {
+            version: MODERN_VERSION.to_owned(),
+            client_info: client_info.filter(|info| info.first() == Some(&b'{')).map(super::one_line),
+            client_capabilities: super::capabilities::for_modern_child(
+                client_capabilities,
+                version,
+                forward_roots,
+            ),
+            log_level: None,
+        }
+    }
+
+    /// proxyrunner's own, for what it asks on nobody's behalf: `server/discover`, its union listen.
+    pub fn own() -> Self {
+        let info = serde_json::json!({"name": "proxyrunner", "version": env!("CARGO_PKG_VERSION")});
+        Envelope {
+            version: MODERN_VERSION.to_owned(),
+            client_info: Some(Bytes::from(info.to_string())),
+            client_capabilities: Bytes::from_static(b"{}"),
+            log_level: None,
+        }
+    }
+
+    /// What its client can be asked.
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities::read(&self.client_capabilities, &(0..self.client_capabilities.len()))
+    }
+
+    /// As raw members of `_meta`, `"key":value`, separated by commas.
+    pub fn members(&self) -> String {
+        let version = Value::from(self.version.as_str());
+        let capabilities = String::from_utf8_lossy(&self.client_capabilities);
+        let mut members = format!(
+            "\"{}\":{version},\"{}\":{capabilities}",
+            keys::PROTOCOL_VERSION,
+            keys::CLIENT_CAPABILITIES
+        );
+        if let Some(info) = &self.client_info {
+            members += &format!(",\"{}\":{}", keys::CLIENT_INFO, String::from_utf8_lossy(info));
+        }
+        if let Some(level) = self.log_level {
+            members += &format!(",\"{}\":\"{level}\"", keys::LOG_LEVEL);
+        }
+        members
+    }
+}
+
+/// The level of that name.
+pub fn log_level(name: &str) -> Option<&'static str> {
+    LOG_LEVELS.into_iter().find(|level| *level == name)
+}
+
+/// The edits that make a modern client's request one for a legacy child (C2): `changes`, and its envelope off,
+/// since some legacy servers refuse it, and what makes it a retry. All other keys of `_meta` stay. `_meta` stays
+/// even if it becomes empty: it is the client's own.
+pub fn take_off(frame: &[u8], message: &Message, changes: &Changes<'_>) -> Edits {
+    let meta = Amendment { drop: &KEYS, add: changes.meta.add };
+    let params = Amendment { drop: &RETRY, add: changes.params.add };
+    edits_with(frame, message, &Changes { meta, params, ..*changes })
+}
+
+/// The edits that make a legacy client's request one for a modern child (C3): `changes`, and the envelope that
+/// `members` spells in place of any that the client wrote. `retry` are the raw members that make it a retry (see
+/// [`Answers`](super::input::Answers)), empty for none; the client's own of these names go.
+pub fn put_on(frame: &[u8], message: &Message, changes: &Changes<'_>, members: &str, retry: &str) -> Edits {
+    let meta = Amendment { drop: &KEYS, add: members };
+    let params = Amendment { drop: &RETRY, add: retry };
+    edits_with(frame, message, &Changes { meta, params, ..*changes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::era::fixtures::{edited, json as parsed, scanned};
+    use crate::trace_context::Trace;
+    use serde_json::json;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const MODERN: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_weather","arguments":{"location":"Seattle, WA"},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"ExampleClient","version":"1.0.0"},"io.modelcontextprotocol/clientCapabilities":{"sampling":{}},"progressToken":"t","io.modelcontextprotocol/logLevel":"warning","x/y":1}}}"#;
+
+    fn with_meta(meta: &str) -> String {
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"_meta":{meta}}}}}"#)
+    }
+
+    #[test]
+    fn an_envelope_is_read() {
+        let (frame, message) = scanned(MODERN);
+        let envelope = Envelope::read(&frame, &message).unwrap();
+        assert_eq!(envelope.version, "2026-07-28");
+        assert_eq!(
+            envelope.client_info.as_deref().unwrap(),
+            br#"{"name":"ExampleClient","version":"1.0.0"}"#
+        );
+        assert!(envelope.capabilities().sampling);
+        assert_eq!(envelope.log_level, Some("warning"));
+    }
+
+    #[test]
+    fn a_malformed_envelope_says_what_is_wrong() {
+        let version = r#""io.modelcontextprotocol/protocolVersion":"v""#;
+        let capabilities = r#""io.modelcontextprotocol/clientCapabilities":{}"#;
+        for (meta, expected) in [
+            ("{}".to_owned(), Err(Malformed::Version)),
+            ("7".to_owned(), Err(Malformed::Version)),
+            (format!("{{{version}}}"), Err(Malformed::Capabilities)),
+            (format!("{{{}}}", version.replace("\"v\"", "7")), Err(Malformed::Version)),
+            (format!("{{{version},{}}}", capabilities.replace("{}", "[]")), Err(Malformed::Capabilities)),
+            (format!("{{{version},{capabilities}}}"), Ok("v")),
+            (
+                format!("{{{version},{capabilities},\"{}\":\"me\"}}", keys::CLIENT_INFO),
+                Err(Malformed::ClientInfo),
+            ),
+            (
+                format!("{{{version},{capabilities},\"{}\":\"loud\"}}", keys::LOG_LEVEL),
+                Err(Malformed::LogLevel),
+            ),
+            (format!("{{{version},{capabilities},\"{}\":3}}", keys::LOG_LEVEL), Err(Malformed::LogLevel)),
+        ] {
+            let (frame, message) = scanned(&with_meta(&meta));
+            let read = Envelope::read(&frame, &message);
+            assert_eq!(read.as_ref().map(|read| &*read.version).map_err(|error| *error), expected, "{meta}");
+        }
+        let (frame, message) = scanned(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#);
+        assert_eq!(Envelope::read(&frame, &message), Err(Malformed::Version));
+        assert_eq!(Malformed::LogLevel.code(), -32602);
+        assert!(Malformed::Version.to_string().contains(keys::PROTOCOL_VERSION));
+    }
+
+    #[test]
+    fn a_legacy_child_sees_no_envelope() {
+        let retry =
+            MODERN.replace("\"arguments\"", r#""requestState":"s","inputResponses":{"k":{}},"arguments""#);
+        let none = Trace::default();
+        let parent = Trace::from_headers(Some(PARENT), None, None);
+        let base = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get_weather","arguments":{"location":"Seattle, WA"},"_meta":{"progressToken":8,"x/y":1}}}"#;
+        for (text, trace, expected) in [
+            (MODERN, &none, base.to_owned()),
+            (&retry, &none, base.to_owned()),
+            (
+                MODERN,
+                &parent,
+                base.replace("\"progress", &format!("\"traceparent\":\"{PARENT}\",\"progress")),
+            ),
+        ] {
+            let (frame, message) = scanned(text);
+            let changes = Changes { wire_id: Some(7), progress_token: Some(8), ..Changes::new(trace) };
+            assert_eq!(edited(&frame, &message, take_off(&frame, &message, &changes)), expected);
+        }
+    }
+
+    #[test]
+    fn nothing_but_an_envelope_leaves_an_empty_meta() {
+        let only = with_meta(&format!("{{ \"{}\":\"v\", \"{}\":{{}} }}", KEYS[0], KEYS[2]));
+        let (frame, message) = scanned(&only);
+        for (trace, expected) in [
+            (Trace::default(), "{ }".to_owned()),
+            (Trace::from_headers(Some(PARENT), None, None), format!("{{\"traceparent\":\"{PARENT}\" }}")),
+        ] {
+            let edits = take_off(&frame, &message, &Changes::new(&trace));
+            assert_eq!(edited(&frame, &message, edits), with_meta(&expected));
+        }
+    }
+
+    #[test]
+    fn a_modern_child_sees_the_session_in_every_request() {
+        let mut envelope = Envelope::of_session(
+            &Version::new("2025-06-18"),
+            Some(br#"{"name":"c","version":"1"}"#),
+            br#"{"elicitation":{},"roots":{"listChanged":true}}"#,
+            false,
+        );
+        envelope.log_level = log_level("error");
+        let expected = json!({
+            keys::PROTOCOL_VERSION: "2026-07-28", keys::CLIENT_INFO: {"name": "c", "version": "1"},
+            keys::CLIENT_CAPABILITIES: {"elicitation": {}}, keys::LOG_LEVEL: "error",
+        });
+        for (params, rest) in [
+            ("", json!({})),
+            (r#","params":{}"#, json!({})),
+            (r#","params":{"cursor":"c"}"#, json!({})),
+            (
+                r#","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2025-11-25","k":[1]}}"#,
+                json!({"k": [1]}),
+            ),
+            (
+                r#","params":{"_meta":{"io.modelcontextprotocol/logLevel":"debug"},"inputResponses":1}"#,
+                json!({}),
+            ),
+        ] {
+            let (frame, message) = scanned(&format!(r#"{{"jsonrpc":"2.0","id":"a","method":"m"{params}}}"#));
+            let trace = Trace::default();
+            let changes = Changes { wire_id: Some(7), ..Changes::new(&trace) };
+            for retry in ["", r#""inputResponses":{"k":{"a":1}},"requestState":"s""#] {
+                let sent = parsed(edited(
+                    &frame,
+                    &message,
+                    put_on(&frame, &message, &changes, &envelope.members(), retry),
+                ));
+                let mut meta = sent["params"]["_meta"].clone();
+                for (key, value) in rest.as_object().unwrap() {
+                    assert_eq!(meta.as_object_mut().unwrap().remove(key).as_ref(), Some(value));
+                }
+                assert_eq!(meta, expected, "{params}");
+                assert_eq!(sent["id"], 7);
+                assert_eq!(sent["params"]["requestState"] == "s", !retry.is_empty());
+                assert_eq!(sent["params"]["inputResponses"].is_object(), !retry.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_put_on_comes_off() {
+        let envelope = Envelope::own().members();
+        let trace = Trace::default();
+        for params in [r#"{"name":"n", "_meta":{ "k":1 }}"#, r#"{"_meta":{}}"#] {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":"a","method":"m","params":{params}}}"#);
+            let (frame, message) = scanned(&text);
+            let on = put_on(&frame, &message, &Changes::new(&trace), &envelope, "\"requestState\":\"s\"");
+            let (frame, message) = scanned(&edited(&frame, &message, on));
+            assert!(Envelope::read(&frame, &message).is_ok());
+            assert_eq!(edited(&frame, &message, take_off(&frame, &message, &Changes::new(&trace))), text);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Errors on their way to a client of the other era. The eras give some codes different meanings, and forbid
+//! others: -32002 and -32042 mean nothing in the modern one, -32020 to -32022 nothing in the legacy one.
+
+use super::{Era, raw};
+use crate::jsonrpc::{Amendment, Edits, Span, amend, codes, member, string_member};
+
+/// Legacy: the request needs the user to visit URLs first (2025-11-25, client/elicitation §URL Elicitation
+/// Required Error).
+pub const URL_ELICITATION_REQUIRED: i64 = -32042;
+
+/// What becomes of a legacy child's error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForModern {
+    /// It is to be sent with the edits that were made, under this code.
+    Error(i64),
+    /// It is no error there but questions; see [`from_url_required`](super::input::from_url_required).
+    UrlElicitation,
+}
+
+/// Makes a legacy child's error one for a modern client (C2). `error` is the response's `error`; `uri` is the raw
+/// `params.uri` of the request, if it has one.
+///
+/// -32002 becomes -32602 with the resource's URI in `data`; other codes of the ranges that the modern revision keeps
+/// for itself become -32603 with the original in `data`; so does an error that is malformed.
+pub fn to_modern(frame: &[u8], error: &Span, uri: Option<&[u8]>, edits: &mut Edits) -> ForModern {
+    let Some((code, code_span)) = code(frame, error) else {
+        return ForModern::Error(replace_malformed(frame, error, edits));
+    };
+    match code {
+        URL_ELICITATION_REQUIRED => ForModern::UrlElicitation,
+        codes::RESOURCE_NOT_FOUND if uri.is_some() || names_resource(frame, error) => {
+            edits.replace(&code_span, codes::INVALID_PARAMS.to_string().as_bytes());
+            if let Some(uri) = uri {
+                name_resource(frame, error, uri, edits);
+            }
+            ForModern::Error(codes::INVALID_PARAMS)
+        }
+        -32019..=-32000 | -32099..=-32020 => ForModern::Error(internal(frame, error, &code_span, edits)),
+        other => ForModern::Error(other),
+    }
+}
+
+/// Makes a modern child's error one for a legacy client (C3), and returns its code: -32020 to -32099 become -32603
+/// with the original in `data`, and -32602 for `resources/read` that names a URI becomes -32002.
+pub fn to_legacy(frame: &[u8], error: &Span, method: &str, edits: &mut Edits) -> i64 {
+    let Some((code, code_span)) = code(frame, error) else { return replace_malformed(frame, error, edits) };
+    match code {
+        -32099..=-32020 => internal(frame, error, &code_span, edits),
+        codes::INVALID_PARAMS if method == "resources/read" && names_resource(frame, error) => {
+            edits.replace(&code_span, codes::RESOURCE_NOT_FOUND.to_string().as_bytes());
+            codes::RESOURCE_NOT_FOUND
+        }
+        other => other,
+    }
+}
+
+/// The HTTP status of a child's error response, as long as the head is not sent (A1). Other errors than these are
+/// answers of the method: a 400 would send dual-era clients back to `initialize`.
+pub fn http_status(code: i64, era: Era) -> u16 {
+    match (era, code) {
+        (Era::Modern, codes::METHOD_NOT_FOUND) => 404,
+        (Era::Modern, codes::UNSUPPORTED_VERSION..=codes::HEADER_MISMATCH) => 400,
+        _ => 200,
+    }
+}
+
+/// An error's code and its place, if it is an object with an integer `code` and a string `message`.
+pub fn code(frame: &[u8], error: &Span) -> Option<(i64, Span)> {
+    string_member(frame, error, "message")?;
+    let span = member(frame, error, "code")?;
+    let code = std::str::from_utf8(&frame[span.clone()]).ok()?.parse().ok()?;
+    Some((code, span))
+}
+
+fn names_resource(frame: &[u8], error: &Span) -> bool {
+    member(frame, error, "data").is_some_and(|data| string_member(frame, &data, "uri").is_some())
+}
+
+/// Puts the URI into `data`, beside what is there.
+fn name_resource(frame: &[u8], error: &Span, uri: &[u8], edits: &mut Edits) {
+    let uri = String::from_utf8_lossy(uri);
+    match member(frame, error, "data") {
+        Some(data) if string_member(frame, &data, "uri").is_some() => {}
+        Some(data) if frame[data.start] == b'{' => {
+            let add = format!("\"uri\":{uri}");
+            amend(frame, &data, Amendment { drop: &["uri"], add: &add }, edits);
+        }
+        Some(data) => {
+            let both = format!("{{\"uri\":{uri},\"original\":{}}}", raw(frame, &data));
+            edits.replace(&data, both.as_bytes());
+        }
+        None => {
+            let add = format!("\"data\":{{\"uri\":{uri}}}");
+            amend(frame, error, Amendment { drop: &[], add: &add }, edits);
+        }
+    }
+}
+
+/// -32603, with the code and the data that the child gave.
+fn internal(frame: &[u8], error: &Span, code: &Span, edits: &mut Edits) -> i64 {
+    edits.replace(code, codes::INTERNAL_ERROR.to_string().as_bytes());
+    let original = raw(frame, code);
+    match member(frame, error, "data") {
+        Some(data) => {
+            edits.insert(data.start, format!("{{\"original\":{{\"code\":{original},\"data\":").as_bytes());
+            edits.insert(data.end, b"}}");
+        }
+        None => {
+            let add = format!("\"data\":{{\"original\":{{\"code\":{original}}}}}");
+            amend(frame, error, Amendment { drop: &[], add: &add }, edits);
+        }
+    }
+    codes::INTERNAL_ERROR
+}
+
+/// What is no error object cannot be corrected, only shown.
+fn replace_malformed(frame: &[u8], error: &Span, edits: &mut Edits) -> i64 {
+    let whole = format!(
+        "{{\"code\":{},\"message\":\"the server's error is malformed\",\"data\":{{\"original\":{}}}}}",
+        codes::INTERNAL_ERROR,
+        raw(frame, error)
+    );
+    edits.replace(error, whole.as_bytes());
+    codes::INTERNAL_ERROR
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::era::fixtures::{edited, json as parsed, scanned};
+    use serde_json::{Value, json};
+
+    fn response(error: &Value) -> (bytes::Bytes, crate::jsonrpc::Message) {
+        scanned(&json!({"jsonrpc": "2.0", "id": 1, "error": error}).to_string())
+    }
+
+    fn modern(error: Value, uri: Option<&str>) -> (ForModern, Value) {
+        let (frame, message) = response(&error);
+        let mut edits = Edits::new();
+        let became = to_modern(&frame, message.error.as_ref().unwrap(), uri.map(str::as_bytes), &mut edits);
+        let out = parsed(edited(&frame, &message, edits))["error"].take();
+        if let ForModern::Error(code) = became {
+            assert_eq!(out["code"], code);
+        }
+        (became, out)
+    }
+
+    fn legacy(error: Value, method: &str) -> Value {
+        let (frame, message) = response(&error);
+        let mut edits = Edits::new();
+        let code = to_legacy(&frame, message.error.as_ref().unwrap(), method, &mut edits);
+        let out = parsed(edited(&frame, &message, edits))["error"].take();
+        assert_eq!(out["code"], code);
+        out
+    }
+
+    #[test]
+    fn a_missing_resource_is_named() {
+        let uri = Some("\"file:///a\"");
+        let named = json!({"code": -32602, "message": "m", "data": {"uri": "file:///a"}});
+        assert_eq!(modern(json!({"code": -32002, "message": "m"}), uri).1, named);
+        assert_eq!(
+            modern(json!({"code": -32002, "message": "m", "data": {"uri": "file:///a"}}), None).1,
+            named
+        );
+        assert_eq!(modern(json!({"code": -32002, "message": "m", "data": {"uri": 7}}), uri).1, named);
+        assert_eq!(
+            modern(json!({"code": -32002, "message": "m", "data": {"k": 1}}), uri).1["data"],
+            json!({"uri": "file:///a", "k": 1})
+        );
+        assert_eq!(
+            modern(json!({"code": -32002, "message": "m", "data": "d"}), uri).1["data"],
+            json!({"uri": "file:///a", "original": "d"})
+        );
+    }
+
+    #[test]
+    fn reserved_codes_of_a_legacy_child_are_internal_errors() {
+        for code in [-32000, -32001, -32002, -32019, -32020, -32021, -32022, -32099] {
+            let (_, error) = modern(json!({"code": code, "message": "m", "data": [1]}), None);
+            let data = json!({"original": {"code": code, "data": [1]}});
+            assert_eq!(error, json!({"code": -32603, "message": "m", "data": data}));
+            let (_, error) = modern(json!({"code": code, "message": "m"}), None);
+            assert_eq!(error["data"], json!({"original": {"code": code}}));
+        }
+    }
+
+    #[test]
+    fn other_codes_stay() {
+        for code in [-32700, -32603, -32602, -32601, -32600, -31999, -32100, -32800, -1, 0, 42] {
+            let error = json!({"code": code, "message": "m", "data": {"k": [1]}});
+            assert_eq!(modern(error.clone(), Some("\"u\"")), (ForModern::Error(code), error.clone()));
+            assert_eq!(legacy(error.clone(), "resources/read"), error);
+        }
+        let url = json!({"code": -32042, "message": "m", "data": {"elicitations": []}});
+        assert_eq!(modern(url.clone(), None), (ForModern::UrlElicitation, url));
+    }
+
+    #[test]
+    fn a_legacy_client_reads_only_codes_that_it_knows() {
+        let required = json!({"requiredCapabilities": {"sampling": {}}});
+        assert_eq!(
+            legacy(json!({"code": -32021, "message": "m", "data": required}), "tools/call"),
+            json!({"code": -32603, "message": "m", "data": {"original": {"code": -32021, "data": required}}})
+        );
+        let missing = json!({"code": -32602, "message": "m", "data": {"uri": "u"}});
+        assert_eq!(legacy(missing.clone(), "resources/read")["code"], -32002);
+        assert_eq!(legacy(missing.clone(), "resources/read")["data"], json!({"uri": "u"}));
+        assert_eq!(legacy(missing.clone(), "tools/call"), missing);
+    }
+
+    #[test]
+    fn a_malformed_error_is_shown() {
+        for error in [
+            json!("boom"),
+            json!({}),
+            json!({"code": "x", "message": "m"}),
+            json!({"code": 1.5, "message": "m"}),
+            json!({"code": 1}),
+        ] {
+            let expected = json!({"code": -32603, "message": "the server's error is malformed", "data": {"original": error}});
+            assert_eq!(modern(error.clone(), None).1, expected);
+            assert_eq!(legacy(error, "x"), expected);
+        }
+    }
+
+    #[test]
+    fn the_status_is_the_modern_clients() {
+        let statuses = [-32601, -32020, -32021, -32022, -32023, -32602, -32603]
+            .map(|code| http_status(code, Era::Modern));
+        assert_eq!(statuses, [404, 400, 400, 400, 200, 200, 200]);
+        assert_eq!(http_status(-32601, Era::Legacy), 200);
+    }
+}

@@ -1,0 +1,37 @@
+//! What the tests of this room share.
+
+use crate::jsonrpc::{Edits, Message, Span, scan, splice};
+use bytes::Bytes;
+use serde_json::Value;
+
+pub fn scanned(text: &str) -> (Bytes, Message) {
+    let bytes = Bytes::copy_from_slice(text.as_bytes());
+    let message = scan(&bytes).unwrap_or_else(|fault| panic!("{fault}: {text}"));
+    (bytes, message)
+}
+
+/// A response around a result, and where the result stands.
+pub fn response(result: &str) -> (Bytes, Message, Span) {
+    let (bytes, message) = scanned(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#));
+    let span = message.result.clone().expect("a response has a result");
+    (bytes, message, span)
+}
+
+pub fn edited(bytes: &Bytes, message: &Message, edits: Edits) -> String {
+    let out = splice(bytes, &message.object, message.multiline, edits).into_bytes();
+    scan(&out).unwrap_or_else(|fault| panic!("{fault}: {out:?}"));
+    string(&out)
+}
+
+pub fn string(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("the tests write UTF-8")
+}
+
+pub fn json(text: impl AsRef<[u8]>) -> Value {
+    serde_json::from_slice(text.as_ref()).unwrap_or_else(|error| panic!("{error}: {}", string(text.as_ref())))
+}
+
+/// The result of a response.
+pub fn result_of(text: &str) -> Value {
+    json(text)["result"].take()
+}

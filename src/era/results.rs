@@ -1,0 +1,324 @@
+//! Results on their way to a client of the other era: a legacy child's lack what the modern revision requires of
+//! every result, a modern child's have what a strict legacy client refuses. Every other byte stays.
+
+use super::{downgrade, keys};
+use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, text};
+use crate::session::Version;
+use std::fmt;
+
+/// The methods whose complete results carry caching hints (server/utilities/caching §Cacheable Results).
+pub const CACHEABLE: [&str; 6] = [
+    "server/discover",
+    "tools/list",
+    "prompts/list",
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+];
+
+/// Who may be given a cached result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scope {
+    /// Only whom it was made for.
+    #[default]
+    Private,
+    /// Anyone.
+    Public,
+}
+
+/// How long, and by whom, a result may be cached. Not at all by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hint {
+    /// For so many milliseconds.
+    pub ttl_ms: u64,
+    /// `cacheScope`
+    pub scope: Scope,
+}
+
+impl Hint {
+    /// As raw members, `"key":value`, separated by a comma.
+    pub fn members(self) -> String {
+        format!("{},{}", self.ttl(), self.cache_scope())
+    }
+
+    fn ttl(self) -> String {
+        format!("\"ttlMs\":{}", self.ttl_ms)
+    }
+
+    fn cache_scope(self) -> &'static str {
+        match self.scope {
+            Scope::Private => "\"cacheScope\":\"private\"",
+            Scope::Public => "\"cacheScope\":\"public\"",
+        }
+    }
+}
+
+/// What a modern child's result is. An absent `resultType` counts as complete (basic §ResultType).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResultType {
+    /// The answer.
+    Complete,
+    /// Questions first; see [`InputRequired`](super::input::InputRequired).
+    InputRequired,
+    /// A value of an extension, or none that is a string.
+    Other(String),
+}
+
+/// Reads a result's `resultType`.
+pub fn result_type(frame: &[u8], result: &Span) -> ResultType {
+    match member(frame, result, "resultType") {
+        None => ResultType::Complete,
+        Some(span) if frame[span.start] == b'"' => match text(frame, &span).as_ref() {
+            "complete" => ResultType::Complete,
+            "input_required" => ResultType::InputRequired,
+            other => ResultType::Other(other.to_owned()),
+        },
+        Some(span) => ResultType::Other(super::raw(frame, &span).into_owned()),
+    }
+}
+
+/// A result that a legacy client cannot be given: to be answered with -32603.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown(pub String);
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the server's answer is of the type {:?}, which clients of this revision don't know",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for Unknown {}
+
+/// Adds what a modern result has and a legacy child's lacks (C2): `resultType`, who sent it, and caching hints
+/// where the method has them. What the child wrote itself stays. `server_info` is raw. A tool's `execution`, which
+/// is of the legacy tasks, goes. A result that is no object is left alone.
+pub fn complete(
+    frame: &[u8],
+    result: &Span,
+    method: &str,
+    server_info: Option<&[u8]>,
+    hint: Hint,
+    edits: &mut Edits,
+) {
+    if frame[result.start] != b'{' {
+        return;
+    }
+    let (mut typed, mut ttl, mut scope, mut meta, mut tools) = (false, false, false, None, None);
+    for (key, value) in members(frame, result.clone()) {
+        match text(frame, &key).as_ref() {
+            "resultType" => typed = true,
+            "ttlMs" => ttl = true,
+            "cacheScope" => scope = true,
+            "_meta" => meta = Some(value),
+            "tools" => tools = Some(value),
+            _ => {}
+        }
+    }
+    let cacheable = CACHEABLE.contains(&method);
+    let mut add = Vec::new();
+    if !typed {
+        add.push("\"resultType\":\"complete\"".to_owned());
+    }
+    if cacheable && !ttl {
+        add.push(hint.ttl());
+    }
+    if cacheable && !scope {
+        add.push(hint.cache_scope().to_owned());
+    }
+    if let Some(info) = server_info.map(String::from_utf8_lossy) {
+        let info = format!("\"{}\":{info}", keys::SERVER_INFO);
+        match meta {
+            None => add.push(format!("\"_meta\":{{{info}}}")),
+            Some(meta) if frame[meta.start] == b'{' && member(frame, &meta, keys::SERVER_INFO).is_none() => {
+                amend(frame, &meta, Amendment { drop: &[], add: &info }, edits);
+            }
+            Some(_) => {}
+        }
+    }
+    if let (Some(tools), "tools/list") = (tools, method) {
+        without_execution(frame, tools, edits);
+    }
+    if !add.is_empty() {
+        amend(frame, result, Amendment { drop: &[], add: &add.join(",") }, edits);
+    }
+}
+
+fn without_execution(frame: &[u8], tools: Span, edits: &mut Edits) {
+    // Most lists have none: a search of the text costs less than a walk through every schema.
+    if memchr::memmem::find(&frame[tools.clone()], b"execution").is_none() {
+        return;
+    }
+    for tool in items(frame, tools).filter(|tool| frame[tool.start] == b'{') {
+        amend(frame, &tool, Amendment { drop: &["execution"], add: "" }, edits);
+    }
+}
+
+/// Takes away what a modern child's result has and a legacy client of `version` does not know (C3): `resultType`,
+/// who sent it, caching hints, and the features of later revisions (see [`downgrade`]).
+///
+/// # Errors
+/// If the result is not the answer: of an unknown type, or with questions, which are for
+/// [`InputRequired`](super::input::InputRequired) to read.
+pub fn strip(
+    frame: &[u8],
+    result: &Span,
+    method: &str,
+    version: &Version,
+    edits: &mut Edits,
+) -> Result<(), Unknown> {
+    match result_type(frame, result) {
+        ResultType::Complete => {}
+        ResultType::InputRequired => return Err(Unknown("input_required".to_owned())),
+        ResultType::Other(other) => return Err(Unknown(other)),
+    }
+    if frame[result.start] != b'{' {
+        return Ok(());
+    }
+    let mut drop = vec!["resultType"];
+    if CACHEABLE.contains(&method) {
+        drop.extend(["ttlMs", "cacheScope"]);
+    }
+    if let Some(meta) = member(frame, result, "_meta") {
+        let ours =
+            members(frame, meta.clone()).filter(|(key, _)| text(frame, key) == keys::SERVER_INFO).count();
+        let all = members(frame, meta.clone()).count();
+        if ours > 0 && ours == all {
+            drop.push("_meta");
+        } else if ours > 0 {
+            amend(frame, &meta, Amendment { drop: &[keys::SERVER_INFO], add: "" }, edits);
+        }
+    }
+    drop.extend(downgrade::result(frame, result, method, version, edits));
+    amend(frame, result, Amendment { drop: &drop, add: "" }, edits);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::era::fixtures::{edited, response, result_of};
+    use serde_json::json;
+
+    const INFO: &[u8] = br#"{"name":"S","version":"1"}"#;
+
+    fn completed(result: &str, method: &str) -> String {
+        let (frame, message, span) = response(result);
+        let mut edits = Edits::new();
+        complete(&frame, &span, method, Some(INFO), Hint::default(), &mut edits);
+        edited(&frame, &message, edits)
+    }
+
+    fn stripped(text: &str, method: &str, version: &str) -> Result<String, Unknown> {
+        let (frame, message) = crate::era::fixtures::scanned(text);
+        let mut edits = Edits::new();
+        strip(&frame, message.result.as_ref().unwrap(), method, &Version::new(version), &mut edits)?;
+        Ok(edited(&frame, &message, edits))
+    }
+
+    #[test]
+    fn a_legacy_result_is_completed() {
+        let meta = json!({keys::SERVER_INFO: {"name": "S", "version": "1"}});
+        for (method, result, expected) in [
+            (
+                "tools/call",
+                r#"{"content":[{"type":"text","text":"x"}]}"#,
+                json!({"content": [{"type": "text", "text": "x"}], "resultType": "complete", "_meta": meta}),
+            ),
+            ("completion/complete", "{}", json!({"resultType": "complete", "_meta": meta})),
+            (
+                "resources/read",
+                r#"{"contents":[],"ttlMs":5}"#,
+                json!({"contents": [], "resultType": "complete", "ttlMs": 5, "cacheScope": "private", "_meta": meta}),
+            ),
+            (
+                "prompts/list",
+                r#"{"prompts":[],"_meta":{"io.modelcontextprotocol/serverInfo":7}}"#,
+                json!({"prompts": [], "resultType": "complete", "ttlMs": 0, "cacheScope": "private", "_meta": {keys::SERVER_INFO: 7}}),
+            ),
+            (
+                "tools/list",
+                r#"{"tools":[{"name":"a","execution":{"taskSupport":"required"},"inputSchema":{"properties":{"execution":{}}}},{"execution":{},"name":"b"}]}"#,
+                json!({
+                    "tools": [{"name": "a", "inputSchema": {"properties": {"execution": {}}}}, {"name": "b"}],
+                    "resultType": "complete", "ttlMs": 0, "cacheScope": "private", "_meta": meta,
+                }),
+            ),
+            ("tools/call", "[7]", json!([7])),
+        ] {
+            assert_eq!(result_of(&completed(result, method)), expected, "{result}");
+        }
+    }
+
+    #[test]
+    fn the_operator_says_how_long() {
+        let (frame, message, span) = response("{}");
+        let mut edits = Edits::new();
+        complete(&frame, &span, "tools/list", None, Hint { ttl_ms: 9, scope: Scope::Public }, &mut edits);
+        assert_eq!(
+            result_of(&edited(&frame, &message, edits)),
+            json!({"resultType": "complete", "ttlMs": 9, "cacheScope": "public"})
+        );
+    }
+
+    #[test]
+    fn a_modern_result_is_stripped() {
+        let full = r#"{"resultType":"complete","tools":[],"ttlMs":1,"cacheScope":"public","_meta":{"io.modelcontextprotocol/serverInfo":{},"k":1}}"#;
+        let strip = |text: &str, method| {
+            let wrapped = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{text}}}"#);
+            result_of(&stripped(&wrapped, method, "2025-11-25").unwrap())
+        };
+        assert_eq!(strip(full, "tools/list"), json!({"tools": [], "_meta": {"k": 1}}));
+        // Only where the revision defines them are they no business of the client's.
+        assert_eq!(strip(r#"{"ttlMs":1}"#, "tools/call"), json!({"ttlMs": 1}));
+        assert_eq!(strip(r#"{"_meta":{}}"#, "tools/call"), json!({"_meta": {}}));
+        assert_eq!(strip(r#"{"_meta":{"io.modelcontextprotocol/serverInfo":{}}}"#, "x"), json!({}));
+        assert_eq!(strip("7", "x"), json!(7));
+    }
+
+    #[test]
+    fn a_result_of_another_type_is_no_answer() {
+        for (kind, expected) in [
+            (r#""complete""#, ResultType::Complete),
+            (r#""input_required""#, ResultType::InputRequired),
+            (r#""task""#, ResultType::Other("task".into())),
+            ("null", ResultType::Other("null".into())),
+        ] {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"resultType":{kind}}}}}"#);
+            let (frame, message) = crate::era::fixtures::scanned(&text);
+            assert_eq!(result_type(&frame, &message.result.unwrap()), expected);
+            assert_eq!(stripped(&text, "x", "2025-11-25").is_ok(), expected == ResultType::Complete);
+        }
+    }
+
+    #[test]
+    fn what_is_completed_is_stripped_to_what_it_was() {
+        for (method, result) in [
+            (
+                "tools/call",
+                r#"{ "content" : [ {"type":"text", "text":"\u00e9 \ud800"} ], "structuredContent":{"n":1e400} }"#,
+            ),
+            (
+                "tools/list",
+                r#"{"tools":[{"name":"a", "inputSchema":{"type":"object"},"outputSchema":{"type":"object"}}] , "x":-0.0}"#,
+            ),
+            (
+                "resources/read",
+                r#"{"contents":[{"uri":"u","text":"t"}],"_meta":{ "k": 12345678901234567890 }}"#,
+            ),
+            (
+                "prompts/get",
+                r#"{"messages":[{"role":"user","content":{"type":"resource_link","name":"n","uri":"u"}}]}"#,
+            ),
+            ("completion/complete", "{ }"),
+            ("x", "[1, 2]"),
+        ] {
+            let (frame, ..) = response(result);
+            let back = stripped(&completed(result, method), method, "2025-11-25").unwrap();
+            assert_eq!(back.as_bytes(), frame, "{result}");
+        }
+    }
+}

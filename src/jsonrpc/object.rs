@@ -1,0 +1,167 @@
+//! Objects and arrays within validated JSON: finding one member, stepping through elements, and taking
+//! members out or putting them in without touching the others.
+
+use super::lexer::Lexer;
+use super::message::Span;
+use super::scan::members;
+use super::splice::Edits;
+use super::text::{text, unescaped};
+
+/// Where the value of an object's member stands. Of several with that name the last, which is what most
+/// parsers take. `None` too if `object` is no object.
+pub fn member(bytes: &[u8], object: &Span, name: &str) -> Option<Span> {
+    members(bytes, object.clone())
+        .filter(|(key, _)| *unescaped(&bytes[key.clone()]) == *name.as_bytes())
+        .last()
+        .map(|(_, value)| value)
+}
+
+/// What a member says, if it is a string.
+pub fn string_member<'a>(bytes: &'a [u8], object: &Span, name: &str) -> Option<std::borrow::Cow<'a, str>> {
+    member(bytes, object, name).filter(|value| bytes[value.start] == b'"').map(|value| text(bytes, &value))
+}
+
+/// The elements of an array that was validated already, as places in `bytes`. Anything else has none.
+pub fn items(bytes: &[u8], array: Span) -> Items<'_> {
+    let mut lexer = Lexer::starting_at(&bytes[..array.end], array.start);
+    let open = lexer.take(b'[');
+    lexer.space();
+    let more = open && !lexer.take(b']');
+    Items { lexer, more }
+}
+
+/// Yields an array's elements in their order; see [`items`].
+pub struct Items<'a> {
+    lexer: Lexer<'a>,
+    more: bool,
+}
+
+impl Iterator for Items<'_> {
+    type Item = Span;
+
+    fn next(&mut self) -> Option<Span> {
+        if !std::mem::take(&mut self.more) {
+            return None;
+        }
+        let value = self.lexer.value().ok()?;
+        self.more = self.lexer.more(b']').ok()?;
+        Some(value)
+    }
+}
+
+/// What changes in an object: members that go, and others that come, in front of those that stay.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Amendment<'a> {
+    /// The names of the members to take out.
+    pub drop: &'a [&'a str],
+    /// Raw members to put in, `"key":value`, separated by commas. Empty for none.
+    pub add: &'a str,
+}
+
+/// Makes an amendment to the object at `object`. True if no member of the object stayed.
+///
+/// Each object is to be amended once: two amendments would disagree about the commas.
+pub fn amend(bytes: &[u8], object: &Span, amendment: Amendment<'_>, edits: &mut Edits) -> bool {
+    let first = object.start + 1;
+    if amendment.drop.is_empty() {
+        let empty = bytes[first..].trim_ascii_start().starts_with(b"}");
+        put_first(first, amendment.add, empty, edits);
+        return empty;
+    }
+    let mut none_kept = true;
+    // Where the member before this one ended: from there on, the comma belongs to this one.
+    let mut from = first;
+    for (key, value) in members(bytes, object.clone()) {
+        let name = unescaped(&bytes[key.clone()]);
+        if amendment.drop.iter().any(|dropped| *dropped.as_bytes() == *name) {
+            edits.delete(&(from..value.end));
+        } else {
+            if none_kept && from > first {
+                // Between two members there is nothing but whitespace and one comma.
+                let gap = &bytes[from..key.start];
+                let comma = gap.iter().position(|byte| *byte == b',').map_or(0, |at| at + 1);
+                edits.delete(&(from..from + comma));
+            }
+            none_kept = false;
+        }
+        from = value.end;
+    }
+    put_first(first, amendment.add, none_kept, edits);
+    none_kept
+}
+
+/// Inserts members at the front of an object; `empty` says that no others follow.
+fn put_first(at: usize, new: &str, empty: bool, edits: &mut Edits) {
+    if !new.is_empty() {
+        edits.insert(at, new.as_bytes());
+        if !empty {
+            edits.insert(at, b",");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jsonrpc::splice;
+    use bytes::Bytes;
+
+    fn amended(text: &'static str, drop: &[&str], add: &str) -> (String, bool) {
+        let bytes = Bytes::from_static(text.as_bytes());
+        let whole = 0..bytes.len();
+        let mut edits = Edits::new();
+        let empty = amend(&bytes, &whole, Amendment { drop, add }, &mut edits);
+        let out = splice(&bytes, &whole, false, edits).into_bytes();
+        (String::from_utf8(out.to_vec()).unwrap(), empty)
+    }
+
+    #[test]
+    fn members_go_and_come_with_their_commas() {
+        for (text, drop, add, expected) in [
+            ("{}", &["a"][..], "", "{}"),
+            ("{ }", &["a"], "\"n\":1", "{\"n\":1 }"),
+            (r#"{"a":1}"#, &["a"], "", "{}"),
+            (r#"{"a":1}"#, &["a"], "\"n\":1", "{\"n\":1}"),
+            (r#"{"a":1, "b":2}"#, &["a"], "", r#"{ "b":2}"#),
+            (r#"{"a":1 , "b":2,"c":3}"#, &["a", "b"], "\"n\":1", r#"{"n":1,"c":3}"#),
+            (r#"{"a":1,"b":2,"a":3}"#, &["a"], "", r#"{"b":2}"#),
+            (r#"{"a":1,"b":2,"c":3}"#, &["b", "c"], "\"n\":1", r#"{"n":1,"a":1}"#),
+            (r#"{"\u0061":1,"b":{"a":1}}"#, &["a"], "", r#"{"b":{"a":1}}"#),
+            (r#"{"b":2}"#, &[], "\"n\":1,\"m\":2", r#"{"n":1,"m":2,"b":2}"#),
+            ("{ }", &[], "\"n\":1", "{\"n\":1 }"),
+        ] {
+            let (out, empty) = amended(text, drop, add);
+            assert_eq!(out, expected, "{text} without {drop:?}");
+            assert_eq!(empty, !expected.replace(add, "").contains(':'), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_comes_in_front_goes_without_a_trace() {
+        for text in ["{ \"a\" : 1 }", "{}", "{ }", r#"{"a":[1, 2],"b":{}}"#] {
+            let bytes = Bytes::copy_from_slice(text.as_bytes());
+            let mut edits = Edits::new();
+            let add = Amendment { drop: &[], add: "\"x\":1,\"y\":{\"a\":2}" };
+            amend(&bytes, &(0..bytes.len()), add, &mut edits);
+            let more = splice(&bytes, &(0..bytes.len()), false, edits).into_bytes();
+            let mut edits = Edits::new();
+            amend(&more, &(0..more.len()), Amendment { drop: &["x", "y"], add: "" }, &mut edits);
+            assert_eq!(splice(&more, &(0..more.len()), false, edits).into_bytes(), text);
+        }
+    }
+
+    #[test]
+    fn members_and_items_are_found_in_what_has_them() {
+        let text = br#"{"a":1,"b":"x\u0079","\u0061":[ 1 , {"c":2},[] ]}"#;
+        let whole = 0..text.len();
+        let array = member(text, &whole, "a").unwrap();
+        let found: Vec<_> = items(text, array.clone()).map(|item| &text[item]).collect();
+        assert_eq!(found, [&b"1"[..], b"{\"c\":2}", b"[]"]);
+        assert_eq!(string_member(text, &whole, "b").unwrap(), "xy");
+        assert_eq!(string_member(text, &whole, "a"), None);
+        assert_eq!(member(text, &array, "c"), None);
+        assert_eq!(member(text, &whole, "d"), None);
+        assert_eq!(items(text, whole).count(), 0);
+        assert_eq!(items(b"[ ]", 0..3).count(), 0);
+    }
+}
