@@ -106,6 +106,7 @@ impl Router {
             object: message.object.clone(),
             id,
             result: message.result.clone(),
+            error: message.error.clone(),
             multiline: message.multiline,
             frame: self.budget.hold(frame),
         };

@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["mux", "lifecycle"],
     &["exchange"],
     &["session"],
+    &["era"],
     &["child", "router"],
     &["upstream"],
     &["http", "supervisor"],

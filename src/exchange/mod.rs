@@ -60,6 +60,8 @@ pub struct Answer {
     pub id: Span,
     /// Where the result stands; `None` when the child answered with an error.
     pub result: Option<Span>,
+    /// Where the error stands.
+    pub error: Option<Span>,
 }
 
 impl Answer {

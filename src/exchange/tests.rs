@@ -13,8 +13,8 @@ fn said(text: &str, class: Class) -> Interim {
 fn answer(ends: &mut Ends, wire_id: WireId) -> Completed<Outcome> {
     let frame = Bytes::from(format!(r#" {{"id":{wire_id},"jsonrpc":"2.0","result":{{"n":1.0}}}} "#));
     let message = crate::jsonrpc::scan(&frame).unwrap();
-    let Message { object, id, result, multiline, .. } = message;
-    ends.answering.complete(wire_id, Ok(Answer { frame, object, multiline, id: id.unwrap(), result }))
+    let Message { object, id, result, error, multiline, .. } = message;
+    ends.answering.complete(wire_id, Ok(Answer { frame, object, multiline, id: id.unwrap(), result, error }))
 }
 
 #[test]

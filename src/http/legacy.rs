@@ -3,7 +3,7 @@
 use super::reject::{Rejection, method_not_allowed};
 use super::response::{self, Body};
 use super::sse::EventStream;
-use super::{Server, batch, body, call, guard, oneway};
+use super::{Server, batch, body, call, guard, modern, oneway};
 use crate::exchange::Failure;
 use crate::jsonrpc::{self, Kind, Spliced};
 use crate::session::{Principal, Session};
@@ -28,6 +28,10 @@ pub async fn serve(
 ) -> Result<Response<Body>, Rejection> {
     match *request.method() {
         Method::POST => post(server, request).await,
+        // The modern revision knows neither.
+        Method::GET | Method::DELETE if modern::speaks_modern(request.headers()) => {
+            Ok(method_not_allowed("POST"))
+        }
         Method::GET => get(server, request.headers()),
         Method::DELETE => delete(server, request.headers()),
         _ => Ok(method_not_allowed("GET, POST, DELETE, OPTIONS")),
@@ -51,6 +55,9 @@ async fn post(
     }
     let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
     let incoming = Incoming { frame, message, trace };
+    if modern::is_modern(headers, &incoming) && !headers.contains_key(SESSION_ID) {
+        return modern::respond(server, headers, incoming).await;
+    }
     if is_initialize(&incoming) {
         return initialize(server, headers, principal, incoming).await;
     }

@@ -10,6 +10,8 @@ mod guard;
 mod health;
 mod legacy;
 mod listener;
+mod live;
+mod modern;
 mod old_sse;
 mod oneway;
 mod reject;

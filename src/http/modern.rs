@@ -1,43 +1,170 @@
-//! The modern front (2026-07-28): the request ladder of `protocol.md` A1, in its order, with its codes and statuses.
-//! Stateless: nothing of sessions is minted or echoed, and a client that disconnects has cancelled.
+//! The modern front (2026-07-28): the request ladder of streamable-http §Sending Messages, in its order, with its codes
+//! and statuses. Stateless: nothing of sessions is minted or echoed, and a client that disconnects has cancelled.
 
 use super::live::LiveStream;
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
 use super::{Server, guard};
-use crate::era::{Envelope, MODERN_VERSION, errors, headers};
-use crate::jsonrpc::{Kind, Span, codes, text};
-use crate::session::Principal;
-use crate::upstream::{Caller, Incoming, ModernBegun};
+use crate::era::MODERN_VERSION;
+use crate::era::envelope::Envelope;
+use crate::jsonrpc::{Kind, Spliced, codes, rewrite, text};
+use crate::upstream::{Happening, Incoming, Refusal};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
-use std::sync::Arc;
+use serde_json::json;
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+use tokio::time::timeout_at;
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
-/// Legacy methods that the modern revision removed (protocol B3): a legacy child would answer them.
+/// A quiet child delays the response head no longer: until then, its first word decides the status.
+const COMMIT_AFTER: Duration = Duration::from_secs(5);
+
+/// Methods of legacy clients that the modern revision removed: a legacy child would answer them.
 const REMOVED: [&str; 8] = [
     "initialize",
     "ping",
     "logging/setLevel",
     "resources/subscribe",
     "resources/unsubscribe",
+    "tasks/get",
     "tasks/list",
     "tasks/result",
-    "roots/list",
 ];
 
-/// Whether a message is a modern client's (protocol A2): its envelope says so, or without one and without a session
-/// its header does.
+/// Whether a message is a modern client's: its envelope says so, or without one its header does.
 pub fn is_modern(headers: &HeaderMap, incoming: &Incoming) -> bool {
-    let enveloped = incoming.message.params.as_ref().and_then(|params| params.meta.as_ref());
-    enveloped.is_some_and(|meta| meta.era_version.is_some()) || speaks_modern(headers)
+    let meta = incoming.message.params.as_ref().and_then(|params| params.meta.as_ref());
+    meta.is_some_and(|meta| meta.era_version.is_some()) || speaks_modern(headers)
 }
 
 /// Whether the request's header names a modern revision.
 pub fn speaks_modern(headers: &HeaderMap) -> bool {
     let version = headers.get(PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
     version.is_some_and(|version| version.trim() >= MODERN_VERSION)
+}
+
+/// Serves one message.
+///
+/// # Errors
+/// What the ladder refuses.
+pub async fn respond(
+    server: &Server,
+    headers: &HeaderMap,
+    incoming: Incoming,
+) -> Result<Response<Body>, Rejection> {
+    match incoming.message.kind {
+        Kind::Response => {
+            return Err(Rejection::invalid("this revision knows no answers of clients; send a new request"));
+        }
+        // The core defines no notification of clients; a cancellation could only be another client's.
+        Kind::Notification => return Ok(response::empty(StatusCode::ACCEPTED)),
+        Kind::Request => {}
+    }
+    climb(headers, &incoming).map_err(|rejection| rejection.of(incoming.id()))?;
+    let id = incoming.id().to_vec();
+    let method = incoming.method();
+    if REMOVED.contains(&&*method) || method.starts_with("notifications/") {
+        return Err(Rejection::new(
+            StatusCode::NOT_FOUND,
+            codes::METHOD_NOT_FOUND,
+            format!("{method} is not part of {MODERN_VERSION}"),
+        )
+        .of(&id));
+    }
+    if server.shutdown.is_refusing() {
+        return Err(Rejection::shutting_down().of(&id));
+    }
+    if method == "server/discover" {
+        let discovered = server.upstream.discover().await;
+        let discovered = match discovered {
+            Ok(discovered) => discovered,
+            Err(refused) => return refusal(refused, &id),
+        };
+        return Ok(response::json(StatusCode::OK, Spliced::from(rewrite::result(&id, &discovered))));
+    }
+    answer(server, incoming, &id).await
+}
+
+/// What a client is told of a request that no child took.
+fn refusal(refused: Refusal, id: &[u8]) -> Result<Response<Body>, Rejection> {
+    let status = match &refused {
+        Refusal::Withheld(codes::METHOD_NOT_FOUND, _) => StatusCode::NOT_FOUND,
+        _ => StatusCode::OK,
+    };
+    reject::refusal(refused, id).map(|message| response::json(status, message))
+}
+
+/// The steps that need nothing but the request: envelope, version, and what the headers repeat.
+fn climb(headers: &HeaderMap, incoming: &Incoming) -> Result<(), Rejection> {
+    let envelope = Envelope::read(&incoming.frame, &incoming.message).map_err(|malformed| {
+        Rejection::new(StatusCode::BAD_REQUEST, malformed.code(), malformed.to_string())
+    })?;
+    repeats(headers, &PROTOCOL_VERSION, &envelope.version)?;
+    if envelope.version != MODERN_VERSION {
+        let message = format!("{} is not served here", envelope.version);
+        let data = json!({"supported": [MODERN_VERSION], "requested": envelope.version});
+        return Err(Rejection::new(StatusCode::BAD_REQUEST, codes::UNSUPPORTED_VERSION, message).with(data));
+    }
+    let method = incoming.method();
+    repeats(headers, &METHOD, &method)?;
+    let params = incoming.message.params.as_ref();
+    let named = match &*method {
+        "tools/call" | "prompts/get" => params.and_then(|params| params.name.as_ref()),
+        "resources/read" => params.and_then(|params| params.uri.as_ref()),
+        _ => None,
+    };
+    match named {
+        Some(span) if incoming.frame[span.start] == b'"' => {
+            repeats(headers, &NAME, &text(&incoming.frame, span))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A header that repeats a value of the body, and must: routers decide by it.
+fn repeats(headers: &HeaderMap, name: &HeaderName, value: &str) -> Result<(), Rejection> {
+    let mismatch = |message: String| Rejection::new(StatusCode::BAD_REQUEST, codes::HEADER_MISMATCH, message);
+    let given =
+        guard::single(headers, name).map_err(|_| mismatch(format!("{name} is not one readable value")))?;
+    let given =
+        given.ok_or_else(|| mismatch(format!("{name} is missing; it must be {value:?} as in the body")))?;
+    let decoded =
+        decoded(given).ok_or_else(|| mismatch(format!("{name} is no valid base64 between its markers")))?;
+    if decoded == value {
+        return Ok(());
+    }
+    Err(mismatch(format!("{name} is {given:?}, but the body says {value:?}")))
+}
+
+/// A header's value: what stands between `=?base64?` and `?=` is encoded, since headers hold ASCII only; all else is
+/// literal (streamable-http §Value Encoding).
+fn decoded(value: &str) -> Option<Cow<'_, str>> {
+    match value.strip_prefix("=?base64?").and_then(|value| value.strip_suffix("?=")) {
+        None => Some(Cow::Borrowed(value)),
+        Some(encoded) => String::from_utf8(STANDARD.decode(encoded).ok()?).ok().map(Cow::Owned),
+    }
+}
+
+/// Answers as JSON if the child's first word is the answer, else as a stream.
+async fn answer(server: &Server, incoming: Incoming, id: &[u8]) -> Result<Response<Body>, Rejection> {
+    let begun = server.upstream.begin_modern(incoming).await;
+    let mut call = match begun {
+        Ok(call) => call,
+        Err(refused) => return refusal(refused, id),
+    };
+    let commit_at = Instant::now() + server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
+    match timeout_at(commit_at.into(), call.next()).await {
+        Ok(Happening::Answered(reply)) => {
+            let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
+            Ok(response::json(status, reply.message))
+        }
+        Ok(said) => Ok(response::live(LiveStream::new(server, call, Some(said)))),
+        Err(_) => Ok(response::live(LiveStream::new(server, call, None))),
+    }
 }

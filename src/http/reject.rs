@@ -6,6 +6,7 @@ use crate::telemetry::counters;
 use crate::upstream::Refusal;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
+use serde_json::Value;
 use std::borrow::Cow;
 
 /// Why a request is refused.
@@ -14,6 +15,7 @@ pub struct Rejection {
     status: StatusCode,
     code: i64,
     message: Cow<'static, str>,
+    data: Option<Value>,
     id: Option<Vec<u8>>,
     /// The rest of the request was not read, so the connection can't be used again.
     closes: bool,
@@ -22,7 +24,7 @@ pub struct Rejection {
 impl Rejection {
     /// A rejection of a request whose id is not known (yet).
     pub fn new(status: StatusCode, code: i64, message: impl Into<Cow<'static, str>>) -> Self {
-        Rejection { status, code, message: message.into(), id: None, closes: false }
+        Rejection { status, code, message: message.into(), data: None, id: None, closes: false }
     }
 
     /// 400 with -32600.
@@ -64,6 +66,11 @@ impl Rejection {
         Rejection { id, ..Self::new(StatusCode::BAD_REQUEST, fault.code, fault.to_string()) }
     }
 
+    /// The same, with `data` for the client's program to read.
+    pub fn with(self, data: Value) -> Self {
+        Rejection { data: Some(data), ..self }
+    }
+
     /// The same, naming the request.
     pub fn of(self, id: &[u8]) -> Self {
         Rejection { id: (!id.is_empty()).then(|| id.to_vec()), ..self }
@@ -76,7 +83,7 @@ impl Rejection {
 
     /// The JSON-RPC error alone, for where it can't be a status.
     pub fn message(&self) -> Spliced {
-        Spliced::from(rewrite::error(self.id.as_deref(), self.code, &self.message, None))
+        Spliced::from(rewrite::error(self.id.as_deref(), self.code, &self.message, self.data.clone()))
     }
 
     /// The response.

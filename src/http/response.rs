@@ -1,5 +1,6 @@
 //! Response bodies: empty, a message in one or more segments, or a stream of events.
 
+use super::live::LiveStream;
 use super::sse::EventStream;
 use crate::jsonrpc::Spliced;
 use bytes::Bytes;
@@ -17,8 +18,10 @@ pub enum Body {
     Empty,
     /// One message; its segments are written one after another, never copied together.
     Whole(Whole),
-    /// Events, as they come.
+    /// Events of a session, as they come.
     Events(Box<EventStream>),
+    /// Events of one modern request, as they come.
+    Live(Box<LiveStream>),
 }
 
 /// A message on its way to the socket.
@@ -49,6 +52,7 @@ impl HttpBody for Body {
                 whole.remaining -= segment.len();
                 Ok(Frame::data(segment))
             })),
+            Body::Live(events) => events.poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
             Body::Events(events) => {
                 events.poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
@@ -59,7 +63,7 @@ impl HttpBody for Body {
         match self {
             Body::Empty => true,
             Body::Whole(whole) => whole.remaining == 0,
-            Body::Events(_) => false,
+            Body::Events(_) | Body::Live(_) => false,
         }
     }
 
@@ -67,7 +71,7 @@ impl HttpBody for Body {
         match self {
             Body::Empty => SizeHint::with_exact(0),
             Body::Whole(whole) => SizeHint::with_exact(whole.remaining as u64),
-            Body::Events(_) => SizeHint::default(),
+            Body::Events(_) | Body::Live(_) => SizeHint::default(),
         }
     }
 }
@@ -86,7 +90,16 @@ pub fn json(status: StatusCode, message: Spliced) -> Response<Body> {
 
 /// A stream of events.
 pub fn events(events: EventStream) -> Response<Body> {
-    let mut response = typed(StatusCode::OK, "text/event-stream", Body::Events(Box::new(events)));
+    stream(Body::Events(Box::new(events)))
+}
+
+/// The stream of a modern request.
+pub fn live(events: LiveStream) -> Response<Body> {
+    stream(Body::Live(Box::new(events)))
+}
+
+fn stream(body: Body) -> Response<Body> {
+    let mut response = typed(StatusCode::OK, "text/event-stream", body);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     // Proxies that buffer responses would hold events back.

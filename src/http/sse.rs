@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep};
 /// How soon a client may come back after its stream was closed for age.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// What is sent while a stream is silent.
 pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// The body of a stream.

@@ -284,10 +284,12 @@ impl Session {
     pub fn notify(&self, frame: Spliced, class: Class) {
         let frame = match class {
             Class::Idempotent => frame,
-            Class::Droppable | Class::Dear => match self.give_to_newest(Interim { frame, class, topic: Topic::Other }) {
-                Ok(_) => return,
-                Err(interim) => interim.frame,
-            },
+            Class::Droppable | Class::Dear => {
+                match self.give_to_newest(Interim { frame, class, topic: Topic::Other }) {
+                    Ok(_) => return,
+                    Err(interim) => interim.frame,
+                }
+            }
         };
         self.say(frame, class);
     }

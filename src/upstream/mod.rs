@@ -3,12 +3,11 @@
 //! It never starts a process itself: it says what it [`Want`]s, and whoever supervises listens.
 
 mod exclusive;
-mod lease;
-mod parked;
-mod seal;
 mod initialize;
+mod modern;
 mod shared;
 
+pub use modern::{Happening, ModernCall, Reply};
 pub use shared::Shared;
 
 use crate::child::StartError;
@@ -22,7 +21,7 @@ use bytes::Bytes;
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 /// Who gets a child of its own (D6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +134,8 @@ pub struct Upstream {
     places: Arc<Semaphore>,
     permits: Arc<Semaphore>,
     shared: OnceLock<Vec<Arc<Shared>>>,
+    /// The one that was started for modern clients with `--isolation session`.
+    on_demand: AsyncMutex<Option<Arc<Shared>>>,
     exclusive: Mutex<Vec<Weak<Session>>>,
     phase: watch::Sender<Phase>,
 }
@@ -157,6 +158,7 @@ impl Upstream {
             directory,
             wants,
             shared: OnceLock::new(),
+            on_demand: AsyncMutex::default(),
             exclusive: Mutex::default(),
             phase,
         };

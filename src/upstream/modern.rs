@@ -1,33 +1,18 @@
-//! A request of a modern client at a child of either era: what it says meanwhile, what it asks, and its one answer.
-//!
-//! A modern child gets the request as it is. A legacy child gets it without its envelope, from a place of its own if
-//! its client can be asked something; its questions become `input_required`, and the exchange waits, parked, for the
-//! retry (protocol C2, C2a).
+//! Requests of modern clients (2026-07-28) at a legacy child: each stands for itself, so all share a child, and what
+//! they mean and are told is translated on the way (protocol C2).
 
-use super::lease::Lease;
-use super::seal::Purpose;
-use super::{Incoming, Refusal, Shared, Upstream};
-use crate::era::{self, Envelope, Era, input};
-use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Link, Mailbox, Outcome, Step, Topic};
-use crate::jsonrpc::{self, ClientId, Message, Spliced, codes, rewrite};
-use crate::session::Principal;
+use super::{Incoming, Refusal, Shared, Upstream, refusal};
+use crate::era::results::Hint;
+use crate::era::{Era, envelope, errors, results};
+use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Mailbox, Outcome, Step, Topic};
+use crate::jsonrpc::rewrite::Changes;
+use crate::jsonrpc::{ClientId, Spliced, codes, member, rewrite, splice};
+use crate::mux::WireId;
 use crate::telemetry::counters;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::time::timeout_at;
-
-/// How long a child's further questions are waited for before the client is asked.
-const SIBLINGS: Duration = Duration::from_millis(25);
-
-/// Who calls, and what its request says of it.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// Whose request it is.
-    pub principal: Principal,
-    /// What it declares.
-    pub envelope: Envelope,
-}
+use tokio::time::{timeout, timeout_at};
 
 /// What happens to a modern request.
 #[derive(Debug)]
@@ -43,98 +28,143 @@ pub enum Happening {
 pub struct Reply {
     /// The response.
     pub message: Spliced,
-    /// The HTTP status that goes with it, if the head has not been sent yet.
+    /// The HTTP status that goes with it, as long as the head has not been sent.
     pub status: u16,
 }
 
-/// A modern request at a child. Dropping it cancels it there: a modern client that disconnects has cancelled (A4).
+/// A modern request at a legacy child. Dropping it cancels it there: a modern client that disconnects has cancelled
+/// (streamable-http §Cancellation).
 #[derive(Debug)]
 pub struct ModernCall {
-    upstream: Arc<Upstream>,
     exchange: Option<Exchange>,
-    /// The legacy child that it has for itself.
-    lease: Option<Lease>,
-    /// The link to the child.
-    link: Arc<Link>,
-    era: Era,
-    server_info: Option<Bytes>,
+    shared: Arc<Shared>,
     method: String,
+    /// `params.uri`, in raw JSON.
+    uri: Option<Bytes>,
     client_id: ClientId,
-    /// The retry's progress token, where it isn't the first request's.
-    token: Option<Bytes>,
-    caller: Caller,
-    purpose: Purpose,
-    /// Time left; it stands still while parked.
     patience: Duration,
     deadline: Instant,
-    /// Questions that the client was asked and has not answered.
-    open: Vec<input::Question>,
+}
+
+impl Upstream {
+    /// The result of `server/discover`.
+    ///
+    /// # Errors
+    /// When no child has completed its handshake.
+    pub async fn discover(&self) -> Result<Bytes, Refusal> {
+        self.shared().await.map(|shared| shared.discovered.clone())
+    }
+
+    /// Begins a modern request at a shared child.
+    ///
+    /// # Errors
+    /// When a bound is reached, the child is gone, or it does not offer what the method is about.
+    pub async fn begin_modern(&self, incoming: Incoming) -> Result<Box<ModernCall>, Refusal> {
+        let shared = self.shared().await?;
+        let method = incoming.method().into_owned();
+        if !offers(&shared.discovered, &method) {
+            return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
+        }
+        let patience = self.settings.request_timeout;
+        let deadline = Instant::now() + patience;
+        let client_id = ClientId::new(incoming.id());
+        let params = incoming.message.params.as_ref();
+        let token = params.and_then(|params| params.meta.as_ref()?.progress_token.clone());
+        let token = token.map(|token| Bytes::copy_from_slice(&incoming.frame[token]));
+        let uri = params.and_then(|params| params.uri.clone());
+        let uri = uri.map(|uri| Bytes::copy_from_slice(&incoming.frame[uri]));
+        let held = Held { mailbox: Arc::new(Mailbox::default()), token, permit: Some(self.permit()?) };
+        let begun =
+            timeout(patience, shared.link.begin(held, |wire_id| for_legacy(&incoming, wire_id))).await;
+        let begun = begun.map_err(|_| Refusal::Failed(Failure::TimedOut(patience)))?;
+        let exchange = Some(begun.map_err(refusal)?);
+        Ok(Box::new(ModernCall { exchange, shared, method, uri, client_id, patience, deadline }))
+    }
+}
+
+/// The request as a legacy child may read it: without its envelope, which some refuse.
+fn for_legacy(incoming: &Incoming, wire_id: WireId) -> Spliced {
+    let id = Some(wire_id.as_u64());
+    let changes = Changes { wire_id: id, progress_token: id, ..Changes::new(&incoming.trace) };
+    let edits = envelope::take_off(&incoming.frame, &incoming.message, &changes);
+    splice(&incoming.frame, &incoming.message.object, incoming.message.multiline, edits)
+}
+
+/// Whether a server of these capabilities offers a method. Children exist that answer what they do not declare, and
+/// others that call it wrong parameters.
+fn offers(discovered: &[u8], method: &str) -> bool {
+    let capability = match method.split('/').next() {
+        Some("tools") => "tools",
+        Some("prompts") => "prompts",
+        Some("resources") => "resources",
+        Some("completion") => "completions",
+        _ => return true,
+    };
+    let capabilities = member(discovered, &(0..discovered.len()), "capabilities");
+    capabilities.is_some_and(|capabilities| member(discovered, &capabilities, capability).is_some())
 }
 
 impl ModernCall {
-    /// What happens next.
-    pub async fn next(self: &mut Box<Self>) -> Happening {
+    /// What happens next; the answer at the latest when the request's time is over.
+    pub async fn next(&mut self) -> Happening {
         loop {
             let Some(exchange) = self.exchange.as_mut() else {
                 return Happening::Answered(self.failed(&Failure::Lost));
             };
-            let step = match timeout_at(self.deadline.into(), exchange.next()).await {
-                Ok(step) => step,
+            match timeout_at(self.deadline.into(), exchange.next()).await {
+                Ok(Step::Interim(Interim { frame, topic: Topic::Progress, .. })) => {
+                    return Happening::Said(frame);
+                }
+                // A shared child's other messages name no request, and reach no mailbox.
+                Ok(Step::Interim(_)) => counters::WITHHELD_MESSAGES.increment(),
+                Ok(Step::Outcome(outcome)) => return Happening::Answered(self.reply(outcome)),
                 Err(_) => return Happening::Answered(self.timed_out()),
-            };
-            match step {
-                Step::Interim(interim) => {
-                    if let Some(happening) = self.interim(interim).await {
-                        return happening;
-                    }
-                }
-                Step::Outcome(outcome) => return Happening::Answered(self.outcome(outcome)),
             }
         }
     }
 
-    async fn interim(&mut self, Interim { frame, topic, .. }: Interim) -> Option<Happening> {
-        match topic {
-            Topic::Progress => Some(Happening::Said(self.with_token(frame))),
-            Topic::Log if self.era == Era::Legacy => {
-                self.caller.envelope.log_level.is_some().then_some(Happening::Said(frame))
-            }
-            Topic::Question(child_id) => {
-                self.asked(frame, child_id);
-                Some(self.gather().await)
-            }
-            Topic::Withdrawn(child_id) => {
-                self.open.retain(|question| question.child_id != child_id);
-                None
-            }
-            Topic::Log | Topic::Other => Some(Happening::Said(self.with_subscription(frame))),
+    fn timed_out(&mut self) -> Reply {
+        counters::TIMED_OUT_REQUESTS.increment();
+        let failure = Failure::TimedOut(self.patience);
+        if let Some(exchange) = self.exchange.take() {
+            exchange.cancel(&failure.to_string());
+        }
+        self.failed(&failure)
+    }
+
+    fn reply(&mut self, outcome: Outcome) -> Reply {
+        self.exchange = None;
+        match outcome {
+            Ok(answer) => self.translated(&answer),
+            Err(failure) => self.failed(&failure),
         }
     }
 
-    fn asked(&mut self, frame: Spliced, child_id: Bytes) {
-        let frame = frame.into_bytes();
-        if let Ok(message) = jsonrpc::scan(&frame) {
-            self.open.push(input::Question::new(child_id, frame, message));
-        }
+    fn failed(&self, failure: &Failure) -> Reply {
+        Reply { message: Spliced::from(failure.response(self.client_id.raw())), status: 200 }
     }
 
-    /// Waits a moment for siblings of a question, then asks the client.
-    async fn gather(&mut self) -> Happening {
-        let until = Instant::now() + SIBLINGS;
-        while let Some(exchange) = self.exchange.as_mut() {
-            match timeout_at(until.into(), exchange.next()).await {
-                Err(_) => break,
-                Ok(Step::Outcome(outcome)) => return Happening::Answered(self.outcome(outcome)),
-                Ok(Step::Interim(Interim { frame, topic: Topic::Question(child_id), .. })) => {
-                    self.asked(frame, child_id);
-                }
-                Ok(Step::Interim(Interim { topic: Topic::Withdrawn(child_id), .. })) => {
-                    self.open.retain(|question| question.child_id != child_id);
-                }
-                // Said between two questions: it can't follow the answer that asks for input.
-                Ok(Step::Interim(_)) => counters::DROPPED_EVENTS.increment(),
+    /// The child's answer in the words of the modern revision.
+    fn translated(&self, answer: &Answer) -> Reply {
+        let mut edits = crate::jsonrpc::Edits::new();
+        edits.replace(&answer.id, self.client_id.raw());
+        let mut status = 200;
+        if let Some(result) = &answer.result {
+            let info = self.shared.server_info();
+            results::complete(&answer.frame, result, &self.method, info, Hint::default(), &mut edits);
+        } else if let Some(error) = &answer.error {
+            match errors::to_modern(&answer.frame, error, self.uri.as_deref(), &mut edits) {
+                errors::ForModern::Error(code) => status = errors::http_status(code, Era::Modern),
+                errors::ForModern::UrlElicitation => return self.needs_a_person(),
             }
         }
-        Happening::Answered(self.ask_client())
+        Reply { message: splice(&answer.frame, &answer.object, answer.multiline, edits), status }
+    }
+
+    fn needs_a_person(&self) -> Reply {
+        let why = "the server wants the user to open a URL first, which is not translated for this revision yet; \
+                   use a client of 2025-11-25";
+        let message = rewrite::error(Some(self.client_id.raw()), codes::INTERNAL_ERROR, why, None);
+        Reply { message: Spliced::from(message), status: 200 }
     }
 }

@@ -2,6 +2,8 @@
 //! what of them no client may see, since it would cross from one to another.
 
 use super::{Begun, Incoming, Refusal, Upstream, initialize, refusal};
+use crate::era::discover;
+use crate::era::results::Hint;
 use crate::exchange::{Failure, Held, Link, Mailbox, Outcome, Step};
 use crate::jsonrpc::{Spliced, codes, rewrite, text};
 use crate::phase::Phase;
@@ -9,6 +11,7 @@ use crate::session::{Audience, Members, Seat, Session};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 /// What a subscription may be to, in bytes.
@@ -27,6 +30,20 @@ pub struct Shared {
     pub members: Arc<Members>,
     /// Its `InitializeResult`.
     pub initialized: Bytes,
+    /// The same as a `DiscoverResult`, for modern clients.
+    pub discovered: Bytes,
+}
+
+impl Shared {
+    fn new(link: Arc<Link>, members: Arc<Members>, initialized: Bytes) -> Arc<Self> {
+        let discovered = discover::from_initialize(&initialized, Hint::default());
+        Arc::new(Shared { link, members, initialized, discovered })
+    }
+
+    /// Its `serverInfo`, in raw JSON.
+    pub fn server_info(&self) -> Option<&[u8]> {
+        discover::server_info(&self.initialized).map(|span| &self.initialized[span])
+    }
 }
 
 impl Upstream {
@@ -74,21 +91,29 @@ impl Upstream {
         let mut shared = Vec::with_capacity(self.settings.children);
         for _ in 0..self.settings.children {
             let members = Arc::new(Members::default());
-            let (link, initialized) = self.greet(Audience::Shared(Arc::clone(&members))).await?;
-            shared.push(Arc::new(Shared { link, members, initialized }));
+            let (link, initialized) =
+                self.greet(Audience::Shared(Arc::clone(&members)), self.first_place().await?).await?;
+            shared.push(Shared::new(link, members, initialized));
         }
         Ok(shared)
     }
 
     async fn try_one(&self) -> Result<(), Failure> {
-        let (link, _) = self.greet(Audience::Nobody).await?;
+        let (link, _) = self.greet(Audience::Nobody, self.first_place().await?).await?;
         link.stop();
         Ok(())
     }
 
+    async fn first_place(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        Arc::clone(&self.places).acquire_owned().await.map_err(|_| Failure::ShuttingDown)
+    }
+
     /// Starts a child and completes its handshake.
-    async fn greet(&self, audience: Audience) -> Result<(Arc<Link>, Bytes), Failure> {
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| Failure::ShuttingDown)?;
+    async fn greet(
+        &self,
+        audience: Audience,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(Arc<Link>, Bytes), Failure> {
         let link = self.want(audience, self.settings.max_in_flight, place).await?;
         match self.handshake(&link).await {
             Ok(initialized) => Ok((link, initialized)),
@@ -136,20 +161,44 @@ impl Upstream {
         timeout(patience, asked).await.unwrap_or(Err(Failure::TimedOut(patience)))
     }
 
+    async fn until_ready(&self) -> Result<(), Refusal> {
+        let mut phase = self.phase.subscribe();
+        let ready = timeout(self.start_timeout, phase.wait_for(|phase| *phase != Phase::Starting)).await;
+        if matches!(ready, Ok(Ok(_))) { Ok(()) } else { Err(Refusal::Busy("the server is still starting")) }
+    }
+
+    /// The shared child with the fewest sessions, once it is ready. With `--isolation session` there is none from the
+    /// start: the first modern client's is started then.
+    pub(super) async fn shared(&self) -> Result<Arc<Shared>, Refusal> {
+        self.until_ready().await?;
+        let open = self.shared.get().into_iter().flatten().filter(|shared| !shared.link.is_closed());
+        if let Some(shared) = open.min_by_key(|shared| shared.members.count()) {
+            return Ok(Arc::clone(shared));
+        }
+        if self.settings.isolation != super::Isolation::Session {
+            return Err(Refusal::Busy("the server has ended"));
+        }
+        let mut on_demand = self.on_demand.lock().await;
+        if let Some(shared) = on_demand.as_ref().filter(|shared| !shared.link.is_closed()) {
+            return Ok(Arc::clone(shared));
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| Refusal::Busy("--max-children servers run already"))?;
+        let members = Arc::new(Members::default());
+        let (link, initialized) =
+            self.greet(Audience::Shared(Arc::clone(&members)), place).await.map_err(Refusal::Failed)?;
+        let shared = Shared::new(link, members, initialized);
+        *on_demand = Some(Arc::clone(&shared));
+        Ok(shared)
+    }
+
     /// Seats a session at the shared child with the fewest sessions; its answer to `initialize` is ours.
     pub(super) async fn seat_shared(
         &self,
         session: &Arc<Session>,
         incoming: &Incoming,
     ) -> Result<Spliced, Refusal> {
-        let mut phase = self.phase.subscribe();
-        let ready = timeout(self.start_timeout, phase.wait_for(|phase| *phase != Phase::Starting)).await;
-        if !matches!(ready, Ok(Ok(_))) {
-            return Err(Refusal::Busy("the server is still starting"));
-        }
-        let open = self.shared.get().into_iter().flatten().filter(|shared| !shared.link.is_closed());
-        let shared =
-            open.min_by_key(|shared| shared.members.count()).ok_or(Refusal::Busy("the server has ended"))?;
+        let shared = self.shared().await?;
         let asked = initialize::requested_version(&incoming.frame, &incoming.message);
         let (version, result) = initialize::welcome(&shared.initialized, asked.as_ref());
         session.negotiated(version);
