@@ -78,7 +78,7 @@ fn names_resource(frame: &[u8], error: &Span) -> bool {
 
 /// Puts the URI into `data`, beside what is there.
 fn name_resource(frame: &[u8], error: &Span, uri: &[u8], edits: &mut Edits) {
-    let uri = String::from_utf8_lossy(uri);
+    let uri = raw(uri, &(0..uri.len()));
     match member(frame, error, "data") {
         Some(data) if string_member(frame, &data, "uri").is_some() => {}
         Some(data) if frame[data.start] == b'{' => {

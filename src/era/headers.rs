@@ -1,1 +1,421 @@
-//! x
+//! What a modern client repeats of its request in HTTP headers, so that intermediaries can read it without the
+//! body: `Mcp-Name`, and `Mcp-Param-*` for the parameters that a tool's schema marks with `x-mcp-header`. They
+//! must agree with the body (2026-07-28 basic/transports/streamable-http §Server Validation; SEP-2243).
+
+use crate::jsonrpc::{Span, items, member, members, string_member, text};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+/// Parameters nested deeper than this are not looked for: a bound on what a schema may cost.
+const DEEPEST: usize = 32;
+
+/// A header's value that cannot be read: characters outside of visible ASCII, or base64 that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undecodable;
+
+/// A header's value without the whitespace around it, decoded if it is marked as base64: `=?base64?…?=`. The
+/// marker counts only in lower case and with both its ends; everything else means itself (§Value Encoding).
+///
+/// # Errors
+/// If a marked value is not padded standard base64 of UTF-8, or an unmarked one not visible ASCII, space and tab.
+pub fn decode(value: &[u8]) -> Result<Cow<'_, str>, Undecodable> {
+    let value = trim(value);
+    if let Some(encoded) = value.strip_prefix(b"=?base64?").and_then(|rest| rest.strip_suffix(b"?=")) {
+        let decoded = STANDARD.decode(encoded).map_err(|_| Undecodable)?;
+        return String::from_utf8(decoded).map(Cow::Owned).map_err(|_| Undecodable);
+    }
+    if !value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
+        return Err(Undecodable);
+    }
+    std::str::from_utf8(value).map(Cow::Borrowed).map_err(|_| Undecodable)
+}
+
+/// Without the optional whitespace that HTTP allows around a value (RFC 9110 §5.6.3).
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// The member of `params` that `Mcp-Name` repeats, by method (A1 row 13); `None` if the method has none.
+pub fn named_by(method: &str) -> Option<&'static str> {
+    Some(match method {
+        "tools/call" | "prompts/get" => "name",
+        "resources/read" => "uri",
+        "tasks/get" | "tasks/update" | "tasks/cancel" => "taskId",
+        _ => return None,
+    })
+}
+
+/// A parameter that is repeated in a header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderParam {
+    /// The header's whole name, in lower case: `mcp-param-region`.
+    pub header: String,
+    /// The way to the parameter from `arguments`: the names of members, at least one.
+    pub path: Vec<String>,
+    kind: ParamKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ParamKind {
+    String,
+    Integer,
+    Boolean,
+}
+
+/// The tools that have such parameters, as a child's `tools/list` describes them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeaderParams {
+    tools: HashMap<String, Vec<HeaderParam>>,
+}
+
+/// Why the headers and the body of a `tools/call` disagree: -32020.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The header is missing although the parameter is there.
+    Missing(String),
+    /// The header cannot be read.
+    Undecodable(String),
+    /// The header is there although the parameter is not, or is null.
+    Unexpected(String),
+    /// They say different things.
+    Different(String),
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mismatch::Missing(header) => {
+                write!(f, "Header mismatch: {header} is missing; read tools/list again for what it repeats")
+            }
+            Mismatch::Undecodable(header) => {
+                write!(f, "Header mismatch: the value of {header} cannot be decoded")
+            }
+            Mismatch::Unexpected(header) => {
+                write!(f, "Header mismatch: {header} repeats nothing in the body")
+            }
+            Mismatch::Different(header) => write!(f, "Header mismatch: {header} does not match the body"),
+        }
+    }
+}
+
+impl std::error::Error for Mismatch {}
+
+impl HeaderParams {
+    /// Adds the tools of one page of `tools/list`. A tool whose marks break the rules is taken as one without any:
+    /// clients must leave it out of their lists (§Schema Extension), and nothing it says can be relied on.
+    pub fn add_page(&mut self, frame: &[u8], result: &Span) {
+        for tool in member(frame, result, "tools").into_iter().flat_map(|tools| items(frame, tools)) {
+            // Most tools have no mark: a search of the text costs less than a walk through the schema.
+            if memchr::memmem::find(&frame[tool.clone()], b"x-mcp-header").is_none() {
+                continue;
+            }
+            let schema = member(frame, &tool, "inputSchema");
+            if let (Some(name), Some(schema)) = (string_member(frame, &tool, "name"), schema)
+                && let Some(params) = marked(frame, schema)
+                && !params.is_empty()
+            {
+                self.tools.insert(name.into_owned(), params);
+            }
+        }
+    }
+
+    /// The parameters of a tool that are repeated; none for a tool without marks, or that is not known.
+    pub fn of(&self, tool: &str) -> &[HeaderParam] {
+        self.tools.get(tool).map_or(&[], Vec::as_slice)
+    }
+
+    /// Holds a call's headers against its `arguments` (A1 row 14). `header` gives the value of a header by its name
+    /// in lower case. Headers that no parameter asks for are ignored.
+    ///
+    /// # Errors
+    /// The first header that disagrees.
+    pub fn check<'h>(
+        &self,
+        tool: &str,
+        frame: &[u8],
+        arguments: Option<&Span>,
+        header: impl Fn(&str) -> Option<&'h [u8]>,
+    ) -> Result<(), Mismatch> {
+        for param in self.of(tool) {
+            let value = arguments.and_then(|arguments| param.find(frame, arguments));
+            let name = || param.header.clone();
+            match (value, header(&param.header)) {
+                (None, None) => {}
+                (None, Some(_)) => return Err(Mismatch::Unexpected(name())),
+                (Some(_), None) => return Err(Mismatch::Missing(name())),
+                (Some(value), Some(given)) => {
+                    let given = decode(given).map_err(|_| Mismatch::Undecodable(name()))?;
+                    if !param.agrees(frame, &value, &given) {
+                        return Err(Mismatch::Different(name()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl HeaderParam {
+    /// The parameter's value; null counts as none.
+    fn find(&self, frame: &[u8], arguments: &Span) -> Option<Span> {
+        let mut at = arguments.clone();
+        for name in &self.path {
+            at = member(frame, &at, name)?;
+        }
+        (frame[at.start] != b'n').then_some(at)
+    }
+
+    /// Whether a decoded header says what the body does. A value of another type than the schema's is the child's
+    /// to refuse; it agrees with its own JSON text.
+    fn agrees(&self, frame: &[u8], value: &Span, header: &str) -> bool {
+        let raw = &frame[value.clone()];
+        match (raw[0], self.kind) {
+            (b'"', _) => text(frame, value) == header,
+            (_, ParamKind::Integer) if raw != header.as_bytes() => {
+                let body = std::str::from_utf8(raw).ok().and_then(whole_number);
+                body.is_some() && body == whole_number(header)
+            }
+            _ => raw == header.as_bytes(),
+        }
+    }
+}
+
+/// The value of a decimal number if it is a whole one: `42`, `42.0` and `4.2e1` are one number. Only what the
+/// revision allows, up to 2^53 - 1 either way, so a double is exact.
+fn whole_number(text: &str) -> Option<i64> {
+    const LARGEST: f64 = 9_007_199_254_740_991.0;
+    if !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')) {
+        return None;
+    }
+    let number: f64 = text.parse().ok()?;
+    (number.fract() == 0.0 && number.abs() <= LARGEST).then_some(number as i64)
+}
+
+/// All marked parameters of a schema, or `None` if a mark breaks the rules.
+fn marked(frame: &[u8], schema: Span) -> Option<Vec<HeaderParam>> {
+    let mut found = Vec::new();
+    collect(frame, schema, &mut Vec::new(), &mut found)?;
+    let mut seen = HashSet::new();
+    found.iter().all(|param| seen.insert(&param.header)).then_some(found)
+}
+
+/// Walks down `properties` only: what stands elsewhere says nothing of where a value is.
+fn collect(frame: &[u8], schema: Span, path: &mut Vec<String>, found: &mut Vec<HeaderParam>) -> Option<()> {
+    if path.len() > DEEPEST {
+        return None;
+    }
+    for (key, value) in members(frame, schema.clone()) {
+        match text(frame, &key).as_ref() {
+            "properties" => {
+                for (name, property) in members(frame, value) {
+                    path.push(text(frame, &name).into_owned());
+                    collect(frame, property, path, found)?;
+                    path.pop();
+                }
+            }
+            "x-mcp-header" => found.push(param(frame, &schema, &value, path)?),
+            // Data, not schemas.
+            "default" | "const" | "enum" | "examples" => {}
+            // A mark within any other keyword makes the tool invalid.
+            _ if memchr::memmem::find(&frame[value], b"\"x-mcp-header\"").is_some() => return None,
+            _ => {}
+        }
+    }
+    Some(())
+}
+
+fn param(frame: &[u8], schema: &Span, mark: &Span, path: &[String]) -> Option<HeaderParam> {
+    let kind = match string_member(frame, schema, "type")?.as_ref() {
+        "string" => ParamKind::String,
+        "integer" => ParamKind::Integer,
+        "boolean" => ParamKind::Boolean,
+        _ => return None,
+    };
+    let name = (frame[mark.start] == b'"').then(|| text(frame, mark))?;
+    let valid = !name.is_empty() && name.bytes().all(is_tchar) && !path.is_empty();
+    valid.then(|| HeaderParam {
+        header: format!("mcp-param-{}", name.to_ascii_lowercase()),
+        path: path.to_vec(),
+        kind,
+    })
+}
+
+/// RFC 9110 §5.6.2.
+fn is_tchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn values_are_decoded() {
+        for (header, value) in [
+            ("us-west1", Ok("us-west1")),
+            (" \tus west1 ", Ok("us west1")),
+            ("", Ok("")),
+            ("=?base64?SGVsbG8sIOS4lueVjA==?=", Ok("Hello, 世界")),
+            ("=?base64?IHBhZGRlZCA=?=", Ok(" padded ")),
+            ("=?base64?bGluZTEKbGluZTI=?=", Ok("line1\nline2")),
+            ("=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?=", Ok("=?base64?literal?=")),
+            ("=?base64??=", Ok("")),
+            // No marker: wrong case, one end only.
+            ("=?BASE64?SGVsbG8=?=", Ok("=?BASE64?SGVsbG8=?=")),
+            ("=?base64?SGVsbG8=", Ok("=?base64?SGVsbG8=")),
+            ("SGVsbG8=?=", Ok("SGVsbG8=?=")),
+            ("=?base64?=", Ok("=?base64?=")),
+            // No base64: padding, alphabet, stray bits, whitespace, not UTF-8.
+            ("=?base64?SGVsbG8?=", Err(Undecodable)),
+            ("=?base64?SGVs!G8=?=", Err(Undecodable)),
+            ("=?base64?SGVsbG9=?=", Err(Undecodable)),
+            ("=?base64?SGVs bG8=?=", Err(Undecodable)),
+            ("=?base64?_-__?=", Err(Undecodable)),
+            ("=?base64?/w==?=", Err(Undecodable)),
+            ("h\u{e9}", Err(Undecodable)),
+            ("a\nb", Err(Undecodable)),
+        ] {
+            assert_eq!(decode(header.as_bytes()).as_deref(), value.as_deref(), "{header}");
+        }
+    }
+
+    fn listed(schemas: &[Value]) -> HeaderParams {
+        let tools: Vec<_> = schemas
+            .iter()
+            .enumerate()
+            .map(|(index, schema)| json!({"name": format!("t{index}"), "inputSchema": schema}))
+            .collect();
+        let page = json!({"tools": tools}).to_string();
+        let mut params = HeaderParams::default();
+        params.add_page(page.as_bytes(), &(0..page.len()));
+        params
+    }
+
+    fn schema(properties: Value) -> Value {
+        json!({"type": "object", "properties": properties})
+    }
+
+    #[test]
+    fn marks_are_found_along_properties() {
+        let params = listed(&[
+            schema(
+                json!({"region": {"type": "string", "x-mcp-header": "Region"}, "query": {"type": "string"}}),
+            ),
+            schema(
+                json!({"a": {"type": "object", "properties": {"properties": {"type": "integer", "x-mcp-header": "N"}}}}),
+            ),
+            schema(json!({"query": {"type": "string", "default": "x-mcp-header"}})),
+            schema(json!({"x-mcp-header": {"type": "string"}})),
+        ]);
+        let of = |tool| {
+            params.of(tool).iter().map(|param| (&*param.header, param.path.join("/"))).collect::<Vec<_>>()
+        };
+        assert_eq!(of("t0"), [("mcp-param-region", "region".to_owned())]);
+        assert_eq!(of("t1"), [("mcp-param-n", "a/properties".to_owned())]);
+        assert_eq!(of("t2"), []);
+        assert_eq!(of("t3"), []);
+        assert_eq!(of("other"), []);
+    }
+
+    #[test]
+    fn a_tool_whose_marks_break_the_rules_has_none() {
+        let marked = |kind: &str, mark: Value| json!({"type": kind, "x-mcp-header": mark});
+        let good = marked("string", json!("Good"));
+        for bad in [
+            marked("string", json!("")),
+            marked("string", json!("a b")),
+            marked("string", json!("a\r\nb")),
+            marked("string", json!("\u{e9}")),
+            marked("string", json!(7)),
+            marked("number", json!("N")),
+            marked("object", json!("N")),
+            marked("array", json!("N")),
+            marked("string", json!("gOOD")),
+            json!({"x-mcp-header": "N"}),
+            json!({"type": "array", "items": good}),
+            json!({"anyOf": [good]}),
+            json!({"$defs": {"d": good}}),
+        ] {
+            assert_eq!(listed(&[schema(json!({"good": good, "bad": bad}))]).of("t0"), [], "{bad}");
+        }
+        let at_the_root = json!({"type": "string", "x-mcp-header": "N"});
+        assert_eq!(listed(&[at_the_root]).of("t0"), []);
+        let mut deep = good;
+        for _ in 0..100 {
+            deep = schema(json!({"p": deep}));
+        }
+        assert_eq!(listed(&[deep]).of("t0"), []);
+    }
+
+    #[test]
+    fn headers_agree_with_the_body() {
+        let params = listed(&[schema(json!({
+            "s": {"type": "string", "x-mcp-header": "S"},
+            "o": {"type": "object", "properties": {
+                "i": {"type": "integer", "x-mcp-header": "I"},
+                "b": {"type": "boolean", "x-mcp-header": "B"},
+            }},
+        }))]);
+        let check = |arguments: &str, headers: &[(&str, &'static str)]| {
+            let find = |name: &str| {
+                headers
+                    .iter()
+                    .find(|(key, _)| name == format!("mcp-param-{key}"))
+                    .map(|(_, value)| value.as_bytes())
+            };
+            let span = 0..arguments.len();
+            params.check("t0", arguments.as_bytes(), (!arguments.is_empty()).then_some(&span), find)
+        };
+        let name = |key: &str| format!("mcp-param-{key}");
+        for (arguments, headers, expected) in [
+            ("", &[][..], Ok(())),
+            ("{}", &[("other", "x")], Ok(())),
+            (r#"{"s":null}"#, &[], Ok(())),
+            (r#"{"s":"a"}"#, &[("s", "a")], Ok(())),
+            (r#"{"s":"\u00e9"}"#, &[("s", "=?base64?w6k=?=")], Ok(())),
+            (r#"{"s":"a"}"#, &[("s", "A")], Err(Mismatch::Different(name("s")))),
+            (r#"{"s":"42"}"#, &[("s", "42.0")], Err(Mismatch::Different(name("s")))),
+            (r#"{"s":"a"}"#, &[], Err(Mismatch::Missing(name("s")))),
+            (r#"{"s":"a"}"#, &[("s", "=?base64?YQ?=")], Err(Mismatch::Undecodable(name("s")))),
+            (r#"{"s":null}"#, &[("s", "null")], Err(Mismatch::Unexpected(name("s")))),
+            ("", &[("s", "a")], Err(Mismatch::Unexpected(name("s")))),
+            // The last of two is what most parsers take.
+            (r#"{"s":"a","s":"b"}"#, &[("s", "a")], Err(Mismatch::Different(name("s")))),
+            (r#"{"s":7}"#, &[("s", "7")], Ok(())),
+            (r#"{"o":{"i":42}}"#, &[("i", "42")], Ok(())),
+            (r#"{"o":{"i":42}}"#, &[("i", "42.0")], Ok(())),
+            (r#"{"o":{"i":4.2e1}}"#, &[("i", "42")], Ok(())),
+            (r#"{"o":{"i":-7}}"#, &[("i", "-7")], Ok(())),
+            (r#"{"o":{"i":9007199254740991}}"#, &[("i", "9007199254740991")], Ok(())),
+            (
+                r#"{"o":{"i":9007199254740993}}"#,
+                &[("i", "9007199254740992")],
+                Err(Mismatch::Different(name("i"))),
+            ),
+            (r#"{"o":{"i":42}}"#, &[("i", "43")], Err(Mismatch::Different(name("i")))),
+            (r#"{"o":{"i":42}}"#, &[("i", "NaN")], Err(Mismatch::Different(name("i")))),
+            (r#"{"o":{"i":1.5}}"#, &[("i", "1.50")], Err(Mismatch::Different(name("i")))),
+            (r#"{"o":{"b":true}}"#, &[("b", "true")], Ok(())),
+            (r#"{"o":{"b":true}}"#, &[("b", "True")], Err(Mismatch::Different(name("b")))),
+            (r#"{"o":{"b":true}}"#, &[("b", "1")], Err(Mismatch::Different(name("b")))),
+            (r#"{"o":[{"i":1}]}"#, &[], Ok(())),
+        ] {
+            assert_eq!(check(arguments, headers), expected, "{arguments} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn methods_are_named_by_a_member() {
+        assert_eq!(named_by("tools/call"), Some("name"));
+        assert_eq!(named_by("resources/read"), Some("uri"));
+        assert_eq!(named_by("tasks/cancel"), Some("taskId"));
+        assert_eq!(named_by("tools/list"), None);
+    }
+}

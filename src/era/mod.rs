@@ -28,6 +28,8 @@ pub mod results;
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod input_tests;
 
 /// The modern revision that proxyrunner speaks.
 pub const MODERN_VERSION: &str = "2026-07-28";
@@ -46,9 +48,9 @@ fn one_line(raw: &[u8]) -> bytes::Bytes {
     raw.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()
 }
 
-/// Raw JSON for text that is put together; scanned text is UTF-8 already.
-fn raw<'a>(bytes: &'a [u8], span: &crate::jsonrpc::Span) -> std::borrow::Cow<'a, str> {
-    String::from_utf8_lossy(&bytes[span.clone()])
+/// Raw JSON on one line, for text that is put together; scanned text is UTF-8 already.
+fn raw(bytes: &[u8], span: &crate::jsonrpc::Span) -> String {
+    String::from_utf8_lossy(&bytes[span.clone()]).replace(['\n', '\r'], " ")
 }
 
 /// The `_meta` keys that the modern revision reserves (basic §`_meta`).

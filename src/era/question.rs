@@ -1,1 +1,281 @@
-//! x
+//! One question that a server puts to a client: elicitation, sampling or roots. Both eras ask in nearly the same
+//! words, so its parameters travel as they are, but for what only one of them has.
+
+use super::{capabilities::Capabilities, keys, raw};
+use crate::jsonrpc::{
+    Amendment, Edits, Message, Span, amend, codes, items, member, members, rewrite, splice, string_member,
+    text,
+};
+use crate::session::Version;
+use bytes::Bytes;
+use serde_json::Value;
+use std::fmt;
+
+/// A question, on its way from a child of one era to a client of the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Its key among `inputRequests`, a raw JSON string: the child's own, or made up for a legacy child's.
+    pub key: Bytes,
+    /// `elicitation/create`, `sampling/createMessage` or `roots/list`.
+    pub method: String,
+    /// The raw parameters, an object.
+    pub params: Option<Bytes>,
+}
+
+/// Why a question cannot be put to this client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Untranslatable {
+    /// It is none of the three that clients answer, or lacks its parameters.
+    Malformed,
+    /// The client's revision has no such question, or no such kind of it.
+    Unknown(&'static str),
+    /// A form has to be filled in with what the client's revision cannot show.
+    Field(String),
+}
+
+impl fmt::Display for Untranslatable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Untranslatable::Malformed => f.write_str("the server's question to the client is malformed"),
+            Untranslatable::Unknown(what) => {
+                write!(f, "the server asks for {what}, which the client's protocol revision does not have")
+            }
+            Untranslatable::Field(name) => write!(
+                f,
+                "the server's form needs {name:?}, a choice of several values, which the client's protocol revision does not have"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Untranslatable {}
+
+impl Question {
+    /// A legacy child's request, to be put among `inputRequests` under `key` (C2a): without `task`, the related
+    /// task, the progress token, which leads nowhere, and `elicitationId`, which the modern schema lacks.
+    ///
+    /// # Errors
+    /// If it is no question that clients answer.
+    pub fn of_child(key: &str, frame: &Bytes, message: &Message) -> Result<Self, Untranslatable> {
+        let method = message.method.as_ref().map(|method| text(frame, method)).unwrap_or_default();
+        let params = message.params.as_ref();
+        let known = match &*method {
+            "elicitation/create" | "sampling/createMessage" => params.is_some(),
+            "roots/list" => true,
+            _ => false,
+        };
+        if !known {
+            return Err(Untranslatable::Malformed);
+        }
+        let params = params.map(|params| of_legacy(frame, &params.span, &method));
+        Ok(Question { key: raw_string(key), method: method.into_owned(), params })
+    }
+
+    /// One URL elicitation out of -32042's `data.elicitations`; `None` if it is none. Its key is its id.
+    pub fn of_url(frame: &Bytes, elicitation: &Span, index: usize) -> Option<Self> {
+        string_member(frame, elicitation, "url")?;
+        string_member(frame, elicitation, "message")?;
+        let key = match string_member(frame, elicitation, "elicitationId") {
+            Some(id) => raw_string(&id),
+            None => raw_string(&format!("url-{index}")),
+        };
+        let method = "elicitation/create";
+        Some(Question { key, method: method.to_owned(), params: Some(of_legacy(frame, elicitation, method)) })
+    }
+
+    /// What its client must have declared; `None` if clients answer no such thing.
+    pub fn required(&self) -> Option<Capabilities> {
+        let params = self.params.as_ref();
+        let whole = params.map(|params| 0..params.len());
+        Capabilities::required(&self.method, params.map_or(&[], |params| &params[..]), whole.as_ref())
+    }
+
+    /// As the request that a legacy client of `version` is sent, under the raw `id` (C3). Of an elicitation by URL
+    /// the client wants to hear an id: `elicitation_id`, unless the child gave one.
+    ///
+    /// # Errors
+    /// If the client's revision has no words for it.
+    pub fn for_client(
+        &self,
+        version: &Version,
+        id: &[u8],
+        elicitation_id: &str,
+    ) -> Result<Bytes, Untranslatable> {
+        let params = match self.method.as_str() {
+            "elicitation/create" => Some(self.elicitation(version, elicitation_id)?),
+            "sampling/createMessage" => Some(self.sampling(version)?),
+            "roots/list" => self.params.clone(),
+            _ => return Err(Untranslatable::Malformed),
+        };
+        Ok(rewrite::request(id, &self.method, params.as_deref()))
+    }
+
+    fn elicitation(&self, version: &Version, id: &str) -> Result<Bytes, Untranslatable> {
+        let params = self.params.as_ref().ok_or(Untranslatable::Malformed)?;
+        let whole = 0..params.len();
+        let url = string_member(params, &whole, "mode").as_deref() == Some("url");
+        match version.as_str() {
+            older if older < "2025-06-18" => Err(Untranslatable::Unknown("elicitation")),
+            older if older < "2025-11-25" && url => Err(Untranslatable::Unknown("elicitation by URL")),
+            older if older < "2025-11-25" => plain_form(params),
+            _ if url && member(params, &whole, "elicitationId").is_none() => {
+                let add = format!("\"elicitationId\":{}", Value::from(id));
+                let mut edits = Edits::new();
+                amend(params, &whole, Amendment { drop: &[], add: &add }, &mut edits);
+                Ok(splice(params, &whole, false, edits).into_bytes())
+            }
+            _ => Ok(params.clone()),
+        }
+    }
+
+    fn sampling(&self, version: &Version) -> Result<Bytes, Untranslatable> {
+        let params = self.params.as_ref().ok_or(Untranslatable::Malformed)?;
+        if version.as_str() >= "2025-11-25" {
+            return Ok(params.clone());
+        }
+        let whole = 0..params.len();
+        if member(params, &whole, "tools").is_some() || member(params, &whole, "toolChoice").is_some() {
+            return Err(Untranslatable::Unknown("sampling with tools"));
+        }
+        let mut edits = Edits::new();
+        for message in member(params, &whole, "messages").into_iter().flat_map(|list| items(params, list)) {
+            if let Some(content) = member(params, &message, "content") {
+                one_block_each(params, &message, content, version, &mut edits)?;
+            }
+        }
+        Ok(splice(params, &whole, false, edits).into_bytes())
+    }
+}
+
+/// A legacy child's parameters without what a modern client does not know.
+fn of_legacy(frame: &Bytes, params: &Span, method: &str) -> Bytes {
+    let mut edits = Edits::new();
+    let mut drop = vec!["task"];
+    if method == "elicitation/create" {
+        drop.push("elicitationId");
+    }
+    if let Some(meta) = member(frame, params, "_meta").filter(|meta| frame[meta.start] == b'{') {
+        let unknown = [keys::RELATED_TASK, "progressToken"];
+        if members(frame, meta.clone()).all(|(key, _)| unknown.contains(&&*text(frame, &key))) {
+            drop.push("_meta");
+        } else {
+            amend(frame, &meta, Amendment { drop: &unknown, add: "" }, &mut edits);
+        }
+    }
+    amend(frame, params, Amendment { drop: &drop, add: "" }, &mut edits);
+    super::one_line(&splice(frame, params, false, edits).into_bytes())
+}
+
+/// A form in the words of 2025-06-18: no `mode`; titles of choices in `enumNames`; no choice of several values,
+/// which is left out where it need not be filled in.
+fn plain_form(params: &Bytes) -> Result<Bytes, Untranslatable> {
+    let whole = 0..params.len();
+    let mut edits = Edits::new();
+    if let Some(schema) = member(params, &whole, "requestedSchema")
+        && let Some(properties) = member(params, &schema, "properties")
+    {
+        let required: Vec<_> = member(params, &schema, "required")
+            .into_iter()
+            .flat_map(|list| items(params, list))
+            .map(|name| text(params, &name))
+            .collect();
+        let mut drop = Vec::new();
+        for (key, property) in members(params, properties.clone()) {
+            if string_member(params, &property, "type").as_deref() != Some("array") {
+                plain_choice(params, &property, &mut edits);
+            } else if required.contains(&text(params, &key)) {
+                return Err(Untranslatable::Field(text(params, &key).into_owned()));
+            } else {
+                drop.push(text(params, &key));
+            }
+        }
+        let drop: Vec<&str> = drop.iter().map(|name| &**name).collect();
+        if !drop.is_empty() {
+            amend(params, &properties, Amendment { drop: &drop, add: "" }, &mut edits);
+        }
+    }
+    amend(params, &whole, Amendment { drop: &["mode"], add: "" }, &mut edits);
+    Ok(splice(params, &whole, false, edits).into_bytes())
+}
+
+/// `oneOf` with titles as `enum` and `enumNames`.
+fn plain_choice(params: &[u8], property: &Span, edits: &mut Edits) {
+    let Some(choices) = member(params, property, "oneOf") else { return };
+    let column = |name, otherwise: Option<&str>| {
+        let cells = items(params, choices.clone()).filter_map(|choice| {
+            let cell = member(params, &choice, name).or_else(|| member(params, &choice, otherwise?));
+            cell.map(|cell| raw(params, &cell))
+        });
+        cells.collect::<Vec<_>>().join(",")
+    };
+    let add =
+        format!("\"enum\":[{}],\"enumNames\":[{}]", column("const", None), column("title", Some("const")));
+    amend(params, property, Amendment { drop: &["oneOf"], add: &add }, edits);
+}
+
+/// Revisions before 2025-11-25 have one block in a message: several become several messages.
+fn one_block_each(
+    params: &[u8],
+    message: &Span,
+    content: Span,
+    version: &Version,
+    edits: &mut Edits,
+) -> Result<(), Untranslatable> {
+    let several = params[content.start] == b'[';
+    let blocks: Vec<Span> = if several { items(params, content).collect() } else { vec![content] };
+    for block in &blocks {
+        match string_member(params, block, "type").as_deref() {
+            Some("text" | "image") => {}
+            Some("audio") if version.as_str() >= "2025-03-26" => {}
+            Some("audio") => return Err(Untranslatable::Unknown("sampling with sound")),
+            Some("tool_use" | "tool_result") => return Err(Untranslatable::Unknown("sampling with tools")),
+            _ => return Err(Untranslatable::Malformed),
+        }
+    }
+    if !several {
+        return Ok(());
+    }
+    let role = member(params, message, "role").ok_or(Untranslatable::Malformed)?;
+    let role = raw(params, &role);
+    let messages: Vec<_> = blocks
+        .iter()
+        .map(|block| format!("{{\"role\":{role},\"content\":{}}}", raw(params, block)))
+        .collect();
+    if messages.is_empty() {
+        return Err(Untranslatable::Malformed);
+    }
+    edits.replace(message, messages.join(",").as_bytes());
+    Ok(())
+}
+
+/// What a legacy child is told when nobody answers its question in time: the user's silence where the protocol
+/// has a word for it, else an error.
+pub fn unanswered(id: &[u8], method: &str) -> Bytes {
+    match method {
+        "elicitation/create" => rewrite::result(id, b"{\"action\":\"cancel\"}"),
+        _ => rewrite::error(Some(id), codes::INTERNAL_ERROR, "the client did not answer in time", None),
+    }
+}
+
+/// What a legacy child is told when it asks for what the request's client did not declare.
+pub fn undeclared(id: &[u8]) -> Bytes {
+    rewrite::error(Some(id), codes::METHOD_NOT_FOUND, "the client does not answer this kind of request", None)
+}
+
+/// Whether a result, raw, can be the answer to such a question.
+pub fn fits(method: &str, result: &[u8]) -> bool {
+    let whole = 0..result.len();
+    let opens = |name, open: &[u8]| {
+        member(result, &whole, name).is_some_and(|value| open.contains(&result[value.start]))
+    };
+    match method {
+        "elicitation/create" => opens("action", b"\""),
+        "sampling/createMessage" => opens("role", b"\"") && opens("model", b"\"") && opens("content", b"{["),
+        "roots/list" => opens("roots", b"["),
+        _ => false,
+    }
+}
+
+fn raw_string(text: &str) -> Bytes {
+    Bytes::from(Value::from(text).to_string())
+}

@@ -73,7 +73,7 @@ pub fn result_type(frame: &[u8], result: &Span) -> ResultType {
             "input_required" => ResultType::InputRequired,
             other => ResultType::Other(other.to_owned()),
         },
-        Some(span) => ResultType::Other(super::raw(frame, &span).into_owned()),
+        Some(span) => ResultType::Other(super::raw(frame, &span)),
     }
 }
 
@@ -129,7 +129,7 @@ pub fn complete(
     if cacheable && !scope {
         add.push(hint.cache_scope().to_owned());
     }
-    if let Some(info) = server_info.map(String::from_utf8_lossy) {
+    if let Some(info) = server_info.map(|info| super::raw(info, &(0..info.len()))) {
         let info = format!("\"{}\":{info}", keys::SERVER_INFO);
         match meta {
             None => add.push(format!("\"_meta\":{{{info}}}")),
