@@ -8,7 +8,7 @@ use crate::http::{self, Listener, Server};
 use crate::session::Directory;
 use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
-use crate::upstream::Upstream;
+use crate::upstream::{Seal, Upstream};
 use crate::{phase, telemetry};
 use anyhow::Context;
 use std::io::{self, IsTerminal};
@@ -51,9 +51,15 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     let shutdown = Shutdown::default();
     let directory = Arc::new(Directory::new(config.session.clone(), budget.clone()));
     let (phase, phase_watched) = phase::channel();
+    let seal = Seal::new().context("the system has no randomness to give")?;
     let cancel_grace = config.upstream.cancel_grace;
-    let (upstream, wanted) =
-        Upstream::new(config.upstream.clone(), config.child.start_timeout, Arc::clone(&directory), phase);
+    let (upstream, wanted) = Upstream::new(
+        config.upstream.clone(),
+        config.child.start_timeout,
+        Arc::clone(&directory),
+        phase,
+        seal,
+    );
     let supervisor = Supervisor::new(config.child.clone(), cancel_grace, budget.clone(), spawner);
     let listener = Listener::bind(config.http.listen)
         .with_context(|| format!("cannot listen on {} (--listen)", config.http.listen))?;
@@ -194,6 +200,7 @@ async fn drain(server: &Server, delay: Duration, patience: Duration) {
     for session in server.directory.all() {
         server.directory.end(&session, &Failure::ShuttingDown);
     }
+    server.upstream.end_parked();
     server.shutdown.finish();
 }
 
@@ -204,6 +211,7 @@ async fn sweep(server: Arc<Server>) {
     loop {
         tick.tick().await;
         server.directory.expire(Instant::now());
+        server.upstream.expire_parked(Instant::now());
         let cut = server.connections.cut_stalled(server.settings.write_timeout);
         if cut > 0 {
             tracing::info!(connections = cut, "cut: their peers took nothing for --write-timeout");

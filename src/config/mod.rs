@@ -204,6 +204,8 @@ fn upstream(reader: &mut Reader) -> upstream::Settings {
         max_in_flight: reader.one("max-in-flight", COUNT),
         request_timeout: reader.one("request-timeout", DURATION),
         cancel_grace: reader.one("cancel-grace", DURATION_OR_ZERO),
+        max_parked: reader.one("max-parked", COUNT),
+        park_timeout: reader.one("park-timeout", DURATION),
     }
 }
 

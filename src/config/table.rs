@@ -144,6 +144,13 @@ pub const SETTINGS: &[Group] = &[
                 "10s",
                 "How long a cancelled request counts when the child is silent",
             ),
+            one(
+                "max-parked",
+                "COUNT",
+                "256",
+                "Requests that wait for a modern client's answer to a question",
+            ),
+            one("park-timeout", "DURATION", "10m", "How long they wait before they are cancelled"),
             one("max-buffered", "SIZE", "256MiB", "Bodies, undelivered answers and replay buffers together"),
         ],
     },

@@ -56,7 +56,7 @@ async fn post(
     let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
     let incoming = Incoming { frame, message, trace };
     if modern::is_modern(headers, &incoming) && !headers.contains_key(SESSION_ID) {
-        return modern::respond(server, headers, incoming).await;
+        return modern::respond(server, headers, principal, incoming).await;
     }
     if is_initialize(&incoming) {
         return initialize(server, headers, principal, incoming).await;

@@ -3,7 +3,7 @@
 
 use super::Server;
 use super::sse::{KEEP_ALIVE, encode};
-use crate::upstream::{Happening, ModernCall};
+use crate::upstream::{Happening, ModernCall, Reply};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::fmt;
@@ -67,11 +67,14 @@ impl LiveStream {
                 encode(None, &message, &mut self.waiting);
                 self.next = Some(next(call));
             }
-            Happening::Answered(reply) => {
-                encode(None, &reply.message, &mut self.waiting);
-                self.next = None;
-            }
+            Happening::Answered(reply) => self.end(&reply),
+            Happening::Asks => self.end(&call.park()),
         }
+    }
+
+    fn end(&mut self, reply: &Reply) {
+        encode(None, &reply.message, &mut self.waiting);
+        self.next = None;
     }
 }
 

@@ -7,14 +7,13 @@ use super::response::{self, Body};
 use super::{Server, guard};
 use crate::era::MODERN_VERSION;
 use crate::era::envelope::Envelope;
+use crate::era::headers::decode;
 use crate::jsonrpc::{Kind, Spliced, codes, rewrite, text};
-use crate::upstream::{Happening, Incoming, Refusal};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use crate::session::Principal;
+use crate::upstream::{Caller, Happening, Incoming, Refusal, Reply};
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 use serde_json::json;
-use std::borrow::Cow;
 use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
 
@@ -56,6 +55,7 @@ pub fn speaks_modern(headers: &HeaderMap) -> bool {
 pub async fn respond(
     server: &Server,
     headers: &HeaderMap,
+    principal: Principal,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
     match incoming.message.kind {
@@ -66,7 +66,9 @@ pub async fn respond(
         Kind::Notification => return Ok(response::empty(StatusCode::ACCEPTED)),
         Kind::Request => {}
     }
-    climb(headers, &incoming).map_err(|rejection| rejection.of(incoming.id()))?;
+    let envelope = climb(headers, &incoming).map_err(|rejection| rejection.of(incoming.id()))?;
+    let caller =
+        Caller { principal, capabilities: envelope.capabilities(), logs: envelope.log_level.is_some() };
     let id = incoming.id().to_vec();
     let method = incoming.method();
     if REMOVED.contains(&&*method) || method.starts_with("notifications/") {
@@ -88,7 +90,7 @@ pub async fn respond(
         };
         return Ok(response::json(StatusCode::OK, Spliced::from(rewrite::result(&id, &discovered))));
     }
-    answer(server, incoming, &id).await
+    answer(server, caller, incoming, &id).await
 }
 
 /// What a client is told of a request that no child took.
@@ -101,7 +103,7 @@ fn refusal(refused: Refusal, id: &[u8]) -> Result<Response<Body>, Rejection> {
 }
 
 /// The steps that need nothing but the request: envelope, version, and what the headers repeat.
-fn climb(headers: &HeaderMap, incoming: &Incoming) -> Result<(), Rejection> {
+fn climb(headers: &HeaderMap, incoming: &Incoming) -> Result<Envelope, Rejection> {
     let envelope = Envelope::read(&incoming.frame, &incoming.message).map_err(|malformed| {
         Rejection::new(StatusCode::BAD_REQUEST, malformed.code(), malformed.to_string())
     })?;
@@ -119,12 +121,10 @@ fn climb(headers: &HeaderMap, incoming: &Incoming) -> Result<(), Rejection> {
         "resources/read" => params.and_then(|params| params.uri.as_ref()),
         _ => None,
     };
-    match named {
-        Some(span) if incoming.frame[span.start] == b'"' => {
-            repeats(headers, &NAME, &text(&incoming.frame, span))
-        }
-        _ => Ok(()),
+    if let Some(span) = named.filter(|span| incoming.frame[span.start] == b'"') {
+        repeats(headers, &NAME, &text(&incoming.frame, span))?;
     }
+    Ok(envelope)
 }
 
 /// A header that repeats a value of the body, and must: routers decide by it.
@@ -134,36 +134,33 @@ fn repeats(headers: &HeaderMap, name: &HeaderName, value: &str) -> Result<(), Re
         guard::single(headers, name).map_err(|_| mismatch(format!("{name} is not one readable value")))?;
     let given =
         given.ok_or_else(|| mismatch(format!("{name} is missing; it must be {value:?} as in the body")))?;
-    let decoded =
-        decoded(given).ok_or_else(|| mismatch(format!("{name} is no valid base64 between its markers")))?;
+    let decoded = decode(given.as_bytes()).map_err(|_| mismatch(format!("{name} can't be decoded")))?;
     if decoded == value {
         return Ok(());
     }
     Err(mismatch(format!("{name} is {given:?}, but the body says {value:?}")))
 }
 
-/// A header's value: what stands between `=?base64?` and `?=` is encoded, since headers hold ASCII only; all else is
-/// literal (streamable-http §Value Encoding).
-fn decoded(value: &str) -> Option<Cow<'_, str>> {
-    match value.strip_prefix("=?base64?").and_then(|value| value.strip_suffix("?=")) {
-        None => Some(Cow::Borrowed(value)),
-        Some(encoded) => String::from_utf8(STANDARD.decode(encoded).ok()?).ok().map(Cow::Owned),
-    }
+fn whole(reply: Reply) -> Response<Body> {
+    response::json(StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK), reply.message)
 }
 
 /// Answers as JSON if the child's first word is the answer, else as a stream.
-async fn answer(server: &Server, incoming: Incoming, id: &[u8]) -> Result<Response<Body>, Rejection> {
-    let begun = server.upstream.begin_modern(incoming).await;
+async fn answer(
+    server: &Server,
+    caller: Caller,
+    incoming: Incoming,
+    id: &[u8],
+) -> Result<Response<Body>, Rejection> {
+    let begun = server.upstream.begin_modern(caller, incoming).await;
     let mut call = match begun {
         Ok(call) => call,
         Err(refused) => return refusal(refused, id),
     };
     let commit_at = Instant::now() + server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
     match timeout_at(commit_at.into(), call.next()).await {
-        Ok(Happening::Answered(reply)) => {
-            let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
-            Ok(response::json(status, reply.message))
-        }
+        Ok(Happening::Answered(reply)) => Ok(whole(reply)),
+        Ok(Happening::Asks) => Ok(whole(call.park())),
         Ok(said) => Ok(response::live(LiveStream::new(server, call, Some(said)))),
         Err(_) => Ok(response::live(LiveStream::new(server, call, None))),
     }

@@ -55,6 +55,7 @@ counters! {
     CUT_STREAMS "proxyrunner_cut_streams_total" "Streams cut because --max-buffered was used up and theirs was the slowest reader."
     EVICTED_SESSIONS "proxyrunner_evicted_sessions_total" "Sessions closed at --max-children to make room for another."
     EXPIRED_SESSIONS "proxyrunner_expired_sessions_total" "Sessions closed by --session-idle or --session-max-age."
+    EXPIRED_PARKED "proxyrunner_expired_parked_total" "Parked requests cancelled because their client did not come back."
     SHARED_AT_CAP "proxyrunner_shared_at_cap_total" "Clients that asked for an exclusive child and share one, since --max-children was reached."
     OPENED_SESSIONS "proxyrunner_opened_sessions_total" "Sessions opened."
     EXCHANGES "proxyrunner_exchanges_total" "Requests sent to a child."

@@ -55,12 +55,12 @@ impl Upstream {
         }
     }
 
-    fn may_share(&self) -> bool {
+    pub(super) fn may_share(&self) -> bool {
         self.settings.isolation == Isolation::Auto && self.settings.at_cap == AtCap::Share
     }
 
     /// A place for one more child, if need be that of one which is idle.
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(place);
         }

@@ -1,5 +1,6 @@
 //! The handshake's documents: what a client declares, what a child is told, what a client is answered.
 
+use crate::era::capabilities::Capabilities;
 use crate::jsonrpc::{Message, Span, Spliced, members, rewrite, splice, text};
 use crate::mux::WireId;
 use crate::session::{LEGACY_VERSIONS, Version};
@@ -12,16 +13,24 @@ mod tests;
 
 /// `initialize` for a shared child: no capabilities, so that it never asks anybody anything (D6).
 pub fn for_shared(wire_id: WireId) -> Spliced {
+    own(wire_id, serde_json::json!({}))
+}
+
+/// `initialize` for a child that is leased: every question that can be translated is welcome, and each is checked
+/// against what its own request declared.
+pub fn for_leased(wire_id: WireId) -> Spliced {
+    let asks = Capabilities { form: true, url: true, sampling: true, sampling_tools: true, roots: false };
+    own(wire_id, asks.declaration())
+}
+
+fn own(wire_id: WireId, capabilities: serde_json::Value) -> Spliced {
     let params = serde_json::json!({
         "protocolVersion": LEGACY_VERSIONS[0],
-        "capabilities": {},
+        "capabilities": capabilities,
         "clientInfo": {"name": "proxyrunner", "version": env!("CARGO_PKG_VERSION")},
     });
-    Spliced::from(rewrite::request(
-        wire_id.as_u64().to_string().as_bytes(),
-        "initialize",
-        Some(params.to_string().as_bytes()),
-    ))
+    let id = wire_id.as_u64().to_string();
+    Spliced::from(rewrite::request(id.as_bytes(), "initialize", Some(params.to_string().as_bytes())))
 }
 
 /// A client's `initialize` for a child of its own: `roots` is withheld unless the operator opted in, since a

@@ -4,10 +4,14 @@
 
 mod exclusive;
 mod initialize;
+mod lease;
 mod modern;
+mod parked;
+mod seal;
 mod shared;
 
-pub use modern::{Happening, ModernCall, Reply};
+pub use modern::{Caller, Happening, ModernCall, Reply};
+pub use seal::Seal;
 pub use shared::Shared;
 
 use crate::child::StartError;
@@ -18,6 +22,8 @@ use crate::session::{Audience, Directory, Seat, Session};
 use crate::telemetry::counters;
 use crate::trace_context::Trace;
 use bytes::Bytes;
+use lease::Pool;
+use parked::Parked;
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
@@ -64,6 +70,10 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// `--cancel-grace`: how long a cancelled request still counts as in flight when the child doesn't answer it.
     pub cancel_grace: Duration,
+    /// `--max-parked`: exchanges that wait for a modern client's retry.
+    pub max_parked: usize,
+    /// `--park-timeout`: how long each of them waits.
+    pub park_timeout: Duration,
 }
 
 /// A child is wanted.
@@ -138,6 +148,9 @@ pub struct Upstream {
     on_demand: AsyncMutex<Option<Arc<Shared>>>,
     exclusive: Mutex<Vec<Weak<Session>>>,
     phase: watch::Sender<Phase>,
+    seal: Seal,
+    parked: Parked<Box<ModernCall>>,
+    pool: Arc<Pool>,
 }
 
 impl Upstream {
@@ -147,12 +160,16 @@ impl Upstream {
         start_timeout: Duration,
         directory: Arc<Directory>,
         phase: watch::Sender<Phase>,
+        seal: Seal,
     ) -> (Arc<Self>, mpsc::Receiver<Want>) {
         let (wants, wanted) = mpsc::channel(16);
         let bound = |n: usize| Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS)));
         let upstream = Upstream {
             places: bound(settings.max_children),
             permits: bound(settings.max_in_flight),
+            parked: Parked::new(settings.max_parked, settings.park_timeout),
+            pool: Pool::new(settings.cancel_grace),
+            seal,
             settings,
             start_timeout,
             directory,
@@ -173,6 +190,11 @@ impl Upstream {
     /// Requests in flight, over all children.
     pub fn in_flight(&self) -> usize {
         self.settings.max_in_flight.saturating_sub(self.permits.available_permits())
+    }
+
+    /// Requests that wait for a modern client's retry.
+    pub fn parked(&self) -> usize {
+        self.parked.count()
     }
 
     /// Children that run, or are being started or ended.

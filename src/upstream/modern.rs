@@ -1,18 +1,37 @@
-//! Requests of modern clients (2026-07-28) at a legacy child: each stands for itself, so all share a child, and what
-//! they mean and are told is translated on the way (protocol C2).
+//! Requests of modern clients (2026-07-28) at a legacy child: what they mean and are told is translated on the way
+//! (protocol C2). Each stands for itself, so all share a child; but one whose client can be asked something has a
+//! child for itself as long as it lasts, since only then it is known whose that child's questions are.
+//!
+//! A question becomes the answer `input_required`, and the call waits, parked, for the retry (C2a).
 
-use super::{Incoming, Refusal, Shared, Upstream, refusal};
+use super::lease::{Leasable, Lease};
+use super::seal::Purpose;
+use super::{Incoming, Refusal, Shared, Upstream, initialize, refusal};
+use crate::era::capabilities::Capabilities;
+use crate::era::input::{self, ASKING, Retry};
+use crate::era::question::Question;
 use crate::era::results::Hint;
 use crate::era::{Era, envelope, errors, results};
 use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Mailbox, Outcome, Step, Topic};
 use crate::jsonrpc::rewrite::Changes;
-use crate::jsonrpc::{ClientId, Spliced, codes, member, rewrite, splice};
+use crate::jsonrpc::{self, ClientId, Edits, Span, Spliced, codes, member, rewrite, splice, text};
 use crate::mux::WireId;
+use crate::session::{Audience, Holder, Principal};
 use crate::telemetry::counters;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{timeout, timeout_at};
+
+/// Questions that a client is asked, and answers that it gives, at once.
+const MOST_ANSWERS: usize = 64;
+/// How long a child's further questions are waited for before the client is asked.
+const SIBLINGS: Duration = Duration::from_millis(25);
+/// What a call that was parked at the very end of its time still gets when its client comes back.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+/// A leased child has one request in flight, and cancelled ones that it has not answered.
+const LEASED_SLOTS: usize = 16;
 
 /// What happens to a modern request.
 #[derive(Debug)]
@@ -21,6 +40,26 @@ pub enum Happening {
     Said(Spliced),
     /// Its one answer; nothing follows.
     Answered(Reply),
+    /// The child asks the client: the call is to be [parked](ModernCall::park), which gives the answer.
+    Asks,
+}
+
+/// Who calls, and what it can be asked.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Whose request it is.
+    pub principal: Principal,
+    /// What it declares.
+    pub capabilities: Capabilities,
+    /// Whether it wants log messages.
+    pub logs: bool,
+}
+
+/// A question of the child that the client has not answered.
+#[derive(Debug)]
+struct Open {
+    child_id: Bytes,
+    question: Question,
 }
 
 /// The answer to a modern request.
@@ -36,8 +75,20 @@ pub struct Reply {
 /// (streamable-http §Cancellation).
 #[derive(Debug)]
 pub struct ModernCall {
+    upstream: Arc<Upstream>,
     exchange: Option<Exchange>,
+    /// The child that it has for itself.
+    lease: Option<Lease>,
+    /// Describes the server.
     shared: Arc<Shared>,
+    caller: Caller,
+    purpose: Purpose,
+    open: Vec<Open>,
+    /// A retry left some of them unanswered.
+    asks_again: bool,
+    /// The retry's progress token: the child's slot knows the first request's.
+    token: Option<Bytes>,
+    asked: u64,
     method: String,
     /// `params.uri`, in raw JSON.
     uri: Option<Bytes>,
@@ -55,31 +106,140 @@ impl Upstream {
         self.shared().await.map(|shared| shared.discovered.clone())
     }
 
-    /// Begins a modern request at a shared child.
+    /// Begins a modern request, or goes on with the one that it is a retry of.
     ///
     /// # Errors
-    /// When a bound is reached, the child is gone, or it does not offer what the method is about.
-    pub async fn begin_modern(&self, incoming: Incoming) -> Result<Box<ModernCall>, Refusal> {
-        let shared = self.shared().await?;
+    /// When a bound is reached, the child is gone, it does not offer what the method is about, or the retry's state
+    /// is not one that was given out for this.
+    pub async fn begin_modern(
+        self: &Arc<Self>,
+        caller: Caller,
+        incoming: Incoming,
+    ) -> Result<Box<ModernCall>, Refusal> {
         let method = incoming.method().into_owned();
+        let retry = Retry::read(&incoming.frame, &incoming.message, MOST_ANSWERS).map_err(|_| {
+            Refusal::Withheld(codes::INVALID_PARAMS, "inputResponses or requestState is malformed")
+        })?;
+        let purpose = Purpose::of(&caller.principal, &incoming.frame, &incoming.message);
+        if let Some(state) = retry.state.as_deref().filter(|_| ASKING.contains(&&*method)) {
+            return self.resume(caller, &incoming, &retry, state, &purpose);
+        }
+        let shared = self.shared().await?;
         if !offers(&shared.discovered, &method) {
             return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
         }
+        let exclusive =
+            caller.capabilities.asks() && (ASKING.contains(&&*method) || method.ends_with("/list"));
+        let lease = if exclusive { self.lease(&caller.principal).await? } else { None };
+        let permit = self.permit()?;
         let patience = self.settings.request_timeout;
-        let deadline = Instant::now() + patience;
-        let client_id = ClientId::new(incoming.id());
-        let params = incoming.message.params.as_ref();
-        let token = params.and_then(|params| params.meta.as_ref()?.progress_token.clone());
-        let token = token.map(|token| Bytes::copy_from_slice(&incoming.frame[token]));
-        let uri = params.and_then(|params| params.uri.clone());
+        let uri = incoming.message.params.as_ref().and_then(|params| params.uri.clone());
         let uri = uri.map(|uri| Bytes::copy_from_slice(&incoming.frame[uri]));
-        let held = Held { mailbox: Arc::new(Mailbox::default()), token, permit: Some(self.permit()?) };
-        let begun =
-            timeout(patience, shared.link.begin(held, |wire_id| for_legacy(&incoming, wire_id))).await;
+        let token = progress_token(&incoming);
+        let held = Held { mailbox: Arc::new(Mailbox::default()), token: token.clone(), permit: Some(permit) };
+        if let Some(lease) = &lease {
+            lease.hear(&held.mailbox);
+        }
+        let link = lease.as_ref().map_or(&shared.link, Lease::link);
+        let begun = timeout(patience, link.begin(held, |wire_id| for_legacy(&incoming, wire_id))).await;
         let begun = begun.map_err(|_| Refusal::Failed(Failure::TimedOut(patience)))?;
-        let exchange = Some(begun.map_err(refusal)?);
-        Ok(Box::new(ModernCall { exchange, shared, method, uri, client_id, patience, deadline }))
+        Ok(Box::new(ModernCall {
+            upstream: Arc::clone(self),
+            exchange: Some(begun.map_err(refusal)?),
+            lease,
+            shared,
+            caller,
+            purpose,
+            open: Vec::new(),
+            asks_again: false,
+            token,
+            asked: 0,
+            method,
+            uri,
+            client_id: ClientId::new(incoming.id()),
+            patience,
+            deadline: Instant::now() + patience,
+        }))
     }
+
+    /// Goes on with a parked call. Whatever is wrong with the state, the tool is never run again.
+    fn resume(
+        &self,
+        caller: Caller,
+        incoming: &Incoming,
+        retry: &Retry,
+        state: &str,
+        purpose: &Purpose,
+    ) -> Result<Box<ModernCall>, Refusal> {
+        let parked =
+            self.seal.open(state, purpose).and_then(|handle| self.parked.claim(handle, Instant::now()));
+        let mut call = parked.ok_or(Refusal::Withheld(
+            codes::INVALID_PARAMS,
+            "requestState is unknown, used already, past its time, or was given out for another request; start the call anew",
+        ))?;
+        call.caller = caller;
+        call.client_id = ClientId::new(incoming.id());
+        call.token = progress_token(incoming);
+        call.deadline = Instant::now() + call.patience;
+        call.take_answers(retry);
+        Ok(call)
+    }
+
+    /// A child for one exchange; `None` when it is to share one, without being asked.
+    async fn lease(self: &Arc<Self>, principal: &Principal) -> Result<Option<Lease>, Refusal> {
+        if let Some(lease) = self.pool.take(principal) {
+            return Ok(Some(lease));
+        }
+        if self.places.available_permits() == 0 {
+            self.pool.evict();
+        }
+        match self.place().await {
+            Some(place) => {
+                self.start_leasable(place).await.map(|child| Some(self.pool.lease(child, principal)))
+            }
+            None if self.may_share() => {
+                counters::SHARED_AT_CAP.increment();
+                Ok(None)
+            }
+            None => Err(Refusal::Busy("--max-children servers run already, and none is idle")),
+        }
+    }
+
+    async fn start_leasable(&self, place: OwnedSemaphorePermit) -> Result<Leasable, Refusal> {
+        let holder = Arc::new(Holder::default());
+        let slots = LEASED_SLOTS.min(self.settings.max_in_flight);
+        let audience = Audience::Leased(Arc::clone(&holder));
+        let link = self.want(audience, slots, place).await.map_err(Refusal::Failed)?;
+        match self.handshake(&link, initialize::for_leased).await {
+            Ok(_) => Ok(Leasable { link, holder }),
+            Err(failure) => {
+                link.stop();
+                Err(Refusal::Failed(failure))
+            }
+        }
+    }
+
+    /// Cancels the parked calls whose clients did not come back in time, and closes children that nobody leases.
+    pub fn expire_parked(&self, now: Instant) {
+        for call in self.parked.expire(now) {
+            counters::EXPIRED_PARKED.increment();
+            call.give_up();
+        }
+        self.pool.expire(self.settings.evict_after, now);
+    }
+
+    /// Cancels all parked calls: proxyrunner ends.
+    pub fn end_parked(&self) {
+        for call in self.parked.drain() {
+            call.give_up();
+        }
+    }
+}
+
+fn progress_token(incoming: &Incoming) -> Option<Bytes> {
+    let params = incoming.message.params.as_ref()?;
+    let token = params.meta.as_ref()?.progress_token.clone()?;
+    Some(Bytes::copy_from_slice(&incoming.frame[token]))
 }
 
 /// The request as a legacy child may read it: without its envelope, which some refuse.
@@ -107,19 +267,156 @@ fn offers(discovered: &[u8], method: &str) -> bool {
 impl ModernCall {
     /// What happens next; the answer at the latest when the request's time is over.
     pub async fn next(&mut self) -> Happening {
+        if std::mem::take(&mut self.asks_again) {
+            return self.ask_client();
+        }
         loop {
+            // Siblings of a question are waited for a moment, so that the client is asked once.
+            let gathering = !self.open.is_empty();
+            let until = if gathering { Instant::now() + SIBLINGS } else { self.deadline };
             let Some(exchange) = self.exchange.as_mut() else {
                 return Happening::Answered(self.failed(&Failure::Lost));
             };
-            match timeout_at(self.deadline.into(), exchange.next()).await {
-                Ok(Step::Interim(Interim { frame, topic: Topic::Progress, .. })) => {
-                    return Happening::Said(frame);
+            match timeout_at(until.into(), exchange.next()).await {
+                Ok(Step::Interim(interim)) => {
+                    if let Some(said) = self.interim(interim) {
+                        return Happening::Said(said);
+                    }
                 }
-                // A shared child's other messages name no request, and reach no mailbox.
-                Ok(Step::Interim(_)) => counters::WITHHELD_MESSAGES.increment(),
                 Ok(Step::Outcome(outcome)) => return Happening::Answered(self.reply(outcome)),
+                Err(_) if gathering => return self.ask_client(),
                 Err(_) => return Happening::Answered(self.timed_out()),
             }
+        }
+    }
+
+    fn interim(&mut self, Interim { frame, topic, .. }: Interim) -> Option<Spliced> {
+        match topic {
+            Topic::Progress => Some(self.with_token(frame)),
+            Topic::Log if self.caller.logs => Some(frame),
+            Topic::Question(child_id) => {
+                self.question(child_id, frame);
+                None
+            }
+            Topic::Withdrawn(child_id) => {
+                self.open.retain(|open| open.child_id != child_id);
+                None
+            }
+            Topic::Log | Topic::Other => {
+                counters::WITHHELD_MESSAGES.increment();
+                None
+            }
+        }
+    }
+
+    /// The child's slot restores the first request's token; a retry may have another.
+    fn with_token(&self, frame: Spliced) -> Spliced {
+        let Some(token) = &self.token else { return frame };
+        let bytes = frame.into_bytes();
+        match jsonrpc::scan(&bytes) {
+            Ok(message) => rewrite::with_progress_token(&bytes, &message, token),
+            Err(_) => Spliced::from(bytes),
+        }
+    }
+
+    fn question(&mut self, child_id: Bytes, frame: Spliced) {
+        let frame = frame.into_bytes();
+        self.asked += 1;
+        let read = jsonrpc::scan(&frame).ok();
+        let read =
+            read.and_then(|message| Question::of_child(&format!("q{}", self.asked), &frame, &message).ok());
+        match read {
+            Some(question) if self.open.len() < MOST_ANSWERS => self.open.push(Open { child_id, question }),
+            _ => self.answer(rewrite::error(
+                Some(&child_id),
+                codes::METHOD_NOT_FOUND,
+                "no client can be asked this",
+                None,
+            )),
+        }
+    }
+
+    /// Sends the child an answer to its question.
+    fn answer(&self, frame: Bytes) {
+        if let Some(lease) = &self.lease {
+            lease.link().answer(Spliced::from(frame));
+        }
+    }
+
+    /// Passes the answers of a retry on; what it leaves out is asked again, what was not asked is ignored.
+    fn take_answers(&mut self, retry: &Retry) {
+        let open = std::mem::take(&mut self.open);
+        for open in open {
+            let key = text(&open.question.key, &(0..open.question.key.len())).into_owned();
+            match retry.response(&key) {
+                Some(answer) => self.answer(rewrite::result(&open.child_id, answer)),
+                None => self.open.push(open),
+            }
+        }
+        self.asks_again = !self.open.is_empty();
+    }
+
+    /// The client is to be asked, unless it did not declare that it can be.
+    fn ask_client(&mut self) -> Happening {
+        let missing =
+            self.open.iter().find_map(|open| self.caller.capabilities.missing(open.question.required()?));
+        let Some(missing) = missing else { return Happening::Asks };
+        self.refuse_questions();
+        if let Some(exchange) = self.exchange.take() {
+            exchange.cancel("the client cannot be asked");
+        }
+        let why = "the server asks for what the request did not declare";
+        let data = serde_json::json!({"requiredCapabilities": missing});
+        let error = rewrite::error(Some(self.client_id.raw()), codes::MISSING_CAPABILITY, why, Some(data));
+        Happening::Answered(Reply { message: Spliced::from(error), status: 400 })
+    }
+
+    fn refuse_questions(&mut self) {
+        for open in std::mem::take(&mut self.open) {
+            let answer = match open.question.method.as_str() {
+                "elicitation/create" => rewrite::result(&open.child_id, br#"{"action":"cancel"}"#),
+                _ => rewrite::error(
+                    Some(&open.child_id),
+                    codes::INTERNAL_ERROR,
+                    "the client did not answer",
+                    None,
+                ),
+            };
+            self.answer(answer);
+        }
+    }
+
+    /// Lets the call wait for its client's answers; the answer that asks for them. Its clock stands still meanwhile.
+    pub fn park(mut self: Box<Self>) -> Reply {
+        let upstream = Arc::clone(&self.upstream);
+        let client_id = self.client_id.clone();
+        let questions: Vec<Question> = self.open.iter().map(|open| open.question.clone()).collect();
+        let info = self.shared.server_info().map(Bytes::copy_from_slice);
+        let purpose = self.purpose.clone();
+        self.patience = self.deadline.saturating_duration_since(Instant::now()).max(LEAST_PATIENCE);
+        let state = upstream.parked.park(self, Instant::now()).and_then(|handle| {
+            let sealed = upstream.seal.seal(handle, &purpose);
+            // Without a state nobody can claim it.
+            sealed.inspect_err(|_| drop(upstream.parked.claim(handle, Instant::now()))).ok()
+        });
+        let message = match state {
+            Some(state) => rewrite::result(
+                client_id.raw(),
+                &input::input_required(&questions, Some(&state), info.as_deref()),
+            ),
+            None => {
+                let why = "--max-parked requests wait for an answer already; the call was cancelled";
+                rewrite::error(Some(client_id.raw()), codes::INTERNAL_ERROR, why, None)
+            }
+        };
+        Reply { message: Spliced::from(message), status: 200 }
+    }
+
+    /// The client did not come back.
+    fn give_up(mut self: Box<Self>) {
+        self.refuse_questions();
+        if let Some(exchange) = self.exchange.take() {
+            exchange.cancel("the client did not answer the server's question");
         }
     }
 
@@ -146,7 +443,7 @@ impl ModernCall {
 
     /// The child's answer in the words of the modern revision.
     fn translated(&self, answer: &Answer) -> Reply {
-        let mut edits = crate::jsonrpc::Edits::new();
+        let mut edits = Edits::new();
         edits.replace(&answer.id, self.client_id.raw());
         let mut status = 200;
         if let Some(result) = &answer.result {
@@ -155,16 +452,35 @@ impl ModernCall {
         } else if let Some(error) = &answer.error {
             match errors::to_modern(&answer.frame, error, self.uri.as_deref(), &mut edits) {
                 errors::ForModern::Error(code) => status = errors::http_status(code, Era::Modern),
-                errors::ForModern::UrlElicitation => return self.needs_a_person(),
+                errors::ForModern::UrlElicitation => return self.open_url(answer, error),
             }
         }
         Reply { message: splice(&answer.frame, &answer.object, answer.multiline, edits), status }
     }
 
-    fn needs_a_person(&self) -> Reply {
-        let why = "the server wants the user to open a URL first, which is not translated for this revision yet; \
-                   use a client of 2025-11-25";
-        let message = rewrite::error(Some(self.client_id.raw()), codes::INTERNAL_ERROR, why, None);
+    /// The child wants the user to open a URL first. Nothing waits for that: the retry is a call of its own.
+    fn open_url(&self, answer: &Answer, error: &Span) -> Reply {
+        let id = Some(self.client_id.raw().as_ref());
+        let questions = input::from_url_required(&answer.frame, error, MOST_ANSWERS);
+        let message = match questions {
+            Some(questions) if self.caller.capabilities.url => {
+                let required = input::input_required(&questions, None, self.shared.server_info());
+                rewrite::result(self.client_id.raw(), &required)
+            }
+            Some(_) => {
+                let url = Capabilities { url: true, ..Capabilities::default() };
+                let data = serde_json::json!({"requiredCapabilities": url.declaration()});
+                let why = "the server wants the user to open a URL, which the request did not declare";
+                let error = rewrite::error(id, codes::MISSING_CAPABILITY, why, Some(data));
+                return Reply { message: Spliced::from(error), status: 400 };
+            }
+            None => rewrite::error(
+                id,
+                codes::INTERNAL_ERROR,
+                "the server's request to open a URL is malformed",
+                None,
+            ),
+        };
         Reply { message: Spliced::from(message), status: 200 }
     }
 }

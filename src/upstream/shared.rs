@@ -6,6 +6,7 @@ use crate::era::discover;
 use crate::era::results::Hint;
 use crate::exchange::{Failure, Held, Link, Mailbox, Outcome, Step};
 use crate::jsonrpc::{Spliced, codes, rewrite, text};
+use crate::mux::WireId;
 use crate::phase::Phase;
 use crate::session::{Audience, Members, Seat, Session};
 use bytes::Bytes;
@@ -115,7 +116,7 @@ impl Upstream {
         place: OwnedSemaphorePermit,
     ) -> Result<(Arc<Link>, Bytes), Failure> {
         let link = self.want(audience, self.settings.max_in_flight, place).await?;
-        match self.handshake(&link).await {
+        match self.handshake(&link, initialize::for_shared).await {
             Ok(initialized) => Ok((link, initialized)),
             Err(failure) => {
                 link.stop();
@@ -124,8 +125,12 @@ impl Upstream {
         }
     }
 
-    async fn handshake(&self, link: &Arc<Link>) -> Result<Bytes, Failure> {
-        let answer = match self.ask(link, self.start_timeout, initialize::for_shared).await? {
+    pub(super) async fn handshake(
+        &self,
+        link: &Arc<Link>,
+        initialize: impl FnOnce(WireId) -> Spliced,
+    ) -> Result<Bytes, Failure> {
+        let answer = match self.ask(link, self.start_timeout, initialize).await? {
             Ok(answer) => answer,
             // An exit is reported in full: the status and the last words may come a moment after the pipe's end.
             Err(Failure::ClosedStdout) => return Err(Failure::Ended(link.ended().await)),
