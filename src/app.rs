@@ -201,6 +201,7 @@ async fn drain(server: &Server, delay: Duration, patience: Duration) {
         server.directory.end(&session, &Failure::ShuttingDown);
     }
     server.upstream.end_parked();
+    server.upstream.end_listens().await;
     server.shutdown.finish();
 }
 

@@ -59,6 +59,16 @@ pub fn server_info(initialized: &[u8]) -> Option<Span> {
     member(initialized, &(0..initialized.len()), "serverInfo").filter(|info| initialized[info.start] == b'{')
 }
 
+/// Whether a `DiscoverResult` declares a capability's flag, as `("tools", "listChanged")`.
+pub fn capabilities_of(discovered: &[u8]) -> impl Fn(&str, &str) -> bool {
+    move |capability, flag| {
+        let capabilities = member(discovered, &(0..discovered.len()), "capabilities");
+        let capability = capabilities.and_then(|all| member(discovered, &all, capability));
+        let flag = capability.and_then(|capability| member(discovered, &capability, flag));
+        flag.is_some_and(|flag| &discovered[flag] == b"true")
+    }
+}
+
 /// The revisions of a `DiscoverResult`, or of -32022's `data`; `None` if `name` is no array of strings there.
 /// Some children list the legacy ones too.
 pub fn versions(bytes: &[u8], object: &Span, name: &str) -> Option<Vec<String>> {

@@ -7,6 +7,7 @@ use super::{Class, Failure, Interim};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -41,6 +42,12 @@ impl Mailbox {
     /// Gives it back when the request is over, or the queue is full. Dear ones may exceed the bound of the others twice.
     pub fn push(&self, interim: Interim) -> Result<(), Interim> {
         let mut state = self.state();
+        // A state that is said twice before it is heard is one state.
+        if interim.class == Class::Idempotent
+            && state.queue.iter().any(|waiting| waiting.frame == interim.frame)
+        {
+            return Ok(());
+        }
         let bound = if interim.class == Class::Dear { 2 * CAPACITY } else { CAPACITY };
         if state.closed || state.queue.len() >= bound {
             return Err(interim);
@@ -55,6 +62,14 @@ impl Mailbox {
         let mut state = self.state();
         state.interruption.get_or_insert(interruption);
         wake(state);
+    }
+
+    /// The next message, or the end.
+    ///
+    /// # Errors
+    /// The interruption, after which nothing comes.
+    pub async fn next(&self) -> Result<Interim, Interruption> {
+        poll_fn(|cx| self.poll_pop(cx)).await
     }
 
     /// The oldest message, else the interruption.

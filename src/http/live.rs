@@ -3,7 +3,7 @@
 
 use super::Server;
 use super::sse::{KEEP_ALIVE, encode};
-use crate::upstream::{Happening, ModernCall, Reply};
+use crate::upstream::{Happening, Listening, ModernCall, Reply};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,7 +13,15 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::time::{Sleep, sleep};
 
-type Next = Pin<Box<dyn Future<Output = (Box<ModernCall>, Happening)> + Send>>;
+/// What a modern request has at a child.
+pub enum Live {
+    /// A request.
+    Call(Box<ModernCall>),
+    /// A subscription.
+    Listening(Box<Listening>),
+}
+
+type Next = Pin<Box<dyn Future<Output = (Live, Happening)> + Send>>;
 
 /// The body.
 pub struct LiveStream {
@@ -31,14 +39,14 @@ impl fmt::Debug for LiveStream {
 }
 
 impl LiveStream {
-    /// The stream of `call`; `first` is what it has said already.
-    pub fn new(server: &Server, call: Box<ModernCall>, first: Option<Happening>) -> Self {
+    /// The stream of `live`; `first` is what it has said already.
+    pub fn new(server: &Server, live: Live, first: Option<Happening>) -> Self {
         let keep_alive = server.settings.keep_alive;
         let silence = Box::pin(sleep(keep_alive));
         let mut stream = LiveStream { next: None, waiting: VecDeque::new(), keep_alive, silence };
         match first {
-            Some(happening) => stream.put(call, happening),
-            None => stream.next = Some(next(call)),
+            Some(happening) => stream.put(live, happening),
+            None => stream.next = Some(next(live)),
         }
         stream
     }
@@ -50,9 +58,9 @@ impl LiveStream {
                 return Poll::Ready(Some(bytes));
             }
             let Some(next) = &mut self.next else { return Poll::Ready(None) };
-            if let Poll::Ready((call, happening)) = next.as_mut().poll(cx) {
+            if let Poll::Ready((live, happening)) = next.as_mut().poll(cx) {
                 self.silence.as_mut().reset((Instant::now() + self.keep_alive).into());
-                self.put(call, happening);
+                self.put(live, happening);
                 continue;
             }
             ready!(self.silence.as_mut().poll(cx));
@@ -61,14 +69,18 @@ impl LiveStream {
         }
     }
 
-    fn put(&mut self, call: Box<ModernCall>, happening: Happening) {
+    fn put(&mut self, live: Live, happening: Happening) {
         match happening {
             Happening::Said(message) => {
                 encode(None, &message, &mut self.waiting);
-                self.next = Some(next(call));
+                self.next = Some(next(live));
             }
             Happening::Answered(reply) => self.end(&reply),
-            Happening::Asks => self.end(&call.park()),
+            Happening::Asks => match live {
+                Live::Call(call) => self.end(&call.park()),
+                // A subscription asks nothing.
+                Live::Listening(_) => self.next = None,
+            },
         }
     }
 
@@ -78,9 +90,12 @@ impl LiveStream {
     }
 }
 
-fn next(mut call: Box<ModernCall>) -> Next {
+fn next(mut live: Live) -> Next {
     Box::pin(async move {
-        let happening = call.next().await;
-        (call, happening)
+        let happening = match &mut live {
+            Live::Call(call) => call.next().await,
+            Live::Listening(listening) => listening.next().await,
+        };
+        (live, happening)
     })
 }

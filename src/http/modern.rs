@@ -1,7 +1,7 @@
 //! The modern front (2026-07-28): the request ladder of streamable-http §Sending Messages, in its order, with its codes
 //! and statuses. Stateless: nothing of sessions is minted or echoed, and a client that disconnects has cancelled.
 
-use super::live::LiveStream;
+use super::live::{Live, LiveStream};
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
 use super::{Server, guard};
@@ -90,6 +90,12 @@ pub async fn respond(
         };
         return Ok(response::json(StatusCode::OK, Spliced::from(rewrite::result(&id, &discovered))));
     }
+    if method == "subscriptions/listen" {
+        return match server.upstream.listen(incoming).await {
+            Ok(listening) => Ok(response::live(LiveStream::new(server, Live::Listening(listening), None))),
+            Err(refused) => refusal(refused, &id),
+        };
+    }
     answer(server, caller, incoming, &id).await
 }
 
@@ -161,7 +167,7 @@ async fn answer(
     match timeout_at(commit_at.into(), call.next()).await {
         Ok(Happening::Answered(reply)) => Ok(whole(reply)),
         Ok(Happening::Asks) => Ok(whole(call.park())),
-        Ok(said) => Ok(response::live(LiveStream::new(server, call, Some(said)))),
-        Err(_) => Ok(response::live(LiveStream::new(server, call, None))),
+        Ok(said) => Ok(response::live(LiveStream::new(server, Live::Call(call), Some(said)))),
+        Err(_) => Ok(response::live(LiveStream::new(server, Live::Call(call), None))),
     }
 }

@@ -1,7 +1,7 @@
 //! Who hears what a child says outside of any request: nobody yet, one session, or the members of a shared child.
 
 use super::{Session, SessionId};
-use crate::exchange::{Class, Interim, Mailbox};
+use crate::exchange::{Class, Interim, Interruption, Mailbox, Topic};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
 use std::collections::{HashMap, HashSet};
@@ -63,21 +63,95 @@ pub struct Members {
 
 #[derive(Debug, Default)]
 struct State {
-    sessions: HashMap<SessionId, Weak<Session>>,
+    ears: HashMap<SessionId, Ear>,
     watchers: HashMap<String, HashSet<SessionId>>,
     orphaned: Vec<String>,
 }
 
+/// Who listens at a shared child.
+#[derive(Debug)]
+enum Ear {
+    /// A legacy session hears of every change.
+    Session(Weak<Session>),
+    /// A modern subscription hears of what it asked for.
+    Listener(Filter, Arc<Mailbox>),
+}
+
+/// The lists whose changes a modern subscription hears of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// `toolsListChanged`
+    pub tools: bool,
+    /// `promptsListChanged`
+    pub prompts: bool,
+    /// `resourcesListChanged`
+    pub resources: bool,
+}
+
+impl Filter {
+    fn lets_through(self, method: &str) -> bool {
+        match method {
+            "notifications/tools/list_changed" => self.tools,
+            "notifications/prompts/list_changed" => self.prompts,
+            "notifications/resources/list_changed" => self.resources,
+            _ => false,
+        }
+    }
+}
+
+/// A message out of the lock.
+enum Told {
+    Session(Arc<Session>),
+    Listener(Arc<Mailbox>),
+}
+
+impl Told {
+    fn tell(self, frame: Spliced) {
+        match self {
+            Told::Session(session) => session.notify(frame, Class::Idempotent),
+            Told::Listener(mailbox) => {
+                let interim = Interim { frame, class: Class::Idempotent, topic: Topic::Other };
+                if mailbox.push(interim).is_err() {
+                    counters::DROPPED_EVENTS.increment();
+                }
+            }
+        }
+    }
+}
+
+impl Ear {
+    fn reach(&self) -> Option<Told> {
+        match self {
+            Ear::Session(session) => session.upgrade().map(Told::Session),
+            Ear::Listener(_, mailbox) => Some(Told::Listener(Arc::clone(mailbox))),
+        }
+    }
+}
+
 impl Members {
-    /// A session takes its place.
-    pub(super) fn join(&self, session: &Arc<Session>) {
-        self.state().sessions.insert(session.id().clone(), Arc::downgrade(session));
+    /// A modern subscription hears of what `filter` names, and of the resources that it will watch.
+    pub fn listen(&self, ear: &SessionId, filter: Filter, mailbox: &Arc<Mailbox>) {
+        self.state().ears.insert(ear.clone(), Ear::Listener(filter, Arc::clone(mailbox)));
     }
 
-    /// A session is gone, and with it its subscriptions.
-    pub(super) fn leave(&self, id: &SessionId) {
+    /// Ends all modern subscriptions.
+    pub fn end_listeners(&self, end: impl Fn() -> Interruption) {
+        for ear in self.state().ears.values() {
+            if let Ear::Listener(_, mailbox) = ear {
+                mailbox.interrupt(end());
+            }
+        }
+    }
+
+    /// A session takes its place.
+    pub(super) fn join(&self, session: &Arc<Session>) {
+        self.state().ears.insert(session.id().clone(), Ear::Session(Arc::downgrade(session)));
+    }
+
+    /// A session or subscription is gone, and with it what it watched.
+    pub fn leave(&self, id: &SessionId) {
         let mut state = self.state();
-        state.sessions.remove(id);
+        state.ears.remove(id);
         let State { watchers, orphaned, .. } = &mut *state;
         watchers.retain(|uri, who| {
             if who.remove(id) && who.is_empty() {
@@ -87,9 +161,9 @@ impl Members {
         });
     }
 
-    /// How many sessions share the child.
+    /// How many share the child.
     pub fn count(&self) -> usize {
-        self.state().sessions.len()
+        self.state().ears.len()
     }
 
     /// Resources that only sessions watched which are gone; the child is to be told.
@@ -112,7 +186,7 @@ impl Members {
     /// The session watches the resource from now on; if it has left meanwhile, its subscription is an orphan.
     pub fn watch(&self, uri: &str, id: &SessionId) {
         let mut state = self.state();
-        if state.sessions.contains_key(id) {
+        if state.ears.contains_key(id) {
             state.watchers.entry(uri.to_owned()).or_default().insert(id.clone());
         } else {
             state.orphaned.push(uri.to_owned());
@@ -130,12 +204,14 @@ impl Members {
         was_last
     }
 
-    /// Something changed that concerns every member.
-    pub fn tell_all(&self, frame: &Spliced) {
-        let sessions: Vec<_> = self.state().sessions.values().filter_map(Weak::upgrade).collect();
-        for session in sessions {
-            session.notify(frame.clone(), Class::Idempotent);
-        }
+    /// A list changed, as `method` says: that concerns every session, and whoever asked for it.
+    pub fn tell_all(&self, method: &str, frame: &Spliced) {
+        let hears = |ear: &&Ear| match ear {
+            Ear::Session(_) => true,
+            Ear::Listener(filter, _) => filter.lets_through(method),
+        };
+        let told: Vec<_> = self.state().ears.values().filter(hears).filter_map(Ear::reach).collect();
+        told.into_iter().for_each(|told| told.tell(frame.clone()));
     }
 
     /// A resource changed. The child may name a part of what was subscribed to
@@ -148,14 +224,12 @@ impl Members {
             .filter(|(watched, _)| is_within(watched, uri))
             .flat_map(|(_, who)| who)
             .collect();
-        let sessions: Vec<_> = watching.iter().filter_map(|id| state.sessions.get(*id)?.upgrade()).collect();
+        let told: Vec<_> = watching.iter().filter_map(|id| state.ears.get(*id)?.reach()).collect();
         drop(state);
-        if sessions.is_empty() {
+        if told.is_empty() {
             counters::WITHHELD_MESSAGES.increment();
         }
-        for session in sessions {
-            session.notify(frame.clone(), Class::Idempotent);
-        }
+        told.into_iter().for_each(|told| told.tell(frame.clone()));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -23,9 +23,9 @@ fn three() -> (Arc<Members>, [(Arc<Session>, Reader); 3]) {
 fn a_change_is_told_to_every_member_once() {
     let (members, mut three) = three();
     assert_eq!(members.count(), 3);
-    members.tell_all(&said("changed"));
+    members.tell_all("notifications/tools/list_changed", &said("changed"));
     three[0].0.end(&Failure::SessionEnded);
-    members.tell_all(&said("again"));
+    members.tell_all("notifications/tools/list_changed", &said("again"));
     assert_eq!(drain(&mut three[0].1), (vec!["changed".into()], true));
     assert_eq!(drain(&mut three[1].1).0, ["changed", "again"]);
     assert_eq!(members.count(), 2);

@@ -23,7 +23,7 @@ mod streams_tests;
 #[cfg(test)]
 mod tests;
 
-pub use audience::{Audience, Holder, Members};
+pub use audience::{Audience, Filter, Holder, Members};
 pub use directory::{Directory, Full};
 pub use id::{Principal, SessionId};
 pub use reader::Reader;

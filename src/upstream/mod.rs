@@ -5,11 +5,13 @@
 mod exclusive;
 mod initialize;
 mod lease;
+mod listen;
 mod modern;
 mod parked;
 mod seal;
 mod shared;
 
+pub use listen::Listening;
 pub use modern::{Caller, Happening, ModernCall, Reply};
 pub use seal::Seal;
 pub use shared::Shared;
@@ -75,6 +77,9 @@ pub struct Settings {
     /// `--park-timeout`: how long each of them waits.
     pub park_timeout: Duration,
 }
+
+/// Subscriptions of modern clients that may be open at once.
+const MOST_LISTENS: usize = 1_024;
 
 /// A child is wanted.
 #[derive(Debug)]
@@ -151,6 +156,7 @@ pub struct Upstream {
     seal: Seal,
     parked: Parked<Box<ModernCall>>,
     pool: Arc<Pool>,
+    listens: Arc<Semaphore>,
 }
 
 impl Upstream {
@@ -170,6 +176,7 @@ impl Upstream {
             parked: Parked::new(settings.max_parked, settings.park_timeout),
             pool: Pool::new(settings.cancel_grace),
             seal,
+            listens: bound(MOST_LISTENS),
             settings,
             start_timeout,
             directory,

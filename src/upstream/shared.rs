@@ -1,7 +1,7 @@
 //! Shared children: initialised once by proxyrunner, with no client capabilities, so that they never ask; and
 //! what of them no client may see, since it would cross from one to another.
 
-use super::{Begun, Incoming, Refusal, Upstream, initialize, refusal};
+use super::{Begun, Incoming, Refusal, Upstream, initialize, listen, refusal};
 use crate::era::discover;
 use crate::era::results::Hint;
 use crate::exchange::{Failure, Held, Link, Mailbox, Outcome, Step};
@@ -262,17 +262,27 @@ impl Upstream {
         for shared in self.shared.get().into_iter().flatten() {
             let _turn = shared.members.subscribing.lock().await;
             for uri in shared.members.take_orphaned() {
-                let params = serde_json::json!({"uri": uri}).to_string();
-                let write = |wire_id: crate::mux::WireId| {
-                    let id = wire_id.as_u64().to_string();
-                    Spliced::from(rewrite::request(
-                        id.as_bytes(),
-                        "resources/unsubscribe",
-                        Some(params.as_bytes()),
-                    ))
-                };
-                let _ = self.ask(&shared.link, self.settings.request_timeout, write).await;
+                self.tell_subscription(&shared.link, "resources/unsubscribe", &uri).await;
             }
+        }
+    }
+
+    /// Subscribes to a resource, or unsubscribes from it, on nobody's behalf; whether the child agreed.
+    pub(super) async fn tell_subscription(&self, link: &Link, method: &str, uri: &str) -> bool {
+        let params = serde_json::json!({"uri": uri}).to_string();
+        let write = |wire_id: WireId| {
+            let id = wire_id.as_u64().to_string();
+            Spliced::from(rewrite::request(id.as_bytes(), method, Some(params.as_bytes())))
+        };
+        let answer = self.ask(link, self.settings.request_timeout, write).await;
+        matches!(answer, Ok(Ok(answer)) if answer.result.is_some())
+    }
+
+    /// Ends the subscriptions of modern clients: proxyrunner ends.
+    pub async fn end_listens(&self) {
+        let on_demand = self.on_demand.lock().await;
+        for shared in self.shared.get().into_iter().flatten().chain(on_demand.iter()) {
+            listen::end_all(shared);
         }
     }
 }

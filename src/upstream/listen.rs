@@ -1,0 +1,185 @@
+//! `subscriptions/listen` in front of a legacy child: acknowledged first, then what the child says of its own accord,
+//! filtered and stamped, until its client goes or proxyrunner ends (basic/patterns/subscriptions).
+
+use super::modern::{Happening, Reply};
+use super::{Incoming, Refusal, Shared, Upstream};
+use crate::era::{discover, keys, notifications};
+use crate::exchange::{Failure, Interruption, Mailbox};
+use crate::jsonrpc::{self, ClientId, Span, Spliced, codes, items, member, rewrite, splice, text};
+use crate::session::{Filter, SessionId};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Resources that one subscription may name.
+const MOST_RESOURCES: usize = 256;
+
+/// A subscription. Dropping it ends it.
+#[derive(Debug)]
+pub struct Listening {
+    shared: Arc<Shared>,
+    ear: SessionId,
+    mailbox: Arc<Mailbox>,
+    client_id: ClientId,
+    acknowledgement: Option<Bytes>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Upstream {
+    /// Opens a subscription.
+    ///
+    /// # Errors
+    /// When there are too many, or the filter is malformed.
+    pub async fn listen(self: &Arc<Self>, incoming: Incoming) -> Result<Box<Listening>, Refusal> {
+        let place = Arc::clone(&self.listens).try_acquire_owned();
+        let place =
+            place.map_err(|_| Refusal::Withheld(codes::INTERNAL_ERROR, "too many subscriptions are open"))?;
+        let shared = self.shared().await?;
+        let asked = asked(&incoming).ok_or(Refusal::Withheld(
+            codes::INVALID_PARAMS,
+            "params.notifications is no subscription filter",
+        ))?;
+        let described = shared.discovered.clone();
+        let offered = discover::capabilities_of(&described);
+        let filter = Filter {
+            tools: asked.tools && offered("tools", "listChanged"),
+            prompts: asked.prompts && offered("prompts", "listChanged"),
+            resources: asked.resources && offered("resources", "listChanged"),
+        };
+        let ear = SessionId::mint().map_err(|_| Refusal::Busy("the system has no randomness to give"))?;
+        let mailbox = Arc::new(Mailbox::default());
+        let client_id = ClientId::new(incoming.id());
+        let mut listening =
+            Box::new(Listening { shared, ear, mailbox, client_id, acknowledgement: None, _place: place });
+        listening.shared.members.listen(&listening.ear, filter, &listening.mailbox);
+        let watched = match asked.uris {
+            Some(uris) if offered("resources", "subscribe") => Some(self.watch_all(&listening, uris).await),
+            _ => None,
+        };
+        listening.acknowledgement = Some(acknowledgement(&listening.client_id, filter, watched));
+        Ok(listening)
+    }
+
+    /// Subscribes to resources; those that the child refuses are left out.
+    async fn watch_all(&self, listening: &Listening, uris: Vec<String>) -> Vec<String> {
+        let (link, members) = (&listening.shared.link, &listening.shared.members);
+        let mut watched = Vec::new();
+        for uri in uris {
+            let _turn = members.subscribing.lock().await;
+            if members.is_watched(&uri) || self.tell_subscription(link, "resources/subscribe", &uri).await {
+                members.watch(&uri, &listening.ear);
+                watched.push(uri);
+            }
+        }
+        watched
+    }
+}
+
+struct Asked {
+    tools: bool,
+    prompts: bool,
+    resources: bool,
+    uris: Option<Vec<String>>,
+}
+
+fn asked(incoming: &Incoming) -> Option<Asked> {
+    let frame = &incoming.frame;
+    let params = incoming.message.params.as_ref()?;
+    let filter = member(frame, &params.span, "notifications").filter(|filter| frame[filter.start] == b'{')?;
+    let flag = |name| match member(frame, &filter, name).map(|span| frame.slice(span)) {
+        None => Some(false),
+        Some(raw) if &raw[..] == b"true" => Some(true),
+        Some(raw) if &raw[..] == b"false" => Some(false),
+        Some(_) => None,
+    };
+    let uris = match member(frame, &filter, "resourceSubscriptions") {
+        None => None,
+        Some(list) => Some(strings(frame, list)?),
+    };
+    Some(Asked {
+        tools: flag("toolsListChanged")?,
+        prompts: flag("promptsListChanged")?,
+        resources: flag("resourcesListChanged")?,
+        uris,
+    })
+}
+
+fn strings(frame: &[u8], list: Span) -> Option<Vec<String>> {
+    if frame[list.start] != b'[' {
+        return None;
+    }
+    let mut strings = Vec::new();
+    for item in items(frame, list).take(MOST_RESOURCES) {
+        if frame[item.start] != b'"' {
+            return None;
+        }
+        strings.push(text(frame, &item).into_owned());
+    }
+    Some(strings)
+}
+
+fn acknowledgement(client_id: &ClientId, filter: Filter, watched: Option<Vec<String>>) -> Bytes {
+    let mut honoured = serde_json::Map::new();
+    let flags = [
+        ("toolsListChanged", filter.tools),
+        ("promptsListChanged", filter.prompts),
+        ("resourcesListChanged", filter.resources),
+    ];
+    honoured.extend(
+        flags.into_iter().filter(|(_, on)| *on).map(|(name, _)| (name.to_owned(), Value::from(true))),
+    );
+    if let Some(watched) = watched {
+        honoured.insert("resourceSubscriptions".to_owned(), json!(watched));
+    }
+    let id = String::from_utf8_lossy(client_id.raw()).into_owned();
+    let params = format!(
+        "{{\"_meta\":{{\"{}\":{id}}},\"notifications\":{}}}",
+        keys::SUBSCRIPTION_ID,
+        Value::from(honoured)
+    );
+    rewrite::notification("notifications/subscriptions/acknowledged", Some(params.as_bytes()))
+}
+
+impl Listening {
+    /// What happens next: the acknowledgement, then notifications, at the end the result.
+    pub async fn next(&mut self) -> Happening {
+        if let Some(acknowledgement) = self.acknowledgement.take() {
+            return Happening::Said(Spliced::from(acknowledgement));
+        }
+        match self.mailbox.next().await {
+            Ok(interim) => Happening::Said(self.stamped(interim.frame)),
+            Err(Interruption { .. }) => Happening::Answered(self.result()),
+        }
+    }
+
+    fn stamped(&self, frame: Spliced) -> Spliced {
+        let frame = frame.into_bytes();
+        let Ok(message) = jsonrpc::scan(&frame) else { return Spliced::from(frame) };
+        let edits = notifications::stamp(&frame, &message, self.client_id.raw());
+        splice(&frame, &message.object, message.multiline, edits)
+    }
+
+    /// The graceful end.
+    fn result(&self) -> Reply {
+        let id = String::from_utf8_lossy(self.client_id.raw()).into_owned();
+        let mut meta = format!("\"{}\":{id}", keys::SUBSCRIPTION_ID);
+        if let Some(info) = self.shared.server_info() {
+            meta += &format!(",\"{}\":{}", keys::SERVER_INFO, String::from_utf8_lossy(info));
+        }
+        let result = format!("{{\"resultType\":\"complete\",\"_meta\":{{{meta}}}}}");
+        let message = Spliced::from(rewrite::result(self.client_id.raw(), result.as_bytes()));
+        Reply { message, status: 200 }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.shared.members.leave(&self.ear);
+    }
+}
+
+/// Ends every subscription gracefully.
+pub fn end_all(shared: &Shared) {
+    shared.members.end_listeners(|| Interruption { failure: Failure::ShuttingDown, cancellation: None });
+}
