@@ -35,7 +35,8 @@ pub fn to_modern(frame: &[u8], error: &Span, uri: Option<&[u8]>, edits: &mut Edi
             }
             ForModern::Error(codes::INVALID_PARAMS)
         }
-        -32019..=-32000 | -32099..=-32020 => ForModern::Error(internal(frame, error, &code_span, edits)),
+        // SDKs' own up to -32019, the protocol's from -32020 on: neither means here what it may mean there.
+        -32099..=-32000 => ForModern::Error(internal(frame, error, &code_span, edits)),
         other => ForModern::Error(other),
     }
 }
