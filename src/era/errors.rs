@@ -35,6 +35,7 @@ pub fn to_modern(frame: &[u8], error: &Span, uri: Option<&[u8]>, edits: &mut Edi
             }
             ForModern::Error(codes::INVALID_PARAMS)
         }
+        // SDKs' own up to -32019, the protocol's from -32020 on: neither means here what it may mean there.
         -32099..=-32000 => ForModern::Error(internal(frame, error, &code_span, edits)),
         other => ForModern::Error(other),
     }

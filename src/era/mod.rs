@@ -29,7 +29,11 @@ pub mod results;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
+mod headers_tests;
+#[cfg(test)]
 mod input_tests;
+#[cfg(test)]
+mod probe_tests;
 
 /// The modern revision that proxyrunner speaks.
 pub const MODERN_VERSION: &str = "2026-07-28";
