@@ -15,7 +15,7 @@ pub use message::{Fault, Kind, Message, Meta, Params, Span};
 pub use rewrite::{error, result};
 pub use scan::{Members, elements, is_batch, members, scan};
 pub use splice::{Edits, FLAT, Spliced, splice};
-pub use text::{integer, text};
+pub use text::{integer, kept, text};
 
 #[cfg(test)]
 mod rewrite_tests;
