@@ -127,7 +127,7 @@ fn a_shared_childs_questions_and_logs_reach_nobody_and_it_is_told() {
     let (directory, now) = (directory(), Instant::now());
     let mut readers = [(); 2].map(|()| {
         let session = directory.open(Principal::anonymous(), now).unwrap();
-        session.take_seat(Seat::Shared(Arc::clone(&child.link), Arc::clone(&members)));
+        assert!(session.take_seat(Seat::Shared(Arc::clone(&child.link), Arc::clone(&members))));
         session.open_standalone()
     });
     let mut exchange = begun(&child.link);
