@@ -126,7 +126,7 @@ fn a_large_body_waits_for_room_and_small_ones_pass() {
         // A short answer: one that is kept for replay would stay among the buffered bytes.
         assert_eq!(call.response().answer()["result"], json!({}));
     }
-    server.until_metric("proxyrunner_buffered_bytes", 0);
+    until("only short answers are kept", || server.metric("proxyrunner_buffered_bytes") < 64 << 10);
 }
 
 #[test]
