@@ -209,10 +209,12 @@ async fn drain(server: &Server, delay: Duration, patience: Duration) {
 async fn sweep(server: Arc<Server>) {
     let mut tick = interval(SWEEP);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut bodies_wait = false;
     loop {
         tick.tick().await;
         server.directory.expire(Instant::now());
         server.upstream.expire_parked(Instant::now());
+        bodies_wait = server.relieve_bodies(bodies_wait);
         let cut = server.connections.cut_stalled(server.settings.write_timeout);
         if cut > 0 {
             tracing::info!(connections = cut, "cut: their peers took nothing for --write-timeout");

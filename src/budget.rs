@@ -11,8 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// Smaller messages are not charged: the bounds on their number bound their bytes too.
+/// Smaller messages on their way are not charged: the bounds on their number bound their bytes too.
 const CHARGED_FROM: usize = 4 * 1024;
+
+/// What keeping an event costs beside its bytes, about. Sessions keep many small ones for long.
+const KEPT_BESIDE: usize = 256;
 
 /// Clones share the same bytes.
 #[derive(Clone, Debug)]
@@ -22,6 +25,7 @@ pub struct Budget(Arc<Shared>);
 struct Shared {
     limit: usize,
     used: AtomicUsize,
+    waiting: AtomicUsize,
     released: Notify,
     overdrawn: Notify,
 }
@@ -31,6 +35,22 @@ struct Shared {
 pub struct Charge {
     budget: Budget,
     bytes: usize,
+}
+
+/// One body that waits, until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn at(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Bytes that know what they are charged to: the charge lasts as long as the last slice of them, wherever it is.
@@ -51,6 +71,7 @@ impl Budget {
         Budget(Arc::new(Shared {
             limit,
             used: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             released: Notify::new(),
             overdrawn: Notify::new(),
         }))
@@ -66,16 +87,31 @@ impl Budget {
         self.used().saturating_sub(self.0.limit)
     }
 
+    /// Whether a body waits for room.
+    pub fn is_awaited(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// Charges a message that has already arrived, for as long as any slice of it lives.
     pub fn hold(&self, bytes: Bytes) -> Bytes {
         if bytes.len() < CHARGED_FROM {
             return bytes;
         }
-        let before = self.0.used.fetch_add(bytes.len(), Ordering::Relaxed);
-        if before + bytes.len() > self.0.limit {
+        self.charge(bytes.len()).hold(bytes)
+    }
+
+    /// Charges a message that waits for a reader or is kept for one, however small: of those, the bounds on
+    /// their number are a session's, and sessions are many.
+    pub fn keep(&self, bytes: Bytes) -> Bytes {
+        self.charge(bytes.len() + KEPT_BESIDE).hold(bytes)
+    }
+
+    fn charge(&self, bytes: usize) -> Charge {
+        let before = self.0.used.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.0.limit {
             self.0.overdrawn.notify_one();
         }
-        Charge { budget: self.clone(), bytes: bytes.len() }.hold(bytes)
+        Charge { budget: self.clone(), bytes }
     }
 
     /// An empty charge, to be grown as a body arrives.
@@ -105,11 +141,17 @@ impl Charge {
         if bytes < CHARGED_FROM || more == 0 {
             return;
         }
+        if self.budget.try_take(more) {
+            self.bytes += more;
+            return;
+        }
+        let budget = self.budget.clone();
+        let _waiting = Waiting::at(&budget.0.waiting);
         loop {
-            let mut released = pin!(self.budget.0.released.notified());
+            let mut released = pin!(budget.0.released.notified());
             // Registered before the look, so that a release between the look and the wait is not missed.
             released.as_mut().enable();
-            if self.budget.try_take(more) {
+            if budget.try_take(more) {
                 self.bytes += more;
                 return;
             }
@@ -173,6 +215,17 @@ mod tests {
         assert_eq!(budget.excess(), 6_000);
         let mut cx = Context::from_waker(Waker::noop());
         assert_eq!(pin!(budget.overdrawn()).poll(&mut cx), Poll::Ready(()));
+    }
+
+    #[test]
+    fn what_is_kept_is_charged_however_small() {
+        let budget = Budget::new(10_000);
+        let kept: Vec<_> = (0..100).map(|_| budget.keep(message(1))).collect();
+        assert_eq!(budget.used(), 100 * (1 + KEPT_BESIDE));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(pin!(budget.overdrawn()).poll(&mut cx), Poll::Ready(()));
+        drop(kept);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

@@ -87,6 +87,7 @@ impl Router {
     }
 
     fn frame(&mut self, bytes: Bytes) {
+        let bytes = self.budget.hold(bytes);
         match jsonrpc::scan(&bytes) {
             Ok(message) => match message.kind {
                 Kind::Response => self.response(bytes, &message),
@@ -108,7 +109,7 @@ impl Router {
             result: message.result.clone(),
             error: message.error.clone(),
             multiline: message.multiline,
-            frame: self.budget.hold(frame),
+            frame,
         };
         match wire_id {
             Some(wire_id) => self.complete(wire_id, Ok(answer)),

@@ -12,6 +12,7 @@ struct Child {
     router: Router,
     link: Arc<Link>,
     ends: Ends,
+    budget: Budget,
 }
 
 fn child(audience: Audience) -> Child {
@@ -20,8 +21,8 @@ fn child(audience: Audience) -> Child {
     let (_, mut spare) = Link::new(2, 1);
     spare.intake = ends.intake;
     let budget = Budget::new(1 << 20);
-    let router = Router::new(1, ends.answering, audience, link.inbox().clone(), budget, 3);
-    Child { router, link, ends: spare }
+    let router = Router::new(1, ends.answering, audience, link.inbox().clone(), budget.clone(), 3);
+    Child { router, link, ends: spare, budget }
 }
 
 impl Child {
@@ -126,7 +127,7 @@ fn a_shared_childs_questions_and_logs_reach_nobody_and_it_is_told() {
     let (directory, now) = (directory(), Instant::now());
     let mut readers = [(); 2].map(|()| {
         let session = directory.open(Principal::anonymous(), now).unwrap();
-        session.take_seat(Seat::Shared(Arc::clone(&child.link), Arc::clone(&members)));
+        assert!(session.take_seat(Seat::Shared(Arc::clone(&child.link), Arc::clone(&members))));
         session.open_standalone()
     });
     let mut exchange = begun(&child.link);
@@ -146,6 +147,21 @@ fn a_shared_childs_questions_and_logs_reach_nobody_and_it_is_told() {
     let told = child.hears();
     assert!(told[0].starts_with(r#"{"jsonrpc":"2.0","id":"q","error":{"code":-32601"#), "{told:?}");
     assert_eq!(told[1..], [r#"{"jsonrpc":"2.0","id":7,"result":{}}"#]);
+}
+
+#[test]
+fn what_a_child_says_unasked_counts_among_the_bytes_in_transit() {
+    let session = session();
+    let mut child = child(Audience::Exclusive(Arc::downgrade(&session)));
+    let mut get = session.open_standalone();
+    let long = "x".repeat(100_000);
+    child.says(&format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"data":"{long}"}}}}"#
+    ));
+    assert!(child.budget.used() > 100_000);
+    assert_eq!(drain(&mut get).0.len(), 1);
+    session.forget_delivered();
+    assert_eq!(child.budget.used(), 0);
 }
 
 #[test]

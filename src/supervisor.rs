@@ -10,6 +10,7 @@ use crate::upstream::Want;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::collections::HashSet;
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,6 +103,7 @@ impl Supervisor {
             link.stop();
         }
         let ended = self.accompany(process, pid, &stop, pipes).await;
+        drop(place);
         // In this order: the error is published, the intake is closed, then everyone who waits fails (D9).
         let (ended, mut router) = ended;
         end.send_replace(Some(ended.clone()));
@@ -111,7 +113,6 @@ impl Supervisor {
         self.groups().remove(&pid);
         counters::ENDED_CHILDREN.increment();
         tracing::info!(child = number, pid = pid, code = ended.code, "{ended}");
-        drop(place);
     }
 
     /// Waits for the child's end, bringing it about when it is asked for.
@@ -144,6 +145,13 @@ impl Supervisor {
                     }
                     Event::Stop
                 }
+                written = &mut pipes.stdin, if !pipes.stdin_over => {
+                    pipes.stdin_over = true;
+                    let Ok(Err(error)) = written else { continue };
+                    // Nothing can be asked of it any more. It may still answer what it has read, until it is ended.
+                    tracing::warn!(%error, "the server no longer reads its stdin; it is ended");
+                    Event::Stop
+                }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => Event::Deadline,
             };
             running &= event != Event::Stop;
@@ -173,6 +181,8 @@ fn refuse(reply: tokio::sync::oneshot::Sender<Result<Arc<Link>, StartError>>, er
 
 /// The three tasks on a child's pipes.
 struct Pipes {
+    stdin: JoinHandle<io::Result<()>>,
+    stdin_over: bool,
     stdout: JoinHandle<Router>,
     stderr: JoinHandle<()>,
     tail: Tail,
@@ -191,7 +201,8 @@ impl Pipes {
         mut router: Router,
     ) -> Self {
         let (close_stdin, cut, tail) = (CancellationToken::new(), CancellationToken::new(), Tail::default());
-        tokio::spawn(child::write_stdin(stdin, intake, link.mux().clone(), close_stdin.clone()));
+        let writing =
+            tokio::spawn(child::write_stdin(stdin, intake, link.mux().clone(), close_stdin.clone()));
         let stdout_cut = cut.clone();
         let reading = tokio::spawn(async move {
             child::read_stdout(stdout, max_frame, stdout_cut, |heard| match heard {
@@ -203,7 +214,15 @@ impl Pipes {
             router
         });
         let following = tokio::spawn(child::follow_stderr(stderr, link.number(), tail.clone(), cut.clone()));
-        Pipes { stdout: reading, stderr: following, tail, close_stdin, cut }
+        Pipes {
+            stdin: writing,
+            stdin_over: false,
+            stdout: reading,
+            stderr: following,
+            tail,
+            close_stdin,
+            cut,
+        }
     }
 
     /// Reads what a dead child still had to say; its last lines on stderr.

@@ -333,3 +333,21 @@ fn a_flood_of_notifications_stalls_nobody() {
         "what was dropped is counted"
     );
 }
+
+#[test]
+fn a_child_that_closes_its_stdin_is_ended_and_who_waits_is_told() {
+    let server = Server::start("--close-grace 300ms");
+    let (session, other) = (server.opening().exclusive().open(), server.session());
+    let mut first = session.begin_call(1, "hang", json!({}));
+    server.until_metric("proxyrunner_in_flight", 1);
+    let mut last = session.begin_call(2, "close_stdin", json!({}));
+    server.until_metric("proxyrunner_in_flight", 2);
+    // What is written now finds nobody.
+    let mut lost = session.begin_call(3, "sleep", json!({"ms": 0}));
+    for call in [&mut first, &mut last, &mut lost] {
+        let answer = call.response().answer();
+        assert!(matches!(reason(&answer), "child_ended" | "child_closed_stdin"), "{answer}");
+    }
+    server.until_logged("no longer reads its stdin");
+    assert_eq!(other.call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
+}

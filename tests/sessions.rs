@@ -255,3 +255,23 @@ fn one_session_too_many_is_refused_until_another_ends() {
     first.delete();
     until("room", || server.opening().send().status == 200);
 }
+
+/// Two at once pass every look at whether there is one already.
+#[test]
+fn a_second_initialize_at_once_leaves_no_child_behind() {
+    let server = Server::start("--sse --isolation session --log-level debug");
+    server.until_metric("proxyrunner_children", 0);
+    let mut connection = server.connect();
+    connection.request("GET", "/sse", &[("Accept", "text/event-stream")], b"");
+    let mut stream = connection.events();
+    let path = stream.next().expect("the endpoint event").data;
+    let body = server.opening().version("2024-11-05").body();
+    for _ in 0..3 {
+        assert_eq!(server.request("POST", &path, support::JSON, body.as_bytes()).status, 202);
+    }
+    let answers = [stream.message(), stream.message(), stream.message()];
+    assert_eq!(answers.iter().filter(|answer| answer["result"].is_object()).count(), 1, "{answers:?}");
+    server.until_metric("proxyrunner_children", 1);
+    stream.cut();
+    server.until_metric("proxyrunner_children", 0);
+}

@@ -313,3 +313,19 @@ fn a_cancellation_that_names_nothing_or_several_cancels_none() {
     }
     assert!(!session.child_read().iter().any(|frame| frame["method"] == "notifications/cancelled"));
 }
+
+#[test]
+fn a_subscription_that_is_never_answered_holds_up_no_other() {
+    let server = Server::start("");
+    let (stuck, other) = (server.session(), server.session());
+    let subscribe = |uri: &str| json!({"jsonrpc": "2.0", "id": 1, "method": "resources/subscribe", "params": {"uri": uri}});
+    let mut hanging = stuck.begin(subscribe("hang:").to_string());
+    server.until_metric("proxyrunner_in_flight", 1);
+    assert_eq!(other.ask("resources/subscribe", json!({"uri": "file:///a"}))["result"], json!({}));
+    let mut behind = other.begin(subscribe("hang:").to_string());
+    stuck.delete();
+    assert_eq!(hanging.response().answer()["error"]["data"]["reason"], "session_ended");
+    server.until_metric("proxyrunner_in_flight", 2);
+    other.delete();
+    assert_eq!(behind.response().answer()["error"]["data"]["reason"], "session_ended");
+}

@@ -12,14 +12,17 @@ const GATHERED: usize = 16 * 1024;
 /// One write of gathered frames is at most about this long: a pipe's default capacity.
 const BATCH: usize = 64 * 1024;
 
-/// Writes until `close` is cancelled, nobody is left who could send anything, or the child stops taking it; then
+/// Writes until `close` is cancelled, nobody is left who could send anything, or the child has closed its end; then
 /// stdin is closed. A frame that was begun is finished first, unless the child doesn't take it.
+///
+/// # Errors
+/// When the child has closed its end: what was written to it last may be lost.
 pub async fn write<W: AsyncWrite + Unpin>(
     mut pipe: W,
     mut intake: Intake,
     mux: Mux,
     close: CancellationToken,
-) {
+) -> io::Result<()> {
     let mut batch = BytesMut::new();
     let writing = async {
         while let Some(message) = next(&mut intake).await {
@@ -33,13 +36,10 @@ pub async fn write<W: AsyncWrite + Unpin>(
         }
         io::Result::Ok(())
     };
-    let result = tokio::select! {
+    tokio::select! {
         biased;
         result = writing => result,
         () = close.cancelled() => Ok(()),
-    };
-    if let Err(error) = result {
-        tracing::debug!(%error, "the server no longer reads its stdin");
     }
 }
 

@@ -35,6 +35,8 @@ pub enum Failure {
     Ended(End),
     /// The child closed its stdout, so it can't answer any more.
     ClosedStdout,
+    /// The child closed its stdin, so it can't be asked any more.
+    ClosedStdin,
     /// Its answer was longer than `--max-frame`.
     Oversized {
         /// The answer's length, in bytes.
@@ -75,6 +77,7 @@ impl Failure {
                 return json!({"reason": "child_ended", "fault": "child", "exitCode": end.code, "stderr": &*end.last_lines});
             }
             Failure::ClosedStdout => ("child_closed_stdout", "child"),
+            Failure::ClosedStdin => ("child_closed_stdin", "child"),
             Failure::Oversized { .. } => ("answer_too_large", "child"),
             Failure::Malformed(_) => ("answer_malformed", "child"),
             Failure::TimedOut(_) => ("timed_out", "child"),
@@ -93,6 +96,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Ended(end) => write!(f, "{end}; the request was lost with it"),
             Failure::ClosedStdout => f.write_str("the server closed its stdout, so it can't answer any more"),
+            Failure::ClosedStdin => f.write_str("the server closed its stdin, so it can't be asked any more"),
             Failure::Oversized { length } => {
                 write!(f, "the server's answer of {length} bytes is longer than --max-frame allows")
             }

@@ -85,7 +85,7 @@ impl Link {
         let mailbox = Arc::clone(&held.mailbox);
         let pending = self.mux.reserve(held).map_err(|refused| match refused {
             mux::Refused::Full(_) => Refused::Full,
-            mux::Refused::Closed(_) => Refused::Closed(self.closed_as()),
+            mux::Refused::Closed(_) => Refused::Closed(self.closed_as(Failure::ClosedStdout)),
         })?;
         self.send(pending, write).await.map(|pending| {
             counters::EXCHANGES.increment();
@@ -102,7 +102,7 @@ impl Link {
         let frame = write(wire_id);
         match self.inbox.order(Order::Request { wire_id, frame }).await {
             Ok(()) => Ok(pending),
-            Err(_) => Err(Refused::Closed(self.closed_as())),
+            Err(_) => Err(Refused::Closed(self.closed_as(Failure::ClosedStdin))),
         }
     }
 
@@ -126,6 +126,11 @@ impl Link {
         self.stop.is_cancelled() || self.end.borrow().is_some()
     }
 
+    /// Whether it was asked to end, and has not yet.
+    pub fn is_ending(&self) -> bool {
+        self.stop.is_cancelled() && self.end.borrow().is_none()
+    }
+
     /// Resolves with the way in which the child ended.
     pub async fn ended(&self) -> End {
         let mut end = self.end.clone();
@@ -133,11 +138,12 @@ impl Link {
         ended.ok().flatten().unwrap_or_else(|| End { how: "ended".into(), code: 1, last_lines: [].into() })
     }
 
-    fn closed_as(&self) -> Failure {
+    /// Why nothing can be begun: the child's end if that is known, else what of it was closed.
+    fn closed_as(&self, closed: Failure) -> Failure {
         match &*self.end.borrow() {
             Some(end) => Failure::Ended(end.clone()),
             None if self.stop.is_cancelled() => Failure::SessionEnded,
-            None => Failure::ClosedStdout,
+            None => closed,
         }
     }
 }

@@ -10,10 +10,10 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 use tokio::time::{timeout, timeout_at};
 
-/// How long a body may take, however short.
+/// How long a body may take, however short; and how far a longer one may fall behind.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What a longer one must bring per second beyond that: below the slowest link worth serving.
-const LEAST_RATE: usize = 16 * 1024;
+const LEAST_RATE: f64 = 16.0 * 1024.0;
 /// How long, and how much of, a refused body is thrown away before the connection is closed.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024 * 1024;
@@ -28,11 +28,10 @@ pub async fn read(server: &Server, mut body: Incoming) -> Result<Bytes, Rejectio
         tokio::spawn(linger(body));
         return Err(Rejection::too_large(limit));
     }
-    let begun = Instant::now();
+    let mut deadline = Instant::now() + PATIENCE;
     let mut charge = server.budget.open();
     let mut whole = Whole::default();
     loop {
-        let deadline = begun + PATIENCE + Duration::from_secs((whole.len() / LEAST_RATE) as u64);
         let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
         let chunk = match timeout_at(deadline.into(), frame).await {
             Err(_) => return Err(too_slow()),
@@ -50,8 +49,15 @@ pub async fn read(server: &Server, mut body: Incoming) -> Result<Bytes, Rejectio
         if timeout_at(deadline.into(), charge.cover(whole.len() + chunk.len())).await.is_err() {
             return Err(Rejection::busy("messages in transit take all of --max-buffered").closing());
         }
+        deadline = later(deadline, chunk.len(), Instant::now());
         whole.push(chunk);
     }
+}
+
+/// What was brought buys time, but never more than one is patient for: a body that came quickly at first must not
+/// hold its part of `--max-buffered` for as long as it would have taken.
+fn later(deadline: Instant, brought: usize, now: Instant) -> Instant {
+    (deadline + Duration::from_secs_f64(brought as f64 / LEAST_RATE)).min(now + PATIENCE)
 }
 
 /// Throws the rest of a refused body away for a moment: closing a connection with unread bytes resets it, and the
@@ -109,4 +115,24 @@ fn broken(error: &hyper::Error) -> Rejection {
         format!("the body could not be read: {error}"),
     )
     .closing()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_may_fall_behind_but_not_for_long() {
+        let start = Instant::now();
+        let mut deadline = start + PATIENCE;
+        deadline = later(deadline, 64 << 20, start);
+        assert_eq!(deadline, start + PATIENCE, "a quick start buys no hour");
+        for second in 1..=600 {
+            let now = start + Duration::from_secs(second);
+            assert!(now < deadline, "the least rate is enough");
+            deadline = later(deadline, LEAST_RATE as usize, now);
+        }
+        let slow = later(deadline, 1, start + Duration::from_secs(601));
+        assert!(slow < deadline + Duration::from_millis(1));
+    }
 }

@@ -52,7 +52,7 @@ pub async fn start(
     session: &Arc<Session>,
     incoming: Incoming,
 ) -> Result<Started, Rejection> {
-    let client_id = ClientId::new(incoming.id());
+    let client_id = incoming.client_id();
     if incoming.method() == "ping" {
         return Ok(Started::Answered(Spliced::from(rewrite::result(client_id.raw(), b"{}"))));
     }
@@ -61,10 +61,15 @@ pub async fn start(
     }
     let patience = server.upstream.request_timeout();
     let deadline = Instant::now() + patience;
-    let begun = match timeout_at(deadline.into(), server.upstream.begin(session, incoming)).await {
-        Ok(begun) => begun,
-        // The child's stdin was full all the while.
-        Err(_) => return Ok(answered(Err(Failure::TimedOut(patience)), &client_id)),
+    let begun = tokio::select! {
+        biased;
+        begun = timeout_at(deadline.into(), server.upstream.begin(session, incoming)) => match begun {
+            Ok(begun) => begun,
+            // The child's stdin was full all the while.
+            Err(_) => return Ok(answered(Err(Failure::TimedOut(patience)), &client_id)),
+        },
+        // Until it has begun, the session does not know of it, and could not tell it.
+        () = session.ended() => return Ok(answered(Err(ended_as(server)), &client_id)),
     };
     match begun {
         Ok(Begun::Exchange(exchange)) => {
@@ -88,6 +93,11 @@ pub async fn start(
         }
         Err(refused) => reject::refusal(refused, client_id.raw()).map(Started::Answered),
     }
+}
+
+/// Why a session has ended.
+fn ended_as(server: &Server) -> Failure {
+    if server.shutdown.is_refusing() { Failure::ShuttingDown } else { Failure::SessionEnded }
 }
 
 fn answered(outcome: Outcome, client_id: &ClientId) -> Started {

@@ -1,6 +1,6 @@
 //! Streamable HTTP for 2025-03-26, 2025-06-18 and 2025-11-25: POST, GET and DELETE on one path.
 
-use super::reject::{Rejection, method_not_allowed};
+use super::reject::{self, Rejection, method_not_allowed};
 use super::response::{self, Body};
 use super::sse::EventStream;
 use super::{Server, batch, body, call, guard, modern, oneway};
@@ -123,14 +123,7 @@ async fn handshake(
     session: Arc<Session>,
     incoming: Incoming,
 ) -> Result<Spliced, Rejection> {
-    let id = incoming.id().to_vec();
-    let answered = tokio::select! {
-        answered = server.upstream.initialize(&session, incoming) => match answered {
-            Ok(answer) => Ok(answer),
-            Err(refusal) => super::reject::refusal(refusal, &id),
-        },
-        () = server.shutdown.over() => Err(Rejection::shutting_down().of(&id)),
-    };
+    let answered = welcome(&server, &session, incoming).await;
     if session.seat().is_some() {
         server.directory.list(&session);
         tracing::debug!(session = %session.id(), version = session.version().as_str(), "session opened");
@@ -138,6 +131,26 @@ async fn handshake(
         session.end(&Failure::SessionEnded);
     }
     answered
+}
+
+/// What a client's `initialize` is answered. A session that waits for its child is not known to the drain, so the
+/// end of the drain is told to it here.
+///
+/// # Errors
+/// When there is no room, or proxyrunner has ended meanwhile.
+pub async fn welcome(
+    server: &Server,
+    session: &Arc<Session>,
+    incoming: Incoming,
+) -> Result<Spliced, Rejection> {
+    let id = incoming.id().to_vec();
+    tokio::select! {
+        biased;
+        answered = server.upstream.initialize(session, incoming) => {
+            answered.or_else(|refused| reject::refusal(refused, &id))
+        }
+        () = server.shutdown.over() => Err(Rejection::shutting_down().of(&id)),
+    }
 }
 
 /// The session that a request names.

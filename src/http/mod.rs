@@ -94,12 +94,34 @@ impl Server {
         if self.budget.excess() == 0 {
             return true;
         }
-        if !self.connections.cut_slowest() {
+        if !self.cut_slowest() {
             self.directory.all().iter().for_each(|session| session.forget_kept());
             return true;
         }
-        counters::CUT_STREAMS.increment();
-        tracing::warn!("--max-buffered is used up: the slowest reader is cut");
         false
+    }
+
+    /// Makes room for bodies that wait for it, since nothing is above the limit then that would make it: what is
+    /// kept for replay only goes, and where that is not enough until the next call, the slowest reader.
+    pub fn relieve_bodies(&self, waited_before: bool) -> bool {
+        if !self.budget.is_awaited() {
+            return false;
+        }
+        for session in self.directory.all() {
+            session.forget_delivered();
+        }
+        if waited_before {
+            self.cut_slowest();
+        }
+        true
+    }
+
+    fn cut_slowest(&self) -> bool {
+        let cut = self.connections.cut_slowest();
+        if cut {
+            counters::CUT_STREAMS.increment();
+            tracing::warn!("--max-buffered is used up: the slowest reader is cut");
+        }
+        cut
     }
 }

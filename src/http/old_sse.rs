@@ -1,6 +1,6 @@
 //! HTTP+SSE of 2024-11-05 (`--sse`): one GET stream is the whole session, and everything is posted beside it.
 
-use super::reject::{Rejection, method_not_allowed, refusal};
+use super::reject::{Rejection, method_not_allowed};
 use super::response::{self, Body};
 use super::sse::EventStream;
 use super::{Server, body, call, guard, legacy, oneway};
@@ -103,8 +103,5 @@ async fn initialize(server: &Server, session: &Arc<Session>, incoming: Incoming)
     if session.seat().is_some() {
         return Rejection::invalid("this session is initialized already").of(&id).message();
     }
-    match server.upstream.initialize(session, incoming).await {
-        Ok(answer) => answer,
-        Err(refused) => refusal(refused, &id).unwrap_or_else(|rejection| rejection.message()),
-    }
+    legacy::welcome(server, session, incoming).await.unwrap_or_else(|rejection| rejection.message())
 }

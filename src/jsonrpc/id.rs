@@ -5,7 +5,8 @@ use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 
-use super::text::unescaped;
+use super::message::Span;
+use super::text::{kept, unescaped};
 
 /// A request id as its client wrote it. Equal ids have the same JSON type and the same value, however
 /// they were spelled: `"1"` is not `1`, `"\u0031"` is `"1"`.
@@ -18,6 +19,12 @@ impl ClientId {
     /// Copies the raw JSON of a valid id, so that it does not keep its whole message alive.
     pub fn new(raw: &[u8]) -> Self {
         Self { raw: Bytes::copy_from_slice(raw) }
+    }
+
+    /// The id at `span` of `frame`. A long one keeps its message alive rather than being copied, so that it
+    /// counts among what the message is charged to.
+    pub fn within(frame: &Bytes, span: &Span) -> Self {
+        Self { raw: kept(frame, span) }
     }
 
     /// The id in JSON, as received: a string with its quotes, or an integer.

@@ -17,7 +17,7 @@ pub use object::{Amendment, amend, items, member, string_member};
 pub use rewrite::{Changes, error, result};
 pub use scan::{Members, elements, is_batch, members, scan};
 pub use splice::{Edits, FLAT, Spliced, splice};
-pub use text::{integer, text};
+pub use text::{integer, kept, text};
 
 #[cfg(test)]
 mod rewrite_tests;

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+
 use super::message::Span;
 
 /// What the JSON string at `span` says, without quotes and escapes. Lone surrogates, which no `str` can
@@ -11,6 +13,15 @@ pub fn text<'a>(bytes: &'a [u8], span: &Span) -> Cow<'a, str> {
         Cow::Borrowed(plain) => String::from_utf8_lossy(plain),
         Cow::Owned(plain) => Cow::Owned(String::from_utf8_lossy(&plain).into_owned()),
     }
+}
+
+/// Up to this many bytes a value is copied, so that it does not keep its whole message alive.
+const COPIED: usize = 1024;
+
+/// The raw value at `span`, to outlive its message: a copy, or of a long one a slice.
+pub fn kept(frame: &Bytes, span: &Span) -> Bytes {
+    let slice = frame.slice(span.clone());
+    if slice.len() > COPIED { slice } else { Bytes::copy_from_slice(&slice) }
 }
 
 /// The value of a raw JSON number that is a plain integer of at most 2^53 - 1, as wire ids are.

@@ -6,7 +6,7 @@ use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 /// The audience of one child.
 #[derive(Clone, Debug)]
@@ -56,10 +56,11 @@ const MOST_WATCHED: usize = 256;
 #[derive(Debug, Default)]
 pub struct Members {
     state: Mutex<State>,
-    /// Held across a subscription's exchange with the child, so that the child sees the first `subscribe` and the
-    /// last `unsubscribe` of a resource in the order in which the members meant them.
-    pub subscribing: AsyncMutex<()>,
+    turns: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
 }
+
+/// A turn at one resource; see [`Members::turn`].
+pub type Turn = OwnedMutexGuard<()>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -159,6 +160,23 @@ impl Members {
             }
             !who.is_empty()
         });
+    }
+
+    /// Waits for its turn at a resource, to be held across a subscription's exchange with the child: so the child sees
+    /// the first `subscribe` and the last `unsubscribe` of it in the order in which the members meant them. One that
+    /// the child never answers holds up nobody at other resources.
+    pub async fn turn(&self, uri: &str) -> Turn {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let known = turns.get(uri).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let turn = Arc::default();
+                turns.insert(uri.to_owned(), Arc::downgrade(&turn));
+                turn
+            })
+        };
+        turn.lock_owned().await
     }
 
     /// How many share the child.

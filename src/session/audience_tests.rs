@@ -12,7 +12,7 @@ fn three() -> (Arc<Members>, [(Arc<Session>, Reader); 3]) {
     let (link, _ends) = Link::new(1, 1);
     let seated = [(); 3].map(|()| {
         let session = directory.open(Principal::anonymous(), Instant::now()).unwrap();
-        session.take_seat(Seat::Shared(Arc::clone(&link), Arc::clone(&members)));
+        assert!(session.take_seat(Seat::Shared(Arc::clone(&link), Arc::clone(&members))));
         let reader = session.open_standalone();
         (session, reader)
     });

@@ -161,16 +161,25 @@ impl Session {
         self.seat.get()
     }
 
-    /// Set once, when the child is chosen. A session that has ended meanwhile gives it up at once.
-    pub fn take_seat(self: &Arc<Self>, seat: Seat) {
-        if let Seat::Shared(_, members) = &seat {
+    /// Set once, when the child is chosen; false if the session has one already, since its client sent `initialize`
+    /// twice at once. A session that has ended meanwhile gives it up at once.
+    #[must_use]
+    pub fn take_seat(self: &Arc<Self>, seat: Seat) -> bool {
+        let members = match &seat {
+            Seat::Shared(_, members) => Some(Arc::clone(members)),
+            Seat::Exclusive(_) => None,
+        };
+        if self.seat.set(seat).is_err() {
+            return false;
+        }
+        if let Some(members) = members {
             members.join(self);
         }
-        let _ = self.seat.set(seat);
         // Looked at after the seat was set: an end in between found none to give up.
         if self.is_ended() {
             self.leave_seat();
         }
+        true
     }
 
     fn leave_seat(&self) {
@@ -435,7 +444,7 @@ impl Session {
     fn event(&self, frame: Spliced, class: Class) -> Event {
         // A short message is a copy, which nobody has charged yet; a long one is slices of what was.
         let copied = frame.len() <= FLAT;
-        let frame = if copied { Spliced::from(self.budget.hold(frame.into_bytes())) } else { frame };
+        let frame = if copied { Spliced::from(self.budget.keep(frame.into_bytes())) } else { frame };
         Event { frame, class }
     }
 

@@ -1,13 +1,12 @@
 //! A child for one session: when it gets one, from where when there are `--max-children`, and its handshake,
 //! which is the client's own.
 
-use super::{AtCap, Incoming, Isolation, Refusal, Upstream, initialize, refusal};
+use super::{AtCap, Incoming, Isolation, Refusal, SEATED, Upstream, initialize, refusal};
 use crate::exchange::{Answer, Failure, Held, Link, Mailbox, Step};
-use crate::jsonrpc::ClientId;
 use crate::jsonrpc::Spliced;
 use crate::session::{Audience, Seat, Session, Version};
 use crate::telemetry::counters;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -64,10 +63,16 @@ impl Upstream {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(place);
         }
-        if !self.evict(Instant::now()) {
+        // One that is on its way out makes room as well.
+        if !self.is_one_ending() && !self.evict(Instant::now()) {
             return None;
         }
         timeout(EVICTION_PATIENCE, Arc::clone(&self.places).acquire_owned()).await.ok()?.ok()
+    }
+
+    fn is_one_ending(&self) -> bool {
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.iter().filter_map(Weak::upgrade).any(|link| link.is_ending())
     }
 
     /// Ends the session that has been quiet longest, if that is longer than `--evict-after`.
@@ -96,11 +101,13 @@ impl Upstream {
         let link = self.want(audience, slots, place).await.map_err(Refusal::Failed)?;
         // A client that goes away before its handshake is complete leaves no child behind.
         let unseated = StopOnDrop(Some(Arc::clone(&link)));
-        let client_id = ClientId::new(incoming.id());
+        let client_id = incoming.client_id();
         let (answer, version) = self.forward_initialize(&link, incoming).await?;
         let Some(version) = version else { return Ok(answer.restored(&client_id)) };
         session.negotiated(version);
-        session.take_seat(Seat::Exclusive(Arc::clone(&link)));
+        if !session.take_seat(Seat::Exclusive(Arc::clone(&link))) {
+            return Err(SEATED);
+        }
         unseated.keep();
         self.watch(session, link);
         Ok(answer.restored(&client_id))

@@ -66,7 +66,7 @@ impl Upstream {
         let (link, members) = (&listening.shared.link, &listening.shared.members);
         let mut watched = Vec::new();
         for uri in uris {
-            let _turn = members.subscribing.lock().await;
+            let _turn = members.turn(&uri).await;
             if members.is_watched(&uri) || self.tell_subscription(link, "resources/subscribe", &uri).await {
                 members.watch(&uri, &listening.ear);
                 watched.push(uri);

@@ -18,7 +18,7 @@ pub use shared::Shared;
 
 use crate::child::StartError;
 use crate::exchange::{Exchange, Failure, Held, Link, Mailbox, Outcome, Refused};
-use crate::jsonrpc::{Message, Spliced, codes, rewrite, text};
+use crate::jsonrpc::{ClientId, Message, Spliced, codes, kept, rewrite, text};
 use crate::phase::Phase;
 use crate::session::{Audience, Directory, Seat, Session};
 use crate::telemetry::counters;
@@ -27,7 +27,7 @@ use bytes::Bytes;
 use lease::Pool;
 use parked::Parked;
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
@@ -111,6 +111,11 @@ impl Incoming {
         self.message.method.as_ref().map(|method| text(&self.frame, method)).unwrap_or_default()
     }
 
+    /// The id, to outlive the message.
+    pub fn client_id(&self) -> ClientId {
+        ClientId::within(&self.frame, &self.message.id.clone().unwrap_or_default())
+    }
+
     /// The id as the client wrote it.
     pub fn id(&self) -> &[u8] {
         self.message.id.clone().map_or(&[], |id| &self.frame[id])
@@ -127,6 +132,9 @@ pub enum Refusal {
     /// A shared child must not see it: the code and the reason.
     Withheld(i64, &'static str),
 }
+
+/// A session has one handshake.
+const SEATED: Refusal = Refusal::Withheld(codes::INVALID_REQUEST, "this session is initialized already");
 
 /// A request that was taken.
 #[derive(Debug)]
@@ -152,6 +160,7 @@ pub struct Upstream {
     /// The one that was started for modern clients with `--isolation session`.
     on_demand: AsyncMutex<Option<Arc<Shared>>>,
     exclusive: Mutex<Vec<Weak<Session>>>,
+    started: Mutex<Vec<Weak<Link>>>,
     phase: watch::Sender<Phase>,
     seal: Seal,
     parked: Parked<Box<ModernCall>>,
@@ -184,6 +193,7 @@ impl Upstream {
             shared: OnceLock::new(),
             on_demand: AsyncMutex::default(),
             exclusive: Mutex::default(),
+            started: Mutex::default(),
             phase,
         };
         (Arc::new(upstream), wanted)
@@ -241,7 +251,7 @@ impl Upstream {
         let permit = self.permit()?;
         let Incoming { frame, message, trace } = incoming;
         let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
-        let token = token.map(|token| Bytes::copy_from_slice(&frame[token]));
+        let token = token.map(|token| kept(&frame, &token));
         let held = Held { mailbox: Arc::new(Mailbox::default()), token, permit: Some(permit) };
         let write = |wire_id: crate::mux::WireId| {
             let id = Some(wire_id.as_u64());
@@ -262,7 +272,11 @@ impl Upstream {
         self.wants.send(want).await.map_err(|_| Failure::ShuttingDown)?;
         let started = started.await.map_err(|_| Failure::ShuttingDown)?;
         counters::STARTED_CHILDREN.increment();
-        started.map_err(|error| Failure::NotStarted(error.to_string().into()))
+        let link = started.map_err(|error| Failure::NotStarted(error.to_string().into()))?;
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.retain(|link| link.strong_count() > 0);
+        started.push(Arc::downgrade(&link));
+        Ok(link)
     }
 }
 

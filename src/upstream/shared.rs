@@ -1,7 +1,7 @@
 //! Shared children: initialised once by proxyrunner, with no client capabilities, so that they never ask; and
 //! what of them no client may see, since it would cross from one to another.
 
-use super::{Begun, Incoming, Refusal, Upstream, initialize, listen, refusal};
+use super::{Begun, Incoming, Refusal, SEATED, Upstream, initialize, listen, refusal};
 use crate::era::discover;
 use crate::era::results::Hint;
 use crate::exchange::{Failure, Held, Link, Mailbox, Outcome, Step};
@@ -207,7 +207,9 @@ impl Upstream {
         let asked = initialize::requested_version(&incoming.frame, &incoming.message);
         let (version, result) = initialize::welcome(&shared.initialized, asked.as_ref());
         session.negotiated(version);
-        session.take_seat(Seat::Shared(Arc::clone(&shared.link), Arc::clone(&shared.members)));
+        if !session.take_seat(Seat::Shared(Arc::clone(&shared.link), Arc::clone(&shared.members))) {
+            return Err(SEATED);
+        }
         Ok(Spliced::from(rewrite::result(incoming.id(), &result)))
     }
 
@@ -226,7 +228,7 @@ impl Upstream {
         if uri.len() > LONGEST_URI {
             return Err(Refusal::Withheld(codes::INVALID_PARAMS, "params.uri is too long"));
         }
-        let _turn = members.subscribing.lock().await;
+        let _turn = members.turn(&uri).await;
         if subscribe && !members.may_watch(session.id()) {
             return Err(Refusal::Withheld(
                 codes::INVALID_PARAMS,
@@ -260,9 +262,11 @@ impl Upstream {
     /// Tells shared children which resources nobody watches any more, since their sessions have ended.
     pub async fn forget_orphaned_subscriptions(&self) {
         for shared in self.shared.get().into_iter().flatten() {
-            let _turn = shared.members.subscribing.lock().await;
             for uri in shared.members.take_orphaned() {
-                self.tell_subscription(&shared.link, "resources/unsubscribe", &uri).await;
+                let _turn = shared.members.turn(&uri).await;
+                if !shared.members.is_watched(&uri) {
+                    self.tell_subscription(&shared.link, "resources/unsubscribe", &uri).await;
+                }
             }
         }
     }

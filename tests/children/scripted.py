@@ -180,6 +180,12 @@ def close_stdout(wire_id, params, args, raw):
     os.close(1)
 
 
+def close_stdin(wire_id, params, args, raw):
+    """Reads nothing more, ever, but lives on."""
+    os.close(0)
+    signal.pause()
+
+
 def half(wire_id, params, args, raw):
     write(b'{"jsonrpc":"2.0","id":%d,"resu' % wire_id)
     os._exit(0)
@@ -216,12 +222,12 @@ def blob(wire_id, params, args, raw):
 
 
 # These end or stall the whole server, or must see what was read before them: no thread.
-INLINE = {leave, kill, close_stdout, half, stop_reading, recall, echo, release}
+INLINE = {leave, kill, close_stdout, close_stdin, half, stop_reading, recall, echo, release}
 TOOLS = {
     function.__name__: function
     for function in (
-        echo, sleep, wait, release, hang, late, progress, log, ask, emit, oversized, leave, kill, close_stdout, half,
-        stop_reading, grandchild, facts, recall, blob,
+        echo, sleep, wait, release, hang, late, progress, log, ask, emit, oversized, leave, kill, close_stdout,
+        close_stdin, half, stop_reading, grandchild, facts, recall, blob,
     )
 }  # fmt: skip
 
@@ -287,6 +293,8 @@ def receive(raw):
         initialize(message["id"], message["params"])
     elif method == "tools/call":
         call(message["id"], message["params"], raw)
+    elif method == "resources/subscribe" and message["params"]["uri"] == "hang:":
+        pass
     elif method == "tools/list":
         result(message["id"], {"tools": []})
     else:

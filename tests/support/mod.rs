@@ -6,7 +6,7 @@
 mod connection;
 mod session;
 
-pub use connection::{Connection, Event, Events, Response};
+pub use connection::{Connection, Event, Events, JSON, Response};
 pub use session::{Opening, Session, tool_call};
 
 use nix::sys::signal::{Signal, kill};
