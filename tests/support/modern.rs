@@ -89,7 +89,11 @@ impl Modern<'_> {
             ("Mcp-Name", if params["name"].is_null() { &params["uri"] } else { &params["name"] }),
         ];
         let replaced = |name: &str| self.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
-        headers.extend(own.iter().filter(|(name, _)| !replaced(name)).filter_map(|(name, value)| Some((*name, value.as_str()?))));
+        headers.extend(
+            own.iter()
+                .filter(|(name, _)| !replaced(name))
+                .filter_map(|(name, value)| Some((*name, value.as_str()?))),
+        );
         headers.extend(self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let mut connection = self.server.connect();
         connection.request("POST", "/mcp", &headers, body.to_string().as_bytes());
@@ -128,7 +132,8 @@ impl Modern<'_> {
 
     /// Begins to call a tool again.
     pub fn begin_retry(&self, tool: &str, arguments: Value, state: &str, answers: Value) -> Connection {
-        let params = json!({"name": tool, "arguments": arguments, "requestState": state, "inputResponses": answers});
+        let params =
+            json!({"name": tool, "arguments": arguments, "requestState": state, "inputResponses": answers});
         self.begin_body(&self.body("again", "tools/call", params))
     }
 
