@@ -107,8 +107,15 @@ fn only_allowed_pages_may_read() {
     assert_eq!(preflight.status, 204);
     assert_eq!(preflight.header("access-control-allow-origin"), Some("https://app.example"));
     let headers = preflight.header("access-control-allow-headers").unwrap_or_default();
-    for header in ["mcp-session-id", "mcp-protocol-version", "last-event-id", "content-type", "authorization"]
-    {
+    for header in [
+        "mcp-session-id",
+        "mcp-protocol-version",
+        "mcp-method",
+        "mcp-name",
+        "last-event-id",
+        "content-type",
+        "authorization",
+    ] {
         assert!(headers.contains(header), "{header} is not in {headers}");
     }
     let opened = server.opening().header("Origin", "https://app.example").send();

@@ -11,8 +11,8 @@ use hyper::{Response, StatusCode, Uri};
 use std::net::IpAddr;
 
 const CORS_METHODS: &str = "GET, POST, DELETE, OPTIONS";
-const CORS_REQUEST_HEADERS: &str = "accept, authorization, baggage, content-type, last-event-id, mcp-protocol-version, \
-     mcp-session-id, traceparent, tracestate";
+const CORS_REQUEST_HEADERS: &str = "accept, authorization, baggage, content-type, last-event-id, mcp-method, mcp-name, \
+     mcp-protocol-version, mcp-session-id, traceparent, tracestate";
 
 /// Refuses requests that another site's page may have sent: DNS rebinding and cross-site requests (2025-11-25,
 /// transports §Security Warning). Gives the origin back if there is one, for the CORS headers.

@@ -55,7 +55,8 @@ async fn post(
     }
     let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
     let incoming = Incoming { frame, message, trace };
-    if modern::is_modern(headers, &incoming) && !headers.contains_key(SESSION_ID) {
+    // A session means nothing to it (2026-07-28, streamable-http §Earlier Streamable HTTP Revisions).
+    if modern::is_modern(headers, &incoming) {
         return modern::respond(server, headers, principal, incoming).await;
     }
     if is_initialize(&incoming) {

@@ -25,21 +25,19 @@ const NAME: HeaderName = HeaderName::from_static("mcp-name");
 const COMMIT_AFTER: Duration = Duration::from_secs(5);
 
 /// Methods of legacy clients that the modern revision removed: a legacy child would answer them.
-const REMOVED: [&str; 8] = [
-    "initialize",
-    "ping",
-    "logging/setLevel",
-    "resources/subscribe",
-    "resources/unsubscribe",
-    "tasks/get",
-    "tasks/list",
-    "tasks/result",
-];
+const REMOVED: [&str; 5] =
+    ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
+/// What the names of others begin with; tasks are an extension there, which is not offered.
+const REMOVED_KINDS: [&str; 2] = ["notifications/", "tasks/"];
 
 /// Whether a message is a modern client's: its envelope says so, or without one its header does.
 pub fn is_modern(headers: &HeaderMap, incoming: &Incoming) -> bool {
+    has_envelope(incoming) || speaks_modern(headers)
+}
+
+fn has_envelope(incoming: &Incoming) -> bool {
     let meta = incoming.message.params.as_ref().and_then(|params| params.meta.as_ref());
-    meta.is_some_and(|meta| meta.era_version.is_some()) || speaks_modern(headers)
+    meta.is_some_and(|meta| meta.era_version.is_some())
 }
 
 /// Whether the request's header names a modern revision.
@@ -71,7 +69,7 @@ pub async fn respond(
         Caller { principal, capabilities: envelope.capabilities(), logs: envelope.log_level.is_some() };
     let id = incoming.id().to_vec();
     let method = incoming.method();
-    if REMOVED.contains(&&*method) || method.starts_with("notifications/") {
+    if REMOVED.contains(&&*method) || REMOVED_KINDS.iter().any(|kind| method.starts_with(kind)) {
         return Err(Rejection::new(
             StatusCode::NOT_FOUND,
             codes::METHOD_NOT_FOUND,
@@ -111,7 +109,14 @@ fn refusal(refused: Refusal, id: &[u8]) -> Result<Response<Body>, Rejection> {
 /// The steps that need nothing but the request: envelope, version, and what the headers repeat.
 fn climb(headers: &HeaderMap, incoming: &Incoming) -> Result<Envelope, Rejection> {
     let envelope = Envelope::read(&incoming.frame, &incoming.message).map_err(|malformed| {
-        Rejection::new(StatusCode::BAD_REQUEST, malformed.code(), malformed.to_string())
+        let (code, message) = if incoming.method() == "initialize" && !has_envelope(incoming) {
+            // A whole legacy request: it is the header that is wrong.
+            let message = format!("{PROTOCOL_VERSION} names a revision that has no initialize");
+            (codes::HEADER_MISMATCH, message)
+        } else {
+            (malformed.code(), malformed.to_string())
+        };
+        Rejection::new(StatusCode::BAD_REQUEST, code, message)
     })?;
     repeats(headers, &PROTOCOL_VERSION, &envelope.version)?;
     if envelope.version != MODERN_VERSION {

@@ -26,6 +26,8 @@ flags.add_argument("--protocol", help="negotiate this version, whatever was aske
 flags.add_argument("--crlf", action="store_true", help="end lines with CR LF")
 flags.add_argument("--ignore-eof", action="store_true", help="live on when stdin ends")
 flags.add_argument("--ignore-sigterm", action="store_true")
+flags.add_argument("--journal", help="append every frame that is read to this file, with the process id before it")
+flags.add_argument("--prompts", action="store_true", help="declare prompts")
 flags = flags.parse_args()
 
 stdin = os.fdopen(0, "rb", buffering=1 << 16)
@@ -135,6 +137,21 @@ def ask(wire_id, params, args, raw):
     result(wire_id, {"answers": answered["messages"]})
 
 
+def interview(wire_id, params, args, raw):
+    """Asks round after round, all questions of a round at once, and returns what was answered."""
+    heard = []
+    for questions in args["rounds"]:
+        waiting = []
+        for question in questions:
+            ours = next(asked)
+            waiting.append(answers.setdefault(json.dumps(ours), {"event": threading.Event()}))
+            line({"jsonrpc": "2.0", "id": ours, **question})
+        for answered in waiting:
+            answered["event"].wait()
+            heard.append(answered["messages"][0].get("result"))
+    result(wire_id, {"heard": heard})
+
+
 def emit(wire_id, params, args, raw):
     """Writes lines as they are, $ID being the call's own, then answers unless told not to.
 
@@ -147,7 +164,7 @@ def emit(wire_id, params, args, raw):
     if "after" in args:
         await_file(args["file"])
         for text in args["after"]:
-            line(text)
+            line(text.replace("$ID", str(wire_id)))
 
 
 def oversized(wire_id, params, args, raw):
@@ -226,8 +243,8 @@ INLINE = {leave, kill, close_stdout, close_stdin, half, stop_reading, recall, ec
 TOOLS = {
     function.__name__: function
     for function in (
-        echo, sleep, wait, release, hang, late, progress, log, ask, emit, oversized, leave, kill, close_stdout,
-        close_stdin, half, stop_reading, grandchild, facts, recall, blob,
+        echo, sleep, wait, release, hang, late, progress, log, ask, interview, emit, oversized, leave, kill,
+        close_stdout, close_stdin, half, stop_reading, grandchild, facts, recall, blob,
     )
 }  # fmt: skip
 
@@ -256,6 +273,8 @@ def initialize(wire_id, params):
         "logging": {},
         "tasks": {"list": {}},
     }
+    if flags.prompts:
+        capabilities["prompts"] = {}
     result(
         wire_id,
         {
@@ -277,8 +296,17 @@ def parse(raw):
         return {"id": wire_id, "method": "tools/call", "params": {"name": name}}
 
 
+def keep(raw):
+    """Leaves a frame for a test to read; one write each, since several children share the file."""
+    if flags.journal:
+        file = os.open(flags.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.write(file, b"%d %s\n" % (os.getpid(), raw))
+        os.close(file)
+
+
 def receive(raw):
     journal.append(raw)
+    keep(raw)
     message = parse(raw)
     method = message.get("method")
     if method is None:
@@ -297,6 +325,10 @@ def receive(raw):
         pass
     elif method == "tools/list":
         result(message["id"], {"tools": []})
+    elif method == "resources/read" and message["params"]["uri"].startswith("missing:"):
+        error(message["id"], -32002, "no such resource")
+    elif method == "no/such":
+        error(message["id"], -32601, "no such method")
     else:
         result(message["id"], {})
 

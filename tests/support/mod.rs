@@ -4,9 +4,12 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
 mod connection;
+mod journal;
+pub mod modern;
 mod session;
 
 pub use connection::{Connection, Event, Events, JSON, Response};
+pub use journal::Journal;
 pub use session::{Opening, Session, tool_call};
 
 use nix::sys::signal::{Signal, kill};
