@@ -254,6 +254,13 @@ mod tests {
     }
 
     #[test]
+    fn what_the_child_says_itself_is_said_once() {
+        let result = r#"{"resultType":"complete","ttlMs":5,"cacheScope":"public","contents":[],"_meta":{"io.modelcontextprotocol/serverInfo":{}}}"#;
+        let (frame, ..) = response(result);
+        assert_eq!(completed(result, "resources/read").as_bytes(), frame);
+    }
+
+    #[test]
     fn the_operator_says_how_long() {
         let (frame, message, span) = response("{}");
         let mut edits = Edits::new();
