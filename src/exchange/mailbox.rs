@@ -43,9 +43,7 @@ impl Mailbox {
     pub fn push(&self, interim: Interim) -> Result<(), Interim> {
         let mut state = self.state();
         // A state that is said twice before it is heard is one state.
-        if interim.class == Class::Idempotent
-            && state.queue.iter().any(|waiting| waiting.frame == interim.frame)
-        {
+        if interim.class == Class::Idempotent && state.queue.contains(&interim) {
             return Ok(());
         }
         let bound = if interim.class == Class::Dear { 2 * CAPACITY } else { CAPACITY };

@@ -80,7 +80,7 @@ impl Lost for Outcome {
 }
 
 /// A message about a running request, ready for its client.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Interim {
     /// The message, ids and tokens already the client's.
     pub frame: Spliced,
