@@ -269,7 +269,7 @@ fn a_child_that_fails_its_handshake_is_told_clearly() {
     assert!(log.contains("not today"), "{log}");
     let (status, log) = Server::with().flags("--start-timeout 300ms").child("--mute").run();
     assert_eq!(status.code(), Some(1));
-    assert!(log.contains("did not answer"), "{log}");
+    assert!(log.contains("did not answer initialize within 0.3 s (--start-timeout)"), "{log}");
 }
 
 #[test]

@@ -133,9 +133,9 @@ impl Upstream {
                 }
             }
         };
-        let timed_out = Err(Refusal::Failed(Failure::TimedOut(self.start_timeout)));
+        let timed_out = Err(Refusal::Failed(Failure::SlowStart(self.start_timeout)));
         let answer = match timeout(self.start_timeout, handshake).await.unwrap_or(timed_out) {
-            Err(Refusal::Failed(Failure::ClosedStdout)) => {
+            Err(Refusal::Failed(Failure::ClosedStdout | Failure::ClosedStdin)) => {
                 return Err(Refusal::Failed(Failure::Ended(link.ended().await)));
             }
             other => other?,

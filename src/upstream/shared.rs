@@ -100,10 +100,13 @@ impl Upstream {
     }
 
     async fn handshake(&self, link: &Arc<Link>) -> Result<Bytes, Failure> {
-        let answer = match self.ask(link, self.start_timeout, initialize::for_shared).await? {
+        let answer = match self.ask(link, self.start_timeout, initialize::for_shared).await.flatten() {
             Ok(answer) => answer,
             // An exit is reported in full: the status and the last words may come a moment after the pipe's end.
-            Err(Failure::ClosedStdout) => return Err(Failure::Ended(link.ended().await)),
+            Err(Failure::ClosedStdout | Failure::ClosedStdin) => {
+                return Err(Failure::Ended(link.ended().await));
+            }
+            Err(Failure::TimedOut(patience)) => return Err(Failure::SlowStart(patience)),
             Err(failure) => return Err(failure),
         };
         let result = answer.result.clone().ok_or_else(|| {
