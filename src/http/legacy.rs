@@ -59,7 +59,7 @@ async fn post(
     if incoming.message.kind == Kind::Request {
         return call::respond(server, &session, incoming).await;
     }
-    oneway::accept(&session, incoming).await;
+    oneway::accept(server, &session, incoming).await?;
     Ok(response::empty(StatusCode::ACCEPTED))
 }
 
