@@ -9,6 +9,7 @@ use crate::session::{Audience, Members, Seat, Session};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 /// What a subscription may be to, in bytes.
@@ -71,24 +72,37 @@ impl Upstream {
     }
 
     async fn start_shared(&self) -> Result<Vec<Arc<Shared>>, Failure> {
-        let mut shared = Vec::with_capacity(self.settings.children);
+        // All places are taken first: an exclusive child must not get one of them while the first child still starts.
+        let mut places = Vec::with_capacity(self.settings.children);
         for _ in 0..self.settings.children {
+            places.push(self.place_at_start().await?);
+        }
+        let mut shared = Vec::with_capacity(places.len());
+        for place in places {
             let members = Arc::new(Members::default());
-            let (link, initialized) = self.greet(Audience::Shared(Arc::clone(&members))).await?;
+            let (link, initialized) = self.greet(Audience::Shared(Arc::clone(&members)), place).await?;
             shared.push(Arc::new(Shared { link, members, initialized }));
         }
         Ok(shared)
     }
 
     async fn try_one(&self) -> Result<(), Failure> {
-        let (link, _) = self.greet(Audience::Nobody).await?;
+        let place = self.place_at_start().await?;
+        let (link, _) = self.greet(Audience::Nobody, place).await?;
         link.stop();
         Ok(())
     }
 
+    async fn place_at_start(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        Arc::clone(&self.places).acquire_owned().await.map_err(|_| Failure::ShuttingDown)
+    }
+
     /// Starts a child and completes its handshake.
-    async fn greet(&self, audience: Audience) -> Result<(Arc<Link>, Bytes), Failure> {
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| Failure::ShuttingDown)?;
+    async fn greet(
+        &self,
+        audience: Audience,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(Arc<Link>, Bytes), Failure> {
         let link = self.want(audience, self.settings.max_in_flight, place).await?;
         match self.handshake(&link).await {
             Ok(initialized) => Ok((link, initialized)),
