@@ -105,6 +105,8 @@ impl Upstream {
         let (answer, version) = self.forward_initialize(&link, incoming).await?;
         let Some(version) = version else { return Ok(answer.restored(&client_id)) };
         session.negotiated(version);
+        // The child's slow start is no idleness of the client.
+        session.heard(Instant::now());
         if !session.take_seat(Seat::Exclusive(Arc::clone(&link))) {
             return Err(SEATED);
         }

@@ -8,7 +8,7 @@ use crate::phase::Phase;
 use crate::session::{Audience, Members, Seat, Session};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
@@ -170,6 +170,7 @@ impl Upstream {
         let asked = initialize::requested_version(&incoming.frame, &incoming.message);
         let (version, result) = initialize::welcome(&shared.initialized, asked.as_ref());
         session.negotiated(version);
+        session.heard(Instant::now());
         if !session.take_seat(Seat::Shared(Arc::clone(&shared.link), Arc::clone(&shared.members))) {
             return Err(SEATED);
         }
