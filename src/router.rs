@@ -257,7 +257,7 @@ impl Router {
         if name == "ping" {
             return self.reply(rewrite::result(&frame[id], b"{}"));
         }
-        let refusal = match self.exclusive() {
+        let refusal = match self.exclusive().filter(|_| self.may_ask(&name)) {
             Some(session) => match session.ask(frame, message) {
                 Ok(()) => return,
                 Err(_) => rewrite::error(
@@ -270,7 +270,7 @@ impl Router {
             None => {
                 counters::WITHHELD_MESSAGES.increment();
                 let why = format!(
-                    "no client of this server can be asked for {name}: none declared it, or several share the server"
+                    "no client of this server can be asked for {name}: it is withheld, or several share the server"
                 );
                 rewrite::error(Some(&frame[id]), codes::METHOD_NOT_FOUND, &why, None)
             }
@@ -284,9 +284,13 @@ impl Router {
 
     fn exclusive(&self) -> Option<Arc<Session>> {
         match &self.audience {
-            Audience::Exclusive(session) => session.upgrade(),
+            Audience::Exclusive { session, .. } => session.upgrade(),
             Audience::Nobody | Audience::Shared(_) => None,
         }
+    }
+
+    fn may_ask(&self, name: &str) -> bool {
+        name != "roots/list" || matches!(self.audience, Audience::Exclusive { roots: true, .. })
     }
 }
 

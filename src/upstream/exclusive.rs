@@ -96,7 +96,8 @@ impl Upstream {
         incoming: Incoming,
         place: OwnedSemaphorePermit,
     ) -> Result<Spliced, Refusal> {
-        let audience = Audience::Exclusive(Arc::downgrade(session));
+        let audience =
+            Audience::Exclusive { session: Arc::downgrade(session), roots: self.settings.forward_roots };
         let slots = SLOTS.min(self.settings.max_in_flight);
         let link = self.want(audience, slots, place).await.map_err(Refusal::Failed)?;
         // A client that goes away before its handshake is complete leaves no child behind.
