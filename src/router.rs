@@ -283,7 +283,7 @@ impl Router {
             }
             return;
         }
-        let refusal = match self.exclusive() {
+        let refusal = match self.exclusive().filter(|_| self.may_ask(&name)) {
             Some(session) => match session.ask(frame, message) {
                 Ok(()) => return,
                 Err(_) => rewrite::error(
@@ -296,7 +296,7 @@ impl Router {
             None => {
                 counters::WITHHELD_MESSAGES.increment();
                 let why = format!(
-                    "no client of this server can be asked for {name}: none declared it, or several share the server"
+                    "no client of this server can be asked for {name}: it is withheld, or several share the server"
                 );
                 rewrite::error(Some(&frame[id]), codes::METHOD_NOT_FOUND, &why, None)
             }
@@ -310,9 +310,13 @@ impl Router {
 
     fn exclusive(&self) -> Option<Arc<Session>> {
         match &self.audience {
-            Audience::Exclusive(session) => session.upgrade(),
+            Audience::Exclusive { session, .. } => session.upgrade(),
             Audience::Nobody | Audience::Shared(_) | Audience::Leased(_) => None,
         }
+    }
+
+    fn may_ask(&self, name: &str) -> bool {
+        name != "roots/list" || matches!(self.audience, Audience::Exclusive { roots: true, .. })
     }
 }
 

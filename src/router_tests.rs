@@ -152,7 +152,7 @@ fn a_shared_childs_questions_and_logs_reach_nobody_and_it_is_told() {
 #[test]
 fn what_a_child_says_unasked_counts_among_the_bytes_in_transit() {
     let session = session();
-    let mut child = child(Audience::Exclusive(Arc::downgrade(&session)));
+    let mut child = child(Audience::Exclusive { session: Arc::downgrade(&session), roots: true });
     let mut get = session.open_standalone();
     let long = "x".repeat(100_000);
     child.says(&format!(
@@ -167,7 +167,7 @@ fn what_a_child_says_unasked_counts_among_the_bytes_in_transit() {
 #[test]
 fn an_exclusive_childs_questions_and_logs_reach_its_session() {
     let session = session();
-    let mut child = child(Audience::Exclusive(Arc::downgrade(&session)));
+    let mut child = child(Audience::Exclusive { session: Arc::downgrade(&session), roots: true });
     let mut get = session.open_standalone();
     child.says(r#"{"jsonrpc":"2.0","id":"q","method":"roots/list"}"#);
     child.says(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"q"}}"#);

@@ -91,6 +91,7 @@ impl Supervisor {
             Err(error) => return refuse(reply, error),
         };
         let number = self.0.numbered.fetch_add(1, Ordering::Relaxed) + 1;
+        counters::STARTED_CHILDREN.increment();
         tracing::info!(child = number, pid = pid, "server started");
         self.groups().insert(pid);
         let (link, ends) = Link::new(number, slots);

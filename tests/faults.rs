@@ -241,6 +241,11 @@ fn a_child_that_stops_reading_stalls_only_its_callers() {
     for mut answer in answers {
         assert_eq!(reason(&answer.response().answer()), "timed_out");
     }
+    // Notifications wait their turn too, and no longer than a request.
+    let ignored = r#"{"jsonrpc":"2.0","method":"notifications/ignored"}"#;
+    let told: Vec<_> = (0..300).map(|_| stalled.begin(ignored)).collect();
+    let refused = told.into_iter().map(|mut told| told.response().status).filter(|status| *status == 503);
+    assert!(refused.count() > 0);
     std::fs::write(&until_file, "").expect("a scratch file");
     until("it works again", || stalled.call("sleep", json!({"ms": 0}))["result"]["ms"] == 0);
 }
@@ -269,7 +274,7 @@ fn a_child_that_fails_its_handshake_is_told_clearly() {
     assert!(log.contains("not today"), "{log}");
     let (status, log) = Server::with().flags("--start-timeout 300ms").child("--mute").run();
     assert_eq!(status.code(), Some(1));
-    assert!(log.contains("did not answer"), "{log}");
+    assert!(log.contains("did not answer initialize within 0.3 s (--start-timeout)"), "{log}");
 }
 
 #[test]

@@ -35,6 +35,14 @@ fn who_can_be_asked_gets_a_child_and_everyone_else_shares() {
 }
 
 #[test]
+fn a_child_that_asks_for_roots_unasked_gets_none() {
+    let server = Server::start("");
+    let session = server.opening().capabilities(json!({"roots": {}, "sampling": {}})).open();
+    let answer = session.call("ask", json!({"method": "roots/list"}));
+    assert_eq!(answer["result"]["answers"][0]["error"]["code"], -32601);
+}
+
+#[test]
 fn roots_reach_the_child_only_if_the_operator_lets_them() {
     let server = Server::start("--forward-roots");
     let session = server.opening().capabilities(json!({"roots": {"listChanged": true}})).open();

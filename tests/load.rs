@@ -55,6 +55,18 @@ fn idle_connections_make_room_for_a_request() {
     assert_eq!(session.call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
 }
 
+/// A client that keeps its connection open after its answer must not keep others out.
+#[test]
+fn connections_that_fall_idle_make_room_for_those_that_wait() {
+    let server = Server::start("--max-connections 2");
+    let session = server.session();
+    let mut calls: Vec<_> = (0..2).map(|id| session.begin_call(id, "sleep", json!({"ms": 200}))).collect();
+    assert_eq!(session.call("echo", json!({"n": 1}))["result"]["n"], 1);
+    for call in &mut calls {
+        assert_eq!(call.response().answer()["result"]["ms"], 200);
+    }
+}
+
 #[test]
 fn slow_clients_stall_nobody() {
     let server = Server::start("--sse-commit-after 0 --max-buffered 16MiB --max-body 8MiB --max-frame 8MiB");

@@ -54,13 +54,13 @@ fn a_question_outside_of_any_request_comes_on_the_standalone_stream() {
     let server = Server::start("");
     let session = server.opening().exclusive().open();
     let (mut listening, file) = (session.listen(), scratch("ask-now"));
-    let question = json!({"jsonrpc": "2.0", "id": "q", "method": "roots/list"}).to_string();
+    let question = json!({"jsonrpc": "2.0", "id": "q", "method": "sampling/createMessage"}).to_string();
     session.result("emit", json!({"lines": [], "after": [question], "file": file}));
     std::fs::write(&file, "").expect("a scratch file");
     let asked = listening.message();
-    assert_eq!(asked["method"], "roots/list");
-    session.tell(json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"roots": []}}));
-    let heard = json!({"jsonrpc": "2.0", "id": "q", "result": {"roots": []}});
+    assert_eq!(asked["method"], "sampling/createMessage");
+    session.tell(json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"x": 1}}));
+    let heard = json!({"jsonrpc": "2.0", "id": "q", "result": {"x": 1}});
     assert_eq!(session.child_read().last(), Some(&heard));
 }
 

@@ -46,6 +46,8 @@ pub enum Failure {
     Malformed(&'static str),
     /// It didn't answer within `--request-timeout`.
     TimedOut(Duration),
+    /// It didn't answer `initialize` within `--start-timeout`.
+    SlowStart(Duration),
     /// The client cancelled it.
     Cancelled,
     /// The client ended the session, or it expired or was evicted.
@@ -81,6 +83,7 @@ impl Failure {
             Failure::Oversized { .. } => ("answer_too_large", "child"),
             Failure::Malformed(_) => ("answer_malformed", "child"),
             Failure::TimedOut(_) => ("timed_out", "child"),
+            Failure::SlowStart(_) => ("child_slow_to_start", "child"),
             Failure::NotStarted(_) => ("child_not_started", "child"),
             Failure::Cancelled => ("cancelled", "client"),
             Failure::SessionEnded => ("session_ended", "client"),
@@ -106,6 +109,13 @@ impl fmt::Display for Failure {
                 "the server did not answer within {} s (--request-timeout); the request was cancelled there",
                 after.as_secs_f64()
             ),
+            Failure::SlowStart(after) => {
+                write!(
+                    f,
+                    "the server did not answer initialize within {} s (--start-timeout)",
+                    after.as_secs_f64()
+                )
+            }
             Failure::Cancelled => f.write_str("cancelled by the client"),
             Failure::SessionEnded => {
                 f.write_str("the session ended before the server answered; open a new one")

@@ -39,7 +39,7 @@ pub async fn respond(
     let (requests, others) = split(&batch, trace)?;
     session.heard(Instant::now());
     for incoming in others {
-        oneway::accept(session, incoming).await;
+        oneway::accept(server, session, incoming).await?;
     }
     if requests.is_empty() {
         return Ok(response::empty(StatusCode::ACCEPTED));

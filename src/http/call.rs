@@ -66,7 +66,10 @@ pub async fn start(
         begun = timeout_at(deadline.into(), server.upstream.begin(session, incoming)) => match begun {
             Ok(begun) => begun,
             // The child's stdin was full all the while.
-            Err(_) => return Ok(answered(Err(Failure::TimedOut(patience)), &client_id)),
+            Err(_) => {
+                counters::TIMED_OUT_REQUESTS.increment();
+                return Ok(answered(Err(Failure::TimedOut(patience)), &client_id));
+            }
         },
         // Until it has begun, the session does not know of it, and could not tell it.
         () = session.ended() => return Ok(answered(Err(ended_as(server)), &client_id)),

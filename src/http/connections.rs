@@ -52,7 +52,7 @@ impl Connections {
 
     /// Cuts those whose peer has taken nothing for `patience`; says how many.
     pub fn cut_stalled(&self, patience: Duration) -> usize {
-        let latest = self.now().saturating_sub(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
+        let latest = self.before(patience);
         let open = self.open();
         let stalled =
             open.values().filter(|pulse| (1..=latest).contains(&pulse.stalled.load(Ordering::Relaxed)));
@@ -68,16 +68,24 @@ impl Connections {
         slowest.map(|pulse| pulse.cut()).is_some()
     }
 
-    /// Cuts the one that has been without a request for longest; false when all have one.
-    pub fn cut_idlest(&self) -> bool {
+    /// Cuts the one that has been without a request for longest; false when all have one, or had one within `grace`.
+    pub fn cut_idlest(&self, grace: Duration) -> bool {
+        let latest = self.before(grace);
         let open = self.open();
-        let idle = open.values().filter(|pulse| pulse.busy.load(Ordering::Relaxed) == 0 && !pulse.is_cut());
+        let idle = open.values().filter(|pulse| {
+            let quiet = pulse.active.load(Ordering::Relaxed) <= latest;
+            quiet && pulse.busy.load(Ordering::Relaxed) == 0 && !pulse.is_cut()
+        });
         let idlest = idle.min_by_key(|pulse| pulse.active.load(Ordering::Relaxed));
         idlest.map(|pulse| pulse.cut()).is_some()
     }
 
     fn now(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    fn before(&self, ago: Duration) -> u64 {
+        self.now().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Pulse>>> {
@@ -276,15 +284,15 @@ mod tests {
         let (_idle_peer, idle) = tokio::io::duplex(4);
         let (mut busy, mut idle) = (connections.watch(busy), connections.watch(idle));
         let mark = busy.busy().mark();
-        assert!(connections.cut_idlest());
-        assert!(!connections.cut_idlest(), "the other is busy");
+        assert!(connections.cut_idlest(Duration::ZERO));
+        assert!(!connections.cut_idlest(Duration::ZERO), "the other is busy");
         let mut byte = [0];
         assert_eq!(
             tokio::io::AsyncReadExt::read(&mut idle, &mut byte).await.unwrap_err().kind(),
             io::ErrorKind::TimedOut
         );
         drop(mark);
-        assert!(connections.cut_idlest());
+        assert!(connections.cut_idlest(Duration::ZERO));
         assert!(tokio::io::AsyncReadExt::read(&mut busy, &mut byte).await.is_err());
     }
 }

@@ -67,7 +67,7 @@ async fn post(
     if incoming.message.kind == Kind::Request {
         return call::respond(server, &session, incoming).await;
     }
-    oneway::accept(&session, incoming).await;
+    oneway::accept(server, &session, incoming).await?;
     Ok(response::empty(StatusCode::ACCEPTED))
 }
 
@@ -182,7 +182,8 @@ fn get(server: &Arc<Server>, headers: &HeaderMap) -> Result<Response<Body>, Reje
     guard::accepts(headers, &["text/event-stream"])?;
     let principal = guard::principal(&server.settings, headers)?;
     let session = session(server, headers, &principal)?;
-    session.heard(Instant::now());
+    // Reading is no message: else reconnecting would put off an eviction for ever.
+    session.alive(Instant::now());
     if let Some(last) = guard::single(headers, &LAST_EVENT_ID)? {
         let reader = session.resume(last).map_err(|_| {
             Rejection::invalid("Last-Event-ID names no event of this session that is still kept")

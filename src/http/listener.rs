@@ -10,11 +10,12 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
 
 /// How long a request's head may take, and a connection may idle between two requests.
 const HEAD_PATIENCE: Duration = Duration::from_secs(60);
@@ -22,6 +23,10 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 const BUFFER: usize = 64 * 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
+/// How often a newcomer looks for a connection that has fallen idle.
+const IDLE_LOOK: Duration = Duration::from_millis(50);
+/// A connection is not idle before it has been silent for so long: its request may be on the way.
+const FRESH: Duration = Duration::from_millis(100);
 /// How long to wait when the system has no file descriptors left: some connection must close first.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
@@ -57,7 +62,7 @@ impl Listener {
     pub async fn serve(self, server: Arc<Server>, closed: impl Future<Output = ()>, patience: Duration) {
         let places = Arc::new(Semaphore::new(server.settings.max_connections.min(Semaphore::MAX_PERMITS)));
         let graceful = GracefulShutdown::new();
-        let mut closed = std::pin::pin!(closed);
+        let mut closed = pin!(closed);
         loop {
             let stream = tokio::select! {
                 () = &mut closed => break,
@@ -69,13 +74,9 @@ impl Listener {
                     }
                 },
             };
-            if places.available_permits() == 0 {
-                server.connections.cut_idlest();
-            }
-            // Where all are busy, newcomers wait.
             let place = tokio::select! {
                 () = &mut closed => break,
-                place = Arc::clone(&places).acquire_owned() => place,
+                place = place(&places, &server) => place,
             };
             let connection = connection(&server, stream);
             let watched = graceful.watch(connection);
@@ -87,8 +88,22 @@ impl Listener {
             });
         }
         drop(self);
-        if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
+        if timeout(patience, graceful.shutdown()).await.is_err() {
             tracing::warn!("some connections took too long to close");
+        }
+    }
+}
+
+/// A place for one more connection. Where all are taken, the idlest makes room; where all are busy, the first that
+/// falls idle.
+async fn place(places: &Arc<Semaphore>, server: &Server) -> Result<OwnedSemaphorePermit, AcquireError> {
+    let mut free = pin!(Arc::clone(places).acquire_owned());
+    loop {
+        if places.available_permits() == 0 {
+            server.connections.cut_idlest(FRESH);
+        }
+        if let Ok(place) = timeout(IDLE_LOOK, &mut free).await {
+            return place;
         }
     }
 }

@@ -64,7 +64,7 @@ pub async fn post(
     let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
     let incoming = Incoming { frame, message, trace };
     if incoming.message.kind != Kind::Request {
-        oneway::accept(&session, incoming).await;
+        oneway::accept(server, &session, incoming).await?;
     } else if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down().of(incoming.id()));
     } else if let Some(stream) = session.newest_standalone() {

@@ -1,16 +1,24 @@
 //! What a client posts that gets no answer: notifications, and its answers to a child's questions.
 
+use super::Server;
+use super::reject::Rejection;
 use crate::jsonrpc::{ClientId, Kind, Message};
 use crate::session::Session;
 use crate::upstream::{self, Incoming};
 use bytes::Bytes;
 use std::sync::Arc;
+use tokio::time::timeout;
 
-/// Takes a notification or an answer of the client.
-pub async fn accept(session: &Arc<Session>, incoming: Incoming) {
+/// Takes a notification or an answer of the client. Notifications keep their order with requests, so they wait for a
+/// child that reads slowly.
+///
+/// # Errors
+/// 503 when it reads nothing for as long as a request may take.
+pub async fn accept(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Result<(), Rejection> {
     let Incoming { frame, message, .. } = &incoming;
     if message.kind == Kind::Response {
-        return answer(session, frame, message);
+        answer(session, frame, message);
+        return Ok(());
     }
     let params = message.params.as_ref();
     match &*incoming.method() {
@@ -27,8 +35,13 @@ pub async fn accept(session: &Arc<Session>, incoming: Incoming) {
                 seat.link().answer(progress);
             }
         }
-        _ => upstream::notify(session, &incoming).await,
+        _ => {
+            let taken =
+                timeout(server.upstream.request_timeout(), upstream::notify(session, &incoming)).await;
+            return taken.map_err(|_| Rejection::busy("the server does not read its stdin"));
+        }
     }
+    Ok(())
 }
 
 fn answer(session: &Session, frame: &Bytes, message: &Message) {

@@ -81,19 +81,19 @@ impl Rejection {
         Rejection { closes: true, ..self }
     }
 
-    /// The JSON-RPC error alone, for where it can't be a status.
+    /// The JSON-RPC error alone, for where it can't be a status. It is counted here: this is how it is told.
     pub fn message(&self) -> Spliced {
-        Spliced::from(rewrite::error(self.id.as_deref(), self.code, &self.message, self.data.clone()))
-    }
-
-    /// The response.
-    pub fn response(self) -> Response<Body> {
         let counter = if self.status == StatusCode::SERVICE_UNAVAILABLE {
             &counters::SHED_REQUESTS
         } else {
             &counters::REJECTED_REQUESTS
         };
         counter.increment();
+        Spliced::from(rewrite::error(self.id.as_deref(), self.code, &self.message, self.data.clone()))
+    }
+
+    /// The response.
+    pub fn response(self) -> Response<Body> {
         let mut response = response::json(self.status, self.message());
         let headers = response.headers_mut();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {

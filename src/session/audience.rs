@@ -13,8 +13,13 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 pub enum Audience {
     /// A child started only to see whether it starts.
     Nobody,
-    /// An exclusive child's session.
-    Exclusive(Weak<Session>),
+    /// An exclusive child's one client.
+    Exclusive {
+        /// Its session.
+        session: Weak<Session>,
+        /// Whether it may be asked for its roots (`--forward-roots`). A child may ask for what was not declared to it.
+        roots: bool,
+    },
     /// A shared child's sessions.
     Shared(Arc<Members>),
     /// The one exchange that has a leased child.

@@ -217,7 +217,7 @@ impl Session {
         state.last_message = now;
     }
 
-    /// The client took a keep-alive: it is still there.
+    /// The client took a keep-alive, or came back for a stream: it is still there.
     pub fn alive(&self, now: Instant) {
         self.state().last_active = now;
     }

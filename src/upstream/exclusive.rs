@@ -96,7 +96,8 @@ impl Upstream {
         incoming: Incoming,
         place: OwnedSemaphorePermit,
     ) -> Result<Spliced, Refusal> {
-        let audience = Audience::Exclusive(Arc::downgrade(session));
+        let audience =
+            Audience::Exclusive { session: Arc::downgrade(session), roots: self.settings.forward_roots };
         let slots = SLOTS.min(self.settings.max_in_flight);
         let link = self.want(audience, slots, place).await.map_err(Refusal::Failed)?;
         // A client that goes away before its handshake is complete leaves no child behind.
@@ -105,6 +106,8 @@ impl Upstream {
         let (answer, version) = self.forward_initialize(&link, incoming).await?;
         let Some(version) = version else { return Ok(answer.restored(&client_id)) };
         session.negotiated(version);
+        // The child's slow start is no idleness of the client.
+        session.heard(Instant::now());
         if !session.take_seat(Seat::Exclusive(Arc::clone(&link))) {
             return Err(SEATED);
         }
@@ -133,9 +136,9 @@ impl Upstream {
                 }
             }
         };
-        let timed_out = Err(Refusal::Failed(Failure::TimedOut(self.start_timeout)));
+        let timed_out = Err(Refusal::Failed(Failure::SlowStart(self.start_timeout)));
         let answer = match timeout(self.start_timeout, handshake).await.unwrap_or(timed_out) {
-            Err(Refusal::Failed(Failure::ClosedStdout)) => {
+            Err(Refusal::Failed(Failure::ClosedStdout | Failure::ClosedStdin)) => {
                 return Err(Refusal::Failed(Failure::Ended(link.ended().await)));
             }
             other => other?,

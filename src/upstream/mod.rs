@@ -21,7 +21,6 @@ use crate::exchange::{Exchange, Failure, Held, Link, Mailbox, Outcome, Refused};
 use crate::jsonrpc::{ClientId, Message, Spliced, codes, kept, rewrite, text};
 use crate::phase::Phase;
 use crate::session::{Audience, Directory, Seat, Session};
-use crate::telemetry::counters;
 use crate::trace_context::Trace;
 use bytes::Bytes;
 use lease::Pool;
@@ -271,7 +270,6 @@ impl Upstream {
         let want = Want { audience, slots, place, reply };
         self.wants.send(want).await.map_err(|_| Failure::ShuttingDown)?;
         let started = started.await.map_err(|_| Failure::ShuttingDown)?;
-        counters::STARTED_CHILDREN.increment();
         let link = started.map_err(|error| Failure::NotStarted(error.to_string().into()))?;
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         started.retain(|link| link.strong_count() > 0);

@@ -11,7 +11,7 @@ use crate::phase::Phase;
 use crate::session::{Audience, Members, Seat, Session};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
@@ -89,23 +89,28 @@ impl Upstream {
     }
 
     async fn start_shared(&self) -> Result<Vec<Arc<Shared>>, Failure> {
-        let mut shared = Vec::with_capacity(self.settings.children);
+        // All places are taken first: an exclusive child must not get one of them while the first child still starts.
+        let mut places = Vec::with_capacity(self.settings.children);
         for _ in 0..self.settings.children {
+            places.push(self.place_at_start().await?);
+        }
+        let mut shared = Vec::with_capacity(places.len());
+        for place in places {
             let members = Arc::new(Members::default());
-            let (link, initialized) =
-                self.greet(Audience::Shared(Arc::clone(&members)), self.first_place().await?).await?;
+            let (link, initialized) = self.greet(Audience::Shared(Arc::clone(&members)), place).await?;
             shared.push(Shared::new(link, members, initialized));
         }
         Ok(shared)
     }
 
     async fn try_one(&self) -> Result<(), Failure> {
-        let (link, _) = self.greet(Audience::Nobody, self.first_place().await?).await?;
+        let place = self.place_at_start().await?;
+        let (link, _) = self.greet(Audience::Nobody, place).await?;
         link.stop();
         Ok(())
     }
 
-    async fn first_place(&self) -> Result<OwnedSemaphorePermit, Failure> {
+    async fn place_at_start(&self) -> Result<OwnedSemaphorePermit, Failure> {
         Arc::clone(&self.places).acquire_owned().await.map_err(|_| Failure::ShuttingDown)
     }
 
@@ -130,10 +135,13 @@ impl Upstream {
         link: &Arc<Link>,
         initialize: impl FnOnce(WireId) -> Spliced,
     ) -> Result<Bytes, Failure> {
-        let answer = match self.ask(link, self.start_timeout, initialize).await? {
+        let answer = match self.ask(link, self.start_timeout, initialize).await.flatten() {
             Ok(answer) => answer,
             // An exit is reported in full: the status and the last words may come a moment after the pipe's end.
-            Err(Failure::ClosedStdout) => return Err(Failure::Ended(link.ended().await)),
+            Err(Failure::ClosedStdout | Failure::ClosedStdin) => {
+                return Err(Failure::Ended(link.ended().await));
+            }
+            Err(Failure::TimedOut(patience)) => return Err(Failure::SlowStart(patience)),
             Err(failure) => return Err(failure),
         };
         let result = answer.result.clone().ok_or_else(|| {
@@ -207,6 +215,7 @@ impl Upstream {
         let asked = initialize::requested_version(&incoming.frame, &incoming.message);
         let (version, result) = initialize::welcome(&shared.initialized, asked.as_ref());
         session.negotiated(version);
+        session.heard(Instant::now());
         if !session.take_seat(Seat::Shared(Arc::clone(&shared.link), Arc::clone(&shared.members))) {
             return Err(SEATED);
         }
