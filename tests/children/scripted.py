@@ -297,7 +297,7 @@ def receive(raw):
         pass
     elif method == "tools/list":
         result(message["id"], {"tools": []})
-    else:
+    elif not message.get("params", {}).get("uri", "").startswith("hang:"):
         result(message["id"], {})
 
 
