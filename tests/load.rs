@@ -154,3 +154,20 @@ fn one_connection_carries_many_requests() {
         (0..200).map(|_| connection.response().answer()["result"]["n"].clone()).collect();
     assert_eq!(answers, (0..200).map(Value::from).collect::<Vec<_>>(), "pipelined, and in order");
 }
+
+/// Small messages, but of many sessions.
+#[test]
+fn what_sessions_keep_for_replay_counts_and_gives_way_to_bodies() {
+    let server = Server::start("--max-buffered 1MiB --max-body 1MiB --max-frame 1MiB --replay-bytes 1MiB");
+    let sessions: Vec<_> = (0..4).map(|_| server.session()).collect();
+    for session in &sessions {
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "progress",
+            "_meta": {"progressToken": 1}, "arguments": {"n": 255}}});
+        session.post(call.to_string()).answer();
+    }
+    assert!(server.metric("proxyrunner_buffered_bytes") > 200_000);
+    let big = "x".repeat(900_000);
+    let answer = sessions[0].call("facts", json!({"big": big}));
+    assert!(answer["result"]["pid"].is_number(), "{answer}");
+    assert_eq!(server.metric("proxyrunner_cut_streams_total"), 0);
+}

@@ -176,6 +176,19 @@ fn a_shared_child_hears_of_the_first_subscriber_and_the_last() {
     until("the child hears that the last one left", || heard("resources/unsubscribe") == 1);
 }
 
+#[test]
+fn a_subscription_that_hangs_stalls_no_other_and_can_be_cancelled() {
+    let server = Server::start("");
+    let (session, other) = (server.session(), server.session());
+    let subscribe =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "resources/subscribe", "params": {"uri": "hang:"}});
+    let mut hanging = session.begin(subscribe.to_string());
+    server.until_metric("proxyrunner_in_flight", 1);
+    assert_eq!(other.ask("resources/subscribe", json!({"uri": "file:///b"}))["result"], json!({}));
+    session.tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}));
+    assert_eq!(hanging.response().answer()["error"]["code"], -32800);
+}
+
 /// The ids of a stream's events, and its messages.
 fn next_with_id(event: Event) -> (String, Value) {
     (event.id.clone().expect("an id"), event.json())

@@ -7,7 +7,7 @@ use crate::jsonrpc::Spliced;
 use crate::mux::WireId;
 use crate::telemetry::counters;
 use bytes::Bytes;
-use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::mpsc::{self, Permit, Receiver, Sender};
 
 /// Requests and notifications that wait for a child that reads slowly; then the HTTP bodies wait.
 const ORDERS: usize = 256;
@@ -58,12 +58,9 @@ pub fn inbox() -> (Inbox, Intake) {
 }
 
 impl Inbox {
-    /// Waits for a place.
-    ///
-    /// # Errors
-    /// Gives the order back once nobody writes to the child any more.
-    pub async fn order(&self, order: Order) -> Result<(), Order> {
-        self.orders.send(order).await.map_err(|closed| closed.0)
+    /// Waits for a place in the queue; `None` once nobody writes to the child any more.
+    pub async fn place(&self) -> Option<Permit<'_, Order>> {
+        self.orders.reserve().await.ok()
     }
 
     /// Never waits. What a child that reads nothing has no room for is dropped and counted.

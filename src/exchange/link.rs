@@ -72,8 +72,8 @@ impl Link {
         &self.mux
     }
 
-    /// Begins a request: `write` makes the frame once the wire id is known. Waits while the child's stdin is
-    /// full; dropping the future then leaves nothing behind.
+    /// Begins a request. Waits while the child's stdin is full; dropping the future then leaves nothing behind. `write`
+    /// makes the frame, and is called right before that is on its way.
     ///
     /// # Errors
     /// When the child has no free slot or is gone.
@@ -99,16 +99,20 @@ impl Link {
         write: impl FnOnce(WireId) -> Spliced,
     ) -> Result<Pending<Held, super::Outcome>, Refused> {
         let wire_id = pending.wire_id();
-        let frame = write(wire_id);
-        match self.inbox.order(Order::Request { wire_id, frame }).await {
-            Ok(()) => Ok(pending),
-            Err(_) => Err(Refused::Closed(self.closed_as(Failure::ClosedStdin))),
+        match self.inbox.place().await {
+            Some(place) => {
+                place.send(Order::Request { wire_id, frame: write(wire_id) });
+                Ok(pending)
+            }
+            None => Err(Refused::Closed(self.closed_as(Failure::ClosedStdin))),
         }
     }
 
     /// Sends a notification, in order with the requests. One to a child that is gone is dropped with it.
     pub async fn notify(&self, frame: Spliced) {
-        let _ = self.inbox.order(Order::Notification(frame)).await;
+        if let Some(place) = self.inbox.place().await {
+            place.send(Order::Notification(frame));
+        }
     }
 
     /// Sends an answer to a question of the child; never waits.

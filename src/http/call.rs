@@ -7,8 +7,7 @@ use super::response::{self, Body};
 use super::sse::EventStream;
 use crate::exchange::{Class, Exchange, Failure, Interim, Outcome, Step};
 use crate::jsonrpc::{ClientId, Spliced, rewrite};
-use crate::mux::WireId;
-use crate::session::{Session, StreamId};
+use crate::session::{Session, StreamId, Underway};
 use crate::telemetry::counters;
 use crate::upstream::{Begun, Incoming};
 use hyper::{Response, StatusCode};
@@ -33,7 +32,7 @@ pub enum Started {
 /// (2025-11-25, transports §Sending Messages); the request goes on without anyone listening.
 pub struct Call {
     exchange: Option<Exchange>,
-    wire_id: WireId,
+    underway: Option<Underway>,
     client_id: ClientId,
     session: Arc<Session>,
     deadline: Instant,
@@ -75,13 +74,11 @@ pub async fn start(
         () = session.ended() => return Ok(answered(Err(ended_as(server)), &client_id)),
     };
     match begun {
-        Ok(Begun::Exchange(exchange)) => {
-            let wire_id = exchange.wire_id();
-            session.began(client_id.clone(), wire_id, Arc::clone(exchange.mailbox()));
+        Ok(Begun::Exchange(exchange, underway)) => {
             let session = Arc::clone(session);
             let call = Call {
                 exchange: Some(exchange),
-                wire_id,
+                underway: Some(underway),
                 client_id,
                 session,
                 deadline,
@@ -171,7 +168,9 @@ impl Call {
     /// The outcome as the client's message; nothing follows.
     pub fn finish(mut self: Box<Self>, outcome: Outcome) -> Spliced {
         self.exchange = None;
-        self.session.finished(self.wire_id, Instant::now());
+        if let Some(underway) = self.underway.take() {
+            underway.finish(Instant::now());
+        }
         message(outcome, &self.client_id)
     }
 
@@ -199,7 +198,7 @@ impl Drop for Call {
         let Some(exchange) = self.exchange.take().filter(|_| !self.alone) else { return };
         let call = Call {
             exchange: Some(exchange),
-            wire_id: self.wire_id,
+            underway: self.underway.take(),
             client_id: self.client_id.clone(),
             session: Arc::clone(&self.session),
             deadline: self.deadline,

@@ -10,6 +10,7 @@ mod kept;
 mod reader;
 mod seat;
 mod streams;
+mod underway;
 mod version;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use id::{Principal, SessionId};
 pub use reader::Reader;
 pub use seat::Seat;
 pub use streams::{Item, StreamId, UnknownEvent};
+pub use underway::Underway;
 pub use version::{LEGACY_VERSIONS, Version};
 
 use crate::budget::Budget;
@@ -210,7 +212,7 @@ impl Session {
         self.ended.is_cancelled()
     }
 
-    /// A message of the client came.
+    /// A message of the client came, or was answered.
     pub fn heard(&self, now: Instant) {
         let mut state = self.state();
         state.last_active = now;
@@ -243,7 +245,7 @@ impl Session {
     // ---- requests of the client
 
     /// Notes a request as in flight, so that it can be cancelled by the client's id.
-    pub fn began(&self, client_id: ClientId, wire_id: WireId, mailbox: Arc<Mailbox>) {
+    fn began(&self, client_id: ClientId, wire_id: WireId, mailbox: Arc<Mailbox>) {
         let request = InFlight { client_id, wire_id, mailbox: Arc::clone(&mailbox) };
         self.state().in_flight.push(request);
         // Looked at after it was noted: an end before would have missed it.
@@ -253,10 +255,13 @@ impl Session {
     }
 
     /// The request has its outcome.
-    pub fn finished(&self, wire_id: WireId, now: Instant) {
+    fn finished(&self, wire_id: WireId, now: Instant) {
+        self.heard(now);
+        self.forget(wire_id);
+    }
+
+    fn forget(&self, wire_id: WireId) {
         let mut state = self.state();
-        state.last_active = now;
-        state.last_message = now;
         if let Some(at) = state.in_flight.iter().position(|request| request.wire_id == wire_id) {
             // Order is kept: the newest request is the last.
             state.in_flight.remove(at);

@@ -20,7 +20,7 @@ use crate::child::StartError;
 use crate::exchange::{Exchange, Failure, Held, Link, Mailbox, Outcome, Refused};
 use crate::jsonrpc::{ClientId, Message, Spliced, codes, kept, rewrite, text};
 use crate::phase::Phase;
-use crate::session::{Audience, Directory, Seat, Session};
+use crate::session::{Audience, Directory, Seat, Session, Underway};
 use crate::trace_context::Trace;
 use bytes::Bytes;
 use lease::Pool;
@@ -138,8 +138,8 @@ const SEATED: Refusal = Refusal::Withheld(codes::INVALID_REQUEST, "this session 
 /// A request that was taken.
 #[derive(Debug)]
 pub enum Begun {
-    /// It is at the child.
-    Exchange(Exchange),
+    /// It is at the child, and noted in its session.
+    Exchange(Exchange, Underway),
     /// It is answered already, by the child.
     Outcome(Outcome),
     /// It is answered already, by proxyrunner, with this result.
@@ -238,7 +238,8 @@ impl Upstream {
                 return self.change_subscription(link, members, session, incoming, subscribe).await;
             }
         }
-        self.begin_at(seat.link(), incoming).await.map(Begun::Exchange)
+        let (exchange, underway) = self.begin_at(session, seat.link(), incoming).await?;
+        Ok(Begun::Exchange(exchange, underway))
     }
 
     fn permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
@@ -246,17 +247,28 @@ impl Upstream {
         permit.map_err(|_| Refusal::Busy("--max-in-flight requests are in flight already"))
     }
 
-    async fn begin_at(&self, link: &Link, incoming: Incoming) -> Result<Exchange, Refusal> {
+    async fn begin_at(
+        &self,
+        session: &Arc<Session>,
+        link: &Link,
+        incoming: Incoming,
+    ) -> Result<(Exchange, Underway), Refusal> {
+        let client_id = ClientId::new(incoming.id());
         let permit = self.permit()?;
         let Incoming { frame, message, trace } = incoming;
         let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
         let token = token.map(|token| kept(&frame, &token));
-        let held = Held { mailbox: Arc::new(Mailbox::default()), token, permit: Some(permit) };
+        let mailbox = Arc::new(Mailbox::default());
+        let held = Held { mailbox: Arc::clone(&mailbox), token, permit: Some(permit) };
+        let mut underway = None;
         let write = |wire_id: crate::mux::WireId| {
+            underway = Some(Underway::begin(session, client_id, wire_id, mailbox));
             let id = Some(wire_id.as_u64());
             rewrite::request_for_child(&frame, &message, id, id, &trace)
         };
-        link.begin(held, write).await.map_err(refusal)
+        let exchange = link.begin(held, write).await.map_err(refusal)?;
+        let underway = underway.ok_or(Refusal::Failed(Failure::Lost))?;
+        Ok((exchange, underway))
     }
 
     /// Asks for a child and waits until it has started; its handshake is still to come.

@@ -222,7 +222,8 @@ impl Upstream {
         Ok(Spliced::from(rewrite::result(incoming.id(), &result)))
     }
 
-    /// `resources/subscribe` and `unsubscribe` at a shared child: the child hears of the first and the last.
+    /// `resources/subscribe` and `unsubscribe` at a shared child: the child hears of the first and the last. The caller
+    /// bounds the wait.
     pub(super) async fn change_subscription(
         &self,
         link: &Arc<Link>,
@@ -252,16 +253,13 @@ impl Upstream {
             }
             return Ok(Begun::Local(b"{}"));
         }
-        let mut exchange = self.begin_at(link, incoming).await?;
-        let outcome = timeout(self.settings.request_timeout, async {
-            loop {
-                if let Step::Outcome(outcome) = exchange.next().await {
-                    return outcome;
-                }
+        let (mut exchange, underway) = self.begin_at(session, link, incoming).await?;
+        let outcome = loop {
+            if let Step::Outcome(outcome) = exchange.next().await {
+                break outcome;
             }
-        })
-        .await
-        .unwrap_or(Err(Failure::TimedOut(self.settings.request_timeout)));
+        };
+        underway.finish(Instant::now());
         if subscribe && matches!(&outcome, Ok(answer) if answer.result.is_some()) {
             members.watch(&uri, session.id());
         }

@@ -329,7 +329,7 @@ def receive(raw):
         error(message["id"], -32002, "no such resource")
     elif method == "no/such":
         error(message["id"], -32601, "no such method")
-    else:
+    elif not message.get("params", {}).get("uri", "").startswith("hang:"):
         result(message["id"], {})
 
 
