@@ -64,7 +64,7 @@ impl Upstream {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(place);
         }
-        if !self.evict(Instant::now()) {
+        if !self.pool.evict() && !self.evict(Instant::now()) {
             return None;
         }
         timeout(EVICTION_PATIENCE, Arc::clone(&self.places).acquire_owned()).await.ok()?.ok()
