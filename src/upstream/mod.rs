@@ -10,7 +10,7 @@ mod parked;
 mod seal;
 mod shared;
 
-pub use modern::{Caller, Happening, ModernCall, Reply};
+pub use modern::{Caller, Happening, ModernCall, Reply, is_retry};
 pub use seal::Seal;
 pub use shared::Shared;
 
