@@ -10,7 +10,7 @@ use crate::era::envelope::Envelope;
 use crate::era::headers::decode;
 use crate::jsonrpc::{Kind, Spliced, codes, rewrite, text};
 use crate::session::Principal;
-use crate::upstream::{Caller, Happening, Incoming, Refusal, Reply};
+use crate::upstream::{self, Caller, Happening, Incoming, Refusal, Reply};
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 use serde_json::json;
@@ -77,7 +77,7 @@ pub async fn respond(
         )
         .of(&id));
     }
-    if server.shutdown.is_refusing() {
+    if server.shutdown.is_refusing() && !upstream::is_retry(&incoming) {
         return Err(Rejection::shutting_down().of(&id));
     }
     if method == "server/discover" {

@@ -64,7 +64,7 @@ impl Upstream {
             return Some(place);
         }
         // One that is on its way out makes room as well.
-        if !self.is_one_ending() && !self.evict(Instant::now()) {
+        if !self.is_one_ending() && !self.pool.evict() && !self.evict(Instant::now()) {
             return None;
         }
         timeout(EVICTION_PATIENCE, Arc::clone(&self.places).acquire_owned()).await.ok()?.ok()

@@ -123,14 +123,11 @@ impl Drop for Lease {
     }
 }
 
-/// Whether nothing is in flight within the grace.
+/// Whether what is in flight is answered within the grace. What counts no longer after it was never answered.
 async fn quiet(link: &Link, grace: Duration) -> bool {
     let until = Instant::now() + grace;
-    while link.in_flight() > 0 {
-        if Instant::now() >= until {
-            return false;
-        }
+    while link.in_flight() > 0 && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    true
+    Instant::now() < until
 }

@@ -12,7 +12,7 @@ mod seal;
 mod shared;
 
 pub use listen::Listening;
-pub use modern::{Caller, Happening, ModernCall, Reply};
+pub use modern::{Caller, Happening, ModernCall, Reply, is_retry};
 pub use seal::Seal;
 pub use shared::Shared;
 

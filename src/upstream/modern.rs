@@ -84,8 +84,8 @@ pub struct ModernCall {
     caller: Caller,
     purpose: Purpose,
     open: Vec<Open>,
-    /// A retry left some of them unanswered.
-    asks_again: bool,
+    /// When the client is asked, whatever else the child says until then; set while a question is open.
+    ask_at: Option<Instant>,
     /// The retry's progress token: the child's slot knows the first request's.
     token: Option<Bytes>,
     asked: u64,
@@ -151,7 +151,7 @@ impl Upstream {
             caller,
             purpose,
             open: Vec::new(),
-            asks_again: false,
+            ask_at: None,
             token,
             asked: 0,
             method,
@@ -189,9 +189,6 @@ impl Upstream {
     async fn lease(self: &Arc<Self>, principal: &Principal) -> Result<Option<Lease>, Refusal> {
         if let Some(lease) = self.pool.take(principal) {
             return Ok(Some(lease));
-        }
-        if self.places.available_permits() == 0 {
-            self.pool.evict();
         }
         match self.place().await {
             Some(place) => {
@@ -236,6 +233,13 @@ impl Upstream {
     }
 }
 
+/// Whether a request only goes on with a call that was begun before.
+pub fn is_retry(incoming: &Incoming) -> bool {
+    let params = incoming.message.params.as_ref();
+    let state = params.and_then(|params| member(&incoming.frame, &params.span, "requestState"));
+    state.is_some() && ASKING.contains(&&*incoming.method())
+}
+
 fn progress_token(incoming: &Incoming) -> Option<Bytes> {
     let params = incoming.message.params.as_ref()?;
     let token = params.meta.as_ref()?.progress_token.clone()?;
@@ -267,32 +271,30 @@ fn offers(discovered: &[u8], method: &str) -> bool {
 impl ModernCall {
     /// What happens next; the answer at the latest when the request's time is over.
     pub async fn next(&mut self) -> Happening {
-        if std::mem::take(&mut self.asks_again) {
-            return self.ask_client();
-        }
         loop {
-            // Siblings of a question are waited for a moment, so that the client is asked once.
-            let gathering = !self.open.is_empty();
-            let until = if gathering { Instant::now() + SIBLINGS } else { self.deadline };
+            let until = self.ask_at.unwrap_or(self.deadline);
             let Some(exchange) = self.exchange.as_mut() else {
                 return Happening::Answered(self.failed(&Failure::Lost));
             };
-            match timeout_at(until.into(), exchange.next()).await {
-                Ok(Step::Interim(interim)) => {
+            // A child that never stops talking does not put it off.
+            let over = until <= Instant::now();
+            let step = if over { None } else { timeout_at(until.into(), exchange.next()).await.ok() };
+            match step {
+                Some(Step::Interim(interim)) => {
                     if let Some(said) = self.interim(interim) {
                         return Happening::Said(said);
                     }
                 }
-                Ok(Step::Outcome(outcome)) => return Happening::Answered(self.reply(outcome)),
-                Err(_) if gathering => return self.ask_client(),
-                Err(_) => return Happening::Answered(self.timed_out()),
+                Some(Step::Outcome(outcome)) => return Happening::Answered(self.reply(outcome)),
+                None if self.ask_at.is_some() => return self.ask_client(),
+                None => return Happening::Answered(self.timed_out()),
             }
         }
     }
 
     fn interim(&mut self, Interim { frame, topic, .. }: Interim) -> Option<Spliced> {
         match topic {
-            Topic::Progress => Some(self.with_token(frame)),
+            Topic::Progress => self.with_token(frame),
             Topic::Log if self.caller.logs => Some(frame),
             Topic::Question(child_id) => {
                 self.question(child_id, frame);
@@ -300,6 +302,7 @@ impl ModernCall {
             }
             Topic::Withdrawn(child_id) => {
                 self.open.retain(|open| open.child_id != child_id);
+                self.ask_at = self.ask_at.filter(|_| !self.open.is_empty());
                 None
             }
             Topic::Log | Topic::Other => {
@@ -309,14 +312,12 @@ impl ModernCall {
         }
     }
 
-    /// The child's slot restores the first request's token; a retry may have another.
-    fn with_token(&self, frame: Spliced) -> Spliced {
-        let Some(token) = &self.token else { return frame };
+    /// The child's slot restores the first request's token; a retry may have another, or want no progress.
+    fn with_token(&self, frame: Spliced) -> Option<Spliced> {
+        let token = self.token.as_ref()?;
         let bytes = frame.into_bytes();
-        match jsonrpc::scan(&bytes) {
-            Ok(message) => rewrite::with_progress_token(&bytes, &message, token),
-            Err(_) => Spliced::from(bytes),
-        }
+        let message = jsonrpc::scan(&bytes).ok()?;
+        Some(rewrite::with_progress_token(&bytes, &message, token))
     }
 
     fn question(&mut self, child_id: Bytes, frame: Spliced) {
@@ -326,7 +327,11 @@ impl ModernCall {
         let read =
             read.and_then(|message| Question::of_child(&format!("q{}", self.asked), &frame, &message).ok());
         match read {
-            Some(question) if self.open.len() < MOST_ANSWERS => self.open.push(Open { child_id, question }),
+            Some(question) if self.open.len() < MOST_ANSWERS => {
+                self.open.push(Open { child_id, question });
+                // Its siblings are waited for a moment, so that the client is asked once.
+                self.ask_at.get_or_insert_with(|| Instant::now() + SIBLINGS);
+            }
             _ => self.answer(rewrite::error(
                 Some(&child_id),
                 codes::METHOD_NOT_FOUND,
@@ -353,7 +358,8 @@ impl ModernCall {
                 None => self.open.push(open),
             }
         }
-        self.asks_again = !self.open.is_empty();
+        // The child may have withdrawn them meanwhile, or have answered.
+        self.ask_at = (!self.open.is_empty()).then(|| Instant::now() + SIBLINGS);
     }
 
     /// The client is to be asked, unless it did not declare that it can be.
@@ -482,5 +488,12 @@ impl ModernCall {
             ),
         };
         Reply { message: Spliced::from(message), status: 200 }
+    }
+}
+
+impl Drop for ModernCall {
+    /// However it ends, no question of the child stays without an answer.
+    fn drop(&mut self) {
+        self.refuse_questions();
     }
 }

@@ -138,7 +138,11 @@ def ask(wire_id, params, args, raw):
 
 
 def interview(wire_id, params, args, raw):
-    """Asks round after round, all questions of a round at once, and returns what was answered."""
+    """Asks round after round, all questions of a round at once, and returns what was answered.
+
+    With `chatter`, reports progress all the time while it waits.
+    """
+    often = 0.002 if args.get("chatter") else None
     heard = []
     for questions in args["rounds"]:
         waiting = []
@@ -147,7 +151,8 @@ def interview(wire_id, params, args, raw):
             waiting.append(answers.setdefault(json.dumps(ours), {"event": threading.Event()}))
             line({"jsonrpc": "2.0", "id": ours, **question})
         for answered in waiting:
-            answered["event"].wait()
+            while not answered["event"].wait(often):
+                notify("notifications/progress", {"progressToken": params["_meta"]["progressToken"], "progress": 1})
             heard.append(answered["messages"][0].get("result"))
     result(wire_id, {"heard": heard})
 

@@ -1,0 +1,106 @@
+//! Legacy children that one call of a modern client has for itself: who gets which, and who never does.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::modern::{Asked, result};
+use support::{Journal, Server, until};
+
+fn arguments() -> Value {
+    let params = json!({"message": "m", "requestedSchema": {"type": "object", "properties": {}}});
+    json!({"rounds": [[{"method": "elicitation/create", "params": params}]]})
+}
+
+#[test]
+fn a_leased_child_stays_with_its_principal() {
+    let server = Server::start("--principal-header x-user");
+    let shared = server.modern().of("ann").child();
+    assert_eq!(server.modern().of("bob").child(), shared, "who can't be asked shares");
+    let ann = server.asked().of("ann").child();
+    let bob = server.asked().of("bob").child();
+    let nobody = server.asked().child();
+    let different: std::collections::HashSet<u64> = [shared, ann, bob, nobody].into();
+    assert_eq!(different.len(), 4);
+    for _ in 0..2 {
+        assert_eq!(server.asked().of("ann").child(), ann);
+        assert_eq!(server.asked().of("bob").child(), bob);
+        assert_eq!(server.asked().child(), nobody);
+    }
+}
+
+#[test]
+fn calls_at_once_have_a_child_each() {
+    let journal = Journal::new();
+    let server = Server::with().child(&journal.flag()).start();
+    let asked: Vec<Asked> =
+        (0..3).map(|_| Asked::of(&server.asked().call("interview", arguments()))).collect();
+    let mut pids: Vec<u64> = journal
+        .frames()
+        .iter()
+        .filter(|read| read.message["params"]["name"] == "interview")
+        .map(|read| read.pid)
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    assert_eq!(pids.len(), 3, "parked calls keep their children");
+    for (n, asked) in asked.iter().enumerate().rev() {
+        let answer = json!({"action": "accept", "content": {"n": n}});
+        let heard = server.asked().retry("interview", arguments(), asked, asked.all(&answer));
+        assert_eq!(result(&heard)["heard"], json!([answer]), "each gets its own answer");
+    }
+    assert!(pids.contains(&server.asked().child()), "then they are free again");
+    assert_eq!(server.metric("proxyrunner_children"), 4);
+}
+
+#[test]
+fn a_child_that_never_answered_a_cancelled_call_is_not_leased_again() {
+    let journal = Journal::new();
+    let server = Server::with().flags("--cancel-grace 1s").child(&journal.flag()).start();
+    let hanging = server.asked().begin_call(1, "hang", json!({}));
+    let hung = journal.until_called("hang").pid;
+    hanging.cut();
+    journal.until_cancelled("hang");
+    assert_ne!(server.asked().child(), hung, "it may still answer");
+    server.until_metric("proxyrunner_ended_children_total", 1);
+    assert!(!support::lives(i32::try_from(hung).expect("a pid")), "the one that did not answer is closed");
+}
+
+#[test]
+fn a_child_that_answered_a_cancelled_call_is_leased_again() {
+    let journal = Journal::new();
+    let server = Server::with().flags("--max-children 2 --at-cap refuse").child(&journal.flag()).start();
+    let late = server.asked().begin_call(1, "late", json!({}));
+    let pid = journal.until_called("late").pid;
+    late.cut();
+    until("it is leased again", || {
+        let response = server.asked().call("facts", json!({}));
+        response.status == 200 && result(&response)["pid"] == pid
+    });
+}
+
+#[test]
+fn at_the_cap_one_shares_or_is_refused() {
+    for at_cap in ["share", "refuse"] {
+        let journal = Journal::new();
+        let flags = format!("--max-children 2 --at-cap {at_cap} --principal-header x-user");
+        let server = Server::with().flags(&flags).child(&journal.flag()).start();
+        let shared = server.modern().child();
+        let ann = server.asked().of("ann");
+        let asked = Asked::of(&ann.call("interview", arguments()));
+        let bob = server.asked().of("bob").call("facts", json!({}));
+        if at_cap == "share" {
+            assert_eq!(result(&bob)["pid"], shared);
+            assert_eq!(server.metric("proxyrunner_shared_at_cap_total"), 1);
+            let unasked = server.asked().of("bob").result("interview", arguments());
+            assert_eq!(unasked["heard"], json!([null]), "nobody is asked by a shared child");
+        } else {
+            assert_eq!((bob.status, bob.code(), bob.header("retry-after")), (503, -32603, Some("1")));
+        }
+        let answers = asked.all(&json!({"action": "decline"}));
+        let heard = ann.retry("interview", arguments(), &asked, answers);
+        assert_eq!(result(&heard)["heard"], json!([{"action": "decline"}]), "the neighbour is not disturbed");
+        let taken = journal.call("interview").pid;
+        let bobs = server.asked().of("bob").child();
+        assert!(bobs != taken && bobs != shared, "an idle child makes room, but never changes hands");
+    }
+}
