@@ -1,0 +1,118 @@
+//! A legacy child's questions within a modern call: gathered, put to the client as `input_required`, and answered by
+//! its retry; or given up (protocol C2a).
+
+use super::{Happening, LEAST_PATIENCE, MOST_ANSWERS, ModernCall, Open, Reply, SIBLINGS};
+use crate::era::input::{self, Retry};
+use crate::era::question::Question;
+use crate::jsonrpc::{self, Spliced, codes, rewrite, text};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl ModernCall {
+    pub(super) fn question(&mut self, child_id: Bytes, frame: Spliced) {
+        let frame = frame.into_bytes();
+        self.asked += 1;
+        let read = jsonrpc::scan(&frame).ok();
+        let read =
+            read.and_then(|message| Question::of_child(&format!("q{}", self.asked), &frame, &message).ok());
+        match read {
+            Some(question) if self.open.len() < MOST_ANSWERS => {
+                self.open.push(Open { child_id, question });
+                // Its siblings are waited for a moment, so that the client is asked once.
+                self.ask_at.get_or_insert_with(|| Instant::now() + SIBLINGS);
+            }
+            _ => self.answer(rewrite::error(
+                Some(&child_id),
+                codes::METHOD_NOT_FOUND,
+                "no client can be asked this",
+                None,
+            )),
+        }
+    }
+
+    /// Sends the child an answer to its question.
+    fn answer(&self, frame: Bytes) {
+        if let Some(lease) = &self.lease {
+            lease.link().answer(Spliced::from(frame));
+        }
+    }
+
+    /// Passes the answers of a retry on; what it leaves out is asked again, what was not asked is ignored.
+    pub(super) fn take_answers(&mut self, retry: &Retry) {
+        let open = std::mem::take(&mut self.open);
+        for open in open {
+            let key = text(&open.question.key, &(0..open.question.key.len())).into_owned();
+            match retry.response(&key) {
+                Some(answer) => self.answer(rewrite::result(&open.child_id, answer)),
+                None => self.open.push(open),
+            }
+        }
+        // The child may have withdrawn them meanwhile, or have answered.
+        self.ask_at = (!self.open.is_empty()).then(|| Instant::now() + SIBLINGS);
+    }
+
+    /// The client is to be asked, unless it did not declare that it can be.
+    pub(super) fn ask_client(&mut self) -> Happening {
+        let missing =
+            self.open.iter().find_map(|open| self.caller.capabilities.missing(open.question.required()?));
+        let Some(missing) = missing else { return Happening::Asks };
+        self.refuse_questions();
+        if let Some(exchange) = self.exchange.take() {
+            exchange.cancel("the client cannot be asked");
+        }
+        let why = "the server asks for what the request did not declare";
+        let data = serde_json::json!({"requiredCapabilities": missing});
+        let error = rewrite::error(Some(self.client_id.raw()), codes::MISSING_CAPABILITY, why, Some(data));
+        Happening::Answered(Reply { message: Spliced::from(error), status: 400 })
+    }
+
+    pub(super) fn refuse_questions(&mut self) {
+        for open in std::mem::take(&mut self.open) {
+            let answer = match open.question.method.as_str() {
+                "elicitation/create" => rewrite::result(&open.child_id, br#"{"action":"cancel"}"#),
+                _ => rewrite::error(
+                    Some(&open.child_id),
+                    codes::INTERNAL_ERROR,
+                    "the client did not answer",
+                    None,
+                ),
+            };
+            self.answer(answer);
+        }
+    }
+
+    /// Lets the call wait for its client's answers; the answer that asks for them. Its clock stands still meanwhile.
+    pub fn park(mut self: Box<Self>) -> Reply {
+        let upstream = Arc::clone(&self.upstream);
+        let client_id = self.client_id.clone();
+        let questions: Vec<Question> = self.open.iter().map(|open| open.question.clone()).collect();
+        let info = self.shared.server_info().map(Bytes::copy_from_slice);
+        let purpose = self.purpose.clone();
+        self.patience = self.deadline.saturating_duration_since(Instant::now()).max(LEAST_PATIENCE);
+        let state = upstream.parked.park(self, Instant::now()).and_then(|handle| {
+            let sealed = upstream.seal.seal(handle, &purpose);
+            // Without a state nobody can claim it.
+            sealed.inspect_err(|_| drop(upstream.parked.claim(handle, Instant::now()))).ok()
+        });
+        let message = match state {
+            Some(state) => rewrite::result(
+                client_id.raw(),
+                &input::input_required(&questions, Some(&state), info.as_deref()),
+            ),
+            None => {
+                let why = "--max-parked requests wait for an answer already; the call was cancelled";
+                rewrite::error(Some(client_id.raw()), codes::INTERNAL_ERROR, why, None)
+            }
+        };
+        Reply { message: Spliced::from(message), status: 200 }
+    }
+
+    /// The client did not come back.
+    pub(super) fn give_up(mut self: Box<Self>) {
+        self.refuse_questions();
+        if let Some(exchange) = self.exchange.take() {
+            exchange.cancel("the client did not answer the server's question");
+        }
+    }
+}
