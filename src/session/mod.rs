@@ -5,12 +5,13 @@
 mod asked;
 mod audience;
 mod directory;
+mod from_child;
 mod id;
+mod in_flight;
 mod kept;
 mod reader;
 mod seat;
 mod streams;
-mod underway;
 mod version;
 
 #[cfg(test)]
@@ -26,20 +27,19 @@ mod tests;
 
 pub use audience::{Audience, Filter, Holder, Members};
 pub use directory::{Directory, Full};
+pub use from_child::TooManyQuestions;
 pub use id::{Principal, SessionId};
+pub use in_flight::{Cancelled, Underway};
 pub use reader::Reader;
 pub use seat::Seat;
 pub use streams::{Item, StreamId, UnknownEvent};
-pub use underway::Underway;
 pub use version::{LEGACY_VERSIONS, Version};
 
 use crate::budget::Budget;
-use crate::exchange::{Class, Failure, Interim, Interruption, Mailbox, Topic};
-use crate::jsonrpc::{ClientId, FLAT, Message, Spliced, rewrite};
-use crate::mux::WireId;
-use crate::telemetry::counters;
+use crate::exchange::{Class, Failure, Interruption};
+use crate::jsonrpc::{FLAT, Spliced};
 use asked::Asked;
-use bytes::Bytes;
+use in_flight::InFlight;
 use kept::Worth;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -86,25 +86,6 @@ struct State {
     asked: Asked,
     streams: Streams,
     owed: usize,
-}
-
-/// A request of the client that has no outcome yet.
-#[derive(Debug)]
-struct InFlight {
-    client_id: ClientId,
-    wire_id: WireId,
-    mailbox: Arc<Mailbox>,
-}
-
-/// What a cancellation found.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Cancelled {
-    /// The one request of that id was interrupted.
-    One,
-    /// None is in flight: it was answered meanwhile.
-    None,
-    /// Several are; none was interrupted, since which one was meant can't be known.
-    Several,
 }
 
 impl Session {
@@ -242,134 +223,6 @@ impl Session {
         idle || now.saturating_duration_since(self.opened) >= settings.max_age
     }
 
-    // ---- requests of the client
-
-    /// Notes a request as in flight, so that it can be cancelled by the client's id.
-    fn began(&self, client_id: ClientId, wire_id: WireId, mailbox: Arc<Mailbox>) {
-        let request = InFlight { client_id, wire_id, mailbox: Arc::clone(&mailbox) };
-        self.state().in_flight.push(request);
-        // Looked at after it was noted: an end before would have missed it.
-        if self.is_ended() {
-            mailbox.interrupt(Interruption { failure: Failure::SessionEnded, cancellation: None });
-        }
-    }
-
-    /// The request has its outcome.
-    fn finished(&self, wire_id: WireId, now: Instant) {
-        self.heard(now);
-        self.forget(wire_id);
-    }
-
-    fn forget(&self, wire_id: WireId) {
-        let mut state = self.state();
-        if let Some(at) = state.in_flight.iter().position(|request| request.wire_id == wire_id) {
-            // Order is kept: the newest request is the last.
-            state.in_flight.remove(at);
-        }
-    }
-
-    /// The client's `notifications/cancelled` for its request `id`, with `frame` as it wrote it.
-    ///
-    /// It names the request by the client's id, within its session; where several in flight share that id, none
-    /// is cancelled (D2).
-    pub fn cancel(&self, id: &ClientId, frame: &Bytes, message: &Message) -> Cancelled {
-        let state = self.state();
-        let mut found = state.in_flight.iter().filter(|request| request.client_id == *id);
-        let Some(request) = found.next() else { return Cancelled::None };
-        if found.next().is_some() {
-            counters::AMBIGUOUS_CANCELLATIONS.increment();
-            return Cancelled::Several;
-        }
-        let wire_id = request.wire_id.as_u64().to_string();
-        let cancellation = rewrite::with_request_id(frame, message, wire_id.as_bytes());
-        let mailbox = Arc::clone(&request.mailbox);
-        drop(state);
-        mailbox.interrupt(Interruption { failure: Failure::Cancelled, cancellation: Some(cancellation) });
-        Cancelled::One
-    }
-
-    // ---- messages of an exclusive child that name no request
-
-    /// A notification of the child, for the stream where it belongs.
-    ///
-    /// Legacy stdio does not say which request a message is about (protocol C0). Logs and messages of a kind
-    /// that we don't know go with the newest request in flight; what tells of a change goes to the standalone
-    /// stream.
-    pub fn notify(&self, frame: Spliced, class: Class) {
-        let frame = match class {
-            Class::Idempotent => frame,
-            Class::Droppable | Class::Dear => {
-                match self.give_to_newest(Interim { frame, class, topic: Topic::Other }) {
-                    Ok(_) => return,
-                    Err(interim) => interim.frame,
-                }
-            }
-        };
-        self.say(frame, class);
-    }
-
-    /// A message for the standalone stream.
-    pub fn say(&self, frame: Spliced, class: Class) {
-        let event = self.event(frame, class);
-        self.state().streams.push_standalone(event);
-    }
-
-    /// A question of the child: it goes out under an id of ours, unique in the session.
-    ///
-    /// # Errors
-    /// When too many are unanswered already; the child is to be told.
-    pub fn ask(&self, frame: &Bytes, message: &Message) -> Result<(), TooManyQuestions> {
-        let (our_id, frame) = self.state().asked.ask(frame, message)?;
-        match self.give_to_newest(Interim { frame, class: Class::Dear, topic: Topic::Other }) {
-            Ok(mailbox) => self.state().asked.asked_on(our_id, &mailbox),
-            Err(interim) => self.say(interim.frame, Class::Dear),
-        }
-        Ok(())
-    }
-
-    /// The client's answer: the frame for the child, with the child's own id; `None` when nobody waits for it.
-    pub fn answered(&self, id: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
-        let restored = self.state().asked.answer(id, frame, message);
-        if restored.is_none() {
-            counters::UNMATCHED_CLIENT_ANSWERS.increment();
-        }
-        restored
-    }
-
-    /// The child took its question back: its `notifications/cancelled` with our id in it.
-    pub fn question_withdrawn(&self, child_id: &[u8], frame: &Bytes, message: &Message) {
-        let withdrawn = self.state().asked.withdraw(child_id, frame, message);
-        let Some((frame, asked_on)) = withdrawn else { return };
-        // On the stream that the question went out on, as long as that is there.
-        let interim = Interim { frame, class: Class::Dear, topic: Topic::Other };
-        let refused = match asked_on.upgrade() {
-            Some(mailbox) => mailbox.push(interim).err(),
-            None => Some(interim),
-        };
-        if let Some(interim) = refused {
-            self.say(interim.frame, Class::Dear);
-        }
-    }
-
-    /// The client's progress on a question: the frame with the child's own token.
-    pub fn question_progress(&self, token: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
-        self.state().asked.progress(token, frame, message)
-    }
-
-    /// To the newest request whose mailbox takes it: that of one with an outcome is closed.
-    fn give_to_newest(&self, mut interim: Interim) -> Result<Arc<Mailbox>, Interim> {
-        let state = self.state();
-        for request in state.in_flight.iter().rev() {
-            match request.mailbox.push(interim) {
-                Ok(()) => return Ok(Arc::clone(&request.mailbox)),
-                Err(refused) => interim = refused,
-            }
-        }
-        Err(interim)
-    }
-
-    // ---- streams
-
     /// Opens the stream of a request.
     pub fn open_stream(self: &Arc<Self>) -> Reader {
         let attached = self.state().streams.open();
@@ -457,10 +310,6 @@ impl Session {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// The client has left as many questions unanswered as are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooManyQuestions;
 
 /// An answer that is still to come on the standalone stream, as every answer of HTTP+SSE is.
 #[derive(Debug)]

@@ -1,0 +1,81 @@
+//! What an exclusive child says of its own accord: notifications that name no request, and questions to its client.
+
+use super::Session;
+use crate::exchange::{Class, Interim, Topic};
+use crate::jsonrpc::{ClientId, Message, Spliced};
+use crate::telemetry::counters;
+use bytes::Bytes;
+
+/// The client has left as many questions unanswered as are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyQuestions;
+
+impl Session {
+    // ---- messages of an exclusive child that name no request
+
+    /// A notification of the child, for the stream where it belongs.
+    ///
+    /// Legacy stdio does not say which request a message is about (protocol C0). Logs and messages of a kind
+    /// that we don't know go with the newest request in flight; what tells of a change goes to the standalone
+    /// stream.
+    pub fn notify(&self, frame: Spliced, class: Class) {
+        let frame = match class {
+            Class::Idempotent => frame,
+            Class::Droppable | Class::Dear => {
+                match self.give_to_newest(Interim { frame, class, topic: Topic::Other }) {
+                    Ok(_) => return,
+                    Err(interim) => interim.frame,
+                }
+            }
+        };
+        self.say(frame, class);
+    }
+
+    /// A message for the standalone stream.
+    pub fn say(&self, frame: Spliced, class: Class) {
+        let event = self.event(frame, class);
+        self.state().streams.push_standalone(event);
+    }
+
+    /// A question of the child: it goes out under an id of ours, unique in the session.
+    ///
+    /// # Errors
+    /// When too many are unanswered already; the child is to be told.
+    pub fn ask(&self, frame: &Bytes, message: &Message) -> Result<(), TooManyQuestions> {
+        let (our_id, frame) = self.state().asked.ask(frame, message)?;
+        match self.give_to_newest(Interim { frame, class: Class::Dear, topic: Topic::Other }) {
+            Ok(mailbox) => self.state().asked.asked_on(our_id, &mailbox),
+            Err(interim) => self.say(interim.frame, Class::Dear),
+        }
+        Ok(())
+    }
+
+    /// The client's answer: the frame for the child, with the child's own id; `None` when nobody waits for it.
+    pub fn answered(&self, id: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
+        let restored = self.state().asked.answer(id, frame, message);
+        if restored.is_none() {
+            counters::UNMATCHED_CLIENT_ANSWERS.increment();
+        }
+        restored
+    }
+
+    /// The child took its question back: its `notifications/cancelled` with our id in it.
+    pub fn question_withdrawn(&self, child_id: &[u8], frame: &Bytes, message: &Message) {
+        let withdrawn = self.state().asked.withdraw(child_id, frame, message);
+        let Some((frame, asked_on)) = withdrawn else { return };
+        // On the stream that the question went out on, as long as that is there.
+        let interim = Interim { frame, class: Class::Dear, topic: Topic::Other };
+        let refused = match asked_on.upgrade() {
+            Some(mailbox) => mailbox.push(interim).err(),
+            None => Some(interim),
+        };
+        if let Some(interim) = refused {
+            self.say(interim.frame, Class::Dear);
+        }
+    }
+
+    /// The client's progress on a question: the frame with the child's own token.
+    pub fn question_progress(&self, token: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
+        self.state().asked.progress(token, frame, message)
+    }
+}

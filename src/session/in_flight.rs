@@ -1,0 +1,122 @@
+//! Requests of a session's client that have no outcome yet, so that they can be cancelled by the client's id.
+
+use super::Session;
+use crate::exchange::{Failure, Interim, Interruption, Mailbox};
+use crate::jsonrpc::{ClientId, Message, rewrite};
+use crate::mux::WireId;
+use crate::telemetry::counters;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A request of the client that has no outcome yet.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    client_id: ClientId,
+    wire_id: WireId,
+    pub(super) mailbox: Arc<Mailbox>,
+}
+
+/// What a cancellation found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The one request of that id was interrupted.
+    One,
+    /// None is in flight: it was answered meanwhile.
+    None,
+    /// Several are; none was interrupted, since which one was meant can't be known.
+    Several,
+}
+
+/// Notes a request in its session from before the child can read it, so that what the child says of it finds its way,
+/// until this is finished or dropped.
+#[derive(Debug)]
+#[must_use = "dropping it says that the request is over"]
+pub struct Underway {
+    session: Arc<Session>,
+    wire_id: WireId,
+}
+
+impl Underway {
+    /// Notes it.
+    pub fn begin(
+        session: &Arc<Session>,
+        client_id: ClientId,
+        wire_id: WireId,
+        mailbox: Arc<Mailbox>,
+    ) -> Self {
+        session.began(client_id, wire_id, mailbox);
+        Underway { session: Arc::clone(session), wire_id }
+    }
+
+    /// The request has its outcome.
+    pub fn finish(self, now: Instant) {
+        self.session.finished(self.wire_id, now);
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.session.forget(self.wire_id);
+    }
+}
+
+impl Session {
+    // ---- requests of the client
+
+    /// Notes a request as in flight, so that it can be cancelled by the client's id.
+    pub(super) fn began(&self, client_id: ClientId, wire_id: WireId, mailbox: Arc<Mailbox>) {
+        let request = InFlight { client_id, wire_id, mailbox: Arc::clone(&mailbox) };
+        self.state().in_flight.push(request);
+        // Looked at after it was noted: an end before would have missed it.
+        if self.is_ended() {
+            mailbox.interrupt(Interruption { failure: Failure::SessionEnded, cancellation: None });
+        }
+    }
+
+    /// The request has its outcome.
+    pub(super) fn finished(&self, wire_id: WireId, now: Instant) {
+        self.heard(now);
+        self.forget(wire_id);
+    }
+
+    fn forget(&self, wire_id: WireId) {
+        let mut state = self.state();
+        if let Some(at) = state.in_flight.iter().position(|request| request.wire_id == wire_id) {
+            // Order is kept: the newest request is the last.
+            state.in_flight.remove(at);
+        }
+    }
+
+    /// The client's `notifications/cancelled` for its request `id`, with `frame` as it wrote it.
+    ///
+    /// It names the request by the client's id, within its session; where several in flight share that id, none
+    /// is cancelled (D2).
+    pub fn cancel(&self, id: &ClientId, frame: &Bytes, message: &Message) -> Cancelled {
+        let state = self.state();
+        let mut found = state.in_flight.iter().filter(|request| request.client_id == *id);
+        let Some(request) = found.next() else { return Cancelled::None };
+        if found.next().is_some() {
+            counters::AMBIGUOUS_CANCELLATIONS.increment();
+            return Cancelled::Several;
+        }
+        let wire_id = request.wire_id.as_u64().to_string();
+        let cancellation = rewrite::with_request_id(frame, message, wire_id.as_bytes());
+        let mailbox = Arc::clone(&request.mailbox);
+        drop(state);
+        mailbox.interrupt(Interruption { failure: Failure::Cancelled, cancellation: Some(cancellation) });
+        Cancelled::One
+    }
+
+    /// To the newest request whose mailbox takes it: that of one with an outcome is closed.
+    pub(super) fn give_to_newest(&self, mut interim: Interim) -> Result<Arc<Mailbox>, Interim> {
+        let state = self.state();
+        for request in state.in_flight.iter().rev() {
+            match request.mailbox.push(interim) {
+                Ok(()) => return Ok(Arc::clone(&request.mailbox)),
+                Err(refused) => interim = refused,
+            }
+        }
+        Err(interim)
+    }
+}
