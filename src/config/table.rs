@@ -64,8 +64,16 @@ pub const SETTINGS: &[Group] = &[
         settings: &[
             one("listen", "ADDRESS", "127.0.0.1:8080", "Where to listen; :8080 is every IPv4 interface"),
             one("path", "PATH", "/mcp", "Where the MCP endpoint is"),
-            many("allow-origin", "ORIGIN", "A browser origin to accept besides the server's own"),
-            many("allow-host", "HOST", "A Host header to accept besides the address listened on"),
+            many(
+                "allow-origin",
+                "ORIGIN",
+                "An origin whose pages may call, besides loopback ones on a loopback address",
+            ),
+            many(
+                "allow-host",
+                "HOST",
+                "A Host header to accept besides loopback names and, on other addresses, IP addresses",
+            ),
             absent("principal-header", "NAME", "Header in which a trusted proxy names the principal"),
             one("max-body", "SIZE", "64MiB", "The largest request body; larger ones get 413"),
             one("max-connections", "COUNT", "16384", "Connections served at once"),

@@ -54,9 +54,9 @@ pub struct Settings {
     pub write_timeout: Duration,
     /// `--principal-header`: where a trusted proxy names the principal, in lower case.
     pub principal_header: Option<String>,
-    /// `--allow-origin`: origins accepted besides the server's own, in lower case.
+    /// `--allow-origin`: origins accepted besides loopback ones on a loopback address, in lower case.
     pub allow_origin: Vec<String>,
-    /// `--allow-host`: hosts accepted besides the address listened on, in lower case.
+    /// `--allow-host`: hosts accepted besides loopback names and, on other addresses, IP addresses; in lower case.
     pub allow_host: Vec<String>,
     /// `--sse`: whether the HTTP+SSE transport of 2024-11-05 is served too.
     pub old_sse: bool,

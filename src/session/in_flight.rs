@@ -62,8 +62,6 @@ impl Drop for Underway {
 }
 
 impl Session {
-    // ---- requests of the client
-
     /// Notes a request as in flight, so that it can be cancelled by the client's id.
     pub(super) fn began(&self, client_id: ClientId, wire_id: WireId, mailbox: Arc<Mailbox>) {
         let request = InFlight { client_id, wire_id, mailbox: Arc::clone(&mailbox) };
