@@ -347,6 +347,7 @@ fn a_child_that_closes_its_stdin_is_ended_and_who_waits_is_told() {
     server.until_metric("proxyrunner_in_flight", 1);
     let mut last = session.begin_call(2, "close_stdin", json!({}));
     server.until_metric("proxyrunner_in_flight", 2);
+    server.until_logged("stdin is closed");
     // What is written now finds nobody.
     let mut lost = session.begin_call(3, "sleep", json!({"ms": 0}));
     for call in [&mut first, &mut last, &mut lost] {

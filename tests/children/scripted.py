@@ -205,6 +205,7 @@ def close_stdout(wire_id, params, args, raw):
 def close_stdin(wire_id, params, args, raw):
     """Reads nothing more, ever, but lives on."""
     os.close(0)
+    complain("stdin is closed")
     signal.pause()
 
 
