@@ -86,9 +86,13 @@ def main() -> int:
     shutil.rmtree(RESULTS / "conformance", ignore_errors=True)
     passed = failed = 0
     for server in [arguments.server] if arguments.server else CHILDREN:
-        for run in runs(server, arguments.eras, arguments.direct):
-            good, bad = report(run)
-            passed, failed = passed + good, failed + bad
+        try:
+            for run in runs(server, arguments.eras, arguments.direct):
+                good, bad = report(run)
+                passed, failed = passed + good, failed + bad
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            print(f"FAIL  the {server} server: {error}")
+            failed += 1
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
