@@ -146,7 +146,7 @@ async function show(feature, entry) {
     await FEATURES[feature](peer, entry);
     await peer.client.close();
   } catch (error) {
-    line.error = error.stack ?? String(error);
+    line.error = String(error);
   }
   process.stdout.write(`${JSON.stringify(line)}\n`);
 }
