@@ -16,7 +16,8 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 RESULTS = TESTS / "results"
-PYTHON = TESTS / ".venv" / "bin" / "python"
+PYTHON = TESTS / ".venv" / "bin" / "python"  # with mcp 1.x
+MODERN_PYTHON = TESTS / ".venv2" / "bin" / "python"  # with mcp 2.x, which cannot share an environment with 1.x
 NODE_MODULES = TESTS / "interop" / "node_modules"
 
 START = 60  # seconds until it listens and its child is ready; ample on a loaded machine

@@ -12,6 +12,8 @@ from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import AnyUrl
 
+import plan
+
 PATIENCE = 60  # seconds; no assertion, only the end of a hang
 SAMPLED = "sampled, for this client only"
 
@@ -216,3 +218,7 @@ FEATURES = {
         cancellation,
     )
 }
+
+
+if __name__ == "__main__":
+    plan.run(show)

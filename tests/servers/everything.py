@@ -1,15 +1,21 @@
 """The stdio server behind the conformance suite and the interop tests, on PyPI's `mcp` 1.x.
 
-Official everything-servers speak HTTP only. This one offers what the suite's 2025-11-25 scenarios
-call by name, over stdio, and a few tools that let a test see what reached the server.
+    everything.py               over stdio, where official everything-servers speak HTTP only
+    everything.py --http PORT   the SDK's own HTTP transport, to tell this server's faults from the bridge's
+
+It offers what the suite's scenarios call by name, those of 2026-07-28 included, and a few tools that let
+a test see what reached the server. It knows the legacy era only.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import base64
 import json
+from typing import Annotated
 
+from mcp.server import NotificationOptions
 from mcp.server.fastmcp import Context, FastMCP
 from mcp.server.fastmcp.prompts.base import UserMessage
 from mcp.server.stdio import stdio_server
@@ -23,8 +29,9 @@ from mcp.types import (
     TextResourceContents,
     Tool,
 )
-from pydantic import AnyUrl
+from pydantic import AnyUrl, Field
 
+import questions
 from content import DEFAULTS_SCHEMA, DIALECT_SCHEMA, ENUMS_SCHEMA, PNG, USER_SCHEMA, WAV
 
 STEP = 0.05  # seconds between two log messages or two progress reports, as the suite asks
@@ -87,7 +94,23 @@ def echo(text: str) -> str:
     return text
 
 
+Region = Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})]
+
+
+@mcp.tool()
+def test_x_mcp_header(region: Region = "") -> str:
+    """Has an argument that clients of 2026-07-28 repeat in the header Mcp-Param-Region."""
+    return f"region={region}"
+
+
 # Tools: messages while the call runs
+
+
+@mcp.tool()
+async def test_logging_tool(ctx: Context) -> str:
+    """Logs, which must reach only those who asked for it."""
+    await ctx.info("test_logging_tool ran")
+    return "Logged once."
 
 
 @mcp.tool()
@@ -168,6 +191,23 @@ async def test_elicitation_sep1330_enums(ctx: Context) -> str:
 async def elicited(ctx: Context, message: str, schema: dict) -> str:
     result = await ctx.session.elicit(message, schema, related_request_id=ctx.request_id)
     return f"Elicitation completed: action={result.action}, content={json.dumps(result.content)}"
+
+
+# Tools: changes
+
+
+@mcp.tool()
+async def test_trigger_tool_change(ctx: Context) -> str:
+    """Says that the list of tools changed, and changed back."""
+    await ctx.session.send_tool_list_changed()
+    return "The list of tools changed."
+
+
+@mcp.tool()
+async def test_trigger_prompt_change(ctx: Context) -> str:
+    """Says that the list of prompts changed, and changed back."""
+    await ctx.session.send_prompt_list_changed()
+    return "The list of prompts changed."
 
 
 # Resources
@@ -269,14 +309,27 @@ async def tools() -> list[Tool]:
     return [*derived, Tool(name="json_schema_2020_12_tool", description="Never called", inputSchema=DIALECT_SCHEMA)]
 
 
-async def main() -> None:
-    server.list_tools()(tools)
-    options = server.create_initialization_options()
+async def serve() -> None:
+    """Over stdio, until it ends."""
+    options = server.create_initialization_options(NotificationOptions(prompts_changed=True, tools_changed=True))
     # The SDK says `false` even where a subscription handler is registered.
     options.capabilities.resources.subscribe = True
     async with stdio_server() as (incoming, outgoing):
         await server.run(incoming, outgoing, options)
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--http", type=int, metavar="PORT")
+    arguments = parser.parse_args()
+    questions.register(mcp)
+    server.list_tools()(tools)
+    if arguments.http is None:
+        asyncio.run(serve())
+    else:
+        mcp.settings.port = arguments.http
+        mcp.run("streamable-http")
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()
