@@ -13,7 +13,7 @@ use crate::{phase, telemetry};
 use anyhow::Context;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -22,7 +22,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long a connection that was cut may take to give its bytes back before another is.
 const RELIEF: Duration = Duration::from_millis(20);
-/// How long connections may take to close once everything is answered.
+/// How long connections may take to close once everything is answered, if nothing is left of the drain.
 const CLOSING: Duration = Duration::from_secs(2);
 /// Pipes, a pidfd, and what starting one takes.
 const FILES_PER_CHILD: usize = 8;
@@ -77,9 +77,17 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     tokio::spawn(sweep(Arc::clone(&server)));
     tokio::spawn(forget_orphans(upstream.clone()));
     tokio::spawn(relieve(Arc::clone(&server)));
+    let drained_by = Arc::new(OnceLock::new());
     let serving = {
-        let (server, over) = (Arc::clone(&server), shutdown.clone());
-        tokio::spawn(async move { listener.serve(server, async move { over.over().await }, CLOSING).await })
+        let (server, over, drained_by) = (Arc::clone(&server), shutdown.clone(), Arc::clone(&drained_by));
+        // A large answer on a slow link has what is left of the drain.
+        let closed = async move {
+            over.over().await;
+            let left =
+                drained_by.get().map(|until: &Instant| until.saturating_duration_since(Instant::now()));
+            left.unwrap_or_default().max(CLOSING)
+        };
+        tokio::spawn(listener.serve(server, closed))
     };
     announce(&config, address);
     let mut children = std::pin::pin!(child_ends(&upstream));
@@ -91,7 +99,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         }
     };
     let delay = ended.drain_delay(&config);
-    let drain = drain(&server, delay, config.drain_timeout);
+    let drain = drain(&server, delay, config.drain_timeout, &drained_by);
     // A child that is still starting goes on: there may be clients who wait for it.
     let starting = async {
         if matches!(ended, Ended::BySignal(_)) {
@@ -185,10 +193,11 @@ async fn child_ends(upstream: &Arc<Upstream>) -> Ended {
 
 /// Serves on for `delay`, then takes nothing new and waits for what is in flight; at the end of `patience` the rest
 /// gets its error.
-async fn drain(server: &Server, delay: Duration, patience: Duration) {
+async fn drain(server: &Server, delay: Duration, patience: Duration, drained_by: &OnceLock<Instant>) {
     server.shutdown.begin();
     sleep(delay).await;
     server.shutdown.refuse();
+    let _ = drained_by.set(Instant::now() + patience);
     let idle = async {
         while server.upstream.in_flight() > 0 {
             sleep(Duration::from_millis(10)).await;

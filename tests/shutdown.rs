@@ -5,7 +5,6 @@ mod support;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
 use support::{Server, Session, lives, tool_call, until};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
@@ -160,17 +159,14 @@ fn a_grandchild_that_holds_the_pipes_does_not_hide_its_parents_death() {
 }
 
 #[test]
-fn an_idle_server_ends_within_a_second() {
+fn an_idle_server_waits_for_nothing_when_it_ends() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let server = Server::start("");
+        let server = Server::start("--drain-timeout 1h --close-grace 1h --terminate-grace 1h");
         let session = server.session();
         let _listening = session.listen();
         let _idle = server.connect();
-        let begun = Instant::now();
         server.signal(signal);
-        assert_eq!(server.exit_code(), 0);
-        // The bound is the promise; on an idle machine it takes some 20 ms.
-        assert!(begun.elapsed() < Duration::from_secs(1), "{signal}: {:?}", begun.elapsed());
+        assert_eq!(server.exit_code(), 0, "{signal}");
     }
 }
 

@@ -58,14 +58,14 @@ impl Listener {
     }
 
     /// Serves until `closed` resolves; then no new connection is accepted, idle ones are closed, and busy ones are
-    /// waited for, for `patience` at most.
-    pub async fn serve(self, server: Arc<Server>, closed: impl Future<Output = ()>, patience: Duration) {
+    /// waited for, for as long as `closed` says at most.
+    pub async fn serve(self, server: Arc<Server>, closed: impl Future<Output = Duration>) {
         let places = Arc::new(Semaphore::new(server.settings.max_connections.min(Semaphore::MAX_PERMITS)));
         let graceful = GracefulShutdown::new();
         let mut closed = pin!(closed);
-        loop {
+        let patience = loop {
             let stream = tokio::select! {
-                () = &mut closed => break,
+                patience = &mut closed => break patience,
                 accepted = self.0.accept() => match accepted {
                     Ok((stream, _)) => stream,
                     Err(error) => {
@@ -75,7 +75,7 @@ impl Listener {
                 },
             };
             let place = tokio::select! {
-                () = &mut closed => break,
+                patience = &mut closed => break patience,
                 place = place(&places, &server) => place,
             };
             let connection = connection(&server, stream);
@@ -86,7 +86,7 @@ impl Listener {
                 }
                 drop(place);
             });
-        }
+        };
         drop(self);
         if timeout(patience, graceful.shutdown()).await.is_err() {
             tracing::warn!("some connections took too long to close");

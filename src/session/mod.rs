@@ -210,10 +210,9 @@ impl Session {
         self.state().last_message
     }
 
-    /// Nothing in flight and nothing asked.
+    /// Nothing in flight. A question that was left unanswered keeps nobody waiting.
     pub fn is_quiet(&self) -> bool {
-        let state = self.state();
-        state.in_flight.is_empty() && state.asked.is_empty()
+        self.state().in_flight.is_empty()
     }
 
     fn is_expired(&self, settings: &Settings, now: Instant) -> bool {
