@@ -107,11 +107,12 @@ fn what_a_retry_leaves_out_is_asked_again_under_the_same_key() {
 #[test]
 fn a_child_that_talks_on_does_not_keep_its_question_from_the_client() {
     let (server, journal) = journalled("");
-    let arguments = json!({"chatter": true, "rounds": [[elicit("m")]]});
+    let arguments = json!({"chatter": 500, "rounds": [[elicit("m")]]});
     let client = server.asked().meta("progressToken", "t");
     let mut messages = client.begin_call(1, "interview", arguments.clone()).response().messages();
     let asked = Asked::read(&messages.pop().expect("an answer")["result"]);
     assert!(messages.iter().all(|said| said["params"]["progressToken"] == "t"), "{messages:?}");
+    assert!(messages.len() < 500, "it was asked only once the child fell silent");
     let heard = client.retry("interview", arguments, &asked, asked.all(&yes()));
     assert_eq!(result(&heard)["heard"], json!([yes()]));
     assert_eq!(journal.runs("interview"), 1);

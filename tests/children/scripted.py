@@ -140,9 +140,9 @@ def ask(wire_id, params, args, raw):
 def interview(wire_id, params, args, raw):
     """Asks round after round, all questions of a round at once, and returns what was answered.
 
-    With `chatter`, reports progress all the time while it waits.
+    While it waits, reports progress so often as `chatter` says, with hardly a pause.
     """
-    often = 0.002 if args.get("chatter") else None
+    chatter = args.get("chatter", 0)
     heard = []
     for questions in args["rounds"]:
         waiting = []
@@ -151,7 +151,8 @@ def interview(wire_id, params, args, raw):
             waiting.append(answers.setdefault(json.dumps(ours), {"event": threading.Event()}))
             line({"jsonrpc": "2.0", "id": ours, **question})
         for answered in waiting:
-            while not answered["event"].wait(often):
+            while not answered["event"].wait(0.002 if chatter else None):
+                chatter -= 1
                 notify("notifications/progress", {"progressToken": params["_meta"]["progressToken"], "progress": 1})
             heard.append(answered["messages"][0].get("result"))
     result(wire_id, {"heard": heard})
