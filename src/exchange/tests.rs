@@ -136,6 +136,25 @@ fn a_begin_that_is_given_up_leaves_nothing_behind() {
     assert_eq!(written(&link, &mut ends).len(), begun.len());
 }
 
+/// Whoever notes a request when its frame is written must not find that it waits: nobody would read what is said of it.
+#[test]
+fn a_frame_is_written_only_when_there_is_room_for_it() {
+    let (link, mut ends) = Link::new(1, 512);
+    let queued: Vec<_> =
+        std::iter::from_fn(|| now(link.notify(Spliced::from(Bytes::from_static(b"{}"))))).collect();
+    assert!(!queued.is_empty());
+    let wrote = std::cell::Cell::new(false);
+    let mut beginning = std::pin::pin!(link.begin(held(), |_| {
+        wrote.set(true);
+        Spliced::from(Bytes::from_static(b"{}"))
+    }));
+    assert!(now(beginning.as_mut()).is_none() && !wrote.get());
+    written(&link, &mut ends);
+    let _exchange = now(beginning).expect("there is room").expect("the child is open");
+    assert!(wrote.get());
+    assert_eq!(written(&link, &mut ends).len(), 1);
+}
+
 #[test]
 fn a_full_child_refuses() {
     let (link, _ends) = Link::new(1, 1);
