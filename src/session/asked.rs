@@ -30,6 +30,10 @@ struct Question {
 }
 
 impl Asked {
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// The question under an id of ours, and that id.
     pub(super) fn ask(
         &mut self,

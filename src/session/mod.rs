@@ -210,9 +210,10 @@ impl Session {
         self.state().last_message
     }
 
-    /// Nothing in flight. A question that was left unanswered keeps nobody waiting.
+    /// Nothing in flight and nothing asked.
     pub fn is_quiet(&self) -> bool {
-        self.state().in_flight.is_empty()
+        let state = self.state();
+        state.in_flight.is_empty() && state.asked.is_empty()
     }
 
     fn is_expired(&self, settings: &Settings, now: Instant) -> bool {
