@@ -1,5 +1,5 @@
 //! The listening side. A request goes listener → [`endpoint`] → [`guard`] → [`legacy`] → [`call`] → JSON or
-//! [`sse`].
+//! [`sse`]; one of a client of 2026-07-28 from [`legacy`], which reads it, to [`modern`] → JSON or [`live`].
 
 mod batch;
 mod body;

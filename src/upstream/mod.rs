@@ -1,5 +1,8 @@
 //! The one handle that HTTP has on the children: who sits where, and what a shared child must not see.
 //!
+//! Legacy sessions sit at a child ([`exclusive`], [`shared`]); modern requests stand for themselves ([`modern`],
+//! [`listen`]).
+//!
 //! It never starts a process itself: it says what it [`Want`]s, and whoever supervises listens.
 
 mod exclusive;
