@@ -26,7 +26,7 @@ struct Question {
     child_id: Bytes,
     child_token: Option<Bytes>,
     /// The request on whose stream it went out; none for the standalone stream.
-    asked_on: Weak<Mailbox>,
+    asked_on: Option<Weak<Mailbox>>,
 }
 
 impl Asked {
@@ -40,7 +40,7 @@ impl Asked {
         frame: &Bytes,
         message: &Message,
     ) -> Result<(u64, Spliced), TooManyQuestions> {
-        if self.open.len() >= CAPACITY {
+        if self.open.len() >= CAPACITY && !self.forget_one() {
             return Err(TooManyQuestions);
         }
         let id = message.id.clone().unwrap_or_default();
@@ -55,14 +55,22 @@ impl Asked {
         let spliced = splice(frame, &message.object, message.multiline, edits);
         let child_token = token.map(|token| Bytes::copy_from_slice(&frame[token]));
         let child_id = Bytes::copy_from_slice(&frame[id]);
-        self.open.insert(self.last, Question { child_id, child_token, asked_on: Weak::new() });
+        self.open.insert(self.last, Question { child_id, child_token, asked_on: None });
         Ok((self.last, spliced))
+    }
+
+    /// Forgets the oldest question whose request is over: of all, it is the least likely to be answered.
+    fn forget_one(&mut self) -> bool {
+        let is_over =
+            |question: &Question| question.asked_on.as_ref().is_some_and(|on| on.strong_count() == 0);
+        let oldest = self.open.iter().filter(|(_, question)| is_over(question)).map(|(&id, _)| id).min();
+        oldest.is_some_and(|id| self.open.remove(&id).is_some())
     }
 
     /// The question went out on the stream of a request.
     pub(super) fn asked_on(&mut self, our_id: u64, mailbox: &Arc<Mailbox>) {
         if let Some(question) = self.open.get_mut(&our_id) {
-            question.asked_on = Arc::downgrade(mailbox);
+            question.asked_on = Some(Arc::downgrade(mailbox));
         }
     }
 
@@ -81,12 +89,42 @@ impl Asked {
     ) -> Option<(Spliced, Weak<Mailbox>)> {
         let (&ours, _) = self.open.iter().find(|(_, question)| question.child_id == child_id)?;
         let question = self.open.remove(&ours)?;
-        Some((rewrite::with_request_id(frame, message, ours.to_string().as_bytes()), question.asked_on))
+        Some((
+            rewrite::with_request_id(frame, message, ours.to_string().as_bytes()),
+            question.asked_on.unwrap_or_default(),
+        ))
     }
 
     /// The client's progress on a question, with the child's token.
     pub(super) fn progress(&self, token: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
         let question = self.open.get(&integer(token.raw())?)?;
         Some(rewrite::with_progress_token(frame, message, question.child_token.as_ref()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_table_forgets_what_was_asked_of_requests_that_are_over_and_nothing_else() {
+        let frame =
+            Bytes::from_static(br#"{"jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{}}"#);
+        let message = crate::jsonrpc::scan(&frame).unwrap();
+        let mut asked = Asked::default();
+        let (running, over) = (Arc::new(Mailbox::default()), Arc::new(Mailbox::default()));
+        for n in 0..CAPACITY {
+            let (id, _) = asked.ask(&frame, &message).unwrap();
+            match n {
+                0 => asked.asked_on(id, &running),
+                1 => asked.asked_on(id, &over),
+                _ => {}
+            }
+        }
+        assert_eq!(asked.ask(&frame, &message), Err(TooManyQuestions), "all may still be answered");
+        drop(over);
+        assert!(asked.ask(&frame, &message).is_ok());
+        assert!(asked.open.contains_key(&1) && !asked.open.contains_key(&2));
+        assert_eq!(asked.ask(&frame, &message), Err(TooManyQuestions));
     }
 }
