@@ -210,7 +210,7 @@ async fn drain(server: &Server, delay: Duration, patience: Duration, drained_by:
         server.directory.end(&session, &Failure::ShuttingDown);
     }
     server.upstream.end_parked();
-    server.upstream.end_listens().await;
+    server.upstream.end_listens();
     server.shutdown.finish();
 }
 

@@ -4,7 +4,7 @@
 use crate::budget::Budget;
 use crate::exchange::{Answer, Answering, Class, Failure, Inbox, Interim, Outcome, Topic, Urgent};
 use crate::framing::{Framed, IdSeeker};
-use crate::jsonrpc::{self, Kind, Message, Spliced, codes, integer, rewrite, text};
+use crate::jsonrpc::{self, Kind, Message, Span, Spliced, codes, integer, rewrite, text};
 use crate::mux::{Completed, WireId};
 use crate::session::{Audience, Session};
 use crate::telemetry::counters;
@@ -193,6 +193,10 @@ impl Router {
     // ---- what the child says of its own accord
 
     fn notification(&mut self, frame: &Bytes, message: &Message) {
+        let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
+        if let Some(listen) = meta.and_then(|meta| meta.subscription_id.clone()) {
+            return self.subscribed(frame, message, &listen);
+        }
         match &*method(frame, message) {
             "notifications/progress" => self.progress(frame, message),
             "notifications/cancelled" => self.question_withdrawn(frame, message),
@@ -216,6 +220,20 @@ impl Router {
         }
     }
 
+    /// What a modern child says to one `subscriptions/listen`, which it names.
+    fn subscribed(&self, frame: &Bytes, message: &Message, listen: &Span) {
+        let class = match &*method(frame, message) {
+            "notifications/subscriptions/acknowledged" => Class::Dear,
+            _ => Class::Idempotent,
+        };
+        let interim = Interim { frame: rewrite::unchanged(frame, message), class, topic: Topic::Other };
+        let held = integer(&frame[listen.clone()]).and_then(WireId::new);
+        let held = held.and_then(|wire_id| self.answering.held(wire_id));
+        if held.is_none_or(|held| held.mailbox.push(interim).is_err()) {
+            counters::DROPPED_EVENTS.increment();
+        }
+    }
+
     fn progress(&mut self, frame: &Bytes, message: &Message) {
         let token = message.params.as_ref().and_then(|params| params.progress_token.clone());
         let wire_id = token.and_then(|token| integer(&frame[token])).and_then(WireId::new);
@@ -236,8 +254,23 @@ impl Router {
             let topic = Topic::Withdrawn(Bytes::copy_from_slice(&frame[id.clone()]));
             return self.to_one(frame, message, Class::Dear, topic);
         }
-        if let (Some(session), Some(id)) = (self.exclusive(), id) {
+        let Some(id) = id else { return };
+        if let Audience::Shared(_) = &self.audience {
+            return self.listen_ended(&frame[id]);
+        }
+        if let Some(session) = self.exclusive() {
             session.question_withdrawn(&frame[id], frame, message);
+        }
+    }
+
+    /// Some modern children end a subscription by cancelling it (2026-07-28, basic/patterns/cancellation).
+    fn listen_ended(&self, raw_id: &[u8]) {
+        let held = integer(raw_id).and_then(WireId::new).and_then(|wire_id| self.answering.held(wire_id));
+        let topic = Topic::Withdrawn(Bytes::copy_from_slice(raw_id));
+        let frame = Spliced::from(Bytes::new());
+        let heard = held.map(|held| held.mailbox.push(Interim { frame, class: Class::Dear, topic }));
+        if !matches!(heard, Some(Ok(()))) {
+            counters::DROPPED_EVENTS.increment();
         }
     }
 

@@ -45,7 +45,7 @@ fn what_is_no_message_is_refused_with_the_id_if_there_is_one() {
         let told = String::from_utf8_lossy(body);
         assert_eq!(refused(&server, &session.id, body), (400, *code, id.clone()), "{told}");
     }
-    assert_eq!(session.child_read().len(), 2, "only the handshake reached the child");
+    assert_eq!(session.child_read().len(), 3, "only the probe and the handshake reached the child");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod problem;
 mod reader;
 pub mod table;
 
+use crate::era::probe::Choice;
 use crate::{child, http, session, telemetry, upstream};
 use parse::{COUNT, DIRECTORY, DURATION, DURATION_OR_ZERO, HEADER, HOST, LISTEN, ORIGIN, PATH, SIZE, SWITCH};
 use problem::{Problem, Refusal};
@@ -194,7 +195,10 @@ fn child(
 fn upstream(reader: &mut Reader) -> upstream::Settings {
     use upstream::{AtCap, Isolation};
     let modes = [("auto", Isolation::Auto), ("shared", Isolation::Shared), ("session", Isolation::Session)];
+    let eras = [("auto", Choice::Auto), ("legacy", Choice::Legacy), ("modern", Choice::Modern)];
     upstream::Settings {
+        child_era: reader.choice("child-era", &eras),
+        probe_timeout: reader.one("probe-timeout", DURATION),
         isolation: reader.choice("isolation", &modes),
         children: reader.one("children", COUNT),
         max_children: reader.one("max-children", COUNT),

@@ -115,7 +115,14 @@ pub const SETTINGS: &[Group] = &[
                 "64MiB",
                 "The largest message from a child; larger ones fail their request",
             ),
-            one("start-timeout", "DURATION", "5m", "How long a child may take to answer initialize"),
+            one("start-timeout", "DURATION", "5m", "How long a child may take until it can serve"),
+            one(
+                "child-era",
+                "ERA",
+                "auto",
+                "The protocol era of the child: legacy, modern (2026-07-28), or auto to find out",
+            ),
+            one("probe-timeout", "DURATION", "5s", "Silence after which a child may be of the legacy era"),
             one(
                 "close-grace",
                 "DURATION",

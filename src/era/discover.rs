@@ -30,6 +30,17 @@ pub fn from_initialize(initialized: &[u8], hint: Hint) -> Bytes {
     one_line(text.as_bytes())
 }
 
+/// A modern child's `DiscoverResult` as modern clients are given it: as it is, but with the revisions that are served
+/// here (A1 row 11). Some children list the legacy ones too, which say nothing to a modern client.
+pub fn served(discovered: &[u8]) -> Bytes {
+    let bytes = one_line(discovered);
+    let whole = 0..bytes.len();
+    let add = format!("\"supportedVersions\":[\"{MODERN_VERSION}\"]");
+    let mut edits = Edits::new();
+    amend(&bytes, &whole, Amendment { drop: &["supportedVersions"], add: &add }, &mut edits);
+    splice(&bytes, &whole, false, edits).into_bytes()
+}
+
 /// A modern child's `DiscoverResult` as the `InitializeResult` that a client of `version` is given (C3).
 /// `serverInfo` is required there: what the child does not say is made up, and never empty.
 pub fn to_initialize(discovered: &[u8], version: &Version) -> Bytes {

@@ -47,6 +47,25 @@ pub enum Era {
     Legacy,
 }
 
+impl Era {
+    /// The one that this is not.
+    pub fn other(self) -> Self {
+        match self {
+            Era::Modern => Era::Legacy,
+            Era::Legacy => Era::Modern,
+        }
+    }
+}
+
+impl std::fmt::Display for Era {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Era::Modern => "modern",
+            Era::Legacy => "legacy",
+        })
+    }
+}
+
 /// Raw JSON on one line. Valid JSON has line breaks only between its tokens.
 fn one_line(raw: &[u8]) -> bytes::Bytes {
     raw.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()

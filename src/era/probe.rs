@@ -5,7 +5,7 @@
 //! probe's time, sends `initialize` down the same pipe, and whatever is answered then decides. Exit means that
 //! it cannot bear the question: it is started again and initialised.
 
-use super::{MODERN_VERSION, discover::versions};
+use super::{Era, MODERN_VERSION, discover::versions};
 use crate::jsonrpc::{Span, codes, member};
 use std::fmt;
 
@@ -19,6 +19,15 @@ pub enum Choice {
     Legacy,
     /// Never sent `initialize`.
     Modern,
+}
+
+impl From<Era> for Choice {
+    fn from(era: Era) -> Self {
+        match era {
+            Era::Legacy => Choice::Legacy,
+            Era::Modern => Choice::Modern,
+        }
+    }
 }
 
 /// What is to be done next.

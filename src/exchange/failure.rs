@@ -46,6 +46,8 @@ pub enum Failure {
     Malformed(&'static str),
     /// It didn't answer within `--request-timeout`.
     TimedOut(Duration),
+    /// The client didn't answer the child's question within `--park-timeout`.
+    Unanswered(Duration),
     /// It didn't answer `initialize` within `--start-timeout`.
     SlowStart(Duration),
     /// The client cancelled it.
@@ -86,6 +88,7 @@ impl Failure {
             Failure::SlowStart(_) => ("child_slow_to_start", "child"),
             Failure::NotStarted(_) => ("child_not_started", "child"),
             Failure::Cancelled => ("cancelled", "client"),
+            Failure::Unanswered(_) => ("question_unanswered", "client"),
             Failure::SessionEnded => ("session_ended", "client"),
             Failure::ShuttingDown => ("shutting_down", "proxyrunner"),
             Failure::Lost => ("lost", "proxyrunner"),
@@ -117,6 +120,11 @@ impl fmt::Display for Failure {
                 )
             }
             Failure::Cancelled => f.write_str("cancelled by the client"),
+            Failure::Unanswered(after) => write!(
+                f,
+                "the client did not answer the server's question within {} s (--park-timeout)",
+                after.as_secs_f64()
+            ),
             Failure::SessionEnded => {
                 f.write_str("the session ended before the server answered; open a new one")
             }

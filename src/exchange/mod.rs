@@ -101,6 +101,8 @@ pub enum Topic {
     Question(Bytes),
     /// The child took the question of this id back.
     Withdrawn(Bytes),
+    /// The client's answer to the question of this number, which the request asked on its child's behalf.
+    Answer(u64),
     /// Anything else, or what needs no translation.
     Other,
 }

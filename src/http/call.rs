@@ -5,11 +5,11 @@ use super::Server;
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
 use super::sse::EventStream;
-use crate::exchange::{Class, Exchange, Failure, Interim, Outcome, Step};
-use crate::jsonrpc::{ClientId, Spliced, rewrite};
-use crate::session::{Session, StreamId, Underway};
+use crate::exchange::{Class, Failure, Interim};
+use crate::jsonrpc::{Spliced, rewrite};
+use crate::session::{Session, StreamId};
 use crate::telemetry::counters;
-use crate::upstream::{Begun, Incoming};
+use crate::upstream::{Begun, Incoming, LegacyCall, LegacyStep};
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ const COMMIT_PRIMED_AFTER: Duration = Duration::from_millis(250);
 /// What became of a request right away.
 pub enum Started {
     /// It is at the child.
-    Running(Box<Call>),
+    Running(Call),
     /// It is answered.
     Answered(Spliced),
 }
@@ -31,14 +31,8 @@ pub enum Started {
 /// A request at the child. Dropping it does not cancel: a legacy client that disconnects has not cancelled
 /// (2025-11-25, transports §Sending Messages); the request goes on without anyone listening.
 pub struct Call {
-    exchange: Option<Exchange>,
-    underway: Option<Underway>,
-    client_id: ClientId,
+    call: Option<Box<LegacyCall>>,
     session: Arc<Session>,
-    deadline: Instant,
-    patience: Duration,
-    /// It goes on without its client.
-    alone: bool,
 }
 
 /// Sends a request to the session's child; but `ping` is answered here, promptly, whatever the child is doing
@@ -52,45 +46,32 @@ pub async fn start(
     incoming: Incoming,
 ) -> Result<Started, Rejection> {
     let client_id = incoming.client_id();
+    let answered = |message| Ok(Started::Answered(Spliced::from(message)));
     if incoming.method() == "ping" {
-        return Ok(Started::Answered(Spliced::from(rewrite::result(client_id.raw(), b"{}"))));
+        return answered(rewrite::result(client_id.raw(), b"{}"));
     }
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down().of(client_id.raw()));
     }
     let patience = server.upstream.request_timeout();
-    let deadline = Instant::now() + patience;
     let begun = tokio::select! {
         biased;
-        begun = timeout_at(deadline.into(), server.upstream.begin(session, incoming)) => match begun {
+        begun = timeout(patience, server.upstream.begin(session, incoming)) => match begun {
             Ok(begun) => begun,
             // The child's stdin was full all the while.
             Err(_) => {
                 counters::TIMED_OUT_REQUESTS.increment();
-                return Ok(answered(Err(Failure::TimedOut(patience)), &client_id));
+                return answered(Failure::TimedOut(patience).response(client_id.raw()));
             }
         },
         // Until it has begun, the session does not know of it, and could not tell it.
-        () = session.ended() => return Ok(answered(Err(ended_as(server)), &client_id)),
+        () = session.ended() => return answered(ended_as(server).response(client_id.raw())),
     };
     match begun {
-        Ok(Begun::Exchange(exchange, underway)) => {
-            let session = Arc::clone(session);
-            let call = Call {
-                exchange: Some(exchange),
-                underway: Some(underway),
-                client_id,
-                session,
-                deadline,
-                patience,
-                alone: false,
-            };
-            Ok(Started::Running(Box::new(call)))
+        Ok(Begun::Running(call)) => {
+            Ok(Started::Running(Call { call: Some(call), session: Arc::clone(session) }))
         }
-        Ok(Begun::Outcome(outcome)) => Ok(answered(outcome, &client_id)),
-        Ok(Begun::Local(result)) => {
-            Ok(Started::Answered(Spliced::from(rewrite::result(client_id.raw(), result))))
-        }
+        Ok(Begun::Answered(message)) => Ok(Started::Answered(message)),
         Err(refused) => reject::refusal(refused, client_id.raw()).map(Started::Answered),
     }
 }
@@ -98,18 +79,6 @@ pub async fn start(
 /// Why a session has ended.
 fn ended_as(server: &Server) -> Failure {
     if server.shutdown.is_refusing() { Failure::ShuttingDown } else { Failure::SessionEnded }
-}
-
-fn answered(outcome: Outcome, client_id: &ClientId) -> Started {
-    Started::Answered(message(outcome, client_id))
-}
-
-/// The message that tells a client its outcome.
-fn message(outcome: Outcome, client_id: &ClientId) -> Spliced {
-    match outcome {
-        Ok(answer) => answer.restored(client_id),
-        Err(failure) => Spliced::from(failure.response(client_id.raw())),
-    }
 }
 
 /// Answers a request of a Streamable HTTP client.
@@ -127,10 +96,8 @@ pub async fn respond(
     };
     let commit_at = Instant::now() + commit_after(server, session);
     let first = match timeout_at(commit_at.into(), call.next()).await {
-        Ok(Step::Outcome(outcome)) => {
-            return Ok(response::json(StatusCode::OK, call.finish(outcome)));
-        }
-        Ok(Step::Interim(interim)) => Some(interim),
+        Ok(LegacyStep::Answered(message)) => return Ok(response::json(StatusCode::OK, message)),
+        Ok(LegacyStep::Said(interim)) => Some(interim),
         Err(_) => None,
     };
     let reader = session.open_stream();
@@ -149,44 +116,30 @@ pub fn commit_after(server: &Server, session: &Session) -> Duration {
 }
 
 impl Call {
-    /// What happens next; the outcome at the latest when the request's time is over.
-    pub async fn next(&mut self) -> Step {
-        let Some(exchange) = self.exchange.as_mut() else { return Step::Outcome(Err(Failure::Lost)) };
-        match timeout_at(self.deadline.into(), exchange.next()).await {
-            Ok(step) => step,
-            Err(_) => {
-                counters::TIMED_OUT_REQUESTS.increment();
-                let failure = Failure::TimedOut(self.patience);
-                if let Some(exchange) = self.exchange.take() {
-                    exchange.cancel(&failure.to_string());
-                }
-                Step::Outcome(Err(failure))
-            }
+    async fn next(&mut self) -> LegacyStep {
+        match &mut self.call {
+            Some(call) => call.next().await,
+            // It is taken out only together with this.
+            None => std::future::pending().await,
         }
-    }
-
-    /// The outcome as the client's message; nothing follows.
-    pub fn finish(mut self: Box<Self>, outcome: Outcome) -> Spliced {
-        self.exchange = None;
-        if let Some(underway) = self.underway.take() {
-            underway.finish(Instant::now());
-        }
-        message(outcome, &self.client_id)
     }
 
     /// Puts all that happens on a stream, which then ends.
-    pub async fn follow(self: Box<Self>, stream: StreamId) {
+    async fn follow(self, stream: StreamId) {
         let session = Arc::clone(&self.session);
         let last = self.run(|interim| session.push(stream, interim.frame, interim.class)).await;
         session.finish(stream, Some(last));
     }
 
     /// Runs to the end, handing what happens meanwhile to `each`.
-    pub async fn run(mut self: Box<Self>, mut each: impl FnMut(Interim)) -> Spliced {
+    pub async fn run(mut self, mut each: impl FnMut(Interim)) -> Spliced {
         loop {
             match self.next().await {
-                Step::Interim(interim) => each(interim),
-                Step::Outcome(outcome) => return self.finish(outcome),
+                LegacyStep::Said(interim) => each(interim),
+                LegacyStep::Answered(message) => {
+                    self.call = None;
+                    return message;
+                }
             }
         }
     }
@@ -194,21 +147,12 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        // One that went on alone is dropped with the runtime, at the very end: dropping the exchange cancels it.
-        let Some(exchange) = self.exchange.take().filter(|_| !self.alone) else { return };
-        let call = Call {
-            exchange: Some(exchange),
-            underway: self.underway.take(),
-            client_id: self.client_id.clone(),
-            session: Arc::clone(&self.session),
-            deadline: self.deadline,
-            patience: self.patience,
-            alone: true,
-        };
+        let Some(call) = self.call.take() else { return };
+        // One that goes on alone is dropped with the runtime, at the very end: that cancels it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let session = Arc::clone(&self.session);
             // Its own stream never opened; a question must still find its client.
-            runtime.spawn(Box::new(call).run(move |interim| match interim.class {
+            runtime.spawn(call.run(move |interim| match interim.class {
                 Class::Dear => session.say(interim.frame, interim.class),
                 _ => counters::DROPPED_EVENTS.increment(),
             }));

@@ -21,6 +21,16 @@ pub enum Live {
     Listening(Box<Listening>),
 }
 
+impl Live {
+    /// What happens next. Safe to drop and call again.
+    pub async fn next(&mut self) -> Happening {
+        match self {
+            Live::Call(call) => call.next().await,
+            Live::Listening(listening) => listening.next().await,
+        }
+    }
+}
+
 type Next = Pin<Box<dyn Future<Output = (Live, Happening)> + Send>>;
 
 /// The body.
@@ -92,10 +102,7 @@ impl LiveStream {
 
 fn next(mut live: Live) -> Next {
     Box::pin(async move {
-        let happening = match &mut live {
-            Live::Call(call) => call.next().await,
-            Live::Listening(listening) => listening.next().await,
-        };
+        let happening = live.next().await;
         (live, happening)
     })
 }

@@ -27,8 +27,6 @@ const COMMIT_AFTER: Duration = Duration::from_secs(5);
 /// Methods of legacy clients that the modern revision removed: a legacy child would answer them.
 const REMOVED: [&str; 5] =
     ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
-/// What the names of others begin with; tasks are an extension there, which is not offered.
-const REMOVED_KINDS: [&str; 2] = ["notifications/", "tasks/"];
 
 /// Whether a message is a modern client's: its envelope says so, or without one its header does.
 pub fn is_modern(headers: &HeaderMap, incoming: &Incoming) -> bool {
@@ -69,7 +67,8 @@ pub async fn respond(
         Caller { principal, capabilities: envelope.capabilities(), logs: envelope.log_level.is_some() };
     let id = incoming.id().to_vec();
     let method = incoming.method();
-    if REMOVED.contains(&&*method) || REMOVED_KINDS.iter().any(|kind| method.starts_with(kind)) {
+    // A request with the name of a notification is none of either.
+    if REMOVED.contains(&&*method) || method.starts_with("notifications/") {
         return Err(Rejection::new(
             StatusCode::NOT_FOUND,
             codes::METHOD_NOT_FOUND,
@@ -88,13 +87,15 @@ pub async fn respond(
         };
         return Ok(response::json(StatusCode::OK, Spliced::from(rewrite::result(&id, &discovered))));
     }
-    if method == "subscriptions/listen" {
-        return match server.upstream.listen(incoming).await {
-            Ok(listening) => Ok(response::live(LiveStream::new(server, Live::Listening(listening), None))),
-            Err(refused) => refusal(refused, &id),
-        };
+    let begun = if method == "subscriptions/listen" {
+        server.upstream.listen(incoming).await.map(Live::Listening)
+    } else {
+        server.upstream.begin_modern(caller, incoming).await.map(Live::Call)
+    };
+    match begun {
+        Ok(live) => Ok(answer(server, live).await),
+        Err(refused) => refusal(refused, &id),
     }
-    answer(server, caller, incoming, &id).await
 }
 
 /// What a client is told of a request that no child took.
@@ -157,22 +158,12 @@ fn whole(reply: Reply) -> Response<Body> {
 }
 
 /// Answers as JSON if the child's first word is the answer, else as a stream.
-async fn answer(
-    server: &Server,
-    caller: Caller,
-    incoming: Incoming,
-    id: &[u8],
-) -> Result<Response<Body>, Rejection> {
-    let begun = server.upstream.begin_modern(caller, incoming).await;
-    let mut call = match begun {
-        Ok(call) => call,
-        Err(refused) => return refusal(refused, id),
-    };
+async fn answer(server: &Server, mut live: Live) -> Response<Body> {
     let commit_at = Instant::now() + server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
-    match timeout_at(commit_at.into(), call.next()).await {
-        Ok(Happening::Answered(reply)) => Ok(whole(reply)),
-        Ok(Happening::Asks) => Ok(whole(call.park())),
-        Ok(said) => Ok(response::live(LiveStream::new(server, Live::Call(call), Some(said)))),
-        Err(_) => Ok(response::live(LiveStream::new(server, Live::Call(call), None))),
+    let first = timeout_at(commit_at.into(), live.next()).await.ok();
+    match (first, live) {
+        (Some(Happening::Answered(reply)), _) => whole(reply),
+        (Some(Happening::Asks), Live::Call(call)) => whole(call.park()),
+        (first, live) => response::live(LiveStream::new(server, live, first)),
     }
 }

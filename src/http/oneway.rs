@@ -4,7 +4,7 @@ use super::Server;
 use super::reject::Rejection;
 use crate::jsonrpc::{ClientId, Kind, Message};
 use crate::session::Session;
-use crate::upstream::{self, Incoming};
+use crate::upstream::Incoming;
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -37,7 +37,7 @@ pub async fn accept(server: &Server, session: &Arc<Session>, incoming: Incoming)
         }
         _ => {
             let taken =
-                timeout(server.upstream.request_timeout(), upstream::notify(session, &incoming)).await;
+                timeout(server.upstream.request_timeout(), server.upstream.notify(session, &incoming)).await;
             return taken.map_err(|_| Rejection::busy("the server does not read its stdin"));
         }
     }

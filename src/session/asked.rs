@@ -1,7 +1,8 @@
 //! A child's open questions to its client (sampling, elicitation, roots), under ids of ours.
 //!
 //! A child numbers its questions from 0, and so does the next one; ours are unique in the session (protocol D2).
-//! The question's progress token, if it has one, becomes our id too.
+//! The question's progress token, if it has one, becomes our id too. A modern child asks in its answer instead: then
+//! it is the call that asks, on the child's behalf, and that gets the answers.
 
 use super::TooManyQuestions;
 use crate::exchange::Mailbox;
@@ -20,13 +21,29 @@ pub(super) struct Asked {
     open: HashMap<u64, Question>,
 }
 
-/// What must be put back when the answer comes; raw JSON.
 #[derive(Debug)]
 struct Question {
-    child_id: Bytes,
-    child_token: Option<Bytes>,
+    asker: Asker,
     /// The request on whose stream it went out; none for the standalone stream.
     asked_on: Option<Weak<Mailbox>>,
+}
+
+/// Who asks.
+#[derive(Debug)]
+enum Asker {
+    /// An exclusive child. This is put back when the answer comes; raw JSON.
+    Child { id: Bytes, token: Option<Bytes> },
+    /// The request on whose stream it goes out.
+    Call,
+}
+
+/// Where an answer of the client goes.
+#[derive(Debug)]
+pub(super) enum Answered {
+    /// To the child, as it is here.
+    ForChild(Spliced),
+    /// To the request that asked.
+    ForCall(Weak<Mailbox>, u64),
 }
 
 impl Asked {
@@ -45,18 +62,39 @@ impl Asked {
         }
         let id = message.id.clone().unwrap_or_default();
         let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
-        self.last += 1;
-        let ours = self.last.to_string();
+        let number = self.next();
+        let ours = number.to_string();
         let mut edits = Edits::new();
         edits.replace(&id, ours.as_bytes());
         if let Some(token) = &token {
             edits.replace(token, ours.as_bytes());
         }
         let spliced = splice(frame, &message.object, message.multiline, edits);
-        let child_token = token.map(|token| Bytes::copy_from_slice(&frame[token]));
-        let child_id = Bytes::copy_from_slice(&frame[id]);
-        self.open.insert(self.last, Question { child_id, child_token, asked_on: None });
-        Ok((self.last, spliced))
+        let token = token.map(|token| Bytes::copy_from_slice(&frame[token]));
+        let asker = Asker::Child { id: Bytes::copy_from_slice(&frame[id]), token };
+        self.open.insert(number, Question { asker, asked_on: None });
+        Ok((number, spliced))
+    }
+
+    /// An id for a question that a request asks by itself.
+    pub(super) fn ask_for(&mut self, request: &Arc<Mailbox>) -> Result<u64, TooManyQuestions> {
+        if self.open.len() >= CAPACITY && !self.forget_one() {
+            return Err(TooManyQuestions);
+        }
+        let number = self.next();
+        let asked_on = Some(Arc::downgrade(request));
+        self.open.insert(number, Question { asker: Asker::Call, asked_on });
+        Ok(number)
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(super) fn forget(&mut self, our_id: u64) {
+        self.open.remove(&our_id);
+    }
+
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
     }
 
     /// Forgets the oldest question whose request is over: of all, it is the least likely to be answered.
@@ -74,10 +112,14 @@ impl Asked {
         }
     }
 
-    /// The answer with the child's id; each question is answered once.
-    pub(super) fn answer(&mut self, id: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
-        let question = self.open.remove(&integer(id.raw())?)?;
-        Some(rewrite::with_id(frame, message, &question.child_id))
+    /// Whom the client answers; each question is answered once.
+    pub(super) fn answer(&mut self, id: &ClientId, frame: &Bytes, message: &Message) -> Option<Answered> {
+        let number = integer(id.raw())?;
+        let question = self.open.remove(&number)?;
+        Some(match question.asker {
+            Asker::Child { id, .. } => Answered::ForChild(rewrite::with_id(frame, message, &id)),
+            Asker::Call => Answered::ForCall(question.asked_on.unwrap_or_default(), number),
+        })
     }
 
     /// The child's cancellation of its question, with our id; and the request on whose stream that went out.
@@ -87,7 +129,10 @@ impl Asked {
         frame: &Bytes,
         message: &Message,
     ) -> Option<(Spliced, Weak<Mailbox>)> {
-        let (&ours, _) = self.open.iter().find(|(_, question)| question.child_id == child_id)?;
+        let (&ours, _) = self
+            .open
+            .iter()
+            .find(|(_, question)| matches!(&question.asker, Asker::Child { id, .. } if id == child_id))?;
         let question = self.open.remove(&ours)?;
         Some((
             rewrite::with_request_id(frame, message, ours.to_string().as_bytes()),
@@ -98,7 +143,8 @@ impl Asked {
     /// The client's progress on a question, with the child's token.
     pub(super) fn progress(&self, token: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
         let question = self.open.get(&integer(token.raw())?)?;
-        Some(rewrite::with_progress_token(frame, message, question.child_token.as_ref()?))
+        let Asker::Child { token: Some(token), .. } = &question.asker else { return None };
+        Some(rewrite::with_progress_token(frame, message, token))
     }
 }
 

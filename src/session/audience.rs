@@ -196,6 +196,11 @@ impl Members {
         orphaned.into_iter().filter(|uri| !state.watchers.contains_key(uri)).collect()
     }
 
+    /// All resources that anyone watches.
+    pub fn watched(&self) -> Vec<String> {
+        self.state().watchers.keys().cloned().collect()
+    }
+
     /// Whether anyone watches the resource.
     pub fn is_watched(&self, uri: &str) -> bool {
         self.state().watchers.contains_key(uri)

@@ -12,7 +12,11 @@ fn three() -> (Arc<Members>, [(Arc<Session>, Reader); 3]) {
     let (link, _ends) = Link::new(1, 1);
     let seated = [(); 3].map(|()| {
         let session = directory.open(Principal::anonymous(), Instant::now()).unwrap();
-        assert!(session.take_seat(Seat::Shared(Arc::clone(&link), Arc::clone(&members))));
+        assert!(session.take_seat(Seat::Shared {
+            link: Arc::clone(&link),
+            members: Arc::clone(&members),
+            newer: false
+        }));
         let reader = session.open_standalone();
         (session, reader)
     });

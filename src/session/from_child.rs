@@ -1,10 +1,12 @@
 //! What an exclusive child says of its own accord: notifications that name no request, and questions to its client.
 
 use super::Session;
-use crate::exchange::{Class, Interim, Topic};
-use crate::jsonrpc::{ClientId, Message, Spliced};
+use super::asked::Answered;
+use crate::exchange::{Class, Interim, Mailbox, Topic};
+use crate::jsonrpc::{ClientId, Message, Spliced, rewrite};
 use crate::telemetry::counters;
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// The client has left as many questions unanswered as are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +52,36 @@ impl Session {
         Ok(())
     }
 
-    /// The client's answer: the frame for the child, with the child's own id; `None` when nobody waits for it.
+    /// An id, unique in the session, under which a request asks the client by itself; the answer comes to its mailbox.
+    ///
+    /// # Errors
+    /// When too many are unanswered already.
+    pub fn ask_for(&self, request: &Arc<Mailbox>) -> Result<u64, TooManyQuestions> {
+        self.state().asked.ask_for(request)
+    }
+
+    /// The request that asked is over, or needs no answer any more.
+    pub fn forget_question(&self, our_id: u64) {
+        self.state().asked.forget(our_id);
+    }
+
+    /// The client's answer: the frame for the child, with the child's own id; `None` when it is a request's, or nobody
+    /// waits for it.
     pub fn answered(&self, id: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
-        let restored = self.state().asked.answer(id, frame, message);
-        if restored.is_none() {
+        let answered = self.state().asked.answer(id, frame, message);
+        let undelivered = match answered {
+            Some(Answered::ForChild(frame)) => return Some(frame),
+            Some(Answered::ForCall(request, our_id)) => {
+                let frame = rewrite::unchanged(frame, message);
+                let interim = Interim { frame, class: Class::Dear, topic: Topic::Answer(our_id) };
+                request.upgrade().is_none_or(|request| request.push(interim).is_err())
+            }
+            None => true,
+        };
+        if undelivered {
             counters::UNMATCHED_CLIENT_ANSWERS.increment();
         }
-        restored
+        None
     }
 
     /// The child took its question back: its `notifications/cancelled` with our id in it.

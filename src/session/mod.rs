@@ -31,7 +31,7 @@ pub use from_child::TooManyQuestions;
 pub use id::{Principal, SessionId};
 pub use in_flight::{Cancelled, Underway};
 pub use reader::Reader;
-pub use seat::Seat;
+pub use seat::{Seat, Stateless, Wish};
 pub use streams::{Item, StreamId, UnknownEvent};
 pub use version::{LEGACY_VERSIONS, Version};
 
@@ -148,10 +148,7 @@ impl Session {
     /// twice at once. A session that has ended meanwhile gives it up at once.
     #[must_use]
     pub fn take_seat(self: &Arc<Self>, seat: Seat) -> bool {
-        let members = match &seat {
-            Seat::Shared(_, members) => Some(Arc::clone(members)),
-            Seat::Exclusive(_) => None,
-        };
+        let members = seat.members().cloned();
         if self.seat.set(seat).is_err() {
             return false;
         }
@@ -168,7 +165,9 @@ impl Session {
     fn leave_seat(&self) {
         match self.seat() {
             Some(Seat::Exclusive(link)) => link.stop(),
-            Some(Seat::Shared(_, members)) => members.leave(&self.id),
+            Some(Seat::Shared { members, .. }) => members.leave(&self.id),
+            Some(Seat::Stateless(seat)) if seat.own => seat.link.stop(),
+            Some(Seat::Stateless(seat)) => seat.members.leave(&self.id),
             None => {}
         }
     }

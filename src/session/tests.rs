@@ -187,6 +187,6 @@ fn a_session_that_ended_during_its_handshake_leaves_no_child_and_no_member_behin
     assert!(link.is_closed());
     let (shared, members) = (session(), Arc::new(Members::default()));
     shared.end(&Failure::SessionEnded);
-    assert!(shared.take_seat(Seat::Shared(link, Arc::clone(&members))));
+    assert!(shared.take_seat(Seat::Shared { link, members: Arc::clone(&members), newer: false }));
     assert_eq!(members.count(), 0);
 }

@@ -1,9 +1,12 @@
 //! A child for one session: when it gets one, from where when there are `--max-children`, and its handshake,
 //! which is the client's own.
 
-use super::{AtCap, Incoming, Isolation, Refusal, SEATED, Upstream, initialize, refusal};
+use super::greet::{Guest, StopOnDrop};
+use super::{AtCap, Incoming, Isolation, Refusal, SEATED, Shared, Upstream, initialize, refusal};
+use crate::era::probe::Choice;
+use crate::era::{Era, errors};
 use crate::exchange::{Answer, Failure, Held, Link, Mailbox, Step};
-use crate::jsonrpc::Spliced;
+use crate::jsonrpc::{Spliced, codes};
 use crate::session::{Audience, Seat, Session, Version};
 use crate::telemetry::counters;
 use std::sync::{Arc, PoisonError, Weak};
@@ -30,8 +33,17 @@ impl Upstream {
         if !self.wants_exclusive(&incoming) {
             return self.seat_shared(session, &incoming).await;
         }
+        let era = self.crew.serves(Era::Legacy);
+        // A modern child says of each question whose it is, so that nobody needs one for itself.
+        if era == Some(false) && self.settings.isolation != Isolation::Session {
+            return self.seat_shared(session, &incoming).await;
+        }
         match self.place().await {
+            Some(place) if era == Some(false) => self.seat_own_modern(session, &incoming, place).await,
             Some(place) => self.seat_exclusive(session, incoming, place).await,
+            None if era.is_none() && self.crew.serves(Era::Modern) == Some(true) => {
+                self.seat_shared(session, &incoming).await
+            }
             None if self.may_share() => {
                 counters::SHARED_AT_CAP.increment();
                 tracing::warn!(session = %session.id(), "--max-children is reached: a client that declares sampling or elicitation shares a server, without them");
@@ -101,10 +113,22 @@ impl Upstream {
         let slots = SLOTS.min(self.settings.max_in_flight);
         let link = self.want(audience, slots, place).await.map_err(Refusal::Failed)?;
         // A client that goes away before its handshake is complete leaves no child behind.
-        let unseated = StopOnDrop(Some(Arc::clone(&link)));
+        let unseated = StopOnDrop::new(&link);
         let client_id = incoming.client_id();
-        let (answer, version) = self.forward_initialize(&link, incoming).await?;
+        let known =
+            self.crew.serves(Era::Legacy) == Some(true) || self.crew.serves(Era::Modern) != Some(true);
+        let forwarded = self.forward_initialize(&link, incoming.clone(), self.patience_for(known)).await;
+        if !known && refuses_era(&forwarded) {
+            tracing::info!(
+                "the server refused initialize: it is translated for clients of the legacy protocol era"
+            );
+            self.crew.note(Era::Legacy, false);
+            drop(unseated);
+            return self.seat_translated(session, &incoming).await;
+        }
+        let (answer, version) = forwarded?;
         let Some(version) = version else { return Ok(answer.restored(&client_id)) };
+        self.crew.note(Era::Legacy, true);
         session.negotiated(version);
         // The child's slow start is no idleness of the client.
         session.heard(Instant::now());
@@ -121,6 +145,7 @@ impl Upstream {
         &self,
         link: &Arc<Link>,
         incoming: Incoming,
+        patience: Duration,
     ) -> Result<(Answer, Option<Version>), Refusal> {
         let permit = self.permit()?;
         let Incoming { frame, message, trace } = incoming;
@@ -136,8 +161,8 @@ impl Upstream {
                 }
             }
         };
-        let timed_out = Err(Refusal::Failed(Failure::SlowStart(self.start_timeout)));
-        let answer = match timeout(self.start_timeout, handshake).await.unwrap_or(timed_out) {
+        let timed_out = Err(Refusal::Failed(Failure::SlowStart(patience)));
+        let answer = match timeout(patience, handshake).await.unwrap_or(timed_out) {
             Err(Refusal::Failed(Failure::ClosedStdout | Failure::ClosedStdin)) => {
                 return Err(Refusal::Failed(Failure::Ended(link.ended().await)));
             }
@@ -148,6 +173,38 @@ impl Upstream {
                 .unwrap_or_else(|| Version::new("2025-03-26"))
         });
         Ok((answer, version))
+    }
+
+    /// Seats a session at a modern child, as `--isolation` says: one for all, or one of its own.
+    async fn seat_translated(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        incoming: &Incoming,
+    ) -> Result<Spliced, Refusal> {
+        if self.settings.isolation != Isolation::Session {
+            return self.seat_shared(session, incoming).await;
+        }
+        let full = Refusal::Busy("--max-children servers run already, and none is idle");
+        let place = self.place().await.ok_or(full)?;
+        self.seat_own_modern(session, incoming, place).await
+    }
+
+    async fn seat_own_modern(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        incoming: &Incoming,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Spliced, Refusal> {
+        let audience = Audience::Exclusive { session: Arc::downgrade(session), roots: false };
+        let slots = SLOTS.min(self.settings.max_in_flight);
+        let guest = Guest::shared(audience, slots, Choice::Modern, self.start_timeout);
+        let greeted = self.greet(guest, place).await.map_err(Refusal::Failed)?;
+        let unseated = StopOnDrop::new(&greeted.link);
+        let child = Shared::new(greeted, Arc::default(), self.settings.request_timeout);
+        let answer = self.seat_stateless(session, incoming, &child, true)?;
+        unseated.keep();
+        self.watch(session, Arc::clone(&child.link));
+        Ok(answer)
     }
 
     /// The session ends with its child; its client gets 404 and initialises anew.
@@ -166,19 +223,16 @@ impl Upstream {
     }
 }
 
-/// Stops a child unless it was kept.
-struct StopOnDrop(Option<Arc<Link>>);
-
-impl StopOnDrop {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        if let Some(link) = &self.0 {
-            link.stop();
+/// Whether a child that is known to be modern would not be initialised by a client. Another error may be the client's
+/// own fault, and is passed to it.
+fn refuses_era(forwarded: &Result<(Answer, Option<Version>), Refusal>) -> bool {
+    match forwarded {
+        Ok((answer, _)) => {
+            let code = answer.error.as_ref().and_then(|error| errors::code(&answer.frame, error));
+            let refusals = [codes::UNSUPPORTED_VERSION, codes::METHOD_NOT_FOUND, codes::INVALID_REQUEST];
+            code.is_some_and(|(code, _)| refusals.contains(&code))
         }
+        Err(Refusal::Failed(failure)) => matches!(failure, Failure::Ended(_) | Failure::SlowStart(_)),
+        Err(_) => false,
     }
 }

@@ -72,13 +72,16 @@ pub fn negotiated_version(frame: &[u8], result: &Span) -> Option<Version> {
 
 /// What a client of a shared child is answered: the child's own words, in the client's revision where the child
 /// is not older (lifecycle §Version Negotiation), without the tasks that would cross clients.
-pub fn welcome(result: &Bytes, asked: Option<&Version>) -> (Version, Bytes) {
+///
+/// The flag says that the child is of a later revision than the client.
+pub fn welcome(result: &Bytes, asked: Option<&Version>) -> (Version, bool, Bytes) {
     let whole = 0..result.len();
     let own = negotiated_version(result, &whole).unwrap_or_else(|| Version::new(LEGACY_VERSIONS[0]));
     let version = match asked {
         Some(asked) if asked.is_known() && asked.as_str() <= own.as_str() => asked.clone(),
-        _ => own,
+        _ => own.clone(),
     };
+    let newer = version.as_str() < own.as_str();
     let mut text = String::from("{");
     for (key, value) in members(result, whole) {
         if text.len() > 1 {
@@ -96,7 +99,7 @@ pub fn welcome(result: &Bytes, asked: Option<&Version>) -> (Version, Bytes) {
         text.push_str(&kept);
     }
     text.push('}');
-    (version, Bytes::from(text))
+    (version, newer, Bytes::from(text))
 }
 
 fn capabilities(message: &Message) -> Option<&Span> {

@@ -10,7 +10,7 @@ fn initialize(params: &str) -> (Bytes, Message) {
 /// What is welcomed, as its revision and its text.
 fn welcomed(result: &'static str, asked: Option<&str>) -> (String, String) {
     let asked = asked.map(Version::new);
-    let (version, result) = welcome(&Bytes::from_static(result.as_bytes()), asked.as_ref());
+    let (version, _, result) = welcome(&Bytes::from_static(result.as_bytes()), asked.as_ref());
     (version.as_str().to_owned(), String::from_utf8(result.to_vec()).unwrap())
 }
 

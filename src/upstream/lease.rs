@@ -1,13 +1,22 @@
-//! Legacy children that one exchange of a modern client has for itself, since only then it is known whose their
-//! questions are (D6). They are initialised with every question that can be translated; each is checked against
-//! what its own request declared.
+//! Children that one exchange has for itself, since only then it is known whose their questions and log messages are
+//! (D6). Legacy ones are initialised with every question that can be translated; each is checked against what its own
+//! request declared.
 //!
 //! A child never changes principal, and is leased again only once nothing is in flight on it.
 
+use super::greet::Guest;
+use super::{Refusal, Upstream, initialize};
+use crate::era::Era;
+use crate::era::probe::Choice;
 use crate::exchange::{Link, Mailbox};
-use crate::session::{Holder, Principal};
+use crate::session::{Audience, Holder, Principal};
+use crate::telemetry::counters;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// A leased child has one request in flight, and cancelled ones that it has not answered.
+const LEASED_SLOTS: usize = 16;
 
 /// The children that nobody has at the moment.
 #[derive(Debug)]
@@ -31,6 +40,8 @@ pub struct Leasable {
     pub link: Arc<Link>,
     /// Who has it.
     pub holder: Arc<Holder>,
+    /// How it is spoken to.
+    pub era: Era,
 }
 
 /// A child in the hands of one exchange; dropping it gives it back.
@@ -47,11 +58,11 @@ impl Pool {
         Arc::new(Pool { idle: Mutex::default(), grace })
     }
 
-    /// The child that `principal` used last, if one is idle.
-    pub fn take(self: &Arc<Self>, principal: &Principal) -> Option<Lease> {
+    /// The child of that era that `principal` used last, if one is idle.
+    pub fn take(self: &Arc<Self>, principal: &Principal, era: Era) -> Option<Lease> {
         let mut idle = self.idle();
         idle.retain(|idle| !idle.child.link.is_closed());
-        let at = idle.iter().rposition(|idle| idle.principal == *principal)?;
+        let at = idle.iter().rposition(|idle| idle.principal == *principal && idle.child.era == era)?;
         let child = idle.remove(at).child;
         drop(idle);
         Some(self.lease(child, principal))
@@ -99,6 +110,49 @@ impl Lease {
     /// From now on, what the child says of its own accord goes to `mailbox`.
     pub fn hear(&self, mailbox: &Arc<Mailbox>) {
         self.child.holder.hear(mailbox);
+    }
+}
+
+impl Upstream {
+    /// A legacy child for one exchange; `None` when it is to share one, without being asked.
+    pub(super) async fn lease(self: &Arc<Self>, principal: &Principal) -> Result<Option<Lease>, Refusal> {
+        if let Some(lease) = self.pool.take(principal, Era::Legacy) {
+            return Ok(Some(lease));
+        }
+        match self.place().await {
+            Some(place) => self
+                .start_leasable(Era::Legacy, place)
+                .await
+                .map(|child| Some(self.pool.lease(child, principal))),
+            None if self.may_share() => {
+                counters::SHARED_AT_CAP.increment();
+                Ok(None)
+            }
+            None => Err(Refusal::Busy("--max-children servers run already, and none is idle")),
+        }
+    }
+
+    /// A modern child for one exchange; `None` when it is to share one, without log messages.
+    pub(super) async fn lease_modern(self: &Arc<Self>, principal: &Principal) -> Option<Lease> {
+        if let Some(lease) = self.pool.take(principal, Era::Modern) {
+            return Some(lease);
+        }
+        let place = self.place().await?;
+        let started = self.start_leasable(Era::Modern, place).await;
+        started.ok().map(|child| self.pool.lease(child, principal))
+    }
+
+    async fn start_leasable(&self, era: Era, place: OwnedSemaphorePermit) -> Result<Leasable, Refusal> {
+        let holder = Arc::new(Holder::default());
+        let guest = Guest {
+            audience: Audience::Leased(Arc::clone(&holder)),
+            slots: LEASED_SLOTS.min(self.settings.max_in_flight),
+            choice: Choice::from(era),
+            initialize: initialize::for_leased,
+            patience: self.start_timeout,
+        };
+        let greeted = self.greet(guest, place).await.map_err(Refusal::Failed)?;
+        Ok(Leasable { link: greeted.link, holder, era })
     }
 }
 

@@ -1,16 +1,19 @@
-//! `subscriptions/listen` in front of a legacy child: acknowledged first, then what the child says of its own accord,
-//! filtered and stamped, until its client goes or proxyrunner ends (basic/patterns/subscriptions).
+//! `subscriptions/listen` (basic/patterns/subscriptions). A modern child is asked for it and speaks for itself. In front
+//! of a legacy one: acknowledged first, then what the child says of its own accord, filtered and stamped, until its
+//! client goes or proxyrunner ends.
 
 use super::modern::{Happening, Reply};
-use super::{Incoming, Refusal, Shared, Upstream};
-use crate::era::{discover, keys, notifications};
-use crate::exchange::{Failure, Interruption, Mailbox};
-use crate::jsonrpc::{self, ClientId, Span, Spliced, codes, items, member, rewrite, splice, text};
+use super::{Incoming, Refusal, Shared, Upstream, greet};
+use crate::era::{Era, discover, errors, keys, notifications};
+use crate::exchange::{Answer, Exchange, Failure, Interim, Interruption, Mailbox, Step, Topic};
+use crate::jsonrpc::{self, ClientId, Edits, Span, Spliced, codes, items, member, rewrite, splice, text};
+use crate::mux::WireId;
 use crate::session::{Filter, SessionId};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 /// Resources that one subscription may name.
 const MOST_RESOURCES: usize = 256;
@@ -23,6 +26,8 @@ pub struct Listening {
     mailbox: Arc<Mailbox>,
     client_id: ClientId,
     acknowledgement: Option<Bytes>,
+    /// The subscription at a modern child.
+    passed: Option<Exchange>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -35,7 +40,10 @@ impl Upstream {
         let place = Arc::clone(&self.listens).try_acquire_owned();
         let place =
             place.map_err(|_| Refusal::Withheld(codes::INTERNAL_ERROR, "too many subscriptions are open"))?;
-        let shared = self.shared().await?;
+        let shared = self.shared(Era::Modern).await?;
+        if shared.era == Era::Modern {
+            return self.pass_listen(shared, &incoming, place).await;
+        }
         let asked = asked(&incoming).ok_or(Refusal::Withheld(
             codes::INVALID_PARAMS,
             "params.notifications is no subscription filter",
@@ -47,11 +55,18 @@ impl Upstream {
             prompts: asked.prompts && offered("prompts", "listChanged"),
             resources: asked.resources && offered("resources", "listChanged"),
         };
-        let ear = SessionId::mint().map_err(|_| Refusal::Busy("the system has no randomness to give"))?;
+        let ear = ear()?;
         let mailbox = Arc::new(Mailbox::default());
         let client_id = ClientId::new(incoming.id());
-        let mut listening =
-            Box::new(Listening { shared, ear, mailbox, client_id, acknowledgement: None, _place: place });
+        let mut listening = Box::new(Listening {
+            shared,
+            ear,
+            mailbox,
+            client_id,
+            acknowledgement: None,
+            passed: None,
+            _place: place,
+        });
         listening.shared.members.listen(&listening.ear, filter, &listening.mailbox);
         let watched = match asked.uris {
             Some(uris) if offered("resources", "subscribe") => Some(self.watch_all(&listening, uris).await),
@@ -59,6 +74,31 @@ impl Upstream {
         };
         listening.acknowledgement = Some(acknowledgement(&listening.client_id, filter, watched));
         Ok(listening)
+    }
+
+    /// Opens a subscription at a modern child. It takes no permit, since it ends when its client wants.
+    async fn pass_listen(
+        &self,
+        shared: Arc<Shared>,
+        incoming: &Incoming,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Box<Listening>, Refusal> {
+        let Incoming { frame, message, trace } = incoming;
+        let write = |wire_id: WireId| {
+            let id = Some(wire_id.as_u64());
+            rewrite::request_for_child(frame, message, id, None, trace)
+        };
+        let patience = self.settings.request_timeout;
+        let begun = timeout(patience, greet::begin(&shared.link, write)).await;
+        let begun = begun.unwrap_or(Err(Failure::TimedOut(patience))).map_err(Refusal::Failed)?;
+        let ear = ear()?;
+        let mailbox = Arc::clone(begun.mailbox());
+        // The child says itself what is for this one; this is for the end that is ours.
+        shared.members.listen(&ear, Filter::default(), &mailbox);
+        let client_id = ClientId::new(incoming.id());
+        let passed = Some(begun);
+        let acknowledgement = None;
+        Ok(Box::new(Listening { shared, ear, mailbox, client_id, acknowledgement, passed, _place: place }))
     }
 
     /// Subscribes to resources; those that the child refuses are left out.
@@ -74,6 +114,10 @@ impl Upstream {
         }
         watched
     }
+}
+
+fn ear() -> Result<SessionId, Refusal> {
+    SessionId::mint().map_err(|_| Refusal::Busy("the system has no randomness to give"))
 }
 
 struct Asked {
@@ -147,10 +191,50 @@ impl Listening {
         if let Some(acknowledgement) = self.acknowledgement.take() {
             return Happening::Said(Spliced::from(acknowledgement));
         }
+        if let Some(listen) = &mut self.passed {
+            let step = listen.next().await;
+            return self.heard(step);
+        }
         match self.mailbox.next().await {
             Ok(interim) => Happening::Said(self.stamped(interim.frame)),
             Err(Interruption { .. }) => Happening::Answered(self.result()),
         }
+    }
+
+    /// What a modern child says to its subscription.
+    fn heard(&mut self, step: Step) -> Happening {
+        match step {
+            Step::Interim(Interim { topic: Topic::Withdrawn(_), .. })
+            | Step::Outcome(Err(Failure::ShuttingDown)) => {
+                self.passed = None;
+                Happening::Answered(self.result())
+            }
+            Step::Interim(interim) => Happening::Said(self.stamped(interim.frame)),
+            Step::Outcome(outcome) => {
+                self.passed = None;
+                Happening::Answered(match outcome {
+                    Ok(answer) => self.answered(&answer),
+                    Err(failure) => {
+                        let message = failure.response(self.client_id.raw());
+                        Reply { message: Spliced::from(message), status: 200 }
+                    }
+                })
+            }
+        }
+    }
+
+    /// The child's end of its subscription, under the client's id.
+    fn answered(&self, answer: &Answer) -> Reply {
+        let frame = &answer.frame;
+        let mut edits = Edits::new();
+        edits.replace(&answer.id, self.client_id.raw());
+        let meta = answer.result.as_ref().and_then(|result| member(frame, result, "_meta"));
+        if let Some(stamp) = meta.and_then(|meta| member(frame, &meta, keys::SUBSCRIPTION_ID)) {
+            edits.replace(&stamp, self.client_id.raw());
+        }
+        let code = answer.error.as_ref().and_then(|error| errors::code(frame, error));
+        let status = code.map_or(200, |(code, _)| errors::http_status(code, Era::Modern));
+        Reply { message: splice(frame, &answer.object, answer.multiline, edits), status }
     }
 
     fn stamped(&self, frame: Spliced) -> Spliced {

@@ -1,37 +1,45 @@
 //! The one handle that HTTP has on the children: who sits where, and what a shared child must not see.
 //!
-//! Legacy sessions sit at a child ([`exclusive`], [`shared`]); modern requests stand for themselves ([`modern`],
-//! [`listen`]).
+//! A child is greeted first, which tells its era ([`greet`]); the shared ones are the [`crew`]. Legacy sessions sit at a
+//! child ([`exclusive`], [`shared`]) and have their requests there ([`legacy`]); modern requests stand for themselves
+//! ([`modern`], [`listen`]).
 //!
 //! It never starts a process itself: it says what it [`Want`]s, and whoever supervises listens.
 
+mod crew;
 mod exclusive;
+mod greet;
 mod initialize;
 mod lease;
+mod legacy;
 mod listen;
 mod modern;
 mod parked;
 mod seal;
 mod shared;
+mod union;
 
+pub use crew::Shared;
+pub use legacy::{LegacyCall, LegacyStep};
 pub use listen::Listening;
 pub use modern::{Caller, Happening, ModernCall, Reply, is_retry};
 pub use seal::Seal;
-pub use shared::Shared;
 
 use crate::child::StartError;
-use crate::exchange::{Exchange, Failure, Held, Link, Mailbox, Outcome, Refused};
-use crate::jsonrpc::{ClientId, Message, Spliced, codes, kept, rewrite, text};
+use crate::era::probe::Choice;
+use crate::exchange::{Failure, Link, Refused};
+use crate::jsonrpc::{ClientId, Message, Spliced, codes, rewrite, text};
 use crate::phase::Phase;
-use crate::session::{Audience, Directory, Seat, Session, Underway};
+use crate::session::{Audience, Directory, Seat, Session};
 use crate::trace_context::Trace;
 use bytes::Bytes;
+use crew::Crew;
 use lease::Pool;
 use parked::Parked;
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
-use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 /// Who gets a child of its own (D6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +64,10 @@ pub enum AtCap {
 /// The operator's choice of children.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// `--child-era`
+    pub child_era: Choice,
+    /// `--probe-timeout`: a child silent for so long after `server/discover` is sent `initialize` too.
+    pub probe_timeout: Duration,
     /// `--isolation`
     pub isolation: Isolation,
     /// `--children`: shared ones.
@@ -97,7 +109,7 @@ pub struct Want {
 }
 
 /// A message of a client, as it came.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Incoming {
     /// Its bytes.
     pub frame: Bytes,
@@ -142,11 +154,9 @@ const SEATED: Refusal = Refusal::Withheld(codes::INVALID_REQUEST, "this session 
 #[derive(Debug)]
 pub enum Begun {
     /// It is at the child, and noted in its session.
-    Exchange(Exchange, Underway),
-    /// It is answered already, by the child.
-    Outcome(Outcome),
-    /// It is answered already, by proxyrunner, with this result.
-    Local(&'static [u8]),
+    Running(Box<LegacyCall>),
+    /// It is answered already.
+    Answered(Spliced),
 }
 
 /// All children of this process, as HTTP sees them.
@@ -158,9 +168,7 @@ pub struct Upstream {
     wants: mpsc::Sender<Want>,
     places: Arc<Semaphore>,
     permits: Arc<Semaphore>,
-    shared: OnceLock<Vec<Arc<Shared>>>,
-    /// The one that was started for modern clients with `--isolation session`.
-    on_demand: AsyncMutex<Option<Arc<Shared>>>,
+    crew: Crew,
     exclusive: Mutex<Vec<Weak<Session>>>,
     started: Mutex<Vec<Weak<Link>>>,
     phase: watch::Sender<Phase>,
@@ -192,8 +200,7 @@ impl Upstream {
             start_timeout,
             directory,
             wants,
-            shared: OnceLock::new(),
-            on_demand: AsyncMutex::default(),
+            crew: Crew::default(),
             exclusive: Mutex::default(),
             started: Mutex::default(),
             phase,
@@ -225,71 +232,42 @@ impl Upstream {
     ///
     /// # Errors
     /// When a bound is reached, the child is gone, or it is shared and must not see the request.
-    pub async fn begin(&self, session: &Arc<Session>, incoming: Incoming) -> Result<Begun, Refusal> {
+    pub async fn begin(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        incoming: Incoming,
+    ) -> Result<Begun, Refusal> {
         let uninitialized = Refusal::Withheld(codes::INVALID_REQUEST, "send initialize first");
         let seat = session.seat().ok_or(uninitialized)?;
-        if let Seat::Shared(link, members) = seat {
-            if let Some(local) = shared::answered_here(&incoming)? {
-                return Ok(Begun::Local(local));
+        if seat.is_exclusive() {
+            return self.pass(session, seat.link(), incoming, false).await.map(Begun::Running);
+        }
+        if let Some(result) = shared::answered_here(seat, &incoming)? {
+            return Ok(Begun::Answered(Spliced::from(rewrite::result(incoming.id(), result))));
+        }
+        let subscribing = match &*incoming.method() {
+            "resources/subscribe" => Some(true),
+            "resources/unsubscribe" => Some(false),
+            _ => None,
+        };
+        match (seat, subscribing) {
+            (_, Some(subscribe)) => {
+                let answer = self.change_subscription(session, seat, incoming, subscribe).await?;
+                Ok(Begun::Answered(answer))
             }
-            let subscribing = match &*incoming.method() {
-                "resources/subscribe" => Some(true),
-                "resources/unsubscribe" => Some(false),
-                _ => None,
-            };
-            if let Some(subscribe) = subscribing {
-                return self.change_subscription(link, members, session, incoming, subscribe).await;
+            (Seat::Stateless(seat), None) => {
+                self.translate(session, seat, incoming).await.map(Begun::Running)
+            }
+            (seat, None) => {
+                let newer = matches!(seat, Seat::Shared { newer: true, .. });
+                self.pass(session, seat.link(), incoming, newer).await.map(Begun::Running)
             }
         }
-        let (exchange, underway) = self.begin_at(session, seat.link(), incoming).await?;
-        Ok(Begun::Exchange(exchange, underway))
     }
 
     fn permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         let permit = Arc::clone(&self.permits).try_acquire_owned();
         permit.map_err(|_| Refusal::Busy("--max-in-flight requests are in flight already"))
-    }
-
-    async fn begin_at(
-        &self,
-        session: &Arc<Session>,
-        link: &Link,
-        incoming: Incoming,
-    ) -> Result<(Exchange, Underway), Refusal> {
-        let client_id = ClientId::new(incoming.id());
-        let permit = self.permit()?;
-        let Incoming { frame, message, trace } = incoming;
-        let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
-        let token = token.map(|token| kept(&frame, &token));
-        let mailbox = Arc::new(Mailbox::default());
-        let held = Held { mailbox: Arc::clone(&mailbox), token, permit: Some(permit) };
-        let mut underway = None;
-        let write = |wire_id: crate::mux::WireId| {
-            underway = Some(Underway::begin(session, client_id, wire_id, mailbox));
-            let id = Some(wire_id.as_u64());
-            rewrite::request_for_child(&frame, &message, id, id, &trace)
-        };
-        let exchange = link.begin(held, write).await.map_err(refusal)?;
-        let underway = underway.ok_or(Refusal::Failed(Failure::Lost))?;
-        Ok((exchange, underway))
-    }
-
-    /// Asks for a child and waits until it has started; its handshake is still to come.
-    async fn want(
-        &self,
-        audience: Audience,
-        slots: usize,
-        place: OwnedSemaphorePermit,
-    ) -> Result<Arc<Link>, Failure> {
-        let (reply, started) = oneshot::channel();
-        let want = Want { audience, slots, place, reply };
-        self.wants.send(want).await.map_err(|_| Failure::ShuttingDown)?;
-        let started = started.await.map_err(|_| Failure::ShuttingDown)?;
-        let link = started.map_err(|error| Failure::NotStarted(error.to_string().into()))?;
-        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        started.retain(|link| link.strong_count() > 0);
-        started.push(Arc::downgrade(&link));
-        Ok(link)
     }
 }
 
@@ -300,20 +278,27 @@ fn refusal(refused: Refused) -> Refusal {
     }
 }
 
-/// A notification of a client, as its child may see it.
-pub async fn notify(session: &Session, incoming: &Incoming) {
-    let Some(seat) = session.seat() else { return };
-    let passed = match &*incoming.method() {
-        // No request, but a child might take it for one.
-        "initialize" => false,
-        "notifications/initialized" | "notifications/roots/list_changed" => seat.is_exclusive(),
-        _ => true,
-    };
-    if passed {
-        seat.link().notify(notification(incoming)).await;
+impl Upstream {
+    /// Passes a notification of a client on, as its child may see it.
+    pub async fn notify(&self, session: &Session, incoming: &Incoming) {
+        let Some(seat) = session.seat() else { return };
+        let method = incoming.method();
+        if let Seat::Stateless(seat) = seat {
+            // It has no handshake, and the client's roots are asked for when they are needed (C3).
+            if method == "notifications/initialized" {
+                seat.listen(None).await;
+            }
+            return;
+        }
+        let passed = match &*method {
+            // No request, but a child might take it for one.
+            "initialize" => false,
+            "notifications/initialized" | "notifications/roots/list_changed" => seat.is_exclusive(),
+            _ => true,
+        };
+        if passed {
+            let Incoming { frame, message, trace } = incoming;
+            seat.link().notify(rewrite::request_for_child(frame, message, None, None, trace)).await;
+        }
     }
-}
-
-fn notification(incoming: &Incoming) -> Spliced {
-    rewrite::request_for_child(&incoming.frame, &incoming.message, None, None, &incoming.trace)
 }

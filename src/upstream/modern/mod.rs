@@ -1,14 +1,14 @@
-//! Requests of modern clients (2026-07-28) at a legacy child: what they mean and are told is translated on the way
-//! (protocol C2). Each stands for itself, so all share a child; but one whose client can be asked something has a
-//! child for itself as long as it lasts, since only then it is known whose that child's questions are.
-//!
-//! A question becomes the answer `input_required`, and the call waits, parked, for the retry (C2a).
+//! Requests of modern clients (2026-07-28). Each stands for itself, so all share a child. At a modern one they pass as
+//! they are; at a legacy one, what they mean and are told is translated on the way (protocol C2): a request whose
+//! client can be asked something has a child for itself as long as it lasts, since only then it is known whose that
+//! child's questions are. A question becomes the answer `input_required`, and the call waits, parked, for the retry
+//! (C2a).
 
 mod asking;
 
-use super::lease::{Leasable, Lease};
+use super::lease::Lease;
 use super::seal::Purpose;
-use super::{Incoming, Refusal, Shared, Upstream, initialize, refusal};
+use super::{Incoming, Refusal, Shared, Upstream, refusal};
 use crate::era::capabilities::Capabilities;
 use crate::era::input::{self, ASKING, Retry};
 use crate::era::question::Question;
@@ -18,12 +18,11 @@ use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Mailbox, Outcome
 use crate::jsonrpc::rewrite::Changes;
 use crate::jsonrpc::{self, ClientId, Edits, Span, Spliced, codes, member, rewrite, splice};
 use crate::mux::WireId;
-use crate::session::{Audience, Holder, Principal};
+use crate::session::Principal;
 use crate::telemetry::counters;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{timeout, timeout_at};
 
 /// Questions that a client is asked, and answers that it gives, at once.
@@ -32,8 +31,6 @@ const MOST_ANSWERS: usize = 64;
 const SIBLINGS: Duration = Duration::from_millis(25);
 /// What a call that was parked at the very end of its time still gets when its client comes back.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
-/// A leased child has one request in flight, and cancelled ones that it has not answered.
-const LEASED_SLOTS: usize = 16;
 
 /// What happens to a modern request.
 #[derive(Debug)]
@@ -73,7 +70,7 @@ pub struct Reply {
     pub status: u16,
 }
 
-/// A modern request at a legacy child. Dropping it cancels it there: a modern client that disconnects has cancelled
+/// A modern request at a child. Dropping it cancels it there: a modern client that disconnects has cancelled
 /// (streamable-http §Cancellation).
 #[derive(Debug)]
 pub struct ModernCall {
@@ -105,7 +102,7 @@ impl Upstream {
     /// # Errors
     /// When no child has completed its handshake.
     pub async fn discover(&self) -> Result<Bytes, Refusal> {
-        self.shared().await.map(|shared| shared.discovered.clone())
+        self.shared(Era::Modern).await.map(|shared| shared.discovered.clone())
     }
 
     /// Begins a modern request, or goes on with the one that it is a retry of.
@@ -119,20 +116,25 @@ impl Upstream {
         incoming: Incoming,
     ) -> Result<Box<ModernCall>, Refusal> {
         let method = incoming.method().into_owned();
-        let retry = Retry::read(&incoming.frame, &incoming.message, MOST_ANSWERS).map_err(|_| {
-            Refusal::Withheld(codes::INVALID_PARAMS, "inputResponses or requestState is malformed")
-        })?;
+        let shared = self.shared(Era::Modern).await?;
+        let asking = ASKING.contains(&&*method);
         let purpose = Purpose::of(&caller.principal, &incoming.frame, &incoming.message);
-        if let Some(state) = retry.state.as_deref().filter(|_| ASKING.contains(&&*method)) {
-            return self.resume(caller, &incoming, &retry, state, &purpose);
-        }
-        let shared = self.shared().await?;
-        if !offers(&shared.discovered, &method) {
-            return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
-        }
-        let exclusive =
-            caller.capabilities.asks() && (ASKING.contains(&&*method) || method.ends_with("/list"));
-        let lease = if exclusive { self.lease(&caller.principal).await? } else { None };
+        let lease = if shared.era == Era::Modern {
+            // What it logs names no request: only of a child that has no other is it known whose it is.
+            if caller.logs && asking { self.lease_modern(&caller.principal).await } else { None }
+        } else {
+            let retry = Retry::read(&incoming.frame, &incoming.message, MOST_ANSWERS).map_err(|_| {
+                Refusal::Withheld(codes::INVALID_PARAMS, "inputResponses or requestState is malformed")
+            })?;
+            if let Some(state) = retry.state.as_deref().filter(|_| asking) {
+                return self.resume(caller, &incoming, &retry, state, &purpose);
+            }
+            if !offers(&shared.discovered, &method) {
+                return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
+            }
+            let exclusive = caller.capabilities.asks() && (asking || method.ends_with("/list"));
+            if exclusive { self.lease(&caller.principal).await? } else { None }
+        };
         let permit = self.permit()?;
         let patience = self.settings.request_timeout;
         let uri = incoming.message.params.as_ref().and_then(|params| params.uri.clone());
@@ -143,7 +145,8 @@ impl Upstream {
             lease.hear(&held.mailbox);
         }
         let link = lease.as_ref().map_or(&shared.link, Lease::link);
-        let begun = timeout(patience, link.begin(held, |wire_id| for_legacy(&incoming, wire_id))).await;
+        let begun =
+            timeout(patience, link.begin(held, |wire_id| for_child(&incoming, shared.era, wire_id))).await;
         let begun = begun.map_err(|_| Refusal::Failed(Failure::TimedOut(patience)))?;
         Ok(Box::new(ModernCall {
             upstream: Arc::clone(self),
@@ -187,37 +190,6 @@ impl Upstream {
         Ok(call)
     }
 
-    /// A child for one exchange; `None` when it is to share one, without being asked.
-    async fn lease(self: &Arc<Self>, principal: &Principal) -> Result<Option<Lease>, Refusal> {
-        if let Some(lease) = self.pool.take(principal) {
-            return Ok(Some(lease));
-        }
-        match self.place().await {
-            Some(place) => {
-                self.start_leasable(place).await.map(|child| Some(self.pool.lease(child, principal)))
-            }
-            None if self.may_share() => {
-                counters::SHARED_AT_CAP.increment();
-                Ok(None)
-            }
-            None => Err(Refusal::Busy("--max-children servers run already, and none is idle")),
-        }
-    }
-
-    async fn start_leasable(&self, place: OwnedSemaphorePermit) -> Result<Leasable, Refusal> {
-        let holder = Arc::new(Holder::default());
-        let slots = LEASED_SLOTS.min(self.settings.max_in_flight);
-        let audience = Audience::Leased(Arc::clone(&holder));
-        let link = self.want(audience, slots, place).await.map_err(Refusal::Failed)?;
-        match self.handshake(&link, initialize::for_leased).await {
-            Ok(_) => Ok(Leasable { link, holder }),
-            Err(failure) => {
-                link.stop();
-                Err(Refusal::Failed(failure))
-            }
-        }
-    }
-
     /// Cancels the parked calls whose clients did not come back in time, and closes children that nobody leases.
     pub fn expire_parked(&self, now: Instant) {
         for call in self.parked.expire(now) {
@@ -248,12 +220,16 @@ fn progress_token(incoming: &Incoming) -> Option<Bytes> {
     Some(Bytes::copy_from_slice(&incoming.frame[token]))
 }
 
-/// The request as a legacy child may read it: without its envelope, which some refuse.
-fn for_legacy(incoming: &Incoming, wire_id: WireId) -> Spliced {
+/// The request as the child may read it: a legacy one without its envelope, which some refuse.
+fn for_child(incoming: &Incoming, era: Era, wire_id: WireId) -> Spliced {
+    let Incoming { frame, message, trace } = incoming;
     let id = Some(wire_id.as_u64());
-    let changes = Changes { wire_id: id, progress_token: id, ..Changes::new(&incoming.trace) };
-    let edits = envelope::take_off(&incoming.frame, &incoming.message, &changes);
-    splice(&incoming.frame, &incoming.message.object, incoming.message.multiline, edits)
+    if era == Era::Modern {
+        return rewrite::request_for_child(frame, message, id, id, trace);
+    }
+    let changes = Changes { wire_id: id, progress_token: id, ..Changes::new(trace) };
+    let edits = envelope::take_off(frame, message, &changes);
+    splice(frame, &message.object, message.multiline, edits)
 }
 
 /// Whether a server of these capabilities offers a method. Children exist that answer what they do not declare, and
@@ -264,6 +240,8 @@ fn offers(discovered: &[u8], method: &str) -> bool {
         Some("prompts") => "prompts",
         Some("resources") => "resources",
         Some("completion") => "completions",
+        // An extension of the modern era, which no legacy child has.
+        Some("tasks") => return false,
         _ => return true,
     };
     let capabilities = member(discovered, &(0..discovered.len()), "capabilities");
@@ -307,7 +285,7 @@ impl ModernCall {
                 self.ask_at = self.ask_at.filter(|_| !self.open.is_empty());
                 None
             }
-            Topic::Log | Topic::Other => {
+            Topic::Log | Topic::Answer(_) | Topic::Other => {
                 counters::WITHHELD_MESSAGES.increment();
                 None
             }
@@ -343,12 +321,15 @@ impl ModernCall {
         Reply { message: Spliced::from(failure.response(self.client_id.raw())), status: 200 }
     }
 
-    /// The child's answer in the words of the modern revision.
+    /// The child's answer in the words of the modern revision, which a modern child's are already.
     fn translated(&self, answer: &Answer) -> Reply {
         let mut edits = Edits::new();
         edits.replace(&answer.id, self.client_id.raw());
         let mut status = 200;
-        if let Some(result) = &answer.result {
+        if self.shared.era == Era::Modern {
+            let code = answer.error.as_ref().and_then(|error| errors::code(&answer.frame, error));
+            status = code.map_or(status, |(code, _)| errors::http_status(code, Era::Modern));
+        } else if let Some(result) = &answer.result {
             let info = self.shared.server_info();
             results::complete(&answer.frame, result, &self.method, info, Hint::default(), &mut edits);
         } else if let Some(error) = &answer.error {

@@ -1,0 +1,302 @@
+//! The shared children: those that are there from the start, and the one of the other era that is started when that
+//! era's first client comes; which eras the operator's server serves, as far as that is known.
+//!
+//! A server that serves both eras is run once per era, so that clients of both are served untranslated (C0). Where
+//! the second process is not allowed or does not start, clients of its era are translated for.
+
+use super::greet::{Greeted, Guest};
+use super::{Isolation, MOST_LISTENS, Refusal, Upstream, listen, union};
+use crate::era::probe::Choice;
+use crate::era::results::Hint;
+use crate::era::{Era, discover};
+use crate::exchange::{End, Failure, Link};
+use crate::phase::Phase;
+use crate::session::{Audience, Members, Wish};
+use bytes::Bytes;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::timeout;
+
+/// A shared child that is ready to serve.
+#[derive(Debug)]
+pub struct Shared {
+    /// The child.
+    pub link: Arc<Link>,
+    /// Who shares it.
+    pub members: Arc<Members>,
+    /// How it is spoken to.
+    pub era: Era,
+    /// What it says of itself: its `InitializeResult` or `DiscoverResult`.
+    pub words: Bytes,
+    /// The same as the `DiscoverResult` that modern clients are given.
+    pub discovered: Bytes,
+    /// What its legacy sessions, if it is modern, want to hear of; see [`union`].
+    pub(super) wishes: mpsc::Sender<Wish>,
+}
+
+impl Shared {
+    /// A greeted child; `patience` is for its subscriptions.
+    pub(super) fn new(greeted: Greeted, members: Arc<Members>, patience: Duration) -> Arc<Self> {
+        let Greeted { link, era, words, .. } = greeted;
+        let discovered = match era {
+            Era::Legacy => discover::from_initialize(&words, Hint::default()),
+            Era::Modern => discover::served(&words),
+        };
+        let wishes = union::start(&link, &members, &words, patience);
+        Arc::new(Shared { link, members, era, words, discovered, wishes })
+    }
+
+    /// Its union subscription covers more than is watched.
+    pub(super) fn shrink_union(&self) {
+        let (reply, _) = oneshot::channel();
+        // When there is no room, another wish that waits has the same effect.
+        let _ = self.wishes.try_send(Wish { also: None, reply });
+    }
+
+    /// A legacy child's `serverInfo`, in raw JSON; a modern one puts its own into every result.
+    pub fn server_info(&self) -> Option<&[u8]> {
+        discover::server_info(&self.words).map(|span| &self.words[span])
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Crew {
+    from_start: OnceLock<Vec<Arc<Shared>>>,
+    legacy: Late,
+    modern: Late,
+    /// How long the first child took to be ready.
+    took: OnceLock<Duration>,
+}
+
+/// The shared child of one era that is started when it is needed.
+#[derive(Debug, Default)]
+struct Late {
+    /// Held by whoever starts it.
+    turn: AsyncMutex<()>,
+    child: Mutex<Option<Arc<Shared>>>,
+    /// Whether the server serves this era, if that is known.
+    serves: Mutex<Option<bool>>,
+}
+
+impl Crew {
+    /// Those that run, of both eras.
+    pub fn all(&self) -> Vec<Arc<Shared>> {
+        let late = [&self.legacy, &self.modern].into_iter().filter_map(|late| late.child().clone());
+        self.from_start.get().into_iter().flatten().cloned().chain(late).collect()
+    }
+
+    /// Whether the server serves an era, if that is known.
+    pub fn serves(&self, era: Era) -> Option<bool> {
+        *self.late(era).serves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was found out.
+    pub fn note(&self, era: Era, serves: bool) {
+        *self.late(era).serves.lock().unwrap_or_else(PoisonError::into_inner) = Some(serves);
+    }
+
+    /// The running child of an era that the fewest share.
+    fn open(&self, era: Era) -> Option<Arc<Shared>> {
+        let all = self.all().into_iter();
+        let open = all.filter(|shared| shared.era == era && !shared.link.is_closed());
+        open.min_by_key(|shared| shared.members.count())
+    }
+
+    fn late(&self, era: Era) -> &Late {
+        match era {
+            Era::Legacy => &self.legacy,
+            Era::Modern => &self.modern,
+        }
+    }
+
+    fn took(&self) -> Duration {
+        self.took.get().copied().unwrap_or_default()
+    }
+
+    fn learn(&self, greeted: &Greeted) {
+        self.note(greeted.era, true);
+        if let Some(serves) = greeted.other {
+            self.note(greeted.era.other(), serves);
+        }
+    }
+}
+
+impl Late {
+    fn child(&self) -> MutexGuard<'_, Option<Arc<Shared>>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Upstream {
+    /// Starts the shared children, or in `session` mode one that is only to show that it starts.
+    ///
+    /// # Errors
+    /// When one can't be started or doesn't complete its handshake.
+    pub async fn start(self: &Arc<Self>) -> Result<(), Failure> {
+        match self.settings.child_era {
+            Choice::Auto => {}
+            Choice::Legacy => self.crew.note(Era::Modern, false),
+            Choice::Modern => self.crew.note(Era::Legacy, false),
+        }
+        let started = match self.settings.isolation {
+            Isolation::Session => self.try_one().await.map(|()| Vec::new()),
+            _ => self.start_shared().await,
+        };
+        match started {
+            Ok(shared) => {
+                let _ = self.crew.from_start.set(shared);
+                self.phase.send_replace(Phase::Ready);
+                Ok(())
+            }
+            Err(failure) => {
+                self.phase.send_replace(Phase::Failed(failure.to_string()));
+                Err(failure)
+            }
+        }
+    }
+
+    async fn start_shared(&self) -> Result<Vec<Arc<Shared>>, Failure> {
+        // All places are taken first: an exclusive child must not get one of them while the first child still starts.
+        let mut places = Vec::with_capacity(self.settings.children);
+        for _ in 0..self.settings.children {
+            places.push(self.place_at_start().await?);
+        }
+        let mut choice = self.settings.child_era;
+        let mut shared = Vec::with_capacity(places.len());
+        for place in places {
+            let child = self.raise(choice, self.start_timeout, place).await?;
+            // What the first one was found to be, the others are.
+            choice = Choice::from(child.era);
+            shared.push(child);
+        }
+        Ok(shared)
+    }
+
+    async fn try_one(&self) -> Result<(), Failure> {
+        let place = self.place_at_start().await?;
+        let guest = Guest::shared(Audience::Nobody, 16, self.settings.child_era, self.start_timeout);
+        let begun = Instant::now();
+        let greeted = self.greet(guest, place).await?;
+        let _ = self.crew.took.set(begun.elapsed());
+        self.crew.learn(&greeted);
+        greeted.link.stop();
+        Ok(())
+    }
+
+    async fn place_at_start(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        Arc::clone(&self.places).acquire_owned().await.map_err(|_| Failure::ShuttingDown)
+    }
+
+    /// Starts a shared child.
+    pub(super) async fn raise(
+        &self,
+        choice: Choice,
+        patience: Duration,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Arc<Shared>, Failure> {
+        let members = Arc::new(Members::default());
+        // A modern child's subscriptions are requests too.
+        let slots = self.settings.max_in_flight + 2 * MOST_LISTENS;
+        let guest = Guest::shared(Audience::Shared(Arc::clone(&members)), slots, choice, patience);
+        let begun = Instant::now();
+        let greeted = self.greet(guest, place).await?;
+        let _ = self.crew.took.set(begun.elapsed());
+        self.crew.learn(&greeted);
+        Ok(Shared::new(greeted, members, self.settings.request_timeout))
+    }
+
+    /// Resolves with the first shared child that ends, of those that are there from the start.
+    pub async fn shared_ended(&self) -> End {
+        let mut ends = tokio::task::JoinSet::new();
+        for child in self.crew.from_start.get().into_iter().flatten() {
+            let link = Arc::clone(&child.link);
+            ends.spawn(async move { link.ended().await });
+        }
+        match ends.join_next().await {
+            Some(Ok(end)) => {
+                self.phase.send_replace(Phase::Failed(end.to_string()));
+                end
+            }
+            // No shared child: nothing to wait for.
+            _ => std::future::pending().await,
+        }
+    }
+
+    async fn until_ready(&self) -> Result<(), Refusal> {
+        let mut phase = self.phase.subscribe();
+        let ready = timeout(self.start_timeout, phase.wait_for(|phase| *phase != Phase::Starting)).await;
+        if matches!(ready, Ok(Ok(_))) { Ok(()) } else { Err(Refusal::Busy("the server is still starting")) }
+    }
+
+    /// The shared child for clients of an era, once it is ready: one of their own era if the server serves that, else
+    /// one that is translated for.
+    pub(super) async fn shared(&self, client: Era) -> Result<Arc<Shared>, Refusal> {
+        self.until_ready().await?;
+        if let Some(shared) = self.crew.open(client) {
+            return Ok(shared);
+        }
+        let other = self.crew.open(client.other());
+        if other.is_none() && self.settings.isolation != Isolation::Session {
+            return Err(Refusal::Busy("the server has ended"));
+        }
+        if self.crew.serves(client) != Some(false) {
+            match self.start_late(client).await {
+                Ok(started) => return Ok(started),
+                Err(refusal) if other.is_none() && self.crew.serves(client.other()) != Some(true) => {
+                    return Err(refusal);
+                }
+                Err(_) => {}
+            }
+        }
+        match other {
+            Some(other) => Ok(other),
+            None => self.start_late(client.other()).await,
+        }
+    }
+
+    /// The child of an era that nobody needed until now.
+    async fn start_late(&self, era: Era) -> Result<Arc<Shared>, Refusal> {
+        let late = self.crew.late(era);
+        let _turn = late.turn.lock().await;
+        if let Some(shared) = self.crew.open(era) {
+            return Ok(shared);
+        }
+        let unserved = Refusal::Busy("the server does not serve this protocol era");
+        if self.crew.serves(era) == Some(false) {
+            return Err(unserved);
+        }
+        let place = self.place().await.ok_or(Refusal::Busy("--max-children servers run already"))?;
+        let known = self.crew.serves(era) == Some(true);
+        tracing::info!(
+            "the first client of the {era} protocol era: starting the server once more, for that era"
+        );
+        match self.raise(Choice::from(era), self.patience_for(known), place).await {
+            Ok(shared) => {
+                *late.child() = Some(Arc::clone(&shared));
+                Ok(shared)
+            }
+            Err(failure @ Failure::ShuttingDown) => Err(Refusal::Failed(failure)),
+            Err(failure) if known => Err(Refusal::Failed(failure)),
+            Err(failure) => {
+                tracing::info!("{failure}: it is translated for clients of the {era} protocol era");
+                self.crew.note(era, false);
+                Err(unserved)
+            }
+        }
+    }
+
+    /// How long a child may take to start that may turn out not to serve its era: what the first one took, with room.
+    pub(super) fn patience_for(&self, known: bool) -> Duration {
+        if known {
+            return self.start_timeout;
+        }
+        self.start_timeout.min(self.crew.took() * 2 + self.settings.probe_timeout)
+    }
+
+    /// Ends the subscriptions of modern clients: proxyrunner ends.
+    pub fn end_listens(&self) {
+        self.crew.all().iter().for_each(|shared| listen::end_all(shared));
+    }
+}

@@ -1,0 +1,317 @@
+//! A child's first words: which era it is of, found out on its own pipe, and its handshake.
+
+use super::{Upstream, Want, initialize, refusal};
+use crate::era::envelope::Envelope;
+use crate::era::probe::{Choice, Decision, Probe, Reason, Step as Next};
+use crate::era::{Era, probe};
+use crate::exchange::{Answer, Exchange, Failure, Held, Link, Mailbox, Outcome, Step};
+use crate::jsonrpc::{Spliced, codes, rewrite};
+use crate::mux::WireId;
+use crate::session::Audience;
+use bytes::Bytes;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{sleep_until, timeout};
+
+/// A child that is ready to serve.
+#[derive(Debug)]
+pub(super) struct Greeted {
+    /// The child.
+    pub link: Arc<Link>,
+    /// Its era.
+    pub era: Era,
+    /// Its `InitializeResult` or `DiscoverResult`.
+    pub words: Bytes,
+    /// Whether a process of it that is spoken to in the other era serves that too, if that is known.
+    pub other: Option<bool>,
+}
+
+/// What is to be started, and how it is spoken to.
+#[derive(Debug)]
+pub(super) struct Guest {
+    /// Who listens to it.
+    pub audience: Audience,
+    /// Requests that it may have in flight.
+    pub slots: usize,
+    /// Which era it is taken to be of.
+    pub choice: Choice,
+    /// Its `initialize`, if it is sent one.
+    pub initialize: fn(WireId) -> Spliced,
+    /// How long it may take.
+    pub patience: Duration,
+}
+
+impl Guest {
+    /// A child that several share.
+    pub fn shared(audience: Audience, slots: usize, choice: Choice, patience: Duration) -> Self {
+        Guest { audience, slots, choice, initialize: initialize::for_shared, patience }
+    }
+}
+
+/// How the greeting of one process ended.
+enum Met {
+    /// It is of this era.
+    Decided(Decision, Option<Bytes>),
+    /// It ended over what it was sent, and is to be started again.
+    Again(Next),
+}
+
+impl Upstream {
+    /// Starts a child, finds out its era as far as that is open, and completes its handshake.
+    ///
+    /// # Errors
+    /// When it can't be started, or serves no era that it may be of.
+    pub(super) async fn greet(&self, guest: Guest, place: OwnedSemaphorePermit) -> Result<Greeted, Failure> {
+        let patience = guest.patience;
+        let greeted = timeout(patience, self.meet(guest, place)).await;
+        greeted.unwrap_or(Err(Failure::SlowStart(patience)))
+    }
+
+    async fn meet(&self, guest: Guest, mut place: OwnedSemaphorePermit) -> Result<Greeted, Failure> {
+        let (mut probe, mut next) = Probe::start(guest.choice);
+        loop {
+            let link = self.want(guest.audience.clone(), guest.slots, place).await?;
+            let unmet = StopOnDrop::new(&link);
+            let mut greeting = Greeting::new(&link, guest.initialize, self.settings.probe_timeout);
+            let (era, words, other) = match greeting.run(&mut probe, next).await? {
+                Met::Decided(Decision::Modern, Some(words)) => (Era::Modern, words, None),
+                Met::Decided(Decision::Modern, None) => {
+                    (Era::Modern, self.discover_again(&link).await?, None)
+                }
+                Met::Decided(Decision::Legacy { modern_too }, words) => {
+                    (Era::Legacy, words.ok_or(Failure::Lost)?, Some(modern_too))
+                }
+                Met::Again(first) => {
+                    tracing::info!(
+                        child = link.number(),
+                        "the server ended over a message of the other protocol era; it is started again \
+                         (--child-era spares it that)"
+                    );
+                    next = first;
+                    let places = Arc::clone(&self.places);
+                    place = places.acquire_owned().await.map_err(|_| Failure::ShuttingDown)?;
+                    continue;
+                }
+            };
+            unmet.keep();
+            return Ok(Greeted { link, era, words, other });
+        }
+    }
+
+    /// What a child says of itself, that was found out to be modern by other words.
+    async fn discover_again(&self, link: &Arc<Link>) -> Result<Bytes, Failure> {
+        let answer = self.ask(link, self.start_timeout, discover).await.flatten()?;
+        let result = answer.result.clone().ok_or_else(|| {
+            let error = String::from_utf8_lossy(&answer.frame).into_owned();
+            Failure::NotStarted(format!("the server refused server/discover: {error}").into())
+        })?;
+        Ok(answer.frame.slice(result))
+    }
+
+    /// Asks for a child and waits until it has started; its handshake is still to come.
+    pub(super) async fn want(
+        &self,
+        audience: Audience,
+        slots: usize,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Arc<Link>, Failure> {
+        let (reply, started) = oneshot::channel();
+        let want = Want { audience, slots, place, reply };
+        self.wants.send(want).await.map_err(|_| Failure::ShuttingDown)?;
+        let started = started.await.map_err(|_| Failure::ShuttingDown)?;
+        let link = started.map_err(|error| Failure::NotStarted(error.to_string().into()))?;
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.retain(|link| link.strong_count() > 0);
+        started.push(Arc::downgrade(&link));
+        Ok(link)
+    }
+
+    /// A request of proxyrunner's own.
+    pub(super) async fn ask(
+        &self,
+        link: &Link,
+        patience: Duration,
+        write: impl FnOnce(WireId) -> Spliced,
+    ) -> Result<Outcome, Failure> {
+        let asked = async { Ok(outcome(&mut begin(link, write).await?).await) };
+        timeout(patience, asked).await.unwrap_or(Err(Failure::TimedOut(patience)))
+    }
+}
+
+/// `server/discover`, on nobody's behalf.
+fn discover(wire_id: WireId) -> Spliced {
+    own_request(wire_id, "server/discover", "")
+}
+
+/// A request to a modern child, on nobody's behalf; `params` are raw members of it.
+pub(super) fn own_request(wire_id: WireId, method: &str, params: &str) -> Spliced {
+    let comma = if params.is_empty() { "" } else { "," };
+    let params = format!("{{\"_meta\":{{{}}}{comma}{params}}}", Envelope::own().members());
+    let id = wire_id.as_u64().to_string();
+    Spliced::from(rewrite::request(id.as_bytes(), method, Some(params.as_bytes())))
+}
+
+/// Begins a request of proxyrunner's own: without a permit, since the work of others waits for it.
+pub(super) async fn begin(link: &Link, write: impl FnOnce(WireId) -> Spliced) -> Result<Exchange, Failure> {
+    let held = Held { mailbox: Arc::new(Mailbox::default()), token: None, permit: None };
+    link.begin(held, write).await.map_err(|refused| match refusal(refused) {
+        super::Refusal::Failed(failure) => failure,
+        _ => Failure::Lost,
+    })
+}
+
+async fn outcome(exchange: &mut Exchange) -> Outcome {
+    loop {
+        if let Step::Outcome(outcome) = exchange.next().await {
+            return outcome;
+        }
+    }
+}
+
+/// The greeting of one process.
+struct Greeting<'a> {
+    link: &'a Arc<Link>,
+    initialize: fn(WireId) -> Spliced,
+    silence: Duration,
+    discovering: Option<Exchange>,
+    initializing: Option<Exchange>,
+    /// Its `DiscoverResult`.
+    discovered: Option<Bytes>,
+    /// Its `InitializeResult`.
+    initialized: Option<Bytes>,
+    /// The last error that it answered with, in full.
+    error: Option<Bytes>,
+}
+
+impl<'a> Greeting<'a> {
+    fn new(link: &'a Arc<Link>, initialize: fn(WireId) -> Spliced, silence: Duration) -> Self {
+        Greeting {
+            link,
+            initialize,
+            silence,
+            discovering: None,
+            initializing: None,
+            discovered: None,
+            initialized: None,
+            error: None,
+        }
+    }
+
+    /// From `next`, the first thing to be said, to the decision.
+    async fn run(&mut self, probe: &mut Probe, mut next: Next) -> Result<Met, Failure> {
+        loop {
+            let said = match next {
+                Next::SendDiscover => begin(self.link, discover).await.map(|it| self.discovering = Some(it)),
+                Next::SendInitialize => {
+                    begin(self.link, self.initialize).await.map(|it| self.initializing = Some(it))
+                }
+                Next::RestartAndInitialize => return Ok(Met::Again(Next::SendInitialize)),
+                Next::RestartAndDiscover => return Ok(Met::Again(Next::SendDiscover)),
+                Next::Wait => Ok(()),
+                Next::Decided(decision) => return Ok(self.decided(decision).await),
+                Next::Failed(reason) => return Err(self.failed(&reason).await),
+            };
+            next = match said {
+                Ok(()) => self.hear(probe).await,
+                Err(_) => self.exited(probe).await,
+            };
+        }
+    }
+
+    /// The next thing that the child does, or that it does nothing.
+    async fn hear(&mut self, probe: &mut Probe) -> Next {
+        let silent_at = Instant::now() + self.silence;
+        let (discovered, heard) = tokio::select! {
+            heard = answered(&mut self.discovering) => (true, heard),
+            heard = answered(&mut self.initializing) => (false, heard),
+            () = sleep_until(silent_at.into()) => return probe.on_silence(),
+        };
+        let open = if discovered { &mut self.discovering } else { &mut self.initializing };
+        *open = None;
+        let read = match heard {
+            Ok(answer) => self.read(&answer, discovered),
+            Err(Failure::ClosedStdout | Failure::ClosedStdin | Failure::Ended(_)) => {
+                return self.exited(probe).await;
+            }
+            // What is no message is no answer of either era.
+            Err(_) => probe::Answer::Error(codes::INTERNAL_ERROR, None),
+        };
+        if discovered { probe.on_discover(read) } else { probe.on_initialize(read) }
+    }
+
+    fn read(&mut self, answer: &Answer, discovered: bool) -> probe::Answer {
+        let read = probe::Answer::read(&answer.frame, answer.result.as_ref(), answer.error.as_ref());
+        match (&answer.result, &read) {
+            (Some(result), probe::Answer::Result(Some(_))) if discovered => {
+                self.discovered = Some(answer.frame.slice(result.clone()));
+            }
+            (Some(result), _) if !discovered => self.initialized = Some(answer.frame.slice(result.clone())),
+            _ => self.error = Some(answer.frame.clone()),
+        }
+        read
+    }
+
+    /// The process is gone before the next one is started: two would fight over what they hold.
+    async fn exited(&mut self, probe: &mut Probe) -> Next {
+        self.link.ended().await;
+        probe.on_exit()
+    }
+
+    async fn decided(&mut self, decision: Decision) -> Met {
+        let words = match decision {
+            Decision::Modern => self.discovered.take(),
+            Decision::Legacy { .. } => {
+                // Before what is still open is cancelled: it is the first thing that such a child expects.
+                let notification = rewrite::notification("notifications/initialized", None);
+                self.link.notify(Spliced::from(notification)).await;
+                self.initialized.take()
+            }
+        };
+        Met::Decided(decision, words)
+    }
+
+    async fn failed(&self, reason: &Reason) -> Failure {
+        match (reason, &self.error) {
+            // An exit is reported in full: the status and the last words.
+            (Reason::Exited, _) => Failure::Ended(self.link.ended().await),
+            (Reason::InitializeRefused(_), Some(error)) => {
+                let error = String::from_utf8_lossy(error);
+                Failure::NotStarted(format!("the server refused to initialize: {error}").into())
+            }
+            _ => Failure::NotStarted(reason.to_string().into()),
+        }
+    }
+}
+
+/// The outcome of what is open; never, if nothing is.
+async fn answered(open: &mut Option<Exchange>) -> Outcome {
+    match open {
+        Some(exchange) => outcome(exchange).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Stops a child unless it was kept.
+#[derive(Debug)]
+pub(super) struct StopOnDrop(Option<Arc<Link>>);
+
+impl StopOnDrop {
+    /// For a child that nobody else would end.
+    pub fn new(link: &Arc<Link>) -> Self {
+        StopOnDrop(Some(Arc::clone(link)))
+    }
+
+    /// It goes on without this.
+    pub fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        if let Some(link) = &self.0 {
+            link.stop();
+        }
+    }
+}

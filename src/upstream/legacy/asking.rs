@@ -1,0 +1,128 @@
+//! A modern child's questions within a legacy session's request: put to the client as requests of its own revision, on
+//! the stream of the request that caused them, and answered together (protocol C3).
+
+use super::LegacyCall;
+use crate::era::capabilities::Capabilities;
+use crate::era::input::{Answers, InputRequired, unanswerable};
+use crate::era::question::Question;
+use crate::exchange::{Class, Interim, Topic};
+use crate::jsonrpc::{self, Spliced, rewrite};
+use crate::session::{Session, Version};
+use bytes::Bytes;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a request whose client was slow to answer still gets.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The questions that the client has not answered. Dropping it forgets them.
+#[derive(Debug)]
+pub(super) struct Asking {
+    session: Arc<Session>,
+    answers: Answers,
+    /// Under which ids the client knows them, in the child's order; none for those that are answered.
+    our_ids: Vec<Option<u64>>,
+    /// The client may take so long.
+    pub(super) until: Instant,
+    /// What was left of the request's time: its clock stands still while the client is asked.
+    left: Duration,
+}
+
+impl LegacyCall {
+    /// Puts the child's questions to the client; or answers for it, if it cannot be asked.
+    pub(super) fn asks(&mut self, required: &InputRequired) {
+        let Some(translation) = self.translation.as_mut() else { return };
+        let seat = &translation.seat;
+        let declared = Capabilities::read(&seat.capabilities, &(0..seat.capabilities.len()));
+        let now = Instant::now();
+        let mut asking = Asking {
+            session: Arc::clone(&self.session),
+            answers: Answers::new(required),
+            our_ids: Vec::new(),
+            until: now + self.upstream.settings.park_timeout,
+            left: self.deadline.saturating_duration_since(now).max(LEAST_PATIENCE),
+        };
+        let mut outbox = Vec::new();
+        for question in &required.questions {
+            let asked = match self.session.ask_for(&translation.desk) {
+                Ok(our_id) => {
+                    asking.our_ids.push(Some(our_id));
+                    in_session(question, our_id, &self.session.version(), declared)
+                }
+                Err(_) => Err("the client leaves too many questions unanswered".to_owned()),
+            };
+            match asked {
+                Ok(frame) => outbox.push(said(frame)),
+                Err(why) => {
+                    let message = unanswerable(self.client_id.raw(), &translation.method, &why);
+                    translation.ending = Some(Spliced::from(message));
+                    return;
+                }
+            }
+        }
+        translation.outbox.extend(outbox);
+        translation.asking = Some(asking);
+    }
+
+    /// The client answered one of them; with the last, the next round begins.
+    pub(super) fn takes_answer(&mut self, our_id: u64, frame: Spliced) {
+        let Some(translation) = self.translation.as_mut() else { return };
+        let Some(asking) = translation.asking.as_mut() else { return };
+        let Some(index) = asking.our_ids.iter().position(|id| *id == Some(our_id)) else { return };
+        let frame = frame.into_bytes();
+        let Ok(message) = jsonrpc::scan(&frame) else { return };
+        asking.our_ids[index] = None;
+        if let Err(refused) = asking.answers.put(index, &frame, &message) {
+            let message = unanswerable(self.client_id.raw(), &translation.method, &refused.to_string());
+            return self.withdraws_questions(Spliced::from(message));
+        }
+        if asking.answers.is_complete() {
+            self.deadline = Instant::now() + asking.left;
+            translation.again = Some((Instant::now(), asking.answers.members()));
+            translation.asking = None;
+        }
+    }
+
+    /// Ends the request with `message`, after the client is told that the questions are void.
+    pub(super) fn withdraws_questions(&mut self, message: Spliced) {
+        let Some(translation) = self.translation.as_mut() else { return };
+        if let Some(asking) = translation.asking.take() {
+            for our_id in asking.our_ids.iter().flatten() {
+                let params = json!({"requestId": our_id, "reason": "the request that asked is over"});
+                let params = params.to_string();
+                let frame = rewrite::notification("notifications/cancelled", Some(params.as_bytes()));
+                translation.outbox.push_back(said(frame));
+            }
+        }
+        translation.ending = Some(message);
+    }
+}
+
+/// A question in the words of the session's revision.
+fn in_session(
+    question: &Question,
+    our_id: u64,
+    version: &Version,
+    declared: Capabilities,
+) -> Result<Bytes, String> {
+    let missing = question.required().and_then(|required| declared.missing(required));
+    if let Some(missing) = missing {
+        return Err(format!("the server asks the client for what it did not declare: {missing}"));
+    }
+    let elicitation_id = format!("elicitation-{our_id}");
+    let frame = question.for_client(version, our_id.to_string().as_bytes(), &elicitation_id);
+    frame.map_err(|untranslatable| untranslatable.to_string())
+}
+
+fn said(frame: Bytes) -> Interim {
+    Interim { frame: Spliced::from(frame), class: Class::Dear, topic: Topic::Other }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        for our_id in self.our_ids.iter().flatten() {
+            self.session.forget_question(*our_id);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Requests of legacy sessions at a child, from the beginning to the one answer. At a child of its own era a request
+//! passes as it is; at a modern one it is [translated](translation).
+
+mod asking;
+mod translation;
+
+use super::{Incoming, Refusal, Upstream, refusal};
+use crate::era::downgrade;
+use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Link, Mailbox, Outcome, Step, Topic};
+use crate::jsonrpc::{Amendment, ClientId, Edits, Spliced, amend, kept, rewrite, splice};
+use crate::mux::WireId;
+use crate::session::{Session, Underway};
+use crate::telemetry::counters;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::timeout_at;
+use translation::Translation;
+
+/// What happens to a request.
+#[derive(Debug)]
+pub enum LegacyStep {
+    /// Something to be told meanwhile: of the child, or a question to the client.
+    Said(Interim),
+    /// Its one answer; nothing follows.
+    Answered(Spliced),
+}
+
+/// A request of a session at its child. Dropping it cancels it there.
+#[derive(Debug)]
+pub struct LegacyCall {
+    upstream: Arc<Upstream>,
+    session: Arc<Session>,
+    exchange: Option<Exchange>,
+    underway: Option<Underway>,
+    client_id: ClientId,
+    patience: Duration,
+    deadline: Instant,
+    /// The method, where the session's revision is too old for what the child may answer.
+    downgrade: Option<String>,
+    /// What a modern child needs beside.
+    translation: Option<Box<Translation>>,
+}
+
+impl Upstream {
+    /// Begins a request at a child of the session's own era; `newer` says that the child may answer what the session's
+    /// revision does not know.
+    pub(super) async fn pass(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        link: &Link,
+        incoming: Incoming,
+        newer: bool,
+    ) -> Result<Box<LegacyCall>, Refusal> {
+        let patience = self.settings.request_timeout;
+        let deadline = Instant::now() + patience;
+        let (client_id, permit) = (ClientId::new(incoming.id()), self.permit()?);
+        let downgrade = newer.then(|| incoming.method().into_owned());
+        let Incoming { frame, message, trace } = incoming;
+        let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
+        let token = token.map(|token| kept(&frame, &token));
+        let mailbox = Arc::new(Mailbox::default());
+        let held = Held { mailbox: Arc::clone(&mailbox), token, permit: Some(permit) };
+        let mut underway = None;
+        let write = |wire_id: WireId| {
+            underway = Some(Underway::begin(session, client_id.clone(), wire_id, mailbox));
+            let id = Some(wire_id.as_u64());
+            rewrite::request_for_child(&frame, &message, id, id, &trace)
+        };
+        let exchange = link.begin(held, write).await.map_err(refusal)?;
+        Ok(Box::new(LegacyCall {
+            upstream: Arc::clone(self),
+            session: Arc::clone(session),
+            exchange: Some(exchange),
+            underway,
+            client_id,
+            patience,
+            deadline,
+            downgrade,
+            translation: None,
+        }))
+    }
+}
+
+impl LegacyCall {
+    /// What happens next; the answer at the latest when the request's time is over. Safe to drop and call again.
+    pub async fn next(&mut self) -> LegacyStep {
+        loop {
+            if self.translation.is_some() {
+                match self.next_translated().await {
+                    Some(step) => return step,
+                    None => continue,
+                }
+            }
+            let Some(exchange) = self.exchange.as_mut() else { return self.fails(&Failure::Lost) };
+            match timeout_at(self.deadline.into(), exchange.next()).await {
+                // It tells of a subscription only.
+                Ok(Step::Interim(Interim { topic: Topic::Withdrawn(_), .. })) => {}
+                Ok(Step::Interim(interim)) => return LegacyStep::Said(interim),
+                Ok(Step::Outcome(outcome)) => return self.answers(outcome),
+                Err(_) => return self.times_out(),
+            }
+        }
+    }
+
+    /// Runs to the end, handing what happens meanwhile to `each`.
+    pub async fn run(mut self: Box<Self>, mut each: impl FnMut(Interim)) -> Spliced {
+        loop {
+            match self.next().await {
+                LegacyStep::Said(interim) => each(interim),
+                LegacyStep::Answered(message) => return message,
+            }
+        }
+    }
+
+    fn answers(&mut self, outcome: Outcome) -> LegacyStep {
+        let message = match outcome {
+            Ok(answer) => self.restored(&answer),
+            Err(failure) => return self.fails(&failure),
+        };
+        self.is_over(message)
+    }
+
+    fn restored(&self, answer: &Answer) -> Spliced {
+        match (&self.downgrade, &answer.result) {
+            (Some(method), Some(result)) if answer.frame[result.start] == b'{' => {
+                let mut edits = Edits::new();
+                edits.replace(&answer.id, self.client_id.raw());
+                let version = self.session.version();
+                let drop = downgrade::result(&answer.frame, result, method, &version, &mut edits);
+                amend(&answer.frame, result, Amendment { drop: &drop, add: "" }, &mut edits);
+                splice(&answer.frame, &answer.object, answer.multiline, edits)
+            }
+            _ => answer.restored(&self.client_id),
+        }
+    }
+
+    fn times_out(&mut self) -> LegacyStep {
+        counters::TIMED_OUT_REQUESTS.increment();
+        let failure = Failure::TimedOut(self.patience);
+        if let Some(exchange) = self.exchange.take() {
+            exchange.cancel(&failure.to_string());
+        }
+        self.fails(&failure)
+    }
+
+    fn fails(&mut self, failure: &Failure) -> LegacyStep {
+        self.is_over(Spliced::from(failure.response(self.client_id.raw())))
+    }
+
+    /// The one answer.
+    fn is_over(&mut self, message: Spliced) -> LegacyStep {
+        self.exchange = None;
+        self.translation = None;
+        if let Some(underway) = self.underway.take() {
+            underway.finish(Instant::now());
+        }
+        LegacyStep::Answered(message)
+    }
+}

@@ -1,0 +1,280 @@
+//! A legacy session's request at a modern child (protocol C3): each round is a request of its own there, with an
+//! envelope that says whose it is; what the child asks in its answer is put to the client, and the next round brings
+//! the answers.
+
+use super::asking::Asking;
+use super::{LegacyCall, LegacyStep};
+use crate::era::input::{ASKING, Answers, InputRequired};
+use crate::era::results::{self, ResultType, result_type};
+use crate::era::{envelope, errors, keys};
+use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Interruption, Link, Mailbox, Step, Topic};
+use crate::jsonrpc::rewrite::Changes;
+use crate::jsonrpc::{ClientId, Edits, Spliced, codes, kept, rewrite, splice};
+use crate::mux::WireId;
+use crate::session::{Session, Stateless, Underway};
+use crate::upstream::lease::Lease;
+use crate::upstream::{Incoming, Refusal, Upstream, refusal};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::sleep_until;
+
+/// Questions that a child may ask at once.
+const MOST_QUESTIONS: usize = 64;
+/// Rounds in which a child only gives a state to come back with, one after the other.
+const MOST_IDLE_ROUNDS: u32 = 8;
+/// Rounds in all.
+const MOST_ROUNDS: u32 = 64;
+/// How long a round waits that brings nothing but the state.
+const PACE: Duration = Duration::from_millis(250);
+
+/// What a request at a modern child needs beside its exchange.
+#[derive(Debug)]
+pub(super) struct Translation {
+    pub(super) seat: Arc<Stateless>,
+    /// The request as the client wrote it: each round is made from it.
+    incoming: Incoming,
+    pub(super) method: String,
+    /// Cancellations, and the client's answers.
+    pub(super) desk: Arc<Mailbox>,
+    /// The child that it has for itself, so that log messages are known to be its own.
+    lease: Option<Lease>,
+    pub(super) asking: Option<Asking>,
+    /// What is to be told next.
+    pub(super) outbox: VecDeque<Interim>,
+    /// The answer, once what goes before it is told.
+    pub(super) ending: Option<Spliced>,
+    /// The next round: when, and the raw members of `params` that make it one.
+    pub(super) again: Option<(Instant, String)>,
+    rounds: u32,
+    idle_rounds: u32,
+}
+
+/// What happens next to a request.
+enum Event {
+    Desk(Result<Interim, Interruption>),
+    Child(Step),
+    Begun(Result<Exchange, Refusal>),
+    Late,
+}
+
+impl Upstream {
+    /// Begins a request of a session at a modern child.
+    pub(in crate::upstream) async fn translate(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        seat: &Arc<Stateless>,
+        incoming: Incoming,
+    ) -> Result<Box<LegacyCall>, Refusal> {
+        let patience = self.settings.request_timeout;
+        let deadline = Instant::now() + patience;
+        let method = incoming.method().into_owned();
+        // What it logs names no request: only of a child that has no other is it known whose it is.
+        let logs = seat.level().is_some() && !seat.own && ASKING.contains(&&*method);
+        let lease = if logs { self.lease_modern(session.principal()).await } else { None };
+        let permit = self.permit()?;
+        let client_id = ClientId::new(incoming.id());
+        let desk = Arc::new(Mailbox::default());
+        let translation = Translation {
+            seat: Arc::clone(seat),
+            incoming,
+            method,
+            desk: Arc::clone(&desk),
+            lease,
+            asking: None,
+            outbox: VecDeque::new(),
+            ending: None,
+            again: None,
+            rounds: 1,
+            idle_rounds: 0,
+        };
+        let mut underway = None;
+        let held = translation.held(Some(permit));
+        let write = |wire_id: WireId| {
+            underway = Some(Underway::begin(session, client_id.clone(), wire_id, desk));
+            translation.frame(wire_id, "")
+        };
+        let exchange = translation.link().begin(held, write).await.map_err(refusal)?;
+        Ok(Box::new(LegacyCall {
+            upstream: Arc::clone(self),
+            session: Arc::clone(session),
+            exchange: Some(exchange),
+            underway,
+            client_id,
+            patience,
+            deadline,
+            downgrade: None,
+            translation: Some(Box::new(translation)),
+        }))
+    }
+}
+
+impl Translation {
+    fn link(&self) -> &Link {
+        self.lease.as_ref().map_or(&*self.seat.link, |lease| lease.link())
+    }
+
+    /// What a round's slot holds.
+    fn held(&self, permit: Option<OwnedSemaphorePermit>) -> Held {
+        let params = self.incoming.message.params.as_ref();
+        let token = params.and_then(|params| params.meta.as_ref()?.progress_token.clone());
+        let token = token.map(|token| kept(&self.incoming.frame, &token));
+        let mailbox = Arc::new(Mailbox::default());
+        if let Some(lease) = &self.lease {
+            lease.hear(&mailbox);
+        }
+        Held { mailbox, token, permit }
+    }
+
+    /// A round's request; `retry` is what makes it one after the first.
+    fn frame(&self, wire_id: WireId, retry: &str) -> Spliced {
+        let Incoming { frame, message, trace } = &self.incoming;
+        let mut members = self.seat.envelope.clone();
+        if let Some(level) = self.seat.level() {
+            members += &format!(",\"{}\":\"{level}\"", keys::LOG_LEVEL);
+        }
+        let id = Some(wire_id.as_u64());
+        let changes = Changes { wire_id: id, progress_token: id, ..Changes::new(trace) };
+        let edits = envelope::put_on(frame, message, &changes, &members, retry);
+        splice(frame, &message.object, message.multiline, edits)
+    }
+
+    /// Begins the next round when its time comes. Waits for a permit: what was begun is not refused half way.
+    async fn round(&self, upstream: &Upstream) -> Result<Exchange, Refusal> {
+        let Some((at, retry)) = &self.again else { return std::future::pending().await };
+        sleep_until((*at).into()).await;
+        let permit = Arc::clone(&upstream.permits).acquire_owned().await.ok();
+        let begun = self.link().begin(self.held(permit), |wire_id| self.frame(wire_id, retry)).await;
+        begun.map_err(refusal)
+    }
+}
+
+impl LegacyCall {
+    /// What happens next, if that is to be told.
+    pub(super) async fn next_translated(&mut self) -> Option<LegacyStep> {
+        let translation = self.translation.as_mut()?;
+        if let Some(interim) = translation.outbox.pop_front() {
+            return Some(LegacyStep::Said(interim));
+        }
+        if let Some(message) = translation.ending.take() {
+            return Some(self.is_over(message));
+        }
+        let until = translation.asking.as_ref().map_or(self.deadline, |asking| asking.until);
+        let event = tokio::select! {
+            biased;
+            heard = translation.desk.next() => Event::Desk(heard),
+            step = next_of(&mut self.exchange) => Event::Child(step),
+            begun = translation.round(&self.upstream) => Event::Begun(begun),
+            () = sleep_until(until.into()) => Event::Late,
+        };
+        match event {
+            Event::Desk(Ok(Interim { frame, topic: Topic::Answer(our_id), .. })) => {
+                self.takes_answer(our_id, frame);
+                None
+            }
+            Event::Desk(Ok(interim)) => Some(LegacyStep::Said(interim)),
+            Event::Desk(Err(Interruption { failure, .. })) => {
+                if let Some(exchange) = self.exchange.take() {
+                    exchange.cancel(&failure.to_string());
+                }
+                Some(self.fails(&failure))
+            }
+            Event::Child(Step::Interim(Interim { topic: Topic::Withdrawn(_), .. })) => None,
+            Event::Child(Step::Interim(interim)) => Some(LegacyStep::Said(interim)),
+            Event::Child(Step::Outcome(Ok(answer))) => self.hears_answer(&answer),
+            Event::Child(Step::Outcome(Err(failure))) => Some(self.fails(&failure)),
+            Event::Begun(Ok(exchange)) => {
+                translation.again = None;
+                self.exchange = Some(exchange);
+                None
+            }
+            Event::Begun(Err(refusal)) => Some(self.refused(refusal)),
+            Event::Late => self.is_late(),
+        }
+    }
+
+    fn refused(&mut self, refusal: Refusal) -> LegacyStep {
+        match refusal {
+            Refusal::Failed(failure) => self.fails(&failure),
+            Refusal::Busy(why) | Refusal::Withheld(_, why) => {
+                let error = self.error(why);
+                self.is_over(error)
+            }
+        }
+    }
+
+    fn is_late(&mut self) -> Option<LegacyStep> {
+        if self.translation.as_ref().is_some_and(|translation| translation.asking.is_some()) {
+            let failure = Failure::Unanswered(self.upstream.settings.park_timeout);
+            let message = failure.response(self.client_id.raw());
+            self.withdraws_questions(Spliced::from(message));
+            return None;
+        }
+        Some(self.times_out())
+    }
+
+    /// The child's answer, in the words of the session's revision; or the questions in it.
+    fn hears_answer(&mut self, answer: &Answer) -> Option<LegacyStep> {
+        self.exchange = None;
+        let translation = self.translation.as_mut()?;
+        let (frame, method) = (&answer.frame, translation.method.as_str());
+        let mut edits = Edits::new();
+        edits.replace(&answer.id, self.client_id.raw());
+        let why = match (&answer.result, &answer.error) {
+            (Some(result), _) => match result_type(frame, result) {
+                ResultType::InputRequired if ASKING.contains(&method) => {
+                    match InputRequired::read(frame, result, MOST_QUESTIONS) {
+                        Ok(required) => return self.is_asked(required),
+                        Err(bad) => Some(bad.to_string()),
+                    }
+                }
+                _ => {
+                    let version = self.session.version();
+                    let stripped = results::strip(frame, result, method, &version, &mut edits);
+                    stripped.err().map(|unknown| unknown.to_string())
+                }
+            },
+            (None, Some(error)) => {
+                errors::to_legacy(frame, error, method, &mut edits);
+                None
+            }
+            (None, None) => None,
+        };
+        let message = match why {
+            Some(why) => self.error(&why),
+            None => splice(frame, &answer.object, answer.multiline, edits),
+        };
+        Some(self.is_over(message))
+    }
+
+    fn is_asked(&mut self, required: InputRequired) -> Option<LegacyStep> {
+        let translation = self.translation.as_mut()?;
+        translation.rounds += 1;
+        let idle = required.questions.is_empty();
+        translation.idle_rounds = if idle { translation.idle_rounds + 1 } else { 0 };
+        if translation.idle_rounds > MOST_IDLE_ROUNDS || translation.rounds > MOST_ROUNDS {
+            let error = self.error("the server asks to be called again and again, and comes to no end");
+            return Some(self.is_over(error));
+        }
+        if idle {
+            let retry = Answers::new(&required).members();
+            translation.again = Some((Instant::now() + PACE, retry));
+            return None;
+        }
+        self.asks(&required);
+        None
+    }
+
+    pub(super) fn error(&self, why: &str) -> Spliced {
+        Spliced::from(rewrite::error(Some(self.client_id.raw()), codes::INTERNAL_ERROR, why, None))
+    }
+}
+
+/// What a child says next; never, if nothing is in flight.
+async fn next_of(exchange: &mut Option<Exchange>) -> Step {
+    match exchange {
+        Some(exchange) => exchange.next().await,
+        None => std::future::pending().await,
+    }
+}

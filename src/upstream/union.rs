@@ -1,0 +1,197 @@
+//! What legacy sessions at a modern child hear of it: one `subscriptions/listen` for all of them, kept open by a task
+//! of its own, that covers the lists the child tells of and every resource that any of them watches (protocol C3).
+//!
+//! A subscription's filter can't be changed. Where it has to be, the next one is opened first, and the old one is
+//! cancelled once the child has acknowledged that.
+
+use super::greet::{begin, own_request};
+use crate::era::{discover, notifications};
+use crate::exchange::{Exchange, Interim, Link, Step, Topic};
+use crate::jsonrpc::{self, items, member, splice, text};
+use crate::session::{Members, Wish};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::time::{sleep_until, timeout};
+
+/// Wishes that wait for the one before them.
+const WISHES: usize = 256;
+/// How long after its end a subscription is opened again: at first, and at most.
+const REOPEN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// The subscription of one child.
+#[derive(Debug)]
+struct Union {
+    link: Arc<Link>,
+    members: Arc<Members>,
+    /// The filter but for resources: the lists whose changes the child tells of.
+    lists: serde_json::Map<String, Value>,
+    resources: bool,
+    patience: Duration,
+    listen: Option<Exchange>,
+    covers: HashSet<String>,
+    /// When to open it again, and how long to wait the next time.
+    again: Option<(Instant, Duration)>,
+}
+
+/// Starts the task, which opens nothing until it is wished for and ends with the child. `words` are the child's
+/// `DiscoverResult`; a child that acknowledges nothing within `patience` refuses.
+pub(super) fn start(
+    link: &Arc<Link>,
+    members: &Arc<Members>,
+    words: &[u8],
+    patience: Duration,
+) -> mpsc::Sender<Wish> {
+    let offers = discover::capabilities_of(words);
+    let lists = [
+        ("toolsListChanged", "tools"),
+        ("promptsListChanged", "prompts"),
+        ("resourcesListChanged", "resources"),
+    ];
+    let lists = lists.into_iter().filter(|(_, kind)| offers(kind, "listChanged"));
+    let union = Union {
+        link: Arc::clone(link),
+        members: Arc::clone(members),
+        lists: lists.map(|(name, _)| (name.to_owned(), Value::from(true))).collect(),
+        resources: offers("resources", "subscribe"),
+        patience,
+        listen: None,
+        covers: HashSet::new(),
+        again: None,
+    };
+    let (wishes, wished) = mpsc::channel(WISHES);
+    tokio::spawn(union.run(wished));
+    wishes
+}
+
+impl Union {
+    async fn run(mut self, mut wished: mpsc::Receiver<Wish>) {
+        let link = Arc::clone(&self.link);
+        loop {
+            let again = self.again.map(|(at, _)| at);
+            tokio::select! {
+                wish = wished.recv() => {
+                    let Some(Wish { also, reply }) = wish else { return };
+                    let covered = self.cover(also).await;
+                    let _ = reply.send(covered);
+                }
+                step = next_of(&mut self.listen) => self.hear(step),
+                () = sleep_until(again.unwrap_or_else(Instant::now).into()), if again.is_some() => {
+                    let pause = self.again.take().map_or(REOPEN.0, |(_, pause)| pause);
+                    if !self.cover(None).await {
+                        self.again = Some((Instant::now() + pause, (pause * 2).min(REOPEN.1)));
+                    }
+                }
+                _ = link.ended() => return,
+            }
+        }
+    }
+
+    /// Makes the subscription cover what is watched, and `also`; whether the child agreed.
+    async fn cover(&mut self, also: Option<String>) -> bool {
+        let mut wanted: HashSet<String> = self.members.watched().into_iter().collect();
+        wanted.extend(also.clone());
+        if !wanted.is_empty() && !self.resources {
+            return false;
+        }
+        if wanted == self.covers && self.listen.is_some() {
+            return true;
+        }
+        if wanted.is_empty() && self.lists.is_empty() {
+            self.listen = None;
+            return true;
+        }
+        let Some((listen, honoured)) = self.open(&wanted).await else { return false };
+        if also.is_some_and(|uri| !honoured.contains(&uri)) {
+            return false;
+        }
+        // What went before is cancelled only now.
+        (self.listen, self.covers, self.again) = (Some(listen), wanted, None);
+        true
+    }
+
+    /// Opens a subscription; it, and the resources that the child acknowledged.
+    async fn open(&mut self, wanted: &HashSet<String>) -> Option<(Exchange, HashSet<String>)> {
+        let mut filter = self.lists.clone();
+        if !wanted.is_empty() {
+            filter.insert("resourceSubscriptions".to_owned(), json!(wanted));
+        }
+        let params = format!("\"notifications\":{}", Value::from(filter));
+        let link = Arc::clone(&self.link);
+        let patience = self.patience;
+        let opened = async {
+            let mut listen =
+                begin(&link, |wire_id| own_request(wire_id, "subscriptions/listen", &params)).await.ok()?;
+            loop {
+                tokio::select! {
+                    step = listen.next() => match step {
+                        Step::Interim(interim) => {
+                            if let Some(honoured) = acknowledged(interim) {
+                                return Some((listen, honoured));
+                            }
+                        }
+                        Step::Outcome(_) => return None,
+                    },
+                    step = next_of(&mut self.listen) => self.hear(step),
+                }
+            }
+        };
+        timeout(patience, opened).await.ok().flatten()
+    }
+
+    fn hear(&mut self, step: Step) {
+        match step {
+            Step::Interim(Interim { topic: Topic::Withdrawn(_), .. }) | Step::Outcome(_) => {
+                self.listen = None;
+                self.covers.clear();
+                self.again = Some((Instant::now() + REOPEN.0, REOPEN.0 * 2));
+            }
+            Step::Interim(interim) => self.tell(interim),
+        }
+    }
+
+    /// What the child says to the subscription, without its stamp.
+    fn tell(&self, interim: Interim) {
+        let frame = interim.frame.into_bytes();
+        let Ok(message) = jsonrpc::scan(&frame) else { return };
+        let edits = notifications::unstamp(&frame, &message);
+        let told = splice(&frame, &message.object, message.multiline, edits);
+        let method = message.method.as_ref().map(|method| text(&frame, method)).unwrap_or_default();
+        match &*method {
+            "notifications/resources/updated" => {
+                let uri = message.params.as_ref().and_then(|params| params.uri.as_ref());
+                if let Some(uri) = uri {
+                    self.members.tell_watchers(&text(&frame, uri), &told);
+                }
+            }
+            "notifications/tools/list_changed"
+            | "notifications/prompts/list_changed"
+            | "notifications/resources/list_changed" => self.members.tell_all(&method, &told),
+            _ => {}
+        }
+    }
+}
+
+/// The resources that an acknowledgement honours; `None` if the message is none.
+fn acknowledged(interim: Interim) -> Option<HashSet<String>> {
+    let frame = interim.frame.into_bytes();
+    let message = jsonrpc::scan(&frame).ok()?;
+    let method = text(&frame, message.method.as_ref()?);
+    if method != "notifications/subscriptions/acknowledged" {
+        return None;
+    }
+    let filter = message.params.as_ref().and_then(|params| member(&frame, &params.span, "notifications"));
+    let list = filter.and_then(|filter| member(&frame, &filter, "resourceSubscriptions"));
+    let uris = list.into_iter().flat_map(|list| items(&frame, list));
+    Some(uris.map(|uri| text(&frame, &uri).into_owned()).collect())
+}
+
+/// What the child says next; never, if there is no subscription.
+async fn next_of(listen: &mut Option<Exchange>) -> Step {
+    match listen {
+        Some(exchange) => exchange.next().await,
+        None => std::future::pending().await,
+    }
+}
