@@ -316,6 +316,9 @@ impl Router {
             }
             return;
         }
+        if self.asks_the_only_one(frame, message, &frame[id.clone()]) {
+            return;
+        }
         let refusal = match self.exclusive().filter(|_| self.may_ask(&name)) {
             Some(session) => match session.ask(frame, message) {
                 Ok(()) => return,
@@ -335,6 +338,18 @@ impl Router {
             }
         };
         self.reply(refusal);
+    }
+
+    /// Gives a question of a shared child to the one request that is in flight, if it takes questions: then there is no
+    /// doubt which request it is about.
+    fn asks_the_only_one(&self, frame: &Bytes, message: &Message, raw_id: &[u8]) -> bool {
+        if !matches!(self.audience, Audience::Shared(_)) {
+            return false;
+        }
+        let held = self.answering.only_waiting().and_then(|wire_id| self.answering.held(wire_id));
+        let topic = Topic::Question(Bytes::copy_from_slice(raw_id));
+        let interim = Interim { frame: rewrite::unchanged(frame, message), class: Class::Dear, topic };
+        held.filter(|held| held.takes_questions).is_some_and(|held| held.mailbox.push(interim).is_ok())
     }
 
     fn reply(&self, frame: Bytes) {

@@ -159,7 +159,21 @@ fn what_was_not_declared_is_not_asked() {
         journal.until_cancelled("interview");
     }
     let nothing = server.modern().call("interview", rounds(json!([[elicit("m")]])));
-    assert_eq!(result(&nothing)["heard"], json!([null]), "a shared child gets an error");
+    assert_eq!((nothing.status, nothing.code()), (400, MISSING), "it was the only one in flight");
+    journal.until_cancelled("interview");
+}
+
+#[test]
+fn a_shared_childs_question_that_may_be_anyones_is_refused() {
+    let (server, journal) = journalled("");
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| server.modern().call("wait", json!({"name": "gate"})));
+        journal.until_called("wait");
+        let asking = server.modern().call("interview", rounds(json!([[elicit("m")]])));
+        assert_eq!(result(&asking)["heard"], json!([null]), "the child gets an error, and goes on");
+        server.modern().call("release", json!({"name": "gate"})).json();
+        assert_eq!(other.join().expect("no panic").status, 200);
+    });
 }
 
 #[test]

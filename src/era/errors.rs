@@ -8,6 +8,9 @@ use crate::jsonrpc::{Amendment, Edits, Span, amend, codes, member, string_member
 /// Required Error).
 pub const URL_ELICITATION_REQUIRED: i64 = -32042;
 
+/// The code that the Python SDK up to 1.x gives every exception of a handler.
+const UNCAUGHT: i64 = 0;
+
 /// What becomes of a legacy child's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForModern {
@@ -17,18 +20,41 @@ pub enum ForModern {
     UrlElicitation,
 }
 
-/// Makes a legacy child's error one for a modern client (C2). `error` is the response's `error`; `uri` is the raw
-/// `params.uri` of the request, if it has one.
+/// The methods of the modern core. A legacy child may know others, but calls what it doesn't know wrong parameters.
+const METHODS: [&str; 8] = [
+    "tools/list",
+    "tools/call",
+    "prompts/list",
+    "prompts/get",
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+    "completion/complete",
+];
+
+/// Makes a legacy child's error one for a modern client (C2). `error` is the response's `error`; `method` is the
+/// request's, and `uri` its raw `params.uri`, if it has one.
 ///
 /// -32002 becomes -32602 with the resource's URI in `data`; other codes of the ranges that the modern revision keeps
-/// for itself become -32603 with the original in `data`; so does an error that is malformed.
-pub fn to_modern(frame: &[u8], error: &Span, uri: Option<&[u8]>, edits: &mut Edits) -> ForModern {
+/// for itself become -32603 with the original in `data`; so does an error that is malformed. -32602 for a method that
+/// is not part of the revision becomes -32601, as SDKs mean it.
+pub fn to_modern(
+    frame: &[u8],
+    error: &Span,
+    method: &str,
+    uri: Option<&[u8]>,
+    edits: &mut Edits,
+) -> ForModern {
     let Some((code, code_span)) = code(frame, error) else {
         return ForModern::Error(replace_malformed(frame, error, edits));
     };
     match code {
         URL_ELICITATION_REQUIRED => ForModern::UrlElicitation,
-        codes::RESOURCE_NOT_FOUND if uri.is_some() || names_resource(frame, error) => {
+        codes::INVALID_PARAMS if !METHODS.contains(&method) => {
+            edits.replace(&code_span, codes::METHOD_NOT_FOUND.to_string().as_bytes());
+            ForModern::Error(codes::METHOD_NOT_FOUND)
+        }
+        codes::RESOURCE_NOT_FOUND | UNCAUGHT if is_missing_resource(frame, error, code, uri) => {
             edits.replace(&code_span, codes::INVALID_PARAMS.to_string().as_bytes());
             if let Some(uri) = uri {
                 name_resource(frame, error, uri, edits);
@@ -71,6 +97,17 @@ pub fn code(frame: &[u8], error: &Span) -> Option<(i64, Span)> {
     let span = member(frame, error, "code")?;
     let code = std::str::from_utf8(&frame[span.clone()]).ok()?.parse().ok()?;
     Some((code, span))
+}
+
+/// Whether an error is about a resource that is not there, by its code or, where that says nothing, by its words.
+fn is_missing_resource(frame: &[u8], error: &Span, code: i64, uri: Option<&[u8]>) -> bool {
+    match code {
+        UNCAUGHT => {
+            let message = string_member(frame, error, "message").unwrap_or_default();
+            uri.is_some() && message.starts_with("Unknown resource")
+        }
+        _ => uri.is_some() || names_resource(frame, error),
+    }
 }
 
 fn names_resource(frame: &[u8], error: &Span) -> bool {
@@ -138,7 +175,8 @@ mod tests {
     fn modern(error: Value, uri: Option<&str>) -> (ForModern, Value) {
         let (frame, message) = response(&error);
         let mut edits = Edits::new();
-        let became = to_modern(&frame, message.error.as_ref().unwrap(), uri.map(str::as_bytes), &mut edits);
+        let error = message.error.as_ref().unwrap();
+        let became = to_modern(&frame, error, "resources/read", uri.map(str::as_bytes), &mut edits);
         let out = parsed(edited(&frame, &message, edits))["error"].take();
         if let ForModern::Error(code) = became {
             assert_eq!(out["code"], code);
@@ -173,6 +211,21 @@ mod tests {
             modern(json!({"code": -32002, "message": "m", "data": "d"}), uri).1["data"],
             json!({"uri": "file:///a", "original": "d"})
         );
+    }
+
+    #[test]
+    fn what_sdks_mean_by_other_codes_is_said() {
+        let uri = Some("\"u\"");
+        let unknown = json!({"code": 0, "message": "Unknown resource: u"});
+        let named = json!({"code": -32602, "message": "Unknown resource: u", "data": {"uri": "u"}});
+        assert_eq!(modern(unknown.clone(), uri).1, named);
+        assert_eq!(modern(unknown.clone(), None).1, unknown, "not about a resource");
+        let (frame, message) = response(&json!({"code": -32602, "message": "m"}));
+        for (method, code) in [("acme/frob", -32601), ("tools/call", -32602), ("tools/list", -32602)] {
+            let error = message.error.as_ref().unwrap();
+            let became = to_modern(&frame, error, method, None, &mut Edits::new());
+            assert_eq!(became, ForModern::Error(code), "{method}");
+        }
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Held {
     pub mailbox: Arc<Mailbox>,
     /// The client's progress token as it wrote it, if it gave one.
     pub token: Option<Bytes>,
+    /// Whether its driver takes the child's questions, where they can only be about this request.
+    pub takes_questions: bool,
     /// The place among `--max-in-flight`; none for proxyrunner's own requests.
     pub permit: Option<OwnedSemaphorePermit>,
 }

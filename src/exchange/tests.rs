@@ -72,9 +72,25 @@ fn a_mailbox_is_bounded_and_has_room_for_what_is_dear() {
     mailbox.push(said("twice", Class::Idempotent)).unwrap();
     mailbox.push(said("twice", Class::Idempotent)).unwrap();
     let room = |class| (0..10_000).take_while(|n| mailbox.push(said(&n.to_string(), class)).is_ok()).count();
-    assert_eq!(room(Class::Droppable), 255, "what was said twice takes one place");
-    assert_eq!(room(Class::Idempotent), 0);
+    assert_eq!(room(Class::Idempotent), 255, "what was said twice takes one place");
+    assert_eq!(room(Class::Droppable), 0);
     assert_eq!(room(Class::Dear), 256);
+}
+
+#[test]
+fn a_full_mailbox_keeps_the_latest_of_what_can_be_dropped() {
+    let (link, mut ends) = Link::new(1, 2);
+    let mut exchange = begun(&link);
+    written(&link, &mut ends);
+    exchange.mailbox().push(said("dear", Class::Dear)).unwrap();
+    for n in 0..1_000 {
+        exchange.mailbox().push(said(&n.to_string(), Class::Droppable)).unwrap();
+    }
+    assert_eq!(interim(&mut exchange).unwrap(), "dear");
+    for n in 1_000 - 255..1_000 {
+        assert_eq!(interim(&mut exchange).unwrap(), n.to_string());
+    }
+    assert!(interim(&mut exchange).is_none());
 }
 
 #[test]

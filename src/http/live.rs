@@ -31,7 +31,8 @@ impl Live {
     }
 }
 
-type Next = Pin<Box<dyn Future<Output = (Live, Happening)> + Send>>;
+/// What happens next, and to what; nothing is left after an answer, or where a request did not begin.
+pub type Next = Pin<Box<dyn Future<Output = (Option<Live>, Happening)> + Send>>;
 
 /// The body.
 pub struct LiveStream {
@@ -49,16 +50,22 @@ impl fmt::Debug for LiveStream {
 }
 
 impl LiveStream {
-    /// The stream of `live`; `first` is what it has said already.
-    pub fn new(server: &Server, live: Live, first: Option<Happening>) -> Self {
+    /// The stream of `live`, which has said `first`.
+    pub fn begun(server: &Server, live: Option<Live>, first: Happening) -> Self {
+        let mut stream = Self::new(server);
+        stream.put(live, first);
+        stream
+    }
+
+    /// The stream of what has said nothing yet, or not even begun.
+    pub fn quiet(server: &Server, next: Next) -> Self {
+        LiveStream { next: Some(next), ..Self::new(server) }
+    }
+
+    fn new(server: &Server) -> Self {
         let keep_alive = server.settings.keep_alive;
         let silence = Box::pin(sleep(keep_alive));
-        let mut stream = LiveStream { next: None, waiting: VecDeque::new(), keep_alive, silence };
-        match first {
-            Some(happening) => stream.put(live, happening),
-            None => stream.next = Some(next(live)),
-        }
-        stream
+        LiveStream { next: None, waiting: VecDeque::new(), keep_alive, silence }
     }
 
     /// The next bytes of the body.
@@ -79,18 +86,21 @@ impl LiveStream {
         }
     }
 
-    fn put(&mut self, live: Live, happening: Happening) {
-        match happening {
-            Happening::Said(message) => {
+    fn put(&mut self, live: Option<Live>, happening: Happening) {
+        match (happening, live) {
+            (Happening::Said(message), live) => {
                 encode(None, &message, &mut self.waiting);
-                self.next = Some(next(live));
+                self.next = live.map(|mut live| -> Next {
+                    Box::pin(async move {
+                        let happening = live.next().await;
+                        (Some(live), happening)
+                    })
+                });
             }
-            Happening::Answered(reply) => self.end(&reply),
-            Happening::Asks => match live {
-                Live::Call(call) => self.end(&call.park()),
-                // A subscription asks nothing.
-                Live::Listening(_) => self.next = None,
-            },
+            (Happening::Answered(reply), _) => self.end(&reply),
+            (Happening::Asks, Some(Live::Call(call))) => self.end(&call.park()),
+            // Nothing else asks.
+            (Happening::Asks, _) => self.next = None,
         }
     }
 
@@ -98,11 +108,4 @@ impl LiveStream {
         encode(None, &reply.message, &mut self.waiting);
         self.next = None;
     }
-}
-
-fn next(mut live: Live) -> Next {
-    Box::pin(async move {
-        let happening = live.next().await;
-        (live, happening)
-    })
 }

@@ -14,6 +14,7 @@ use crate::upstream::{self, Caller, Happening, Incoming, Refusal, Reply};
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
 
@@ -49,7 +50,7 @@ pub fn speaks_modern(headers: &HeaderMap) -> bool {
 /// # Errors
 /// What the ladder refuses.
 pub async fn respond(
-    server: &Server,
+    server: &Arc<Server>,
     headers: &HeaderMap,
     principal: Principal,
     incoming: Incoming,
@@ -79,32 +80,68 @@ pub async fn respond(
     if server.shutdown.is_refusing() && !upstream::is_retry(&incoming) {
         return Err(Rejection::shutting_down().of(&id));
     }
-    if method == "server/discover" {
-        let discovered = server.upstream.discover().await;
-        let discovered = match discovered {
-            Ok(discovered) => discovered,
-            Err(refused) => return refusal(refused, &id),
-        };
-        return Ok(response::json(StatusCode::OK, Spliced::from(rewrite::result(&id, &discovered))));
-    }
-    let begun = if method == "subscriptions/listen" {
-        server.upstream.listen(incoming).await.map(Live::Listening)
-    } else {
-        server.upstream.begin_modern(caller, incoming).await.map(Live::Call)
+    answer(server, caller, incoming, id).await
+}
+
+/// Answers as JSON if the child's first word is the answer, else as a stream. A child that is slow to start or to read
+/// leaves nobody waiting without a sign.
+async fn answer(
+    server: &Arc<Server>,
+    caller: Caller,
+    incoming: Incoming,
+    id: Vec<u8>,
+) -> Result<Response<Body>, Rejection> {
+    let commit_at = Instant::now() + server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
+    let mut opening = Box::pin(open(Arc::clone(server), caller, incoming));
+    let opened = match timeout_at(commit_at.into(), &mut opening).await {
+        Ok(opened) => opened,
+        Err(_) => {
+            let next = async move {
+                opening.await.unwrap_or_else(|refused| (None, Happening::Answered(told(refused, &id))))
+            };
+            return Ok(response::live(LiveStream::quiet(server, Box::pin(next))));
+        }
     };
-    match begun {
-        Ok(live) => Ok(answer(server, live).await),
-        Err(refused) => refusal(refused, &id),
-    }
+    let whole = |reply: Reply| {
+        response::json(StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK), reply.message)
+    };
+    Ok(match opened {
+        Ok((_, Happening::Answered(reply))) => whole(reply),
+        Ok((Some(Live::Call(call)), Happening::Asks)) => whole(call.park()),
+        Ok((live, first)) => response::live(LiveStream::begun(server, live, first)),
+        Err(Refusal::Busy(why)) => return Err(Rejection::busy(why).of(&id)),
+        Err(refused) => whole(told(refused, &id)),
+    })
+}
+
+/// Begins a request, up to the first thing that happens.
+async fn open(
+    server: Arc<Server>,
+    caller: Caller,
+    incoming: Incoming,
+) -> Result<(Option<Live>, Happening), Refusal> {
+    let upstream = &server.upstream;
+    let mut live = match &*incoming.method() {
+        "server/discover" => {
+            let message = rewrite::result(incoming.id(), &upstream.discover().await?);
+            let reply = Reply { message: Spliced::from(message), status: 200 };
+            return Ok((None, Happening::Answered(reply)));
+        }
+        "subscriptions/listen" => Live::Listening(upstream.listen(incoming).await?),
+        _ => Live::Call(upstream.begin_modern(caller, incoming).await?),
+    };
+    let first = live.next().await;
+    Ok((Some(live), first))
 }
 
 /// What a client is told of a request that no child took.
-fn refusal(refused: Refusal, id: &[u8]) -> Result<Response<Body>, Rejection> {
+fn told(refused: Refusal, id: &[u8]) -> Reply {
     let status = match &refused {
-        Refusal::Withheld(codes::METHOD_NOT_FOUND, _) => StatusCode::NOT_FOUND,
-        _ => StatusCode::OK,
+        Refusal::Withheld(codes::METHOD_NOT_FOUND, _) => 404,
+        _ => 200,
     };
-    reject::refusal(refused, id).map(|message| response::json(status, message))
+    let message = reject::refusal(refused, id).unwrap_or_else(|rejection| rejection.message());
+    Reply { message, status }
 }
 
 /// The steps that need nothing but the request: envelope, version, and what the headers repeat.
@@ -151,19 +188,4 @@ fn repeats(headers: &HeaderMap, name: &HeaderName, value: &str) -> Result<(), Re
         return Ok(());
     }
     Err(mismatch(format!("{name} is {given:?}, but the body says {value:?}")))
-}
-
-fn whole(reply: Reply) -> Response<Body> {
-    response::json(StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK), reply.message)
-}
-
-/// Answers as JSON if the child's first word is the answer, else as a stream.
-async fn answer(server: &Server, mut live: Live) -> Response<Body> {
-    let commit_at = Instant::now() + server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
-    let first = timeout_at(commit_at.into(), live.next()).await.ok();
-    match (first, live) {
-        (Some(Happening::Answered(reply)), _) => whole(reply),
-        (Some(Happening::Asks), Live::Call(call)) => whole(call.park()),
-        (first, live) => response::live(LiveStream::new(server, live, first)),
-    }
 }

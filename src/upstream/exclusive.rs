@@ -149,7 +149,12 @@ impl Upstream {
     ) -> Result<(Answer, Option<Version>), Refusal> {
         let permit = self.permit()?;
         let Incoming { frame, message, trace } = incoming;
-        let held = Held { mailbox: Arc::new(Mailbox::default()), token: None, permit: Some(permit) };
+        let held = Held {
+            mailbox: Arc::new(Mailbox::default()),
+            token: None,
+            takes_questions: false,
+            permit: Some(permit),
+        };
         let write = |wire_id: crate::mux::WireId| {
             initialize::for_exclusive(&frame, &message, wire_id, self.settings.forward_roots, &trace)
         };

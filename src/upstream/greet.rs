@@ -154,7 +154,8 @@ pub(super) fn own_request(wire_id: WireId, method: &str, params: &str) -> Splice
 
 /// Begins a request of proxyrunner's own: without a permit, since the work of others waits for it.
 pub(super) async fn begin(link: &Link, write: impl FnOnce(WireId) -> Spliced) -> Result<Exchange, Failure> {
-    let held = Held { mailbox: Arc::new(Mailbox::default()), token: None, permit: None };
+    let held =
+        Held { mailbox: Arc::new(Mailbox::default()), token: None, takes_questions: false, permit: None };
     link.begin(held, write).await.map_err(|refused| match refusal(refused) {
         super::Refusal::Failed(failure) => failure,
         _ => Failure::Lost,

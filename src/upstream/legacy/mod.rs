@@ -59,7 +59,8 @@ impl Upstream {
         let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
         let token = token.map(|token| kept(&frame, &token));
         let mailbox = Arc::new(Mailbox::default());
-        let held = Held { mailbox: Arc::clone(&mailbox), token, permit: Some(permit) };
+        let held =
+            Held { mailbox: Arc::clone(&mailbox), token, takes_questions: false, permit: Some(permit) };
         let mut underway = None;
         let write = |wire_id: WireId| {
             underway = Some(Underway::begin(session, client_id.clone(), wire_id, mailbox));

@@ -124,7 +124,7 @@ impl Translation {
         if let Some(lease) = &self.lease {
             lease.hear(&mailbox);
         }
-        Held { mailbox, token, permit }
+        Held { mailbox, token, takes_questions: false, permit }
     }
 
     /// A round's request; `retry` is what makes it one after the first.

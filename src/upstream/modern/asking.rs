@@ -33,9 +33,8 @@ impl ModernCall {
 
     /// Sends the child an answer to its question.
     fn answer(&self, frame: Bytes) {
-        if let Some(lease) = &self.lease {
-            lease.link().answer(Spliced::from(frame));
-        }
+        let link = self.lease.as_ref().map_or(&self.shared.link, |lease| lease.link());
+        link.answer(Spliced::from(frame));
     }
 
     /// Passes the answers of a retry on; what it leaves out is asked again, what was not asked is ignored.

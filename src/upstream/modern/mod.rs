@@ -140,7 +140,13 @@ impl Upstream {
         let uri = incoming.message.params.as_ref().and_then(|params| params.uri.clone());
         let uri = uri.map(|uri| Bytes::copy_from_slice(&incoming.frame[uri]));
         let token = progress_token(&incoming);
-        let held = Held { mailbox: Arc::new(Mailbox::default()), token: token.clone(), permit: Some(permit) };
+        let held = Held {
+            mailbox: Arc::new(Mailbox::default()),
+            token: token.clone(),
+            // At a shared child none is answered; but a request that is the only one can be told what it lacks.
+            takes_questions: lease.is_none() && asking && !caller.capabilities.asks(),
+            permit: Some(permit),
+        };
         if let Some(lease) = &lease {
             lease.hear(&held.mailbox);
         }
@@ -302,7 +308,8 @@ impl ModernCall {
 
     fn timed_out(&mut self) -> Reply {
         counters::TIMED_OUT_REQUESTS.increment();
-        let failure = Failure::TimedOut(self.patience);
+        // A call that was parked has only the rest of that; but what it had in all is what it is told.
+        let failure = Failure::TimedOut(self.upstream.settings.request_timeout);
         if let Some(exchange) = self.exchange.take() {
             exchange.cancel(&failure.to_string());
         }
@@ -333,7 +340,7 @@ impl ModernCall {
             let info = self.shared.server_info();
             results::complete(&answer.frame, result, &self.method, info, Hint::default(), &mut edits);
         } else if let Some(error) = &answer.error {
-            match errors::to_modern(&answer.frame, error, self.uri.as_deref(), &mut edits) {
+            match errors::to_modern(&answer.frame, error, &self.method, self.uri.as_deref(), &mut edits) {
                 errors::ForModern::Error(code) => status = errors::http_status(code, Era::Modern),
                 errors::ForModern::UrlElicitation => return self.open_url(answer, error),
             }
