@@ -13,7 +13,10 @@ pub mod table;
 
 use crate::era::probe::Choice;
 use crate::{child, http, session, telemetry, upstream};
-use parse::{COUNT, DIRECTORY, DURATION, DURATION_OR_ZERO, HEADER, HOST, LISTEN, ORIGIN, PATH, SIZE, SWITCH};
+use parse::{
+    COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, HEADER, HOST, KEY_FILE, LISTEN, ORIGIN,
+    PATH, SIZE, SWITCH,
+};
 use problem::{Problem, Refusal};
 use reader::Reader;
 use std::ffi::OsString;
@@ -202,6 +205,7 @@ fn upstream(reader: &mut Reader) -> upstream::Settings {
         isolation: reader.choice("isolation", &modes),
         children: reader.one("children", COUNT),
         max_children: reader.one("max-children", COUNT),
+        warm: reader.one("warm", COUNT_OR_ZERO),
         evict_after: reader.one("evict-after", DURATION),
         at_cap: reader.choice("at-cap", &[("share", AtCap::Share), ("refuse", AtCap::Refuse)]),
         forward_roots: reader.one("forward-roots", SWITCH),
@@ -210,6 +214,7 @@ fn upstream(reader: &mut Reader) -> upstream::Settings {
         cancel_grace: reader.one("cancel-grace", DURATION_OR_ZERO),
         max_parked: reader.one("max-parked", COUNT),
         park_timeout: reader.one("park-timeout", DURATION),
+        state_key: reader.optional("state-key-file", KEY_FILE).map(|file| file.key),
     }
 }
 

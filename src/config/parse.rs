@@ -2,6 +2,7 @@
 
 use super::address;
 use super::problem::Refusal;
+use crate::upstream::Key;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub(super) const DURATION: Kind<Duration> = Kind { parse: duration, show: show_d
 pub(super) const DURATION_OR_ZERO: Kind<Duration> = Kind { parse: duration_or_zero, show: show_duration };
 pub(super) const SIZE: Kind<usize> = Kind { parse: size, show: show_size };
 pub(super) const COUNT: Kind<usize> = Kind { parse: count, show: |count| (*count).into() };
+pub(super) const COUNT_OR_ZERO: Kind<usize> = Kind { parse: count_or_zero, show: |count| (*count).into() };
 pub(super) const SWITCH: Kind<bool> = Kind { parse: switch, show: |on| (*on).into() };
 pub(super) const LISTEN: Kind<SocketAddr> = Kind { parse: address::listen, show: |to| to.to_string().into() };
 pub(super) const PATH: Kind<String> = Kind { parse: address::path, show: |text| text.as_str().into() };
@@ -26,6 +28,15 @@ pub(super) const HOST: Kind<String> = Kind { parse: address::host, show: |text| 
 pub(super) const HEADER: Kind<String> = Kind { parse: address::header, show: |text| text.as_str().into() };
 pub(super) const DIRECTORY: Kind<PathBuf> =
     Kind { parse: directory, show: |path| path.to_string_lossy().into() };
+
+pub(super) const KEY_FILE: Kind<KeyFile> =
+    Kind { parse: key_file, show: |file| file.path.to_string_lossy().into() };
+
+/// A file with a secret in it; only its name is ever shown.
+pub(super) struct KeyFile {
+    path: PathBuf,
+    pub(super) key: Key,
+}
 
 /// The longest duration: added to any clock reading it doesn't overflow.
 const LONGEST: Duration = Duration::from_secs(365 * DAY);
@@ -128,6 +139,25 @@ fn show_size(bytes: &usize) -> Value {
         Some((unit, length)) => format!("{}{unit}", bytes / length).into(),
         None => (*bytes).into(),
     }
+}
+
+fn count_or_zero(text: &str) -> Result<usize, Refusal> {
+    if text == "0" { Ok(0) } else { count(text) }
+}
+
+fn key_file(text: &str) -> Result<KeyFile, Refusal> {
+    let path = PathBuf::from(text);
+    let secret = std::fs::read(&path).map_err(|error| {
+        Refusal::new(format!("cannot be read: {error}"), "name a file with at least 32 random bytes")
+    })?;
+    let key = Key::of(secret.trim_ascii());
+    let key = key.ok_or_else(|| {
+        Refusal::new(
+            "holds too little",
+            "put at least 32 random bytes in it, or 64 digits: openssl rand -hex 32",
+        )
+    })?;
+    Ok(KeyFile { path, key })
 }
 
 fn count(text: &str) -> Result<usize, Refusal> {

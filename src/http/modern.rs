@@ -64,8 +64,7 @@ pub async fn respond(
         Kind::Request => {}
     }
     let envelope = climb(headers, &incoming).map_err(|rejection| rejection.of(incoming.id()))?;
-    let caller =
-        Caller { principal, capabilities: envelope.capabilities(), logs: envelope.log_level.is_some() };
+    let caller = Caller { principal, capabilities: envelope.capabilities(), log_level: envelope.log_level };
     let id = incoming.id().to_vec();
     let method = incoming.method();
     // A request with the name of a notification is none of either.

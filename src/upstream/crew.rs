@@ -148,6 +148,7 @@ impl Upstream {
             Ok(shared) => {
                 let _ = self.crew.from_start.set(shared);
                 self.phase.send_replace(Phase::Ready);
+                self.keep_warm();
                 Ok(())
             }
             Err(failure) => {

@@ -19,9 +19,16 @@ pub fn for_shared(wire_id: WireId) -> Spliced {
 /// `initialize` for a child that is leased: every question that can be translated is welcome, and each is checked
 /// against what its own request declared.
 pub fn for_leased(wire_id: WireId) -> Spliced {
-    let asks = Capabilities { form: true, url: true, sampling: true, sampling_tools: true, roots: false };
-    own(wire_id, asks.declaration())
+    own(wire_id, ASKS.declaration())
 }
+
+/// The same where the operator lets clients' roots reach the child (`--forward-roots`).
+pub fn for_leased_with_roots(wire_id: WireId) -> Spliced {
+    own(wire_id, Capabilities { roots: true, ..ASKS }.declaration())
+}
+
+const ASKS: Capabilities =
+    Capabilities { form: true, url: true, sampling: true, sampling_tools: true, roots: false };
 
 fn own(wire_id: WireId, capabilities: serde_json::Value) -> Spliced {
     let params = serde_json::json!({

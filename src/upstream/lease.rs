@@ -9,11 +9,13 @@ use super::{Refusal, Upstream, initialize};
 use crate::era::Era;
 use crate::era::probe::Choice;
 use crate::exchange::{Link, Mailbox};
+use crate::jsonrpc::{Spliced, rewrite};
+use crate::mux::WireId;
 use crate::session::{Audience, Holder, Principal};
 use crate::telemetry::counters;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit};
 
 /// A leased child has one request in flight, and cancelled ones that it has not answered.
 const LEASED_SLOTS: usize = 16;
@@ -22,6 +24,10 @@ const LEASED_SLOTS: usize = 16;
 #[derive(Debug)]
 pub struct Pool {
     idle: Mutex<Vec<Idle>>,
+    /// Legacy ones that nobody had yet.
+    warm: Mutex<Vec<Leasable>>,
+    /// Held by whoever starts one of these.
+    warming: AsyncMutex<()>,
     /// How long a cancelled call may keep a child from being leased again.
     grace: Duration,
 }
@@ -42,6 +48,8 @@ pub struct Leasable {
     pub holder: Arc<Holder>,
     /// How it is spoken to.
     pub era: Era,
+    /// From which level on it logs, as far as it was told.
+    pub level: Arc<Mutex<Option<&'static str>>>,
 }
 
 /// A child in the hands of one exchange; dropping it gives it back.
@@ -55,7 +63,12 @@ pub struct Lease {
 impl Pool {
     /// An empty one.
     pub fn new(grace: Duration) -> Arc<Self> {
-        Arc::new(Pool { idle: Mutex::default(), grace })
+        Arc::new(Pool {
+            idle: Mutex::default(),
+            warm: Mutex::default(),
+            warming: AsyncMutex::default(),
+            grace,
+        })
     }
 
     /// The child of that era that `principal` used last, if one is idle.
@@ -68,17 +81,24 @@ impl Pool {
         Some(self.lease(child, principal))
     }
 
+    /// A legacy child that nobody had yet, if one is ready.
+    fn take_warm(&self) -> Option<Leasable> {
+        let mut warm = self.warm();
+        warm.retain(|child| !child.link.is_closed());
+        warm.pop()
+    }
+
     /// A child that was just started, for `principal`.
     pub fn lease(self: &Arc<Self>, child: Leasable, principal: &Principal) -> Lease {
         Lease { child, principal: principal.clone(), pool: Arc::downgrade(self) }
     }
 
-    /// Closes the one that has been idle longest; false when there is none.
+    /// Closes the one that has been idle longest, or one that nobody had yet; false when there is none.
     pub fn evict(&self) -> bool {
         let mut idle = self.idle();
-        let Some(at) = (0..idle.len()).min_by_key(|&at| idle[at].since) else { return false };
-        idle.remove(at).child.link.stop();
-        true
+        let longest = (0..idle.len()).min_by_key(|&at| idle[at].since);
+        let evicted = longest.map(|at| idle.remove(at).child).or_else(|| self.take_warm());
+        evicted.inspect(|child| child.link.stop()).is_some()
     }
 
     /// Closes those that have been idle for `patience`.
@@ -96,6 +116,10 @@ impl Pool {
         self.idle().push(Idle { child, principal, since: Instant::now() });
     }
 
+    fn warm(&self) -> MutexGuard<'_, Vec<Leasable>> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,6 +129,11 @@ impl Lease {
     /// The child.
     pub fn link(&self) -> &Arc<Link> {
         &self.child.link
+    }
+
+    /// Whether the child is known to log from `level` on.
+    fn logs_from(&self, level: &'static str) -> bool {
+        *self.child.level.lock().unwrap_or_else(PoisonError::into_inner) == Some(level)
     }
 
     /// From now on, what the child says of its own accord goes to `mailbox`.
@@ -118,6 +147,10 @@ impl Upstream {
     pub(super) async fn lease(self: &Arc<Self>, principal: &Principal) -> Result<Option<Lease>, Refusal> {
         if let Some(lease) = self.pool.take(principal, Era::Legacy) {
             return Ok(Some(lease));
+        }
+        if let Some(child) = self.pool.take_warm() {
+            self.keep_warm();
+            return Ok(Some(self.pool.lease(child, principal)));
         }
         match self.place().await {
             Some(place) => self
@@ -148,11 +181,50 @@ impl Upstream {
             audience: Audience::Leased(Arc::clone(&holder)),
             slots: LEASED_SLOTS.min(self.settings.max_in_flight),
             choice: Choice::from(era),
-            initialize: initialize::for_leased,
+            initialize: if self.settings.forward_roots {
+                initialize::for_leased_with_roots
+            } else {
+                initialize::for_leased
+            },
             patience: self.start_timeout,
         };
         let greeted = self.greet(guest, place).await.map_err(Refusal::Failed)?;
-        Ok(Leasable { link: greeted.link, holder, era })
+        Ok(Leasable { link: greeted.link, holder, era, level: Arc::default() })
+    }
+
+    /// Starts children until `--warm` of them are ready, as far as there are places for them. Only a legacy server
+    /// needs them.
+    pub(super) fn keep_warm(self: &Arc<Self>) {
+        if self.settings.warm == 0 || self.crew.serves(Era::Modern) == Some(true) {
+            return;
+        }
+        let upstream = Arc::clone(self);
+        tokio::spawn(async move {
+            let Ok(_turn) = upstream.pool.warming.try_lock() else { return };
+            while upstream.pool.warm().len() < upstream.settings.warm {
+                let Ok(place) = Arc::clone(&upstream.places).try_acquire_owned() else { return };
+                match upstream.start_leasable(Era::Legacy, place).await {
+                    Ok(child) => upstream.pool.warm().push(child),
+                    Err(_) => return tracing::warn!("a child of --warm did not start"),
+                }
+            }
+        });
+    }
+
+    /// Has a leased child log from a level on, before the request that wants it.
+    pub(super) async fn set_level(&self, lease: &Lease, level: &'static str) {
+        if lease.logs_from(level) {
+            return;
+        }
+        let params = serde_json::json!({"level": level}).to_string();
+        let write = |wire_id: WireId| {
+            let id = wire_id.as_u64().to_string();
+            Spliced::from(rewrite::request(id.as_bytes(), "logging/setLevel", Some(params.as_bytes())))
+        };
+        let answer = self.ask(lease.link(), self.settings.request_timeout, write).await;
+        if matches!(answer, Ok(Ok(answer)) if answer.result.is_some()) {
+            *lease.child.level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level);
+        }
     }
 }
 

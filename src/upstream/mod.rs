@@ -23,7 +23,7 @@ pub use crew::Shared;
 pub use legacy::{LegacyCall, LegacyStep};
 pub use listen::Listening;
 pub use modern::{Caller, Happening, ModernCall, Reply, is_retry};
-pub use seal::Seal;
+pub use seal::{Key, Seal};
 
 use crate::child::StartError;
 use crate::era::probe::Choice;
@@ -74,6 +74,8 @@ pub struct Settings {
     pub children: usize,
     /// `--max-children`: all together.
     pub max_children: usize,
+    /// `--warm`: children that are ready to be leased.
+    pub warm: usize,
     /// `--evict-after`: a quiet exclusive child may be closed for another after so long.
     pub evict_after: Duration,
     /// `--at-cap`
@@ -90,6 +92,8 @@ pub struct Settings {
     pub max_parked: usize,
     /// `--park-timeout`: how long each of them waits.
     pub park_timeout: Duration,
+    /// `--state-key-file`: seals what parked exchanges are resumed by; unset: a key made at start.
+    pub state_key: Option<Key>,
 }
 
 /// Subscriptions of modern clients that may be open at once.

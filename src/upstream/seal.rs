@@ -1,8 +1,11 @@
-//! `requestState`: the handle of a parked exchange, sealed so that only proxyrunner can have made it.
+//! `requestState`: sealed, so that only proxyrunner can have made it, and bound to what it was made for.
 //!
-//! It carries the handle, not the execution: a running legacy tool lives in its child (protocol C2a). What it is
-//! bound to is authenticated with it: the principal, the method and the parameters; and the key is this process's own. That it is used
-//! once is the table of parked exchanges' to see.
+//! For a parked exchange it carries the handle, not the execution: a running legacy tool lives in its child, and that in
+//! this process (protocol C2a). What it is bound to is authenticated with it: the principal, the method and the
+//! parameters. That a handle is used once, and within its time, is the table of parked exchanges' to see.
+//!
+//! With a key that several replicas share, one knows another's states: it can say that the retry came to the wrong
+//! replica, and states that need no process are good everywhere.
 
 use crate::jsonrpc::{Message, members, text};
 use crate::session::Principal;
@@ -15,6 +18,8 @@ use std::fmt;
 
 /// XChaCha20's nonce is long enough to be random.
 const NONCE: usize = 24;
+/// Long enough that no two processes have the same.
+const INSTANCE: usize = 16;
 
 /// What a state was made for; another principal's, method's or call's does not open it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +30,40 @@ pub struct Purpose {
     pub call: [u8; 32],
 }
 
+/// What a state says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The exchange of this handle is parked here.
+    Parked(u64),
+    /// An exchange is parked in another process of the same key.
+    Elsewhere,
+    /// So many times was the client sent to open a URL; nothing waits.
+    Urls(u8),
+}
+
+/// A key for [`Seal`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// Of a secret of any kind; `None` if it has fewer than 32 bytes.
+    pub fn of(secret: &[u8]) -> Option<Self> {
+        (secret.len() >= 32).then(|| Key(Sha256::digest(secret).into()))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
 /// Seals and opens states.
-pub struct Seal(XChaCha20Poly1305);
+pub struct Seal {
+    cipher: XChaCha20Poly1305,
+    /// Tells this process from others of the same key.
+    instance: [u8; INSTANCE],
+}
 
 impl fmt::Debug for Seal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,37 +72,48 @@ impl fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// With a key of its own: what it names lives in this process only.
+    /// With the operator's key, or one of its own.
     ///
     /// # Errors
     /// When the operating system has no randomness to give.
-    pub fn new() -> Result<Self, getrandom::Error> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key)?;
-        Ok(Seal(XChaCha20Poly1305::new(&key.into())))
+    pub fn new(key: Option<&Key>) -> Result<Self, getrandom::Error> {
+        let (mut random, mut instance) = ([0; 32], [0; INSTANCE]);
+        getrandom::fill(&mut random)?;
+        getrandom::fill(&mut instance)?;
+        let key = key.map_or(random, |key| key.0);
+        Ok(Seal { cipher: XChaCha20Poly1305::new(&key.into()), instance })
     }
 
-    /// The state that names the parked exchange `handle`.
+    /// The state that says that.
     ///
     /// # Errors
     /// When the operating system has no randomness to give.
-    pub fn seal(&self, handle: u64, purpose: &Purpose) -> Result<String, getrandom::Error> {
+    pub fn seal(&self, state: State, purpose: &Purpose) -> Result<String, getrandom::Error> {
         let mut nonce = [0; NONCE];
         getrandom::fill(&mut nonce)?;
+        let said = match state {
+            State::Parked(handle) => [&self.instance[..], &handle.to_be_bytes()].concat(),
+            State::Urls(rounds) => vec![rounds],
+            State::Elsewhere => Vec::new(),
+        };
         let aad = purpose.bytes();
-        let payload = Payload { msg: &handle.to_be_bytes(), aad: &aad };
         // Encryption fails only for texts of many GiB.
-        let sealed = self.0.encrypt(&XNonce::from(nonce), payload).unwrap_or_default();
-        Ok(URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat()))
+        let sealed = self.cipher.encrypt(&XNonce::from(nonce), Payload { msg: &said, aad: &aad });
+        Ok(URL_SAFE_NO_PAD.encode([&nonce[..], &sealed.unwrap_or_default()].concat()))
     }
 
-    /// The exchange that a state names, if it was made here, for this.
-    pub fn open(&self, state: &str, purpose: &Purpose) -> Option<u64> {
+    /// What a state says, if it was made with this key, for this.
+    pub fn open(&self, state: &str, purpose: &Purpose) -> Option<State> {
         let bytes = URL_SAFE_NO_PAD.decode(state).ok()?;
         let (nonce, sealed) = bytes.split_first_chunk::<NONCE>()?;
         let aad = purpose.bytes();
-        let opened = self.0.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: &aad }).ok()?;
-        Some(u64::from_be_bytes(opened.try_into().ok()?))
+        let said = self.cipher.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: &aad }).ok()?;
+        if let [rounds] = said[..] {
+            return Some(State::Urls(rounds));
+        }
+        let (instance, handle) = said.split_first_chunk::<INSTANCE>()?;
+        let handle = u64::from_be_bytes(handle.try_into().ok()?);
+        Some(if *instance == self.instance { State::Parked(handle) } else { State::Elsewhere })
     }
 }
 
@@ -105,19 +153,25 @@ mod tests {
 
     #[test]
     fn a_state_opens_for_its_purpose_only() {
-        let seal = Seal::new().unwrap();
-        let state = seal.seal(7, &purpose("ann", 1)).unwrap();
-        assert_eq!(seal.open(&state, &purpose("ann", 1)), Some(7));
+        let key = Key::of(&[7; 32]).unwrap();
+        let seal = Seal::new(Some(&key)).unwrap();
+        let state = seal.seal(State::Parked(7), &purpose("ann", 1)).unwrap();
+        assert_eq!(seal.open(&state, &purpose("ann", 1)), Some(State::Parked(7)));
         assert_eq!(seal.open(&state, &purpose("bob", 1)), None, "another principal");
         assert_eq!(seal.open(&state, &purpose("ann", 2)), None, "another call");
-        let other = Seal::new().unwrap();
-        assert_eq!(other.open(&state, &purpose("ann", 1)), None, "another instance");
+        let replica = Seal::new(Some(&key)).unwrap();
+        assert_eq!(replica.open(&state, &purpose("ann", 1)), Some(State::Elsewhere));
+        let urls = seal.seal(State::Urls(3), &purpose("ann", 1)).unwrap();
+        assert_eq!(replica.open(&urls, &purpose("ann", 1)), Some(State::Urls(3)));
+        let other = Seal::new(None).unwrap();
+        assert_eq!(other.open(&state, &purpose("ann", 1)), None, "another key");
+        assert_eq!(Key::of(&[7; 31]), None, "too short");
     }
 
     #[test]
     fn a_state_changed_in_any_bit_does_not_open() {
-        let seal = Seal::new().unwrap();
-        let bytes = URL_SAFE_NO_PAD.decode(seal.seal(7, &purpose("ann", 1)).unwrap()).unwrap();
+        let seal = Seal::new(None).unwrap();
+        let bytes = URL_SAFE_NO_PAD.decode(seal.seal(State::Parked(7), &purpose("ann", 1)).unwrap()).unwrap();
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
             changed[bit / 8] ^= 1 << (bit % 8);

@@ -1,7 +1,7 @@
 //! A legacy child's questions within a modern call: gathered, put to the client as `input_required`, and answered by
 //! its retry; or given up (protocol C2a).
 
-use super::{Happening, LEAST_PATIENCE, MOST_ANSWERS, ModernCall, Open, Reply, SIBLINGS};
+use super::{Happening, LEAST_PATIENCE, MOST_ANSWERS, ModernCall, Open, Reply, SIBLINGS, State};
 use crate::era::input::{self, Retry};
 use crate::era::question::Question;
 use crate::jsonrpc::{self, Spliced, codes, rewrite, text};
@@ -17,7 +17,7 @@ impl ModernCall {
         let read =
             read.and_then(|message| Question::of_child(&format!("q{}", self.asked), &frame, &message).ok());
         match read {
-            Some(question) if self.open.len() < MOST_ANSWERS => {
+            Some(question) if self.open.len() < MOST_ANSWERS && self.may_be_asked(&question) => {
                 self.open.push(Open { child_id, question });
                 // Its siblings are waited for a moment, so that the client is asked once.
                 self.ask_at.get_or_insert_with(|| Instant::now() + SIBLINGS);
@@ -29,6 +29,11 @@ impl ModernCall {
                 None,
             )),
         }
+    }
+
+    /// Roots widen what some servers read, so the operator has to let them through.
+    fn may_be_asked(&self, question: &Question) -> bool {
+        question.method != "roots/list" || self.upstream.settings.forward_roots
     }
 
     /// Sends the child an answer to its question.
@@ -90,7 +95,7 @@ impl ModernCall {
         let purpose = self.purpose.clone();
         self.patience = self.deadline.saturating_duration_since(Instant::now()).max(LEAST_PATIENCE);
         let state = upstream.parked.park(self, Instant::now()).and_then(|handle| {
-            let sealed = upstream.seal.seal(handle, &purpose);
+            let sealed = upstream.seal.seal(State::Parked(handle), &purpose);
             // Without a state nobody can claim it.
             sealed.inspect_err(|_| drop(upstream.parked.claim(handle, Instant::now()))).ok()
         });

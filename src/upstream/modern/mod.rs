@@ -7,7 +7,7 @@
 mod asking;
 
 use super::lease::Lease;
-use super::seal::Purpose;
+use super::seal::{Purpose, State};
 use super::{Incoming, Refusal, Shared, Upstream, refusal};
 use crate::era::capabilities::Capabilities;
 use crate::era::input::{self, ASKING, Retry};
@@ -29,6 +29,8 @@ use tokio::time::{timeout, timeout_at};
 const MOST_ANSWERS: usize = 64;
 /// How long a child's further questions are waited for before the client is asked.
 const SIBLINGS: Duration = Duration::from_millis(25);
+/// How often a client is sent to open a URL for one call.
+const MOST_URLS: u8 = 8;
 /// What a call that was parked at the very end of its time still gets when its client comes back.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -50,8 +52,8 @@ pub struct Caller {
     pub principal: Principal,
     /// What it declares.
     pub capabilities: Capabilities,
-    /// Whether it wants log messages.
-    pub logs: bool,
+    /// From which level on it wants log messages.
+    pub log_level: Option<&'static str>,
 }
 
 /// A question of the child that the client has not answered.
@@ -88,6 +90,8 @@ pub struct ModernCall {
     /// The retry's progress token: the child's slot knows the first request's.
     token: Option<Bytes>,
     asked: u64,
+    /// How often its client was sent to open a URL before.
+    urls: u8,
     method: String,
     /// `params.uri`, in raw JSON.
     uri: Option<Bytes>,
@@ -119,21 +123,35 @@ impl Upstream {
         let shared = self.shared(Era::Modern).await?;
         let asking = ASKING.contains(&&*method);
         let purpose = Purpose::of(&caller.principal, &incoming.frame, &incoming.message);
+        let mut urls = 0;
         let lease = if shared.era == Era::Modern {
             // What it logs names no request: only of a child that has no other is it known whose it is.
-            if caller.logs && asking { self.lease_modern(&caller.principal).await } else { None }
+            if caller.log_level.is_some() && asking {
+                self.lease_modern(&caller.principal).await
+            } else {
+                None
+            }
         } else {
             let retry = Retry::read(&incoming.frame, &incoming.message, MOST_ANSWERS).map_err(|_| {
                 Refusal::Withheld(codes::INVALID_PARAMS, "inputResponses or requestState is malformed")
             })?;
-            if let Some(state) = retry.state.as_deref().filter(|_| asking) {
-                return self.resume(caller, &incoming, &retry, state, &purpose);
+            match retry.state.as_deref().filter(|_| asking).map(|state| self.seal.open(state, &purpose)) {
+                None => {}
+                // Nothing waits for it: the call is begun anew.
+                Some(Some(State::Urls(rounds))) => urls = rounds,
+                Some(state) => return self.resume(caller, &incoming, &retry, state),
             }
             if !offers(&shared.discovered, &method) {
                 return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
             }
-            let exclusive = caller.capabilities.asks() && (asking || method.ends_with("/list"));
-            if exclusive { self.lease(&caller.principal).await? } else { None }
+            let exclusive = self.may_ask(caller.capabilities) && (asking || method.ends_with("/list"));
+            let lease = if exclusive { self.lease(&caller.principal).await? } else { None };
+            if let (Some(lease), Some(level), true) = (&lease, caller.log_level, asking)
+                && has_capability(&shared.discovered, "logging")
+            {
+                self.set_level(lease, level).await;
+            }
+            lease
         };
         let permit = self.permit()?;
         let patience = self.settings.request_timeout;
@@ -144,7 +162,7 @@ impl Upstream {
             mailbox: Arc::new(Mailbox::default()),
             token: token.clone(),
             // At a shared child none is answered; but a request that is the only one can be told what it lacks.
-            takes_questions: lease.is_none() && asking && !caller.capabilities.asks(),
+            takes_questions: lease.is_none() && asking && !self.may_ask(caller.capabilities),
             permit: Some(permit),
         };
         if let Some(lease) = &lease {
@@ -165,6 +183,7 @@ impl Upstream {
             ask_at: None,
             token,
             asked: 0,
+            urls,
             method,
             uri,
             client_id: ClientId::new(incoming.id()),
@@ -173,17 +192,29 @@ impl Upstream {
         }))
     }
 
+    /// Whether a legacy child may ask such a client anything.
+    fn may_ask(&self, capabilities: Capabilities) -> bool {
+        capabilities.asks() || (capabilities.roots && self.settings.forward_roots)
+    }
+
     /// Goes on with a parked call. Whatever is wrong with the state, the tool is never run again.
     fn resume(
         &self,
         caller: Caller,
         incoming: &Incoming,
         retry: &Retry,
-        state: &str,
-        purpose: &Purpose,
+        state: Option<State>,
     ) -> Result<Box<ModernCall>, Refusal> {
-        let parked =
-            self.seal.open(state, purpose).and_then(|handle| self.parked.claim(handle, Instant::now()));
+        let parked = match state {
+            Some(State::Parked(handle)) => self.parked.claim(handle, Instant::now()),
+            Some(State::Elsewhere) => {
+                return Err(Refusal::Withheld(
+                    codes::INVALID_PARAMS,
+                    "requestState was given out by another replica, where the call waits; route retries to the replica that asked",
+                ));
+            }
+            Some(State::Urls(_)) | None => None,
+        };
         let mut call = parked.ok_or(Refusal::Withheld(
             codes::INVALID_PARAMS,
             "requestState is unknown, used already, past its time, or was given out for another request; start the call anew",
@@ -250,6 +281,10 @@ fn offers(discovered: &[u8], method: &str) -> bool {
         Some("tasks") => return false,
         _ => return true,
     };
+    has_capability(discovered, capability)
+}
+
+fn has_capability(discovered: &[u8], capability: &str) -> bool {
     let capabilities = member(discovered, &(0..discovered.len()), "capabilities");
     capabilities.is_some_and(|capabilities| member(discovered, &capabilities, capability).is_some())
 }
@@ -281,7 +316,7 @@ impl ModernCall {
     fn interim(&mut self, Interim { frame, topic, .. }: Interim) -> Option<Spliced> {
         match topic {
             Topic::Progress => self.with_token(frame),
-            Topic::Log if self.caller.logs => Some(frame),
+            Topic::Log if self.caller.log_level.is_some() => Some(frame),
             Topic::Question(child_id) => {
                 self.question(child_id, frame);
                 None
@@ -353,8 +388,14 @@ impl ModernCall {
         let id = Some(self.client_id.raw().as_ref());
         let questions = input::from_url_required(&answer.frame, error, MOST_ANSWERS);
         let message = match questions {
+            Some(_) if self.urls >= MOST_URLS => {
+                let why = "the server wants the user to open a URL again and again";
+                rewrite::error(id, codes::INTERNAL_ERROR, why, None)
+            }
             Some(questions) if self.caller.capabilities.url => {
-                let required = input::input_required(&questions, None, self.shared.server_info());
+                let state = self.upstream.seal.seal(State::Urls(self.urls + 1), &self.purpose).ok();
+                let info = self.shared.server_info();
+                let required = input::input_required(&questions, state.as_deref(), info);
                 rewrite::result(self.client_id.raw(), &required)
             }
             Some(_) => {
