@@ -223,7 +223,7 @@ async fn sweep(server: Arc<Server>) {
     loop {
         tick.tick().await;
         server.directory.expire(Instant::now());
-        server.upstream.expire_parked(Instant::now());
+        server.upstream.expire(Instant::now());
         bodies_wait = server.relieve_bodies(bodies_wait);
         let cut = server.connections.cut_stalled(server.settings.write_timeout);
         if cut > 0 {

@@ -209,6 +209,7 @@ fn upstream(reader: &mut Reader) -> upstream::Settings {
         evict_after: reader.one("evict-after", DURATION),
         at_cap: reader.choice("at-cap", &[("share", AtCap::Share), ("refuse", AtCap::Refuse)]),
         forward_roots: reader.one("forward-roots", SWITCH),
+        cache_lists: reader.optional("cache-lists", DURATION),
         max_in_flight: reader.one("max-in-flight", COUNT),
         request_timeout: reader.one("request-timeout", DURATION),
         cancel_grace: reader.one("cancel-grace", DURATION_OR_ZERO),

@@ -152,6 +152,11 @@ pub const SETTINGS: &[Group] = &[
     Group {
         title: "Requests",
         settings: &[
+            absent(
+                "cache-lists",
+                "DURATION",
+                "Answer lists of a legacy child from memory for so long; else until it says that they changed, if it does",
+            ),
             one("max-in-flight", "COUNT", "4096", "Requests in flight at once, all together; more get 503"),
             one(
                 "request-timeout",

@@ -18,6 +18,10 @@ pub const LOG_LEVELS: [&str; 8] =
 const KEYS: [&str; 4] =
     [keys::PROTOCOL_VERSION, keys::CLIENT_INFO, keys::CLIENT_CAPABILITIES, keys::LOG_LEVEL];
 
+/// The members of `params` that a legacy child is not sent: what makes a request a retry, and a task, which a modern
+/// client cannot ask for in this way.
+const NOT_LEGACY: [&str; 3] = ["inputResponses", "requestState", "task"];
+
 /// The two members of `params` that make a request a retry (basic/patterns/mrtr).
 const RETRY: [&str; 2] = ["inputResponses", "requestState"];
 
@@ -165,7 +169,7 @@ pub fn log_level(name: &str) -> Option<&'static str> {
 /// even if it becomes empty: it is the client's own.
 pub fn take_off(frame: &[u8], message: &Message, changes: &Changes<'_>) -> Edits {
     let meta = Amendment { drop: &KEYS, add: changes.meta.add };
-    let params = Amendment { drop: &RETRY, add: changes.params.add };
+    let params = Amendment { drop: &NOT_LEGACY, add: changes.params.add };
     edits_with(frame, message, &Changes { meta, params, ..*changes })
 }
 

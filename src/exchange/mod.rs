@@ -50,7 +50,7 @@ pub struct Held {
 }
 
 /// A child's response: a result or an error of its own.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     /// The frame as the child wrote it.
     pub frame: Bytes,

@@ -7,7 +7,7 @@ use super::response::{self, Body};
 use super::{Server, guard};
 use crate::era::MODERN_VERSION;
 use crate::era::envelope::Envelope;
-use crate::era::headers::decode;
+use crate::era::headers::{decode, named_by};
 use crate::jsonrpc::{Kind, Spliced, codes, rewrite, text};
 use crate::session::Principal;
 use crate::upstream::{self, Caller, Happening, Incoming, Refusal, Reply};
@@ -20,6 +20,8 @@ use tokio::time::timeout_at;
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+/// What the names of headers begin with that repeat a tool's parameters.
+const PARAM: &str = "mcp-param-";
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// A quiet child delays the response head no longer: until then, its first word decides the status.
@@ -64,7 +66,12 @@ pub async fn respond(
         Kind::Request => {}
     }
     let envelope = climb(headers, &incoming).map_err(|rejection| rejection.of(incoming.id()))?;
-    let caller = Caller { principal, capabilities: envelope.capabilities(), log_level: envelope.log_level };
+    let caller = Caller {
+        principal,
+        capabilities: envelope.capabilities(),
+        log_level: envelope.log_level,
+        params: repeated_params(headers),
+    };
     let id = incoming.id().to_vec();
     let method = incoming.method();
     // A request with the name of a notification is none of either.
@@ -121,11 +128,13 @@ async fn open(
 ) -> Result<(Option<Live>, Happening), Refusal> {
     let upstream = &server.upstream;
     let mut live = match &*incoming.method() {
-        "server/discover" => {
-            let message = rewrite::result(incoming.id(), &upstream.discover().await?);
-            let reply = Reply { message: Spliced::from(message), status: 200 };
-            return Ok((None, Happening::Answered(reply)));
-        }
+        "server/discover" => match upstream.discover().await? {
+            Some(result) => {
+                let message = Spliced::from(rewrite::result(incoming.id(), &result));
+                return Ok((None, Happening::Answered(Reply { message, status: 200 })));
+            }
+            None => Live::Call(upstream.begin_modern(caller, incoming).await?),
+        },
         "subscriptions/listen" => Live::Listening(upstream.listen(incoming).await?),
         _ => Live::Call(upstream.begin_modern(caller, incoming).await?),
     };
@@ -139,8 +148,10 @@ fn told(refused: Refusal, id: &[u8]) -> Reply {
         Refusal::Withheld(codes::METHOD_NOT_FOUND, _) => 404,
         _ => 200,
     };
-    let message = reject::refusal(refused, id).unwrap_or_else(|rejection| rejection.message());
-    Reply { message, status }
+    reject::refusal(refused, id).map_or_else(
+        |rejection| Reply { status: rejection.status().as_u16(), message: rejection.message() },
+        |message| Reply { message, status },
+    )
 }
 
 /// The steps that need nothing but the request: envelope, version, and what the headers repeat.
@@ -164,15 +175,26 @@ fn climb(headers: &HeaderMap, incoming: &Incoming) -> Result<Envelope, Rejection
     let method = incoming.method();
     repeats(headers, &METHOD, &method)?;
     let params = incoming.message.params.as_ref();
-    let named = match &*method {
-        "tools/call" | "prompts/get" => params.and_then(|params| params.name.as_ref()),
-        "resources/read" => params.and_then(|params| params.uri.as_ref()),
-        _ => None,
+    let named = match named_by(&method) {
+        Some("name") => params.and_then(|params| params.name.as_ref()),
+        Some("uri") => params.and_then(|params| params.uri.as_ref()),
+        Some(_) => params.and_then(|params| params.task_id.as_ref()),
+        None => None,
     };
     if let Some(span) = named.filter(|span| incoming.frame[span.start] == b'"') {
         repeats(headers, &NAME, &text(&incoming.frame, span))?;
     }
     Ok(envelope)
+}
+
+/// The headers that repeat a tool's parameters; the child's own description says later which must be there.
+fn repeated_params(headers: &HeaderMap) -> Vec<(String, Option<Vec<u8>>)> {
+    let repeated = headers.keys().filter(|name| name.as_str().starts_with(PARAM));
+    let value = |name: &HeaderName| match &headers.get_all(name).iter().collect::<Vec<_>>()[..] {
+        [value] => Some(value.as_bytes().to_vec()),
+        _ => None,
+    };
+    repeated.map(|name| (name.as_str().to_owned(), value(name))).collect()
 }
 
 /// A header that repeats a value of the body, and must: routers decide by it.

@@ -81,6 +81,11 @@ impl Rejection {
         Rejection { closes: true, ..self }
     }
 
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The JSON-RPC error alone, for where it can't be a status. It is counted here: this is how it is told.
     pub fn message(&self) -> Spliced {
         let counter = if self.status == StatusCode::SERVICE_UNAVAILABLE {
@@ -121,6 +126,9 @@ pub fn refusal(refusal: Refusal, id: &[u8]) -> Result<Spliced, Rejection> {
     match refusal {
         Refusal::Busy(why) => Err(Rejection::busy(why).of(id)),
         Refusal::Failed(failure) => Ok(Spliced::from(failure.response(id))),
+        Refusal::Mismatch(mismatch) => {
+            Err(Rejection::new(StatusCode::BAD_REQUEST, codes::HEADER_MISMATCH, mismatch.to_string()).of(id))
+        }
         Refusal::Withheld(code, why) => Ok(Spliced::from(rewrite::error(Some(id), code, why, None))),
     }
 }

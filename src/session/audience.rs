@@ -5,6 +5,7 @@ use crate::exchange::{Class, Interim, Interruption, Mailbox, Topic};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
@@ -57,9 +58,33 @@ impl Holder {
 /// Resources that one session may watch.
 const MOST_WATCHED: usize = 256;
 
-/// The sessions at a shared child, and which resource each of them watches.
+/// What a child lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `tools/list`
+    Tools,
+    /// `prompts/list`
+    Prompts,
+    /// `resources/list` and `resources/templates/list`
+    Resources,
+}
+
+impl Kind {
+    /// The kind whose change a notification tells of.
+    fn changed_by(method: &str) -> Option<Self> {
+        Some(match method {
+            "notifications/tools/list_changed" => Kind::Tools,
+            "notifications/prompts/list_changed" => Kind::Prompts,
+            "notifications/resources/list_changed" => Kind::Resources,
+            _ => return None,
+        })
+    }
+}
+
+/// The sessions at a shared child, which resource each of them watches, and how often its lists have changed.
 #[derive(Debug, Default)]
 pub struct Members {
+    changes: [AtomicU64; 3],
     state: Mutex<State>,
     turns: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
 }
@@ -96,11 +121,11 @@ pub struct Filter {
 
 impl Filter {
     fn lets_through(self, method: &str) -> bool {
-        match method {
-            "notifications/tools/list_changed" => self.tools,
-            "notifications/prompts/list_changed" => self.prompts,
-            "notifications/resources/list_changed" => self.resources,
-            _ => false,
+        match Kind::changed_by(method) {
+            Some(Kind::Tools) => self.tools,
+            Some(Kind::Prompts) => self.prompts,
+            Some(Kind::Resources) => self.resources,
+            None => false,
         }
     }
 }
@@ -184,6 +209,11 @@ impl Members {
         turn.lock_owned().await
     }
 
+    /// How often a list has changed, as the child said.
+    pub fn changes(&self, kind: Kind) -> u64 {
+        self.changes[kind as usize].load(Ordering::Acquire)
+    }
+
     /// How many share the child.
     pub fn count(&self) -> usize {
         self.state().ears.len()
@@ -234,6 +264,9 @@ impl Members {
 
     /// A list changed, as `method` says: that concerns every session, and whoever asked for it.
     pub fn tell_all(&self, method: &str, frame: &Spliced) {
+        if let Some(kind) = Kind::changed_by(method) {
+            self.changes[kind as usize].fetch_add(1, Ordering::Release);
+        }
         let hears = |ear: &&Ear| match ear {
             Ear::Session(_) => true,
             Ear::Listener(filter, _) => filter.lets_through(method),

@@ -62,6 +62,11 @@ impl Principal {
         &self.0
     }
 
+    /// Whether nobody in particular is calling.
+    pub fn is_anonymous(&self) -> bool {
+        &*self.0 == "anonymous"
+    }
+
     /// The one of a request that names none.
     pub fn anonymous() -> Self {
         Principal("anonymous".into())

@@ -25,7 +25,7 @@ mod streams_tests;
 #[cfg(test)]
 mod tests;
 
-pub use audience::{Audience, Filter, Holder, Members};
+pub use audience::{Audience, Filter, Holder, Kind, Members};
 pub use directory::{Directory, Full};
 pub use from_child::TooManyQuestions;
 pub use id::{Principal, SessionId};

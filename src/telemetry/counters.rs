@@ -57,6 +57,8 @@ counters! {
     EXPIRED_SESSIONS "proxyrunner_expired_sessions_total" "Sessions closed by --session-idle or --session-max-age."
     EXPIRED_PARKED "proxyrunner_expired_parked_total" "Parked requests cancelled because their client did not come back."
     SHARED_AT_CAP "proxyrunner_shared_at_cap_total" "Clients that asked for an exclusive child and share one, since --max-children was reached."
+    CACHED_LISTS "proxyrunner_cached_lists_total" "Lists that were answered from memory."
+    UNCACHED_LISTS "proxyrunner_uncached_lists_total" "Lists that may be answered from memory and were not there, or not fresh."
     OPENED_SESSIONS "proxyrunner_opened_sessions_total" "Sessions opened."
     EXCHANGES "proxyrunner_exchanges_total" "Requests sent to a child."
     STARTED_CHILDREN "proxyrunner_started_children_total" "Children started."

@@ -5,13 +5,16 @@
 //! the second process is not allowed or does not start, clients of its era are translated for.
 
 use super::greet::{Greeted, Guest};
-use super::{Isolation, MOST_LISTENS, Refusal, Upstream, listen, union};
+use super::lists::{self, Asked, Freshness, Key};
+use super::tools::Catalogue;
+use super::{Incoming, Isolation, MOST_LISTENS, Refusal, Upstream, listen, union};
+use crate::era::capabilities::Capabilities;
 use crate::era::probe::Choice;
 use crate::era::results::Hint;
 use crate::era::{Era, discover};
 use crate::exchange::{End, Failure, Link};
 use crate::phase::Phase;
-use crate::session::{Audience, Members, Wish};
+use crate::session::{Audience, Kind, Members, Principal, Wish};
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,6 +36,8 @@ pub struct Shared {
     pub discovered: Bytes,
     /// What its legacy sessions, if it is modern, want to hear of; see [`union`].
     pub(super) wishes: mpsc::Sender<Wish>,
+    /// Its tools, and those of children like it that are leased, which may have more.
+    catalogues: [Catalogue; 2],
 }
 
 impl Shared {
@@ -44,11 +49,68 @@ impl Shared {
             Era::Modern => discover::served(&words),
         };
         let wishes = union::start(&link, &members, &words, patience);
-        Arc::new(Shared { link, members, era, words, discovered, wishes })
+        let catalogues = Default::default();
+        Arc::new(Shared { link, members, era, words, discovered, wishes, catalogues })
     }
 
-    /// Its union subscription covers more than is watched.
-    pub(super) fn shrink_union(&self) {
+    /// What is known of its tools, or of those of leased children like it.
+    pub(super) fn catalogue(&self, leased: bool) -> &Catalogue {
+        &self.catalogues[usize::from(leased)]
+    }
+
+    /// Has a modern child tell of changes to its lists, if it can; a legacy one does by itself.
+    pub(super) async fn hear_of_changes(&self) {
+        if self.era == Era::Modern {
+            let (reply, covered) = oneshot::channel();
+            if self.wishes.send(Wish { also: None, reply }).await.is_ok() {
+                let _ = covered.await;
+            }
+        }
+    }
+
+    /// How often the list of a method has changed.
+    pub(super) fn changes(&self, method: &str) -> u64 {
+        lists::kind_of(method).map_or(0, |kind| self.members.changes(kind))
+    }
+
+    /// A request as one whose answer may be kept, if it is for a list, and this child's lists may be kept. `period` is
+    /// what the operator says of a legacy child.
+    pub(super) fn asks_for_list(
+        &self,
+        incoming: &Incoming,
+        class: Capabilities,
+        principal: &Principal,
+        period: Option<Duration>,
+    ) -> Option<Asked> {
+        let method = incoming.method();
+        let kind = lists::kind_of(&method);
+        let legacy = match (self.era, kind) {
+            (Era::Modern, None) if method != "server/discover" => return None,
+            (Era::Modern, _) => None,
+            (Era::Legacy, None) => return None,
+            (Era::Legacy, Some(kind)) => {
+                let capability = match kind {
+                    Kind::Tools => "tools",
+                    Kind::Prompts => "prompts",
+                    Kind::Resources => "resources",
+                };
+                let tells = discover::capabilities_of(&self.words)(capability, "listChanged");
+                let until_changed = tells.then_some(Freshness::UntilChanged);
+                Some(period.map(Freshness::For).or(until_changed)?)
+            }
+        };
+        let key = Key {
+            child: self.link.number(),
+            class,
+            method: method.into_owned(),
+            params: lists::distinguishing(&incoming.frame, &incoming.message),
+        };
+        let changes = self.changes(&key.method);
+        Some(Asked { key, principal: principal.clone(), changes, legacy })
+    }
+
+    /// Its union subscription may have to cover something else.
+    pub(super) fn refresh_union(&self) {
         let (reply, _) = oneshot::channel();
         // When there is no room, another wish that waits has the same effect.
         let _ = self.wishes.try_send(Wish { also: None, reply });

@@ -13,10 +13,12 @@ mod initialize;
 mod lease;
 mod legacy;
 mod listen;
+mod lists;
 mod modern;
 mod parked;
 mod seal;
 mod shared;
+mod tools;
 mod union;
 
 pub use crew::Shared;
@@ -26,6 +28,8 @@ pub use modern::{Caller, Happening, ModernCall, Reply, is_retry};
 pub use seal::{Key, Seal};
 
 use crate::child::StartError;
+use crate::era::capabilities::Capabilities;
+use crate::era::headers::Mismatch;
 use crate::era::probe::Choice;
 use crate::exchange::{Failure, Link, Refused};
 use crate::jsonrpc::{ClientId, Message, Spliced, codes, rewrite, text};
@@ -35,10 +39,11 @@ use crate::trace_context::Trace;
 use bytes::Bytes;
 use crew::Crew;
 use lease::Pool;
+use lists::{Asked, Lists};
 use parked::Parked;
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 /// Who gets a child of its own (D6).
@@ -82,6 +87,8 @@ pub struct Settings {
     pub at_cap: AtCap,
     /// `--forward-roots`
     pub forward_roots: bool,
+    /// `--cache-lists`: how long a legacy child's lists are good; unset: until it says that they changed, if it does.
+    pub cache_lists: Option<Duration>,
     /// `--max-in-flight`
     pub max_in_flight: usize,
     /// `--request-timeout`
@@ -149,6 +156,8 @@ pub enum Refusal {
     Failed(Failure),
     /// A shared child must not see it: the code and the reason.
     Withheld(i64, &'static str),
+    /// Its headers say something else than its body.
+    Mismatch(Mismatch),
 }
 
 /// A session has one handshake.
@@ -180,6 +189,7 @@ pub struct Upstream {
     parked: Parked<Box<ModernCall>>,
     pool: Arc<Pool>,
     listens: Arc<Semaphore>,
+    lists: Lists,
 }
 
 impl Upstream {
@@ -200,6 +210,7 @@ impl Upstream {
             pool: Pool::new(settings.cancel_grace),
             seal,
             listens: bound(MOST_LISTENS),
+            lists: Lists::default(),
             settings,
             start_timeout,
             directory,
@@ -244,7 +255,7 @@ impl Upstream {
         let uninitialized = Refusal::Withheld(codes::INVALID_REQUEST, "send initialize first");
         let seat = session.seat().ok_or(uninitialized)?;
         if seat.is_exclusive() {
-            return self.pass(session, seat.link(), incoming, false).await.map(Begun::Running);
+            return self.pass(session, seat.link(), incoming, false, None).await.map(Begun::Running);
         }
         if let Some(result) = shared::answered_here(seat, &incoming)? {
             return Ok(Begun::Answered(Spliced::from(rewrite::result(incoming.id(), result))));
@@ -254,19 +265,34 @@ impl Upstream {
             "resources/unsubscribe" => Some(false),
             _ => None,
         };
+        let asked = self.asks_for_list(session, seat, &incoming);
+        if let Some(fresh) = asked.as_ref().and_then(|asked| self.lists.find(asked, Instant::now())) {
+            return Ok(Begun::Answered(legacy::from_memory(session, seat, &incoming, &fresh.answer)));
+        }
         match (seat, subscribing) {
             (_, Some(subscribe)) => {
                 let answer = self.change_subscription(session, seat, incoming, subscribe).await?;
                 Ok(Begun::Answered(answer))
             }
             (Seat::Stateless(seat), None) => {
-                self.translate(session, seat, incoming).await.map(Begun::Running)
+                self.translate(session, seat, incoming, asked).await.map(Begun::Running)
             }
             (seat, None) => {
                 let newer = matches!(seat, Seat::Shared { newer: true, .. });
-                self.pass(session, seat.link(), incoming, newer).await.map(Begun::Running)
+                self.pass(session, seat.link(), incoming, newer, asked).await.map(Begun::Running)
             }
         }
+    }
+
+    /// A session's request as one whose answer may be kept.
+    fn asks_for_list(&self, session: &Session, seat: &Seat, incoming: &Incoming) -> Option<Asked> {
+        lists::kind_of(&incoming.method())?;
+        let shared = self.crew.all().into_iter().find(|shared| Arc::ptr_eq(&shared.link, seat.link()))?;
+        let class = match seat {
+            Seat::Stateless(seat) => Capabilities::read(&seat.capabilities, &(0..seat.capabilities.len())),
+            _ => Capabilities::default(),
+        };
+        shared.asks_for_list(incoming, class, session.principal(), self.settings.cache_lists)
     }
 
     fn permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {

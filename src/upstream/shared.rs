@@ -99,7 +99,7 @@ impl Upstream {
             }
             Seat::Stateless(seat) => (seat.listen(None).await, nothing),
             seat => {
-                let call = self.pass(session, seat.link(), incoming, false).await?;
+                let call = self.pass(session, seat.link(), incoming, false, None).await?;
                 let answer = call.run(|_| ()).await.into_bytes();
                 let agreed = jsonrpc::scan(&answer).is_ok_and(|message| message.result.is_some());
                 (agreed, Spliced::from(answer))
@@ -123,7 +123,7 @@ impl Upstream {
                     Era::Legacy => {
                         self.tell_subscription(&shared.link, "resources/unsubscribe", &uri).await;
                     }
-                    Era::Modern => shared.shrink_union(),
+                    Era::Modern => shared.refresh_union(),
                 }
             }
         }

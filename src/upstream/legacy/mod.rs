@@ -4,12 +4,13 @@
 mod asking;
 mod translation;
 
+use super::lists::Asked;
 use super::{Incoming, Refusal, Upstream, refusal};
 use crate::era::downgrade;
 use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Link, Mailbox, Outcome, Step, Topic};
 use crate::jsonrpc::{Amendment, ClientId, Edits, Spliced, amend, kept, rewrite, splice};
 use crate::mux::WireId;
-use crate::session::{Session, Underway};
+use crate::session::{Seat, Session, Underway, Version};
 use crate::telemetry::counters;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +38,8 @@ pub struct LegacyCall {
     deadline: Instant,
     /// The method, where the session's revision is too old for what the child may answer.
     downgrade: Option<String>,
+    /// Its answer may be kept.
+    asked: Option<Asked>,
     /// What a modern child needs beside.
     translation: Option<Box<Translation>>,
 }
@@ -50,6 +53,7 @@ impl Upstream {
         link: &Link,
         incoming: Incoming,
         newer: bool,
+        asked: Option<Asked>,
     ) -> Result<Box<LegacyCall>, Refusal> {
         let patience = self.settings.request_timeout;
         let deadline = Instant::now() + patience;
@@ -77,6 +81,7 @@ impl Upstream {
             patience,
             deadline,
             downgrade,
+            asked,
             translation: None,
         }))
     }
@@ -114,24 +119,19 @@ impl LegacyCall {
     }
 
     fn answers(&mut self, outcome: Outcome) -> LegacyStep {
-        let message = match outcome {
-            Ok(answer) => self.restored(&answer),
+        let answer = match outcome {
+            Ok(answer) => answer,
             Err(failure) => return self.fails(&failure),
         };
-        self.is_over(message)
+        self.keeps(&answer);
+        let version = self.session.version();
+        self.is_over(restored(&answer, &self.client_id, &version, self.downgrade.as_deref()))
     }
 
-    fn restored(&self, answer: &Answer) -> Spliced {
-        match (&self.downgrade, &answer.result) {
-            (Some(method), Some(result)) if answer.frame[result.start] == b'{' => {
-                let mut edits = Edits::new();
-                edits.replace(&answer.id, self.client_id.raw());
-                let version = self.session.version();
-                let drop = downgrade::result(&answer.frame, result, method, &version, &mut edits);
-                amend(&answer.frame, result, Amendment { drop: &drop, add: "" }, &mut edits);
-                splice(&answer.frame, &answer.object, answer.multiline, edits)
-            }
-            _ => answer.restored(&self.client_id),
+    /// Keeps the child's answer for those who ask the same, if it may be kept.
+    fn keeps(&mut self, answer: &Answer) {
+        if let Some(asked) = self.asked.take() {
+            self.upstream.keep(&asked, answer);
         }
     }
 
@@ -156,5 +156,31 @@ impl LegacyCall {
             underway.finish(Instant::now());
         }
         LegacyStep::Answered(message)
+    }
+}
+
+/// A legacy child's answer under the client's id; for `downgrade`, without what the session's revision does not know of
+/// that method's results.
+fn restored(answer: &Answer, client_id: &ClientId, version: &Version, downgrade: Option<&str>) -> Spliced {
+    match (downgrade, &answer.result) {
+        (Some(method), Some(result)) if answer.frame[result.start] == b'{' => {
+            let mut edits = Edits::new();
+            edits.replace(&answer.id, client_id.raw());
+            let drop = downgrade::result(&answer.frame, result, method, version, &mut edits);
+            amend(&answer.frame, result, Amendment { drop: &drop, add: "" }, &mut edits);
+            splice(&answer.frame, &answer.object, answer.multiline, edits)
+        }
+        _ => answer.restored(client_id),
+    }
+}
+
+/// A kept answer, as a session's request for the same is told it.
+pub(super) fn from_memory(session: &Session, seat: &Seat, incoming: &Incoming, answer: &Answer) -> Spliced {
+    let (client_id, version, method) = (ClientId::new(incoming.id()), session.version(), incoming.method());
+    match seat {
+        Seat::Stateless(_) => translation::stripped(answer, &client_id, &version, &method)
+            .unwrap_or_else(|unknown| translation::error(&client_id, &unknown.to_string())),
+        Seat::Shared { newer: true, .. } => restored(answer, &client_id, &version, Some(&method)),
+        _ => restored(answer, &client_id, &version, None),
     }
 }

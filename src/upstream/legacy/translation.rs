@@ -5,14 +5,15 @@
 use super::asking::Asking;
 use super::{LegacyCall, LegacyStep};
 use crate::era::input::{ASKING, Answers, InputRequired};
-use crate::era::results::{self, ResultType, result_type};
+use crate::era::results::{self, ResultType, Unknown, result_type};
 use crate::era::{envelope, errors, keys};
 use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Interruption, Link, Mailbox, Step, Topic};
 use crate::jsonrpc::rewrite::Changes;
-use crate::jsonrpc::{ClientId, Edits, Spliced, codes, kept, rewrite, splice};
+use crate::jsonrpc::{ClientId, Edits, Span, Spliced, codes, kept, rewrite, splice};
 use crate::mux::WireId;
-use crate::session::{Session, Stateless, Underway};
+use crate::session::{Session, Stateless, Underway, Version};
 use crate::upstream::lease::Lease;
+use crate::upstream::lists::Asked;
 use crate::upstream::{Incoming, Refusal, Upstream, refusal};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -66,6 +67,7 @@ impl Upstream {
         session: &Arc<Session>,
         seat: &Arc<Stateless>,
         incoming: Incoming,
+        asked: Option<Asked>,
     ) -> Result<Box<LegacyCall>, Refusal> {
         let patience = self.settings.request_timeout;
         let deadline = Instant::now() + patience;
@@ -105,6 +107,7 @@ impl Upstream {
             patience,
             deadline,
             downgrade: None,
+            asked,
             translation: Some(Box::new(translation)),
         }))
     }
@@ -195,13 +198,12 @@ impl LegacyCall {
     }
 
     fn refused(&mut self, refusal: Refusal) -> LegacyStep {
-        match refusal {
-            Refusal::Failed(failure) => self.fails(&failure),
-            Refusal::Busy(why) | Refusal::Withheld(_, why) => {
-                let error = self.error(why);
-                self.is_over(error)
-            }
-        }
+        let why = match refusal {
+            Refusal::Failed(failure) => return self.fails(&failure),
+            Refusal::Busy(why) | Refusal::Withheld(_, why) => self.error(why),
+            Refusal::Mismatch(mismatch) => self.error(&mismatch.to_string()),
+        };
+        self.is_over(why)
     }
 
     fn is_late(&mut self) -> Option<LegacyStep> {
@@ -217,33 +219,18 @@ impl LegacyCall {
     /// The child's answer, in the words of the session's revision; or the questions in it.
     fn hears_answer(&mut self, answer: &Answer) -> Option<LegacyStep> {
         self.exchange = None;
-        let translation = self.translation.as_mut()?;
-        let (frame, method) = (&answer.frame, translation.method.as_str());
-        let mut edits = Edits::new();
-        edits.replace(&answer.id, self.client_id.raw());
-        let why = match (&answer.result, &answer.error) {
-            (Some(result), _) => match result_type(frame, result) {
-                ResultType::InputRequired if ASKING.contains(&method) => {
-                    match InputRequired::read(frame, result, MOST_QUESTIONS) {
-                        Ok(required) => return self.is_asked(required),
-                        Err(bad) => Some(bad.to_string()),
-                    }
-                }
-                _ => {
-                    let version = self.session.version();
-                    let stripped = results::strip(frame, result, method, &version, &mut edits);
-                    stripped.err().map(|unknown| unknown.to_string())
-                }
-            },
-            (None, Some(error)) => {
-                errors::to_legacy(frame, error, method, &mut edits);
-                None
-            }
-            (None, None) => None,
+        self.keeps(answer);
+        let method = self.translation.as_ref()?.method.as_str();
+        let asks = |result: &&Span| {
+            ASKING.contains(&method) && result_type(&answer.frame, result) == ResultType::InputRequired
         };
-        let message = match why {
-            Some(why) => self.error(&why),
-            None => splice(frame, &answer.object, answer.multiline, edits),
+        let message = match answer.result.as_ref().filter(asks) {
+            Some(result) => match InputRequired::read(&answer.frame, result, MOST_QUESTIONS) {
+                Ok(required) => return self.is_asked(required),
+                Err(bad) => self.error(&bad.to_string()),
+            },
+            None => stripped(answer, &self.client_id, &self.session.version(), method)
+                .unwrap_or_else(|unknown| self.error(&unknown.to_string())),
         };
         Some(self.is_over(message))
     }
@@ -266,9 +253,33 @@ impl LegacyCall {
         None
     }
 
-    pub(super) fn error(&self, why: &str) -> Spliced {
-        Spliced::from(rewrite::error(Some(self.client_id.raw()), codes::INTERNAL_ERROR, why, None))
+    fn error(&self, why: &str) -> Spliced {
+        error(&self.client_id, why)
     }
+}
+
+pub(super) fn error(client_id: &ClientId, why: &str) -> Spliced {
+    Spliced::from(rewrite::error(Some(client_id.raw()), codes::INTERNAL_ERROR, why, None))
+}
+
+/// A modern child's answer in the words of the session's revision, under the client's id.
+pub(super) fn stripped(
+    answer: &Answer,
+    client_id: &ClientId,
+    version: &Version,
+    method: &str,
+) -> Result<Spliced, Unknown> {
+    let frame = &answer.frame;
+    let mut edits = Edits::new();
+    edits.replace(&answer.id, client_id.raw());
+    match (&answer.result, &answer.error) {
+        (Some(result), _) => results::strip(frame, result, method, version, &mut edits)?,
+        (None, Some(error)) => {
+            errors::to_legacy(frame, error, method, &mut edits);
+        }
+        (None, None) => {}
+    }
+    Ok(splice(frame, &answer.object, answer.multiline, edits))
 }
 
 /// What a child says next; never, if nothing is in flight.

@@ -92,9 +92,11 @@ impl ModernCall {
         let client_id = self.client_id.clone();
         let questions: Vec<Question> = self.open.iter().map(|open| open.question.clone()).collect();
         let info = self.shared.server_info().map(Bytes::copy_from_slice);
-        let purpose = self.purpose.clone();
+        let purpose = self.purpose.take();
         self.patience = self.deadline.saturating_duration_since(Instant::now()).max(LEAST_PATIENCE);
-        let state = upstream.parked.park(self, Instant::now()).and_then(|handle| {
+        let state = purpose.and_then(|purpose| {
+            self.purpose = Some(purpose.clone());
+            let handle = upstream.parked.park(self, Instant::now())?;
             let sealed = upstream.seal.seal(State::Parked(handle), &purpose);
             // Without a state nobody can claim it.
             sealed.inspect_err(|_| drop(upstream.parked.claim(handle, Instant::now()))).ok()

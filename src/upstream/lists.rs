@@ -1,0 +1,218 @@
+//! Lists of shared children, answered from memory while they are fresh: `tools/list`, `prompts/list`,
+//! `resources/list`, `resources/templates/list` and a modern child's `server/discover`. Time is an argument.
+//!
+//! A modern child says itself how long, and for whom, its list is good (server/utilities/caching). A legacy one's is
+//! good until it says `list_changed`, if it declares that it does; or for `--cache-lists`.
+//!
+//! 1. An entry belongs to one life of one child, to what the client declared, and to the request's parameters.
+//! 2. What a change overtook is not stored: its number is read before the request is sent.
+//! 3. What is private is its principal's alone, and never kept for `anonymous` (D14).
+
+use super::Upstream;
+use crate::era::capabilities::Capabilities;
+use crate::era::results::{ResultType, Scope, result_type};
+use crate::exchange::Answer;
+use crate::jsonrpc::{Message, member, members, text};
+use crate::session::{Kind, Principal};
+use crate::telemetry::counters;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Entries, all together.
+const MOST_ENTRIES: usize = 1_024;
+/// Their bytes, all together; and of one.
+const MOST_BYTES: usize = 16 << 20;
+const LARGEST: usize = 2 << 20;
+/// The longest that a child's word is taken for: a day.
+const LONGEST: u64 = 24 * 60 * 60 * 1000;
+
+/// What a list was asked by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The child's number, which no other life has.
+    pub child: u64,
+    /// What the client declared.
+    pub class: Capabilities,
+    /// The method.
+    pub method: String,
+    /// The raw parameters but for `_meta`.
+    pub params: Vec<u8>,
+}
+
+/// A request whose answer may be kept.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// By what.
+    pub key: Key,
+    /// Who asks.
+    pub principal: Principal,
+    /// How many changes there were when it was sent.
+    pub changes: u64,
+    /// How long a legacy child's list is good; `None` for a modern child's, which says so itself.
+    pub legacy: Option<Freshness>,
+}
+
+/// How long a list is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// For so long.
+    For(Duration),
+    /// Until the child says that it changed.
+    UntilChanged,
+}
+
+#[derive(Debug)]
+struct Entry {
+    answer: Answer,
+    changes: u64,
+    stored: Instant,
+    until: Option<Instant>,
+}
+
+/// The answers that are kept.
+#[derive(Debug, Default)]
+pub struct Lists(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    entries: HashMap<(Key, Option<Principal>), Entry>,
+    bytes: usize,
+}
+
+/// A list that is still good.
+#[derive(Debug)]
+pub struct Fresh {
+    /// As the child answered.
+    pub answer: Answer,
+    /// For how much longer, in milliseconds, if that is limited.
+    pub left: Option<u64>,
+}
+
+/// What a method lists; `None` if it lists nothing.
+pub fn kind_of(method: &str) -> Option<Kind> {
+    Some(match method {
+        "tools/list" => Kind::Tools,
+        "prompts/list" => Kind::Prompts,
+        "resources/list" | "resources/templates/list" => Kind::Resources,
+        _ => return None,
+    })
+}
+
+/// The parameters that make a difference, raw.
+pub fn distinguishing(frame: &[u8], message: &Message) -> Vec<u8> {
+    let mut distinguishing = Vec::new();
+    let all = message.params.iter().flat_map(|params| members(frame, params.span.clone()));
+    for (key, value) in all.filter(|(key, _)| text(frame, key) != "_meta") {
+        distinguishing.extend_from_slice(&frame[key]);
+        distinguishing.push(b':');
+        distinguishing.extend_from_slice(&frame[value]);
+        distinguishing.push(b',');
+    }
+    distinguishing
+}
+
+impl Upstream {
+    /// Keeps a child's answer for those who ask the same.
+    pub(super) fn keep(&self, asked: &Asked, answer: &Answer) {
+        let shared = self.crew.all().into_iter().find(|shared| shared.link.number() == asked.key.child);
+        let Some(shared) = shared else { return };
+        self.lists.put(asked, answer, shared.changes(&asked.key.method), Instant::now());
+    }
+}
+
+impl Lists {
+    /// The answer, if one is kept that is good for who asks.
+    pub fn find(&self, asked: &Asked, now: Instant) -> Option<Fresh> {
+        let state = self.state();
+        let mut owners = [None, Some(asked.principal.clone())].into_iter();
+        let fresh = owners.find_map(|owner| {
+            let entry = state.entries.get(&(asked.key.clone(), owner))?;
+            let good = entry.changes == asked.changes && entry.until.is_none_or(|until| now < until);
+            good.then(|| Fresh {
+                answer: entry.answer.clone(),
+                left: entry.until.map(|until| (until - now).as_millis() as u64),
+            })
+        });
+        match &fresh {
+            Some(_) => counters::CACHED_LISTS.increment(),
+            None => counters::UNCACHED_LISTS.increment(),
+        }
+        fresh
+    }
+
+    /// Keeps an answer, if it may be kept; `changes` is how many changes there are by now.
+    pub fn put(&self, asked: &Asked, answer: &Answer, changes: u64, now: Instant) {
+        if changes != asked.changes || answer.frame.len() > LARGEST {
+            return;
+        }
+        let Some(result) = &answer.result else { return };
+        let (owner, until) = match asked.legacy {
+            Some(Freshness::UntilChanged) => (None, None),
+            Some(Freshness::For(period)) => (None, Some(now + period)),
+            None => {
+                let Some((ttl, scope)) = hint(&answer.frame, result) else { return };
+                let owner = (scope == Scope::Private).then(|| asked.principal.clone());
+                (owner, Some(now + ttl))
+            }
+        };
+        if owner.as_ref().is_some_and(Principal::is_anonymous) {
+            return;
+        }
+        // A copy: the frame may be a slice of much more.
+        let answer = Answer { frame: Bytes::copy_from_slice(&answer.frame), ..answer.clone() };
+        let entry = Entry { answer, changes, stored: now, until };
+        self.state().insert((asked.key.clone(), owner), entry, now);
+    }
+
+    /// Forgets what is no longer good by its time.
+    pub fn expire(&self, now: Instant) {
+        self.state().retain(|entry| entry.until.is_none_or(|until| now < until));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn insert(&mut self, key: (Key, Option<Principal>), entry: Entry, now: Instant) {
+        self.bytes += entry.answer.frame.len();
+        if let Some(old) = self.entries.insert(key, entry) {
+            self.bytes -= old.answer.frame.len();
+        }
+        if self.entries.len() > MOST_ENTRIES || self.bytes > MOST_BYTES {
+            self.retain(|entry| entry.until.is_none_or(|until| now < until));
+        }
+        while self.entries.len() > MOST_ENTRIES || self.bytes > MOST_BYTES {
+            let oldest =
+                self.entries.iter().min_by_key(|(_, entry)| entry.stored).map(|(key, _)| key.clone());
+            let Some(old) = oldest.and_then(|key| self.entries.remove(&key)) else { return };
+            self.bytes -= old.answer.frame.len();
+        }
+    }
+
+    fn retain(&mut self, good: impl Fn(&Entry) -> bool) {
+        let mut bytes = 0;
+        self.entries.retain(|_, entry| {
+            let keep = good(entry);
+            bytes += if keep { entry.answer.frame.len() } else { 0 };
+            keep
+        });
+        self.bytes = bytes;
+    }
+}
+
+/// How long a modern child's complete result is good, and for whom; `None` if it is not to be kept.
+fn hint(frame: &[u8], result: &crate::jsonrpc::Span) -> Option<(Duration, Scope)> {
+    if result_type(frame, result) != ResultType::Complete {
+        return None;
+    }
+    let ttl =
+        member(frame, result, "ttlMs").and_then(|ttl| std::str::from_utf8(&frame[ttl]).ok()?.parse().ok());
+    let scope = member(frame, result, "cacheScope").map(|scope| text(frame, &scope).into_owned());
+    let scope = if scope.as_deref() == Some("public") { Scope::Public } else { Scope::Private };
+    let ttl: u64 = ttl.filter(|ttl| *ttl > 0)?;
+    Some((Duration::from_millis(ttl.min(LONGEST)), scope))
+}

@@ -1,0 +1,119 @@
+//! What a modern client is answered: the child's answer in the words of its revision.
+
+use super::{Happening, MOST_ANSWERS, ModernCall, Reply};
+use crate::era::capabilities::Capabilities;
+use crate::era::results::Hint;
+use crate::era::{Era, MODERN_VERSION, errors, input, results};
+use crate::exchange::{Answer, Failure, Outcome};
+use crate::jsonrpc::{Edits, Span, Spliced, codes, member, rewrite, splice};
+use crate::telemetry::counters;
+use crate::upstream::lists::Fresh;
+use crate::upstream::seal::State;
+
+/// How often a client is sent to open a URL for one call.
+const MOST_URLS: u8 = 8;
+
+impl ModernCall {
+    pub(super) fn timed_out(&mut self) -> Reply {
+        counters::TIMED_OUT_REQUESTS.increment();
+        // A call that was parked has only the rest of that; but what it had in all is what it is told.
+        let failure = Failure::TimedOut(self.upstream.settings.request_timeout);
+        if let Some(exchange) = self.exchange.take() {
+            exchange.cancel(&failure.to_string());
+        }
+        self.failed(&failure)
+    }
+
+    pub(super) fn reply(&mut self, outcome: Outcome) -> Reply {
+        self.exchange = None;
+        self.task = None;
+        match outcome {
+            Ok(answer) => {
+                if let Some(asked) = self.listed.take() {
+                    self.upstream.keep(&asked, &answer);
+                }
+                self.translated(&answer, None)
+            }
+            Err(failure) => self.failed(&failure),
+        }
+    }
+
+    /// The answer out of memory.
+    pub(super) fn remembered(&self, fresh: &Fresh) -> Happening {
+        Happening::Answered(self.translated(&fresh.answer, fresh.left))
+    }
+
+    pub(super) fn failed(&self, failure: &Failure) -> Reply {
+        Reply { message: Spliced::from(failure.response(self.client_id.raw())), status: 200 }
+    }
+
+    /// The child's answer in the words of the modern revision, which a modern child's are already.
+    /// `left` is how much longer, in milliseconds, a list is good that was kept.
+    fn translated(&self, answer: &Answer, left: Option<u64>) -> Reply {
+        let mut edits = Edits::new();
+        edits.replace(&answer.id, self.client_id.raw());
+        let mut status = 200;
+        if self.shared.era == Era::Modern {
+            self.pass_result(answer, left, &mut edits);
+            let code = answer.error.as_ref().and_then(|error| errors::code(&answer.frame, error));
+            status = code.map_or(status, |(code, _)| errors::http_status(code, Era::Modern));
+        } else if let Some(result) = &answer.result {
+            let info = self.shared.server_info();
+            results::complete(&answer.frame, result, &self.method, info, Hint::default(), &mut edits);
+        } else if let Some(error) = &answer.error {
+            match errors::to_modern(&answer.frame, error, &self.method, self.uri.as_deref(), &mut edits) {
+                errors::ForModern::Error(code) => status = errors::http_status(code, Era::Modern),
+                errors::ForModern::UrlElicitation => return self.open_url(answer, error),
+            }
+        }
+        Reply { message: splice(&answer.frame, &answer.object, answer.multiline, edits), status }
+    }
+
+    /// A modern child's result passes as it is, but for two things that are proxyrunner's to say: for how long what it
+    /// kept is still good, and which revisions it serves.
+    fn pass_result(&self, answer: &Answer, left: Option<u64>, edits: &mut Edits) {
+        let Some(result) = &answer.result else { return };
+        let replaced = |name| member(&answer.frame, result, name);
+        if let (Some(left), Some(ttl)) = (left, replaced("ttlMs")) {
+            edits.replace(&ttl, left.to_string().as_bytes());
+        }
+        if let ("server/discover", Some(versions)) = (self.method.as_str(), replaced("supportedVersions")) {
+            edits.replace(&versions, format!("[\"{MODERN_VERSION}\"]").as_bytes());
+        }
+    }
+
+    /// The child wants the user to open a URL first. Nothing waits for that: the retry is a call of its own.
+    fn open_url(&self, answer: &Answer, error: &Span) -> Reply {
+        let id = Some(self.client_id.raw().as_ref());
+        let questions = input::from_url_required(&answer.frame, error, MOST_ANSWERS);
+        let message = match questions {
+            Some(_) if self.urls >= MOST_URLS => {
+                let why = "the server wants the user to open a URL again and again";
+                rewrite::error(id, codes::INTERNAL_ERROR, why, None)
+            }
+            Some(questions) if self.caller.capabilities.url => {
+                let seal = &self.upstream.seal;
+                let state =
+                    self.purpose.as_ref().map(|purpose| seal.seal(State::Urls(self.urls + 1), purpose));
+                let state = state.and_then(Result::ok);
+                let info = self.shared.server_info();
+                let required = input::input_required(&questions, state.as_deref(), info);
+                rewrite::result(self.client_id.raw(), &required)
+            }
+            Some(_) => {
+                let url = Capabilities { url: true, ..Capabilities::default() };
+                let data = serde_json::json!({"requiredCapabilities": url.declaration()});
+                let why = "the server wants the user to open a URL, which the request did not declare";
+                let error = rewrite::error(id, codes::MISSING_CAPABILITY, why, Some(data));
+                return Reply { message: Spliced::from(error), status: 400 };
+            }
+            None => rewrite::error(
+                id,
+                codes::INTERNAL_ERROR,
+                "the server's request to open a URL is malformed",
+                None,
+            ),
+        };
+        Reply { message: Spliced::from(message), status: 200 }
+    }
+}

@@ -1,0 +1,285 @@
+//! How a modern request begins: at which child, with what is known of its tool, or as the retry of one that is parked.
+
+use super::task::Task;
+use super::{Caller, MOST_ANSWERS, ModernCall};
+use crate::era::capabilities::Capabilities;
+use crate::era::input::{ASKING, Retry};
+use crate::era::{Era, envelope};
+use crate::exchange::{Failure, Held, Mailbox};
+use crate::jsonrpc::rewrite::Changes;
+use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, member, rewrite, splice, text};
+use crate::mux::WireId;
+use crate::telemetry::counters;
+use crate::upstream::lease::Lease;
+use crate::upstream::seal::{Purpose, State};
+use crate::upstream::{Incoming, Refusal, Shared, Upstream, refusal};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::time::timeout_at;
+
+impl Upstream {
+    /// The result of `server/discover` for a legacy child; `None` if the child is modern, and answers itself.
+    ///
+    /// # Errors
+    /// When no child has completed its handshake.
+    pub async fn discover(&self) -> Result<Option<Bytes>, Refusal> {
+        let shared = self.shared(Era::Modern).await?;
+        Ok((shared.era == Era::Legacy).then(|| shared.discovered.clone()))
+    }
+
+    /// Begins a modern request, or goes on with the one that it is a retry of.
+    ///
+    /// # Errors
+    /// When a bound is reached, the child is gone, it does not offer what the method is about, or the retry's state
+    /// is not one that was given out for this.
+    pub async fn begin_modern(
+        self: &Arc<Self>,
+        caller: Caller,
+        incoming: Incoming,
+    ) -> Result<Box<ModernCall>, Refusal> {
+        let shared = self.shared(Era::Modern).await?;
+        let method = incoming.method().into_owned();
+        let mut call = ModernCall::new(self, shared, caller, &incoming, method);
+        if call.shared.era == Era::Legacy {
+            let retry = Retry::read(&incoming.frame, &incoming.message, MOST_ANSWERS).map_err(|_| {
+                Refusal::Withheld(codes::INVALID_PARAMS, "inputResponses or requestState is malformed")
+            })?;
+            if let Some(state) = retry.state.as_deref().filter(|_| call.is_asking()) {
+                let purpose = call.purpose_of(&incoming);
+                match self.seal.open(state, &purpose) {
+                    // Nothing waits for it: the call is begun anew.
+                    Some(State::Urls(rounds)) => call.urls = rounds,
+                    state => return self.resume(call.caller.clone(), &incoming, &retry, state),
+                }
+            }
+            if !offers(&call.shared.discovered, &call.method) {
+                return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
+            }
+        }
+        call.lease = self.lease_for(&call).await?;
+        call.knows_tool(&incoming).await?;
+        if call.lease.is_none() {
+            let (class, principal) = (call.caller.capabilities, &call.caller.principal);
+            call.listed = call.shared.asks_for_list(&incoming, class, principal, self.settings.cache_lists);
+            call.fresh = call.listed.as_ref().and_then(|asked| self.lists.find(asked, Instant::now()));
+        }
+        if call.fresh.is_none() {
+            call.send(incoming).await?;
+        }
+        Ok(Box::new(call))
+    }
+
+    /// The child that a call has for itself, if it needs one.
+    async fn lease_for(self: &Arc<Self>, call: &ModernCall) -> Result<Option<Lease>, Refusal> {
+        let Caller { principal, capabilities, log_level, .. } = &call.caller;
+        if call.shared.era == Era::Modern {
+            // What it logs names no request: only of a child that has no other is it known whose it is.
+            let logs = log_level.is_some() && call.is_asking();
+            return Ok(if logs { self.lease_modern(principal).await } else { None });
+        }
+        if !self.may_ask(*capabilities) || !(call.is_asking() || call.method.ends_with("/list")) {
+            return Ok(None);
+        }
+        let lease = self.lease(principal).await?;
+        if let (Some(lease), Some(level), true) = (&lease, *log_level, call.is_asking())
+            && has_capability(&call.shared.discovered, "logging")
+        {
+            self.set_level(lease, level).await;
+        }
+        Ok(lease)
+    }
+
+    /// Whether a legacy child may ask such a client anything.
+    fn may_ask(&self, capabilities: Capabilities) -> bool {
+        capabilities.asks() || (capabilities.roots && self.settings.forward_roots)
+    }
+
+    /// Goes on with a parked call. Whatever is wrong with the state, the tool is never run again.
+    fn resume(
+        &self,
+        caller: Caller,
+        incoming: &Incoming,
+        retry: &Retry,
+        state: Option<State>,
+    ) -> Result<Box<ModernCall>, Refusal> {
+        let parked = match state {
+            Some(State::Parked(handle)) => self.parked.claim(handle, Instant::now()),
+            Some(State::Elsewhere) => {
+                return Err(Refusal::Withheld(
+                    codes::INVALID_PARAMS,
+                    "requestState was given out by another replica, where the call waits; route retries to the replica that asked",
+                ));
+            }
+            Some(State::Urls(_)) | None => None,
+        };
+        let mut call = parked.ok_or(Refusal::Withheld(
+            codes::INVALID_PARAMS,
+            "requestState is unknown, used already, past its time, or was given out for another request; start the call anew",
+        ))?;
+        call.caller = caller;
+        call.client_id = ClientId::new(incoming.id());
+        call.token = progress_token(incoming);
+        call.deadline = Instant::now() + call.patience;
+        call.take_answers(retry);
+        Ok(call)
+    }
+
+    /// Cancels the parked calls whose clients did not come back in time, closes children that nobody leases, and forgets
+    /// lists that are no longer fresh.
+    pub fn expire(&self, now: Instant) {
+        for call in self.parked.expire(now) {
+            counters::EXPIRED_PARKED.increment();
+            call.give_up();
+        }
+        self.pool.expire(self.settings.evict_after, now);
+        self.lists.expire(now);
+    }
+
+    /// Cancels all parked calls: proxyrunner ends.
+    pub fn end_parked(&self) {
+        for call in self.parked.drain() {
+            call.give_up();
+        }
+    }
+}
+
+/// Whether a request only goes on with a call that was begun before.
+pub fn is_retry(incoming: &Incoming) -> bool {
+    let params = incoming.message.params.as_ref();
+    let state = params.and_then(|params| member(&incoming.frame, &params.span, "requestState"));
+    state.is_some() && ASKING.contains(&&*incoming.method())
+}
+
+impl ModernCall {
+    fn new(
+        upstream: &Arc<Upstream>,
+        shared: Arc<Shared>,
+        caller: Caller,
+        incoming: &Incoming,
+        method: String,
+    ) -> Self {
+        let params = incoming.message.params.as_ref();
+        let raw =
+            |span: Option<&Span>| span.map(|span| Bytes::copy_from_slice(&incoming.frame[span.clone()]));
+        let patience = upstream.settings.request_timeout;
+        ModernCall {
+            upstream: Arc::clone(upstream),
+            exchange: None,
+            lease: None,
+            shared,
+            caller,
+            purpose: None,
+            open: Vec::new(),
+            ask_at: None,
+            token: progress_token(incoming),
+            asked: 0,
+            urls: 0,
+            task: None,
+            listed: None,
+            fresh: None,
+            method,
+            uri: raw(params.and_then(|params| params.uri.as_ref())),
+            client_id: ClientId::new(incoming.id()),
+            patience,
+            deadline: Instant::now() + patience,
+        }
+    }
+
+    /// Whether its answer may be a question.
+    fn is_asking(&self) -> bool {
+        ASKING.contains(&&*self.method)
+    }
+
+    fn purpose_of(&self, incoming: &Incoming) -> Purpose {
+        Purpose::of(&self.caller.principal, &incoming.frame, &incoming.message)
+    }
+
+    /// What is known of the tool that is called: the call's headers must agree with it (A1 row 14), and a legacy child
+    /// may run it as a task only.
+    async fn knows_tool(&mut self, incoming: &Incoming) -> Result<(), Refusal> {
+        let params = incoming.message.params.as_ref();
+        let name = params.and_then(|params| params.name.clone()).filter(|_| self.method == "tools/call");
+        let Some(name) = name else { return Ok(()) };
+        if !has_capability(&self.shared.discovered, "tools") {
+            return Ok(());
+        }
+        let link = self.lease.as_ref().map_or(&self.shared.link, Lease::link);
+        let Some(tools) = self.upstream.tools(&self.shared, link).await else { return Ok(()) };
+        let frame = &incoming.frame;
+        let name = text(frame, &name);
+        let arguments = params.and_then(|params| member(frame, &params.span, "arguments"));
+        let header = |name: &str| self.caller.param(name);
+        tools.headers.check(&name, frame, arguments.as_ref(), header).map_err(Refusal::Mismatch)?;
+        if self.shared.era == Era::Legacy && tools.tasks.contains(&*name) {
+            self.task = Some(Task::default());
+        }
+        Ok(())
+    }
+
+    /// Sends the request to its child.
+    async fn send(&mut self, incoming: Incoming) -> Result<(), Refusal> {
+        let permit = self.upstream.permit()?;
+        let may_ask = self.upstream.may_ask(self.caller.capabilities);
+        if self.lease.is_some() || self.caller.capabilities.url {
+            self.purpose = Some(self.purpose_of(&incoming));
+        }
+        let held = Held {
+            mailbox: Arc::new(Mailbox::default()),
+            token: self.token.clone(),
+            // At a shared child none is answered; but a request that is the only one can be told what it lacks.
+            takes_questions: self.lease.is_none() && self.is_asking() && !may_ask,
+            permit: Some(permit),
+        };
+        if let Some(lease) = &self.lease {
+            lease.hear(self.task.as_ref().map_or(&held.mailbox, Task::desk));
+        }
+        let link = self.lease.as_ref().map_or(&self.shared.link, Lease::link);
+        let (era, task) = (self.shared.era, self.task.is_some());
+        let begun = link.begin(held, |wire_id| for_child(&incoming, era, task, wire_id));
+        let begun = timeout_at(self.deadline.into(), begun).await;
+        let begun = begun.map_err(|_| Refusal::Failed(Failure::TimedOut(self.patience)))?;
+        self.exchange = Some(begun.map_err(refusal)?);
+        Ok(())
+    }
+}
+
+fn progress_token(incoming: &Incoming) -> Option<Bytes> {
+    let params = incoming.message.params.as_ref()?;
+    let token = params.meta.as_ref()?.progress_token.clone()?;
+    Some(Bytes::copy_from_slice(&incoming.frame[token]))
+}
+
+/// The request as the child may read it: a legacy one without its envelope, which some refuse.
+/// With `task` it is to run as one.
+fn for_child(incoming: &Incoming, era: Era, task: bool, wire_id: WireId) -> Spliced {
+    let Incoming { frame, message, trace } = incoming;
+    let id = Some(wire_id.as_u64());
+    if era == Era::Modern {
+        return rewrite::request_for_child(frame, message, id, id, trace);
+    }
+    let params = Amendment { drop: &[], add: if task { "\"task\":{}" } else { "" } };
+    let changes = Changes { wire_id: id, progress_token: id, params, ..Changes::new(trace) };
+    let edits = envelope::take_off(frame, message, &changes);
+    splice(frame, &message.object, message.multiline, edits)
+}
+
+/// Whether a server of these capabilities offers a method. Children exist that answer what they do not declare, and
+/// others that call it wrong parameters.
+fn offers(discovered: &[u8], method: &str) -> bool {
+    let capability = match method.split('/').next() {
+        Some("tools") => "tools",
+        Some("prompts") => "prompts",
+        Some("resources") => "resources",
+        Some("completion") => "completions",
+        // An extension of the modern era, which no legacy child has.
+        Some("tasks") => return false,
+        _ => return true,
+    };
+    has_capability(discovered, capability)
+}
+
+fn has_capability(discovered: &[u8], capability: &str) -> bool {
+    let capabilities = member(discovered, &(0..discovered.len()), "capabilities");
+    capabilities.is_some_and(|capabilities| member(discovered, &capabilities, capability).is_some())
+}
