@@ -330,7 +330,7 @@ fn a_drain_waits_for_retries_and_ends_the_parked_at_last() {
 }
 
 #[test]
-fn opening_a_url_is_asked_without_a_state() {
+fn opening_a_url_is_asked_by_calls_of_their_own_up_to_a_bound() {
     let (server, journal) = journalled("");
     let elicitation =
         json!({"mode": "url", "elicitationId": "e1", "url": "https://a.example", "message": "m"});
@@ -344,11 +344,14 @@ fn opening_a_url_is_asked_without_a_state() {
         assert_eq!(response.json()["error"]["data"], required);
     }
     let asked = result(&server.asked().call("emit", arguments.clone()));
-    assert_eq!((&asked["resultType"], &asked["requestState"]), (&json!("input_required"), &Value::Null));
     let params = json!({"mode": "url", "url": "https://a.example", "message": "m"});
     assert_eq!(asked["inputRequests"], json!({"e1": {"method": "elicitation/create", "params": params}}));
-    let retry =
-        json!({"name": "emit", "arguments": arguments, "inputResponses": {"e1": {"action": "accept"}}});
-    assert_eq!(result(&server.asked().send("tools/call", retry))["resultType"], "input_required");
-    assert_eq!(journal.runs("emit"), 4, "each is a call of its own");
+    let mut asked = Asked::read(&asked);
+    for _ in 0..7 {
+        let answers = asked.all(&json!({"action": "accept"}));
+        asked = Asked::of(&server.asked().retry("emit", arguments.clone(), &asked, answers));
+    }
+    assert_eq!(journal.runs("emit"), 10, "each is a call of its own");
+    let once_more = server.asked().retry("emit", arguments, &asked, json!({}));
+    assert_eq!((once_more.status, once_more.code()), (200, -32603), "{}", once_more.text());
 }

@@ -83,10 +83,15 @@ impl Modern<'_> {
     pub fn begin_body(&self, body: &Value) -> Connection {
         let mut headers: Vec<(&str, &str)> = JSON.to_vec();
         let params = &body["params"];
+        let name = match body["method"].as_str() {
+            Some("tasks/get" | "tasks/update" | "tasks/cancel") => "taskId",
+            Some("resources/read") => "uri",
+            _ => "name",
+        };
         let own = [
             ("MCP-Protocol-Version", &self.meta[PROTOCOL_VERSION]),
             ("Mcp-Method", &body["method"]),
-            ("Mcp-Name", if params["name"].is_null() { &params["uri"] } else { &params["name"] }),
+            ("Mcp-Name", &params[name]),
         ];
         let replaced = |name: &str| self.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
         headers.extend(
