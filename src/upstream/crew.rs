@@ -287,7 +287,7 @@ impl Upstream {
         }
     }
 
-    async fn until_ready(&self) -> Result<(), Refusal> {
+    pub(super) async fn until_ready(&self) -> Result<(), Refusal> {
         let mut phase = self.phase.subscribe();
         let ready = timeout(self.start_timeout, phase.wait_for(|phase| *phase != Phase::Starting)).await;
         if matches!(ready, Ok(Ok(_))) { Ok(()) } else { Err(Refusal::Busy("the server is still starting")) }

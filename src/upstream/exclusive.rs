@@ -33,6 +33,9 @@ impl Upstream {
         if !self.wants_exclusive(&incoming) {
             return self.seat_shared(session, &incoming).await;
         }
+        if self.crew.serves(Era::Legacy).is_none() {
+            self.until_ready().await?;
+        }
         let era = self.crew.serves(Era::Legacy);
         // A modern child says of each question whose it is, so that nobody needs one for itself.
         if era == Some(false) && self.settings.isolation != Isolation::Session {

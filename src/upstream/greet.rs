@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{sleep_until, timeout};
 
+/// How long a legacy child may take to answer `server/discover` when it is initialised already.
+const LATE_ANSWER: Duration = Duration::from_secs(60);
+
 /// A child that is ready to serve.
 #[derive(Debug)]
 pub(super) struct Greeted {
@@ -263,9 +266,12 @@ impl<'a> Greeting<'a> {
         let words = match decision {
             Decision::Modern => self.discovered.take(),
             Decision::Legacy { .. } => {
-                // Before what is still open is cancelled: it is the first thing that such a child expects.
                 let notification = rewrite::notification("notifications/initialized", None);
                 self.link.notify(Spliced::from(notification)).await;
+                // Such a child expects nothing else now, least of all a cancellation. It may still answer.
+                if let Some(mut discovering) = self.discovering.take() {
+                    tokio::spawn(async move { timeout(LATE_ANSWER, outcome(&mut discovering)).await });
+                }
                 self.initialized.take()
             }
         };

@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 
+from plumbing import await_file, complain, encoded, keep, write
+
 flags = argparse.ArgumentParser()
 flags.add_argument("--serial", action="store_true", help="one call at a time, reading nothing meanwhile")
 flags.add_argument("--banner", type=int, default=0, help="lines of plain text before the first message")
@@ -31,7 +33,6 @@ flags.add_argument("--prompts", action="store_true", help="declare prompts")
 flags = flags.parse_args()
 
 stdin = os.fdopen(0, "rb", buffering=1 << 16)
-writing = threading.Lock()
 journal = []
 gates = {}
 cancelled = {}
@@ -43,19 +44,9 @@ def gate(name):
     return gates.setdefault(name, threading.Event())
 
 
-def write(data):
-    with writing:
-        while data:
-            data = data[os.write(1, data) :]
-
-
 def line(text):
     """Writes a frame: bytes as they are, text with one byte per character, anything else as JSON."""
-    if isinstance(text, str):
-        text = text.encode("latin-1")
-    elif not isinstance(text, bytes):
-        text = json.dumps(text).encode()
-    write(text + (b"\r\n" if flags.crlf else b"\n"))
+    write(encoded(text) + (b"\r\n" if flags.crlf else b"\n"))
 
 
 def result(wire_id, value):
@@ -68,15 +59,6 @@ def error(wire_id, code, message):
 
 def notify(method, params):
     line({"jsonrpc": "2.0", "method": method, "params": params})
-
-
-def complain(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def await_file(path):
-    while not os.path.exists(path):
-        time.sleep(0.005)
 
 
 # ---- calls: each gets the wire id, the params, its arguments and the raw frame
@@ -303,17 +285,9 @@ def parse(raw):
         return {"id": wire_id, "method": "tools/call", "params": {"name": name}}
 
 
-def keep(raw):
-    """Leaves a frame for a test to read; one write each, since several children share the file."""
-    if flags.journal:
-        file = os.open(flags.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        os.write(file, b"%d %s\n" % (os.getpid(), raw))
-        os.close(file)
-
-
 def receive(raw):
     journal.append(raw)
-    keep(raw)
+    keep(flags.journal, raw)
     message = parse(raw)
     method = message.get("method")
     if method is None:

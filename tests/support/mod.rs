@@ -75,6 +75,11 @@ impl Start {
         self
     }
 
+    /// In front of `children/modern.py`, with these flags.
+    pub fn modern_child(self, flags: &str) -> Self {
+        self.program(&["python3", &child("modern.py")]).child(flags)
+    }
+
     /// Starts it, and waits until it listens.
     pub fn start(self) -> Server {
         let (process, log) = self.spawn();
@@ -96,8 +101,8 @@ impl Start {
     }
 
     fn spawn(self) -> (Child, Arc<Log>) {
-        let scripted = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/children/scripted.py");
-        let program = self.program.unwrap_or_else(|| vec!["python3".into(), scripted.into()]);
+        let scripted = || vec!["python3".into(), child("scripted.py")];
+        let program = self.program.unwrap_or_else(scripted);
         let mut process = Command::new(env!("CARGO_BIN_EXE_proxyrunner"))
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(self.flags)
@@ -118,6 +123,11 @@ impl Start {
         });
         (process, log)
     }
+}
+
+/// The path of a scripted child.
+fn child(file: &str) -> String {
+    format!("{}/tests/children/{file}", env!("CARGO_MANIFEST_DIR"))
 }
 
 impl Server {
