@@ -142,3 +142,20 @@ fn what_is_cut_short_by_the_end_gets_its_error_on_the_stream() {
     failed.sort();
     assert_eq!(failed, ["1\"shutting_down\"", "2\"shutting_down\""]);
 }
+
+#[test]
+fn a_modern_childs_question_comes_on_the_stream_too() {
+    let server = Server::with().flags("--sse --child-era modern").modern_child("").start();
+    let (mut events, path) = initialized(&server, "2024-11-05", json!({"sampling": {}}));
+    let message = json!({"role": "user", "content": {"type": "text", "text": "t"}});
+    let asks = json!({"method": "sampling/createMessage", "params": {"messages": [message], "maxTokens": 1}});
+    let rounds = json!({"rounds": [{"inputRequests": {"s": asks}}]});
+    post(&server, &path, tool_call("c", "ask", &rounds));
+    let question = events.message();
+    assert_eq!(question["method"], "sampling/createMessage");
+    let said = json!({"role": "assistant", "model": "m", "content": {"type": "text", "text": "t"}});
+    let answer = json!({"jsonrpc": "2.0", "id": question["id"], "result": said});
+    assert_eq!(post(&server, &path, answer.to_string()).status, 202);
+    let answer = events.message();
+    assert_eq!((&answer["id"], &answer["result"]["content"][0]["text"]), (&json!("c"), &json!("asked")));
+}
