@@ -16,7 +16,9 @@ fn begin_initialize(server: &Server, capabilities: serde_json::Value) -> Connect
 #[test]
 fn whoever_waits_for_a_child_to_start_is_told_of_the_end() {
     let ask = json!({"sampling": {}});
-    for (capabilities, flags) in [(json!({}), ""), (json!({}), "--sse-commit-after 0"), (ask, "")] {
+    for (capabilities, flags) in
+        [(json!({}), ""), (json!({}), "--sse-commit-after 0"), (ask, "--child-era legacy")]
+    {
         let server = Server::with().flags("--drain-timeout 1s").flags(flags).child("--mute").start();
         let exclusive = capabilities != json!({});
         let mut waiting = begin_initialize(&server, capabilities);

@@ -18,7 +18,7 @@ fn modern(flags: &str, child: &str) -> (Server, Journal) {
 /// The last frame of a method that the child read.
 fn last(journal: &Journal, method: &str) -> Value {
     let frames = journal.frames().into_iter().map(|read| read.message);
-    frames.filter(|message| message["method"] == method).last().unwrap_or_else(|| panic!("no {method}"))
+    frames.rev().find(|message| message["method"] == method).unwrap_or_else(|| panic!("no {method}"))
 }
 
 fn told(response: &Response) -> (u16, i64, Value) {

@@ -9,6 +9,7 @@
 //! 3. What is private is its principal's alone, and never kept for `anonymous` (D14).
 
 use super::Upstream;
+use crate::era::Era;
 use crate::era::capabilities::Capabilities;
 use crate::era::results::{ResultType, Scope, result_type};
 use crate::exchange::Answer;
@@ -118,6 +119,10 @@ impl Upstream {
     pub(super) fn keep(&self, asked: &Asked, answer: &Answer) {
         let shared = self.crew.all().into_iter().find(|shared| shared.link.number() == asked.key.child);
         let Some(shared) = shared else { return };
+        if shared.era == Era::Modern {
+            // It tells of changes only to who subscribes. Until then what it said of its list's time holds.
+            shared.refresh_union();
+        }
         self.lists.put(asked, answer, shared.changes(&asked.key.method), Instant::now());
     }
 }

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 
-from plumbing import await_file, complain, encoded, keep, write
+from plumbing import await_file, complain, encoded, keep, write, writing
 
 flags = argparse.ArgumentParser()
 flags.add_argument("--serial", action="store_true", help="one call at a time, reading nothing meanwhile")

@@ -80,6 +80,11 @@ impl Start {
         self.program(&["python3", &child("modern.py")]).child(flags)
     }
 
+    /// In front of `children/tasks.py`.
+    pub fn tasks_child(self, flags: &str) -> Self {
+        self.program(&["python3", &child("tasks.py")]).child(flags)
+    }
+
     /// Starts it, and waits until it listens.
     pub fn start(self) -> Server {
         let (process, log) = self.spawn();
