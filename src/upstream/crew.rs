@@ -36,8 +36,8 @@ pub struct Shared {
     pub discovered: Bytes,
     /// What its legacy sessions, if it is modern, want to hear of; see [`union`].
     pub(super) wishes: mpsc::Sender<Wish>,
-    /// Its tools, and those of children like it that are leased, which may have more.
-    catalogues: [Catalogue; 2],
+    /// Its tools.
+    pub(super) catalogue: Catalogue,
 }
 
 impl Shared {
@@ -49,13 +49,8 @@ impl Shared {
             Era::Modern => discover::served(&words),
         };
         let wishes = union::start(&link, &members, &words, patience);
-        let catalogues = Default::default();
-        Arc::new(Shared { link, members, era, words, discovered, wishes, catalogues })
-    }
-
-    /// What is known of its tools, or of those of leased children like it.
-    pub(super) fn catalogue(&self, leased: bool) -> &Catalogue {
-        &self.catalogues[usize::from(leased)]
+        let catalogue = Catalogue::default();
+        Arc::new(Shared { link, members, era, words, discovered, wishes, catalogue })
     }
 
     /// Has a modern child tell of changes to its lists, if it can; a legacy one does by itself.
@@ -70,7 +65,7 @@ impl Shared {
 
     /// How often the list of a method has changed.
     pub(super) fn changes(&self, method: &str) -> u64 {
-        lists::kind_of(method).map_or(0, |kind| self.members.changes(kind))
+        lists::kind_of(method).map_or(0, |kind| self.members.changes.of(kind))
     }
 
     /// A request as one whose answer may be kept, if it is for a list, and this child's lists may be kept. `period` is
