@@ -98,7 +98,7 @@ impl Shared {
             child: self.link.number(),
             class,
             method: method.into_owned(),
-            params: lists::distinguishing(&incoming.frame, &incoming.message),
+            params: lists::distinguishing(&incoming.frame, &incoming.message)?,
         };
         let changes = self.changes(&key.method);
         Some(Asked { key, principal: principal.clone(), changes, legacy })
