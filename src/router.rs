@@ -6,7 +6,7 @@ use crate::exchange::{Answer, Answering, Class, Failure, Inbox, Interim, Outcome
 use crate::framing::{Framed, IdSeeker};
 use crate::jsonrpc::{self, Kind, Message, Span, Spliced, codes, integer, rewrite, text};
 use crate::mux::{Completed, WireId};
-use crate::session::{Audience, Session};
+use crate::session::{Audience, Kind as ListKind, Session};
 use crate::telemetry::counters;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -193,11 +193,16 @@ impl Router {
     // ---- what the child says of its own accord
 
     fn notification(&mut self, frame: &Bytes, message: &Message) {
+        let method = method(frame, message);
+        if let (Some(kind), Some(changes)) = (ListKind::changed_by(&method), self.audience.changes()) {
+            // Before anyone hears of it: who then asks again gets the new list.
+            changes.note(kind);
+        }
         let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
         if let Some(listen) = meta.and_then(|meta| meta.subscription_id.clone()) {
             return self.subscribed(frame, message, &listen);
         }
-        match &*method(frame, message) {
+        match &*method {
             "notifications/progress" => self.progress(frame, message),
             "notifications/cancelled" => self.question_withdrawn(frame, message),
             "notifications/resources/updated" => {

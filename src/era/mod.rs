@@ -27,7 +27,7 @@ pub mod question;
 pub mod results;
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod headers_tests;
 #[cfg(test)]

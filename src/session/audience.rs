@@ -1,11 +1,10 @@
 //! Who hears what a child says outside of any request: nobody yet, one session, or the members of a shared child.
 
-use super::{Session, SessionId};
+use super::{Changes, Kind, Session, SessionId};
 use crate::exchange::{Class, Interim, Interruption, Mailbox, Topic};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
@@ -27,19 +26,34 @@ pub enum Audience {
     Leased(Arc<Holder>),
 }
 
-/// Which exchange has a leased child at the moment.
+impl Audience {
+    /// The changes of the child's lists, where anyone has use for them.
+    pub fn changes(&self) -> Option<&Changes> {
+        match self {
+            Audience::Shared(members) => Some(&members.changes),
+            Audience::Leased(holder) => Some(&holder.changes),
+            Audience::Nobody | Audience::Exclusive { .. } => None,
+        }
+    }
+}
+
+/// Which exchange has a leased child at the moment, and how often the child's lists have changed.
 #[derive(Debug, Default)]
-pub struct Holder(Mutex<Weak<Mailbox>>);
+pub struct Holder {
+    /// Of the child's lists.
+    pub changes: Changes,
+    mailbox: Mutex<Weak<Mailbox>>,
+}
 
 impl Holder {
     /// What the child says of its own accord is for this exchange.
     pub fn hear(&self, mailbox: &Arc<Mailbox>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(mailbox);
+        *self.mailbox() = Arc::downgrade(mailbox);
     }
 
     /// It is for nobody.
     pub fn hear_nobody(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Weak::new();
+        *self.mailbox() = Weak::new();
     }
 
     /// Gives a message to the exchange that has the child.
@@ -47,44 +61,26 @@ impl Holder {
     /// # Errors
     /// Gives it back when there is none, or it has no room.
     pub fn tell(&self, interim: Interim) -> Result<(), Interim> {
-        let mailbox = self.0.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        let mailbox = self.mailbox().upgrade();
         match mailbox {
             Some(mailbox) => mailbox.push(interim),
             None => Err(interim),
         }
+    }
+
+    fn mailbox(&self) -> MutexGuard<'_, Weak<Mailbox>> {
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Resources that one session may watch.
 const MOST_WATCHED: usize = 256;
 
-/// What a child lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `tools/list`
-    Tools,
-    /// `prompts/list`
-    Prompts,
-    /// `resources/list` and `resources/templates/list`
-    Resources,
-}
-
-impl Kind {
-    /// The kind whose change a notification tells of.
-    fn changed_by(method: &str) -> Option<Self> {
-        Some(match method {
-            "notifications/tools/list_changed" => Kind::Tools,
-            "notifications/prompts/list_changed" => Kind::Prompts,
-            "notifications/resources/list_changed" => Kind::Resources,
-            _ => return None,
-        })
-    }
-}
-
 /// The sessions at a shared child, which resource each of them watches, and how often its lists have changed.
 #[derive(Debug, Default)]
 pub struct Members {
-    changes: [AtomicU64; 3],
+    /// Of the child's lists.
+    pub changes: Changes,
     state: Mutex<State>,
     turns: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
 }
@@ -209,11 +205,6 @@ impl Members {
         turn.lock_owned().await
     }
 
-    /// How often a list has changed, as the child said.
-    pub fn changes(&self, kind: Kind) -> u64 {
-        self.changes[kind as usize].load(Ordering::Acquire)
-    }
-
     /// How many share the child.
     pub fn count(&self) -> usize {
         self.state().ears.len()
@@ -264,9 +255,6 @@ impl Members {
 
     /// A list changed, as `method` says: that concerns every session, and whoever asked for it.
     pub fn tell_all(&self, method: &str, frame: &Spliced) {
-        if let Some(kind) = Kind::changed_by(method) {
-            self.changes[kind as usize].fetch_add(1, Ordering::Release);
-        }
         let hears = |ear: &&Ear| match ear {
             Ear::Session(_) => true,
             Ear::Listener(filter, _) => filter.lets_through(method),

@@ -4,6 +4,7 @@
 
 mod asked;
 mod audience;
+mod changes;
 mod directory;
 mod from_child;
 mod id;
@@ -25,7 +26,8 @@ mod streams_tests;
 #[cfg(test)]
 mod tests;
 
-pub use audience::{Audience, Filter, Holder, Kind, Members};
+pub use audience::{Audience, Filter, Holder, Members};
+pub use changes::{Changes, Kind};
 pub use directory::{Directory, Full};
 pub use from_child::TooManyQuestions;
 pub use id::{Principal, SessionId};

@@ -59,6 +59,7 @@ counters! {
     SHARED_AT_CAP "proxyrunner_shared_at_cap_total" "Clients that asked for an exclusive child and share one, since --max-children was reached."
     CACHED_LISTS "proxyrunner_cached_lists_total" "Lists that were answered from memory."
     UNCACHED_LISTS "proxyrunner_uncached_lists_total" "Lists that may be answered from memory and were not there, or not fresh."
+    OUTDATED_LISTS "proxyrunner_outdated_lists_total" "Lists that were kept, and forgotten since the child said that they changed."
     OPENED_SESSIONS "proxyrunner_opened_sessions_total" "Sessions opened."
     EXCHANGES "proxyrunner_exchanges_total" "Requests sent to a child."
     STARTED_CHILDREN "proxyrunner_started_children_total" "Children started."

@@ -36,8 +36,8 @@ pub struct Shared {
     pub discovered: Bytes,
     /// What its legacy sessions, if it is modern, want to hear of; see [`union`].
     pub(super) wishes: mpsc::Sender<Wish>,
-    /// Its tools, and those of children like it that are leased, which may have more.
-    catalogues: [Catalogue; 2],
+    /// Its tools.
+    pub(super) catalogue: Catalogue,
 }
 
 impl Shared {
@@ -49,13 +49,8 @@ impl Shared {
             Era::Modern => discover::served(&words),
         };
         let wishes = union::start(&link, &members, &words, patience);
-        let catalogues = Default::default();
-        Arc::new(Shared { link, members, era, words, discovered, wishes, catalogues })
-    }
-
-    /// What is known of its tools, or of those of leased children like it.
-    pub(super) fn catalogue(&self, leased: bool) -> &Catalogue {
-        &self.catalogues[usize::from(leased)]
+        let catalogue = Catalogue::default();
+        Arc::new(Shared { link, members, era, words, discovered, wishes, catalogue })
     }
 
     /// Has a modern child tell of changes to its lists, if it can; a legacy one does by itself.
@@ -70,7 +65,7 @@ impl Shared {
 
     /// How often the list of a method has changed.
     pub(super) fn changes(&self, method: &str) -> u64 {
-        lists::kind_of(method).map_or(0, |kind| self.members.changes(kind))
+        lists::kind_of(method).map_or(0, |kind| self.members.changes.of(kind))
     }
 
     /// A request as one whose answer may be kept, if it is for a list, and this child's lists may be kept. `period` is
@@ -103,7 +98,7 @@ impl Shared {
             child: self.link.number(),
             class,
             method: method.into_owned(),
-            params: lists::distinguishing(&incoming.frame, &incoming.message),
+            params: lists::distinguishing(&incoming.frame, &incoming.message)?,
         };
         let changes = self.changes(&key.method);
         Some(Asked { key, principal: principal.clone(), changes, legacy })
@@ -143,6 +138,16 @@ struct Late {
 }
 
 impl Crew {
+    /// None yet, of a server of which the operator says this.
+    pub fn new(choice: Choice) -> Self {
+        let crew = Crew::default();
+        if choice != Choice::Auto {
+            crew.note(Era::Legacy, choice == Choice::Legacy);
+            crew.note(Era::Modern, choice == Choice::Modern);
+        }
+        crew
+    }
+
     /// Those that run, of both eras.
     pub fn all(&self) -> Vec<Arc<Shared>> {
         let late = [&self.legacy, &self.modern].into_iter().filter_map(|late| late.child().clone());
@@ -197,11 +202,6 @@ impl Upstream {
     /// # Errors
     /// When one can't be started or doesn't complete its handshake.
     pub async fn start(self: &Arc<Self>) -> Result<(), Failure> {
-        match self.settings.child_era {
-            Choice::Auto => {}
-            Choice::Legacy => self.crew.note(Era::Modern, false),
-            Choice::Modern => self.crew.note(Era::Legacy, false),
-        }
         let started = match self.settings.isolation {
             Isolation::Session => self.try_one().await.map(|()| Vec::new()),
             _ => self.start_shared().await,

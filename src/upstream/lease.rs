@@ -5,6 +5,7 @@
 //! A child never changes principal, and is leased again only once nothing is in flight on it.
 
 use super::greet::Guest;
+use super::tools::Catalogue;
 use super::{Refusal, Upstream, initialize};
 use crate::era::Era;
 use crate::era::probe::Choice;
@@ -50,6 +51,8 @@ pub struct Leasable {
     pub era: Era,
     /// From which level on it logs, as far as it was told.
     pub level: Arc<Mutex<Option<&'static str>>>,
+    /// Its tools, which may be more than those of a shared child.
+    pub catalogue: Arc<Catalogue>,
 }
 
 /// A child in the hands of one exchange; dropping it gives it back.
@@ -127,6 +130,11 @@ impl Pool {
 
 impl Lease {
     /// The child.
+    pub fn child(&self) -> &Leasable {
+        &self.child
+    }
+
+    /// The way to it.
     pub fn link(&self) -> &Arc<Link> {
         &self.child.link
     }
@@ -189,7 +197,8 @@ impl Upstream {
             patience: self.start_timeout,
         };
         let greeted = self.greet(guest, place).await.map_err(Refusal::Failed)?;
-        Ok(Leasable { link: greeted.link, holder, era, level: Arc::default() })
+        let (level, catalogue) = Default::default();
+        Ok(Leasable { link: greeted.link, holder, era, level, catalogue })
     }
 
     /// Starts children until `--warm` of them are ready, as far as there are places for them. Only a legacy server

@@ -21,11 +21,17 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+#[cfg(test)]
+#[path = "lists_tests.rs"]
+mod tests;
+
 /// Entries, all together.
 const MOST_ENTRIES: usize = 1_024;
-/// Their bytes, all together; and of one.
+/// Their bytes, with what they are found by, all together; and of one.
 const MOST_BYTES: usize = 16 << 20;
 const LARGEST: usize = 2 << 20;
+/// Parameters that a list is found by. Nobody's cursor is longer, and they are kept for each entry.
+const MOST_PARAMS: usize = 4 << 10;
 /// The longest that a child's word is taken for: a day.
 const LONGEST: u64 = 24 * 60 * 60 * 1000;
 
@@ -72,13 +78,16 @@ struct Entry {
     until: Option<Instant>,
 }
 
+/// What an entry is found by; what anyone may be given has no owner.
+type Place = (Key, Option<Principal>);
+
 /// The answers that are kept.
 #[derive(Debug, Default)]
 pub struct Lists(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    entries: HashMap<(Key, Option<Principal>), Entry>,
+    entries: HashMap<Place, Entry>,
     bytes: usize,
 }
 
@@ -101,17 +110,25 @@ pub fn kind_of(method: &str) -> Option<Kind> {
     })
 }
 
-/// The parameters that make a difference, raw.
-pub fn distinguishing(frame: &[u8], message: &Message) -> Vec<u8> {
+/// The parameters that make a difference, raw. `None` if what they give is not to be kept: it answers a retry
+/// (server/utilities/caching), or they are too long.
+pub fn distinguishing(frame: &[u8], message: &Message) -> Option<Vec<u8>> {
     let mut distinguishing = Vec::new();
-    let all = message.params.iter().flat_map(|params| members(frame, params.span.clone()));
-    for (key, value) in all.filter(|(key, _)| text(frame, key) != "_meta") {
+    for (key, value) in message.params.iter().flat_map(|params| members(frame, params.span.clone())) {
+        match &*text(frame, &key) {
+            "_meta" => continue,
+            "inputResponses" | "requestState" => return None,
+            _ => {}
+        }
+        if distinguishing.len() + key.len() + value.len() > MOST_PARAMS {
+            return None;
+        }
         distinguishing.extend_from_slice(&frame[key]);
         distinguishing.push(b':');
         distinguishing.extend_from_slice(&frame[value]);
         distinguishing.push(b',');
     }
-    distinguishing
+    Some(distinguishing)
 }
 
 impl Upstream {
@@ -130,16 +147,23 @@ impl Upstream {
 impl Lists {
     /// The answer, if one is kept that is good for who asks.
     pub fn find(&self, asked: &Asked, now: Instant) -> Option<Fresh> {
-        let state = self.state();
+        let mut state = self.state();
         let mut owners = [None, Some(asked.principal.clone())].into_iter();
         let fresh = owners.find_map(|owner| {
-            let entry = state.entries.get(&(asked.key.clone(), owner))?;
-            let good = entry.changes == asked.changes && entry.until.is_none_or(|until| now < until);
+            let key = (asked.key.clone(), owner);
+            let entry = state.entries.get(&key)?;
+            if entry.changes != asked.changes {
+                counters::OUTDATED_LISTS.increment();
+                state.remove(&key);
+                return None;
+            }
+            let good = entry.until.is_none_or(|until| now < until);
             good.then(|| Fresh {
                 answer: entry.answer.clone(),
                 left: entry.until.map(|until| (until - now).as_millis() as u64),
             })
         });
+        drop(state);
         match &fresh {
             Some(_) => counters::CACHED_LISTS.increment(),
             None => counters::UNCACHED_LISTS.increment(),
@@ -182,31 +206,42 @@ impl Lists {
 }
 
 impl State {
-    fn insert(&mut self, key: (Key, Option<Principal>), entry: Entry, now: Instant) {
-        self.bytes += entry.answer.frame.len();
-        if let Some(old) = self.entries.insert(key, entry) {
-            self.bytes -= old.answer.frame.len();
-        }
+    fn insert(&mut self, key: Place, entry: Entry, now: Instant) {
+        self.remove(&key);
+        self.bytes += size(&key, &entry);
+        self.entries.insert(key, entry);
         if self.entries.len() > MOST_ENTRIES || self.bytes > MOST_BYTES {
             self.retain(|entry| entry.until.is_none_or(|until| now < until));
         }
         while self.entries.len() > MOST_ENTRIES || self.bytes > MOST_BYTES {
             let oldest =
                 self.entries.iter().min_by_key(|(_, entry)| entry.stored).map(|(key, _)| key.clone());
-            let Some(old) = oldest.and_then(|key| self.entries.remove(&key)) else { return };
-            self.bytes -= old.answer.frame.len();
+            let Some(oldest) = oldest else { return };
+            self.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, key: &Place) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.bytes -= size(key, &entry);
         }
     }
 
     fn retain(&mut self, good: impl Fn(&Entry) -> bool) {
         let mut bytes = 0;
-        self.entries.retain(|_, entry| {
+        self.entries.retain(|key, entry| {
             let keep = good(entry);
-            bytes += if keep { entry.answer.frame.len() } else { 0 };
+            bytes += if keep { size(key, entry) } else { 0 };
             keep
         });
         self.bytes = bytes;
     }
+}
+
+/// The bytes that an entry takes.
+fn size((key, owner): &Place, entry: &Entry) -> usize {
+    let owner = owner.as_ref().map_or(0, |owner| owner.name().len());
+    entry.answer.frame.len() + key.params.len() + owner
 }
 
 /// How long a modern child's complete result is good, and for whom; `None` if it is not to be kept.

@@ -203,6 +203,7 @@ impl Upstream {
     ) -> (Arc<Self>, mpsc::Receiver<Want>) {
         let (wants, wanted) = mpsc::channel(16);
         let bound = |n: usize| Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS)));
+        let crew = Crew::new(settings.child_era);
         let upstream = Upstream {
             places: bound(settings.max_children),
             permits: bound(settings.max_in_flight),
@@ -215,7 +216,7 @@ impl Upstream {
             start_timeout,
             directory,
             wants,
-            crew: Crew::default(),
+            crew,
             exclusive: Mutex::default(),
             started: Mutex::default(),
             phase,

@@ -39,6 +39,11 @@ impl<T> Parked<T> {
         Some(handle)
     }
 
+    /// Looks at one that waits, without claiming it.
+    pub fn look<R>(&self, handle: u64, look: impl FnOnce(&T) -> R) -> Option<R> {
+        self.state().waiting.get(&handle).map(|(_, exchange)| look(exchange))
+    }
+
     /// The exchange, once.
     pub fn claim(&self, handle: u64, now: Instant) -> Option<T> {
         let (until, exchange) = self.state().waiting.remove(&handle)?;

@@ -2,6 +2,7 @@
 //! run as tasks only. Read from the child's own `tools/list` when the first call needs it, and again after a change.
 
 use super::greet::own_request;
+use super::lease::Leasable;
 use super::{Shared, Upstream};
 use crate::era::Era;
 use crate::era::headers::HeaderParams;
@@ -11,16 +12,16 @@ use crate::mux::WireId;
 use crate::session::Kind;
 use serde_json::Value;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Mutex as AsyncMutex;
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{timeout, timeout_at};
 
 /// Pages of a list that are read.
 const MOST_PAGES: usize = 64;
 /// How long a child may take for one of them.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a call waits for the list; then it goes on unchecked.
+/// How long calls wait for the list once it is being read; then they go on unchecked.
 const CALL_PATIENCE: Duration = Duration::from_secs(2);
 /// After what time a list that could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(30);
@@ -34,15 +35,17 @@ pub(super) struct Tools {
     pub tasks: HashSet<String>,
 }
 
-/// What is known of the tools of one kind of child.
+/// What is known of one child's tools.
 #[derive(Debug, Default)]
-pub(super) struct Catalogue {
-    known: Mutex<Option<Known>>,
-    /// Held by whoever reads the list.
-    turn: AsyncMutex<()>,
+pub(super) struct Catalogue(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    known: Option<Known>,
+    reading: Option<Reading>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Known {
     tools: Arc<Tools>,
     /// How many changes there had been.
@@ -51,49 +54,118 @@ struct Known {
     until: Option<Instant>,
 }
 
+/// The list is being read; one reads it for all.
+#[derive(Clone, Debug)]
+struct Reading {
+    /// Until when calls wait for that.
+    until: Instant,
+    /// Closed when it is over.
+    over: watch::Receiver<()>,
+}
+
+/// What a call finds.
+enum Found {
+    Known(Arc<Tools>),
+    Awaited(Reading),
+    /// It is to be read; dropping the sender says that this is over.
+    Unknown(Reading, watch::Sender<()>),
+}
+
 impl Catalogue {
+    fn look(&self, changes: u64, now: Instant) -> Found {
+        let mut state = self.state();
+        if let Some(tools) = state.known(changes, now) {
+            return Found::Known(tools);
+        }
+        if let Some(reading) = state.reading.as_ref().filter(|reading| reading.over.has_changed().is_ok()) {
+            return Found::Awaited(reading.clone());
+        }
+        let (sender, over) = watch::channel(());
+        let reading = Reading { until: now + CALL_PATIENCE, over };
+        state.reading = Some(reading.clone());
+        Found::Unknown(reading, sender)
+    }
+
     fn known(&self, changes: u64) -> Option<Arc<Tools>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let good = |known: &&Known| {
-            known.changes == changes && known.until.is_none_or(|until| Instant::now() < until)
-        };
-        known.as_ref().filter(good).map(|known| Arc::clone(&known.tools))
+        self.state().known(changes, Instant::now())
     }
 
     fn learn(&self, known: Known) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        self.state().known = Some(known);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn known(&self, changes: u64, now: Instant) -> Option<Arc<Tools>> {
+        let good = |known: &&Known| known.changes == changes && known.until.is_none_or(|until| now < until);
+        self.known.as_ref().filter(good).map(|known| Arc::clone(&known.tools))
+    }
+}
+
+/// A child whose tools matter to a call.
+#[derive(Clone, Debug)]
+pub(super) enum Whose {
+    /// The one that the call shares.
+    Shared(Arc<Shared>),
+    /// The one that it has for itself.
+    Leased(Leasable),
+}
+
+impl Whose {
+    fn catalogue(&self) -> &Catalogue {
+        match self {
+            Whose::Shared(shared) => &shared.catalogue,
+            Whose::Leased(child) => &child.catalogue,
+        }
+    }
+
+    fn changes(&self) -> u64 {
+        match self {
+            Whose::Shared(shared) => shared.members.changes.of(Kind::Tools),
+            Whose::Leased(child) => child.holder.changes.of(Kind::Tools),
+        }
+    }
+
+    /// What is known already.
+    pub fn known_tools(&self) -> Option<Arc<Tools>> {
+        self.catalogue().known(self.changes())
     }
 }
 
 impl Upstream {
-    /// The tools of the child at `link`, which is `shared` or like it; `None` if they can't be known in time.
-    pub(super) async fn tools(
-        self: &Arc<Self>,
-        shared: &Arc<Shared>,
-        link: &Arc<Link>,
-    ) -> Option<Arc<Tools>> {
-        let leased = !Arc::ptr_eq(link, &shared.link);
-        let changes = shared.members.changes(Kind::Tools);
-        if let Some(tools) = shared.catalogue(leased).known(changes) {
-            return Some(tools);
-        }
-        let (upstream, shared, link) = (Arc::clone(self), Arc::clone(shared), Arc::clone(link));
-        // Goes on if this call gives up: the next one needs it too.
-        let reading = tokio::spawn(async move {
-            let catalogue = shared.catalogue(leased);
-            let _turn = catalogue.turn.lock().await;
-            shared.hear_of_changes().await;
-            let changes = shared.members.changes(Kind::Tools);
-            if let Some(tools) = catalogue.known(changes) {
-                return tools;
+    /// The tools of a child; `None` if they can't be known in time.
+    pub(super) async fn tools(self: &Arc<Self>, whose: Whose) -> Option<Arc<Tools>> {
+        let mut reading = match whose.catalogue().look(whose.changes(), Instant::now()) {
+            Found::Known(tools) => return Some(tools),
+            Found::Awaited(reading) => reading,
+            Found::Unknown(reading, over) => {
+                // Goes on if this call gives up: the next one needs it too.
+                tokio::spawn(Arc::clone(self).learn_tools(whose.clone(), over));
+                reading
             }
-            let read = upstream.read_tools(&link, shared.era).await;
-            let until = read.is_none().then(|| Instant::now() + RETRY);
-            let tools = Arc::new(read.unwrap_or_default());
-            catalogue.learn(Known { tools: Arc::clone(&tools), changes, until });
-            tools
-        });
-        timeout(CALL_PATIENCE, reading).await.ok()?.ok()
+        };
+        // An error says that it is over.
+        let _ = timeout_at(reading.until.into(), reading.over.changed()).await;
+        whose.known_tools()
+    }
+
+    async fn learn_tools(self: Arc<Self>, whose: Whose, _over: watch::Sender<()>) {
+        let (link, era) = match &whose {
+            Whose::Shared(shared) => {
+                // One that does not agree in time is read all the same.
+                let _ = timeout(CALL_PATIENCE / 2, shared.hear_of_changes()).await;
+                (&shared.link, shared.era)
+            }
+            Whose::Leased(child) => (&child.link, child.era),
+        };
+        let changes = whose.changes();
+        let read = self.read_tools(link, era).await;
+        let until = read.is_none().then(|| Instant::now() + RETRY);
+        whose.catalogue().learn(Known { tools: Arc::new(read.unwrap_or_default()), changes, until });
     }
 
     async fn read_tools(&self, link: &Link, era: Era) -> Option<Tools> {

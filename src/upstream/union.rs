@@ -34,6 +34,8 @@ struct Union {
     covers: HashSet<String>,
     /// When to open it again, and how long to wait the next time.
     again: Option<(Instant, Duration)>,
+    /// It has ended, and not been opened again since.
+    lapsed: bool,
 }
 
 /// Starts the task, which opens nothing until it is wished for and ends with the child. `words` are the child's
@@ -60,6 +62,7 @@ pub(super) fn start(
         listen: None,
         covers: HashSet::new(),
         again: None,
+        lapsed: false,
     };
     let (wishes, wished) = mpsc::channel(WISHES);
     tokio::spawn(union.run(wished));
@@ -107,6 +110,10 @@ impl Union {
         if also.is_some_and(|uri| !honoured.contains(&uri)) {
             return false;
         }
+        if std::mem::take(&mut self.lapsed) {
+            // What changed since the last one ended was not heard.
+            self.members.changes.note_all();
+        }
         // What went before is cancelled only now.
         (self.listen, self.covers, self.again) = (Some(listen), wanted, None);
         true
@@ -146,6 +153,7 @@ impl Union {
             Step::Interim(Interim { topic: Topic::Withdrawn(_), .. }) | Step::Outcome(_) => {
                 self.listen = None;
                 self.covers.clear();
+                self.lapsed = true;
                 self.again = Some((Instant::now() + REOPEN.0, REOPEN.0 * 2));
             }
             Step::Interim(interim) => self.tell(interim),

@@ -8,6 +8,7 @@ import json
 import os
 import threading
 
+from lists import Lists
 from plumbing import await_file, complain, encoded, keep, write
 
 META = "io.modelcontextprotocol/"
@@ -33,6 +34,10 @@ era = None
 listens = {}  # wire id: filter
 cancelled = {}
 gates = {}
+
+
+def gate(name):
+    return gates.setdefault(name, threading.Event())
 
 
 def line(value):
@@ -90,12 +95,12 @@ def heard(wire_id, params, args):
 
 
 def wait(wire_id, params, args):
-    gates.setdefault(args["name"], threading.Event()).wait()
+    gate(args["name"]).wait()
     answer(wire_id, **text("waited"))
 
 
 def release(wire_id, params, args):
-    gates.setdefault(args["name"], threading.Event()).set()
+    gate(args["name"]).set()
     answer(wire_id, **text("released"))
 
 
@@ -143,6 +148,18 @@ def fail(wire_id, params, args):
     error(wire_id, args["code"], "failed", args.get("data"))
 
 
+def relist(wire_id, params, args):
+    """A list has other pages now; says so, if it may."""
+    lists.change(args["method"], args["pages"])
+    touch(wire_id, params, {"kind": args["method"].partition("/")[0]} if args.get("told", True) else {})
+
+
+def hold(wire_id, params, args):
+    """Answers to this list wait until the gate is released."""
+    lists.hold(args["method"], args["name"])
+    answer(wire_id, **text("held"))
+
+
 def touch(wire_id, params, args):
     """A resource, or a list of this kind, has changed."""
     for listen, filter in list(listens.items()):
@@ -170,7 +187,7 @@ def leave(wire_id, params, args):
     os._exit(args.get("code", 7))
 
 
-INLINE = (echo, facts, heard, release, progress, log, ask, raw, fail, touch, end_listens, leave)
+INLINE = (echo, facts, heard, release, progress, log, ask, raw, fail, relist, hold, touch, end_listens, leave)
 TOOLS = {function.__name__: function for function in (*INLINE, wait, hang, late)}
 
 
@@ -223,18 +240,23 @@ def tools():
     return [{"name": name, "inputSchema": schema if name == "echo" else plain, "outputSchema": {"type": "array"}} for name in TOOLS]
 
 
-def serve(wire_id, method, params):
-    lists = {
+lists = Lists(
+    {
         "tools/list": ("tools", tools()),
         "prompts/list": ("prompts", [{"name": "p"}]),
         "resources/list": ("resources", [{"uri": "a:", "name": "a"}]),
         "resources/templates/list": ("resourceTemplates", []),
-    }
+    },
+    gate,
+)
+
+
+def serve(wire_id, method, params):
     if method == "tools/call":
         call(wire_id, params)
     elif method in lists:
-        name, items = lists[method]
-        answer(wire_id, **{name: items}, ttlMs=flags.ttl, cacheScope=flags.scope)
+        hints = {"ttlMs": flags.ttl, "cacheScope": flags.scope}
+        lists.answer(method, params, lambda page: answer(wire_id, **page, **hints))
     elif method == "resources/read":
         if params["uri"].startswith("missing:"):
             return error(wire_id, -32602, "no such resource", {"uri": params["uri"]})

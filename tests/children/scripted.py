@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 
+from lists import Lists
 from plumbing import await_file, complain, encoded, keep, write, writing
 
 flags = argparse.ArgumentParser()
@@ -30,6 +31,7 @@ flags.add_argument("--ignore-eof", action="store_true", help="live on when stdin
 flags.add_argument("--ignore-sigterm", action="store_true")
 flags.add_argument("--journal", help="append every frame that is read to this file, with the process id before it")
 flags.add_argument("--prompts", action="store_true", help="declare prompts")
+flags.add_argument("--static", action="store_true", help="declare no listChanged")
 flags = flags.parse_args()
 
 stdin = os.fdopen(0, "rb", buffering=1 << 16)
@@ -42,6 +44,9 @@ asked = iter(range(10**9))
 
 def gate(name):
     return gates.setdefault(name, threading.Event())
+
+
+lists = Lists({"tools/list": ("tools", []), "resources/list": ("resources", [])}, gate)
 
 
 def line(text):
@@ -155,6 +160,20 @@ def emit(wire_id, params, args, raw):
             line(text.replace("$ID", str(wire_id)))
 
 
+def relist(wire_id, params, args, raw):
+    """A list has other pages now; says so, if it may."""
+    lists.change(args["method"], args["pages"])
+    if args.get("told", True):
+        notify(f"notifications/{args['method'].partition('/')[0]}/list_changed", {})
+    result(wire_id, {})
+
+
+def hold(wire_id, params, args, raw):
+    """Answers to this list wait until the gate is released."""
+    lists.hold(args["method"], args["name"])
+    result(wire_id, {})
+
+
 def oversized(wire_id, params, args, raw):
     """One long line: the id first, last or not at all."""
     id_member = b'"id":%d' % wire_id
@@ -228,11 +247,11 @@ def blob(wire_id, params, args, raw):
 
 
 # These end or stall the whole server, or must see what was read before them: no thread.
-INLINE = {leave, kill, close_stdout, close_stdin, half, stop_reading, recall, echo, release}
+INLINE = {leave, kill, close_stdout, close_stdin, half, stop_reading, recall, echo, release, relist, hold}
 TOOLS = {
     function.__name__: function
     for function in (
-        echo, sleep, wait, release, hang, late, progress, log, ask, interview, emit, oversized, leave, kill,
+        echo, sleep, wait, release, hang, late, progress, log, ask, interview, emit, relist, hold, oversized, leave, kill,
         close_stdout, close_stdin, half, stop_reading, grandchild, facts, recall, blob,
     )
 }  # fmt: skip
@@ -256,9 +275,10 @@ def initialize(wire_id, params):
         return
     if flags.refuse:
         return error(wire_id, -32603, "not today")
+    changes = {} if flags.static else {"listChanged": True}
     capabilities = {
-        "tools": {"listChanged": True},
-        "resources": {"subscribe": True, "listChanged": True},
+        "tools": changes,
+        "resources": {"subscribe": True, **changes},
         "logging": {},
         "tasks": {"list": {}},
     }
@@ -304,8 +324,8 @@ def receive(raw):
         call(message["id"], message["params"], raw)
     elif method == "resources/subscribe" and message["params"]["uri"] == "hang:":
         pass
-    elif method == "tools/list":
-        result(message["id"], {"tools": []})
+    elif method in lists:
+        lists.answer(method, message.get("params", {}), lambda page: result(message["id"], page))
     elif method == "resources/read" and message["params"]["uri"].startswith("missing:"):
         error(message["id"], -32002, "no such resource")
     elif method == "no/such":

@@ -12,6 +12,7 @@ use crate::mux::WireId;
 use crate::telemetry::counters;
 use crate::upstream::lease::Lease;
 use crate::upstream::seal::{Purpose, State};
+use crate::upstream::tools::{Tools, Whose};
 use crate::upstream::{Incoming, Refusal, Shared, Upstream, refusal};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -104,7 +105,10 @@ impl Upstream {
         state: Option<State>,
     ) -> Result<Box<ModernCall>, Refusal> {
         let parked = match state {
-            Some(State::Parked(handle)) => self.parked.claim(handle, Instant::now()),
+            Some(State::Parked(handle)) => {
+                self.parked.look(handle, |call| call.agrees_again(&caller, incoming)).transpose()?;
+                self.parked.claim(handle, Instant::now())
+            }
             Some(State::Elsewhere) => {
                 return Err(Refusal::Withheld(
                     codes::INVALID_PARAMS,
@@ -204,17 +208,31 @@ impl ModernCall {
         if !has_capability(&self.shared.discovered, "tools") {
             return Ok(());
         }
-        let link = self.lease.as_ref().map_or(&self.shared.link, Lease::link);
-        let Some(tools) = self.upstream.tools(&self.shared, link).await else { return Ok(()) };
-        let frame = &incoming.frame;
-        let name = text(frame, &name);
-        let arguments = params.and_then(|params| member(frame, &params.span, "arguments"));
-        let header = |name: &str| self.caller.param(name);
-        tools.headers.check(&name, frame, arguments.as_ref(), header).map_err(Refusal::Mismatch)?;
+        let Some(tools) = self.upstream.tools(self.whose_tools()).await else { return Ok(()) };
+        let name = text(&incoming.frame, &name);
+        agrees(&self.caller, &tools, &name, incoming)?;
         if self.shared.era == Era::Legacy && tools.tasks.contains(&*name) {
             self.task = Some(Task::default());
         }
         Ok(())
+    }
+
+    fn whose_tools(&self) -> Whose {
+        match &self.lease {
+            Some(lease) => Whose::Leased(lease.child().clone()),
+            None => Whose::Shared(Arc::clone(&self.shared)),
+        }
+    }
+
+    /// Whether the headers of a retry agree with its body, as those of the call that it goes on with had to.
+    fn agrees_again(&self, caller: &Caller, incoming: &Incoming) -> Result<(), Refusal> {
+        let name = incoming.message.params.as_ref().and_then(|params| params.name.clone());
+        match (name, self.whose_tools().known_tools()) {
+            (Some(name), Some(tools)) if self.method == "tools/call" => {
+                agrees(caller, &tools, &text(&incoming.frame, &name), incoming)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sends the request to its child.
@@ -248,6 +266,15 @@ fn progress_token(incoming: &Incoming) -> Option<Bytes> {
     let params = incoming.message.params.as_ref()?;
     let token = params.meta.as_ref()?.progress_token.clone()?;
     Some(Bytes::copy_from_slice(&incoming.frame[token]))
+}
+
+/// Whether a call's headers agree with its body, by what its child says of the tool.
+fn agrees(caller: &Caller, tools: &Tools, name: &str, incoming: &Incoming) -> Result<(), Refusal> {
+    let frame = &incoming.frame;
+    let params = incoming.message.params.as_ref();
+    let arguments = params.and_then(|params| member(frame, &params.span, "arguments"));
+    let header = |name: &str| caller.param(name);
+    tools.headers.check(name, frame, arguments.as_ref(), header).map_err(Refusal::Mismatch)
 }
 
 /// The request as the child may read it: a legacy one without its envelope, which some refuse.
