@@ -240,15 +240,18 @@ impl Router {
     }
 
     fn progress(&mut self, frame: &Bytes, message: &Message) {
+        let running;
         let token = message.params.as_ref().and_then(|params| params.progress_token.clone());
         let wire_id = token.and_then(|token| integer(&frame[token])).and_then(WireId::new);
         let held = wire_id.and_then(|wire_id| self.answering.held(wire_id));
-        let Some((held, token)) = held.and_then(|held| Some((held, held.token.as_ref()?))) else {
-            counters::DROPPED_EVENTS.increment();
-            return;
+        let heard = if let Some((held, token)) = held.and_then(|held| Some((held, held.token.as_ref()?))) {
+            Some((&held.mailbox, rewrite::with_progress_token(frame, message, token)))
+        } else {
+            running = wire_id.and_then(|wire_id| self.audience.running()?.find(wire_id));
+            running.as_ref().map(|mailbox| (mailbox, rewrite::unchanged(frame, message)))
         };
-        let frame = rewrite::with_progress_token(frame, message, token);
-        if held.mailbox.push(Interim { frame, class: Class::Droppable, topic: Topic::Progress }).is_err() {
+        let interim = |frame| Interim { frame, class: Class::Droppable, topic: Topic::Progress };
+        if heard.is_none_or(|(mailbox, frame)| mailbox.push(interim(frame)).is_err()) {
             counters::DROPPED_EVENTS.increment();
         }
     }

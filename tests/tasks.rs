@@ -4,11 +4,16 @@ mod support;
 
 use serde_json::{Value, json};
 use support::modern::{Asked, result};
-use support::{Journal, Server, until};
+use support::{Journal, Server, scratch, until};
 
 fn tasks(flags: &str) -> (Server, Journal) {
+    tasks_of(flags, "")
+}
+
+fn tasks_of(flags: &str, child: &str) -> (Server, Journal) {
     let journal = Journal::new();
-    (Server::with().flags(flags).tasks_child(&journal.flag()).start(), journal)
+    let child = format!("{child} {}", journal.flag());
+    (Server::with().flags(flags).tasks_child(&child).start(), journal)
 }
 
 fn sent(journal: &Journal, method: &str) -> Vec<Value> {
@@ -71,4 +76,84 @@ fn a_clients_own_wish_for_a_task_does_not_reach_a_legacy_child() {
     let params = json!({"name": "facts", "arguments": {}, "task": {"ttl": 1}});
     assert_eq!(server.modern().send("tools/call", params).status, 200);
     assert!(journal.call("facts").message["params"]["task"].is_null());
+}
+
+#[test]
+fn its_progress_is_the_calls_to_the_end() {
+    let (server, journal) = tasks("");
+    for client in [server.modern(), server.asked()] {
+        let silent = client.call("research", json!({"polls": 1, "end": "completed", "progress": 2}));
+        assert_eq!(silent.messages().len(), 1, "nobody asked for any");
+        let client = client.meta("progressToken", "mine");
+        let told = client.call("research", json!({"polls": 1, "end": "completed", "progress": 2})).messages();
+        let progress = |n: u64| json!({"progressToken": "mine", "progress": n});
+        let params: Vec<&Value> = told[..4].iter().map(|message| &message["params"]).collect();
+        assert_eq!(params, [&progress(0), &progress(1), &progress(0), &progress(1)]);
+        assert_eq!(told[4]["result"]["resultType"], "complete", "it comes last: {told:?}");
+        assert_eq!(told.len(), 5);
+    }
+    assert!(sent(&journal, "tasks/cancel").is_empty());
+}
+
+#[test]
+fn a_running_task_counts_as_in_flight() {
+    let (server, journal) = tasks("--max-in-flight 1 --sse-commit-after 20ms");
+    let events = server.modern().begin_call(1, "research", json!({"polls": 0, "end": "never"})).events();
+    until("the task", || sent(&journal, "tasks/get").len() > 1);
+    assert_eq!(server.metric("proxyrunner_in_flight"), 1);
+    let refused = server.modern().call("research", json!({"polls": 0, "end": "completed"}));
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    events.cut();
+    server.until_metric("proxyrunner_in_flight", 0);
+    result(&server.modern().call("research", json!({"polls": 0, "end": "completed"})));
+}
+
+#[test]
+fn a_child_is_nobody_elses_until_its_task_is_cancelled() {
+    let gate = scratch("gate");
+    let child = format!("--cancel-gate {}", gate.display());
+    let (server, journal) = tasks_of("--sse-commit-after 20ms", &child);
+    let client = server.asked();
+    let events = client.begin_call(1, "research", json!({"polls": 0, "end": "never"})).events();
+    until("the task", || !sent(&journal, "tasks/get").is_empty());
+    let taken = journal.call("research").pid;
+    events.cut();
+    until("its end", || !sent(&journal, "tasks/cancel").is_empty());
+    let run = || {
+        result(&client.call("research", json!({"polls": 0, "end": "completed"})));
+        journal.call("research").pid
+    };
+    assert_ne!(run(), taken, "it may still ask something");
+    std::fs::write(&gate, "").expect("a file");
+    until("it is leased again", || {
+        let arguments = json!({"polls": 0, "end": "input_required"});
+        // Two at once, so that neither waits for the child that the other had.
+        let asked = [(); 2].map(|()| Asked::of(&client.call("research", arguments.clone())));
+        for asked in &asked {
+            result(&client.retry(
+                "research",
+                arguments.clone(),
+                asked,
+                asked.all(&json!({"action": "decline"})),
+            ));
+        }
+        let asks = |read: &support::Read| read.message["params"]["arguments"]["end"] == "input_required";
+        journal.frames().iter().any(|read| read.pid == taken && asks(read))
+    });
+}
+
+#[test]
+fn a_task_that_nobody_can_ask_about_is_cancelled() {
+    let (server, journal) = tasks("");
+    let response = server.modern().call("research", json!({"polls": 0, "end": "broken"}));
+    assert_eq!((response.status, response.code()), (200, -32603));
+    until("its end", || !sent(&journal, "tasks/cancel").is_empty());
+    server.until_metric("proxyrunner_in_flight", 0);
+}
+
+#[test]
+fn a_child_that_declares_no_tasks_is_not_asked_for_one() {
+    let (server, journal) = tasks_of("", "--undeclared");
+    result(&server.modern().call("research", json!({"polls": 0, "end": "completed"})));
+    assert!(journal.call("research").message["params"]["task"].is_null());
 }

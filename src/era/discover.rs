@@ -80,6 +80,15 @@ pub fn capabilities_of(discovered: &[u8]) -> impl Fn(&str, &str) -> bool {
     }
 }
 
+/// Whether a legacy child runs tools as tasks. One that does not declare it is not to be asked to, whatever its tools say
+/// of themselves (2025-11-25, basic/utilities/tasks §Tool-Level Negotiation).
+pub fn runs_tasks(initialized: &[u8]) -> bool {
+    let path = ["capabilities", "tasks", "requests", "tools", "call"];
+    let whole = 0..initialized.len();
+    let call = path.iter().try_fold(whole, |object, name| member(initialized, &object, name));
+    call.is_some_and(|call| initialized[call.start] == b'{')
+}
+
 /// The revisions of a `DiscoverResult`, or of -32022's `data`; `None` if `name` is no array of strings there.
 /// Some children list the legacy ones too.
 pub fn versions(bytes: &[u8], object: &Span, name: &str) -> Option<Vec<String>> {

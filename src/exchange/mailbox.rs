@@ -99,7 +99,7 @@ impl Mailbox {
     }
 
     /// The oldest message. Without one, nothing can be put in any more: it would never be read.
-    pub(super) fn pop_or_close(&self) -> Option<Interim> {
+    pub fn pop_or_close(&self) -> Option<Interim> {
         let mut state = self.state();
         let interim = state.queue.pop_front();
         state.closed = interim.is_none();

@@ -1,6 +1,6 @@
 //! Who hears what a child says outside of any request: nobody yet, one session, or the members of a shared child.
 
-use super::{Changes, Kind, Session, SessionId};
+use super::{Changes, Kind, Running, Session, SessionId};
 use crate::exchange::{Class, Interim, Interruption, Mailbox, Topic};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
@@ -35,6 +35,15 @@ impl Audience {
             Audience::Nobody | Audience::Exclusive { .. } => None,
         }
     }
+
+    /// The calls that run on as tasks, where it is proxyrunner that made them so.
+    pub fn running(&self) -> Option<&Running> {
+        match self {
+            Audience::Shared(members) => Some(&members.running),
+            Audience::Leased(holder) => Some(&holder.running),
+            Audience::Nobody | Audience::Exclusive { .. } => None,
+        }
+    }
 }
 
 /// Which exchange has a leased child at the moment, and how often the child's lists have changed.
@@ -42,6 +51,8 @@ impl Audience {
 pub struct Holder {
     /// Of the child's lists.
     pub changes: Changes,
+    /// What runs on as a task.
+    pub running: Running,
     mailbox: Mutex<Weak<Mailbox>>,
 }
 
@@ -81,6 +92,8 @@ const MOST_WATCHED: usize = 256;
 pub struct Members {
     /// Of the child's lists.
     pub changes: Changes,
+    /// What runs on as a task.
+    pub running: Running,
     state: Mutex<State>,
     turns: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
 }

@@ -157,8 +157,16 @@ pub(super) fn own_request(wire_id: WireId, method: &str, params: &str) -> Splice
 
 /// Begins a request of proxyrunner's own: without a permit, since the work of others waits for it.
 pub(super) async fn begin(link: &Link, write: impl FnOnce(WireId) -> Spliced) -> Result<Exchange, Failure> {
-    let held =
-        Held { mailbox: Arc::new(Mailbox::default()), token: None, takes_questions: false, permit: None };
+    begin_for(link, Arc::default(), write).await
+}
+
+/// The same, where what the child says of it goes to a mailbox that is there already.
+pub(super) async fn begin_for(
+    link: &Link,
+    mailbox: Arc<Mailbox>,
+    write: impl FnOnce(WireId) -> Spliced,
+) -> Result<Exchange, Failure> {
+    let held = Held { mailbox, token: None, takes_questions: false, permit: None };
     link.begin(held, write).await.map_err(|refused| match refusal(refused) {
         super::Refusal::Failed(failure) => failure,
         _ => Failure::Lost,

@@ -12,7 +12,7 @@ use crate::era::probe::Choice;
 use crate::exchange::{Link, Mailbox};
 use crate::jsonrpc::{Spliced, rewrite};
 use crate::mux::WireId;
-use crate::session::{Audience, Holder, Principal};
+use crate::session::{Audience, Holder, Principal, Running};
 use crate::telemetry::counters;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -137,6 +137,11 @@ impl Lease {
     /// The way to it.
     pub fn link(&self) -> &Arc<Link> {
         &self.child.link
+    }
+
+    /// What runs on at it as a task.
+    pub fn running(&self) -> &Running {
+        &self.child.holder.running
     }
 
     /// Whether the child is known to log from `level` on.

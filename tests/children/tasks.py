@@ -1,23 +1,28 @@
 """A legacy stdio MCP server with one tool that runs as a task only.
 
 Its arguments say what the task does: `polls` answers of `working`, then `end`: completed, failed, input_required (which
-asks the client before it completes) or never.
+asks the client before it completes), broken (nobody can say how it is) or never. It tells of its progress so often as
+`progress` says, once it is created and again right before its result.
 """
 
 import argparse
 import json
 import os
+import threading
 
-from plumbing import encoded, keep, write
+from plumbing import await_file, encoded, keep, write
 
 flags = argparse.ArgumentParser()
 flags.add_argument("--journal", help="append every frame that is read to this file, with the process id before it")
+flags.add_argument("--undeclared", action="store_true", help="declare no tasks, and run the tool without them")
+flags.add_argument("--cancel-gate", help="answer tasks/cancel once this file exists")
 flags = flags.parse_args()
 
 tasks = {}  # id: what is left of it
 RELATED = "io.modelcontextprotocol/related-task"
 TOOL = {"name": "research", "inputSchema": {"type": "object"}, "execution": {"taskSupport": "required"}}
-CAPABILITIES = {"tools": {}, "tasks": {"cancel": {}, "requests": {"tools": {"call": {}}}}}
+TASKS = {"cancel": {}, "requests": {} if flags.undeclared else {"tools": {"call": {}}}}
+CAPABILITIES = {"tools": {}, "tasks": TASKS}
 
 
 def line(value):
@@ -36,17 +41,28 @@ def state(task_id, status):
     return {"taskId": task_id, "status": status, "createdAt": "2026-01-01T00:00:00Z", "ttl": None, "pollInterval": 50}
 
 
+def progress(task):
+    for n in range(task.get("progress", 0)):
+        told = {"progressToken": task["token"], "progress": n}
+        line({"jsonrpc": "2.0", "method": "notifications/progress", "params": told})
+
+
 def call(wire_id, params):
+    if flags.undeclared and "task" not in params:
+        return result(wire_id, {"content": []})
     if "task" not in params:
         return error(wire_id, -32601, "this tool runs as a task only")
     task_id = f"task-{len(tasks)}"
-    tasks[task_id] = dict(params["arguments"])
+    tasks[task_id] = dict(params["arguments"], token=params.get("_meta", {}).get("progressToken"))
     result(wire_id, {"task": state(task_id, "working")})
+    progress(tasks[task_id])
 
 
 def poll(wire_id, task_id):
     task = tasks[task_id]
     task["polls"] -= 1
+    if task["end"] == "broken":
+        return error(wire_id, -32603, "who knows")
     working = task["polls"] >= 0 or task["end"] == "never"
     result(wire_id, state(task_id, "working" if working else task["end"]))
 
@@ -60,9 +76,16 @@ def fetch(wire_id, task_id):
         schema = {"type": "object", "properties": {}}
         params = {"message": "m", "requestedSchema": schema, "_meta": {RELATED: {"taskId": task_id}}}
         return line({"jsonrpc": "2.0", "id": task_id, "method": "elicitation/create", "params": params})
+    progress(task)
     told = json.dumps(task.get("answer", "done"))
     meta = {RELATED: {"taskId": task_id}, "acme": 1}
     result(wire_id, {"content": [{"type": "text", "text": told}], "_meta": meta})
+
+
+def cancel(wire_id, task_id):
+    if flags.cancel_gate:
+        await_file(flags.cancel_gate)
+    result(wire_id, state(task_id, "cancelled"))
 
 
 def receive(raw):
@@ -86,7 +109,7 @@ def receive(raw):
     elif method == "tasks/result":
         fetch(wire_id, params["taskId"])
     elif method == "tasks/cancel":
-        result(wire_id, state(params["taskId"], "cancelled"))
+        threading.Thread(target=cancel, args=(wire_id, params["taskId"]), daemon=True).start()
     elif wire_id is not None:
         error(wire_id, -32601, "no such method")
 

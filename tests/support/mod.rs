@@ -9,7 +9,7 @@ pub mod modern;
 mod session;
 
 pub use connection::{Connection, Event, Events, JSON, Response};
-pub use journal::Journal;
+pub use journal::{Journal, Read};
 pub use session::{Opening, Session, tool_call};
 
 use nix::sys::signal::{Signal, kill};

@@ -26,7 +26,6 @@ impl ModernCall {
 
     pub(super) fn reply(&mut self, outcome: Outcome) -> Reply {
         self.exchange = None;
-        self.task = None;
         match outcome {
             Ok(answer) => {
                 if let Some(asked) = self.listed.take() {

@@ -4,7 +4,7 @@ use super::task::Task;
 use super::{Caller, MOST_ANSWERS, ModernCall};
 use crate::era::capabilities::Capabilities;
 use crate::era::input::{ASKING, Retry};
-use crate::era::{Era, envelope};
+use crate::era::{Era, discover, envelope};
 use crate::exchange::{Failure, Held, Mailbox};
 use crate::jsonrpc::rewrite::Changes;
 use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, member, rewrite, splice, text};
@@ -211,7 +211,8 @@ impl ModernCall {
         let Some(tools) = self.upstream.tools(self.whose_tools()).await else { return Ok(()) };
         let name = text(&incoming.frame, &name);
         agrees(&self.caller, &tools, &name, incoming)?;
-        if self.shared.era == Era::Legacy && tools.tasks.contains(&*name) {
+        let legacy = self.shared.era == Era::Legacy;
+        if legacy && tools.tasks.contains(&*name) && discover::runs_tasks(&self.shared.words) {
             self.task = Some(Task::default());
         }
         Ok(())
@@ -242,19 +243,29 @@ impl ModernCall {
         if self.lease.is_some() || self.caller.capabilities.url {
             self.purpose = Some(self.purpose_of(&incoming));
         }
-        let held = Held {
+        let mut held = Held {
             mailbox: Arc::new(Mailbox::default()),
             token: self.token.clone(),
             // At a shared child none is answered; but a request that is the only one can be told what it lacks.
             takes_questions: self.lease.is_none() && self.is_asking() && !may_ask,
             permit: Some(permit),
         };
+        if let Some(task) = &mut self.task {
+            // It runs on after the child's first answer.
+            task.permit = held.permit.take();
+        }
         if let Some(lease) = &self.lease {
             lease.hear(self.task.as_ref().map_or(&held.mailbox, Task::desk));
         }
         let link = self.lease.as_ref().map_or(&self.shared.link, Lease::link);
-        let (era, task) = (self.shared.era, self.task.is_some());
-        let begun = link.begin(held, |wire_id| for_child(&incoming, era, task, wire_id));
+        let running = self.lease.as_ref().map_or(&self.shared.members.running, Lease::running);
+        let (era, task) = (self.shared.era, self.task.as_ref());
+        let begun = link.begin(held, |wire_id| {
+            if let Some(task) = task {
+                running.note(wire_id, task.desk());
+            }
+            for_child(&incoming, era, task.is_some(), wire_id)
+        });
         let begun = timeout_at(self.deadline.into(), begun).await;
         let begun = begun.map_err(|_| Refusal::Failed(Failure::TimedOut(self.patience)))?;
         self.exchange = Some(begun.map_err(refusal)?);

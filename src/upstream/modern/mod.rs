@@ -182,6 +182,7 @@ impl ModernCall {
 impl Drop for ModernCall {
     /// However it ends, no question of the child stays without an answer.
     fn drop(&mut self) {
+        self.close_desk();
         self.refuse_questions();
         self.cancel_task();
     }

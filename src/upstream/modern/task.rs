@@ -7,15 +7,22 @@ use crate::era::keys;
 use crate::exchange::{Answer, Exchange, Failure, Link, Mailbox, Outcome, Step};
 use crate::jsonrpc::{self, Amendment, Edits, Spliced, amend, member, rewrite, splice, string_member};
 use crate::mux::WireId;
-use crate::upstream::greet::begin;
+use crate::upstream::greet::begin_for;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep_until;
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;
 
 /// How often a task is asked for: as the child wishes, within these bounds; and if it wishes nothing.
 const POLL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 const DEFAULT_POLL: Duration = Duration::from_millis(500);
+/// How long a child may take to agree that a task is cancelled.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A task at a legacy child.
 #[derive(Debug, Default)]
@@ -23,8 +30,10 @@ pub(super) struct Task {
     stage: Stage,
     /// Its id, in raw JSON, once it is created.
     id: Option<Bytes>,
-    /// What the child asks while it runs, whichever request of ours is under way.
+    /// What the child asks and tells while it runs, whichever request of ours is under way.
     desk: Arc<Mailbox>,
+    /// Its place among `--max-in-flight`.
+    pub permit: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +49,7 @@ enum Stage {
 }
 
 impl Task {
-    /// Where the child's questions go.
+    /// Where the child's questions and progress go.
     pub fn desk(&self) -> &Arc<Mailbox> {
         &self.desk
     }
@@ -70,15 +79,16 @@ impl Task {
 
     /// Sends what is due next.
     async fn go_on(&self, link: &Link) -> Result<Exchange, Failure> {
-        let method = match self.stage {
+        let (method, mailbox) = match self.stage {
             Stage::Waiting(at) => {
                 sleep_until(at.into()).await;
-                "tasks/get"
+                ("tasks/get", Arc::default())
             }
-            Stage::Over => "tasks/result",
+            // So what the child said before the result is told before it.
+            Stage::Over => ("tasks/result", Arc::clone(&self.desk)),
             _ => return std::future::pending().await,
         };
-        begin(link, |wire_id| self.request(wire_id, method)).await
+        begin_for(link, mailbox, |wire_id| self.request(wire_id, method)).await
     }
 
     fn request(&self, wire_id: WireId, method: &str) -> Spliced {
@@ -150,23 +160,39 @@ impl ModernCall {
     fn task_heard(&mut self, outcome: Outcome) -> Option<Happening> {
         self.exchange = None;
         let outcome = match outcome {
-            Ok(answer) => Ok(self.task.as_mut()?.hear(answer, Instant::now())?),
+            Ok(answer) => {
+                let task = self.task.as_mut()?;
+                let answer = task.hear(answer, Instant::now())?;
+                if task.stage != Stage::Asking {
+                    // It is over, so that nothing is left to be cancelled.
+                    self.task = None;
+                }
+                Ok(answer)
+            }
             Err(failure) => Err(failure),
         };
-        // It is over, so that nothing is left to be cancelled.
         Some(Happening::Answered(self.reply(outcome)))
     }
 
-    /// Ends what the child still works on, where the call ends before it.
+    /// Nobody hears of the task any more. What the child asked last is refused with all else that is open.
+    pub(super) fn close_desk(&mut self) {
+        let Some(desk) = self.task.as_ref().map(|task| Arc::clone(&task.desk)) else { return };
+        while let Some(interim) = desk.pop_or_close() {
+            self.interim(interim);
+        }
+    }
+
+    /// Ends what the child still works on, where the call ends before it. Until the child agrees, the task keeps its
+    /// permit, and the child that it has for itself.
     pub(super) fn cancel_task(&mut self) {
         let Some(task) = self.task.take().filter(|task| task.id.is_some()) else { return };
-        let link = Arc::clone(self.lease.as_ref().map_or(&self.shared.link, |lease| lease.link()));
+        let (upstream, lease) = (Arc::clone(&self.upstream), self.lease.take());
+        let link = Arc::clone(lease.as_ref().map_or(&self.shared.link, |lease| lease.link()));
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let cancelling = begin(&link, |wire_id| task.request(wire_id, "tasks/cancel")).await;
-                if let Ok(mut exchange) = cancelling {
-                    while !matches!(exchange.next().await, Step::Outcome(_)) {}
-                }
+                let write = |wire_id| task.request(wire_id, "tasks/cancel");
+                let _ = upstream.ask(&link, CANCEL_PATIENCE, write).await;
+                drop((task, lease));
             });
         }
     }
