@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Runs the official conformance suite against proxyrunner in front of the stdio everything-servers.
 
-    tests/conformance.py            2025-11-25 in front of the legacy server
-    tests/conformance.py --eras     2025-11-25 and 2026-07-28, at one URL, in front of each server
+    tests/conformance.py            2025-11-25 and 2026-07-28, at one URL, in front of each server
     tests/conformance.py --direct   each server over its own SDK's HTTP, to tell its faults from proxyrunner's
 
 A run passes when every scored scenario of its revision does, and a few unscored ones that are about what
@@ -79,7 +78,6 @@ DIRECT = {"legacy": [LEGACY], "dual": [LEGACY, MODERN]}
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--eras", action="store_true", help="every server, at both revisions")
     parser.add_argument("--direct", action="store_true", help="without proxyrunner")
     parser.add_argument("--server", choices=CHILDREN, help="this server only")
     arguments = parser.parse_args()
@@ -87,7 +85,7 @@ def main() -> int:
     passed = failed = 0
     for server in [arguments.server] if arguments.server else CHILDREN:
         try:
-            for run in runs(server, arguments.eras, arguments.direct):
+            for run in runs(server, arguments.direct):
                 good, bad = report(run)
                 passed, failed = passed + good, failed + bad
         except (AssertionError, subprocess.TimeoutExpired) as error:
@@ -97,13 +95,10 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def runs(server: str, eras: bool, direct: bool) -> Iterator[Run]:
-    """Runs the suite in front of a server, started once, at each revision that was asked for."""
+def runs(server: str, direct: bool) -> Iterator[Run]:
+    """Runs the suite in front of a server, started once, at each revision."""
     command = CHILDREN[server]
-    if direct:
-        revisions = DIRECT.get(server, [])
-    else:
-        revisions = [LEGACY, MODERN] if eras else [LEGACY] if server == "legacy" else []
+    revisions = DIRECT.get(server, []) if direct else [LEGACY, MODERN]
     if not revisions:
         return
     with served_directly(server) if direct else served(server, command) as port:
