@@ -1,21 +1,34 @@
 #!/bin/sh
-# Prints the instructions per exchange of the multiplexer, and of a map of oneshot senders behind a mutex:
-# the difference of two runs under callgrind, so that what happens once per run cancels out.
+# Prints instructions, counted by callgrind: per exchange of the multiplexer, beside a map of oneshot senders behind a
+# mutex; and per call in the four pairings of eras, a client's then a child's. Each is the difference of two runs, so
+# that what happens once per run cancels out. In the pairings the simulated child costs the same each time: it reads a
+# call, and writes its answer.
 set -eu
 cd "$(dirname "$0")/.."
 
-few=20000
-many=120000
-bench=$(cargo bench --bench mux --no-run --message-format=json |
-    sed -n 's/.*"name":"mux".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+# The program of a benchmark.
+program() {
+    cargo bench --bench "$1" --no-run --message-format=json |
+        sed -n 's/.*"name":"'"$1"'".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
+}
 
 instructions() {
-    valgrind --tool=callgrind --callgrind-out-file=/dev/null "$bench" count "$1" "$2" 2>&1 |
+    valgrind --tool=callgrind --callgrind-out-file=/dev/null "$1" count "$2" "$3" 2>&1 |
         sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
 }
 
+# Program, contender, few, many, and what is counted.
+report() {
+    more=$(instructions "$1" "$2" "$4")
+    less=$(instructions "$1" "$2" "$3")
+    echo "$2: $(((more - less) / ($4 - $3))) instructions per $5"
+}
+
+mux=$(program mux)
 for contender in mux map; do
-    more=$(instructions "$contender" "$many")
-    less=$(instructions "$contender" "$few")
-    echo "$contender: $(((more - less) / (many - few))) instructions per exchange"
+    report "$mux" "$contender" 20000 120000 exchange
+done
+eras=$(program eras)
+for pairing in legacy-legacy modern-modern modern-legacy legacy-modern; do
+    report "$eras" "$pairing" 500 2500 call
 done

@@ -89,6 +89,13 @@ pub fn runs_tasks(initialized: &[u8]) -> bool {
     call.is_some_and(|call| initialized[call.start] == b'{')
 }
 
+/// The names of the capabilities that a `DiscoverResult` declares.
+pub fn capability_names(discovered: &[u8]) -> Vec<String> {
+    let capabilities = member(discovered, &(0..discovered.len()), "capabilities");
+    let names = capabilities.into_iter().flat_map(|all| members(discovered, all));
+    names.map(|(key, _)| text(discovered, &key).into_owned()).collect()
+}
+
 /// The revisions of a `DiscoverResult`, or of -32022's `data`; `None` if `name` is no array of strings there.
 /// Some children list the legacy ones too.
 pub fn versions(bytes: &[u8], object: &Span, name: &str) -> Option<Vec<String>> {

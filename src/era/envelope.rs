@@ -169,8 +169,19 @@ pub fn log_level(name: &str) -> Option<&'static str> {
 /// even if it becomes empty: it is the client's own.
 pub fn take_off(frame: &[u8], message: &Message, changes: &Changes<'_>) -> Edits {
     let meta = Amendment { drop: &KEYS, add: changes.meta.add };
-    let params = Amendment { drop: &NOT_LEGACY, add: changes.params.add };
+    let drop: &[&str] = if is_retry(message) || has_task(message) { &NOT_LEGACY } else { &[] };
+    let params = Amendment { drop, add: changes.params.add };
     edits_with(frame, message, &Changes { meta, params, ..*changes })
+}
+
+/// Whether a request has what makes it a retry. A search for what the scan did not find would cost a walk of its own.
+fn is_retry(message: &Message) -> bool {
+    let params = message.params.as_ref();
+    params.is_some_and(|params| params.request_state.is_some() || params.input_responses.is_some())
+}
+
+fn has_task(message: &Message) -> bool {
+    message.params.as_ref().is_some_and(|params| params.task.is_some())
 }
 
 /// The edits that make a legacy client's request one for a modern child (C3): `changes`, and the envelope that
@@ -178,7 +189,8 @@ pub fn take_off(frame: &[u8], message: &Message, changes: &Changes<'_>) -> Edits
 /// [`Answers`](super::input::Answers)), empty for none; the client's own of these names go.
 pub fn put_on(frame: &[u8], message: &Message, changes: &Changes<'_>, members: &str, retry: &str) -> Edits {
     let meta = Amendment { drop: &KEYS, add: members };
-    let params = Amendment { drop: &RETRY, add: retry };
+    let drop: &[&str] = if is_retry(message) { &RETRY } else { &[] };
+    let params = Amendment { drop, add: retry };
     edits_with(frame, message, &Changes { meta, params, ..*changes })
 }
 

@@ -175,14 +175,14 @@ impl Retry {
     /// If one is of the wrong type, or there are more than `most` answers, or two under one key.
     pub fn read(frame: &Bytes, message: &Message, most: usize) -> Result<Self, BadRetry> {
         let Some(params) = &message.params else { return Ok(Retry::default()) };
-        let state = match member(frame, &params.span, "requestState") {
+        let state = match params.request_state.clone() {
             None => None,
             Some(state) if frame[state.start] == b'"' => Some(text(frame, &state).into_owned()),
             Some(_) => return Err(BadRetry("params.requestState is not a string")),
         };
         let mut responses: Vec<(String, Bytes)> = Vec::new();
         let mut seen = HashSet::new();
-        if let Some(given) = member(frame, &params.span, "inputResponses") {
+        if let Some(given) = params.input_responses.clone() {
             if frame[given.start] != b'{' {
                 return Err(BadRetry("params.inputResponses is not an object"));
             }

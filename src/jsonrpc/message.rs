@@ -57,6 +57,8 @@ pub struct Params {
     pub level: Option<Span>,
     pub task: Option<Span>,
     pub task_id: Option<Span>,
+    pub request_state: Option<Span>,
+    pub input_responses: Option<Span>,
     /// The value of `_meta`, whatever it is.
     pub meta_value: Option<Span>,
     /// What is in `_meta`, if it is an object.

@@ -288,6 +288,8 @@ fn read_param(params: &mut Params, lexer: &mut Lexer<'_>, key: Span) -> Result<b
         b"level" => &mut params.level,
         b"task" => &mut params.task,
         b"taskId" => &mut params.task_id,
+        b"requestState" => &mut params.request_state,
+        b"inputResponses" => &mut params.input_responses,
         b"_meta" => return read_meta(params, lexer),
         _ => return lexer.value().map(|_| true),
     };

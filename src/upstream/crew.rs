@@ -34,6 +34,9 @@ pub struct Shared {
     pub words: Bytes,
     /// The same as the `DiscoverResult` that modern clients are given.
     pub discovered: Bytes,
+    info: Option<Bytes>,
+    /// The names of its capabilities.
+    capabilities: Vec<String>,
     /// What its legacy sessions, if it is modern, want to hear of; see [`union`].
     pub(super) wishes: mpsc::Sender<Wish>,
     /// Its tools.
@@ -50,7 +53,10 @@ impl Shared {
         };
         let wishes = union::start(&link, &members, &words, patience);
         let catalogue = Catalogue::default();
-        Arc::new(Shared { link, members, era, words, discovered, wishes, catalogue })
+        // Looked up once: every answer needs the one, and nearly every request one of the others.
+        let info = discover::server_info(&words).map(|info| words.slice(info));
+        let capabilities = discover::capability_names(&discovered);
+        Arc::new(Shared { link, members, era, words, discovered, info, capabilities, wishes, catalogue })
     }
 
     /// Has a modern child tell of changes to its lists, if it can; a legacy one does by itself.
@@ -113,7 +119,12 @@ impl Shared {
 
     /// A legacy child's `serverInfo`, in raw JSON; a modern one puts its own into every result.
     pub fn server_info(&self) -> Option<&[u8]> {
-        discover::server_info(&self.words).map(|span| &self.words[span])
+        self.info.as_deref()
+    }
+
+    /// Whether it declares a capability.
+    pub(super) fn declares(&self, capability: &str) -> bool {
+        self.capabilities.iter().any(|declared| declared == capability)
     }
 }
 

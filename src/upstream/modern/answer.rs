@@ -72,12 +72,16 @@ impl ModernCall {
     /// kept is still good, and which revisions it serves.
     fn pass_result(&self, answer: &Answer, left: Option<u64>, edits: &mut Edits) {
         let Some(result) = &answer.result else { return };
-        let replaced = |name| member(&answer.frame, result, name);
-        if let (Some(left), Some(ttl)) = (left, replaced("ttlMs")) {
-            edits.replace(&ttl, left.to_string().as_bytes());
+        let mut replace = |name, text: String| {
+            if let Some(value) = member(&answer.frame, result, name) {
+                edits.replace(&value, text.as_bytes());
+            }
+        };
+        if let Some(left) = left {
+            replace("ttlMs", left.to_string());
         }
-        if let ("server/discover", Some(versions)) = (self.method.as_str(), replaced("supportedVersions")) {
-            edits.replace(&versions, format!("[\"{MODERN_VERSION}\"]").as_bytes());
+        if self.method == "server/discover" {
+            replace("supportedVersions", format!("[\"{MODERN_VERSION}\"]"));
         }
     }
 

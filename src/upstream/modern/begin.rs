@@ -54,7 +54,7 @@ impl Upstream {
                     state => return self.resume(call.caller.clone(), &incoming, &retry, state),
                 }
             }
-            if !offers(&call.shared.discovered, &call.method) {
+            if !offers(&call.shared, &call.method) {
                 return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
             }
         }
@@ -84,7 +84,7 @@ impl Upstream {
         }
         let lease = self.lease(principal).await?;
         if let (Some(lease), Some(level), true) = (&lease, *log_level, call.is_asking())
-            && has_capability(&call.shared.discovered, "logging")
+            && call.shared.declares("logging")
         {
             self.set_level(lease, level).await;
         }
@@ -151,7 +151,7 @@ impl Upstream {
 /// Whether a request only goes on with a call that was begun before.
 pub fn is_retry(incoming: &Incoming) -> bool {
     let params = incoming.message.params.as_ref();
-    let state = params.and_then(|params| member(&incoming.frame, &params.span, "requestState"));
+    let state = params.and_then(|params| params.request_state.as_ref());
     state.is_some() && ASKING.contains(&&*incoming.method())
 }
 
@@ -205,7 +205,7 @@ impl ModernCall {
         let params = incoming.message.params.as_ref();
         let name = params.and_then(|params| params.name.clone()).filter(|_| self.method == "tools/call");
         let Some(name) = name else { return Ok(()) };
-        if !has_capability(&self.shared.discovered, "tools") {
+        if !self.shared.declares("tools") {
             return Ok(());
         }
         let Some(tools) = self.upstream.tools(self.whose_tools()).await else { return Ok(()) };
@@ -281,6 +281,9 @@ fn progress_token(incoming: &Incoming) -> Option<Bytes> {
 
 /// Whether a call's headers agree with its body, by what its child says of the tool.
 fn agrees(caller: &Caller, tools: &Tools, name: &str, incoming: &Incoming) -> Result<(), Refusal> {
+    if tools.headers.of(name).is_empty() {
+        return Ok(());
+    }
     let frame = &incoming.frame;
     let params = incoming.message.params.as_ref();
     let arguments = params.and_then(|params| member(frame, &params.span, "arguments"));
@@ -304,7 +307,7 @@ fn for_child(incoming: &Incoming, era: Era, task: bool, wire_id: WireId) -> Spli
 
 /// Whether a server of these capabilities offers a method. Children exist that answer what they do not declare, and
 /// others that call it wrong parameters.
-fn offers(discovered: &[u8], method: &str) -> bool {
+fn offers(shared: &Shared, method: &str) -> bool {
     let capability = match method.split('/').next() {
         Some("tools") => "tools",
         Some("prompts") => "prompts",
@@ -314,10 +317,5 @@ fn offers(discovered: &[u8], method: &str) -> bool {
         Some("tasks") => return false,
         _ => return true,
     };
-    has_capability(discovered, capability)
-}
-
-fn has_capability(discovered: &[u8], capability: &str) -> bool {
-    let capabilities = member(discovered, &(0..discovered.len()), "capabilities");
-    capabilities.is_some_and(|capabilities| member(discovered, &capabilities, capability).is_some())
+    shared.declares(capability)
 }

@@ -1,0 +1,116 @@
+//! What a request costs in each of the four pairings of eras, from the client's frame to the client's answer, without
+//! HTTP and pipes.
+//!
+//! `cargo bench --bench eras -- count PAIRING N` runs N calls one after the other, to be counted by callgrind: see
+//! `instructions.sh`. PAIRING is `legacy-legacy`, `modern-modern`, `modern-legacy` or `legacy-modern`: the client's era,
+//! then the child's.
+
+#[path = "../tests/world/mod.rs"]
+mod world;
+
+use bytes::Bytes;
+use proxyrunner::era::envelope::Envelope;
+use proxyrunner::era::probe::Choice;
+use proxyrunner::jsonrpc;
+use proxyrunner::session::{Principal, Session};
+use proxyrunner::trace_context::Trace;
+use proxyrunner::upstream::{Begun, Caller, Happening, Incoming, LegacyStep};
+use serde_json::json;
+use std::hint::black_box;
+use std::sync::Arc;
+use world::{Serves, World, enveloped, open, settings};
+
+/// The rest of an answer of ordinary size.
+const RESULT: &[u8] = br#","result":{"content":[{"type":"text","text":"the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog"}],"isError":false}}"#;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let [word, pairing, count] = &arguments[..] else {
+        return println!("say: count PAIRING N");
+    };
+    assert_eq!(word, "count", "say: count PAIRING N");
+    let count = count.parse().expect("a number");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(run(pairing, count));
+}
+
+async fn run(pairing: &str, count: u64) {
+    let (client, serves, choice) = match pairing {
+        "legacy-legacy" => ("legacy", Serves::Legacy, Choice::Legacy),
+        "modern-modern" => ("modern", Serves::Modern, Choice::Modern),
+        "modern-legacy" => ("modern", Serves::Legacy, Choice::Legacy),
+        "legacy-modern" => ("legacy", Serves::Modern, Choice::Modern),
+        _ => panic!("no such pairing: {pairing}"),
+    };
+    let mut world = World::start(serves, settings(choice)).await;
+    let session = open(&world, json!({}));
+    world.settle().await;
+    assert!(session.seat().is_some());
+    let body = body(client == "modern");
+    assert!(body.starts_with(b"{\"id\""), "the child looks for it there");
+    for _ in 0..count {
+        if client == "modern" {
+            modern(&mut world, &body).await
+        } else {
+            legacy(&mut world, &session, &body).await
+        }
+    }
+}
+
+/// A call of ordinary size.
+fn body(modern: bool) -> Bytes {
+    let text = "the quick brown fox jumps over the lazy dog ".repeat(8);
+    let params = json!({"name": "echo", "arguments": {"text": text, "n": 7}, "_meta": {"progressToken": 7}});
+    let params = if modern { enveloped(params, &json!({})) } else { params };
+    json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).to_string().into()
+}
+
+fn scanned(body: &Bytes) -> Incoming {
+    let message = jsonrpc::scan(body).expect("a message");
+    Incoming { frame: body.clone(), message, trace: Trace::default() }
+}
+
+async fn legacy(world: &mut World, session: &Arc<Session>, body: &Bytes) {
+    let Ok(Begun::Running(mut call)) = world.upstream.begin(session, scanned(body)).await else {
+        panic!("it begins");
+    };
+    answer(world);
+    let LegacyStep::Answered(message) = call.next().await else { panic!("it is answered") };
+    black_box(message);
+}
+
+async fn modern(world: &mut World, body: &Bytes) {
+    let incoming = scanned(body);
+    let envelope = Envelope::read(&incoming.frame, &incoming.message).expect("an envelope");
+    let principal = Principal::anonymous();
+    let capabilities = envelope.capabilities();
+    let caller = Caller { principal, capabilities, log_level: envelope.log_level, params: Vec::new() };
+    let upstream = Arc::clone(&world.upstream);
+    let begun = upstream.begin_modern(caller, incoming);
+    tokio::pin!(begun);
+    // The first call waits for the list of tools.
+    let mut call = loop {
+        tokio::select! {
+            biased;
+            call = &mut begun => break call.expect("it begins"),
+            () = tokio::task::yield_now() => while world.turn() {},
+        }
+    };
+    answer(world);
+    let Happening::Answered(reply) = call.next().await else { panic!("it is answered") };
+    black_box(reply);
+}
+
+/// The child's answer. It reads nothing of the call but the id, which comes first, so that it costs the same however
+/// long its words for the call are.
+fn answer(world: &mut World) {
+    for child in &mut world.children {
+        while let Some(frame) = child.read() {
+            let frame = frame.into_bytes();
+            let Some(rest) = frame.strip_prefix(b"{\"id\":") else { continue };
+            let end = rest.iter().position(|byte| *byte == b',').expect("more members");
+            let answer = [b"{\"jsonrpc\":\"2.0\",\"id\":", &rest[..end], RESULT].concat();
+            child.say_bytes(answer.into());
+        }
+    }
+}

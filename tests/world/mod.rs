@@ -1,0 +1,309 @@
+//! A world without processes: children that are data, in front of them the real upstream. What a child reads and says
+//! goes through the real queues and the real router, so that whole exchanges run in one thread, on virtual time.
+//!
+//! A child holds back its answers to `tools/call` until it is told to give them; the rest it answers by itself. It fails
+//! the program when it is spoken to in words that are not of its era.
+
+#![allow(dead_code, reason = "the fuzz target and the benchmark each use their own part")]
+
+use bytes::Bytes;
+use proxyrunner::budget::Budget;
+use proxyrunner::era::{Era, probe::Choice};
+use proxyrunner::exchange::{End, Ends, Failure, Intake, Link, Order, Urgent};
+use proxyrunner::framing::Framed;
+use proxyrunner::jsonrpc::{self, Spliced};
+use proxyrunner::phase;
+use proxyrunner::router::Router;
+use proxyrunner::session::{Directory, Principal, Session};
+use proxyrunner::trace_context::Trace;
+use proxyrunner::upstream::{AtCap, Incoming, Isolation, Seal, Settings, Upstream, Want};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// The key that makes a message a modern one.
+pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// The key of what a modern client can be asked.
+pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+const STAMP: &str = "io.modelcontextprotocol/subscriptionId";
+/// How long a cancelled call counts, in ticks of a child's router.
+const GRACE: u64 = 10;
+
+/// Which eras a server serves; a process of it the one that it is spoken to in first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    Legacy,
+    Modern,
+    Both,
+}
+
+/// The upstream and its children.
+pub struct World {
+    pub upstream: Arc<Upstream>,
+    pub directory: Arc<Directory>,
+    pub children: Vec<Child>,
+    serves: Serves,
+    wanted: mpsc::Receiver<Want>,
+    started: u64,
+}
+
+/// One process.
+pub struct Child {
+    pub era: Option<Era>,
+    /// The calls that it has not answered.
+    pub calls: Vec<Value>,
+    /// Its questions that were not answered, by id.
+    pub asked: Vec<u64>,
+    link: Arc<Link>,
+    router: Router,
+    intake: Intake,
+    stop: CancellationToken,
+    end: watch::Sender<Option<End>>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Settings for a world: small bounds.
+pub fn settings(choice: Choice) -> Settings {
+    Settings {
+        child_era: choice,
+        probe_timeout: Duration::from_secs(5),
+        isolation: Isolation::Auto,
+        children: 1,
+        max_children: 6,
+        warm: 0,
+        evict_after: Duration::from_secs(60),
+        at_cap: AtCap::Share,
+        forward_roots: false,
+        cache_lists: None,
+        max_in_flight: 64,
+        request_timeout: Duration::from_secs(300),
+        cancel_grace: Duration::from_secs(GRACE),
+        max_parked: 8,
+        park_timeout: Duration::from_secs(600),
+        state_key: None,
+    }
+}
+
+impl World {
+    /// With its first child ready.
+    pub async fn start(serves: Serves, settings: Settings) -> World {
+        let budget = Budget::new(1 << 30);
+        let sessions = proxyrunner::session::Settings {
+            idle: Duration::from_secs(1 << 20),
+            max_age: Duration::from_secs(1 << 20),
+            max_sessions: 64,
+            replay_events: 16,
+            replay_bytes: 1 << 16,
+        };
+        let directory = Arc::new(Directory::new(sessions, budget));
+        let (phase, _) = phase::channel();
+        let seal = Seal::new(None).expect("randomness");
+        let patience = Duration::from_secs(300);
+        let (upstream, wanted) = Upstream::new(settings, patience, Arc::clone(&directory), phase, seal);
+        let mut world = World { upstream, directory, children: Vec::new(), serves, wanted, started: 0 };
+        let starting = Arc::clone(&world.upstream);
+        let starting = tokio::spawn(async move { starting.start().await });
+        while !starting.is_finished() {
+            world.settle().await;
+        }
+        starting.await.expect("no panic").expect("it starts");
+        world
+    }
+
+    /// Lets everything happen that can happen without time passing.
+    pub async fn settle(&mut self) {
+        let mut quiet = 0;
+        while quiet < 4 {
+            tokio::task::yield_now().await;
+            quiet = if self.turn() { 0 } else { quiet + 1 };
+        }
+    }
+
+    /// Starts what is wanted, and has the children read and answer; whether anything happened.
+    pub fn turn(&mut self) -> bool {
+        let mut happened = false;
+        while let Ok(want) = self.wanted.try_recv() {
+            happened = true;
+            self.started += 1;
+            self.children.push(Child::new(self.started, want));
+        }
+        for child in &mut self.children {
+            while let Some(frame) = child.read() {
+                happened = true;
+                child.receive(self.serves, frame);
+            }
+        }
+        let stopped = self.children.iter().position(|child| child.stop.is_cancelled());
+        if let Some(at) = stopped {
+            self.children.remove(at).die("exited with code 0");
+            happened = true;
+        }
+        happened
+    }
+
+    /// A second has passed for the routers.
+    pub fn tick(&mut self) {
+        self.children.iter_mut().for_each(|child| child.router.tick());
+    }
+
+    /// A child ends without having been asked to.
+    pub fn crash(&mut self, at: usize) {
+        self.children.remove(at).die("exited with code 9");
+    }
+}
+
+impl Child {
+    fn new(number: u64, want: Want) -> Child {
+        let Want { audience, slots, place, reply } = want;
+        let (link, Ends { answering, intake, stop, end }) = Link::new(number, slots);
+        let budget = Budget::new(1 << 30);
+        let router = Router::new(number, answering, audience, link.inbox().clone(), budget, GRACE);
+        if reply.send(Ok(Arc::clone(&link))).is_err() {
+            link.stop();
+        }
+        let (calls, asked) = (Vec::new(), Vec::new());
+        Child { era: None, calls, asked, link, router, intake, stop, end, _place: place }
+    }
+
+    /// The next frame on its stdin, as the writer would have written it.
+    pub fn read(&mut self) -> Option<Spliced> {
+        loop {
+            if let Ok(Urgent(frame)) = self.intake.urgent.try_recv() {
+                return Some(frame);
+            }
+            match self.intake.orders.try_recv().ok()? {
+                Order::Request { wire_id, frame } if self.link.mux().mark_sent(wire_id) => {
+                    return Some(frame);
+                }
+                Order::Request { .. } => {}
+                Order::Notification(frame) => return Some(frame),
+            }
+        }
+    }
+
+    /// A frame on its stdout.
+    pub fn say(&mut self, message: &Value) {
+        self.say_bytes(message.to_string().into());
+    }
+
+    pub fn say_bytes(&mut self, bytes: Bytes) {
+        self.router.deliver(Framed::Frame { bytes, bom: false });
+    }
+
+    /// Answers a request.
+    pub fn answer(&mut self, id: &Value, mut result: Value) {
+        if self.era == Some(Era::Modern) && result["resultType"].is_null() {
+            result["resultType"] = json!("complete");
+        }
+        self.say(&json!({"jsonrpc": "2.0", "id": id, "result": result}));
+    }
+
+    fn receive(&mut self, serves: Serves, frame: Spliced) {
+        let frame = frame.into_bytes();
+        assert!(jsonrpc::scan(&frame).is_ok(), "{frame:?}");
+        let message: Value = serde_json::from_slice(&frame).expect("JSON");
+        let Some(method) = message["method"].as_str() else {
+            let id = message["id"].as_u64().expect("a question's id");
+            let at = self.asked.iter().position(|asked| *asked == id);
+            self.asked.remove(at.expect("each question is answered once"));
+            return;
+        };
+        if message["id"].is_null() {
+            return self.hear(method, &message["params"]);
+        }
+        let (id, params) = (&message["id"], &message["params"]);
+        let enveloped = params["_meta"][PROTOCOL_VERSION].is_string();
+        match method {
+            "server/discover" if serves == Serves::Legacy => {
+                self.say(&json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "no"}}));
+            }
+            "initialize" if serves == Serves::Modern || self.era == Some(Era::Modern) => {
+                let data = json!({"supported": ["2026-07-28"], "requested": "2025-11-25"});
+                let error = json!({"code": -32022, "message": "no", "data": data});
+                self.say(&json!({"jsonrpc": "2.0", "id": id, "error": error}));
+            }
+            "initialize" => {
+                self.era = Some(Era::Legacy);
+                let info = json!({"name": "world", "version": "1"});
+                let tools = json!({"tools": {"listChanged": true}});
+                let version = &params["protocolVersion"];
+                self.answer(
+                    id,
+                    json!({"protocolVersion": version, "capabilities": tools, "serverInfo": info}),
+                );
+            }
+            _ => {
+                let era = *self.era.get_or_insert(Era::Modern);
+                assert_eq!(enveloped, era == Era::Modern, "of the other era: {message}");
+                self.serve(method, id, &message);
+            }
+        }
+    }
+
+    fn serve(&mut self, method: &str, id: &Value, message: &Value) {
+        let hints = json!({"ttlMs": 0, "cacheScope": "private"});
+        let mut result = match method {
+            "tools/call" => return self.calls.push(message.clone()),
+            "server/discover" => {
+                json!({"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": true}}})
+            }
+            "tools/list" => json!({"tools": []}),
+            "subscriptions/listen" => {
+                let filter = &message["params"]["notifications"];
+                let params = json!({"_meta": {STAMP: id}, "notifications": filter});
+                let method = "notifications/subscriptions/acknowledged";
+                return self.say(&json!({"jsonrpc": "2.0", "method": method, "params": params}));
+            }
+            _ => json!({}),
+        };
+        if self.era == Some(Era::Modern) {
+            result.as_object_mut().expect("an object").extend(hints.as_object().expect("one").clone());
+        }
+        self.answer(id, result);
+    }
+
+    fn hear(&mut self, method: &str, params: &Value) {
+        // A modern child must not answer what is cancelled; a legacy one may.
+        if method == "notifications/cancelled" && self.era == Some(Era::Modern) {
+            self.calls.retain(|call| call["id"] != params["requestId"]);
+        }
+    }
+
+    fn die(mut self, how: &str) {
+        let end = End { how: how.into(), code: 9, last_lines: [].into() };
+        self.end.send_replace(Some(end.clone()));
+        self.router.close(&Failure::Ended(end));
+    }
+}
+
+/// A message of a client.
+pub fn incoming(message: &Value) -> Incoming {
+    let frame = Bytes::from(message.to_string());
+    let message = jsonrpc::scan(&frame).expect("a message");
+    Incoming { frame, message, trace: Trace::default() }
+}
+
+/// The parameters of a modern client's call.
+pub fn enveloped(mut params: Value, capabilities: &Value) -> Value {
+    let meta = params.as_object_mut().expect("an object").entry("_meta").or_insert_with(|| json!({}));
+    meta[PROTOCOL_VERSION] = json!("2026-07-28");
+    meta[CLIENT_CAPABILITIES] = capabilities.clone();
+    params
+}
+
+/// Begins to open a session; it has a seat once what is wanted for it is there.
+pub fn open(world: &World, capabilities: Value) -> Arc<Session> {
+    let session = world.directory.open(Principal::anonymous(), Instant::now()).expect("there is room");
+    world.directory.list(&session);
+    let info = json!({"name": "c", "version": "1"});
+    let params = json!({"protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": info});
+    let initialize = incoming(&json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}));
+    let (upstream, seated) = (Arc::clone(&world.upstream), Arc::clone(&session));
+    tokio::spawn(async move {
+        // A refusal leaves it without a seat.
+        drop(upstream.initialize(&seated, initialize).await);
+    });
+    session
+}
