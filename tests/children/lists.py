@@ -24,7 +24,8 @@ class Lists:
     def answer(self, method, params, tell):
         """Tells the page that the cursor names. What is held is told as it was when it was asked for."""
         name, pages = self.pages[method]
-        at = int(params.get("cursor", 0))
+        cursor = params.get("cursor", "")
+        at = int(cursor) if cursor.isdigit() else 0
         page = {name: pages[at]} | ({"nextCursor": str(at + 1)} if at + 1 < len(pages) else {})
         held = self.held.get(method)
         if held is None:

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long anything may take on a loaded machine before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -279,7 +279,9 @@ pub fn lives(pid: i32) -> bool {
 /// A path that no other test uses and where nothing is yet.
 pub fn scratch(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let unique = format!("{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    // Process ids come again, and what earlier runs left is still there.
+    let since = SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_nanos();
+    let unique = format!("{name}-{}-{since}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique)
 }
 
