@@ -46,7 +46,8 @@ async fn run(pairing: &str, count: u64) {
     let session = open(&world, json!({}));
     world.settle().await;
     assert!(session.seat().is_some());
-    let body = body(client == "modern");
+    // Clients of both eras send the same to a child of their own, so that the ways are compared and not the messages.
+    let body = body(pairing != "legacy-modern");
     assert!(body.starts_with(b"{\"id\""), "the child looks for it there");
     for _ in 0..count {
         if client == "modern" {

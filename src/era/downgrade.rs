@@ -8,6 +8,11 @@ use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, stri
 use crate::session::Version;
 use serde_json::Value;
 
+/// Whether a revision knows no links, titles, icons and structured results.
+pub fn is_old(version: &Version) -> bool {
+    version.as_str() < "2025-06-18"
+}
+
 /// Adds the edits within a result, and returns the names of the result's own members that must go. The result
 /// itself is left to be amended by the caller, once.
 pub fn result(
@@ -17,7 +22,7 @@ pub fn result(
     version: &Version,
     edits: &mut Edits,
 ) -> Vec<&'static str> {
-    let old = version.as_str() < "2025-06-18";
+    let old = is_old(version);
     let mut drop = Vec::new();
     let listed = |name| member(frame, result, name).into_iter().flat_map(|list| items(frame, list));
     match method {

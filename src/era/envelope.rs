@@ -180,6 +180,14 @@ fn is_retry(message: &Message) -> bool {
     params.is_some_and(|params| params.request_state.is_some() || params.input_responses.is_some())
 }
 
+fn has_envelope(message: &Message) -> bool {
+    let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
+    meta.is_some_and(|meta| {
+        let keys = [&meta.era_version, &meta.client_info, &meta.client_capabilities, &meta.log_level];
+        keys.into_iter().any(Option::is_some)
+    })
+}
+
 fn has_task(message: &Message) -> bool {
     message.params.as_ref().is_some_and(|params| params.task.is_some())
 }
@@ -188,7 +196,7 @@ fn has_task(message: &Message) -> bool {
 /// `members` spells in place of any that the client wrote. `retry` are the raw members that make it a retry (see
 /// [`Answers`](super::input::Answers)), empty for none; the client's own of these names go.
 pub fn put_on(frame: &[u8], message: &Message, changes: &Changes<'_>, members: &str, retry: &str) -> Edits {
-    let meta = Amendment { drop: &KEYS, add: members };
+    let meta = Amendment { drop: if has_envelope(message) { &KEYS } else { &[] }, add: members };
     let drop: &[&str] = if is_retry(message) { &RETRY } else { &[] };
     let params = Amendment { drop, add: retry };
     edits_with(frame, message, &Changes { meta, params, ..*changes })

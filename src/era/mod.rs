@@ -73,7 +73,12 @@ fn one_line(raw: &[u8]) -> bytes::Bytes {
 
 /// Raw JSON on one line, for text that is put together; scanned text is UTF-8 already.
 fn raw(bytes: &[u8], span: &crate::jsonrpc::Span) -> String {
-    String::from_utf8_lossy(&bytes[span.clone()]).replace(['\n', '\r'], " ")
+    let bytes = &bytes[span.clone()];
+    let text = String::from_utf8_lossy(bytes);
+    match memchr::memchr2(b'\n', b'\r', bytes) {
+        Some(_) => text.replace(['\n', '\r'], " "),
+        None => text.into_owned(),
+    }
 }
 
 /// The `_meta` keys that the modern revision reserves (basic §`_meta`).

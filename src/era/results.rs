@@ -66,6 +66,10 @@ pub enum ResultType {
 
 /// Reads a result's `resultType`.
 pub fn result_type(frame: &[u8], result: &Span) -> ResultType {
+    // Most answers of older servers have none: a search of the text costs less than a walk through it.
+    if memchr::memmem::find(&frame[result.clone()], b"resultType").is_none() {
+        return ResultType::Complete;
+    }
     match member(frame, result, "resultType") {
         None => ResultType::Complete,
         Some(span) if frame[span.start] == b'"' => match text(frame, &span).as_ref() {
@@ -178,11 +182,19 @@ pub fn strip(
     if frame[result.start] != b'{' {
         return Ok(());
     }
-    let mut drop = vec!["resultType"];
-    if CACHEABLE.contains(&method) {
-        drop.extend(["ttlMs", "cacheScope"]);
+    let mut drop = Vec::new();
+    let (mut meta, mut structured) = (None, None);
+    for (key, value) in members(frame, result.clone()) {
+        match text(frame, &key).as_ref() {
+            "resultType" => drop.push("resultType"),
+            "ttlMs" if CACHEABLE.contains(&method) => drop.push("ttlMs"),
+            "cacheScope" if CACHEABLE.contains(&method) => drop.push("cacheScope"),
+            "_meta" => meta = Some(value),
+            "structuredContent" => structured = Some(value),
+            _ => {}
+        }
     }
-    if let Some(meta) = member(frame, result, "_meta") {
+    if let Some(meta) = meta {
         let ours =
             members(frame, meta.clone()).filter(|(key, _)| text(frame, key) == keys::SERVER_INFO).count();
         let all = members(frame, meta.clone()).count();
@@ -192,8 +204,13 @@ pub fn strip(
             amend(frame, &meta, Amendment { drop: &[keys::SERVER_INFO], add: "" }, edits);
         }
     }
-    drop.extend(downgrade::result(frame, result, method, version, edits));
-    amend(frame, result, Amendment { drop: &drop, add: "" }, edits);
+    // A call's result without anything structured is the same in all revisions that know links.
+    if method != "tools/call" || structured.is_some() || downgrade::is_old(version) {
+        drop.extend(downgrade::result(frame, result, method, version, edits));
+    }
+    if !drop.is_empty() {
+        amend(frame, result, Amendment { drop: &drop, add: "" }, edits);
+    }
     Ok(())
 }
 

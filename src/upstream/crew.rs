@@ -177,9 +177,14 @@ impl Crew {
 
     /// The running child of an era that the fewest share.
     fn open(&self, era: Era) -> Option<Arc<Shared>> {
-        let all = self.all().into_iter();
-        let open = all.filter(|shared| shared.era == era && !shared.link.is_closed());
-        open.min_by_key(|shared| shared.members.count())
+        let is_open = |shared: &&Arc<Shared>| shared.era == era && !shared.link.is_closed();
+        match self.from_start.get().map(Vec::as_slice) {
+            // As it nearly always is.
+            Some([only]) if is_open(&only) => return Some(Arc::clone(only)),
+            _ => {}
+        }
+        let all = self.all();
+        all.iter().filter(is_open).min_by_key(|shared| shared.members.count()).cloned()
     }
 
     fn late(&self, era: Era) -> &Late {
@@ -299,6 +304,9 @@ impl Upstream {
     }
 
     pub(super) async fn until_ready(&self) -> Result<(), Refusal> {
+        if *self.phase.borrow() != Phase::Starting {
+            return Ok(());
+        }
         let mut phase = self.phase.subscribe();
         let ready = timeout(self.start_timeout, phase.wait_for(|phase| *phase != Phase::Starting)).await;
         if matches!(ready, Ok(Ok(_))) { Ok(()) } else { Err(Refusal::Busy("the server is still starting")) }
