@@ -72,7 +72,10 @@ fn scanned(body: &Bytes) -> Incoming {
 }
 
 async fn legacy(world: &mut World, session: &Arc<Session>, body: &Bytes) {
-    let Ok(Begun::Running(mut call)) = world.upstream.begin(session, scanned(body)).await else {
+    let incoming = scanned(body);
+    // As each request names its session, and each modern one its client.
+    let session = world.directory.find(session.id().secret(), session.principal()).expect("it is listed");
+    let Ok(Begun::Running(mut call)) = world.upstream.begin(&session, incoming).await else {
         panic!("it begins");
     };
     answer(world);

@@ -25,6 +25,10 @@ pub struct Capabilities {
 impl Capabilities {
     /// Reads a `ClientCapabilities` object of any revision.
     pub fn read(raw: &[u8], span: &Span) -> Self {
+        // As most are.
+        if &raw[span.clone()] == b"{}" {
+            return Capabilities::default();
+        }
         let part = |name| member(raw, span, name).filter(|value| raw[value.start] == b'{');
         let elicitation = part("elicitation");
         let sub = |object: &Option<Span>, name| {

@@ -85,6 +85,13 @@ pub fn result_type(frame: &[u8], result: &Span) -> ResultType {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unknown(pub String);
 
+impl Unknown {
+    /// Whether it holds questions instead of an answer.
+    pub fn is_input_required(&self) -> bool {
+        self.0 == "input_required"
+    }
+}
+
 impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -97,14 +104,38 @@ impl fmt::Display for Unknown {
 
 impl std::error::Error for Unknown {}
 
+/// What every result of one server is completed with, put together once.
+#[derive(Debug, Clone, Default)]
+pub struct Signature {
+    /// Who sent it: a raw member of `_meta`.
+    sender: Option<String>,
+    /// All that most results lack: raw members.
+    usual: String,
+}
+
+impl Signature {
+    /// Of a server that calls itself this, in raw JSON.
+    pub fn of(server_info: Option<&[u8]>) -> Self {
+        let sender = server_info.map(|info| {
+            let info = super::raw(info, &(0..info.len()));
+            format!("\"{}\":{info}", keys::SERVER_INFO)
+        });
+        let meta = sender.as_ref().map(|sender| format!(",\"_meta\":{{{sender}}}")).unwrap_or_default();
+        Signature { sender, usual: format!("{COMPLETE}{meta}") }
+    }
+}
+
+/// The type of an answer: a raw member.
+const COMPLETE: &str = "\"resultType\":\"complete\"";
+
 /// Adds what a modern result has and a legacy child's lacks (C2): `resultType`, who sent it, and caching hints
-/// where the method has them. What the child wrote itself stays. `server_info` is raw. A tool's `execution`, which
+/// where the method has them. What the child wrote itself stays. A tool's `execution`, which
 /// is of the legacy tasks, goes. A result that is no object is left alone.
 pub fn complete(
     frame: &[u8],
     result: &Span,
     method: &str,
-    server_info: Option<&[u8]>,
+    signature: &Signature,
     hint: Hint,
     edits: &mut Edits,
 ) {
@@ -123,9 +154,13 @@ pub fn complete(
         }
     }
     let cacheable = CACHEABLE.contains(&method);
+    if !typed && meta.is_none() && !cacheable {
+        amend(frame, result, Amendment { drop: &[], add: &signature.usual }, edits);
+        return;
+    }
     let mut add = Vec::new();
     if !typed {
-        add.push("\"resultType\":\"complete\"".to_owned());
+        add.push(COMPLETE.to_owned());
     }
     if cacheable && !ttl {
         add.push(hint.ttl());
@@ -133,12 +168,11 @@ pub fn complete(
     if cacheable && !scope {
         add.push(hint.cache_scope().to_owned());
     }
-    if let Some(info) = server_info.map(|info| super::raw(info, &(0..info.len()))) {
-        let info = format!("\"{}\":{info}", keys::SERVER_INFO);
+    if let Some(sender) = &signature.sender {
         match meta {
-            None => add.push(format!("\"_meta\":{{{info}}}")),
+            None => add.push(format!("\"_meta\":{{{sender}}}")),
             Some(meta) if frame[meta.start] == b'{' && member(frame, &meta, keys::SERVER_INFO).is_none() => {
-                amend(frame, &meta, Amendment { drop: &[], add: &info }, edits);
+                amend(frame, &meta, Amendment { drop: &[], add: sender }, edits);
             }
             Some(_) => {}
         }
@@ -225,7 +259,7 @@ mod tests {
     fn completed(result: &str, method: &str) -> String {
         let (frame, message, span) = response(result);
         let mut edits = Edits::new();
-        complete(&frame, &span, method, Some(INFO), Hint::default(), &mut edits);
+        complete(&frame, &span, method, &Signature::of(Some(INFO)), Hint::default(), &mut edits);
         edited(&frame, &message, edits)
     }
 
@@ -281,7 +315,14 @@ mod tests {
     fn the_operator_says_how_long() {
         let (frame, message, span) = response("{}");
         let mut edits = Edits::new();
-        complete(&frame, &span, "tools/list", None, Hint { ttl_ms: 9, scope: Scope::Public }, &mut edits);
+        complete(
+            &frame,
+            &span,
+            "tools/list",
+            &Signature::of(None),
+            Hint { ttl_ms: 9, scope: Scope::Public },
+            &mut edits,
+        );
         assert_eq!(
             result_of(&edited(&frame, &message, edits)),
             json!({"resultType": "complete", "ttlMs": 9, "cacheScope": "public"})

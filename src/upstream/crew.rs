@@ -10,7 +10,7 @@ use super::tools::Catalogue;
 use super::{Incoming, Isolation, MOST_LISTENS, Refusal, Upstream, listen, union};
 use crate::era::capabilities::Capabilities;
 use crate::era::probe::Choice;
-use crate::era::results::Hint;
+use crate::era::results::{Hint, Signature};
 use crate::era::{Era, discover};
 use crate::exchange::{End, Failure, Link};
 use crate::phase::Phase;
@@ -35,6 +35,8 @@ pub struct Shared {
     /// The same as the `DiscoverResult` that modern clients are given.
     pub discovered: Bytes,
     info: Option<Bytes>,
+    /// What a legacy child's results are completed with.
+    pub(super) signature: Signature,
     /// The names of its capabilities.
     capabilities: Vec<String>,
     /// What its legacy sessions, if it is modern, want to hear of; see [`union`].
@@ -55,8 +57,20 @@ impl Shared {
         let catalogue = Catalogue::default();
         // Looked up once: every answer needs the one, and nearly every request one of the others.
         let info = discover::server_info(&words).map(|info| words.slice(info));
+        let signature = Signature::of(info.as_deref());
         let capabilities = discover::capability_names(&discovered);
-        Arc::new(Shared { link, members, era, words, discovered, info, capabilities, wishes, catalogue })
+        Arc::new(Shared {
+            link,
+            members,
+            era,
+            words,
+            discovered,
+            info,
+            signature,
+            capabilities,
+            wishes,
+            catalogue,
+        })
     }
 
     /// Has a modern child tell of changes to its lists, if it can; a legacy one does by itself.

@@ -110,6 +110,11 @@ pub fn kind_of(method: &str) -> Option<Kind> {
     })
 }
 
+/// Whether answers to a method may be kept at all.
+pub fn may_be_kept(method: &str) -> bool {
+    kind_of(method).is_some() || method == "server/discover"
+}
+
 /// The parameters that make a difference, raw. `None` if what they give is not to be kept: it answers a retry
 /// (server/utilities/caching), or they are too long.
 pub fn distinguishing(frame: &[u8], message: &Message) -> Option<Vec<u8>> {

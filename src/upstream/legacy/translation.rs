@@ -5,16 +5,17 @@
 use super::asking::Asking;
 use super::{LegacyCall, LegacyStep};
 use crate::era::input::{ASKING, Answers, InputRequired};
-use crate::era::results::{self, ResultType, Unknown, result_type};
+use crate::era::results::{self, Unknown};
 use crate::era::{envelope, errors, keys};
 use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Interruption, Link, Mailbox, Step, Topic};
 use crate::jsonrpc::rewrite::Changes;
-use crate::jsonrpc::{ClientId, Edits, Span, Spliced, codes, kept, rewrite, splice};
+use crate::jsonrpc::{ClientId, Edits, Spliced, codes, kept, rewrite, splice};
 use crate::mux::WireId;
 use crate::session::{Session, Stateless, Underway, Version};
 use crate::upstream::lease::Lease;
 use crate::upstream::lists::Asked;
 use crate::upstream::{Incoming, Refusal, Upstream, refusal};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -133,10 +134,11 @@ impl Translation {
     /// A round's request; `retry` is what makes it one after the first.
     fn frame(&self, wire_id: WireId, retry: &str) -> Spliced {
         let Incoming { frame, message, trace } = &self.incoming;
-        let mut members = self.seat.envelope.clone();
-        if let Some(level) = self.seat.level() {
-            members += &format!(",\"{}\":\"{level}\"", keys::LOG_LEVEL);
-        }
+        let envelope = &self.seat.envelope;
+        let members: Cow<'_, str> = match self.seat.level() {
+            Some(level) => format!("{envelope},\"{}\":\"{level}\"", keys::LOG_LEVEL).into(),
+            None => envelope.into(),
+        };
         let id = Some(wire_id.as_u64());
         let changes = Changes { wire_id: id, progress_token: id, ..Changes::new(trace) };
         let edits = envelope::put_on(frame, message, &changes, &members, retry);
@@ -221,16 +223,17 @@ impl LegacyCall {
         self.exchange = None;
         self.keeps(answer);
         let method = self.translation.as_ref()?.method.as_str();
-        let asks = |result: &&Span| {
-            ASKING.contains(&method) && result_type(&answer.frame, result) == ResultType::InputRequired
-        };
-        let message = match answer.result.as_ref().filter(asks) {
-            Some(result) => match InputRequired::read(&answer.frame, result, MOST_QUESTIONS) {
-                Ok(required) => return self.is_asked(required),
-                Err(bad) => self.error(&bad.to_string()),
+        let message = match stripped(answer, &self.client_id, &self.session.version(), method) {
+            Ok(message) => message,
+            Err(unknown) => match &answer.result {
+                Some(result) if unknown.is_input_required() && ASKING.contains(&method) => {
+                    match InputRequired::read(&answer.frame, result, MOST_QUESTIONS) {
+                        Ok(required) => return self.is_asked(required),
+                        Err(bad) => self.error(&bad.to_string()),
+                    }
+                }
+                _ => self.error(&unknown.to_string()),
             },
-            None => stripped(answer, &self.client_id, &self.session.version(), method)
-                .unwrap_or_else(|unknown| self.error(&unknown.to_string())),
         };
         Some(self.is_over(message))
     }

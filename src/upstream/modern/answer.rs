@@ -57,8 +57,8 @@ impl ModernCall {
             let code = answer.error.as_ref().and_then(|error| errors::code(&answer.frame, error));
             status = code.map_or(status, |(code, _)| errors::http_status(code, Era::Modern));
         } else if let Some(result) = &answer.result {
-            let info = self.shared.server_info();
-            results::complete(&answer.frame, result, &self.method, info, Hint::default(), &mut edits);
+            let signature = &self.shared.signature;
+            results::complete(&answer.frame, result, &self.method, signature, Hint::default(), &mut edits);
         } else if let Some(error) = &answer.error {
             match errors::to_modern(&answer.frame, error, &self.method, self.uri.as_deref(), &mut edits) {
                 errors::ForModern::Error(code) => status = errors::http_status(code, Era::Modern),

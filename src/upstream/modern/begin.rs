@@ -11,6 +11,7 @@ use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, member, rewrite,
 use crate::mux::WireId;
 use crate::telemetry::counters;
 use crate::upstream::lease::Lease;
+use crate::upstream::lists;
 use crate::upstream::seal::{Purpose, State};
 use crate::upstream::tools::{Tools, Whose};
 use crate::upstream::{Incoming, Refusal, Shared, Upstream, refusal};
@@ -60,7 +61,7 @@ impl Upstream {
         }
         call.lease = self.lease_for(&call).await?;
         call.knows_tool(&incoming).await?;
-        if call.lease.is_none() {
+        if call.lease.is_none() && lists::may_be_kept(&call.method) {
             let (class, principal) = (call.caller.capabilities, &call.caller.principal);
             call.listed = call.shared.asks_for_list(&incoming, class, principal, self.settings.cache_lists);
             call.fresh = call.listed.as_ref().and_then(|asked| self.lists.find(asked, Instant::now()));
