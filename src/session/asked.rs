@@ -37,6 +37,13 @@ enum Asker {
     Call,
 }
 
+impl Question {
+    /// The request on whose stream it went out is over.
+    fn is_over(&self) -> bool {
+        self.asked_on.as_ref().is_some_and(|on| on.strong_count() == 0)
+    }
+}
+
 /// Where an answer of the client goes.
 #[derive(Debug)]
 pub(super) enum Answered {
@@ -47,8 +54,9 @@ pub(super) enum Answered {
 }
 
 impl Asked {
-    pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty()
+    /// Whether nobody waits for an answer: what was asked for a request that is over is not likely to be answered.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.open.values().all(Question::is_over)
     }
 
     /// The question under an id of ours, and that id.
@@ -99,9 +107,7 @@ impl Asked {
 
     /// Forgets the oldest question whose request is over: of all, it is the least likely to be answered.
     fn forget_one(&mut self) -> bool {
-        let is_over =
-            |question: &Question| question.asked_on.as_ref().is_some_and(|on| on.strong_count() == 0);
-        let oldest = self.open.iter().filter(|(_, question)| is_over(question)).map(|(&id, _)| id).min();
+        let oldest = self.open.iter().filter(|(_, question)| question.is_over()).map(|(&id, _)| id).min();
         oldest.is_some_and(|id| self.open.remove(&id).is_some())
     }
 

@@ -213,10 +213,10 @@ impl Session {
         self.state().last_message
     }
 
-    /// Nothing in flight and nothing asked.
+    /// Nothing in flight, and nobody waits for an answer of the client.
     pub fn is_quiet(&self) -> bool {
         let state = self.state();
-        state.in_flight.is_empty() && state.asked.is_empty()
+        state.in_flight.is_empty() && state.asked.is_quiet()
     }
 
     fn is_expired(&self, settings: &Settings, now: Instant) -> bool {

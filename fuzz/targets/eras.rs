@@ -1,0 +1,414 @@
+//! Any sequence of operations on the upstream: clients of both eras and two principals in front of a server of either
+//! era or of both, which answers, asks, crashes, answers twice or for another; clients that answer, retry, replay,
+//! forge, cancel and leave. Every request that was taken gets exactly one outcome, under its own id, which is about itself; nothing
+//! of another client's reaches anyone; and in the end nothing is left.
+#![no_main]
+
+#[path = "../../tests/world/mod.rs"]
+mod world;
+
+use libfuzzer_sys::fuzz_target;
+use proxyrunner::era::Era;
+use proxyrunner::era::capabilities::Capabilities;
+use proxyrunner::era::probe::Choice;
+use proxyrunner::exchange::Failure;
+use proxyrunner::jsonrpc::{self, ClientId};
+use proxyrunner::session::{Principal, Session};
+use proxyrunner::upstream::{Begun, Caller, Happening, LegacyStep, Refusal};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use world::{Serves, World, enveloped, incoming, open, settings};
+
+const CLIENTS: usize = 5;
+const MOST_OPERATIONS: usize = 200;
+
+/// What one request of a client has heard.
+#[derive(Default)]
+struct Heard {
+    said: Vec<Value>,
+    outcomes: Vec<Value>,
+    /// It was refused before it began.
+    refused: bool,
+}
+
+struct Request {
+    client: usize,
+    id: Value,
+    /// In its arguments, and in all that the child says about it.
+    mark: String,
+    heard: Arc<Mutex<Heard>>,
+    driver: JoinHandle<()>,
+    /// A modern client that left has no outcome.
+    left: bool,
+}
+
+struct Play {
+    world: World,
+    sessions: [Option<Arc<Session>>; 2],
+    requests: Vec<Request>,
+    /// Questions of calls to legacy clients: who was asked, and the id.
+    questions: Vec<(usize, Value)>,
+    /// States that modern clients were given, with the arguments that they were given for.
+    states: Vec<(usize, String, Value)>,
+    read: usize,
+    elapsed: Duration,
+}
+
+/// Two legacy clients, and three modern ones of two principals.
+fn is_legacy(client: usize) -> bool {
+    client < 2
+}
+
+fn capabilities(client: usize) -> Value {
+    if matches!(client, 1 | 3 | 4) { json!({"sampling": {}, "elicitation": {}}) } else { json!({}) }
+}
+
+fn principal(client: usize) -> Principal {
+    Principal::named(if client == 4 { "bob" } else { "ann" })
+}
+
+fn locked(heard: &Mutex<Heard>) -> std::sync::MutexGuard<'_, Heard> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn parsed(frame: proxyrunner::jsonrpc::Spliced) -> Value {
+    serde_json::from_slice(&frame.into_bytes()).expect("JSON")
+}
+
+impl Play {
+    async fn new(byte: u8) -> Play {
+        let serves = [Serves::Legacy, Serves::Modern, Serves::Both][usize::from(byte % 3)];
+        let mut settings = settings(Choice::Auto);
+        if byte & 4 != 0 {
+            settings.max_children = 1;
+        }
+        let world = World::start(serves, settings).await;
+        Play {
+            world,
+            sessions: [None, None],
+            requests: Vec::new(),
+            questions: Vec::new(),
+            states: Vec::new(),
+            read: 0,
+            elapsed: Duration::ZERO,
+        }
+    }
+
+    async fn session(&mut self, client: usize) -> Arc<Session> {
+        if let Some(session) = self.sessions[client].as_ref().filter(|session| !session.is_ended()) {
+            return Arc::clone(session);
+        }
+        let session = open(&self.world, capabilities(client));
+        self.world.settle().await;
+        self.sessions[client] = Some(Arc::clone(&session));
+        session
+    }
+
+    /// A call of a tool; `retry` is what makes it one that was made before.
+    async fn call(&mut self, client: usize, id: Value, arguments: Option<Value>, retry: Option<Value>) {
+        let mark = format!("c{client}-{}", self.requests.len());
+        let arguments = arguments.unwrap_or_else(|| json!({"mark": mark}));
+        let mark = arguments["mark"].as_str().expect("a mark").to_owned();
+        let mut params = json!({"name": "t", "arguments": arguments});
+        if let Some(Value::Object(retry)) = retry {
+            params.as_object_mut().expect("an object").extend(retry);
+        }
+        let heard = Arc::new(Mutex::new(Heard::default()));
+        let told = Arc::clone(&heard);
+        let upstream = Arc::clone(&self.world.upstream);
+        let driver = if is_legacy(client) {
+            let session = self.session(client).await;
+            let request = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
+            tokio::spawn(async move {
+                let begun = upstream.begin(&session, incoming(&request)).await;
+                match begun {
+                    Ok(Begun::Running(mut call)) => loop {
+                        match call.next().await {
+                            LegacyStep::Said(interim) => locked(&told).said.push(parsed(interim.frame)),
+                            LegacyStep::Answered(message) => {
+                                locked(&told).outcomes.push(parsed(message));
+                                return;
+                            }
+                        }
+                    },
+                    Ok(Begun::Answered(message)) => locked(&told).outcomes.push(parsed(message)),
+                    Err(refusal) => refused(&told, refusal),
+                }
+            })
+        } else {
+            let declared = capabilities(client);
+            let params = enveloped(params, &declared);
+            let request = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
+            let raw = declared.to_string();
+            let caller = Caller {
+                principal: principal(client),
+                capabilities: Capabilities::read(raw.as_bytes(), &(0..raw.len())),
+                log_level: None,
+                params: Vec::new(),
+            };
+            tokio::spawn(async move {
+                let mut call = match upstream.begin_modern(caller, incoming(&request)).await {
+                    Ok(call) => call,
+                    Err(refusal) => return refused(&told, refusal),
+                };
+                let reply = loop {
+                    match call.next().await {
+                        Happening::Said(frame) => locked(&told).said.push(parsed(frame)),
+                        Happening::Answered(reply) => break reply,
+                        Happening::Asks => break call.park(),
+                    }
+                };
+                locked(&told).outcomes.push(parsed(reply.message));
+            })
+        };
+        self.requests.push(Request { client, id, mark, heard, driver, left: false });
+        self.world.settle().await;
+        self.listen();
+    }
+
+    /// Reads what clients were told since, and holds it against what they asked.
+    fn listen(&mut self) {
+        for request in &self.requests {
+            let mut heard = locked(&request.heard);
+            assert!(heard.outcomes.len() <= 1, "two outcomes: {:?}", heard.outcomes);
+            for message in heard.said.drain(..) {
+                self.read += 1;
+                belongs(request, &message, is_legacy(request.client));
+                if message["method"].is_string() && !message["id"].is_null() {
+                    self.questions.push((request.client, message["id"].clone()));
+                }
+            }
+            if let Some(outcome) = heard.outcomes.first() {
+                assert_eq!(outcome["id"], request.id, "{outcome}");
+                belongs(request, outcome, false);
+                let state = outcome["result"]["requestState"].as_str();
+                if let Some(state) = state.filter(|state| !self.states.iter().any(|(_, known, _)| known == state)) {
+                    self.states.push((request.client, state.to_owned(), json!({"mark": request.mark})));
+                }
+            }
+        }
+    }
+
+    async fn operate(&mut self, operation: u8, byte: u8) {
+        let pick = |len: usize| usize::from(byte) % len.max(1);
+        match operation % 16 {
+            0..=2 => {
+                let id = [json!(1), json!("1"), json!(0), json!("")][usize::from(byte >> 4) % 4].clone();
+                self.call(pick(CLIENTS), id, None, None).await;
+            }
+            3 | 4 => self.child_answers(byte, 1),
+            5 => self.child_answers(byte, 2),
+            6 | 7 => self.child_asks(byte),
+            8 => self.child_says(byte),
+            9 => {
+                let count = self.world.children.len();
+                if count > 0 {
+                    self.world.crash(pick(count));
+                }
+            }
+            10 => self.client_answers(byte).await,
+            11 | 12 => self.client_retries(byte).await,
+            13 => self.client_leaves(byte),
+            14 => self.time_passes(1 + u64::from(byte) * 4).await,
+            _ => self.session_ends(byte),
+        }
+        self.world.settle().await;
+        self.listen();
+    }
+
+    /// A child answers one of its calls, some of them twice.
+    fn child_answers(&mut self, byte: u8, times: usize) {
+        let calls = self.world.children.iter_mut().filter(|child| !child.calls.is_empty());
+        let Some(child) = calls.last() else { return };
+        let call = child.calls.remove(usize::from(byte) % child.calls.len());
+        let mark = &call["params"]["arguments"]["mark"];
+        for _ in 0..times {
+            child.answer(&call["id"], json!({"content": [], "structuredContent": {"mark": mark}}));
+        }
+    }
+
+    /// A child asks about one of its calls, in the words of its era.
+    fn child_asks(&mut self, byte: u8) {
+        let at = usize::from(byte);
+        let asking = self.world.children.iter_mut().filter(|child| !child.calls.is_empty());
+        let Some(child) = asking.last() else { return };
+        let index = at % child.calls.len();
+        let mark = child.calls[index]["params"]["arguments"]["mark"].clone();
+        let schema = json!({"type": "object", "properties": {}});
+        let question = json!({"message": mark, "requestedSchema": schema});
+        if child.era == Some(Era::Modern) {
+            let call = child.calls.remove(index);
+            let asks = json!({"method": "elicitation/create", "params": question});
+            let state = format!("state of {mark}");
+            let result = match byte % 4 {
+                0 => json!({"resultType": "input_required", "requestState": state}),
+                1 => json!({"resultType": "input_required"}),
+                _ => json!({"resultType": "input_required", "requestState": state, "inputRequests": {"k": asks}}),
+            };
+            child.answer(&call["id"], result);
+        } else {
+            let id = 1000 + u64::try_from(self.read).expect("few") * 300 + u64::from(byte);
+            if child.asked.contains(&id) {
+                return;
+            }
+            child.asked.push(id);
+            child.say(&json!({"jsonrpc": "2.0", "id": id, "method": "elicitation/create", "params": question}));
+        }
+    }
+
+    /// A child answers what it was never sent, or says something on its own account.
+    fn child_says(&mut self, byte: u8) {
+        let Some(child) = self.world.children.last_mut() else { return };
+        match byte % 3 {
+            0 => child.say(&json!({"jsonrpc": "2.0", "id": 1_u64 << 40, "result": {"mark": "nobody"}})),
+            1 => child.say(&json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})),
+            _ => child.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": byte}})),
+        }
+    }
+
+    async fn client_answers(&mut self, byte: u8) {
+        if self.questions.is_empty() {
+            return;
+        }
+        let at = usize::from(byte) % self.questions.len();
+        let (client, id) = self.questions[at].clone();
+        // Some answer twice.
+        if byte & 64 == 0 {
+            self.questions.remove(at);
+        }
+        let answer = if byte & 128 == 0 {
+            json!({"jsonrpc": "2.0", "id": id, "result": {"action": "accept", "content": {}}})
+        } else {
+            json!({"jsonrpc": "2.0", "id": id, "error": {"code": -1, "message": "no"}})
+        };
+        let Some(session) = self.sessions[client].clone() else { return };
+        let answer = incoming(&answer);
+        let restored = session.answered(&ClientId::new(answer.id()), &answer.frame, &answer.message);
+        if let (Some(frame), Some(seat)) = (restored, session.seat()) {
+            seat.link().answer(frame);
+        }
+    }
+
+    /// A modern client calls again with a state: its own, another's, an old or an altered one.
+    async fn client_retries(&mut self, byte: u8) {
+        if self.states.is_empty() {
+            return;
+        }
+        let at = usize::from(byte) % self.states.len();
+        let (owner, mut state, arguments) = self.states[at].clone();
+        let client = if byte & 64 == 0 { owner } else { 2 + usize::from(byte) % 3 };
+        if byte & 128 != 0 {
+            state.push('A');
+        }
+        let responses = json!({"k": {"action": "accept"}, "q1": {"action": "accept"}, "q2": {"action": "decline"}});
+        let retry = json!({"requestState": state, "inputResponses": responses});
+        // Who forges gets an error, or begins a call of its own, about the same arguments.
+        self.call(client, json!("again"), Some(arguments), Some(retry)).await;
+    }
+
+    /// A modern client disconnects; a legacy one cancels.
+    fn client_leaves(&mut self, byte: u8) {
+        let running = self.requests.iter_mut().filter(|request| !request.driver.is_finished());
+        let mut running: Vec<&mut Request> = running.collect();
+        if running.is_empty() {
+            return;
+        }
+        let at = usize::from(byte) % running.len();
+        let request = &mut running[at];
+        if !is_legacy(request.client) {
+            request.driver.abort();
+            request.left = true;
+            return;
+        }
+        let params = json!({"requestId": request.id});
+        let cancel = incoming(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}));
+        if let Some(session) = &self.sessions[request.client] {
+            let raw = request.id.to_string();
+            session.cancel(&ClientId::new(raw.as_bytes()), &cancel.frame, &cancel.message);
+        }
+    }
+
+    async fn time_passes(&mut self, seconds: u64) {
+        let passed = Duration::from_secs(seconds);
+        self.elapsed += passed;
+        tokio::time::advance(passed).await;
+        for _ in 0..seconds.min(20) {
+            self.world.tick();
+        }
+        self.world.settle().await;
+        self.world.upstream.expire(Instant::now() + self.elapsed);
+    }
+
+    fn session_ends(&mut self, byte: u8) {
+        if let Some(session) = self.sessions[usize::from(byte) % 2].take() {
+            self.world.directory.end(&session, &Failure::SessionEnded);
+        }
+    }
+
+    /// Brings everything to its end, and looks at what is left.
+    async fn finish(mut self) {
+        for _ in 0..6 {
+            while self.world.children.iter().any(|child| !child.calls.is_empty()) {
+                self.child_answers(0, 1);
+                self.world.settle().await;
+            }
+            self.time_passes(700).await;
+        }
+        self.listen();
+        for request in &self.requests {
+            let heard = locked(&request.heard);
+            let outcomes = heard.outcomes.len() + usize::from(heard.refused);
+            assert!(outcomes == 1 || request.left && outcomes == 0, "{}: {:?}", request.mark, heard.outcomes);
+        }
+        assert_eq!(self.world.upstream.parked(), 0);
+        for session in self.world.directory.all() {
+            assert!(session.is_quiet(), "something is still open in a session");
+            self.world.directory.end(&session, &Failure::SessionEnded);
+        }
+        self.time_passes(700).await;
+        self.time_passes(700).await;
+        assert_eq!(self.world.upstream.in_flight(), 0);
+        assert!(self.world.upstream.children() <= 2, "more than one shared child of each era is left");
+        assert!(self.world.children.iter().all(|child| child.asked.is_empty()), "a child was never answered");
+    }
+}
+
+fn refused(heard: &Mutex<Heard>, refusal: Refusal) {
+    // What did not begin is told by a status, or in the same words.
+    drop(refusal);
+    locked(heard).refused = true;
+}
+
+/// Whatever carries a mark carries that of the request; what a legacy client is asked, at least one of its own.
+fn belongs(request: &Request, message: &Value, any_of_the_clients: bool) {
+    let text = message.to_string();
+    for (at, _) in text.match_indices("c") {
+        let mark: String = text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+        let is_mark = mark.len() > 3 && mark.as_bytes()[1].is_ascii_digit() && mark.as_bytes()[2] == b'-';
+        if !is_mark {
+            continue;
+        }
+        let own = if any_of_the_clients {
+            mark.starts_with(&format!("c{}-", request.client))
+        } else {
+            mark == request.mark
+        };
+        assert!(own, "{} of client {} was told {message}", request.mark, request.client);
+    }
+    assert!(jsonrpc::scan(text.as_bytes()).is_ok(), "{message}");
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((first, operations)) = data.split_first() else { return };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    runtime.block_on(async {
+        let mut play = Play::new(*first).await;
+        for pair in operations.chunks_exact(2).take(MOST_OPERATIONS) {
+            play.operate(pair[0], pair[1]).await;
+        }
+        play.finish().await;
+    });
+});
