@@ -386,8 +386,9 @@ fn a_subscription_that_the_child_ends_is_opened_again() {
     let (server, journal) = modern("", "");
     let session = server.session();
     let mut hears = session.listen();
-    session.result("end_listens", json!({}));
     let opened = || frames(&journal, "subscriptions/listen").len();
+    until("the subscription", || opened() == 1);
+    session.result("end_listens", json!({}));
     until("the next one", || opened() == 2);
     session.result("touch", json!({"kind": "tools"}));
     assert_eq!(hears.message()["method"], "notifications/tools/list_changed");

@@ -64,6 +64,13 @@ impl Stateless {
         Stateless { link, members, own, capabilities, envelope, wishes, level: Mutex::default() }
     }
 
+    /// Has the subscription be there, without waiting for it.
+    pub fn listen_soon(&self) {
+        let (reply, _) = oneshot::channel();
+        // Where there is no room, another wish that waits has the same effect.
+        let _ = self.wishes.try_send(Wish { also: None, reply });
+    }
+
     /// Has the subscription cover what is watched, and `also`; whether the child agreed.
     pub async fn listen(&self, also: Option<String>) -> bool {
         let (reply, covered) = oneshot::channel();

@@ -237,7 +237,7 @@ fn refuses_era(forwarded: &Result<(Answer, Option<Version>), Refusal>) -> bool {
     match forwarded {
         Ok((answer, _)) => {
             let code = answer.error.as_ref().and_then(|error| errors::code(&answer.frame, error));
-            let refusals = [codes::UNSUPPORTED_VERSION, codes::METHOD_NOT_FOUND, codes::INVALID_REQUEST];
+            let refusals = [codes::UNSUPPORTED_VERSION, codes::METHOD_NOT_FOUND];
             code.is_some_and(|(code, _)| refusals.contains(&code))
         }
         Err(Refusal::Failed(failure)) => matches!(failure, Failure::Ended(_) | Failure::SlowStart(_)),

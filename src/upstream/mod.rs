@@ -317,7 +317,7 @@ impl Upstream {
         if let Seat::Stateless(seat) = seat {
             // It has no handshake, and the client's roots are asked for when they are needed (C3).
             if method == "notifications/initialized" {
-                seat.listen(None).await;
+                seat.listen_soon();
             }
             return;
         }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// What a request whose client was slow to answer still gets.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
@@ -25,6 +26,8 @@ pub(super) struct Asking {
     our_ids: Vec<Option<u64>>,
     /// The client may take so long.
     pub(super) until: Instant,
+    /// It counts as in flight meanwhile, so that a drain waits for it.
+    _permit: Option<OwnedSemaphorePermit>,
     /// What was left of the request's time: its clock stands still while the client is asked.
     left: Duration,
 }
@@ -41,6 +44,7 @@ impl LegacyCall {
             answers: Answers::new(required),
             our_ids: Vec::new(),
             until: now + self.upstream.settings.park_timeout,
+            _permit: Arc::clone(&self.upstream.permits).try_acquire_owned().ok(),
             left: self.deadline.saturating_duration_since(now).max(LEAST_PATIENCE),
         };
         let mut outbox = Vec::new();
