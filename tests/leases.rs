@@ -104,3 +104,67 @@ fn at_the_cap_one_shares_or_is_refused() {
         assert!(bobs != taken && bobs != shared, "an idle child makes room, but never changes hands");
     }
 }
+
+#[test]
+fn children_are_kept_warm_and_replaced_when_one_is_leased() {
+    let journal = Journal::new();
+    let flags = "--warm 2 --principal-header x-user";
+    let server = Server::with().flags(flags).child(&journal.flag()).start();
+    server.until_metric("proxyrunner_children", 3);
+    let before = server.metric("proxyrunner_started_children_total");
+    let warm: Vec<u64> = journal.frames().iter().map(|read| read.pid).collect();
+    let ann = server.asked().of("ann").child();
+    assert!(warm.contains(&ann), "it was there already");
+    server.until_metric("proxyrunner_started_children_total", before + 1);
+    assert_ne!(server.asked().of("bob").child(), ann);
+}
+
+#[test]
+fn a_leased_child_logs_from_the_level_that_a_request_wants() {
+    let journal = Journal::new();
+    let server = Server::with().child(&journal.flag()).start();
+    let wants = server.asked().meta("io.modelcontextprotocol/logLevel", "warning");
+    for _ in 0..2 {
+        let messages = wants.begin_call(1, "log", json!({"n": 1})).events().rest();
+        assert_eq!(messages.first().expect("a message")["method"], "notifications/message");
+    }
+    let levels = || {
+        let set = journal.frames().into_iter().filter(|read| read.message["method"] == "logging/setLevel");
+        set.map(|read| read.message["params"]["level"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(levels(), ["warning"], "said once");
+    let quiet = server.asked().call("log", json!({"n": 1}));
+    assert!(quiet.json()["result"].is_object(), "nothing but the answer");
+}
+
+#[test]
+fn roots_are_asked_for_only_where_the_operator_lets_them_through() {
+    for (flags, asked) in [("", false), ("--forward-roots", true)] {
+        let server = Server::start(flags);
+        let client = server.modern().capabilities(json!({"roots": {}, "sampling": {}}));
+        let response = client.call("ask", json!({"method": "roots/list"}));
+        let answer = response.answer();
+        assert_eq!(answer["result"]["resultType"] == "input_required", asked, "{answer}");
+    }
+}
+
+#[test]
+fn a_replica_of_the_same_key_says_that_the_retry_came_to_the_wrong_one() {
+    let key = support::scratch("key");
+    std::fs::write(&key, "0123456789abcdef0123456789abcdef").expect("a scratch file");
+    let flags = format!("--state-key-file {}", key.display());
+    let (one, two, stranger) = (Server::start(&flags), Server::start(&flags), Server::start(""));
+    let arguments =
+        json!({"method": "elicitation/create", "params": {"message": "m", "requestedSchema": {}}});
+    let asked = support::modern::Asked::of(&one.asked().call("ask", arguments.clone()));
+    for (server, words) in [(&two, "another replica"), (&stranger, "unknown")] {
+        let answers = asked.all(&json!({"action": "cancel"}));
+        let response = server.asked().retry("ask", arguments.clone(), &asked, answers);
+        assert_eq!(response.code(), -32602);
+        assert!(response.text().contains(words), "{}", response.text());
+    }
+    std::fs::write(&key, "short").expect("a scratch file");
+    let (status, log) = Server::with().flags(&flags).run();
+    assert_eq!(status.code(), Some(64), "{log}");
+    assert!(log.contains("state-key-file") && !log.contains("short"), "{log}");
+}

@@ -1,0 +1,71 @@
+//! What legacy clients in front of a child of 2026-07-28 hear of it: one subscription at the child for all of them.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Journal, Server, Session, until};
+
+fn modern(flags: &str, child: &str) -> (Server, Journal) {
+    let journal = Journal::new();
+    let child = format!("{child} {}", journal.flag());
+    let flags = format!("--child-era modern {flags}");
+    (Server::with().flags(&flags).modern_child(&child).start(), journal)
+}
+
+fn frames(journal: &Journal, method: &str) -> Vec<Value> {
+    let frames = journal.frames().into_iter().map(|read| read.message);
+    frames.filter(|message| message["method"] == method).collect()
+}
+
+#[test]
+fn subscriptions_of_sessions_are_one_of_the_child() {
+    let (server, journal) = modern("", "");
+    let (one, two) = (server.session(), server.session());
+    let (mut hears, mut too) = (one.listen(), two.listen());
+    let subscribe = |session: &Session<'_>, method: &str, uri: &str| session.ask(method, json!({"uri": uri}));
+    assert_eq!(subscribe(&one, "resources/subscribe", "a:")["result"], json!({}));
+    assert_eq!(subscribe(&two, "resources/subscribe", "a:")["result"], json!({}));
+    assert_eq!(subscribe(&two, "resources/subscribe", "b:")["result"], json!({}));
+    assert_eq!(
+        subscribe(&two, "resources/subscribe", "no:")["error"]["code"],
+        -32602,
+        "the child refuses it"
+    );
+    one.result("touch", json!({"uri": "b:"}));
+    let updated = too.message();
+    assert_eq!(
+        (&updated["params"]["uri"], &updated["method"]),
+        (&json!("b:"), &json!("notifications/resources/updated"))
+    );
+    assert!(!updated.to_string().contains("subscriptionId"), "{updated}");
+    one.result("touch", json!({"uri": "a:"}));
+    assert_eq!(
+        (hears.message()["params"]["uri"].as_str(), too.message()["params"]["uri"].as_str()),
+        (Some("a:"), Some("a:"))
+    );
+    one.result("touch", json!({"kind": "prompts"}));
+    assert_eq!(hears.message()["method"], "notifications/prompts/list_changed");
+    assert_eq!(too.message()["method"], "notifications/prompts/list_changed");
+    assert_eq!(subscribe(&two, "resources/unsubscribe", "b:")["result"], json!({}));
+    let watched = || {
+        let listens = frames(&journal, "subscriptions/listen");
+        listens.last().expect("one")["params"]["notifications"]["resourceSubscriptions"].clone()
+    };
+    assert_eq!(watched(), json!(["a:"]));
+    one.delete();
+    two.delete();
+    until("nobody watches", || watched().is_null());
+}
+
+#[test]
+fn a_subscription_that_the_child_ends_is_opened_again() {
+    let (server, journal) = modern("", "");
+    let session = server.session();
+    let mut hears = session.listen();
+    let opened = || frames(&journal, "subscriptions/listen").len();
+    until("the subscription", || opened() == 1);
+    session.result("end_listens", json!({}));
+    until("the next one", || opened() == 2);
+    session.result("touch", json!({"kind": "tools"}));
+    assert_eq!(hears.message()["method"], "notifications/tools/list_changed");
+}
