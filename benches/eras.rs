@@ -20,8 +20,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 use world::{Serves, World, enveloped, open, settings};
 
-/// The rest of an answer of ordinary size.
-const RESULT: &[u8] = br#","result":{"content":[{"type":"text","text":"the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog"}],"isError":false}}"#;
+/// The rest of an answer of ordinary size; but for a legacy child's to be completed, it begins with its type, so that the
+/// ways are compared and not the messages.
+const RESULT: &[u8] = br#""content":[{"type":"text","text":"the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog"}],"isError":false}}"#;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -51,7 +52,7 @@ async fn run(pairing: &str, count: u64) {
     assert!(body.starts_with(b"{\"id\""), "the child looks for it there");
     for _ in 0..count {
         if client == "modern" {
-            modern(&mut world, &body).await
+            modern(&mut world, &body, serves == Serves::Modern).await
         } else {
             legacy(&mut world, &session, &body).await
         }
@@ -78,12 +79,12 @@ async fn legacy(world: &mut World, session: &Arc<Session>, body: &Bytes) {
     let Ok(Begun::Running(mut call)) = world.upstream.begin(&session, incoming).await else {
         panic!("it begins");
     };
-    answer(world);
+    answer(world, true);
     let LegacyStep::Answered(message) = call.next().await else { panic!("it is answered") };
     black_box(message);
 }
 
-async fn modern(world: &mut World, body: &Bytes) {
+async fn modern(world: &mut World, body: &Bytes, typed: bool) {
     let incoming = scanned(body);
     let envelope = Envelope::read(&incoming.frame, &incoming.message).expect("an envelope");
     let principal = Principal::anonymous();
@@ -100,20 +101,22 @@ async fn modern(world: &mut World, body: &Bytes) {
             () = tokio::task::yield_now() => while world.turn() {},
         }
     };
-    answer(world);
+    answer(world, typed);
     let Happening::Answered(reply) = call.next().await else { panic!("it is answered") };
     black_box(reply);
 }
 
 /// The child's answer. It reads nothing of the call but the id, which comes first, so that it costs the same however
 /// long its words for the call are.
-fn answer(world: &mut World) {
+fn answer(world: &mut World, typed: bool) {
     for child in &mut world.children {
         while let Some(frame) = child.read() {
             let frame = frame.into_bytes();
             let Some(rest) = frame.strip_prefix(b"{\"id\":") else { continue };
             let end = rest.iter().position(|byte| *byte == b',').expect("more members");
-            let answer = [b"{\"jsonrpc\":\"2.0\",\"id\":", &rest[..end], RESULT].concat();
+            let begin: &[u8] =
+                if typed { b",\"result\":{\"resultType\":\"complete\"," } else { b",\"result\":{" };
+            let answer = [b"{\"jsonrpc\":\"2.0\",\"id\":", &rest[..end], begin, RESULT].concat();
             child.say_bytes(answer.into());
         }
     }

@@ -4,7 +4,7 @@
 //! titles, icons and structured results; 2024-11-05 knows no audio.
 
 use super::raw;
-use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, string_member, text};
+use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, retain, string_member, text};
 use crate::session::Version;
 use serde_json::Value;
 
@@ -13,17 +13,22 @@ pub fn is_old(version: &Version) -> bool {
     version.as_str() < "2025-06-18"
 }
 
-/// Adds the edits within a result, and returns the names of the result's own members that must go. The result
-/// itself is left to be amended by the caller, once.
-pub fn result(
-    frame: &[u8],
-    result: &Span,
-    method: &str,
-    version: &Version,
-    edits: &mut Edits,
-) -> Vec<&'static str> {
+/// Whether a revision knows a result's `structuredContent`: the legacy ones want an object.
+pub fn keeps_structured(frame: &[u8], value: &Span, method: &str, version: &Version) -> bool {
+    method != "tools/call" || !(is_old(version) || frame[value.start] != b'{')
+}
+
+/// Takes out of a legacy child's result what a session's older revision does not know of it.
+pub fn result(frame: &[u8], result: &Span, method: &str, version: &Version, edits: &mut Edits) {
+    retain(frame, result, edits, |name, value| {
+        name != b"structuredContent" || keeps_structured(frame, value, method, version)
+    });
+    within(frame, result, method, version, edits);
+}
+
+/// The edits within a result's members.
+pub fn within(frame: &[u8], result: &Span, method: &str, version: &Version, edits: &mut Edits) {
     let old = is_old(version);
-    let mut drop = Vec::new();
     let listed = |name| member(frame, result, name).into_iter().flat_map(|list| items(frame, list));
     match method {
         "tools/list" => listed("tools").for_each(|tool| downgrade_tool(frame, &tool, version, edits)),
@@ -32,15 +37,9 @@ pub fn result(
         "resources/templates/list" if old => {
             listed("resourceTemplates").for_each(|item| untitled(frame, &item, edits));
         }
-        "tools/call" => {
-            let structured = member(frame, result, "structuredContent");
-            if structured.is_some_and(|value| old || frame[value.start] != b'{') {
-                drop.push("structuredContent");
-            }
-            if old {
-                let blocks = listed("content").enumerate();
-                blocks.for_each(|(index, block)| downgrade_block(frame, &block, index, version, edits));
-            }
+        "tools/call" if old => {
+            let blocks = listed("content").enumerate();
+            blocks.for_each(|(index, block)| downgrade_block(frame, &block, index, version, edits));
         }
         "prompts/get" if old => {
             for (index, message) in listed("messages").enumerate() {
@@ -51,7 +50,6 @@ pub fn result(
         }
         _ => {}
     }
-    drop
 }
 
 fn downgrade_tool(frame: &[u8], tool: &Span, version: &Version, edits: &mut Edits) {

@@ -2,9 +2,11 @@
 //! every result, a modern child's have what a strict legacy client refuses. Every other byte stays.
 
 use super::{downgrade, keys};
-use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, text};
+use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, retain, text};
 use crate::session::Version;
+use memchr::memmem::Finder;
 use std::fmt;
+use std::sync::LazyLock;
 
 /// The methods whose complete results carry caching hints (server/utilities/caching §Cacheable Results).
 pub const CACHEABLE: [&str; 6] = [
@@ -67,17 +69,23 @@ pub enum ResultType {
 /// Reads a result's `resultType`.
 pub fn result_type(frame: &[u8], result: &Span) -> ResultType {
     // Most answers of older servers have none: a search of the text costs less than a walk through it.
-    if memchr::memmem::find(&frame[result.clone()], b"resultType").is_none() {
+    if has_none_of(&frame[result.clone()], &[&TYPE]) {
         return ResultType::Complete;
     }
     match member(frame, result, "resultType") {
         None => ResultType::Complete,
-        Some(span) if frame[span.start] == b'"' => match text(frame, &span).as_ref() {
-            "complete" => ResultType::Complete,
-            "input_required" => ResultType::InputRequired,
-            other => ResultType::Other(other.to_owned()),
-        },
-        Some(span) => ResultType::Other(super::raw(frame, &span)),
+        Some(value) => type_of(frame, &value),
+    }
+}
+
+fn type_of(frame: &[u8], value: &Span) -> ResultType {
+    if frame[value.start] != b'"' {
+        return ResultType::Other(super::raw(frame, value));
+    }
+    match text(frame, value).as_ref() {
+        "complete" => ResultType::Complete,
+        "input_required" => ResultType::InputRequired,
+        other => ResultType::Other(other.to_owned()),
     }
 }
 
@@ -125,6 +133,12 @@ impl Signature {
     }
 }
 
+static TYPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("resultType"));
+static META: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("_meta"));
+static STRUCTURED: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("structuredContent"));
+/// Behind it, any letter of a name may hide.
+static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\\u"));
+
 /// The type of an answer: a raw member.
 const COMPLETE: &str = "\"resultType\":\"complete\"";
 
@@ -142,6 +156,11 @@ pub fn complete(
     if frame[result.start] != b'{' {
         return;
     }
+    let cacheable = CACHEABLE.contains(&method);
+    if !cacheable && has_none_of(&frame[result.clone()], &[&TYPE, &META]) {
+        amend(frame, result, Amendment { drop: &[], add: &signature.usual }, edits);
+        return;
+    }
     let (mut typed, mut ttl, mut scope, mut meta, mut tools) = (false, false, false, None, None);
     for (key, value) in members(frame, result.clone()) {
         match text(frame, &key).as_ref() {
@@ -152,11 +171,6 @@ pub fn complete(
             "tools" => tools = Some(value),
             _ => {}
         }
-    }
-    let cacheable = CACHEABLE.contains(&method);
-    if !typed && meta.is_none() && !cacheable {
-        amend(frame, result, Amendment { drop: &[], add: &signature.usual }, edits);
-        return;
     }
     let mut add = Vec::new();
     if !typed {
@@ -185,6 +199,11 @@ pub fn complete(
     }
 }
 
+/// Whether a text has none of some names, not even in escapes: where that is so, a search costs less than a walk.
+fn has_none_of(text: &[u8], names: &[&LazyLock<Finder<'static>>]) -> bool {
+    names.iter().chain(&[&ESCAPE]).all(|name| name.find(text).is_none())
+}
+
 fn without_execution(frame: &[u8], tools: Span, edits: &mut Edits) {
     // Most lists have none: a search of the text costs less than a walk through every schema.
     if memchr::memmem::find(&frame[tools.clone()], b"execution").is_none() {
@@ -208,44 +227,47 @@ pub fn strip(
     version: &Version,
     edits: &mut Edits,
 ) -> Result<(), Unknown> {
-    match result_type(frame, result) {
+    if frame[result.start] != b'{' {
+        return Ok(());
+    }
+    let plain = method == "tools/call" && !downgrade::is_old(version);
+    if plain && has_none_of(&frame[result.clone()], &[&TYPE, &META, &STRUCTURED]) {
+        return Ok(());
+    }
+    let cacheable = CACHEABLE.contains(&method);
+    let (mut kind, mut meta) = (None, None);
+    retain(frame, result, edits, |name, value| match name {
+        b"resultType" => {
+            kind = Some(value.clone());
+            false
+        }
+        b"ttlMs" | b"cacheScope" => !cacheable,
+        b"structuredContent" => downgrade::keeps_structured(frame, value, method, version),
+        b"_meta" => {
+            let sender_only = sent_by_only(frame, value);
+            meta = Some(value.clone()).filter(|_| !sender_only);
+            !sender_only
+        }
+        _ => true,
+    });
+    match kind.map_or(ResultType::Complete, |kind| type_of(frame, &kind)) {
         ResultType::Complete => {}
         ResultType::InputRequired => return Err(Unknown("input_required".to_owned())),
         ResultType::Other(other) => return Err(Unknown(other)),
     }
-    if frame[result.start] != b'{' {
-        return Ok(());
+    if let Some(meta) = meta.filter(|meta| frame[meta.start] == b'{') {
+        amend(frame, &meta, Amendment { drop: &[keys::SERVER_INFO], add: "" }, edits);
     }
-    let mut drop = Vec::new();
-    let (mut meta, mut structured) = (None, None);
-    for (key, value) in members(frame, result.clone()) {
-        match text(frame, &key).as_ref() {
-            "resultType" => drop.push("resultType"),
-            "ttlMs" if CACHEABLE.contains(&method) => drop.push("ttlMs"),
-            "cacheScope" if CACHEABLE.contains(&method) => drop.push("cacheScope"),
-            "_meta" => meta = Some(value),
-            "structuredContent" => structured = Some(value),
-            _ => {}
-        }
-    }
-    if let Some(meta) = meta {
-        let ours =
-            members(frame, meta.clone()).filter(|(key, _)| text(frame, key) == keys::SERVER_INFO).count();
-        let all = members(frame, meta.clone()).count();
-        if ours > 0 && ours == all {
-            drop.push("_meta");
-        } else if ours > 0 {
-            amend(frame, &meta, Amendment { drop: &[keys::SERVER_INFO], add: "" }, edits);
-        }
-    }
-    // A call's result without anything structured is the same in all revisions that know links.
-    if method != "tools/call" || structured.is_some() || downgrade::is_old(version) {
-        drop.extend(downgrade::result(frame, result, method, version, edits));
-    }
-    if !drop.is_empty() {
-        amend(frame, result, Amendment { drop: &drop, add: "" }, edits);
+    if !plain {
+        downgrade::within(frame, result, method, version, edits);
     }
     Ok(())
+}
+
+/// Whether `_meta` holds nothing but who sent the result.
+fn sent_by_only(frame: &[u8], meta: &Span) -> bool {
+    let mut names = members(frame, meta.clone()).map(|(key, _)| text(frame, &key) == keys::SERVER_INFO);
+    frame[meta.start] == b'{' && names.next() == Some(true) && names.all(|ours| ours)
 }
 
 #[cfg(test)]

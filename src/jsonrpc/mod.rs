@@ -13,7 +13,7 @@ pub mod text;
 
 pub use id::ClientId;
 pub use message::{Fault, Kind, Message, Meta, Params, Span};
-pub use object::{Amendment, amend, items, member, string_member};
+pub use object::{Amendment, amend, items, member, retain, string_member};
 pub use rewrite::{Changes, error, result};
 pub use scan::{Members, elements, is_batch, members, scan};
 pub use splice::{Edits, FLAT, Spliced, splice};

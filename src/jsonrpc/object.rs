@@ -68,12 +68,27 @@ pub fn amend(bytes: &[u8], object: &Span, amendment: Amendment<'_>, edits: &mut 
         put_first(first, amendment.add, empty, edits);
         return empty;
     }
+    let kept = |name: &[u8], _: &Span| !amendment.drop.iter().any(|dropped| *dropped.as_bytes() == *name);
+    let none_kept = retain(bytes, object, edits, kept);
+    put_first(first, amendment.add, none_kept, edits);
+    none_kept
+}
+
+/// Takes the members out of the object at `object` that `keep` refuses, which sees each one's name and the place of its
+/// value, in order. True if no member stayed. As with [`amend`], once for an object.
+pub fn retain(
+    bytes: &[u8],
+    object: &Span,
+    edits: &mut Edits,
+    mut keep: impl FnMut(&[u8], &Span) -> bool,
+) -> bool {
+    let first = object.start + 1;
     let mut none_kept = true;
     // Where the member before this one ended: from there on, the comma belongs to this one.
     let mut from = first;
     for (key, value) in members(bytes, object.clone()) {
         let name = unescaped(&bytes[key.clone()]);
-        if amendment.drop.iter().any(|dropped| *dropped.as_bytes() == *name) {
+        if !keep(&name, &value) {
             edits.delete(&(from..value.end));
         } else {
             if none_kept && from > first {
@@ -86,7 +101,6 @@ pub fn amend(bytes: &[u8], object: &Span, amendment: Amendment<'_>, edits: &mut 
         }
         from = value.end;
     }
-    put_first(first, amendment.add, none_kept, edits);
     none_kept
 }
 

@@ -8,7 +8,7 @@ use super::lists::Asked;
 use super::{Incoming, Refusal, Upstream, refusal};
 use crate::era::downgrade;
 use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Link, Mailbox, Outcome, Step, Topic};
-use crate::jsonrpc::{Amendment, ClientId, Edits, Spliced, amend, kept, rewrite, splice};
+use crate::jsonrpc::{ClientId, Edits, Spliced, kept, rewrite, splice};
 use crate::mux::WireId;
 use crate::session::{Seat, Session, Underway, Version};
 use crate::telemetry::counters;
@@ -166,8 +166,7 @@ fn restored(answer: &Answer, client_id: &ClientId, version: &Version, downgrade:
         (Some(method), Some(result)) if answer.frame[result.start] == b'{' => {
             let mut edits = Edits::new();
             edits.replace(&answer.id, client_id.raw());
-            let drop = downgrade::result(&answer.frame, result, method, version, &mut edits);
-            amend(&answer.frame, result, Amendment { drop: &drop, add: "" }, &mut edits);
+            downgrade::result(&answer.frame, result, method, version, &mut edits);
             splice(&answer.frame, &answer.object, answer.multiline, edits)
         }
         _ => answer.restored(client_id),
