@@ -98,6 +98,7 @@ impl Upstream {
                 }
             };
             unmet.keep();
+            tracing::info!(child = link.number(), "the server speaks the {era} protocol era");
             return Ok(Greeted { link, era, words, other });
         }
     }
