@@ -364,7 +364,7 @@ impl Play {
         }
         assert_eq!(self.world.upstream.parked(), 0);
         for session in self.world.directory.all() {
-            assert!(session.is_quiet(), "something is still open in a session");
+            // A question outside of any request waits for its client as long as the session lasts.
             self.world.directory.end(&session, &Failure::SessionEnded);
         }
         self.time_passes(700).await;
