@@ -77,7 +77,7 @@ fn a_request_in_flight_puts_off_idleness_but_not_old_age() {
         session.began(client_id("1"), exchange.wire_id(), Arc::clone(exchange.mailbox()));
         (session, exchange)
     });
-    done.0.finished(done.1.wire_id(), now + BEFORE);
+    done.0.finished(done.1.mailbox(), now + BEFORE);
     directory.expire(now + IDLE);
     assert!(!done.0.is_ended(), "an answer counts as a message");
     directory.expire(now + IDLE + BEFORE);

@@ -34,7 +34,8 @@ pub enum Cancelled {
 #[must_use = "dropping it says that the request is over"]
 pub struct Underway {
     session: Arc<Session>,
-    wire_id: WireId,
+    /// Tells it from the session's other requests; a wire id does not, where they are at several children.
+    mailbox: Arc<Mailbox>,
 }
 
 impl Underway {
@@ -45,19 +46,19 @@ impl Underway {
         wire_id: WireId,
         mailbox: Arc<Mailbox>,
     ) -> Self {
-        session.began(client_id, wire_id, mailbox);
-        Underway { session: Arc::clone(session), wire_id }
+        session.began(client_id, wire_id, Arc::clone(&mailbox));
+        Underway { session: Arc::clone(session), mailbox }
     }
 
     /// The request has its outcome.
     pub fn finish(self, now: Instant) {
-        self.session.finished(self.wire_id, now);
+        self.session.finished(&self.mailbox, now);
     }
 }
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        self.session.forget(self.wire_id);
+        self.session.forget(&self.mailbox);
     }
 }
 
@@ -73,14 +74,14 @@ impl Session {
     }
 
     /// The request has its outcome.
-    pub(super) fn finished(&self, wire_id: WireId, now: Instant) {
+    pub(super) fn finished(&self, mailbox: &Arc<Mailbox>, now: Instant) {
         self.heard(now);
-        self.forget(wire_id);
+        self.forget(mailbox);
     }
 
-    fn forget(&self, wire_id: WireId) {
+    fn forget(&self, mailbox: &Arc<Mailbox>) {
         let mut state = self.state();
-        if let Some(at) = state.in_flight.iter().position(|request| request.wire_id == wire_id) {
+        if let Some(at) = state.in_flight.iter().position(|request| Arc::ptr_eq(&request.mailbox, mailbox)) {
             // Order is kept: the newest request is the last.
             state.in_flight.remove(at);
         }

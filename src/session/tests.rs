@@ -62,11 +62,22 @@ fn a_cancellation_that_could_mean_several_cancels_none() {
     assert_eq!(cancel(&session, "2"), Cancelled::None);
     assert_eq!(cancel(&session, "1"), Cancelled::Several);
     assert!(both.iter_mut().all(|exchange| outcome(exchange).is_none()));
-    session.finished(both[0].wire_id(), Instant::now());
+    session.finished(both[0].mailbox(), Instant::now());
     assert_eq!(cancel(&session, "1"), Cancelled::One);
     assert!(outcome(&mut both[0]).is_none());
     assert!(outcome(&mut both[1]).is_some());
     assert!(outcome(&mut other).is_none());
+}
+
+#[test]
+fn requests_of_one_wire_id_at_two_children_are_two() {
+    let (session, (one, _one), (other, _other)) = (session(), link(), link());
+    let (mut first, mut second) = (request(&session, &one, "1"), request(&session, &other, "2"));
+    assert_eq!(first.wire_id(), second.wire_id());
+    session.finished(second.mailbox(), Instant::now());
+    assert_eq!(cancel(&session, "2"), Cancelled::None);
+    assert_eq!(cancel(&session, "1"), Cancelled::One);
+    assert!(outcome(&mut first).is_some() && outcome(&mut second).is_none());
 }
 
 #[test]
