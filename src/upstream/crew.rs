@@ -7,7 +7,7 @@
 use super::greet::{Greeted, Guest};
 use super::lists::{self, Asked, Freshness, Key};
 use super::tools::Catalogue;
-use super::{Incoming, Isolation, MOST_LISTENS, Refusal, Upstream, listen, union};
+use super::{Incoming, Isolation, MOST_LISTENS, Refusal, Upstream, listen, now, union};
 use crate::era::capabilities::Capabilities;
 use crate::era::probe::Choice;
 use crate::era::results::{Hint, Signature};
@@ -17,7 +17,7 @@ use crate::phase::Phase;
 use crate::session::{Audience, Kind, Members, Principal, Wish};
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -270,9 +270,9 @@ impl Upstream {
     async fn try_one(&self) -> Result<(), Failure> {
         let place = self.place_at_start().await?;
         let guest = Guest::shared(Audience::Nobody, 16, self.settings.child_era, self.start_timeout);
-        let begun = Instant::now();
+        let begun = now();
         let greeted = self.greet(guest, place).await?;
-        let _ = self.crew.took.set(begun.elapsed());
+        let _ = self.crew.took.set(now() - begun);
         self.crew.learn(&greeted);
         greeted.link.stop();
         Ok(())
@@ -293,9 +293,9 @@ impl Upstream {
         // A modern child's subscriptions are requests too.
         let slots = self.settings.max_in_flight + 2 * MOST_LISTENS;
         let guest = Guest::shared(Audience::Shared(Arc::clone(&members)), slots, choice, patience);
-        let begun = Instant::now();
+        let begun = now();
         let greeted = self.greet(guest, place).await?;
-        let _ = self.crew.took.set(begun.elapsed());
+        let _ = self.crew.took.set(now() - begun);
         self.crew.learn(&greeted);
         Ok(Shared::new(greeted, members, self.settings.request_timeout))
     }

@@ -2,7 +2,7 @@
 //! which is the client's own.
 
 use super::greet::{Guest, StopOnDrop};
-use super::{AtCap, Incoming, Isolation, Refusal, SEATED, Shared, Upstream, initialize, refusal};
+use super::{AtCap, Incoming, Isolation, Refusal, SEATED, Shared, Upstream, initialize, now, refusal};
 use crate::era::probe::Choice;
 use crate::era::{Era, errors};
 use crate::exchange::{Answer, Failure, Held, Link, Mailbox, Step};
@@ -79,7 +79,7 @@ impl Upstream {
             return Some(place);
         }
         // One that is on its way out makes room as well.
-        if !self.is_one_ending() && !self.pool.evict() && !self.evict(Instant::now()) {
+        if !self.is_one_ending() && !self.pool.evict() && !self.evict(now()) {
             return None;
         }
         timeout(EVICTION_PATIENCE, Arc::clone(&self.places).acquire_owned()).await.ok()?.ok()
@@ -134,7 +134,7 @@ impl Upstream {
         self.crew.note(Era::Legacy, true);
         session.negotiated(version);
         // The child's slow start is no idleness of the client.
-        session.heard(Instant::now());
+        session.heard(now());
         if !session.take_seat(Seat::Exclusive(Arc::clone(&link))) {
             return Err(SEATED);
         }

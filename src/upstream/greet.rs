@@ -1,6 +1,6 @@
 //! A child's first words: which era it is of, found out on its own pipe, and its handshake.
 
-use super::{Upstream, Want, initialize, refusal};
+use super::{Upstream, Want, initialize, now, refusal};
 use crate::era::envelope::Envelope;
 use crate::era::probe::{Choice, Decision, Probe, Reason, Step as Next};
 use crate::era::{Era, probe};
@@ -10,7 +10,7 @@ use crate::mux::WireId;
 use crate::session::Audience;
 use bytes::Bytes;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{sleep_until, timeout};
 
@@ -234,7 +234,7 @@ impl<'a> Greeting<'a> {
 
     /// The next thing that the child does, or that it does nothing.
     async fn hear(&mut self, probe: &mut Probe) -> Next {
-        let silent_at = Instant::now() + self.silence;
+        let silent_at = now() + self.silence;
         let (discovered, heard) = tokio::select! {
             heard = answered(&mut self.discovering) => (true, heard),
             heard = answered(&mut self.initializing) => (false, heard),

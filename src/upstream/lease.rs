@@ -6,7 +6,7 @@
 
 use super::greet::Guest;
 use super::tools::Catalogue;
-use super::{Refusal, Upstream, initialize};
+use super::{Refusal, Upstream, initialize, now};
 use crate::era::Era;
 use crate::era::probe::Choice;
 use crate::exchange::{Link, Mailbox};
@@ -116,7 +116,7 @@ impl Pool {
     }
 
     fn put(&self, child: Leasable, principal: Principal) {
-        self.idle().push(Idle { child, principal, since: Instant::now() });
+        self.idle().push(Idle { child, principal, since: now() });
     }
 
     fn warm(&self) -> MutexGuard<'_, Vec<Leasable>> {
@@ -266,9 +266,9 @@ impl Drop for Lease {
 /// Whether what is in flight is answered within the grace. What counts no longer after it was never answered.
 async fn quiet(link: &Link, grace: Duration) -> bool {
     // A little less: once the grace has passed, the child's slot is free as if it had answered.
-    let until = Instant::now() + grace.mul_f64(0.9);
-    while link.in_flight() > 0 && Instant::now() < until {
+    let until = now() + grace.mul_f64(0.9);
+    while link.in_flight() > 0 && now() < until {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Instant::now() < until
+    now() < until
 }

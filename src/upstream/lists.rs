@@ -8,7 +8,7 @@
 //! 2. What a change overtook is not stored: its number is read before the request is sent.
 //! 3. What is private is its principal's alone, and never kept for `anonymous` (D14).
 
-use super::Upstream;
+use super::{Upstream, now};
 use crate::era::Era;
 use crate::era::capabilities::Capabilities;
 use crate::era::results::{ResultType, Scope, result_type};
@@ -145,7 +145,7 @@ impl Upstream {
             // It tells of changes only to who subscribes. Until then what it said of its list's time holds.
             shared.refresh_union();
         }
-        self.lists.put(asked, answer, shared.changes(&asked.key.method), Instant::now());
+        self.lists.put(asked, answer, shared.changes(&asked.key.method), now());
     }
 }
 

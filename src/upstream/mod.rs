@@ -103,6 +103,11 @@ pub struct Settings {
     pub state_key: Option<Key>,
 }
 
+/// The time as the runtime's timers see it: where a test moves that, deadlines move too.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// Subscriptions of modern clients that may be open at once.
 const MOST_LISTENS: usize = 1_024;
 
@@ -267,7 +272,7 @@ impl Upstream {
             _ => None,
         };
         let asked = self.asks_for_list(session, seat, &incoming);
-        if let Some(fresh) = asked.as_ref().and_then(|asked| self.lists.find(asked, Instant::now())) {
+        if let Some(fresh) = asked.as_ref().and_then(|asked| self.lists.find(asked, now())) {
             return Ok(Begun::Answered(legacy::from_memory(session, seat, &incoming, &fresh.answer)));
         }
         match (seat, subscribing) {

@@ -1,7 +1,7 @@
 //! Shared children: initialised once by proxyrunner, with no client capabilities, so that they never ask; and
 //! what of them no client may see, since it would cross from one to another.
 
-use super::{Incoming, Refusal, SEATED, Shared, Upstream, initialize};
+use super::{Incoming, Refusal, SEATED, Shared, Upstream, initialize, now};
 use crate::era::envelope::{Envelope, log_level};
 use crate::era::{Era, discover};
 use crate::exchange::Link;
@@ -9,7 +9,6 @@ use crate::jsonrpc::{self, Span, Spliced, codes, rewrite, text};
 use crate::mux::WireId;
 use crate::session::{Seat, Session, Stateless, Version};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// What a subscription may be to, in bytes.
 const LONGEST_URI: usize = 8 * 1024;
@@ -58,7 +57,7 @@ impl Upstream {
 
     fn take_seat(&self, session: &Arc<Session>, version: Version, seat: Seat) -> Result<(), Refusal> {
         session.negotiated(version);
-        session.heard(Instant::now());
+        session.heard(now());
         if session.take_seat(seat) { Ok(()) } else { Err(SEATED) }
     }
 

@@ -3,7 +3,7 @@
 
 use super::greet::own_request;
 use super::lease::Leasable;
-use super::{Shared, Upstream};
+use super::{Shared, Upstream, now};
 use crate::era::Era;
 use crate::era::headers::HeaderParams;
 use crate::exchange::{Answer, Link};
@@ -87,7 +87,7 @@ impl Catalogue {
     }
 
     fn known(&self, changes: u64) -> Option<Arc<Tools>> {
-        self.state().known(changes, Instant::now())
+        self.state().known(changes, now())
     }
 
     fn learn(&self, known: Known) {
@@ -139,7 +139,7 @@ impl Whose {
 impl Upstream {
     /// The tools of a child; `None` if they can't be known in time.
     pub(super) async fn tools(self: &Arc<Self>, whose: Whose) -> Option<Arc<Tools>> {
-        let mut reading = match whose.catalogue().look(whose.changes(), Instant::now()) {
+        let mut reading = match whose.catalogue().look(whose.changes(), now()) {
             Found::Known(tools) => return Some(tools),
             Found::Awaited(reading) => reading,
             Found::Unknown(reading, over) => {
@@ -164,7 +164,7 @@ impl Upstream {
         };
         let changes = whose.changes();
         let read = self.read_tools(link, era).await;
-        let until = read.is_none().then(|| Instant::now() + RETRY);
+        let until = read.is_none().then(|| now() + RETRY);
         whose.catalogue().learn(Known { tools: Arc::new(read.unwrap_or_default()), changes, until });
     }
 

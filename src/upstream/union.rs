@@ -5,6 +5,7 @@
 //! cancelled once the child has acknowledged that.
 
 use super::greet::{begin, own_request};
+use super::now;
 use crate::era::{discover, notifications};
 use crate::exchange::{Exchange, Interim, Link, Step, Topic};
 use crate::jsonrpc::{self, items, member, splice, text};
@@ -81,10 +82,10 @@ impl Union {
                     let _ = reply.send(covered);
                 }
                 step = next_of(&mut self.listen) => self.hear(step),
-                () = sleep_until(again.unwrap_or_else(Instant::now).into()), if again.is_some() => {
+                () = sleep_until(again.unwrap_or_else(now).into()), if again.is_some() => {
                     let pause = self.again.take().map_or(REOPEN.0, |(_, pause)| pause);
                     if !self.cover(None).await {
-                        self.again = Some((Instant::now() + pause, (pause * 2).min(REOPEN.1)));
+                        self.again = Some((now() + pause, (pause * 2).min(REOPEN.1)));
                     }
                 }
                 _ = link.ended() => return,
@@ -154,7 +155,7 @@ impl Union {
                 self.listen = None;
                 self.covers.clear();
                 self.lapsed = true;
-                self.again = Some((Instant::now() + REOPEN.0, REOPEN.0 * 2));
+                self.again = Some((now() + REOPEN.0, REOPEN.0 * 2));
             }
             Step::Interim(interim) => self.tell(interim),
         }

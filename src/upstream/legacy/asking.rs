@@ -8,6 +8,7 @@ use crate::era::question::Question;
 use crate::exchange::{Class, Interim, Topic};
 use crate::jsonrpc::{self, Spliced, rewrite};
 use crate::session::{Session, Version};
+use crate::upstream::now;
 use bytes::Bytes;
 use serde_json::json;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ impl LegacyCall {
         let Some(translation) = self.translation.as_mut() else { return };
         let seat = &translation.seat;
         let declared = Capabilities::read(&seat.capabilities, &(0..seat.capabilities.len()));
-        let now = Instant::now();
+        let now = now();
         let mut asking = Asking {
             session: Arc::clone(&self.session),
             answers: Answers::new(required),
@@ -82,8 +83,8 @@ impl LegacyCall {
             return self.withdraws_questions(Spliced::from(message));
         }
         if asking.answers.is_complete() {
-            self.deadline = Instant::now() + asking.left;
-            translation.again = Some((Instant::now(), asking.answers.members()));
+            self.deadline = now() + asking.left;
+            translation.again = Some((now(), asking.answers.members()));
             translation.asking = None;
         }
     }

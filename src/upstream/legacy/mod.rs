@@ -5,7 +5,7 @@ mod asking;
 mod translation;
 
 use super::lists::Asked;
-use super::{Incoming, Refusal, Upstream, refusal};
+use super::{Incoming, Refusal, Upstream, now, refusal};
 use crate::era::downgrade;
 use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Link, Mailbox, Outcome, Step, Topic};
 use crate::jsonrpc::{ClientId, Edits, Spliced, kept, rewrite, splice};
@@ -56,7 +56,7 @@ impl Upstream {
         asked: Option<Asked>,
     ) -> Result<Box<LegacyCall>, Refusal> {
         let patience = self.settings.request_timeout;
-        let deadline = Instant::now() + patience;
+        let deadline = now() + patience;
         let (client_id, permit) = (ClientId::new(incoming.id()), self.permit()?);
         let downgrade = newer.then(|| incoming.method().into_owned());
         let Incoming { frame, message, trace } = incoming;
@@ -153,7 +153,7 @@ impl LegacyCall {
         self.exchange = None;
         self.translation = None;
         if let Some(underway) = self.underway.take() {
-            underway.finish(Instant::now());
+            underway.finish(now());
         }
         LegacyStep::Answered(message)
     }

@@ -14,7 +14,7 @@ use crate::mux::WireId;
 use crate::session::{Session, Stateless, Underway, Version};
 use crate::upstream::lease::Lease;
 use crate::upstream::lists::Asked;
-use crate::upstream::{Incoming, Refusal, Upstream, refusal};
+use crate::upstream::{Incoming, Refusal, Upstream, now, refusal};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ impl Upstream {
         asked: Option<Asked>,
     ) -> Result<Box<LegacyCall>, Refusal> {
         let patience = self.settings.request_timeout;
-        let deadline = Instant::now() + patience;
+        let deadline = now() + patience;
         let method = incoming.method().into_owned();
         // What it logs names no request: only of a child that has no other is it known whose it is.
         let logs = seat.level().is_some() && !seat.own && ASKING.contains(&&*method);
@@ -249,7 +249,7 @@ impl LegacyCall {
         }
         if idle {
             let retry = Answers::new(&required).members();
-            translation.again = Some((Instant::now() + PACE, retry));
+            translation.again = Some((now() + PACE, retry));
             return None;
         }
         self.asks(&required);

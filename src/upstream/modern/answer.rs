@@ -18,9 +18,7 @@ impl ModernCall {
         counters::TIMED_OUT_REQUESTS.increment();
         // A call that was parked has only the rest of that; but what it had in all is what it is told.
         let failure = Failure::TimedOut(self.upstream.settings.request_timeout);
-        if let Some(exchange) = self.exchange.take() {
-            exchange.cancel(&failure.to_string());
-        }
+        self.cancel(&failure.to_string());
         self.failed(&failure)
     }
 

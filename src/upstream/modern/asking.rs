@@ -5,9 +5,9 @@ use super::{Happening, LEAST_PATIENCE, MOST_ANSWERS, ModernCall, Open, Reply, SI
 use crate::era::input::{self, Retry};
 use crate::era::question::Question;
 use crate::jsonrpc::{self, Spliced, codes, rewrite, text};
+use crate::upstream::now;
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::Instant;
 
 impl ModernCall {
     pub(super) fn question(&mut self, child_id: Bytes, frame: Spliced) {
@@ -20,7 +20,7 @@ impl ModernCall {
             Some(question) if self.open.len() < MOST_ANSWERS && self.may_be_asked(&question) => {
                 self.open.push(Open { child_id, question });
                 // Its siblings are waited for a moment, so that the client is asked once.
-                self.ask_at.get_or_insert_with(|| Instant::now() + SIBLINGS);
+                self.ask_at.get_or_insert_with(|| now() + SIBLINGS);
             }
             _ => self.answer(rewrite::error(
                 Some(&child_id),
@@ -53,7 +53,7 @@ impl ModernCall {
             }
         }
         // The child may have withdrawn them meanwhile, or have answered.
-        self.ask_at = (!self.open.is_empty()).then(|| Instant::now() + SIBLINGS);
+        self.ask_at = (!self.open.is_empty()).then(|| now() + SIBLINGS);
     }
 
     /// The client is to be asked, unless it did not declare that it can be.
@@ -61,17 +61,14 @@ impl ModernCall {
         let missing =
             self.open.iter().find_map(|open| self.caller.capabilities.missing(open.question.required()?));
         let Some(missing) = missing else { return Happening::Asks };
-        self.refuse_questions();
-        if let Some(exchange) = self.exchange.take() {
-            exchange.cancel("the client cannot be asked");
-        }
+        self.cancel("the client cannot be asked");
         let why = "the server asks for what the request did not declare";
         let data = serde_json::json!({"requiredCapabilities": missing});
         let error = rewrite::error(Some(self.client_id.raw()), codes::MISSING_CAPABILITY, why, Some(data));
         Happening::Answered(Reply { message: Spliced::from(error), status: 400 })
     }
 
-    pub(super) fn refuse_questions(&mut self) {
+    fn refuse_questions(&mut self) {
         for open in std::mem::take(&mut self.open) {
             let answer = match open.question.method.as_str() {
                 "elicitation/create" => rewrite::result(&open.child_id, br#"{"action":"cancel"}"#),
@@ -93,13 +90,13 @@ impl ModernCall {
         let questions: Vec<Question> = self.open.iter().map(|open| open.question.clone()).collect();
         let info = self.shared.server_info().map(Bytes::copy_from_slice);
         let purpose = self.purpose.take();
-        self.patience = self.deadline.saturating_duration_since(Instant::now()).max(LEAST_PATIENCE);
+        self.patience = self.deadline.saturating_duration_since(now()).max(LEAST_PATIENCE);
         let state = purpose.and_then(|purpose| {
             self.purpose = Some(purpose.clone());
-            let handle = upstream.parked.park(self, Instant::now())?;
+            let handle = upstream.parked.park(self, now())?;
             let sealed = upstream.seal.seal(State::Parked(handle), &purpose);
             // Without a state nobody can claim it.
-            sealed.inspect_err(|_| drop(upstream.parked.claim(handle, Instant::now()))).ok()
+            sealed.inspect_err(|_| drop(upstream.parked.claim(handle, now()))).ok()
         });
         let message = match state {
             Some(state) => rewrite::result(
@@ -116,9 +113,23 @@ impl ModernCall {
 
     /// The client did not come back.
     pub(super) fn give_up(mut self: Box<Self>) {
+        self.cancel("the client did not answer the server's question");
+    }
+
+    /// Ends the call at the child. What that asked last, and nobody has read, is refused with all else that is open.
+    pub(super) fn cancel(&mut self, why: &str) {
+        let exchange = self.exchange.take();
+        let said = exchange.as_ref().map(|exchange| exchange.mailbox());
+        let desk = self.task.as_ref().map(|task| task.desk());
+        let unread: Vec<_> = [said, desk].into_iter().flatten().cloned().collect();
+        for mailbox in unread {
+            while let Some(interim) = mailbox.pop_or_close() {
+                self.interim(interim);
+            }
+        }
         self.refuse_questions();
-        if let Some(exchange) = self.exchange.take() {
-            exchange.cancel("the client did not answer the server's question");
+        if let Some(exchange) = exchange {
+            exchange.cancel(why);
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::upstream::lease::Lease;
 use crate::upstream::lists;
 use crate::upstream::seal::{Purpose, State};
 use crate::upstream::tools::{Tools, Whose};
-use crate::upstream::{Incoming, Refusal, Shared, Upstream, refusal};
+use crate::upstream::{Incoming, Refusal, Shared, Upstream, now, refusal};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,28 +43,18 @@ impl Upstream {
         let shared = self.shared(Era::Modern).await?;
         let method = incoming.method().into_owned();
         let mut call = ModernCall::new(self, shared, caller, &incoming, method);
-        if call.shared.era == Era::Legacy {
-            let retry = Retry::read(&incoming.frame, &incoming.message, MOST_ANSWERS).map_err(|_| {
-                Refusal::Withheld(codes::INVALID_PARAMS, "inputResponses or requestState is malformed")
-            })?;
-            if let Some(state) = retry.state.as_deref().filter(|_| call.is_asking()) {
-                let purpose = call.purpose_of(&incoming);
-                match self.seal.open(state, &purpose) {
-                    // Nothing waits for it: the call is begun anew.
-                    Some(State::Urls(rounds)) => call.urls = rounds,
-                    state => return self.resume(call.caller.clone(), &incoming, &retry, state),
-                }
-            }
-            if !offers(&call.shared, &call.method) {
-                return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
-            }
+        if let Some(resumed) = self.resumed(&mut call, &incoming)? {
+            return Ok(resumed);
+        }
+        if call.shared.era == Era::Legacy && !offers(&call.shared, &call.method) {
+            return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
         }
         call.lease = self.lease_for(&call).await?;
         call.knows_tool(&incoming).await?;
         if call.lease.is_none() && lists::may_be_kept(&call.method) {
             let (class, principal) = (call.caller.capabilities, &call.caller.principal);
             call.listed = call.shared.asks_for_list(&incoming, class, principal, self.settings.cache_lists);
-            call.fresh = call.listed.as_ref().and_then(|asked| self.lists.find(asked, Instant::now()));
+            call.fresh = call.listed.as_ref().and_then(|asked| self.lists.find(asked, now()));
         }
         if call.fresh.is_none() {
             call.send(incoming).await?;
@@ -97,6 +87,35 @@ impl Upstream {
         capabilities.asks() || (capabilities.roots && self.settings.forward_roots)
     }
 
+    /// The call that a request goes on with, if it is a retry. A modern child has states of its own; but ours is ours,
+    /// though the child of the call's own era may have come up since it was parked.
+    fn resumed(
+        &self,
+        call: &mut ModernCall,
+        incoming: &Incoming,
+    ) -> Result<Option<Box<ModernCall>>, Refusal> {
+        let legacy = call.shared.era == Era::Legacy;
+        if !legacy && !is_retry(incoming) {
+            return Ok(None);
+        }
+        let retry = match Retry::read(&incoming.frame, &incoming.message, MOST_ANSWERS) {
+            Ok(retry) => retry,
+            Err(_) if !legacy => return Ok(None),
+            Err(_) => {
+                let why = "inputResponses or requestState is malformed";
+                return Err(Refusal::Withheld(codes::INVALID_PARAMS, why));
+            }
+        };
+        let Some(state) = retry.state.as_deref().filter(|_| call.is_asking()) else { return Ok(None) };
+        match self.seal.open(state, &call.purpose_of(incoming)) {
+            // Nothing waits for it: the call is begun anew.
+            Some(State::Urls(rounds)) => call.urls = rounds,
+            None if !legacy => {}
+            state => return self.resume(call.caller.clone(), incoming, &retry, state).map(Some),
+        }
+        Ok(None)
+    }
+
     /// Goes on with a parked call. Whatever is wrong with the state, the tool is never run again.
     fn resume(
         &self,
@@ -108,7 +127,7 @@ impl Upstream {
         let parked = match state {
             Some(State::Parked(handle)) => {
                 self.parked.look(handle, |call| call.agrees_again(&caller, incoming)).transpose()?;
-                self.parked.claim(handle, Instant::now())
+                self.parked.claim(handle, now())
             }
             Some(State::Elsewhere) => {
                 return Err(Refusal::Withheld(
@@ -125,7 +144,7 @@ impl Upstream {
         call.caller = caller;
         call.client_id = ClientId::new(incoming.id());
         call.token = progress_token(incoming);
-        call.deadline = Instant::now() + call.patience;
+        call.deadline = now() + call.patience;
         call.take_answers(retry);
         Ok(call)
     }
@@ -187,7 +206,7 @@ impl ModernCall {
             uri: raw(params.and_then(|params| params.uri.as_ref())),
             client_id: ClientId::new(incoming.id()),
             patience,
-            deadline: Instant::now() + patience,
+            deadline: now() + patience,
         }
     }
 

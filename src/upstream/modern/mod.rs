@@ -14,7 +14,7 @@ pub use begin::is_retry;
 use super::lease::Lease;
 use super::lists::{Asked, Fresh};
 use super::seal::{Purpose, State};
-use super::{Shared, Upstream};
+use super::{Shared, Upstream, now};
 use crate::era::capabilities::Capabilities;
 use crate::era::question::Question;
 use crate::exchange::{Exchange, Failure, Interim, Step, Topic};
@@ -135,7 +135,7 @@ impl ModernCall {
                 return Happening::Answered(self.failed(&Failure::Lost));
             };
             // A child that never stops talking does not put it off.
-            let over = until <= Instant::now();
+            let over = until <= now();
             let step = if over { None } else { timeout_at(until.into(), exchange.next()).await.ok() };
             match step {
                 Some(Step::Interim(interim)) => {
@@ -182,8 +182,7 @@ impl ModernCall {
 impl Drop for ModernCall {
     /// However it ends, no question of the child stays without an answer.
     fn drop(&mut self) {
-        self.close_desk();
-        self.refuse_questions();
+        self.cancel("no longer needed");
         self.cancel_task();
     }
 }

@@ -8,6 +8,7 @@ use crate::exchange::{Answer, Exchange, Failure, Link, Mailbox, Outcome, Step};
 use crate::jsonrpc::{self, Amendment, Edits, Spliced, amend, member, rewrite, splice, string_member};
 use crate::mux::WireId;
 use crate::upstream::greet::begin_for;
+use crate::upstream::now;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -162,7 +163,7 @@ impl ModernCall {
         let outcome = match outcome {
             Ok(answer) => {
                 let task = self.task.as_mut()?;
-                let answer = task.hear(answer, Instant::now())?;
+                let answer = task.hear(answer, now())?;
                 if task.stage != Stage::Asking {
                     // It is over, so that nothing is left to be cancelled.
                     self.task = None;
@@ -172,14 +173,6 @@ impl ModernCall {
             Err(failure) => Err(failure),
         };
         Some(Happening::Answered(self.reply(outcome)))
-    }
-
-    /// Nobody hears of the task any more. What the child asked last is refused with all else that is open.
-    pub(super) fn close_desk(&mut self) {
-        let Some(desk) = self.task.as_ref().map(|task| Arc::clone(&task.desk)) else { return };
-        while let Some(interim) = desk.pop_or_close() {
-            self.interim(interim);
-        }
     }
 
     /// Ends what the child still works on, where the call ends before it. Until the child agrees, the task keeps its
