@@ -34,6 +34,8 @@ UNSCORED = {
     LEGACY: ["server-session-lifecycle", "server-sse-polling", "json-schema-2020-12"],
     MODERN: ["http-header-validation", "http-custom-header-server-validation", "json-schema-2020-12"],
 }
+# Every message must be valid under its revision's schema, also in scenarios that are not judged otherwise.
+SCHEMA = "wire-schema-"
 # Over plain JSON this scenario passes without testing anything, so this check of it must be there.
 RESUMED = ("server-sse-polling", "server-sse-disconnect-resume")
 
@@ -153,6 +155,7 @@ def run_suite(url: str, run: Run) -> None:
 def report(run: Run) -> tuple[int, int]:
     """Prints the verdict on each scenario, and gives how many passed and failed."""
     outcomes = {name: outcome(run, name) for name in scored(run.revision) + run.unscored}
+    outcomes["every message, by the schema"] = invalid(run)
     failed = 0
     print(f"{run.revision} in front of the {run.server} server")
     for name, problems in outcomes.items():
@@ -189,6 +192,17 @@ def outcome(run: Run, scenario: str) -> list[str]:
     if scenario == RESUMED[0] and RESUMED[1] not in passing:
         problems.append(f"{RESUMED[1]} did not succeed")
     return problems
+
+
+def invalid(run: Run) -> list[str]:
+    """What the suite found that the revision's schema forbids, in any scenario, judged or not."""
+    problems, seen = [], 0
+    for found in sorted(run.output.glob("server-*/checks.json")):
+        checks = [c for c in json.loads(found.read_text()) if c["id"].startswith(SCHEMA)]
+        seen += bool(checks)
+        bad = (c for c in checks if c["status"] != "SUCCESS")
+        problems += [f"{found.parent.name}: {c['id']}: {c.get('errorMessage') or c.get('details')}" for c in bad]
+    return problems if seen else ["the suite checked no message"]
 
 
 if __name__ == "__main__":

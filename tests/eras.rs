@@ -106,6 +106,51 @@ fn a_late_answer_tells_that_it_is_modern() {
 }
 
 #[test]
+fn a_slow_server_of_both_eras_is_still_one_process() {
+    let gate = scratch("gate");
+    let child = format!("--dual --gate {}", gate.display());
+    let (server, journal) = modern("--probe-timeout 20ms", &child);
+    server.until_logged("server started");
+    // It reads nothing, so that the journal can't tell when both questions are on the pipe.
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::fs::write(&gate, "").expect("a scratch file");
+    until_ready(&server);
+    assert_eq!(read(&journal), [["server/discover", "initialize"]], "it says -32022 to the second");
+    assert_eq!(facts(&server.modern().result("facts", json!({}))).1, "modern");
+    assert_eq!(facts(&server.session().result("facts", json!({}))).1, "legacy");
+    assert_eq!(read(&journal).len(), 2, "the second one for the session");
+}
+
+#[test]
+fn a_late_answer_of_a_process_that_is_legacy_by_now_disturbs_nobody() {
+    let gate = scratch("discover");
+    let child = format!("--dual --loose --discover-gate {}", gate.display());
+    let (server, journal) = modern("--probe-timeout 20ms", &child);
+    until_ready(&server);
+    assert_eq!(read(&journal)[0][..2], ["server/discover", "initialize"]);
+    let session = server.session();
+    let (first, era) = facts(&session.result("facts", json!({})));
+    assert_eq!(era, "legacy", "the answer to initialize came first");
+    std::fs::write(&gate, "").expect("a scratch file");
+    server.modern().result("facts", json!({}));
+    assert_eq!(facts(&session.result("facts", json!({}))), (first, "legacy".to_owned()));
+    assert_eq!(server.metric("proxyrunner_unknown_answers_total"), 0);
+}
+
+#[test]
+fn a_modern_child_that_initialize_ends_is_started_again_without() {
+    let gate = scratch("gate");
+    let child = format!("--fragile --gate {}", gate.display());
+    let (server, journal) = modern("--probe-timeout 20ms", &child);
+    server.until_logged("server started");
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::fs::write(&gate, "").expect("a scratch file");
+    until_ready(&server);
+    assert_eq!(read(&journal), [vec!["server/discover", "initialize"], vec!["server/discover"]]);
+    assert_eq!(facts(&server.modern().result("facts", json!({}))).1, "modern");
+}
+
+#[test]
 fn a_child_of_no_revision_in_common_does_not_start() {
     let run = Server::with().modern_child("--versions 2027-01-01").run();
     assert_eq!(run.0.code(), Some(1), "{}", run.1);

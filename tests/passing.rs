@@ -4,6 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use support::modern::{CLIENT_CAPABILITIES, Modern, result};
 use support::{Events, Journal, Response, Server, until};
 
@@ -50,6 +51,29 @@ fn a_request_and_its_answer_pass_as_they_are() {
     expected["params"]["_meta"]["progressToken"] = id;
     assert_eq!(response.json()["result"]["structuredContent"]["params"], expected["params"]);
     assert!(response.text().contains(r#""resultType": "complete""#), "its blanks too: {}", response.text());
+}
+
+#[test]
+fn every_byte_passes_but_ids_and_tokens() {
+    let (server, journal) = modern("", "");
+    let envelope = r#""io.modelcontextprotocol/protocolVersion" :"2026-07-28","io.modelcontextprotocol/clientCapabilities":{ }"#;
+    let odd = "{\"n\":123456789012345678901234567890,\"x\":1.50e+2,\"s\":\"\\u00e9\\/\u{a0}\u{200d}\u{3000}\",\"a\":[ 1 , 2 ],\"n\":0}";
+    let answer = format!(
+        r#"{{ "result":{{"content":[] , "structuredContent":{odd},"resultType":"complete"}},"id":$ID ,"jsonrpc":"2.0" }}"#
+    );
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    // The child takes one character for each byte.
+    let line = json!(answer.bytes().map(char::from).collect::<String>());
+    let body = format!(
+        r#" {{ "params":{{"name":"raw","arguments":{{"odd":{odd},"line":{line}}},"_meta":{{"progressToken":"mine",{envelope},"traceparent":"{trace}","k":{odd}}}}},"id" : "seven","jsonrpc":"2.0","method":"tools/call","more":{odd}}}"#
+    );
+    let headers = [("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Method", "tools/call"), ("Mcp-Name", "raw")];
+    let response = server.post(&headers, &body);
+    assert_eq!(response.text(), answer.replace("$ID", "\"seven\""));
+    let frame = journal.call("raw");
+    let id = frame.message["id"].to_string();
+    let expected = body.trim_start().replace("\"seven\"", &id).replace("\"mine\"", &id);
+    assert_eq!(frame.text, expected);
 }
 
 #[test]
@@ -228,11 +252,13 @@ fn subscriptions_of_one_id_are_apart_and_keep_their_clients_id() {
         one.cut();
         two.cut();
     }
-    let cancelled = || {
-        let frames = journal.frames();
-        frames.iter().filter(|read| read.message["method"] == "notifications/cancelled").count()
+    let ids = |method: &str, id: &str| -> HashSet<u64> {
+        let frames = journal.frames().into_iter().filter(|read| read.message["method"] == method);
+        frames.map(|read| read.message.pointer(id).and_then(Value::as_u64).expect("an id")).collect()
     };
-    until("their cancellations", || cancelled() == 4);
+    let cancelled = || ids("notifications/cancelled", "/params/requestId");
+    until("their cancellations", || cancelled().len() == 4);
+    assert!(cancelled().is_subset(&ids("subscriptions/listen", "/id")));
 }
 
 #[test]
@@ -258,6 +284,17 @@ fn however_a_child_ends_a_subscription_its_client_gets_the_result() {
         assert_eq!((&rest[0]["id"], &rest[0]["result"]["_meta"][STAMP]), (&json!("l"), &json!("l")));
         assert_eq!(rest[0]["result"]["resultType"], "complete");
     }
+}
+
+#[test]
+fn the_end_of_the_child_ends_its_subscriptions_with_an_error() {
+    let (server, _) = modern("", "");
+    let client = server.modern();
+    let mut events = listen(&client, &json!("l"), json!({"toolsListChanged": true}));
+    client.call("leave", json!({}));
+    let rest = events.rest();
+    assert_eq!((rest.len(), &rest[0]["id"]), (1, &json!("l")), "{rest:?}");
+    assert_eq!(rest[0]["error"]["data"]["reason"], "child_ended");
 }
 
 #[test]

@@ -140,7 +140,7 @@ def ask(wire_id, params, args):
 
 
 def raw(wire_id, params, args):
-    """Answers with these bytes."""
+    """Answers with these bytes, one for each character."""
     line(args["line"].replace("$ID", str(wire_id)))
 
 

@@ -14,6 +14,8 @@ pub struct Journal {
 pub struct Read {
     /// Who read it.
     pub pid: u64,
+    /// Its bytes.
+    pub text: String,
     /// The message.
     pub message: Value,
 }
@@ -35,7 +37,8 @@ impl Journal {
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         let frames = whole.map(|line| {
             let (pid, frame) = line.split_once(' ').expect("a pid, then a frame");
-            Read { pid: pid.parse().expect("a number"), message: serde_json::from_str(frame).expect("JSON") }
+            let (pid, message) = (pid.parse().expect("a number"), serde_json::from_str(frame).expect("JSON"));
+            Read { pid, text: frame.trim_end_matches('\n').to_owned(), message }
         });
         frames.collect()
     }
