@@ -108,7 +108,8 @@ impl Play {
 
     /// A call of a tool; `retry` is what makes it one that was made before.
     async fn call(&mut self, client: usize, id: Value, arguments: Option<Value>, retry: Option<Value>) {
-        let mark = format!("c{client}-{}", self.requests.len());
+        // In brackets, which no sealed state contains.
+        let mark = format!("<c{client}-{}>", self.requests.len());
         let arguments = arguments.unwrap_or_else(|| json!({"mark": mark}));
         let mark = arguments["mark"].as_str().expect("a mark").to_owned();
         let mut params = json!({"name": "t", "arguments": arguments});
@@ -384,14 +385,11 @@ fn refused(heard: &Mutex<Heard>, refusal: Refusal) {
 /// Whatever carries a mark carries that of the request; what a legacy client is asked, at least one of its own.
 fn belongs(request: &Request, message: &Value, any_of_the_clients: bool) {
     let text = message.to_string();
-    for (at, _) in text.match_indices("c") {
-        let mark: String = text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
-        let is_mark = mark.len() > 3 && mark.as_bytes()[1].is_ascii_digit() && mark.as_bytes()[2] == b'-';
-        if !is_mark {
-            continue;
-        }
+    for (at, _) in text.match_indices("<c") {
+        let end = text[at..].find('>').expect("a whole mark");
+        let mark = &text[at..=at + end];
         let own = if any_of_the_clients {
-            mark.starts_with(&format!("c{}-", request.client))
+            mark.starts_with(&format!("<c{}-", request.client))
         } else {
             mark == request.mark
         };
