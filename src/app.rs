@@ -173,14 +173,17 @@ impl Ended {
     }
 }
 
-/// Starts the children that are there from the start; resolves when one of them ends.
+/// Starts the children that are there from the start, and again; resolves when that was too often.
 async fn child_ends(upstream: &Arc<Upstream>) -> Ended {
     match upstream.start().await {
         Ok(()) => {
             tracing::info!("ready");
-            let end = upstream.shared_ended().await;
-            tracing::error!(code = end.code, "{end}");
-            Ended::ByChild(end.code)
+            let failure = upstream.keep_filled().await;
+            tracing::error!("{failure}");
+            match failure {
+                Failure::Ended(end) => Ended::ByChild(end.code),
+                _ => Ended::NotStarted,
+            }
         }
         Err(failure) => {
             tracing::error!("{failure}");

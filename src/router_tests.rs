@@ -127,11 +127,7 @@ fn a_shared_childs_questions_and_logs_reach_nobody_and_it_is_told() {
     let (directory, now) = (directory(), Instant::now());
     let mut readers = [(); 2].map(|()| {
         let session = directory.open(Principal::anonymous(), now).unwrap();
-        assert!(session.take_seat(Seat::Shared {
-            link: Arc::clone(&child.link),
-            members: Arc::clone(&members),
-            newer: false
-        }));
+        assert!(session.take_seat(Seat::Shared { members: Arc::clone(&members), newer: false }));
         session.open_standalone()
     });
     let mut exchange = begun(&child.link);

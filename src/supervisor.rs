@@ -96,14 +96,15 @@ impl Supervisor {
         self.groups().insert(pid);
         let (link, ends) = Link::new(number, slots);
         let grace = self.0.cancel_grace.as_secs().max(1);
-        let Ends { answering, intake, stop, end } = ends;
+        let Ends { answering, intake, stop, hung, mute, end } = ends;
         let router =
             Router::new(number, answering, audience, link.inbox().clone(), self.0.budget.clone(), grace);
         let pipes = Pipes::start(self.0.settings.max_frame, &link, stdin, stdout, stderr, intake, router);
         if reply.send(Ok(Arc::clone(&link))).is_err() {
             link.stop();
         }
-        let ended = self.accompany(process, pid, &stop, pipes).await;
+        let asked = Asked { stop, hung, mute };
+        let ended = self.accompany(process, pid, &asked, pipes).await;
         drop(place);
         // In this order: the error is published, the intake is closed, then everyone who waits fails (D9).
         let (ended, mut router) = ended;
@@ -121,22 +122,27 @@ impl Supervisor {
         &self,
         mut process: Child,
         group: i32,
-        stop: &CancellationToken,
+        asked: &Asked,
         mut pipes: Pipes,
     ) -> (End, Option<Router>) {
         let settings = &self.0.settings;
         let graces = Graces { close: settings.close_grace, terminate: settings.terminate_grace };
         let mut lifecycle = Lifecycle::new(graces);
         let mut router = None;
-        let mut running = true;
+        let (mut running, mut hangs) = (true, false);
         let status = loop {
             let deadline = lifecycle.deadline();
             let event = tokio::select! {
                 status = process.wait() => break status,
-                () = stop.cancelled(), if running => Event::Stop,
+                () = asked.hung.cancelled(), if !hangs => {
+                    hangs = true;
+                    Event::Hang
+                }
+                () = asked.stop.cancelled(), if running => Event::Stop,
                 () = self.0.stopping.cancelled(), if running => Event::Stop,
                 ended = &mut pipes.stdout, if router.is_none() => {
                     router = ended.ok();
+                    asked.mute.cancel();
                     // A child may close its stdout right before it exits: then the exit says more.
                     if let Ok(status) = timeout(LAST_READ, process.wait()).await {
                         break status;
@@ -149,6 +155,7 @@ impl Supervisor {
                 written = &mut pipes.stdin, if !pipes.stdin_over => {
                     pipes.stdin_over = true;
                     let Ok(Err(error)) = written else { continue };
+                    asked.mute.cancel();
                     // Nothing can be asked of it any more. It may still answer what it has read, until it is ended.
                     tracing::warn!(%error, "the server no longer reads its stdin; it is ended");
                     Event::Stop
@@ -175,6 +182,13 @@ impl Supervisor {
     }
 }
 
+/// What is asked of a child's end, and what is told of it.
+struct Asked {
+    stop: CancellationToken,
+    hung: CancellationToken,
+    mute: CancellationToken,
+}
+
 fn refuse(reply: tokio::sync::oneshot::Sender<Result<Arc<Link>, StartError>>, error: StartError) {
     tracing::error!("{error}");
     let _ = reply.send(Err(error));
@@ -194,7 +208,7 @@ struct Pipes {
 impl Pipes {
     fn start(
         max_frame: usize,
-        link: &Link,
+        link: &Arc<Link>,
         stdin: ChildStdin,
         stdout: ChildStdout,
         stderr: ChildStderr,
@@ -205,9 +219,13 @@ impl Pipes {
         let writing =
             tokio::spawn(child::write_stdin(stdin, intake, link.mux().clone(), close_stdin.clone()));
         let stdout_cut = cut.clone();
+        let heard_by = Arc::clone(link);
         let reading = tokio::spawn(async move {
             child::read_stdout(stdout, max_frame, stdout_cut, |heard| match heard {
-                Heard::Frame(framed) => router.deliver(framed),
+                Heard::Frame(framed) => {
+                    heard_by.hear();
+                    router.deliver(framed);
+                }
                 Heard::Rest(framed) => router.deliver_rest(framed),
                 Heard::Tick => router.tick(),
             })

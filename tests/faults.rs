@@ -131,7 +131,7 @@ fn a_line_of_200_mib_takes_no_memory_to_speak_of() {
 
 #[test]
 fn a_shared_childs_death_is_told_to_everyone_who_waits_and_decides_the_exit_code() {
-    let server = Server::start("");
+    let server = Server::start("--restart-limit 0");
     let (one, two) = (server.session(), server.session());
     let mut first = one.begin_call("x", "hang", json!({}));
     let mut second = two.begin_call(5, "hang", json!({}));
@@ -151,7 +151,7 @@ fn a_shared_childs_death_is_told_to_everyone_who_waits_and_decides_the_exit_code
 
 #[test]
 fn a_shared_child_that_is_killed_is_named_by_its_signal() {
-    let server = Server::start("");
+    let server = Server::start("--restart-limit 0");
     let answer = server.session().call("kill", json!({}));
     assert!(answer["error"]["message"].as_str().unwrap().contains("SIGKILL"), "{answer}");
     assert_eq!(server.exit_code(), 128 + 9);
@@ -159,7 +159,7 @@ fn a_shared_child_that_is_killed_is_named_by_its_signal() {
 
 #[test]
 fn a_half_line_before_the_end_is_no_answer() {
-    let server = Server::start("");
+    let server = Server::start("--restart-limit 0");
     let answer = server.session().call("half", json!({}));
     assert_eq!(reason(&answer), "child_ended");
     assert_eq!(server.exit_code(), 0);
@@ -167,7 +167,7 @@ fn a_half_line_before_the_end_is_no_answer() {
 
 #[test]
 fn a_child_that_closes_its_stdout_is_ended() {
-    let server = Server::start("--close-grace 100ms --terminate-grace 100ms");
+    let server = Server::start("--restart-limit 0 --close-grace 100ms --terminate-grace 100ms");
     let answer = server.session().call("close_stdout", json!({}));
     assert_eq!(reason(&answer), "child_closed_stdout");
     server.exit_code();

@@ -149,7 +149,7 @@ fn a_grandchild_that_holds_the_pipes_delays_nothing() {
 
 #[test]
 fn a_grandchild_that_holds_the_pipes_does_not_hide_its_parents_death() {
-    let server = Server::start("");
+    let server = Server::start("--restart-limit 0");
     let session = server.session();
     let grandchild = session.result("grandchild", json!({"setsid": true}))["pid"].as_i64().expect("a pid");
     let _grandchild = Leftover(i32::try_from(grandchild).expect("a pid"));

@@ -330,8 +330,8 @@ fn a_session_that_wants_log_messages_gets_its_own() {
 }
 
 #[test]
-fn a_crash_fails_a_call_whose_client_is_being_asked() {
-    let (server, _) = modern("--drain-timeout 100ms", "");
+fn a_crash_fails_a_call_whose_client_is_being_asked_where_none_follows() {
+    let (server, _) = modern("--drain-timeout 100ms --restart-limit 0", "");
     let session = server.opening().exclusive().open();
     let mut events = session.begin_call(1, "ask", rounds(json!([{"inputRequests": {"a": form()}}]))).events();
     assert_eq!(events.message()["method"], "elicitation/create");
@@ -339,6 +339,20 @@ fn a_crash_fails_a_call_whose_client_is_being_asked() {
     assert_eq!(left["error"]["data"]["reason"], "child_ended");
     let rest = events.rest();
     assert!(rest.last().expect("an answer")["error"]["code"].is_i64(), "{rest:?}");
+}
+
+#[test]
+fn a_call_whose_client_is_being_asked_goes_on_at_the_next_process() {
+    let (server, _) = modern("--restart-backoff 10ms", "");
+    let session = server.opening().exclusive().open();
+    let asking = json!([{"inputRequests": {"a": form()}}]);
+    let mut events = session.begin_call(1, "ask", rounds(asking)).events();
+    let question = events.message();
+    assert_eq!(question["method"], "elicitation/create");
+    assert_eq!(session.call("leave", json!({}))["error"]["data"]["reason"], "child_ended");
+    session.tell(json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "decline"}}));
+    let answer = events.rest().pop().expect("an answer");
+    assert!(answer["result"].is_object(), "{answer}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod reader;
 pub mod table;
 
 use crate::era::probe::Choice;
+use crate::lifecycle::Policy;
 use crate::{child, http, session, telemetry, upstream};
 use parse::{
     COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, HEADER, HOST, KEY_FILE, LISTEN, ORIGIN,
@@ -212,10 +213,25 @@ fn upstream(reader: &mut Reader) -> upstream::Settings {
         cache_lists: reader.optional("cache-lists", DURATION),
         max_in_flight: reader.one("max-in-flight", COUNT),
         request_timeout: reader.one("request-timeout", DURATION),
+        restarts: restarts(reader),
+        restart_wait: reader.one("restart-wait", DURATION),
+        resume_sessions: reader.one("resume-sessions", SWITCH),
+        ping_interval: reader.one("ping-interval", DURATION_OR_ZERO),
+        ping_timeout: reader.one("ping-timeout", DURATION),
         cancel_grace: reader.one("cancel-grace", DURATION_OR_ZERO),
         max_parked: reader.one("max-parked", COUNT),
         park_timeout: reader.one("park-timeout", DURATION),
         state_key: reader.optional("state-key-file", KEY_FILE).map(|file| file.key),
+    }
+}
+
+fn restarts(reader: &mut Reader) -> Policy {
+    let limit: usize = reader.one("restart-limit", COUNT_OR_ZERO);
+    Policy {
+        limit: u32::try_from(limit).unwrap_or(u32::MAX),
+        first: reader.one("restart-backoff", DURATION),
+        longest: reader.one("restart-backoff-max", DURATION),
+        stable: reader.one("restart-reset", DURATION),
     }
 }
 

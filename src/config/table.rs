@@ -133,6 +133,42 @@ pub const SETTINGS: &[Group] = &[
         ],
     },
     Group {
+        title: "Supervision",
+        settings: &[
+            one(
+                "restart-limit",
+                "COUNT",
+                "5",
+                "Restart a child so often in a row, then exit with its code; 0 exits at once",
+            ),
+            one(
+                "restart-backoff",
+                "DURATION",
+                "500ms",
+                "The first pause before a restart; it doubles each time",
+            ),
+            one("restart-backoff-max", "DURATION", "30s", "The longest pause before a restart"),
+            one("restart-reset", "DURATION", "1m", "A child that served for so long starts a new row"),
+            one("restart-wait", "DURATION", "10s", "How long a request waits for a child that is restarting"),
+            switch(
+                "resume-sessions",
+                "Replace a session's own child too: only for servers that keep nothing of a session",
+            ),
+            one(
+                "ping-interval",
+                "DURATION",
+                "30s",
+                "Ask a child that is idle so often whether it is alive; 0s never",
+            ),
+            one(
+                "ping-timeout",
+                "DURATION",
+                "10s",
+                "A child that is silent for so long after that is replaced",
+            ),
+        ],
+    },
+    Group {
         title: "Isolation",
         settings: &[
             one("isolation", "MODE", "auto", "Who shares a child: auto, shared or session"),

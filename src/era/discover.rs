@@ -80,6 +80,21 @@ pub fn capabilities_of(discovered: &[u8]) -> impl Fn(&str, &str) -> bool {
     }
 }
 
+/// Whether two children say the same of themselves, in their `InitializeResult` or `DiscoverResult`, whatever its order
+/// and whitespace. How long it may be kept does not count.
+pub fn same_words(one: &[u8], other: &[u8]) -> bool {
+    let read = |words: &[u8]| {
+        let mut words: serde_json::Value = serde_json::from_slice(words).ok()?;
+        let object = words.as_object_mut()?;
+        let info = object.remove("_meta").and_then(|meta| meta.get(keys::SERVER_INFO).cloned());
+        for transient in ["ttlMs", "cacheScope"] {
+            object.remove(transient);
+        }
+        Some((words, info))
+    };
+    read(one).is_some_and(|words| read(other) == Some(words))
+}
+
 /// Whether a legacy child runs tools as tasks. One that does not declare it is not to be asked to, whatever its tools say
 /// of themselves (2025-11-25, basic/utilities/tasks §Tool-Level Negotiation).
 pub fn runs_tasks(initialized: &[u8]) -> bool {

@@ -37,6 +37,8 @@ pub enum Failure {
     ClosedStdout,
     /// The child closed its stdin, so it can't be asked any more.
     ClosedStdin,
+    /// The child said nothing for so long that it was ended.
+    Hung,
     /// Its answer was longer than `--max-frame`.
     Oversized {
         /// The answer's length, in bytes.
@@ -56,8 +58,10 @@ pub enum Failure {
     SessionEnded,
     /// proxyrunner is shutting down.
     ShuttingDown,
-    /// The child could not be started.
+    /// The child runs, but its handshake failed.
     NotStarted(Arc<str>),
+    /// The operator's program could not be executed.
+    NoProgram(Arc<str>),
     /// A defect of proxyrunner: nobody is left who could answer.
     Lost,
 }
@@ -82,11 +86,12 @@ impl Failure {
             }
             Failure::ClosedStdout => ("child_closed_stdout", "child"),
             Failure::ClosedStdin => ("child_closed_stdin", "child"),
+            Failure::Hung => ("child_hung", "child"),
             Failure::Oversized { .. } => ("answer_too_large", "child"),
             Failure::Malformed(_) => ("answer_malformed", "child"),
             Failure::TimedOut(_) => ("timed_out", "child"),
             Failure::SlowStart(_) => ("child_slow_to_start", "child"),
-            Failure::NotStarted(_) => ("child_not_started", "child"),
+            Failure::NotStarted(_) | Failure::NoProgram(_) => ("child_not_started", "child"),
             Failure::Cancelled => ("cancelled", "client"),
             Failure::Unanswered(_) => ("question_unanswered", "client"),
             Failure::SessionEnded => ("session_ended", "client"),
@@ -103,6 +108,7 @@ impl fmt::Display for Failure {
             Failure::Ended(end) => write!(f, "{end}; the request was lost with it"),
             Failure::ClosedStdout => f.write_str("the server closed its stdout, so it can't answer any more"),
             Failure::ClosedStdin => f.write_str("the server closed its stdin, so it can't be asked any more"),
+            Failure::Hung => f.write_str("the server hung and is being replaced"),
             Failure::Oversized { length } => {
                 write!(f, "the server's answer of {length} bytes is longer than --max-frame allows")
             }
@@ -129,7 +135,7 @@ impl fmt::Display for Failure {
                 f.write_str("the session ended before the server answered; open a new one")
             }
             Failure::ShuttingDown => f.write_str("proxyrunner is shutting down; try again elsewhere"),
-            Failure::NotStarted(why) => f.write_str(why),
+            Failure::NotStarted(why) | Failure::NoProgram(why) => f.write_str(why),
             Failure::Lost => f.write_str("proxyrunner lost this request; please report this as a defect"),
         }
     }

@@ -6,6 +6,7 @@ use crate::jsonrpc::Spliced;
 use crate::mux::{self, Pending, WireId};
 use crate::telemetry::counters;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,21 @@ pub struct Link {
     mux: Mux,
     inbox: Inbox,
     stop: CancellationToken,
+    hung: CancellationToken,
+    mute: CancellationToken,
+    heard: AtomicU64,
+    standing: AtomicUsize,
     end: watch::Receiver<Option<End>>,
+}
+
+/// A request that is not meant to be answered soon, such as a subscription.
+#[derive(Debug)]
+pub struct Standing(Arc<Link>);
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.0.standing.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The child's side of a [`Link`], for whoever drives the process.
@@ -37,6 +52,10 @@ pub struct Ends {
     pub intake: Intake,
     /// Cancelled when the callers have no more use for the child.
     pub stop: CancellationToken,
+    /// Cancelled when it was found to hang.
+    pub hung: CancellationToken,
+    /// To be cancelled when it can serve no longer, though it has not ended yet.
+    pub mute: CancellationToken,
     /// Says how the child ended.
     pub end: watch::Sender<Option<End>>,
 }
@@ -46,10 +65,20 @@ impl Link {
     pub fn new(number: u64, slots: usize) -> (Arc<Link>, Ends) {
         let (mux, answering) = mux::table(slots);
         let (inbox, intake) = inbox();
-        let stop = CancellationToken::new();
+        let [stop, hung, mute] = [(); 3].map(|()| CancellationToken::new());
         let (end_sender, end) = watch::channel(None);
-        let link = Arc::new(Link { number, mux, inbox, stop: stop.clone(), end });
-        (link, Ends { answering, intake, stop, end: end_sender })
+        let link = Arc::new(Link {
+            number,
+            mux,
+            inbox,
+            stop: stop.clone(),
+            hung: hung.clone(),
+            mute: mute.clone(),
+            heard: AtomicU64::new(0),
+            standing: AtomicUsize::new(0),
+            end,
+        });
+        (link, Ends { answering, intake, stop, hung, mute, end: end_sender })
     }
 
     /// The child's number in logs.
@@ -60,6 +89,17 @@ impl Link {
     /// Requests in flight, cancelled ones included that the child may still answer.
     pub fn in_flight(&self) -> usize {
         self.mux.waiting()
+    }
+
+    /// A request in flight is not to count as one that the child is to answer.
+    pub fn stand(self: &Arc<Self>) -> Standing {
+        self.standing.fetch_add(1, Ordering::Relaxed);
+        Standing(Arc::clone(self))
+    }
+
+    /// Requests in flight that are meant to be answered.
+    pub fn calls(&self) -> usize {
+        self.in_flight().saturating_sub(self.standing.load(Ordering::Relaxed))
     }
 
     /// For the router and the writer.
@@ -125,9 +165,25 @@ impl Link {
         self.stop.cancel();
     }
 
-    /// Whether the child has ended or was asked to.
+    /// Asks for the end of a child that hangs, without waiting for it to notice.
+    pub fn stop_hung(&self) {
+        self.hung.cancel();
+    }
+
+    /// The child said something. Only one task reads a child.
+    pub fn hear(&self) {
+        self.heard.store(self.heard.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// How many frames the child has said.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Whether the child has ended, was asked to, or can serve no longer.
     pub fn is_closed(&self) -> bool {
-        self.stop.is_cancelled() || self.end.borrow().is_some()
+        let tokens = [&self.stop, &self.hung, &self.mute];
+        tokens.iter().any(|token| token.is_cancelled()) || self.end.borrow().is_some()
     }
 
     /// Whether it was asked to end, and has not yet.
@@ -147,6 +203,7 @@ impl Link {
         match &*self.end.borrow() {
             Some(end) => Failure::Ended(end.clone()),
             None if self.stop.is_cancelled() => Failure::SessionEnded,
+            None if self.hung.is_cancelled() => Failure::Hung,
             None => closed,
         }
     }

@@ -15,7 +15,7 @@ mod tests;
 
 pub use failure::{End, Failure};
 pub use inbox::{Inbox, Intake, Order, Urgent};
-pub use link::{Ends, Link, Refused};
+pub use link::{Ends, Link, Refused, Standing};
 pub use mailbox::{Interruption, Mailbox};
 
 use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};

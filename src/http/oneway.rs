@@ -2,6 +2,7 @@
 
 use super::Server;
 use super::reject::Rejection;
+use crate::exchange::Link;
 use crate::jsonrpc::{ClientId, Kind, Message};
 use crate::session::Session;
 use crate::upstream::Incoming;
@@ -31,8 +32,8 @@ pub async fn accept(server: &Server, session: &Arc<Session>, incoming: Incoming)
             let token = params.and_then(|params| params.progress_token.clone());
             let progress = token
                 .and_then(|token| session.question_progress(&ClientId::new(&frame[token]), frame, message));
-            if let (Some(progress), Some(seat)) = (progress, session.seat()) {
-                seat.link().answer(progress);
+            if let (Some(progress), Some(link)) = (progress, link(session)) {
+                link.answer(progress);
             }
         }
         _ => {
@@ -47,7 +48,12 @@ pub async fn accept(server: &Server, session: &Arc<Session>, incoming: Incoming)
 fn answer(session: &Session, frame: &Bytes, message: &Message) {
     let Some(id) = message.id.clone() else { return };
     let restored = session.answered(&ClientId::new(&frame[id]), frame, message);
-    if let (Some(answer), Some(seat)) = (restored, session.seat()) {
-        seat.link().answer(answer);
+    if let (Some(answer), Some(link)) = (restored, link(session)) {
+        link.answer(answer);
     }
+}
+
+/// The child at which the session sits.
+fn link(session: &Session) -> Option<Arc<Link>> {
+    session.seat()?.link()
 }

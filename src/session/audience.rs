@@ -1,7 +1,7 @@
 //! Who hears what a child says outside of any request: nobody yet, one session, or the members of a shared child.
 
-use super::{Changes, Kind, Running, Session, SessionId};
-use crate::exchange::{Class, Interim, Interruption, Mailbox, Topic};
+use super::{Changes, Kind, Post, Running, Session, SessionId};
+use crate::exchange::{Class, Failure, Interim, Interruption, Mailbox, Topic};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
 use std::collections::{HashMap, HashSet};
@@ -90,6 +90,8 @@ const MOST_WATCHED: usize = 256;
 /// The sessions at a shared child, which resource each of them watches, and how often its lists have changed.
 #[derive(Debug, Default)]
 pub struct Members {
+    /// Where the child serves.
+    pub post: Post,
     /// Of the child's lists.
     pub changes: Changes,
     /// What runs on as a task.
@@ -175,12 +177,21 @@ impl Members {
     }
 
     /// Ends all modern subscriptions.
-    pub fn end_listeners(&self, end: impl Fn() -> Interruption) {
+    pub fn end_listeners(&self, failure: &Failure) {
         for ear in self.state().ears.values() {
             if let Ear::Listener(_, mailbox) = ear {
-                mailbox.interrupt(end());
+                mailbox.interrupt(Interruption { failure: failure.clone(), cancellation: None });
             }
         }
+    }
+
+    /// The sessions here.
+    pub fn sessions(&self) -> Vec<Arc<Session>> {
+        let session = |ear: &Ear| match ear {
+            Ear::Session(session) => session.upgrade(),
+            Ear::Listener(..) => None,
+        };
+        self.state().ears.values().filter_map(session).collect()
     }
 
     /// A session takes its place.

@@ -2,21 +2,16 @@
 
 use super::fixtures::{directory, drain, said};
 use super::{Members, Principal, Reader, Seat, Session};
-use crate::exchange::{Failure, Link};
+use crate::exchange::Failure;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Three sessions at one child, each with a GET.
 fn three() -> (Arc<Members>, [(Arc<Session>, Reader); 3]) {
     let (members, directory) = (Arc::new(Members::default()), directory());
-    let (link, _ends) = Link::new(1, 1);
     let seated = [(); 3].map(|()| {
         let session = directory.open(Principal::anonymous(), Instant::now()).unwrap();
-        assert!(session.take_seat(Seat::Shared {
-            link: Arc::clone(&link),
-            members: Arc::clone(&members),
-            newer: false
-        }));
+        assert!(session.take_seat(Seat::Shared { members: Arc::clone(&members), newer: false }));
         let reader = session.open_standalone();
         (session, reader)
     });

@@ -10,6 +10,7 @@ mod from_child;
 mod id;
 mod in_flight;
 mod kept;
+mod post;
 mod reader;
 mod running;
 mod seat;
@@ -33,6 +34,7 @@ pub use directory::{Directory, Full};
 pub use from_child::TooManyQuestions;
 pub use id::{Principal, SessionId};
 pub use in_flight::{Cancelled, Underway};
+pub use post::Post;
 pub use reader::Reader;
 pub use running::Running;
 pub use seat::{Seat, Stateless, Wish};
@@ -168,10 +170,14 @@ impl Session {
 
     fn leave_seat(&self) {
         match self.seat() {
-            Some(Seat::Exclusive(link)) => link.stop(),
+            Some(Seat::Exclusive(post)) => stop(post),
             Some(Seat::Shared { members, .. }) => members.leave(&self.id),
-            Some(Seat::Stateless(seat)) if seat.own => seat.link.stop(),
-            Some(Seat::Stateless(seat)) => seat.members.leave(&self.id),
+            Some(Seat::Stateless(seat)) => {
+                seat.members.leave(&self.id);
+                if seat.own {
+                    stop(&seat.members.post);
+                }
+            }
             None => {}
         }
     }
@@ -312,6 +318,14 @@ impl Session {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Nobody else sits at such a post.
+fn stop(post: &Post) {
+    if let Some(link) = post.link() {
+        link.stop();
+    }
+    post.close();
 }
 
 /// An answer that is still to come on the standalone stream, as every answer of HTTP+SSE is.

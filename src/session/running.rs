@@ -23,6 +23,11 @@ impl Running {
         self.running().get(&wire_id.as_u64())?.upgrade()
     }
 
+    /// The child is gone; the next one mints the same wire ids.
+    pub fn clear(&self) {
+        self.running().clear();
+    }
+
     fn running(&self) -> MutexGuard<'_, HashMap<u64, Weak<Mailbox>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,20 +1,18 @@
 //! Where a session sits: at a child of its own, at a shared one, or at one that knows no sessions.
 
-use super::Members;
+use super::{Members, Post};
 use crate::exchange::Link;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// A session's place at a child.
 #[derive(Clone, Debug)]
 pub enum Seat {
     /// A child of its own.
-    Exclusive(Arc<Link>),
+    Exclusive(Arc<Post>),
     /// A place at a shared child.
     Shared {
-        /// The child.
-        link: Arc<Link>,
         /// Who shares it.
         members: Arc<Members>,
         /// The child was initialised at a later revision than the session's, and may say what that does not know.
@@ -27,8 +25,6 @@ pub enum Seat {
 /// What a session is at a child that knows none.
 #[derive(Debug)]
 pub struct Stateless {
-    /// The child.
-    pub link: Arc<Link>,
     /// Who shares it.
     pub members: Arc<Members>,
     /// Whether it runs for this session only, and ends with it.
@@ -37,8 +33,6 @@ pub struct Stateless {
     pub capabilities: Bytes,
     /// What each request says of its client: raw members of `_meta`.
     pub envelope: String,
-    /// What its clients want to hear of.
-    pub wishes: mpsc::Sender<Wish>,
     level: Mutex<Option<&'static str>>,
 }
 
@@ -53,28 +47,8 @@ pub struct Wish {
 
 impl Stateless {
     /// Without a log level, so that the child logs nothing.
-    pub fn new(
-        link: Arc<Link>,
-        members: Arc<Members>,
-        own: bool,
-        capabilities: Bytes,
-        envelope: String,
-        wishes: mpsc::Sender<Wish>,
-    ) -> Self {
-        Stateless { link, members, own, capabilities, envelope, wishes, level: Mutex::default() }
-    }
-
-    /// Has the subscription be there, without waiting for it.
-    pub fn listen_soon(&self) {
-        let (reply, _) = oneshot::channel();
-        // Where there is no room, another wish that waits has the same effect.
-        let _ = self.wishes.try_send(Wish { also: None, reply });
-    }
-
-    /// Has the subscription cover what is watched, and `also`; whether the child agreed.
-    pub async fn listen(&self, also: Option<String>) -> bool {
-        let (reply, covered) = oneshot::channel();
-        self.wishes.send(Wish { also, reply }).await.is_ok() && covered.await.unwrap_or(false)
+    pub fn new(members: Arc<Members>, own: bool, capabilities: Bytes, envelope: String) -> Self {
+        Stateless { members, own, capabilities, envelope, level: Mutex::default() }
     }
 
     /// From which level on the client wants log messages; none until it said.
@@ -89,12 +63,18 @@ impl Stateless {
 }
 
 impl Seat {
-    /// The child.
-    pub fn link(&self) -> &Arc<Link> {
+    /// The post at which the child serves.
+    pub fn post(&self) -> &Post {
         match self {
-            Seat::Exclusive(link) | Seat::Shared { link, .. } => link,
-            Seat::Stateless(seat) => &seat.link,
+            Seat::Exclusive(post) => post,
+            Seat::Shared { members, .. } => &members.post,
+            Seat::Stateless(seat) => &seat.members.post,
         }
+    }
+
+    /// The child, if there is one at the moment.
+    pub fn link(&self) -> Option<Arc<Link>> {
+        self.post().link()
     }
 
     /// The others at the child; none at one of its own.

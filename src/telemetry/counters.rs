@@ -53,6 +53,8 @@ counters! {
     REJECTED_REQUESTS "proxyrunner_rejected_requests_total" "Requests refused as wrong or forbidden, with a 4xx status where it can be one."
     TIMED_OUT_REQUESTS "proxyrunner_timed_out_requests_total" "Requests that no child answered within --request-timeout."
     CUT_STREAMS "proxyrunner_cut_streams_total" "Streams cut because --max-buffered was used up and theirs was the slowest reader."
+    RESTARTED_CHILDREN "proxyrunner_restarted_children_total" "Children that ended and were followed by another."
+    HUNG_CHILDREN "proxyrunner_hung_children_total" "Children that were ended because they hung."
     EVICTED_SESSIONS "proxyrunner_evicted_sessions_total" "Sessions closed at --max-children to make room for another."
     EXPIRED_SESSIONS "proxyrunner_expired_sessions_total" "Sessions closed by --session-idle or --session-max-age."
     EXPIRED_PARKED "proxyrunner_expired_parked_total" "Parked requests cancelled because their client did not come back."

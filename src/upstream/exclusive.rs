@@ -2,16 +2,15 @@
 //! which is the client's own.
 
 use super::greet::{Guest, StopOnDrop};
-use super::{AtCap, Incoming, Isolation, Refusal, SEATED, Shared, Upstream, initialize, now, refusal};
+use super::{AtCap, Incoming, Isolation, Place, Refusal, SEATED, Shared, Upstream, initialize, now, refusal};
 use crate::era::probe::Choice;
 use crate::era::{Era, errors};
 use crate::exchange::{Answer, Failure, Held, Link, Mailbox, Step};
 use crate::jsonrpc::{Spliced, codes};
-use crate::session::{Audience, Seat, Session, Version};
+use crate::session::{Audience, Post, Seat, Session, Version};
 use crate::telemetry::counters;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 /// Requests that an exclusive child may have in flight: one client's.
@@ -74,15 +73,16 @@ impl Upstream {
     }
 
     /// A place for one more child, if need be that of one which is idle.
-    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn place(&self) -> Option<Place> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(place);
+            return Some(Arc::new(place));
         }
         // One that is on its way out makes room as well.
         if !self.is_one_ending() && !self.pool.evict() && !self.evict(now()) {
             return None;
         }
-        timeout(EVICTION_PATIENCE, Arc::clone(&self.places).acquire_owned()).await.ok()?.ok()
+        let place = timeout(EVICTION_PATIENCE, Arc::clone(&self.places).acquire_owned()).await;
+        place.ok()?.ok().map(Arc::new)
     }
 
     fn is_one_ending(&self) -> bool {
@@ -109,7 +109,7 @@ impl Upstream {
         self: &Arc<Self>,
         session: &Arc<Session>,
         incoming: Incoming,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Spliced, Refusal> {
         let audience =
             Audience::Exclusive { session: Arc::downgrade(session), roots: self.settings.forward_roots };
@@ -135,7 +135,7 @@ impl Upstream {
         session.negotiated(version);
         // The child's slow start is no idleness of the client.
         session.heard(now());
-        if !session.take_seat(Seat::Exclusive(Arc::clone(&link))) {
+        if !session.take_seat(Seat::Exclusive(Arc::new(Post::of(&link)))) {
             return Err(SEATED);
         }
         unseated.keep();
@@ -201,14 +201,14 @@ impl Upstream {
         self: &Arc<Self>,
         session: &Arc<Session>,
         incoming: &Incoming,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Spliced, Refusal> {
         let audience = Audience::Exclusive { session: Arc::downgrade(session), roots: false };
         let slots = SLOTS.min(self.settings.max_in_flight);
         let guest = Guest::shared(audience, slots, Choice::Modern, self.start_timeout);
         let greeted = self.greet(guest, place).await.map_err(Refusal::Failed)?;
         let unseated = StopOnDrop::new(&greeted.link);
-        let child = Shared::new(greeted, Arc::default(), self.settings.request_timeout);
+        let child = Shared::new(greeted, Arc::default(), self.settings.request_timeout).serve();
         let answer = self.seat_stateless(session, incoming, &child, true)?;
         unseated.keep();
         self.watch(session, Arc::clone(&child.link));

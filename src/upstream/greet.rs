@@ -1,6 +1,6 @@
 //! A child's first words: which era it is of, found out on its own pipe, and its handshake.
 
-use super::{Upstream, Want, initialize, now, refusal};
+use super::{Place, Upstream, Want, initialize, now, refusal};
 use crate::era::envelope::Envelope;
 use crate::era::probe::{Choice, Decision, Probe, Reason, Step as Next};
 use crate::era::{Era, probe};
@@ -11,7 +11,7 @@ use crate::session::Audience;
 use bytes::Bytes;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 
 /// How long a legacy child may take to answer `server/discover` when it is initialised already.
@@ -28,6 +28,8 @@ pub(super) struct Greeted {
     pub words: Bytes,
     /// Whether a process of it that is spoken to in the other era serves that too, if that is known.
     pub other: Option<bool>,
+    /// Its place among `--max-children`.
+    pub place: Place,
 }
 
 /// What is to be started, and how it is spoken to.
@@ -65,16 +67,16 @@ impl Upstream {
     ///
     /// # Errors
     /// When it can't be started, or serves no era that it may be of.
-    pub(super) async fn greet(&self, guest: Guest, place: OwnedSemaphorePermit) -> Result<Greeted, Failure> {
+    pub(super) async fn greet(&self, guest: Guest, place: Place) -> Result<Greeted, Failure> {
         let patience = guest.patience;
         let greeted = timeout(patience, self.meet(guest, place)).await;
         greeted.unwrap_or(Err(Failure::SlowStart(patience)))
     }
 
-    async fn meet(&self, guest: Guest, mut place: OwnedSemaphorePermit) -> Result<Greeted, Failure> {
+    async fn meet(&self, guest: Guest, place: Place) -> Result<Greeted, Failure> {
         let (mut probe, mut next) = Probe::start(guest.choice);
         loop {
-            let link = self.want(guest.audience.clone(), guest.slots, place).await?;
+            let link = self.want(guest.audience.clone(), guest.slots, Arc::clone(&place)).await?;
             let unmet = StopOnDrop::new(&link);
             let mut greeting = Greeting::new(&link, guest.initialize, self.settings.probe_timeout);
             let (era, words, other) = match greeting.run(&mut probe, next).await? {
@@ -92,14 +94,12 @@ impl Upstream {
                          (--child-era spares it that)"
                     );
                     next = first;
-                    let places = Arc::clone(&self.places);
-                    place = places.acquire_owned().await.map_err(|_| Failure::ShuttingDown)?;
                     continue;
                 }
             };
             unmet.keep();
             tracing::info!(child = link.number(), "the server speaks the {era} protocol era");
-            return Ok(Greeted { link, era, words, other });
+            return Ok(Greeted { link, era, words, other, place });
         }
     }
 
@@ -118,13 +118,13 @@ impl Upstream {
         &self,
         audience: Audience,
         slots: usize,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Arc<Link>, Failure> {
         let (reply, started) = oneshot::channel();
         let want = Want { audience, slots, place, reply };
         self.wants.send(want).await.map_err(|_| Failure::ShuttingDown)?;
         let started = started.await.map_err(|_| Failure::ShuttingDown)?;
-        let link = started.map_err(|error| Failure::NotStarted(error.to_string().into()))?;
+        let link = started.map_err(|error| Failure::NoProgram(error.to_string().into()))?;
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         started.retain(|link| link.strong_count() > 0);
         started.push(Arc::downgrade(&link));

@@ -6,7 +6,7 @@
 
 use super::greet::Guest;
 use super::tools::Catalogue;
-use super::{Refusal, Upstream, initialize, now};
+use super::{Place, Refusal, Upstream, initialize, now};
 use crate::era::Era;
 use crate::era::probe::Choice;
 use crate::exchange::{Link, Mailbox};
@@ -16,7 +16,7 @@ use crate::session::{Audience, Holder, Principal, Running};
 use crate::telemetry::counters;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit};
+use tokio::sync::Mutex as AsyncMutex;
 
 /// A leased child has one request in flight, and cancelled ones that it has not answered.
 const LEASED_SLOTS: usize = 16;
@@ -188,7 +188,7 @@ impl Upstream {
         started.ok().map(|child| self.pool.lease(child, principal))
     }
 
-    async fn start_leasable(&self, era: Era, place: OwnedSemaphorePermit) -> Result<Leasable, Refusal> {
+    async fn start_leasable(&self, era: Era, place: Place) -> Result<Leasable, Refusal> {
         let holder = Arc::new(Holder::default());
         let guest = Guest {
             audience: Audience::Leased(Arc::clone(&holder)),
@@ -217,7 +217,7 @@ impl Upstream {
             let Ok(_turn) = upstream.pool.warming.try_lock() else { return };
             while upstream.pool.warm().len() < upstream.settings.warm {
                 let Ok(place) = Arc::clone(&upstream.places).try_acquire_owned() else { return };
-                match upstream.start_leasable(Era::Legacy, place).await {
+                match upstream.start_leasable(Era::Legacy, Arc::new(place)).await {
                     Ok(child) => upstream.pool.warm().push(child),
                     Err(_) => return tracing::warn!("a child of --warm did not start"),
                 }

@@ -265,5 +265,5 @@ impl Drop for Listening {
 
 /// Ends every subscription gracefully.
 pub fn end_all(shared: &Shared) {
-    shared.members.end_listeners(|| Interruption { failure: Failure::ShuttingDown, cancellation: None });
+    shared.members.end_listeners(&Failure::ShuttingDown);
 }

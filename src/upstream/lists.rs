@@ -143,7 +143,7 @@ impl Upstream {
         let Some(shared) = shared else { return };
         if shared.era == Era::Modern {
             // It tells of changes only to who subscribes. Until then what it said of its list's time holds.
-            shared.refresh_union();
+            shared.members.post.listen_soon();
         }
         self.lists.put(asked, answer, shared.changes(&asked.key.method), now());
     }

@@ -10,6 +10,7 @@ mod crew;
 mod exclusive;
 mod greet;
 mod initialize;
+mod keeper;
 mod lease;
 mod legacy;
 mod listen;
@@ -20,6 +21,7 @@ mod seal;
 mod shared;
 mod tools;
 mod union;
+mod vigil;
 
 pub use crew::Shared;
 pub use legacy::{LegacyCall, LegacyStep};
@@ -33,6 +35,7 @@ use crate::era::headers::Mismatch;
 use crate::era::probe::Choice;
 use crate::exchange::{Failure, Link, Refused};
 use crate::jsonrpc::{ClientId, Message, Spliced, codes, rewrite, text};
+use crate::lifecycle::Policy;
 use crate::phase::Phase;
 use crate::session::{Audience, Directory, Seat, Session};
 use crate::trace_context::Trace;
@@ -45,6 +48,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use vigil::Pings;
 
 /// Who gets a child of its own (D6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +97,16 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// `--request-timeout`
     pub request_timeout: Duration,
+    /// `--restart-limit` and what belongs to it.
+    pub restarts: Policy,
+    /// `--restart-wait`: how long requests wait for the next child.
+    pub restart_wait: Duration,
+    /// `--resume-sessions`: the server keeps nothing of a session, so that the next child may serve it.
+    pub resume_sessions: bool,
+    /// `--ping-interval`: zero asks for no signs of life.
+    pub ping_interval: Duration,
+    /// `--ping-timeout`
+    pub ping_timeout: Duration,
     /// `--cancel-grace`: how long a cancelled request still counts as in flight when the child doesn't answer it.
     pub cancel_grace: Duration,
     /// `--max-parked`: exchanges that wait for a modern client's retry.
@@ -111,6 +125,9 @@ fn now() -> Instant {
 /// Subscriptions of modern clients that may be open at once.
 const MOST_LISTENS: usize = 1_024;
 
+/// A place among `--max-children`. A post keeps its own, so that no other child gets it while the next one is started.
+pub type Place = Arc<OwnedSemaphorePermit>;
+
 /// A child is wanted.
 #[derive(Debug)]
 pub struct Want {
@@ -119,7 +136,7 @@ pub struct Want {
     /// Requests that it may have in flight.
     pub slots: usize,
     /// Its place among `--max-children`, to be held until the process is gone.
-    pub place: OwnedSemaphorePermit,
+    pub place: Place,
     /// Where the started child goes.
     pub reply: oneshot::Sender<Result<Arc<Link>, StartError>>,
 }
@@ -165,6 +182,9 @@ pub enum Refusal {
     Mismatch(Mismatch),
 }
 
+/// There is no child at the moment.
+const RESTARTING: &str = "the server has ended, and is being restarted";
+
 /// A session has one handshake.
 const SEATED: Refusal = Refusal::Withheld(codes::INVALID_REQUEST, "this session is initialized already");
 
@@ -195,6 +215,7 @@ pub struct Upstream {
     pool: Arc<Pool>,
     listens: Arc<Semaphore>,
     lists: Lists,
+    pings: Pings,
 }
 
 impl Upstream {
@@ -217,6 +238,7 @@ impl Upstream {
             seal,
             listens: bound(MOST_LISTENS),
             lists: Lists::default(),
+            pings: Pings::default(),
             settings,
             start_timeout,
             directory,
@@ -261,7 +283,7 @@ impl Upstream {
         let uninitialized = Refusal::Withheld(codes::INVALID_REQUEST, "send initialize first");
         let seat = session.seat().ok_or(uninitialized)?;
         if seat.is_exclusive() {
-            return self.pass(session, seat.link(), incoming, false, None).await.map(Begun::Running);
+            return self.pass(session, seat, incoming, false, None).await.map(Begun::Running);
         }
         if let Some(result) = shared::answered_here(seat, &incoming)? {
             return Ok(Begun::Answered(Spliced::from(rewrite::result(incoming.id(), result))));
@@ -285,7 +307,7 @@ impl Upstream {
             }
             (seat, None) => {
                 let newer = matches!(seat, Seat::Shared { newer: true, .. });
-                self.pass(session, seat.link(), incoming, newer, asked).await.map(Begun::Running)
+                self.pass(session, seat, incoming, newer, asked).await.map(Begun::Running)
             }
         }
     }
@@ -293,7 +315,8 @@ impl Upstream {
     /// A session's request as one whose answer may be kept.
     fn asks_for_list(&self, session: &Session, seat: &Seat, incoming: &Incoming) -> Option<Asked> {
         lists::kind_of(&incoming.method())?;
-        let shared = self.crew.all().into_iter().find(|shared| Arc::ptr_eq(&shared.link, seat.link()))?;
+        let members = seat.members()?;
+        let shared = self.crew.all().into_iter().find(|shared| Arc::ptr_eq(&shared.members, members))?;
         let class = match seat {
             Seat::Stateless(seat) => Capabilities::read(&seat.capabilities, &(0..seat.capabilities.len())),
             _ => Capabilities::default(),
@@ -322,7 +345,7 @@ impl Upstream {
         if let Seat::Stateless(seat) = seat {
             // It has no handshake, and the client's roots are asked for when they are needed (C3).
             if method == "notifications/initialized" {
-                seat.listen_soon();
+                seat.members.post.listen_soon();
             }
             return;
         }
@@ -332,9 +355,10 @@ impl Upstream {
             "notifications/initialized" | "notifications/roots/list_changed" => seat.is_exclusive(),
             _ => true,
         };
-        if passed {
+        // To a child that is being replaced there is nothing to notify.
+        if let Some(link) = seat.link().filter(|_| passed) {
             let Incoming { frame, message, trace } = incoming;
-            seat.link().notify(rewrite::request_for_child(frame, message, None, None, trace)).await;
+            link.notify(rewrite::request_for_child(frame, message, None, None, trace)).await;
         }
     }
 }

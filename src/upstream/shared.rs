@@ -16,7 +16,7 @@ const LONGEST_URI: usize = 8 * 1024;
 impl Upstream {
     /// Seats a session at a shared child; its answer to `initialize` is ours.
     pub(super) async fn seat_shared(
-        &self,
+        self: &Arc<Self>,
         session: &Arc<Session>,
         incoming: &Incoming,
     ) -> Result<Spliced, Refusal> {
@@ -26,8 +26,8 @@ impl Upstream {
         }
         let asked = initialize::requested_version(&incoming.frame, &incoming.message);
         let (version, newer, result) = initialize::welcome(&shared.words, asked.as_ref());
-        let (link, members) = (Arc::clone(&shared.link), Arc::clone(&shared.members));
-        self.take_seat(session, version, Seat::Shared { link, members, newer })?;
+        let members = Arc::clone(&shared.members);
+        self.take_seat(session, version, Seat::Shared { members, newer })?;
         Ok(Spliced::from(rewrite::result(incoming.id(), &result)))
     }
 
@@ -47,9 +47,8 @@ impl Upstream {
         let info = raw(params.and_then(|params| params.client_info.as_ref()));
         let roots = self.settings.forward_roots;
         let envelope = Envelope::of_session(&version, info.as_deref(), &capabilities, roots);
-        let (link, members) = (Arc::clone(&child.link), Arc::clone(&child.members));
-        let (declared, wishes) = (envelope.client_capabilities.clone(), child.wishes.clone());
-        let seat = Stateless::new(link, members, own, declared, envelope.members(), wishes);
+        let (members, declared) = (Arc::clone(&child.members), envelope.client_capabilities.clone());
+        let seat = Stateless::new(members, own, declared, envelope.members());
         let result = discover::to_initialize(&child.words, &version);
         self.take_seat(session, version, Seat::Stateless(Arc::new(seat)))?;
         Ok(Spliced::from(rewrite::result(incoming.id(), &result)))
@@ -90,15 +89,15 @@ impl Upstream {
         let (agreed, answer) = match seat {
             _ if !needs_child => (true, nothing),
             Seat::Stateless(seat) if subscribe => {
-                if !seat.listen(Some(uri.clone())).await {
+                if !seat.members.post.listen(Some(uri.clone())).await {
                     let why = "the server does not tell of changes to this resource";
                     return Err(Refusal::Withheld(codes::INVALID_PARAMS, why));
                 }
                 (true, nothing)
             }
-            Seat::Stateless(seat) => (seat.listen(None).await, nothing),
+            Seat::Stateless(seat) => (seat.members.post.listen(None).await, nothing),
             seat => {
-                let call = self.pass(session, seat.link(), incoming, false, None).await?;
+                let call = self.pass(session, seat, incoming, false, None).await?;
                 let answer = call.run(|_| ()).await.into_bytes();
                 let agreed = jsonrpc::scan(&answer).is_ok_and(|message| message.result.is_some());
                 (agreed, Spliced::from(answer))
@@ -122,7 +121,7 @@ impl Upstream {
                     Era::Legacy => {
                         self.tell_subscription(&shared.link, "resources/unsubscribe", &uri).await;
                     }
-                    Era::Modern => shared.refresh_union(),
+                    Era::Modern => shared.members.post.listen_soon(),
                 }
             }
         }

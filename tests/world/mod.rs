@@ -12,15 +12,16 @@ use proxyrunner::era::{Era, probe::Choice};
 use proxyrunner::exchange::{End, Ends, Failure, Intake, Link, Order, Urgent};
 use proxyrunner::framing::Framed;
 use proxyrunner::jsonrpc::{self, Spliced};
+use proxyrunner::lifecycle::Policy;
 use proxyrunner::phase;
 use proxyrunner::router::Router;
 use proxyrunner::session::{Directory, Principal, Session};
 use proxyrunner::trace_context::Trace;
-use proxyrunner::upstream::{AtCap, Incoming, Isolation, Seal, Settings, Upstream, Want};
+use proxyrunner::upstream::{AtCap, Incoming, Isolation, Place, Seal, Settings, Upstream, Want};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// The key that makes a message a modern one.
@@ -61,7 +62,7 @@ pub struct Child {
     intake: Intake,
     stop: CancellationToken,
     end: watch::Sender<Option<End>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// Settings for a world: small bounds.
@@ -79,6 +80,16 @@ pub fn settings(choice: Choice) -> Settings {
         cache_lists: None,
         max_in_flight: 64,
         request_timeout: Duration::from_secs(300),
+        restarts: Policy {
+            limit: u32::MAX,
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(8),
+            stable: Duration::from_secs(60),
+        },
+        restart_wait: Duration::from_secs(10),
+        resume_sessions: false,
+        ping_interval: Duration::ZERO,
+        ping_timeout: Duration::from_secs(10),
         cancel_grace: Duration::from_secs(GRACE),
         max_parked: 8,
         park_timeout: Duration::from_secs(600),
@@ -109,6 +120,8 @@ impl World {
             world.settle().await;
         }
         starting.await.expect("no panic").expect("it starts");
+        let kept = Arc::clone(&world.upstream);
+        tokio::spawn(async move { kept.keep_filled().await });
         world
     }
 
@@ -157,7 +170,7 @@ impl World {
 impl Child {
     fn new(number: u64, want: Want) -> Child {
         let Want { audience, slots, place, reply } = want;
-        let (link, Ends { answering, intake, stop, end }) = Link::new(number, slots);
+        let (link, Ends { answering, intake, stop, end, .. }) = Link::new(number, slots);
         let budget = Budget::new(1 << 30);
         let router = Router::new(number, answering, audience, link.inbox().clone(), budget, GRACE);
         if reply.send(Ok(Arc::clone(&link))).is_err() {

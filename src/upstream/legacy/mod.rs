@@ -5,7 +5,7 @@ mod asking;
 mod translation;
 
 use super::lists::Asked;
-use super::{Incoming, Refusal, Upstream, now, refusal};
+use super::{Incoming, RESTARTING, Refusal, Upstream, now, refusal};
 use crate::era::downgrade;
 use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Link, Mailbox, Outcome, Step, Topic};
 use crate::jsonrpc::{ClientId, Edits, Spliced, kept, rewrite, splice};
@@ -50,13 +50,14 @@ impl Upstream {
     pub(super) async fn pass(
         self: &Arc<Self>,
         session: &Arc<Session>,
-        link: &Link,
+        seat: &Seat,
         incoming: Incoming,
         newer: bool,
         asked: Option<Asked>,
     ) -> Result<Box<LegacyCall>, Refusal> {
         let patience = self.settings.request_timeout;
         let deadline = now() + patience;
+        let link = self.serving(session, seat).await?;
         let (client_id, permit) = (ClientId::new(incoming.id()), self.permit()?);
         let downgrade = newer.then(|| incoming.method().into_owned());
         let Incoming { frame, message, trace } = incoming;
@@ -84,6 +85,22 @@ impl Upstream {
             asked,
             translation: None,
         }))
+    }
+}
+
+impl Upstream {
+    /// The child where a session sits; while it is being replaced, the next one, for `--restart-wait`. A session with a
+    /// child of its own ends with that, unless it may be resumed.
+    pub(super) async fn serving(&self, session: &Session, seat: &Seat) -> Result<Arc<Link>, Refusal> {
+        let post = seat.post();
+        let stays = !seat.is_exclusive() || self.settings.resume_sessions;
+        let link = if stays { post.serving(self.settings.restart_wait).await } else { post.link() };
+        match link {
+            // It may have ended meanwhile, since the next child says something else of itself.
+            _ if session.is_ended() => Err(Refusal::Failed(Failure::SessionEnded)),
+            Some(link) => Ok(link),
+            None => Err(Refusal::Busy(RESTARTING)),
+        }
     }
 }
 

@@ -7,14 +7,14 @@ use super::{LegacyCall, LegacyStep};
 use crate::era::input::{ASKING, Answers, InputRequired};
 use crate::era::results::{self, Unknown};
 use crate::era::{envelope, errors, keys};
-use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Interruption, Link, Mailbox, Step, Topic};
+use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Interruption, Mailbox, Step, Topic};
 use crate::jsonrpc::rewrite::Changes;
 use crate::jsonrpc::{ClientId, Edits, Spliced, codes, kept, rewrite, splice};
 use crate::mux::WireId;
-use crate::session::{Session, Stateless, Underway, Version};
+use crate::session::{Seat, Session, Stateless, Underway, Version};
 use crate::upstream::lease::Lease;
 use crate::upstream::lists::Asked;
-use crate::upstream::{Incoming, Refusal, Upstream, now, refusal};
+use crate::upstream::{Incoming, RESTARTING, Refusal, Upstream, now, refusal};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -76,6 +76,7 @@ impl Upstream {
         // What it logs names no request: only of a child that has no other is it known whose it is.
         let logs = seat.level().is_some() && !seat.own && ASKING.contains(&&*method);
         let lease = if logs { self.lease_modern(session.principal()).await } else { None };
+        let shared = self.serving(session, &Seat::Stateless(Arc::clone(seat))).await?;
         let permit = self.permit()?;
         let client_id = ClientId::new(incoming.id());
         let desk = Arc::new(Mailbox::default());
@@ -98,7 +99,8 @@ impl Upstream {
             underway = Some(Underway::begin(session, client_id.clone(), wire_id, desk));
             translation.frame(wire_id, "")
         };
-        let exchange = translation.link().begin(held, write).await.map_err(refusal)?;
+        let link = translation.lease.as_ref().map_or(&shared, Lease::link);
+        let exchange = link.begin(held, write).await.map_err(refusal)?;
         Ok(Box::new(LegacyCall {
             upstream: Arc::clone(self),
             session: Arc::clone(session),
@@ -115,10 +117,6 @@ impl Upstream {
 }
 
 impl Translation {
-    fn link(&self) -> &Link {
-        self.lease.as_ref().map_or(&*self.seat.link, |lease| lease.link())
-    }
-
     /// What a round's slot holds.
     fn held(&self, permit: Option<OwnedSemaphorePermit>) -> Held {
         let params = self.incoming.message.params.as_ref();
@@ -145,12 +143,18 @@ impl Translation {
         splice(frame, &message.object, message.multiline, edits)
     }
 
-    /// Begins the next round when its time comes. Waits for a permit: what was begun is not refused half way.
+    /// Begins the next round when its time comes. Waits for a permit: what was begun is not refused half way. It goes to
+    /// whichever process serves then: all that a modern child has to know is in the round.
     async fn round(&self, upstream: &Upstream) -> Result<Exchange, Refusal> {
         let Some((at, retry)) = &self.again else { return std::future::pending().await };
         sleep_until((*at).into()).await;
         let permit = Arc::clone(&upstream.permits).acquire_owned().await.ok();
-        let begun = self.link().begin(self.held(permit), |wire_id| self.frame(wire_id, retry)).await;
+        let link = match &self.lease {
+            Some(lease) => Some(Arc::clone(lease.link())),
+            None => self.seat.members.post.serving(upstream.settings.restart_wait).await,
+        };
+        let link = link.ok_or(Refusal::Busy(RESTARTING))?;
+        let begun = link.begin(self.held(permit), |wire_id| self.frame(wire_id, retry)).await;
         begun.map_err(refusal)
     }
 }

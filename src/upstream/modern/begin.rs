@@ -25,7 +25,7 @@ impl Upstream {
     ///
     /// # Errors
     /// When no child has completed its handshake.
-    pub async fn discover(&self) -> Result<Option<Bytes>, Refusal> {
+    pub async fn discover(self: &Arc<Self>) -> Result<Option<Bytes>, Refusal> {
         let shared = self.shared(Era::Modern).await?;
         Ok((shared.era == Era::Legacy).then(|| shared.discovered.clone()))
     }

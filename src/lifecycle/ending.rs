@@ -1,4 +1,4 @@
-//! A child's way to its end, as a state machine on borrowed time: close, terminate, kill, as far as it takes.
+//! A child's way to its end: close, terminate, kill, as far as it takes.
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ pub struct Graces {
 pub enum Event {
     /// Its callers have no more use for it, or it can't answer any more.
     Stop,
+    /// It hangs: it would not notice that its stdin was closed.
+    Hang,
     /// The deadline that [`Lifecycle::deadline`] named has passed.
     Deadline,
 }
@@ -39,7 +41,7 @@ enum State {
     Killed,
 }
 
-/// One child's lifecycle, from its start to the moment its exit is seen.
+/// One process, from its start to the moment its exit is seen.
 #[derive(Debug)]
 pub struct Lifecycle {
     graces: Graces,
@@ -58,14 +60,21 @@ impl Lifecycle {
             (State::Running, Event::Stop) => {
                 (State::Closing { until: now + self.graces.close }, Action::Close)
             }
+            (State::Running | State::Closing { .. }, Event::Hang) => {
+                (self.terminating(now), Action::Terminate)
+            }
             (State::Closing { until }, Event::Deadline) if now >= until => {
-                (State::Terminating { until: now + self.graces.terminate }, Action::Terminate)
+                (self.terminating(now), Action::Terminate)
             }
             (State::Terminating { until }, Event::Deadline) if now >= until => (State::Killed, Action::Kill),
             _ => return None,
         };
         self.state = state;
         Some(action)
+    }
+
+    fn terminating(&self, now: Instant) -> State {
+        State::Terminating { until: now + self.graces.terminate }
     }
 
     /// When [`Event::Deadline`] is to be reported, if nothing else happens.
@@ -97,6 +106,20 @@ mod tests {
         assert_eq!(child.on(Event::Deadline, later + GRACES.terminate), Some(Action::Kill));
         assert_eq!(child.deadline(), None);
         assert_eq!(child.on(Event::Deadline, later + GRACES.terminate), None);
+    }
+
+    #[test]
+    fn one_that_hangs_is_terminated_at_once() {
+        let start = Instant::now();
+        let mut child = Lifecycle::new(GRACES);
+        assert_eq!(child.on(Event::Hang, start), Some(Action::Terminate));
+        assert_eq!(child.on(Event::Hang, start), None, "finding it out twice changes nothing");
+        assert_eq!(child.on(Event::Stop, start), None);
+        assert_eq!(child.on(Event::Deadline, start + GRACES.terminate), Some(Action::Kill));
+
+        let mut closing = Lifecycle::new(GRACES);
+        closing.on(Event::Stop, start);
+        assert_eq!(closing.on(Event::Hang, start), Some(Action::Terminate));
     }
 
     #[test]

@@ -1,0 +1,10 @@
+//! A child's life as state machines on borrowed time: how it ends, whether another follows it, and whether it is
+//! still there. None of them knows a process or a clock.
+
+mod ending;
+mod restarts;
+mod silence;
+
+pub use ending::{Action, Event, Graces, Lifecycle};
+pub use restarts::{Policy, Restarts};
+pub use silence::{Patience, Seen, Silence, Verdict};

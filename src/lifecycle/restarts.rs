@@ -1,0 +1,134 @@
+//! Whether a child that ended is followed by another, and when: exponential backoff with jitter, and a budget that a
+//! stable run gives back.
+
+use std::time::{Duration, Instant};
+
+/// The operator's choice.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// `--restart-limit`: restarts in a row.
+    pub limit: u32,
+    /// `--restart-backoff`: the pause before the first of them; it doubles with each.
+    pub first: Duration,
+    /// `--restart-backoff-max`: no pause is longer.
+    pub longest: Duration,
+    /// `--restart-reset`: a child that has served for so long was stable, and the next end is a first one.
+    pub stable: Duration,
+}
+
+/// The restarts of one post, which children fill one after the other.
+#[derive(Debug)]
+pub struct Restarts {
+    policy: Policy,
+    used: u32,
+    serving_since: Option<Instant>,
+}
+
+impl Restarts {
+    /// None was used.
+    pub fn new(policy: Policy) -> Self {
+        Restarts { policy, used: 0, serving_since: None }
+    }
+
+    /// The child has completed its handshake.
+    pub fn serves(&mut self, now: Instant) {
+        self.serving_since = Some(now);
+    }
+
+    /// The child has ended, or did not start: how long to wait before the next one; `None` if the budget is used up.
+    /// `chance`, from 0 to 1, spreads the restarts of many that ended over one cause.
+    pub fn ended(&mut self, now: Instant, chance: f64) -> Option<Duration> {
+        let served = self.serving_since.take().map(|since| now.saturating_duration_since(since));
+        if served.is_some_and(|served| served >= self.policy.stable) {
+            self.used = 0;
+        }
+        if self.used >= self.policy.limit {
+            return None;
+        }
+        let doubled = 2u32.checked_pow(self.used).and_then(|times| self.policy.first.checked_mul(times));
+        self.used += 1;
+        // Between a half and the whole: never at once, and never longer than was said.
+        let pause = doubled.unwrap_or(self.policy.longest).min(self.policy.longest);
+        Some(pause.mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0)))
+    }
+
+    /// Restarts in a row so far.
+    pub fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// How many there may be.
+    pub fn limit(&self) -> u32 {
+        self.policy.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: Policy = Policy {
+        limit: 5,
+        first: Duration::from_secs(1),
+        longest: Duration::from_secs(5),
+        stable: Duration::from_secs(60),
+    };
+
+    #[test]
+    fn pauses_double_up_to_the_longest_until_the_budget_is_used_up() {
+        let now = Instant::now();
+        let mut restarts = Restarts::new(POLICY);
+        let pauses: Vec<_> = std::iter::from_fn(|| restarts.ended(now, 1.0)).collect();
+        assert_eq!(pauses, [1, 2, 4, 5, 5].map(Duration::from_secs));
+        assert_eq!(restarts.used(), 5);
+        assert_eq!(restarts.ended(now, 1.0), None, "used up stays used up");
+    }
+
+    #[test]
+    fn chance_shortens_a_pause_by_at_most_half() {
+        let now = Instant::now();
+        for (chance, pause) in [(0.0, 500), (0.5, 750), (1.0, 1000), (7.0, 1000), (-1.0, 500)] {
+            assert_eq!(
+                Restarts::new(POLICY).ended(now, chance),
+                Some(Duration::from_millis(pause)),
+                "{chance}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stable_run_gives_the_budget_back_and_a_short_one_does_not() {
+        let mut now = Instant::now();
+        let mut restarts = Restarts::new(POLICY);
+        for _ in 0..POLICY.limit {
+            restarts.serves(now);
+            now += POLICY.stable - Duration::from_millis(1);
+            assert!(restarts.ended(now, 1.0).is_some());
+        }
+        restarts.serves(now);
+        now += POLICY.stable;
+        assert_eq!(restarts.ended(now, 1.0), Some(POLICY.first), "it was stable");
+        assert_eq!(restarts.used(), 1);
+    }
+
+    #[test]
+    fn the_time_of_a_child_that_never_served_counts_for_nothing() {
+        let now = Instant::now();
+        let mut restarts = Restarts::new(Policy { limit: 1, ..POLICY });
+        restarts.serves(now);
+        assert!(restarts.ended(now, 1.0).is_some());
+        assert_eq!(restarts.ended(now + POLICY.stable * 2, 1.0), None);
+    }
+
+    #[test]
+    fn huge_numbers_stay_within_the_longest_pause() {
+        let now = Instant::now();
+        let mut restarts = Restarts::new(Policy { limit: u32::MAX, ..POLICY });
+        assert!((0..100).all(|_| restarts.ended(now, 1.0).is_some_and(|pause| pause <= POLICY.longest)));
+    }
+
+    #[test]
+    fn a_limit_of_none_means_none() {
+        assert_eq!(Restarts::new(Policy { limit: 0, ..POLICY }).ended(Instant::now(), 1.0), None);
+    }
+}

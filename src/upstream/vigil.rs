@@ -1,0 +1,107 @@
+//! Watches a child until it ends, and ends one that hangs: by `ping`, or `server/discover` if it is modern, while
+//! nothing is in flight; else by the time that its requests may take.
+
+use super::greet::own_request;
+use super::{Upstream, now};
+use crate::era::Era;
+use crate::exchange::{End, Failure, Link};
+use crate::jsonrpc::{Spliced, rewrite};
+use crate::lifecycle::{Patience, Seen, Silence, Verdict};
+use crate::mux::WireId;
+use crate::telemetry::counters;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// How often a child is looked at, at least and at most.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// What is known of the server's answers to pings. Servers exist that have none, and must not be ended for that.
+#[derive(Debug, Default)]
+pub(super) struct Pings {
+    answered: AtomicBool,
+    silences: AtomicU32,
+}
+
+impl Pings {
+    /// Whether silence proves nothing: no ping was ever answered, though a second process had the chance.
+    fn are_pointless(&self) -> bool {
+        if self.answered.load(Relaxed) {
+            return false;
+        }
+        let before = self.silences.fetch_add(1, Relaxed);
+        if before == 1 {
+            tracing::warn!("the server answers no pings, so that its silence says nothing while it is idle");
+        }
+        before > 0
+    }
+}
+
+impl Upstream {
+    /// Resolves with the child's end. `waits` says whether it waits for a client's answer.
+    pub(super) async fn accompany(&self, link: &Arc<Link>, era: Era, waits: impl Fn() -> bool) -> End {
+        if self.settings.ping_interval.is_zero() {
+            return link.ended().await;
+        }
+        tokio::select! {
+            end = link.ended() => end,
+            () = self.until_it_hangs(link, era, waits) => {
+                counters::HUNG_CHILDREN.increment();
+                link.stop_hung();
+                link.ended().await
+            }
+        }
+    }
+
+    async fn until_it_hangs(&self, link: &Arc<Link>, era: Era, waits: impl Fn() -> bool) {
+        // By then a request has had its time, and was cancelled without an effect.
+        let busy = self.settings.request_timeout + self.settings.cancel_grace;
+        let patience = Patience { idle: self.settings.ping_interval, busy };
+        let mut silence = Silence::new(patience, now());
+        let mut looks = interval((patience.idle / 4).clamp(LOOKS.0, LOOKS.1));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let seen = Seen { heard: link.heard(), in_flight: link.calls(), waits: waits() };
+            match silence.look(seen, now()) {
+                Verdict::Fine => {}
+                Verdict::Ask if self.is_alive(link, era).await => self.pings.answered.store(true, Relaxed),
+                Verdict::Ask if self.pings.are_pointless() => {}
+                Verdict::Ask => {
+                    tracing::error!(
+                        child = link.number(),
+                        "the server did not answer a ping within {} s (--ping-timeout): it hangs, and is ended",
+                        self.settings.ping_timeout.as_secs_f64()
+                    );
+                    return;
+                }
+                Verdict::Hangs => {
+                    tracing::error!(
+                        child = link.number(),
+                        "the server has said nothing for {} s, longer than its requests may take: it hangs, and is ended",
+                        busy.as_secs_f64()
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether the child says anything within `--ping-timeout` of being asked. An error is a sign of life too.
+    async fn is_alive(&self, link: &Arc<Link>, era: Era) -> bool {
+        let heard = link.heard();
+        let ping = |wire_id: WireId| match era {
+            Era::Modern => own_request(wire_id, "server/discover", ""),
+            Era::Legacy => {
+                let id = wire_id.as_u64().to_string();
+                Spliced::from(rewrite::request(id.as_bytes(), "ping", None))
+            }
+        };
+        match self.ask(link, self.settings.ping_timeout, ping).await {
+            Err(Failure::TimedOut(_)) => link.heard() != heard,
+            // Answered; or it has ended, which is seen elsewhere.
+            _ => true,
+        }
+    }
+}
