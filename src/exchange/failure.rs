@@ -72,6 +72,11 @@ impl Failure {
         rewrite::error(Some(id), self.code(), &self.to_string(), Some(self.data()))
     }
 
+    /// Whether it is the child that is gone, so that the next one may serve.
+    pub fn is_childs_end(&self) -> bool {
+        matches!(self, Failure::Ended(_) | Failure::ClosedStdout | Failure::ClosedStdin | Failure::Hung)
+    }
+
     fn code(&self) -> i64 {
         match self {
             Failure::Cancelled => codes::REQUEST_CANCELLED,

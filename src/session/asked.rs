@@ -100,6 +100,11 @@ impl Asked {
         self.open.remove(&our_id);
     }
 
+    /// The child is gone: nobody takes the answers to what it asked itself.
+    pub(super) fn forget_child(&mut self) {
+        self.open.retain(|_, question| !matches!(question.asker, Asker::Child { .. }));
+    }
+
     fn next(&mut self) -> u64 {
         self.last += 1;
         self.last

@@ -60,6 +60,16 @@ impl Session {
         self.state().asked.ask_for(request)
     }
 
+    /// Whether a question waits for the client's answer.
+    pub fn is_asked(&self) -> bool {
+        !self.state().asked.is_quiet()
+    }
+
+    /// Its child is gone, and the next one numbers its questions anew.
+    pub fn forget_child_questions(&self) {
+        self.state().asked.forget_child();
+    }
+
     /// The request that asked is over, or needs no answer any more.
     pub fn forget_question(&self, our_id: u64) {
         self.state().asked.forget(our_id);

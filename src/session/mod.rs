@@ -37,7 +37,7 @@ pub use in_flight::{Cancelled, Underway};
 pub use post::Post;
 pub use reader::Reader;
 pub use running::Running;
-pub use seat::{Seat, Stateless, Wish};
+pub use seat::{Own, Seat, Stateless, Told, Wish};
 pub use streams::{Item, StreamId, UnknownEvent};
 pub use version::{LEGACY_VERSIONS, Version};
 
@@ -170,7 +170,7 @@ impl Session {
 
     fn leave_seat(&self) {
         match self.seat() {
-            Some(Seat::Exclusive(post)) => stop(post),
+            Some(Seat::Exclusive(own)) => stop(&own.post),
             Some(Seat::Shared { members, .. }) => members.leave(&self.id),
             Some(Seat::Stateless(seat)) => {
                 seat.members.leave(&self.id);

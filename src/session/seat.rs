@@ -3,14 +3,15 @@
 use super::{Members, Post};
 use crate::exchange::Link;
 use bytes::Bytes;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// A session's place at a child.
 #[derive(Clone, Debug)]
 pub enum Seat {
     /// A child of its own.
-    Exclusive(Arc<Post>),
+    Exclusive(Arc<Own>),
     /// A place at a shared child.
     Shared {
         /// Who shares it.
@@ -20,6 +21,36 @@ pub enum Seat {
     },
     /// A place at a modern child, which is told with each request whose it is.
     Stateless(Arc<Stateless>),
+}
+
+/// A child of a session's own.
+#[derive(Debug)]
+pub struct Own {
+    /// Where it serves.
+    pub post: Post,
+    /// What it was told that the next one would have to be told again.
+    told: Mutex<Told>,
+}
+
+/// What a child was told of a session beside the handshake.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// From which level on it is to log.
+    pub level: Option<String>,
+    /// The resources that it is to tell of.
+    pub watched: BTreeSet<String>,
+}
+
+impl Own {
+    /// That of a child which was told nothing yet.
+    pub fn new(link: &Arc<Link>) -> Self {
+        Own { post: Post::of(link), told: Mutex::default() }
+    }
+
+    /// What it was told.
+    pub fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a session is at a child that knows none.
@@ -66,7 +97,7 @@ impl Seat {
     /// The post at which the child serves.
     pub fn post(&self) -> &Post {
         match self {
-            Seat::Exclusive(post) => post,
+            Seat::Exclusive(own) => &own.post,
             Seat::Shared { members, .. } => &members.post,
             Seat::Stateless(seat) => &seat.members.post,
         }

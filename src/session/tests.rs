@@ -176,7 +176,7 @@ fn a_client_that_never_answers_is_not_asked_for_ever() {
 fn an_end_interrupts_what_is_in_flight_and_what_begins_at_the_same_moment() {
     let (session, (link, mut ends)) = (session(), link());
     let get = session.open_standalone();
-    assert!(session.take_seat(Seat::Exclusive(Arc::new(Post::of(&link)))));
+    assert!(session.take_seat(Seat::Exclusive(Arc::new(Own::new(&link)))));
     let mut before = request(&session, &link, "1");
     written(&link, &mut ends);
     session.end(&Failure::ShuttingDown);
@@ -194,7 +194,7 @@ fn a_session_that_ended_during_its_handshake_leaves_no_child_and_no_member_behin
     let (link, _ends) = link();
     let exclusive = session();
     exclusive.end(&Failure::SessionEnded);
-    assert!(exclusive.take_seat(Seat::Exclusive(Arc::new(Post::of(&link)))));
+    assert!(exclusive.take_seat(Seat::Exclusive(Arc::new(Own::new(&link)))));
     assert!(link.is_closed());
     let (shared, members) = (session(), Arc::new(Members::default()));
     shared.end(&Failure::SessionEnded);

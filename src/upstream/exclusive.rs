@@ -2,19 +2,20 @@
 //! which is the client's own.
 
 use super::greet::{Guest, StopOnDrop};
+use super::resume::Handshake;
 use super::{AtCap, Incoming, Isolation, Place, Refusal, SEATED, Shared, Upstream, initialize, now, refusal};
 use crate::era::probe::Choice;
 use crate::era::{Era, errors};
 use crate::exchange::{Answer, Failure, Held, Link, Mailbox, Step};
 use crate::jsonrpc::{Spliced, codes};
-use crate::session::{Audience, Post, Seat, Session, Version};
+use crate::session::{Audience, Own, Seat, Session, Version};
 use crate::telemetry::counters;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// Requests that an exclusive child may have in flight: one client's.
-const SLOTS: usize = 1_024;
+pub(super) const SLOTS: usize = 1_024;
 
 /// How long an evicted child may take to make room before the newcomer is refused.
 const EVICTION_PATIENCE: Duration = Duration::from_secs(10);
@@ -114,7 +115,7 @@ impl Upstream {
         let audience =
             Audience::Exclusive { session: Arc::downgrade(session), roots: self.settings.forward_roots };
         let slots = SLOTS.min(self.settings.max_in_flight);
-        let link = self.want(audience, slots, place).await.map_err(Refusal::Failed)?;
+        let link = self.want(audience, slots, Arc::clone(&place)).await.map_err(Refusal::Failed)?;
         // A client that goes away before its handshake is complete leaves no child behind.
         let unseated = StopOnDrop::new(&link);
         let client_id = incoming.client_id();
@@ -135,16 +136,18 @@ impl Upstream {
         session.negotiated(version);
         // The child's slow start is no idleness of the client.
         session.heard(now());
-        if !session.take_seat(Seat::Exclusive(Arc::new(Post::of(&link)))) {
+        let own = Arc::new(Own::new(&link));
+        if !session.take_seat(Seat::Exclusive(Arc::clone(&own))) {
             return Err(SEATED);
         }
         unseated.keep();
-        self.watch(session, link);
+        let handshake = Handshake { initialize: incoming, answer: answer.clone(), place };
+        self.watch(session, link, Some((own, handshake)));
         Ok(answer.restored(&client_id))
     }
 
     /// The child's answer, and the revision in it if it is a result.
-    async fn forward_initialize(
+    pub(super) async fn forward_initialize(
         &self,
         link: &Arc<Link>,
         incoming: Incoming,
@@ -211,21 +214,29 @@ impl Upstream {
         let child = Shared::new(greeted, Arc::default(), self.settings.request_timeout).serve();
         let answer = self.seat_stateless(session, incoming, &child, true)?;
         unseated.keep();
-        self.watch(session, Arc::clone(&child.link));
+        self.watch(session, Arc::clone(&child.link), None);
         Ok(answer)
     }
 
-    /// The session ends with its child; its client gets 404 and initialises anew.
-    fn watch(self: &Arc<Self>, session: &Arc<Session>, link: Arc<Link>) {
+    /// The session ends with its child, and its client gets 404 and initialises anew; unless it may be resumed.
+    fn watch(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        link: Arc<Link>,
+        legacy: Option<(Arc<Own>, Handshake)>,
+    ) {
         let mut exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
         exclusive.retain(|session| session.strong_count() > 0);
         exclusive.push(Arc::downgrade(session));
         drop(exclusive);
         let (upstream, session) = (Arc::clone(self), Arc::downgrade(session));
         tokio::spawn(async move {
-            let end = link.ended().await;
+            let failure = match legacy {
+                Some((own, handshake)) => upstream.keep_own(&session, &own, link, handshake).await,
+                None => Failure::Ended(upstream.accompany(&link, Era::Modern, || false).await),
+            };
             if let Some(session) = session.upgrade() {
-                upstream.directory.end(&session, &Failure::Ended(end));
+                upstream.directory.end(&session, &failure);
             }
         });
     }

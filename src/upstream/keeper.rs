@@ -121,7 +121,7 @@ impl Upstream {
     }
 
     /// Waits until the next child may be started; `None` if none may.
-    async fn pause(&self, restarts: &mut Restarts, why: &Failure) -> Option<()> {
+    pub(super) async fn pause(&self, restarts: &mut Restarts, why: &Failure) -> Option<()> {
         let pause = restarts.ended(now(), chance())?;
         counters::RESTARTED_CHILDREN.increment();
         tracing::warn!(

@@ -5,13 +5,17 @@
 use super::modern::{Happening, Reply};
 use super::{Incoming, Refusal, Shared, Upstream, greet};
 use crate::era::{Era, discover, errors, keys, notifications};
-use crate::exchange::{Answer, Exchange, Failure, Interim, Interruption, Mailbox, Step, Topic};
+use crate::exchange::{
+    Answer, Exchange, Failure, Interim, Interruption, Link, Mailbox, Standing, Step, Topic,
+};
 use crate::jsonrpc::{self, ClientId, Edits, Span, Spliced, codes, items, member, rewrite, splice, text};
 use crate::mux::WireId;
 use crate::session::{Filter, SessionId};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
@@ -25,10 +29,24 @@ pub struct Listening {
     ear: SessionId,
     mailbox: Arc<Mailbox>,
     client_id: ClientId,
-    acknowledgement: Option<Bytes>,
+    /// What is to be told first.
+    outbox: VecDeque<Bytes>,
     /// The subscription at a modern child.
-    passed: Option<Exchange>,
+    passed: Option<Passed>,
     _place: OwnedSemaphorePermit,
+}
+
+/// A subscription at a modern child, and what it takes to open it again at the next one.
+#[derive(Debug)]
+struct Passed {
+    incoming: Incoming,
+    patience: Duration,
+    /// How long the next child may take.
+    replacing: Duration,
+    /// None while the child that it was open at is being replaced.
+    open: Option<(Exchange, Standing)>,
+    /// Its client was told already that it is open.
+    acknowledged: bool,
 }
 
 impl Upstream {
@@ -63,7 +81,7 @@ impl Upstream {
             ear,
             mailbox,
             client_id,
-            acknowledgement: None,
+            outbox: VecDeque::new(),
             passed: None,
             _place: place,
         });
@@ -72,7 +90,7 @@ impl Upstream {
             Some(uris) if offered("resources", "subscribe") => Some(self.watch_all(&listening, uris).await),
             _ => None,
         };
-        listening.acknowledgement = Some(acknowledgement(&listening.client_id, filter, watched));
+        listening.outbox.push_back(acknowledgement(&listening.client_id, filter, watched));
         Ok(listening)
     }
 
@@ -83,22 +101,18 @@ impl Upstream {
         incoming: &Incoming,
         place: OwnedSemaphorePermit,
     ) -> Result<Box<Listening>, Refusal> {
-        let Incoming { frame, message, trace } = incoming;
-        let write = |wire_id: WireId| {
-            let id = Some(wire_id.as_u64());
-            rewrite::request_for_child(frame, message, id, None, trace)
-        };
         let patience = self.settings.request_timeout;
-        let begun = timeout(patience, greet::begin(&shared.link, write)).await;
-        let begun = begun.unwrap_or(Err(Failure::TimedOut(patience))).map_err(Refusal::Failed)?;
+        let begun = pass(&shared.link, incoming, patience).await.map_err(Refusal::Failed)?;
         let ear = ear()?;
         let mailbox = Arc::clone(begun.mailbox());
         // The child says itself what is for this one; this is for the end that is ours.
         shared.members.listen(&ear, Filter::default(), &mailbox);
         let client_id = ClientId::new(incoming.id());
-        let passed = Some(begun);
-        let acknowledgement = None;
-        Ok(Box::new(Listening { shared, ear, mailbox, client_id, acknowledgement, passed, _place: place }))
+        let open = Some((begun, shared.link.stand()));
+        let replacing = self.start_timeout;
+        let passed = Passed { incoming: incoming.clone(), patience, replacing, open, acknowledged: false };
+        let (outbox, passed) = (VecDeque::new(), Some(passed));
+        Ok(Box::new(Listening { shared, ear, mailbox, client_id, outbox, passed, _place: place }))
     }
 
     /// Subscribes to resources; those that the child refuses are left out.
@@ -116,8 +130,34 @@ impl Upstream {
     }
 }
 
+async fn pass(link: &Link, incoming: &Incoming, patience: Duration) -> Result<Exchange, Failure> {
+    let Incoming { frame, message, trace } = incoming;
+    let write = |wire_id: WireId| {
+        let id = Some(wire_id.as_u64());
+        rewrite::request_for_child(frame, message, id, None, trace)
+    };
+    timeout(patience, greet::begin(link, write)).await.unwrap_or(Err(Failure::TimedOut(patience)))
+}
+
 fn ear() -> Result<SessionId, Refusal> {
     SessionId::mint().map_err(|_| Refusal::Busy("the system has no randomness to give"))
+}
+
+/// For the acknowledgement of a subscription whose client was told of one already: the lists that may have changed
+/// while it was not open.
+fn changed_since(frame: &Bytes, acknowledged: bool) -> Option<Vec<String>> {
+    let message = jsonrpc::scan(frame).ok().filter(|_| acknowledged)?;
+    if text(frame, message.method.as_ref()?) != "notifications/subscriptions/acknowledged" {
+        return None;
+    }
+    let filter = message.params.as_ref().and_then(|params| member(frame, &params.span, "notifications"));
+    let honours = |flag: &str| {
+        let flag = filter.as_ref().and_then(|filter| member(frame, filter, flag));
+        flag.is_some_and(|flag| &frame[flag] == b"true")
+    };
+    let kinds = ["tools", "prompts", "resources"].into_iter();
+    let changed = kinds.filter(|kind| honours(&format!("{kind}ListChanged")));
+    Some(changed.map(|kind| format!("notifications/{kind}/list_changed")).collect())
 }
 
 struct Asked {
@@ -186,41 +226,88 @@ fn acknowledgement(client_id: &ClientId, filter: Filter, watched: Option<Vec<Str
 }
 
 impl Listening {
-    /// What happens next: the acknowledgement, then notifications, at the end the result.
+    /// What happens next: the acknowledgement, then notifications, at the end the result. Safe to drop and call again.
     pub async fn next(&mut self) -> Happening {
-        if let Some(acknowledgement) = self.acknowledgement.take() {
-            return Happening::Said(Spliced::from(acknowledgement));
-        }
-        if let Some(listen) = &mut self.passed {
+        loop {
+            if let Some(frame) = self.outbox.pop_front() {
+                return Happening::Said(Spliced::from(frame));
+            }
+            let Some(passed) = &mut self.passed else {
+                return match self.mailbox.next().await {
+                    Ok(interim) => Happening::Said(self.stamped(interim.frame)),
+                    Err(Interruption { .. }) => Happening::Answered(self.result()),
+                };
+            };
+            let Some((listen, _)) = &mut passed.open else {
+                if self.reopen().await.is_none() {
+                    self.passed = None;
+                    return Happening::Answered(self.result());
+                }
+                continue;
+            };
             let step = listen.next().await;
-            return self.heard(step);
-        }
-        match self.mailbox.next().await {
-            Ok(interim) => Happening::Said(self.stamped(interim.frame)),
-            Err(Interruption { .. }) => Happening::Answered(self.result()),
+            if let Some(happening) = self.heard(step) {
+                return happening;
+            }
         }
     }
 
-    /// What a modern child says to its subscription.
-    fn heard(&mut self, step: Step) -> Happening {
+    /// What a modern child says to its subscription, if its client is to be told.
+    fn heard(&mut self, step: Step) -> Option<Happening> {
+        let passed = self.passed.as_mut()?;
         match step {
             Step::Interim(Interim { topic: Topic::Withdrawn(_), .. })
             | Step::Outcome(Err(Failure::ShuttingDown)) => {
                 self.passed = None;
-                Happening::Answered(self.result())
+                Some(Happening::Answered(self.result()))
             }
-            Step::Interim(interim) => Happening::Said(self.stamped(interim.frame)),
+            Step::Outcome(Err(failure)) if failure.is_childs_end() => {
+                passed.open = None;
+                None
+            }
+            Step::Interim(interim) => {
+                let frame = interim.frame.into_bytes();
+                match changed_since(&frame, passed.acknowledged) {
+                    Some(methods) => {
+                        let told = methods.into_iter().map(|method| rewrite::notification(&method, None));
+                        let stamped = told.map(|frame| self.stamped(Spliced::from(frame)).into_bytes());
+                        let stamped: Vec<_> = stamped.collect();
+                        self.outbox.extend(stamped);
+                        None
+                    }
+                    None => {
+                        passed.acknowledged = true;
+                        Some(Happening::Said(self.stamped(Spliced::from(frame))))
+                    }
+                }
+            }
             Step::Outcome(outcome) => {
                 self.passed = None;
-                Happening::Answered(match outcome {
+                Some(Happening::Answered(match outcome {
                     Ok(answer) => self.answered(&answer),
                     Err(failure) => {
                         let message = failure.response(self.client_id.raw());
                         Reply { message: Spliced::from(message), status: 200 }
                     }
-                })
+                }))
             }
         }
+    }
+
+    /// Opens it again at the next child; `None` if there is none, or it is not what the client knows.
+    async fn reopen(&mut self) -> Option<()> {
+        let passed = self.passed.as_mut()?;
+        let members = &self.shared.members;
+        let link = tokio::select! {
+            link = members.post.serving(passed.replacing) => link?,
+            // Nothing is said here any more but that it is over.
+            _ = self.mailbox.next() => return None,
+        };
+        let begun = pass(&link, &passed.incoming, passed.patience).await.ok()?;
+        self.mailbox = Arc::clone(begun.mailbox());
+        members.listen(&self.ear, Filter::default(), &self.mailbox);
+        passed.open = Some((begun, link.stand()));
+        Some(())
     }
 
     /// The child's end of its subscription, under the client's id.

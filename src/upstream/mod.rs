@@ -17,6 +17,7 @@ mod listen;
 mod lists;
 mod modern;
 mod parked;
+mod resume;
 mod seal;
 mod shared;
 mod tools;
@@ -282,7 +283,8 @@ impl Upstream {
     ) -> Result<Begun, Refusal> {
         let uninitialized = Refusal::Withheld(codes::INVALID_REQUEST, "send initialize first");
         let seat = session.seat().ok_or(uninitialized)?;
-        if seat.is_exclusive() {
+        if let Seat::Exclusive(own) = seat {
+            self.note_told(own, &incoming);
             return self.pass(session, seat, incoming, false, None).await.map(Begun::Running);
         }
         if let Some(result) = shared::answered_here(seat, &incoming)? {

@@ -7,7 +7,7 @@
 use super::greet::{begin, own_request};
 use super::now;
 use crate::era::{discover, notifications};
-use crate::exchange::{Exchange, Interim, Link, Step, Topic};
+use crate::exchange::{Exchange, Interim, Link, Standing, Step, Topic};
 use crate::jsonrpc::{self, items, member, splice, text};
 use crate::session::{Members, Wish};
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ struct Union {
     lists: serde_json::Map<String, Value>,
     resources: bool,
     patience: Duration,
-    listen: Option<Exchange>,
+    listen: Option<(Exchange, Standing)>,
     covers: HashSet<String>,
     /// When to open it again, and how long to wait the next time.
     again: Option<(Instant, Duration)>,
@@ -116,7 +116,8 @@ impl Union {
             self.members.changes.note_all();
         }
         // What went before is cancelled only now.
-        (self.listen, self.covers, self.again) = (Some(listen), wanted, None);
+        let standing = self.link.stand();
+        (self.listen, self.covers, self.again) = (Some((listen, standing)), wanted, None);
         true
     }
 
@@ -198,9 +199,9 @@ fn acknowledged(interim: Interim) -> Option<HashSet<String>> {
 }
 
 /// What the child says next; never, if there is no subscription.
-async fn next_of(listen: &mut Option<Exchange>) -> Step {
+async fn next_of(listen: &mut Option<(Exchange, Standing)>) -> Step {
     match listen {
-        Some(exchange) => exchange.next().await,
+        Some((exchange, _)) => exchange.next().await,
         None => std::future::pending().await,
     }
 }

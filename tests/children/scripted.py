@@ -25,6 +25,9 @@ flags.add_argument("--gate", help="answer initialize once this file exists")
 flags.add_argument("--refuse", action="store_true", help="answer initialize with an error")
 flags.add_argument("--mute", action="store_true", help="never answer initialize")
 flags.add_argument("--die", type=int, help="exit with this code at once")
+flags.add_argument("--flaky", help="exit with 9 at once, unless this file exists; make it")
+flags.add_argument("--told", help="give the text of this file as instructions, once it exists")
+flags.add_argument("--deaf", action="store_true", help="answer no ping")
 flags.add_argument("--protocol", help="negotiate this version, whatever was asked for")
 flags.add_argument("--crlf", action="store_true", help="end lines with CR LF")
 flags.add_argument("--ignore-eof", action="store_true", help="live on when stdin ends")
@@ -268,6 +271,13 @@ def call(wire_id, params, raw):
         threading.Thread(target=tool, args=work, daemon=True).start()
 
 
+def instructions():
+    if flags.told and os.path.exists(flags.told):
+        with open(flags.told) as told:
+            return told.read()
+    return "break me"
+
+
 def initialize(wire_id, params):
     if flags.gate:
         await_file(flags.gate)
@@ -290,7 +300,7 @@ def initialize(wire_id, params):
             "protocolVersion": flags.protocol or params["protocolVersion"],
             "capabilities": capabilities,
             "serverInfo": {"name": "scripted", "version": "1"},
-            "instructions": "break me",
+            "instructions": instructions(),
         },
     )
 
@@ -322,6 +332,8 @@ def receive(raw):
         initialize(message["id"], message["params"])
     elif method == "tools/call":
         call(message["id"], message["params"], raw)
+    elif method == "ping" and flags.deaf:
+        pass
     elif method == "resources/subscribe" and message["params"]["uri"] == "hang:":
         pass
     elif method in lists:
@@ -338,6 +350,10 @@ def main():
     if flags.die is not None:
         complain("cannot go on")
         sys.exit(flags.die)
+    if flags.flaky and not os.path.exists(flags.flaky):
+        open(flags.flaky, "w").close()
+        complain("not yet")
+        sys.exit(9)
     if flags.ignore_sigterm:
         signal.signal(signal.SIGTERM, lambda *_: complain("SIGTERM ignored"))
     for n in range(flags.banner):

@@ -1,0 +1,150 @@
+//! Sessions whose own child is followed by another (`--resume-sessions`): only where the operator says that the server
+//! keeps nothing of a session. The next one gets the client's own handshake again, and what it was told since.
+
+use super::exclusive::SLOTS;
+use super::{Incoming, Place, Upstream, now};
+use crate::era::{Era, discover};
+use crate::exchange::{Answer, Failure, Link};
+use crate::jsonrpc::{Spliced, rewrite, text};
+use crate::lifecycle::Restarts;
+use crate::mux::WireId;
+use crate::session::{Audience, Own, Session};
+use std::sync::{Arc, Weak};
+
+/// Resources that are remembered of one session.
+const MOST_WATCHED: usize = 256;
+
+/// How a session began at its child.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    /// The client's `initialize`.
+    pub initialize: Incoming,
+    /// The child's answer.
+    pub answer: Answer,
+    /// The child's place among `--max-children`.
+    pub place: Place,
+}
+
+impl Upstream {
+    /// Notes what the next child would have to be told.
+    pub(super) fn note_told(&self, own: &Own, incoming: &Incoming) {
+        if !self.settings.resume_sessions {
+            return;
+        }
+        let params = incoming.message.params.as_ref();
+        let read =
+            |span: Option<&crate::jsonrpc::Span>| span.map(|span| text(&incoming.frame, span).into_owned());
+        let uri = read(params.and_then(|params| params.uri.as_ref()));
+        let mut told = own.told();
+        match (&*incoming.method(), uri) {
+            ("logging/setLevel", _) => told.level = read(params.and_then(|params| params.level.as_ref())),
+            ("resources/subscribe", Some(uri)) if told.watched.len() < MOST_WATCHED => {
+                told.watched.insert(uri);
+            }
+            ("resources/unsubscribe", Some(uri)) => {
+                told.watched.remove(&uri);
+            }
+            _ => {}
+        }
+    }
+
+    /// Sees to a session's own child; resolves with why the session ends.
+    pub(super) async fn keep_own(
+        self: &Arc<Self>,
+        session: &Weak<Session>,
+        own: &Own,
+        mut link: Arc<Link>,
+        handshake: Handshake,
+    ) -> Failure {
+        // Without it, the place is free as soon as the process is gone.
+        let handshake = self.settings.resume_sessions.then_some(handshake);
+        let mut restarts = Restarts::new(self.settings.restarts);
+        loop {
+            restarts.serves(now());
+            let waits = || session.upgrade().is_some_and(|session| session.is_asked());
+            let ended = Failure::Ended(self.accompany(&link, Era::Legacy, waits).await);
+            let lives = session.upgrade().filter(|session| !session.is_ended());
+            let (Some(session), Some(handshake)) = (lives, &handshake) else { return ended };
+            own.post.vacate();
+            session.forget_child_questions();
+            let next = tokio::select! {
+                next = self.next_own(&session, own, handshake, ended, &mut restarts) => next,
+                () = session.ended() => Err(Failure::SessionEnded),
+            };
+            match next {
+                Ok(next) => link = next,
+                Err(failure) => return failure,
+            }
+            own.post.fill(&link, None);
+            tracing::info!(child = link.number(), session = %session.id(), "resumed at another process");
+        }
+    }
+
+    async fn next_own(
+        &self,
+        session: &Arc<Session>,
+        own: &Own,
+        handshake: &Handshake,
+        mut failure: Failure,
+        restarts: &mut Restarts,
+    ) -> Result<Arc<Link>, Failure> {
+        loop {
+            if self.pause(restarts, &failure).await.is_none() {
+                return Err(failure);
+            }
+            match self.revive(session, own, handshake).await {
+                Ok(link) => return Ok(link),
+                // It lives, but is not the one that the client knows.
+                Err(failure @ Failure::SessionEnded) => return Err(failure),
+                Err(other) => failure = other,
+            }
+        }
+    }
+
+    /// Starts a child in the place of the one before, and tells it what that was told.
+    async fn revive(
+        &self,
+        session: &Arc<Session>,
+        own: &Own,
+        handshake: &Handshake,
+    ) -> Result<Arc<Link>, Failure> {
+        let audience =
+            Audience::Exclusive { session: Arc::downgrade(session), roots: self.settings.forward_roots };
+        let slots = SLOTS.min(self.settings.max_in_flight);
+        let link = self.want(audience, slots, Arc::clone(&handshake.place)).await?;
+        let unseated = super::greet::StopOnDrop::new(&link);
+        let initialize = handshake.initialize.clone();
+        let answer = match self.forward_initialize(&link, initialize, self.start_timeout).await {
+            Ok((answer, Some(_))) => answer,
+            Ok((_, None)) => {
+                return Err(Failure::NotStarted("the server refused to initialize again".into()));
+            }
+            Err(super::Refusal::Failed(failure)) => return Err(failure),
+            Err(_) => return Err(Failure::Lost),
+        };
+        let words = |answer: &Answer| answer.result.clone().map(|result| answer.frame.slice(result));
+        let same = match (words(&handshake.answer), words(&answer)) {
+            (Some(before), Some(now)) => discover::same_words(&before, &now),
+            _ => false,
+        };
+        if !same {
+            tracing::warn!(session = %session.id(), "the restarted server says something else of itself");
+            return Err(Failure::SessionEnded);
+        }
+        link.notify(Spliced::from(rewrite::notification("notifications/initialized", None))).await;
+        let told = own.told().clone();
+        if let Some(level) = told.level {
+            let params = serde_json::json!({"level": level}).to_string();
+            let write = |wire_id: WireId| {
+                let id = wire_id.as_u64().to_string();
+                Spliced::from(rewrite::request(id.as_bytes(), "logging/setLevel", Some(params.as_bytes())))
+            };
+            let _ = self.ask(&link, self.settings.request_timeout, write).await;
+        }
+        for uri in told.watched {
+            self.tell_subscription(&link, "resources/subscribe", &uri).await;
+        }
+        unseated.keep();
+        Ok(link)
+    }
+}
