@@ -318,7 +318,8 @@ impl Upstream {
     fn asks_for_list(&self, session: &Session, seat: &Seat, incoming: &Incoming) -> Option<Asked> {
         lists::kind_of(&incoming.method())?;
         let members = seat.members()?;
-        let shared = self.crew.all().into_iter().find(|shared| Arc::ptr_eq(&shared.members, members))?;
+        let here = |shared: &Arc<Shared>| Arc::ptr_eq(&shared.members, members) && !shared.link.is_closed();
+        let shared = self.crew.all().into_iter().find(here)?;
         let class = match seat {
             Seat::Stateless(seat) => Capabilities::read(&seat.capabilities, &(0..seat.capabilities.len())),
             _ => Capabilities::default(),
