@@ -1,9 +1,14 @@
-//! Parse, run, exit code; nothing else.
+//! Parse, run, exit code; nothing else. Or, executed by itself under another name, a guardian.
 
+use proxyrunner::child::guardian;
 use proxyrunner::{app, config};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    if guardian::is_meant(words.next()) {
+        return guardian::run(words);
+    }
     let config = match config::load(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(config) => config,
         Err(exit) => return exit.report(),

@@ -1,22 +1,21 @@
 //! Drives the children's lifecycle: starts one when it is wanted, watches it, and brings it to its end.
 
 use crate::budget::Budget;
-use crate::child::{self, Heard, Spawned, Spawner, StartError, Tail};
+use crate::child::{self, Heard, Process, Signaller, Spawned, Spawner, StartError, Tail};
 use crate::exchange::{End, Ends, Failure, Intake, Link};
 use crate::lifecycle::{Action, Event, Graces, Lifecycle};
 use crate::router::Router;
 use crate::telemetry::counters;
 use crate::upstream::Want;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use std::collections::HashSet;
+use nix::sys::signal::Signal;
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
@@ -39,7 +38,7 @@ struct Shared {
     spawner: Spawner,
     stopping: CancellationToken,
     running: TaskTracker,
-    groups: Mutex<HashSet<i32>>,
+    servers: Mutex<HashMap<u64, Signaller>>,
     numbered: AtomicU64,
 }
 
@@ -53,7 +52,7 @@ impl Supervisor {
             spawner,
             stopping: CancellationToken::new(),
             running: TaskTracker::new(),
-            groups: Mutex::default(),
+            servers: Mutex::default(),
             numbered: AtomicU64::new(0),
         }))
     }
@@ -73,11 +72,14 @@ impl Supervisor {
         self.0.running.wait().await;
     }
 
-    /// SIGKILL to every child's group, now.
+    /// SIGKILL to every child and all that it started, now.
     pub fn kill(&self) {
-        for group in self.groups().iter() {
-            signal_group(*group, Signal::SIGKILL);
-        }
+        self.servers().values().for_each(|server| server.group(Signal::SIGKILL));
+    }
+
+    /// Passes a signal on to every child, though not to what it started.
+    pub fn forward(&self, signal: Signal) {
+        self.servers().values().for_each(|server| server.server(signal));
     }
 
     /// One child from its start to its end.
@@ -86,14 +88,15 @@ impl Supervisor {
         if self.0.stopping.is_cancelled() {
             return;
         }
-        let Spawned { process, pid, stdin, stdout, stderr } = match self.0.spawner.spawn().await {
+        let Spawned { process, stdin, stdout, stderr } = match self.0.spawner.spawn().await {
             Ok(spawned) => spawned,
             Err(error) => return refuse(reply, error),
         };
         let number = self.0.numbered.fetch_add(1, Ordering::Relaxed) + 1;
         counters::STARTED_CHILDREN.increment();
+        let pid = process.pid();
         tracing::info!(child = number, pid = pid, "server started");
-        self.groups().insert(pid);
+        self.servers().insert(number, process.signaller());
         let (link, ends) = Link::new(number, slots);
         let grace = self.0.cancel_grace.as_secs().max(1);
         let Ends { answering, intake, stop, hung, mute, end } = ends;
@@ -104,7 +107,7 @@ impl Supervisor {
             link.stop();
         }
         let asked = Asked { stop, hung, mute };
-        let ended = self.accompany(process, pid, &asked, pipes).await;
+        let ended = self.accompany(process, &asked, pipes).await;
         drop(place);
         // In this order: the error is published, the intake is closed, then everyone who waits fails (D9).
         let (ended, mut router) = ended;
@@ -112,7 +115,7 @@ impl Supervisor {
         if let Some(router) = &mut router {
             router.close(&Failure::Ended(ended.clone()));
         }
-        self.groups().remove(&pid);
+        self.servers().remove(&number);
         counters::ENDED_CHILDREN.increment();
         tracing::info!(child = number, pid = pid, code = ended.code, "{ended}");
     }
@@ -120,14 +123,14 @@ impl Supervisor {
     /// Waits for the child's end, bringing it about when it is asked for.
     async fn accompany(
         &self,
-        mut process: Child,
-        group: i32,
+        mut process: Process,
         asked: &Asked,
         mut pipes: Pipes,
     ) -> (End, Option<Router>) {
         let settings = &self.0.settings;
         let graces = Graces { close: settings.close_grace, terminate: settings.terminate_grace };
         let mut lifecycle = Lifecycle::new(graces);
+        let server = process.signaller();
         let mut router = None;
         let (mut running, mut hangs) = (true, false);
         let status = loop {
@@ -165,20 +168,20 @@ impl Supervisor {
             running &= event != Event::Stop;
             match lifecycle.on(event, Instant::now()) {
                 Some(Action::Close) => pipes.close_stdin.cancel(),
-                Some(Action::Terminate) => signal_group(group, Signal::SIGTERM),
-                Some(Action::Kill) => signal_group(group, Signal::SIGKILL),
+                Some(Action::Terminate) => server.group(Signal::SIGTERM),
+                Some(Action::Kill) => server.group(Signal::SIGKILL),
                 None => {}
             }
         };
-        // What the child started in its group ends with it.
-        signal_group(group, Signal::SIGKILL);
+        // What the child started ends with it. A guardian has seen to that already.
+        server.group(Signal::SIGKILL);
         let last_lines = pipes.finish(&mut router).await;
         let (how, code) = status.map_or_else(|error| (format!("was lost: {error}"), 1), describe);
         (End { how: how.into(), code, last_lines }, router)
     }
 
-    fn groups(&self) -> std::sync::MutexGuard<'_, HashSet<i32>> {
-        self.0.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    fn servers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Signaller>> {
+        self.0.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -274,9 +277,4 @@ fn describe(status: ExitStatus) -> (String, i32) {
         }
         (None, None) => ("ended".into(), 1),
     }
-}
-
-/// A group that is gone already is fine.
-fn signal_group(group: i32, signal: Signal) {
-    let _ = killpg(Pid::from_raw(group), signal);
 }

@@ -1,10 +1,18 @@
-//! One child process: how it is started, and the three tasks on its pipes. What its frames mean is the router's.
+//! One child process: how it is started and guarded, and the three tasks on its pipes. What its frames mean is the
+//! router's.
 
+pub mod guardian;
+mod limits;
+mod process;
+pub mod reaper;
+mod report;
 mod spawn;
 mod stderr;
 mod stdin;
 mod stdout;
 
+pub use limits::{Identity, Limits};
+pub use process::{Process, Signaller};
 pub use spawn::{Spawned, Spawner, StartError};
 pub use stderr::Tail;
 
@@ -25,6 +33,8 @@ pub struct Settings {
     pub env_clear: bool,
     /// `--cwd`
     pub cwd: Option<PathBuf>,
+    /// What it may take, and as whom it runs.
+    pub limits: Limits,
     /// `--max-frame`, in bytes.
     pub max_frame: usize,
     /// `--start-timeout`: how long the handshake may take.

@@ -1,18 +1,22 @@
-//! Starting a process, from a thread that lives as long as proxyrunner does.
+//! Starting a server: through a [guardian](super::guardian), or directly where there can be none.
 //!
-//! The parent-death signal fires when the *thread* that spawned a process ends, not the process (prctl(2),
-//! PR_SET_PDEATHSIG), and a runtime's threads come and go.
+//! From a thread that lives as long as proxyrunner does: the parent-death signal fires when the *thread* that spawned a
+//! process ends, not the process (prctl(2), PR_SET_PDEATHSIG), and a runtime's threads come and go.
 
-use super::Settings;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use super::process::Process;
+use super::report::Report;
+use super::{Settings, guardian};
+use nix::sys::resource::{Resource, getrlimit};
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 
@@ -20,9 +24,7 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub struct Spawned {
     /// The process, which leads a process group of its own.
-    pub process: Child,
-    /// Its id, which is its group's too.
-    pub pid: i32,
+    pub process: Process,
     /// To be written.
     pub stdin: ChildStdin,
     /// To be read.
@@ -54,15 +56,18 @@ impl Spawner {
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub fn start(settings: Settings) -> io::Result<Self> {
+    pub fn start(mut settings: Settings) -> io::Result<Self> {
         let (orders, intake) = mpsc::channel::<Reply>();
         let runtime = tokio::runtime::Handle::current();
         // Before proxyrunner raises its own limit, so that the child gets the one it was meant to have.
-        let files = getrlimit(Resource::RLIMIT_NOFILE).ok();
+        settings.limits.files = settings.limits.files.or(getrlimit(Resource::RLIMIT_NOFILE).ok());
+        if !can_guard() {
+            tracing::warn!("/proc is not there: what a server starts in sessions of its own may outlive it");
+        }
         thread::Builder::new().name("spawner".into()).spawn(move || {
             let _runtime = runtime.enter();
             for reply in intake {
-                let _ = reply.send(spawn(&settings, files));
+                let _ = reply.send(spawn(&settings));
             }
         })?;
         Ok(Spawner(orders))
@@ -80,34 +85,93 @@ impl Spawner {
     }
 }
 
-fn spawn(settings: &Settings, files: Option<(u64, u64)>) -> Result<Spawned, StartError> {
+fn spawn(settings: &Settings) -> Result<Spawned, StartError> {
+    let refused = |error: io::Error| StartError(describe(settings, &error).into());
+    if can_guard() { guarded(settings) } else { direct(settings) }.map_err(refused)
+}
+
+/// Whether proxyrunner can execute itself again.
+pub(super) fn can_guard() -> bool {
+    cfg!(target_os = "linux") && Path::new(OWN_PROGRAM).exists()
+}
+
+/// What runs now, whatever has become of its file.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+fn guarded(settings: &Settings) -> io::Result<Spawned> {
+    let (socket, theirs) = UnixStream::pair()?;
+    let mut command = Command::new(OWN_PROGRAM);
+    command.arg0(guardian::NAME).arg(settings.limits.word()).arg(program(settings)).args(&settings.args);
+    // SAFETY: between fork and exec only async-signal-safe calls are made: dup2(2), fcntl(2).
+    unsafe {
+        command.pre_exec(move || place(&theirs, guardian::SOCKET));
+    }
+    let mut guardian = prepared(&mut command, settings).spawn()?;
+    // The other end of the socket is the guardian's alone.
+    drop(command);
+    let (stdin, stdout, stderr) = pipes(&mut guardian)?;
+    let mut report = [0; Report::LENGTH];
+    socket.set_read_timeout(Some(STARTING))?;
+    (&socket).read_exact(&mut report)?;
+    match Report::read(report) {
+        Some(Report::Started(pid)) => {
+            let process = Process::guarded(pid, guardian, socket)?;
+            Ok(Spawned { process, stdin, stdout, stderr })
+        }
+        Some(Report::Failed(errno)) => Err(io::Error::from_raw_os_error(errno)),
+        _ => Err(io::Error::other("its guardian says nothing sensible")),
+    }
+}
+
+/// How long the system may take to start a process.
+const STARTING: Duration = Duration::from_secs(60);
+
+/// Puts a file at a place in the process that is about to be executed.
+fn place(file: &UnixStream, at: i32) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    if file.as_raw_fd() == at {
+        let keep = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
+        nix::fcntl::fcntl(file, keep)?;
+        return Ok(());
+    }
+    // SAFETY: both are numbers of files; what was at that place is of no use to the process.
+    if unsafe { nix::libc::dup2(file.as_raw_fd(), at) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn direct(settings: &Settings) -> io::Result<Spawned> {
     let mut command = Command::new(program(settings));
-    command
-        .args(&settings.args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    environment(&mut command, settings);
+    command.args(&settings.args).process_group(0).kill_on_drop(true);
+    let (limits, parent) = (settings.limits.clone(), nix::unistd::getpid());
+    // SAFETY: between fork and exec only async-signal-safe calls are made: setrlimit(2), prctl(2), getppid(2) and their
+    // like; memory is taken only where groups are changed.
+    unsafe {
+        command.pre_exec(move || {
+            limits.apply()?;
+            die_with(parent)
+        });
+    }
+    let mut process = prepared(&mut command, settings).spawn()?;
+    let (stdin, stdout, stderr) = pipes(&mut process)?;
+    let pid = process.id().and_then(|pid| i32::try_from(pid).ok());
+    let pid = pid.ok_or_else(|| io::Error::other("it was gone at once"))?;
+    Ok(Spawned { process: Process::direct(pid, process), stdin, stdout, stderr })
+}
+
+fn prepared<'a>(command: &'a mut Command, settings: &Settings) -> &'a mut Command {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    environment(command, settings);
     if let Some(cwd) = &settings.cwd {
         command.current_dir(cwd);
     }
-    let parent = nix::unistd::getpid();
-    // SAFETY: between fork and exec only async-signal-safe calls are made: setrlimit(2), prctl(2), getppid(2).
-    unsafe {
-        command.pre_exec(move || before_exec(files, parent));
-    }
-    let refused = |error: io::Error| StartError(describe(settings, &error).into());
-    let mut process = command.spawn().map_err(refused)?;
-    let whole = (|| {
-        let pid = i32::try_from(process.id()?).ok()?;
-        Some((pid, process.stdin.take()?, process.stdout.take()?, process.stderr.take()?))
-    })();
-    let Some((pid, stdin, stdout, stderr)) = whole else {
-        return Err(refused(io::Error::other("it was gone at once")));
-    };
-    Ok(Spawned { process, pid, stdin, stdout, stderr })
+    command
+}
+
+fn pipes(process: &mut Child) -> io::Result<(ChildStdin, ChildStdout, ChildStderr)> {
+    let pipes = (|| Some((process.stdin.take()?, process.stdout.take()?, process.stderr.take()?)))();
+    pipes.ok_or_else(|| io::Error::other("it has no pipes"))
 }
 
 /// The program, looked up in proxyrunner's own PATH: the child's may be another, or none.
@@ -134,8 +198,7 @@ fn environment(command: &mut Command, settings: &Settings) {
 }
 
 #[cfg(target_os = "linux")]
-fn before_exec(files: Option<(u64, u64)>, parent: nix::unistd::Pid) -> io::Result<()> {
-    restore_limit(files);
+fn die_with(parent: nix::unistd::Pid) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     // proxyrunner may have died between fork and prctl.
     if nix::unistd::getppid() != parent {
@@ -145,15 +208,8 @@ fn before_exec(files: Option<(u64, u64)>, parent: nix::unistd::Pid) -> io::Resul
 }
 
 #[cfg(not(target_os = "linux"))]
-fn before_exec(files: Option<(u64, u64)>, _parent: nix::unistd::Pid) -> io::Result<()> {
-    restore_limit(files);
+fn die_with(_parent: nix::unistd::Pid) -> io::Result<()> {
     Ok(())
-}
-
-fn restore_limit(files: Option<(u64, u64)>) {
-    if let Some((soft, hard)) = files {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
-    }
 }
 
 fn describe(settings: &Settings, error: &io::Error) -> String {

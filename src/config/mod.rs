@@ -192,6 +192,7 @@ fn child(
         max_frame: reader.one("max-frame", SIZE),
         start_timeout: reader.one("start-timeout", DURATION),
         close_grace: reader.one("close-grace", DURATION_OR_ZERO),
+        limits: child::Limits::default(),
         terminate_grace: reader.one("terminate-grace", DURATION_OR_ZERO),
     }
 }
