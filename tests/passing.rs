@@ -288,7 +288,7 @@ fn however_a_child_ends_a_subscription_its_client_gets_the_result() {
 
 #[test]
 fn the_end_of_the_child_ends_its_subscriptions_with_an_error() {
-    let (server, _) = modern("", "");
+    let (server, _) = modern("--restart-limit 0 --drain-timeout 5s", "");
     let client = server.modern();
     let mut events = listen(&client, &json!("l"), json!({"toolsListChanged": true}));
     client.call("leave", json!({}));

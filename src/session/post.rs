@@ -66,6 +66,11 @@ impl Post {
         }
     }
 
+    /// Whether no child will ever serve here again.
+    pub fn is_closed(&self) -> bool {
+        matches!(*self.0.borrow(), State::Closed)
+    }
+
     /// A child that serves; waits for the next one at most for `patience`.
     pub async fn serving(&self, patience: Duration) -> Option<Arc<Link>> {
         // As it nearly always is.

@@ -43,8 +43,8 @@ struct Passed {
     patience: Duration,
     /// How long the next child may take.
     replacing: Duration,
-    /// None while the child that it was open at is being replaced.
-    open: Option<(Exchange, Standing)>,
+    /// How the child ended that it was open at, while that is being replaced.
+    open: Result<(Exchange, Standing), Failure>,
     /// Its client was told already that it is open.
     acknowledged: bool,
 }
@@ -108,7 +108,7 @@ impl Upstream {
         // The child says itself what is for this one; this is for the end that is ours.
         shared.members.listen(&ear, Filter::default(), &mailbox);
         let client_id = ClientId::new(incoming.id());
-        let open = Some((begun, shared.link.stand()));
+        let open = Ok((begun, shared.link.stand()));
         let replacing = self.start_timeout;
         let passed = Passed { incoming: incoming.clone(), patience, replacing, open, acknowledged: false };
         let (outbox, passed) = (VecDeque::new(), Some(passed));
@@ -238,12 +238,14 @@ impl Listening {
                     Err(Interruption { .. }) => Happening::Answered(self.result()),
                 };
             };
-            let Some((listen, _)) = &mut passed.open else {
-                if self.reopen().await.is_none() {
-                    self.passed = None;
-                    return Happening::Answered(self.result());
+            let Ok((listen, _)) = &mut passed.open else {
+                match self.reopen().await {
+                    None => continue,
+                    Some(last) => {
+                        self.passed = None;
+                        return Happening::Answered(last);
+                    }
                 }
-                continue;
             };
             let step = listen.next().await;
             if let Some(happening) = self.heard(step) {
@@ -262,7 +264,7 @@ impl Listening {
                 Some(Happening::Answered(self.result()))
             }
             Step::Outcome(Err(failure)) if failure.is_childs_end() => {
-                passed.open = None;
+                passed.open = Err(failure);
                 None
             }
             Step::Interim(interim) => {
@@ -294,20 +296,36 @@ impl Listening {
         }
     }
 
-    /// Opens it again at the next child; `None` if there is none, or it is not what the client knows.
-    async fn reopen(&mut self) -> Option<()> {
+    /// Opens it again at the next child; else the last that its client is told.
+    async fn reopen(&mut self) -> Option<Reply> {
         let passed = self.passed.as_mut()?;
         let members = &self.shared.members;
         let link = tokio::select! {
-            link = members.post.serving(passed.replacing) => link?,
+            link = members.post.serving(passed.replacing) => link,
             // Nothing is said here any more but that it is over.
-            _ = self.mailbox.next() => return None,
+            _ = self.mailbox.next() => return Some(self.result()),
         };
-        let begun = pass(&link, &passed.incoming, passed.patience).await.ok()?;
-        self.mailbox = Arc::clone(begun.mailbox());
-        members.listen(&self.ear, Filter::default(), &self.mailbox);
-        passed.open = Some((begun, link.stand()));
-        Some(())
+        let begun = match link {
+            Some(link) => {
+                let begun = pass(&link, &passed.incoming, passed.patience).await;
+                begun.map(|begun| (begun, link.stand()))
+            }
+            None => Err(passed.open.as_ref().err().cloned().unwrap_or(Failure::Lost)),
+        };
+        match begun {
+            Ok((begun, standing)) => {
+                self.mailbox = Arc::clone(begun.mailbox());
+                members.listen(&self.ear, Filter::default(), &self.mailbox);
+                passed.open = Ok((begun, standing));
+                None
+            }
+            // That one ended too: the next one may serve.
+            Err(failure) if failure.is_childs_end() && !members.post.is_closed() => None,
+            Err(failure) => {
+                let message = failure.response(self.client_id.raw());
+                Some(Reply { message: Spliced::from(message), status: 200 })
+            }
+        }
     }
 
     /// The child's end of its subscription, under the client's id.
