@@ -2,10 +2,11 @@
 
 use super::inbox::{Inbox, Intake, Order, Urgent, inbox};
 use super::{Answering, End, Exchange, Failure, Held, Mux};
+use crate::admission::{Admission, Bounds};
 use crate::jsonrpc::Spliced;
 use crate::mux::{self, Pending, WireId};
 use crate::telemetry::counters;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,7 @@ pub struct Link {
     inbox: Inbox,
     stop: CancellationToken,
     end: watch::Receiver<Option<End>>,
+    admission: OnceLock<Arc<Admission>>,
 }
 
 /// The child's side of a [`Link`], for whoever drives the process.
@@ -48,7 +50,7 @@ impl Link {
         let (inbox, intake) = inbox();
         let stop = CancellationToken::new();
         let (end_sender, end) = watch::channel(None);
-        let link = Arc::new(Link { number, mux, inbox, stop: stop.clone(), end });
+        let link = Arc::new(Link { number, mux, inbox, stop: stop.clone(), end, admission: OnceLock::new() });
         (link, Ends { answering, intake, stop, end: end_sender })
     }
 
@@ -60,6 +62,12 @@ impl Link {
     /// Requests in flight, cancelled ones included that the child may still answer.
     pub fn in_flight(&self) -> usize {
         self.mux.waiting()
+    }
+
+    /// Who may have requests at this child, of those that need a permit for it. The bounds are those of the first
+    /// call.
+    pub fn admission(&self, bounds: Bounds) -> &Arc<Admission> {
+        self.admission.get_or_init(|| Admission::new(bounds))
     }
 
     /// For the router and the writer.

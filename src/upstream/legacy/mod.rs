@@ -4,8 +4,10 @@
 mod asking;
 mod translation;
 
+use super::deadline::Deadline;
+use super::entrance::key_of_session;
 use super::lists::Asked;
-use super::{Incoming, Refusal, Upstream, now, refusal};
+use super::{Incoming, Refusal, Upstream, now};
 use crate::era::downgrade;
 use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Link, Mailbox, Outcome, Step, Topic};
 use crate::jsonrpc::{ClientId, Edits, Spliced, kept, rewrite, splice};
@@ -13,7 +15,6 @@ use crate::mux::WireId;
 use crate::session::{Seat, Session, Underway, Version};
 use crate::telemetry::counters;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
 use translation::Translation;
 
@@ -34,8 +35,7 @@ pub struct LegacyCall {
     exchange: Option<Exchange>,
     underway: Option<Underway>,
     client_id: ClientId,
-    patience: Duration,
-    deadline: Instant,
+    deadline: Deadline,
     /// The method, where the session's revision is too old for what the child may answer.
     downgrade: Option<String>,
     /// Its answer may be kept.
@@ -55,30 +55,29 @@ impl Upstream {
         newer: bool,
         asked: Option<Asked>,
     ) -> Result<Box<LegacyCall>, Refusal> {
-        let patience = self.settings.request_timeout;
-        let deadline = now() + patience;
-        let (client_id, permit) = (ClientId::new(incoming.id()), self.permit()?);
+        let client_id = ClientId::new(incoming.id());
+        let places = self.entrance.enter(key_of_session(session), link).await?;
+        let deadline = Deadline::new(&self.settings, now());
         let downgrade = newer.then(|| incoming.method().into_owned());
         let Incoming { frame, message, trace } = incoming;
         let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
         let token = token.map(|token| kept(&frame, &token));
         let mailbox = Arc::new(Mailbox::default());
         let held =
-            Held { mailbox: Arc::clone(&mailbox), token, takes_questions: false, permit: Some(permit) };
+            Held { mailbox: Arc::clone(&mailbox), token, takes_questions: false, places: Some(places) };
         let mut underway = None;
         let write = |wire_id: WireId| {
             underway = Some(Underway::begin(session, client_id.clone(), wire_id, mailbox));
             let id = Some(wire_id.as_u64());
             rewrite::request_for_child(&frame, &message, id, id, &trace)
         };
-        let exchange = link.begin(held, write).await.map_err(refusal)?;
+        let exchange = self.begin_within(&deadline, link.begin(held, write)).await?;
         Ok(Box::new(LegacyCall {
             upstream: Arc::clone(self),
             session: Arc::clone(session),
             exchange: Some(exchange),
             underway,
             client_id,
-            patience,
             deadline,
             downgrade,
             asked,
@@ -98,10 +97,15 @@ impl LegacyCall {
                 }
             }
             let Some(exchange) = self.exchange.as_mut() else { return self.fails(&Failure::Lost) };
-            match timeout_at(self.deadline.into(), exchange.next()).await {
+            let until = self.deadline.at();
+            // A child that never stops talking does not put it off.
+            if until <= now() {
+                return self.times_out();
+            }
+            match timeout_at(until.into(), exchange.next()).await {
                 // It tells of a subscription only.
                 Ok(Step::Interim(Interim { topic: Topic::Withdrawn(_), .. })) => {}
-                Ok(Step::Interim(interim)) => return LegacyStep::Said(interim),
+                Ok(Step::Interim(interim)) => return self.says(interim),
                 Ok(Step::Outcome(outcome)) => return self.answers(outcome),
                 Err(_) => return self.times_out(),
             }
@@ -116,6 +120,13 @@ impl LegacyCall {
                 LegacyStep::Answered(message) => return message,
             }
         }
+    }
+
+    fn says(&mut self, interim: Interim) -> LegacyStep {
+        if interim.topic == Topic::Progress {
+            self.deadline.progressed(now());
+        }
+        LegacyStep::Said(interim)
     }
 
     fn answers(&mut self, outcome: Outcome) -> LegacyStep {
@@ -137,7 +148,7 @@ impl LegacyCall {
 
     fn times_out(&mut self) -> LegacyStep {
         counters::TIMED_OUT_REQUESTS.increment();
-        let failure = Failure::TimedOut(self.patience);
+        let failure = self.deadline.failure();
         if let Some(exchange) = self.exchange.take() {
             exchange.cancel(&failure.to_string());
         }
