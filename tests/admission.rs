@@ -191,7 +191,13 @@ fn answers_and_cancellations_pass_while_everything_is_full() {
     assert_eq!(other.ask("ping", json!({}))["result"], json!({}), "what needs no child needs no place");
     assert_eq!(scene.server.request("GET", "/readyz", &[], b"").status, 200);
     end(&other, "other");
-    drop(cancelled.response_head());
+    assert_eq!(
+        cancelled.response().messages()[0]["error"]["code"],
+        -32800,
+        "it was cancelled while it waited"
+    );
+    scene.until_waiting(0);
+    assert_eq!(scene.order(), ["w"]);
 }
 
 /// A call that reports progress until it is released.

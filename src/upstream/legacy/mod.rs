@@ -56,33 +56,48 @@ impl Upstream {
         asked: Option<Asked>,
     ) -> Result<Box<LegacyCall>, Refusal> {
         let client_id = ClientId::new(incoming.id());
-        let places = self.entrance.enter(key_of_session(session), link).await?;
-        let deadline = Deadline::new(&self.settings, now());
+        let mailbox = Arc::new(Mailbox::default());
+        let underway = Underway::begin(session, client_id.clone(), Arc::clone(&mailbox));
         let downgrade = newer.then(|| incoming.method().into_owned());
         let Incoming { frame, message, trace } = incoming;
         let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
         let token = token.map(|token| kept(&frame, &token));
-        let mailbox = Arc::new(Mailbox::default());
-        let held =
-            Held { mailbox: Arc::clone(&mailbox), token, takes_questions: false, places: Some(places) };
-        let mut underway = None;
         let write = |wire_id: WireId| {
-            underway = Some(Underway::begin(session, client_id.clone(), wire_id, mailbox));
+            underway.sent(wire_id);
             let id = Some(wire_id.as_u64());
             rewrite::request_for_child(&frame, &message, id, id, &trace)
         };
-        let exchange = self.begin_within(&deadline, link.begin(held, write)).await?;
+        let beginning = async {
+            let places = Some(self.entrance.enter(key_of_session(session), link).await?);
+            let deadline = Deadline::new(&self.settings, now());
+            let held = Held { mailbox, token, takes_questions: false, places };
+            let exchange = self.begin_within(&deadline, link.begin(held, write)).await?;
+            Ok((exchange, deadline))
+        };
+        let (exchange, deadline) = unless_interrupted(&underway, beginning).await?;
         Ok(Box::new(LegacyCall {
             upstream: Arc::clone(self),
             session: Arc::clone(session),
             exchange: Some(exchange),
-            underway,
+            underway: Some(underway),
             client_id,
             deadline,
             downgrade,
             asked,
             translation: None,
         }))
+    }
+}
+
+/// The beginning of a request, which its client may cancel while it waits its turn.
+async fn unless_interrupted<T>(
+    underway: &Underway,
+    beginning: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        begun = beginning => begun,
+        failure = underway.interrupted() => Err(Refusal::Failed(failure)),
     }
 }
 

@@ -3,7 +3,7 @@
 //! the answers.
 
 use super::asking::Asking;
-use super::{LegacyCall, LegacyStep};
+use super::{LegacyCall, LegacyStep, unless_interrupted};
 use crate::admission::Key;
 use crate::era::input::{ASKING, Answers, InputRequired};
 use crate::era::results::{self, Unknown};
@@ -78,16 +78,14 @@ impl Upstream {
         // What it logs names no request: only of a child that has no other is it known whose it is.
         let logs = seat.level().is_some() && !seat.own && ASKING.contains(&&*method);
         let lease = if logs { self.lease_modern(session.principal()).await } else { None };
-        let link = lease.as_ref().map_or(&*seat.link, |lease| &**lease.link());
-        let places = self.entrance.enter(key_of_session(session), link).await?;
-        let deadline = Deadline::new(&self.settings, now());
         let client_id = ClientId::new(incoming.id());
         let desk = Arc::new(Mailbox::default());
+        let underway = Underway::begin(session, client_id.clone(), Arc::clone(&desk));
         let translation = Translation {
             seat: Arc::clone(seat),
             incoming,
             method,
-            desk: Arc::clone(&desk),
+            desk,
             lease,
             asking: None,
             outbox: VecDeque::new(),
@@ -96,18 +94,24 @@ impl Upstream {
             rounds: 1,
             idle_rounds: 0,
         };
-        let mut underway = None;
-        let held = translation.held(Some(places));
         let write = |wire_id: WireId| {
-            underway = Some(Underway::begin(session, client_id.clone(), wire_id, desk));
+            underway.sent(wire_id);
             translation.frame(wire_id, "")
         };
-        let exchange = self.begin_within(&deadline, translation.link().begin(held, write)).await?;
+        let beginning = async {
+            let link = translation.link();
+            let places = self.entrance.enter(key_of_session(session), link).await?;
+            let deadline = Deadline::new(&self.settings, now());
+            let held = translation.held(Some(places));
+            let exchange = self.begin_within(&deadline, link.begin(held, write)).await?;
+            Ok((exchange, deadline))
+        };
+        let (exchange, deadline) = unless_interrupted(&underway, beginning).await?;
         Ok(Box::new(LegacyCall {
             upstream: Arc::clone(self),
             session: Arc::clone(session),
             exchange: Some(exchange),
-            underway,
+            underway: Some(underway),
             client_id,
             deadline,
             downgrade: None,
