@@ -113,12 +113,17 @@ impl<W> Queues<W> {
     /// Takes a permit if one may be had at once.
     pub fn take(&mut self, key: Key) -> bool {
         // Whoever may have the free permit has taken it (3), so there is nobody to overtake.
-        if self.in_flight >= self.bounds.in_flight || self.is_at_own_bound(key) {
+        if self.in_flight >= self.bounds.in_flight {
             return false;
         }
-        self.client(key).held += 1;
-        self.in_flight += 1;
-        true
+        let per_client = self.bounds.per_client;
+        let client = self.client(key);
+        let free = client.held < per_client;
+        if free {
+            client.held += 1;
+            self.in_flight += 1;
+        }
+        free
     }
 
     /// Takes a permit, or a place in the client's queue.
@@ -144,8 +149,18 @@ impl<W> Queues<W> {
 
     /// Gives a permit back; the one who gets it is to be told.
     pub fn release(&mut self, key: Key) -> Option<W> {
-        self.client(key).held -= 1;
+        let calm = self.turns.is_empty();
+        let client = self.client(key);
+        client.held -= 1;
+        let (held, waits) = (client.held, !client.waiting.is_empty());
         self.in_flight -= 1;
+        if calm && !waits {
+            // As it nearly always is: nobody's turn comes by it.
+            if held == 0 {
+                self.clients.remove(&key);
+            }
+            return None;
+        }
         self.settle(key);
         self.grant()
     }
