@@ -89,7 +89,8 @@ async fn modern(world: &mut World, body: &Bytes, typed: bool) {
     let envelope = Envelope::read(&incoming.frame, &incoming.message).expect("an envelope");
     let principal = Principal::anonymous();
     let capabilities = envelope.capabilities();
-    let caller = Caller { principal, capabilities, log_level: envelope.log_level, params: Vec::new() };
+    let caller =
+        Caller { principal, address: None, capabilities, log_level: envelope.log_level, params: Vec::new() };
     let upstream = Arc::clone(&world.upstream);
     let begun = upstream.begin_modern(caller, incoming);
     tokio::pin!(begun);

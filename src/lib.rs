@@ -2,6 +2,7 @@
 //!
 //! Each module imports only from those below it; `tests/architecture.rs` holds the table of layers.
 
+pub mod admission;
 pub mod app;
 pub mod budget;
 pub mod child;

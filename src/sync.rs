@@ -4,9 +4,9 @@
 //! switch tokio over as well.
 
 #[cfg(proxyrunner_loom)]
-pub use loom::{cell::UnsafeCell, sync::Arc, sync::atomic};
+pub use loom::{cell::UnsafeCell, sync::Arc, sync::Mutex, sync::MutexGuard, sync::atomic};
 #[cfg(not(proxyrunner_loom))]
-pub use std::sync::{Arc, atomic};
+pub use std::sync::{Arc, Mutex, MutexGuard, atomic};
 
 /// std's cell behind loom's interface, which hands out pointers for the length of a closure so that loom
 /// can see where an access begins and ends.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["sync", "trace_context"],
     &["jsonrpc", "framing", "phase", "shutdown", "telemetry", "budget"],
-    &["mux", "lifecycle"],
+    &["mux", "lifecycle", "admission"],
     &["exchange"],
     &["session"],
     &["era"],

@@ -33,7 +33,8 @@ fn whoever_waits_for_a_child_to_start_is_told_of_the_end() {
 
 #[test]
 fn whoever_waits_for_a_stdin_to_be_read_is_told_of_the_end() {
-    let server = Server::start("--drain-timeout 1s --close-grace 1s --terminate-grace 1s");
+    let flags = "--drain-timeout 1s --close-grace 1s --terminate-grace 1s --max-client-in-flight 300";
+    let server = Server::start(flags);
     let session = server.session();
     let until_file = scratch("never-reads-again");
     session.result("stop_reading", json!({"until": until_file}));

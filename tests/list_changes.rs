@@ -122,7 +122,9 @@ fn after_a_subscription_that_lapsed_lists_are_asked_for_again() {
 
 #[test]
 fn what_is_kept_is_told_although_there_is_no_room_for_requests() {
-    for (server, journal) in [legacy("--max-in-flight 1"), modern("--max-in-flight 1")] {
+    for (server, journal) in
+        [legacy("--max-in-flight 1 --max-queued 0"), modern("--max-in-flight 1 --max-queued 0")]
+    {
         warmed(&server, &journal);
         let client = server.modern();
         let hanging = client.begin_call(1, "hang", json!({}));

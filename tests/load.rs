@@ -109,8 +109,8 @@ fn undelivered_answers_are_bounded_and_the_slowest_reader_is_cut() {
 }
 
 #[test]
-fn a_request_too_many_is_refused_at_once() {
-    let server = Server::start("--max-in-flight 3");
+fn where_nobody_may_wait_a_request_too_many_is_refused_at_once() {
+    let server = Server::start("--max-in-flight 3 --max-queued 0");
     let (session, other) = (server.session(), server.session());
     let mut calls: Vec<_> = (0..3).map(|id| session.begin_call(id, "wait", json!({"name": "a"}))).collect();
     server.until_metric("proxyrunner_in_flight", 3);

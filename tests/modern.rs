@@ -329,7 +329,10 @@ fn a_request_that_takes_too_long_fails_and_is_cancelled() {
 #[test]
 fn a_full_house_refuses_and_a_drain_takes_nothing_new() {
     let (journal, file) = (Journal::new(), scratch("answer-now"));
-    let server = Server::with().flags("--max-in-flight 1 --drain-delay 0s").child(&journal.flag()).start();
+    let server = Server::with()
+        .flags("--max-in-flight 1 --max-queued 0 --drain-delay 0s")
+        .child(&journal.flag())
+        .start();
     let answer = r#"{"jsonrpc":"2.0","id":$ID,"result":{"late":true}}"#;
     let arguments = json!({"lines": [], "answer": false, "after": [answer], "file": file});
     let mut waiting = server.modern().begin_call(1, "emit", arguments);

@@ -97,7 +97,7 @@ fn its_progress_is_the_calls_to_the_end() {
 
 #[test]
 fn a_running_task_counts_as_in_flight() {
-    let (server, journal) = tasks("--max-in-flight 1 --sse-commit-after 20ms");
+    let (server, journal) = tasks("--max-in-flight 1 --max-queued 0 --sse-commit-after 20ms");
     let events = server.modern().begin_call(1, "research", json!({"polls": 0, "end": "never"})).events();
     until("the task", || sent(&journal, "tasks/get").len() > 1);
     assert_eq!(server.metric("proxyrunner_in_flight"), 1);

@@ -145,6 +145,7 @@ impl Play {
             let raw = declared.to_string();
             let caller = Caller {
                 principal: principal(client),
+                address: None,
                 capabilities: Capabilities::read(raw.as_bytes(), &(0..raw.len())),
                 log_level: None,
                 params: Vec::new(),

@@ -213,12 +213,17 @@ fn upstream(reader: &mut Reader) -> upstream::Settings {
         forward_roots: reader.one("forward-roots", SWITCH),
         cache_lists: reader.optional("cache-lists", DURATION),
         max_in_flight: reader.one("max-in-flight", COUNT),
+        max_client_in_flight: reader.one("max-client-in-flight", COUNT),
+        max_child_in_flight: reader.one("max-child-in-flight", COUNT),
+        max_queued: reader.one("max-queued", COUNT_OR_ZERO),
+        queue_timeout: reader.one("queue-timeout", DURATION),
         request_timeout: reader.one("request-timeout", DURATION),
         restarts: restarts(reader),
         restart_wait: reader.one("restart-wait", DURATION),
         resume_sessions: reader.one("resume-sessions", SWITCH),
         ping_interval: reader.one("ping-interval", DURATION_OR_ZERO),
         ping_timeout: reader.one("ping-timeout", DURATION),
+        request_max: reader.one("request-max", DURATION),
         cancel_grace: reader.one("cancel-grace", DURATION_OR_ZERO),
         max_parked: reader.one("max-parked", COUNT),
         park_timeout: reader.one("park-timeout", DURATION),
@@ -269,6 +274,11 @@ fn cross_check(reader: &mut Reader, config: &Config) {
         upstream.children <= upstream.max_children,
         &["children", "max-children"],
         Refusal::new("is more than --max-children", format!("give at most {}", upstream.max_children)),
+    );
+    reader.cross_check(
+        upstream.request_timeout <= upstream.request_max,
+        &["request-timeout", "request-max"],
+        Refusal::new("is more than --request-max", "give --request-max at least as much"),
     );
     let sizes =
         [("max-body", http.max_body), ("max-frame", child.max_frame), ("replay-bytes", session.replay_bytes)];

@@ -139,6 +139,10 @@ fn settings_that_are_only_bad_together() {
             "proxyrunner: --max-body: is more than --max-buffered; give at most 268435456 bytes",
         ]
     );
+    assert_eq!(
+        lines(&["--request-timeout=2h", "server"], &[]),
+        ["proxyrunner: --request-timeout: is more than --request-max; give --request-max at least as much"]
+    );
     // The default that stands in for what is bad itself is not held against the other.
     assert_eq!(lines(&["--children=50", "--max-children=many", "server"], &[]).len(), 1);
 }

@@ -46,8 +46,10 @@ pub enum Failure {
     },
     /// Its answer was no JSON-RPC message.
     Malformed(&'static str),
-    /// It didn't answer within `--request-timeout`.
+    /// It neither answered nor reported progress within `--request-timeout`.
     TimedOut(Duration),
+    /// It reported progress, but did not answer within `--request-max`.
+    TookTooLong(Duration),
     /// The client didn't answer the child's question within `--park-timeout`.
     Unanswered(Duration),
     /// It didn't answer `initialize` within `--start-timeout`.
@@ -94,7 +96,7 @@ impl Failure {
             Failure::Hung => ("child_hung", "child"),
             Failure::Oversized { .. } => ("answer_too_large", "child"),
             Failure::Malformed(_) => ("answer_malformed", "child"),
-            Failure::TimedOut(_) => ("timed_out", "child"),
+            Failure::TimedOut(_) | Failure::TookTooLong(_) => ("timed_out", "child"),
             Failure::SlowStart(_) => ("child_slow_to_start", "child"),
             Failure::NotStarted(_) | Failure::NoProgram(_) => ("child_not_started", "child"),
             Failure::Cancelled => ("cancelled", "client"),
@@ -120,7 +122,12 @@ impl fmt::Display for Failure {
             Failure::Malformed(what) => write!(f, "the server's answer is no JSON-RPC message: {what}"),
             Failure::TimedOut(after) => write!(
                 f,
-                "the server did not answer within {} s (--request-timeout); the request was cancelled there",
+                "the server neither answered nor reported progress for {} s (--request-timeout); the request was cancelled there",
+                after.as_secs_f64()
+            ),
+            Failure::TookTooLong(after) => write!(
+                f,
+                "the server did not come to an end within {} s (--request-max); the request was cancelled there",
                 after.as_secs_f64()
             ),
             Failure::SlowStart(after) => {

@@ -2,11 +2,12 @@
 
 use super::inbox::{Inbox, Intake, Order, Urgent, inbox};
 use super::{Answering, End, Exchange, Failure, Held, Mux};
+use crate::admission::{Admission, Bounds};
 use crate::jsonrpc::Spliced;
 use crate::mux::{self, Pending, WireId};
 use crate::telemetry::counters;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,7 @@ pub struct Link {
     heard: AtomicU64,
     standing: AtomicUsize,
     end: watch::Receiver<Option<End>>,
+    admission: OnceLock<Arc<Admission>>,
 }
 
 /// A request that is not meant to be answered soon, such as a subscription.
@@ -77,6 +79,7 @@ impl Link {
             heard: AtomicU64::new(0),
             standing: AtomicUsize::new(0),
             end,
+            admission: OnceLock::new(),
         });
         (link, Ends { answering, intake, stop, hung, mute, end: end_sender })
     }
@@ -100,6 +103,12 @@ impl Link {
     /// Requests in flight that are meant to be answered.
     pub fn calls(&self) -> usize {
         self.in_flight().saturating_sub(self.standing.load(Ordering::Relaxed))
+    }
+
+    /// Who may have requests at this child, of those that need a permit for it. The bounds are those of the first
+    /// call.
+    pub fn admission(&self, bounds: Bounds) -> &Arc<Admission> {
+        self.admission.get_or_init(|| Admission::new(bounds))
     }
 
     /// For the router and the writer.

@@ -18,6 +18,7 @@ pub use inbox::{Inbox, Intake, Order, Urgent};
 pub use link::{Ends, Link, Refused, Standing};
 pub use mailbox::{Interruption, Mailbox};
 
+use crate::admission::Permit;
 use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};
 use crate::mux::{Abandoned, Lost, Pending, WireId};
 use bytes::Bytes;
@@ -25,7 +26,6 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// The one end of an exchange.
 pub type Outcome = Result<Answer, Failure>;
@@ -35,7 +35,7 @@ pub type Mux = crate::mux::Mux<Held, Outcome>;
 /// The multiplexer's answering half, owned by a child's router.
 pub type Answering = crate::mux::Answering<Held, Outcome>;
 
-/// What a slot holds until it is free: the admission permit with it, so a cancelled call that the child still
+/// What a slot holds until it is free: its places with it, so a cancelled call that the child still
 /// works on counts as in flight.
 #[derive(Debug)]
 pub struct Held {
@@ -45,8 +45,17 @@ pub struct Held {
     pub token: Option<Bytes>,
     /// Whether its driver takes the child's questions, where they can only be about this request.
     pub takes_questions: bool,
-    /// The place among `--max-in-flight`; none for proxyrunner's own requests.
-    pub permit: Option<OwnedSemaphorePermit>,
+    /// None for proxyrunner's own requests.
+    pub places: Option<Places>,
+}
+
+/// What a request is admitted by; given up when it is dropped.
+#[derive(Debug)]
+pub struct Places {
+    /// Its place among `--max-in-flight`.
+    pub all: Permit,
+    /// Its place among `--max-child-in-flight`.
+    pub child: Permit,
 }
 
 /// A child's response: a result or an error of its own.

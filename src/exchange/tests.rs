@@ -2,6 +2,7 @@
 
 use super::fixtures::{begun, begun_with, held, interim, now, outcome, text, written};
 use super::*;
+use crate::admission::{Admission, Bounds, Key};
 use crate::jsonrpc::Message;
 use crate::mux::Completed;
 use std::time::Duration;
@@ -129,17 +130,18 @@ fn dropping_an_exchange_cancels_it_at_the_child_only_if_it_was_sent() {
 
 #[test]
 fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
-    let permits = Arc::new(tokio::sync::Semaphore::new(1));
-    let permit = Arc::clone(&permits).try_acquire_owned().unwrap();
+    let admission = Admission::new(Bounds { in_flight: 2, per_client: 2, queued: 0 });
+    let place = || admission.take(Key::of("a client")).expect("two are free");
+    let places = Places { all: place(), child: place() };
     let (link, mut ends) = Link::new(1, 2);
-    let exchange = begun_with(&link, Held { permit: Some(permit), ..held() });
+    let exchange = begun_with(&link, Held { places: Some(places), ..held() });
     let id = exchange.wire_id();
     written(&link, &mut ends);
     exchange.cancel("too slow");
-    assert_eq!(permits.available_permits(), 0);
+    assert_eq!(admission.in_flight(), 2);
     assert!(written(&link, &mut ends)[0].contains("too slow"));
     assert!(matches!(answer(&mut ends, id), Completed::Late));
-    assert_eq!(permits.available_permits(), 1);
+    assert_eq!(admission.in_flight(), 0);
 }
 
 #[test]

@@ -53,17 +53,9 @@ pub async fn start(
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down().of(client_id.raw()));
     }
-    let patience = server.upstream.request_timeout();
     let begun = tokio::select! {
         biased;
-        begun = timeout(patience, server.upstream.begin(session, incoming)) => match begun {
-            Ok(begun) => begun,
-            // The child's stdin was full all the while.
-            Err(_) => {
-                counters::TIMED_OUT_REQUESTS.increment();
-                return answered(Failure::TimedOut(patience).response(client_id.raw()));
-            }
-        },
+        begun = server.upstream.begin(session, incoming) => begun,
         // Until it has begun, the session does not know of it, and could not tell it.
         () = session.ended() => return answered(ended_as(server).response(client_id.raw())),
     };

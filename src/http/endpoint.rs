@@ -6,10 +6,11 @@ use super::{Server, guard, health, legacy, old_sse};
 use crate::jsonrpc::codes;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Answers one HTTP request.
-pub async fn serve(server: Arc<Server>, request: Request<Incoming>) -> Response<Body> {
+/// Answers one HTTP request of a peer.
+pub async fn serve(server: Arc<Server>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
     if let Some(response) = health::serve(&server, request.uri().path()) {
         let asks = matches!(*request.method(), Method::GET | Method::HEAD);
         return if asks { response } else { method_not_allowed("GET, HEAD") };
@@ -18,7 +19,7 @@ pub async fn serve(server: Arc<Server>, request: Request<Incoming>) -> Response<
         Ok(origin) => origin,
         Err(rejection) => return rejection.response(),
     };
-    let mut response = match route(&server, request).await {
+    let mut response = match route(&server, peer, request).await {
         Ok(response) => response,
         Err(rejection) => rejection.response(),
     };
@@ -28,7 +29,11 @@ pub async fn serve(server: Arc<Server>, request: Request<Incoming>) -> Response<
     response
 }
 
-async fn route(server: &Arc<Server>, request: Request<Incoming>) -> Result<Response<Body>, Rejection> {
+async fn route(
+    server: &Arc<Server>,
+    peer: IpAddr,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Rejection> {
     let settings = &server.settings;
     let path = request.uri().path();
     let known = path == settings.path
@@ -42,7 +47,7 @@ async fn route(server: &Arc<Server>, request: Request<Incoming>) -> Result<Respo
         return Ok(guard::preflight());
     }
     if path == settings.path {
-        return legacy::serve(server, request).await;
+        return legacy::serve(server, peer, request).await;
     }
     match path {
         old_sse::STREAM_PATH => old_sse::stream(server, &request),

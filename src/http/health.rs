@@ -39,6 +39,7 @@ pub fn metrics(server: &Server) -> Response<Body> {
             "Requests at a child now, cancelled ones included.",
             server.upstream.in_flight(),
         ),
+        ("proxyrunner_queued", "Requests that wait for a place now.", server.upstream.queued()),
         (
             "proxyrunner_buffered_bytes",
             "Bytes of messages in transit, among --max-buffered.",

@@ -10,6 +10,7 @@ use crate::session::{Principal, Session};
 use crate::upstream::Incoming;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,10 +25,11 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Whatever is told by HTTP status.
 pub async fn serve(
     server: &Arc<Server>,
+    peer: IpAddr,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     match *request.method() {
-        Method::POST => post(server, request).await,
+        Method::POST => post(server, peer, request).await,
         // The modern revision knows neither.
         Method::GET | Method::DELETE if modern::speaks_modern(request.headers()) => {
             Ok(method_not_allowed("POST"))
@@ -40,6 +42,7 @@ pub async fn serve(
 
 async fn post(
     server: &Arc<Server>,
+    peer: IpAddr,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     let (head, body) = request.into_parts();
@@ -57,7 +60,7 @@ async fn post(
     let incoming = Incoming { frame, message, trace };
     // A session means nothing to it (2026-07-28, streamable-http §Earlier Streamable HTTP Revisions).
     if modern::is_modern(headers, &incoming) {
-        return modern::respond(server, headers, principal, incoming).await;
+        return modern::respond(server, headers, principal, peer, incoming).await;
     }
     if is_initialize(&incoming) {
         return initialize(server, headers, principal, incoming).await;

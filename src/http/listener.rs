@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,10 +64,10 @@ impl Listener {
         let graceful = GracefulShutdown::new();
         let mut closed = pin!(closed);
         let patience = loop {
-            let stream = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 patience = &mut closed => break patience,
                 accepted = self.0.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         pause(&error).await;
                         continue;
@@ -78,7 +78,7 @@ impl Listener {
                 patience = &mut closed => break patience,
                 place = place(&places, &server) => place,
             };
-            let connection = connection(&server, stream);
+            let connection = connection(&server, stream, peer.ip());
             let watched = graceful.watch(connection);
             tokio::spawn(async move {
                 if let Err(error) = watched.await {
@@ -111,6 +111,7 @@ async fn place(places: &Arc<Semaphore>, server: &Server) -> Result<OwnedSemaphor
 fn connection(
     server: &Arc<Server>,
     stream: TcpStream,
+    peer: IpAddr,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + 'static {
     let patience = server.settings.write_timeout;
     let _ = stream.set_nodelay(true);
@@ -129,7 +130,7 @@ fn connection(
             service_fn(move |request| {
                 let (server, mark) = (Arc::clone(&server), marker.mark());
                 async move {
-                    let response = endpoint::serve(server, request).await;
+                    let response = endpoint::serve(server, peer, request).await;
                     Ok::<_, Infallible>(response.map(|body| Marked::new(body, mark)))
                 }
             }),

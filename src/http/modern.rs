@@ -14,6 +14,7 @@ use crate::upstream::{self, Caller, Happening, Incoming, Refusal, Reply};
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 use serde_json::json;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
@@ -55,6 +56,7 @@ pub async fn respond(
     server: &Arc<Server>,
     headers: &HeaderMap,
     principal: Principal,
+    peer: IpAddr,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
     match incoming.message.kind {
@@ -68,6 +70,7 @@ pub async fn respond(
     let envelope = climb(headers, &incoming).map_err(|rejection| rejection.of(incoming.id()))?;
     let caller = Caller {
         principal,
+        address: Some(peer),
         capabilities: envelope.capabilities(),
         log_level: envelope.log_level,
         params: repeated_params(headers),

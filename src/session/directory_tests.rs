@@ -74,7 +74,7 @@ fn a_request_in_flight_puts_off_idleness_but_not_old_age() {
     let (link, _ends) = Link::new(1, 2);
     let [busy, done] = [(); 2].map(|()| {
         let (session, exchange) = (listed(&directory, now), begun(&link));
-        session.began(client_id("1"), exchange.wire_id(), Arc::clone(exchange.mailbox()));
+        session.began(client_id("1"), Some(exchange.wire_id()), Arc::clone(exchange.mailbox()));
         (session, exchange)
     });
     done.0.finished(done.1.mailbox(), now + BEFORE);

@@ -13,7 +13,8 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(super) struct InFlight {
     client_id: ClientId,
-    wire_id: WireId,
+    /// Unset while it waits to be sent: the child has not heard of it, and says nothing about it.
+    wire_id: Option<WireId>,
     pub(super) mailbox: Arc<Mailbox>,
 }
 
@@ -28,8 +29,8 @@ pub enum Cancelled {
     Several,
 }
 
-/// Notes a request in its session from before the child can read it, so that what the child says of it finds its way,
-/// until this is finished or dropped.
+/// Notes a request in its session until this is finished or dropped: from the start, so that the client can cancel it
+/// while it waits its turn; and from before the child can read it, so that what the child says of it finds its way.
 #[derive(Debug)]
 #[must_use = "dropping it says that the request is over"]
 pub struct Underway {
@@ -39,15 +40,31 @@ pub struct Underway {
 }
 
 impl Underway {
-    /// Notes it.
-    pub fn begin(
-        session: &Arc<Session>,
-        client_id: ClientId,
-        wire_id: WireId,
-        mailbox: Arc<Mailbox>,
-    ) -> Self {
-        session.began(client_id, wire_id, Arc::clone(&mailbox));
+    /// Notes a request that waits to be sent.
+    pub fn begin(session: &Arc<Session>, client_id: ClientId, mailbox: Arc<Mailbox>) -> Self {
+        session.began(client_id, None, Arc::clone(&mailbox));
         Underway { session: Arc::clone(session), mailbox }
+    }
+
+    /// It is about to be sent under this id. It is the newest from now on, since the child hears of it now.
+    pub fn sent(&self, wire_id: WireId) {
+        let mut state = self.session.state();
+        if let Some(at) =
+            state.in_flight.iter().position(|request| Arc::ptr_eq(&request.mailbox, &self.mailbox))
+        {
+            let request = state.in_flight.remove(at);
+            state.in_flight.push(InFlight { wire_id: Some(wire_id), ..request });
+        }
+    }
+
+    /// Resolves when the request is to end before it was sent: its client cancelled it, or the session ends.
+    pub async fn interrupted(&self) -> Failure {
+        loop {
+            // The child does not know of it yet, so nothing else is said.
+            if let Err(interruption) = self.mailbox.next().await {
+                return interruption.failure;
+            }
+        }
     }
 
     /// The request has its outcome.
@@ -64,7 +81,7 @@ impl Drop for Underway {
 
 impl Session {
     /// Notes a request as in flight, so that it can be cancelled by the client's id.
-    pub(super) fn began(&self, client_id: ClientId, wire_id: WireId, mailbox: Arc<Mailbox>) {
+    pub(super) fn began(&self, client_id: ClientId, wire_id: Option<WireId>, mailbox: Arc<Mailbox>) {
         let request = InFlight { client_id, wire_id, mailbox: Arc::clone(&mailbox) };
         self.state().in_flight.push(request);
         // Looked at after it was noted: an end before would have missed it.
@@ -99,18 +116,19 @@ impl Session {
             counters::AMBIGUOUS_CANCELLATIONS.increment();
             return Cancelled::Several;
         }
-        let wire_id = request.wire_id.as_u64().to_string();
-        let cancellation = rewrite::with_request_id(frame, message, wire_id.as_bytes());
+        let cancellation = request
+            .wire_id
+            .map(|wire_id| rewrite::with_request_id(frame, message, wire_id.as_u64().to_string().as_bytes()));
         let mailbox = Arc::clone(&request.mailbox);
         drop(state);
-        mailbox.interrupt(Interruption { failure: Failure::Cancelled, cancellation: Some(cancellation) });
+        mailbox.interrupt(Interruption { failure: Failure::Cancelled, cancellation });
         Cancelled::One
     }
 
     /// To the newest request whose mailbox takes it: that of one with an outcome is closed.
     pub(super) fn give_to_newest(&self, mut interim: Interim) -> Result<Arc<Mailbox>, Interim> {
         let state = self.state();
-        for request in state.in_flight.iter().rev() {
+        for request in state.in_flight.iter().rev().filter(|request| request.wire_id.is_some()) {
             match request.mailbox.push(interim) {
                 Ok(()) => return Ok(Arc::clone(&request.mailbox)),
                 Err(refused) => interim = refused,

@@ -11,7 +11,7 @@ const QUESTION: &str =
 /// A request of this client id at the child, noted in the session.
 fn request(session: &Session, link: &Link, raw: &str) -> Exchange {
     let exchange = begun(link);
-    session.began(client_id(raw), exchange.wire_id(), Arc::clone(exchange.mailbox()));
+    session.began(client_id(raw), Some(exchange.wire_id()), Arc::clone(exchange.mailbox()));
     exchange
 }
 

@@ -1,6 +1,7 @@
 //! A child for one session: when it gets one, from where when there are `--max-children`, and its handshake,
 //! which is the client's own.
 
+use super::entrance::key_of_session;
 use super::greet::{Guest, StopOnDrop};
 use super::resume::Handshake;
 use super::{AtCap, Incoming, Isolation, Place, Refusal, SEATED, Shared, Upstream, initialize, now, refusal};
@@ -121,7 +122,8 @@ impl Upstream {
         let client_id = incoming.client_id();
         let known =
             self.crew.serves(Era::Legacy) == Some(true) || self.crew.serves(Era::Modern) != Some(true);
-        let forwarded = self.forward_initialize(&link, incoming.clone(), self.patience_for(known)).await;
+        let patience = self.patience_for(known);
+        let forwarded = self.forward_initialize(&link, session, incoming.clone(), patience).await;
         if !known && refuses_era(&forwarded) {
             tracing::info!(
                 "the server refused initialize: it is translated for clients of the legacy protocol era"
@@ -150,16 +152,17 @@ impl Upstream {
     pub(super) async fn forward_initialize(
         &self,
         link: &Arc<Link>,
+        session: &Session,
         incoming: Incoming,
         patience: Duration,
     ) -> Result<(Answer, Option<Version>), Refusal> {
-        let permit = self.permit()?;
+        let places = self.entrance.enter(key_of_session(session), link).await?;
         let Incoming { frame, message, trace } = incoming;
         let held = Held {
             mailbox: Arc::new(Mailbox::default()),
             token: None,
             takes_questions: false,
-            permit: Some(permit),
+            places: Some(places),
         };
         let write = |wire_id: crate::mux::WireId| {
             initialize::for_exclusive(&frame, &message, wire_id, self.settings.forward_roots, &trace)

@@ -1,6 +1,7 @@
 //! A child's first words: which era it is of, found out on its own pipe, and its handshake.
 
 use super::{Place, Upstream, Want, initialize, now, refusal};
+use crate::child::StartError;
 use crate::era::envelope::Envelope;
 use crate::era::probe::{Choice, Decision, Probe, Reason, Step as Next};
 use crate::era::{Era, probe};
@@ -123,7 +124,8 @@ impl Upstream {
         let (reply, started) = oneshot::channel();
         let want = Want { audience, slots, place, reply };
         self.wants.send(want).await.map_err(|_| Failure::ShuttingDown)?;
-        let started = started.await.map_err(|_| Failure::ShuttingDown)?;
+        let mut awaited = Awaited(started);
+        let started = (&mut awaited.0).await.map_err(|_| Failure::ShuttingDown)?;
         let link = started.map_err(|error| Failure::NoProgram(error.to_string().into()))?;
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         started.retain(|link| link.strong_count() > 0);
@@ -140,6 +142,19 @@ impl Upstream {
     ) -> Result<Outcome, Failure> {
         let asked = async { Ok(outcome(&mut begin(link, write).await?).await) };
         timeout(patience, asked).await.unwrap_or(Err(Failure::TimedOut(patience)))
+    }
+}
+
+/// A child that is being started. If it comes just when nobody waits for it any more, it is ended.
+struct Awaited(oneshot::Receiver<Result<Arc<Link>, StartError>>);
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        // What comes after this is refused, and what came before it is found.
+        self.0.close();
+        if let Ok(Ok(link)) = self.0.try_recv() {
+            link.stop();
+        }
     }
 }
 
@@ -167,7 +182,7 @@ pub(super) async fn begin_for(
     mailbox: Arc<Mailbox>,
     write: impl FnOnce(WireId) -> Spliced,
 ) -> Result<Exchange, Failure> {
-    let held = Held { mailbox, token: None, takes_questions: false, permit: None };
+    let held = Held { mailbox, token: None, takes_questions: false, places: None };
     link.begin(held, write).await.map_err(|refused| match refusal(refused) {
         super::Refusal::Failed(failure) => failure,
         _ => Failure::Lost,

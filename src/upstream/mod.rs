@@ -7,6 +7,8 @@
 //! It never starts a process itself: it says what it [`Want`]s, and whoever supervises listens.
 
 mod crew;
+mod deadline;
+mod entrance;
 mod exclusive;
 mod greet;
 mod initialize;
@@ -34,14 +36,17 @@ use crate::child::StartError;
 use crate::era::capabilities::Capabilities;
 use crate::era::headers::Mismatch;
 use crate::era::probe::Choice;
-use crate::exchange::{Failure, Link, Refused};
+use crate::exchange::{Exchange, Failure, Link, Refused};
 use crate::jsonrpc::{ClientId, Message, Spliced, codes, rewrite, text};
 use crate::lifecycle::Policy;
 use crate::phase::Phase;
 use crate::session::{Audience, Directory, Seat, Session};
+use crate::telemetry::counters;
 use crate::trace_context::Trace;
 use bytes::Bytes;
 use crew::Crew;
+use deadline::Deadline;
+use entrance::Entrance;
 use lease::Pool;
 use lists::{Asked, Lists};
 use parked::Parked;
@@ -49,6 +54,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{timeout, timeout_at};
 use vigil::Pings;
 
 /// Who gets a child of its own (D6).
@@ -96,7 +102,15 @@ pub struct Settings {
     pub cache_lists: Option<Duration>,
     /// `--max-in-flight`
     pub max_in_flight: usize,
-    /// `--request-timeout`
+    /// `--max-client-in-flight`: of these, so many of one client.
+    pub max_client_in_flight: usize,
+    /// `--max-child-in-flight`: of these, so many at one child.
+    pub max_child_in_flight: usize,
+    /// `--max-queued`: requests that may wait for one of these places.
+    pub max_queued: usize,
+    /// `--queue-timeout`: how long each may wait.
+    pub queue_timeout: Duration,
+    /// `--request-timeout`: how long a child may neither answer nor report progress.
     pub request_timeout: Duration,
     /// `--restart-limit` and what belongs to it.
     pub restarts: Policy,
@@ -108,6 +122,8 @@ pub struct Settings {
     pub ping_interval: Duration,
     /// `--ping-timeout`
     pub ping_timeout: Duration,
+    /// `--request-max`: how long a request may take in all; `--request-timeout` at least.
+    pub request_max: Duration,
     /// `--cancel-grace`: how long a cancelled request still counts as in flight when the child doesn't answer it.
     pub cancel_grace: Duration,
     /// `--max-parked`: exchanges that wait for a modern client's retry.
@@ -206,7 +222,7 @@ pub struct Upstream {
     directory: Arc<Directory>,
     wants: mpsc::Sender<Want>,
     places: Arc<Semaphore>,
-    permits: Arc<Semaphore>,
+    entrance: Entrance,
     crew: Crew,
     exclusive: Mutex<Vec<Weak<Session>>>,
     started: Mutex<Vec<Weak<Link>>>,
@@ -233,7 +249,7 @@ impl Upstream {
         let crew = Crew::new(settings.child_era);
         let upstream = Upstream {
             places: bound(settings.max_children),
-            permits: bound(settings.max_in_flight),
+            entrance: Entrance::new(&settings),
             parked: Parked::new(settings.max_parked, settings.park_timeout),
             pool: Pool::new(settings.cancel_grace),
             seal,
@@ -252,14 +268,19 @@ impl Upstream {
         (Arc::new(upstream), wanted)
     }
 
-    /// How long a request may take.
+    /// How long what a client says may wait for its child to read.
     pub fn request_timeout(&self) -> Duration {
         self.settings.request_timeout
     }
 
     /// Requests in flight, over all children.
     pub fn in_flight(&self) -> usize {
-        self.settings.max_in_flight.saturating_sub(self.permits.available_permits())
+        self.entrance.in_flight()
+    }
+
+    /// Requests that wait for a place among those in flight.
+    pub fn queued(&self) -> usize {
+        self.entrance.waiting()
     }
 
     /// Requests that wait for a modern client's retry.
@@ -301,8 +322,13 @@ impl Upstream {
         }
         match (seat, subscribing) {
             (_, Some(subscribe)) => {
-                let answer = self.change_subscription(session, seat, incoming, subscribe).await?;
-                Ok(Begun::Answered(answer))
+                let patience = self.settings.request_timeout;
+                let change = self.change_subscription(session, seat, incoming, subscribe);
+                let timed_out = |_| {
+                    counters::TIMED_OUT_REQUESTS.increment();
+                    Refusal::Failed(Failure::TimedOut(patience))
+                };
+                Ok(Begun::Answered(timeout(patience, change).await.map_err(timed_out)??))
             }
             (Seat::Stateless(seat), None) => {
                 self.translate(session, seat, incoming, asked).await.map(Begun::Running)
@@ -327,9 +353,19 @@ impl Upstream {
         shared.asks_for_list(incoming, class, session.principal(), self.settings.cache_lists)
     }
 
-    fn permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned();
-        permit.map_err(|_| Refusal::Busy("--max-in-flight requests are in flight already"))
+    /// Begins what has its places at its child, which may be slow to read.
+    async fn begin_within(
+        &self,
+        deadline: &Deadline,
+        beginning: impl Future<Output = Result<Exchange, Refused>>,
+    ) -> Result<Exchange, Refusal> {
+        match timeout_at(deadline.at().into(), beginning).await {
+            Ok(begun) => begun.map_err(refusal),
+            Err(_) => {
+                counters::TIMED_OUT_REQUESTS.increment();
+                Err(Refusal::Failed(deadline.failure()))
+            }
+        }
     }
 }
 

@@ -114,7 +114,7 @@ impl Upstream {
         let link = self.want(audience, slots, Arc::clone(&handshake.place)).await?;
         let unseated = super::greet::StopOnDrop::new(&link);
         let initialize = handshake.initialize.clone();
-        let answer = match self.forward_initialize(&link, initialize, self.start_timeout).await {
+        let answer = match self.forward_initialize(&link, session, initialize, self.start_timeout).await {
             Ok((answer, Some(_))) => answer,
             Ok((_, None)) => {
                 return Err(Failure::NotStarted("the server refused to initialize again".into()));

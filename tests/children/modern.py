@@ -125,6 +125,13 @@ def log(wire_id, params, args):
     answer(wire_id, **text("logged"))
 
 
+def work(wire_id, params, args):
+    """Reports progress again and again, until `release` is called with the same name."""
+    while not gate(args["name"]).wait(0.01):
+        notify("notifications/progress", progressToken=params["_meta"]["progressToken"], progress=1)
+    answer(wire_id, **text("worked"), structuredContent={"worked": True})
+
+
 def ask(wire_id, params, args):
     """Asks each round in turn, then tells what it was given. A round is an input_required result, as it is."""
     done = int(params.get("requestState", "0:").partition(":")[0])
@@ -188,7 +195,7 @@ def leave(wire_id, params, args):
 
 
 INLINE = (echo, facts, heard, release, progress, log, ask, raw, fail, relist, hold, touch, end_listens, leave)
-TOOLS = {function.__name__: function for function in (*INLINE, wait, hang, late)}
+TOOLS = {function.__name__: function for function in (*INLINE, wait, hang, late, work)}
 
 
 def call(wire_id, params):

@@ -112,6 +112,13 @@ def progress(wire_id, params, args, raw):
     result(wire_id, {"n": args["n"]})
 
 
+def work(wire_id, params, args, raw):
+    """Reports progress again and again, until `release` is called with the same name."""
+    while not gate(args["name"]).wait(0.01):
+        notify("notifications/progress", {"progressToken": params["_meta"]["progressToken"], "progress": 1})
+    result(wire_id, {"worked": True})
+
+
 def log(wire_id, params, args, raw):
     for n in range(args["n"]):
         notify("notifications/message", {"level": "info", "data": n})
@@ -254,7 +261,7 @@ INLINE = {leave, kill, close_stdout, close_stdin, half, stop_reading, recall, ec
 TOOLS = {
     function.__name__: function
     for function in (
-        echo, sleep, wait, release, hang, late, progress, log, ask, interview, emit, relist, hold, oversized, leave, kill,
+        echo, sleep, wait, release, hang, late, progress, work, log, ask, interview, emit, relist, hold, oversized, leave, kill,
         close_stdout, close_stdin, half, stop_reading, grandchild, facts, recall, blob,
     )
 }  # fmt: skip

@@ -79,6 +79,10 @@ pub fn settings(choice: Choice) -> Settings {
         forward_roots: false,
         cache_lists: None,
         max_in_flight: 64,
+        max_client_in_flight: 64,
+        max_child_in_flight: 64,
+        max_queued: 64,
+        queue_timeout: Duration::from_secs(10),
         request_timeout: Duration::from_secs(300),
         restarts: Policy {
             limit: u32::MAX,
@@ -90,6 +94,7 @@ pub fn settings(choice: Choice) -> Settings {
         resume_sessions: false,
         ping_interval: Duration::ZERO,
         ping_timeout: Duration::from_secs(10),
+        request_max: Duration::from_secs(3600),
         cancel_grace: Duration::from_secs(GRACE),
         max_parked: 8,
         park_timeout: Duration::from_secs(600),

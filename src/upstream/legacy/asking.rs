@@ -2,21 +2,19 @@
 //! the stream of the request that caused them, and answered together (protocol C3).
 
 use super::LegacyCall;
+use crate::admission::Permit;
 use crate::era::capabilities::Capabilities;
 use crate::era::input::{Answers, InputRequired, unanswerable};
 use crate::era::question::Question;
 use crate::exchange::{Class, Interim, Topic};
 use crate::jsonrpc::{self, Spliced, rewrite};
 use crate::session::{Session, Version};
+use crate::upstream::entrance::key_of_session;
 use crate::upstream::now;
 use bytes::Bytes;
 use serde_json::json;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
-
-/// What a request whose client was slow to answer still gets.
-const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+use std::time::Instant;
 
 /// The questions that the client has not answered. Dropping it forgets them.
 #[derive(Debug)]
@@ -28,9 +26,7 @@ pub(super) struct Asking {
     /// The client may take so long.
     pub(super) until: Instant,
     /// It counts as in flight meanwhile, so that a drain waits for it.
-    _permit: Option<OwnedSemaphorePermit>,
-    /// What was left of the request's time: its clock stands still while the client is asked.
-    left: Duration,
+    _place: Option<Permit>,
 }
 
 impl LegacyCall {
@@ -45,9 +41,9 @@ impl LegacyCall {
             answers: Answers::new(required),
             our_ids: Vec::new(),
             until: now + self.upstream.settings.park_timeout,
-            _permit: Arc::clone(&self.upstream.permits).try_acquire_owned().ok(),
-            left: self.deadline.saturating_duration_since(now).max(LEAST_PATIENCE),
+            _place: self.upstream.entrance.linger(key_of_session(&self.session)),
         };
+        self.deadline.stop(now);
         let mut outbox = Vec::new();
         for question in &required.questions {
             let asked = match self.session.ask_for(&translation.desk) {
@@ -83,7 +79,7 @@ impl LegacyCall {
             return self.withdraws_questions(Spliced::from(message));
         }
         if asking.answers.is_complete() {
-            self.deadline = now() + asking.left;
+            self.deadline.go_on(now());
             translation.again = Some((now(), asking.answers.members()));
             translation.asking = None;
         }

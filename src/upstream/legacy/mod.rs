@@ -4,8 +4,10 @@
 mod asking;
 mod translation;
 
+use super::deadline::Deadline;
+use super::entrance::key_of_session;
 use super::lists::Asked;
-use super::{Incoming, RESTARTING, Refusal, Upstream, now, refusal};
+use super::{Incoming, RESTARTING, Refusal, Upstream, now};
 use crate::era::downgrade;
 use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Link, Mailbox, Outcome, Step, Topic};
 use crate::jsonrpc::{ClientId, Edits, Spliced, kept, rewrite, splice};
@@ -13,7 +15,6 @@ use crate::mux::WireId;
 use crate::session::{Seat, Session, Underway, Version};
 use crate::telemetry::counters;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
 use translation::Translation;
 
@@ -34,8 +35,7 @@ pub struct LegacyCall {
     exchange: Option<Exchange>,
     underway: Option<Underway>,
     client_id: ClientId,
-    patience: Duration,
-    deadline: Instant,
+    deadline: Deadline,
     /// The method, where the session's revision is too old for what the child may answer.
     downgrade: Option<String>,
     /// Its answer may be kept.
@@ -55,31 +55,33 @@ impl Upstream {
         newer: bool,
         asked: Option<Asked>,
     ) -> Result<Box<LegacyCall>, Refusal> {
-        let patience = self.settings.request_timeout;
-        let deadline = now() + patience;
-        let link = self.serving(session, seat).await?;
-        let (client_id, permit) = (ClientId::new(incoming.id()), self.permit()?);
+        let client_id = ClientId::new(incoming.id());
+        let mailbox = Arc::new(Mailbox::default());
+        let underway = Underway::begin(session, client_id.clone(), Arc::clone(&mailbox));
         let downgrade = newer.then(|| incoming.method().into_owned());
         let Incoming { frame, message, trace } = incoming;
         let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
         let token = token.map(|token| kept(&frame, &token));
-        let mailbox = Arc::new(Mailbox::default());
-        let held =
-            Held { mailbox: Arc::clone(&mailbox), token, takes_questions: false, permit: Some(permit) };
-        let mut underway = None;
         let write = |wire_id: WireId| {
-            underway = Some(Underway::begin(session, client_id.clone(), wire_id, mailbox));
+            underway.sent(wire_id);
             let id = Some(wire_id.as_u64());
             rewrite::request_for_child(&frame, &message, id, id, &trace)
         };
-        let exchange = link.begin(held, write).await.map_err(refusal)?;
+        let beginning = async {
+            let link = self.serving(session, seat).await?;
+            let places = Some(self.entrance.enter(key_of_session(session), &link).await?);
+            let deadline = Deadline::new(&self.settings, now());
+            let held = Held { mailbox, token, takes_questions: false, places };
+            let exchange = self.begin_within(&deadline, link.begin(held, write)).await?;
+            Ok((exchange, deadline))
+        };
+        let (exchange, deadline) = unless_interrupted(&underway, beginning).await?;
         Ok(Box::new(LegacyCall {
             upstream: Arc::clone(self),
             session: Arc::clone(session),
             exchange: Some(exchange),
-            underway,
+            underway: Some(underway),
             client_id,
-            patience,
             deadline,
             downgrade,
             asked,
@@ -104,6 +106,18 @@ impl Upstream {
     }
 }
 
+/// The beginning of a request, which its client may cancel while it waits its turn.
+async fn unless_interrupted<T>(
+    underway: &Underway,
+    beginning: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        begun = beginning => begun,
+        failure = underway.interrupted() => Err(Refusal::Failed(failure)),
+    }
+}
+
 impl LegacyCall {
     /// What happens next; the answer at the latest when the request's time is over. Safe to drop and call again.
     pub async fn next(&mut self) -> LegacyStep {
@@ -115,10 +129,15 @@ impl LegacyCall {
                 }
             }
             let Some(exchange) = self.exchange.as_mut() else { return self.fails(&Failure::Lost) };
-            match timeout_at(self.deadline.into(), exchange.next()).await {
+            let until = self.deadline.at();
+            // A child that never stops talking does not put it off.
+            if until <= now() {
+                return self.times_out();
+            }
+            match timeout_at(until.into(), exchange.next()).await {
                 // It tells of a subscription only.
                 Ok(Step::Interim(Interim { topic: Topic::Withdrawn(_), .. })) => {}
-                Ok(Step::Interim(interim)) => return LegacyStep::Said(interim),
+                Ok(Step::Interim(interim)) => return self.says(interim),
                 Ok(Step::Outcome(outcome)) => return self.answers(outcome),
                 Err(_) => return self.times_out(),
             }
@@ -133,6 +152,13 @@ impl LegacyCall {
                 LegacyStep::Answered(message) => return message,
             }
         }
+    }
+
+    fn says(&mut self, interim: Interim) -> LegacyStep {
+        if interim.topic == Topic::Progress {
+            self.deadline.progressed(now());
+        }
+        LegacyStep::Said(interim)
     }
 
     fn answers(&mut self, outcome: Outcome) -> LegacyStep {
@@ -154,7 +180,7 @@ impl LegacyCall {
 
     fn times_out(&mut self) -> LegacyStep {
         counters::TIMED_OUT_REQUESTS.increment();
-        let failure = Failure::TimedOut(self.patience);
+        let failure = self.deadline.failure();
         if let Some(exchange) = self.exchange.take() {
             exchange.cancel(&failure.to_string());
         }

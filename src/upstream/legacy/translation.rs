@@ -3,15 +3,18 @@
 //! the answers.
 
 use super::asking::Asking;
-use super::{LegacyCall, LegacyStep};
+use super::{LegacyCall, LegacyStep, unless_interrupted};
+use crate::admission::Key;
 use crate::era::input::{ASKING, Answers, InputRequired};
 use crate::era::results::{self, Unknown};
 use crate::era::{envelope, errors, keys};
-use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Interruption, Mailbox, Step, Topic};
+use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Interruption, Mailbox, Places, Step, Topic};
 use crate::jsonrpc::rewrite::Changes;
 use crate::jsonrpc::{ClientId, Edits, Spliced, codes, kept, rewrite, splice};
 use crate::mux::WireId;
 use crate::session::{Seat, Session, Stateless, Underway, Version};
+use crate::upstream::deadline::Deadline;
+use crate::upstream::entrance::key_of_session;
 use crate::upstream::lease::Lease;
 use crate::upstream::lists::Asked;
 use crate::upstream::{Incoming, RESTARTING, Refusal, Upstream, now, refusal};
@@ -19,7 +22,6 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep_until;
 
 /// Questions that a child may ask at once.
@@ -70,21 +72,18 @@ impl Upstream {
         incoming: Incoming,
         asked: Option<Asked>,
     ) -> Result<Box<LegacyCall>, Refusal> {
-        let patience = self.settings.request_timeout;
-        let deadline = now() + patience;
         let method = incoming.method().into_owned();
         // What it logs names no request: only of a child that has no other is it known whose it is.
         let logs = seat.level().is_some() && !seat.own && ASKING.contains(&&*method);
         let lease = if logs { self.lease_modern(session.principal()).await } else { None };
-        let shared = self.serving(session, &Seat::Stateless(Arc::clone(seat))).await?;
-        let permit = self.permit()?;
         let client_id = ClientId::new(incoming.id());
         let desk = Arc::new(Mailbox::default());
+        let underway = Underway::begin(session, client_id.clone(), Arc::clone(&desk));
         let translation = Translation {
             seat: Arc::clone(seat),
             incoming,
             method,
-            desk: Arc::clone(&desk),
+            desk,
             lease,
             asking: None,
             outbox: VecDeque::new(),
@@ -93,21 +92,26 @@ impl Upstream {
             rounds: 1,
             idle_rounds: 0,
         };
-        let mut underway = None;
-        let held = translation.held(Some(permit));
         let write = |wire_id: WireId| {
-            underway = Some(Underway::begin(session, client_id.clone(), wire_id, desk));
+            underway.sent(wire_id);
             translation.frame(wire_id, "")
         };
-        let link = translation.lease.as_ref().map_or(&shared, Lease::link);
-        let exchange = link.begin(held, write).await.map_err(refusal)?;
+        let beginning = async {
+            let shared = self.serving(session, &Seat::Stateless(Arc::clone(seat))).await?;
+            let link = translation.lease.as_ref().map_or(&shared, Lease::link);
+            let places = self.entrance.enter(key_of_session(session), link).await?;
+            let deadline = Deadline::new(&self.settings, now());
+            let held = translation.held(Some(places));
+            let exchange = self.begin_within(&deadline, link.begin(held, write)).await?;
+            Ok((exchange, deadline))
+        };
+        let (exchange, deadline) = unless_interrupted(&underway, beginning).await?;
         Ok(Box::new(LegacyCall {
             upstream: Arc::clone(self),
             session: Arc::clone(session),
             exchange: Some(exchange),
-            underway,
+            underway: Some(underway),
             client_id,
-            patience,
             deadline,
             downgrade: None,
             asked,
@@ -118,7 +122,7 @@ impl Upstream {
 
 impl Translation {
     /// What a round's slot holds.
-    fn held(&self, permit: Option<OwnedSemaphorePermit>) -> Held {
+    fn held(&self, places: Option<Places>) -> Held {
         let params = self.incoming.message.params.as_ref();
         let token = params.and_then(|params| params.meta.as_ref()?.progress_token.clone());
         let token = token.map(|token| kept(&self.incoming.frame, &token));
@@ -126,7 +130,7 @@ impl Translation {
         if let Some(lease) = &self.lease {
             lease.hear(&mailbox);
         }
-        Held { mailbox, token, takes_questions: false, permit }
+        Held { mailbox, token, takes_questions: false, places }
     }
 
     /// A round's request; `retry` is what makes it one after the first.
@@ -143,18 +147,18 @@ impl Translation {
         splice(frame, &message.object, message.multiline, edits)
     }
 
-    /// Begins the next round when its time comes. Waits for a permit: what was begun is not refused half way. It goes to
-    /// whichever process serves then: all that a modern child has to know is in the round.
-    async fn round(&self, upstream: &Upstream) -> Result<Exchange, Refusal> {
+    /// Begins the next round when its time comes. Waits for its places: what was begun is not refused half way. It goes
+    /// to whichever process serves then: all that a modern child has to know is in the round.
+    async fn round(&self, upstream: &Upstream, key: Key) -> Result<Exchange, Refusal> {
         let Some((at, retry)) = &self.again else { return std::future::pending().await };
         sleep_until((*at).into()).await;
-        let permit = Arc::clone(&upstream.permits).acquire_owned().await.ok();
         let link = match &self.lease {
             Some(lease) => Some(Arc::clone(lease.link())),
             None => self.seat.members.post.serving(upstream.settings.restart_wait).await,
         };
         let link = link.ok_or(Refusal::Busy(RESTARTING))?;
-        let begun = link.begin(self.held(permit), |wire_id| self.frame(wire_id, retry)).await;
+        let places = upstream.entrance.enter_again(key, &link).await;
+        let begun = link.begin(self.held(places), |wire_id| self.frame(wire_id, retry)).await;
         begun.map_err(refusal)
     }
 }
@@ -169,20 +173,22 @@ impl LegacyCall {
         if let Some(message) = translation.ending.take() {
             return Some(self.is_over(message));
         }
-        let until = translation.asking.as_ref().map_or(self.deadline, |asking| asking.until);
+        let until = translation.asking.as_ref().map_or(self.deadline.at(), |asking| asking.until);
+        let key = key_of_session(&self.session);
         let event = tokio::select! {
             biased;
+            // First, since a child that never stops talking does not put it off.
+            () = sleep_until(until.into()) => Event::Late,
             heard = translation.desk.next() => Event::Desk(heard),
             step = next_of(&mut self.exchange) => Event::Child(step),
-            begun = translation.round(&self.upstream) => Event::Begun(begun),
-            () = sleep_until(until.into()) => Event::Late,
+            begun = translation.round(&self.upstream, key) => Event::Begun(begun),
         };
         match event {
             Event::Desk(Ok(Interim { frame, topic: Topic::Answer(our_id), .. })) => {
                 self.takes_answer(our_id, frame);
                 None
             }
-            Event::Desk(Ok(interim)) => Some(LegacyStep::Said(interim)),
+            Event::Desk(Ok(interim)) => Some(self.says(interim)),
             Event::Desk(Err(Interruption { failure, .. })) => {
                 if let Some(exchange) = self.exchange.take() {
                     exchange.cancel(&failure.to_string());
@@ -190,7 +196,7 @@ impl LegacyCall {
                 Some(self.fails(&failure))
             }
             Event::Child(Step::Interim(Interim { topic: Topic::Withdrawn(_), .. })) => None,
-            Event::Child(Step::Interim(interim)) => Some(LegacyStep::Said(interim)),
+            Event::Child(Step::Interim(interim)) => Some(self.says(interim)),
             Event::Child(Step::Outcome(Ok(answer))) => self.hears_answer(&answer),
             Event::Child(Step::Outcome(Err(failure))) => Some(self.fails(&failure)),
             Event::Begun(Ok(exchange)) => {

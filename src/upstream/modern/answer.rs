@@ -16,8 +16,7 @@ const MOST_URLS: u8 = 8;
 impl ModernCall {
     pub(super) fn timed_out(&mut self) -> Reply {
         counters::TIMED_OUT_REQUESTS.increment();
-        // A call that was parked has only the rest of that; but what it had in all is what it is told.
-        let failure = Failure::TimedOut(self.upstream.settings.request_timeout);
+        let failure = self.deadline.failure();
         self.cancel(&failure.to_string());
         self.failed(&failure)
     }

@@ -1,7 +1,7 @@
 //! A legacy child's questions within a modern call: gathered, put to the client as `input_required`, and answered by
 //! its retry; or given up (protocol C2a).
 
-use super::{Happening, LEAST_PATIENCE, MOST_ANSWERS, ModernCall, Open, Reply, SIBLINGS, State};
+use super::{Happening, MOST_ANSWERS, ModernCall, Open, Reply, SIBLINGS, State};
 use crate::era::input::{self, Retry};
 use crate::era::question::Question;
 use crate::jsonrpc::{self, Spliced, codes, rewrite, text};
@@ -90,7 +90,7 @@ impl ModernCall {
         let questions: Vec<Question> = self.open.iter().map(|open| open.question.clone()).collect();
         let info = self.shared.server_info().map(Bytes::copy_from_slice);
         let purpose = self.purpose.take();
-        self.patience = self.deadline.saturating_duration_since(now()).max(LEAST_PATIENCE);
+        self.deadline.stop(now());
         let state = purpose.and_then(|purpose| {
             self.purpose = Some(purpose.clone());
             let handle = upstream.parked.park(self, now())?;

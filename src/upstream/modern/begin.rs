@@ -5,20 +5,21 @@ use super::{Caller, MOST_ANSWERS, ModernCall};
 use crate::era::capabilities::Capabilities;
 use crate::era::input::{ASKING, Retry};
 use crate::era::{Era, discover, envelope};
-use crate::exchange::{Failure, Held, Mailbox};
+use crate::exchange::{Held, Mailbox};
 use crate::jsonrpc::rewrite::Changes;
 use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, member, rewrite, splice, text};
 use crate::mux::WireId;
 use crate::telemetry::counters;
+use crate::upstream::deadline::Deadline;
+use crate::upstream::entrance::key_of_caller;
 use crate::upstream::lease::Lease;
 use crate::upstream::lists;
 use crate::upstream::seal::{Purpose, State};
 use crate::upstream::tools::{Tools, Whose};
-use crate::upstream::{Incoming, Refusal, Shared, Upstream, now, refusal};
+use crate::upstream::{Incoming, Refusal, Shared, Upstream, now};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::time::timeout_at;
 
 impl Upstream {
     /// The result of `server/discover` for a legacy child; `None` if the child is modern, and answers itself.
@@ -144,7 +145,7 @@ impl Upstream {
         call.caller = caller;
         call.client_id = ClientId::new(incoming.id());
         call.token = progress_token(incoming);
-        call.deadline = now() + call.patience;
+        call.deadline.go_on(now());
         call.take_answers(retry);
         Ok(call)
     }
@@ -186,7 +187,6 @@ impl ModernCall {
         let params = incoming.message.params.as_ref();
         let raw =
             |span: Option<&Span>| span.map(|span| Bytes::copy_from_slice(&incoming.frame[span.clone()]));
-        let patience = upstream.settings.request_timeout;
         ModernCall {
             upstream: Arc::clone(upstream),
             exchange: None,
@@ -205,8 +205,7 @@ impl ModernCall {
             method,
             uri: raw(params.and_then(|params| params.uri.as_ref())),
             client_id: ClientId::new(incoming.id()),
-            patience,
-            deadline: now() + patience,
+            deadline: Deadline::new(&upstream.settings, now()),
         }
     }
 
@@ -258,7 +257,10 @@ impl ModernCall {
 
     /// Sends the request to its child.
     async fn send(&mut self, incoming: Incoming) -> Result<(), Refusal> {
-        let permit = self.upstream.permit()?;
+        let key = key_of_caller(&self.caller.principal, self.caller.address);
+        let link = self.lease.as_ref().map_or(&self.shared.link, Lease::link);
+        let places = self.upstream.entrance.enter(key, link).await?;
+        self.deadline = Deadline::new(&self.upstream.settings, now());
         let may_ask = self.upstream.may_ask(self.caller.capabilities);
         if self.lease.is_some() || self.caller.capabilities.url {
             self.purpose = Some(self.purpose_of(&incoming));
@@ -268,16 +270,15 @@ impl ModernCall {
             token: self.token.clone(),
             // At a shared child none is answered; but a request that is the only one can be told what it lacks.
             takes_questions: self.lease.is_none() && self.is_asking() && !may_ask,
-            permit: Some(permit),
+            places: Some(places),
         };
         if let Some(task) = &mut self.task {
             // It runs on after the child's first answer.
-            task.permit = held.permit.take();
+            task.places = held.places.take();
         }
         if let Some(lease) = &self.lease {
             lease.hear(self.task.as_ref().map_or(&held.mailbox, Task::desk));
         }
-        let link = self.lease.as_ref().map_or(&self.shared.link, Lease::link);
         let running = self.lease.as_ref().map_or(&self.shared.members.running, Lease::running);
         let (era, task) = (self.shared.era, self.task.as_ref());
         let begun = link.begin(held, |wire_id| {
@@ -286,9 +287,7 @@ impl ModernCall {
             }
             for_child(&incoming, era, task.is_some(), wire_id)
         });
-        let begun = timeout_at(self.deadline.into(), begun).await;
-        let begun = begun.map_err(|_| Refusal::Failed(Failure::TimedOut(self.patience)))?;
-        self.exchange = Some(begun.map_err(refusal)?);
+        self.exchange = Some(self.upstream.begin_within(&self.deadline, begun).await?);
         Ok(())
     }
 }

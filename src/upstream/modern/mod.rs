@@ -11,6 +11,7 @@ mod task;
 
 pub use begin::is_retry;
 
+use super::deadline::Deadline;
 use super::lease::Lease;
 use super::lists::{Asked, Fresh};
 use super::seal::{Purpose, State};
@@ -22,6 +23,7 @@ use crate::jsonrpc::{self, ClientId, Spliced, rewrite};
 use crate::session::Principal;
 use crate::telemetry::counters;
 use bytes::Bytes;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use task::Task;
@@ -31,8 +33,6 @@ use tokio::time::timeout_at;
 const MOST_ANSWERS: usize = 64;
 /// How long a child's further questions are waited for before the client is asked.
 const SIBLINGS: Duration = Duration::from_millis(25);
-/// What a call that was parked at the very end of its time still gets when its client comes back.
-const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What happens to a modern request.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub enum Happening {
 pub struct Caller {
     /// Whose request it is.
     pub principal: Principal,
+    /// Where it comes from, as far as is known.
+    pub address: Option<IpAddr>,
     /// What it declares.
     pub capabilities: Capabilities,
     /// From which level on it wants log messages.
@@ -113,8 +115,7 @@ pub struct ModernCall {
     /// `params.uri`, in raw JSON.
     uri: Option<Bytes>,
     client_id: ClientId,
-    patience: Duration,
-    deadline: Instant,
+    deadline: Deadline,
 }
 
 impl ModernCall {
@@ -130,7 +131,7 @@ impl ModernCall {
                     None => continue,
                 }
             }
-            let until = self.ask_at.unwrap_or(self.deadline);
+            let until = self.ask_at.unwrap_or_else(|| self.deadline.at());
             let Some(exchange) = self.exchange.as_mut() else {
                 return Happening::Answered(self.failed(&Failure::Lost));
             };
@@ -152,7 +153,10 @@ impl ModernCall {
 
     fn interim(&mut self, Interim { frame, topic, .. }: Interim) -> Option<Spliced> {
         match topic {
-            Topic::Progress => self.with_token(frame),
+            Topic::Progress => {
+                self.deadline.progressed(now());
+                self.with_token(frame)
+            }
             Topic::Log if self.caller.log_level.is_some() => Some(frame),
             Topic::Question(child_id) => {
                 self.question(child_id, frame);

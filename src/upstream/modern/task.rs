@@ -4,7 +4,7 @@
 
 use super::{Happening, ModernCall};
 use crate::era::keys;
-use crate::exchange::{Answer, Exchange, Failure, Link, Mailbox, Outcome, Step};
+use crate::exchange::{Answer, Exchange, Failure, Link, Mailbox, Outcome, Places, Step};
 use crate::jsonrpc::{self, Amendment, Edits, Spliced, amend, member, rewrite, splice, string_member};
 use crate::mux::WireId;
 use crate::upstream::greet::begin_for;
@@ -12,7 +12,6 @@ use crate::upstream::now;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep_until;
 
 #[cfg(test)]
@@ -33,8 +32,8 @@ pub(super) struct Task {
     id: Option<Bytes>,
     /// What the child asks and tells while it runs, whichever request of ours is under way.
     desk: Arc<Mailbox>,
-    /// Its place among `--max-in-flight`.
-    pub permit: Option<OwnedSemaphorePermit>,
+    /// Its places among the requests in flight.
+    pub places: Option<Places>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,16 +131,17 @@ impl ModernCall {
     pub(super) async fn next_of_task(&mut self) -> Option<Happening> {
         let task = self.task.as_ref()?;
         let link = self.lease.as_ref().map_or(&self.shared.link, |lease| lease.link());
-        let until = self.ask_at.unwrap_or(self.deadline);
+        let until = self.ask_at.unwrap_or_else(|| self.deadline.at());
         let event = tokio::select! {
             biased;
+            // First, since a child that never stops talking does not put it off.
+            () = sleep_until(until.into()) => Event::Late,
             heard = task.desk.next() => match heard {
                 Ok(interim) => Event::Child(Step::Interim(interim)),
                 Err(interruption) => Event::Child(Step::Outcome(Err(interruption.failure))),
             },
             step = next_of(&mut self.exchange) => Event::Child(step),
             begun = task.go_on(link), if self.exchange.is_none() => Event::Begun(begun),
-            () = sleep_until(until.into()) => Event::Late,
         };
         match event {
             Event::Child(Step::Interim(interim)) => self.interim(interim).map(Happening::Said),
@@ -176,7 +176,7 @@ impl ModernCall {
     }
 
     /// Ends what the child still works on, where the call ends before it. Until the child agrees, the task keeps its
-    /// permit, and the child that it has for itself.
+    /// places, and the child that it has for itself.
     pub(super) fn cancel_task(&mut self) {
         let Some(task) = self.task.take().filter(|task| task.id.is_some()) else { return };
         let (upstream, lease) = (Arc::clone(&self.upstream), self.lease.take());

@@ -1,0 +1,287 @@
+//! Owns the rules of admission, without threads or clocks: who gets a permit now, who waits, and whose turn is next.
+//!
+//! Invariants, outside of a method:
+//! 1. `in_flight` is the sum of the clients' `held`, and at most `bounds.in_flight`; `held` is at most
+//!    `bounds.per_client`.
+//! 2. `turns` holds exactly the clients that have a waiter and hold less than they may, each once.
+//! 3. Where there are turns, no permit is free: what is free is never kept from one who may have it.
+//! 4. `queued` is the sum of the queues' lengths, and at most `bounds.queued`; `lengths` holds each queue that is
+//!    not empty, once.
+//! 5. A client with neither permits nor waiters is not in `clients`.
+
+use super::Key;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How much is admitted. Each is 1 at least, except `queued`, where 0 means that nobody waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Permits in all.
+    pub in_flight: usize,
+    /// Permits of one client.
+    pub per_client: usize,
+    /// Waiting requests in all.
+    pub queued: usize,
+}
+
+/// A place in a queue. Later ones are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// What comes of asking for a permit.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict<W> {
+    /// The client holds one more.
+    Granted,
+    /// It waits. If it displaced another waiter, that one is to be told.
+    Waits(Ticket, Option<W>),
+    /// The queues are full, and no other queue is so much longer that it should give way.
+    Full,
+}
+
+/// Where a ticket stands.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Place<'a, W> {
+    /// It waits; `W` is what was left to tell it by.
+    Waiting(&'a mut W),
+    /// It was granted: the client holds its permit.
+    Granted,
+    /// It had to give way to a client with a shorter queue. Said once.
+    Displaced,
+}
+
+/// How a ticket that was given up had stood.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Left<W> {
+    /// It waited, and this is what it had left.
+    Waiting(Option<W>),
+    /// It had a permit, which passes on to one who is to be told.
+    Granted(Option<W>),
+    /// It had given way.
+    Displaced,
+}
+
+#[derive(Debug)]
+struct Client<W> {
+    held: usize,
+    waiting: BTreeMap<Ticket, W>,
+    turn: Option<u64>,
+}
+
+/// The permits and the queues. `W` is what a waiter is told by.
+#[derive(Debug)]
+pub struct Queues<W> {
+    bounds: Bounds,
+    in_flight: usize,
+    queued: usize,
+    next: u64,
+    clients: BTreeMap<Key, Client<W>>,
+    turns: BTreeMap<u64, Key>,
+    lengths: BTreeSet<(usize, Key)>,
+    displaced: BTreeSet<Ticket>,
+}
+
+impl<W> Queues<W> {
+    /// All permits free, nobody waiting.
+    pub fn new(bounds: Bounds) -> Self {
+        Queues {
+            bounds,
+            in_flight: 0,
+            queued: 0,
+            next: 0,
+            clients: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            lengths: BTreeSet::new(),
+            displaced: BTreeSet::new(),
+        }
+    }
+
+    /// Permits that are held.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Requests that wait.
+    pub fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// Whether a client holds all that it may have for itself.
+    pub fn is_at_own_bound(&self, key: Key) -> bool {
+        self.clients.get(&key).is_some_and(|client| client.held >= self.bounds.per_client)
+    }
+
+    /// Takes a permit if one may be had at once.
+    pub fn take(&mut self, key: Key) -> bool {
+        // Whoever may have the free permit has taken it (3), so there is nobody to overtake.
+        if self.in_flight >= self.bounds.in_flight {
+            return false;
+        }
+        let per_client = self.bounds.per_client;
+        let client = self.client(key);
+        let free = client.held < per_client;
+        if free {
+            client.held += 1;
+            self.in_flight += 1;
+        }
+        free
+    }
+
+    /// Takes a permit, or a place in the client's queue.
+    pub fn ask(&mut self, key: Key, waiter: W) -> Verdict<W> {
+        if self.take(key) {
+            return Verdict::Granted;
+        }
+        let mut told = None;
+        if self.queued >= self.bounds.queued {
+            let own = self.clients.get(&key).map_or(0, |client| client.waiting.len());
+            match self.lengths.last() {
+                Some(&(length, longest)) if length > own + 1 => told = self.displace(longest),
+                _ => return Verdict::Full,
+            }
+        }
+        let ticket = Ticket(self.number());
+        self.client(key).waiting.insert(ticket, waiter);
+        self.queued += 1;
+        self.resized(key, 1);
+        self.settle(key);
+        Verdict::Waits(ticket, told)
+    }
+
+    /// Gives a permit back; the one who gets it is to be told.
+    pub fn release(&mut self, key: Key) -> Option<W> {
+        let calm = self.turns.is_empty();
+        let client = self.client(key);
+        client.held -= 1;
+        let (held, waits) = (client.held, !client.waiting.is_empty());
+        self.in_flight -= 1;
+        if calm && !waits {
+            // As it nearly always is: nobody's turn comes by it.
+            if held == 0 {
+                self.clients.remove(&key);
+            }
+            return None;
+        }
+        self.settle(key);
+        self.grant()
+    }
+
+    /// Where a ticket stands.
+    pub fn place(&mut self, key: Key, ticket: Ticket) -> Place<'_, W> {
+        if self.displaced.remove(&ticket) {
+            return Place::Displaced;
+        }
+        // A place ends by a grant, by being displaced, or by its owner, who does not ask afterwards.
+        match self.clients.get_mut(&key).and_then(|client| client.waiting.get_mut(&ticket)) {
+            Some(waiter) => Place::Waiting(waiter),
+            None => Place::Granted,
+        }
+    }
+
+    /// Ends the ticket of one who waits no longer.
+    pub fn leave(&mut self, key: Key, ticket: Ticket) -> Left<W> {
+        match self.place(key, ticket) {
+            Place::Displaced => Left::Displaced,
+            Place::Granted => Left::Granted(self.release(key)),
+            Place::Waiting(_) => Left::Waiting(self.remove(key, ticket)),
+        }
+    }
+
+    fn client(&mut self, key: Key) -> &mut Client<W> {
+        let new = || Client { held: 0, waiting: BTreeMap::new(), turn: None };
+        self.clients.entry(key).or_insert_with(new)
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Gives the free permit, if there is one, to the client whose turn it is. One is enough: none was free before,
+    /// or only the client that gave one back may take one (3).
+    fn grant(&mut self) -> Option<W> {
+        if self.in_flight >= self.bounds.in_flight {
+            return None;
+        }
+        let (_, key) = self.turns.pop_first()?;
+        let client = self.client(key);
+        client.turn = None;
+        client.held += 1;
+        self.in_flight += 1;
+        let &first = self.client(key).waiting.keys().next().expect("a turn has a waiter (2)");
+        self.remove(key, first)
+    }
+
+    /// The newest of the longest queue gives way: it would have waited longest.
+    fn displace(&mut self, longest: Key) -> Option<W> {
+        let &newest = self.client(longest).waiting.keys().next_back()?;
+        self.displaced.insert(newest);
+        self.remove(longest, newest)
+    }
+
+    fn remove(&mut self, key: Key, ticket: Ticket) -> Option<W> {
+        let waiter = self.client(key).waiting.remove(&ticket);
+        self.queued -= 1;
+        self.resized(key, -1);
+        self.settle(key);
+        waiter
+    }
+
+    /// Notes a queue's new length, which has just changed by `by`.
+    fn resized(&mut self, key: Key, by: isize) {
+        let length = self.client(key).waiting.len();
+        self.lengths.remove(&(length.wrapping_add_signed(-by), key));
+        if length > 0 {
+            self.lengths.insert((length, key));
+        }
+    }
+
+    /// Gives a client its turn, or takes it away, and forgets it when it has nothing (2, 5).
+    fn settle(&mut self, key: Key) {
+        let (per_client, next) = (self.bounds.per_client, self.next + 1);
+        let client = self.client(key);
+        let may = !client.waiting.is_empty() && client.held < per_client;
+        let idle = client.waiting.is_empty() && client.held == 0;
+        match client.turn {
+            None if may => {
+                client.turn = Some(next);
+                self.next = next;
+                self.turns.insert(next, key);
+            }
+            Some(turn) if !may => {
+                client.turn = None;
+                self.turns.remove(&turn);
+            }
+            _ => {}
+        }
+        if idle {
+            self.clients.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+impl<W> Queues<W> {
+    /// Clients that are remembered.
+    pub fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Panics where an invariant of this file is broken.
+    pub fn check(&self) {
+        let sum = |of: &dyn Fn(&Client<W>) -> usize| self.clients.values().map(of).sum::<usize>();
+        assert_eq!(self.in_flight, sum(&|client| client.held));
+        assert_eq!(self.queued, sum(&|client| client.waiting.len()));
+        assert!(self.in_flight <= self.bounds.in_flight && self.queued <= self.bounds.queued);
+        for (key, client) in &self.clients {
+            let may = !client.waiting.is_empty() && client.held < self.bounds.per_client;
+            assert!(client.held <= self.bounds.per_client);
+            assert!(client.held > 0 || !client.waiting.is_empty());
+            assert_eq!(client.turn.is_some(), may);
+            assert!(client.turn.is_none_or(|turn| self.turns.get(&turn) == Some(key)));
+            let length = client.waiting.len();
+            assert_eq!(self.lengths.contains(&(length, *key)), length > 0);
+        }
+        assert_eq!(self.turns.len(), self.clients.values().filter(|client| client.turn.is_some()).count());
+        assert!(self.turns.is_empty() || self.in_flight == self.bounds.in_flight);
+    }
+}

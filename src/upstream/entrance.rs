@@ -1,0 +1,155 @@
+//! Where requests of clients wait until they may go to their child: first for one of the child's places, then for one
+//! among all. In this order, since one that waits for a slow child must not take a place from requests to others; and
+//! always in this order, so that no two wait for each other. Both waits together take `--queue-timeout` at most.
+
+use super::{Refusal, Settings, now};
+use crate::admission::{Admission, Asked, Bounds, Key, Permit};
+use crate::exchange::{Link, Places};
+use crate::session::{Principal, Session};
+use crate::telemetry::counters;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::time::timeout_at;
+
+/// The bounds, and who waits for them.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    all: Arc<Admission>,
+    at_child: Bounds,
+    patience: Duration,
+    waiting: AtomicUsize,
+}
+
+/// Why one had to wait, in the flag's name.
+#[derive(Clone, Copy, Debug)]
+enum Level {
+    All,
+    Child,
+}
+
+impl Entrance {
+    pub fn new(settings: &Settings) -> Self {
+        let per_client = settings.max_client_in_flight;
+        let queued = settings.max_queued;
+        Entrance {
+            all: Admission::new(Bounds { in_flight: settings.max_in_flight, per_client, queued }),
+            at_child: Bounds { in_flight: settings.max_child_in_flight, per_client, queued },
+            patience: settings.queue_timeout,
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Requests that have their places.
+    pub fn in_flight(&self) -> usize {
+        self.all.in_flight()
+    }
+
+    /// Requests that wait for a place.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// The places of a request, as soon as it is its turn. Dropping the future leaves the queue.
+    ///
+    /// # Errors
+    /// When too many wait, or it was not its turn within `--queue-timeout`; the refusal says which bound it was.
+    pub async fn enter(&self, key: Key, link: &Link) -> Result<Places, Refusal> {
+        let mut until = None;
+        let child = self.turn(link.admission(self.at_child), key, Level::Child, &mut until).await?;
+        let all = self.turn(&self.all, key, Level::All, &mut until).await?;
+        Ok(Places { all, child })
+    }
+
+    /// The same for what was begun, which is not refused half way: it waits for as long as its caller does, and where
+    /// the queues are full it goes on without.
+    pub async fn enter_again(&self, key: Key, link: &Link) -> Option<Places> {
+        let child = self.patient_turn(link.admission(self.at_child), key).await?;
+        let all = self.patient_turn(&self.all, key).await?;
+        Some(Places { all, child })
+    }
+
+    /// A place among all if one is free, for what is at no child now, but is to be waited for.
+    pub fn linger(&self, key: Key) -> Option<Permit> {
+        self.all.take(key)
+    }
+
+    async fn turn(
+        &self,
+        admission: &Arc<Admission>,
+        key: Key,
+        level: Level,
+        until: &mut Option<Instant>,
+    ) -> Result<Permit, Refusal> {
+        let waiting = match admission.ask(key) {
+            Asked::Granted(permit) => return Ok(permit),
+            Asked::Full => return Err(full(admission, key, level)),
+            Asked::Waits(waiting) => waiting,
+        };
+        let _counted = self.count();
+        // The clock is looked at only by those that wait.
+        let until = *until.get_or_insert_with(|| now() + self.patience);
+        match timeout_at(until.into(), waiting).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(full(admission, key, level)),
+            Err(_) => Err(late(admission, key, level)),
+        }
+    }
+
+    async fn patient_turn(&self, admission: &Arc<Admission>, key: Key) -> Option<Permit> {
+        match admission.ask(key) {
+            Asked::Granted(permit) => Some(permit),
+            Asked::Full => None,
+            Asked::Waits(waiting) => {
+                let _counted = self.count();
+                waiting.await.ok()
+            }
+        }
+    }
+
+    fn count(&self) -> Counted<'_> {
+        counters::QUEUED_REQUESTS.increment();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Counted(&self.waiting)
+    }
+}
+
+/// One that waits.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn full(admission: &Admission, key: Key, level: Level) -> Refusal {
+    Refusal::Busy(match level {
+        _ if admission.is_at_own_bound(key) => {
+            "--max-client-in-flight requests of this client are in flight already, and --max-queued wait"
+        }
+        Level::All => "--max-in-flight requests are in flight already, and --max-queued wait",
+        Level::Child => "--max-child-in-flight requests are at this server already, and --max-queued wait",
+    })
+}
+
+fn late(admission: &Admission, key: Key, level: Level) -> Refusal {
+    Refusal::Busy(match level {
+        _ if admission.is_at_own_bound(key) => {
+            "it waited for --queue-timeout: --max-client-in-flight requests of this client are in flight"
+        }
+        Level::All => "it waited for --queue-timeout: --max-in-flight requests are in flight",
+        Level::Child => "it waited for --queue-timeout: --max-child-in-flight requests are at this server",
+    })
+}
+
+/// A legacy client is its session.
+pub(super) fn key_of_session(session: &Session) -> Key {
+    Key::of(session.id().secret())
+}
+
+/// A modern client is its principal; where it is nobody in particular, its address.
+pub(super) fn key_of_caller(principal: &Principal, address: Option<IpAddr>) -> Key {
+    Key::of((principal, address.filter(|_| principal.is_anonymous())))
+}

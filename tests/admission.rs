@@ -1,0 +1,258 @@
+//! Who may have a request in flight when not all can: everyone in turn, within bounds, and nobody for ever.
+//!
+//! The child's `late` answers once it is cancelled, so that a test decides when a place comes free; in what order
+//! requests got theirs is what the child read.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::modern::{Modern, result};
+use support::{Connection, Journal, Response, Server, Session, until};
+
+const QUEUED: &str = "proxyrunner_queued";
+const IN_FLIGHT: &str = "proxyrunner_in_flight";
+
+struct Scene {
+    server: Server,
+    journal: Journal,
+}
+
+impl Scene {
+    fn new(flags: &str) -> Scene {
+        let journal = Journal::new();
+        Scene { server: Server::with().flags(flags).child(&journal.flag()).start(), journal }
+    }
+
+    /// Which calls of `late` the child has read, in order.
+    fn order(&self) -> Vec<String> {
+        let frames = self.journal.frames().into_iter().map(|read| read.message["params"].clone());
+        let late = frames.filter(|params| params["name"] == "late");
+        late.map(|params| params["arguments"]["n"].as_str().expect("a name").to_owned()).collect()
+    }
+
+    /// Waits until the child has read so many.
+    fn until_read(&self, count: usize) {
+        until("the child has read them", || self.order().len() >= count);
+    }
+
+    fn until_waiting(&self, count: u64) {
+        self.server.until_metric(QUEUED, count);
+    }
+
+    /// Nothing is in flight or waits any more.
+    fn until_idle(&self) {
+        self.server.until_metric(IN_FLIGHT, 0);
+        self.server.until_metric(QUEUED, 0);
+    }
+}
+
+fn late(session: &Session<'_>, n: &str) -> Connection {
+    session.begin_call(n, "late", json!({"n": n}))
+}
+
+/// Has a call of `late` answered.
+fn end(session: &Session<'_>, n: &str) {
+    session.tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": n}}));
+}
+
+fn refused(response: &Response, flag: &str) {
+    assert_eq!((response.status, response.code(), response.header("retry-after")), (503, -32603, Some("1")));
+    assert!(response.text().contains(flag), "{}", response.text());
+}
+
+/// Both bounds are the same for it: the one of all, and the one of the child.
+#[test]
+fn a_noisy_client_does_not_starve_a_quiet_one() {
+    for bound in ["--max-in-flight 2", "--max-child-in-flight 2"] {
+        let scene = Scene::new(bound);
+        let (noisy, quiet) = (scene.server.session(), scene.server.session());
+        let _running: Vec<_> = ["n1", "n2"].map(|n| (late(&noisy, n), scene.until_read(1))).into();
+        scene.until_read(2);
+        let mut waiting = Vec::new();
+        for (at, n) in ["n3", "n4", "n5", "n6"].into_iter().enumerate() {
+            waiting.push(late(&noisy, n));
+            scene.until_waiting(at as u64 + 1);
+        }
+        waiting.push(late(&quiet, "q1"));
+        scene.until_waiting(5);
+        for (at, done) in ["n1", "n2", "n3", "q1"].into_iter().enumerate() {
+            end(if done == "q1" { &quiet } else { &noisy }, done);
+            scene.until_read(at + 3);
+        }
+        assert_eq!(scene.order()[2..], ["n3", "q1", "n4", "n5"], "{bound}");
+        drop(waiting.pop());
+        scene.until_waiting(1);
+    }
+}
+
+#[test]
+fn modern_clients_wait_in_turn_too_and_by_principal() {
+    let scene = Scene::new("--max-in-flight 1 --principal-header x-user");
+    let (noisy, quiet) = (scene.server.modern().of("noisy"), scene.server.modern().of("quiet"));
+    let call = |client: &Modern<'_>, n: &str| client.begin_call(n, "late", json!({"n": n}));
+    let first = call(&noisy, "n1");
+    scene.until_read(1);
+    let mut waiting = Vec::new();
+    for (at, (client, n)) in [(&noisy, "n2"), (&noisy, "n3"), (&quiet, "q1")].into_iter().enumerate() {
+        waiting.push(call(client, n));
+        scene.until_waiting(at as u64 + 1);
+    }
+    // One that disconnects is cancelled, and its place goes on when the child agrees.
+    first.cut();
+    for at in 2..=4 {
+        scene.until_read(at);
+        let done = scene.order()[at - 1].clone();
+        let at = ["n2", "n3", "q1"].iter().position(|n| *n == done).expect("one of them");
+        waiting.push(scene.server.connect());
+        waiting.swap_remove(at).cut();
+    }
+    assert_eq!(scene.order(), ["n1", "n2", "q1", "n3"]);
+    scene.until_idle();
+}
+
+#[test]
+fn a_client_at_its_own_bound_waits_for_itself_only() {
+    let scene = Scene::new("--max-client-in-flight 2 --queue-timeout 300ms");
+    let (noisy, quiet) = (scene.server.session(), scene.server.session());
+    let _running = [late(&noisy, "n1"), late(&noisy, "n2")];
+    scene.until_read(2);
+    let mut third = late(&noisy, "n3");
+    assert_eq!(quiet.call("echo", json!({"n": 1}))["result"]["n"], 1);
+    refused(&third.response(), "--max-client-in-flight");
+    assert!(!scene.order().contains(&"n3".to_owned()), "the child never hears of it");
+}
+
+#[test]
+fn one_that_waits_too_long_is_refused_and_told_for_what() {
+    for bound in ["--max-in-flight", "--max-child-in-flight"] {
+        let scene = Scene::new(&format!("{bound} 1 --queue-timeout 300ms"));
+        let _running = late(&scene.server.session(), "n1");
+        scene.until_read(1);
+        refused(&late(&scene.server.session(), "l").response(), &format!("{bound} requests"));
+        refused(&scene.server.modern().call("late", json!({"n": "m"})), &format!("{bound} requests"));
+        assert_eq!(scene.server.metric(QUEUED), 0);
+        assert_eq!(scene.server.metric("proxyrunner_queued_requests_total"), 2);
+        assert_eq!(scene.server.metric("proxyrunner_shed_requests_total"), 2);
+    }
+}
+
+#[test]
+fn a_full_queue_refuses_the_noisy_and_has_room_for_the_quiet() {
+    let scene = Scene::new("--max-in-flight 1 --max-queued 2");
+    let (noisy, quiet) = (scene.server.session(), scene.server.session());
+    let _running = late(&noisy, "n1");
+    scene.until_read(1);
+    let _second = late(&noisy, "n2");
+    scene.until_waiting(1);
+    let mut third = late(&noisy, "n3");
+    scene.until_waiting(2);
+    refused(&late(&noisy, "n4").response(), "--max-queued");
+    let _quiet = late(&quiet, "q1");
+    refused(&third.response(), "--max-queued");
+    end(&noisy, "n1");
+    scene.until_read(2);
+    end(&noisy, "n2");
+    scene.until_read(3);
+    assert_eq!(scene.order(), ["n1", "n2", "q1"]);
+}
+
+#[test]
+fn a_client_that_disconnects_while_it_waits_leaves_the_queue() {
+    let scene = Scene::new("--max-in-flight 1");
+    let session = scene.server.session();
+    let _running = late(&session, "n1");
+    scene.until_read(1);
+    let waiting = [late(&session, "gone"), scene.server.modern().begin_call(1, "late", json!({"n": "gone"}))];
+    scene.until_waiting(2);
+    waiting.into_iter().for_each(Connection::cut);
+    scene.until_waiting(0);
+    end(&session, "n1");
+    assert_eq!(session.call("facts", json!({}))["error"], Value::Null);
+    assert_eq!(scene.order(), ["n1"]);
+    scene.until_idle();
+}
+
+#[test]
+fn answers_and_cancellations_pass_while_everything_is_full() {
+    let scene = Scene::new("--max-in-flight 1 --sse-commit-after 0");
+    let session = scene.server.opening().exclusive().open();
+    let mut asking =
+        session.begin_call("ask", "ask", json!({"method": "sampling/createMessage", "id": 7})).events();
+    let question = asking.message();
+    let waiting = late(&scene.server.session(), "w");
+    scene.until_waiting(1);
+    session.tell(json!({"jsonrpc": "2.0", "id": question["id"], "result": {"said": "yes"}}));
+    assert_eq!(asking.rest()[0]["result"]["answers"][0]["result"]["said"], "yes");
+    scene.until_read(1);
+    drop(waiting);
+    let other = scene.server.session();
+    let mut cancelled = late(&other, "other");
+    scene.until_waiting(1);
+    assert_eq!(other.ask("ping", json!({}))["result"], json!({}), "what needs no child needs no place");
+    assert_eq!(scene.server.request("GET", "/readyz", &[], b"").status, 200);
+    end(&other, "other");
+    assert_eq!(
+        cancelled.response().messages()[0]["error"]["code"],
+        -32800,
+        "it was cancelled while it waited"
+    );
+    scene.until_waiting(0);
+    assert_eq!(scene.order(), ["w"]);
+}
+
+/// A call that reports progress until it is released.
+fn work(id: &str) -> Value {
+    let params = json!({"name": "work", "arguments": {"name": "go"}, "_meta": {"progressToken": "p"}});
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+}
+
+fn eras(flags: &str) -> [Scene; 2] {
+    let journal = Journal::new();
+    let modern = Server::with().flags(flags).modern_child(&journal.flag()).start();
+    [Scene::new(flags), Scene { server: modern, journal }]
+}
+
+fn modern_work(server: &Server) -> Connection {
+    let params = json!({"name": "work", "arguments": {"name": "go"}});
+    let client = server.modern().meta("progressToken", "p");
+    client.begin_body(&client.body(1, "tools/call", params))
+}
+
+#[test]
+fn progress_keeps_a_request_alive() {
+    for scene in eras("--request-timeout 1s") {
+        let session = scene.server.session();
+        let calls = [session.begin(work("l").to_string()), modern_work(&scene.server)];
+        until("they are there", || scene.journal.runs("work") == 2);
+        let mut silent = session.begin_call("silent", "hang", json!({}));
+        let failed = silent.response().answer();
+        assert!(failed["error"]["message"].as_str().is_some_and(|why| why.contains("--request-timeout")));
+        // They began before that one, and would have been over before it.
+        session.call("release", json!({"name": "go"}));
+        for mut call in calls {
+            let answer = call.response().messages().pop().expect("an answer");
+            let worked = [&answer["result"]["worked"], &answer["result"]["structuredContent"]["worked"]];
+            assert!(worked.contains(&&json!(true)), "{answer}");
+        }
+    }
+}
+
+#[test]
+fn progress_keeps_no_request_alive_beyond_the_maximum() {
+    for scene in eras("--request-timeout 500ms --request-max 500ms --cancel-grace 200ms") {
+        let session = scene.server.session();
+        for mut call in [session.begin(work("l").to_string()), modern_work(&scene.server)] {
+            let answer = call.response().messages().pop().expect("an answer");
+            assert_eq!(answer["error"]["data"]["reason"], "timed_out", "{answer}");
+            assert!(answer["error"]["message"].as_str().is_some_and(|why| why.contains("--request-max")));
+            scene.journal.until_cancelled("work");
+        }
+        // And nothing is left of them.
+        scene.until_idle();
+        assert_eq!(scene.server.metric("proxyrunner_timed_out_requests_total"), 2);
+        assert_eq!(
+            result(&scene.server.modern().call("release", json!({"name": "go"})))["error"],
+            Value::Null
+        );
+    }
+}
