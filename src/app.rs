@@ -7,15 +7,16 @@ use crate::exchange::Failure;
 use crate::http::{self, Listener, Server};
 use crate::session::Directory;
 use crate::shutdown::Shutdown;
+use crate::signals::{Meaning, Signals};
 use crate::supervisor::Supervisor;
 use crate::upstream::{Seal, Upstream};
-use crate::{phase, telemetry};
+use crate::{child, phase, telemetry};
 use anyhow::Context;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// How often what has become old is looked for.
@@ -44,7 +45,8 @@ pub fn run(config: Config) -> anyhow::Result<i32> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<i32> {
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    child::reaper::start().context("cannot listen for SIGCHLD")?;
     let spawner = Spawner::start(config.child.clone()).context("cannot start threads")?;
     let connections = max_connections(&config, http::raise_file_limit());
     let budget = Budget::new(config.max_buffered);
@@ -94,7 +96,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     let mut children = std::pin::pin!(child_ends(&upstream));
     let ended = tokio::select! {
         ended = &mut children => ended,
-        signal = signals.next() => {
+        signal = end(&mut signals, &supervisor) => {
             tracing::info!(signal, "shutting down");
             Ended::BySignal(signal)
         }
@@ -111,7 +113,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     tokio::select! {
         () = drain => {}
         () = starting => {}
-        second = signals.next() => {
+        second = end(&mut signals, &supervisor) => {
             supervisor.kill();
             return Ok(BY_SIGNAL + second);
         }
@@ -122,7 +124,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     };
     tokio::select! {
         () = stop => Ok(ended.code()),
-        second = signals.next() => {
+        second = end(&mut signals, &supervisor) => {
             supervisor.kill();
             Ok(BY_SIGNAL + second)
         }
@@ -139,6 +141,19 @@ fn max_connections(config: &Config, files: usize) -> usize {
         );
     }
     config.http.max_connections.min(most)
+}
+
+/// Resolves with the next signal that ends proxyrunner; the others are the server's.
+async fn end(signals: &mut Signals, supervisor: &Supervisor) -> i32 {
+    loop {
+        match signals.next().await {
+            Meaning::End(signal) => return signal,
+            Meaning::Forward(signal) => {
+                tracing::info!(%signal, "passed on to the server");
+                supervisor.forward(signal);
+            }
+        }
+    }
 }
 
 /// Why it is over.
@@ -273,28 +288,5 @@ fn announce(config: &Config, address: SocketAddr) {
             "\n  proxyrunner {}  {url}\n  add it:  claude mcp add --transport http my-server {url}\n",
             env!("CARGO_PKG_VERSION")
         );
-    }
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
-            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
-        })
-    }
-
-    /// The next one's number.
-    async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
-        }
     }
 }

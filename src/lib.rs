@@ -18,6 +18,7 @@ pub mod phase;
 pub mod router;
 pub mod session;
 pub mod shutdown;
+pub mod signals;
 pub mod supervisor;
 pub mod sync;
 pub mod telemetry;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// From the bottom up; rooms of one layer are siblings that never meet.
 const LAYERS: &[&[&str]] = &[
     &["sync", "trace_context"],
-    &["jsonrpc", "framing", "phase", "shutdown", "telemetry", "budget"],
+    &["jsonrpc", "framing", "phase", "shutdown", "signals", "telemetry", "budget"],
     &["mux", "lifecycle", "admission"],
     &["exchange"],
     &["session"],

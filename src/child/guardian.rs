@@ -63,6 +63,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn guard(mut args: impl Iterator<Item = OsString>, socket: &UnixStream) -> io::Result<()> {
     close_on_exec(socket)?;
+    close_the_rest();
     // Out of the terminal's foreground group; and what the server leaves behind falls to this process.
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     nix::sys::prctl::set_child_subreaper(true)?;
@@ -224,6 +225,13 @@ fn ignore_signals() -> io::Result<Vec<(Signal, SigAction)>> {
         Ok((signal, if signal == Signal::SIGPIPE { default } else { before }))
     });
     ignored.collect()
+}
+
+/// What whoever started proxyrunner left open is for neither this process nor the server. Where the system can't do it,
+/// it stays open, as it would without a guardian.
+fn close_the_rest() {
+    // SAFETY: nothing here owns any of these files.
+    let _ = unsafe { libc::close_range(SOCKET as u32 + 1, u32::MAX, 0) };
 }
 
 fn close_on_exec(socket: &UnixStream) -> io::Result<()> {

@@ -6,6 +6,7 @@
 mod address;
 mod args;
 mod file;
+mod identity;
 mod parse;
 mod problem;
 mod reader;
@@ -15,8 +16,8 @@ use crate::era::probe::Choice;
 use crate::lifecycle::Policy;
 use crate::{child, http, session, telemetry, upstream};
 use parse::{
-    COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, HEADER, HOST, KEY_FILE, LISTEN, ORIGIN,
-    PATH, SIZE, SWITCH,
+    COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, GROUP, HEADER, HOST, KEY_FILE, LISTEN, NICE,
+    ORIGIN, PATH, SIZE, SWITCH, USER,
 };
 use problem::{Problem, Refusal};
 use reader::Reader;
@@ -192,8 +193,37 @@ fn child(
         max_frame: reader.one("max-frame", SIZE),
         start_timeout: reader.one("start-timeout", DURATION),
         close_grace: reader.one("close-grace", DURATION_OR_ZERO),
-        limits: child::Limits::default(),
+        limits: limits(reader),
         terminate_grace: reader.one("terminate-grace", DURATION_OR_ZERO),
+    }
+}
+
+fn limits(reader: &mut Reader) -> child::Limits {
+    let files = reader.optional("child-nofile", COUNT).map(|files| (files as u64, files as u64));
+    child::Limits {
+        memory: reader.optional("child-memory", SIZE).map(|bytes| bytes as u64),
+        files,
+        nice: reader.optional("child-nice", NICE),
+        identity: identity(reader),
+        no_new_privileges: reader.one("no-new-privileges", SWITCH),
+    }
+}
+
+/// As whom the server runs: a user with its own groups, or with the one that is named beside.
+fn identity(reader: &mut Reader) -> Option<child::Identity> {
+    let user = reader.optional("child-user", USER);
+    let group = reader.optional("child-group", GROUP);
+    if (user.is_some() || group.is_some()) && !nix::unistd::geteuid().is_root() {
+        let refusal = Refusal::new("needs root", "start proxyrunner as that user instead");
+        reader.note(Problem::general("--child-user, --child-group", refusal));
+    }
+    match (user, group) {
+        (None, None) => None,
+        (None, Some(group)) => Some(child::Identity { user: None, group: group.id, others: Vec::new() }),
+        (Some(user), group) => {
+            let group = group.map_or(user.group, |group| group.id);
+            Some(child::Identity { user: Some(user.id), group, others: user.others })
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! From text to values: durations, sizes, counts, choices. And back, for `--check`.
 
 use super::address;
+use super::identity::{self, Group, User};
 use super::problem::Refusal;
 use crate::upstream::Key;
 use serde_json::Value;
@@ -32,6 +33,10 @@ pub(super) const DIRECTORY: Kind<PathBuf> =
 pub(super) const KEY_FILE: Kind<KeyFile> =
     Kind { parse: key_file, show: |file| file.path.to_string_lossy().into() };
 
+pub(super) const NICE: Kind<i32> = Kind { parse: nice, show: |nice| (*nice).into() };
+pub(super) const USER: Kind<User> = Kind { parse: identity::user, show: |user| user.id.into() };
+pub(super) const GROUP: Kind<Group> = Kind { parse: identity::group, show: |group| group.id.into() };
+
 /// A file with a secret in it; only its name is ever shown.
 pub(super) struct KeyFile {
     path: PathBuf,
@@ -59,6 +64,11 @@ const SIZE_UNITS: [(&str, usize); 6] = [
     ("MB", 1_000_000),
     ("kB", 1000),
 ];
+
+fn nice(text: &str) -> Result<i32, Refusal> {
+    let nice = text.parse().ok().filter(|nice| (-20..=19).contains(nice));
+    nice.ok_or_else(|| Refusal::new("is no niceness", "give a number from -20 to 19"))
+}
 
 fn duration(text: &str) -> Result<Duration, Refusal> {
     match duration_or_zero(text)? {

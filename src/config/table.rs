@@ -130,6 +130,12 @@ pub const SETTINGS: &[Group] = &[
                 "After closing a child's stdin, wait so long before SIGTERM",
             ),
             one("terminate-grace", "DURATION", "5s", "After SIGTERM, wait so long before SIGKILL"),
+            absent("child-memory", "SIZE", "The most address space that the child may take"),
+            absent("child-nofile", "COUNT", "Files that the child may have open"),
+            absent("child-nice", "NUMBER", "How the child is scheduled: -20, favoured, to 19"),
+            absent("child-user", "USER", "Run the child as this user, a name or a number; needs root"),
+            absent("child-group", "GROUP", "Run the child in this group, a name or a number; needs root"),
+            on("no-new-privileges", "Keep the child from gaining privileges, as by setuid programs"),
         ],
     },
     Group {
@@ -305,6 +311,10 @@ const fn switch(flag: &'static str, help: &'static str) -> Setting {
     Setting { flag, value: "BOOL", fallback: Fallback::Value("false"), arity: Arity::Switch, help }
 }
 
+const fn on(flag: &'static str, help: &'static str) -> Setting {
+    Setting { flag, value: "BOOL", fallback: Fallback::Value("true"), arity: Arity::Switch, help }
+}
+
 const fn many(flag: &'static str, value: &'static str, help: &'static str) -> Setting {
     Setting { flag, value, fallback: Fallback::Absent, arity: Arity::Many { commas: true }, help }
 }
@@ -322,7 +332,7 @@ impl Setting {
     /// The default in words, if there is one worth showing.
     pub fn default_words(&self) -> Option<&'static str> {
         match self.fallback {
-            Fallback::Value(_) if self.arity == Arity::Switch => None,
+            Fallback::Value("false") if self.arity == Arity::Switch => None,
             Fallback::Value(words) | Fallback::Computed(words) => Some(words),
             Fallback::Absent => None,
         }
@@ -358,37 +368,5 @@ pub fn markdown_table() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-
-    #[test]
-    fn names_are_kebab_case_and_unique() {
-        let mut seen = HashSet::new();
-        for setting in settings() {
-            assert!(seen.insert(setting.flag), "--{} is there twice", setting.flag);
-            assert!(setting.flag.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "--{}", setting.flag);
-        }
-    }
-
-    /// Kubernetes gives every pod `PROXYRUNNER_PORT=tcp://…` and `PROXYRUNNER_SERVICE_…` when a Service beside
-    /// it is called proxyrunner.
-    #[test]
-    fn no_variable_collides_with_kubernetes_service_links() {
-        for setting in settings() {
-            let name = setting.variable();
-            let taken = ["PROXYRUNNER_PORT", "PROXYRUNNER_SERVICE_"];
-            assert!(!taken.iter().any(|taken| name.starts_with(taken)), "{name} is set by Kubernetes");
-        }
-    }
-
-    #[test]
-    fn the_readme_holds_the_table() {
-        let readme =
-            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md");
-        let (_, rest) = readme.split_once("<!-- flags -->\n").expect("the opening marker");
-        let (shown, _) = rest.split_once("<!-- flags -->").expect("the closing marker");
-        let table = markdown_table();
-        assert_eq!(shown, table, "put this between README.md's <!-- flags --> markers:\n{table}");
-    }
-}
+#[path = "table_tests.rs"]
+mod tests;

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ flags.add_argument("--protocol", help="negotiate this version, whatever was aske
 flags.add_argument("--crlf", action="store_true", help="end lines with CR LF")
 flags.add_argument("--ignore-eof", action="store_true", help="live on when stdin ends")
 flags.add_argument("--ignore-sigterm", action="store_true")
+flags.add_argument("--signals", action="store_true", help="tell on stderr of signals that end nobody")
 flags.add_argument("--journal", help="append every frame that is read to this file, with the process id before it")
 flags.add_argument("--prompts", action="store_true", help="declare prompts")
 flags.add_argument("--static", action="store_true", help="declare no listChanged")
@@ -242,6 +244,38 @@ def grandchild(wire_id, params, args, raw):
     result(wire_id, {"pid": started.pid})
 
 
+DAEMON = """
+import os, signal, sys, time
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with open(sys.argv[1] + "~", "w") as file:
+    file.write(str(os.getpid()))
+os.rename(sys.argv[1] + "~", sys.argv[1])
+time.sleep(600)
+"""
+
+
+def daemon(wire_id, params, args, raw):
+    """Starts a process that nothing ties to us but our pipes: in a session of its own, its parents gone."""
+    subprocess.run([sys.executable, "-c", DAEMON, args["file"]])
+    await_file(args["file"])
+    with open(args["file"]) as file:
+        result(wire_id, {"pid": int(file.read())})
+
+
+def state(wire_id, params, args, raw):
+    """What the system says of us."""
+    with open("/proc/self/status") as status:
+        said = dict(line.rstrip("\n").split(":\t", 1) for line in status)
+    limits = {name: resource.getrlimit(getattr(resource, name)) for name in ("RLIMIT_AS", "RLIMIT_NOFILE")}
+    ids = {"uid": os.getresuid(), "gid": os.getresgid(), "groups": os.getgroups()}
+    result(wire_id, {"status": said, "nice": os.getpriority(os.PRIO_PROCESS, 0), **limits, **ids})
+
+
 def facts(wire_id, params, args, raw):
     files = os.sysconf("SC_OPEN_MAX")
     result(wire_id, {"pid": os.getpid(), "env": dict(os.environ), "files": files, "cwd": os.getcwd()})
@@ -262,7 +296,7 @@ TOOLS = {
     function.__name__: function
     for function in (
         echo, sleep, wait, release, hang, late, progress, work, log, ask, interview, emit, relist, hold, oversized, leave, kill,
-        close_stdout, close_stdin, half, stop_reading, grandchild, facts, recall, blob,
+        close_stdout, close_stdin, half, stop_reading, grandchild, daemon, state, facts, recall, blob,
     )
 }  # fmt: skip
 
@@ -363,6 +397,9 @@ def main():
         sys.exit(9)
     if flags.ignore_sigterm:
         signal.signal(signal.SIGTERM, lambda *_: complain("SIGTERM ignored"))
+    if flags.signals:
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT):
+            signal.signal(number, lambda number, _: complain(f"got {signal.Signals(number).name}"))
     for n in range(flags.banner):
         line(f"Welcome to the scripted server, line {n}")
     for raw in stdin:

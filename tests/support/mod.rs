@@ -48,6 +48,7 @@ pub struct Start {
     child: Vec<String>,
     env: Vec<(String, String)>,
     program: Option<Vec<String>>,
+    under: Vec<String>,
 }
 
 impl Start {
@@ -72,6 +73,12 @@ impl Start {
     /// Another child than the scripted one.
     pub fn program(mut self, words: &[&str]) -> Self {
         self.program = Some(words.iter().map(|&word| word.to_owned()).collect());
+        self
+    }
+
+    /// Started by another program, which is given the command line behind these words.
+    pub fn under(mut self, words: &[&str]) -> Self {
+        self.under = words.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -108,7 +115,10 @@ impl Start {
     fn spawn(self) -> (Child, Arc<Log>) {
         let scripted = || vec!["python3".into(), child("scripted.py")];
         let program = self.program.unwrap_or_else(scripted);
-        let mut process = Command::new(env!("CARGO_BIN_EXE_proxyrunner"))
+        let mut words = self.under;
+        words.push(env!("CARGO_BIN_EXE_proxyrunner").to_owned());
+        let mut process = Command::new(&words[0])
+            .args(&words[1..])
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(self.flags)
             .arg("--")
