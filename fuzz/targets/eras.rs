@@ -289,7 +289,9 @@ impl Play {
         let answer = incoming(&answer);
         let restored = session.answered(&ClientId::new(answer.id()), &answer.frame, &answer.message);
         if let (Some(frame), Some(seat)) = (restored, session.seat()) {
-            seat.link().answer(frame);
+            if let Some(link) = seat.link() {
+                link.answer(frame);
+            }
         }
     }
 
