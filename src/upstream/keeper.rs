@@ -283,6 +283,10 @@ impl Upstream {
         if let Some(shared) = self.crew.open(era) {
             return Ok(shared);
         }
+        // One that is being replaced is not to be started beside its successor.
+        if self.crew.vacant(era).is_some() {
+            return Err(Refusal::Busy(RESTARTING));
+        }
         let unserved = Refusal::Busy("the server does not serve this protocol era");
         if self.crew.serves(era) == Some(false) {
             return Err(unserved);
