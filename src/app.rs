@@ -5,6 +5,7 @@ use crate::child::Spawner;
 use crate::config::Config;
 use crate::exchange::Failure;
 use crate::http::{self, Listener, Server};
+use crate::pulse::Pulse;
 use crate::session::Directory;
 use crate::shutdown::Shutdown;
 use crate::signals::{Meaning, Signals};
@@ -51,6 +52,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     let connections = max_connections(&config, http::raise_file_limit());
     let budget = Budget::new(config.max_buffered);
     let shutdown = Shutdown::default();
+    let pulse = Pulse::new(Instant::now());
     let directory = Arc::new(Directory::new(config.session.clone(), budget.clone()));
     let (phase, phase_watched) = phase::channel();
     let seal =
@@ -75,7 +77,13 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         shutdown: shutdown.clone(),
         budget: budget.clone(),
         phase: phase_watched,
+        pulse: pulse.clone(),
     });
+    tokio::spawn(pulse.clone().beat());
+    std::thread::Builder::new()
+        .name("watchdog".into())
+        .spawn(|| pulse.watch())
+        .context("cannot start threads")?;
     tokio::spawn(supervisor.clone().serve(wanted));
     tokio::spawn(sweep(Arc::clone(&server)));
     tokio::spawn(forget_orphans(upstream.clone()));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// From the bottom up; rooms of one layer are siblings that never meet.
 const LAYERS: &[&[&str]] = &[
     &["sync", "trace_context"],
-    &["jsonrpc", "framing", "phase", "shutdown", "signals", "telemetry", "budget"],
+    &["jsonrpc", "framing", "phase", "pulse", "shutdown", "signals", "telemetry", "budget"],
     &["mux", "lifecycle", "admission"],
     &["exchange"],
     &["session"],
@@ -128,4 +128,24 @@ fn imports_are_found_however_they_are_written() {
     let source = "use crate::mux::{self, Mux};\nuse crate::{phase, http::{self, Server}, telemetry};\n// crate::app\n\
                   fn f() { crate::session::x(); my_crate::config::y(); } use proxyrunner::upstream;";
     assert_eq!(imports(source), ["mux", "phase", "http", "telemetry", "session", "upstream"]);
+}
+
+/// The page for operators names the test of each fault; one that is renamed would leave it telling of nothing.
+#[test]
+fn the_tests_that_the_reliability_page_names_are_there() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let page = std::fs::read_to_string(format!("{root}/docs/reliability.md")).expect("the page");
+    let words = page.split('`').filter_map(|word| word.split_once("::"));
+    let named: Vec<_> =
+        words.filter(|(_, name)| name.chars().all(|c| c == '_' || c.is_alphanumeric())).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for (file, name) in named {
+        let tests = std::fs::read_to_string(format!("{root}/tests/{file}.rs"));
+        let is_there = match &tests {
+            Ok(tests) => tests.contains(&format!("fn {name}(")),
+            // A module of unit tests.
+            Err(_) => std::path::Path::new(&format!("{root}/src/{file}/{name}.rs")).exists(),
+        };
+        assert!(is_there, "{file}::{name} is no test");
+    }
 }

@@ -8,18 +8,25 @@ use crate::telemetry::counters;
 use bytes::Bytes;
 use hyper::{Response, StatusCode};
 use std::fmt::Write;
+use std::time::Instant;
 
 /// Answers a health path; `None` for any other. Neither Host nor Origin is checked: a kubelet sends the pod's
 /// address, and there is nothing here to protect.
 pub fn serve(server: &Server, path: &str) -> Option<Response<Body>> {
     let phase = || server.phase.borrow().clone();
     let (healthy, why) = match path {
+        "/health" | "/livez" if server.pulse.is_stuck(Instant::now()) => {
+            (false, "proxyrunner's event loop is stuck".to_owned())
+        }
         "/health" | "/livez" => (true, "proxyrunner serves".to_owned()),
         "/health/ready" | "/readyz" if server.shutdown.has_begun() => {
             (false, "proxyrunner is shutting down".to_owned())
         }
         "/health/ready" | "/readyz" => (phase() == Phase::Ready, phase().to_string()),
-        "/health/startup" | "/startupz" => (phase() == Phase::Ready, phase().to_string()),
+        // A restart is no start: whoever asks until it has started would kill it for that.
+        "/health/startup" | "/startupz" => {
+            (matches!(phase(), Phase::Ready | Phase::Restarting(_)), phase().to_string())
+        }
         _ => return None,
     };
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

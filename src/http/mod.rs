@@ -23,6 +23,7 @@ pub use listener::{Listener, raise_file_limit};
 
 use crate::budget::Budget;
 use crate::phase::Phase;
+use crate::pulse::Pulse;
 use crate::session::Directory;
 use crate::shutdown::Shutdown;
 use crate::telemetry::counters;
@@ -77,6 +78,8 @@ pub struct Server {
     pub budget: Budget,
     /// Whether the child has completed its handshake.
     pub phase: watch::Receiver<Phase>,
+    /// Whether the event loop turns.
+    pub pulse: Pulse,
     /// The connections, and which of them stall.
     pub connections: Arc<Connections>,
 }
