@@ -22,7 +22,8 @@ const EACH: u64 = 2;
 const FLAGS: &str = "--restart-limit 1000000 --restart-backoff 5ms --restart-backoff-max 20ms --restart-wait 20s \
      --max-children 6 --evict-after 500ms --session-idle 3s --request-timeout 2s --cancel-grace 200ms \
      --close-grace 100ms --terminate-grace 100ms --ping-interval 300ms --ping-timeout 300ms --park-timeout 1s \
-     --max-frame 1MiB --max-body 1MiB --max-buffered 64MiB --queue-timeout 20s";
+     --max-frame 1MiB --max-body 1MiB --max-buffered 64MiB --queue-timeout 20s \
+     --start-timeout 5s";
 
 /// splitmix64.
 struct Random(u64);
@@ -268,9 +269,9 @@ fn resident_kib(server: &Server) -> u64 {
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// Kills and freezes servers until told to stop.
-fn harass(server: &Server, mut random: Random, done: &AtomicBool) {
-    while !done.load(Ordering::Relaxed) {
+/// Kills and freezes servers, so many at most: on a loaded machine none would ever come up otherwise.
+fn harass(server: &Server, mut random: Random, mut most: u64, done: &AtomicBool) {
+    while most > 0 && !done.load(Ordering::Relaxed) {
         std::thread::sleep(std::time::Duration::from_millis(30));
         let named = |pid: &i32| {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -281,6 +282,7 @@ fn harass(server: &Server, mut random: Random, done: &AtomicBool) {
             continue;
         }
         let chosen = Pid::from_raw(servers[random.below(servers.len())]);
+        most -= 1;
         // One that is gone already is as good.
         let _ = kill(chosen, if random.below(2) == 0 { Signal::SIGKILL } else { Signal::SIGSTOP });
     }
@@ -300,7 +302,7 @@ fn run(seed: u64, steps: u64) {
     let mut random = Random(seed);
     std::thread::scope(|scope| {
         let harassing = Random(random.next());
-        scope.spawn(|| harass(&server, harassing, &done));
+        scope.spawn(|| harass(&server, harassing, steps, &done));
         let kinds = [Kind::Shared, Kind::Own, Kind::Modern, Kind::Asked];
         let clients = (0..EACH).flat_map(|_| kinds).enumerate().map(|(name, kind)| Client {
             server: &server,
