@@ -82,6 +82,8 @@ fn guard(mut args: impl Iterator<Item = OsString>, socket: &UnixStream) -> io::R
             for (signal, action) in &inherited {
                 sigaction(*signal, action)?;
             }
+            // A new program inherits what is blocked.
+            SigSet::empty().thread_set_mask()?;
             limits.apply()?;
             // Last, since a change of user undoes it.
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;

@@ -26,8 +26,6 @@ enum Way {
         socket: UnixStream,
         /// What was read so far of the guardian's last report.
         read: Vec<u8>,
-        /// To be reaped when it ends by itself.
-        _guardian: Child,
     },
     Direct(Child),
 }
@@ -47,11 +45,17 @@ impl Process {
     ///
     /// # Errors
     /// When the runtime can't take the socket.
-    pub fn guarded(pid: i32, guardian: Child, socket: std::os::unix::net::UnixStream) -> io::Result<Self> {
+    pub fn guarded(
+        pid: i32,
+        mut guardian: Child,
+        socket: std::os::unix::net::UnixStream,
+    ) -> io::Result<Self> {
         let signaller = Signaller(Arc::new(Target::Guarded(socket.try_clone()?)));
         socket.set_nonblocking(true)?;
         let socket = UnixStream::from_std(socket)?;
-        Ok(Process { pid, way: Way::Guarded { socket, read: Vec::new(), _guardian: guardian }, signaller })
+        // It ends by itself, some time after its last report, and must not stay a zombie.
+        tokio::spawn(async move { guardian.wait().await });
+        Ok(Process { pid, way: Way::Guarded { socket, read: Vec::new() }, signaller })
     }
 
     /// A server that is proxyrunner's own child.
