@@ -331,7 +331,10 @@ fn run(seed: u64, steps: u64) {
     server.until_metric("proxyrunner_children", 1);
     // The last server may still be a frozen one that is being replaced.
     let serves = || server.modern().call("echo", json!({"still": "there"})).text().contains("\"still\"");
-    until("it serves", serves);
+    until("it serves", &serves);
+    // What the last server started lives as long as it does, and no longer.
+    server.modern().call("leave", json!({"code": 0}));
+    until("the next one serves", serves);
     until("one server and its guardian are left", || descendants(server.pid()).len() == 2);
     until("no file is left open", || files(&server) <= before);
     let grown = resident_kib(&server).saturating_sub(memory);

@@ -251,6 +251,8 @@ impl<'a> Greeting<'a> {
     async fn hear(&mut self, probe: &mut Probe) -> Next {
         let silent_at = now() + self.silence;
         let (discovered, heard) = tokio::select! {
+            // Where both answers are there, the one to the first question says more: it carries what the child says.
+            biased;
             heard = answered(&mut self.discovering) => (true, heard),
             heard = answered(&mut self.initializing) => (false, heard),
             () = sleep_until(silent_at.into()) => return probe.on_silence(),
