@@ -159,6 +159,10 @@ impl Supervisor {
                     pipes.stdin_over = true;
                     let Ok(Err(error)) = written else { continue };
                     asked.mute.cancel();
+                    // Or it is just its exit.
+                    if let Ok(status) = timeout(LAST_READ, process.wait()).await {
+                        break status;
+                    }
                     // Nothing can be asked of it any more. It may still answer what it has read, until it is ended.
                     tracing::warn!(%error, "the server no longer reads its stdin; it is ended");
                     Event::Stop

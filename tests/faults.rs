@@ -357,3 +357,16 @@ fn a_child_that_closes_its_stdin_is_ended_and_who_waits_is_told() {
     server.until_logged("no longer reads its stdin");
     assert_eq!(other.call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
 }
+
+#[test]
+fn a_child_that_closes_its_stdin_is_replaced_before_anybody_calls() {
+    let server = Server::start("--close-grace 100ms --terminate-grace 100ms --restart-backoff 10ms");
+    let session = server.session();
+    let first = session.result("facts", json!({}))["pid"].clone();
+    // It answers nobody, so nothing is written after it.
+    let mut call = session.begin_call(1, "close_stdin", json!({}));
+    server.until_logged("no longer reads its stdin");
+    server.until_logged("restarted: it serves again");
+    assert_eq!(reason(&call.response().answer()), "child_ended");
+    assert_ne!(session.result("facts", json!({}))["pid"], first);
+}

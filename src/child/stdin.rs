@@ -4,7 +4,9 @@ use crate::exchange::{Intake, Mux, Order, Urgent};
 use crate::jsonrpc::Spliced;
 use bytes::BytesMut;
 use std::io;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use std::os::fd::{AsFd, OwnedFd};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio_util::sync::CancellationToken;
 
 /// Frames up to this size are gathered into one write.
@@ -13,16 +15,19 @@ const GATHERED: usize = 16 * 1024;
 const BATCH: usize = 64 * 1024;
 
 /// Writes until `close` is cancelled, nobody is left who could send anything, or the child has closed its end; then
-/// stdin is closed. A frame that was begun is finished first, unless the child doesn't take it.
+/// stdin is closed. A frame that was begun is finished first, unless the child doesn't take it. Must be called within a
+/// tokio runtime.
 ///
 /// # Errors
-/// When the child has closed its end: what was written to it last may be lost.
-pub async fn write<W: AsyncWrite + Unpin>(
+/// When the child has closed its end, at once even if there is nothing to write: what was written to it last may be
+/// lost.
+pub async fn write<W: AsyncWrite + AsFd + Unpin>(
     mut pipe: W,
     mut intake: Intake,
     mux: Mux,
     close: CancellationToken,
 ) -> io::Result<()> {
+    let other_end = OtherEnd::of(&pipe)?;
     let mut batch = BytesMut::new();
     let writing = async {
         while let Some(message) = next(&mut intake).await {
@@ -40,6 +45,25 @@ pub async fn write<W: AsyncWrite + Unpin>(
         biased;
         result = writing => result,
         () = close.cancelled() => Ok(()),
+        closed = other_end.closed() => Err(closed),
+    }
+}
+
+/// Watches whether anybody still reads what is written.
+struct OtherEnd(AsyncFd<OwnedFd>);
+
+impl OtherEnd {
+    fn of(pipe: &impl AsFd) -> io::Result<Self> {
+        let pipe = pipe.as_fd().try_clone_to_owned()?;
+        AsyncFd::with_interest(pipe, Interest::ERROR).map(OtherEnd)
+    }
+
+    /// A pipe that nobody reads any more has an error (poll(2), POLLERR).
+    async fn closed(&self) -> io::Error {
+        match self.0.ready(Interest::ERROR).await {
+            Ok(_) => io::ErrorKind::BrokenPipe.into(),
+            Err(error) => error,
+        }
     }
 }
 
