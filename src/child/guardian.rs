@@ -64,6 +64,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 fn guard(mut args: impl Iterator<Item = OsString>, socket: &UnixStream) -> io::Result<()> {
     close_on_exec(socket)?;
     close_the_rest();
+    // Else lists of processes show the number of a file.
+    nix::sys::prctl::set_name(c"guardian")?;
     // Out of the terminal's foreground group; and what the server leaves behind falls to this process.
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     nix::sys::prctl::set_child_subreaper(true)?;

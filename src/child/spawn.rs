@@ -8,13 +8,14 @@ use super::report::Report;
 use super::{Settings, guardian};
 use nix::sys::resource::{Resource, getrlimit};
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
@@ -95,12 +96,23 @@ pub(super) fn can_guard() -> bool {
     cfg!(target_os = "linux") && Path::new(OWN_PROGRAM).exists()
 }
 
-/// What runs now, whatever has become of its file.
+/// What runs now.
 const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// What runs now as an open file, so that it can be executed whatever has become of its name. By the link itself an
+/// instrumenting tool such as valgrind would be executed.
+fn own_program() -> io::Result<String> {
+    static OPENED: OnceLock<File> = OnceLock::new();
+    if OPENED.get().is_none() {
+        let _ = OPENED.set(File::open(OWN_PROGRAM)?);
+    }
+    let file = OPENED.get().ok_or(io::ErrorKind::NotFound)?;
+    Ok(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
 
 fn guarded(settings: &Settings) -> io::Result<Spawned> {
     let (socket, theirs) = UnixStream::pair()?;
-    let mut command = Command::new(OWN_PROGRAM);
+    let mut command = Command::new(own_program()?);
     command.arg0(guardian::NAME).arg(settings.limits.word()).arg(program(settings)).args(&settings.args);
     // SAFETY: between fork and exec only async-signal-safe calls are made: dup2(2), fcntl(2).
     unsafe {
@@ -128,7 +140,6 @@ const STARTING: Duration = Duration::from_secs(60);
 
 /// Puts a file at a place in the process that is about to be executed.
 fn place(file: &UnixStream, at: i32) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
     if file.as_raw_fd() == at {
         let keep = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
         nix::fcntl::fcntl(file, keep)?;

@@ -4,9 +4,9 @@ use crate::exchange::{Intake, Mux, Order, Urgent};
 use crate::jsonrpc::Spliced;
 use bytes::BytesMut;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use tokio::io::unix::AsyncFd;
+use std::os::fd::AsFd;
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
 /// Frames up to this size are gathered into one write.
@@ -50,12 +50,11 @@ pub async fn write<W: AsyncWrite + AsFd + Unpin>(
 }
 
 /// Watches whether anybody still reads what is written.
-struct OtherEnd(AsyncFd<OwnedFd>);
+struct OtherEnd(pipe::Sender);
 
 impl OtherEnd {
     fn of(pipe: &impl AsFd) -> io::Result<Self> {
-        let pipe = pipe.as_fd().try_clone_to_owned()?;
-        AsyncFd::with_interest(pipe, Interest::ERROR).map(OtherEnd)
+        Ok(OtherEnd(pipe::Sender::from_owned_fd(pipe.as_fd().try_clone_to_owned()?)?))
     }
 
     /// A pipe that nobody reads any more has an error (poll(2), POLLERR).

@@ -40,6 +40,7 @@ pub async fn serve(
     }
 }
 
+/// A future is copied once for each `async fn` between it and the connection, so that the large ones are on the heap.
 async fn post(
     server: &Arc<Server>,
     peer: IpAddr,
@@ -54,23 +55,23 @@ async fn post(
     let frame = body::read(server, body).await?;
     if jsonrpc::is_batch(&frame) {
         let session = session(server, headers, &principal)?;
-        return batch::respond(server, &session, frame, &trace).await;
+        return Box::pin(batch::respond(server, &session, frame, &trace)).await;
     }
     let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
     let incoming = Incoming { frame, message, trace };
     // A session means nothing to it (2026-07-28, streamable-http §Earlier Streamable HTTP Revisions).
     if modern::is_modern(headers, &incoming) {
-        return modern::respond(server, headers, principal, peer, incoming).await;
+        return Box::pin(modern::respond(server, headers, principal, peer, incoming)).await;
     }
     if is_initialize(&incoming) {
-        return initialize(server, headers, principal, incoming).await;
+        return Box::pin(initialize(server, headers, principal, incoming)).await;
     }
     let session = session(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
     session.heard(Instant::now());
     if incoming.message.kind == Kind::Request {
         return call::respond(server, &session, incoming).await;
     }
-    oneway::accept(server, &session, incoming).await?;
+    Box::pin(oneway::accept(server, &session, incoming)).await?;
     Ok(response::empty(StatusCode::ACCEPTED))
 }
 

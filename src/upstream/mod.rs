@@ -306,7 +306,7 @@ impl Upstream {
         let seat = session.seat().ok_or(uninitialized)?;
         if let Seat::Exclusive(own) = seat {
             self.note_told(own, &incoming);
-            return self.pass(session, seat, incoming, false, None).await.map(Begun::Running);
+            return Box::pin(self.pass(session, seat, incoming, false, None)).await.map(Begun::Running);
         }
         if let Some(result) = shared::answered_here(seat, &incoming)? {
             return Ok(Begun::Answered(Spliced::from(rewrite::result(incoming.id(), result))));
@@ -323,7 +323,7 @@ impl Upstream {
         match (seat, subscribing) {
             (_, Some(subscribe)) => {
                 let patience = self.settings.request_timeout;
-                let change = self.change_subscription(session, seat, incoming, subscribe);
+                let change = Box::pin(self.change_subscription(session, seat, incoming, subscribe));
                 let timed_out = |_| {
                     counters::TIMED_OUT_REQUESTS.increment();
                     Refusal::Failed(Failure::TimedOut(patience))
@@ -331,11 +331,11 @@ impl Upstream {
                 Ok(Begun::Answered(timeout(patience, change).await.map_err(timed_out)??))
             }
             (Seat::Stateless(seat), None) => {
-                self.translate(session, seat, incoming, asked).await.map(Begun::Running)
+                Box::pin(self.translate(session, seat, incoming, asked)).await.map(Begun::Running)
             }
             (seat, None) => {
                 let newer = matches!(seat, Seat::Shared { newer: true, .. });
-                self.pass(session, seat, incoming, newer, asked).await.map(Begun::Running)
+                Box::pin(self.pass(session, seat, incoming, newer, asked)).await.map(Begun::Running)
             }
         }
     }
