@@ -47,8 +47,8 @@ pub fn run(config: Config) -> anyhow::Result<i32> {
 
 async fn serve(config: Config) -> anyhow::Result<i32> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    child::reaper::start().context("cannot listen for SIGCHLD")?;
     let spawner = Spawner::start(config.child.clone()).context("cannot start threads")?;
+    child::reaper::start(spawner.clone()).context("cannot listen for SIGCHLD")?;
     let connections = max_connections(&config, http::raise_file_limit());
     let budget = Budget::new(config.max_buffered);
     let shutdown = Shutdown::default();

@@ -177,8 +177,11 @@ impl Supervisor {
                 None => {}
             }
         };
-        // What the child started ends with it. A guardian has seen to that already.
+        // What the child started ends with it. A guardian has seen to that already, unless it was ended itself.
         server.group(Signal::SIGKILL);
+        if status.is_err() {
+            self.0.spawner.clear_after(process.pid()).await;
+        }
         let last_lines = pipes.finish(&mut router).await;
         let (how, code) = status.map_or_else(|error| (format!("was lost: {error}"), 1), describe);
         (End { how: how.into(), code, last_lines }, router)

@@ -227,3 +227,36 @@ fn as_pid_1_it_reaps_what_falls_to_it_and_keeps_its_servers_status() {
     assert_eq!(server.exit_code(), 7, "of all that ended, the server decides");
     until_gone(&all);
 }
+
+#[test]
+fn what_a_guardian_would_have_ended_ends_without_it_too() {
+    let server = Server::start("--restart-backoff 10ms");
+    let session = server.session();
+    let served = pid(&session.result("facts", json!({})));
+    let left = leave_behind(&session);
+    let guardian: i32 = stat(served).expect("it lives")[1].parse().expect("a pid");
+    kill(Pid::from_raw(guardian), Signal::SIGKILL).expect("it lives");
+    until_gone(&left);
+    assert_ne!(pid(&session.result("facts", json!({}))), served, "the next one serves");
+}
+
+#[test]
+fn as_pid_1_it_survives_servers_that_cannot_be_started() {
+    let alone = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    if !Command::new(alone[0]).args(&alone[1..]).arg("true").status().is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: this system lets nobody make a pid namespace");
+    }
+    let folder = scratch("cwd");
+    std::fs::create_dir(&folder).expect("a folder");
+    let flags = format!("--isolation session --cwd {}", folder.display());
+    let server = Server::with().flags(&flags).under(&alone).start();
+    for _ in 0..20 {
+        std::fs::remove_dir(&folder).expect("it is empty");
+        let refused = server.opening().send();
+        assert!(refused.text().contains("is no directory"), "{}", refused.text());
+        std::fs::create_dir(&folder).expect("a folder");
+        let session = server.session();
+        assert!(pid(&session.result("facts", json!({}))) > 0);
+        session.delete();
+    }
+}

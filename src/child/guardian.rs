@@ -23,8 +23,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-/// What it is executed as.
-pub const NAME: &str = "proxyrunner-guardian";
+/// What it is executed as. Not by proxyrunner's name, so that whoever ends everything of that name leaves the guardians to
+/// clean up behind it.
+pub const NAME: &str = "mcp-server-guardian";
 /// Where its socket is.
 pub const SOCKET: i32 = 3;
 
@@ -194,14 +195,8 @@ fn kill_all() {
 }
 
 /// All processes below one, by `/proc`.
-fn descendants(root: i32) -> Vec<i32> {
-    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if let Some(parent) = parent_of(pid) {
-            children.entry(parent).or_default().push(pid);
-        }
-    }
+pub(super) fn descendants(root: i32) -> Vec<i32> {
+    let mut children = families();
     let (mut found, mut next) = (Vec::new(), vec![root]);
     while let Some(parent) = next.pop() {
         let below = children.remove(&parent).unwrap_or_default();
@@ -209,6 +204,23 @@ fn descendants(root: i32) -> Vec<i32> {
         next.extend(below);
     }
     found
+}
+
+/// The processes whose parent is this one, by `/proc`.
+pub(super) fn children(parent: i32) -> Vec<i32> {
+    families().remove(&parent).unwrap_or_default()
+}
+
+/// Every process, by its parent.
+fn families() -> HashMap<i32, Vec<i32>> {
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if let Some(parent) = parent_of(pid) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    children
 }
 
 /// The second field after the name, which may hold anything, blanks and brackets too (proc(5), /proc/pid/stat).

@@ -45,16 +45,10 @@ impl Process {
     ///
     /// # Errors
     /// When the runtime can't take the socket.
-    pub fn guarded(
-        pid: i32,
-        mut guardian: Child,
-        socket: std::os::unix::net::UnixStream,
-    ) -> io::Result<Self> {
+    pub fn guarded(pid: i32, socket: std::os::unix::net::UnixStream) -> io::Result<Self> {
         let signaller = Signaller(Arc::new(Target::Guarded(socket.try_clone()?)));
         socket.set_nonblocking(true)?;
         let socket = UnixStream::from_std(socket)?;
-        // It ends by itself, some time after its last report, and must not stay a zombie.
-        tokio::spawn(async move { guardian.wait().await });
         Ok(Process { pid, way: Way::Guarded { socket, read: Vec::new() }, signaller })
     }
 

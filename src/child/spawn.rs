@@ -4,6 +4,7 @@
 //! process ends, not the process (prctl(2), PR_SET_PDEATHSIG), and a runtime's threads come and go.
 
 use super::process::Process;
+use super::reaper::Guardians;
 use super::report::Report;
 use super::{Settings, guardian};
 use nix::sys::resource::{Resource, getrlimit};
@@ -13,12 +14,13 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::oneshot;
 
 /// A started child: the process and its pipes.
@@ -48,9 +50,17 @@ impl std::error::Error for StartError {}
 
 type Reply = oneshot::Sender<Result<Spawned, StartError>>;
 
+/// What the spawning thread is to do.
+#[derive(Debug)]
+enum Order {
+    Spawn(Reply),
+    Reap,
+    Clear { server: i32, done: oneshot::Sender<()> },
+}
+
 /// Starts children of one kind.
 #[derive(Clone, Debug)]
-pub struct Spawner(mpsc::Sender<Reply>);
+pub struct Spawner(mpsc::Sender<Order>);
 
 impl Spawner {
     /// Starts the spawning thread. Must be called within a tokio runtime.
@@ -58,7 +68,7 @@ impl Spawner {
     /// # Errors
     /// When the system has no thread to give.
     pub fn start(mut settings: Settings) -> io::Result<Self> {
-        let (orders, intake) = mpsc::channel::<Reply>();
+        let (orders, intake) = mpsc::channel();
         let runtime = tokio::runtime::Handle::current();
         // Before proxyrunner raises its own limit, so that the child gets the one it was meant to have.
         settings.limits.files = settings.limits.files.or(getrlimit(Resource::RLIMIT_NOFILE).ok());
@@ -67,8 +77,16 @@ impl Spawner {
         }
         thread::Builder::new().name("spawner".into()).spawn(move || {
             let _runtime = runtime.enter();
-            for reply in intake {
-                let _ = reply.send(spawn(&settings));
+            let mut guardians = Guardians::default();
+            for order in intake {
+                match order {
+                    Order::Spawn(reply) => drop(reply.send(spawn(&settings, &mut guardians))),
+                    Order::Reap => guardians.reap(),
+                    Order::Clear { server, done } => {
+                        guardians.clear_after(server);
+                        let _ = done.send(());
+                    }
+                }
             }
         })?;
         Ok(Spawner(orders))
@@ -81,14 +99,28 @@ impl Spawner {
     pub async fn spawn(&self) -> Result<Spawned, StartError> {
         let (reply, spawned) = oneshot::channel();
         let gone = || StartError("cannot start the server: the spawning thread is gone".into());
-        self.0.send(reply).map_err(|_| gone())?;
+        self.0.send(Order::Spawn(reply)).map_err(|_| gone())?;
         spawned.await.map_err(|_| gone())?
+    }
+
+    /// Ends what a server left behind whose guardian was ended, so that nobody else does.
+    pub async fn clear_after(&self, server: i32) {
+        let (done, cleared) = oneshot::channel();
+        if self.0.send(Order::Clear { server, done }).is_ok() {
+            let _ = cleared.await;
+        }
+    }
+
+    /// Takes the status of everything that has ended, but not in the middle of a start.
+    pub fn reap(&self) {
+        // Without that thread there is nothing left to be done.
+        let _ = self.0.send(Order::Reap);
     }
 }
 
-fn spawn(settings: &Settings) -> Result<Spawned, StartError> {
+fn spawn(settings: &Settings, guardians: &mut Guardians) -> Result<Spawned, StartError> {
     let refused = |error: io::Error| StartError(describe(settings, &error).into());
-    if can_guard() { guarded(settings) } else { direct(settings) }.map_err(refused)
+    if can_guard() { guarded(settings, guardians) } else { direct(settings) }.map_err(refused)
 }
 
 /// Whether proxyrunner can execute itself again.
@@ -110,7 +142,7 @@ fn own_program() -> io::Result<String> {
     Ok(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-fn guarded(settings: &Settings) -> io::Result<Spawned> {
+fn guarded(settings: &Settings, guardians: &mut Guardians) -> io::Result<Spawned> {
     let (socket, theirs) = UnixStream::pair()?;
     let mut command = Command::new(own_program()?);
     command.arg0(guardian::NAME).arg(settings.limits.word()).arg(program(settings)).args(&settings.args);
@@ -119,15 +151,22 @@ fn guarded(settings: &Settings) -> io::Result<Spawned> {
         command.pre_exec(move || place(&theirs, guardian::SOCKET));
     }
     let mut guardian = prepared(&mut command, settings).spawn()?;
+    guardians.note(&guardian);
     // The other end of the socket is the guardian's alone.
     drop(command);
-    let (stdin, stdout, stderr) = pipes(&mut guardian)?;
+    let pipes = (|| {
+        let (stdin, stdout, stderr) =
+            (guardian.stdin.take()?, guardian.stdout.take()?, guardian.stderr.take()?);
+        Some((ChildStdin::from_std(stdin), ChildStdout::from_std(stdout), ChildStderr::from_std(stderr)))
+    })();
+    let (stdin, stdout, stderr) = pipes.ok_or_else(without_pipes)?;
+    let (stdin, stdout, stderr) = (stdin?, stdout?, stderr?);
     let mut report = [0; Report::LENGTH];
     socket.set_read_timeout(Some(STARTING))?;
     (&socket).read_exact(&mut report)?;
     match Report::read(report) {
         Some(Report::Started(pid)) => {
-            let process = Process::guarded(pid, guardian, socket)?;
+            let process = Process::guarded(pid, socket)?;
             Ok(Spawned { process, stdin, stdout, stderr })
         }
         Some(Report::Failed(errno)) => Err(io::Error::from_raw_os_error(errno)),
@@ -154,7 +193,7 @@ fn place(file: &UnixStream, at: i32) -> io::Result<()> {
 
 fn direct(settings: &Settings) -> io::Result<Spawned> {
     let mut command = Command::new(program(settings));
-    command.args(&settings.args).process_group(0).kill_on_drop(true);
+    command.args(&settings.args).process_group(0);
     let (limits, parent) = (settings.limits.clone(), nix::unistd::getpid());
     // SAFETY: between fork and exec only async-signal-safe calls are made: setrlimit(2), prctl(2), getppid(2) and their
     // like; memory is taken only where groups are changed.
@@ -164,8 +203,10 @@ fn direct(settings: &Settings) -> io::Result<Spawned> {
             die_with(parent)
         });
     }
-    let mut process = prepared(&mut command, settings).spawn()?;
-    let (stdin, stdout, stderr) = pipes(&mut process)?;
+    prepared(&mut command, settings);
+    let mut process = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+    let pipes = (|| Some((process.stdin.take()?, process.stdout.take()?, process.stderr.take()?)))();
+    let (stdin, stdout, stderr) = pipes.ok_or_else(without_pipes)?;
     let pid = process.id().and_then(|pid| i32::try_from(pid).ok());
     let pid = pid.ok_or_else(|| io::Error::other("it was gone at once"))?;
     Ok(Spawned { process: Process::direct(pid, process), stdin, stdout, stderr })
@@ -180,9 +221,8 @@ fn prepared<'a>(command: &'a mut Command, settings: &Settings) -> &'a mut Comman
     command
 }
 
-fn pipes(process: &mut Child) -> io::Result<(ChildStdin, ChildStdout, ChildStderr)> {
-    let pipes = (|| Some((process.stdin.take()?, process.stdout.take()?, process.stderr.take()?)))();
-    pipes.ok_or_else(|| io::Error::other("it has no pipes"))
+fn without_pipes() -> io::Error {
+    io::Error::other("it has no pipes")
 }
 
 /// The program, looked up in proxyrunner's own PATH: the child's may be another, or none.
