@@ -15,6 +15,7 @@ use crate::{child, phase, telemetry};
 use anyhow::Context;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::SignalKind;
@@ -37,12 +38,34 @@ const BY_SIGNAL: i32 = 128;
 /// When proxyrunner can't start.
 pub fn run(config: Config) -> anyhow::Result<i32> {
     let _log = telemetry::start(&config.telemetry);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime = {
+        let _exits = ExitOnPanic::arm();
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?
+    };
     let code = runtime.block_on(serve(config));
     // What is left are tasks of clients that went away.
     runtime.shutdown_timeout(Duration::from_millis(100));
     code
+}
+
+/// Where the system gives fewer threads than the runtime wants, that panics, and then waits for ever for those that it
+/// has. While this is there, a panic ends the process.
+struct ExitOnPanic(());
+
+impl ExitOnPanic {
+    fn arm() -> Self {
+        std::panic::set_hook(Box::new(|panic| {
+            eprintln!("proxyrunner: cannot start threads: {panic}");
+            std::process::exit(1);
+        }));
+        ExitOnPanic(())
+    }
+}
+
+impl Drop for ExitOnPanic {
+    fn drop(&mut self) {
+        drop(std::panic::take_hook());
+    }
 }
 
 async fn serve(config: Config) -> anyhow::Result<i32> {
@@ -101,7 +124,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         tokio::spawn(listener.serve(server, closed))
     };
     announce(&config, address);
-    let mut children = std::pin::pin!(child_ends(&upstream));
+    let mut children = pin!(child_ends(&upstream));
     let ended = tokio::select! {
         ended = &mut children => ended,
         signal = end(&mut signals, &supervisor) => {
@@ -118,12 +141,13 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         }
         std::future::pending::<()>().await;
     };
+    let mut insisted = pin!(insist(&ended, &mut signals, &supervisor));
     tokio::select! {
         () = drain => {}
         () = starting => {}
-        second = end(&mut signals, &supervisor) => {
+        signal = &mut insisted => {
             supervisor.kill();
-            return Ok(BY_SIGNAL + second);
+            return Ok(BY_SIGNAL + signal);
         }
     }
     let stop = async {
@@ -132,9 +156,9 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     };
     tokio::select! {
         () = stop => Ok(ended.code()),
-        second = end(&mut signals, &supervisor) => {
+        signal = insisted => {
             supervisor.kill();
-            Ok(BY_SIGNAL + second)
+            Ok(BY_SIGNAL + signal)
         }
     }
 }
@@ -162,6 +186,15 @@ async fn end(signals: &mut Signals, supervisor: &Supervisor) -> i32 {
             }
         }
     }
+}
+
+/// Resolves with the signal after the one that asks for the end; where the child brought that about, nobody has asked yet.
+async fn insist(ended: &Ended, signals: &mut Signals, supervisor: &Supervisor) -> i32 {
+    if !matches!(ended, Ended::BySignal(_)) {
+        let signal = end(signals, supervisor).await;
+        tracing::info!(signal, "shutting down already, since the server ended; once more ends it at once");
+    }
+    end(signals, supervisor).await
 }
 
 /// Why it is over.
@@ -226,7 +259,7 @@ async fn drain(server: &Server, delay: Duration, patience: Duration, drained_by:
     server.shutdown.refuse();
     let _ = drained_by.set(Instant::now() + patience);
     let idle = async {
-        while server.upstream.in_flight() > 0 {
+        while server.upstream.is_busy() || server.directory.expects_anybody(Instant::now()) {
             sleep(Duration::from_millis(10)).await;
         }
     };

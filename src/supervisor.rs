@@ -102,11 +102,18 @@ impl Supervisor {
         let Ends { answering, intake, stop, hung, mute, end } = ends;
         let router =
             Router::new(number, answering, audience, link.inbox().clone(), self.0.budget.clone(), grace);
-        let pipes = Pipes::start(self.0.settings.max_frame, &link, stdin, stdout, stderr, intake, router);
+        let asked = Asked { stop, hung, mute };
+        let pipes = Pipes::start(
+            self.0.settings.max_frame,
+            &link,
+            (stdin, stdout, stderr),
+            intake,
+            router,
+            asked.mute.clone(),
+        );
         if reply.send(Ok(Arc::clone(&link))).is_err() {
             link.stop();
         }
-        let asked = Asked { stop, hung, mute };
         let ended = self.accompany(process, &asked, pipes).await;
         drop(place);
         // In this order: the error is published, the intake is closed, then everyone who waits fails (D9).
@@ -158,7 +165,6 @@ impl Supervisor {
                 written = &mut pipes.stdin, if !pipes.stdin_over => {
                     pipes.stdin_over = true;
                     let Ok(Err(error)) = written else { continue };
-                    asked.mute.cancel();
                     // Or it is just its exit.
                     if let Ok(status) = timeout(LAST_READ, process.wait()).await {
                         break status;
@@ -219,15 +225,14 @@ impl Pipes {
     fn start(
         max_frame: usize,
         link: &Arc<Link>,
-        stdin: ChildStdin,
-        stdout: ChildStdout,
-        stderr: ChildStderr,
+        (stdin, stdout, stderr): (ChildStdin, ChildStdout, ChildStderr),
         intake: Intake,
         mut router: Router,
+        mute: CancellationToken,
     ) -> Self {
         let (close_stdin, cut, tail) = (CancellationToken::new(), CancellationToken::new(), Tail::default());
         let writing =
-            tokio::spawn(child::write_stdin(stdin, intake, link.mux().clone(), close_stdin.clone()));
+            tokio::spawn(child::write_stdin(stdin, intake, link.mux().clone(), close_stdin.clone(), mute));
         let stdout_cut = cut.clone();
         let heard_by = Arc::clone(link);
         let reading = tokio::spawn(async move {

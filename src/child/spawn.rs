@@ -273,6 +273,10 @@ fn describe(settings: &Settings, error: &io::Error) -> String {
         (io::ErrorKind::NotFound, _) => format!(
             "cannot start `{program}`: no such program; give its full path, or check PATH and spelling"
         ),
+        _ if error.raw_os_error() == Some(nix::libc::EPERM) => format!(
+            "cannot start `{program}`: not permitted; --child-nofile, --child-memory, --child-nice, --child-user or \
+             --child-group asks for more than proxyrunner may give"
+        ),
         (io::ErrorKind::PermissionDenied, _) => {
             format!("cannot start `{program}`: permission denied; is it executable?")
         }

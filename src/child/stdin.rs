@@ -15,8 +15,8 @@ const GATHERED: usize = 16 * 1024;
 const BATCH: usize = 64 * 1024;
 
 /// Writes until `close` is cancelled, nobody is left who could send anything, or the child has closed its end; then
-/// stdin is closed. A frame that was begun is finished first, unless the child doesn't take it. Must be called within a
-/// tokio runtime.
+/// stdin is closed. A frame that was begun is finished first, unless the child doesn't take it. If the child closed its
+/// end, `mute` is cancelled before the first who has something to send is refused. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// When the child has closed its end, at once even if there is nothing to write: what was written to it last may be
@@ -26,6 +26,7 @@ pub async fn write<W: AsyncWrite + AsFd + Unpin>(
     mut intake: Intake,
     mux: Mux,
     close: CancellationToken,
+    mute: CancellationToken,
 ) -> io::Result<()> {
     let other_end = OtherEnd::of(&pipe)?;
     let mut batch = BytesMut::new();
@@ -41,12 +42,16 @@ pub async fn write<W: AsyncWrite + AsFd + Unpin>(
         }
         io::Result::Ok(())
     };
-    tokio::select! {
+    let written = tokio::select! {
         biased;
         result = writing => result,
         () = close.cancelled() => Ok(()),
         closed = other_end.closed() => Err(closed),
+    };
+    if written.is_err() {
+        mute.cancel();
     }
+    written
 }
 
 /// Watches whether anybody still reads what is written.

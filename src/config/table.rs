@@ -155,7 +155,7 @@ pub const SETTINGS: &[Group] = &[
             ),
             one("restart-backoff-max", "DURATION", "30s", "The longest pause before a restart"),
             one("restart-reset", "DURATION", "1m", "A child that served for so long starts a new row"),
-            one("restart-wait", "DURATION", "10s", "How long a request waits for a child that is restarting"),
+            one("restart-wait", "DURATION", "15s", "How long a request waits for a child that is restarting"),
             switch(
                 "resume-sessions",
                 "Replace a session's own child too: only for servers that keep nothing of a session",

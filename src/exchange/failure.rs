@@ -37,6 +37,8 @@ pub enum Failure {
     ClosedStdout,
     /// The child closed its stdin, so it can't be asked any more.
     ClosedStdin,
+    /// The child closed its stdin or its stdout, and is ended for it.
+    ClosedPipe,
     /// The child said nothing for so long that it was ended.
     Hung,
     /// Its answer was longer than `--max-frame`.
@@ -58,6 +60,8 @@ pub enum Failure {
     Cancelled,
     /// The client ended the session, or it expired or was evicted.
     SessionEnded,
+    /// The child was followed by one that says something else of itself, so that the session ended.
+    Changed,
     /// proxyrunner is shutting down.
     ShuttingDown,
     /// The child runs, but its handshake failed.
@@ -76,7 +80,8 @@ impl Failure {
 
     /// Whether it is the child that is gone, so that the next one may serve.
     pub fn is_childs_end(&self) -> bool {
-        matches!(self, Failure::Ended(_) | Failure::ClosedStdout | Failure::ClosedStdin | Failure::Hung)
+        let pipes = matches!(self, Failure::ClosedStdout | Failure::ClosedStdin | Failure::ClosedPipe);
+        pipes || matches!(self, Failure::Ended(_) | Failure::Hung)
     }
 
     fn code(&self) -> i64 {
@@ -93,6 +98,7 @@ impl Failure {
             }
             Failure::ClosedStdout => ("child_closed_stdout", "child"),
             Failure::ClosedStdin => ("child_closed_stdin", "child"),
+            Failure::ClosedPipe => ("child_closed_pipe", "child"),
             Failure::Hung => ("child_hung", "child"),
             Failure::Oversized { .. } => ("answer_too_large", "child"),
             Failure::Malformed(_) => ("answer_malformed", "child"),
@@ -102,6 +108,7 @@ impl Failure {
             Failure::Cancelled => ("cancelled", "client"),
             Failure::Unanswered(_) => ("question_unanswered", "client"),
             Failure::SessionEnded => ("session_ended", "client"),
+            Failure::Changed => ("child_changed", "child"),
             Failure::ShuttingDown => ("shutting_down", "proxyrunner"),
             Failure::Lost => ("lost", "proxyrunner"),
         };
@@ -115,6 +122,9 @@ impl fmt::Display for Failure {
             Failure::Ended(end) => write!(f, "{end}; the request was lost with it"),
             Failure::ClosedStdout => f.write_str("the server closed its stdout, so it can't answer any more"),
             Failure::ClosedStdin => f.write_str("the server closed its stdin, so it can't be asked any more"),
+            Failure::ClosedPipe => {
+                f.write_str("the server closed its stdin or its stdout, and is being ended")
+            }
             Failure::Hung => f.write_str("the server hung and is being replaced"),
             Failure::Oversized { length } => {
                 write!(f, "the server's answer of {length} bytes is longer than --max-frame allows")
@@ -146,6 +156,9 @@ impl fmt::Display for Failure {
             Failure::SessionEnded => {
                 f.write_str("the session ended before the server answered; open a new one")
             }
+            Failure::Changed => f.write_str(
+                "the server was restarted and says something else of itself, so that the session ended; open a new one",
+            ),
             Failure::ShuttingDown => f.write_str("proxyrunner is shutting down; try again elsewhere"),
             Failure::NotStarted(why) | Failure::NoProgram(why) => f.write_str(why),
             Failure::Lost => f.write_str("proxyrunner lost this request; please report this as a defect"),

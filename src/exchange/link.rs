@@ -195,6 +195,18 @@ impl Link {
         tokens.iter().any(|token| token.is_cancelled()) || self.end.borrow().is_some()
     }
 
+    /// Resolves when it can serve no longer, with the reason: it ends, or is to be ended.
+    pub async fn closed(&self) -> Failure {
+        let mut end = self.end.clone();
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.hung.cancelled() => {}
+            () = self.mute.cancelled() => {}
+            _ = end.wait_for(Option::is_some) => {}
+        }
+        self.closed_as(Failure::ClosedPipe)
+    }
+
     /// Whether it was asked to end, and has not yet.
     pub fn is_ending(&self) -> bool {
         self.stop.is_cancelled() && self.end.borrow().is_none()

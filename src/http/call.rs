@@ -5,7 +5,7 @@ use super::Server;
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
 use super::sse::EventStream;
-use crate::exchange::{Class, Failure, Interim};
+use crate::exchange::{Class, Interim};
 use crate::jsonrpc::{Spliced, rewrite};
 use crate::session::{Session, StreamId};
 use crate::telemetry::counters;
@@ -57,7 +57,7 @@ pub async fn start(
         biased;
         begun = server.upstream.begin(session, incoming) => begun,
         // Until it has begun, the session does not know of it, and could not tell it.
-        () = session.ended() => return answered(ended_as(server).response(client_id.raw())),
+        () = session.ended() => return answered(session.why_ended().response(client_id.raw())),
     };
     match begun {
         Ok(Begun::Running(call)) => {
@@ -66,11 +66,6 @@ pub async fn start(
         Ok(Begun::Answered(message)) => Ok(Started::Answered(message)),
         Err(refused) => reject::refusal(refused, client_id.raw()).map(Started::Answered),
     }
-}
-
-/// Why a session has ended.
-fn ended_as(server: &Server) -> Failure {
-    if server.shutdown.is_refusing() { Failure::ShuttingDown } else { Failure::SessionEnded }
 }
 
 /// Answers a request of a Streamable HTTP client.

@@ -169,7 +169,10 @@ fn session(server: &Server, headers: &HeaderMap, principal: &Principal) -> Resul
             "Mcp-Session-Id is missing; send initialize first, then the id that its response names",
         ));
     };
-    let session = server.directory.find(id, principal).ok_or_else(Rejection::unknown_session)?;
+    let session = server.directory.find(id, principal).ok_or_else(|| {
+        // At the end of a drain none is left.
+        if server.shutdown.is_over() { Rejection::shutting_down() } else { Rejection::unknown_session() }
+    })?;
     if session.is_old_sse() {
         return Err(Rejection::unknown_session());
     }

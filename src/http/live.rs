@@ -3,6 +3,7 @@
 
 use super::Server;
 use super::sse::{KEEP_ALIVE, encode};
+use crate::shutdown::Shutdown;
 use crate::upstream::{Happening, Listening, ModernCall, Reply};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -22,10 +23,15 @@ pub enum Live {
 }
 
 impl Live {
-    /// What happens next. Safe to drop and call again.
-    pub async fn next(&mut self) -> Happening {
+    /// What happens next; of a request that is not answered when the drain is over, that. Safe to drop and call again.
+    pub async fn next(&mut self, shutdown: &Shutdown) -> Happening {
         match self {
-            Live::Call(call) => call.next().await,
+            Live::Call(call) => tokio::select! {
+                biased;
+                happening = call.next() => happening,
+                () = shutdown.over() => call.shuts_down(),
+            },
+            // It is told itself, and ends gracefully.
             Live::Listening(listening) => listening.next().await,
         }
     }
@@ -39,6 +45,7 @@ pub struct LiveStream {
     /// What happens next; none once the answer is out.
     next: Option<Next>,
     waiting: VecDeque<Bytes>,
+    shutdown: Shutdown,
     keep_alive: Duration,
     silence: Pin<Box<Sleep>>,
 }
@@ -65,7 +72,8 @@ impl LiveStream {
     fn new(server: &Server) -> Self {
         let keep_alive = server.settings.keep_alive;
         let silence = Box::pin(sleep(keep_alive));
-        LiveStream { next: None, waiting: VecDeque::new(), keep_alive, silence }
+        let shutdown = server.shutdown.clone();
+        LiveStream { next: None, waiting: VecDeque::new(), shutdown, keep_alive, silence }
     }
 
     /// The next bytes of the body.
@@ -90,9 +98,10 @@ impl LiveStream {
         match (happening, live) {
             (Happening::Said(message), live) => {
                 encode(None, &message, &mut self.waiting);
+                let shutdown = self.shutdown.clone();
                 self.next = live.map(|mut live| -> Next {
                     Box::pin(async move {
-                        let happening = live.next().await;
+                        let happening = live.next(&shutdown).await;
                         (Some(live), happening)
                     })
                 });

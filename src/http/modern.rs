@@ -8,6 +8,7 @@ use super::{Server, guard};
 use crate::era::MODERN_VERSION;
 use crate::era::envelope::Envelope;
 use crate::era::headers::{decode, named_by};
+use crate::exchange::Failure;
 use crate::jsonrpc::{Kind, Spliced, codes, rewrite, text};
 use crate::session::Principal;
 use crate::upstream::{self, Caller, Happening, Incoming, Refusal, Reply};
@@ -123,9 +124,21 @@ async fn answer(
     })
 }
 
-/// Begins a request, up to the first thing that happens.
+/// Begins a request, up to the first thing that happens; at the latest when the drain is over.
 async fn open(
     server: Arc<Server>,
+    caller: Caller,
+    incoming: Incoming,
+) -> Result<(Option<Live>, Happening), Refusal> {
+    tokio::select! {
+        biased;
+        opened = begin(&server, caller, incoming) => opened,
+        () = server.shutdown.over() => Err(Refusal::Failed(Failure::ShuttingDown)),
+    }
+}
+
+async fn begin(
+    server: &Server,
     caller: Caller,
     incoming: Incoming,
 ) -> Result<(Option<Live>, Happening), Refusal> {
@@ -141,7 +154,7 @@ async fn open(
         "subscriptions/listen" => Live::Listening(upstream.listen(incoming).await?),
         _ => Live::Call(upstream.begin_modern(caller, incoming).await?),
     };
-    let first = live.next().await;
+    let first = live.next(&server.shutdown).await;
     Ok((Some(live), first))
 }
 

@@ -4,6 +4,7 @@ use super::Server;
 use crate::exchange::Failure;
 use crate::jsonrpc::{FLAT, Spliced};
 use crate::session::{Directory, Item, Reader, Session};
+use crate::shutdown::Shutdown;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -16,6 +17,9 @@ use tokio::time::{Sleep, sleep};
 /// How soon a client may come back after its stream was closed for age.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// How long a client is expected that was told so, before a drain goes on without it.
+const RETURN: Duration = Duration::from_secs(5);
+
 /// What is sent while a stream is silent.
 pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
@@ -27,6 +31,8 @@ pub struct EventStream {
     keep_alive: Duration,
     silence: Pin<Box<Sleep>>,
     closes: Option<Pin<Box<Sleep>>>,
+    /// Where its client may come back: how far the end of proxyrunner has come.
+    shutdown: Option<Shutdown>,
     /// A keep-alive was handed over; being asked for more means that it was taken.
     comment_out: bool,
     names_events: bool,
@@ -45,7 +51,8 @@ impl EventStream {
             waiting.push_back(Bytes::from(format!("id: {id}\ndata: \n\n")));
         }
         let closes = primes.then(|| Box::pin(sleep(server.settings.sse_max_age)));
-        EventStream { closes, ..Self::new(server, reader, waiting) }
+        let shutdown = Some(server.shutdown.clone());
+        EventStream { closes, shutdown, ..Self::new(server, reader, waiting) }
     }
 
     /// The stream of a slow handshake. Before that is complete nobody can come back to its session, so it is neither
@@ -74,6 +81,7 @@ impl EventStream {
             keep_alive,
             silence: Box::pin(sleep(keep_alive)),
             closes: None,
+            shutdown: None,
             comment_out: false,
             names_events: true,
             over: false,
@@ -100,7 +108,8 @@ impl EventStream {
             }
             Poll::Ready(None) => {
                 self.over = true;
-                return Poll::Ready(None);
+                let elsewhere = self.shutdown.as_ref().is_some_and(Shutdown::is_over);
+                return Poll::Ready(elsewhere.then(retry));
             }
             Poll::Pending => {}
         }
@@ -108,7 +117,8 @@ impl EventStream {
             && closes.as_mut().poll(cx).is_ready()
         {
             self.over = true;
-            return Poll::Ready(Some(Bytes::from(format!("retry: {}\n\n", RETRY.as_millis()))));
+            self.reader.session().expect_back(Instant::now() + RETURN);
+            return Poll::Ready(Some(retry()));
         }
         ready!(self.silence.as_mut().poll(cx));
         self.silence.as_mut().reset((Instant::now() + self.keep_alive).into());
@@ -121,6 +131,11 @@ impl EventStream {
         let id = self.names_events.then(|| self.reader.stream().event_id(seq));
         encode(id.as_deref(), &frame, &mut self.waiting);
     }
+}
+
+/// Tells a client when to come back, here or, when proxyrunner ends, to whoever takes its place.
+fn retry() -> Bytes {
+    Bytes::from(format!("retry: {}\n\n", RETRY.as_millis()))
 }
 
 /// Ends a session when its only stream is gone.

@@ -2,7 +2,8 @@
 //!
 //! While nothing is in flight it is asked for a sign of life. While something is, silence proves nothing, since a
 //! synchronous server is rightly silent in the middle of a call; only when it has been silent for longer than any
-//! request may take does it hang.
+//! request may take does it hang. What was cancelled and never answered may still keep it busy for as long, though it is
+//! in flight no longer.
 
 use std::time::{Duration, Instant};
 
@@ -42,33 +43,43 @@ pub enum Verdict {
 pub struct Silence {
     patience: Patience,
     heard: u64,
-    was_busy: bool,
+    /// When it was heard last, or asked.
     since: Instant,
+    /// Since when something has been in flight all the while.
+    busy_since: Option<Instant>,
+    /// When the first request came that it may still be busy with, since it has not been heard after that.
+    owes_since: Option<Instant>,
 }
 
 impl Silence {
     /// It has just been heard.
     pub fn new(patience: Patience, now: Instant) -> Self {
-        Silence { patience, heard: 0, was_busy: false, since: now }
+        Silence { patience, heard: 0, since: now, busy_since: None, owes_since: None }
     }
 
     /// Takes what is seen at `now`, says what follows.
     pub fn look(&mut self, seen: Seen, now: Instant) -> Verdict {
         let busy = seen.in_flight > 0;
-        if seen.heard != self.heard || busy != self.was_busy || seen.waits {
-            (self.heard, self.was_busy, self.since) = (seen.heard, busy, now);
+        if seen.heard != self.heard || seen.waits {
+            (self.heard, self.since) = (seen.heard, now);
+            (self.busy_since, self.owes_since) = (busy.then_some(now), busy.then_some(now));
             return Verdict::Fine;
         }
-        let silent = now.saturating_duration_since(self.since);
-        match busy {
-            true if silent >= self.patience.busy => Verdict::Hangs,
-            false if silent >= self.patience.idle => {
-                // Asked again only after as long.
-                self.since = now;
-                Verdict::Ask
-            }
-            _ => Verdict::Fine,
+        if busy {
+            let busy_since = *self.busy_since.get_or_insert(now);
+            self.owes_since.get_or_insert(now);
+            let hangs = now.saturating_duration_since(busy_since) >= self.patience.busy;
+            return if hangs { Verdict::Hangs } else { Verdict::Fine };
         }
+        self.busy_since = None;
+        let may_be_busy =
+            self.owes_since.is_some_and(|since| now.saturating_duration_since(since) < self.patience.busy);
+        if may_be_busy || now.saturating_duration_since(self.since) < self.patience.idle {
+            return Verdict::Fine;
+        }
+        // Asked again only after as long.
+        self.since = now;
+        Verdict::Ask
     }
 }
 
@@ -112,6 +123,37 @@ mod tests {
         silence.look(BUSY, start);
         assert_eq!(silence.look(QUIET, later), Verdict::Fine);
         assert_eq!(silence.look(BUSY, end), Verdict::Fine);
+    }
+
+    /// Whoever cancels a call does not end it at a server that does one thing at a time.
+    #[test]
+    fn what_was_cancelled_may_keep_it_busy_for_as_long_as_any_request() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut silence = Silence::new(PATIENCE, start);
+        silence.look(BUSY, start);
+        for seconds in [20, 60, 299] {
+            assert_eq!(silence.look(QUIET, after(seconds)), Verdict::Fine, "{seconds}");
+        }
+        assert_eq!(silence.look(QUIET, after(300)), Verdict::Ask);
+        assert_eq!(silence.look(QUIET, after(329)), Verdict::Fine);
+        assert_eq!(silence.look(QUIET, after(330)), Verdict::Ask, "it has still not been heard");
+        assert_eq!(silence.look(Seen { heard: 1, ..QUIET }, after(331)), Verdict::Fine);
+        assert_eq!(silence.look(Seen { heard: 1, ..QUIET }, after(361)), Verdict::Ask);
+    }
+
+    /// Calls that are given up one after the other, before a moment without any is long enough.
+    #[test]
+    fn sparse_calls_do_not_hide_that_it_hangs() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut silence = Silence::new(PATIENCE, start);
+        for seconds in 0..300 {
+            let seen = if seconds % 10 < 7 { BUSY } else { QUIET };
+            assert_eq!(silence.look(seen, after(seconds)), Verdict::Fine, "{seconds}");
+        }
+        assert_eq!(silence.look(BUSY, after(306)), Verdict::Fine, "a healthy one may be in this call");
+        assert_eq!(silence.look(QUIET, after(307)), Verdict::Ask);
     }
 
     #[test]

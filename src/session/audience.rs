@@ -5,6 +5,7 @@ use crate::exchange::{Class, Failure, Interim, Interruption, Mailbox, Topic};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
@@ -54,6 +55,7 @@ pub struct Holder {
     /// What runs on as a task.
     pub running: Running,
     mailbox: Mutex<Weak<Mailbox>>,
+    waits: AtomicBool,
 }
 
 impl Holder {
@@ -65,6 +67,17 @@ impl Holder {
     /// It is for nobody.
     pub fn hear_nobody(&self) {
         *self.mailbox() = Weak::new();
+        self.wait(false);
+    }
+
+    /// Whether the child waits for a client's answer.
+    pub fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it does.
+    pub fn wait(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Relaxed);
     }
 
     /// Gives a message to the exchange that has the child.

@@ -77,6 +77,11 @@ impl Directory {
         self.read().values().cloned().collect()
     }
 
+    /// Whether a session has an answer for a client that is expected back.
+    pub fn expects_anybody(&self, now: Instant) -> bool {
+        self.read().values().any(|session| session.is_client_expected(now))
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.read().len()

@@ -86,7 +86,7 @@ impl Session {
         self.state().in_flight.push(request);
         // Looked at after it was noted: an end before would have missed it.
         if self.is_ended() {
-            mailbox.interrupt(Interruption { failure: Failure::SessionEnded, cancellation: None });
+            mailbox.interrupt(Interruption { failure: self.why_ended(), cancellation: None });
         }
     }
 

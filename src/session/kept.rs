@@ -70,6 +70,11 @@ impl Kept {
         Some(place)
     }
 
+    /// Whether there is one that somebody is to come for.
+    pub(super) fn owes(&self) -> bool {
+        !self.by_worth[Worth::Owed as usize].is_empty()
+    }
+
     /// Takes out those for which `stays` is false.
     pub(super) fn retain(&mut self, mut stays: impl FnMut(&Place) -> bool) {
         for places in &mut self.by_worth {

@@ -79,6 +79,7 @@ pub struct Session {
     version: OnceLock<Version>,
     seat: OnceLock<Seat>,
     ended: CancellationToken,
+    why_ended: OnceLock<Failure>,
     old_sse: AtomicBool,
     state: Mutex<State>,
     _place: OwnedSemaphorePermit,
@@ -92,6 +93,8 @@ struct State {
     asked: Asked,
     streams: Streams,
     owed: usize,
+    /// Until when a client whose stream was closed for age is expected back.
+    back_until: Option<Instant>,
 }
 
 impl Session {
@@ -112,6 +115,7 @@ impl Session {
             version: OnceLock::new(),
             seat: OnceLock::new(),
             ended: CancellationToken::new(),
+            why_ended: OnceLock::new(),
             old_sse: AtomicBool::new(false),
             state: Mutex::new(State {
                 last_active: now,
@@ -120,6 +124,7 @@ impl Session {
                 asked: Asked::default(),
                 streams,
                 owed: 0,
+                back_until: None,
             }),
             _place: place,
         }
@@ -200,6 +205,11 @@ impl Session {
     /// Whether it has ended.
     pub fn is_ended(&self) -> bool {
         self.ended.is_cancelled()
+    }
+
+    /// What is told to those who came too late.
+    pub fn why_ended(&self) -> Failure {
+        self.why_ended.get().cloned().unwrap_or(Failure::SessionEnded)
     }
 
     /// A message of the client came, or was answered.
@@ -283,6 +293,17 @@ impl Session {
         Ok(Reader::new(Arc::clone(self), attached))
     }
 
+    /// A stream was closed for age, and its client told to come back: it is expected until then.
+    pub fn expect_back(&self, until: Instant) {
+        self.state().back_until = Some(until);
+    }
+
+    /// Whether an answer waits for a client that is expected back.
+    pub fn is_client_expected(&self, now: Instant) -> bool {
+        let state = self.state();
+        state.back_until.is_some_and(|until| now < until) && state.streams.owes()
+    }
+
     /// Drops what is kept only in case that a client did not get what it took.
     pub fn forget_delivered(&self) {
         self.state().streams.forget(Worth::Seen);
@@ -295,6 +316,7 @@ impl Session {
 
     /// Ends the session: what is in flight is interrupted, streams end, an exclusive child stops.
     pub fn end(&self, failure: &Failure) {
+        let _ = self.why_ended.set(failure.clone());
         self.ended.cancel();
         let mut state = self.state();
         let in_flight: Vec<_> = state.in_flight.iter().map(|request| Arc::clone(&request.mailbox)).collect();

@@ -283,6 +283,11 @@ impl Streams {
         self.streams.get_mut(&attached.stream).filter(|stream| stream.readers == attached.reader)
     }
 
+    /// Whether a question or an answer waits for a reader.
+    pub(super) fn owes(&self) -> bool {
+        self.kept.owes()
+    }
+
     /// Drops what is kept and worth no more than `worth`.
     pub(super) fn forget(&mut self, worth: Worth) {
         while let Some(place) = self.kept.pop(worth) {

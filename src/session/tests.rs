@@ -183,7 +183,7 @@ fn an_end_interrupts_what_is_in_flight_and_what_begins_at_the_same_moment() {
     assert!(matches!(outcome(&mut before), Some(Err(Failure::ShuttingDown))));
     assert_eq!(written(&link, &mut ends).len(), 1, "the child is told");
     let mut after = request(&session, &link, "2");
-    assert!(matches!(outcome(&mut after), Some(Err(Failure::SessionEnded))));
+    assert!(matches!(outcome(&mut after), Some(Err(Failure::ShuttingDown))), "for the same reason");
     assert!(link.is_closed());
     let mut get = get;
     assert!(drain(&mut get).1);

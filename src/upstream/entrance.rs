@@ -18,8 +18,11 @@ use tokio::time::timeout_at;
 pub(super) struct Entrance {
     all: Arc<Admission>,
     at_child: Bounds,
+    /// Those that wait for a child: as many as may wait for a place, and of one client as many as it may have in flight.
+    lobby: Arc<Admission>,
     patience: Duration,
     waiting: AtomicUsize,
+    accepted: Arc<AtomicUsize>,
 }
 
 /// Why one had to wait, in the flag's name.
@@ -36,9 +39,32 @@ impl Entrance {
         Entrance {
             all: Admission::new(Bounds { in_flight: settings.max_in_flight, per_client, queued }),
             at_child: Bounds { in_flight: settings.max_child_in_flight, per_client, queued },
+            // Where nobody may wait for a place, a server's start is waited for all the same.
+            lobby: Admission::new(Bounds { in_flight: queued.max(per_client), per_client, queued: 0 }),
             patience: settings.queue_timeout,
             waiting: AtomicUsize::new(0),
+            accepted: Arc::default(),
         }
+    }
+
+    /// A request is taken: until the guard is dropped, a drain waits for it.
+    pub fn accept(&self) -> Accepted {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        Accepted(Arc::clone(&self.accepted))
+    }
+
+    /// Requests that are taken and not over.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// A place among those that wait for a child to start, or to be replaced.
+    ///
+    /// # Errors
+    /// When too many wait already, in all or of this client.
+    pub fn wait_for_child(&self, key: Key) -> Result<WaitsForChild<'_>, Refusal> {
+        let place = self.lobby.take(key).ok_or(Refusal::Busy(CROWDED))?;
+        Ok(WaitsForChild { _place: place, _counted: self.count() })
     }
 
     /// Requests that have their places.
@@ -46,7 +72,7 @@ impl Entrance {
         self.all.in_flight()
     }
 
-    /// Requests that wait for a place.
+    /// Requests that wait for a place, or for a child.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
@@ -113,6 +139,25 @@ impl Entrance {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Counted(&self.waiting)
     }
+}
+
+/// Why one may not even wait for a child.
+const CROWDED: &str = "the server is not there at the moment, and as many requests wait for it as may (--max-queued, --max-client-in-flight)";
+
+/// A request that is taken.
+#[derive(Debug)]
+pub(super) struct Accepted(Arc<AtomicUsize>);
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One that waits for a child.
+pub(super) struct WaitsForChild<'a> {
+    _place: Permit,
+    _counted: Counted<'a>,
 }
 
 /// One that waits.

@@ -4,6 +4,7 @@
 use super::crew::Shared;
 use super::greet::Guest;
 use super::{Isolation, MOST_LISTENS, Place, RESTARTING, Refusal, Upstream, listen, now};
+use crate::admission::Key;
 use crate::era::probe::Choice;
 use crate::era::{Era, discover};
 use crate::exchange::Failure;
@@ -12,6 +13,7 @@ use crate::lifecycle::Restarts;
 use crate::phase::Phase;
 use crate::session::{Audience, Members};
 use crate::telemetry::counters;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -157,13 +159,21 @@ impl Upstream {
         let mut restarts = Restarts::new(self.settings.restarts);
         restarts.serves(now());
         loop {
-            let end = self.accompany(&shared.link, shared.era, || false).await;
+            let end = {
+                let mut accompanied = pin!(self.accompany(&shared.link, shared.era, || false));
+                tokio::select! {
+                    end = &mut accompanied => end,
+                    // It may take its time to end, but serves nobody any more.
+                    why = shared.link.closed() => {
+                        self.note_restart(&why.to_string());
+                        accompanied.await
+                    }
+                }
+            };
             let members = &shared.members;
             members.post.vacate();
             members.running.clear();
-            if !self.crew.is_serving() {
-                self.phase.send_replace(Phase::Restarting(end.to_string()));
-            }
+            self.note_restart(&end.to_string());
             let ended = Failure::Ended(end);
             let next = match self.pause(&mut restarts, &ended).await {
                 Some(()) => self.fill(members, Choice::from(shared.era), &place, &mut restarts).await,
@@ -182,6 +192,13 @@ impl Upstream {
         }
     }
 
+    /// A child serves no longer. Where another does, proxyrunner is as ready as before.
+    fn note_restart(&self, why: &str) {
+        if !self.crew.is_serving() {
+            self.phase.send_replace(Phase::Restarting(why.to_owned()));
+        }
+    }
+
     /// The next child serves where its predecessor did.
     fn take_over(self: &Arc<Self>, before: &Shared, next: &Arc<Shared>) {
         let members = &next.members;
@@ -189,7 +206,7 @@ impl Upstream {
         if !same {
             tracing::warn!("the restarted server says something else of itself: its sessions are ended");
             for session in members.sessions() {
-                self.directory.end(&session, &Failure::SessionEnded);
+                self.directory.end(&session, &Failure::Changed);
             }
             listen::end_all(next);
         }
@@ -235,6 +252,24 @@ impl Upstream {
         let mut phase = self.phase.subscribe();
         let ready = timeout(self.start_timeout, phase.wait_for(|phase| *phase != Phase::Starting)).await;
         if matches!(ready, Ok(Ok(_))) { Ok(()) } else { Err(Refusal::Busy("the server is still starting")) }
+    }
+
+    /// The same for a request of a client, which waits among others where there is no child at the moment.
+    pub(super) async fn shared_for(self: &Arc<Self>, client: Era, key: Key) -> Result<Arc<Shared>, Refusal> {
+        if let Some(shared) = self.at_hand(client) {
+            return Ok(shared);
+        }
+        let _place = self.entrance.wait_for_child(key)?;
+        self.shared(client).await
+    }
+
+    /// The shared child for clients of an era, if it is there and known to be the one.
+    fn at_hand(&self, client: Era) -> Option<Arc<Shared>> {
+        if *self.phase.borrow() == Phase::Starting {
+            return None;
+        }
+        let translated = || (self.crew.serves(client) == Some(false)).then(|| self.crew.open(client.other()));
+        self.crew.open(client).or_else(|| translated().flatten())
     }
 
     /// The shared child for clients of an era, once it is ready: one of their own era if the server serves that, else

@@ -9,7 +9,7 @@ use super::tools::Catalogue;
 use super::{Place, Refusal, Upstream, initialize, now};
 use crate::era::Era;
 use crate::era::probe::Choice;
-use crate::exchange::{Link, Mailbox};
+use crate::exchange::{Failure, Link, Mailbox};
 use crate::jsonrpc::{Spliced, rewrite};
 use crate::mux::WireId;
 use crate::session::{Audience, Holder, Principal, Running};
@@ -89,6 +89,12 @@ impl Pool {
         let mut warm = self.warm();
         warm.retain(|child| !child.link.is_closed());
         warm.pop()
+    }
+
+    fn count_warm(&self) -> usize {
+        let mut warm = self.warm();
+        warm.retain(|child| !child.link.is_closed());
+        warm.len()
     }
 
     /// A child that was just started, for `principal`.
@@ -188,7 +194,7 @@ impl Upstream {
         started.ok().map(|child| self.pool.lease(child, principal))
     }
 
-    async fn start_leasable(&self, era: Era, place: Place) -> Result<Leasable, Refusal> {
+    async fn start_leasable(self: &Arc<Self>, era: Era, place: Place) -> Result<Leasable, Refusal> {
         let holder = Arc::new(Holder::default());
         let guest = Guest {
             audience: Audience::Leased(Arc::clone(&holder)),
@@ -203,7 +209,13 @@ impl Upstream {
         };
         let greeted = self.greet(guest, place).await.map_err(Refusal::Failed)?;
         let (level, catalogue) = Default::default();
-        Ok(Leasable { link: greeted.link, holder, era, level, catalogue })
+        let child = Leasable { link: greeted.link, holder, era, level, catalogue };
+        let (upstream, watched) = (Arc::clone(self), child.clone());
+        tokio::spawn(async move {
+            upstream.accompany(&watched.link, era, || watched.holder.waits()).await;
+            upstream.keep_warm();
+        });
+        Ok(child)
     }
 
     /// Starts children until `--warm` of them are ready, as far as there are places for them. Only a legacy server
@@ -215,10 +227,11 @@ impl Upstream {
         let upstream = Arc::clone(self);
         tokio::spawn(async move {
             let Ok(_turn) = upstream.pool.warming.try_lock() else { return };
-            while upstream.pool.warm().len() < upstream.settings.warm {
+            while upstream.pool.count_warm() < upstream.settings.warm {
                 let Ok(place) = Arc::clone(&upstream.places).try_acquire_owned() else { return };
                 match upstream.start_leasable(Era::Legacy, Arc::new(place)).await {
                     Ok(child) => upstream.pool.warm().push(child),
+                    Err(Refusal::Failed(Failure::ShuttingDown)) => return,
                     Err(_) => return tracing::warn!("a child of --warm did not start"),
                 }
             }

@@ -273,6 +273,12 @@ impl Upstream {
         self.settings.request_timeout
     }
 
+    /// Whether a request is under way: at a child, cancelled there and not answered yet, or waiting for its turn, for a
+    /// child, or for a modern client's retry.
+    pub fn is_busy(&self) -> bool {
+        self.entrance.accepted() > 0 || self.entrance.in_flight() > 0
+    }
+
     /// Requests in flight, over all children.
     pub fn in_flight(&self) -> usize {
         self.entrance.in_flight()
@@ -302,6 +308,7 @@ impl Upstream {
         session: &Arc<Session>,
         incoming: Incoming,
     ) -> Result<Begun, Refusal> {
+        let _accepted = self.entrance.accept();
         let uninitialized = Refusal::Withheld(codes::INVALID_REQUEST, "send initialize first");
         let seat = session.seat().ok_or(uninitialized)?;
         if let Seat::Exclusive(own) = seat {
@@ -358,13 +365,38 @@ impl Upstream {
         &self,
         deadline: &Deadline,
         beginning: impl Future<Output = Result<Exchange, Refused>>,
-    ) -> Result<Exchange, Refusal> {
+    ) -> Result<Exchange, NotBegun> {
         match timeout_at(deadline.at().into(), beginning).await {
-            Ok(begun) => begun.map_err(refusal),
+            Ok(Err(Refused::Closed(failure))) => Err(NotBegun::Gone(failure)),
+            Ok(begun) => begun.map_err(|refused| NotBegun::Refused(refusal(refused))),
             Err(_) => {
                 counters::TIMED_OUT_REQUESTS.increment();
-                Err(Refusal::Failed(deadline.failure()))
+                Err(NotBegun::Refused(Refusal::Failed(deadline.failure())))
             }
+        }
+    }
+
+    /// Whether a request that a child was sent nothing of may look for the next one; for `--restart-wait` since the first
+    /// was `gone`.
+    fn may_look_again(&self, failure: &Failure, gone: &mut Option<Instant>) -> bool {
+        let since = *gone.get_or_insert_with(now);
+        failure.is_childs_end() && now() - since < self.settings.restart_wait
+    }
+}
+
+/// Why a request did not begin at a child.
+enum NotBegun {
+    /// The child is gone, and was sent nothing of it.
+    Gone(Failure),
+    /// Anything else.
+    Refused(Refusal),
+}
+
+impl From<NotBegun> for Refusal {
+    fn from(not_begun: NotBegun) -> Self {
+        match not_begun {
+            NotBegun::Gone(failure) => Refusal::Failed(failure),
+            NotBegun::Refused(refusal) => refusal,
         }
     }
 }

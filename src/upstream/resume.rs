@@ -69,7 +69,7 @@ impl Upstream {
             session.forget_child_questions();
             let next = tokio::select! {
                 next = self.next_own(&session, own, handshake, ended, &mut restarts) => next,
-                () = session.ended() => Err(Failure::SessionEnded),
+                () = session.ended() => Err(session.why_ended()),
             };
             match next {
                 Ok(next) => link = next,
@@ -95,7 +95,7 @@ impl Upstream {
             match self.revive(session, own, handshake).await {
                 Ok(link) => return Ok(link),
                 // It lives, but is not the one that the client knows.
-                Err(failure @ Failure::SessionEnded) => return Err(failure),
+                Err(failure @ Failure::Changed) => return Err(failure),
                 Err(other) => failure = other,
             }
         }
@@ -129,7 +129,7 @@ impl Upstream {
         };
         if !same {
             tracing::warn!(session = %session.id(), "the restarted server says something else of itself");
-            return Err(Failure::SessionEnded);
+            return Err(Failure::Changed);
         }
         link.notify(Spliced::from(rewrite::notification("notifications/initialized", None))).await;
         let told = own.told().clone();

@@ -38,6 +38,14 @@ impl Pings {
     }
 }
 
+/// What came of asking for a sign of life.
+enum Sign {
+    Given,
+    None,
+    /// None, but a request overtook the question, and it may be busy with that.
+    Undecided,
+}
+
 impl Upstream {
     /// Resolves with the child's end. `waits` says whether it waits for a client's answer.
     pub(super) async fn accompany(&self, link: &Arc<Link>, era: Era, waits: impl Fn() -> bool) -> End {
@@ -66,16 +74,19 @@ impl Upstream {
             let seen = Seen { heard: link.heard(), in_flight: link.calls(), waits: waits() };
             match silence.look(seen, now()) {
                 Verdict::Fine => {}
-                Verdict::Ask if self.is_alive(link, era).await => self.pings.answered.store(true, Relaxed),
-                Verdict::Ask if self.pings.are_pointless() => {}
-                Verdict::Ask => {
-                    tracing::error!(
-                        child = link.number(),
-                        "the server did not answer a ping within {} s (--ping-timeout): it hangs, and is ended",
-                        self.settings.ping_timeout.as_secs_f64()
-                    );
-                    return;
-                }
+                Verdict::Ask => match self.ask_for_a_sign(link, era).await {
+                    Sign::Given => self.pings.answered.store(true, Relaxed),
+                    Sign::Undecided => {}
+                    Sign::None if self.pings.are_pointless() => {}
+                    Sign::None => {
+                        tracing::error!(
+                            child = link.number(),
+                            "the server did not answer a ping within {} s (--ping-timeout): it hangs, and is ended",
+                            self.settings.ping_timeout.as_secs_f64()
+                        );
+                        return;
+                    }
+                },
                 Verdict::Hangs => {
                     tracing::error!(
                         child = link.number(),
@@ -89,19 +100,26 @@ impl Upstream {
     }
 
     /// Whether the child says anything within `--ping-timeout` of being asked. An error is a sign of life too.
-    async fn is_alive(&self, link: &Arc<Link>, era: Era) -> bool {
+    async fn ask_for_a_sign(&self, link: &Arc<Link>, era: Era) -> Sign {
         let heard = link.heard();
-        let ping = |wire_id: WireId| match era {
-            Era::Modern => own_request(wire_id, "server/discover", ""),
-            Era::Legacy => {
-                let id = wire_id.as_u64().to_string();
-                Spliced::from(rewrite::request(id.as_bytes(), "ping", None))
+        let mut overtaken = false;
+        let ping = |wire_id: WireId| {
+            // The question itself is one.
+            overtaken = link.calls() > 1;
+            match era {
+                Era::Modern => own_request(wire_id, "server/discover", ""),
+                Era::Legacy => {
+                    let id = wire_id.as_u64().to_string();
+                    Spliced::from(rewrite::request(id.as_bytes(), "ping", None))
+                }
             }
         };
         match self.ask(link, self.settings.ping_timeout, ping).await {
-            Err(Failure::TimedOut(_)) => link.heard() != heard,
-            // Answered; or it has ended, which is seen elsewhere.
-            _ => true,
+            Err(Failure::TimedOut(_)) if link.heard() != heard => Sign::Given,
+            Err(Failure::TimedOut(_)) if overtaken => Sign::Undecided,
+            Err(Failure::TimedOut(_)) => Sign::None,
+            // Or it has ended, which is seen elsewhere.
+            _ => Sign::Given,
         }
     }
 }

@@ -5,11 +5,13 @@ mod asking;
 mod translation;
 
 use super::deadline::Deadline;
-use super::entrance::key_of_session;
+use super::entrance::{Accepted, key_of_session};
 use super::lists::Asked;
-use super::{Incoming, RESTARTING, Refusal, Upstream, now};
+use super::{Incoming, NotBegun, RESTARTING, Refusal, Upstream, now};
 use crate::era::downgrade;
-use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Link, Mailbox, Outcome, Step, Topic};
+use crate::exchange::{
+    Answer, Exchange, Failure, Held, Interim, Link, Mailbox, Outcome, Places, Step, Topic,
+};
 use crate::jsonrpc::{ClientId, Edits, Spliced, kept, rewrite, splice};
 use crate::mux::WireId;
 use crate::session::{Seat, Session, Underway, Version};
@@ -42,6 +44,8 @@ pub struct LegacyCall {
     asked: Option<Asked>,
     /// What a modern child needs beside.
     translation: Option<Box<Translation>>,
+    /// A drain waits for it.
+    _accepted: Accepted,
 }
 
 impl Upstream {
@@ -68,12 +72,11 @@ impl Upstream {
             rewrite::request_for_child(&frame, &message, id, id, &trace)
         };
         let beginning = async {
-            let link = self.serving(session, seat).await?;
-            let places = Some(self.entrance.enter(key_of_session(session), &link).await?);
-            let deadline = Deadline::new(&self.settings, now());
-            let held = Held { mailbox, token, takes_questions: false, places };
-            let exchange = self.begin_within(&deadline, link.begin(held, write)).await?;
-            Ok((exchange, deadline))
+            let held = |places| {
+                let (mailbox, token) = (Arc::clone(&mailbox), token.clone());
+                Held { mailbox, token, takes_questions: false, places: Some(places) }
+            };
+            self.begin_where_it_sits(session, seat, None, held, &write).await
         };
         let (exchange, deadline) = unless_interrupted(&underway, beginning).await?;
         Ok(Box::new(LegacyCall {
@@ -86,20 +89,58 @@ impl Upstream {
             downgrade,
             asked,
             translation: None,
+            _accepted: self.entrance.accept(),
         }))
     }
 }
 
 impl Upstream {
+    /// Begins a request at the child where its session sits, or at the one that it leased. One that was sent nothing of it
+    /// before it ended is followed by the next.
+    async fn begin_where_it_sits(
+        &self,
+        session: &Session,
+        seat: &Seat,
+        leased: Option<&Arc<Link>>,
+        held: impl Fn(Places) -> Held,
+        write: &impl Fn(WireId) -> Spliced,
+    ) -> Result<(Exchange, Deadline), Refusal> {
+        let mut gone = None;
+        loop {
+            let serving = self.serving(session, seat).await?;
+            let link = leased.unwrap_or(&serving);
+            let places = self.entrance.enter(key_of_session(session), link).await?;
+            let deadline = Deadline::new(&self.settings, now());
+            match self.begin_within(&deadline, link.begin(held(places), write)).await {
+                Ok(exchange) => return Ok((exchange, deadline)),
+                Err(NotBegun::Gone(failure))
+                    if leased.is_none() && self.stays(seat) && self.may_look_again(&failure, &mut gone) => {}
+                Err(not_begun) => return Err(not_begun.into()),
+            }
+        }
+    }
+
+    /// Whether a session stays where it sits when its child is followed by another.
+    fn stays(&self, seat: &Seat) -> bool {
+        !seat.is_exclusive() || self.settings.resume_sessions
+    }
+
     /// The child where a session sits; while it is being replaced, the next one, for `--restart-wait`. A session with a
     /// child of its own ends with that, unless it may be resumed.
     pub(super) async fn serving(&self, session: &Session, seat: &Seat) -> Result<Arc<Link>, Refusal> {
-        let post = seat.post();
-        let stays = !seat.is_exclusive() || self.settings.resume_sessions;
-        let link = if stays { post.serving(self.settings.restart_wait).await } else { post.link() };
+        let (post, stays) = (seat.post(), self.stays(seat));
+        let link = match post.link() {
+            Some(link) if !stays || !link.is_closed() => Some(link),
+            // It is being replaced.
+            _ if stays => {
+                let _place = self.entrance.wait_for_child(key_of_session(session))?;
+                post.serving(self.settings.restart_wait).await
+            }
+            _ => None,
+        };
         match link {
             // It may have ended meanwhile, since the next child says something else of itself.
-            _ if session.is_ended() => Err(Refusal::Failed(Failure::SessionEnded)),
+            _ if session.is_ended() => Err(Refusal::Failed(session.why_ended())),
             Some(link) => Ok(link),
             None => Err(Refusal::Busy(RESTARTING)),
         }

@@ -13,7 +13,6 @@ use crate::jsonrpc::rewrite::Changes;
 use crate::jsonrpc::{ClientId, Edits, Spliced, codes, kept, rewrite, splice};
 use crate::mux::WireId;
 use crate::session::{Seat, Session, Stateless, Underway, Version};
-use crate::upstream::deadline::Deadline;
 use crate::upstream::entrance::key_of_session;
 use crate::upstream::lease::Lease;
 use crate::upstream::lists::Asked;
@@ -97,13 +96,10 @@ impl Upstream {
             translation.frame(wire_id, "")
         };
         let beginning = async {
-            let shared = self.serving(session, &Seat::Stateless(Arc::clone(seat))).await?;
-            let link = translation.lease.as_ref().map_or(&shared, Lease::link);
-            let places = self.entrance.enter(key_of_session(session), link).await?;
-            let deadline = Deadline::new(&self.settings, now());
-            let held = translation.held(Some(places));
-            let exchange = self.begin_within(&deadline, link.begin(held, write)).await?;
-            Ok((exchange, deadline))
+            let place = Seat::Stateless(Arc::clone(seat));
+            let leased = translation.lease.as_ref().map(Lease::link);
+            let held = |places| translation.held(Some(places));
+            self.begin_where_it_sits(session, &place, leased, held, &write).await
         };
         let (exchange, deadline) = unless_interrupted(&underway, beginning).await?;
         Ok(Box::new(LegacyCall {
@@ -116,6 +112,7 @@ impl Upstream {
             downgrade: None,
             asked,
             translation: Some(Box::new(translation)),
+            _accepted: self.entrance.accept(),
         }))
     }
 }

@@ -21,6 +21,7 @@ impl ModernCall {
                 self.open.push(Open { child_id, question });
                 // Its siblings are waited for a moment, so that the client is asked once.
                 self.ask_at.get_or_insert_with(|| now() + SIBLINGS);
+                self.note_waiting();
             }
             _ => self.answer(rewrite::error(
                 Some(&child_id),
@@ -28,6 +29,13 @@ impl ModernCall {
                 "no client can be asked this",
                 None,
             )),
+        }
+    }
+
+    /// A child that waits for its client's answers is rightly silent.
+    pub(super) fn note_waiting(&self) {
+        if let Some(lease) = &self.lease {
+            lease.child().holder.wait(!self.open.is_empty());
         }
     }
 
@@ -54,6 +62,7 @@ impl ModernCall {
         }
         // The child may have withdrawn them meanwhile, or have answered.
         self.ask_at = (!self.open.is_empty()).then(|| now() + SIBLINGS);
+        self.note_waiting();
     }
 
     /// The client is to be asked, unless it did not declare that it can be.

@@ -5,7 +5,7 @@ use super::{Caller, MOST_ANSWERS, ModernCall};
 use crate::era::capabilities::Capabilities;
 use crate::era::input::{ASKING, Retry};
 use crate::era::{Era, discover, envelope};
-use crate::exchange::{Held, Mailbox};
+use crate::exchange::{Exchange, Held, Mailbox};
 use crate::jsonrpc::rewrite::Changes;
 use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, member, rewrite, splice, text};
 use crate::mux::WireId;
@@ -16,7 +16,7 @@ use crate::upstream::lease::Lease;
 use crate::upstream::lists;
 use crate::upstream::seal::{Purpose, State};
 use crate::upstream::tools::{Tools, Whose};
-use crate::upstream::{Incoming, Refusal, Shared, Upstream, now};
+use crate::upstream::{Incoming, NotBegun, Refusal, Shared, Upstream, now};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,9 +41,12 @@ impl Upstream {
         caller: Caller,
         incoming: Incoming,
     ) -> Result<Box<ModernCall>, Refusal> {
-        let shared = self.shared(Era::Modern).await?;
+        let accepted = self.entrance.accept();
+        let key = key_of_caller(&caller.principal, caller.address);
+        let shared = self.shared_for(Era::Modern, key).await?;
         let method = incoming.method().into_owned();
         let mut call = ModernCall::new(self, shared, caller, &incoming, method);
+        call.accepted = Some(accepted);
         if let Some(resumed) = self.resumed(&mut call, &incoming)? {
             return Ok(resumed);
         }
@@ -206,6 +209,7 @@ impl ModernCall {
             uri: raw(params.and_then(|params| params.uri.as_ref())),
             client_id: ClientId::new(incoming.id()),
             deadline: Deadline::new(&upstream.settings, now()),
+            accepted: None,
         }
     }
 
@@ -255,16 +259,39 @@ impl ModernCall {
         }
     }
 
-    /// Sends the request to its child.
+    /// Sends the request to its child; if that ends before it was sent anything, to the next one.
     async fn send(&mut self, incoming: Incoming) -> Result<(), Refusal> {
-        let key = key_of_caller(&self.caller.principal, self.caller.address);
-        let link = self.lease.as_ref().map_or(&self.shared.link, Lease::link);
-        let places = self.upstream.entrance.enter(key, link).await?;
-        self.deadline = Deadline::new(&self.upstream.settings, now());
-        let may_ask = self.upstream.may_ask(self.caller.capabilities);
         if self.lease.is_some() || self.caller.capabilities.url {
             self.purpose = Some(self.purpose_of(&incoming));
         }
+        let mut gone = None;
+        loop {
+            match self.send_once(&incoming).await {
+                Ok(exchange) => {
+                    self.exchange = Some(exchange);
+                    return Ok(());
+                }
+                Err(NotBegun::Gone(failure))
+                    if self.lease.is_none() && self.upstream.may_look_again(&failure, &mut gone) =>
+                {
+                    let key = key_of_caller(&self.caller.principal, self.caller.address);
+                    let next = self.upstream.shared_for(Era::Modern, key).await?;
+                    if next.era != self.shared.era {
+                        return Err(Refusal::Failed(failure));
+                    }
+                    self.shared = next;
+                }
+                Err(not_begun) => return Err(not_begun.into()),
+            }
+        }
+    }
+
+    async fn send_once(&mut self, incoming: &Incoming) -> Result<Exchange, NotBegun> {
+        let key = key_of_caller(&self.caller.principal, self.caller.address);
+        let link = self.lease.as_ref().map_or(&self.shared.link, Lease::link);
+        let places = self.upstream.entrance.enter(key, link).await.map_err(NotBegun::Refused)?;
+        self.deadline = Deadline::new(&self.upstream.settings, now());
+        let may_ask = self.upstream.may_ask(self.caller.capabilities);
         let mut held = Held {
             mailbox: Arc::new(Mailbox::default()),
             token: self.token.clone(),
@@ -285,10 +312,9 @@ impl ModernCall {
             if let Some(task) = task {
                 running.note(wire_id, task.desk());
             }
-            for_child(&incoming, era, task.is_some(), wire_id)
+            for_child(incoming, era, task.is_some(), wire_id)
         });
-        self.exchange = Some(self.upstream.begin_within(&self.deadline, begun).await?);
-        Ok(())
+        self.upstream.begin_within(&self.deadline, begun).await
     }
 }
 

@@ -12,6 +12,7 @@ mod task;
 pub use begin::is_retry;
 
 use super::deadline::Deadline;
+use super::entrance::Accepted;
 use super::lease::Lease;
 use super::lists::{Asked, Fresh};
 use super::seal::{Purpose, State};
@@ -116,6 +117,8 @@ pub struct ModernCall {
     uri: Option<Bytes>,
     client_id: ClientId,
     deadline: Deadline,
+    /// A drain waits for it.
+    accepted: Option<Accepted>,
 }
 
 impl ModernCall {
@@ -151,6 +154,13 @@ impl ModernCall {
         }
     }
 
+    /// proxyrunner ends before it was answered: its one answer.
+    pub fn shuts_down(&mut self) -> Happening {
+        let failure = Failure::ShuttingDown;
+        self.cancel(&failure.to_string());
+        Happening::Answered(self.failed(&failure))
+    }
+
     fn interim(&mut self, Interim { frame, topic, .. }: Interim) -> Option<Spliced> {
         match topic {
             Topic::Progress => {
@@ -165,6 +175,7 @@ impl ModernCall {
             Topic::Withdrawn(child_id) => {
                 self.open.retain(|open| open.child_id != child_id);
                 self.ask_at = self.ask_at.filter(|_| !self.open.is_empty());
+                self.note_waiting();
                 None
             }
             Topic::Log | Topic::Answer(_) | Topic::Other => {
