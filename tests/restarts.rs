@@ -225,6 +225,57 @@ fn an_idle_child_that_hangs_is_replaced() {
 }
 
 #[test]
+fn readiness_does_not_wait_for_the_end_of_a_child_that_serves_no_longer() {
+    let graces = "--close-grace 1h --terminate-grace 1h";
+    let server = Server::start(&format!("--ping-interval 100ms --ping-timeout 200ms {graces}"));
+    let hung = pid(&server.session());
+    freeze(hung);
+    until("not ready", || ready(&server) == 503);
+    assert!(lives(hung), "it is not gone yet");
+    kill(Pid::from_raw(hung), Signal::SIGKILL).expect("it lives");
+    until("ready", || ready(&server) == 200);
+
+    let server = Server::with().flags(graces).child("--ignore-eof --ignore-sigterm").start();
+    let session = server.session();
+    let mute = pid(&session);
+    let mut call = session.begin_call(1, "close_stdout", json!({}));
+    until("not ready", || ready(&server) == 503);
+    assert!(lives(mute), "it is not gone yet");
+    kill(Pid::from_raw(mute), Signal::SIGKILL).expect("it lives");
+    assert!(call.response().answer()["error"].is_object());
+    until("ready", || ready(&server) == 200);
+}
+
+#[test]
+fn a_leased_child_that_hangs_is_ended_and_a_warm_one_replaced() {
+    let soon = "--ping-interval 200ms --ping-timeout 200ms --terminate-grace 100ms";
+    let journal = Journal::new();
+    let server = Server::with().flags(&format!("{soon} --warm 1")).child(&journal.flag()).start();
+    // Who asks again was answered before: its silence will mean something.
+    let pings = || journal.frames().iter().filter(|frame| frame.message["method"] == "ping").count();
+    until("answered pings", || pings() > 2);
+    let asked = server.asked();
+    let leased = asked.child();
+    freeze(i32::try_from(leased).expect("a pid"));
+    server.until_metric("proxyrunner_hung_children_total", 1);
+    assert_ne!(asked.child(), leased);
+    // The one that waits to be leased.
+    let told = |words: &str| server.logged().matches(words).count();
+    until("its handshake", || told("server started") == 4 && told("legacy protocol era") == 4);
+    let serving = [pid(&server.session()), i32::try_from(asked.child()).expect("a pid")];
+    let started_pids: Vec<i32> = server
+        .logged()
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|line| line["fields"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()))
+        .collect();
+    let warm = started_pids.into_iter().find(|pid| lives(*pid) && !serving.contains(pid)).expect("a warm one");
+    freeze(warm);
+    server.until_metric("proxyrunner_hung_children_total", 2);
+    until("another in its place", || told("server started") == 5);
+}
+
+#[test]
 fn a_modern_child_that_hangs_is_replaced_though_a_subscription_is_open_at_it() {
     let flags = "--child-era modern --ping-interval 200ms --ping-timeout 200ms --terminate-grace 100ms";
     let server = Server::with().flags(&format!("{flags} {SOON}")).modern_child("").start();

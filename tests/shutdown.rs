@@ -205,3 +205,20 @@ fn a_killed_server_takes_its_children_with_it() {
     server.signal(Signal::SIGKILL);
     until("their end", || !children.iter().any(|pid| lives(*pid)));
 }
+
+#[test]
+fn the_first_signal_is_not_the_second_though_the_server_has_ended_by_itself() {
+    let server = Server::start("--restart-limit 0 --cancel-grace 100ms");
+    let (shared, own) = (server.session(), server.opening().exclusive().open());
+    let mut call = own.begin_call(1, "wait", json!({"name": "a"}));
+    server.until_metric("proxyrunner_in_flight", 1);
+    assert_eq!(shared.call("leave", json!({"code": 3}))["error"]["data"]["exitCode"], 3);
+    until("not ready", || server.request("GET", "/readyz", &[], b"").status == 503);
+    server.signal(Signal::SIGTERM);
+    server.until_logged("once more ends it at once");
+    let release = own.post(support::tool_call(2, "release", &json!({"name": "a"})));
+    assert_eq!(release.status, 503, "nothing new is begun");
+    own.tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}));
+    assert_eq!(call.response().answer()["error"]["data"]["reason"], "cancelled");
+    assert_eq!(server.exit_code(), 3);
+}
