@@ -15,6 +15,7 @@ pub mod jsonrpc;
 pub mod lifecycle;
 pub mod mux;
 pub mod phase;
+pub mod proc;
 pub mod pulse;
 pub mod router;
 pub mod session;

@@ -1,5 +1,7 @@
-//! W3C Trace Context and Baggage: which values are well-formed. Malformed ones are ignored, as the
-//! recommendations ask; they never fail a request.
+//! W3C Trace Context and Baggage: which values are well-formed, and where a span stands in its trace. Malformed values
+//! are ignored, as the recommendations ask; they never fail a request.
+
+use std::fmt;
 
 /// Longest tracestate that is passed on, in bytes; the recommendation asks for at least 512.
 const LONGEST_TRACESTATE: usize = 512;
@@ -8,12 +10,20 @@ const LONGEST_BAGGAGE: usize = 8192;
 /// A version to come may append fields to traceparent; nobody needs this much.
 const LONGEST_TRACEPARENT: usize = 256;
 
-/// The trace context that came with a request. Every part that is there is well-formed.
+/// The trace context of a request. Every part that is there is well-formed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trace {
     traceparent: Option<String>,
     tracestate: Option<String>,
     baggage: Option<String>,
+    replaces: Replaces,
+}
+
+/// What of a message's own context gives way to this one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Replaces {
+    context: bool,
+    baggage: bool,
 }
 
 impl Trace {
@@ -28,10 +38,46 @@ impl Trace {
             traceparent: traceparent.map(String::from),
             tracestate: tracestate.map(String::from),
             baggage: baggage.map(String::from),
+            replaces: Replaces::default(),
         }
     }
 
+    /// The same, but for the baggage that may not pass. What the message carries of its own, if that is well-formed, comes
+    /// before what came by header; it is left alone if all of it may pass.
+    pub fn with_allowed_baggage(mut self, own: Option<&str>, allowed: &AllowedBaggage) -> Self {
+        let Some(baggage) = own.or(self.baggage.as_deref()) else { return self };
+        let passed = allowed.filter(baggage);
+        self.replaces.baggage = own.is_some() && passed.as_deref() != own;
+        self.baggage = passed.filter(|_| own.is_none() || self.replaces.baggage);
+        self
+    }
+
+    /// The same, but for the span: whatever the message says of its own is replaced by this.
+    pub fn at(self, span: Context, tracestate: Option<&str>) -> Self {
+        Self {
+            traceparent: Some(span.to_string()),
+            tracestate: tracestate.map(String::from),
+            replaces: Replaces { context: true, ..self.replaces },
+            ..self
+        }
+    }
+
+    /// Whether the message's own span gives way to this one.
+    pub fn replaces_context(&self) -> bool {
+        self.replaces.context
+    }
+
+    /// Whether the message's own baggage gives way to this one, or to none.
+    pub fn replaces_baggage(&self) -> bool {
+        self.replaces.baggage
+    }
+
     /// The caller's span.
+    pub fn context(&self) -> Option<Context> {
+        self.traceparent.as_deref().and_then(Context::parse)
+    }
+
+    /// The caller's span, as it is written.
     pub fn traceparent(&self) -> Option<&str> {
         self.traceparent.as_deref()
     }
@@ -44,6 +90,111 @@ impl Trace {
     /// Baggage, which needs no traceparent.
     pub fn baggage(&self) -> Option<&str> {
         self.baggage.as_deref()
+    }
+}
+
+/// Where a span stands: the trace that it is part of, its own id, and whether it is recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Context {
+    /// The trace's id, not zero.
+    pub trace: [u8; 16],
+    /// The span's id, not zero.
+    pub span: [u8; 8],
+    /// The flags (Trace Context §3.2.2.5).
+    pub flags: u8,
+}
+
+impl Context {
+    /// Somebody records this span, and those below it should be recorded too.
+    pub const SAMPLED: u8 = 1;
+
+    /// The context in a traceparent; `None` if it is malformed.
+    pub fn parse(traceparent: &str) -> Option<Self> {
+        if !is_traceparent(traceparent) {
+            return None;
+        }
+        let bytes = traceparent.as_bytes();
+        let mut context = Context { trace: [0; 16], span: [0; 8], flags: 0 };
+        unhex(&bytes[3..35], &mut context.trace);
+        unhex(&bytes[36..52], &mut context.span);
+        unhex(&bytes[53..55], std::slice::from_mut(&mut context.flags));
+        Some(context)
+    }
+
+    /// Whether somebody records it.
+    pub fn is_sampled(&self) -> bool {
+        self.flags & Self::SAMPLED != 0
+    }
+
+    /// The trace's id in hexadecimal.
+    pub fn trace_id(&self) -> String {
+        hex(&self.trace)
+    }
+
+    /// The span's id in hexadecimal.
+    pub fn span_id(&self) -> String {
+        hex(&self.span)
+    }
+}
+
+/// As a traceparent of version 00.
+impl fmt::Display for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        put_hex(&self.trace, &mut text[3..35]);
+        put_hex(&self.span, &mut text[36..52]);
+        put_hex(&[self.flags], &mut text[53..]);
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Bytes in hexadecimal, in lower case.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = vec![0; bytes.len() * 2];
+    put_hex(bytes, &mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+fn put_hex(bytes: &[u8], text: &mut [u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (byte, pair) in bytes.iter().zip(text.chunks_exact_mut(2)) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+}
+
+/// Of lower-case digits only.
+fn unhex(text: &[u8], bytes: &mut [u8]) {
+    let digit = |digit: u8| if digit <= b'9' { digit - b'0' } else { digit - b'a' + 10 };
+    for (pair, byte) in text.chunks_exact(2).zip(bytes) {
+        *byte = digit(pair[0]) << 4 | digit(pair[1]);
+    }
+}
+
+/// The keys whose baggage may pass from clients to the child.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AllowedBaggage(Vec<String>);
+
+impl AllowedBaggage {
+    /// These keys, compared as they are; `*` is any.
+    pub fn new(keys: Vec<String>) -> Self {
+        Self(keys)
+    }
+
+    /// The members that may pass, as they are; `None` if none may.
+    fn filter(&self, baggage: &str) -> Option<String> {
+        if self.0.iter().any(|key| key == "*") {
+            return Some(baggage.to_owned());
+        }
+        let key = |member: &str| trim(member.split(['=', ';']).next().unwrap_or_default()).to_owned();
+        let passed: Vec<&str> = baggage.split(',').filter(|member| self.0.contains(&key(member))).collect();
+        (!passed.is_empty()).then(|| passed.join(","))
     }
 }
 
@@ -197,6 +348,37 @@ mod tests {
             assert!(!is_baggage(value), "{value}");
         }
         assert!(!is_baggage(&format!("a={}", "x".repeat(8192))));
+    }
+
+    #[test]
+    fn a_context_is_what_its_traceparent_says() {
+        let context = Context::parse(PARENT).unwrap();
+        assert_eq!(context.to_string(), PARENT);
+        assert_eq!(
+            (context.trace_id(), context.span_id()),
+            (PARENT[3..35].to_owned(), PARENT[36..52].to_owned())
+        );
+        assert!(context.is_sampled());
+        assert_eq!(Context::parse("00-xyz"), None);
+        let later = Context::parse(&format!("cc{}-what-ever", &PARENT[2..])).unwrap();
+        assert_eq!(later.to_string(), PARENT, "in the version that is spoken here");
+        assert!(!Context::parse(&PARENT.replace("-01", "-02")).unwrap().is_sampled());
+    }
+
+    #[test]
+    fn baggage_passes_by_its_key() {
+        let allowed = |keys: &[&str]| AllowedBaggage::new(keys.iter().map(|&key| key.to_owned()).collect());
+        let header = || Trace::from_headers(None, None, Some("a=1,secret=2;p, b = 3"));
+        let passed = |own, keys: &[&str]| {
+            let trace = header().with_allowed_baggage(own, &allowed(keys));
+            (trace.baggage().map(str::to_owned), trace.replaces_baggage())
+        };
+        assert_eq!(passed(None, &[]), (None, false));
+        assert_eq!(passed(None, &["a", "b", "A"]), (Some("a=1, b = 3".into()), false));
+        assert_eq!(passed(None, &["*"]), (Some("a=1,secret=2;p, b = 3".into()), false));
+        assert_eq!(passed(Some("a=7"), &["a"]), (None, false), "it stays as it is");
+        assert_eq!(passed(Some("a=7,c=8"), &["a"]), (Some("a=7".into()), true));
+        assert_eq!(passed(Some("c=8"), &["a"]), (None, true), "it goes, and the header's does not come");
     }
 
     #[test]

@@ -269,7 +269,8 @@ fn a_leased_child_that_hangs_is_ended_and_a_warm_one_replaced() {
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter_map(|line| line["fields"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()))
         .collect();
-    let warm = started_pids.into_iter().find(|pid| lives(*pid) && !serving.contains(pid)).expect("a warm one");
+    let warm =
+        started_pids.into_iter().find(|pid| lives(*pid) && !serving.contains(pid)).expect("a warm one");
     freeze(warm);
     server.until_metric("proxyrunner_hung_children_total", 2);
     until("another in its place", || told("server started") == 5);

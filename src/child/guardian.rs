@@ -7,6 +7,7 @@
 
 use super::limits::Limits;
 use super::report::{Order, Report};
+use crate::proc::Families;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,7 +15,6 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, kil
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setpgid};
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, FromRawFd};
@@ -189,45 +189,9 @@ fn clear_at_last(server: Pid, status: &mut Option<i32>) {
 /// SIGKILL to every descendant. Those that are started meanwhile fall to this process when their parents end, and are
 /// found the next time.
 fn kill_all() {
-    for pid in descendants(nix::unistd::getpid().as_raw()) {
+    for pid in Families::read().below(nix::unistd::getpid().as_raw()) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
-}
-
-/// All processes below one, by `/proc`.
-pub(super) fn descendants(root: i32) -> Vec<i32> {
-    let mut children = families();
-    let (mut found, mut next) = (Vec::new(), vec![root]);
-    while let Some(parent) = next.pop() {
-        let below = children.remove(&parent).unwrap_or_default();
-        found.extend(&below);
-        next.extend(below);
-    }
-    found
-}
-
-/// The processes whose parent is this one, by `/proc`.
-pub(super) fn children(parent: i32) -> Vec<i32> {
-    families().remove(&parent).unwrap_or_default()
-}
-
-/// Every process, by its parent.
-fn families() -> HashMap<i32, Vec<i32>> {
-    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if let Some(parent) = parent_of(pid) {
-            children.entry(parent).or_default().push(pid);
-        }
-    }
-    children
-}
-
-/// The second field after the name, which may hold anything, blanks and brackets too (proc(5), /proc/pid/stat).
-fn parent_of(pid: i32) -> Option<i32> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let after = stat.iter().rposition(|&byte| byte == b')')?;
-    std::str::from_utf8(&stat[after + 1..]).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// What was done with each of these signals before: the server is to have it so again.

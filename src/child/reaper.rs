@@ -7,7 +7,8 @@
 //! This must not happen while a process is being started: whoever starts one asks the system for the status of one that
 //! could not be executed. So it is the spawning thread that does it.
 
-use super::{Spawner, guardian};
+use super::Spawner;
+use crate::proc::Families;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -83,10 +84,9 @@ impl Guardians {
 
     /// What fell to proxyrunner, and what is below it: all but the guardians, which it started itself.
     fn strays(&self) -> Vec<i32> {
-        let own = std::process::id();
-        let fallen = |pid: &i32| !self.0.contains(pid);
-        let children = guardian::children(i32::try_from(own).unwrap_or_default());
-        let fallen: Vec<i32> = children.into_iter().filter(fallen).collect();
-        fallen.iter().flat_map(|&pid| guardian::descendants(pid)).chain(fallen.iter().copied()).collect()
+        let own = i32::try_from(std::process::id()).unwrap_or_default();
+        let families = Families::read();
+        let fallen = families.children(own).iter().copied().filter(|pid| !self.0.contains(pid));
+        fallen.flat_map(|pid| families.below(pid).into_iter().chain([pid])).collect()
     }
 }

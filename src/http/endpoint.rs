@@ -52,7 +52,9 @@ async fn route(
     match path {
         old_sse::STREAM_PATH => old_sse::stream(server, &request),
         old_sse::POST_PATH => old_sse::post(server, request).await,
-        _ if matches!(*request.method(), Method::GET | Method::HEAD) => Ok(health::metrics(server)),
+        _ if matches!(*request.method(), Method::GET | Method::HEAD) => {
+            Ok(health::metrics(server, request.headers()))
+        }
         _ => Ok(method_not_allowed("GET, HEAD")),
     }
 }

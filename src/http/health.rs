@@ -1,13 +1,13 @@
-//! What probes and scrapers ask: alive, ready, started, and the counters.
+//! What probes and scrapers ask: alive, ready, started, and the metrics.
 
 use super::Server;
 use super::response::{self, Body};
 use crate::jsonrpc::Spliced;
 use crate::phase::Phase;
-use crate::telemetry::counters;
+use crate::telemetry::metrics::{self, Format, Levels};
 use bytes::Bytes;
+use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Response, StatusCode};
-use std::fmt::Write;
 use std::time::Instant;
 
 /// Answers a health path; `None` for any other. Neither Host nor Origin is checked: a kubelet sends the pod's
@@ -35,28 +35,25 @@ pub fn serve(server: &Server, path: &str) -> Option<Response<Body>> {
     Some(response::json(status, Spliced::from(Bytes::from(text))))
 }
 
-/// The counters and a few gauges in Prometheus' text format.
-pub fn metrics(server: &Server) -> Response<Body> {
-    let mut text = counters::exposition();
-    let gauges = [
-        ("proxyrunner_sessions", "Sessions open now.", server.directory.count()),
-        ("proxyrunner_children", "Children that run, start or end now.", server.upstream.children()),
-        (
-            "proxyrunner_in_flight",
-            "Requests at a child now, cancelled ones included.",
-            server.upstream.in_flight(),
-        ),
-        ("proxyrunner_queued", "Requests that wait for a place now.", server.upstream.queued()),
-        (
-            "proxyrunner_buffered_bytes",
-            "Bytes of messages in transit, among --max-buffered.",
-            server.budget.used(),
-        ),
-    ];
-    for (name, help, value) in gauges {
-        // Writing to a String can't fail.
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
-    }
+/// The metrics, in the format that is asked for.
+pub fn metrics(server: &Server, headers: &HeaderMap) -> Response<Body> {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let format = Format::accepted(accept);
+    let text = metrics::write(&metrics::gather(levels(server)), format);
     let body = Body::whole(Spliced::from(Bytes::from(text)));
-    response::typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
+    response::typed(StatusCode::OK, format.content_type(), body)
+}
+
+/// How many there are of everything now.
+pub fn levels(server: &Server) -> Levels {
+    let upstream = &server.upstream;
+    Levels {
+        sessions: server.directory.count(),
+        children: upstream.children(),
+        in_flight: upstream.in_flight(),
+        queued: upstream.queued(),
+        parked: upstream.parked(),
+        buffered: server.budget.used(),
+        ready: *server.phase.borrow() == Phase::Ready && !server.shutdown.has_begun(),
+    }
 }

@@ -4,11 +4,11 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::message::{Message, Meta, Span};
+use super::message::{Message, Span};
 use super::object::{Amendment, amend};
+use super::propagation::injection;
 use super::splice::{Edits, Spliced, break_no_lines, splice};
-use super::text::text;
-use crate::trace_context::{Trace, is_baggage, is_traceparent};
+use crate::trace_context::Trace;
 
 /// The message as it is, on one line.
 pub fn unchanged(bytes: &Bytes, message: &Message) -> Spliced {
@@ -41,8 +41,8 @@ fn replaced(bytes: &Bytes, message: &Message, span: Option<&Span>, text: &[u8]) 
 /// A client's request or notification as the child is to read it.
 ///
 /// `wire_id` replaces the id. `progress_token` replaces `params._meta.progressToken` if the client gave
-/// one. A context in `trace`, which came by header, is written into `params._meta` unless `_meta` has a
-/// well-formed one; so is its baggage, independently.
+/// one. The context in `trace` is written into `params._meta` unless `_meta` has a well-formed one and `trace` does not
+/// replace that; so is its baggage, independently.
 pub fn request_for_child(
     bytes: &Bytes,
     message: &Message,
@@ -72,7 +72,7 @@ pub struct Changes<'a> {
     pub wire_id: Option<u64>,
     /// Replaces `params._meta.progressToken` if the client gave one.
     pub progress_token: Option<u64>,
-    /// The context that came by header; see [`request_for_child`].
+    /// The trace context; see [`request_for_child`].
     pub trace: &'a Trace,
     /// What else changes in `params`, but for `_meta`.
     pub params: Amendment<'a>,
@@ -138,30 +138,6 @@ fn insert_params(message: &Message, params: &str, meta: &str, edits: &mut Edits)
     if let (Some(method), false) = (&message.method, members.is_empty()) {
         edits.insert(method.end, format!(",\"params\":{{{members}}}").as_bytes());
     }
-}
-
-/// What `trace` has and `_meta` lacks: the keys to clear away, and the members to put in.
-fn injection(bytes: &[u8], meta: Option<&Meta>, trace: &Trace) -> (&'static [&'static str], String) {
-    let well_formed = |part: fn(&Meta) -> &Option<Span>, check: fn(&str) -> bool| {
-        meta.filter(|meta| !meta.trace_repeated)
-            .and_then(|meta| part(meta).as_ref())
-            .is_some_and(|span| bytes[span.start] == b'"' && check(&text(bytes, span)))
-    };
-    let context = trace.traceparent().filter(|_| !well_formed(|meta| &meta.traceparent, is_traceparent));
-    let baggage = trace.baggage().filter(|_| !well_formed(|meta| &meta.baggage, is_baggage));
-    let state = context.and_then(|_| trace.tracestate());
-    let new = [("traceparent", context), ("tracestate", state), ("baggage", baggage)]
-        .into_iter()
-        .filter_map(|(key, value)| Some(format!("\"{key}\":{}", Value::from(value?))))
-        .collect::<Vec<_>>()
-        .join(",");
-    let keys: &[&str] = match (context, baggage) {
-        (Some(_), Some(_)) => &["traceparent", "tracestate", "baggage"],
-        (Some(_), None) => &["traceparent", "tracestate"],
-        (None, Some(_)) => &["baggage"],
-        (None, None) => &[],
-    };
-    (keys, new)
 }
 
 /// An error response. Without a known id it has none: no MCP request has the id null.

@@ -1,6 +1,6 @@
 //! Counters of what is dropped, refused or repaired, by name; process-wide, since each is a plain atomic.
 
-use std::fmt::Write;
+use super::metrics::{Definition, Family, Kind, Value};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One counter that only grows.
@@ -12,7 +12,8 @@ pub struct Counter {
 }
 
 impl Counter {
-    const fn new(name: &'static str, help: &'static str) -> Self {
+    /// At zero.
+    pub const fn new(name: &'static str, help: &'static str) -> Self {
         Counter { name, help, value: AtomicU64::new(0) }
     }
 
@@ -66,23 +67,19 @@ counters! {
     OPENED_SESSIONS "proxyrunner_opened_sessions_total" "Sessions opened."
     EXCHANGES "proxyrunner_exchanges_total" "Requests sent to a child."
     STARTED_CHILDREN "proxyrunner_started_children_total" "Children started."
+    DROPPED_SPANS "proxyrunner_dropped_spans_total" "Spans that were not delivered: there was no room for them, or no collector took them."
+    DROPPED_LOG_RECORDS "proxyrunner_dropped_log_records_total" "Log records that were not delivered to a collector."
+    FAILED_METRIC_EXPORTS "proxyrunner_failed_metric_exports_total" "Exports of metrics that no collector took; the next one says as much."
     ENDED_CHILDREN "proxyrunner_ended_children_total" "Children that ended, for whatever reason."
 }
 
-/// All counters in Prometheus' text format.
-pub fn exposition() -> String {
-    let mut text = String::with_capacity(4096);
-    for counter in ALL {
-        // Writing to a String can't fail.
-        let _ = writeln!(
-            text,
-            "# HELP {0} {1}\n# TYPE {0} counter\n{0} {2}",
-            counter.name,
-            counter.help,
-            counter.value()
-        );
-    }
-    text
+/// All counters as metrics.
+pub(super) fn families() -> impl Iterator<Item = Family> {
+    ALL.iter().map(|counter| {
+        let Counter { name, help, .. } = counter;
+        let definition = Definition { name, convention: None, unit: "1", kind: Kind::Counter, help };
+        definition.alone(Value::Count(counter.value()))
+    })
 }
 
 #[cfg(test)]

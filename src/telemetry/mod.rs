@@ -1,6 +1,18 @@
-//! Logs, and the counters of everything that was dropped, refused or repaired.
+//! What can be seen of proxyrunner: logs, spans, and the counters of everything that was dropped, refused or repaired.
 
+mod clock;
 pub mod counters;
+mod ids;
+pub mod metrics;
+pub mod names;
+pub mod otlp;
+mod outbox;
+mod sampler;
+mod span;
+
+pub use outbox::{Batch, Bounds, Outbox};
+pub use sampler::Sampler;
+pub use span::{Parent, Span, SpanKind, Tracer, tracer};
 
 use std::io::{self, IsTerminal};
 use tracing::level_filters::LevelFilter;

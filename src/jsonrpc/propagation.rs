@@ -1,0 +1,113 @@
+//! Trace context in messages, as SEP-414 has it: what a message carries in `params._meta`, and what is written there for
+//! the child.
+
+use super::message::{Message, Meta, Span};
+use super::text::text;
+use crate::trace_context::{Context, Trace, is_baggage, is_traceparent, is_tracestate};
+use serde_json::Value;
+use std::borrow::Cow;
+
+/// What a message carries of its own, as far as it is well-formed and said once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Carried<'a> {
+    /// Its sender's span.
+    pub context: Option<Context>,
+    /// Vendor state; only beside a context.
+    pub tracestate: Option<Cow<'a, str>>,
+    /// Baggage, which needs no context.
+    pub baggage: Option<Cow<'a, str>>,
+}
+
+/// The trace context that a message carries.
+pub fn carried<'a>(bytes: &'a [u8], message: &Message) -> Carried<'a> {
+    let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
+    let Some(meta) = meta.filter(|meta| !meta.trace_repeated) else { return Carried::default() };
+    let string = |span: &Option<Span>, is_well_formed: fn(&str) -> bool| {
+        let span = span.as_ref().filter(|span| bytes[span.start] == b'"')?;
+        Some(text(bytes, span)).filter(|value| is_well_formed(value))
+    };
+    let context = string(&meta.traceparent, is_traceparent).and_then(|value| Context::parse(&value));
+    Carried {
+        context,
+        tracestate: context.and_then(|_| string(&meta.tracestate, is_tracestate)),
+        baggage: string(&meta.baggage, is_baggage),
+    }
+}
+
+/// What `trace` has and `_meta` lacks or is to give up: the keys to clear away, and the members to put in.
+pub(super) fn injection(
+    bytes: &[u8],
+    meta: Option<&Meta>,
+    trace: &Trace,
+) -> (&'static [&'static str], String) {
+    let well_formed = |part: fn(&Meta) -> &Option<Span>, check: fn(&str) -> bool| {
+        meta.filter(|meta| !meta.trace_repeated)
+            .and_then(|meta| part(meta).as_ref())
+            .is_some_and(|span| bytes[span.start] == b'"' && check(&text(bytes, span)))
+    };
+    let context = trace
+        .traceparent()
+        .filter(|_| trace.replaces_context() || !well_formed(|meta| &meta.traceparent, is_traceparent));
+    let baggage = trace
+        .baggage()
+        .filter(|_| trace.replaces_baggage() || !well_formed(|meta| &meta.baggage, is_baggage));
+    let keys: &[&str] = match (context.is_some(), baggage.is_some() || trace.replaces_baggage()) {
+        (true, true) => &["traceparent", "tracestate", "baggage"],
+        (true, false) => &["traceparent", "tracestate"],
+        (false, true) => &["baggage"],
+        (false, false) => return (&[], String::new()),
+    };
+    let state = context.and_then(|_| trace.tracestate());
+    let mut new = String::new();
+    for (key, value) in [("traceparent", context), ("tracestate", state), ("baggage", baggage)] {
+        let Some(value) = value else { continue };
+        if !new.is_empty() {
+            new.push(',');
+        }
+        new.push('"');
+        new.push_str(key);
+        new.push_str("\":");
+        match key {
+            // Hexadecimal digits need no escapes.
+            "traceparent" => new.extend(["\"", value, "\""]),
+            _ => new.push_str(&Value::from(value).to_string()),
+        }
+    }
+    (keys, new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jsonrpc::scan;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn told(meta: &str) -> (bool, Option<String>, Option<String>) {
+        let text = format!(r#"{{"jsonrpc":"2.0","method":"m","params":{{"_meta":{meta}}}}}"#);
+        let message = scan(text.as_bytes()).expect("a message");
+        let carried = carried(text.as_bytes(), &message);
+        let owned = |value: Option<Cow<'_, str>>| value.map(Cow::into_owned);
+        (carried.context.is_some(), owned(carried.tracestate), owned(carried.baggage))
+    }
+
+    #[test]
+    fn what_is_well_formed_and_said_once_is_carried() {
+        let parent = format!("\"traceparent\":\"{PARENT}\"");
+        assert_eq!(told(&format!("{{{parent}}}")), (true, None, None));
+        let all = format!(r#"{{{parent},"tracestate":"a=1","baggage":"b=2"}}"#);
+        assert_eq!(told(&all), (true, Some("a=1".into()), Some("b=2".into())));
+        assert_eq!(told(r#"{"tracestate":"a=1","baggage":"b=2"}"#), (false, None, Some("b=2".into())));
+        let long = format!(r#"{{{parent},"tracestate":"a={}"}}"#, "x".repeat(10_000));
+        assert_eq!(told(&long), (true, None, None));
+        for nothing in [
+            "{}",
+            "7",
+            r#"{"traceparent":7,"tracestate":[],"baggage":null}"#,
+            r#"{"traceparent":"00-xyz","tracestate":"a=1","baggage":"\""}"#,
+            &format!("{{{parent},{parent}}}"),
+        ] {
+            assert_eq!(told(nothing), (false, None, None), "{nothing}");
+        }
+    }
+}

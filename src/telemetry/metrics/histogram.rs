@@ -1,0 +1,181 @@
+//! A histogram of durations, to be recorded from any thread at the cost of two additions, with the traces of its latest
+//! values as exemplars.
+
+use crate::telemetry::clock;
+use crate::trace_context::Context;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+/// Buckets, with the one above the last bound.
+pub const BUCKETS: usize = BOUNDS + 1;
+const BOUNDS: usize = 14;
+
+/// The upper bounds of the buckets but the last.
+#[derive(Debug, PartialEq)]
+pub struct Bounds {
+    /// In seconds.
+    pub seconds: [f64; BOUNDS],
+    nanos: [u64; BOUNDS],
+}
+
+impl Bounds {
+    const fn new(seconds: [f64; BOUNDS]) -> Self {
+        let mut nanos = [0; BOUNDS];
+        let mut at = 0;
+        while at < BOUNDS {
+            nanos[at] = (seconds[at] * 1e9) as u64;
+            at += 1;
+        }
+        Bounds { seconds, nanos }
+    }
+}
+
+/// Those that the conventions have for MCP (gen-ai/mcp.md §Metrics).
+pub static CONVENTION: Bounds =
+    Bounds::new([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0]);
+/// For what takes microseconds when all is well.
+pub static FINE: Bounds = Bounds::new([
+    0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0,
+]);
+
+/// Durations, counted by how long they were.
+#[derive(Debug)]
+pub struct Histogram {
+    bounds: &'static Bounds,
+    buckets: [AtomicU64; BUCKETS],
+    nanos: AtomicU64,
+    /// One for each bucket; none until the first value that belongs to a trace.
+    exemplars: OnceLock<Box<[Mutex<Option<Exemplar>>; BUCKETS]>>,
+}
+
+/// A value, and the span that it was measured in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exemplar {
+    /// The value, in seconds.
+    pub seconds: f64,
+    /// The span.
+    pub context: Context,
+    /// When, in nanoseconds since 1970.
+    pub unix_nanos: u64,
+}
+
+/// What a histogram holds at one moment, or several together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distribution {
+    /// The bounds of the buckets.
+    pub bounds: &'static Bounds,
+    /// How many values fell into each bucket.
+    pub buckets: [u64; BUCKETS],
+    /// Their sum, in nanoseconds.
+    pub nanos: u64,
+    /// The latest of each bucket that has one.
+    pub exemplars: [Option<Exemplar>; BUCKETS],
+}
+
+impl Histogram {
+    /// An empty one.
+    pub fn new(bounds: &'static Bounds) -> Self {
+        Histogram {
+            bounds,
+            buckets: Default::default(),
+            nanos: AtomicU64::new(0),
+            exemplars: OnceLock::new(),
+        }
+    }
+
+    /// A value, and the span that it was measured in, if that is recorded.
+    pub fn record(&self, value: Duration, span: Option<Context>) {
+        let nanos = clock::nanos(value);
+        let bucket = self.bounds.nanos.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS);
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.nanos.fetch_add(nanos, Relaxed);
+        if let Some(context) = span {
+            let exemplars = self.exemplars.get_or_init(Box::default);
+            // Whoever is there at the same time has one that is as good.
+            if let Ok(mut exemplar) = exemplars[bucket].try_lock() {
+                let seconds = value.as_secs_f64();
+                *exemplar = Some(Exemplar { seconds, context, unix_nanos: clock::unix_nanos() });
+            }
+        }
+    }
+
+    /// What it holds. Values that come meanwhile may be in one part of it and not in another.
+    pub fn read(&self) -> Distribution {
+        let exemplars = self.exemplars.get();
+        let exemplar = |at: usize| exemplars.and_then(|all| *all[at].lock().ok()?);
+        Distribution {
+            bounds: self.bounds,
+            buckets: std::array::from_fn(|at| self.buckets[at].load(Relaxed)),
+            nanos: self.nanos.load(Relaxed),
+            exemplars: std::array::from_fn(exemplar),
+        }
+    }
+}
+
+impl Distribution {
+    /// Without a value.
+    pub fn empty(bounds: &'static Bounds) -> Self {
+        Distribution { bounds, buckets: [0; BUCKETS], nanos: 0, exemplars: [None; BUCKETS] }
+    }
+
+    /// How many values there are.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// Their sum, in seconds.
+    pub fn seconds(&self) -> f64 {
+        self.nanos as f64 / 1e9
+    }
+
+    /// Takes those of another in, which has the same bounds.
+    pub fn add(&mut self, other: &Distribution) {
+        self.nanos += other.nanos;
+        for at in 0..BUCKETS {
+            self.buckets[at] += other.buckets[at];
+            let newer = |one: &Exemplar, two: &Exemplar| one.unix_nanos > two.unix_nanos;
+            let taken = match (&self.exemplars[at], &other.exemplars[at]) {
+                (Some(own), Some(other)) => newer(other, own),
+                (None, _) => true,
+                (Some(_), None) => false,
+            };
+            if taken {
+                self.exemplars[at] = other.exemplars[at];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_on_a_bound_is_below_it() {
+        let histogram = Histogram::new(&CONVENTION);
+        for (millis, bucket) in [(0, 0), (10, 0), (11, 1), (300_000, 13), (300_001, 14), (u64::MAX / 2, 14)] {
+            let before = histogram.read().buckets[bucket];
+            histogram.record(Duration::from_millis(millis), None);
+            assert_eq!(histogram.read().buckets[bucket], before + 1, "{millis} ms");
+        }
+        assert_eq!(histogram.read().count(), 6);
+    }
+
+    #[test]
+    fn exemplars_are_the_latest_of_their_buckets_and_those_of_several_the_latest_of_all() {
+        let span = |span: u8| Context { trace: [1; 16], span: [span; 8], flags: 1 };
+        let (one, two) = (Histogram::new(&CONVENTION), Histogram::new(&CONVENTION));
+        one.record(Duration::from_millis(1), Some(span(1)));
+        one.record(Duration::from_millis(2), Some(span(2)));
+        one.record(Duration::from_millis(3), None);
+        two.record(Duration::from_millis(4), Some(span(4)));
+        two.record(Duration::from_secs(1), Some(span(5)));
+        let mut both = one.read();
+        assert_eq!(both.exemplars[0].map(|exemplar| exemplar.context), Some(span(2)));
+        both.add(&two.read());
+        let contexts: Vec<_> = both.exemplars.iter().flatten().map(|exemplar| exemplar.context).collect();
+        assert_eq!(contexts, [span(4), span(5)]);
+        assert_eq!((both.count(), both.nanos), (5, 1_010_000_000));
+    }
+}

@@ -1,0 +1,227 @@
+//! Spans: something that takes time, with a name and attributes, in a trace. One that is not sampled costs its id and
+//! nothing more. A span ends when it is dropped, and goes to the outbox in OTLP's encoding (opentelemetry/proto/trace/v1).
+
+use super::clock::Begun;
+use super::counters;
+use super::ids;
+use super::otlp::{Attributes, Fields};
+use super::outbox::{Bounds, Outbox};
+use super::sampler::Sampler;
+use crate::trace_context::Context;
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::sync::OnceLock;
+
+/// What kind of a span it is; the value is OTLP's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanKind {
+    /// Nobody else is involved.
+    Internal = 1,
+    /// Answers somebody else's.
+    Server = 2,
+    /// Waits for somebody else's.
+    Client = 3,
+}
+
+/// How spans are made and where they go.
+#[derive(Debug)]
+pub struct Tracer {
+    sampler: Sampler,
+    longest: usize,
+    outbox: Outbox,
+}
+
+static TRACER: OnceLock<Tracer> = OnceLock::new();
+
+/// Whoever makes spans, if anybody wants them.
+#[inline]
+pub fn tracer() -> Option<&'static Tracer> {
+    TRACER.get()
+}
+
+/// The parent of a span.
+#[derive(Clone, Copy, Debug)]
+pub struct Parent<'a> {
+    /// The span itself.
+    pub context: Context,
+    /// What its trace's vendors say.
+    pub tracestate: Option<&'a str>,
+    /// Whether it is another process's.
+    pub remote: bool,
+}
+
+impl Tracer {
+    /// From now on spans are made. The first call counts.
+    pub fn install(sampler: Sampler, longest: usize, bounds: Bounds) -> &'static Tracer {
+        TRACER.get_or_init(|| Tracer {
+            sampler,
+            longest,
+            outbox: Outbox::new(bounds, &counters::DROPPED_SPANS),
+        })
+    }
+
+    /// Where ended spans wait to be exported.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// Begins a span; the root of a new trace, without a parent.
+    pub fn begin(&'static self, kind: SpanKind, parent: Option<Parent<'_>>) -> Span {
+        let above = parent.as_ref().map(|parent| &parent.context);
+        let trace = above.map_or_else(ids::trace, |above| above.trace);
+        let sampled = self.sampler.samples(&trace, above);
+        // The other flags say something of the trace's id, which stays.
+        let other = above.map_or(0, |above| above.flags) & !Context::SAMPLED;
+        let context = Context { trace, span: ids::span(), flags: other | u8::from(sampled) };
+        let recording = sampled.then(|| {
+            Box::new(Recording {
+                tracer: self,
+                kind,
+                name: Cow::Borrowed(""),
+                parent: above.map(|above| above.span),
+                remote: parent.as_ref().is_some_and(|parent| parent.remote),
+                tracestate: parent.and_then(|parent| parent.tracestate).map(Box::from),
+                begun: Begun::now(),
+                attributes: Attributes::new(ATTRIBUTES, self.longest),
+                link: None,
+                error: None,
+            })
+        });
+        Span { context, recording }
+    }
+}
+
+/// A span under way.
+#[derive(Debug)]
+pub struct Span {
+    context: Context,
+    recording: Option<Box<Recording>>,
+}
+
+#[derive(Debug)]
+struct Recording {
+    tracer: &'static Tracer,
+    kind: SpanKind,
+    name: Cow<'static, str>,
+    parent: Option<[u8; 8]>,
+    remote: bool,
+    tracestate: Option<Box<str>>,
+    begun: Begun,
+    attributes: Attributes,
+    link: Option<Context>,
+    /// What went wrong, if anything did.
+    error: Option<String>,
+}
+
+impl Span {
+    /// Where it stands, for those below it.
+    pub fn context(&self) -> Context {
+        self.context
+    }
+
+    /// It as a parent of this process's own spans.
+    pub fn as_parent(&self) -> Parent<'_> {
+        let tracestate = self.recording.as_ref().and_then(|recording| recording.tracestate.as_deref());
+        Parent { context: self.context, tracestate, remote: false }
+    }
+
+    /// Whether anything said of it is kept.
+    pub fn is_recorded(&self) -> bool {
+        self.recording.is_some()
+    }
+
+    /// Names it.
+    pub fn name(&mut self, name: impl Into<Cow<'static, str>>) {
+        if let Some(recording) = &mut self.recording {
+            recording.name = name.into();
+        }
+    }
+
+    /// Gives it attributes, if they are kept.
+    pub fn describe(&mut self, attributes: impl FnOnce(&mut Attributes)) {
+        if let Some(recording) = &mut self.recording {
+            attributes(&mut recording.attributes);
+        }
+    }
+
+    /// Relates it to a span that is not above it.
+    pub fn link(&mut self, other: Context) {
+        if let Some(recording) = &mut self.recording {
+            recording.link = Some(other);
+        }
+    }
+
+    /// It failed, as the text says; where there is nothing to say, it is empty.
+    pub fn fail(&mut self, why: impl Into<String>) {
+        if let Some(recording) = &mut self.recording {
+            recording.error = Some(why.into());
+        }
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        let Some(recording) = self.recording.take() else { return };
+        thread_local! {
+            /// What is being encoded, so that no memory is taken for it each time.
+            static ENCODED: RefCell<(Vec<u8>, Vec<u8>)> = RefCell::default();
+        }
+        // At a thread's end there may be none any more.
+        let _ = ENCODED.try_with(|encoded| {
+            let (span, record) = &mut *encoded.borrow_mut();
+            span.clear();
+            record.clear();
+            recording.encode(&self.context, span);
+            record.bytes(SPANS, span);
+            recording.tracer.outbox.put(record);
+        });
+    }
+}
+
+/// `ScopeSpans.spans`
+const SPANS: u32 = 2;
+/// `Span.attributes`
+const ATTRIBUTES: u32 = 9;
+/// `SpanFlags`: it is known whether the context is another process's, and that it is.
+const HAS_REMOTE: u32 = 0x100;
+const IS_REMOTE: u32 = 0x200;
+/// `Status.STATUS_CODE_ERROR`
+const STATUS_ERROR: u64 = 2;
+/// The longest status message, in bytes.
+const LONGEST_ERROR: usize = 1024;
+
+impl Recording {
+    fn encode(&self, context: &Context, out: &mut Vec<u8>) {
+        let end = self.begun.after(self.begun.elapsed());
+        out.bytes(1, &context.trace);
+        out.bytes(2, &context.span);
+        if let Some(tracestate) = &self.tracestate {
+            out.bytes(3, tracestate.as_bytes());
+        }
+        if let Some(parent) = &self.parent {
+            out.bytes(4, parent);
+        }
+        out.bytes(5, self.name.as_bytes());
+        out.varint(6, self.kind as u64);
+        out.fixed64(7, self.begun.unix_nanos());
+        out.fixed64(8, end);
+        out.extend_from_slice(self.attributes.encoded());
+        if let Some(link) = &self.link {
+            out.message(13, |out| {
+                out.bytes(1, &link.trace);
+                out.bytes(2, &link.span);
+                out.fixed32(6, u32::from(link.flags) | HAS_REMOTE);
+            });
+        }
+        if let Some(error) = &self.error {
+            out.message(15, |out| {
+                if !error.is_empty() {
+                    out.bytes(2, super::otlp::cut(error, LONGEST_ERROR).as_bytes());
+                }
+                out.varint(3, STATUS_ERROR);
+            });
+        }
+        let remote = HAS_REMOTE | if self.remote { IS_REMOTE } else { 0 };
+        out.fixed32(16, u32::from(context.flags) | remote);
+    }
+}
