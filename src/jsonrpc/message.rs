@@ -35,6 +35,8 @@ pub struct Message {
     pub params: Option<Params>,
     /// A response's result, any value.
     pub result: Option<Span>,
+    /// The result says of itself that it is an error: `isError` is true (server/tools §Error Handling).
+    pub is_error: bool,
     /// A response's error, any value.
     pub error: Option<Span>,
     /// There are raw line breaks between its tokens, so that it is no frame as it is.

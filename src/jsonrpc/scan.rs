@@ -121,6 +121,7 @@ struct Envelope {
     method: Option<Span>,
     params: Option<Params>,
     result: Option<Span>,
+    is_error: bool,
     error: Option<Span>,
     /// The first thing found wrong with the message; the rest is still read, for its id.
     fault: Option<Fault>,
@@ -177,8 +178,8 @@ impl Envelope {
         let slot = match &*name {
             b"jsonrpc" => &mut self.jsonrpc,
             b"method" => &mut self.method,
-            b"result" => &mut self.result,
             b"error" => &mut self.error,
+            b"result" => return self.read_result(lexer, at),
             b"params" => return self.read_params(lexer, at),
             b"id" => {
                 let span = lexer.value()?;
@@ -226,6 +227,24 @@ impl Envelope {
         Ok(())
     }
 
+    fn read_result(&mut self, lexer: &mut Lexer<'_>, at: usize) -> Result<(), Broken> {
+        let result = if lexer.peek() == Some(b'{') {
+            lexer.object(|lexer, key| {
+                let value = lexer.value()?;
+                if *unescaped(&lexer.bytes()[key]) == *b"isError" {
+                    self.is_error = &lexer.bytes()[value] == b"true";
+                }
+                Ok(())
+            })?
+        } else {
+            lexer.value()?
+        };
+        if self.result.replace(result).is_some() {
+            self.blame("a member comes twice", at);
+        }
+        Ok(())
+    }
+
     fn blame(&mut self, reason: &'static str, at: usize) {
         self.fault.get_or_insert(Fault::invalid(reason, at));
     }
@@ -264,6 +283,7 @@ impl Envelope {
             method: self.method,
             params: self.params,
             result: self.result,
+            is_error: self.is_error,
             error: self.error,
             multiline: self.multiline,
         }

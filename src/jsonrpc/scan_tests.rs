@@ -348,3 +348,20 @@ fn members_of_an_object() {
         assert_eq!(members(none.as_bytes(), 0..none.len()).count(), 0, "{none}");
     }
 }
+
+#[test]
+fn a_result_says_whether_it_is_an_error() {
+    let said = |result: &str| {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#);
+        let message = scan(text.as_bytes()).expect("a message");
+        assert_eq!(&text[message.result.expect("a result")], result);
+        message.is_error
+    };
+    assert!(said(r#"{"content":[{"isError":false}],"isError":true}"#));
+    assert!(said(r#"{ "\u0069sError" : true , "content" : [] }"#));
+    for not in
+        [r#"{"isError":false}"#, r#"{"isError":"true"}"#, r#"{"a":{"isError":true}}"#, "{}", "true", "[]"]
+    {
+        assert!(!said(not), "{not}");
+    }
+}

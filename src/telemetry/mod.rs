@@ -1,18 +1,28 @@
 //! What can be seen of proxyrunner: logs, spans, and the counters of everything that was dropped, refused or repaired.
 
+pub mod access;
+mod child_operation;
 mod clock;
 pub mod counters;
 mod ids;
 pub mod metrics;
 pub mod names;
+mod operation;
 pub mod otlp;
 mod outbox;
 mod sampler;
+pub mod scope;
 mod span;
+mod subject;
+mod verdict;
 
+pub use child_operation::ChildOperation;
+pub use operation::{Arrival, Operation, Waiting};
 pub use outbox::{Batch, Bounds, Outbox};
 pub use sampler::Sampler;
 pub use span::{Parent, Span, SpanKind, Tracer, tracer};
+pub use subject::Subject;
+pub use verdict::Verdict;
 
 use std::io::{self, IsTerminal};
 use tracing::level_filters::LevelFilter;

@@ -1,0 +1,259 @@
+//! One message of a client, from its arrival to its one outcome, as it is seen: its SERVER span, the CLIENT spans below it,
+//! what is counted of it, and its line in the access log. All of it is shared by whoever has to do with the message.
+
+use super::child_operation::ChildOperation;
+use super::clock::{self, Begun};
+use super::metrics::labels::{ErrorType, Labels, Revision, Side};
+use super::metrics::{self, QUEUED, ROUTED};
+use super::otlp::Attributes;
+use super::span::{Parent, Span, SpanKind, tracer};
+use super::subject::Subject;
+use super::verdict::Verdict;
+use super::{access, names};
+use crate::trace_context::Context;
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How a message came.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Arrival<'a> {
+    /// Its client's span, if the message says one; and the state beside it.
+    pub carried: Option<Parent<'a>>,
+    /// The span of its HTTP request.
+    pub http: Option<Context>,
+    /// The state beside that.
+    pub http_tracestate: Option<&'a str>,
+    /// Its id, in raw JSON; none of a notification.
+    pub id: Option<&'a [u8]>,
+    /// Who sent it.
+    pub peer: Option<SocketAddr>,
+}
+
+/// One message of a client.
+#[derive(Debug, Default)]
+pub struct Operation {
+    waits: AtomicBool,
+    waited: AtomicU64,
+    turned: Notify,
+    seen: Option<Box<Seen>>,
+}
+
+/// What is only there where somebody wants to know.
+#[derive(Debug)]
+struct Seen {
+    subject: Subject,
+    begun: Begun,
+    peer: Option<SocketAddr>,
+    /// Where it stands in its trace, for logs and for what is below it.
+    context: Option<Context>,
+    tracestate: Option<Box<str>>,
+    span: Mutex<Option<Span>>,
+    revision: OnceLock<Revision>,
+    child: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Operation {
+    /// A message has arrived.
+    pub fn begin(subject: impl FnOnce() -> Subject, arrival: Arrival<'_>) -> Arc<Self> {
+        let (tracer, counted) = (tracer(), metrics::are_kept() || access::is_kept());
+        if tracer.is_none() && !counted && arrival.carried.is_none() && arrival.http.is_none() {
+            return Arc::default();
+        }
+        let subject = subject();
+        // The message's own context is the parent, and the HTTP request is linked to; where it has none, that is the
+        // parent (gen-ai/mcp.md §Context propagation).
+        let ambient = || {
+            let (context, tracestate) = (arrival.http?, arrival.http_tracestate);
+            Some(Parent { context, tracestate, remote: false })
+        };
+        let parent = arrival.carried.or_else(ambient);
+        let span = tracer.map(|tracer| {
+            let mut span = tracer.begin(SpanKind::Server, parent);
+            if let (Some(_), Some(http)) = (arrival.carried, arrival.http) {
+                span.link(http);
+            }
+            if span.is_recorded() {
+                span.name(subject.span_name());
+                span.describe(|attributes| {
+                    subject.describe(attributes);
+                    describe_arrival(&arrival, attributes);
+                });
+            }
+            span
+        });
+        let seen = Seen {
+            subject,
+            begun: Begun::now(),
+            peer: arrival.peer,
+            context: span.as_ref().map(Span::context).or(parent.map(|parent| parent.context)),
+            tracestate: parent.and_then(|parent| parent.tracestate).map(Box::from),
+            span: Mutex::new(span),
+            revision: OnceLock::new(),
+            child: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+        };
+        let mut operation = Operation::default();
+        operation.seen = Some(Box::new(seen));
+        Arc::new(operation)
+    }
+
+    /// Where it stands in its trace, if it is in one.
+    pub fn context(&self) -> Option<Context> {
+        self.seen.as_ref()?.context
+    }
+
+    /// The revision that its client speaks.
+    pub fn speaks(&self, revision: &str) {
+        if let Some(seen) = &self.seen {
+            let _ = seen.revision.set(Revision::of(revision));
+            seen.describe(|attributes| attributes.text(names::PROTOCOL, revision));
+        }
+    }
+
+    /// Gives its span attributes, if they are kept.
+    pub fn describe(&self, attributes: impl FnOnce(&mut Attributes)) {
+        if let Some(seen) = &self.seen {
+            seen.describe(attributes);
+        }
+    }
+
+    /// It waits for its turn, or for a child that is being replaced, until the guard is dropped.
+    pub fn wait(&self) -> Waiting<'_> {
+        self.waits.store(true, Relaxed);
+        Waiting { operation: self, since: Instant::now() }
+    }
+
+    /// Resolves once it waits no longer; at once if it does not wait.
+    pub async fn turned(&self) {
+        let turned = self.turned.notified();
+        if self.waits.load(Relaxed) {
+            turned.await;
+        }
+    }
+
+    /// Whether it waits.
+    pub fn waits(&self) -> bool {
+        self.waits.load(Relaxed)
+    }
+
+    /// A request that it causes at its child, with a span below its own.
+    pub fn ask(self: &Arc<Self>, revision: Revision, child: u64) -> Option<ChildOperation> {
+        let seen = self.seen.as_ref()?;
+        let tracestate = seen.tracestate.as_deref();
+        // Its span may be over where it was answered with a question.
+        let parent = seen.context.map(|context| Parent { context, tracestate, remote: false });
+        let parent = parent.filter(|_| tracer().is_some());
+        Some(ChildOperation::begin(
+            Cow::Owned(seen.subject.clone()),
+            parent,
+            revision,
+            child,
+            Some(Arc::clone(self)),
+        ))
+    }
+
+    /// A child took so long for a part of it.
+    pub(super) fn child_took(&self, nanos: u64) {
+        if let Some(seen) = &self.seen {
+            seen.child.fetch_add(nanos, Relaxed);
+        }
+    }
+
+    /// It is over. What is said first counts.
+    pub fn end(&self, verdict: &Verdict) {
+        let Some(seen) = &self.seen else { return };
+        if seen.over.swap(true, Relaxed) {
+            return;
+        }
+        let (took, waited) = (seen.begun.elapsed(), Duration::from_nanos(self.waited.load(Relaxed)));
+        let child = Duration::from_nanos(seen.child.load(Relaxed));
+        let span = seen.span().take();
+        let recorded = span.as_ref().filter(|span| span.is_recorded()).map(Span::context);
+        if metrics::are_kept() {
+            let error = verdict.error_type().map(|error| ErrorType::of(&error));
+            let labels = Labels {
+                side: Side::Server,
+                method: seen.subject.known,
+                target: seen.subject.target_id(),
+                error,
+                revision: seen.revision.get().copied().unwrap_or_default(),
+            };
+            metrics::operation(labels, took, recorded);
+            if !waited.is_zero() {
+                QUEUED.record(waited, recorded);
+            }
+            ROUTED.record(took.saturating_sub(waited).saturating_sub(child), recorded);
+        }
+        if access::is_kept() {
+            let line = access::Line {
+                method: &seen.subject.method,
+                target: seen.subject.target.as_deref(),
+                peer: seen.peer,
+                error: verdict.error_type(),
+                took,
+                waited,
+                child,
+            };
+            super::scope::within(seen.context, || access::log(&line));
+        }
+        if let Some(mut span) = span {
+            if !waited.is_zero() {
+                let seconds = waited.as_secs_f64().to_string();
+                span.describe(|attributes| attributes.text(names::QUEUED, &seconds));
+            }
+            verdict.describe(&mut span);
+        }
+    }
+}
+
+/// Its client left before there was an outcome.
+impl Drop for Operation {
+    fn drop(&mut self) {
+        self.end(&Verdict::Cancelled);
+    }
+}
+
+impl Seen {
+    fn describe(&self, attributes: impl FnOnce(&mut Attributes)) {
+        if let Some(span) = self.span().as_mut() {
+            span.describe(attributes);
+        }
+    }
+
+    fn span(&self) -> MutexGuard<'_, Option<Span>> {
+        self.span.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn describe_arrival(arrival: &Arrival<'_>, attributes: &mut Attributes) {
+    if let Some(id) = arrival.id {
+        attributes.text(names::REQUEST, &String::from_utf8_lossy(id.trim_ascii()).trim_matches('"'));
+    }
+    attributes.text(names::TRANSPORT, "tcp");
+    attributes.text(names::NETWORK, "http");
+    attributes.text(names::NETWORK_VERSION, "1.1");
+    if let Some(peer) = arrival.peer {
+        attributes.text(names::CLIENT, &peer.ip().to_string());
+        attributes.number(names::CLIENT_PORT, peer.port().into());
+    }
+}
+
+/// A message waits.
+#[derive(Debug)]
+pub struct Waiting<'a> {
+    operation: &'a Operation,
+    since: Instant,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.operation.waited.fetch_add(clock::nanos(self.since.elapsed()), Relaxed);
+        self.operation.waits.store(false, Relaxed);
+        self.operation.turned.notify_waiters();
+    }
+}
