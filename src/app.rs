@@ -4,6 +4,7 @@ use crate::budget::Budget;
 use crate::child::Spawner;
 use crate::config::Config;
 use crate::exchange::Failure;
+use crate::export::Exporter;
 use crate::http::{self, Listener, Server};
 use crate::pulse::Pulse;
 use crate::session::Directory;
@@ -27,6 +28,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const RELIEF: Duration = Duration::from_millis(20);
 /// How long connections may take to close once everything is answered, if nothing is left of the drain.
 const CLOSING: Duration = Duration::from_secs(2);
+/// How long what is left of telemetry may take on its way.
+const FLUSHING: Duration = Duration::from_secs(3);
 /// Pipes, a pidfd, and what starting one takes.
 const FILES_PER_CHILD: usize = 8;
 /// Exit codes of a process that a signal ended, as shells report them.
@@ -42,6 +45,9 @@ pub fn run(config: Config) -> anyhow::Result<i32> {
         let _exits = ExitOnPanic::arm();
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?
     };
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let code = runtime.block_on(serve(config));
     // What is left are tasks of clients that went away.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -102,6 +108,11 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         phase: phase_watched,
         pulse: pulse.clone(),
     });
+    let exporter = {
+        let server = Arc::downgrade(&server);
+        let levels = move || server.upgrade().map(|server| http::levels(&server)).unwrap_or_default();
+        Exporter::start(config.export.clone(), levels).context("cannot export telemetry")?
+    };
     tokio::spawn(pulse.clone().beat());
     std::thread::Builder::new()
         .name("watchdog".into())
@@ -153,6 +164,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     let stop = async {
         let _ = serving.await;
         supervisor.stop().await;
+        exporter.flush(FLUSHING).await;
     };
     tokio::select! {
         () = stop => Ok(ended.code()),

@@ -9,6 +9,7 @@ pub mod child;
 pub mod config;
 pub mod era;
 pub mod exchange;
+pub mod export;
 pub mod framing;
 pub mod http;
 pub mod jsonrpc;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["proc", "sync", "trace_context"],
     &["jsonrpc", "framing", "phase", "pulse", "shutdown", "signals", "telemetry", "budget"],
-    &["mux", "lifecycle", "admission"],
+    &["mux", "lifecycle", "admission", "export"],
     &["exchange"],
     &["session"],
     &["era"],

@@ -7,6 +7,7 @@ mod address;
 mod args;
 mod file;
 mod identity;
+mod otel;
 mod parse;
 mod problem;
 mod reader;
@@ -14,7 +15,7 @@ pub mod table;
 
 use crate::era::probe::Choice;
 use crate::lifecycle::Policy;
-use crate::{child, http, session, telemetry, upstream};
+use crate::{child, export, http, session, telemetry, upstream};
 use parse::{
     COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, GROUP, HEADER, HOST, KEY_FILE, LISTEN, NICE,
     ORIGIN, PATH, SIZE, SWITCH, USER,
@@ -30,8 +31,12 @@ use tracing::level_filters::LevelFilter;
 
 /// Everything that proxyrunner was told, by the room it is for.
 pub struct Config {
-    /// Logs.
+    /// Logs, metrics and spans.
     pub telemetry: telemetry::Settings,
+    /// Where they go besides.
+    pub export: export::Settings,
+    /// What was not understood of the environment, to be logged.
+    pub warnings: Vec<String>,
     /// The program to spawn, and how it ends.
     pub child: child::Settings,
     /// Who shares a child, and how much it is given.
@@ -137,6 +142,7 @@ fn assemble(
     // Endpoints leave a Service's load balancing some seconds after SIGTERM; elsewhere nobody waits for that.
     let in_kubernetes = env("KUBERNETES_SERVICE_HOST").is_some();
     let drain_delay = if in_kubernetes { Duration::from_secs(5) } else { Duration::ZERO };
+    let otel = otel::read(env);
     Config {
         http: http(reader),
         child: child(reader, command, env),
@@ -145,7 +151,9 @@ fn assemble(
         max_buffered: reader.one("max-buffered", SIZE),
         drain_delay: reader.one_or("drain-delay", DURATION_OR_ZERO, drain_delay),
         drain_timeout: reader.one("drain-timeout", DURATION_OR_ZERO),
-        telemetry: telemetry(reader),
+        telemetry: telemetry(reader, &otel),
+        export: exports(reader, otel.export),
+        warnings: otel.warnings,
     }
 }
 
@@ -281,7 +289,7 @@ fn session(reader: &mut Reader) -> session::Settings {
     }
 }
 
-fn telemetry(reader: &mut Reader) -> telemetry::Settings {
+fn telemetry(reader: &mut Reader, otel: &otel::Meant) -> telemetry::Settings {
     use telemetry::Format;
     let levels = [
         ("error", LevelFilter::ERROR),
@@ -294,7 +302,26 @@ fn telemetry(reader: &mut Reader) -> telemetry::Settings {
     telemetry::Settings {
         format: reader.choice("log-format", &[("text", Format::Text), ("json", Format::Json)]),
         level: reader.choice("log-level", &levels),
+        access_log: reader.one("access-log", SWITCH),
+        metrics: reader.one("metrics", SWITCH),
+        spans: otel.spans,
+        records: otel.records,
+        longest: otel.longest,
+        exemplars: otel.exemplars,
     }
+}
+
+/// What the standard variables of OpenTelemetry say, for `--check`.
+fn exports(reader: &mut Reader, export: export::Settings) -> export::Settings {
+    let metrics = export.metrics.as_ref().map(|metrics| &metrics.endpoint);
+    for (what, endpoint) in
+        [("spans", export.traces.as_ref()), ("metrics", metrics), ("log records", export.logs.as_ref())]
+    {
+        if let Some(endpoint) = endpoint {
+            reader.comment(&format!("{what} are exported to {} (OTEL_EXPORTER_OTLP_*)", endpoint.shown()));
+        }
+    }
+    export
 }
 
 /// Settings that are each sound, but not together.

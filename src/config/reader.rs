@@ -127,6 +127,11 @@ impl Reader {
         self.shown.push('\n');
     }
 
+    /// A remark for `--check`.
+    pub(super) fn comment(&mut self, text: &str) {
+        let _ = writeln!(self.shown, "# {text}");
+    }
+
     /// What is meant, as YAML, if nothing was bad.
     pub(super) fn finish(self) -> Result<String, Vec<Problem>> {
         if self.problems.is_empty() { Ok(self.shown) } else { Err(self.problems) }

@@ -275,10 +275,26 @@ pub const SETTINGS: &[Group] = &[
         ],
     },
     Group {
-        title: "Logs",
+        title: "Logs, metrics and traces",
         settings: &[
             one("log-format", "FORMAT", "text", "text or json"),
             one("log-level", "LEVEL", "info", "error, warn, info, debug, trace or off"),
+            switch("access-log", "Log a line for each message of a client, once it is over"),
+            one(
+                "child-log-rate",
+                "COUNT",
+                "100",
+                "Lines of a child's stderr that are logged in a second; 0 is all",
+            ),
+            on("metrics", "Keep count of operations and how long they take, at /metrics"),
+            many("allow-baggage", "KEY", "Baggage of clients that reaches the child; * is all"),
+            switch("trace-arguments", "Put tools' arguments into spans, redacted"),
+            switch("trace-results", "Put tools' results into spans, redacted"),
+            many(
+                "redact",
+                "KEY",
+                "A key whose values are kept out of spans, besides those that look like secrets",
+            ),
         ],
     },
     Group {

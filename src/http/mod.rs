@@ -19,6 +19,7 @@ mod response;
 pub mod sse;
 
 pub use connections::Connections;
+pub use health::levels;
 pub use listener::{Listener, raise_file_limit};
 
 use crate::budget::Budget;

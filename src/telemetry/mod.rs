@@ -5,6 +5,7 @@ mod child_operation;
 mod clock;
 pub mod counters;
 mod ids;
+pub mod logs;
 pub mod metrics;
 pub mod names;
 mod operation;
@@ -27,7 +28,9 @@ pub use verdict::Verdict;
 use std::io::{self, IsTerminal};
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, fmt};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,19 +41,40 @@ pub enum Format {
     Json,
 }
 
-/// What the operator wants to read.
+/// What the operator wants to see.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `--log-format`
     pub format: Format,
     /// `--log-level`
     pub level: LevelFilter,
+    /// `--access-log`
+    pub access_log: bool,
+    /// `--metrics`
+    pub metrics: bool,
+    /// Spans, if they are exported.
+    pub spans: Option<SpanSettings>,
+    /// Log records, if they are exported.
+    pub records: Option<Bounds>,
+    /// `OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT`
+    pub longest: usize,
+    /// `OTEL_METRICS_EXEMPLAR_FILTER`: whether metrics name traces.
+    pub exemplars: bool,
+}
+
+/// Which spans are recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct SpanSettings {
+    /// `OTEL_TRACES_SAMPLER`
+    pub sampler: Sampler,
+    /// How many may wait to be exported.
+    pub bounds: Bounds,
 }
 
 /// Lines that wait for a slow stderr; further ones are dropped rather than waited for.
 const BUFFERED_LINES: usize = 8_192;
 
-/// Starts logging to stderr. Dropping the guard writes what is still buffered.
+/// Starts logging to stderr, and keeping what else is wanted. Dropping the guard writes what is still buffered.
 ///
 /// Lines are written by a thread of their own and dropped when it can't keep up: a blocked stderr must never
 /// block a request.
@@ -60,14 +84,31 @@ pub fn start(settings: &Settings) -> WorkerGuard {
         .buffered_lines_limit(BUFFERED_LINES)
         .thread_name("log")
         .finish(io::stderr());
-    let lines = fmt::fmt().with_writer(writer).with_max_level(settings.level).with_target(false);
-    // A second start, as tests do, keeps the first.
-    let _ = match settings.format {
+    let lines = fmt::layer().with_writer(writer).with_ansi(false);
+    let format = fmt::format().with_target(false);
+    let lines = match settings.format {
         Format::Text => {
-            let lines = lines.with_ansi(io::stderr().is_terminal()).finish();
-            tracing::subscriber::set_global_default(lines)
+            let ansi = io::stderr().is_terminal();
+            let format = logs::Traced { lines: format.with_ansi(ansi), json: false };
+            lines.with_ansi(ansi).event_format(format).boxed()
         }
-        Format::Json => tracing::subscriber::set_global_default(lines.json().finish()),
+        Format::Json => {
+            let format = logs::Traced { lines: format.json(), json: true };
+            lines.fmt_fields(JsonFields::new()).event_format(format).boxed()
+        }
     };
+    let records = settings.records.map(|bounds| logs::install(bounds, settings.longest));
+    let subscriber = tracing_subscriber::registry().with(settings.level).with(lines).with(records);
+    // A second start, as tests do, keeps the first.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    if settings.access_log {
+        access::keep();
+    }
+    if settings.metrics {
+        metrics::keep(settings.exemplars);
+    }
+    if let Some(SpanSettings { sampler, bounds }) = settings.spans {
+        Tracer::install(sampler, settings.longest, bounds);
+    }
     guard
 }

@@ -3,8 +3,8 @@
 
 use super::child_operation::ChildOperation;
 use super::clock::{self, Begun};
+use super::metrics;
 use super::metrics::labels::{ErrorType, Labels, Revision, Side};
-use super::metrics::{self, QUEUED, ROUTED};
 use super::otlp::Attributes;
 use super::span::{Parent, Span, SpanKind, tracer};
 use super::subject::Subject;
@@ -184,10 +184,7 @@ impl Operation {
                 revision: seen.revision.get().copied().unwrap_or_default(),
             };
             metrics::operation(labels, took, recorded);
-            if !waited.is_zero() {
-                QUEUED.record(waited, recorded);
-            }
-            ROUTED.record(took.saturating_sub(waited).saturating_sub(child), recorded);
+            metrics::request(waited, took.saturating_sub(waited).saturating_sub(child), recorded);
         }
         if access::is_kept() {
             let line = access::Line {

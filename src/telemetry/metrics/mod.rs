@@ -25,16 +25,16 @@ use std::time::Duration;
 
 static OPERATIONS: LazyLock<Operations> = LazyLock::new(Operations::default);
 static SESSIONS: LazyLock<Operations> = LazyLock::new(Operations::default);
-/// How long requests waited for their turn or for a child.
-pub static QUEUED: LazyLock<Histogram> = LazyLock::new(|| Histogram::new(&FINE));
-/// How long requests took that was neither a wait nor the child's.
-pub static ROUTED: LazyLock<Histogram> = LazyLock::new(|| Histogram::new(&FINE));
+static QUEUED: LazyLock<Histogram> = LazyLock::new(|| Histogram::new(&FINE));
+static ROUTED: LazyLock<Histogram> = LazyLock::new(|| Histogram::new(&FINE));
 static KEPT: AtomicBool = AtomicBool::new(false);
+static EXEMPLARS: AtomicBool = AtomicBool::new(false);
 static STARTED: OnceLock<u64> = OnceLock::new();
 
-/// From now on operations are counted; from this moment on counters have grown.
-pub fn keep() {
+/// From now on operations are counted, with the traces of some as exemplars if those are wanted.
+pub fn keep(exemplars: bool) {
     started();
+    EXEMPLARS.store(exemplars, Ordering::Relaxed);
     KEPT.store(true, Ordering::Relaxed);
 }
 
@@ -49,9 +49,26 @@ pub fn started() -> u64 {
     *STARTED.get_or_init(clock::unix_nanos)
 }
 
+/// This moment, in nanoseconds since 1970.
+pub fn now() -> u64 {
+    clock::unix_nanos()
+}
+
 /// An operation is over; `span` is where, if that is recorded.
 pub fn operation(labels: Labels, took: Duration, span: Option<Context>) {
-    OPERATIONS.record(labels, took, span);
+    OPERATIONS.record(labels, took, exemplar(span));
+}
+
+/// A request is over, of which so much was a wait and so much neither that nor the child's.
+pub fn request(waited: Duration, routed: Duration, span: Option<Context>) {
+    if !waited.is_zero() {
+        QUEUED.record(waited, exemplar(span));
+    }
+    ROUTED.record(routed, exemplar(span));
+}
+
+fn exemplar(span: Option<Context>) -> Option<Context> {
+    span.filter(|_| EXEMPLARS.load(Ordering::Relaxed))
 }
 
 /// A session is over: a client's, or that with a child.

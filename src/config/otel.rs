@@ -1,0 +1,409 @@
+//! The standard variables of OpenTelemetry (specification/configuration/sdk-environment-variables.md, protocol/exporter.md):
+//! whether spans, metrics and log records are exported, where to, and how.
+//!
+//! They may be meant for every program of a cluster at once, so that none of them keeps proxyrunner from starting: what is
+//! not understood is told as a warning, and ignored, as the specification asks. Nothing is exported unless a collector is
+//! named, or an exporter is asked for.
+
+use crate::export::{self, Endpoint, Header, MetricSettings, Protocol, Signal, Tls};
+use crate::telemetry::otlp::Temporality;
+use crate::telemetry::{Bounds, Sampler, SpanSettings};
+use hyper::Uri;
+use hyper::header::{HeaderName, HeaderValue};
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The longest captured text where the operator sets no limit, in bytes: what clients and children say is of any length.
+const LONGEST: usize = 4_096;
+
+/// What the variables mean.
+pub(super) struct Meant {
+    pub spans: Option<SpanSettings>,
+    pub records: Option<Bounds>,
+    pub longest: usize,
+    pub exemplars: bool,
+    pub propagates: Propagates,
+    pub export: export::Settings,
+    /// What was not understood.
+    pub warnings: Vec<String>,
+}
+
+/// Which contexts are taken from clients and given to the child (`OTEL_PROPAGATORS`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Propagates {
+    pub context: bool,
+    pub baggage: bool,
+}
+
+/// Reads them.
+pub(super) fn read(env: impl Fn(&str) -> Option<OsString>) -> Meant {
+    let mut variables = Variables { env: &env, warnings: Vec::new() };
+    let disabled = variables.flag("OTEL_SDK_DISABLED").unwrap_or(false);
+    let mut export = export::Settings { resource: resource(&mut variables), ..export::Settings::default() };
+    if !disabled {
+        export.traces = endpoint(&mut variables, Signal::Traces, "OTEL_BSP_EXPORT_TIMEOUT");
+        export.logs = endpoint(&mut variables, Signal::Logs, "OTEL_BLRP_EXPORT_TIMEOUT");
+        let metrics = endpoint(&mut variables, Signal::Metrics, "OTEL_METRIC_EXPORT_TIMEOUT");
+        export.metrics = metrics.map(|endpoint| metric_settings(&mut variables, endpoint));
+    }
+    let spans = export.traces.is_some().then(|| SpanSettings {
+        sampler: sampler(&mut variables),
+        bounds: bounds(&mut variables, "OTEL_BSP", Duration::from_secs(5)),
+    });
+    let records = export.logs.is_some().then(|| bounds(&mut variables, "OTEL_BLRP", Duration::from_secs(1)));
+    let longest = variables
+        .number("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
+        .or_else(|| variables.number("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"))
+        .unwrap_or(LONGEST);
+    let exemplars = !disabled && exemplars(&mut variables);
+    let propagates = propagates(&mut variables);
+    for unknown in ["OTEL_CONFIG_FILE", "OTEL_EXPERIMENTAL_CONFIG_FILE"] {
+        if variables.text(unknown).is_some() {
+            variables.warn(unknown, "is not supported here", "the other variables are read instead");
+        }
+    }
+    Meant { spans, records, longest, exemplars, propagates, export, warnings: variables.warnings }
+}
+
+struct Variables<'a> {
+    env: &'a dyn Fn(&str) -> Option<OsString>,
+    warnings: Vec<String>,
+}
+
+impl Variables<'_> {
+    /// A variable's text. An empty one counts as unset.
+    fn text(&mut self, name: &str) -> Option<String> {
+        let value = (self.env)(name)?;
+        match value.into_string() {
+            Ok(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
+            Err(_) => {
+                self.warn(name, "is not UTF-8", "it is ignored");
+                None
+            }
+        }
+    }
+
+    fn warn(&mut self, name: &str, what: impl Display, instead: impl Display) {
+        self.warnings.push(format!("{name} {what}; {instead}"));
+    }
+
+    fn parsed<T: FromStr>(&mut self, name: &str, what: &str) -> Option<T> {
+        let text = self.text(name)?;
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.warn(name, format!("{text:?} is no {what}"), "it is ignored");
+        }
+        parsed
+    }
+
+    fn number(&mut self, name: &str) -> Option<usize> {
+        self.parsed(name, "whole number")
+    }
+
+    fn millis(&mut self, name: &str) -> Option<Duration> {
+        self.parsed(name, "number of milliseconds").map(Duration::from_millis)
+    }
+
+    fn flag(&mut self, name: &str) -> Option<bool> {
+        let text = self.text(name)?.to_ascii_lowercase();
+        if !matches!(text.as_str(), "true" | "false") {
+            self.warn(name, format!("{text:?} is neither true nor false"), "it counts as false");
+        }
+        Some(text == "true")
+    }
+
+    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` and its like, or else what holds for all signals; with the name that it had.
+    fn of_signal(&mut self, signal: Signal, what: &str) -> Option<(String, String)> {
+        let own = format!("OTEL_EXPORTER_OTLP_{}_{what}", infix(signal));
+        let all = format!("OTEL_EXPORTER_OTLP_{what}");
+        let found = self.text(&own).map(|text| (own, text));
+        found.or_else(|| Some((all.clone(), self.text(&all)?)))
+    }
+}
+
+fn infix(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Traces => "TRACES",
+        Signal::Metrics => "METRICS",
+        Signal::Logs => "LOGS",
+    }
+}
+
+/// Where a signal goes, if anywhere.
+fn endpoint(variables: &mut Variables<'_>, signal: Signal, patience: &str) -> Option<Endpoint> {
+    let named = variables.of_signal(signal, "ENDPOINT");
+    if !is_wanted(variables, signal, named.as_ref()) {
+        return None;
+    }
+    let protocol = protocol(variables, signal);
+    let for_all = named.as_ref().is_none_or(|(name, _)| name == "OTEL_EXPORTER_OTLP_ENDPOINT");
+    let (name, text) = named.unwrap_or_else(|| {
+        let port = if protocol == Protocol::Grpc { 4317 } else { 4318 };
+        ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), format!("http://localhost:{port}"))
+    });
+    let Some(uri) = url(variables, signal, protocol, for_all, &text) else {
+        let instead = format!("{} are not exported", signal.things());
+        variables.warn(&name, "is no URL of http or https with a host", instead);
+        return None;
+    };
+    let tls = if uri.scheme_str() == Some("https") { tls(variables, signal) } else { Tls::default() };
+    let timeout = variables.of_signal(signal, "TIMEOUT").and_then(|(name, _)| variables.millis(&name));
+    let gzip = match variables.of_signal(signal, "COMPRESSION") {
+        Some((_, text)) if text == "gzip" => true,
+        Some((name, text)) if text != "none" => {
+            variables.warn(&name, format!("{text:?} is not supported here"), "nothing is compressed");
+            false
+        }
+        _ => false,
+    };
+    Some(Endpoint {
+        uri,
+        protocol,
+        headers: headers(variables, signal),
+        timeout: timeout.unwrap_or(Duration::from_secs(10)),
+        patience: variables.millis(patience).unwrap_or(Duration::from_secs(30)),
+        gzip,
+        tls,
+    })
+}
+
+/// Whether a signal is to be exported: where its exporter is chosen, by that; else where a collector is named. Log records
+/// only where they are asked for, since stderr has them already.
+fn is_wanted(variables: &mut Variables<'_>, signal: Signal, named: Option<&(String, String)>) -> bool {
+    let name = format!("OTEL_{}_EXPORTER", infix(signal));
+    let chosen = variables.text(&name);
+    let own = named.is_some_and(|(name, _)| name != "OTEL_EXPORTER_OTLP_ENDPOINT");
+    let by_default = if signal == Signal::Logs { own } else { named.is_some() };
+    let Some(chosen) = chosen else { return by_default };
+    let mut wanted = false;
+    for exporter in chosen.split(',').map(str::trim) {
+        match exporter {
+            "otlp" => wanted = true,
+            "none" => {}
+            // They are served in any case, at /metrics.
+            "prometheus" if signal == Signal::Metrics => {}
+            other => variables.warn(&name, format!("{other:?} is not supported here"), "it is ignored"),
+        }
+    }
+    wanted
+}
+
+fn protocol(variables: &mut Variables<'_>, signal: Signal) -> Protocol {
+    match variables.of_signal(signal, "PROTOCOL") {
+        Some((_, text)) if text == "grpc" => Protocol::Grpc,
+        Some((name, text)) if text != "http/protobuf" => {
+            variables.warn(&name, format!("{text:?} is not supported here"), "http/protobuf is spoken");
+            Protocol::Http
+        }
+        _ => Protocol::Http,
+    }
+}
+
+/// The URL of a collector. One for all signals has each below a path of its own; gRPC has none, and need not say how.
+fn url(
+    variables: &mut Variables<'_>,
+    signal: Signal,
+    protocol: Protocol,
+    for_all: bool,
+    text: &str,
+) -> Option<Uri> {
+    let text = if protocol == Protocol::Grpc && !text.contains("://") {
+        let insecure = variables.of_signal(signal, "INSECURE");
+        let insecure = insecure.and_then(|(name, _)| variables.flag(&name)).unwrap_or(false);
+        format!("{}://{text}", if insecure { "http" } else { "https" })
+    } else {
+        text.to_owned()
+    };
+    let text = match (protocol, for_all) {
+        (Protocol::Http, true) => format!("{}/{}", text.trim_end_matches('/'), signal.path()),
+        _ => text,
+    };
+    let uri: Uri = text.parse().ok()?;
+    let is_sound = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+    is_sound.then_some(uri)
+}
+
+/// `key=value` pairs by commas, in the words of baggage. Their values may be secrets, and are never told.
+fn headers(variables: &mut Variables<'_>, signal: Signal) -> Vec<Header> {
+    let Some((name, text)) = variables.of_signal(signal, "HEADERS") else { return Vec::new() };
+    let mut headers = Vec::new();
+    for (at, pair) in (1..).zip(text.split(',').filter(|pair| !pair.trim().is_empty())) {
+        let header = pair.split_once('=').and_then(|(key, value)| {
+            let mut value = HeaderValue::from_bytes(&percent_decoded(value.trim())).ok()?;
+            value.set_sensitive(true);
+            Some(Header { name: HeaderName::from_bytes(key.trim().as_bytes()).ok()?, value })
+        });
+        match header {
+            Some(header) => headers.push(header),
+            None => variables.warn(&name, format!("has a pair {at} that is no header"), "it is ignored"),
+        }
+    }
+    headers
+}
+
+/// Bytes that are written as `%41` (RFC 3986 §2.1).
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let hex = after.get(..2).filter(|_| byte == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(decoded) => {
+                bytes.push(decoded);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
+fn tls(variables: &mut Variables<'_>, signal: Signal) -> Tls {
+    let mut file = |what: &str| {
+        let (name, path) = variables.of_signal(signal, what)?;
+        match std::fs::read(&path) {
+            Ok(pem) => Some(pem),
+            Err(error) => {
+                variables.warn(&name, format!("{path:?} can't be read: {error}"), "it is ignored");
+                None
+            }
+        }
+    };
+    let authorities = file("CERTIFICATE");
+    Tls { authorities, identity: file("CLIENT_CERTIFICATE").zip(file("CLIENT_KEY")) }
+}
+
+fn metric_settings(variables: &mut Variables<'_>, endpoint: Endpoint) -> MetricSettings {
+    let interval = variables.millis("OTEL_METRIC_EXPORT_INTERVAL").filter(|interval| !interval.is_zero());
+    let name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+    let preference = variables.text(name).map(|text| text.to_ascii_lowercase());
+    let temporality = match preference.as_deref() {
+        Some("delta" | "lowmemory") => Temporality::Delta,
+        None | Some("cumulative") => Temporality::Cumulative,
+        Some(other) => {
+            variables.warn(name, format!("{other:?} is not known"), "it counts as cumulative");
+            Temporality::Cumulative
+        }
+    };
+    let name = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+    if let Some(other) = variables.text(name).filter(|text| text != "explicit_bucket_histogram") {
+        variables.warn(name, format!("{other:?} is not supported here"), "buckets have explicit bounds");
+    }
+    MetricSettings { endpoint, interval: interval.unwrap_or(Duration::from_secs(60)), temporality }
+}
+
+fn sampler(variables: &mut Variables<'_>) -> Sampler {
+    let argument: Option<f64> = variables.parsed("OTEL_TRACES_SAMPLER_ARG", "number");
+    let argument = argument.filter(|argument| {
+        let sound = (0.0..=1.0).contains(argument);
+        if !sound {
+            variables.warn("OTEL_TRACES_SAMPLER_ARG", "is not between 0 and 1", "it counts as 1");
+        }
+        sound
+    });
+    let Some(name) = variables.text("OTEL_TRACES_SAMPLER") else { return Sampler::default() };
+    Sampler::named(&name, argument).unwrap_or_else(|| {
+        let what = format!("{name:?} is not supported here");
+        variables.warn("OTEL_TRACES_SAMPLER", what, "parentbased_always_on is used");
+        Sampler::default()
+    })
+}
+
+fn bounds(variables: &mut Variables<'_>, prefix: &str, delay: Duration) -> Bounds {
+    let queued = variables.number(&format!("{prefix}_MAX_QUEUE_SIZE")).filter(|size| *size > 0);
+    let batch = variables.number(&format!("{prefix}_MAX_EXPORT_BATCH_SIZE")).filter(|size| *size > 0);
+    let queued = queued.unwrap_or(2_048);
+    Bounds {
+        queued,
+        batch: batch.unwrap_or(512).min(queued),
+        delay: variables.millis(&format!("{prefix}_SCHEDULE_DELAY")).unwrap_or(delay),
+    }
+}
+
+fn exemplars(variables: &mut Variables<'_>) -> bool {
+    match variables.text("OTEL_METRICS_EXEMPLAR_FILTER").as_deref() {
+        Some("always_off") => false,
+        None | Some("trace_based") => true,
+        Some(other) => {
+            let what = format!("{other:?} is not supported here");
+            variables.warn("OTEL_METRICS_EXEMPLAR_FILTER", what, "trace_based is used");
+            true
+        }
+    }
+}
+
+fn propagates(variables: &mut Variables<'_>) -> Propagates {
+    let Some(text) = variables.text("OTEL_PROPAGATORS") else {
+        return Propagates { context: true, baggage: true };
+    };
+    let mut propagates = Propagates { context: false, baggage: false };
+    for name in text.split(',').map(str::trim) {
+        match name {
+            "tracecontext" => propagates.context = true,
+            "baggage" => propagates.baggage = true,
+            "none" => {}
+            other => variables.warn(
+                "OTEL_PROPAGATORS",
+                format!("{other:?} is not part of the Model Context Protocol"),
+                "it is ignored",
+            ),
+        }
+    }
+    propagates
+}
+
+/// Who the telemetry is from. What the operator says of it comes before what is known.
+fn resource(variables: &mut Variables<'_>) -> Vec<(String, String)> {
+    let mut said: Vec<(String, String)> = Vec::new();
+    let attributes = variables.text("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+    for pair in attributes.split(',').filter(|pair| !pair.trim().is_empty()) {
+        match pair.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => {
+                let value = String::from_utf8_lossy(&percent_decoded(value.trim())).into_owned();
+                said.push((key.trim().to_owned(), value));
+            }
+            _ => variables.warn(
+                "OTEL_RESOURCE_ATTRIBUTES",
+                format!("has {pair:?}, which is no key=value"),
+                "it is ignored",
+            ),
+        }
+    }
+    if let Some(name) = variables.text("OTEL_SERVICE_NAME") {
+        said.retain(|(key, _)| key != "service.name");
+        said.push(("service.name".to_owned(), name));
+    }
+    let known = [
+        ("service.name", "proxyrunner".to_owned()),
+        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("service.instance.id", instance()),
+        ("telemetry.sdk.name", "proxyrunner".to_owned()),
+        ("telemetry.sdk.language", "rust".to_owned()),
+        ("telemetry.sdk.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("process.pid", std::process::id().to_string()),
+    ];
+    for (key, value) in known {
+        if !said.iter().any(|(said, _)| said == key) {
+            said.push((key.to_owned(), value));
+        }
+    }
+    said
+}
+
+/// Tells this process from all others: a random UUID (RFC 9562 §5.4).
+fn instance() -> String {
+    let mut bytes = getrandom::u64().map_or(0u128, |low| u128::from(low) << 64);
+    bytes |= u128::from(getrandom::u64().unwrap_or_default());
+    let bytes = bytes & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let hex = format!("{bytes:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+#[path = "otel_tests.rs"]
+mod tests;

@@ -1,0 +1,232 @@
+//! One request to a collector, over HTTP or gRPC, and what its answer means for what was sent.
+
+use super::Unusable;
+use super::connect::{Sender, sender};
+use super::endpoint::{Endpoint, Protocol, Signal};
+use bytes::{Buf, BufMut, Bytes};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT,
+};
+use hyper::http::uri::PathAndQuery;
+use hyper::{Method, Request, StatusCode, Uri};
+use std::io::Write;
+use std::time::Duration;
+use tokio::time::timeout;
+use tonic::body::Body;
+use tonic::client::Grpc;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Code, Status};
+
+/// What is read of an answer, in bytes: nothing of use is longer.
+const MOST_ANSWER: usize = 64 * 1024;
+/// How proxyrunner calls itself.
+const AGENT: &str = concat!("proxyrunner/", env!("CARGO_PKG_VERSION"));
+
+/// A collector for one signal.
+#[derive(Debug)]
+pub struct Collector {
+    endpoint: Endpoint,
+    signal: Signal,
+    sender: Sender,
+}
+
+/// Why something was not delivered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Undelivered {
+    /// In words.
+    pub why: String,
+    /// Whether the same may succeed later, and when, if the collector says that.
+    pub again: Again,
+}
+
+/// Whether to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It would fail again.
+    Never,
+    /// It may succeed.
+    Later,
+    /// It may succeed after so long.
+    After(Duration),
+}
+
+impl Collector {
+    /// One at an endpoint.
+    ///
+    /// # Errors
+    /// When its certificates can't be used.
+    pub fn new(endpoint: &Endpoint, signal: Signal) -> Result<Self, Unusable> {
+        Ok(Collector { endpoint: endpoint.clone(), signal, sender: sender(endpoint)? })
+    }
+
+    /// Where it is.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Sends a request; the answer.
+    ///
+    /// # Errors
+    /// When the collector did not take it.
+    pub async fn send(&self, request: Bytes) -> Result<Bytes, Undelivered> {
+        let patience = self.endpoint.timeout;
+        let sending = async {
+            match self.endpoint.protocol {
+                Protocol::Http => self.post(request).await,
+                Protocol::Grpc => self.call(request).await,
+            }
+        };
+        timeout(patience, sending).await.unwrap_or_else(|_| {
+            Err(Undelivered {
+                why: format!("no answer within {} s", patience.as_secs_f64()),
+                again: Again::Later,
+            })
+        })
+    }
+
+    async fn post(&self, body: Bytes) -> Result<Bytes, Undelivered> {
+        let body = if self.endpoint.gzip { compressed(&body) } else { body };
+        let mut request = Request::new(Body::new(Full::new(body)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.endpoint.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        if self.endpoint.gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        self.endpoint
+            .headers
+            .iter()
+            .for_each(|header| drop(headers.insert(&header.name, header.value.clone())));
+        let response = self.sender.request(request).await.map_err(|error| later(explained(&error)))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let answer = Limited::new(response.into_body(), MOST_ANSWER).collect().await;
+        match status {
+            status if status.is_success() => Ok(answer.map(|answer| answer.to_bytes()).unwrap_or_default()),
+            status => Err(refused(status, &headers)),
+        }
+    }
+
+    async fn call(&self, message: Bytes) -> Result<Bytes, Undelivered> {
+        let mut grpc = Grpc::with_origin(self.sender.clone(), origin(&self.endpoint.uri));
+        if self.endpoint.gzip {
+            grpc = grpc.send_compressed(CompressionEncoding::Gzip);
+        }
+        grpc = grpc.max_decoding_message_size(MOST_ANSWER);
+        grpc.ready().await.map_err(|error| later(explained(&error)))?;
+        let mut request = tonic::Request::new(message);
+        let mut metadata = HeaderMap::new();
+        metadata.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        self.endpoint
+            .headers
+            .iter()
+            .for_each(|header| drop(metadata.insert(&header.name, header.value.clone())));
+        *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(metadata);
+        let path = PathAndQuery::from_static(self.signal.rpc());
+        match grpc.unary(request, path, Raw).await {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(failed(&status)),
+        }
+    }
+}
+
+/// gRPC's own paths are below the root.
+fn origin(uri: &Uri) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
+fn compressed(body: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
+    // Writing to memory can't fail.
+    let _ = encoder.write_all(body);
+    encoder.finish().unwrap_or_default().into()
+}
+
+fn later(why: String) -> Undelivered {
+    Undelivered { why, again: Again::Later }
+}
+
+/// An error and what caused it: the outermost says least.
+fn explained(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        words = format!("{words}: {inner}");
+        cause = inner.source();
+    }
+    words
+}
+
+/// Which statuses are worth another try (OTLP §OTLP/HTTP Response).
+fn refused(status: StatusCode, headers: &HeaderMap) -> Undelivered {
+    let asked = headers.get(RETRY_AFTER).and_then(|after| after.to_str().ok()?.trim().parse().ok());
+    let again = match (status.as_u16(), asked) {
+        (429 | 502 | 503 | 504, Some(seconds)) => Again::After(Duration::from_secs(seconds)),
+        (429 | 502 | 503 | 504, None) => Again::Later,
+        _ => Again::Never,
+    };
+    Undelivered { why: format!("the answer was {status}"), again }
+}
+
+/// Which codes are worth another try (OTLP §Failures).
+fn failed(status: &Status) -> Undelivered {
+    let again = match status.code() {
+        Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unavailable
+        | Code::DataLoss
+        | Code::ResourceExhausted => Again::Later,
+        _ => Again::Never,
+    };
+    Undelivered {
+        why: format!("{:?}: {}", status.code(), crate::telemetry::otlp::cut(status.message(), 256)),
+        again,
+    }
+}
+
+/// Messages that are encoded already, and answers that are read elsewhere.
+#[derive(Clone, Copy, Debug)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Raw;
+    type Decoder = Raw;
+
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(message.copy_to_bytes(message.remaining())))
+    }
+}

@@ -1,0 +1,76 @@
+//! The way to a collector: names, TCP, TLS.
+
+use super::Unusable;
+use super::endpoint::{Endpoint, Protocol, Tls};
+use super::resolve::Resolver;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::body::Body;
+
+/// How long a connection may take to be there.
+const CONNECTING: Duration = Duration::from_secs(5);
+/// An idle connection is closed after so long; exports come more often, or so rarely that they need none.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Whoever sends requests to a collector.
+pub type Sender = Client<HttpsConnector<HttpConnector<Resolver>>, Body>;
+
+/// A client for an endpoint: HTTP/1.1, or HTTP/2 for gRPC.
+///
+/// # Errors
+/// When its certificates can't be used.
+pub fn sender(endpoint: &Endpoint) -> Result<Sender, Unusable> {
+    let mut tcp = HttpConnector::new_with_resolver(Resolver::default());
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECTING));
+    let https = HttpsConnectorBuilder::new().with_tls_config(tls(&endpoint.tls)?).https_or_http();
+    let grpc = endpoint.protocol == Protocol::Grpc;
+    let connector = if grpc {
+        https.enable_http2().wrap_connector(tcp)
+    } else {
+        https.enable_http1().wrap_connector(tcp)
+    };
+    Ok(Client::builder(TokioExecutor::new())
+        .http2_only(grpc)
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .build(connector))
+}
+
+fn tls(tls: &Tls) -> Result<ClientConfig, Unusable> {
+    let unusable = |what: &str, error: &dyn std::fmt::Display| Unusable(format!("{what}: {error}"));
+    let mut roots = RootCertStore::empty();
+    match &tls.authorities {
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(pem) => {
+            let what = "OTEL_EXPORTER_OTLP_CERTIFICATE";
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let certificate = certificate.map_err(|error| unusable(what, &error))?;
+                roots.add(certificate).map_err(|error| unusable(what, &error))?;
+            }
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable("TLS", &error))?
+        .with_root_certificates(roots);
+    match &tls.identity {
+        None => Ok(config.with_no_client_auth()),
+        Some((certificate, key)) => {
+            let what = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_KEY";
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+            let chain = chain.map_err(|error| unusable(what, &error))?;
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| unusable(what, &error))?;
+            config.with_client_auth_cert(chain, key).map_err(|error| unusable(what, &error))
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! When a delivery that failed is tried again: exponential backoff with jitter, unless the collector says how long to wait
+//! (OTLP §OTLP/HTTP Throttling, §OTLP/gRPC Throttling). Time is an argument.
+
+use std::time::{Duration, Instant};
+
+/// The first pause.
+const FIRST: Duration = Duration::from_millis(500);
+/// No pause is longer, unless the collector asks for it.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// The attempts of one delivery.
+#[derive(Debug)]
+pub struct Attempts {
+    until: Instant,
+    next: Duration,
+}
+
+impl Attempts {
+    /// For so long from now.
+    pub fn new(now: Instant, patience: Duration) -> Self {
+        Attempts { until: now + patience, next: FIRST }
+    }
+
+    /// How long to wait after one that failed; `None` if there is no time for another. `asked` is what the collector
+    /// asked for; `chance`, from 0 to 1, spreads the attempts of many.
+    pub fn pause(&mut self, now: Instant, asked: Option<Duration>, chance: f64) -> Option<Duration> {
+        let own = self.next.mul_f64(0.5 + 0.5 * chance);
+        self.next = (self.next * 2).min(LONGEST);
+        let pause = asked.unwrap_or(own);
+        (now + pause < self.until).then_some(pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_until_there_is_no_time() {
+        let start = Instant::now();
+        let mut now = start;
+        let mut attempts = Attempts::new(now, Duration::from_secs(10));
+        let pauses: Vec<_> = std::iter::from_fn(|| {
+            let pause = attempts.pause(now, None, 1.0)?;
+            now += pause;
+            Some(pause.as_millis())
+        })
+        .collect();
+        assert_eq!(pauses, [500, 1000, 2000, 4000]);
+        assert!(now - start < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_collector_is_given_the_time_that_it_asks_for() {
+        let now = Instant::now();
+        let mut attempts = Attempts::new(now, Duration::from_secs(10));
+        let asked = Some(Duration::from_secs(7));
+        assert_eq!(attempts.pause(now, asked, 0.0), asked);
+        assert_eq!(attempts.pause(now + Duration::from_secs(7), asked, 0.0), None);
+        assert_eq!(
+            attempts.pause(now, None, 0.0),
+            Some(Duration::from_secs(1)),
+            "it has doubled twice meanwhile"
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! Log lines: to stderr, with the trace that they belong to; and as records to a collector, where that is asked for.
+
+use super::clock;
+use super::counters;
+use super::otlp::{Fields, cut};
+use super::outbox::{Bounds, Outbox};
+use super::scope;
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::OnceLock;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::registry::LookupSpan;
+
+/// A format of lines, with the trace and the span in each that belongs to one.
+#[derive(Debug)]
+pub(super) struct Traced<F> {
+    /// How the rest of the line looks.
+    pub lines: F,
+    /// Whether that is one JSON object.
+    pub json: bool,
+}
+
+impl<S, N, F> FormatEvent<S, N> for Traced<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let Some(span) = scope::current() else { return self.lines.format_event(context, out, event) };
+        let mut line = String::with_capacity(256);
+        self.lines.format_event(context, Writer::new(&mut line), event)?;
+        let line = line.trim_end_matches('\n');
+        let (trace, span) = (span.trace_id(), span.span_id());
+        match line.strip_suffix('}').filter(|_| self.json) {
+            Some(object) => writeln!(out, "{object},\"trace_id\":\"{trace}\",\"span_id\":\"{span}\"}}"),
+            None => writeln!(out, "{line} trace_id={trace} span_id={span}"),
+        }
+    }
+}
+
+static OUTBOX: OnceLock<Outbox> = OnceLock::new();
+
+/// Where records wait to be exported, if they are.
+pub fn outbox() -> Option<&'static Outbox> {
+    OUTBOX.get()
+}
+
+/// Makes a record of each line. The first call counts.
+pub(super) fn install(bounds: Bounds, longest: usize) -> Records {
+    OUTBOX.get_or_init(|| Outbox::new(bounds, &counters::DROPPED_LOG_RECORDS));
+    Records { longest }
+}
+
+/// Makes records (opentelemetry/proto/logs/v1).
+#[derive(Debug)]
+pub(super) struct Records {
+    /// The longest text, in bytes.
+    longest: usize,
+}
+
+/// `ScopeLogs.log_records`
+const RECORDS: u32 = 2;
+/// `LogRecord.attributes`
+const ATTRIBUTES: u32 = 6;
+
+impl<S: Subscriber> Layer<S> for Records {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let Some(outbox) = outbox() else { return };
+        thread_local! {
+            static RECORD: RefCell<(Vec<u8>, Vec<u8>)> = RefCell::default();
+        }
+        // At a thread's end there may be none any more; and what is logged while a record is made is no record.
+        let _ = RECORD.try_with(|buffers| {
+            let Ok(mut buffers) = buffers.try_borrow_mut() else { return };
+            let (record, field) = &mut *buffers;
+            record.clear();
+            field.clear();
+            self.encode(event, record);
+            field.bytes(RECORDS, record);
+            outbox.put(field);
+        });
+    }
+}
+
+impl Records {
+    fn encode(&self, event: &Event<'_>, out: &mut Vec<u8>) {
+        let now = clock::unix_nanos();
+        // The numbers of severities (logs/data-model §Field SeverityNumber).
+        let (number, name) = match *event.metadata().level() {
+            Level::ERROR => (17, "ERROR"),
+            Level::WARN => (13, "WARN"),
+            Level::INFO => (9, "INFO"),
+            Level::DEBUG => (5, "DEBUG"),
+            Level::TRACE => (1, "TRACE"),
+        };
+        out.fixed64(1, now);
+        out.varint(2, number);
+        out.bytes(3, name.as_bytes());
+        out.fixed64(11, now);
+        if let Some(span) = scope::current() {
+            out.fixed32(8, span.flags.into());
+            out.bytes(9, &span.trace);
+            out.bytes(10, &span.span);
+        }
+        event.record(&mut Visitor { out, longest: self.longest });
+    }
+}
+
+/// Writes an event's fields: the message as the body, the rest as attributes.
+struct Visitor<'a> {
+    out: &'a mut Vec<u8>,
+    longest: usize,
+}
+
+impl Visitor<'_> {
+    /// `AnyValue`: its field, and the value by `write`.
+    fn value(&mut self, field: &Field, write: impl FnOnce(&mut Vec<u8>)) {
+        if field.name() == "message" {
+            return self.out.message(5, write);
+        }
+        self.out.message(ATTRIBUTES, |out| {
+            out.bytes(1, field.name().as_bytes());
+            out.message(2, write);
+        });
+    }
+}
+
+impl Visit for Visitor<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let value = cut(value, self.longest);
+        self.value(field, |out| out.bytes(1, value.as_bytes()));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.value(field, |out| out.varint(2, value.into()));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.value(field, |out| out.varint(3, value.cast_unsigned()));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.record_i64(field, i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.value(field, |out| out.double(4, value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}

@@ -1,0 +1,70 @@
+//! What is around records that are exported together: who they are from, and by what they were made. Requests of all kinds
+//! are built alike (opentelemetry/proto/collector), and so are the answers.
+
+use super::protobuf::{Field, Fields, fields};
+use super::{Attributes, cut};
+
+/// Who the records are from: the attributes of the resource, encoded once.
+#[derive(Clone, Debug)]
+pub struct Resource(Vec<u8>);
+
+/// The longest value of a resource's attribute, in bytes.
+const LONGEST: usize = 4_096;
+
+impl Resource {
+    /// One with these attributes.
+    pub fn new<'a>(attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut encoded = Attributes::new(1, LONGEST);
+        attributes.into_iter().for_each(|(key, value)| encoded.text(key, value));
+        Resource(encoded.encoded().to_vec())
+    }
+}
+
+/// A request that exports records, which stand one after the other in field 2 of a scope.
+pub fn request(resource: &Resource, records: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(records.len() + resource.0.len() + 128);
+    out.message(1, |out| {
+        out.bytes(1, &resource.0);
+        out.message(2, |out| {
+            out.message(1, |out| {
+                out.bytes(1, env!("CARGO_PKG_NAME").as_bytes());
+                out.bytes(2, env!("CARGO_PKG_VERSION").as_bytes());
+            });
+            out.extend_from_slice(records);
+        });
+    });
+    out
+}
+
+/// How many records a collector did not want, and why; nothing, where it took all.
+pub fn rejected(answer: &[u8]) -> (usize, String) {
+    let mut rejected = (0, String::new());
+    for (_, field) in fields(answer).filter(|(number, _)| *number == 1) {
+        let Field::Bytes(partial) = field else { continue };
+        for field in fields(partial) {
+            match field {
+                (1, Field::Number(count)) => rejected.0 = usize::try_from(count).unwrap_or(usize::MAX),
+                (2, Field::Bytes(why)) => rejected.1 = cut(&String::from_utf8_lossy(why), 256).to_owned(),
+                _ => {}
+            }
+        }
+    }
+    rejected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_tells_what_was_rejected() {
+        assert_eq!(rejected(&[]), (0, String::new()));
+        let mut answer = Vec::new();
+        answer.message(1, |partial| {
+            partial.varint(1, 3);
+            partial.bytes(2, b"too old");
+        });
+        assert_eq!(rejected(&answer), (3, "too old".to_owned()));
+        assert_eq!(rejected(b"<html>not found</html>"), (0, String::new()));
+    }
+}
