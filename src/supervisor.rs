@@ -104,7 +104,7 @@ impl Supervisor {
             Router::new(number, answering, audience, link.inbox().clone(), self.0.budget.clone(), grace);
         let asked = Asked { stop, hung, mute };
         let pipes = Pipes::start(
-            self.0.settings.max_frame,
+            &self.0.settings,
             &link,
             (stdin, stdout, stderr),
             intake,
@@ -223,7 +223,7 @@ struct Pipes {
 
 impl Pipes {
     fn start(
-        max_frame: usize,
+        settings: &child::Settings,
         link: &Arc<Link>,
         (stdin, stdout, stderr): (ChildStdin, ChildStdout, ChildStderr),
         intake: Intake,
@@ -233,7 +233,7 @@ impl Pipes {
         let (close_stdin, cut, tail) = (CancellationToken::new(), CancellationToken::new(), Tail::default());
         let writing =
             tokio::spawn(child::write_stdin(stdin, intake, link.mux().clone(), close_stdin.clone(), mute));
-        let stdout_cut = cut.clone();
+        let (stdout_cut, max_frame) = (cut.clone(), settings.max_frame);
         let heard_by = Arc::clone(link);
         let reading = tokio::spawn(async move {
             child::read_stdout(stdout, max_frame, stdout_cut, |heard| match heard {
@@ -247,7 +247,8 @@ impl Pipes {
             .await;
             router
         });
-        let following = tokio::spawn(child::follow_stderr(stderr, link.number(), tail.clone(), cut.clone()));
+        let lines = child::Lines::new(link.number(), tail.clone(), settings.log_rate);
+        let following = tokio::spawn(child::follow_stderr(stderr, lines, cut.clone()));
         Pipes {
             stdin: writing,
             stdin_over: false,

@@ -1,6 +1,7 @@
 //! One child process: how it is started and guarded, and the three tasks on its pipes. What its frames mean is the
 //! router's.
 
+mod allowance;
 pub mod guardian;
 mod limits;
 mod process;
@@ -14,7 +15,7 @@ mod stdout;
 pub use limits::{Identity, Limits};
 pub use process::{Process, Signaller};
 pub use spawn::{Spawned, Spawner, StartError};
-pub use stderr::Tail;
+pub use stderr::{Lines, Tail};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub cwd: Option<PathBuf>,
     /// What it may take, and as whom it runs.
     pub limits: Limits,
+    /// `--child-log-rate`: lines of stderr that are logged in a second; 0 is all.
+    pub log_rate: usize,
     /// `--max-frame`, in bytes.
     pub max_frame: usize,
     /// `--start-timeout`: how long the handshake may take.

@@ -235,14 +235,17 @@ fn program(settings: &Settings) -> PathBuf {
     if name.components().count() == 1 { found() } else { None }.unwrap_or_else(|| name.to_path_buf())
 }
 
-/// The child gets what the operator gave proxyrunner for it, and nothing that was meant for proxyrunner itself.
+/// The child gets what the operator gave proxyrunner for it, and nothing that was meant for proxyrunner itself: its own
+/// settings, and the headers that it shows its collectors, which are secrets. What `--env` names, it gets in any case.
 fn environment(command: &mut Command, settings: &Settings) {
     if settings.env_clear {
         command.env_clear();
     }
     for (key, _) in std::env::vars_os() {
-        if key.to_string_lossy().starts_with("PROXYRUNNER_") {
-            command.env_remove(key);
+        let name = key.to_string_lossy();
+        let is_secret = name.starts_with("OTEL_EXPORTER_OTLP_") && name.ends_with("HEADERS");
+        if name.starts_with("PROXYRUNNER_") || is_secret {
+            command.env_remove(&key);
         }
     }
     command.envs(settings.env.iter().map(|(key, value)| (key, value)));

@@ -1,8 +1,11 @@
 //! The task that reads a child's stderr: structured log lines, and the last of them for whoever asks how it died.
 
+use super::allowance::Allowance;
 use crate::framing::{Framed, Framer};
+use crate::telemetry::counters;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::sync::CancellationToken;
 
@@ -32,8 +35,47 @@ impl Tail {
     }
 }
 
+/// The lines of one child, on their way to the log.
+#[derive(Debug)]
+pub struct Lines {
+    child: u64,
+    tail: Tail,
+    allowance: Allowance,
+}
+
+impl Lines {
+    /// Those of child number `child`, of which so many are logged in a second.
+    pub fn new(child: u64, tail: Tail, per_second: usize) -> Self {
+        Lines { child, tail, allowance: Allowance::new(per_second, Instant::now()) }
+    }
+
+    fn log(&mut self, framed: &Framed) {
+        let bytes = match framed {
+            Framed::Frame { bytes, .. } => bytes,
+            Framed::Oversized { head, .. } => head,
+        };
+        let line = String::from_utf8_lossy(bytes);
+        self.tail.push(&line);
+        if let Some(left_out) = self.allowance.take(Instant::now()) {
+            self.tell(left_out);
+            tracing::info!(child = self.child, stream = "stderr", "{line}");
+        }
+    }
+
+    fn tell(&self, left_out: u64) {
+        if left_out > 0 {
+            counters::LEFT_OUT_LINES.add(left_out);
+            tracing::warn!(
+                child = self.child,
+                lines = left_out,
+                "the server wrote more lines than --child-log-rate; these were not logged"
+            );
+        }
+    }
+}
+
 /// Reads until EOF or until `cut` is cancelled.
-pub async fn follow<R: AsyncRead + Unpin>(mut pipe: R, child: u64, tail: Tail, cut: CancellationToken) {
+pub async fn follow<R: AsyncRead + Unpin>(mut pipe: R, mut lines: Lines, cut: CancellationToken) {
     let mut framer = Framer::new(LINE);
     loop {
         let read = tokio::select! {
@@ -45,20 +87,12 @@ pub async fn follow<R: AsyncRead + Unpin>(mut pipe: R, child: u64, tail: Tail, c
             break;
         }
         while let Some(framed) = framer.next() {
-            log(child, &tail, &framed);
+            lines.log(&framed);
         }
     }
     while let Some(framed) = framer.finish() {
-        log(child, &tail, &framed);
+        lines.log(&framed);
     }
-}
-
-fn log(child: u64, tail: &Tail, framed: &Framed) {
-    let bytes = match framed {
-        Framed::Frame { bytes, .. } => bytes,
-        Framed::Oversized { head, .. } => head,
-    };
-    let line = String::from_utf8_lossy(bytes);
-    tail.push(&line);
-    tracing::info!(child, stream = "stderr", "{line}");
+    let left_out = lines.allowance.left_out();
+    lines.tell(left_out);
 }

@@ -17,8 +17,8 @@ use crate::era::probe::Choice;
 use crate::lifecycle::Policy;
 use crate::{child, export, http, session, telemetry, upstream};
 use parse::{
-    COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, GROUP, HEADER, HOST, KEY_FILE, LISTEN, NICE,
-    ORIGIN, PATH, SIZE, SWITCH, USER,
+    COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, GROUP, HEADER, HOST, KEY, KEY_FILE, LISTEN,
+    NICE, ORIGIN, PATH, SIZE, SWITCH, USER,
 };
 use problem::{Problem, Refusal};
 use reader::Reader;
@@ -199,6 +199,7 @@ fn child(
         env_clear: reader.one("env-clear", SWITCH),
         cwd: reader.optional("cwd", DIRECTORY),
         max_frame: reader.one("max-frame", SIZE),
+        log_rate: reader.one("child-log-rate", COUNT_OR_ZERO),
         start_timeout: reader.one("start-timeout", DURATION),
         close_grace: reader.one("close-grace", DURATION_OR_ZERO),
         limits: limits(reader),
@@ -304,6 +305,11 @@ fn telemetry(reader: &mut Reader, otel: &otel::Meant) -> telemetry::Settings {
         level: reader.choice("log-level", &levels),
         access_log: reader.one("access-log", SWITCH),
         metrics: reader.one("metrics", SWITCH),
+        capture: telemetry::capture::Settings {
+            arguments: reader.one("trace-arguments", SWITCH),
+            results: reader.one("trace-results", SWITCH),
+            redact: reader.list("redact", KEY),
+        },
         spans: otel.spans,
         records: otel.records,
         longest: otel.longest,

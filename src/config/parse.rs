@@ -33,9 +33,17 @@ pub(super) const DIRECTORY: Kind<PathBuf> =
 pub(super) const KEY_FILE: Kind<KeyFile> =
     Kind { parse: key_file, show: |file| file.path.to_string_lossy().into() };
 
+pub(super) const KEY: Kind<String> = Kind { parse: key, show: |text| text.as_str().into() };
 pub(super) const NICE: Kind<i32> = Kind { parse: nice, show: |nice| (*nice).into() };
 pub(super) const USER: Kind<User> = Kind { parse: identity::user, show: |user| user.id.into() };
 pub(super) const GROUP: Kind<Group> = Kind { parse: identity::group, show: |group| group.id.into() };
+
+/// A name without a comma or blanks around it.
+fn key(text: &str) -> Result<String, Refusal> {
+    let key = text.trim();
+    let sound = !key.is_empty() && !key.contains([',', ';', '=']);
+    if sound { Ok(key.to_owned()) } else { Err(Refusal::new("is no key", "give a name, e.g. user.id")) }
+}
 
 /// A file with a secret in it; only its name is ever shown.
 pub(super) struct KeyFile {

@@ -21,11 +21,6 @@ impl Begun {
         self.unix_nanos
     }
 
-    /// By the clock that never jumps.
-    pub fn instant(&self) -> Instant {
-        self.instant
-    }
-
     /// How long ago that is.
     pub fn elapsed(&self) -> Duration {
         self.instant.elapsed()

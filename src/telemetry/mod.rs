@@ -1,6 +1,7 @@
 //! What can be seen of proxyrunner: logs, spans, and the counters of everything that was dropped, refused or repaired.
 
 pub mod access;
+pub mod capture;
 mod child_operation;
 mod clock;
 pub mod counters;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub access_log: bool,
     /// `--metrics`
     pub metrics: bool,
+    /// What of tools' arguments and results is put into spans.
+    pub capture: capture::Settings,
     /// Spans, if they are exported.
     pub spans: Option<SpanSettings>,
     /// Log records, if they are exported.
@@ -109,6 +112,7 @@ pub fn start(settings: &Settings) -> WorkerGuard {
     }
     if let Some(SpanSettings { sampler, bounds }) = settings.spans {
         Tracer::install(sampler, settings.longest, bounds);
+        capture::install(&settings.capture);
     }
     guard
 }

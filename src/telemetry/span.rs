@@ -53,11 +53,12 @@ pub struct Parent<'a> {
 impl Tracer {
     /// From now on spans are made. The first call counts.
     pub fn install(sampler: Sampler, longest: usize, bounds: Bounds) -> &'static Tracer {
-        TRACER.get_or_init(|| Tracer {
-            sampler,
-            longest,
-            outbox: Outbox::new(bounds, &counters::DROPPED_SPANS),
-        })
+        TRACER.get_or_init(|| Self::new(sampler, longest, bounds))
+    }
+
+    /// One for itself.
+    pub(super) fn new(sampler: Sampler, longest: usize, bounds: Bounds) -> Self {
+        Tracer { sampler, longest, outbox: Outbox::new(bounds, &counters::DROPPED_SPANS) }
     }
 
     /// Where ended spans wait to be exported.

@@ -10,11 +10,11 @@ pub mod usage;
 
 pub use exposition::{Format, write};
 pub use family::{Definition, Family, Kind, Sample, Value};
-pub use histogram::{Bounds, Distribution, Exemplar, Histogram};
+pub use histogram::{Bounds, CONVENTION, Distribution, Exemplar, Histogram};
 
 use super::{clock, counters};
 use crate::trace_context::Context;
-use histogram::{CONVENTION, FINE};
+use histogram::FINE;
 use labels::{Labels, Method, PROMPTS, Revision, Side, TOOLS};
 use operations::Operations;
 use std::borrow::Cow;

@@ -4,6 +4,8 @@ mod attributes;
 mod metrics;
 mod protobuf;
 mod request;
+#[cfg(test)]
+mod tests;
 
 pub use attributes::{Attributes, cut};
 pub use metrics::{Delivered, Exports, Temporality};

@@ -1,0 +1,140 @@
+//! What tools are given and what they give back, for spans: only where the operator asks for it (`--trace-arguments`,
+//! `--trace-results`), and without what looks like a secret.
+
+use super::otlp::cut;
+use serde_json::Value;
+use std::sync::OnceLock;
+
+/// What is captured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `--trace-arguments`
+    pub arguments: bool,
+    /// `--trace-results`
+    pub results: bool,
+    /// `--redact`: keys whose values are kept out, besides those that look like secrets.
+    pub redact: Vec<String>,
+}
+
+static CAPTURED: OnceLock<Settings> = OnceLock::new();
+
+/// From now on this is captured. The first call counts.
+pub(super) fn install(settings: &Settings) {
+    let redact = settings.redact.iter().map(|key| normal(key)).collect();
+    let _ = CAPTURED.set(Settings { redact, ..settings.clone() });
+}
+
+/// A tool's arguments as they may be shown, if they are wanted.
+pub fn arguments(json: &[u8]) -> Option<String> {
+    CAPTURED.get().filter(|captured| captured.arguments).map(|captured| shown(json, &captured.redact))
+}
+
+/// A tool's result as it may be shown, if it is wanted.
+pub fn result(json: &[u8]) -> Option<String> {
+    CAPTURED.get().filter(|captured| captured.results).map(|captured| shown(json, &captured.redact))
+}
+
+/// What is longer is not looked into, in bytes: a span shows its beginning only, and a beginning can't be redacted.
+const LONGEST: usize = 64 * 1024;
+/// What stands in place of a secret.
+const REDACTED: &str = "<redacted>";
+/// What a key has in it whose value is a secret, in lower case and without anything but letters and digits.
+const SECRETS: [&str; 12] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "apikey",
+    "accesskey",
+    "privatekey",
+    "authorization",
+    "credential",
+    "cookie",
+    "signature",
+];
+/// What a text begins with that is a secret.
+const BEGINNINGS: [&str; 8] = ["Bearer ", "bearer ", "Basic ", "eyJ", "-----BEGIN", "sk-", "ghp_", "xox"];
+
+fn shown(json: &[u8], redact: &[String]) -> String {
+    if json.len() > LONGEST {
+        return format!("<{} bytes>", json.len());
+    }
+    match serde_json::from_slice(json) {
+        Ok(mut value) => {
+            hide(&mut value, redact);
+            value.to_string()
+        }
+        // Deeper than that is read.
+        Err(_) => format!("<{} bytes>", json.len()),
+    }
+}
+
+fn hide(value: &mut Value, redact: &[String]) {
+    match value {
+        Value::Object(members) => {
+            for (key, value) in members {
+                if is_secret(key, redact) {
+                    *value = REDACTED.into();
+                } else {
+                    hide(value, redact);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| hide(item, redact)),
+        Value::String(text) if BEGINNINGS.iter().any(|beginning| text.starts_with(beginning)) => {
+            *text = REDACTED.to_owned();
+        }
+        // A text may be JSON itself, as tools' results often are.
+        Value::String(text) if text.starts_with(['{', '[']) => {
+            if let Ok(mut inner) = serde_json::from_str(text) {
+                hide(&mut inner, redact);
+                *text = inner.to_string();
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_secret(key: &str, redact: &[String]) -> bool {
+    let key = normal(cut(key, 256));
+    SECRETS.iter().any(|secret| key.contains(secret)) || redact.contains(&key)
+}
+
+/// A key without what differs from one spelling to the other.
+fn normal(key: &str) -> String {
+    key.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_hidden_wherever_they_are() {
+        let redact = vec![normal("Customer-Name")];
+        for (json, expected) in [
+            (r#"{"a":1,"b":[true,null]}"#, r#"{"a":1,"b":[true,null]}"#),
+            (r#"{"user":"u","Api_Key":{"x":1}}"#, r#"{"user":"u","Api_Key":"<redacted>"}"#),
+            (
+                r#"[{"authToken":"t"},{"x-client-secret":2}]"#,
+                r#"[{"authToken":"<redacted>"},{"x-client-secret":"<redacted>"}]"#,
+            ),
+            (r#"{"customerName":"n"}"#, r#"{"customerName":"<redacted>"}"#),
+            (r#"{"text":"Bearer abc"}"#, r#"{"text":"<redacted>"}"#),
+            (
+                r#"{"text":"{\"password\":\"p\",\"x\":1}"}"#,
+                r#"{"text":"{\"password\":\"<redacted>\",\"x\":1}"}"#,
+            ),
+            ("not json", "<8 bytes>"),
+        ] {
+            let shown: Result<Value, _> = serde_json::from_str(&shown(json.as_bytes(), &redact));
+            let expected: Result<Value, _> = serde_json::from_str(expected);
+            assert_eq!(shown.ok(), expected.ok(), "{json}");
+        }
+        let long = format!("{{\"a\":\"{}\"}}", "x".repeat(LONGEST));
+        assert_eq!(shown(long.as_bytes(), &[]), format!("<{} bytes>", long.len()));
+        let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
+        assert_eq!(shown(deep.as_bytes(), &[]), "<60000 bytes>");
+    }
+}
