@@ -263,6 +263,24 @@ fn a_busy_child_that_hangs_is_found_by_its_requests_deadlines() {
 }
 
 #[test]
+fn a_child_that_reads_nothing_is_replaced_though_it_talks_on() {
+    let flags = "--request-timeout 300ms --cancel-grace 200ms --ping-interval 50ms --terminate-grace 100ms";
+    let server = Server::start(&format!("{flags} {SOON}"));
+    let session = server.session();
+    let first = pid(&session);
+    session.result("stop_reading", json!({"until": scratch("never-reads-again")}));
+    // More than a pipe holds.
+    let answer = session.call("release", json!({"name": "", "big": "x".repeat(300_000)}));
+    assert_eq!(answer["error"]["data"]["reason"], "timed_out", "{answer}");
+    server.until_metric("proxyrunner_hung_children_total", 1);
+    server.until_logged("has read nothing");
+    until("another", || {
+        let answer = session.call("facts", json!({}));
+        answer["result"]["pid"].as_i64().is_some_and(|pid| pid != i64::from(first))
+    });
+}
+
+#[test]
 fn a_child_that_never_answers_pings_is_not_replaced_for_ever() {
     let flags = "--ping-interval 100ms --ping-timeout 100ms --terminate-grace 100ms";
     let server = Server::with().flags(&format!("{flags} {SOON}")).child("--deaf").start();

@@ -7,6 +7,8 @@ mod failure;
 mod inbox;
 mod link;
 mod mailbox;
+mod orders;
+mod uptake;
 
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -14,9 +16,11 @@ pub(crate) mod fixtures;
 mod tests;
 
 pub use failure::{End, Failure};
-pub use inbox::{Inbox, Intake, Order, Urgent};
+pub use inbox::{Inbox, Intake, Urgent};
 pub use link::{Ends, Link, Refused, Standing};
 pub use mailbox::{Interruption, Mailbox};
+pub use orders::Order;
+pub use uptake::Uptake;
 
 use crate::admission::Permit;
 use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};
@@ -202,12 +206,16 @@ impl Exchange {
         failure
     }
 
-    /// Gives the slot up. The writer skips a request that it has not begun; else the child is told.
+    /// Gives the slot up. A request that was not begun to be written never is; else the child is told.
     fn withdraw(&mut self, cancellation: Option<Spliced>, reason: &str) {
         let Some(mut pending) = self.pending.take() else { return };
-        if pending.abandon() == Abandoned::InFlight {
-            let frame = cancellation.unwrap_or_else(|| inbox::cancellation(self.wire_id, reason));
-            self.inbox.urge(Urgent(frame));
+        match pending.abandon() {
+            Abandoned::InFlight => {
+                let frame = cancellation.unwrap_or_else(|| inbox::cancellation(self.wire_id, reason));
+                self.inbox.urge(Urgent(frame));
+            }
+            Abandoned::Withdrawn => self.inbox.withdraw(self.wire_id),
+            Abandoned::Settled => {}
         }
     }
 }

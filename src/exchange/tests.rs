@@ -3,6 +3,7 @@
 use super::fixtures::{begun, begun_with, held, interim, now, outcome, text, written};
 use super::*;
 use crate::admission::{Admission, Bounds, Key};
+use crate::budget::Budget;
 use crate::jsonrpc::Message;
 use crate::mux::Completed;
 use std::time::Duration;
@@ -152,6 +153,55 @@ fn a_begin_that_is_given_up_leaves_nothing_behind() {
     assert!(now(link.begin(held(), write)).is_none(), "stdin is full");
     assert_eq!(link.in_flight(), 256);
     assert_eq!(written(&link, &mut ends).len(), begun.len());
+}
+
+#[test]
+fn a_request_that_is_cancelled_before_its_turn_gives_its_bytes_back_at_once() {
+    let budget = Budget::new(1 << 20);
+    let (link, mut ends) = Link::new(1, 8);
+    let mut begin = |length: usize| {
+        let frame = budget.hold(Bytes::from(vec![b'x'; length]));
+        now(link.begin(held(), |_| Spliced::from(frame))).expect("there is room").expect("the child is open")
+    };
+    let [first, second, third] = [5_000, 6_000, 7_000].map(&mut begin);
+    drop(second);
+    assert_eq!(budget.used(), 12_000);
+    third.mailbox().interrupt(Interruption { failure: Failure::Cancelled, cancellation: None });
+    let mut third = third;
+    assert!(outcome(&mut third).is_some());
+    assert_eq!(budget.used(), 5_000, "the child has read nothing");
+    assert_eq!(written(&link, &mut ends).iter().map(String::len).collect::<Vec<_>>(), [5_000]);
+    drop(first);
+    assert_eq!(written(&link, &mut ends).len(), 1, "that one was sent, and is cancelled there");
+}
+
+#[test]
+fn a_request_that_is_cancelled_before_its_turn_makes_room_and_the_others_keep_their_order() {
+    let (link, mut ends) = Link::new(1, 512);
+    let mut queued: Vec<_> = (0..256).map(|_| begun(&link)).collect();
+    let mut last = std::pin::pin!(link.begin(held(), |id| Spliced::from(Bytes::from(id.to_string()))));
+    assert!(now(last.as_mut()).is_none());
+    let gone: Vec<_> = [200, 100, 0].map(|at| queued.remove(at)).into();
+    let gone: Vec<_> = gone.into_iter().map(|exchange| exchange.wire_id().to_string()).collect();
+    let last = now(last).expect("there is room").expect("the child is open");
+    let told = written(&link, &mut ends);
+    let ids: Vec<_> =
+        told.iter().map(|frame| frame.trim_start_matches("{\"jsonrpc\":\"2.0\",\"id\":")).collect();
+    let ids: Vec<_> = ids.iter().map(|rest| rest.split(',').next().expect("an id")).collect();
+    let expected: Vec<_> =
+        queued.iter().chain([&last]).map(|exchange| exchange.wire_id().to_string()).collect();
+    assert_eq!(ids, expected);
+    assert!(gone.iter().all(|id| !ids.contains(&id.as_str())));
+}
+
+#[test]
+fn whoever_waits_for_room_is_told_when_nobody_writes_any_more() {
+    let (link, ends) = Link::new(1, 512);
+    let _queued: Vec<_> = (0..256).map(|_| begun(&link)).collect();
+    let mut last = std::pin::pin!(link.begin(held(), |_| unreachable!("nothing to write")));
+    assert!(now(last.as_mut()).is_none());
+    drop(ends.intake);
+    assert!(matches!(now(last), Some(Err(Refused::Closed(Failure::ClosedStdin)))));
 }
 
 /// Whoever notes a request when its frame is written must not find that it waits: nobody would read what is said of it.
