@@ -226,7 +226,7 @@ async fn drain(server: &Server, delay: Duration, patience: Duration, drained_by:
     server.shutdown.refuse();
     let _ = drained_by.set(Instant::now() + patience);
     let idle = async {
-        while server.upstream.in_flight() > 0 {
+        while server.upstream.in_flight() + server.upstream.parked() > 0 {
             sleep(Duration::from_millis(10)).await;
         }
     };

@@ -15,7 +15,12 @@ pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
 }
 
 pub(crate) fn held() -> Held {
-    Held { mailbox: Arc::new(Mailbox::default()), token: None, takes_questions: false, places: None }
+    Held {
+        mailbox: Arc::new(Mailbox::default()),
+        token: None,
+        takes_questions: false,
+        places: Default::default(),
+    }
 }
 
 /// A request that waits to be written.

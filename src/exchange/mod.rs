@@ -28,7 +28,7 @@ use crate::mux::{Abandoned, Lost, Pending, WireId};
 use bytes::Bytes;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 /// The one end of an exchange.
@@ -49,8 +49,8 @@ pub struct Held {
     pub token: Option<Bytes>,
     /// Whether its driver takes the child's questions, where they can only be about this request.
     pub takes_questions: bool,
-    /// None for proxyrunner's own requests.
-    pub places: Option<Places>,
+    /// None for proxyrunner's own requests, nor while its client is asked.
+    pub places: Mutex<Option<Places>>,
 }
 
 /// What a request is admitted by; given up when it is dropped.
@@ -171,6 +171,18 @@ impl Exchange {
     /// The next thing that happens. Safe to drop and call again; not to be called after the outcome.
     pub async fn next(&mut self) -> Step {
         poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// It has these places from now on: none while it waits for its client, and no longer for the child.
+    pub fn has_places(&self, places: Option<Places>) {
+        let held = self.pending.as_ref().and_then(Pending::held);
+        // One that is answered needs none.
+        let Some(held) = held else { return };
+        let before = {
+            let mut has = held.places.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *has, places)
+        };
+        drop(before);
     }
 
     /// Ends the exchange before its outcome, telling the child why.

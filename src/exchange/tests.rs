@@ -135,7 +135,7 @@ fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
     let place = || admission.take(Key::of("a client")).expect("two are free");
     let places = Places { all: place(), child: place() };
     let (link, mut ends) = Link::new(1, 2);
-    let exchange = begun_with(&link, Held { places: Some(places), ..held() });
+    let exchange = begun_with(&link, Held { places: Some(places).into(), ..held() });
     let id = exchange.wire_id();
     written(&link, &mut ends);
     exchange.cancel("too slow");
@@ -143,6 +143,25 @@ fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
     assert!(written(&link, &mut ends)[0].contains("too slow"));
     assert!(matches!(answer(&mut ends, id), Completed::Late));
     assert_eq!(admission.in_flight(), 0);
+}
+
+#[test]
+fn a_request_that_waits_for_its_client_gives_its_places_up_and_gets_others() {
+    let admission = Admission::new(Bounds { in_flight: 2, per_client: 2, queued: 0 });
+    let place = || admission.take(Key::of("a client")).expect("two are free");
+    let places = || Some(Places { all: place(), child: place() });
+    let (link, mut ends) = Link::new(1, 2);
+    let mut exchange = begun_with(&link, Held { places: places().into(), ..held() });
+    written(&link, &mut ends);
+    exchange.has_places(None);
+    assert_eq!((admission.in_flight(), link.in_flight()), (0, 1));
+    exchange.has_places(places());
+    assert_eq!(admission.in_flight(), 2);
+    assert!(matches!(answer(&mut ends, exchange.wire_id()), Completed::Delivered));
+    assert!(outcome(&mut exchange).unwrap().is_ok());
+    assert_eq!(admission.in_flight(), 0);
+    exchange.has_places(places());
+    assert_eq!(admission.in_flight(), 0, "what is answered needs none");
 }
 
 #[test]

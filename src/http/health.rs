@@ -47,6 +47,7 @@ pub fn metrics(server: &Server) -> Response<Body> {
             server.upstream.in_flight(),
         ),
         ("proxyrunner_queued", "Requests that wait for a place now.", server.upstream.queued()),
+        ("proxyrunner_parked", "Requests that wait for their client's answer now.", server.upstream.parked()),
         (
             "proxyrunner_buffered_bytes",
             "Bytes of messages in transit, among --max-buffered.",

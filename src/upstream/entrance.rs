@@ -20,6 +20,7 @@ pub(super) struct Entrance {
     at_child: Bounds,
     patience: Duration,
     waiting: AtomicUsize,
+    lingering: Arc<AtomicUsize>,
 }
 
 /// Why one had to wait, in the flag's name.
@@ -38,6 +39,7 @@ impl Entrance {
             at_child: Bounds { in_flight: settings.max_child_in_flight, per_client, queued },
             patience: settings.queue_timeout,
             waiting: AtomicUsize::new(0),
+            lingering: Arc::default(),
         }
     }
 
@@ -70,9 +72,15 @@ impl Entrance {
         Some(Places { all, child })
     }
 
-    /// A place among all if one is free, for what is at no child now, but is to be waited for.
-    pub fn linger(&self, key: Key) -> Option<Permit> {
-        self.all.take(key)
+    /// Counts what is at no child now and has no place, but is to be waited for.
+    pub fn linger(&self) -> Lingering {
+        self.lingering.fetch_add(1, Ordering::Relaxed);
+        Lingering(Arc::clone(&self.lingering))
+    }
+
+    /// What lingers.
+    pub fn lingering(&self) -> usize {
+        self.lingering.load(Ordering::Relaxed)
     }
 
     async fn turn(
@@ -119,6 +127,16 @@ impl Entrance {
 struct Counted<'a>(&'a AtomicUsize);
 
 impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One that lingers, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lingering(Arc<AtomicUsize>);
+
+impl Drop for Lingering {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -162,7 +162,7 @@ impl Upstream {
             mailbox: Arc::new(Mailbox::default()),
             token: None,
             takes_questions: false,
-            places: Some(places),
+            places: Some(places).into(),
         };
         let write = |wire_id: crate::mux::WireId| {
             initialize::for_exclusive(&frame, &message, wire_id, self.settings.forward_roots, &trace)

@@ -283,9 +283,10 @@ impl Upstream {
         self.entrance.waiting()
     }
 
-    /// Requests that wait for a modern client's retry.
+    /// Requests that wait for their client: a modern one's retry, a legacy one's answer. They have no place among those
+    /// in flight.
     pub fn parked(&self) -> usize {
-        self.parked.count()
+        self.parked.count() + self.entrance.lingering()
     }
 
     /// Children that run, or are being started or ended.

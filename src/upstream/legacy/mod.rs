@@ -69,7 +69,7 @@ impl Upstream {
         };
         let beginning = async {
             let link = self.serving(session, seat).await?;
-            let places = Some(self.entrance.enter(key_of_session(session), &link).await?);
+            let places = Some(self.entrance.enter(key_of_session(session), &link).await?).into();
             let deadline = Deadline::new(&self.settings, now());
             let held = Held { mailbox, token, takes_questions: false, places };
             let exchange = self.begin_within(&deadline, link.begin(held, write)).await?;

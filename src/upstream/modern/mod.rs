@@ -18,7 +18,7 @@ use super::seal::{Purpose, State};
 use super::{Shared, Upstream, now};
 use crate::era::capabilities::Capabilities;
 use crate::era::question::Question;
-use crate::exchange::{Exchange, Failure, Interim, Step, Topic};
+use crate::exchange::{Exchange, Failure, Interim, Link, Places, Step, Topic};
 use crate::jsonrpc::{self, ClientId, Spliced, rewrite};
 use crate::session::Principal;
 use crate::telemetry::counters;
@@ -148,6 +148,20 @@ impl ModernCall {
                 None if self.ask_at.is_some() => return self.ask_client(),
                 None => return Happening::Answered(self.timed_out()),
             }
+        }
+    }
+
+    /// The way to its child.
+    fn link(&self) -> &Arc<Link> {
+        self.lease.as_ref().map_or(&self.shared.link, Lease::link)
+    }
+
+    /// It has these places among the requests in flight from now on.
+    fn has_places(&mut self, places: Option<Places>) {
+        match (&mut self.task, &self.exchange) {
+            (Some(task), _) => task.places = places,
+            (None, Some(exchange)) => exchange.has_places(places),
+            (None, None) => {}
         }
     }
 
