@@ -157,6 +157,20 @@ fn a_full_queue_refuses_the_noisy_and_has_room_for_the_quiet() {
 }
 
 #[test]
+fn a_child_of_its_own_has_room_for_all_that_are_admitted() {
+    let flags = "--max-in-flight 2000 --max-client-in-flight 1100 --max-child-in-flight 1100";
+    let server = Server::start(flags);
+    let session = server.opening().version("2025-03-26").exclusive().open();
+    let call =
+        |id: usize| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "hang"}});
+    let batch = |from: usize| Value::from_iter((from..from + 600).map(call)).to_string();
+    let _running = [session.begin(batch(0)), session.begin(batch(600))];
+    server.until_metric(QUEUED, 100);
+    server.until_metric(IN_FLIGHT, 1_100);
+    assert_eq!(server.metric("proxyrunner_shed_requests_total"), 0);
+}
+
+#[test]
 fn a_client_that_disconnects_while_it_waits_leaves_the_queue() {
     let scene = Scene::new("--max-in-flight 1");
     let session = scene.server.session();

@@ -15,9 +15,6 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// Requests that an exclusive child may have in flight: one client's.
-pub(super) const SLOTS: usize = 1_024;
-
 /// How long an evicted child may take to make room before the newcomer is refused.
 const EVICTION_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -115,7 +112,7 @@ impl Upstream {
     ) -> Result<Spliced, Refusal> {
         let audience =
             Audience::Exclusive { session: Arc::downgrade(session), roots: self.settings.forward_roots };
-        let slots = SLOTS.min(self.settings.max_in_flight);
+        let slots = self.settings.slots_for_one();
         let link = self.want(audience, slots, Arc::clone(&place)).await.map_err(Refusal::Failed)?;
         // A client that goes away before its handshake is complete leaves no child behind.
         let unseated = StopOnDrop::new(&link);
@@ -210,7 +207,7 @@ impl Upstream {
         place: Place,
     ) -> Result<Spliced, Refusal> {
         let audience = Audience::Exclusive { session: Arc::downgrade(session), roots: false };
-        let slots = SLOTS.min(self.settings.max_in_flight);
+        let slots = self.settings.slots_for_one();
         let guest = Guest::shared(audience, slots, Choice::Modern, self.start_timeout);
         let greeted = self.greet(guest, place).await.map_err(Refusal::Failed)?;
         let unseated = StopOnDrop::new(&greeted.link);

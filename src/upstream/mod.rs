@@ -32,6 +32,7 @@ pub use listen::Listening;
 pub use modern::{Caller, Happening, ModernCall, Reply, is_retry};
 pub use seal::{Key, Seal};
 
+use crate::admission::{Admission, Bounds};
 use crate::child::StartError;
 use crate::era::capabilities::Capabilities;
 use crate::era::headers::Mismatch;
@@ -39,6 +40,7 @@ use crate::era::probe::Choice;
 use crate::exchange::{Exchange, Failure, Link, Refused};
 use crate::jsonrpc::{ClientId, Message, Spliced, codes, rewrite, text};
 use crate::lifecycle::Policy;
+use crate::mux::MAX_SLOTS;
 use crate::phase::Phase;
 use crate::session::{Audience, Directory, Seat, Session};
 use crate::telemetry::counters;
@@ -126,6 +128,8 @@ pub struct Settings {
     pub request_max: Duration,
     /// `--cancel-grace`: how long a cancelled request still counts as in flight when the child doesn't answer it.
     pub cancel_grace: Duration,
+    /// `--max-listens`: subscriptions of modern clients that are open.
+    pub max_listens: usize,
     /// `--max-parked`: exchanges that wait for a modern client's retry.
     pub max_parked: usize,
     /// `--park-timeout`: how long each of them waits.
@@ -134,13 +138,28 @@ pub struct Settings {
     pub state_key: Option<Key>,
 }
 
+/// Requests of proxyrunner's own that a child may have beside those of clients.
+const OWN_REQUESTS: usize = 64;
+
+impl Settings {
+    /// Requests for which a shared child has room: all that are admitted, and subscriptions, which are requests too
+    /// where the child is modern, and in pairs while they are opened again.
+    fn slots_to_share(&self) -> usize {
+        let listens = self.max_listens.saturating_mul(2);
+        self.max_in_flight.saturating_add(listens).saturating_add(OWN_REQUESTS).min(MAX_SLOTS)
+    }
+
+    /// Requests for which a session's own child has room: all of one client's that are admitted at one child.
+    fn slots_for_one(&self) -> usize {
+        let admitted = self.max_client_in_flight.min(self.max_child_in_flight).min(self.max_in_flight);
+        admitted.saturating_add(OWN_REQUESTS).min(MAX_SLOTS)
+    }
+}
+
 /// The time as the runtime's timers see it: where a test moves that, deadlines move too.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
-
-/// Subscriptions of modern clients that may be open at once.
-const MOST_LISTENS: usize = 1_024;
 
 /// A place among `--max-children`. A post keeps its own, so that no other child gets it while the next one is started.
 pub type Place = Arc<OwnedSemaphorePermit>;
@@ -230,7 +249,7 @@ pub struct Upstream {
     seal: Seal,
     parked: Parked<Box<ModernCall>>,
     pool: Arc<Pool>,
-    listens: Arc<Semaphore>,
+    listens: Arc<Admission>,
     lists: Lists,
     pings: Pings,
 }
@@ -245,15 +264,14 @@ impl Upstream {
         seal: Seal,
     ) -> (Arc<Self>, mpsc::Receiver<Want>) {
         let (wants, wanted) = mpsc::channel(16);
-        let bound = |n: usize| Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS)));
         let crew = Crew::new(settings.child_era);
         let upstream = Upstream {
-            places: bound(settings.max_children),
+            places: Arc::new(Semaphore::new(settings.max_children.min(Semaphore::MAX_PERMITS))),
             entrance: Entrance::new(&settings),
             parked: Parked::new(settings.max_parked, settings.park_timeout),
             pool: Pool::new(settings.cancel_grace),
             seal,
-            listens: bound(MOST_LISTENS),
+            listens: Admission::new(Bounds::shared_out(settings.max_listens)),
             lists: Lists::default(),
             pings: Pings::default(),
             settings,

@@ -1,7 +1,6 @@
 //! Sessions whose own child is followed by another (`--resume-sessions`): only where the operator says that the server
 //! keeps nothing of a session. The next one gets the client's own handshake again, and what it was told since.
 
-use super::exclusive::SLOTS;
 use super::{Incoming, Place, Upstream, now};
 use crate::era::{Era, discover};
 use crate::exchange::{Answer, Failure, Link};
@@ -110,7 +109,7 @@ impl Upstream {
     ) -> Result<Arc<Link>, Failure> {
         let audience =
             Audience::Exclusive { session: Arc::downgrade(session), roots: self.settings.forward_roots };
-        let slots = SLOTS.min(self.settings.max_in_flight);
+        let slots = self.settings.slots_for_one();
         let link = self.want(audience, slots, Arc::clone(&handshake.place)).await?;
         let unseated = super::greet::StopOnDrop::new(&link);
         let initialize = handshake.initialize.clone();

@@ -96,7 +96,8 @@ pub fn settings(choice: Choice) -> Settings {
         ping_timeout: Duration::from_secs(10),
         request_max: Duration::from_secs(3600),
         cancel_grace: Duration::from_secs(GRACE),
-        max_parked: 8,
+        max_listens: 64,
+        max_parked: 32,
         park_timeout: Duration::from_secs(600),
         state_key: None,
     }
