@@ -111,6 +111,19 @@ fn a_filter_that_is_none_is_refused_and_disturbs_nobody() {
     );
 }
 
+/// What it says is remembered as long as it is open.
+#[test]
+fn one_that_says_too_much_is_refused_and_one_that_names_too_much_is_told_what_it_has() {
+    let server = Server::start("");
+    let long = |n: usize| format!("x:{n}{}", "y".repeat(8_000));
+    let filter = |count: usize| json!({"resourceSubscriptions": Value::from_iter((0..count).map(long))});
+    assert_eq!(listen(&server.modern(), 1, filter(5)).response().code(), -32602);
+    let mut events = listen(&server.modern(), 1, filter(4)).events();
+    let acknowledged = events.message();
+    let honoured = &acknowledged["params"]["notifications"]["resourceSubscriptions"];
+    assert_eq!(honoured.as_array().map(Vec::len), Some(4));
+}
+
 #[test]
 fn there_is_a_bound_and_a_share_for_each_client_and_both_are_given_back() {
     let server = Server::start("--max-listens 8 --principal-header x-user");

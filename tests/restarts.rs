@@ -334,6 +334,19 @@ fn a_session_may_be_resumed_at_the_next_child_of_its_own() {
 }
 
 #[test]
+fn a_session_that_may_be_resumed_watches_no_more_than_is_remembered() {
+    let server = Server::start("--resume-sessions");
+    let session = server.opening().exclusive().open();
+    let long = |n: usize| json!({"uri": format!("x:{n}{}", "y".repeat(8_000))});
+    for n in 0..4 {
+        assert!(session.ask("resources/subscribe", long(n))["result"].is_object());
+    }
+    assert_eq!(session.ask("resources/subscribe", long(4))["error"]["code"], -32602);
+    assert!(session.ask("resources/unsubscribe", long(0))["result"].is_object());
+    assert!(session.ask("resources/subscribe", long(4))["result"].is_object());
+}
+
+#[test]
 fn a_resumed_session_ends_if_the_next_child_says_something_else_of_itself() {
     let told = scratch("told");
     let flags = format!("--resume-sessions {SOON}");

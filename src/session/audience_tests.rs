@@ -70,6 +70,26 @@ fn the_child_hears_of_the_last_who_unsubscribes() {
 }
 
 #[test]
+fn a_session_watches_as_much_as_it_may_and_what_comes_on_top_is_an_orphan() {
+    let (members, three) = three();
+    let [a, b, _] = [0, 1, 2].map(|at| three[at].0.id());
+    let long = |n: usize| format!("{n}{}", "x".repeat(8 * 1024 - 1));
+    for n in 0..4 {
+        assert!(members.may_watch(&long(n), a) && members.watch(&long(n), a));
+    }
+    assert!(members.may_watch(&long(0), a) && members.watch(&long(0), a), "it does already");
+    assert!(!members.may_watch("x", a));
+    // Several at once may each have found that there is room.
+    assert!(!members.watch("x", a));
+    assert!(members.watch("y", b) && !members.watch("y", a));
+    assert_eq!(members.take_orphaned(), ["x"], "another watches the other one");
+    assert!(members.unwatch(&long(1), a));
+    assert!(members.watch("x", a));
+    members.leave(a);
+    assert_eq!(members.take_orphaned().len(), 4);
+}
+
+#[test]
 fn what_only_the_gone_watched_is_orphaned_unless_another_watches_it_since() {
     let (members, three) = three();
     let [a, b, _] = [0, 1, 2].map(|at| &three[at].0);

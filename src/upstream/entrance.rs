@@ -1,6 +1,8 @@
 //! Where requests of clients wait until they may go to their child: first for one of the child's places, then for one
 //! among all. In this order, since one that waits for a slow child must not take a place from requests to others; and
 //! always in this order, so that no two wait for each other. Both waits together take `--queue-timeout` at most.
+//!
+//! Some wait for something else, each for its own reason. They are counted among those who wait, and bounded as they are.
 
 use super::{Refusal, Settings, now};
 use crate::admission::{Admission, Asked, Bounds, Key, Permit};
@@ -18,6 +20,7 @@ use tokio::time::timeout_at;
 pub(super) struct Entrance {
     all: Arc<Admission>,
     at_child: Bounds,
+    elsewhere: Arc<Admission>,
     patience: Duration,
     waiting: AtomicUsize,
     lingering: Arc<AtomicUsize>,
@@ -37,6 +40,7 @@ impl Entrance {
         Entrance {
             all: Admission::new(Bounds { in_flight: settings.max_in_flight, per_client, queued }),
             at_child: Bounds { in_flight: settings.max_child_in_flight, per_client, queued },
+            elsewhere: Admission::new(Bounds { in_flight: queued, per_client, queued: 0 }),
             patience: settings.queue_timeout,
             waiting: AtomicUsize::new(0),
             lingering: Arc::default(),
@@ -70,6 +74,20 @@ impl Entrance {
         let child = self.patient_turn(link.admission(self.at_child), key).await?;
         let all = self.patient_turn(&self.all, key).await?;
         Some(Places { all, child })
+    }
+
+    /// Counts one among those who wait, that waits for something else than a place.
+    ///
+    /// # Errors
+    /// When too many do.
+    pub fn wait(&self, key: Key) -> Result<Waits<'_>, Refusal> {
+        match self.elsewhere.take(key) {
+            Some(permit) => Ok(Waits { _counted: self.count(), _permit: permit }),
+            None if self.elsewhere.is_at_own_bound(key) => {
+                Err(Refusal::Busy("--max-client-in-flight requests of this client wait already"))
+            }
+            None => Err(Refusal::Busy("--max-queued requests wait already")),
+        }
     }
 
     /// Counts what is at no child now and has no place, but is to be waited for.
@@ -124,12 +142,20 @@ impl Entrance {
 }
 
 /// One that waits.
+#[derive(Debug)]
 struct Counted<'a>(&'a AtomicUsize);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// One that waits for something else, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Waits<'a> {
+    _counted: Counted<'a>,
+    _permit: Permit,
 }
 
 /// One that lingers, until it is dropped.

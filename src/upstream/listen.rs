@@ -22,6 +22,8 @@ use tokio::time::timeout;
 
 /// Resources that one subscription may name.
 const MOST_RESOURCES: usize = 256;
+/// What a subscription may say, in bytes: some of it is remembered as long as it is open.
+const LONGEST: usize = 32 * 1024;
 
 /// A subscription. Dropping it ends it.
 #[derive(Debug)]
@@ -60,6 +62,9 @@ impl Upstream {
         caller: &Caller,
         incoming: Incoming,
     ) -> Result<Box<Listening>, Refusal> {
+        if incoming.frame.len() > LONGEST {
+            return Err(Refusal::Withheld(codes::INVALID_PARAMS, "the subscription is longer than 32 KiB"));
+        }
         let client = key_of_caller(&caller.principal, caller.address);
         let place = self.listens.take(client).ok_or_else(|| {
             Refusal::Busy(if self.listens.is_at_own_bound(client) {
@@ -120,19 +125,24 @@ impl Upstream {
         let client_id = ClientId::new(incoming.id());
         let open = Ok((begun, shared.link.stand()));
         let replacing = self.start_timeout;
-        let passed = Passed { incoming: incoming.clone(), patience, replacing, open, acknowledged: false };
+        let incoming = incoming.copied();
+        let passed = Passed { incoming, patience, replacing, open, acknowledged: false };
         let (outbox, passed) = (VecDeque::new(), Some(passed));
         Ok(Box::new(Listening { shared, ear, mailbox, client_id, outbox, passed, _place: place }))
     }
 
-    /// Subscribes to resources; those that the child refuses are left out.
+    /// Subscribes to resources; those that the child refuses are left out, and those beyond what one may watch.
     async fn watch_all(&self, listening: &Listening, uris: Vec<String>) -> Vec<String> {
         let (link, members) = (&listening.shared.link, &listening.shared.members);
         let mut watched = Vec::new();
         for uri in uris {
             let _turn = members.turn(&uri).await;
-            if members.is_watched(&uri) || self.tell_subscription(link, "resources/subscribe", &uri).await {
-                members.watch(&uri, &listening.ear);
+            if !members.may_watch(&uri, &listening.ear) {
+                continue;
+            }
+            let agreed =
+                members.is_watched(&uri) || self.tell_subscription(link, "resources/subscribe", &uri).await;
+            if agreed && members.watch(&uri, &listening.ear) {
                 watched.push(uri);
             }
         }

@@ -189,6 +189,12 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// The same in bytes of its own, which are charged to nobody: for what is kept long after its request is over. Whoever
+    /// keeps it bounds them.
+    fn copied(&self) -> Incoming {
+        Incoming { frame: Bytes::copy_from_slice(&self.frame), ..self.clone() }
+    }
+
     /// The method; empty for a response.
     pub fn method(&self) -> Cow<'_, str> {
         self.message.method.as_ref().map(|method| text(&self.frame, method)).unwrap_or_default()
@@ -324,7 +330,7 @@ impl Upstream {
         let uninitialized = Refusal::Withheld(codes::INVALID_REQUEST, "send initialize first");
         let seat = session.seat().ok_or(uninitialized)?;
         if let Seat::Exclusive(own) = seat {
-            self.note_told(own, &incoming);
+            self.note_told(own, &incoming)?;
             return Box::pin(self.pass(session, seat, incoming, false, None)).await.map(Begun::Running);
         }
         if let Some(result) = shared::answered_here(seat, &incoming)? {

@@ -1,17 +1,16 @@
 //! Sessions whose own child is followed by another (`--resume-sessions`): only where the operator says that the server
 //! keeps nothing of a session. The next one gets the client's own handshake again, and what it was told since.
 
-use super::{Incoming, Place, Upstream, now};
+use super::shared::WATCHES_ENOUGH;
+use super::{Incoming, Place, Refusal, Upstream, now};
+use crate::era::envelope::log_level;
 use crate::era::{Era, discover};
 use crate::exchange::{Answer, Failure, Link};
-use crate::jsonrpc::{Spliced, rewrite, text};
+use crate::jsonrpc::{Span, Spliced, rewrite, text};
 use crate::lifecycle::Restarts;
 use crate::mux::WireId;
 use crate::session::{Audience, Own, Session};
 use std::sync::{Arc, Weak};
-
-/// Resources that are remembered of one session.
-const MOST_WATCHED: usize = 256;
 
 /// How a session began at its child.
 #[derive(Debug)]
@@ -26,25 +25,27 @@ pub(super) struct Handshake {
 
 impl Upstream {
     /// Notes what the next child would have to be told.
-    pub(super) fn note_told(&self, own: &Own, incoming: &Incoming) {
+    ///
+    /// # Errors
+    /// When that would be more than is remembered of one session: a subscription would be lost with the child.
+    pub(super) fn note_told(&self, own: &Own, incoming: &Incoming) -> Result<(), Refusal> {
         if !self.settings.resume_sessions {
-            return;
+            return Ok(());
         }
         let params = incoming.message.params.as_ref();
-        let read =
-            |span: Option<&crate::jsonrpc::Span>| span.map(|span| text(&incoming.frame, span).into_owned());
+        let read = |span: Option<&Span>| span.map(|span| text(&incoming.frame, span));
         let uri = read(params.and_then(|params| params.uri.as_ref()));
+        let level = read(params.and_then(|params| params.level.as_ref()));
         let mut told = own.told();
         match (&*incoming.method(), uri) {
-            ("logging/setLevel", _) => told.level = read(params.and_then(|params| params.level.as_ref())),
-            ("resources/subscribe", Some(uri)) if told.watched.len() < MOST_WATCHED => {
-                told.watched.insert(uri);
+            ("logging/setLevel", _) => told.level = level.and_then(|level| log_level(&level)).or(told.level),
+            ("resources/subscribe", Some(uri)) => {
+                return if told.watched.insert(&uri) { Ok(()) } else { Err(WATCHES_ENOUGH) };
             }
-            ("resources/unsubscribe", Some(uri)) => {
-                told.watched.remove(&uri);
-            }
+            ("resources/unsubscribe", Some(uri)) => told.watched.remove(&uri),
             _ => {}
         }
+        Ok(())
     }
 
     /// Sees to a session's own child; resolves with why the session ends.
@@ -118,7 +119,7 @@ impl Upstream {
             Ok((_, None)) => {
                 return Err(Failure::NotStarted("the server refused to initialize again".into()));
             }
-            Err(super::Refusal::Failed(failure)) => return Err(failure),
+            Err(Refusal::Failed(failure)) => return Err(failure),
             Err(_) => return Err(Failure::Lost),
         };
         let words = |answer: &Answer| answer.result.clone().map(|result| answer.frame.slice(result));
@@ -140,8 +141,8 @@ impl Upstream {
             };
             let _ = self.ask(&link, self.settings.request_timeout, write).await;
         }
-        for uri in told.watched {
-            self.tell_subscription(&link, "resources/subscribe", &uri).await;
+        for uri in told.watched.uris() {
+            self.tell_subscription(&link, "resources/subscribe", uri).await;
         }
         unseated.keep();
         Ok(link)

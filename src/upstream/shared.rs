@@ -1,17 +1,24 @@
 //! Shared children: initialised once by proxyrunner, with no client capabilities, so that they never ask; and
 //! what of them no client may see, since it would cross from one to another.
 
+use super::entrance::key_of_session;
 use super::{Incoming, Refusal, SEATED, Shared, Upstream, initialize, now};
 use crate::era::envelope::{Envelope, log_level};
 use crate::era::{Era, discover};
 use crate::exchange::Link;
-use crate::jsonrpc::{self, Span, Spliced, codes, rewrite, text};
+use crate::jsonrpc::{self, ClientId, Span, Spliced, codes, rewrite, text};
 use crate::mux::WireId;
-use crate::session::{Seat, Session, Stateless, Version};
+use crate::session::{Members, Seat, Session, Stateless, Turn, Underway, Version};
 use std::sync::Arc;
 
 /// What a subscription may be to, in bytes.
 const LONGEST_URI: usize = 8 * 1024;
+
+/// What a session watches is remembered as long as it lasts.
+pub(super) const WATCHES_ENOUGH: Refusal = Refusal::Withheld(
+    codes::INVALID_PARAMS,
+    "this session watches as many resources as it may: 256, and 32 KiB of URIs",
+);
 
 impl Upstream {
     /// Seats a session at a shared child; its answer to `initialize` is ours.
@@ -77,12 +84,9 @@ impl Upstream {
         }
         let nothing = Spliced::from(rewrite::result(incoming.id(), b"{}"));
         let Some(members) = seat.members() else { return Ok(nothing) };
-        let _turn = members.turn(&uri).await;
-        if subscribe && !members.may_watch(session.id()) {
-            return Err(Refusal::Withheld(
-                codes::INVALID_PARAMS,
-                "this session watches as many resources as it may",
-            ));
+        let _turn = self.turn(session, &incoming, members, &uri).await?;
+        if subscribe && !members.may_watch(&uri, session.id()) {
+            return Err(WATCHES_ENOUGH);
         }
         let needs_child =
             if subscribe { !members.is_watched(&uri) } else { members.unwatch(&uri, session.id()) };
@@ -103,10 +107,30 @@ impl Upstream {
                 (agreed, Spliced::from(answer))
             }
         };
-        if subscribe && agreed {
-            members.watch(&uri, session.id());
+        if subscribe && agreed && !members.watch(&uri, session.id()) {
+            return Err(WATCHES_ENOUGH);
         }
         Ok(answer)
+    }
+
+    /// Its turn at a resource. Those who wait for theirs are bounded like those who wait for a place, and can be cancelled.
+    async fn turn(
+        &self,
+        session: &Arc<Session>,
+        incoming: &Incoming,
+        members: &Members,
+        uri: &str,
+    ) -> Result<Turn, Refusal> {
+        if let Some(turn) = members.try_turn(uri) {
+            return Ok(turn);
+        }
+        let _waits = self.entrance.wait(key_of_session(session))?;
+        let underway = Underway::begin(session, ClientId::new(incoming.id()), Arc::default());
+        tokio::select! {
+            biased;
+            turn = members.turn(uri) => Ok(turn),
+            failure = underway.interrupted() => Err(Refusal::Failed(failure)),
+        }
     }
 
     /// Tells shared children which resources nobody watches any more, since their sessions have ended.
