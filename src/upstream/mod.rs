@@ -9,6 +9,7 @@
 mod crew;
 mod deadline;
 mod entrance;
+mod eviction;
 mod exclusive;
 mod greet;
 mod initialize;
@@ -49,6 +50,7 @@ use bytes::Bytes;
 use crew::Crew;
 use deadline::Deadline;
 use entrance::Entrance;
+use eviction::Newcomers;
 use lease::Pool;
 use lists::{Asked, Lists};
 use parked::Parked;
@@ -247,6 +249,7 @@ pub struct Upstream {
     directory: Arc<Directory>,
     wants: mpsc::Sender<Want>,
     places: Arc<Semaphore>,
+    newcomers: Newcomers,
     entrance: Entrance,
     crew: Crew,
     exclusive: Mutex<Vec<Weak<Session>>>,
@@ -273,6 +276,7 @@ impl Upstream {
         let crew = Crew::new(settings.child_era);
         let upstream = Upstream {
             places: Arc::new(Semaphore::new(settings.max_children.min(Semaphore::MAX_PERMITS))),
+            newcomers: Newcomers::default(),
             entrance: Entrance::new(&settings),
             parked: Parked::new(settings.max_parked, settings.park_timeout),
             pool: Pool::new(settings.cancel_grace),
