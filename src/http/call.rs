@@ -69,7 +69,7 @@ pub async fn start(
 }
 
 /// Why a session has ended.
-fn ended_as(server: &Server) -> Failure {
+pub fn ended_as(server: &Server) -> Failure {
     if server.shutdown.is_refusing() { Failure::ShuttingDown } else { Failure::SessionEnded }
 }
 
