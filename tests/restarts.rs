@@ -334,6 +334,23 @@ fn a_session_may_be_resumed_at_the_next_child_of_its_own() {
 }
 
 #[test]
+fn what_is_remembered_of_a_handshake_is_bounded_and_no_part_of_max_buffered() {
+    let server = Server::start(&format!("--resume-sessions --evict-after 1h {SOON}"));
+    let open = |bytes| server.opening().exclusive().padded(bytes).open();
+    let (long, other, short) = (open(1 << 20), open(1 << 20), open(20_000));
+    until("nothing is charged", || server.metric("proxyrunner_buffered_bytes") < 4096);
+    server.until_logged("will not be resumed");
+    assert_eq!(server.logged().matches("will not be resumed").count(), 1, "said once");
+    let first = pid(&short);
+    for session in [&long, &short] {
+        crash(session);
+    }
+    assert_ne!(pid(&short), first);
+    until("404", || long.post(tool_call(1, "facts", &json!({}))).status == 404);
+    assert!(pid(&other) > 0);
+}
+
+#[test]
 fn a_session_that_may_be_resumed_watches_no_more_than_is_remembered() {
     let server = Server::start("--resume-sessions");
     let session = server.opening().exclusive().open();

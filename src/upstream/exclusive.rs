@@ -103,7 +103,8 @@ impl Upstream {
             return Err(SEATED);
         }
         unseated.keep();
-        let handshake = Handshake { initialize: incoming, answer: answer.clone(), place };
+        // Without it, the place is free as soon as the process is gone.
+        let handshake = self.remember(&incoming, &answer, &place);
         self.watch(session, link, Some((own, handshake)));
         Ok(answer.restored(&client_id))
     }
@@ -186,7 +187,7 @@ impl Upstream {
         self: &Arc<Self>,
         session: &Arc<Session>,
         link: Arc<Link>,
-        legacy: Option<(Arc<Own>, Handshake)>,
+        legacy: Option<(Arc<Own>, Option<Handshake>)>,
     ) {
         let mut exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
         exclusive.retain(|session| session.strong_count() > 0);

@@ -140,6 +140,9 @@ pub struct Settings {
     pub state_key: Option<Key>,
 }
 
+/// What is remembered of one session's handshake as long as the session lasts, in bytes.
+const MOST_REMEMBERED: usize = 64 * 1024;
+
 /// Requests of proxyrunner's own that a child may have beside those of clients.
 const OWN_REQUESTS: usize = 64;
 

@@ -2,7 +2,7 @@
 //! keeps nothing of a session. The next one gets the client's own handshake again, and what it was told since.
 
 use super::shared::WATCHES_ENOUGH;
-use super::{Incoming, Place, Refusal, Upstream, now};
+use super::{Incoming, MOST_REMEMBERED, Place, Refusal, Upstream, now};
 use crate::era::envelope::log_level;
 use crate::era::{Era, discover};
 use crate::exchange::{Answer, Failure, Link};
@@ -10,20 +10,48 @@ use crate::jsonrpc::{Span, Spliced, rewrite, text};
 use crate::lifecycle::Restarts;
 use crate::mux::WireId;
 use crate::session::{Audience, Own, Session};
-use std::sync::{Arc, Weak};
+use bytes::Bytes;
+use std::sync::{Arc, Once, Weak};
 
-/// How a session began at its child.
+/// How a session began at its child, in bytes of its own: those of the messages are charged to `--max-buffered`, and this
+/// is remembered as long as the session lasts.
 #[derive(Debug)]
 pub(super) struct Handshake {
     /// The client's `initialize`.
-    pub initialize: Incoming,
-    /// The child's answer.
-    pub answer: Answer,
+    initialize: Incoming,
+    /// What the child said of itself.
+    words: Bytes,
     /// The child's place among `--max-children`.
-    pub place: Place,
+    place: Place,
 }
 
 impl Upstream {
+    /// The handshake of a session that may be resumed; none if it is too long to be remembered.
+    pub(super) fn remember(
+        &self,
+        initialize: &Incoming,
+        answer: &Answer,
+        place: &Place,
+    ) -> Option<Handshake> {
+        static WARNED: Once = Once::new();
+        if !self.settings.resume_sessions {
+            return None;
+        }
+        let words = &answer.frame[answer.result.clone()?];
+        let length = initialize.frame.len() + words.len();
+        if length > MOST_REMEMBERED {
+            WARNED.call_once(|| {
+                tracing::warn!(
+                    length,
+                    "a session's handshake is longer than {MOST_REMEMBERED} bytes: it and others like it will not be resumed"
+                );
+            });
+            return None;
+        }
+        let words = Bytes::copy_from_slice(words);
+        Some(Handshake { initialize: initialize.copied(), words, place: Arc::clone(place) })
+    }
+
     /// Notes what the next child would have to be told.
     ///
     /// # Errors
@@ -54,10 +82,8 @@ impl Upstream {
         session: &Weak<Session>,
         own: &Own,
         mut link: Arc<Link>,
-        handshake: Handshake,
+        handshake: Option<Handshake>,
     ) -> Failure {
-        // Without it, the place is free as soon as the process is gone.
-        let handshake = self.settings.resume_sessions.then_some(handshake);
         let mut restarts = Restarts::new(self.settings.restarts);
         loop {
             restarts.serves(now());
@@ -122,12 +148,8 @@ impl Upstream {
             Err(Refusal::Failed(failure)) => return Err(failure),
             Err(_) => return Err(Failure::Lost),
         };
-        let words = |answer: &Answer| answer.result.clone().map(|result| answer.frame.slice(result));
-        let same = match (words(&handshake.answer), words(&answer)) {
-            (Some(before), Some(now)) => discover::same_words(&before, &now),
-            _ => false,
-        };
-        if !same {
+        let words = answer.result.clone().map(|result| answer.frame.slice(result));
+        if !words.is_some_and(|words| discover::same_words(&handshake.words, &words)) {
             tracing::warn!(session = %session.id(), "the restarted server says something else of itself");
             return Err(Failure::SessionEnded);
         }

@@ -2,7 +2,7 @@
 //! what of them no client may see, since it would cross from one to another.
 
 use super::entrance::key_of_session;
-use super::{Incoming, Refusal, SEATED, Shared, Upstream, initialize, now};
+use super::{Incoming, MOST_REMEMBERED, Refusal, SEATED, Shared, Upstream, initialize, now};
 use crate::era::envelope::{Envelope, log_level};
 use crate::era::{Era, discover};
 use crate::exchange::Link;
@@ -55,7 +55,12 @@ impl Upstream {
         let roots = self.settings.forward_roots;
         let envelope = Envelope::of_session(&version, info.as_deref(), &capabilities, roots);
         let (members, declared) = (Arc::clone(&child.members), envelope.client_capabilities.clone());
-        let seat = Stateless::new(members, own, declared, envelope.members());
+        let envelope = envelope.members();
+        if declared.len() + envelope.len() > MOST_REMEMBERED {
+            let why = "capabilities and clientInfo are too long to be repeated with each request";
+            return Err(Refusal::Withheld(codes::INVALID_PARAMS, why));
+        }
+        let seat = Stateless::new(members, own, declared, envelope);
         let result = discover::to_initialize(&child.words, &version);
         self.take_seat(session, version, Seat::Stateless(Arc::new(seat)))?;
         Ok(Spliced::from(rewrite::result(incoming.id(), &result)))
