@@ -102,6 +102,40 @@ pub struct Members {
 /// A turn at one resource; see [`Members::turn`].
 pub type Turn = OwnedMutexGuard<()>;
 
+/// Room for one resource, from before the child is asked: so that no session watches more than it may, however many it
+/// asks for at once. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Room<'a> {
+    members: &'a Members,
+    uri: &'a str,
+    id: &'a SessionId,
+    /// The session does not watch it yet.
+    is_new: bool,
+}
+
+impl Room<'_> {
+    /// The session watches the resource from now on; if it has left meanwhile, its subscription is an orphan.
+    pub fn watch(mut self) {
+        self.is_new = false;
+        let mut state = self.members.state();
+        if state.ears.contains_key(self.id) {
+            state.watchers.entry(self.uri.to_owned()).or_default().insert(self.id.clone());
+        } else {
+            state.orphaned.push(self.uri.to_owned());
+        }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if self.is_new
+            && let Some(member) = self.members.state().ears.get_mut(self.id)
+        {
+            member.load.remove(self.uri);
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     ears: HashMap<SessionId, Member>,
@@ -275,26 +309,14 @@ impl Members {
         self.state().watchers.contains_key(uri)
     }
 
-    /// Whether the session may watch this resource, or does already.
-    pub fn may_watch(&self, uri: &str, id: &SessionId) -> bool {
-        let state = self.state();
-        let watches = state.watchers.get(uri).is_some_and(|who| who.contains(id));
-        watches || state.ears.get(id).is_none_or(|member| member.load.has_room(uri))
-    }
-
-    /// The session watches the resource from now on. False if it has left meanwhile, or watches as much as it may by now:
-    /// then its subscription is an orphan, unless another has it too.
-    pub fn watch(&self, uri: &str, id: &SessionId) -> bool {
+    /// Room for a resource that the session is about to watch; none if it watches as much as it may, or has left.
+    pub fn room_for<'a>(&'a self, uri: &'a str, id: &'a SessionId) -> Option<Room<'a>> {
         let mut state = self.state();
-        let State { ears, watchers, orphaned } = &mut *state;
-        let watches = watchers.get(uri).is_some_and(|who| who.contains(id));
-        let watches = watches || ears.get_mut(id).is_some_and(|member| member.load.add(uri));
-        if watches {
-            watchers.entry(uri.to_owned()).or_default().insert(id.clone());
-        } else {
-            orphaned.push(uri.to_owned());
+        let watches = state.watchers.get(uri).is_some_and(|who| who.contains(id));
+        if !watches && !state.ears.get_mut(id)?.load.add(uri) {
+            return None;
         }
-        watches
+        Some(Room { members: self, uri, id, is_new: !watches })
     }
 
     /// The session no longer watches it; true when nobody else does either.

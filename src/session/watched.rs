@@ -9,21 +9,16 @@ const MOST: usize = 256;
 const MOST_BYTES: usize = 32 * 1024;
 
 /// How much one session watches.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Load {
     count: usize,
     bytes: usize,
 }
 
 impl Load {
-    /// Whether there is room for one more.
-    pub(super) fn has_room(self, uri: &str) -> bool {
-        self.count < MOST && self.bytes + uri.len() <= MOST_BYTES
-    }
-
     /// One more, if there is room for it.
     pub(super) fn add(&mut self, uri: &str) -> bool {
-        let has_room = self.has_room(uri);
+        let has_room = self.count < MOST && self.bytes + uri.len() <= MOST_BYTES;
         if has_room {
             self.count += 1;
             self.bytes += uri.len();

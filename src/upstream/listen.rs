@@ -137,12 +137,9 @@ impl Upstream {
         let mut watched = Vec::new();
         for uri in uris {
             let _turn = members.turn(&uri).await;
-            if !members.may_watch(&uri, &listening.ear) {
-                continue;
-            }
-            let agreed =
-                members.is_watched(&uri) || self.tell_subscription(link, "resources/subscribe", &uri).await;
-            if agreed && members.watch(&uri, &listening.ear) {
+            let Some(room) = members.room_for(&uri, &listening.ear) else { continue };
+            if members.is_watched(&uri) || self.tell_subscription(link, "resources/subscribe", &uri).await {
+                room.watch();
                 watched.push(uri);
             }
         }

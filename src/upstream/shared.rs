@@ -90,9 +90,10 @@ impl Upstream {
         let nothing = Spliced::from(rewrite::result(incoming.id(), b"{}"));
         let Some(members) = seat.members() else { return Ok(nothing) };
         let _turn = self.turn(session, &incoming, members, &uri).await?;
-        if subscribe && !members.may_watch(&uri, session.id()) {
-            return Err(WATCHES_ENOUGH);
-        }
+        let room = match subscribe {
+            true => Some(members.room_for(&uri, session.id()).ok_or(WATCHES_ENOUGH)?),
+            false => None,
+        };
         let needs_child =
             if subscribe { !members.is_watched(&uri) } else { members.unwatch(&uri, session.id()) };
         let (agreed, answer) = match seat {
@@ -112,8 +113,8 @@ impl Upstream {
                 (agreed, Spliced::from(answer))
             }
         };
-        if subscribe && agreed && !members.watch(&uri, session.id()) {
-            return Err(WATCHES_ENOUGH);
+        if let Some(room) = room.filter(|_| agreed) {
+            room.watch();
         }
         Ok(answer)
     }
