@@ -23,6 +23,7 @@ mod parked;
 mod resume;
 mod seal;
 mod shared;
+mod slots;
 mod tools;
 mod union;
 mod vigil;
@@ -41,7 +42,6 @@ use crate::era::probe::Choice;
 use crate::exchange::{Exchange, Failure, Link, Refused};
 use crate::jsonrpc::{ClientId, Message, Spliced, codes, rewrite, text};
 use crate::lifecycle::Policy;
-use crate::mux::MAX_SLOTS;
 use crate::phase::Phase;
 use crate::session::{Audience, Directory, Seat, Session};
 use crate::telemetry::counters;
@@ -142,24 +142,6 @@ pub struct Settings {
 
 /// What is remembered of one session's handshake as long as the session lasts, in bytes.
 const MOST_REMEMBERED: usize = 64 * 1024;
-
-/// Requests of proxyrunner's own that a child may have beside those of clients.
-const OWN_REQUESTS: usize = 64;
-
-impl Settings {
-    /// Requests for which a shared child has room: all that are admitted, and subscriptions, which are requests too
-    /// where the child is modern, and in pairs while they are opened again.
-    fn slots_to_share(&self) -> usize {
-        let listens = self.max_listens.saturating_mul(2);
-        self.max_in_flight.saturating_add(listens).saturating_add(OWN_REQUESTS).min(MAX_SLOTS)
-    }
-
-    /// Requests for which a session's own child has room: all of one client's that are admitted at one child.
-    fn slots_for_one(&self) -> usize {
-        let admitted = self.max_client_in_flight.min(self.max_child_in_flight).min(self.max_in_flight);
-        admitted.saturating_add(OWN_REQUESTS).min(MAX_SLOTS)
-    }
-}
 
 /// The time as the runtime's timers see it: where a test moves that, deadlines move too.
 fn now() -> Instant {
