@@ -52,7 +52,12 @@ fn late(session: &Session<'_>, n: &str) -> Connection {
 
 /// Has a call of `late` answered.
 fn end(session: &Session<'_>, n: &str) {
-    session.tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": n}}));
+    end_of(session, &json!(n));
+}
+
+/// Cancels a request.
+fn end_of(session: &Session<'_>, id: &Value) {
+    session.tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}}));
 }
 
 fn refused(response: &Response, flag: &str) {
@@ -157,6 +162,20 @@ fn a_full_queue_refuses_the_noisy_and_has_room_for_the_quiet() {
 }
 
 #[test]
+fn a_child_of_its_own_has_room_for_all_that_are_admitted() {
+    let flags = "--max-in-flight 2000 --max-client-in-flight 1100 --max-child-in-flight 1100";
+    let server = Server::start(flags);
+    let session = server.opening().version("2025-03-26").exclusive().open();
+    let call =
+        |id: usize| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "hang"}});
+    let batch = |from: usize| Value::from_iter((from..from + 600).map(call)).to_string();
+    let _running = [session.begin(batch(0)), session.begin(batch(600))];
+    server.until_metric(QUEUED, 100);
+    server.until_metric(IN_FLIGHT, 1_100);
+    assert_eq!(server.metric("proxyrunner_shed_requests_total"), 0);
+}
+
+#[test]
 fn a_client_that_disconnects_while_it_waits_leaves_the_queue() {
     let scene = Scene::new("--max-in-flight 1");
     let session = scene.server.session();
@@ -198,6 +217,53 @@ fn answers_and_cancellations_pass_while_everything_is_full() {
     );
     scene.until_waiting(0);
     assert_eq!(scene.order(), ["w"]);
+}
+
+fn subscribe(id: usize, uri: &str) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": "resources/subscribe", "params": {"uri": uri}})
+}
+
+/// One child hears of one subscription to a resource at a time.
+#[test]
+fn who_waits_to_subscribe_is_counted_and_bounded_and_can_be_cancelled() {
+    let server = Server::start("--max-queued 8 --cancel-grace 1h");
+    let session = server.opening().version("2025-03-26").open();
+    let batch = Value::from_iter((0..20).map(|id| subscribe(id, "hang:")));
+    let _waiting = session.begin(batch.to_string());
+    server.until_metric("proxyrunner_shed_requests_total", 11);
+    assert_eq!((server.metric(QUEUED), server.metric(IN_FLIGHT)), (8, 1));
+    assert!(server.session().ask("resources/subscribe", json!({"uri": "a:"}))["result"].is_object());
+    let other = server.session();
+    assert_eq!(other.post(subscribe(1, "hang:").to_string()).status, 503);
+    session.delete();
+    server.until_metric(QUEUED, 0);
+    let mut first = other.begin(subscribe(1, "hang:").to_string());
+    // The first session's counts on, since the child never agreed that it is cancelled.
+    server.until_metric(IN_FLIGHT, 2);
+    let mut second = other.begin(subscribe(2, "hang:").to_string());
+    server.until_metric(QUEUED, 1);
+    for (id, cancelled) in [(2, &mut second), (1, &mut first)] {
+        end_of(&other, &json!(id));
+        assert_eq!(cancelled.response().messages()[0]["error"]["code"], -32800);
+    }
+    server.until_metric(QUEUED, 0);
+}
+
+#[test]
+fn a_session_watches_as_much_as_it_may_though_it_asks_for_all_at_once() {
+    let scene = Scene::new("");
+    let session = scene.server.opening().version("2025-03-26").open();
+    let batch = (0..64).map(|id| subscribe(id, &format!("x:{id}-{}", "y".repeat(8_000))));
+    let answers = session.post(Value::from_iter(batch).to_string()).answer();
+    let (watched, refused): (Vec<_>, Vec<_>) =
+        answers.as_array().expect("a batch").iter().partition(|answer| answer["result"].is_object());
+    assert_eq!((watched.len(), refused.len()), (4, 60));
+    assert!(refused.iter().all(|answer| answer["error"]["code"] == -32602));
+    let heard = |method: &str| {
+        let frames = scene.journal.frames().into_iter();
+        frames.filter(|read| read.message["method"] == method).count()
+    };
+    assert_eq!((heard("resources/subscribe"), heard("resources/unsubscribe")), (4, 0));
 }
 
 /// A call that reports progress until it is released.

@@ -146,6 +146,40 @@ fn a_large_body_waits_for_room_and_small_ones_pass() {
     until("only short answers are kept", || server.metric("proxyrunner_buffered_bytes") < 64 << 10);
 }
 
+/// What waits in front of a child that reads nothing, and is needed no longer, must not keep others out.
+#[test]
+fn what_is_cancelled_before_its_turn_gives_its_bytes_back() {
+    for how in ["cancelled", "timed out", "deleted", "disconnected"] {
+        let timeout = if how == "timed out" { "2s" } else { "1h" };
+        let server =
+            Server::start(&format!("--request-timeout {timeout} --request-max 1h --cancel-grace 1h"));
+        let (stalled, session) = (server.session(), server.session());
+        stalled.result("stop_reading", json!({"until": scratch("never-reads-again")}));
+        let arguments = json!({"name": "", "big": "x".repeat(1 << 20)});
+        let calls: Vec<_> = (0..8)
+            .map(|id| match how {
+                "disconnected" => server.modern().begin_call(id, "release", arguments.clone()),
+                _ => session.begin_call(id, "release", arguments.clone()),
+            })
+            .collect();
+        if how != "timed out" {
+            until("they are buffered", || server.metric("proxyrunner_buffered_bytes") > 8 << 20);
+        }
+        match how {
+            "cancelled" => (0..8).for_each(|id| {
+                let params = json!({"requestId": id});
+                session
+                    .tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}));
+            }),
+            "deleted" => drop(session.delete()),
+            "disconnected" => calls.into_iter().for_each(Connection::cut),
+            _ => server.until_metric("proxyrunner_timed_out_requests_total", 8),
+        }
+        // The one whose turn it is was begun, and is finished.
+        until(how, || server.metric("proxyrunner_buffered_bytes") < 2 << 20);
+    }
+}
+
 #[test]
 fn one_connection_carries_many_requests() {
     let server = Server::start("");

@@ -264,6 +264,7 @@ fn upstream(reader: &mut Reader) -> upstream::Settings {
         ping_timeout: reader.one("ping-timeout", DURATION),
         request_max: reader.one("request-max", DURATION),
         cancel_grace: reader.one("cancel-grace", DURATION_OR_ZERO),
+        max_listens: reader.one("max-listens", COUNT),
         max_parked: reader.one("max-parked", COUNT),
         park_timeout: reader.one("park-timeout", DURATION),
         state_key: reader.optional("state-key-file", KEY_FILE).map(|file| file.key),

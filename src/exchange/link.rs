@@ -1,7 +1,7 @@
 //! One child as its callers see it: begin a request, send a notification, answer a question, ask it to stop.
 
-use super::inbox::{Inbox, Intake, Order, Urgent, inbox};
-use super::{Answering, End, Exchange, Failure, Held, Mux};
+use super::inbox::{Inbox, Intake, Urgent, inbox};
+use super::{Answering, End, Exchange, Failure, Held, Mux, Order, Uptake};
 use crate::admission::{Admission, Bounds};
 use crate::jsonrpc::Spliced;
 use crate::mux::{self, Pending, WireId};
@@ -103,6 +103,16 @@ impl Link {
     /// Requests in flight that are meant to be answered.
     pub fn calls(&self) -> usize {
         self.in_flight().saturating_sub(self.standing.load(Ordering::Relaxed))
+    }
+
+    /// Whether a request that it was sent may still be answered in its time.
+    pub fn is_at_work(&self) -> bool {
+        self.mux.unanswered() > self.standing.load(Ordering::Relaxed)
+    }
+
+    /// How it takes what is written to it.
+    pub fn uptake(&self) -> &Uptake {
+        self.inbox.uptake()
     }
 
     /// Who may have requests at this child, of those that need a permit for it. The bounds are those of the first

@@ -7,6 +7,8 @@ mod failure;
 mod inbox;
 mod link;
 mod mailbox;
+mod orders;
+mod uptake;
 
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -14,9 +16,11 @@ pub(crate) mod fixtures;
 mod tests;
 
 pub use failure::{End, Failure};
-pub use inbox::{Inbox, Intake, Order, Urgent};
+pub use inbox::{Inbox, Intake, Urgent};
 pub use link::{Ends, Link, Refused, Standing};
 pub use mailbox::{Interruption, Mailbox};
+pub use orders::Order;
+pub use uptake::Uptake;
 
 use crate::admission::Permit;
 use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};
@@ -24,7 +28,7 @@ use crate::mux::{Abandoned, Lost, Pending, WireId};
 use bytes::Bytes;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 /// The one end of an exchange.
@@ -45,8 +49,8 @@ pub struct Held {
     pub token: Option<Bytes>,
     /// Whether its driver takes the child's questions, where they can only be about this request.
     pub takes_questions: bool,
-    /// None for proxyrunner's own requests.
-    pub places: Option<Places>,
+    /// None for proxyrunner's own requests, nor while its client is asked.
+    pub places: Mutex<Option<Places>>,
 }
 
 /// What a request is admitted by; given up when it is dropped.
@@ -169,6 +173,18 @@ impl Exchange {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// It has these places from now on: none while it waits for its client, and no longer for the child.
+    pub fn has_places(&self, places: Option<Places>) {
+        let held = self.pending.as_ref().and_then(Pending::held);
+        // One that is answered needs none.
+        let Some(held) = held else { return };
+        let before = {
+            let mut has = held.places.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *has, places)
+        };
+        drop(before);
+    }
+
     /// Ends the exchange before its outcome, telling the child why.
     pub fn cancel(mut self, reason: &str) {
         self.withdraw(None, reason);
@@ -202,12 +218,16 @@ impl Exchange {
         failure
     }
 
-    /// Gives the slot up. The writer skips a request that it has not begun; else the child is told.
+    /// Gives the slot up. A request that was not begun to be written never is; else the child is told.
     fn withdraw(&mut self, cancellation: Option<Spliced>, reason: &str) {
         let Some(mut pending) = self.pending.take() else { return };
-        if pending.abandon() == Abandoned::InFlight {
-            let frame = cancellation.unwrap_or_else(|| inbox::cancellation(self.wire_id, reason));
-            self.inbox.urge(Urgent(frame));
+        match pending.abandon() {
+            Abandoned::InFlight => {
+                let frame = cancellation.unwrap_or_else(|| inbox::cancellation(self.wire_id, reason));
+                self.inbox.urge(Urgent(frame));
+            }
+            Abandoned::Withdrawn => self.inbox.withdraw(self.wire_id),
+            Abandoned::Settled => {}
         }
     }
 }

@@ -139,7 +139,7 @@ async fn handshake(
 }
 
 /// What a client's `initialize` is answered. A session that waits for its child is not known to the drain, so the
-/// end of the drain is told to it here.
+/// end of the drain is told to it here. Where its stream is gone, nobody waits for that child any more.
 ///
 /// # Errors
 /// When there is no room, or proxyrunner has ended meanwhile.
@@ -155,6 +155,7 @@ pub async fn welcome(
             answered.or_else(|refused| reject::refusal(refused, &id))
         }
         () = server.shutdown.over() => Err(Rejection::shutting_down().of(&id)),
+        () = session.ended() => Ok(Spliced::from(session.why_ended().response(&id))),
     }
 }
 

@@ -151,7 +151,7 @@ async fn begin(
             }
             None => Live::Call(upstream.begin_modern(caller, incoming).await?),
         },
-        "subscriptions/listen" => Live::Listening(upstream.listen(incoming).await?),
+        "subscriptions/listen" => Live::Listening(upstream.listen(&caller, incoming).await?),
         _ => Live::Call(upstream.begin_modern(caller, incoming).await?),
     };
     let first = live.next(&server.shutdown).await;

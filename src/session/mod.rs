@@ -16,6 +16,7 @@ mod running;
 mod seat;
 mod streams;
 mod version;
+mod watched;
 
 #[cfg(test)]
 mod audience_tests;
@@ -28,7 +29,7 @@ mod streams_tests;
 #[cfg(test)]
 mod tests;
 
-pub use audience::{Audience, Filter, Holder, Members};
+pub use audience::{Audience, Filter, Holder, Members, Turn};
 pub use changes::{Changes, Kind};
 pub use directory::{Directory, Full};
 pub use from_child::TooManyQuestions;
@@ -40,6 +41,7 @@ pub use running::Running;
 pub use seat::{Own, Seat, Stateless, Told, Wish};
 pub use streams::{Item, StreamId, UnknownEvent};
 pub use version::{LEGACY_VERSIONS, Version};
+pub use watched::Watched;
 
 use crate::budget::Budget;
 use crate::exchange::{Class, Failure, Interruption};

@@ -182,7 +182,7 @@ pub(super) async fn begin_for(
     mailbox: Arc<Mailbox>,
     write: impl FnOnce(WireId) -> Spliced,
 ) -> Result<Exchange, Failure> {
-    let held = Held { mailbox, token: None, takes_questions: false, places: None };
+    let held = Held { mailbox, token: None, takes_questions: false, places: Default::default() };
     link.begin(held, write).await.map_err(|refused| match refusal(refused) {
         super::Refusal::Failed(failure) => failure,
         _ => Failure::Lost,

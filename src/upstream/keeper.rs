@@ -3,7 +3,7 @@
 
 use super::crew::Shared;
 use super::greet::Guest;
-use super::{Isolation, MOST_LISTENS, Place, RESTARTING, Refusal, Upstream, listen, now};
+use super::{Isolation, Place, RESTARTING, Refusal, Upstream, listen, now};
 use crate::admission::Key;
 use crate::era::probe::Choice;
 use crate::era::{Era, discover};
@@ -83,8 +83,7 @@ impl Upstream {
         patience: Duration,
         place: Place,
     ) -> Result<Arc<Shared>, Failure> {
-        // A modern child's subscriptions are requests too.
-        let slots = self.settings.max_in_flight + 2 * MOST_LISTENS;
+        let slots = self.settings.slots_to_share();
         let guest = Guest::shared(Audience::Shared(Arc::clone(members)), slots, choice, patience);
         let begun = now();
         let greeted = self.greet(guest, place).await?;
@@ -259,7 +258,7 @@ impl Upstream {
         if let Some(shared) = self.at_hand(client) {
             return Ok(shared);
         }
-        let _place = self.entrance.wait_for_child(key)?;
+        let _place = self.entrance.wait(key)?;
         self.shared(client).await
     }
 

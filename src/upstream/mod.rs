@@ -9,6 +9,7 @@
 mod crew;
 mod deadline;
 mod entrance;
+mod eviction;
 mod exclusive;
 mod greet;
 mod initialize;
@@ -22,6 +23,7 @@ mod parked;
 mod resume;
 mod seal;
 mod shared;
+mod slots;
 mod tools;
 mod union;
 mod vigil;
@@ -32,6 +34,7 @@ pub use listen::Listening;
 pub use modern::{Caller, Happening, ModernCall, Reply, is_retry};
 pub use seal::{Key, Seal};
 
+use crate::admission::{Admission, Bounds};
 use crate::child::StartError;
 use crate::era::capabilities::Capabilities;
 use crate::era::headers::Mismatch;
@@ -47,6 +50,7 @@ use bytes::Bytes;
 use crew::Crew;
 use deadline::Deadline;
 use entrance::Entrance;
+use eviction::Newcomers;
 use lease::Pool;
 use lists::{Asked, Lists};
 use parked::Parked;
@@ -126,6 +130,8 @@ pub struct Settings {
     pub request_max: Duration,
     /// `--cancel-grace`: how long a cancelled request still counts as in flight when the child doesn't answer it.
     pub cancel_grace: Duration,
+    /// `--max-listens`: subscriptions of modern clients that are open.
+    pub max_listens: usize,
     /// `--max-parked`: exchanges that wait for a modern client's retry.
     pub max_parked: usize,
     /// `--park-timeout`: how long each of them waits.
@@ -134,13 +140,13 @@ pub struct Settings {
     pub state_key: Option<Key>,
 }
 
+/// What is remembered of one session's handshake as long as the session lasts, in bytes.
+const MOST_REMEMBERED: usize = 64 * 1024;
+
 /// The time as the runtime's timers see it: where a test moves that, deadlines move too.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
-
-/// Subscriptions of modern clients that may be open at once.
-const MOST_LISTENS: usize = 1_024;
 
 /// A place among `--max-children`. A post keeps its own, so that no other child gets it while the next one is started.
 pub type Place = Arc<OwnedSemaphorePermit>;
@@ -170,6 +176,12 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// The same in bytes of its own, which are charged to nobody: for what is kept long after its request is over. Whoever
+    /// keeps it bounds them.
+    fn copied(&self) -> Incoming {
+        Incoming { frame: Bytes::copy_from_slice(&self.frame), ..self.clone() }
+    }
+
     /// The method; empty for a response.
     pub fn method(&self) -> Cow<'_, str> {
         self.message.method.as_ref().map(|method| text(&self.frame, method)).unwrap_or_default()
@@ -222,6 +234,7 @@ pub struct Upstream {
     directory: Arc<Directory>,
     wants: mpsc::Sender<Want>,
     places: Arc<Semaphore>,
+    newcomers: Newcomers,
     entrance: Entrance,
     crew: Crew,
     exclusive: Mutex<Vec<Weak<Session>>>,
@@ -230,7 +243,7 @@ pub struct Upstream {
     seal: Seal,
     parked: Parked<Box<ModernCall>>,
     pool: Arc<Pool>,
-    listens: Arc<Semaphore>,
+    listens: Arc<Admission>,
     lists: Lists,
     pings: Pings,
 }
@@ -245,15 +258,15 @@ impl Upstream {
         seal: Seal,
     ) -> (Arc<Self>, mpsc::Receiver<Want>) {
         let (wants, wanted) = mpsc::channel(16);
-        let bound = |n: usize| Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS)));
         let crew = Crew::new(settings.child_era);
         let upstream = Upstream {
-            places: bound(settings.max_children),
+            places: Arc::new(Semaphore::new(settings.max_children.min(Semaphore::MAX_PERMITS))),
+            newcomers: Newcomers::default(),
             entrance: Entrance::new(&settings),
             parked: Parked::new(settings.max_parked, settings.park_timeout),
             pool: Pool::new(settings.cancel_grace),
             seal,
-            listens: bound(MOST_LISTENS),
+            listens: Admission::new(Bounds::shared_out(settings.max_listens)),
             lists: Lists::default(),
             pings: Pings::default(),
             settings,
@@ -289,9 +302,10 @@ impl Upstream {
         self.entrance.waiting()
     }
 
-    /// Requests that wait for a modern client's retry.
+    /// Requests that wait for their client: a modern one's retry, a legacy one's answer. They have no place among those
+    /// in flight.
     pub fn parked(&self) -> usize {
-        self.parked.count()
+        self.parked.count() + self.entrance.lingering()
     }
 
     /// Children that run, or are being started or ended.
@@ -312,7 +326,7 @@ impl Upstream {
         let uninitialized = Refusal::Withheld(codes::INVALID_REQUEST, "send initialize first");
         let seat = session.seat().ok_or(uninitialized)?;
         if let Seat::Exclusive(own) = seat {
-            self.note_told(own, &incoming);
+            self.note_told(own, &incoming)?;
             return Box::pin(self.pass(session, seat, incoming, false, None)).await.map(Begun::Running);
         }
         if let Some(result) = shared::answered_here(seat, &incoming)? {

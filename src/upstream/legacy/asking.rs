@@ -2,14 +2,13 @@
 //! the stream of the request that caused them, and answered together (protocol C3).
 
 use super::LegacyCall;
-use crate::admission::Permit;
 use crate::era::capabilities::Capabilities;
 use crate::era::input::{Answers, InputRequired, unanswerable};
 use crate::era::question::Question;
 use crate::exchange::{Class, Interim, Topic};
 use crate::jsonrpc::{self, Spliced, rewrite};
 use crate::session::{Session, Version};
-use crate::upstream::entrance::key_of_session;
+use crate::upstream::entrance::Lingering;
 use crate::upstream::now;
 use bytes::Bytes;
 use serde_json::json;
@@ -25,8 +24,8 @@ pub(super) struct Asking {
     our_ids: Vec<Option<u64>>,
     /// The client may take so long.
     pub(super) until: Instant,
-    /// It counts as in flight meanwhile, so that a drain waits for it.
-    _place: Option<Permit>,
+    /// It has no place among the requests in flight meanwhile; but a drain waits for it.
+    _lingering: Lingering,
 }
 
 impl LegacyCall {
@@ -41,7 +40,7 @@ impl LegacyCall {
             answers: Answers::new(required),
             our_ids: Vec::new(),
             until: now + self.upstream.settings.park_timeout,
-            _place: self.upstream.entrance.linger(key_of_session(&self.session)),
+            _lingering: self.upstream.entrance.linger(),
         };
         self.deadline.stop(now);
         let mut outbox = Vec::new();

@@ -74,7 +74,7 @@ impl Upstream {
         let beginning = async {
             let held = |places| {
                 let (mailbox, token) = (Arc::clone(&mailbox), token.clone());
-                Held { mailbox, token, takes_questions: false, places: Some(places) }
+                Held { mailbox, token, takes_questions: false, places: Some(places).into() }
             };
             self.begin_where_it_sits(session, seat, None, held, &write).await
         };
@@ -133,7 +133,7 @@ impl Upstream {
             Some(link) if !stays || !link.is_closed() => Some(link),
             // It is being replaced.
             _ if stays => {
-                let _place = self.entrance.wait_for_child(key_of_session(session))?;
+                let _place = self.entrance.wait(key_of_session(session))?;
                 post.serving(self.settings.restart_wait).await
             }
             _ => None,

@@ -127,7 +127,7 @@ impl Translation {
         if let Some(lease) = &self.lease {
             lease.hear(&mailbox);
         }
-        Held { mailbox, token, takes_questions: false, places }
+        Held { mailbox, token, takes_questions: false, places: places.into() }
     }
 
     /// A round's request; `retry` is what makes it one after the first.

@@ -18,7 +18,7 @@ use crate::upstream::seal::{Purpose, State};
 use crate::upstream::tools::{Tools, Whose};
 use crate::upstream::{Incoming, NotBegun, Refusal, Shared, Upstream, now};
 use bytes::Bytes;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 impl Upstream {
@@ -47,8 +47,8 @@ impl Upstream {
         let method = incoming.method().into_owned();
         let mut call = ModernCall::new(self, shared, caller, &incoming, method);
         call.accepted = Some(accepted);
-        if let Some(resumed) = self.resumed(&mut call, &incoming)? {
-            return Ok(resumed);
+        if let Some((parked, retry)) = self.resumed(&mut call, &incoming)? {
+            return Box::pin(parked.go_on(call.caller.clone(), &incoming, &retry)).await;
         }
         if call.shared.era == Era::Legacy && !offers(&call.shared, &call.method) {
             return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
@@ -91,13 +91,13 @@ impl Upstream {
         capabilities.asks() || (capabilities.roots && self.settings.forward_roots)
     }
 
-    /// The call that a request goes on with, if it is a retry. A modern child has states of its own; but ours is ours,
-    /// though the child of the call's own era may have come up since it was parked.
+    /// The parked call that a request goes on with, if it is a retry. A modern child has states of its own; but ours is
+    /// ours, though the child of the call's own era may have come up since it was parked.
     fn resumed(
         &self,
         call: &mut ModernCall,
         incoming: &Incoming,
-    ) -> Result<Option<Box<ModernCall>>, Refusal> {
+    ) -> Result<Option<(Box<ModernCall>, Retry)>, Refusal> {
         let legacy = call.shared.era == Era::Legacy;
         if !legacy && !is_retry(incoming) {
             return Ok(None);
@@ -115,22 +115,24 @@ impl Upstream {
             // Nothing waits for it: the call is begun anew.
             Some(State::Urls(rounds)) => call.urls = rounds,
             None if !legacy => {}
-            state => return self.resume(call.caller.clone(), incoming, &retry, state).map(Some),
+            state => {
+                let parked = self.claim(&call.caller, incoming, state)?;
+                return Ok(Some((parked, retry)));
+            }
         }
         Ok(None)
     }
 
-    /// Goes on with a parked call. Whatever is wrong with the state, the tool is never run again.
-    fn resume(
+    /// The parked call of a state. Whatever is wrong with that, the tool is never run again.
+    fn claim(
         &self,
-        caller: Caller,
+        caller: &Caller,
         incoming: &Incoming,
-        retry: &Retry,
         state: Option<State>,
     ) -> Result<Box<ModernCall>, Refusal> {
         let parked = match state {
             Some(State::Parked(handle)) => {
-                self.parked.look(handle, |call| call.agrees_again(&caller, incoming)).transpose()?;
+                self.parked.look(handle, |call| call.agrees_again(caller, incoming)).transpose()?;
                 self.parked.claim(handle, now())
             }
             Some(State::Elsewhere) => {
@@ -141,16 +143,10 @@ impl Upstream {
             }
             Some(State::Urls(_)) | None => None,
         };
-        let mut call = parked.ok_or(Refusal::Withheld(
+        parked.ok_or(Refusal::Withheld(
             codes::INVALID_PARAMS,
             "requestState is unknown, used already, past its time, or was given out for another request; start the call anew",
-        ))?;
-        call.caller = caller;
-        call.client_id = ClientId::new(incoming.id());
-        call.token = progress_token(incoming);
-        call.deadline.go_on(now());
-        call.take_answers(retry);
-        Ok(call)
+        ))
     }
 
     /// Cancels the parked calls whose clients did not come back in time, closes children that nobody leases, and forgets
@@ -241,6 +237,25 @@ impl ModernCall {
         Ok(())
     }
 
+    /// Goes on after it was parked, with what its retry brings. Waits for its places as it did at first, but is not
+    /// refused half way; a client that leaves meanwhile has cancelled.
+    async fn go_on(
+        mut self: Box<Self>,
+        caller: Caller,
+        incoming: &Incoming,
+        retry: &Retry,
+    ) -> Result<Box<Self>, Refusal> {
+        let key = key_of_caller(&caller.principal, caller.address);
+        let places = self.upstream.entrance.enter_again(key, self.link()).await;
+        self.has_places(places);
+        self.caller = caller;
+        self.client_id = ClientId::new(incoming.id());
+        self.token = progress_token(incoming);
+        self.deadline.go_on(now());
+        self.take_answers(retry);
+        Ok(self)
+    }
+
     fn whose_tools(&self) -> Whose {
         match &self.lease {
             Some(lease) => Whose::Leased(lease.child().clone()),
@@ -297,11 +312,12 @@ impl ModernCall {
             token: self.token.clone(),
             // At a shared child none is answered; but a request that is the only one can be told what it lacks.
             takes_questions: self.lease.is_none() && self.is_asking() && !may_ask,
-            places: Some(places),
+            places: Mutex::default(),
         };
-        if let Some(task) = &mut self.task {
+        match &mut self.task {
             // It runs on after the child's first answer.
-            task.places = held.places.take();
+            Some(task) => task.places = Some(places),
+            None => held.places = Some(places).into(),
         }
         if let Some(lease) = &self.lease {
             lease.hear(self.task.as_ref().map_or(&held.mailbox, Task::desk));

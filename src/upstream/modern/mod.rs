@@ -19,7 +19,7 @@ use super::seal::{Purpose, State};
 use super::{Shared, Upstream, now};
 use crate::era::capabilities::Capabilities;
 use crate::era::question::Question;
-use crate::exchange::{Exchange, Failure, Interim, Step, Topic};
+use crate::exchange::{Exchange, Failure, Interim, Link, Places, Step, Topic};
 use crate::jsonrpc::{self, ClientId, Spliced, rewrite};
 use crate::session::Principal;
 use crate::telemetry::counters;
@@ -159,6 +159,20 @@ impl ModernCall {
         let failure = Failure::ShuttingDown;
         self.cancel(&failure.to_string());
         Happening::Answered(self.failed(&failure))
+    }
+
+    /// The way to its child.
+    fn link(&self) -> &Arc<Link> {
+        self.lease.as_ref().map_or(&self.shared.link, Lease::link)
+    }
+
+    /// It has these places among the requests in flight from now on.
+    fn has_places(&mut self, places: Option<Places>) {
+        match (&mut self.task, &self.exchange) {
+            (Some(task), _) => task.places = places,
+            (None, Some(exchange)) => exchange.has_places(places),
+            (None, None) => {}
+        }
     }
 
     fn interim(&mut self, Interim { frame, topic, .. }: Interim) -> Option<Spliced> {
