@@ -172,6 +172,44 @@ fn a_client_that_disconnects_while_it_waits_leaves_the_queue() {
     scene.until_idle();
 }
 
+/// Behind a request in work nothing more is read: the end of the connection must be noticed all the same.
+#[test]
+fn a_disconnect_is_noticed_behind_bytes_that_nobody_reads() {
+    let scene = Scene::new("--max-in-flight 1");
+    let session = scene.server.session();
+    let _running = late(&session, "n1");
+    scene.until_read(1);
+    let pipelined = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1_000);
+    for behind in ["\r\n", "G", &pipelined] {
+        let mut waiting =
+            [late(&session, "gone"), scene.server.modern().begin_call(1, "late", json!({"n": "gone"}))];
+        waiting.iter_mut().for_each(|waiting| waiting.send(behind));
+        scene.until_waiting(2);
+        waiting.into_iter().for_each(Connection::cut);
+        scene.until_waiting(0);
+    }
+    end(&session, "n1");
+    let mut running = scene.server.modern().begin_call(1, "late", json!({"n": "m1"}));
+    running.send("\r\n");
+    scene.until_read(2);
+    running.cut();
+    // It answers once it is cancelled.
+    scene.until_idle();
+    assert_eq!(scene.order(), ["n1", "m1"]);
+}
+
+/// One that hung up may have sent more than one request before; what takes no time is answered.
+#[test]
+fn what_was_sent_before_the_end_is_answered_as_far_as_that_is_quick() {
+    let server = Server::start("");
+    let mut connection = server.connect();
+    connection.send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(3) + "\r\n");
+    connection.end();
+    for _ in 0..3 {
+        assert_eq!(connection.response().status, 200);
+    }
+}
+
 #[test]
 fn answers_and_cancellations_pass_while_everything_is_full() {
     let scene = Scene::new("--max-in-flight 1 --sse-commit-after 0");

@@ -39,6 +39,7 @@ pub fn serve(server: &Server, path: &str) -> Option<Response<Body>> {
 pub fn metrics(server: &Server) -> Response<Body> {
     let mut text = counters::exposition();
     let gauges = [
+        ("proxyrunner_connections", "Connections open now.", server.connections.count()),
         ("proxyrunner_sessions", "Sessions open now.", server.directory.count()),
         ("proxyrunner_children", "Children that run, start or end now.", server.upstream.children()),
         (

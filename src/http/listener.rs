@@ -1,12 +1,13 @@
 //! Accepting connections: bounded in number, and each in how long it may send nothing or take nothing.
 
 use super::connections::Marked;
+use super::socket::{Line, Socket};
 use super::{Server, endpoint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +28,8 @@ const BACKLOG: i32 = 1_024;
 const IDLE_LOOK: Duration = Duration::from_millis(50);
 /// A connection is not idle before it has been silent for so long: its request may be on the way.
 const FRESH: Duration = Duration::from_millis(100);
+/// What a peer sent before it hung up may still be answered for so long, as far as that is quick.
+const HANGUP_GRACE: Duration = Duration::from_millis(250);
 /// How long to wait when the system has no file descriptors left: some connection must close first.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
@@ -40,7 +43,7 @@ impl Listener {
     /// # Errors
     /// When it is taken or not ours.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restart must not wait for the connections of the life before.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
@@ -78,11 +81,17 @@ impl Listener {
                 patience = &mut closed => break patience,
                 place = place(&places, &server) => place,
             };
-            let connection = connection(&server, stream, peer.ip());
-            let watched = graceful.watch(connection);
+            prepare(&stream, &server);
+            let socket = Socket::new(stream);
+            let line = socket.line();
+            let watched = graceful.watch(connection(&server, socket, peer.ip()));
             tokio::spawn(async move {
-                if let Err(error) = watched.await {
-                    tracing::debug!(%error, "connection ended");
+                tokio::select! {
+                    biased;
+                    ended = watched => if let Err(error) = ended {
+                        tracing::debug!(%error, "connection ended");
+                    },
+                    () = left(&line) => tracing::debug!("the peer hung up"),
                 }
                 drop(place);
             });
@@ -108,17 +117,27 @@ async fn place(places: &Arc<Semaphore>, server: &Server) -> Result<OwnedSemaphor
     }
 }
 
+fn prepare(stream: &TcpStream, server: &Server) {
+    let _ = stream.set_nodelay(true);
+    // Notices peers that vanished; `--write-timeout` itself those that are there and take nothing.
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(server.settings.write_timeout));
+}
+
+/// Resolves a moment after the peer hung up. Where all that it sent is read, that is noticed without this; but behind
+/// a request in work nothing is read on, not even the end.
+async fn left(line: &Line) {
+    line.hung_up().await;
+    sleep(HANGUP_GRACE).await;
+}
+
 fn connection(
     server: &Arc<Server>,
-    stream: TcpStream,
+    socket: Socket,
     peer: IpAddr,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + 'static {
-    let patience = server.settings.write_timeout;
-    let _ = stream.set_nodelay(true);
-    // Notices peers that vanished; the timeout below those that are there and take nothing.
-    #[cfg(target_os = "linux")]
-    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
-    let stream = server.connections.watch(stream);
+    let line = socket.line();
+    let stream = server.connections.watch(socket, Some(line));
     let marker = stream.busy();
     let server = Arc::clone(server);
     hyper::server::conn::http1::Builder::new()

@@ -8,6 +8,7 @@ mod connections;
 mod endpoint;
 mod guard;
 mod health;
+mod lag;
 mod legacy;
 mod listener;
 mod live;
@@ -16,6 +17,7 @@ mod old_sse;
 mod oneway;
 mod reject;
 mod response;
+mod socket;
 pub mod sse;
 
 pub use connections::Connections;
@@ -32,6 +34,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// How far a reader must lag behind to be cut because `--max-buffered` is used up.
+const READER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where and how clients are served.
 #[derive(Clone, Debug)]
@@ -107,6 +112,7 @@ impl Server {
     /// Makes room for bodies that wait for it, since nothing is above the limit then that would make it: what is
     /// kept for replay only goes, and where that is not enough until the next call, the slowest reader.
     pub fn relieve_bodies(&self, waited_before: bool) -> bool {
+        self.connections.look();
         if !self.budget.is_awaited() {
             return false;
         }
@@ -120,7 +126,9 @@ impl Server {
     }
 
     fn cut_slowest(&self) -> bool {
-        let cut = self.connections.cut_slowest();
+        // A peer that pauses for a moment is none that stalls; but memory is finite.
+        let far_exceeded = self.budget.used() / 2 >= self.budget.used().saturating_sub(self.budget.excess());
+        let cut = self.connections.cut_slowest(if far_exceeded { Duration::ZERO } else { READER_PATIENCE });
         if cut {
             counters::CUT_STREAMS.increment();
             tracing::warn!("--max-buffered is used up: the slowest reader is cut");
