@@ -11,7 +11,7 @@
 //!    that was opened last has those that belong to no request. What waits on one whose reader left, or that never
 //!    had one, moves to the next that is opened.
 
-use super::kept::{Kept, Place, Worth};
+use super::kept::{Kept, Place, Since, Worth};
 use crate::exchange::Class;
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
@@ -283,9 +283,21 @@ impl Streams {
         self.streams.get_mut(&attached.stream).filter(|stream| stream.readers == attached.reader)
     }
 
-    /// Drops what is kept and worth no more than `worth`.
-    pub(super) fn forget(&mut self, worth: Worth) {
-        while let Some(place) = self.kept.pop(worth) {
+    /// Drops what is kept and not owed.
+    pub(super) fn forget_delivered(&mut self) {
+        while let Some(place) = self.kept.pop(Worth::Seen) {
+            self.drop_event(place);
+        }
+    }
+
+    /// Since when the oldest event is kept that is owed to a client that left.
+    pub(super) fn oldest_owed(&self) -> Option<Since> {
+        self.kept.oldest(Worth::Owed)
+    }
+
+    /// Drops that one.
+    pub(super) fn forget_oldest_owed(&mut self) {
+        if let Some(place) = self.kept.pop_oldest(Worth::Owed) {
             self.drop_event(place);
         }
     }

@@ -186,7 +186,7 @@ fn what_is_being_read_is_not_forgotten_under_the_readers_hands() {
 }
 
 #[test]
-fn what_is_kept_goes_when_memory_is_short_the_owed_last() {
+fn what_is_kept_goes_when_memory_is_short_but_what_is_owed_stays() {
     let session = session();
     let mut reader = session.open_stream();
     let stream = reader.stream();
@@ -197,7 +197,7 @@ fn what_is_kept_goes_when_memory_is_short_the_owed_last() {
     session.finish(stream, Some(said("owed")));
     session.forget_delivered();
     assert_eq!(rest(&session, stream, 0), ["owed"]);
-    session.forget_kept();
+    session.forget_delivered();
     assert_eq!(session.resume(&stream.event_id(0)).unwrap_err(), UnknownEvent, "nothing of it is left");
 }
 
