@@ -16,6 +16,7 @@ mod modern;
 mod old_sse;
 mod oneway;
 mod pace;
+mod places;
 mod reject;
 mod response;
 mod socket;
@@ -23,6 +24,7 @@ pub mod sse;
 
 pub use connections::Connections;
 pub use listener::{Listener, raise_file_limit};
+pub use places::SPARE;
 
 use crate::budget::Budget;
 use crate::phase::Phase;
