@@ -7,7 +7,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::modern::{Modern, result};
-use support::{Connection, Journal, Response, Server, Session, until};
+use support::{Connection, Journal, Response, Server, Session, tool_call, until};
 
 const QUEUED: &str = "proxyrunner_queued";
 const IN_FLIGHT: &str = "proxyrunner_in_flight";
@@ -170,6 +170,52 @@ fn a_client_that_disconnects_while_it_waits_leaves_the_queue() {
     assert_eq!(session.call("facts", json!({}))["error"], Value::Null);
     assert_eq!(scene.order(), ["n1"]);
     scene.until_idle();
+}
+
+/// A batch of calls of `late`, of a session that knows batches.
+fn late_batch(session: &Session<'_>, calls: &[&str]) -> Connection {
+    let calls: Vec<_> = calls.iter().map(|n| tool_call(*n, "late", &json!({"n": n}))).collect();
+    session.begin(format!("[{}]", calls.join(",")))
+}
+
+#[test]
+fn a_batch_whose_client_disconnects_before_the_response_leaves_the_queue() {
+    let scene = Scene::new("--max-in-flight 1");
+    let session = scene.server.opening().version("2025-03-26").open();
+    let batch = late_batch(&session, &["b1", "b2", "b3"]);
+    scene.until_read(1);
+    scene.until_waiting(2);
+    batch.cut();
+    scene.until_waiting(0);
+    // What is at the child runs on, as any request of a legacy client does.
+    assert_eq!(scene.server.metric(IN_FLIGHT), 1);
+    assert!(!scene.journal.is_cancelled("late"));
+    let first = scene.order()[0].clone();
+    end(&session, &first);
+    scene.until_idle();
+    assert_eq!(scene.order(), [first]);
+}
+
+#[test]
+fn a_batch_has_no_more_in_work_than_its_client_may_have_in_flight() {
+    let scene = Scene::new("--max-client-in-flight 2 --sse-commit-after 0");
+    let session = scene.server.opening().version("2025-03-26").open();
+    let mut batch = late_batch(&session, &["b1", "b2", "b3", "b4", "b5"]);
+    scene.until_read(2);
+    assert_eq!(scene.server.metric("proxyrunner_queued_requests_total"), 0, "none waits for another");
+    // One that is not in work yet can be cancelled too.
+    end(&session, "b5");
+    for n in 0..4 {
+        scene.until_read(n + 1);
+        end(&session, &scene.order()[n]);
+    }
+    let answers = batch.response().messages();
+    let cancelled = answers.iter().filter(|answer| answer["error"]["code"] == -32800);
+    assert_eq!((answers.len(), cancelled.count()), (5, 5));
+    let mut first = scene.order();
+    assert_eq!(first.len(), 4);
+    first[..2].sort();
+    assert_eq!(first[..3], ["b1", "b2", "b3"]);
 }
 
 /// Behind a request in work nothing more is read: the end of the connection must be noticed all the same.

@@ -233,6 +233,14 @@ impl Streams {
         Some(Attached { stream: id, after, reader })
     }
 
+    /// Forgets a stream, though its reader holds it.
+    pub(super) fn discard(&mut self, attached: &Attached) {
+        if self.held(attached).is_some() {
+            self.kept.retain(|place| place.stream != attached.stream);
+            self.streams.remove(&attached.stream);
+        }
+    }
+
     pub(super) fn detach(&mut self, attached: &Attached) {
         let id = attached.stream;
         let Some(stream) = self.held(attached) else { return };
@@ -266,16 +274,6 @@ impl Streams {
         let over =
             |stream: &mut Stream| stream.finished && stream.index_after(stream.cursor) == stream.events.len();
         self.held(attached).is_none_or(over)
-    }
-
-    pub(super) fn poll_finished(&mut self, attached: &Attached, cx: &mut Context<'_>) -> Poll<()> {
-        match self.held(attached) {
-            Some(stream) if !stream.finished => {
-                set(&mut stream.waker, cx);
-                Poll::Pending
-            }
-            _ => Poll::Ready(()),
-        }
     }
 
     /// The stream, unless another reader took it over or it is gone.

@@ -273,6 +273,11 @@ impl Upstream {
         self.settings.request_timeout
     }
 
+    /// How many requests one client may have in flight.
+    pub fn max_client_in_flight(&self) -> usize {
+        self.settings.max_client_in_flight
+    }
+
     /// Requests in flight, over all children.
     pub fn in_flight(&self) -> usize {
         self.entrance.in_flight()
