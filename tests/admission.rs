@@ -7,7 +7,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::modern::{Modern, result};
-use support::{Connection, Journal, Response, Server, Session, until};
+use support::{Connection, Journal, Response, Server, Session, tool_call, until};
 
 const QUEUED: &str = "proxyrunner_queued";
 const IN_FLIGHT: &str = "proxyrunner_in_flight";
@@ -189,6 +189,90 @@ fn a_client_that_disconnects_while_it_waits_leaves_the_queue() {
     assert_eq!(session.call("facts", json!({}))["error"], Value::Null);
     assert_eq!(scene.order(), ["n1"]);
     scene.until_idle();
+}
+
+/// A batch of calls of `late`, of a session that knows batches.
+fn late_batch(session: &Session<'_>, calls: &[&str]) -> Connection {
+    let calls: Vec<_> = calls.iter().map(|n| tool_call(*n, "late", &json!({"n": n}))).collect();
+    session.begin(format!("[{}]", calls.join(",")))
+}
+
+#[test]
+fn a_batch_whose_client_disconnects_before_the_response_leaves_the_queue() {
+    let scene = Scene::new("--max-in-flight 1 --queue-timeout 10m");
+    let session = scene.server.opening().version("2025-03-26").open();
+    let batch = late_batch(&session, &["b1", "b2", "b3"]);
+    scene.until_read(1);
+    scene.until_waiting(2);
+    batch.cut();
+    scene.until_waiting(0);
+    // What is at the child runs on, as any request of a legacy client does.
+    assert_eq!(scene.server.metric(IN_FLIGHT), 1);
+    assert!(!scene.journal.is_cancelled("late"));
+    let first = scene.order()[0].clone();
+    end(&session, &first);
+    scene.until_idle();
+    assert_eq!(scene.order(), [first]);
+}
+
+#[test]
+fn a_batch_has_no_more_in_work_than_its_client_may_have_in_flight() {
+    let scene = Scene::new("--max-client-in-flight 2 --sse-commit-after 0");
+    let session = scene.server.opening().version("2025-03-26").open();
+    let mut batch = late_batch(&session, &["b1", "b2", "b3", "b4", "b5"]);
+    scene.until_read(2);
+    assert_eq!(scene.server.metric("proxyrunner_queued_requests_total"), 0, "none waits for another");
+    // One that is not in work yet can be cancelled too.
+    end(&session, "b5");
+    for n in 0..4 {
+        scene.until_read(n + 1);
+        end(&session, &scene.order()[n]);
+    }
+    let answers = batch.response().messages();
+    let cancelled = answers.iter().filter(|answer| answer["error"]["code"] == -32800);
+    assert_eq!((answers.len(), cancelled.count()), (5, 5));
+    let mut first = scene.order();
+    assert_eq!(first.len(), 4);
+    first[..2].sort();
+    assert_eq!(first[..2], ["b1", "b2"]);
+}
+
+/// Behind a request in work nothing more is read: the end of the connection must be noticed all the same.
+#[test]
+fn a_disconnect_is_noticed_behind_bytes_that_nobody_reads() {
+    let scene = Scene::new("--max-in-flight 1 --queue-timeout 10m");
+    let session = scene.server.session();
+    let _running = late(&session, "n1");
+    scene.until_read(1);
+    let pipelined = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1_000);
+    for behind in ["\r\n", "G", &pipelined] {
+        let mut waiting =
+            [late(&session, "gone"), scene.server.modern().begin_call(1, "late", json!({"n": "gone"}))];
+        waiting.iter_mut().for_each(|waiting| waiting.send(behind));
+        scene.until_waiting(2);
+        waiting.into_iter().for_each(Connection::cut);
+        scene.until_waiting(0);
+    }
+    end(&session, "n1");
+    let mut running = scene.server.modern().begin_call(1, "late", json!({"n": "m1"}));
+    running.send("\r\n");
+    scene.until_read(2);
+    running.cut();
+    // It answers once it is cancelled.
+    scene.until_idle();
+    assert_eq!(scene.order(), ["n1", "m1"]);
+}
+
+/// One that hung up may have sent more than one request before; what takes no time is answered.
+#[test]
+fn what_was_sent_before_the_end_is_answered_as_far_as_that_is_quick() {
+    let server = Server::start("");
+    let mut connection = server.connect();
+    connection.send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(3) + "\r\n");
+    connection.end();
+    for _ in 0..3 {
+        assert_eq!(connection.response().status, 200);
+    }
 }
 
 #[test]

@@ -72,6 +72,37 @@ fn connections_that_fall_idle_make_room_for_those_that_wait() {
     }
 }
 
+/// Whoever watches it must not take being busy for being dead.
+#[test]
+fn probes_are_answered_when_all_connections_are_busy_and_others_are_told() {
+    let server = Server::start("--max-connections 4");
+    let sessions: Vec<_> = (0..4).map(|_| server.session()).collect();
+    let mut busy: Vec<_> = sessions.iter().map(|session| session.listen()).collect();
+    assert!(busy.iter_mut().all(|stream| stream.next().is_some()), "they are primed");
+    // Those that ask nothing keep nobody out.
+    let _silent: Vec<_> =
+        (0..20).map(|_| TcpStream::connect(server.address()).expect("it is accepted")).collect();
+    for path in ["/livez", "/readyz", "/startupz", "/metrics"] {
+        let probed = server.request("GET", path, &[], b"");
+        assert_eq!((probed.status, probed.header("connection")), (200, Some("close")), "{path}");
+    }
+    let refused = sessions[0].post(tool_call(1, "echo", &json!({"pad": "x".repeat(4 << 20)})));
+    assert_eq!((refused.status, refused.code(), refused.header("retry-after")), (503, -32603, Some("1")));
+    assert_eq!(refused.header("connection"), Some("close"));
+    assert!(refused.text().contains("--max-connections"), "{}", refused.text());
+    busy.pop().expect("a stream").cut();
+    until("there is a place again", || sessions[0].post(tool_call(1, "echo", &json!({}))).status == 200);
+}
+
+/// Children and logs need files too, but not all of few.
+#[test]
+fn few_files_leave_half_of_them_for_connections() {
+    let few = ["sh", "-c", "ulimit -n 256 && exec \"$0\" \"$@\""];
+    let server = Server::with().under(&few).start();
+    server.until_logged("the limit of 256 open files leaves room for 120 connections");
+    assert_eq!(server.session().call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
+}
+
 #[test]
 fn slow_clients_stall_nobody() {
     let server = Server::start("--sse-commit-after 0 --max-buffered 16MiB --max-body 8MiB --max-frame 8MiB");

@@ -2,12 +2,15 @@
 
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
-use super::{Server, guard, health, legacy, old_sse};
+use super::{Server, body, guard, health, legacy, old_sse};
 use crate::jsonrpc::codes;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use std::net::IpAddr;
 use std::sync::Arc;
+
+/// Where the counters are.
+const METRICS: &str = "/metrics";
 
 /// Answers one HTTP request of a peer.
 pub async fn serve(server: Arc<Server>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
@@ -29,6 +32,17 @@ pub async fn serve(server: Arc<Server>, peer: IpAddr, request: Request<Incoming>
     response
 }
 
+/// Whether a path is one that whoever watches proxyrunner asks, and that takes nothing to answer.
+pub fn is_probe(path: &str) -> bool {
+    path == METRICS || health::is_served(path)
+}
+
+/// Refuses a request since there is no connection left on which it could be served.
+pub fn refuse_connection(request: Request<Incoming>) -> Response<Body> {
+    let rejection = Rejection::busy("all --max-connections connections are busy").closing();
+    body::refuse(request.into_body(), rejection).response()
+}
+
 async fn route(
     server: &Arc<Server>,
     peer: IpAddr,
@@ -37,7 +51,7 @@ async fn route(
     let settings = &server.settings;
     let path = request.uri().path();
     let known = path == settings.path
-        || path == "/metrics"
+        || path == METRICS
         || (settings.old_sse && matches!(path, old_sse::STREAM_PATH | old_sse::POST_PATH));
     if !known {
         let message = format!("nothing is served at {path}; the MCP endpoint is {}", settings.path);

@@ -52,6 +52,12 @@ async fn post(
     guard::accepts(headers, &["application/json", "text/event-stream"])?;
     let principal = guard::principal(&server.settings, headers)?;
     let trace = guard::trace(headers);
+    // The ones that take no room are read first, so that what is refused is named.
+    if !body::is_small(&body)
+        && let Err(rejection) = expected(server, headers, &principal)
+    {
+        return Err(body::refuse(body, rejection));
+    }
     let frame = body::read(server, body).await?;
     if jsonrpc::is_batch(&frame) {
         let session = session(server, headers, &principal)?;
@@ -73,6 +79,20 @@ async fn post(
     }
     Box::pin(oneway::accept(server, &session, incoming)).await?;
     Ok(response::empty(StatusCode::ACCEPTED))
+}
+
+/// What the headers alone say about a request of a legacy client: whether it can come to anything.
+///
+/// # Errors
+/// As [`session`], and 503 for what would be a handshake, when no session is opened any more.
+fn expected(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<(), Rejection> {
+    if modern::speaks_modern(headers) {
+        return Ok(());
+    }
+    if headers.contains_key(SESSION_ID) {
+        return session(server, headers, principal).map(drop);
+    }
+    if server.shutdown.is_refusing() { Err(Rejection::shutting_down()) } else { Ok(()) }
 }
 
 fn is_initialize(incoming: &Incoming) -> bool {

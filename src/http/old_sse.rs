@@ -57,7 +57,7 @@ pub async fn post(
         Rejection::invalid("?sessionId= is missing; take the path that the endpoint event names")
     })?;
     let session = server.directory.find(id, &principal).filter(|session| session.is_old_sse());
-    let session = session.ok_or_else(Rejection::unknown_session)?;
+    let Some(session) = session else { return Err(body::refuse(body, Rejection::unknown_session())) };
     session.heard(Instant::now());
     let trace = guard::trace(&head.headers);
     let frame = body::read(server, body).await?;

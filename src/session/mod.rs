@@ -35,6 +35,7 @@ pub use directory::{Directory, Full};
 pub use from_child::TooManyQuestions;
 pub use id::{Principal, SessionId};
 pub use in_flight::{Cancelled, Underway};
+pub use kept::Since;
 pub use post::Post;
 pub use reader::Reader;
 pub use running::Running;
@@ -48,7 +49,6 @@ use crate::exchange::{Class, Failure, Interruption};
 use crate::jsonrpc::{FLAT, Spliced};
 use asked::Asked;
 use in_flight::InFlight;
-use kept::Worth;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -308,12 +308,17 @@ impl Session {
 
     /// Drops what is kept only in case that a client did not get what it took.
     pub fn forget_delivered(&self) {
-        self.state().streams.forget(Worth::Seen);
+        self.state().streams.forget_delivered();
     }
 
-    /// Drops all that is kept for a client that may come back, answers too.
-    pub fn forget_kept(&self) {
-        self.state().streams.forget(Worth::Owed);
+    /// Since when the oldest question or answer is kept for a client that left without it.
+    pub fn oldest_owed(&self) -> Option<Since> {
+        self.state().streams.oldest_owed()
+    }
+
+    /// Drops that one, which is counted.
+    pub fn forget_oldest_owed(&self) {
+        self.state().streams.forget_oldest_owed();
     }
 
     /// Ends the session: what is in flight is interrupted, streams end, an exclusive child stops.

@@ -286,6 +286,11 @@ impl Upstream {
         self.settings.request_timeout
     }
 
+    /// How many requests one client may have in flight.
+    pub fn max_client_in_flight(&self) -> usize {
+        self.settings.max_client_in_flight
+    }
+
     /// Whether a request is under way: at a child, cancelled there and not answered yet, or waiting for its turn, for a
     /// child, or for a modern client's retry.
     pub fn is_busy(&self) -> bool {

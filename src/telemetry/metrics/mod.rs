@@ -81,6 +81,8 @@ pub fn session(side: Side, revision: Revision, took: Duration) {
 /// What only others know: how many there are of something now.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Levels {
+    /// Connections of clients.
+    pub connections: usize,
     /// Sessions of clients.
     pub sessions: usize,
     /// Children.
@@ -134,6 +136,8 @@ definitions! {
         "How long requests took in proxyrunner itself, without waits and without the child's time."
     READY Gauge "proxyrunner_ready" None, "1"
         "1 while a server has completed its handshake and serves, else 0."
+    CONNECTIONS Gauge "proxyrunner_connections" None, "{connection}"
+        "Connections open now."
     OPEN_SESSIONS Gauge "proxyrunner_sessions" None, "{session}"
         "Sessions open now."
     CHILDREN Gauge "proxyrunner_children" None, "{child}"
@@ -181,6 +185,7 @@ pub fn gather(levels: Levels) -> Vec<Family> {
         QUEUE_DURATION.alone(Value::Distribution(Box::new(QUEUED.read()))),
         ROUTING_DURATION.alone(Value::Distribution(Box::new(ROUTED.read()))),
         number(READY, levels.ready.into()),
+        number(CONNECTIONS, levels.connections),
         number(OPEN_SESSIONS, levels.sessions),
         number(CHILDREN, levels.children),
         number(IN_FLIGHT, levels.in_flight),
