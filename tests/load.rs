@@ -25,7 +25,8 @@ fn a_synchronous_child_answers_concurrent_large_calls() {
 /// Clients exist that send every request as `id: 1`.
 #[test]
 fn a_thousand_requests_of_one_id_each_get_their_own_answer() {
-    let server = Server::start("");
+    // What is answered on a stream is kept for replay, and counts.
+    let server = Server::start("--sse-commit-after 1m");
     let sessions = [server.session(), server.session()];
     let calls: Vec<_> =
         (0..1_000).map(|n| (n, sessions[n % 2].begin_call(1, "echo", json!({"n": n})))).collect();

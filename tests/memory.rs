@@ -13,14 +13,14 @@ const FLAGS: &str = "--max-buffered 16MiB --max-body 12MiB --max-frame 12MiB --s
 
 /// Answers of so many bytes whose clients leave before they are there, while so many other connections stay.
 fn abandon(server: &Server, answers: usize, bytes: usize, others: u64) {
-    for _ in 0..answers {
+    for n in 0..answers {
         let session = server.session();
-        let mut call = session.begin_call(1, "wait", json!({"name": "gone", "pad": "x".repeat(bytes)}));
+        let mut call = session.begin_call(1, "wait", json!({"name": n, "pad": "x".repeat(bytes)}));
         assert_eq!(call.response_head().status, 200);
         server.until_metric("proxyrunner_in_flight", 1);
         call.cut();
         until("it is gone", || server.metric("proxyrunner_connections") == others + 1);
-        session.result("release", json!({"name": "gone"}));
+        session.result("release", json!({"name": n}));
         server.until_metric("proxyrunner_in_flight", 0);
     }
 }
