@@ -109,6 +109,7 @@ impl Router {
             result: message.result.clone(),
             error: message.error.clone(),
             multiline: message.multiline,
+            is_error: message.is_error,
             frame,
         };
         match wire_id {

@@ -215,6 +215,6 @@ fn a_closed_childs_callers_are_told_and_none_can_begin() {
     for exchange in [&mut sent, &mut unsent] {
         assert!(matches!(outcome(exchange), Some(Err(Failure::ClosedStdout))));
     }
-    let refused = now(child.link.begin(held(), |_| unreachable!("nothing to write")));
+    let refused = now(child.link.begin(held(), None, |_| unreachable!("nothing to write")));
     assert!(matches!(refused, Some(Err(_))));
 }

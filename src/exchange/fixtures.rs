@@ -32,7 +32,7 @@ pub(crate) fn begun_with(link: &Link, held: Held) -> Exchange {
     let write = |id: crate::mux::WireId| {
         Spliced::from(rewrite::request(id.as_u64().to_string().as_bytes(), "tools/call", None))
     };
-    now(link.begin(held, write)).expect("there is room").expect("the child is open")
+    now(link.begin(held, None, write)).expect("there is room").expect("the child is open")
 }
 
 /// Writes what waits, as the task for stdin does.

@@ -8,6 +8,7 @@ mod inbox;
 mod link;
 mod mailbox;
 mod orders;
+mod seen;
 mod uptake;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use uptake::Uptake;
 use crate::admission::Permit;
 use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};
 use crate::mux::{Abandoned, Lost, Pending, WireId};
+use crate::telemetry::ChildOperation;
 use bytes::Bytes;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -77,6 +79,8 @@ pub struct Answer {
     pub result: Option<Span>,
     /// Where the error stands.
     pub error: Option<Span>,
+    /// Whether the result says of itself that it is an error.
+    pub is_error: bool,
 }
 
 impl Answer {
@@ -150,12 +154,19 @@ pub struct Exchange {
     mailbox: Arc<Mailbox>,
     inbox: Inbox,
     wire_id: WireId,
+    /// How it is seen, until its outcome.
+    operation: Option<ChildOperation>,
 }
 
 impl Exchange {
-    fn new(pending: Pending<Held, Outcome>, mailbox: Arc<Mailbox>, inbox: Inbox) -> Self {
+    fn new(
+        pending: Pending<Held, Outcome>,
+        mailbox: Arc<Mailbox>,
+        inbox: Inbox,
+        operation: Option<ChildOperation>,
+    ) -> Self {
         let wire_id = pending.wire_id();
-        Exchange { pending: Some(pending), outcome: None, mailbox, inbox, wire_id }
+        Exchange { pending: Some(pending), outcome: None, mailbox, inbox, wire_id, operation }
     }
 
     /// The id under which the child knows the request.
@@ -201,7 +212,11 @@ impl Exchange {
             let Some(pending) = self.pending.as_mut() else {
                 return Poll::Ready(Step::Outcome(Err(Failure::Lost)));
             };
-            self.outcome = Some(ready!(Pin::new(pending).poll(cx)));
+            let outcome = ready!(Pin::new(pending).poll(cx));
+            if let Some(operation) = self.operation.take() {
+                seen::end(operation, &outcome);
+            }
+            self.outcome = Some(outcome);
             self.pending = None;
         }
         // What the child said before its answer is delivered before it.

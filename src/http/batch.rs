@@ -3,14 +3,15 @@
 //! Of one batch a few requests are in work at a time; the others are no more than their bytes, and a note in the session
 //! by which their client can cancel them.
 
+use super::origin::Origin;
 use super::reject::Rejection;
 use super::response::{self, Body};
 use super::sse::EventStream;
-use super::{Server, call, oneway};
+use super::{Server, call, legacy, oneway};
 use crate::exchange::Mailbox;
-use crate::jsonrpc::{self, Kind, Spliced};
+use crate::jsonrpc::{self, ClientId, Kind, Message, Spliced, text};
 use crate::session::{Reader, Session, StreamId, Underway};
-use crate::trace_context::Trace;
+use crate::telemetry::scope::scoped;
 use crate::upstream::Incoming;
 use bytes::{Bytes, BytesMut};
 use hyper::{Response, StatusCode};
@@ -37,17 +38,19 @@ pub async fn respond(
     server: &Arc<Server>,
     session: &Arc<Session>,
     batch: Bytes,
-    trace: &Trace,
+    origin: &Origin,
 ) -> Result<Response<Body>, Rejection> {
     if !session.version().batches() {
         return Err(Rejection::invalid(
             "batches are not part of this session's protocol version; send one message",
         ));
     }
-    let (requests, others) = split(&batch, trace)?;
+    let (requests, others) = split(&batch)?;
     session.heard(Instant::now());
     for frame in others {
-        oneway::accept(server, session, read(frame, trace)?).await?;
+        let incoming = take(server, session, origin, frame)?;
+        let operation = Arc::clone(&incoming.operation);
+        scoped(operation.context(), oneway::accept(server, session, incoming)).await?;
     }
     if requests.is_empty() {
         return Ok(response::empty(StatusCode::ACCEPTED));
@@ -59,7 +62,7 @@ pub async fn respond(
     let batch = Arc::new(Batch {
         server: Arc::clone(server),
         session: Arc::clone(session),
-        trace: trace.clone(),
+        origin: origin.clone(),
         stream: unbegun.stream(),
         only_answers: AtomicBool::new(true),
     });
@@ -76,33 +79,41 @@ pub async fn respond(
 }
 
 /// The requests, and the rest.
-fn split(batch: &Bytes, trace: &Trace) -> Result<(Vec<Bytes>, Vec<Bytes>), Rejection> {
+fn split(batch: &Bytes) -> Result<(Vec<Bytes>, Vec<Bytes>), Rejection> {
     let elements = jsonrpc::elements(batch, MOST).map_err(|fault| Rejection::fault(fault, batch))?;
     if elements.is_empty() {
         return Err(Rejection::invalid("the batch is empty"));
     }
     let (mut requests, mut others) = (Vec::new(), Vec::new());
     for element in elements {
-        let incoming = read(batch.slice(element), trace)?;
-        if incoming.method() == "initialize" {
+        let frame = batch.slice(element);
+        let message = read(&frame)?;
+        if message.method.as_ref().is_some_and(|method| text(&frame, method) == "initialize") {
             return Err(Rejection::invalid("initialize may not be part of a batch"));
         }
-        let kind = if incoming.message.kind == Kind::Request { &mut requests } else { &mut others };
-        kind.push(incoming.frame);
+        let kind = if message.kind == Kind::Request { &mut requests } else { &mut others };
+        kind.push(frame);
     }
     Ok((requests, others))
 }
 
-fn read(frame: Bytes, trace: &Trace) -> Result<Incoming, Rejection> {
-    let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
-    Ok(Incoming { frame, message, trace: trace.clone() })
+fn read(frame: &Bytes) -> Result<Message, Rejection> {
+    jsonrpc::scan(frame).map_err(|fault| Rejection::fault(fault, frame))
+}
+
+/// One message of a batch, whose turn has come.
+fn take(server: &Server, session: &Session, origin: &Origin, frame: Bytes) -> Result<Incoming, Rejection> {
+    let message = read(&frame)?;
+    let incoming = origin.incoming(&server.settings, frame, message);
+    legacy::see(session, &incoming.operation);
+    Ok(incoming)
 }
 
 /// What all requests of a batch have in common.
 struct Batch {
     server: Arc<Server>,
     session: Arc<Session>,
-    trace: Trace,
+    origin: Origin,
     stream: StreamId,
     only_answers: AtomicBool,
 }
@@ -153,26 +164,30 @@ async fn run(batch: Arc<Batch>, requests: Vec<Bytes>) {
 impl Batch {
     fn wait(&self, frame: Bytes) -> Option<Waiting> {
         // It was read before, so that it can be read.
-        let id = read(frame.clone(), &Trace::default()).ok()?.client_id();
+        let id = ClientId::new(&frame[read(&frame).ok()?.id?]);
         let underway = Underway::begin(&self.session, id, Arc::new(Mailbox::default()));
         Some(Waiting { frame, underway })
     }
 
     async fn run_one(self: Arc<Self>, Waiting { frame, underway }: Waiting) {
-        let Ok(incoming) = read(frame, &self.trace) else { return };
+        let Ok(incoming) = take(&self.server, &self.session, &self.origin, frame) else { return };
+        let operation = Arc::clone(&incoming.operation);
         let answer = match underway.over() {
-            Some(failure) => Spliced::from(failure.response(incoming.id())),
+            Some(failure) => {
+                operation.end(&failure.verdict());
+                Spliced::from(failure.response(incoming.id()))
+            }
             None => {
                 // From here on it is noted by who begins it.
                 drop(underway);
-                self.answer(incoming).await
+                scoped(operation.context(), self.answer(incoming)).await
             }
         };
         self.session.push_answer(self.stream, answer);
     }
 
     async fn answer(&self, incoming: Incoming) -> Spliced {
-        let id = incoming.id().to_vec();
+        let (id, operation) = (incoming.id().to_vec(), Arc::clone(&incoming.operation));
         match call::start(&self.server, &self.session, incoming).await {
             Ok(call::Started::Running(call)) => {
                 call.run(|interim| {
@@ -182,7 +197,10 @@ impl Batch {
                 .await
             }
             Ok(call::Started::Answered(message)) => message,
-            Err(rejection) => rejection.of(&id).message(),
+            Err(rejection) => {
+                operation.end(&rejection.verdict());
+                rejection.of(&id).message()
+            }
         }
     }
 }

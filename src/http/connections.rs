@@ -4,6 +4,7 @@
 
 use super::lag::Lag;
 use super::socket::Line;
+use super::visit::Visit;
 use crate::sync::AtomicWaker;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::collections::HashMap;
@@ -206,12 +207,13 @@ impl Drop for Mark {
 pub struct Marked<B> {
     body: B,
     _mark: Mark,
+    _visit: Option<Visit>,
 }
 
 impl<B> Marked<B> {
-    /// The body, with the mark of its request.
-    pub fn new(body: B, mark: Mark) -> Self {
-        Marked { body, _mark: mark }
+    /// The body, with the mark of its request, and how that is seen.
+    pub fn new(body: B, mark: Mark, visit: Option<Visit>) -> Self {
+        Marked { body, _mark: mark, _visit: visit }
     }
 }
 

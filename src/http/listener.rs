@@ -1,9 +1,12 @@
 //! Accepting connections: bounded in [number](super::places), and each in how long it may send nothing or take nothing.
 
 use super::connections::Marked;
+use super::origin::Origin;
 use super::places::{Place, Places};
 use super::socket::{Line, Socket};
+use super::visit::Visit;
 use super::{Server, endpoint};
+use crate::telemetry::scope::scoped;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -12,7 +15,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Type};
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +84,7 @@ impl Listener {
             prepare(&stream, &server);
             let socket = Socket::new(stream);
             let line = socket.line();
-            let watched = graceful.watch(connection(&server, place, socket, peer.ip()));
+            let watched = graceful.watch(connection(&server, place, socket, peer));
             tokio::spawn(async move {
                 tokio::select! {
                     biased;
@@ -117,7 +120,7 @@ fn connection(
     server: &Arc<Server>,
     place: Arc<Place>,
     socket: Socket,
-    peer: IpAddr,
+    peer: SocketAddr,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + 'static {
     let line = socket.line();
     let stream = server.connections.watch(socket, Some(line));
@@ -133,16 +136,23 @@ fn connection(
                 let (server, place, mark) = (Arc::clone(&server), Arc::clone(&place), marker.mark());
                 async move {
                     let path = request.uri().path();
+                    let (mut visit, origin) = match endpoint::is_probe(path) {
+                        true => (None, Origin::unseen(peer)),
+                        false => Visit::begin(&server.settings, &request, peer),
+                    };
                     let mut response =
                         if !place.is_spare() || endpoint::is_probe(path) || Box::pin(place.settle()).await {
-                            endpoint::serve(server, peer, request).await
+                            scoped(origin.span, endpoint::serve(server, &origin, request)).await
                         } else {
                             endpoint::refuse_connection(request)
                         };
+                    if let Some(visit) = &mut visit {
+                        visit.answered(response.status());
+                    }
                     if place.is_spare() {
                         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     }
-                    Ok::<_, Infallible>(response.map(|body| Marked::new(body, mark)))
+                    Ok::<_, Infallible>(response.map(|body| Marked::new(body, mark, visit)))
                 }
             }),
         )

@@ -1,5 +1,6 @@
 //! The listening side. A request goes listener → [`endpoint`] → [`guard`] → [`legacy`] → [`call`] → JSON or
-//! [`sse`]; one of a client of 2026-07-28 from [`legacy`], which reads it, to [`modern`] → JSON or [`live`].
+//! [`sse`]; one of a client of 2026-07-28 from [`legacy`], which reads it, to [`modern`] → JSON or [`live`]. How it is
+//! seen from outside is in [`visit`] and [`origin`].
 
 mod batch;
 mod body;
@@ -15,12 +16,14 @@ mod live;
 mod modern;
 mod old_sse;
 mod oneway;
+mod origin;
 mod pace;
 mod places;
 mod reject;
 mod response;
 mod socket;
 pub mod sse;
+mod visit;
 
 pub use connections::Connections;
 pub use health::levels;
@@ -33,6 +36,7 @@ use crate::pulse::Pulse;
 use crate::session::Directory;
 use crate::shutdown::Shutdown;
 use crate::telemetry::counters;
+use crate::trace_context::AllowedBaggage;
 use crate::upstream::Upstream;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,6 +72,10 @@ pub struct Settings {
     pub allow_origin: Vec<String>,
     /// `--allow-host`: hosts accepted besides loopback names and, on other addresses, IP addresses; in lower case.
     pub allow_host: Vec<String>,
+    /// `OTEL_PROPAGATORS`: whether clients' spans are taken on, and the child is given ours.
+    pub propagates: bool,
+    /// `--allow-baggage`: what of clients' baggage reaches the child.
+    pub allowed_baggage: AllowedBaggage,
     /// `--sse`: whether the HTTP+SSE transport of 2024-11-05 is served too.
     pub old_sse: bool,
 }

@@ -47,6 +47,8 @@ pub use watched::Watched;
 use crate::budget::Budget;
 use crate::exchange::{Class, Failure, Interruption};
 use crate::jsonrpc::{FLAT, Spliced};
+use crate::telemetry::metrics;
+use crate::telemetry::metrics::labels::{Revision, Side};
 use asked::Asked;
 use in_flight::InFlight;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -323,7 +325,10 @@ impl Session {
 
     /// Ends the session: what is in flight is interrupted, streams end, an exclusive child stops.
     pub fn end(&self, failure: &Failure) {
-        let _ = self.why_ended.set(failure.clone());
+        if self.why_ended.set(failure.clone()).is_ok() && self.seat().is_some() {
+            let revision = Revision::of(self.version().as_str());
+            metrics::session(Side::Server, revision, self.opened.elapsed());
+        }
         self.ended.cancel();
         let mut state = self.state();
         let in_flight: Vec<_> = state.in_flight.iter().map(|request| Arc::clone(&request.mailbox)).collect();

@@ -8,7 +8,7 @@ use super::{Refusal, Settings, now};
 use crate::admission::{Admission, Asked, Bounds, Key, Permit};
 use crate::exchange::{Link, Places};
 use crate::session::{Principal, Session};
-use crate::telemetry::counters;
+use crate::telemetry::{Operation, counters};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,6 +27,13 @@ pub(super) struct Entrance {
     waiting: AtomicUsize,
     lingering: Arc<AtomicUsize>,
     accepted: Arc<AtomicUsize>,
+}
+
+/// One request on its way through both queues, and until when it waits, once it does.
+struct Turns<'a> {
+    operation: &'a Operation,
+    key: Key,
+    until: Option<Instant>,
 }
 
 /// Why one had to wait, in the flag's name.
@@ -77,10 +84,10 @@ impl Entrance {
     ///
     /// # Errors
     /// When too many wait, or it was not its turn within `--queue-timeout`; the refusal says which bound it was.
-    pub async fn enter(&self, key: Key, link: &Link) -> Result<Places, Refusal> {
-        let mut until = None;
-        let child = self.turn(link.admission(self.at_child), key, Level::Child, &mut until).await?;
-        let all = self.turn(&self.all, key, Level::All, &mut until).await?;
+    pub async fn enter(&self, operation: &Operation, key: Key, link: &Link) -> Result<Places, Refusal> {
+        let mut turns = Turns { operation, key, until: None };
+        let child = self.turn(link.admission(self.at_child), Level::Child, &mut turns).await?;
+        let all = self.turn(&self.all, Level::All, &mut turns).await?;
         Ok(Places { all, child })
     }
 
@@ -120,16 +127,16 @@ impl Entrance {
     async fn turn(
         &self,
         admission: &Arc<Admission>,
-        key: Key,
         level: Level,
-        until: &mut Option<Instant>,
+        Turns { operation, key, until }: &mut Turns<'_>,
     ) -> Result<Permit, Refusal> {
+        let key = *key;
         let waiting = match admission.ask(key) {
             Asked::Granted(permit) => return Ok(permit),
             Asked::Full => return Err(full(admission, key, level)),
             Asked::Waits(waiting) => waiting,
         };
-        let _counted = self.count();
+        let (_counted, _seen) = (self.count(), operation.wait());
         // The clock is looked at only by those that wait.
         let until = *until.get_or_insert_with(|| now() + self.patience);
         match timeout_at(until.into(), waiting).await {

@@ -9,7 +9,8 @@ use crate::era::{Era, errors};
 use crate::exchange::{Answer, Failure, Held, Link, Mailbox, Step};
 use crate::jsonrpc::{Spliced, codes};
 use crate::session::{Audience, Own, Seat, Session, Version};
-use crate::telemetry::counters;
+use crate::telemetry::scope::spanned;
+use crate::telemetry::{counters, names};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -28,7 +29,7 @@ impl Upstream {
             return self.seat_shared(session, &incoming).await;
         }
         if self.crew.serves(Era::Legacy).is_none() {
-            self.until_ready().await?;
+            self.until_ready(&incoming.operation).await?;
         }
         let era = self.crew.serves(Era::Legacy);
         // A modern child says of each question whose it is, so that nobody needs one for itself.
@@ -76,7 +77,11 @@ impl Upstream {
         let audience =
             Audience::Exclusive { session: Arc::downgrade(session), roots: self.settings.forward_roots };
         let slots = self.settings.slots_for_one();
-        let link = self.want(audience, slots, Arc::clone(&place)).await.map_err(Refusal::Failed)?;
+        let starting = self.want(audience, slots, Arc::clone(&place));
+        let started = spanned(names::CHILD_START, starting, |link, attributes| {
+            attributes.number(names::CHILD, link.number().cast_signed());
+        });
+        let link = started.await.map_err(Refusal::Failed)?;
         // A client that goes away before its handshake is complete leaves no child behind.
         let unseated = StopOnDrop::new(&link);
         let client_id = incoming.client_id();
@@ -93,7 +98,10 @@ impl Upstream {
             return self.seat_translated(session, &incoming).await;
         }
         let (answer, version) = forwarded?;
-        let Some(version) = version else { return Ok(answer.restored(&client_id)) };
+        let Some(version) = version else {
+            incoming.operation.end(&answer.verdict());
+            return Ok(answer.restored(&client_id));
+        };
         self.crew.note(Era::Legacy, true);
         session.negotiated(version);
         // The child's slow start is no idleness of the client.
@@ -117,8 +125,9 @@ impl Upstream {
         incoming: Incoming,
         patience: Duration,
     ) -> Result<(Answer, Option<Version>), Refusal> {
-        let places = self.entrance.enter(key_of_session(session), link).await?;
-        let Incoming { frame, message, trace } = incoming;
+        let places = self.entrance.enter(&incoming.operation, key_of_session(session), link).await?;
+        let asked = incoming.ask(link);
+        let trace = incoming.trace_for(asked.as_ref());
         let held = Held {
             mailbox: Arc::new(Mailbox::default()),
             token: None,
@@ -126,10 +135,11 @@ impl Upstream {
             places: Some(places).into(),
         };
         let write = |wire_id: crate::mux::WireId| {
-            initialize::for_exclusive(&frame, &message, wire_id, self.settings.forward_roots, &trace)
+            let roots = self.settings.forward_roots;
+            initialize::for_exclusive(&incoming.frame, &incoming.message, wire_id, roots, &trace)
         };
         let handshake = async {
-            let mut exchange = link.begin(held, write).await.map_err(refusal)?;
+            let mut exchange = link.begin(held, asked, write).await.map_err(refusal)?;
             loop {
                 if let Step::Outcome(outcome) = exchange.next().await {
                     return outcome.map_err(Refusal::Failed);
@@ -147,6 +157,9 @@ impl Upstream {
             initialize::negotiated_version(&answer.frame, result)
                 .unwrap_or_else(|| Version::new("2025-03-26"))
         });
+        if let Some(version) = &version {
+            link.speaks(version.as_str());
+        }
         Ok((answer, version))
     }
 

@@ -73,7 +73,7 @@ impl Upstream {
                 "--max-listens subscriptions are open already"
             })
         })?;
-        let shared = self.shared(Era::Modern).await?;
+        let shared = self.shared(Era::Modern, &incoming.operation).await?;
         if shared.era == Era::Modern {
             return self.pass_listen(shared, &incoming, place).await;
         }
@@ -148,12 +148,15 @@ impl Upstream {
 }
 
 async fn pass(link: &Link, incoming: &Incoming, patience: Duration) -> Result<Exchange, Failure> {
-    let Incoming { frame, message, trace } = incoming;
+    let Incoming { frame, message, trace, operation } = incoming;
+    let trace = operation.traced(trace);
     let write = |wire_id: WireId| {
         let id = Some(wire_id.as_u64());
-        rewrite::request_for_child(frame, message, id, None, trace)
+        rewrite::request_for_child(frame, message, id, None, &trace)
     };
-    timeout(patience, greet::begin(link, write)).await.unwrap_or(Err(Failure::TimedOut(patience)))
+    timeout(patience, greet::begin_as(link, None, Arc::default(), write))
+        .await
+        .unwrap_or(Err(Failure::TimedOut(patience)))
 }
 
 fn ear() -> Result<SessionId, Refusal> {

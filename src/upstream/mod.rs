@@ -19,6 +19,7 @@ mod legacy;
 mod listen;
 mod lists;
 mod modern;
+mod names;
 mod parked;
 mod resume;
 mod seal;
@@ -44,7 +45,7 @@ use crate::jsonrpc::{ClientId, Message, Spliced, codes, rewrite, text};
 use crate::lifecycle::Policy;
 use crate::phase::Phase;
 use crate::session::{Audience, Directory, Seat, Session};
-use crate::telemetry::counters;
+use crate::telemetry::{ChildOperation, Operation, Verdict, counters};
 use crate::trace_context::Trace;
 use bytes::Bytes;
 use crew::Crew;
@@ -173,13 +174,26 @@ pub struct Incoming {
     pub message: Message,
     /// The trace context of its HTTP request.
     pub trace: Trace,
+    /// How it is seen.
+    pub operation: Arc<Operation>,
 }
 
 impl Incoming {
     /// The same in bytes of its own, which are charged to nobody: for what is kept long after its request is over. Whoever
     /// keeps it bounds them.
     fn copied(&self) -> Incoming {
-        Incoming { frame: Bytes::copy_from_slice(&self.frame), ..self.clone() }
+        let (frame, operation) = (Bytes::copy_from_slice(&self.frame), Arc::default());
+        Incoming { frame, message: self.message.clone(), trace: self.trace.clone(), operation }
+    }
+
+    /// How it is seen at a child, as which it is sent there.
+    fn ask(&self, link: &Link) -> Option<ChildOperation> {
+        self.operation.ask(link.revision(), link.number())
+    }
+
+    /// The trace context that a child is given with it: where it is seen there, or else where it came from.
+    fn trace_for(&self, asked: Option<&ChildOperation>) -> Cow<'_, Trace> {
+        asked.map_or(Cow::Borrowed(&self.trace), |asked| asked.traced(&self.trace))
     }
 
     /// The method; empty for a response.
@@ -209,6 +223,19 @@ pub enum Refusal {
     Withheld(i64, &'static str),
     /// Its headers say something else than its body.
     Mismatch(Mismatch),
+}
+
+impl Refusal {
+    /// How the request came out.
+    pub fn verdict(&self) -> Verdict {
+        let error = |code, message| Verdict::Error { code, message };
+        match self {
+            Refusal::Busy(why) => error(codes::INTERNAL_ERROR, (*why).into()),
+            Refusal::Failed(failure) => failure.verdict(),
+            Refusal::Withheld(code, why) => error(*code, (*why).into()),
+            Refusal::Mismatch(mismatch) => error(codes::HEADER_MISMATCH, mismatch.to_string().into()),
+        }
+    }
 }
 
 /// There is no child at the moment.
@@ -323,6 +350,19 @@ impl Upstream {
     /// # Errors
     /// When a bound is reached, the child is gone, or it is shared and must not see the request.
     pub async fn begin(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        incoming: Incoming,
+    ) -> Result<Begun, Refusal> {
+        let operation = Arc::clone(&incoming.operation);
+        let begun = self.begin_seen(session, incoming).await;
+        if let Ok(Begun::Answered(_)) = &begun {
+            operation.end(&Verdict::Success);
+        }
+        begun
+    }
+
+    async fn begin_seen(
         self: &Arc<Self>,
         session: &Arc<Session>,
         incoming: Incoming,
@@ -447,8 +487,9 @@ impl Upstream {
         };
         // To a child that is being replaced there is nothing to notify.
         if let Some(link) = seat.link().filter(|_| passed) {
-            let Incoming { frame, message, trace } = incoming;
-            link.notify(rewrite::request_for_child(frame, message, None, None, trace)).await;
+            let Incoming { frame, message, trace, operation } = incoming;
+            let trace = operation.traced(trace);
+            link.notify(rewrite::request_for_child(frame, message, None, None, &trace)).await;
         }
     }
 }

@@ -161,7 +161,7 @@ impl Upstream {
                 let id = wire_id.as_u64().to_string();
                 Spliced::from(rewrite::request(id.as_bytes(), "logging/setLevel", Some(params.as_bytes())))
             };
-            let _ = self.ask(&link, self.settings.request_timeout, write).await;
+            let _ = self.ask(&link, "logging/setLevel", self.settings.request_timeout, write).await;
         }
         for uri in told.watched.uris() {
             self.tell_subscription(&link, "resources/subscribe", uri).await;

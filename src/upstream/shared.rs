@@ -27,7 +27,7 @@ impl Upstream {
         session: &Arc<Session>,
         incoming: &Incoming,
     ) -> Result<Spliced, Refusal> {
-        let shared = self.shared(Era::Legacy).await?;
+        let shared = self.shared(Era::Legacy, &incoming.operation).await?;
         if shared.era == Era::Modern {
             return self.seat_stateless(session, incoming, &shared, false);
         }
@@ -164,7 +164,7 @@ impl Upstream {
             let id = wire_id.as_u64().to_string();
             Spliced::from(rewrite::request(id.as_bytes(), method, Some(params.as_bytes())))
         };
-        let answer = self.ask(link, self.settings.request_timeout, write).await;
+        let answer = self.ask(link, method, self.settings.request_timeout, write).await;
         matches!(answer, Ok(Ok(answer)) if answer.result.is_some())
     }
 }

@@ -138,7 +138,8 @@ impl Upstream {
                 }
             }
         };
-        match self.ask(link, self.settings.ping_timeout, ping).await {
+        let method = if era == Era::Modern { "server/discover" } else { "ping" };
+        match self.ask(link, method, self.settings.ping_timeout, ping).await {
             Err(Failure::TimedOut(_)) if link.heard() != heard => Sign::Given,
             Err(Failure::TimedOut(_)) if overtaken => Sign::Undecided,
             Err(Failure::TimedOut(_)) => Sign::None,

@@ -73,6 +73,9 @@ fn exemplar(span: Option<Context>) -> Option<Context> {
 
 /// A session is over: a client's, or that with a child.
 pub fn session(side: Side, revision: Revision, took: Duration) {
+    if !are_kept() {
+        return;
+    }
     let labels =
         Labels { side, method: Method::default(), target: Default::default(), error: None, revision };
     SESSIONS.record(labels, took, None);
@@ -227,15 +230,15 @@ fn operation_families(operations: &[(Labels, Distribution)]) -> Vec<Family> {
             *discoveries.entry(method).or_default() += values.count();
         }
     }
-    let of_tool = |(tool, values): (&Box<str>, &Distribution), whole: bool| Sample {
-        labels: vec![("tool", String::from(tool.clone()).into())],
+    let of_tool = |(tool, values): (&str, &Distribution), whole: bool| Sample {
+        labels: vec![("tool", tool.to_owned().into())],
         value: match whole {
             true => Value::Distribution(Box::new(values.clone())),
             false => Value::Count(values.count()),
         },
     };
-    let requests = tools.iter().map(|tool| of_tool(tool, false)).collect();
-    let durations = tools.iter().map(|tool| of_tool(tool, true)).collect();
+    let requests = tools.iter().map(|(tool, values)| of_tool((tool, values), false)).collect();
+    let durations = tools.iter().map(|(tool, values)| of_tool((tool, values), true)).collect();
     let discovered = discoveries.into_iter().map(|(method, count)| Sample {
         labels: vec![("method", method.into())],
         value: Value::Count(count),

@@ -6,8 +6,9 @@ use crate::era::capabilities::Capabilities;
 use crate::era::input::{Answers, InputRequired, unanswerable};
 use crate::era::question::Question;
 use crate::exchange::{Class, Interim, Topic};
-use crate::jsonrpc::{self, Spliced, rewrite};
+use crate::jsonrpc::{self, ClientId, Spliced, codes, rewrite};
 use crate::session::{Session, Version};
+use crate::telemetry::Verdict;
 use crate::upstream::entrance::Lingering;
 use crate::upstream::now;
 use bytes::Bytes;
@@ -55,8 +56,7 @@ impl LegacyCall {
             match asked {
                 Ok(frame) => outbox.push(said(frame)),
                 Err(why) => {
-                    let message = unanswerable(self.client_id.raw(), &translation.method, &why);
-                    translation.ending = Some(Spliced::from(message));
+                    translation.ending = Some(unanswered(&self.client_id, &translation.method, why));
                     return;
                 }
             }
@@ -74,8 +74,8 @@ impl LegacyCall {
         let Ok(message) = jsonrpc::scan(&frame) else { return };
         asking.our_ids[index] = None;
         if let Err(refused) = asking.answers.put(index, &frame, &message) {
-            let message = unanswerable(self.client_id.raw(), &translation.method, &refused.to_string());
-            return self.withdraws_questions(Spliced::from(message));
+            let ending = unanswered(&self.client_id, &translation.method, refused.to_string());
+            return self.withdraws_questions(ending);
         }
         if asking.answers.is_complete() {
             self.deadline.go_on(now());
@@ -84,8 +84,8 @@ impl LegacyCall {
         }
     }
 
-    /// Ends the request with `message`, after the client is told that the questions are void.
-    pub(super) fn withdraws_questions(&mut self, message: Spliced) {
+    /// Ends the request with this answer, after the client is told that the questions are void.
+    pub(super) fn withdraws_questions(&mut self, ending: (Spliced, Verdict)) {
         let Some(translation) = self.translation.as_mut() else { return };
         if let Some(asking) = translation.asking.take() {
             for our_id in asking.our_ids.iter().flatten() {
@@ -95,8 +95,18 @@ impl LegacyCall {
                 translation.outbox.push_back(said(frame));
             }
         }
-        translation.ending = Some(message);
+        translation.ending = Some(ending);
     }
+}
+
+/// The answer of a request whose client cannot be asked, or answered otherwise than it had to; and how that is seen.
+fn unanswered(client_id: &ClientId, method: &str, why: String) -> (Spliced, Verdict) {
+    let message = unanswerable(client_id.raw(), method, &why);
+    let verdict = match method {
+        "tools/call" => Verdict::ToolError,
+        _ => Verdict::Error { code: codes::INTERNAL_ERROR, message: why.into() },
+    };
+    (Spliced::from(message), verdict)
 }
 
 /// A question in the words of the session's revision.

@@ -5,6 +5,7 @@ use super::{Happening, MOST_ANSWERS, ModernCall, Open, Reply, SIBLINGS, State};
 use crate::era::input::{self, Retry};
 use crate::era::question::Question;
 use crate::jsonrpc::{self, Spliced, codes, rewrite, text};
+use crate::telemetry::{Verdict, names};
 use crate::upstream::entrance::key_of_caller;
 use crate::upstream::now;
 use crate::upstream::parked::Full;
@@ -74,8 +75,7 @@ impl ModernCall {
         self.cancel("the client cannot be asked");
         let why = "the server asks for what the request did not declare";
         let data = serde_json::json!({"requiredCapabilities": missing});
-        let error = rewrite::error(Some(self.client_id.raw()), codes::MISSING_CAPABILITY, why, Some(data));
-        Happening::Answered(Reply { message: Spliced::from(error), status: 400 })
+        Happening::Answered(self.errs(codes::MISSING_CAPABILITY, why, Some(data)))
     }
 
     fn refuse_questions(&mut self) {
@@ -96,18 +96,26 @@ impl ModernCall {
     /// Lets the call wait for its client's answers; the answer that asks for them. Its clock stands still meanwhile, and
     /// its places among the requests in flight are others': a client that never answers must keep nobody out.
     pub fn park(mut self: Box<Self>) -> Reply {
-        let client_id = self.client_id.clone();
+        let (client_id, operation) = (self.client_id.clone(), Arc::clone(&self.operation));
         let questions: Vec<Question> = self.open.iter().map(|open| open.question.clone()).collect();
         let info = self.shared.server_info().map(Bytes::copy_from_slice);
         self.deadline.stop(now());
         self.has_places(None);
-        let message = match self.wait_parked() {
-            Ok(state) => rewrite::result(
-                client_id.raw(),
-                &input::input_required(&questions, Some(&state), info.as_deref()),
-            ),
-            Err(why) => rewrite::error(Some(client_id.raw()), codes::INTERNAL_ERROR, why, None),
+        self.parked = operation.internal(names::PARK);
+        if let Some(parked) = &mut self.parked {
+            parked.describe(|attributes| attributes.number(names::QUESTIONS, questions.len() as i64));
+        }
+        let (message, verdict) = match self.wait_parked() {
+            Ok(state) => {
+                let required = input::input_required(&questions, Some(&state), info.as_deref());
+                (rewrite::result(client_id.raw(), &required), Verdict::Success)
+            }
+            Err(why) => {
+                let message = rewrite::error(Some(client_id.raw()), codes::INTERNAL_ERROR, why, None);
+                (message, Verdict::Error { code: codes::INTERNAL_ERROR, message: why.into() })
+            }
         };
+        operation.end(&verdict);
         Reply { message: Spliced::from(message), status: 200 }
     }
 
@@ -133,6 +141,9 @@ impl ModernCall {
 
     /// The client did not come back.
     pub(super) fn give_up(mut self: Box<Self>) {
+        if let Some(mut parked) = self.parked.take() {
+            parked.fail("the client did not answer");
+        }
         self.cancel("the client did not answer the server's question");
     }
 

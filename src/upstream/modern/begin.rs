@@ -9,7 +9,8 @@ use crate::exchange::{Exchange, Held, Mailbox};
 use crate::jsonrpc::rewrite::Changes;
 use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, member, rewrite, splice, text};
 use crate::mux::WireId;
-use crate::telemetry::counters;
+use crate::telemetry::{Operation, counters, names};
+use crate::trace_context::Trace;
 use crate::upstream::deadline::Deadline;
 use crate::upstream::entrance::key_of_caller;
 use crate::upstream::lease::Lease;
@@ -26,8 +27,8 @@ impl Upstream {
     ///
     /// # Errors
     /// When no child has completed its handshake.
-    pub async fn discover(self: &Arc<Self>) -> Result<Option<Bytes>, Refusal> {
-        let shared = self.shared(Era::Modern).await?;
+    pub async fn discover(self: &Arc<Self>, operation: &Operation) -> Result<Option<Bytes>, Refusal> {
+        let shared = self.shared(Era::Modern, operation).await?;
         Ok((shared.era == Era::Legacy).then(|| shared.discovered.clone()))
     }
 
@@ -43,7 +44,7 @@ impl Upstream {
     ) -> Result<Box<ModernCall>, Refusal> {
         let accepted = self.entrance.accept();
         let key = key_of_caller(&caller.principal, caller.address);
-        let shared = self.shared_for(Era::Modern, key).await?;
+        let shared = self.shared_for(Era::Modern, key, &incoming.operation).await?;
         let method = incoming.method().into_owned();
         let mut call = ModernCall::new(self, shared, caller, &incoming, method);
         call.accepted = Some(accepted);
@@ -205,6 +206,8 @@ impl ModernCall {
             uri: raw(params.and_then(|params| params.uri.as_ref())),
             client_id: ClientId::new(incoming.id()),
             deadline: Deadline::new(&upstream.settings, now()),
+            operation: Arc::clone(&incoming.operation),
+            parked: None,
             accepted: None,
         }
     }
@@ -245,12 +248,17 @@ impl ModernCall {
         incoming: &Incoming,
         retry: &Retry,
     ) -> Result<Box<Self>, Refusal> {
+        let mut resuming = incoming.operation.internal(names::RESUME);
+        if let (Some(resuming), Some(parked)) = (&mut resuming, self.parked.take()) {
+            resuming.link(parked.context());
+        }
         let key = key_of_caller(&caller.principal, caller.address);
         let places = self.upstream.entrance.enter_again(key, self.link()).await;
         self.has_places(places);
         self.caller = caller;
         self.client_id = ClientId::new(incoming.id());
         self.token = progress_token(incoming);
+        self.operation = Arc::clone(&incoming.operation);
         self.deadline.go_on(now());
         self.take_answers(retry);
         Ok(self)
@@ -290,7 +298,7 @@ impl ModernCall {
                     if self.lease.is_none() && self.upstream.may_look_again(&failure, &mut gone) =>
                 {
                     let key = key_of_caller(&self.caller.principal, self.caller.address);
-                    let next = self.upstream.shared_for(Era::Modern, key).await?;
+                    let next = self.upstream.shared_for(Era::Modern, key, &self.operation).await?;
                     if next.era != self.shared.era {
                         return Err(Refusal::Failed(failure));
                     }
@@ -304,7 +312,8 @@ impl ModernCall {
     async fn send_once(&mut self, incoming: &Incoming) -> Result<Exchange, NotBegun> {
         let key = key_of_caller(&self.caller.principal, self.caller.address);
         let link = self.lease.as_ref().map_or(&self.shared.link, Lease::link);
-        let places = self.upstream.entrance.enter(key, link).await.map_err(NotBegun::Refused)?;
+        let entered = self.upstream.entrance.enter(&self.operation, key, link).await;
+        let places = entered.map_err(NotBegun::Refused)?;
         self.deadline = Deadline::new(&self.upstream.settings, now());
         let may_ask = self.upstream.may_ask(self.caller.capabilities);
         let mut held = Held {
@@ -324,11 +333,13 @@ impl ModernCall {
         }
         let running = self.lease.as_ref().map_or(&self.shared.members.running, Lease::running);
         let (era, task) = (self.shared.era, self.task.as_ref());
-        let begun = link.begin(held, |wire_id| {
+        let asked = incoming.ask(link);
+        let trace = incoming.trace_for(asked.as_ref());
+        let begun = link.begin(held, asked, |wire_id| {
             if let Some(task) = task {
                 running.note(wire_id, task.desk());
             }
-            for_child(incoming, era, task.is_some(), wire_id)
+            for_child(incoming, &trace, era, task.is_some(), wire_id)
         });
         self.upstream.begin_within(&self.deadline, begun).await
     }
@@ -354,8 +365,8 @@ fn agrees(caller: &Caller, tools: &Tools, name: &str, incoming: &Incoming) -> Re
 
 /// The request as the child may read it: a legacy one without its envelope, which some refuse.
 /// With `task` it is to run as one.
-fn for_child(incoming: &Incoming, era: Era, task: bool, wire_id: WireId) -> Spliced {
-    let Incoming { frame, message, trace } = incoming;
+fn for_child(incoming: &Incoming, trace: &Trace, era: Era, task: bool, wire_id: WireId) -> Spliced {
+    let Incoming { frame, message, .. } = incoming;
     let id = Some(wire_id.as_u64());
     if era == Era::Modern {
         return rewrite::request_for_child(frame, message, id, id, trace);

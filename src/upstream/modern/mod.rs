@@ -22,7 +22,7 @@ use crate::era::question::Question;
 use crate::exchange::{Exchange, Failure, Interim, Link, Places, Step, Topic};
 use crate::jsonrpc::{self, ClientId, Spliced, rewrite};
 use crate::session::Principal;
-use crate::telemetry::counters;
+use crate::telemetry::{Operation, Span, Verdict, counters};
 use bytes::Bytes;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -117,6 +117,10 @@ pub struct ModernCall {
     uri: Option<Bytes>,
     client_id: ClientId,
     deadline: Deadline,
+    /// How it is seen: as the request that was last.
+    operation: Arc<Operation>,
+    /// The wait for its client's answers.
+    parked: Option<Span>,
     /// A drain waits for it.
     accepted: Option<Accepted>,
 }
@@ -159,6 +163,12 @@ impl ModernCall {
         let failure = Failure::ShuttingDown;
         self.cancel(&failure.to_string());
         Happening::Answered(self.failed(&failure))
+    }
+
+    /// Its one answer, and how that is seen.
+    fn replies(&self, message: Spliced, status: u16, verdict: &Verdict) -> Reply {
+        self.operation.end(verdict);
+        Reply { message, status }
     }
 
     /// The way to its child.
