@@ -130,7 +130,8 @@ fn a_client_at_its_own_bound_waits_for_itself_only() {
 #[test]
 fn one_that_waits_too_long_is_refused_and_told_for_what() {
     for bound in ["--max-in-flight", "--max-child-in-flight"] {
-        let scene = Scene::new(&format!("{bound} 1 --queue-timeout 300ms"));
+        // A wait for a turn does not commit a stream, on which a refusal would be no status.
+        let scene = Scene::new(&format!("{bound} 1 --queue-timeout 300ms --sse-commit-after 20ms"));
         let _running = late(&scene.server.session(), "n1");
         scene.until_read(1);
         refused(&late(&scene.server.session(), "l").response(), &format!("{bound} requests"));
@@ -168,8 +169,9 @@ fn a_child_of_its_own_has_room_for_all_that_are_admitted() {
     let session = server.opening().version("2025-03-26").exclusive().open();
     let call =
         |id: usize| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "hang"}});
-    let batch = |from: usize| Value::from_iter((from..from + 600).map(call)).to_string();
-    let _running = [session.begin(batch(0)), session.begin(batch(600))];
+    // No more than 64 of a batch are in work at a time.
+    let batch = |batch: usize| Value::from_iter((batch * 60..batch * 60 + 60).map(call)).to_string();
+    let _running: Vec<_> = (0..20).map(|number| session.begin(batch(number))).collect();
     server.until_metric(QUEUED, 100);
     server.until_metric(IN_FLIGHT, 1_100);
     assert_eq!(server.metric("proxyrunner_shed_requests_total"), 0);

@@ -70,7 +70,10 @@ fn everyone_who_waits_is_told_at_once_and_who_comes_meanwhile_is_served_by_the_n
 
 #[test]
 fn who_would_wait_too_long_is_asked_to_come_back() {
-    let server = Server::start("--restart-backoff 1h --restart-backoff-max 1h --restart-wait 50ms");
+    // A wait for the next child does not commit a stream, on which a refusal would be no status.
+    let server = Server::start(
+        "--restart-backoff 1h --restart-backoff-max 1h --restart-wait 300ms --sse-commit-after 20ms",
+    );
     let session = server.session();
     crash(&session);
     let refused = session.post(tool_call(1, "facts", &json!({})));
@@ -173,7 +176,7 @@ fn subscriptions_are_made_again_and_everyone_is_told_that_lists_may_have_changed
 #[test]
 fn lists_that_were_kept_are_asked_for_again() {
     let journal = Journal::new();
-    let server = Server::with().flags(SOON).child(&journal.flag()).start();
+    let server = Server::with().asked_nothing().flags(SOON).child(&journal.flag()).start();
     let session = server.session();
     let listed = || journal.frames().iter().filter(|read| read.message["method"] == "tools/list").count();
     session.ask("tools/list", json!({}));

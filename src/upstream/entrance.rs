@@ -51,7 +51,11 @@ impl Entrance {
             all: Admission::new(Bounds { in_flight: settings.max_in_flight, per_client, queued }),
             at_child: Bounds { in_flight: settings.max_child_in_flight, per_client, queued },
             // Where nobody may wait for a place, a server's start is waited for all the same.
-            elsewhere: Admission::new(Bounds { in_flight: queued.max(per_client), per_client, queued: 0 }),
+            elsewhere: Admission::new(Bounds {
+                in_flight: if queued == 0 { per_client } else { queued },
+                per_client,
+                queued: 0,
+            }),
             patience: settings.queue_timeout,
             waiting: AtomicUsize::new(0),
             lingering: Arc::default(),
