@@ -163,6 +163,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     }
     let stop = async {
         let _ = serving.await;
+        upstream.close();
         supervisor.stop().await;
         exporter.flush(FLUSHING).await;
     };

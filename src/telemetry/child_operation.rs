@@ -56,7 +56,9 @@ impl ChildOperation {
                 span.name(subject.span_name());
                 span.describe(|attributes| {
                     subject.describe(attributes);
-                    attributes.text(names::PROTOCOL, revision.name());
+                    if revision != Revision::default() {
+                        attributes.text(names::PROTOCOL, revision.name());
+                    }
                     attributes.text(names::TRANSPORT, "pipe");
                     attributes.number(names::CHILD, child.cast_signed());
                 });

@@ -78,7 +78,7 @@ impl Tracer {
         let trace = above.map_or_else(ids::trace, |above| above.trace);
         let sampled = self.sampler.samples(&trace, above);
         // The other flags say something of the trace's id, which stays.
-        let other = above.map_or(0, |above| above.flags) & !Context::SAMPLED;
+        let other = above.map_or(Context::RANDOM, |above| above.flags & !Context::SAMPLED);
         let context = Context { trace, span: ids::span(), flags: other | u8::from(sampled) };
         let recording = sampled.then(|| {
             Box::new(Recording {

@@ -56,6 +56,7 @@ use lease::Pool;
 use lists::{Asked, Lists};
 use parked::Parked;
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -273,6 +274,7 @@ pub struct Upstream {
     listens: Arc<Admission>,
     lists: Lists,
     pings: Pings,
+    closed: AtomicBool,
 }
 
 impl Upstream {
@@ -296,6 +298,7 @@ impl Upstream {
             listens: Admission::new(Bounds::shared_out(settings.max_listens)),
             lists: Lists::default(),
             pings: Pings::default(),
+            closed: AtomicBool::new(false),
             settings,
             start_timeout,
             directory,
@@ -306,6 +309,11 @@ impl Upstream {
             phase,
         };
         (Arc::new(upstream), wanted)
+    }
+
+    /// From now on children that end are not followed by others: proxyrunner ends them.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// How long what a client says may wait for its child to read.

@@ -50,8 +50,16 @@ enum Sign {
 }
 
 impl Upstream {
-    /// Resolves with the child's end. `waits` says whether it waits for a client's answer.
+    /// Resolves with the child's end; never, if proxyrunner ends it together with itself. `waits` says whether it waits for a client's answer.
     pub(super) async fn accompany(&self, link: &Arc<Link>, era: Era, waits: impl Fn() -> bool) -> End {
+        let end = self.watch_over(link, era, waits).await;
+        if self.closed.load(Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        end
+    }
+
+    async fn watch_over(&self, link: &Arc<Link>, era: Era, waits: impl Fn() -> bool) -> End {
         if self.settings.ping_interval.is_zero() {
             return link.ended().await;
         }
