@@ -7,17 +7,37 @@ use std::fmt;
 const LONGEST_TRACESTATE: usize = 512;
 /// Longest baggage that is passed on, in bytes, as its recommendation has it.
 const LONGEST_BAGGAGE: usize = 8192;
+/// A traceparent of version 00, in bytes.
+const LENGTH: usize = 55;
 /// A version to come may append fields to traceparent; nobody needs this much.
 const LONGEST_TRACEPARENT: usize = 256;
 
 /// The trace context of a request. Every part that is there is well-formed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trace {
-    traceparent: Option<String>,
+    traceparent: Option<Traceparent>,
     tracestate: Option<String>,
     baggage: Option<String>,
     replaces: Replaces,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Traceparent {
+    /// A client's, as it wrote it.
+    Received(String),
+    /// Of a span of proxyrunner's own: each request to the child has one, which must cost it no allocation.
+    Own([u8; LENGTH]),
+}
+
+/// Hexadecimal digits of a byte.
+const DIGITS: [[u8; 2]; 256] = {
+    let (digits, mut pairs, mut byte) = (*b"0123456789abcdef", [[0; 2]; 256], 0);
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// What of a message's own context gives way to this one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,7 +55,7 @@ impl Trace {
         let tracestate = tracestate.map(trim).filter(|value| traceparent.is_some() && is_tracestate(value));
         let baggage = baggage.map(trim).filter(|value| is_baggage(value));
         Self {
-            traceparent: traceparent.map(String::from),
+            traceparent: traceparent.map(|value| Traceparent::Received(value.to_owned())),
             tracestate: tracestate.map(String::from),
             baggage: baggage.map(String::from),
             replaces: Replaces::default(),
@@ -55,7 +75,7 @@ impl Trace {
     /// The same, but for the span: whatever the message says of its own is replaced by this.
     pub fn at(self, span: Context, tracestate: Option<&str>) -> Self {
         Self {
-            traceparent: Some(span.to_string()),
+            traceparent: Some(Traceparent::Own(span.written())),
             tracestate: tracestate.map(String::from),
             replaces: Replaces { context: true, ..self.replaces },
             ..self
@@ -74,12 +94,15 @@ impl Trace {
 
     /// The caller's span.
     pub fn context(&self) -> Option<Context> {
-        self.traceparent.as_deref().and_then(Context::parse)
+        self.traceparent().and_then(Context::parse)
     }
 
     /// The caller's span, as it is written.
     pub fn traceparent(&self) -> Option<&str> {
-        self.traceparent.as_deref()
+        match self.traceparent.as_ref()? {
+            Traceparent::Received(value) => Some(value),
+            Traceparent::Own(value) => std::str::from_utf8(value).ok(),
+        }
     }
 
     /// Vendor state; only beside a traceparent.
@@ -128,6 +151,15 @@ impl Context {
         self.flags & Self::SAMPLED != 0
     }
 
+    /// As a traceparent of version 00, which is ASCII.
+    fn written(&self) -> [u8; LENGTH] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        put_hex(&self.trace, &mut text[3..35]);
+        put_hex(&self.span, &mut text[36..52]);
+        put_hex(&[self.flags], &mut text[53..]);
+        text
+    }
+
     /// The trace's id in hexadecimal.
     pub fn trace_id(&self) -> String {
         hex(&self.trace)
@@ -142,11 +174,7 @@ impl Context {
 /// As a traceparent of version 00.
 impl fmt::Display for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        put_hex(&self.trace, &mut text[3..35]);
-        put_hex(&self.span, &mut text[36..52]);
-        put_hex(&[self.flags], &mut text[53..]);
-        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        f.write_str(std::str::from_utf8(&self.written()).unwrap_or_default())
     }
 }
 
@@ -164,10 +192,8 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 fn put_hex(bytes: &[u8], text: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (byte, pair) in bytes.iter().zip(text.chunks_exact_mut(2)) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+    for (byte, pair) in bytes.iter().zip(text.as_chunks_mut().0) {
+        *pair = DIGITS[usize::from(*byte)];
     }
 }
 
@@ -204,7 +230,7 @@ impl AllowedBaggage {
 /// Versions above 00 may append `-` and more; ff is forbidden.
 pub fn is_traceparent(value: &str) -> bool {
     let bytes = value.as_bytes();
-    let Some((fixed, more)) = bytes.split_first_chunk::<55>() else { return false };
+    let Some((fixed, more)) = bytes.split_first_chunk::<LENGTH>() else { return false };
     let hex = |field: &[u8]| field.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let id = |field: &[u8]| hex(field) && field.iter().any(|byte| *byte != b'0');
     let dashes = fixed[2] == b'-' && fixed[35] == b'-' && fixed[52] == b'-';

@@ -1,7 +1,7 @@
 //! How requests at a child come out, for spans and metrics; and what the child lists, by which they are told apart.
 
 use super::{Answer, Failure, Outcome};
-use crate::jsonrpc::{items, member, string_member};
+use crate::jsonrpc::{Span, items, member, string_member};
 use crate::telemetry::{ChildOperation, Verdict};
 
 /// An exchange is over.
@@ -15,6 +15,12 @@ pub(super) fn end(operation: ChildOperation, outcome: &Outcome) {
                 names.learn(&name);
             }
         }
+    }
+    if let Ok(answer) = outcome {
+        // A question to the client has no content (2026-07-28, MRTR), nor has a task that is only begun.
+        let is_last = |result: &Span| member(&answer.frame, result, "content").is_some();
+        let result = || answer.result.clone().filter(is_last).map(|result| &answer.frame[result]);
+        operation.gave(result);
     }
     operation.end(&match outcome {
         Ok(answer) => answer.verdict(),

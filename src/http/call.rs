@@ -109,11 +109,14 @@ pub fn commit_after(server: &Server, session: &Session) -> Duration {
 
 impl Call {
     async fn next(&mut self) -> LegacyStep {
-        match &mut self.call {
-            Some(call) => call.next().await,
-            // It is taken out only together with this.
-            None => std::future::pending().await,
+        // Nobody asks on after the answer.
+        let Some(call) = &mut self.call else { return std::future::pending().await };
+        let step = call.next().await;
+        if let LegacyStep::Answered(_) = step {
+            // Nothing is left that would have to go on alone.
+            self.call = None;
         }
+        step
     }
 
     /// Puts all that happens on a stream, which then ends.
@@ -128,10 +131,7 @@ impl Call {
         loop {
             match self.next().await {
                 LegacyStep::Said(interim) => each(interim),
-                LegacyStep::Answered(message) => {
-                    self.call = None;
-                    return message;
-                }
+                LegacyStep::Answered(message) => return message,
             }
         }
     }

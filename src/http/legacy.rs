@@ -42,7 +42,6 @@ pub async fn serve(
     }
 }
 
-/// A future is copied once for each `async fn` between it and the connection, so that the large ones are on the heap.
 async fn post(
     server: &Arc<Server>,
     origin: &Origin,
@@ -85,7 +84,8 @@ async fn take(
 ) -> Result<Response<Body>, Rejection> {
     // A session means nothing to it (2026-07-28, streamable-http §Earlier Streamable HTTP Revisions).
     if modern::is_modern(headers, &incoming) {
-        return Box::pin(modern::respond(server, headers, principal, origin.peer.ip(), incoming)).await;
+        return Box::pin(modern::respond(server, headers, principal, origin.peer.socket.ip(), incoming))
+            .await;
     }
     if is_initialize(&incoming) {
         return Box::pin(initialize(server, headers, principal, incoming)).await;

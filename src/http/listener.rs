@@ -6,6 +6,7 @@ use super::places::{Place, Places};
 use super::socket::{Line, Socket};
 use super::visit::Visit;
 use super::{Server, endpoint};
+use crate::telemetry::Peer;
 use crate::telemetry::scope::scoped;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
@@ -125,7 +126,7 @@ fn connection(
     let line = socket.line();
     let stream = server.connections.watch(socket, Some(line));
     let marker = stream.busy();
-    let server = Arc::clone(server);
+    let (server, peer) = (Arc::clone(server), Peer::from(peer));
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
@@ -134,6 +135,7 @@ fn connection(
             TokioIo::new(stream),
             service_fn(move |request| {
                 let (server, place, mark) = (Arc::clone(&server), Arc::clone(&place), marker.mark());
+                let peer = peer.clone();
                 async move {
                     let path = request.uri().path();
                     let (mut visit, origin) = match endpoint::is_probe(path) {

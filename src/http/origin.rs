@@ -1,12 +1,11 @@
 //! Where messages come from: what all messages of one HTTP request have in common, as far as they are traced.
 
 use super::Settings;
-use crate::jsonrpc::{self, Carried, Message, text};
-use crate::telemetry::{Arrival, Operation, Parent, Subject};
+use crate::jsonrpc::{self, Carried, Message, unescaped};
+use crate::telemetry::{Arrival, Operation, Parent, Peer, Subject};
 use crate::trace_context::{Context, Trace};
 use crate::upstream::Incoming;
 use bytes::Bytes;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,14 +17,14 @@ pub struct Origin {
     /// The span of the HTTP request, or else its client's.
     pub span: Option<Context>,
     /// Who sent them.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// Whether any was read; where somebody wants to know.
     pub brought: Option<Arc<AtomicBool>>,
 }
 
 impl Origin {
     /// That of messages which nobody follows.
-    pub fn unseen(peer: SocketAddr) -> Self {
+    pub fn unseen(peer: Peer) -> Self {
         Origin { trace: Trace::default(), span: None, peer, brought: None }
     }
 
@@ -49,10 +48,14 @@ impl Origin {
             http: self.span,
             http_tracestate: self.trace.tracestate(),
             id: message.id.clone().map(|id| &frame[id]),
-            peer: Some(self.peer),
+            peer: Some(&self.peer),
         };
         let operation = Operation::begin(|| subject(&frame, &message), arrival);
-        Incoming { frame, message, trace, operation }
+        operation.given(|| {
+            let arguments = jsonrpc::member(&frame, &message.params.as_ref()?.span, "arguments")?;
+            Some(&frame[arguments])
+        });
+        Incoming { frame, message: Box::new(message), trace, operation }
     }
 }
 
@@ -60,7 +63,7 @@ impl Origin {
 fn subject(frame: &Bytes, message: &Message) -> Subject {
     let string = |span: &Option<jsonrpc::Span>| {
         let span = span.as_ref().filter(|span| frame[span.start] == b'"')?;
-        Some(text(frame, span))
+        Some(unescaped(&frame[span.clone()]))
     };
     let method = string(&message.method).unwrap_or_default();
     let params = message.params.as_ref();

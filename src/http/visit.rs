@@ -2,7 +2,7 @@
 
 use super::origin::Origin;
 use super::{Settings, guard};
-use crate::telemetry::{Parent, Span, SpanKind, access, names, tracer};
+use crate::telemetry::{Parent, Peer, Span, SpanKind, access, names, tracer};
 use hyper::header::USER_AGENT;
 use hyper::{Method, Request, StatusCode};
 use std::net::SocketAddr;
@@ -30,12 +30,12 @@ struct Logged {
 
 impl Visit {
     /// A request has come; what its messages have in common.
-    pub fn begin<B>(settings: &Settings, request: &Request<B>, peer: SocketAddr) -> (Option<Self>, Origin) {
+    pub fn begin<B>(settings: &Settings, request: &Request<B>, peer: Peer) -> (Option<Self>, Origin) {
         let trace = guard::trace(request.headers(), settings.propagates);
         let logged = access::is_kept().then(|| Logged {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
-            peer,
+            peer: peer.socket,
             begun: Instant::now(),
             brought: Arc::default(),
             status: 0,
@@ -45,13 +45,14 @@ impl Visit {
         let span = tracer().map(|tracer| {
             let mut span = tracer.begin(SpanKind::Server, parent);
             if span.is_recorded() {
-                describe(&mut span, settings, request, peer);
+                describe(&mut span, settings, request, &peer);
             }
             span
         });
         let brought = logged.as_ref().map(|logged| Arc::clone(&logged.brought));
         let context = span.as_ref().map(Span::context).or(parent.map(|parent| parent.context));
         let origin = Origin { span: context, trace, peer, brought };
+        let span = span.filter(Span::is_recorded);
         let is_seen = span.is_some() || logged.is_some();
         (is_seen.then_some(Visit { span, logged }), origin)
     }
@@ -72,7 +73,7 @@ impl Visit {
     }
 }
 
-fn describe<B>(span: &mut Span, settings: &Settings, request: &Request<B>, peer: SocketAddr) {
+fn describe<B>(span: &mut Span, settings: &Settings, request: &Request<B>, peer: &Peer) {
     let path = request.uri().path();
     // Methods that nobody knows are no part of a name (http/http-spans.md §Name).
     let method = match *request.method() {
@@ -84,7 +85,7 @@ fn describe<B>(span: &mut Span, settings: &Settings, request: &Request<B>, peer:
     let verb = if method == "_OTHER" { "HTTP" } else { method };
     let route = super::endpoint::route_of(settings, path);
     span.name(match route {
-        Some(route) => format!("{verb} {route}"),
+        Some(route) => [verb, " ", route].concat(),
         None => verb.to_owned(),
     });
     span.describe(|attributes| {
@@ -95,8 +96,8 @@ fn describe<B>(span: &mut Span, settings: &Settings, request: &Request<B>, peer:
             attributes.text(names::HTTP_ROUTE, route);
         }
         attributes.text(names::NETWORK_VERSION, "1.1");
-        attributes.text(names::CLIENT, &peer.ip().to_string());
-        attributes.number(names::CLIENT_PORT, peer.port().into());
+        attributes.text(names::CLIENT, peer.ip());
+        attributes.number(names::CLIENT_PORT, peer.socket.port().into());
         if let Some(agent) = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok()) {
             attributes.text(names::USER_AGENT, agent);
         }

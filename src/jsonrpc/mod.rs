@@ -19,7 +19,7 @@ pub use propagation::{Carried, carried};
 pub use rewrite::{Changes, error, result};
 pub use scan::{Members, elements, is_batch, members, scan};
 pub use splice::{Edits, FLAT, Spliced, splice};
-pub use text::{integer, kept, text};
+pub use text::{integer, kept, text, unescaped};
 
 #[cfg(test)]
 mod rewrite_tests;

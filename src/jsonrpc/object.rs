@@ -107,10 +107,7 @@ pub fn retain(
 /// Inserts members at the front of an object; `empty` says that no others follow.
 fn put_first(at: usize, new: &str, empty: bool, edits: &mut Edits) {
     if !new.is_empty() {
-        edits.insert(at, new.as_bytes());
-        if !empty {
-            edits.insert(at, b",");
-        }
+        edits.insert_both(at, new.as_bytes(), if empty { b"" } else { b"," });
     }
 }
 

@@ -7,6 +7,9 @@ use crate::trace_context::{Context, Trace, is_baggage, is_traceparent, is_traces
 use serde_json::Value;
 use std::borrow::Cow;
 
+/// Room for a traceparent of version 00 with its key, in bytes.
+const TRACEPARENT_MEMBER: usize = 72;
+
 /// What a message carries of its own, as far as it is well-formed and said once.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Carried<'a> {
@@ -51,14 +54,18 @@ pub(super) fn injection(
     let baggage = trace
         .baggage()
         .filter(|_| trace.replaces_baggage() || !well_formed(|meta| &meta.baggage, is_baggage));
-    let keys: &[&str] = match (context.is_some(), baggage.is_some() || trace.replaces_baggage()) {
+    // Where there is nothing to clear away, the object need not be walked through again.
+    let has = |part: fn(&Meta) -> &Option<Span>| meta.is_some_and(|meta| part(meta).is_some());
+    let clears_context = context.is_some() && (has(|meta| &meta.traceparent) || has(|meta| &meta.tracestate));
+    let clears_baggage = (baggage.is_some() || trace.replaces_baggage()) && has(|meta| &meta.baggage);
+    let keys: &[&str] = match (clears_context, clears_baggage) {
         (true, true) => &["traceparent", "tracestate", "baggage"],
         (true, false) => &["traceparent", "tracestate"],
         (false, true) => &["baggage"],
-        (false, false) => return (&[], String::new()),
+        (false, false) => &[],
     };
     let state = context.and_then(|_| trace.tracestate());
-    let mut new = String::new();
+    let mut new = String::with_capacity(if context.is_some() { TRACEPARENT_MEMBER } else { 0 });
     for (key, value) in [("traceparent", context), ("tracestate", state), ("baggage", baggage)] {
         let Some(value) = value else { continue };
         if !new.is_empty() {
@@ -69,7 +76,11 @@ pub(super) fn injection(
         new.push_str("\":");
         match key {
             // Hexadecimal digits need no escapes.
-            "traceparent" => new.extend(["\"", value, "\""]),
+            "traceparent" => {
+                new.push('"');
+                new.push_str(value);
+                new.push('"');
+            }
             _ => new.push_str(&Value::from(value).to_string()),
         }
     }

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use serde_json::Value;
+use std::borrow::Cow;
 
 use super::message::{Message, Span};
 use super::object::{Amendment, amend};
@@ -93,26 +94,32 @@ impl<'a> Changes<'a> {
 pub fn edits_with(bytes: &[u8], message: &Message, changes: &Changes<'_>) -> Edits {
     let mut edits = Edits::new();
     if let (Some(id), Some(wire_id)) = (&message.id, changes.wire_id) {
-        edits.replace(id, wire_id.to_string().as_bytes());
+        edits.replace(id, itoa::Buffer::new().format(wire_id).as_bytes());
     }
     let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
     if let (Some(token), Some(ours)) =
         (meta.and_then(|meta| meta.progress_token.as_ref()), changes.progress_token)
     {
-        edits.replace(token, ours.to_string().as_bytes());
+        edits.replace(token, itoa::Buffer::new().format(ours).as_bytes());
     }
     let (trace_keys, injected) = injection(bytes, meta, changes.trace);
-    let meta_members = joined(&[changes.meta.add, &injected]);
+    let meta_members = joined(changes.meta.add, &injected);
     let Some(params) = &message.params else {
         insert_params(message, changes.params.add, &meta_members, &mut edits);
         return edits;
     };
     if let Some(meta) = meta {
-        let drop = [changes.meta.drop, trace_keys].concat();
-        amend_if_any(bytes, &meta.span, Amendment { drop: &drop, add: &meta_members }, &mut edits);
+        let both;
+        let drop = if changes.meta.drop.is_empty() {
+            trace_keys
+        } else {
+            both = [changes.meta.drop, trace_keys].concat();
+            &both
+        };
+        amend_if_any(bytes, &meta.span, Amendment { drop, add: &meta_members }, &mut edits);
     }
     let new_meta = if params.meta_value.is_none() { wrapped(&meta_members) } else { String::new() };
-    let add = joined(&[changes.params.add, &new_meta]);
+    let add = joined(changes.params.add, &new_meta);
     amend_if_any(bytes, &params.span, Amendment { drop: changes.params.drop, add: &add }, &mut edits);
     edits
 }
@@ -123,8 +130,12 @@ fn amend_if_any(bytes: &[u8], object: &Span, amendment: Amendment<'_>, edits: &m
     }
 }
 
-fn joined(members: &[&str]) -> String {
-    members.iter().filter(|members| !members.is_empty()).copied().collect::<Vec<_>>().join(",")
+fn joined<'a>(first: &'a str, then: &'a str) -> Cow<'a, str> {
+    match (first.is_empty(), then.is_empty()) {
+        (true, _) => then.into(),
+        (_, true) => first.into(),
+        _ => format!("{first},{then}").into(),
+    }
 }
 
 /// A `_meta` with these members; nothing for none.
@@ -134,7 +145,8 @@ fn wrapped(members: &str) -> String {
 
 /// Every message with params to come has a method.
 fn insert_params(message: &Message, params: &str, meta: &str, edits: &mut Edits) {
-    let members = joined(&[params, &wrapped(meta)]);
+    let meta = wrapped(meta);
+    let members = joined(params, &meta);
     if let (Some(method), false) = (&message.method, members.is_empty()) {
         edits.insert(method.end, format!(",\"params\":{{{members}}}").as_bytes());
     }

@@ -4,18 +4,19 @@
 use std::mem;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use super::message::Span;
 
 /// Up to this many bytes a copy costs less than handling several segments.
 pub const FLAT: usize = 16 * 1024;
 
-/// Places to replace, in any order; two of them must not overlap.
+/// Places to replace, in any order; two of them must not overlap. Those of a request to a child take no allocation.
 #[derive(Debug, Default)]
 pub struct Edits {
     /// What is replaced, and where its replacement stands in `text`.
-    list: Vec<(Span, Span)>,
-    text: Vec<u8>,
+    list: SmallVec<[(Span, Span); 4]>,
+    text: SmallVec<[u8; 128]>,
 }
 
 impl Edits {
@@ -29,6 +30,14 @@ impl Edits {
         let start = self.text.len();
         self.text.extend_from_slice(text);
         self.list.push((span.clone(), start..self.text.len()));
+    }
+
+    /// Puts `text`, and `then` behind it, before the byte at `at`.
+    pub fn insert_both(&mut self, at: usize, text: &[u8], then: &[u8]) {
+        let start = self.text.len();
+        self.text.extend_from_slice(text);
+        self.text.extend_from_slice(then);
+        self.list.push((at..at, start..self.text.len()));
     }
 
     /// Puts `text` before the byte at `at`. Two insertions at one place keep their order.
@@ -67,7 +76,7 @@ pub fn splice(bytes: &Bytes, object: &Span, multiline: bool, mut edits: Edits) -
         });
         return Spliced { parts: Parts::One(flat.freeze()), len };
     }
-    let text = Bytes::from(mem::take(&mut edits.text));
+    let text = Bytes::from(mem::take(&mut edits.text).into_vec());
     let mut parts = Vec::with_capacity(2 * edits.list.len() + 1);
     walk(object, &edits.list, |piece| {
         parts.push(match piece {

@@ -36,8 +36,8 @@ impl Borrow<str> for SessionId {
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown: String = self.0.chars().take(6).collect();
-        write!(f, "{shown}…")
+        f.write_str(self.0.get(..6).unwrap_or_default())?;
+        f.write_str("…")
     }
 }
 

@@ -24,14 +24,16 @@ pub(super) fn install(settings: &Settings) {
     let _ = CAPTURED.set(Settings { redact, ..settings.clone() });
 }
 
-/// A tool's arguments as they may be shown, if they are wanted.
-pub fn arguments(json: &[u8]) -> Option<String> {
-    CAPTURED.get().filter(|captured| captured.arguments).map(|captured| shown(json, &captured.redact))
+/// A tool's arguments as they may be shown, if they are wanted; only then they are looked for.
+pub(super) fn arguments<'a>(json: impl FnOnce() -> Option<&'a [u8]>) -> Option<String> {
+    let captured = CAPTURED.get().filter(|captured| captured.arguments)?;
+    Some(shown(json()?, &captured.redact))
 }
 
-/// A tool's result as it may be shown, if it is wanted.
-pub fn result(json: &[u8]) -> Option<String> {
-    CAPTURED.get().filter(|captured| captured.results).map(|captured| shown(json, &captured.redact))
+/// A tool's result as it may be shown, if it is wanted; only then it is looked for.
+pub(super) fn result<'a>(json: impl FnOnce() -> Option<&'a [u8]>) -> Option<String> {
+    let captured = CAPTURED.get().filter(|captured| captured.results)?;
+    Some(shown(json()?, &captured.redact))
 }
 
 /// What is longer is not looked into, in bytes: a span shows its beginning only, and a beginning can't be redacted.

@@ -1,7 +1,9 @@
 //! One request at a child as it is seen: its CLIENT span, whose context the child is given, and what is counted of it.
 
 use super::clock;
-use super::metrics::labels::{ErrorType, Labels, Names, PROMPTS, Revision, Side, TOOLS};
+use super::metrics::labels::{
+    ErrorType, Labels, Names, PROMPTS, PROMPTS_LIST, Revision, Side, TOOLS, TOOLS_LIST,
+};
 use super::span::{Parent, Span, SpanKind, Tracer, tracer};
 use super::subject::Subject;
 use super::verdict::Verdict;
@@ -45,7 +47,7 @@ impl ChildOperation {
         if span.is_none() && !metrics::are_kept() {
             return None;
         }
-        Some(Self::begin(Cause::Own(Box::new(Subject::new(method, None))), span, revision, child))
+        Some(Self::begin(Cause::Own(Box::new(Subject::new(method.as_bytes(), None))), span, revision, child))
     }
 
     fn begin(cause: Cause, span: Option<Span>, revision: Revision, child: u64) -> Self {
@@ -92,18 +94,25 @@ impl ChildOperation {
         if let Some(span) = &mut self.span
             && span.is_recorded()
         {
-            let id = wire_id.to_string();
-            span.describe(|attributes| attributes.text(names::REQUEST, &id));
+            let mut digits = itoa::Buffer::new();
+            span.describe(|attributes| attributes.text(names::REQUEST, digits.format(wire_id)));
         }
     }
 
     /// Where the names go that the child lists in its answer, and what member of that the list is; if it asks for one that
     /// matters here.
     pub fn lists(&self) -> Option<(&'static Names, &'static str)> {
-        match &*self.subject().method {
-            "tools/list" => Some((&TOOLS, "tools")),
-            "prompts/list" => Some((&PROMPTS, "prompts")),
+        match self.subject().known {
+            TOOLS_LIST => Some((&TOOLS, "tools")),
+            PROMPTS_LIST => Some((&PROMPTS, "prompts")),
             _ => None,
+        }
+    }
+
+    /// What the child's tool gave back, in JSON; that belongs to the message.
+    pub fn gave<'a>(&self, result: impl FnOnce() -> Option<&'a [u8]>) {
+        if let Cause::Message(message) = &self.cause {
+            message.gave(result);
         }
     }
 
@@ -116,9 +125,9 @@ impl ChildOperation {
         if std::mem::replace(&mut self.over, true) {
             return;
         }
-        let took = self.begun.elapsed();
+        let took = clock::nanos(self.begun.elapsed());
         if let Cause::Message(message) = &self.cause {
-            message.child_took(clock::nanos(took));
+            message.child_took(took);
         }
         let recorded = self.span.as_ref().filter(|span| span.is_recorded()).map(Span::context);
         if metrics::are_kept() {
@@ -126,7 +135,7 @@ impl ChildOperation {
                 side: Side::Client,
                 method: self.subject().known,
                 target: self.subject().target_id(),
-                error: verdict.error_type().map(|error| ErrorType::of(&error)),
+                error: verdict.error_type().map(|error| ErrorType::of(&*error)),
                 revision: self.revision,
             };
             metrics::operation(labels, took, recorded);

@@ -39,5 +39,5 @@ pub fn unix_nanos() -> u64 {
 
 /// A duration in nanoseconds, as far as they go.
 pub fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos().into())
 }

@@ -12,12 +12,18 @@ thread_local! {
 
 /// The id of a new trace. All of it is random, as samplers expect (Trace Context Level 2, §Random Trace ID Flag).
 pub fn trace() -> [u8; 16] {
-    RANDOM.with_borrow_mut(|random| random.u128(1..)).to_ne_bytes()
+    let mut id = [0; 16];
+    RANDOM.with_borrow_mut(|random| {
+        let (high, low) = (random.u64(..), random.u64(..).max(1));
+        id[..8].copy_from_slice(&high.to_ne_bytes());
+        id[8..].copy_from_slice(&low.to_ne_bytes());
+    });
+    id
 }
 
 /// The id of a new span.
 pub fn span() -> [u8; 8] {
-    RANDOM.with_borrow_mut(|random| random.u64(1..)).to_ne_bytes()
+    RANDOM.with_borrow_mut(|random| random.u64(..).max(1)).to_ne_bytes()
 }
 
 #[cfg(test)]

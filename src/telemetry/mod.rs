@@ -1,7 +1,7 @@
 //! What can be seen of proxyrunner: logs, spans, and the counters of everything that was dropped, refused or repaired.
 
 pub mod access;
-pub mod capture;
+pub(crate) mod capture;
 mod child_operation;
 mod clock;
 pub mod counters;
@@ -12,6 +12,7 @@ pub mod names;
 mod operation;
 pub mod otlp;
 mod outbox;
+mod peer;
 mod sampler;
 pub mod scope;
 mod span;
@@ -21,6 +22,7 @@ mod verdict;
 pub use child_operation::ChildOperation;
 pub use operation::{Arrival, Operation, Waiting};
 pub use outbox::{Batch, Bounds, Outbox};
+pub use peer::Peer;
 pub use sampler::Sampler;
 pub use span::{Parent, Span, SpanKind, Tracer, tracer};
 pub use subject::Subject;

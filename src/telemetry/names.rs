@@ -16,7 +16,7 @@ attributes! {
     OPERATION "gen_ai.operation.name" "`execute_tool`, for a tool's call."
     RESOURCE "mcp.resource.uri" "The resource that the message is about."
     PROTOCOL "mcp.protocol.version" "The revision that is spoken."
-    SESSION "mcp.session.id" "A digest of the legacy session's id, which is a secret itself."
+    SESSION "mcp.session.id" "The beginning of the legacy session's id, which as a whole is a secret."
     REQUEST "jsonrpc.request.id" "The request's id, as its receiver knows it."
     ARGUMENTS "gen_ai.tool.call.arguments" "A tool's arguments, redacted; only with `--trace-arguments`."
     RESULT "gen_ai.tool.call.result" "A tool's result, redacted; only with `--trace-results`."

@@ -2,14 +2,15 @@
 //! what is counted of it, and its line in the access log. All of it is shared by whoever has to do with the message.
 
 use super::child_operation::ChildOperation;
-use super::clock::{self, Begun};
+use super::clock;
 use super::metrics;
 use super::metrics::labels::{ErrorType, Labels, Revision, Side};
 use super::otlp::Attributes;
+use super::peer::Peer;
 use super::span::{Parent, Span, SpanKind, Tracer, tracer};
 use super::subject::Subject;
 use super::verdict::Verdict;
-use super::{access, names};
+use super::{access, capture, names};
 use crate::trace_context::{Context, Trace};
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -30,7 +31,7 @@ pub struct Arrival<'a> {
     /// Its id, in raw JSON; none of a notification.
     pub id: Option<&'a [u8]>,
     /// Who sent it.
-    pub peer: Option<SocketAddr>,
+    pub peer: Option<&'a Peer>,
 }
 
 /// One message of a client.
@@ -39,18 +40,19 @@ pub struct Operation {
     waits: AtomicBool,
     waited: AtomicU64,
     turned: Notify,
-    seen: Option<Box<Seen>>,
+    seen: Option<Seen>,
 }
 
 /// What is only there where somebody wants to know.
 #[derive(Debug)]
 struct Seen {
     subject: Subject,
-    begun: Begun,
+    begun: Instant,
     peer: Option<SocketAddr>,
     /// Where it stands in its trace, for logs and for what is below it.
     context: Option<Context>,
     tracestate: Option<Box<str>>,
+    /// Its span, while that is under way and if it is recorded.
     span: Mutex<Option<Span>>,
     revision: OnceLock<Revision>,
     child: AtomicU64,
@@ -88,18 +90,17 @@ impl Operation {
         });
         let seen = Seen {
             subject,
-            begun: Begun::now(),
-            peer: arrival.peer,
+            begun: Instant::now(),
+            peer: arrival.peer.map(|peer| peer.socket),
             context: span.as_ref().map(Span::context).or(parent.map(|parent| parent.context)),
             tracestate: parent.and_then(|parent| parent.tracestate).map(Box::from),
-            span: Mutex::new(span),
+            span: Mutex::new(span.filter(Span::is_recorded)),
             revision: OnceLock::new(),
             child: AtomicU64::new(0),
             over: AtomicBool::new(false),
         };
-        let mut operation = Operation::default();
-        operation.seen = Some(Box::new(seen));
-        Arc::new(operation)
+        let (waits, waited, turned) = Default::default();
+        Arc::new(Operation { waits, waited, turned, seen: Some(seen) })
     }
 
     /// Where it stands in its trace, if it is in one.
@@ -119,6 +120,30 @@ impl Operation {
     pub fn describe(&self, attributes: impl FnOnce(&mut Attributes)) {
         if let Some(seen) = &self.seen {
             seen.describe(attributes);
+        }
+    }
+
+    /// What a tool is given, in JSON, for its span; where that is wanted (`--trace-arguments`).
+    pub fn given<'a>(&self, arguments: impl FnOnce() -> Option<&'a [u8]>) {
+        self.of_tool(|attributes| {
+            if let Some(shown) = capture::arguments(arguments) {
+                attributes.text(names::ARGUMENTS, &shown);
+            }
+        });
+    }
+
+    /// What a tool gives back, in the same way (`--trace-results`).
+    pub(super) fn gave<'a>(&self, result: impl FnOnce() -> Option<&'a [u8]>) {
+        self.of_tool(|attributes| {
+            if let Some(shown) = capture::result(result) {
+                attributes.text(names::RESULT, &shown);
+            }
+        });
+    }
+
+    fn of_tool(&self, describe: impl FnOnce(&mut Attributes)) {
+        if let Some(seen) = self.seen.as_ref().filter(|seen| seen.subject.known.is_tool_call()) {
+            seen.describe(describe);
         }
     }
 
@@ -191,12 +216,12 @@ impl Operation {
         if seen.over.swap(true, Relaxed) {
             return;
         }
-        let (took, waited) = (seen.begun.elapsed(), Duration::from_nanos(self.waited.load(Relaxed)));
-        let child = Duration::from_nanos(seen.child.load(Relaxed));
+        let (took, waited) = (clock::nanos(seen.begun.elapsed()), self.waited.load(Relaxed));
+        let child = seen.child.load(Relaxed);
         let span = seen.span().take();
-        let recorded = span.as_ref().filter(|span| span.is_recorded()).map(Span::context);
+        let recorded = span.as_ref().map(Span::context);
         if metrics::are_kept() {
-            let error = verdict.error_type().map(|error| ErrorType::of(&error));
+            let error = verdict.error_type().map(|error| ErrorType::of(&*error));
             let labels = Labels {
                 side: Side::Server,
                 method: seen.subject.known,
@@ -209,19 +234,19 @@ impl Operation {
         }
         if access::is_kept() {
             let line = access::Line {
-                method: &seen.subject.method,
-                target: seen.subject.target.as_deref(),
+                method: seen.subject.method(),
+                target: seen.subject.target(),
                 peer: seen.peer,
                 error: verdict.error_type(),
-                took,
-                waited,
-                child,
+                took: Duration::from_nanos(took),
+                waited: Duration::from_nanos(waited),
+                child: Duration::from_nanos(child),
             };
             super::scope::within(seen.context, || access::log(&line));
         }
         if let Some(mut span) = span {
-            if !waited.is_zero() {
-                let seconds = waited.as_secs_f64().to_string();
+            if waited > 0 {
+                let seconds = Duration::from_nanos(waited).as_secs_f64().to_string();
                 span.describe(|attributes| attributes.text(names::QUEUED, &seconds));
             }
             verdict.describe(&mut span);
@@ -256,8 +281,8 @@ fn describe_arrival(arrival: &Arrival<'_>, attributes: &mut Attributes) {
     attributes.text(names::NETWORK, "http");
     attributes.text(names::NETWORK_VERSION, "1.1");
     if let Some(peer) = arrival.peer {
-        attributes.text(names::CLIENT, &peer.ip().to_string());
-        attributes.number(names::CLIENT_PORT, peer.port().into());
+        attributes.text(names::CLIENT, peer.ip());
+        attributes.number(names::CLIENT_PORT, peer.socket.port().into());
     }
 }
 

@@ -5,8 +5,8 @@ use super::span::{Parent, SpanKind, tracer};
 use crate::trace_context::Context;
 use std::cell::Cell;
 use std::fmt::Display;
-use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
+use std::task::{self, Poll};
 
 thread_local! {
     static CURRENT: Cell<Option<Context>> = const { Cell::new(None) };
@@ -31,10 +31,26 @@ pub fn within<T>(context: Option<Context>, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// A future whose work is within a span.
-pub async fn scoped<F: Future>(context: Option<Context>, future: F) -> F::Output {
-    let mut future = pin!(future);
-    poll_fn(|cx| within(context, || future.as_mut().poll(cx))).await
+/// A future whose work is within a span. It is on the heap: a future is copied by each one that it becomes part of, and
+/// these are the large ones.
+#[inline]
+pub fn scoped<F: Future>(context: Option<Context>, future: F) -> Scoped<F> {
+    Scoped { context, future: Box::pin(future) }
+}
+
+/// See [`scoped`].
+#[derive(Debug)]
+pub struct Scoped<F> {
+    context: Option<Context>,
+    future: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        within(self.context, || self.future.as_mut().poll(cx))
+    }
 }
 
 /// A future whose work is a span of its own, of this name, below the one where it is begun; `describe` says what came of it.

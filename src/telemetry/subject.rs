@@ -5,59 +5,133 @@ use super::names;
 use super::otlp::Attributes;
 use std::borrow::Cow;
 
-/// What a message is about.
+/// What a message is about. What is known by name takes no memory of its own.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// The method, as it was said.
-    pub(super) method: Box<str>,
     pub(super) known: Method,
-    /// The tool, the prompt or the resource.
-    pub(super) target: Option<Box<str>>,
+    /// The method as it was said, where it is none of the known ones.
+    unknown: Option<Box<str>>,
+    target: Option<Target>,
+}
+
+/// The tool, the prompt or the resource.
+#[derive(Clone, Debug)]
+enum Target {
+    /// A child lists it.
+    Listed(NameId),
+    /// Anything else.
+    Named(Box<str>),
 }
 
 impl Subject {
-    /// Of this method, and the tool, prompt or resource that it names.
-    pub fn new(method: &str, target: Option<&str>) -> Self {
-        Subject { known: Method::of(method), method: method.into(), target: target.map(Box::from) }
+    /// Of this method, and the tool, prompt or resource that it names. What is no UTF-8 in them is replaced.
+    pub fn new(method: &[u8], target: Option<&[u8]>) -> Self {
+        let text = |bytes| String::from_utf8_lossy(bytes).into();
+        let known = Method::of(method);
+        let unknown = (known == Method::default()).then(|| text(method));
+        let target = target.map(|target| match names_of(known).map(|names| names.id(target)) {
+            Some(id) if id != NameId::default() => Target::Listed(id),
+            _ => Target::Named(text(target)),
+        });
+        Subject { known, unknown, target }
     }
 
-    /// Where its target is counted, if it has one that is.
-    fn names(&self) -> Option<&'static Names> {
-        match self.known {
-            method if method.is_tool_call() => Some(&TOOLS),
-            method if method.is_prompt() => Some(&PROMPTS),
-            _ => None,
+    /// The method, as it was said.
+    pub(super) fn method(&self) -> &str {
+        self.unknown.as_deref().unwrap_or_else(|| self.known.name())
+    }
+
+    /// The tool, the prompt or the resource, as it was said.
+    pub(super) fn target(&self) -> Option<&str> {
+        match self.target.as_ref()? {
+            Target::Listed(id) => names_of(self.known).map(|names| names.name(*id)),
+            Target::Named(name) => Some(name),
         }
     }
 
-    /// What its target is counted as.
+    /// What its target is counted as. It may have been listed meanwhile.
     pub(super) fn target_id(&self) -> NameId {
-        let target = self.names().zip(self.target.as_deref());
-        target.map(|(names, target)| names.id(target)).unwrap_or_default()
+        match (&self.target, names_of(self.known)) {
+            (Some(Target::Listed(id)), _) => *id,
+            (Some(Target::Named(name)), Some(names)) => names.id(name.as_bytes()),
+            _ => NameId::default(),
+        }
     }
 
     /// `{method} {target}`, with a target that is one of few: whoever makes names up gets none into a span's.
     pub(super) fn span_name(&self) -> Cow<'static, str> {
         let method = self.known.name();
-        let target = self.names().zip(self.target.as_deref());
-        match target.filter(|(names, target)| names.is_empty() || names.id(target) != NameId::default()) {
-            Some((_, target)) => format!("{method} {target}").into(),
+        let is_one_of_few = || {
+            let listed = matches!(self.target, Some(Target::Listed(_)));
+            listed || names_of(self.known).is_some_and(Names::is_empty)
+        };
+        match self.target().filter(|_| is_one_of_few()) {
+            Some(target) => [method, " ", target].concat().into(),
             None => method.into(),
         }
     }
 
     pub(super) fn describe(&self, attributes: &mut Attributes) {
-        attributes.text(names::METHOD, &self.method);
+        attributes.text(names::METHOD, self.method());
         if self.known.is_tool_call() {
             attributes.text(names::OPERATION, "execute_tool");
         }
         let key = match self.known {
             method if method.is_tool_call() => names::TOOL,
             method if method.is_prompt() => names::PROMPT,
-            _ => names::RESOURCE,
+            method if method.is_about_resource() => names::RESOURCE,
+            _ => return,
         };
-        if let Some(target) = &self.target {
+        if let Some(target) = self.target() {
             attributes.text(key, target);
         }
+    }
+}
+
+/// Where targets of such a method are counted, if they are.
+fn names_of(method: Method) -> Option<&'static Names> {
+    match method {
+        method if method.is_tool_call() => Some(&TOOLS),
+        method if method.is_prompt() => Some(&PROMPTS),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_message_says_is_kept_and_only_what_is_listed_is_told_apart() {
+        let before = Subject::new(b"tools/call", Some(b"later-listed"));
+        TOOLS.learn("later-listed");
+        let after = Subject::new(b"tools/call", Some(b"later-listed"));
+        assert_ne!(before.target_id(), NameId::default());
+        assert_eq!(before.target_id(), after.target_id());
+        for subject in [&before, &after] {
+            assert_eq!((subject.method(), subject.target()), ("tools/call", Some("later-listed")));
+        }
+        assert_eq!(after.span_name(), "tools/call later-listed");
+        let invented = Subject::new(b"tools/call", Some(b"invented"));
+        assert_eq!((invented.target(), invented.target_id()), (Some("invented"), NameId::default()));
+        assert_eq!(invented.span_name(), "tools/call");
+        let unknown = Subject::new(b"evil/method", Some(b"x"));
+        assert_eq!(
+            (unknown.method(), unknown.target(), &*unknown.span_name()),
+            ("evil/method", Some("x"), "_OTHER")
+        );
+    }
+
+    #[test]
+    fn only_resources_are_called_so() {
+        let described = |method: &str| {
+            let mut attributes = Attributes::new(9, 100);
+            Subject::new(method.as_bytes(), Some(b"file:///a")).describe(&mut attributes);
+            String::from_utf8_lossy(attributes.encoded()).into_owned()
+        };
+        assert!(described("resources/read").contains(names::RESOURCE));
+        assert!(described("resources/subscribe").contains("file:///a"));
+        assert!(!described("completion/complete").contains("file:///a"));
+        assert!(!described("evil/method").contains("file:///a"));
     }
 }

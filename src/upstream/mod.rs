@@ -171,8 +171,8 @@ pub struct Want {
 pub struct Incoming {
     /// Its bytes.
     pub frame: Bytes,
-    /// Where its parts are.
-    pub message: Message,
+    /// Where its parts are; on the heap, since messages are handed on through many futures.
+    pub message: Box<Message>,
     /// The trace context of its HTTP request.
     pub trace: Trace,
     /// How it is seen.

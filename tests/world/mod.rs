@@ -301,7 +301,7 @@ impl Child {
 pub fn incoming(message: &Value) -> Incoming {
     let frame = Bytes::from(message.to_string());
     let message = jsonrpc::scan(&frame).expect("a message");
-    Incoming { frame, message, trace: Trace::default(), operation: Arc::default() }
+    Incoming { frame, message: Box::new(message), trace: Trace::default(), operation: Arc::default() }
 }
 
 /// The parameters of a modern client's call.

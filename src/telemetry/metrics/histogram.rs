@@ -5,7 +5,6 @@ use crate::telemetry::clock;
 use crate::trace_context::Context;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
 
 /// Buckets, with the one above the last bound.
 pub const BUCKETS: usize = BOUNDS + 1;
@@ -84,9 +83,8 @@ impl Histogram {
         }
     }
 
-    /// A value, and the span that it was measured in, if that is recorded.
-    pub fn record(&self, value: Duration, span: Option<Context>) {
-        let nanos = clock::nanos(value);
+    /// A value in nanoseconds, and the span that it was measured in, if that is recorded.
+    pub fn record(&self, nanos: u64, span: Option<Context>) {
         let bucket = self.bounds.nanos.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS);
         self.buckets[bucket].fetch_add(1, Relaxed);
         self.nanos.fetch_add(nanos, Relaxed);
@@ -94,7 +92,7 @@ impl Histogram {
             let exemplars = self.exemplars.get_or_init(Box::default);
             // Whoever is there at the same time has one that is as good.
             if let Ok(mut exemplar) = exemplars[bucket].try_lock() {
-                let seconds = value.as_secs_f64();
+                let seconds = nanos as f64 / 1e9;
                 *exemplar = Some(Exemplar { seconds, context, unix_nanos: clock::unix_nanos() });
             }
         }
@@ -156,7 +154,7 @@ mod tests {
         let histogram = Histogram::new(&CONVENTION);
         for (millis, bucket) in [(0, 0), (10, 0), (11, 1), (300_000, 13), (300_001, 14), (u64::MAX / 2, 14)] {
             let before = histogram.read().buckets[bucket];
-            histogram.record(Duration::from_millis(millis), None);
+            histogram.record(millis.saturating_mul(1_000_000), None);
             assert_eq!(histogram.read().buckets[bucket], before + 1, "{millis} ms");
         }
         assert_eq!(histogram.read().count(), 6);
@@ -166,11 +164,11 @@ mod tests {
     fn exemplars_are_the_latest_of_their_buckets_and_those_of_several_the_latest_of_all() {
         let span = |span: u8| Context { trace: [1; 16], span: [span; 8], flags: 1 };
         let (one, two) = (Histogram::new(&CONVENTION), Histogram::new(&CONVENTION));
-        one.record(Duration::from_millis(1), Some(span(1)));
-        one.record(Duration::from_millis(2), Some(span(2)));
-        one.record(Duration::from_millis(3), None);
-        two.record(Duration::from_millis(4), Some(span(4)));
-        two.record(Duration::from_secs(1), Some(span(5)));
+        one.record(1_000_000, Some(span(1)));
+        one.record(2_000_000, Some(span(2)));
+        one.record(3_000_000, None);
+        two.record(4_000_000, Some(span(4)));
+        two.record(1_000_000_000, Some(span(5)));
         let mut both = one.read();
         assert_eq!(both.exemplars[0].map(|exemplar| exemplar.context), Some(span(2)));
         both.add(&two.read());

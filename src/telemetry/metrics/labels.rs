@@ -1,7 +1,6 @@
 //! By what operations are told apart: a method of the protocol, a tool or prompt that the child lists, how it came out, and
 //! the revision. Each is one of a bounded set, whatever clients and children say; the rest is [`OTHER`].
 
-use std::collections::HashMap;
 use std::sync::{OnceLock, PoisonError, RwLock};
 
 /// What is none of the known ones.
@@ -68,8 +67,9 @@ macro_rules! label {
 
         impl $name {
             /// The one of this name.
-            pub fn of(name: &str) -> Self {
-                let at = $set.iter().position(|known| *known == name);
+            pub fn of(name: impl AsRef<[u8]>) -> Self {
+                let name = name.as_ref();
+                let at = $set.iter().position(|known| known.as_bytes() == name);
                 $name(at.map_or(0, |at| at as u8 + 1))
             }
 
@@ -99,15 +99,42 @@ label! {
     Revision REVISIONS
 }
 
+const TOOLS_CALL: Method = method(b"tools/call");
+const PROMPTS_GET: Method = method(b"prompts/get");
+/// `tools/list`
+pub const TOOLS_LIST: Method = method(b"tools/list");
+/// `prompts/list`
+pub const PROMPTS_LIST: Method = method(b"prompts/list");
+
+/// A known method, found when this is compiled.
+const fn method(name: &[u8]) -> Method {
+    let mut at = 0;
+    loop {
+        let (known, mut same) = (METHODS[at].as_bytes(), 0);
+        while known.len() == name.len() && same < name.len() && known[same] == name[same] {
+            same += 1;
+        }
+        if same == name.len() {
+            return Method(at as u8 + 1);
+        }
+        at += 1;
+    }
+}
+
 impl Method {
     /// `tools/call`.
     pub fn is_tool_call(self) -> bool {
-        self.0 == 1
+        self == TOOLS_CALL
     }
 
     /// `prompts/get`.
     pub fn is_prompt(self) -> bool {
-        self.name() == "prompts/get"
+        self == PROMPTS_GET
+    }
+
+    /// Whether its target is a resource (gen-ai/mcp.md, `mcp.resource.uri`).
+    pub fn is_about_resource(self) -> bool {
+        matches!(self.name(), "resources/read" | "resources/subscribe" | "resources/unsubscribe")
     }
 
     /// Whether it asks what there is, or is a handshake.
@@ -117,7 +144,7 @@ impl Method {
 }
 
 /// Names that a child lists, of tools or of prompts. They are never forgotten, so that there are at most as many as it may
-/// list; further ones are [`OTHER`].
+/// list; further ones are [`OTHER`]. Each request looks its tool up: in few steps, whatever its client says.
 #[derive(Debug)]
 pub struct Names {
     most: u16,
@@ -126,8 +153,10 @@ pub struct Names {
 
 #[derive(Debug, Default)]
 struct Known {
-    ids: HashMap<Box<str>, u16>,
-    names: Vec<Box<str>>,
+    /// In the order in which they came.
+    names: Vec<&'static str>,
+    /// In their own order, with their places in the other.
+    sorted: Vec<(&'static str, u16)>,
 }
 
 /// The names of tools.
@@ -152,17 +181,20 @@ impl Names {
             return;
         }
         let mut known = self.known().write().unwrap_or_else(PoisonError::into_inner);
-        if known.names.len() < usize::from(self.most) && !known.ids.contains_key(name) {
-            known.names.push(name.into());
+        let Err(at) = known.find(name.as_bytes()) else { return };
+        if known.names.len() < usize::from(self.most) {
+            // It is never forgotten.
+            let name: &'static str = Box::leak(name.into());
+            known.names.push(name);
             let id = known.names.len() as u16;
-            known.ids.insert(name.into(), id);
+            known.sorted.insert(at, (name, id));
         }
     }
 
     /// What it is counted as.
-    pub fn id(&self, name: &str) -> NameId {
+    pub fn id(&self, name: impl AsRef<[u8]>) -> NameId {
         let known = self.known().read().unwrap_or_else(PoisonError::into_inner);
-        NameId(known.ids.get(name).copied().unwrap_or_default())
+        NameId(known.find(name.as_ref()).map_or(0, |at| known.sorted[at].1))
     }
 
     /// Whether anything was listed.
@@ -171,13 +203,19 @@ impl Names {
     }
 
     /// The name that is counted as this.
-    pub fn name(&self, id: NameId) -> Box<str> {
+    pub fn name(&self, id: NameId) -> &'static str {
         let known = self.known().read().unwrap_or_else(PoisonError::into_inner);
-        usize::from(id.0).checked_sub(1).and_then(|at| known.names.get(at)).map_or(OTHER.into(), Clone::clone)
+        usize::from(id.0).checked_sub(1).and_then(|at| known.names.get(at)).copied().unwrap_or(OTHER)
     }
 
     fn known(&self) -> &RwLock<Known> {
         self.known.get_or_init(RwLock::default)
+    }
+}
+
+impl Known {
+    fn find(&self, name: &[u8]) -> Result<usize, usize> {
+        self.sorted.binary_search_by(|(known, _)| known.as_bytes().cmp(name))
     }
 }
 
@@ -242,7 +280,8 @@ mod tests {
     #[test]
     fn what_is_unknown_is_other() {
         assert_eq!(Method::of("tools/call").name(), "tools/call");
-        assert!(Method::of("tools/call").is_tool_call());
+        assert!(Method::of("tools/call").is_tool_call() && Method::of("prompts/get").is_prompt());
+        assert_eq!((TOOLS_LIST.name(), PROMPTS_LIST.name()), ("tools/list", "prompts/list"));
         assert_eq!(Method::of("evil/method").name(), OTHER);
         assert_eq!(ErrorType::of("-32603").name(), "-32603");
         assert_eq!(ErrorType::of("-1").name(), OTHER);
@@ -252,13 +291,15 @@ mod tests {
     #[test]
     fn names_are_bounded_and_only_those_that_were_listed() {
         let names = Names::new(3);
-        assert_eq!(&*names.name(names.id("echo")), OTHER);
+        assert_eq!(names.name(names.id("echo")), OTHER);
         for n in 0..10 {
             names.learn(&format!("tool-{n}"));
             names.learn(&format!("tool-{n}"));
         }
-        assert_eq!(&*names.name(names.id("tool-2")), "tool-2");
-        assert_eq!(&*names.name(names.id("tool-3")), OTHER);
+        assert_eq!(names.name(names.id("tool-2")), "tool-2");
+        assert_eq!(names.name(names.id("tool-3")), OTHER);
+        names.learn("a-last");
+        assert_eq!(names.name(names.id("tool-0")), "tool-0");
         let long = Names::new(3);
         long.learn(&"x".repeat(LONGEST_NAME + 1));
         assert!(long.is_empty());

@@ -54,14 +54,14 @@ pub fn now() -> u64 {
     clock::unix_nanos()
 }
 
-/// An operation is over; `span` is where, if that is recorded.
-pub fn operation(labels: Labels, took: Duration, span: Option<Context>) {
+/// An operation is over that took so many nanoseconds; `span` is where, if that is recorded.
+pub fn operation(labels: Labels, took: u64, span: Option<Context>) {
     OPERATIONS.record(labels, took, exemplar(span));
 }
 
-/// A request is over, of which so much was a wait and so much neither that nor the child's.
-pub fn request(waited: Duration, routed: Duration, span: Option<Context>) {
-    if !waited.is_zero() {
+/// A request is over, of which so many nanoseconds were a wait and so many neither that nor the child's.
+pub fn request(waited: u64, routed: u64, span: Option<Context>) {
+    if waited > 0 {
         QUEUED.record(waited, exemplar(span));
     }
     ROUTED.record(routed, exemplar(span));
@@ -78,7 +78,7 @@ pub fn session(side: Side, revision: Revision, took: Duration) {
     }
     let labels =
         Labels { side, method: Method::default(), target: Default::default(), error: None, revision };
-    SESSIONS.record(labels, took, None);
+    SESSIONS.record(labels, clock::nanos(took), None);
 }
 
 /// What only others know: how many there are of something now.
@@ -203,7 +203,7 @@ pub fn gather(levels: Levels) -> Vec<Family> {
 
 fn operation_families(operations: &[(Labels, Distribution)]) -> Vec<Family> {
     let mut all: BTreeMap<&str, Vec<Sample>> = BTreeMap::new();
-    let mut tools: BTreeMap<Box<str>, Distribution> = BTreeMap::new();
+    let mut tools: BTreeMap<&str, Distribution> = BTreeMap::new();
     let mut discoveries: BTreeMap<&str, u64> = BTreeMap::new();
     for (labels, values) in operations {
         let definition = if labels.side == Side::Server { SERVER_OPERATIONS } else { CLIENT_OPERATIONS };
@@ -214,10 +214,7 @@ fn operation_families(operations: &[(Labels, Distribution)]) -> Vec<Family> {
         if labels.side == Side::Server && labels.method.is_tool_call() {
             let tool = TOOLS.name(labels.target);
             if let Some(error) = error {
-                let labels = vec![
-                    ("tool", Cow::from(String::from(tool.clone()))),
-                    ("error_type", error.name().into()),
-                ];
+                let labels = vec![("tool", tool.into()), ("error_type", error.name().into())];
                 all.entry(TOOL_ERRORS.name).or_default().push(Sample { labels, value: count });
             }
             tools.entry(tool).or_insert_with(|| Distribution::empty(&CONVENTION)).add(values);
@@ -275,10 +272,10 @@ fn operation_labels(labels: &Labels) -> Vec<(&'static str, Cow<'static, str>)> {
     use super::names;
     let mut all: Vec<(&'static str, Cow<'static, str>)> = vec![(names::METHOD, labels.method.name().into())];
     if labels.method.is_tool_call() {
-        all.push((names::TOOL, String::from(TOOLS.name(labels.target)).into()));
+        all.push((names::TOOL, TOOLS.name(labels.target).into()));
         all.push((names::OPERATION, "execute_tool".into()));
     } else if labels.method.is_prompt() {
-        all.push((names::PROMPT, String::from(PROMPTS.name(labels.target)).into()));
+        all.push((names::PROMPT, PROMPTS.name(labels.target).into()));
     }
     if let Some(error) = labels.error.map(labels::ErrorType::name) {
         all.push((names::ERROR, error.into()));

@@ -20,7 +20,7 @@ pub struct Attributes {
 impl Attributes {
     /// None yet, in a message that has them in this field. Longer strings than `longest` are cut.
     pub fn new(field: u32, longest: usize) -> Self {
-        Attributes { field, encoded: Vec::with_capacity(384), longest }
+        Attributes { field, encoded: Vec::with_capacity(512), longest }
     }
 
     /// As they are written.
@@ -31,6 +31,17 @@ impl Attributes {
     /// A string.
     pub fn text(&mut self, key: &str, value: &str) {
         let value = cut(value, self.longest);
+        // Nearly all lengths take one byte.
+        let (any, pair) = (value.len() + 2, key.len() + value.len() + 6);
+        if pair < 0x80 && self.field < 0x10 {
+            let out = &mut self.encoded;
+            out.reserve(pair + 2);
+            out.extend_from_slice(&[(self.field << 3) as u8 | 2, pair as u8, 1 << 3 | 2, key.len() as u8]);
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(&[2 << 3 | 2, any as u8, (STRING << 3) as u8 | 2, value.len() as u8]);
+            out.extend_from_slice(value.as_bytes());
+            return;
+        }
         // The lengths are known, so that nothing has to be moved.
         let any = 1 + varint_length(value.len()) + value.len();
         let out = self.begin(key, any);
