@@ -17,7 +17,7 @@ from typing import Any
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 FOLDER = TESTS / ".prometheus"
-DATA = ROOT / "target" / "observability"
+SCRATCH = ROOT / "target" / "observability"
 RESULTS = TESTS / "results"
 
 START = 60  # seconds; ample on a loaded machine
@@ -65,8 +65,8 @@ class Prometheus:
     """
 
     def __init__(self, program: str, rules: Path, targets: list[str]) -> None:
-        shutil.rmtree(DATA, ignore_errors=True)
-        DATA.mkdir(parents=True)
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+        SCRATCH.mkdir(parents=True)
         RESULTS.mkdir(exist_ok=True)
         config = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
@@ -74,7 +74,7 @@ class Prometheus:
             "scrape_configs": [{"job_name": "proxyrunner", "static_configs": [{"targets": targets}]}],
         }
         # JSON is YAML.
-        (DATA / "prometheus.yml").write_text(json.dumps(config))
+        (SCRATCH / "prometheus.yml").write_text(json.dumps(config))
         self.log = RESULTS / "prometheus.log"
         self.process: subprocess.Popen | None = None
         try:
@@ -92,8 +92,8 @@ class Prometheus:
                 self.process = subprocess.Popen(
                     [
                         program,
-                        f"--config.file={DATA / 'prometheus.yml'}",
-                        f"--storage.tsdb.path={DATA / 'data'}",
+                        f"--config.file={SCRATCH / 'prometheus.yml'}",
+                        f"--storage.tsdb.path={SCRATCH / 'data'}",
                         f"--web.listen-address={self.url.removeprefix('http://')}",
                         "--enable-feature=exemplar-storage",
                     ],
