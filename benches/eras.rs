@@ -69,7 +69,7 @@ fn body(modern: bool) -> Bytes {
 
 fn scanned(body: &Bytes) -> Incoming {
     let message = jsonrpc::scan(body).expect("a message");
-    Incoming { frame: body.clone(), message, trace: Trace::default() }
+    Incoming { frame: body.clone(), message, trace: Trace::default(), operation: Arc::default() }
 }
 
 async fn legacy(world: &mut World, session: &Arc<Session>, body: &Bytes) {

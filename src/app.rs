@@ -163,6 +163,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     }
     let stop = async {
         let _ = serving.await;
+        upstream.close();
         supervisor.stop().await;
         exporter.flush(FLUSHING).await;
     };
@@ -175,9 +176,10 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     }
 }
 
-/// `--max-connections`, as far as the limit on open files goes beside what children and logs need.
+/// `--max-connections`, as far as the limit on open files goes beside what children and logs need: half of them at most,
+/// since few children run at once.
 fn max_connections(config: &Config, files: usize) -> usize {
-    let reserved = 64 + FILES_PER_CHILD * config.upstream.max_children;
+    let reserved = (64 + FILES_PER_CHILD * config.upstream.max_children).min(files / 2) + http::SPARE;
     let most = files.saturating_sub(reserved).max(1);
     if most < config.http.max_connections {
         tracing::warn!(

@@ -109,11 +109,12 @@ impl Router {
             result: message.result.clone(),
             error: message.error.clone(),
             multiline: message.multiline,
+            is_error: message.is_error,
             frame,
         };
         match wire_id {
             Some(wire_id) => self.complete(wire_id, Ok(answer)),
-            None => self.unknown(&answer.frame),
+            None => self.unknown(&answer.frame[answer.id.clone()]),
         }
     }
 
@@ -124,17 +125,16 @@ impl Router {
                 counters::LATE_ANSWERS.increment();
                 tracing::debug!(child = self.child, id = wire_id.as_u64(), "late answer discarded");
             }
-            Completed::Unknown(outcome) => {
-                self.unknown(outcome.map(|answer| answer.frame).unwrap_or_default().as_ref());
-            }
+            Completed::Unknown(_) => self.unknown(wire_id.as_u64().to_string().as_bytes()),
         }
     }
 
-    fn unknown(&self, frame: &[u8]) {
+    /// What it answers is nobody's, and is not shown either.
+    fn unknown(&self, id: &[u8]) {
         counters::UNKNOWN_ANSWERS.increment();
         tracing::warn!(
             child = self.child,
-            frame = shown(frame),
+            id = shown(id),
             "the server answered a request that it was never sent"
         );
     }

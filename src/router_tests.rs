@@ -132,7 +132,7 @@ fn a_shared_childs_questions_and_logs_reach_nobody_and_it_is_told() {
     });
     let mut exchange = begun(&child.link);
     child.hears();
-    members.watch("a://b", readers[0].session().id());
+    members.room_for("a://b", readers[0].session().id()).unwrap().watch();
     child.says(r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"secret"}}"#);
     child.says(r#"{"jsonrpc":"2.0","method":"notifications/tasks/status","params":{}}"#);
     child
@@ -215,6 +215,6 @@ fn a_closed_childs_callers_are_told_and_none_can_begin() {
     for exchange in [&mut sent, &mut unsent] {
         assert!(matches!(outcome(exchange), Some(Err(Failure::ClosedStdout))));
     }
-    let refused = now(child.link.begin(held(), |_| unreachable!("nothing to write")));
+    let refused = now(child.link.begin(held(), None, |_| unreachable!("nothing to write")));
     assert!(matches!(refused, Some(Err(_))));
 }

@@ -6,6 +6,8 @@ use crate::exchange::{End, Ends, Failure, Intake, Link};
 use crate::lifecycle::{Action, Event, Graces, Lifecycle};
 use crate::router::Router;
 use crate::telemetry::counters;
+use crate::telemetry::metrics::labels::{Revision, Side};
+use crate::telemetry::metrics::{self, usage};
 use crate::upstream::Want;
 use nix::sys::signal::Signal;
 use std::collections::HashMap;
@@ -97,6 +99,8 @@ impl Supervisor {
         let pid = process.pid();
         tracing::info!(child = number, pid = pid, "server started");
         self.servers().insert(number, process.signaller());
+        usage::server_started(number, pid);
+        let started = Instant::now();
         let (link, ends) = Link::new(number, slots);
         let grace = self.0.cancel_grace.as_secs().max(1);
         let Ends { answering, intake, stop, hung, mute, end } = ends;
@@ -123,6 +127,10 @@ impl Supervisor {
             router.close(&Failure::Ended(ended.clone()));
         }
         self.servers().remove(&number);
+        usage::server_ended(number);
+        if link.revision() != Revision::default() {
+            metrics::session(Side::Client, link.revision(), started.elapsed());
+        }
         counters::ENDED_CHILDREN.increment();
         tracing::info!(child = number, pid = pid, code = ended.code, "{ended}");
     }

@@ -107,6 +107,8 @@ pub struct Context {
 impl Context {
     /// Somebody records this span, and those below it should be recorded too.
     pub const SAMPLED: u8 = 1;
+    /// The trace's id is random (Trace Context Level 2 §2.2.2.5).
+    pub const RANDOM: u8 = 2;
 
     /// The context in a traceparent; `None` if it is malformed.
     pub fn parse(traceparent: &str) -> Option<Self> {

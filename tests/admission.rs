@@ -7,7 +7,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::modern::{Modern, result};
-use support::{Connection, Journal, Response, Server, Session, until};
+use support::{Connection, Journal, Response, Server, Session, tool_call, until};
 
 const QUEUED: &str = "proxyrunner_queued";
 const IN_FLIGHT: &str = "proxyrunner_in_flight";
@@ -52,7 +52,12 @@ fn late(session: &Session<'_>, n: &str) -> Connection {
 
 /// Has a call of `late` answered.
 fn end(session: &Session<'_>, n: &str) {
-    session.tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": n}}));
+    end_of(session, &json!(n));
+}
+
+/// Cancels a request.
+fn end_of(session: &Session<'_>, id: &Value) {
+    session.tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}}));
 }
 
 fn refused(response: &Response, flag: &str) {
@@ -125,7 +130,8 @@ fn a_client_at_its_own_bound_waits_for_itself_only() {
 #[test]
 fn one_that_waits_too_long_is_refused_and_told_for_what() {
     for bound in ["--max-in-flight", "--max-child-in-flight"] {
-        let scene = Scene::new(&format!("{bound} 1 --queue-timeout 300ms"));
+        // A wait for a turn does not commit a stream, on which a refusal would be no status.
+        let scene = Scene::new(&format!("{bound} 1 --queue-timeout 300ms --sse-commit-after 20ms"));
         let _running = late(&scene.server.session(), "n1");
         scene.until_read(1);
         refused(&late(&scene.server.session(), "l").response(), &format!("{bound} requests"));
@@ -157,6 +163,21 @@ fn a_full_queue_refuses_the_noisy_and_has_room_for_the_quiet() {
 }
 
 #[test]
+fn a_child_of_its_own_has_room_for_all_that_are_admitted() {
+    let flags = "--max-in-flight 2000 --max-client-in-flight 1100 --max-child-in-flight 1100";
+    let server = Server::start(flags);
+    let session = server.opening().version("2025-03-26").exclusive().open();
+    let call =
+        |id: usize| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "hang"}});
+    // No more than 64 of a batch are in work at a time.
+    let batch = |batch: usize| Value::from_iter((batch * 60..batch * 60 + 60).map(call)).to_string();
+    let _running: Vec<_> = (0..20).map(|number| session.begin(batch(number))).collect();
+    server.until_metric(QUEUED, 100);
+    server.until_metric(IN_FLIGHT, 1_100);
+    assert_eq!(server.metric("proxyrunner_shed_requests_total"), 0);
+}
+
+#[test]
 fn a_client_that_disconnects_while_it_waits_leaves_the_queue() {
     let scene = Scene::new("--max-in-flight 1");
     let session = scene.server.session();
@@ -170,6 +191,90 @@ fn a_client_that_disconnects_while_it_waits_leaves_the_queue() {
     assert_eq!(session.call("facts", json!({}))["error"], Value::Null);
     assert_eq!(scene.order(), ["n1"]);
     scene.until_idle();
+}
+
+/// A batch of calls of `late`, of a session that knows batches.
+fn late_batch(session: &Session<'_>, calls: &[&str]) -> Connection {
+    let calls: Vec<_> = calls.iter().map(|n| tool_call(*n, "late", &json!({"n": n}))).collect();
+    session.begin(format!("[{}]", calls.join(",")))
+}
+
+#[test]
+fn a_batch_whose_client_disconnects_before_the_response_leaves_the_queue() {
+    let scene = Scene::new("--max-in-flight 1 --queue-timeout 10m");
+    let session = scene.server.opening().version("2025-03-26").open();
+    let batch = late_batch(&session, &["b1", "b2", "b3"]);
+    scene.until_read(1);
+    scene.until_waiting(2);
+    batch.cut();
+    scene.until_waiting(0);
+    // What is at the child runs on, as any request of a legacy client does.
+    assert_eq!(scene.server.metric(IN_FLIGHT), 1);
+    assert!(!scene.journal.is_cancelled("late"));
+    let first = scene.order()[0].clone();
+    end(&session, &first);
+    scene.until_idle();
+    assert_eq!(scene.order(), [first]);
+}
+
+#[test]
+fn a_batch_has_no_more_in_work_than_its_client_may_have_in_flight() {
+    let scene = Scene::new("--max-client-in-flight 2 --sse-commit-after 0");
+    let session = scene.server.opening().version("2025-03-26").open();
+    let mut batch = late_batch(&session, &["b1", "b2", "b3", "b4", "b5"]);
+    scene.until_read(2);
+    assert_eq!(scene.server.metric("proxyrunner_queued_requests_total"), 0, "none waits for another");
+    // One that is not in work yet can be cancelled too.
+    end(&session, "b5");
+    for n in 0..4 {
+        scene.until_read(n + 1);
+        end(&session, &scene.order()[n]);
+    }
+    let answers = batch.response().messages();
+    let cancelled = answers.iter().filter(|answer| answer["error"]["code"] == -32800);
+    assert_eq!((answers.len(), cancelled.count()), (5, 5));
+    let mut first = scene.order();
+    assert_eq!(first.len(), 4);
+    first[..2].sort();
+    assert_eq!(first[..2], ["b1", "b2"]);
+}
+
+/// Behind a request in work nothing more is read: the end of the connection must be noticed all the same.
+#[test]
+fn a_disconnect_is_noticed_behind_bytes_that_nobody_reads() {
+    let scene = Scene::new("--max-in-flight 1 --queue-timeout 10m");
+    let session = scene.server.session();
+    let _running = late(&session, "n1");
+    scene.until_read(1);
+    let pipelined = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1_000);
+    for behind in ["\r\n", "G", &pipelined] {
+        let mut waiting =
+            [late(&session, "gone"), scene.server.modern().begin_call(1, "late", json!({"n": "gone"}))];
+        waiting.iter_mut().for_each(|waiting| waiting.send(behind));
+        scene.until_waiting(2);
+        waiting.into_iter().for_each(Connection::cut);
+        scene.until_waiting(0);
+    }
+    end(&session, "n1");
+    let mut running = scene.server.modern().begin_call(1, "late", json!({"n": "m1"}));
+    running.send("\r\n");
+    scene.until_read(2);
+    running.cut();
+    // It answers once it is cancelled.
+    scene.until_idle();
+    assert_eq!(scene.order(), ["n1", "m1"]);
+}
+
+/// One that hung up may have sent more than one request before; what takes no time is answered.
+#[test]
+fn what_was_sent_before_the_end_is_answered_as_far_as_that_is_quick() {
+    let server = Server::start("");
+    let mut connection = server.connect();
+    connection.send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(3) + "\r\n");
+    connection.end();
+    for _ in 0..3 {
+        assert_eq!(connection.response().status, 200);
+    }
 }
 
 #[test]
@@ -198,6 +303,53 @@ fn answers_and_cancellations_pass_while_everything_is_full() {
     );
     scene.until_waiting(0);
     assert_eq!(scene.order(), ["w"]);
+}
+
+fn subscribe(id: usize, uri: &str) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": "resources/subscribe", "params": {"uri": uri}})
+}
+
+/// One child hears of one subscription to a resource at a time.
+#[test]
+fn who_waits_to_subscribe_is_counted_and_bounded_and_can_be_cancelled() {
+    let server = Server::start("--max-queued 8 --cancel-grace 1h");
+    let session = server.opening().version("2025-03-26").open();
+    let batch = Value::from_iter((0..20).map(|id| subscribe(id, "hang:")));
+    let _waiting = session.begin(batch.to_string());
+    server.until_metric("proxyrunner_shed_requests_total", 11);
+    assert_eq!((server.metric(QUEUED), server.metric(IN_FLIGHT)), (8, 1));
+    assert!(server.session().ask("resources/subscribe", json!({"uri": "a:"}))["result"].is_object());
+    let other = server.session();
+    assert_eq!(other.post(subscribe(1, "hang:").to_string()).status, 503);
+    session.delete();
+    server.until_metric(QUEUED, 0);
+    let mut first = other.begin(subscribe(1, "hang:").to_string());
+    // The first session's counts on, since the child never agreed that it is cancelled.
+    server.until_metric(IN_FLIGHT, 2);
+    let mut second = other.begin(subscribe(2, "hang:").to_string());
+    server.until_metric(QUEUED, 1);
+    for (id, cancelled) in [(2, &mut second), (1, &mut first)] {
+        end_of(&other, &json!(id));
+        assert_eq!(cancelled.response().messages()[0]["error"]["code"], -32800);
+    }
+    server.until_metric(QUEUED, 0);
+}
+
+#[test]
+fn a_session_watches_as_much_as_it_may_though_it_asks_for_all_at_once() {
+    let scene = Scene::new("");
+    let session = scene.server.opening().version("2025-03-26").open();
+    let batch = (0..64).map(|id| subscribe(id, &format!("x:{id}-{}", "y".repeat(8_000))));
+    let answers = session.post(Value::from_iter(batch).to_string()).answer();
+    let (watched, refused): (Vec<_>, Vec<_>) =
+        answers.as_array().expect("a batch").iter().partition(|answer| answer["result"].is_object());
+    assert_eq!((watched.len(), refused.len()), (4, 60));
+    assert!(refused.iter().all(|answer| answer["error"]["code"] == -32602));
+    let heard = |method: &str| {
+        let frames = scene.journal.frames().into_iter();
+        frames.filter(|read| read.message["method"] == method).count()
+    };
+    assert_eq!((heard("resources/subscribe"), heard("resources/unsubscribe")), (4, 0));
 }
 
 /// A call that reports progress until it is released.

@@ -10,7 +10,7 @@ use support::{Journal, Server, scratch, until};
 fn modern(flags: &str, child: &str) -> (Server, Journal) {
     let journal = Journal::new();
     let child = format!("{child} {}", journal.flag());
-    (Server::with().flags(flags).modern_child(&child).start(), journal)
+    (Server::with().asked_nothing().flags(flags).modern_child(&child).start(), journal)
 }
 
 /// What each process read, by method, in the order in which they were started.

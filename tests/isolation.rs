@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 use support::{Server, Session, until};
 
 fn pid(session: &Session<'_>) -> i64 {
@@ -153,6 +154,27 @@ fn at_the_cap_an_idle_child_makes_room() {
     assert_eq!(idle.post(support::tool_call(1, "facts", &json!({}))).status, 404);
     assert_eq!(listening.rest(), Vec::<Value>::new());
     assert_eq!(server.metric("proxyrunner_evicted_sessions_total"), 1);
+}
+
+#[test]
+fn at_the_cap_as_many_idle_children_make_room_as_newcomers_come_at_once() {
+    // Each of them takes a while to end, so that all the newcomers wait at the same time.
+    let flags = "--max-children 4 --evict-after 1ms --at-cap refuse --close-grace 500ms";
+    let server = Server::with().flags(flags).child("--ignore-eof").start();
+    let idle: Vec<_> = (0..3).map(|_| server.opening().exclusive().open()).collect();
+    let since = Instant::now();
+    until("all are idle for long enough", || since.elapsed() > Duration::from_millis(1));
+    let body = server.opening().exclusive().body();
+    let mut newcomers: Vec<_> = (0..3).map(|_| server.connect()).collect();
+    newcomers.iter_mut().for_each(|newcomer| newcomer.post(&[], &body));
+    for newcomer in &mut newcomers {
+        let welcome = newcomer.response();
+        assert_eq!(welcome.status, 200, "{}", welcome.text());
+    }
+    assert_eq!(server.metric("proxyrunner_evicted_sessions_total"), 3);
+    assert!(
+        idle.iter().all(|session| session.post(support::tool_call(1, "facts", &json!({}))).status == 404)
+    );
 }
 
 #[test]

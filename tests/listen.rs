@@ -111,22 +111,46 @@ fn a_filter_that_is_none_is_refused_and_disturbs_nobody() {
     );
 }
 
+/// What it says is remembered as long as it is open.
 #[test]
-fn there_is_a_bound_and_it_is_given_back() {
+fn one_that_says_too_much_is_refused_and_one_that_names_too_much_is_told_what_it_has() {
     let server = Server::start("");
-    let client = server.modern();
-    let open: Vec<_> = (0..1_024)
-        .map(|id| {
-            let mut events = listen(&client, id, json!({})).events();
-            events.message();
-            events
-        })
-        .collect();
-    assert_eq!(listen(&client, 0, json!({})).response().code(), -32603);
-    assert_eq!(client.result("echo", json!({"n": 1}))["n"], 1, "calls are not counted among them");
-    drop(open);
+    let long = |n: usize| format!("x:{n}{}", "y".repeat(8_000));
+    let filter = |count: usize| json!({"resourceSubscriptions": Value::from_iter((0..count).map(long))});
+    assert_eq!(listen(&server.modern(), 1, filter(5)).response().code(), -32602);
+    let mut events = listen(&server.modern(), 1, filter(4)).events();
+    let acknowledged = events.message();
+    let honoured = &acknowledged["params"]["notifications"]["resourceSubscriptions"];
+    assert_eq!(honoured.as_array().map(Vec::len), Some(4));
+}
+
+#[test]
+fn there_is_a_bound_and_a_share_for_each_client_and_both_are_given_back() {
+    let server = Server::start("--max-listens 8 --principal-header x-user");
+    let open = |client: &Modern<'_>| {
+        let mut events = listen(client, 1, json!({})).events();
+        events.message();
+        events
+    };
+    let refused = |client: &Modern<'_>| {
+        let response = listen(client, 1, json!({})).response();
+        assert_eq!(
+            (response.status, response.code(), response.header("retry-after")),
+            (503, -32603, Some("1"))
+        );
+        response.text()
+    };
+    let clients = ["a", "b", "c", "d", "e"].map(|name| server.modern().of(name));
+    let mut opened = Vec::new();
+    for client in &clients[..4] {
+        opened.extend([open(client), open(client)]);
+        assert!(refused(client).contains("a quarter of --max-listens"));
+    }
+    assert!(refused(&clients[4]).contains("--max-listens subscriptions are open"));
+    assert_eq!(clients[4].result("echo", json!({"n": 1}))["n"], 1, "calls are not counted among them");
+    opened.remove(0).cut();
     support::until("one more is taken", || {
-        let mut again = listen(&client, 0, json!({}));
+        let mut again = listen(&clients[4], 1, json!({}));
         again.response_head().header("content-type") == Some("text/event-stream")
     });
 }

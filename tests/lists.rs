@@ -10,13 +10,13 @@ use support::{Journal, Response, Server, until};
 fn legacy(flags: &str, child: &str) -> (Server, Journal) {
     let journal = Journal::new();
     let child = format!("{child} {}", journal.flag());
-    (Server::with().flags(flags).child(&child).start(), journal)
+    (Server::with().asked_nothing().flags(flags).child(&child).start(), journal)
 }
 
 fn modern(flags: &str, child: &str) -> (Server, Journal) {
     let journal = Journal::new();
     let child = format!("{child} {}", journal.flag());
-    (Server::with().flags(flags).modern_child(&child).start(), journal)
+    (Server::with().asked_nothing().flags(flags).modern_child(&child).start(), journal)
 }
 
 fn asked(journal: &Journal, method: &str) -> usize {

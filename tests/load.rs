@@ -25,7 +25,8 @@ fn a_synchronous_child_answers_concurrent_large_calls() {
 /// Clients exist that send every request as `id: 1`.
 #[test]
 fn a_thousand_requests_of_one_id_each_get_their_own_answer() {
-    let server = Server::start("");
+    // What is answered on a stream is kept for replay, and counts.
+    let server = Server::start("--sse-commit-after 1m");
     let sessions = [server.session(), server.session()];
     let calls: Vec<_> =
         (0..1_000).map(|n| (n, sessions[n % 2].begin_call(1, "echo", json!({"n": n})))).collect();
@@ -70,6 +71,37 @@ fn connections_that_fall_idle_make_room_for_those_that_wait() {
     for call in &mut calls {
         assert_eq!(call.response().answer()["result"]["ms"], 200);
     }
+}
+
+/// Whoever watches it must not take being busy for being dead.
+#[test]
+fn probes_are_answered_when_all_connections_are_busy_and_others_are_told() {
+    let server = Server::start("--max-connections 4");
+    let sessions: Vec<_> = (0..4).map(|_| server.session()).collect();
+    let mut busy: Vec<_> = sessions.iter().map(|session| session.listen()).collect();
+    assert!(busy.iter_mut().all(|stream| stream.next().is_some()), "they are primed");
+    // Those that ask nothing keep nobody out.
+    let _silent: Vec<_> =
+        (0..20).map(|_| TcpStream::connect(server.address()).expect("it is accepted")).collect();
+    for path in ["/livez", "/readyz", "/startupz", "/metrics"] {
+        let probed = server.request("GET", path, &[], b"");
+        assert_eq!((probed.status, probed.header("connection")), (200, Some("close")), "{path}");
+    }
+    let refused = sessions[0].post(tool_call(1, "echo", &json!({"pad": "x".repeat(4 << 20)})));
+    assert_eq!((refused.status, refused.code(), refused.header("retry-after")), (503, -32603, Some("1")));
+    assert_eq!(refused.header("connection"), Some("close"));
+    assert!(refused.text().contains("--max-connections"), "{}", refused.text());
+    busy.pop().expect("a stream").cut();
+    until("there is a place again", || sessions[0].post(tool_call(1, "echo", &json!({}))).status == 200);
+}
+
+/// Children and logs need files too, but not all of few.
+#[test]
+fn few_files_leave_half_of_them_for_connections() {
+    let few = ["sh", "-c", "ulimit -n 256 && exec \"$0\" \"$@\""];
+    let server = Server::with().under(&few).start();
+    server.until_logged("the limit of 256 open files leaves room for 120 connections");
+    assert_eq!(server.session().call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
 }
 
 #[test]
@@ -144,6 +176,40 @@ fn a_large_body_waits_for_room_and_small_ones_pass() {
         assert_eq!(call.response().answer()["result"], json!({}));
     }
     until("only short answers are kept", || server.metric("proxyrunner_buffered_bytes") < 64 << 10);
+}
+
+/// What waits in front of a child that reads nothing, and is needed no longer, must not keep others out.
+#[test]
+fn what_is_cancelled_before_its_turn_gives_its_bytes_back() {
+    for how in ["cancelled", "timed out", "deleted", "disconnected"] {
+        let timeout = if how == "timed out" { "2s" } else { "1h" };
+        let server =
+            Server::start(&format!("--request-timeout {timeout} --request-max 1h --cancel-grace 1h"));
+        let (stalled, session) = (server.session(), server.session());
+        stalled.result("stop_reading", json!({"until": scratch("never-reads-again")}));
+        let arguments = json!({"name": "", "big": "x".repeat(1 << 20)});
+        let calls: Vec<_> = (0..8)
+            .map(|id| match how {
+                "disconnected" => server.modern().begin_call(id, "release", arguments.clone()),
+                _ => session.begin_call(id, "release", arguments.clone()),
+            })
+            .collect();
+        if how != "timed out" {
+            until("they are buffered", || server.metric("proxyrunner_buffered_bytes") > 8 << 20);
+        }
+        match how {
+            "cancelled" => (0..8).for_each(|id| {
+                let params = json!({"requestId": id});
+                session
+                    .tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}));
+            }),
+            "deleted" => drop(session.delete()),
+            "disconnected" => calls.into_iter().for_each(Connection::cut),
+            _ => server.until_metric("proxyrunner_timed_out_requests_total", 8),
+        }
+        // The one whose turn it is was begun, and is finished.
+        until(how, || server.metric("proxyrunner_buffered_bytes") < 2 << 20);
+    }
 }
 
 #[test]

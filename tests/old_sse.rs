@@ -72,6 +72,16 @@ fn questions_come_on_the_stream_and_answers_are_posted() {
 }
 
 #[test]
+fn a_client_that_leaves_its_handshake_leaves_no_child_behind() {
+    let server = Server::with().flags("--sse --child-era legacy").child("--mute").start();
+    let (events, path) = open(&server, &[]);
+    assert_eq!(post(&server, &path, server.opening().exclusive().body()).status, 202);
+    server.until_metric("proxyrunner_children", 2);
+    events.cut();
+    server.until_metric("proxyrunner_children", 1);
+}
+
+#[test]
 fn a_post_without_a_session_is_refused() {
     let server = Server::start("--sse --principal-header X-User");
     let (_events, path) = open(&server, &[("X-User", "ann")]);

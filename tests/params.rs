@@ -10,7 +10,7 @@ use support::{Journal, Response, Server};
 /// In front of a child of either era, and what it reads.
 fn server(era: &str) -> (Server, Journal) {
     let journal = Journal::new();
-    let with = Server::with().flags("--principal-header x-user");
+    let with = Server::with().asked_nothing().flags("--principal-header x-user");
     let with = match era {
         "modern" => with.modern_child(&journal.flag()),
         _ => with.child(&journal.flag()),

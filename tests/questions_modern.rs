@@ -311,6 +311,53 @@ fn a_full_table_refuses_one_more_and_cancels_it() {
 }
 
 #[test]
+fn parked_calls_keep_nobody_out_and_go_on_when_it_is_their_turn() {
+    let (server, journal) = journalled("--max-in-flight 1 --principal-header x-user");
+    let (noisy, quiet) = (server.asked().of("noisy"), server.modern().of("quiet"));
+    let arguments = rounds(json!([[elicit("m")]]));
+    let asked: Vec<Asked> = (0..3).map(|_| Asked::of(&noisy.call("interview", arguments.clone()))).collect();
+    assert_eq!(server.metric("proxyrunner_in_flight"), 0);
+    assert_eq!(server.metric("proxyrunner_parked"), 3);
+    assert_eq!(quiet.call("facts", json!({})).status, 200);
+    let neighbour = quiet.begin_call(1, "late", json!({}));
+    journal.until_called("late");
+    let retry =
+        |asked: &Asked| noisy.begin_retry("interview", arguments.clone(), &asked.state, asked.all(&yes()));
+    let mut waiting = retry(&asked[0]);
+    server.until_metric("proxyrunner_queued", 1);
+    assert!(journal.answers().is_empty(), "it waits for its place");
+    // One that leaves while it waits has cancelled.
+    let left = retry(&asked[1]);
+    server.until_metric("proxyrunner_queued", 2);
+    left.cut();
+    server.until_metric("proxyrunner_queued", 1);
+    until("a refusal", || journal.answers().iter().any(|answer| answer["result"]["action"] == "cancel"));
+    neighbour.cut();
+    assert_eq!(result(&waiting.response())["heard"], json!([yes()]));
+    assert_eq!(result(&retry(&asked[2]).response())["heard"], json!([yes()]));
+    server.until_metric("proxyrunner_in_flight", 0);
+    assert_eq!((journal.runs("interview"), server.metric("proxyrunner_parked")), (3, 0));
+}
+
+#[test]
+fn no_client_parks_more_than_its_share() {
+    let (server, journal) = journalled("--max-parked 4 --principal-header x-user");
+    let (noisy, quiet) = (server.asked().of("noisy"), server.asked().of("quiet"));
+    let arguments = rounds(json!([[elicit("m")]]));
+    let first = Asked::of(&noisy.call("interview", arguments.clone()));
+    let refused = noisy.call("interview", arguments.clone()).answer();
+    assert!(
+        refused["error"]["message"].as_str().is_some_and(|why| why.contains("a quarter of --max-parked"))
+    );
+    journal.until_cancelled("interview");
+    let other = Asked::of(&quiet.call("interview", arguments.clone()));
+    for (client, asked) in [(noisy, first), (quiet, other)] {
+        let heard = client.retry("interview", arguments.clone(), &asked, asked.all(&yes()));
+        assert_eq!(result(&heard)["heard"], json!([yes()]));
+    }
+}
+
+#[test]
 fn a_drain_waits_for_retries_and_ends_the_parked_at_last() {
     let (server, journal) = journalled("--drain-delay 0s --drain-timeout 30s");
     let arguments = rounds(json!([[elicit("m")]]));

@@ -70,7 +70,10 @@ fn everyone_who_waits_is_told_at_once_and_who_comes_meanwhile_is_served_by_the_n
 
 #[test]
 fn who_would_wait_too_long_is_asked_to_come_back() {
-    let server = Server::start("--restart-backoff 1h --restart-backoff-max 1h --restart-wait 50ms");
+    // A wait for the next child does not commit a stream, on which a refusal would be no status.
+    let server = Server::start(
+        "--restart-backoff 1h --restart-backoff-max 1h --restart-wait 300ms --sse-commit-after 20ms",
+    );
     let session = server.session();
     crash(&session);
     let refused = session.post(tool_call(1, "facts", &json!({})));
@@ -173,7 +176,7 @@ fn subscriptions_are_made_again_and_everyone_is_told_that_lists_may_have_changed
 #[test]
 fn lists_that_were_kept_are_asked_for_again() {
     let journal = Journal::new();
-    let server = Server::with().flags(SOON).child(&journal.flag()).start();
+    let server = Server::with().asked_nothing().flags(SOON).child(&journal.flag()).start();
     let session = server.session();
     let listed = || journal.frames().iter().filter(|read| read.message["method"] == "tools/list").count();
     session.ask("tools/list", json!({}));
@@ -315,6 +318,24 @@ fn a_busy_child_that_hangs_is_found_by_its_requests_deadlines() {
 }
 
 #[test]
+fn a_child_that_reads_nothing_is_replaced_though_it_talks_on() {
+    let flags = "--request-timeout 300ms --cancel-grace 200ms --ping-interval 50ms --terminate-grace 100ms";
+    let server = Server::start(&format!("{flags} {SOON}"));
+    let session = server.session();
+    let first = pid(&session);
+    session.result("stop_reading", json!({"until": scratch("never-reads-again")}));
+    // More than a pipe holds.
+    let answer = session.call("release", json!({"name": "", "big": "x".repeat(300_000)}));
+    assert_eq!(answer["error"]["data"]["reason"], "timed_out", "{answer}");
+    server.until_metric("proxyrunner_hung_children_total", 1);
+    server.until_logged("has read nothing");
+    until("another", || {
+        let answer = session.call("facts", json!({}));
+        answer["result"]["pid"].as_i64().is_some_and(|pid| pid != i64::from(first))
+    });
+}
+
+#[test]
 fn a_child_that_never_answers_pings_is_not_replaced_for_ever() {
     let flags = "--ping-interval 100ms --ping-timeout 100ms --terminate-grace 100ms";
     let server = Server::with().flags(&format!("{flags} {SOON}")).child("--deaf").start();
@@ -365,6 +386,36 @@ fn a_session_may_be_resumed_at_the_next_child_of_its_own() {
     // What the first child asked is no question of the next one.
     session.delete();
     server.until_metric("proxyrunner_children", 1);
+}
+
+#[test]
+fn what_is_remembered_of_a_handshake_is_bounded_and_no_part_of_max_buffered() {
+    let server = Server::start(&format!("--resume-sessions --evict-after 1h {SOON}"));
+    let open = |bytes| server.opening().exclusive().padded(bytes).open();
+    let (long, other, short) = (open(1 << 20), open(1 << 20), open(20_000));
+    until("nothing is charged", || server.metric("proxyrunner_buffered_bytes") < 4096);
+    server.until_logged("will not be resumed");
+    assert_eq!(server.logged().matches("will not be resumed").count(), 1, "said once");
+    let first = pid(&short);
+    for session in [&long, &short] {
+        crash(session);
+    }
+    assert_ne!(pid(&short), first);
+    until("404", || long.post(tool_call(1, "facts", &json!({}))).status == 404);
+    assert!(pid(&other) > 0);
+}
+
+#[test]
+fn a_session_that_may_be_resumed_watches_no_more_than_is_remembered() {
+    let server = Server::start("--resume-sessions");
+    let session = server.opening().exclusive().open();
+    let long = |n: usize| json!({"uri": format!("x:{n}{}", "y".repeat(8_000))});
+    for n in 0..4 {
+        assert!(session.ask("resources/subscribe", long(n))["result"].is_object());
+    }
+    assert_eq!(session.ask("resources/subscribe", long(4))["error"]["code"], -32602);
+    assert!(session.ask("resources/unsubscribe", long(0))["result"].is_object());
+    assert!(session.ask("resources/subscribe", long(4))["result"].is_object());
 }
 
 #[test]

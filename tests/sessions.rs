@@ -24,6 +24,18 @@ fn without_a_session_nothing_is_served() {
 }
 
 #[test]
+fn a_client_that_leaves_its_handshake_after_the_stream_has_begun_leaves_no_child_behind() {
+    let flags = "--child-era legacy --sse-commit-after 0";
+    let server = Server::with().flags(flags).child("--mute").start();
+    let mut connection = server.connect();
+    connection.post(&[], server.opening().exclusive().body());
+    let waiting = connection.events();
+    server.until_metric("proxyrunner_children", 2);
+    waiting.cut();
+    server.until_metric("proxyrunner_children", 1);
+}
+
+#[test]
 fn ids_are_unguessable_and_of_visible_characters() {
     let server = Server::start("");
     let ids: Vec<String> = (0..20).map(|_| server.session().id).collect();

@@ -91,6 +91,17 @@ fn each_request_says_whose_it_is() {
     }
 }
 
+/// Each request repeats it, so that it is remembered as long as the session lasts.
+#[test]
+fn a_client_that_says_too_much_of_itself_is_not_welcomed() {
+    let (server, _) = modern("", "");
+    let declares = |bytes: usize| json!({"experimental": {"x": {"y": "x".repeat(bytes)}}});
+    let refused = server.opening().capabilities(declares(100_000)).send();
+    assert_eq!((refused.code(), refused.header("mcp-session-id")), (-32602, None));
+    let session = server.opening().capabilities(declares(20_000)).open();
+    assert!(session.call("facts", json!({}))["result"].is_object());
+}
+
 #[test]
 fn what_the_revision_does_not_have_is_answered_here() {
     let (server, journal) = modern("", "");
@@ -105,7 +116,8 @@ fn what_the_revision_does_not_have_is_answered_here() {
     session.tell(json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
     let new: Vec<Value> =
         journal.frames().into_iter().skip(before).map(|read| read.message["method"].clone()).collect();
-    assert!(new.iter().all(|method| method == "subscriptions/listen"), "{new:?}");
+    let own = ["subscriptions/listen", "tools/list", "prompts/list"];
+    assert!(new.iter().all(|method| own.iter().any(|own| method == own)), "{new:?}");
 }
 
 #[test]

@@ -3,9 +3,10 @@
 
 mod support;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use support::{Events, Journal, Server, Session};
+use support::{Events, Journal, Server, Session, tool_call, until};
 
 fn modern(flags: &str) -> (Server, Journal) {
     let journal = Journal::new();
@@ -57,6 +58,25 @@ fn sessions_at_one_process_hear_their_own_questions_and_answer_for_themselves() 
     assert_eq!(server.metric("proxyrunner_unmatched_client_answers_total"), 3);
     let processes: HashSet<u64> = journal.frames().iter().map(|read| read.pid).collect();
     assert_eq!(processes.len(), 1);
+}
+
+#[test]
+fn sessions_that_are_asked_keep_nobody_out_and_a_drain_waits_for_their_answers() {
+    let (server, _) = modern("--max-in-flight 1 --drain-delay 0s --drain-timeout 30s");
+    let (asked, other) = (server.opening().exclusive().open(), server.session());
+    let mut streams: Vec<Events> = (0..3).map(|n| begin_asking(&asked, &n.to_string(), form())).collect();
+    let questions: Vec<Value> = streams.iter_mut().map(Events::message).collect();
+    assert_eq!(server.metric("proxyrunner_parked"), 3);
+    assert_eq!(server.metric("proxyrunner_in_flight"), 0);
+    assert!(other.call("facts", json!({}))["result"].is_object());
+    server.signal(Signal::SIGTERM);
+    until("new calls are refused", || other.post(tool_call(1, "facts", &json!({}))).status == 503);
+    for ((n, events), question) in streams.iter_mut().enumerate().zip(&questions) {
+        asked.tell(accepting(question, "x"));
+        assert_eq!(told(&events.message()), (&json!(n.to_string()), &json!("x")));
+    }
+    drop((asked, other));
+    assert_eq!(server.exit_code(), 0);
 }
 
 #[test]

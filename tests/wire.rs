@@ -14,7 +14,7 @@ fn refused(server: &Server, session: &str, body: impl AsRef<[u8]>) -> (u16, i64,
 
 #[test]
 fn what_is_no_message_is_refused_with_the_id_if_there_is_one() {
-    let server = Server::start("");
+    let server = Server::with().asked_nothing().start();
     let session = server.session();
     let cases: &[(&[u8], i64, Value)] = &[
         (b"", -32700, Value::Null),

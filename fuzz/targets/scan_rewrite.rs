@@ -10,7 +10,7 @@ use proxyrunner::jsonrpc::rewrite::{request_for_child, with_id};
 use proxyrunner::jsonrpc::{
     Edits, Fault, Kind, Message, Params, Span, codes, elements, is_batch, members, scan, splice, text,
 };
-use proxyrunner::trace_context::{Trace, is_baggage, is_traceparent};
+use proxyrunner::trace_context::{Context, Trace, is_baggage, is_traceparent};
 use serde_json::value::RawValue;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -32,11 +32,13 @@ fuzz_target!(|data: &[u8]| {
         Ok(message) => {
             assert!(json);
             same_members(data, &message);
+            let below = Context { trace: [1; 16], span: [2; 8], flags: 1 };
             for trace in [
                 Trace::default(),
                 Trace::from_headers(Some(PARENT), None, None),
                 Trace::from_headers(Some(PARENT), Some("a=1"), Some("b=2")),
                 Trace::from_headers(None, None, Some("b=2")),
+                Trace::from_headers(Some(PARENT), Some("a=1"), None).at(below, Some("c=3")),
             ] {
                 rewrites(data, &message, &trace);
             }
@@ -174,7 +176,7 @@ fn carries(data: &[u8], message: &Message, sent: &[u8], again: &Message, trace: 
         value(data, part(old)).filter(|value| check(value))
     };
     if let Some(parent) = trace.traceparent() {
-        let kept = old_value(|meta| &meta.traceparent, is_traceparent);
+        let kept = old_value(|meta| &meta.traceparent, is_traceparent).filter(|_| !trace.replaces_context());
         if kept.is_none() {
             assert_eq!(value(sent, &new.tracestate).as_deref(), trace.tracestate());
         }

@@ -208,7 +208,7 @@ fuzz_target!(|operations: &[u8]| {
                 world.opened(reader);
             }
             (2, ..) => world.notify(class, long),
-            (3, ..) if argument < 8 => world.session.forget_kept(),
+            (3, ..) if argument < 8 => world.session.forget_oldest_owed(),
             (3, ..) => world.session.forget_delivered(),
             (4..=6, Some(stream), _) if !world.standalone.contains(&stream) => {
                 world.push(stream, class, long)

@@ -23,6 +23,14 @@ pub struct Bounds {
     pub queued: usize,
 }
 
+impl Bounds {
+    /// For what a client has at once or not at all, and may keep for long: a quarter is the most that one may have, so
+    /// that it takes several to keep the others out.
+    pub fn shared_out(most: usize) -> Self {
+        Bounds { in_flight: most, per_client: most.div_ceil(4), queued: 0 }
+    }
+}
+
 /// A place in a queue. Later ones are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);

@@ -1,10 +1,11 @@
 //! The task that writes a child's stdin: whole frames, one per line, the urgent ones first.
 
-use crate::exchange::{Intake, Mux, Order, Urgent};
+use crate::exchange::{Intake, Mux, Order, Uptake, Urgent};
 use crate::jsonrpc::Spliced;
 use bytes::BytesMut;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
@@ -22,23 +23,23 @@ const BATCH: usize = 64 * 1024;
 /// When the child has closed its end, at once even if there is nothing to write: what was written to it last may be
 /// lost.
 pub async fn write<W: AsyncWrite + AsFd + Unpin>(
-    mut pipe: W,
+    pipe: W,
     mut intake: Intake,
     mux: Mux,
     close: CancellationToken,
     mute: CancellationToken,
 ) -> io::Result<()> {
     let other_end = OtherEnd::of(&pipe)?;
-    let mut batch = BytesMut::new();
+    let mut writer = Writer { pipe, batch: BytesMut::new(), mux, uptake: Arc::clone(&intake.uptake) };
     let writing = async {
         while let Some(message) = next(&mut intake).await {
-            write_message(&mut pipe, &mut batch, &mux, message).await?;
-            while batch.len() < BATCH
+            writer.put_message(message).await?;
+            while writer.batch.len() < BATCH
                 && let Some(message) = ready(&mut intake)
             {
-                write_message(&mut pipe, &mut batch, &mux, message).await?;
+                writer.put_message(message).await?;
             }
-            flush(&mut pipe, &mut batch).await?;
+            writer.flush().await?;
         }
         io::Result::Ok(())
     };
@@ -79,47 +80,69 @@ enum Message {
 async fn next(intake: &mut Intake) -> Option<Message> {
     tokio::select! {
         biased;
-        Some(urgent) = intake.urgent.recv() => Some(Message::Urgent(urgent)),
-        Some(order) = intake.orders.recv() => Some(Message::Order(order)),
-        else => None,
+        urgent = intake.urgent.recv() => match urgent {
+            Some(urgent) => Some(Message::Urgent(urgent)),
+            // Nobody is left who could send anything.
+            None => intake.orders.ready().map(Message::Order),
+        },
+        order = intake.orders.next() => Some(Message::Order(order)),
     }
 }
 
 fn ready(intake: &mut Intake) -> Option<Message> {
-    let urgent = intake.urgent.try_recv().map(Message::Urgent);
-    urgent.or_else(|_| intake.orders.try_recv().map(Message::Order)).ok()
+    let urgent = intake.urgent.try_recv().ok().map(Message::Urgent);
+    urgent.or_else(|| intake.orders.ready().map(Message::Order))
 }
 
-async fn write_message<W: AsyncWrite + Unpin>(
-    pipe: &mut W,
-    batch: &mut BytesMut,
-    mux: &Mux,
-    message: Message,
-) -> io::Result<()> {
-    let frame = match message {
-        // What was cancelled before its turn came is never begun.
-        Message::Order(Order::Request { wire_id, frame }) if mux.mark_sent(wire_id) => frame,
-        Message::Order(Order::Request { .. }) => return Ok(()),
-        Message::Order(Order::Notification(frame)) | Message::Urgent(Urgent(frame)) => frame,
-    };
-    put(pipe, batch, frame).await
+/// What is written, and what is gathered to be.
+struct Writer<W> {
+    pipe: W,
+    batch: BytesMut,
+    mux: Mux,
+    uptake: Arc<Uptake>,
 }
 
-async fn put<W: AsyncWrite + Unpin>(pipe: &mut W, batch: &mut BytesMut, frame: Spliced) -> io::Result<()> {
-    if frame.len() <= GATHERED {
-        frame.segments().iter().for_each(|segment| batch.extend_from_slice(segment));
-    } else {
-        flush(pipe, batch).await?;
-        for segment in frame.segments() {
-            pipe.write_all(segment).await?;
-        }
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    async fn put_message(&mut self, message: Message) -> io::Result<()> {
+        let frame = match message {
+            // What was cancelled before its turn came is never begun.
+            Message::Order(Order::Request { wire_id, frame }) if self.mux.mark_sent(wire_id) => frame,
+            Message::Order(Order::Request { .. }) => return Ok(()),
+            Message::Order(Order::Notification(frame)) | Message::Urgent(Urgent(frame)) => frame,
+        };
+        self.put(frame).await
     }
-    batch.extend_from_slice(b"\n");
-    Ok(())
+
+    async fn put(&mut self, frame: Spliced) -> io::Result<()> {
+        if frame.len() <= GATHERED {
+            frame.segments().iter().for_each(|segment| self.batch.extend_from_slice(segment));
+        } else {
+            self.flush().await?;
+            for segment in frame.segments() {
+                write_all(&mut self.pipe, segment, &self.uptake).await?;
+            }
+        }
+        self.batch.extend_from_slice(b"\n");
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        write_all(&mut self.pipe, &self.batch, &self.uptake).await?;
+        self.batch.clear();
+        self.pipe.flush().await
+    }
 }
 
-async fn flush<W: AsyncWrite + Unpin>(pipe: &mut W, batch: &mut BytesMut) -> io::Result<()> {
-    pipe.write_all(batch).await?;
-    batch.clear();
-    pipe.flush().await
+/// Writes all of it, and says how the child takes it.
+async fn write_all<W: AsyncWrite + Unpin>(pipe: &mut W, mut bytes: &[u8], uptake: &Uptake) -> io::Result<()> {
+    uptake.note_waiting(true);
+    while !bytes.is_empty() {
+        match pipe.write(bytes).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            taken => bytes = &bytes[taken..],
+        }
+        uptake.note_taken();
+    }
+    uptake.note_waiting(false);
+    Ok(())
 }

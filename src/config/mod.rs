@@ -15,6 +15,7 @@ pub mod table;
 
 use crate::era::probe::Choice;
 use crate::lifecycle::Policy;
+use crate::trace_context::AllowedBaggage;
 use crate::{child, export, http, session, telemetry, upstream};
 use parse::{
     COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, GROUP, HEADER, HOST, KEY, KEY_FILE, LISTEN,
@@ -144,7 +145,7 @@ fn assemble(
     let drain_delay = if in_kubernetes { Duration::from_secs(5) } else { Duration::ZERO };
     let otel = otel::read(env);
     Config {
-        http: http(reader),
+        http: http(reader, otel.propagates),
         child: child(reader, command, env),
         upstream: upstream(reader),
         session: session(reader),
@@ -157,7 +158,7 @@ fn assemble(
     }
 }
 
-fn http(reader: &mut Reader) -> http::Settings {
+fn http(reader: &mut Reader, propagates: otel::Propagates) -> http::Settings {
     http::Settings {
         listen: reader.one("listen", LISTEN),
         path: reader.one("path", PATH),
@@ -171,7 +172,14 @@ fn http(reader: &mut Reader) -> http::Settings {
         sse_max_age: reader.one("sse-max-age", DURATION),
         keep_alive: reader.one("sse-keep-alive", DURATION),
         old_sse: reader.one("sse", SWITCH),
+        propagates: propagates.context,
+        allowed_baggage: allowed_baggage(reader, propagates),
     }
+}
+
+fn allowed_baggage(reader: &mut Reader, propagates: otel::Propagates) -> AllowedBaggage {
+    let keys = reader.list("allow-baggage", KEY);
+    AllowedBaggage::new(if propagates.baggage { keys } else { Vec::new() })
 }
 
 fn child(
@@ -264,6 +272,7 @@ fn upstream(reader: &mut Reader) -> upstream::Settings {
         ping_timeout: reader.one("ping-timeout", DURATION),
         request_max: reader.one("request-max", DURATION),
         cancel_grace: reader.one("cancel-grace", DURATION_OR_ZERO),
+        max_listens: reader.one("max-listens", COUNT),
         max_parked: reader.one("max-parked", COUNT),
         park_timeout: reader.one("park-timeout", DURATION),
         state_key: reader.optional("state-key-file", KEY_FILE).map(|file| file.key),

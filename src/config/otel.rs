@@ -48,8 +48,10 @@ pub(super) fn read(env: impl Fn(&str) -> Option<OsString>) -> Meant {
         let metrics = endpoint(&mut variables, Signal::Metrics, "OTEL_METRIC_EXPORT_TIMEOUT");
         export.metrics = metrics.map(|endpoint| metric_settings(&mut variables, endpoint));
     }
+    let propagates = propagates(&mut variables);
     let spans = export.traces.is_some().then(|| SpanSettings {
         sampler: sampler(&mut variables),
+        propagates: propagates.context,
         bounds: bounds(&mut variables, "OTEL_BSP", Duration::from_secs(5)),
     });
     let records = export.logs.is_some().then(|| bounds(&mut variables, "OTEL_BLRP", Duration::from_secs(1)));
@@ -58,7 +60,6 @@ pub(super) fn read(env: impl Fn(&str) -> Option<OsString>) -> Meant {
         .or_else(|| variables.number("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"))
         .unwrap_or(LONGEST);
     let exemplars = !disabled && exemplars(&mut variables);
-    let propagates = propagates(&mut variables);
     for unknown in ["OTEL_CONFIG_FILE", "OTEL_EXPERIMENTAL_CONFIG_FILE"] {
         if variables.text(unknown).is_some() {
             variables.warn(unknown, "is not supported here", "the other variables are read instead");

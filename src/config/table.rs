@@ -238,10 +238,16 @@ pub const SETTINGS: &[Group] = &[
                 "How long a cancelled request counts when the child is silent",
             ),
             one(
+                "max-listens",
+                "COUNT",
+                "1024",
+                "Subscriptions of modern clients open at once, a quarter of them of one client; more get 503",
+            ),
+            one(
                 "max-parked",
                 "COUNT",
                 "256",
-                "Requests that wait for a modern client's answer to a question",
+                "Requests that wait for a modern client's answer to a question, a quarter of them of one client",
             ),
             one("park-timeout", "DURATION", "10m", "How long a client may take to answer a question"),
             absent(

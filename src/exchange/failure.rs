@@ -84,7 +84,7 @@ impl Failure {
         pipes || matches!(self, Failure::Ended(_) | Failure::Hung)
     }
 
-    fn code(&self) -> i64 {
+    pub(super) fn code(&self) -> i64 {
         match self {
             Failure::Cancelled => codes::REQUEST_CANCELLED,
             _ => codes::INTERNAL_ERROR,

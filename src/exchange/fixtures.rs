@@ -15,7 +15,12 @@ pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
 }
 
 pub(crate) fn held() -> Held {
-    Held { mailbox: Arc::new(Mailbox::default()), token: None, takes_questions: false, places: None }
+    Held {
+        mailbox: Arc::new(Mailbox::default()),
+        token: None,
+        takes_questions: false,
+        places: Default::default(),
+    }
 }
 
 /// A request that waits to be written.
@@ -27,7 +32,7 @@ pub(crate) fn begun_with(link: &Link, held: Held) -> Exchange {
     let write = |id: crate::mux::WireId| {
         Spliced::from(rewrite::request(id.as_u64().to_string().as_bytes(), "tools/call", None))
     };
-    now(link.begin(held, write)).expect("there is room").expect("the child is open")
+    now(link.begin(held, None, write)).expect("there is room").expect("the child is open")
 }
 
 /// Writes what waits, as the task for stdin does.
@@ -36,7 +41,7 @@ pub(crate) fn written(link: &Link, ends: &mut Ends) -> Vec<String> {
     while let Ok(urgent) = ends.intake.urgent.try_recv() {
         frames.push(urgent.0);
     }
-    while let Ok(order) = ends.intake.orders.try_recv() {
+    while let Some(order) = ends.intake.orders.ready() {
         match order {
             Order::Request { wire_id, frame } if link.mux().mark_sent(wire_id) => frames.push(frame),
             Order::Request { .. } => {}

@@ -3,32 +3,18 @@
 //! Requests and notifications keep their order and push back when the child reads slowly. Answers to the child's
 //! own questions and cancellations overtake them: the child may need them to make progress at all.
 
+use super::orders::{self, Orders, OrdersIntake, Place};
+use super::uptake::Uptake;
 use crate::jsonrpc::Spliced;
 use crate::mux::WireId;
 use crate::telemetry::counters;
 use bytes::Bytes;
-use tokio::sync::mpsc::{self, Permit, Receiver, Sender};
-
-/// Requests and notifications that wait for a child that reads slowly; then the HTTP bodies wait.
-const ORDERS: usize = 256;
+use std::sync::Arc;
+use tokio::sync::mpsc::{self, Receiver, Sender};
 
 /// Answers and cancellations. They are as many as the child's questions and the calls in flight, both bounded;
 /// a child that lets so many pile up reads nothing at all, and what comes on top is dropped.
 const URGENT: usize = 8_192;
-
-/// What waits its turn.
-#[derive(Debug)]
-pub enum Order {
-    /// A request; skipped if it was cancelled before its turn came.
-    Request {
-        /// Its id at the child.
-        wire_id: WireId,
-        /// The message, without a newline.
-        frame: Spliced,
-    },
-    /// A notification.
-    Notification(Spliced),
-}
 
 /// What never waits: an answer to a question of the child, a message about one, or a cancellation.
 #[derive(Debug)]
@@ -37,30 +23,45 @@ pub struct Urgent(pub Spliced);
 /// The sending half; clones share the queues.
 #[derive(Clone, Debug)]
 pub struct Inbox {
-    orders: Sender<Order>,
+    orders: Orders,
     urgent: Sender<Urgent>,
+    uptake: Arc<Uptake>,
 }
 
 /// The receiving half, owned by the task that writes stdin.
 #[derive(Debug)]
 pub struct Intake {
     /// What waits its turn.
-    pub orders: Receiver<Order>,
+    pub orders: OrdersIntake,
     /// What never waits.
     pub urgent: Receiver<Urgent>,
+    /// Where the writer says how the child takes it.
+    pub uptake: Arc<Uptake>,
 }
 
 /// A new pair.
 pub fn inbox() -> (Inbox, Intake) {
-    let (orders, orders_intake) = mpsc::channel(ORDERS);
+    let (orders, orders_intake) = orders::orders();
     let (urgent, urgent_intake) = mpsc::channel(URGENT);
-    (Inbox { orders, urgent }, Intake { orders: orders_intake, urgent: urgent_intake })
+    let uptake = Arc::<Uptake>::default();
+    let intake = Intake { orders: orders_intake, urgent: urgent_intake, uptake: Arc::clone(&uptake) };
+    (Inbox { orders, urgent, uptake }, intake)
 }
 
 impl Inbox {
     /// Waits for a place in the queue; `None` once nobody writes to the child any more.
-    pub async fn place(&self) -> Option<Permit<'_, Order>> {
-        self.orders.reserve().await.ok()
+    pub(super) async fn place(&self) -> Option<Place<'_>> {
+        self.orders.place().await
+    }
+
+    /// Frees the bytes of a request that was cancelled before its turn came.
+    pub(super) fn withdraw(&self, wire_id: WireId) {
+        self.orders.withdraw(wire_id);
+    }
+
+    /// How the child takes what is written to it.
+    pub(super) fn uptake(&self) -> &Uptake {
+        &self.uptake
     }
 
     /// Never waits. What a child that reads nothing has no room for is dropped and counted.

@@ -1,11 +1,12 @@
 //! One child as its callers see it: begin a request, send a notification, answer a question, ask it to stop.
 
-use super::inbox::{Inbox, Intake, Order, Urgent, inbox};
-use super::{Answering, End, Exchange, Failure, Held, Mux};
+use super::inbox::{Inbox, Intake, Urgent, inbox};
+use super::{Answering, End, Exchange, Failure, Held, Mux, Order, Uptake};
 use crate::admission::{Admission, Bounds};
 use crate::jsonrpc::Spliced;
 use crate::mux::{self, Pending, WireId};
-use crate::telemetry::counters;
+use crate::telemetry::metrics::labels::Revision;
+use crate::telemetry::{ChildOperation, counters};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
@@ -33,6 +34,7 @@ pub struct Link {
     standing: AtomicUsize,
     end: watch::Receiver<Option<End>>,
     admission: OnceLock<Arc<Admission>>,
+    revision: OnceLock<Revision>,
 }
 
 /// A request that is not meant to be answered soon, such as a subscription.
@@ -80,6 +82,7 @@ impl Link {
             standing: AtomicUsize::new(0),
             end,
             admission: OnceLock::new(),
+            revision: OnceLock::new(),
         });
         (link, Ends { answering, intake, stop, hung, mute, end: end_sender })
     }
@@ -87,6 +90,16 @@ impl Link {
     /// The child's number in logs.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The revision that it speaks; set once, from its handshake.
+    pub fn speaks(&self, revision: &str) {
+        let _ = self.revision.set(Revision::of(revision));
+    }
+
+    /// The revision that it speaks, as far as that is known.
+    pub fn revision(&self) -> Revision {
+        self.revision.get().copied().unwrap_or_default()
     }
 
     /// Requests in flight, cancelled ones included that the child may still answer.
@@ -105,6 +118,16 @@ impl Link {
         self.in_flight().saturating_sub(self.standing.load(Ordering::Relaxed))
     }
 
+    /// Whether a request that it was sent may still be answered in its time.
+    pub fn is_at_work(&self) -> bool {
+        self.mux.unanswered() > self.standing.load(Ordering::Relaxed)
+    }
+
+    /// How it takes what is written to it.
+    pub fn uptake(&self) -> &Uptake {
+        self.inbox.uptake()
+    }
+
     /// Who may have requests at this child, of those that need a permit for it. The bounds are those of the first
     /// call.
     pub fn admission(&self, bounds: Bounds) -> &Arc<Admission> {
@@ -121,14 +144,15 @@ impl Link {
         &self.mux
     }
 
-    /// Begins a request. Waits while the child's stdin is full; dropping the future then leaves nothing behind. `write`
-    /// makes the frame, and is called right before that is on its way.
+    /// Begins a request, which is seen as `operation`. Waits while the child's stdin is full; dropping the future then
+    /// leaves nothing behind. `write` makes the frame, and is called right before that is on its way.
     ///
     /// # Errors
     /// When the child has no free slot or is gone.
     pub async fn begin(
         &self,
         held: Held,
+        mut operation: Option<ChildOperation>,
         write: impl FnOnce(WireId) -> Spliced,
     ) -> Result<Exchange, Refused> {
         let mailbox = Arc::clone(&held.mailbox);
@@ -138,7 +162,10 @@ impl Link {
         })?;
         self.send(pending, write).await.map(|pending| {
             counters::EXCHANGES.increment();
-            Exchange::new(pending, mailbox, self.inbox.clone())
+            if let Some(operation) = &mut operation {
+                operation.sent(pending.wire_id().as_u64());
+            }
+            Exchange::new(pending, mailbox, self.inbox.clone(), operation)
         })
     }
 

@@ -7,6 +7,9 @@ mod failure;
 mod inbox;
 mod link;
 mod mailbox;
+mod orders;
+mod seen;
+mod uptake;
 
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -14,17 +17,20 @@ pub(crate) mod fixtures;
 mod tests;
 
 pub use failure::{End, Failure};
-pub use inbox::{Inbox, Intake, Order, Urgent};
+pub use inbox::{Inbox, Intake, Urgent};
 pub use link::{Ends, Link, Refused, Standing};
 pub use mailbox::{Interruption, Mailbox};
+pub use orders::Order;
+pub use uptake::Uptake;
 
 use crate::admission::Permit;
 use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};
 use crate::mux::{Abandoned, Lost, Pending, WireId};
+use crate::telemetry::ChildOperation;
 use bytes::Bytes;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 /// The one end of an exchange.
@@ -45,8 +51,8 @@ pub struct Held {
     pub token: Option<Bytes>,
     /// Whether its driver takes the child's questions, where they can only be about this request.
     pub takes_questions: bool,
-    /// None for proxyrunner's own requests.
-    pub places: Option<Places>,
+    /// None for proxyrunner's own requests, nor while its client is asked.
+    pub places: Mutex<Option<Places>>,
 }
 
 /// What a request is admitted by; given up when it is dropped.
@@ -73,6 +79,8 @@ pub struct Answer {
     pub result: Option<Span>,
     /// Where the error stands.
     pub error: Option<Span>,
+    /// Whether the result says of itself that it is an error.
+    pub is_error: bool,
 }
 
 impl Answer {
@@ -146,12 +154,19 @@ pub struct Exchange {
     mailbox: Arc<Mailbox>,
     inbox: Inbox,
     wire_id: WireId,
+    /// How it is seen, until its outcome.
+    operation: Option<ChildOperation>,
 }
 
 impl Exchange {
-    fn new(pending: Pending<Held, Outcome>, mailbox: Arc<Mailbox>, inbox: Inbox) -> Self {
+    fn new(
+        pending: Pending<Held, Outcome>,
+        mailbox: Arc<Mailbox>,
+        inbox: Inbox,
+        operation: Option<ChildOperation>,
+    ) -> Self {
         let wire_id = pending.wire_id();
-        Exchange { pending: Some(pending), outcome: None, mailbox, inbox, wire_id }
+        Exchange { pending: Some(pending), outcome: None, mailbox, inbox, wire_id, operation }
     }
 
     /// The id under which the child knows the request.
@@ -167,6 +182,18 @@ impl Exchange {
     /// The next thing that happens. Safe to drop and call again; not to be called after the outcome.
     pub async fn next(&mut self) -> Step {
         poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// It has these places from now on: none while it waits for its client, and no longer for the child.
+    pub fn has_places(&self, places: Option<Places>) {
+        let held = self.pending.as_ref().and_then(Pending::held);
+        // One that is answered needs none.
+        let Some(held) = held else { return };
+        let before = {
+            let mut has = held.places.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *has, places)
+        };
+        drop(before);
     }
 
     /// Ends the exchange before its outcome, telling the child why.
@@ -185,7 +212,11 @@ impl Exchange {
             let Some(pending) = self.pending.as_mut() else {
                 return Poll::Ready(Step::Outcome(Err(Failure::Lost)));
             };
-            self.outcome = Some(ready!(Pin::new(pending).poll(cx)));
+            let outcome = ready!(Pin::new(pending).poll(cx));
+            if let Some(operation) = self.operation.take() {
+                seen::end(operation, &outcome);
+            }
+            self.outcome = Some(outcome);
             self.pending = None;
         }
         // What the child said before its answer is delivered before it.
@@ -202,12 +233,16 @@ impl Exchange {
         failure
     }
 
-    /// Gives the slot up. The writer skips a request that it has not begun; else the child is told.
+    /// Gives the slot up. A request that was not begun to be written never is; else the child is told.
     fn withdraw(&mut self, cancellation: Option<Spliced>, reason: &str) {
         let Some(mut pending) = self.pending.take() else { return };
-        if pending.abandon() == Abandoned::InFlight {
-            let frame = cancellation.unwrap_or_else(|| inbox::cancellation(self.wire_id, reason));
-            self.inbox.urge(Urgent(frame));
+        match pending.abandon() {
+            Abandoned::InFlight => {
+                let frame = cancellation.unwrap_or_else(|| inbox::cancellation(self.wire_id, reason));
+                self.inbox.urge(Urgent(frame));
+            }
+            Abandoned::Withdrawn => self.inbox.withdraw(self.wire_id),
+            Abandoned::Settled => {}
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::fixtures::{begun, begun_with, held, interim, now, outcome, text, written};
 use super::*;
 use crate::admission::{Admission, Bounds, Key};
+use crate::budget::Budget;
 use crate::jsonrpc::Message;
 use crate::mux::Completed;
 use std::time::Duration;
@@ -15,7 +16,10 @@ fn answer(ends: &mut Ends, wire_id: WireId) -> Completed<Outcome> {
     let frame = Bytes::from(format!(r#" {{"id":{wire_id},"jsonrpc":"2.0","result":{{"n":1.0}}}} "#));
     let message = crate::jsonrpc::scan(&frame).unwrap();
     let Message { object, id, result, error, multiline, .. } = message;
-    ends.answering.complete(wire_id, Ok(Answer { frame, object, multiline, id: id.unwrap(), result, error }))
+    ends.answering.complete(
+        wire_id,
+        Ok(Answer { frame, object, multiline, id: id.unwrap(), result, error, is_error: false }),
+    )
 }
 
 #[test]
@@ -134,7 +138,7 @@ fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
     let place = || admission.take(Key::of("a client")).expect("two are free");
     let places = Places { all: place(), child: place() };
     let (link, mut ends) = Link::new(1, 2);
-    let exchange = begun_with(&link, Held { places: Some(places), ..held() });
+    let exchange = begun_with(&link, Held { places: Some(places).into(), ..held() });
     let id = exchange.wire_id();
     written(&link, &mut ends);
     exchange.cancel("too slow");
@@ -145,13 +149,79 @@ fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
 }
 
 #[test]
+fn a_request_that_waits_for_its_client_gives_its_places_up_and_gets_others() {
+    let admission = Admission::new(Bounds { in_flight: 2, per_client: 2, queued: 0 });
+    let place = || admission.take(Key::of("a client")).expect("two are free");
+    let places = || Some(Places { all: place(), child: place() });
+    let (link, mut ends) = Link::new(1, 2);
+    let mut exchange = begun_with(&link, Held { places: places().into(), ..held() });
+    written(&link, &mut ends);
+    exchange.has_places(None);
+    assert_eq!((admission.in_flight(), link.in_flight()), (0, 1));
+    exchange.has_places(places());
+    assert_eq!(admission.in_flight(), 2);
+    assert!(matches!(answer(&mut ends, exchange.wire_id()), Completed::Delivered));
+    assert!(outcome(&mut exchange).unwrap().is_ok());
+    assert_eq!(admission.in_flight(), 0);
+    exchange.has_places(places());
+    assert_eq!(admission.in_flight(), 0, "what is answered needs none");
+}
+
+#[test]
 fn a_begin_that_is_given_up_leaves_nothing_behind() {
     let (link, mut ends) = Link::new(1, 512);
     let begun: Vec<_> = (0..256).map(|_| begun(&link)).collect();
     let write = |_: WireId| -> Spliced { Spliced::from(Bytes::from_static(b"never written")) };
-    assert!(now(link.begin(held(), write)).is_none(), "stdin is full");
+    assert!(now(link.begin(held(), None, write)).is_none(), "stdin is full");
     assert_eq!(link.in_flight(), 256);
     assert_eq!(written(&link, &mut ends).len(), begun.len());
+}
+
+#[test]
+fn a_request_that_is_cancelled_before_its_turn_gives_its_bytes_back_at_once() {
+    let budget = Budget::new(1 << 20);
+    let (link, mut ends) = Link::new(1, 8);
+    let mut begin = |length: usize| {
+        let frame = budget.hold(Bytes::from(vec![b'x'; length]));
+        now(link.begin(held(), None, |_| Spliced::from(frame)))
+            .expect("there is room")
+            .expect("the child is open")
+    };
+    let [first, second, mut third] = [5_000, 6_000, 7_000].map(&mut begin);
+    drop(second);
+    assert_eq!(budget.used(), 12_000);
+    third.mailbox().interrupt(Interruption { failure: Failure::Cancelled, cancellation: None });
+    assert!(outcome(&mut third).is_some());
+    assert_eq!(budget.used(), 5_000, "the child has read nothing");
+    assert_eq!(written(&link, &mut ends).iter().map(String::len).collect::<Vec<_>>(), [5_000]);
+    drop(first);
+    assert_eq!(written(&link, &mut ends).len(), 1, "that one was sent, and is cancelled there");
+}
+
+#[test]
+fn a_request_that_is_cancelled_before_its_turn_makes_room_and_the_others_keep_their_order() {
+    let (link, mut ends) = Link::new(1, 512);
+    let begin = || link.begin(held(), None, |id: WireId| Spliced::from(Bytes::from(id.to_string())));
+    let mut queued: Vec<_> = std::iter::from_fn(|| now(begin()))
+        .take(256)
+        .map(|begun| begun.expect("the child is open"))
+        .collect();
+    let mut last = std::pin::pin!(begin());
+    assert!(now(last.as_mut()).is_none());
+    [200, 100, 0].into_iter().for_each(|at| drop(queued.remove(at)));
+    queued.push(now(last).expect("there is room").expect("the child is open"));
+    let expected: Vec<_> = queued.iter().map(|exchange| exchange.wire_id().to_string()).collect();
+    assert_eq!(written(&link, &mut ends), expected);
+}
+
+#[test]
+fn whoever_waits_for_room_is_told_when_nobody_writes_any_more() {
+    let (link, ends) = Link::new(1, 512);
+    let _queued: Vec<_> = (0..256).map(|_| begun(&link)).collect();
+    let mut last = std::pin::pin!(link.begin(held(), None, |_| unreachable!("nothing to write")));
+    assert!(now(last.as_mut()).is_none());
+    drop(ends.intake);
+    assert!(matches!(now(last), Some(Err(Refused::Closed(Failure::ClosedStdin)))));
 }
 
 /// Whoever notes a request when its frame is written must not find that it waits: nobody would read what is said of it.
@@ -162,7 +232,7 @@ fn a_frame_is_written_only_when_there_is_room_for_it() {
         std::iter::from_fn(|| now(link.notify(Spliced::from(Bytes::from_static(b"{}"))))).collect();
     assert!(!queued.is_empty());
     let wrote = std::cell::Cell::new(false);
-    let mut beginning = std::pin::pin!(link.begin(held(), |_| {
+    let mut beginning = std::pin::pin!(link.begin(held(), None, |_| {
         wrote.set(true);
         Spliced::from(Bytes::from_static(b"{}"))
     }));
@@ -177,14 +247,14 @@ fn a_frame_is_written_only_when_there_is_room_for_it() {
 fn a_full_child_refuses() {
     let (link, _ends) = Link::new(1, 1);
     let _one = begun(&link);
-    let refused = now(link.begin(held(), |_| unreachable!("nothing to write"))).unwrap();
+    let refused = now(link.begin(held(), None, |_| unreachable!("nothing to write"))).unwrap();
     assert!(matches!(refused, Err(Refused::Full)));
 }
 
 #[test]
 fn a_child_that_is_gone_says_how_it_ended() {
     let end = End { how: "exited with code 3".into(), code: 3, last_lines: [].into() };
-    let refusal = |link: &Link| match now(link.begin(held(), |_| unreachable!("nothing to write"))) {
+    let refusal = |link: &Link| match now(link.begin(held(), None, |_| unreachable!("nothing to write"))) {
         Some(Err(Refused::Closed(failure))) => failure,
         other => panic!("not refused as closed: {other:?}"),
     };

@@ -1,15 +1,21 @@
 //! Batches (2025-03-26, basic §Batching): split before the child, answered together. A child never sees one.
+//!
+//! Of one batch a few requests are in work at a time; the others are no more than their bytes, and a note in the session
+//! by which their client can cancel them.
 
+use super::origin::Origin;
 use super::reject::Rejection;
 use super::response::{self, Body};
 use super::sse::EventStream;
-use super::{Server, call, oneway};
-use crate::jsonrpc::{self, Kind, Spliced};
-use crate::session::{Reader, Session, StreamId};
-use crate::trace_context::Trace;
+use super::{Server, call, legacy, oneway};
+use crate::exchange::Mailbox;
+use crate::jsonrpc::{self, ClientId, Kind, Message, Spliced, text};
+use crate::session::{Reader, Session, StreamId, Underway};
+use crate::telemetry::scope::scoped;
 use crate::upstream::Incoming;
 use bytes::{Bytes, BytesMut};
 use hyper::{Response, StatusCode};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,9 +25,12 @@ use tokio::time::timeout;
 
 /// Messages in one batch.
 const MOST: usize = 1_024;
+/// Requests of one batch that are in work at a time; no more than its client may have in flight.
+const SIDE_BY_SIDE: usize = 64;
 
 /// Answers a batch: 202 if it holds no request; an array if all are answered before anything else happens; else a
-/// stream.
+/// stream. A client that leaves before the response has begun could not come back for it: what has not been sent to the
+/// child by then is not run.
 ///
 /// # Errors
 /// 400 for the whole batch, before any of it was begun, if one message of it is wrong.
@@ -29,17 +38,19 @@ pub async fn respond(
     server: &Arc<Server>,
     session: &Arc<Session>,
     batch: Bytes,
-    trace: &Trace,
+    origin: &Origin,
 ) -> Result<Response<Body>, Rejection> {
     if !session.version().batches() {
         return Err(Rejection::invalid(
             "batches are not part of this session's protocol version; send one message",
         ));
     }
-    let (requests, others) = split(&batch, trace)?;
+    let (requests, others) = split(&batch)?;
     session.heard(Instant::now());
-    for incoming in others {
-        oneway::accept(server, session, incoming).await?;
+    for frame in others {
+        let incoming = take(server, session, origin, frame)?;
+        let operation = Arc::clone(&incoming.operation);
+        scoped(operation.context(), oneway::accept(server, session, incoming)).await?;
     }
     if requests.is_empty() {
         return Ok(response::empty(StatusCode::ACCEPTED));
@@ -47,76 +58,150 @@ pub async fn respond(
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down());
     }
-    let mut reader = session.open_stream();
-    let stream = reader.stream();
-    let only_answers = Arc::new(AtomicBool::new(true));
-    tokio::spawn(run(Arc::clone(server), Arc::clone(session), requests, stream, Arc::clone(&only_answers)));
-    let finished = poll_fn(|cx| reader.poll_finished(cx));
-    let finished = timeout(call::commit_after(server, session), finished).await.is_ok();
-    if finished && only_answers.load(Ordering::Acquire) {
+    let unbegun = Unbegun(Some(session.open_stream()));
+    let batch = Arc::new(Batch {
+        server: Arc::clone(server),
+        session: Arc::clone(session),
+        origin: origin.clone(),
+        stream: unbegun.stream(),
+        only_answers: AtomicBool::new(true),
+    });
+    let mut work = Box::pin(run(Arc::clone(&batch), requests));
+    let finished = timeout(call::commit_after(server, session), &mut work).await.is_ok();
+    let mut reader = unbegun.begin();
+    if finished && batch.only_answers.load(Ordering::Acquire) {
         return Ok(response::json(StatusCode::OK, Spliced::from(array(&mut reader).await)));
+    }
+    if !finished {
+        tokio::spawn(work);
     }
     Ok(response::events(EventStream::resumable(server, reader)))
 }
 
 /// The requests, and the rest.
-fn split(batch: &Bytes, trace: &Trace) -> Result<(Vec<Incoming>, Vec<Incoming>), Rejection> {
+fn split(batch: &Bytes) -> Result<(Vec<Bytes>, Vec<Bytes>), Rejection> {
     let elements = jsonrpc::elements(batch, MOST).map_err(|fault| Rejection::fault(fault, batch))?;
     if elements.is_empty() {
         return Err(Rejection::invalid("the batch is empty"));
     }
-    let mut messages = Vec::with_capacity(elements.len());
+    let (mut requests, mut others) = (Vec::new(), Vec::new());
     for element in elements {
         let frame = batch.slice(element);
-        let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
-        let incoming = Incoming { frame, message, trace: trace.clone() };
-        if incoming.method() == "initialize" {
+        let message = read(&frame)?;
+        if message.method.as_ref().is_some_and(|method| text(&frame, method) == "initialize") {
             return Err(Rejection::invalid("initialize may not be part of a batch"));
         }
-        messages.push(incoming);
+        let kind = if message.kind == Kind::Request { &mut requests } else { &mut others };
+        kind.push(frame);
     }
-    Ok(messages.into_iter().partition(|incoming| incoming.message.kind == Kind::Request))
+    Ok((requests, others))
 }
 
-/// Runs all requests side by side; the stream ends with the last answer.
-async fn run(
+fn read(frame: &Bytes) -> Result<Message, Rejection> {
+    jsonrpc::scan(frame).map_err(|fault| Rejection::fault(fault, frame))
+}
+
+/// One message of a batch, whose turn has come.
+fn take(server: &Server, session: &Session, origin: &Origin, frame: Bytes) -> Result<Incoming, Rejection> {
+    let message = read(&frame)?;
+    let incoming = origin.incoming(&server.settings, frame, message);
+    legacy::see(session, &incoming.operation);
+    Ok(incoming)
+}
+
+/// What all requests of a batch have in common.
+struct Batch {
     server: Arc<Server>,
     session: Arc<Session>,
-    requests: Vec<Incoming>,
+    origin: Origin,
     stream: StreamId,
-    only_answers: Arc<AtomicBool>,
-) {
-    let mut running = JoinSet::new();
-    for incoming in requests {
-        let (server, session, only_answers) =
-            (Arc::clone(&server), Arc::clone(&session), Arc::clone(&only_answers));
-        running.spawn(async move {
-            let answer = run_one(&server, &session, incoming, stream, &only_answers).await;
-            session.push_answer(stream, answer);
-        });
-    }
-    while running.join_next().await.is_some() {}
-    session.finish(stream, None);
+    only_answers: AtomicBool,
 }
 
-async fn run_one(
-    server: &Arc<Server>,
-    session: &Arc<Session>,
-    incoming: Incoming,
-    stream: StreamId,
-    only_answers: &AtomicBool,
-) -> Spliced {
-    let id = incoming.id().to_vec();
-    match call::start(server, session, incoming).await {
-        Ok(call::Started::Running(call)) => {
-            call.run(|interim| {
-                only_answers.store(false, Ordering::Release);
-                session.push(stream, interim.frame, interim.class);
-            })
-            .await
+/// The stream of a response that has not begun. It goes with its request: nobody else knows of it.
+struct Unbegun(Option<Reader>);
+
+impl Unbegun {
+    fn stream(&self) -> StreamId {
+        self.0.as_ref().expect("there until it begins").stream()
+    }
+
+    fn begin(mut self) -> Reader {
+        self.0.take().expect("it begins once")
+    }
+}
+
+impl Drop for Unbegun {
+    fn drop(&mut self) {
+        if let Some(reader) = self.0.take() {
+            reader.discard();
         }
-        Ok(call::Started::Answered(message)) => message,
-        Err(rejection) => rejection.of(&id).message(),
+    }
+}
+
+/// A request that is not in work yet.
+struct Waiting {
+    frame: Bytes,
+    underway: Underway,
+}
+
+/// Runs the requests in their order, some side by side; the stream ends with the last answer. Dropping it takes those out
+/// of their queues that are not at the child yet.
+async fn run(batch: Arc<Batch>, requests: Vec<Bytes>) {
+    let most = batch.server.upstream.max_client_in_flight().clamp(1, SIDE_BY_SIDE);
+    let mut waiting: VecDeque<_> = requests.into_iter().filter_map(|frame| batch.wait(frame)).collect();
+    let mut running = JoinSet::new();
+    while let Some(next) = waiting.pop_front() {
+        if running.len() >= most {
+            running.join_next().await;
+        }
+        running.spawn(Arc::clone(&batch).run_one(next));
+    }
+    while running.join_next().await.is_some() {}
+    batch.session.finish(batch.stream, None);
+}
+
+impl Batch {
+    fn wait(&self, frame: Bytes) -> Option<Waiting> {
+        // It was read before, so that it can be read.
+        let id = ClientId::new(&frame[read(&frame).ok()?.id?]);
+        let underway = Underway::begin(&self.session, id, Arc::new(Mailbox::default()));
+        Some(Waiting { frame, underway })
+    }
+
+    async fn run_one(self: Arc<Self>, Waiting { frame, underway }: Waiting) {
+        let Ok(incoming) = take(&self.server, &self.session, &self.origin, frame) else { return };
+        let operation = Arc::clone(&incoming.operation);
+        let answer = match underway.over() {
+            Some(failure) => {
+                operation.end(&failure.verdict());
+                Spliced::from(failure.response(incoming.id()))
+            }
+            None => {
+                // From here on it is noted by who begins it.
+                drop(underway);
+                scoped(operation.context(), self.answer(incoming)).await
+            }
+        };
+        self.session.push_answer(self.stream, answer);
+    }
+
+    async fn answer(&self, incoming: Incoming) -> Spliced {
+        let (id, operation) = (incoming.id().to_vec(), Arc::clone(&incoming.operation));
+        match call::start(&self.server, &self.session, incoming).await {
+            Ok(call::Started::Running(call)) => {
+                call.run(|interim| {
+                    self.only_answers.store(false, Ordering::Release);
+                    self.session.push(self.stream, interim.frame, interim.class);
+                })
+                .await
+            }
+            Ok(call::Started::Answered(message)) => message,
+            Err(rejection) => {
+                operation.end(&rejection.verdict());
+                rejection.of(&id).message()
+            }
+        }
     }
 }
 

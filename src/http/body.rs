@@ -1,65 +1,133 @@
 //! Reading a request's body: bounded in bytes, in time, and in what all bodies take together.
 
 use super::Server;
+use super::pace::Pace;
 use super::reject::Rejection;
+use crate::budget::{Budget, CHARGED_FROM, Charge};
 use crate::jsonrpc::codes;
 use bytes::{Bytes, BytesMut};
 use hyper::StatusCode;
-use hyper::body::{Body, Incoming};
-use std::pin::Pin;
+use hyper::body::{Body, Frame, Incoming};
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{sleep_until, timeout, timeout_at};
 
-/// How long a body may take, however short; and how far a longer one may fall behind.
+/// How long a body may wait for room.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What a longer one must bring per second beyond that: below the slowest link worth serving.
-const LEAST_RATE: f64 = 16.0 * 1024.0;
 /// How long, and how much of, a refused body is thrown away before the connection is closed.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024 * 1024;
 
 /// The whole body; its bytes count among `--max-buffered` as long as any of them is in use.
 ///
+/// A body that says how long it is gets all of its room before any of it is read, so that none waits with a part of its
+/// own for another's.
+///
 /// # Errors
-/// 413 as soon as it is known to be too long; 408 when it comes too slowly; 503 when there is no room for it.
+/// 413 as soon as it is known to be too long; 408 when it comes too slowly, and sooner so while others wait for the
+/// room that it takes; 503 when there is no room for it.
 pub async fn read(server: &Server, mut body: Incoming) -> Result<Bytes, Rejection> {
-    let limit = server.settings.max_body;
-    if body.size_hint().lower() > limit as u64 {
+    match receive(server, &mut body).await {
+        Ok(whole) => Ok(whole),
+        Err(rejection) => Err(refuse(body, rejection)),
+    }
+}
+
+/// Lets a client that may still be sending read why it is refused.
+pub fn refuse(body: Incoming, rejection: Rejection) -> Rejection {
+    if !body.is_end_stream() {
         tokio::spawn(linger(body));
+    }
+    rejection
+}
+
+/// Whether it is certain, before any of it is read, that a body takes none of `--max-buffered`.
+pub fn is_small(body: &Incoming) -> bool {
+    body.size_hint().upper().is_some_and(|length| length < CHARGED_FROM as u64)
+}
+
+async fn receive(server: &Server, body: &mut Incoming) -> Result<Bytes, Rejection> {
+    let limit = server.settings.max_body;
+    let length = body.size_hint();
+    if length.lower() > limit as u64 {
         return Err(Rejection::too_large(limit));
     }
-    let mut deadline = Instant::now() + PATIENCE;
     let mut charge = server.budget.open();
+    // It is no longer than the limit, which is a usize.
+    let length = length.exact().map_or(0, |length| length as usize);
+    cover(&mut charge, length).await?;
+    let mut pace = Pace::begin(Instant::now());
     let mut whole = Whole::default();
     loop {
-        let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
-        let chunk = match timeout_at(deadline.into(), frame).await {
-            Err(_) => return Err(too_slow()),
-            Ok(None) => return Ok(charge.hold(whole.into_bytes())),
-            Ok(Some(Err(error))) => return Err(broken(&error)),
-            Ok(Some(Ok(frame))) => match frame.into_data() {
+        let chunk = match next(body, &mut pace, &charge).await? {
+            None => return Ok(charge.hold(whole.into_bytes())),
+            Some(Err(error)) => return Err(broken(&error)),
+            Some(Ok(frame)) => match frame.into_data() {
                 Ok(chunk) => chunk,
                 Err(_trailers) => continue,
             },
         };
         if whole.len() + chunk.len() > limit {
-            tokio::spawn(linger(body));
             return Err(Rejection::too_large(limit));
         }
-        let asked = Instant::now();
-        if timeout(PATIENCE, charge.cover(whole.len() + chunk.len())).await.is_err() {
-            return Err(Rejection::busy("messages in transit take all of --max-buffered").closing());
-        }
-        // The wait for room is not the client's slowness.
-        deadline = later(deadline + asked.elapsed(), chunk.len(), Instant::now());
+        let brought = Instant::now();
+        cover(&mut charge, whole.len() + chunk.len()).await?;
+        let now = Instant::now();
+        pace.waited(now - brought);
+        pace.brought(chunk.len(), charge.bytes(), now);
         whole.push(chunk);
     }
 }
 
-/// What was brought buys time, but never more than one is patient for: a body that came quickly at first must not
-/// hold its part of `--max-buffered` for as long as it would have taken.
-fn later(deadline: Instant, brought: usize, now: Instant) -> Instant {
-    (deadline + Duration::from_secs_f64(brought as f64 / LEAST_RATE)).min(now + PATIENCE)
+/// Room for so many bytes of a body together.
+async fn cover(charge: &mut Charge, bytes: usize) -> Result<(), Rejection> {
+    if charge.try_cover(bytes) {
+        return Ok(());
+    }
+    let covered = Box::pin(timeout(PATIENCE, charge.cover(bytes))).await;
+    covered.map_err(|_| Rejection::busy("messages in transit take all of --max-buffered").closing())
+}
+
+/// What comes next of a body, which must not take too long.
+async fn next(body: &mut Incoming, pace: &mut Pace, charge: &Charge) -> Result<Next, Rejection> {
+    let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
+    if charge.is_empty() {
+        let frame = timeout_at(pace.deadline().into(), frame).await;
+        return frame.map_err(|_| too_slow("the body comes too slowly"));
+    }
+    Box::pin(next_while_others_may_wait(frame, pace, charge.budget())).await
+}
+
+type Next = Option<Result<Frame<Bytes>, hyper::Error>>;
+
+async fn next_while_others_may_wait(
+    frame: impl Future<Output = Next>,
+    pace: &mut Pace,
+    budget: &Budget,
+) -> Result<Next, Rejection> {
+    let mut frame = pin!(frame);
+    loop {
+        pace.awaited(budget.is_awaited(), Instant::now());
+        let begins = async {
+            match pace.is_awaited() {
+                true => std::future::pending().await,
+                false => budget.awaited().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            frame = &mut frame => return Ok(frame),
+            () = begins => {}
+            () = sleep_until(pace.deadline().into()) => {
+                let was_awaited = pace.is_awaited();
+                pace.awaited(budget.is_awaited(), Instant::now());
+                if pace.deadline() <= Instant::now() {
+                    let why = "the body comes too slowly while others wait for the room that it takes";
+                    return Err(too_slow(if was_awaited { why } else { "the body comes too slowly" }));
+                }
+            }
+        }
+    }
 }
 
 /// Throws the rest of a refused body away for a moment: closing a connection with unread bytes resets it, and the
@@ -105,8 +173,7 @@ impl Whole {
     }
 }
 
-fn too_slow() -> Rejection {
-    let message = "the body comes too slowly";
+fn too_slow(message: &'static str) -> Rejection {
     Rejection::new(StatusCode::REQUEST_TIMEOUT, codes::INVALID_REQUEST, message).closing()
 }
 
@@ -117,24 +184,4 @@ fn broken(error: &hyper::Error) -> Rejection {
         format!("the body could not be read: {error}"),
     )
     .closing()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_may_fall_behind_but_not_for_long() {
-        let start = Instant::now();
-        let mut deadline = start + PATIENCE;
-        deadline = later(deadline, 64 << 20, start);
-        assert_eq!(deadline, start + PATIENCE, "a quick start buys no hour");
-        for second in 1..=600 {
-            let now = start + Duration::from_secs(second);
-            assert!(now < deadline, "the least rate is enough");
-            deadline = later(deadline, LEAST_RATE as usize, now);
-        }
-        let slow = later(deadline, 1, start + Duration::from_secs(601));
-        assert!(slow < deadline + Duration::from_millis(1));
-    }
 }

@@ -8,8 +8,10 @@ use super::sse::EventStream;
 use crate::exchange::{Class, Interim};
 use crate::jsonrpc::{Spliced, rewrite};
 use crate::session::{Session, StreamId};
-use crate::telemetry::counters;
-use crate::upstream::{Begun, Incoming, LegacyCall, LegacyStep};
+use crate::telemetry::scope::scoped;
+use crate::telemetry::{Operation, Verdict, counters};
+use crate::trace_context::Context;
+use crate::upstream::{Begun, Incoming, LegacyCall, LegacyStep, Refusal};
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +35,8 @@ pub enum Started {
 pub struct Call {
     call: Option<Box<LegacyCall>>,
     session: Arc<Session>,
+    /// Where it stands in its trace.
+    context: Option<Context>,
 }
 
 /// Sends a request to the session's child; but `ping` is answered here, promptly, whatever the child is doing
@@ -45,10 +49,10 @@ pub async fn start(
     session: &Arc<Session>,
     incoming: Incoming,
 ) -> Result<Started, Rejection> {
-    let client_id = incoming.client_id();
-    let answered = |message| Ok(Started::Answered(Spliced::from(message)));
+    let (client_id, operation) = (incoming.client_id(), Arc::clone(&incoming.operation));
     if incoming.method() == "ping" {
-        return answered(rewrite::result(client_id.raw(), b"{}"));
+        operation.end(&Verdict::Success);
+        return Ok(Started::Answered(Spliced::from(rewrite::result(client_id.raw(), b"{}"))));
     }
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down().of(client_id.raw()));
@@ -57,14 +61,15 @@ pub async fn start(
         biased;
         begun = server.upstream.begin(session, incoming) => begun,
         // Until it has begun, the session does not know of it, and could not tell it.
-        () = session.ended() => return answered(session.why_ended().response(client_id.raw())),
+        () = session.ended() => Err(Refusal::Failed(session.why_ended())),
     };
     match begun {
         Ok(Begun::Running(call)) => {
-            Ok(Started::Running(Call { call: Some(call), session: Arc::clone(session) }))
+            let (call, session) = (Some(call), Arc::clone(session));
+            Ok(Started::Running(Call { call, session, context: operation.context() }))
         }
         Ok(Begun::Answered(message)) => Ok(Started::Answered(message)),
-        Err(refused) => reject::refusal(refused, client_id.raw()).map(Started::Answered),
+        Err(refused) => reject::refusal(refused, client_id.raw(), &operation).map(Started::Answered),
     }
 }
 
@@ -92,7 +97,7 @@ pub async fn respond(
     if let Some(interim) = first {
         session.push(stream, interim.frame, interim.class);
     }
-    tokio::spawn(call.follow(stream));
+    tokio::spawn(scoped(call.context, call.follow(stream)));
     Ok(response::events(EventStream::resumable(server, reader)))
 }
 
@@ -139,31 +144,59 @@ impl Drop for Call {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let session = Arc::clone(&self.session);
             // Its own stream never opened; a question must still find its client.
-            runtime.spawn(call.run(move |interim| match interim.class {
+            let run = call.run(move |interim| match interim.class {
                 Class::Dear => session.say(interim.frame, interim.class),
                 _ => counters::DROPPED_EVENTS.increment(),
-            }));
+            });
+            runtime.spawn(scoped(self.context, run));
+        }
+    }
+}
+
+/// What `work` comes to, if that is within `patience`. The time does not count in which its message waits for its turn: it
+/// may still be refused then, and a refusal is a status.
+pub async fn within<F: Future + Unpin>(
+    operation: &Operation,
+    patience: Duration,
+    work: &mut F,
+) -> Option<F::Output> {
+    loop {
+        if let Ok(output) = timeout(patience, &mut *work).await {
+            return Some(output);
+        }
+        if !operation.waits() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            output = &mut *work => return Some(output),
+            () = operation.turned() => {}
         }
     }
 }
 
 /// Waits for `work` as long as the head may wait for a child, then commits a stream on which its message follows.
-pub async fn respond_slowly<F>(server: &Server, session: &Arc<Session>, work: F) -> Response<Body>
+pub async fn respond_slowly<F>(
+    server: &Server,
+    session: &Arc<Session>,
+    operation: &Operation,
+    work: F,
+) -> Response<Body>
 where
     F: Future<Output = Result<Spliced, Rejection>> + Send + 'static,
 {
     let mut work = Box::pin(work);
     let patience = server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
-    match timeout(patience, &mut work).await {
-        Ok(Ok(message)) => response::json(StatusCode::OK, message),
-        Ok(Err(rejection)) => rejection.response(),
-        Err(_) => {
+    match within(operation, patience, &mut work).await {
+        Some(Ok(message)) => response::json(StatusCode::OK, message),
+        Some(Err(rejection)) => rejection.response(),
+        None => {
             let reader = session.open_stream();
             let (session, stream) = (Arc::clone(session), reader.stream());
-            tokio::spawn(async move {
+            tokio::spawn(scoped(operation.context(), async move {
                 let message = work.await.unwrap_or_else(|rejection| rejection.message());
                 session.finish(stream, Some(message));
-            });
+            }));
             response::events(EventStream::handshake(server, reader))
         }
     }

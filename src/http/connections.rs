@@ -1,7 +1,10 @@
 //! Which peers take what is written to them, and which have something to ask. Those that take nothing for
-//! `--write-timeout` are cut; when `--max-buffered` is used up, the one that has taken nothing for longest; when
-//! there are `--max-connections`, the one that has been idle longest makes room for the next.
+//! `--write-timeout` are cut; when `--max-buffered` is used up, the one that lags behind farthest; when there are
+//! `--max-connections`, the one that has been idle longest makes room for the next.
 
+use super::lag::Lag;
+use super::socket::Line;
+use super::visit::Visit;
 use crate::sync::AtomicWaker;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::collections::HashMap;
@@ -30,6 +33,10 @@ struct Pulse {
     busy: AtomicUsize,
     /// Milliseconds after [`Connections::since`], plus one, of the last byte either way.
     active: AtomicU64,
+    /// Bytes that the system took to be sent; only the connection itself adds to it.
+    written: AtomicU64,
+    lag: Mutex<Lag>,
+    line: Option<Line>,
     cut: AtomicBool,
     task: AtomicWaker,
 }
@@ -41,10 +48,11 @@ impl Default for Connections {
 }
 
 impl Connections {
-    /// Watches a connection for as long as it lives.
-    pub fn watch<S>(self: &Arc<Self>, stream: S) -> Watched<S> {
+    /// Watches a connection for as long as it lives. The line tells what its peer takes; without one, what the stream
+    /// takes is taken.
+    pub fn watch<S>(self: &Arc<Self>, stream: S, line: Option<Line>) -> Watched<S> {
         let number = self.numbered.fetch_add(1, Ordering::Relaxed);
-        let pulse = Arc::new(Pulse::default());
+        let pulse = Arc::new(Pulse { line, ..Pulse::default() });
         pulse.active.store(self.now(), Ordering::Relaxed);
         self.open().insert(number, Arc::clone(&pulse));
         Watched { stream, number, pulse, connections: Arc::clone(self) }
@@ -59,13 +67,28 @@ impl Connections {
         stalled.map(|pulse| pulse.cut()).count()
     }
 
-    /// Cuts the one whose peer has taken nothing for longest; false when all take what they get.
-    pub fn cut_slowest(&self) -> bool {
+    /// Looks how far each peer lags behind. Who looks every now and then knows of each what it took in between.
+    pub fn look(&self) {
+        let now = self.now();
+        self.open().values().for_each(|pulse| {
+            pulse.behind(now);
+        });
+    }
+
+    /// Cuts the one that lags behind farthest, of those with a write that waits; false when none lags behind for
+    /// `patience`.
+    pub fn cut_slowest(&self, patience: Duration) -> bool {
+        let now = self.now();
         let open = self.open();
         let stalled =
             open.values().filter(|pulse| pulse.stalled.load(Ordering::Relaxed) > 0 && !pulse.is_cut());
-        let slowest = stalled.min_by_key(|pulse| pulse.stalled.load(Ordering::Relaxed));
-        slowest.map(|pulse| pulse.cut()).is_some()
+        let slowest = stalled.map(|pulse| (pulse.behind(now), pulse)).max_by_key(|(behind, _)| *behind);
+        slowest.filter(|(behind, _)| *behind >= patience).map(|(_, pulse)| pulse.cut()).is_some()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.open().len()
     }
 
     /// Cuts the one that has been without a request for longest; false when all have one, or had one within `grace`.
@@ -94,6 +117,15 @@ impl Connections {
 }
 
 impl Pulse {
+    /// How far the peer lags behind now.
+    fn behind(&self, now: u64) -> Duration {
+        let waits_since = Some(self.stalled.load(Ordering::Relaxed)).filter(|&since| since > 0);
+        // Asked first: what is written before the next line then counts as taken for a moment, which harms nobody.
+        let untaken = self.line.as_ref().map_or(0, Line::untaken);
+        let taken = self.written.load(Ordering::Relaxed).saturating_sub(untaken);
+        self.lag.lock().unwrap_or_else(PoisonError::into_inner).look(now, waits_since, taken)
+    }
+
     fn cut(&self) {
         self.cut.store(true, Ordering::Release);
         self.task.wake();
@@ -116,7 +148,10 @@ pub struct Watched<S> {
 impl<S> Watched<S> {
     /// Notes whether a write waits, and fails it once the connection is cut.
     fn wrote(&self, cx: &Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
+        if let Poll::Ready(done) = &written {
+            let bytes = done.as_ref().map_or(0, |&bytes| bytes as u64);
+            let before = self.pulse.written.load(Ordering::Relaxed);
+            self.pulse.written.store(before + bytes, Ordering::Relaxed);
             self.pulse.active.store(self.connections.now(), Ordering::Relaxed);
             if self.pulse.stalled.load(Ordering::Relaxed) != 0 {
                 self.pulse.stalled.store(0, Ordering::Relaxed);
@@ -172,12 +207,13 @@ impl Drop for Mark {
 pub struct Marked<B> {
     body: B,
     _mark: Mark,
+    _visit: Option<Visit>,
 }
 
 impl<B> Marked<B> {
-    /// The body, with the mark of its request.
-    pub fn new(body: B, mark: Mark) -> Self {
-        Marked { body, _mark: mark }
+    /// The body, with the mark of its request, and how that is seen.
+    pub fn new(body: B, mark: Mark, visit: Option<Visit>) -> Self {
+        Marked { body, _mark: mark, _visit: visit }
     }
 }
 
@@ -262,13 +298,14 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let (_deaf, stalled) = tokio::io::duplex(4);
         let (mut lively, fine) = tokio::io::duplex(4);
-        let (mut stalled, mut fine) = (connections.watch(stalled), connections.watch(fine));
-        assert!(!connections.cut_slowest(), "nobody has written anything");
+        let (mut stalled, mut fine) = (connections.watch(stalled, None), connections.watch(fine, None));
+        assert!(!connections.cut_slowest(Duration::ZERO), "nobody has written anything");
         let writing = tokio::spawn(async move { stalled.write_all(b"more than four").await });
         while connections.open().values().all(|pulse| pulse.stalled.load(Ordering::Relaxed) == 0) {
             tokio::task::yield_now().await;
         }
-        assert!(connections.cut_slowest());
+        assert!(!connections.cut_slowest(Duration::from_secs(600)), "it has only begun to wait");
+        assert!(connections.cut_slowest(Duration::ZERO));
         assert_eq!(writing.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
         fine.write_all(b"four").await.unwrap();
         let mut taken = [0; 4];
@@ -282,7 +319,7 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let (_busy_peer, busy) = tokio::io::duplex(4);
         let (_idle_peer, idle) = tokio::io::duplex(4);
-        let (mut busy, mut idle) = (connections.watch(busy), connections.watch(idle));
+        let (mut busy, mut idle) = (connections.watch(busy, None), connections.watch(idle, None));
         let mark = busy.busy().mark();
         assert!(connections.cut_idlest(Duration::ZERO));
         assert!(!connections.cut_idlest(Duration::ZERO), "the other is busy");

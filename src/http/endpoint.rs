@@ -1,45 +1,63 @@
 //! Which path leads where.
 
+use super::origin::Origin;
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
-use super::{Server, guard, health, legacy, old_sse};
+use super::{Server, Settings, body, guard, health, legacy, old_sse};
 use crate::jsonrpc::codes;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
-use std::net::IpAddr;
 use std::sync::Arc;
 
+/// Where the counters are.
+const METRICS: &str = "/metrics";
+
 /// Answers one HTTP request of a peer.
-pub async fn serve(server: Arc<Server>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve(server: Arc<Server>, origin: &Origin, request: Request<Incoming>) -> Response<Body> {
     if let Some(response) = health::serve(&server, request.uri().path()) {
         let asks = matches!(*request.method(), Method::GET | Method::HEAD);
         return if asks { response } else { method_not_allowed("GET, HEAD") };
     }
-    let origin = match guard::same_site(&server.settings, request.uri(), request.headers()) {
-        Ok(origin) => origin,
+    let site = match guard::same_site(&server.settings, request.uri(), request.headers()) {
+        Ok(site) => site,
         Err(rejection) => return rejection.response(),
     };
-    let mut response = match route(&server, peer, request).await {
+    let mut response = match route(&server, origin, request).await {
         Ok(response) => response,
         Err(rejection) => rejection.response(),
     };
-    if let Some(origin) = origin {
-        guard::allow_reading(&mut response, origin);
+    if let Some(site) = site {
+        guard::allow_reading(&mut response, site);
     }
     response
 }
 
+/// Whether a path is one that whoever watches proxyrunner asks, and that takes nothing to answer.
+pub fn is_probe(path: &str) -> bool {
+    path == METRICS || health::is_served(path)
+}
+
+/// Refuses a request since there is no connection left on which it could be served.
+pub fn refuse_connection(request: Request<Incoming>) -> Response<Body> {
+    let rejection = Rejection::busy("all --max-connections connections are busy").closing();
+    body::refuse(request.into_body(), rejection).response()
+}
+
+/// The path that is served where `path` leads; `None` if nothing is.
+pub fn route_of<'a>(settings: &'a Settings, path: &str) -> Option<&'a str> {
+    let old = [old_sse::STREAM_PATH, old_sse::POST_PATH];
+    let old = old.into_iter().filter(|_| settings.old_sse);
+    [&*settings.path, METRICS].into_iter().chain(old).find(|served| *served == path)
+}
+
 async fn route(
     server: &Arc<Server>,
-    peer: IpAddr,
+    origin: &Origin,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     let settings = &server.settings;
     let path = request.uri().path();
-    let known = path == settings.path
-        || path == "/metrics"
-        || (settings.old_sse && matches!(path, old_sse::STREAM_PATH | old_sse::POST_PATH));
-    if !known {
+    if route_of(settings, path).is_none() {
         let message = format!("nothing is served at {path}; the MCP endpoint is {}", settings.path);
         return Err(Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message));
     }
@@ -47,11 +65,11 @@ async fn route(
         return Ok(guard::preflight());
     }
     if path == settings.path {
-        return legacy::serve(server, peer, request).await;
+        return legacy::serve(server, origin, request).await;
     }
     match path {
         old_sse::STREAM_PATH => old_sse::stream(server, &request),
-        old_sse::POST_PATH => old_sse::post(server, request).await,
+        old_sse::POST_PATH => old_sse::post(server, origin, request).await,
         _ if matches!(*request.method(), Method::GET | Method::HEAD) => {
             Ok(health::metrics(server, request.headers()))
         }

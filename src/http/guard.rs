@@ -173,15 +173,17 @@ pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'
     }
 }
 
-/// The trace context of the HTTP request. Malformed values are ignored, never an error.
-pub fn trace(headers: &HeaderMap) -> Trace {
+/// The trace context of the HTTP request, but for the span where that is not to be taken on. Malformed values are ignored,
+/// never an error.
+pub fn trace(headers: &HeaderMap, propagates: bool) -> Trace {
     let joined = |name: &str| {
         let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         let first = values.next()?.to_owned();
         Some(values.fold(first, |list, value| list + "," + value))
     };
     // Most requests have none.
-    let (parent, baggage) = (joined("traceparent"), joined("baggage"));
+    let parent = joined("traceparent").filter(|_| propagates);
+    let baggage = joined("baggage");
     if parent.is_none() && baggage.is_none() {
         return Trace::default();
     }
@@ -207,6 +209,8 @@ mod tests {
             allow_origin: owned(origins),
             allow_host: owned(hosts),
             old_sse: false,
+            propagates: true,
+            allowed_baggage: Default::default(),
         }
     }
 

@@ -10,6 +10,11 @@ use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Response, StatusCode};
 use std::time::Instant;
 
+/// Whether a path is a health path.
+pub fn is_served(path: &str) -> bool {
+    matches!(path, "/health" | "/livez" | "/health/ready" | "/readyz" | "/health/startup" | "/startupz")
+}
+
 /// Answers a health path; `None` for any other. Neither Host nor Origin is checked: a kubelet sends the pod's
 /// address, and there is nothing here to protect.
 pub fn serve(server: &Server, path: &str) -> Option<Response<Body>> {
@@ -48,6 +53,7 @@ pub fn metrics(server: &Server, headers: &HeaderMap) -> Response<Body> {
 pub fn levels(server: &Server) -> Levels {
     let upstream = &server.upstream;
     Levels {
+        connections: server.connections.count(),
         sessions: server.directory.count(),
         children: upstream.children(),
         in_flight: upstream.in_flight(),

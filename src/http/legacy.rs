@@ -1,5 +1,6 @@
 //! Streamable HTTP for 2025-03-26, 2025-06-18 and 2025-11-25: POST, GET and DELETE on one path.
 
+use super::origin::Origin;
 use super::reject::{self, Rejection, method_not_allowed};
 use super::response::{self, Body};
 use super::sse::EventStream;
@@ -7,10 +8,11 @@ use super::{Server, batch, body, call, guard, modern, oneway};
 use crate::exchange::Failure;
 use crate::jsonrpc::{self, Kind, Spliced};
 use crate::session::{Principal, Session};
-use crate::upstream::Incoming;
+use crate::telemetry::scope::scoped;
+use crate::telemetry::{Operation, Verdict, names};
+use crate::upstream::{Incoming, Refusal};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,11 +27,11 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Whatever is told by HTTP status.
 pub async fn serve(
     server: &Arc<Server>,
-    peer: IpAddr,
+    origin: &Origin,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     match *request.method() {
-        Method::POST => post(server, peer, request).await,
+        Method::POST => post(server, origin, request).await,
         // The modern revision knows neither.
         Method::GET | Method::DELETE if modern::speaks_modern(request.headers()) => {
             Ok(method_not_allowed("POST"))
@@ -43,7 +45,7 @@ pub async fn serve(
 /// A future is copied once for each `async fn` between it and the connection, so that the large ones are on the heap.
 async fn post(
     server: &Arc<Server>,
-    peer: IpAddr,
+    origin: &Origin,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     let (head, body) = request.into_parts();
@@ -51,28 +53,71 @@ async fn post(
     guard::sends_json(headers)?;
     guard::accepts(headers, &["application/json", "text/event-stream"])?;
     let principal = guard::principal(&server.settings, headers)?;
-    let trace = guard::trace(headers);
+    // The ones that take no room are read first, so that what is refused is named.
+    if !body::is_small(&body)
+        && let Err(rejection) = expected(server, headers, &principal)
+    {
+        return Err(body::refuse(body, rejection));
+    }
     let frame = body::read(server, body).await?;
     if jsonrpc::is_batch(&frame) {
         let session = session(server, headers, &principal)?;
-        return Box::pin(batch::respond(server, &session, frame, &trace)).await;
+        return Box::pin(batch::respond(server, &session, frame, origin)).await;
     }
     let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
-    let incoming = Incoming { frame, message, trace };
+    let incoming = origin.incoming(&server.settings, frame, message);
+    let operation = Arc::clone(&incoming.operation);
+    let responding = take(server, headers, principal, origin, incoming);
+    let responded = scoped(operation.context(), responding).await;
+    if let Err(rejection) = &responded {
+        operation.end(&rejection.verdict());
+    }
+    responded
+}
+
+/// Serves one message.
+async fn take(
+    server: &Arc<Server>,
+    headers: &HeaderMap,
+    principal: Principal,
+    origin: &Origin,
+    incoming: Incoming,
+) -> Result<Response<Body>, Rejection> {
     // A session means nothing to it (2026-07-28, streamable-http §Earlier Streamable HTTP Revisions).
     if modern::is_modern(headers, &incoming) {
-        return Box::pin(modern::respond(server, headers, principal, peer, incoming)).await;
+        return Box::pin(modern::respond(server, headers, principal, origin.peer.ip(), incoming)).await;
     }
     if is_initialize(&incoming) {
         return Box::pin(initialize(server, headers, principal, incoming)).await;
     }
     let session = session(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
     session.heard(Instant::now());
+    see(&session, &incoming.operation);
     if incoming.message.kind == Kind::Request {
         return call::respond(server, &session, incoming).await;
     }
     Box::pin(oneway::accept(server, &session, incoming)).await?;
     Ok(response::empty(StatusCode::ACCEPTED))
+}
+
+/// Says of a message whose it is.
+pub fn see(session: &Session, operation: &Operation) {
+    operation.speaks(session.version().as_str());
+    operation.describe(|attributes| attributes.text(names::SESSION, &session.id().to_string()));
+}
+
+/// What the headers alone say about a request of a legacy client: whether it can come to anything.
+///
+/// # Errors
+/// As [`session`], and 503 for what would be a handshake, when no session is opened any more.
+fn expected(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<(), Rejection> {
+    if modern::speaks_modern(headers) {
+        return Ok(());
+    }
+    if headers.contains_key(SESSION_ID) {
+        return session(server, headers, principal).map(drop);
+    }
+    if server.shutdown.is_refusing() { Err(Rejection::shutting_down()) } else { Ok(()) }
 }
 
 fn is_initialize(incoming: &Incoming) -> bool {
@@ -98,8 +143,9 @@ async fn initialize(
     }
     let session = open(server, principal, incoming.id())?;
     let id = HeaderValue::from_str(session.id().secret());
+    let operation = Arc::clone(&incoming.operation);
     let work = handshake(Arc::clone(server), Arc::clone(&session), incoming);
-    let mut response = call::respond_slowly(server, &session, work).await;
+    let mut response = call::respond_slowly(server, &session, &operation, work).await;
     // Headers go out before a slow server's answer is known; a session that fails then is not found later.
     if response.status() == StatusCode::OK
         && let Ok(id) = id
@@ -139,7 +185,7 @@ async fn handshake(
 }
 
 /// What a client's `initialize` is answered. A session that waits for its child is not known to the drain, so the
-/// end of the drain is told to it here.
+/// end of the drain is told to it here. Where its stream is gone, nobody waits for that child any more.
 ///
 /// # Errors
 /// When there is no room, or proxyrunner has ended meanwhile.
@@ -149,12 +195,20 @@ pub async fn welcome(
     incoming: Incoming,
 ) -> Result<Spliced, Rejection> {
     let id = incoming.id().to_vec();
-    tokio::select! {
+    let operation = Arc::clone(&incoming.operation);
+    let welcomed = tokio::select! {
         biased;
-        answered = server.upstream.initialize(session, incoming) => {
-            answered.or_else(|refused| reject::refusal(refused, &id))
+        answered = server.upstream.initialize(session, incoming) => answered,
+        () = server.shutdown.over() => Err(Refusal::Busy(reject::SHUTTING_DOWN)),
+        () = session.ended() => Err(Refusal::Failed(session.why_ended())),
+    };
+    match welcomed {
+        Ok(message) => {
+            see(session, &operation);
+            operation.end(&Verdict::Success);
+            Ok(message)
         }
-        () = server.shutdown.over() => Err(Rejection::shutting_down().of(&id)),
+        Err(refused) => reject::refusal(refused, &id, &operation),
     }
 }
 

@@ -1,20 +1,25 @@
-//! Accepting connections: bounded in number, and each in how long it may send nothing or take nothing.
+//! Accepting connections: bounded in [number](super::places), and each in how long it may send nothing or take nothing.
 
 use super::connections::Marked;
+use super::origin::Origin;
+use super::places::{Place, Places};
+use super::socket::{Line, Socket};
+use super::visit::Visit;
 use super::{Server, endpoint};
+use crate::telemetry::scope::scoped;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 /// How long a request's head may take, and a connection may idle between two requests.
@@ -23,10 +28,8 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 const BUFFER: usize = 64 * 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
-/// How often a newcomer looks for a connection that has fallen idle.
-const IDLE_LOOK: Duration = Duration::from_millis(50);
-/// A connection is not idle before it has been silent for so long: its request may be on the way.
-const FRESH: Duration = Duration::from_millis(100);
+/// What a peer sent before it hung up may still be answered for so long, as far as that is quick.
+const HANGUP_GRACE: Duration = Duration::from_millis(250);
 /// How long to wait when the system has no file descriptors left: some connection must close first.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
@@ -40,7 +43,7 @@ impl Listener {
     /// # Errors
     /// When it is taken or not ours.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restart must not wait for the connections of the life before.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
@@ -60,7 +63,7 @@ impl Listener {
     /// Serves until `closed` resolves; then no new connection is accepted, idle ones are closed, and busy ones are
     /// waited for, for as long as `closed` says at most.
     pub async fn serve(self, server: Arc<Server>, closed: impl Future<Output = Duration>) {
-        let places = Arc::new(Semaphore::new(server.settings.max_connections.min(Semaphore::MAX_PERMITS)));
+        let places = Places::new(server.settings.max_connections, Arc::clone(&server.connections));
         let graceful = GracefulShutdown::new();
         let mut closed = pin!(closed);
         let patience = loop {
@@ -76,15 +79,20 @@ impl Listener {
             };
             let place = tokio::select! {
                 patience = &mut closed => break patience,
-                place = place(&places, &server) => place,
+                place = places.take() => Arc::new(place),
             };
-            let connection = connection(&server, stream, peer.ip());
-            let watched = graceful.watch(connection);
+            prepare(&stream, &server);
+            let socket = Socket::new(stream);
+            let line = socket.line();
+            let watched = graceful.watch(connection(&server, place, socket, peer));
             tokio::spawn(async move {
-                if let Err(error) = watched.await {
-                    tracing::debug!(%error, "connection ended");
+                tokio::select! {
+                    biased;
+                    ended = watched => if let Err(error) = ended {
+                        tracing::debug!(%error, "connection ended");
+                    },
+                    () = left(&line) => tracing::debug!("the peer hung up"),
                 }
-                drop(place);
             });
         };
         drop(self);
@@ -94,31 +102,28 @@ impl Listener {
     }
 }
 
-/// A place for one more connection. Where all are taken, the idlest makes room; where all are busy, the first that
-/// falls idle.
-async fn place(places: &Arc<Semaphore>, server: &Server) -> Result<OwnedSemaphorePermit, AcquireError> {
-    let mut free = pin!(Arc::clone(places).acquire_owned());
-    loop {
-        if places.available_permits() == 0 {
-            server.connections.cut_idlest(FRESH);
-        }
-        if let Ok(place) = timeout(IDLE_LOOK, &mut free).await {
-            return place;
-        }
-    }
+fn prepare(stream: &TcpStream, server: &Server) {
+    let _ = stream.set_nodelay(true);
+    // Notices peers that vanished; `--write-timeout` itself those that are there and take nothing.
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(server.settings.write_timeout));
+}
+
+/// Resolves a moment after the peer hung up. Where all that it sent is read, that is noticed without this; but behind
+/// a request in work nothing is read on, not even the end.
+async fn left(line: &Line) {
+    line.hung_up().await;
+    sleep(HANGUP_GRACE).await;
 }
 
 fn connection(
     server: &Arc<Server>,
-    stream: TcpStream,
-    peer: IpAddr,
+    place: Arc<Place>,
+    socket: Socket,
+    peer: SocketAddr,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + 'static {
-    let patience = server.settings.write_timeout;
-    let _ = stream.set_nodelay(true);
-    // Notices peers that vanished; the timeout below those that are there and take nothing.
-    #[cfg(target_os = "linux")]
-    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
-    let stream = server.connections.watch(stream);
+    let line = socket.line();
+    let stream = server.connections.watch(socket, Some(line));
     let marker = stream.busy();
     let server = Arc::clone(server);
     hyper::server::conn::http1::Builder::new()
@@ -128,10 +133,26 @@ fn connection(
         .serve_connection(
             TokioIo::new(stream),
             service_fn(move |request| {
-                let (server, mark) = (Arc::clone(&server), marker.mark());
+                let (server, place, mark) = (Arc::clone(&server), Arc::clone(&place), marker.mark());
                 async move {
-                    let response = endpoint::serve(server, peer, request).await;
-                    Ok::<_, Infallible>(response.map(|body| Marked::new(body, mark)))
+                    let path = request.uri().path();
+                    let (mut visit, origin) = match endpoint::is_probe(path) {
+                        true => (None, Origin::unseen(peer)),
+                        false => Visit::begin(&server.settings, &request, peer),
+                    };
+                    let mut response =
+                        if !place.is_spare() || endpoint::is_probe(path) || Box::pin(place.settle()).await {
+                            scoped(origin.span, endpoint::serve(server, &origin, request)).await
+                        } else {
+                            endpoint::refuse_connection(request)
+                        };
+                    if let Some(visit) = &mut visit {
+                        visit.answered(response.status());
+                    }
+                    if place.is_spare() {
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok::<_, Infallible>(response.map(|body| Marked::new(body, mark, visit)))
                 }
             }),
         )

@@ -4,6 +4,8 @@
 use super::Server;
 use super::sse::{KEEP_ALIVE, encode};
 use crate::shutdown::Shutdown;
+use crate::telemetry::scope::within;
+use crate::trace_context::Context as TraceContext;
 use crate::upstream::{Happening, Listening, ModernCall, Reply};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -42,6 +44,8 @@ pub type Next = Pin<Box<dyn Future<Output = (Option<Live>, Happening)> + Send>>;
 
 /// The body.
 pub struct LiveStream {
+    /// Where its request stands in its trace.
+    context: Option<TraceContext>,
     /// What happens next; none once the answer is out.
     next: Option<Next>,
     waiting: VecDeque<Bytes>,
@@ -58,22 +62,27 @@ impl fmt::Debug for LiveStream {
 
 impl LiveStream {
     /// The stream of `live`, which has said `first`.
-    pub fn begun(server: &Server, live: Option<Live>, first: Happening) -> Self {
-        let mut stream = Self::new(server);
+    pub fn begun(
+        server: &Server,
+        context: Option<TraceContext>,
+        live: Option<Live>,
+        first: Happening,
+    ) -> Self {
+        let mut stream = Self::new(server, context);
         stream.put(live, first);
         stream
     }
 
     /// The stream of what has said nothing yet, or not even begun.
-    pub fn quiet(server: &Server, next: Next) -> Self {
-        LiveStream { next: Some(next), ..Self::new(server) }
+    pub fn quiet(server: &Server, context: Option<TraceContext>, next: Next) -> Self {
+        LiveStream { next: Some(next), ..Self::new(server, context) }
     }
 
-    fn new(server: &Server) -> Self {
+    fn new(server: &Server, context: Option<TraceContext>) -> Self {
         let keep_alive = server.settings.keep_alive;
         let silence = Box::pin(sleep(keep_alive));
         let shutdown = server.shutdown.clone();
-        LiveStream { next: None, waiting: VecDeque::new(), shutdown, keep_alive, silence }
+        LiveStream { context, next: None, waiting: VecDeque::new(), shutdown, keep_alive, silence }
     }
 
     /// The next bytes of the body.
@@ -83,7 +92,7 @@ impl LiveStream {
                 return Poll::Ready(Some(bytes));
             }
             let Some(next) = &mut self.next else { return Poll::Ready(None) };
-            if let Poll::Ready((live, happening)) = next.as_mut().poll(cx) {
+            if let Poll::Ready((live, happening)) = within(self.context, || next.as_mut().poll(cx)) {
                 self.silence.as_mut().reset((Instant::now() + self.keep_alive).into());
                 self.put(live, happening);
                 continue;

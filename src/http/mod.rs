@@ -1,5 +1,6 @@
 //! The listening side. A request goes listener → [`endpoint`] → [`guard`] → [`legacy`] → [`call`] → JSON or
-//! [`sse`]; one of a client of 2026-07-28 from [`legacy`], which reads it, to [`modern`] → JSON or [`live`].
+//! [`sse`]; one of a client of 2026-07-28 from [`legacy`], which reads it, to [`modern`] → JSON or [`live`]. How it is
+//! seen from outside is in [`visit`] and [`origin`].
 
 mod batch;
 mod body;
@@ -8,19 +9,26 @@ mod connections;
 mod endpoint;
 mod guard;
 mod health;
+mod lag;
 mod legacy;
 mod listener;
 mod live;
 mod modern;
 mod old_sse;
 mod oneway;
+mod origin;
+mod pace;
+mod places;
 mod reject;
 mod response;
+mod socket;
 pub mod sse;
+mod visit;
 
 pub use connections::Connections;
 pub use health::levels;
 pub use listener::{Listener, raise_file_limit};
+pub use places::SPARE;
 
 use crate::budget::Budget;
 use crate::phase::Phase;
@@ -28,11 +36,15 @@ use crate::pulse::Pulse;
 use crate::session::Directory;
 use crate::shutdown::Shutdown;
 use crate::telemetry::counters;
+use crate::trace_context::AllowedBaggage;
 use crate::upstream::Upstream;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// How far a reader must lag behind to be cut because `--max-buffered` is used up.
+const READER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where and how clients are served.
 #[derive(Clone, Debug)]
@@ -60,6 +72,10 @@ pub struct Settings {
     pub allow_origin: Vec<String>,
     /// `--allow-host`: hosts accepted besides loopback names and, on other addresses, IP addresses; in lower case.
     pub allow_host: Vec<String>,
+    /// `OTEL_PROPAGATORS`: whether clients' spans are taken on, and the child is given ours.
+    pub propagates: bool,
+    /// `--allow-baggage`: what of clients' baggage reaches the child.
+    pub allowed_baggage: AllowedBaggage,
     /// `--sse`: whether the HTTP+SSE transport of 2024-11-05 is served too.
     pub old_sse: bool,
 }
@@ -86,42 +102,49 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes room when messages in transit take more than `--max-buffered`: what is kept for replay only goes
-    /// first, then the slowest reader, last what clients that left may come back for. True when there is room again, or nothing can be done now.
+    /// Makes room when messages in transit take more than `--max-buffered`, or a body waits for it: what is kept for
+    /// replay only goes first; then, the oldest first and only as much as is needed, what clients that left may come back
+    /// for; last, and only for what is too much, the slowest reader. False when that one is about to give its bytes back.
     pub fn relieve(&self) -> bool {
-        if self.budget.excess() == 0 {
+        if self.make_room() || self.budget.excess() == 0 {
             return true;
         }
-        for session in self.directory.all() {
-            session.forget_delivered();
-        }
-        if self.budget.excess() == 0 {
-            return true;
-        }
-        if !self.cut_slowest() {
-            self.directory.all().iter().for_each(|session| session.forget_kept());
-            return true;
-        }
-        false
+        !self.cut_slowest()
     }
 
-    /// Makes room for bodies that wait for it, since nothing is above the limit then that would make it: what is
-    /// kept for replay only goes, and where that is not enough until the next call, the slowest reader.
+    /// Looks again, every now and then, whether room is to be made: those that were not slow enough before may be now.
+    /// For a body that has waited since the last look the slowest reader goes too.
     pub fn relieve_bodies(&self, waited_before: bool) -> bool {
+        self.connections.look();
+        if self.budget.excess() > 0 {
+            self.budget.remind();
+        }
         if !self.budget.is_awaited() {
             return false;
         }
-        for session in self.directory.all() {
-            session.forget_delivered();
-        }
-        if waited_before {
+        if !self.make_room() && waited_before {
             self.cut_slowest();
         }
         true
     }
 
+    /// Takes what nobody reads now; whether that is enough.
+    fn make_room(&self) -> bool {
+        let enough = || self.budget.lack() == 0;
+        if enough() {
+            return true;
+        }
+        for session in self.directory.all() {
+            session.forget_delivered();
+        }
+        self.directory.forget_owed(enough);
+        enough()
+    }
+
     fn cut_slowest(&self) -> bool {
-        let cut = self.connections.cut_slowest();
+        // A peer that pauses for a moment is none that stalls; but memory is finite.
+        let patience = if self.budget.is_far_exceeded() { Duration::ZERO } else { READER_PATIENCE };
+        let cut = self.connections.cut_slowest(patience);
         if cut {
             counters::CUT_STREAMS.increment();
             tracing::warn!("--max-buffered is used up: the slowest reader is cut");

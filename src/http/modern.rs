@@ -4,21 +4,21 @@
 use super::live::{Live, LiveStream};
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
-use super::{Server, guard};
+use super::{Server, call, guard};
 use crate::era::MODERN_VERSION;
 use crate::era::envelope::Envelope;
 use crate::era::headers::{decode, named_by};
 use crate::exchange::Failure;
 use crate::jsonrpc::{Kind, Spliced, codes, rewrite, text};
 use crate::session::Principal;
+use crate::telemetry::{Operation, Verdict};
 use crate::upstream::{self, Caller, Happening, Incoming, Refusal, Reply};
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 use serde_json::json;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::time::timeout_at;
+use std::time::Duration;
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
@@ -65,7 +65,10 @@ pub async fn respond(
             return Err(Rejection::invalid("this revision knows no answers of clients; send a new request"));
         }
         // The core defines no notification of clients; a cancellation could only be another client's.
-        Kind::Notification => return Ok(response::empty(StatusCode::ACCEPTED)),
+        Kind::Notification => {
+            incoming.operation.end(&Verdict::Success);
+            return Ok(response::empty(StatusCode::ACCEPTED));
+        }
         Kind::Request => {}
     }
     let envelope = climb(headers, &incoming).map_err(|rejection| rejection.of(incoming.id()))?;
@@ -79,6 +82,7 @@ pub async fn respond(
     let id = incoming.id().to_vec();
     let method = incoming.method();
     // A request with the name of a notification is none of either.
+    incoming.operation.speaks(MODERN_VERSION);
     if REMOVED.contains(&&*method) || method.starts_with("notifications/") {
         return Err(Rejection::new(
             StatusCode::NOT_FOUND,
@@ -101,16 +105,16 @@ async fn answer(
     incoming: Incoming,
     id: Vec<u8>,
 ) -> Result<Response<Body>, Rejection> {
-    let commit_at = Instant::now() + server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
+    let operation = Arc::clone(&incoming.operation);
+    let patience = server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
     let mut opening = Box::pin(open(Arc::clone(server), caller, incoming));
-    let opened = match timeout_at(commit_at.into(), &mut opening).await {
-        Ok(opened) => opened,
-        Err(_) => {
-            let next = async move {
-                opening.await.unwrap_or_else(|refused| (None, Happening::Answered(told(refused, &id))))
-            };
-            return Ok(response::live(LiveStream::quiet(server, Box::pin(next))));
-        }
+    let Some(opened) = call::within(&operation, patience, &mut opening).await else {
+        let context = operation.context();
+        let next = async move {
+            let opened = opening.await;
+            opened.unwrap_or_else(|refused| (None, Happening::Answered(told(refused, &id, &operation))))
+        };
+        return Ok(response::live(LiveStream::quiet(server, context, Box::pin(next))));
     };
     let whole = |reply: Reply| {
         response::json(StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK), reply.message)
@@ -118,9 +122,9 @@ async fn answer(
     Ok(match opened {
         Ok((_, Happening::Answered(reply))) => whole(reply),
         Ok((Some(Live::Call(call)), Happening::Asks)) => whole(call.park()),
-        Ok((live, first)) => response::live(LiveStream::begun(server, live, first)),
+        Ok((live, first)) => response::live(LiveStream::begun(server, operation.context(), live, first)),
         Err(Refusal::Busy(why)) => return Err(Rejection::busy(why).of(&id)),
-        Err(refused) => whole(told(refused, &id)),
+        Err(refused) => whole(told(refused, &id, &operation)),
     })
 }
 
@@ -144,14 +148,21 @@ async fn begin(
 ) -> Result<(Option<Live>, Happening), Refusal> {
     let upstream = &server.upstream;
     let mut live = match &*incoming.method() {
-        "server/discover" => match upstream.discover().await? {
+        "server/discover" => match upstream.discover(&incoming.operation).await? {
             Some(result) => {
+                incoming.operation.end(&Verdict::Success);
                 let message = Spliced::from(rewrite::result(incoming.id(), &result));
                 return Ok((None, Happening::Answered(Reply { message, status: 200 })));
             }
             None => Live::Call(upstream.begin_modern(caller, incoming).await?),
         },
-        "subscriptions/listen" => Live::Listening(upstream.listen(incoming).await?),
+        "subscriptions/listen" => {
+            let operation = Arc::clone(&incoming.operation);
+            let listening = upstream.listen(&caller, incoming).await?;
+            // It is open for hours: what is seen of it is that it was opened.
+            operation.end(&Verdict::Success);
+            Live::Listening(listening)
+        }
         _ => Live::Call(upstream.begin_modern(caller, incoming).await?),
     };
     let first = live.next(&server.shutdown).await;
@@ -159,12 +170,12 @@ async fn begin(
 }
 
 /// What a client is told of a request that no child took.
-fn told(refused: Refusal, id: &[u8]) -> Reply {
+fn told(refused: Refusal, id: &[u8], operation: &Operation) -> Reply {
     let status = match &refused {
         Refusal::Withheld(codes::METHOD_NOT_FOUND, _) => 404,
         _ => 200,
     };
-    reject::refusal(refused, id).map_or_else(
+    reject::refusal(refused, id, operation).map_or_else(
         |rejection| Reply { status: rejection.status().as_u16(), message: rejection.message() },
         |message| Reply { message, status },
     )

@@ -1,11 +1,13 @@
 //! HTTP+SSE of 2024-11-05 (`--sse`): one GET stream is the whole session, and everything is posted beside it.
 
+use super::origin::Origin;
 use super::reject::{Rejection, method_not_allowed};
 use super::response::{self, Body};
 use super::sse::EventStream;
 use super::{Server, body, call, guard, legacy, oneway};
 use crate::jsonrpc::{self, Kind, Spliced};
 use crate::session::{Owed, Session, StreamId};
+use crate::telemetry::scope::scoped;
 use crate::upstream::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
@@ -43,6 +45,7 @@ pub fn stream(
 /// 400 without a session, 404 for an unknown one, 400 for what is no message.
 pub async fn post(
     server: &Arc<Server>,
+    origin: &Origin,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     if request.method() != Method::POST {
@@ -57,19 +60,23 @@ pub async fn post(
         Rejection::invalid("?sessionId= is missing; take the path that the endpoint event names")
     })?;
     let session = server.directory.find(id, &principal).filter(|session| session.is_old_sse());
-    let session = session.ok_or_else(Rejection::unknown_session)?;
+    let Some(session) = session else { return Err(body::refuse(body, Rejection::unknown_session())) };
     session.heard(Instant::now());
-    let trace = guard::trace(&head.headers);
     let frame = body::read(server, body).await?;
     let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
-    let incoming = Incoming { frame, message, trace };
+    let incoming = origin.incoming(&server.settings, frame, message);
+    let operation = Arc::clone(&incoming.operation);
+    legacy::see(&session, &operation);
     if incoming.message.kind != Kind::Request {
-        oneway::accept(server, &session, incoming).await?;
+        scoped(operation.context(), oneway::accept(server, &session, incoming)).await?;
     } else if server.shutdown.is_refusing() {
-        return Err(Rejection::shutting_down().of(incoming.id()));
+        let rejection = Rejection::shutting_down();
+        operation.end(&rejection.verdict());
+        return Err(rejection.of(incoming.id()));
     } else if let Some(stream) = session.newest_standalone() {
         let owed = session.owe();
-        tokio::spawn(answer(Arc::clone(server), session, incoming, stream, owed));
+        let answering = answer(Arc::clone(server), session, incoming, stream, owed);
+        tokio::spawn(scoped(operation.context(), answering));
     }
     Ok(response::empty(StatusCode::ACCEPTED))
 }
@@ -82,6 +89,7 @@ async fn answer(
     stream: StreamId,
     owed: Owed,
 ) {
+    let operation = Arc::clone(&incoming.operation);
     let last = if incoming.method() == "initialize" {
         initialize(&server, &session, incoming).await
     } else {
@@ -91,7 +99,10 @@ async fn answer(
                 call.run(|interim| session.push(stream, interim.frame, interim.class)).await
             }
             Ok(call::Started::Answered(message)) => message,
-            Err(rejection) => rejection.of(&id).message(),
+            Err(rejection) => {
+                operation.end(&rejection.verdict());
+                rejection.of(&id).message()
+            }
         }
     };
     session.push_answer(stream, last);
@@ -101,7 +112,9 @@ async fn answer(
 async fn initialize(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Spliced {
     let id = incoming.id().to_vec();
     if session.seat().is_some() {
-        return Rejection::invalid("this session is initialized already").of(&id).message();
+        let rejection = Rejection::invalid("this session is initialized already");
+        incoming.operation.end(&rejection.verdict());
+        return rejection.of(&id).message();
     }
     legacy::welcome(server, session, incoming).await.unwrap_or_else(|rejection| rejection.message())
 }

@@ -5,6 +5,7 @@ use super::reject::Rejection;
 use crate::exchange::Link;
 use crate::jsonrpc::{ClientId, Kind, Message};
 use crate::session::Session;
+use crate::telemetry::Verdict;
 use crate::upstream::Incoming;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 /// 503 when it reads nothing for as long as a request may take.
 pub async fn accept(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Result<(), Rejection> {
     let Incoming { frame, message, .. } = &incoming;
+    let done = |()| incoming.operation.end(&Verdict::Success);
     if message.kind == Kind::Response {
         answer(session, frame, message);
         return Ok(());
@@ -39,9 +41,10 @@ pub async fn accept(server: &Server, session: &Arc<Session>, incoming: Incoming)
         _ => {
             let taken =
                 timeout(server.upstream.request_timeout(), server.upstream.notify(session, &incoming)).await;
-            return taken.map_err(|_| Rejection::busy("the server does not read its stdin"));
+            return taken.map(done).map_err(|_| Rejection::busy("the server does not read its stdin"));
         }
     }
+    done(());
     Ok(())
 }
 

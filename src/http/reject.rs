@@ -2,7 +2,7 @@
 
 use super::response::{self, Body};
 use crate::jsonrpc::{Fault, Spliced, codes, rewrite};
-use crate::telemetry::counters;
+use crate::telemetry::{Operation, Verdict, counters};
 use crate::upstream::Refusal;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
@@ -20,6 +20,9 @@ pub struct Rejection {
     /// The rest of the request was not read, so the connection can't be used again.
     closes: bool,
 }
+
+/// Nothing new is taken any more.
+pub const SHUTTING_DOWN: &str = "proxyrunner is shutting down; try again elsewhere";
 
 impl Rejection {
     /// A rejection of a request whose id is not known (yet).
@@ -57,7 +60,7 @@ impl Rejection {
 
     /// 503: nothing new is taken any more.
     pub fn shutting_down() -> Self {
-        Self::busy("proxyrunner is shutting down; try again elsewhere")
+        Self::busy(SHUTTING_DOWN)
     }
 
     /// What the scan found wrong with a body.
@@ -84,6 +87,11 @@ impl Rejection {
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// How the message came out that is rejected.
+    pub fn verdict(&self) -> Verdict {
+        Verdict::Error { code: self.code, message: self.message.clone() }
     }
 
     /// The JSON-RPC error alone, for where it can't be a status. It is counted here: this is how it is told.
@@ -122,7 +130,8 @@ pub fn method_not_allowed(allowed: &'static str) -> Response<Body> {
 
 /// What a client is told of a request that no child took: a status where it is proxyrunner's doing, an answer like
 /// any other where it is not.
-pub fn refusal(refusal: Refusal, id: &[u8]) -> Result<Spliced, Rejection> {
+pub fn refusal(refusal: Refusal, id: &[u8], operation: &Operation) -> Result<Spliced, Rejection> {
+    operation.end(&refusal.verdict());
     match refusal {
         Refusal::Busy(why) => Err(Rejection::busy(why).of(id)),
         Refusal::Failed(failure) => Ok(Spliced::from(failure.response(id))),

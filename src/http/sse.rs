@@ -38,6 +38,7 @@ pub struct EventStream {
     names_events: bool,
     over: bool,
     _session_goes: Option<SessionGoes>,
+    _unseated: Option<Unseated>,
 }
 
 impl EventStream {
@@ -56,9 +57,10 @@ impl EventStream {
     }
 
     /// The stream of a slow handshake. Before that is complete nobody can come back to its session, so it is neither
-    /// primed nor closed for age.
+    /// primed nor closed for age; and when it is gone, the session is.
     pub fn handshake(server: &Server, reader: Reader) -> Self {
-        Self::new(server, reader, VecDeque::new())
+        let unseated = Unseated(Arc::clone(reader.session()));
+        EventStream { _unseated: Some(unseated), ..Self::new(server, reader, VecDeque::new()) }
     }
 
     /// The stream that is a whole session of HTTP+SSE (2024-11-05): its first event says where to post, and the
@@ -86,6 +88,7 @@ impl EventStream {
             names_events: true,
             over: false,
             _session_goes: None,
+            _unseated: None,
         }
     }
 
@@ -145,6 +148,19 @@ struct SessionGoes(Arc<Directory>, Arc<Session>);
 impl Drop for SessionGoes {
     fn drop(&mut self) {
         self.0.end(&self.1, &Failure::SessionEnded);
+    }
+}
+
+/// Ends a session whose handshake is not complete when its stream is gone.
+#[derive(Debug)]
+struct Unseated(Arc<Session>);
+
+impl Drop for Unseated {
+    fn drop(&mut self) {
+        // Should it be seated at this very moment, it gives that up again.
+        if self.0.seat().is_none() {
+            self.0.end(&Failure::SessionEnded);
+        }
     }
 }
 

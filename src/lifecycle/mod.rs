@@ -4,7 +4,9 @@
 mod ending;
 mod restarts;
 mod silence;
+mod stall;
 
 pub use ending::{Action, Event, Graces, Lifecycle};
 pub use restarts::{Policy, Restarts};
 pub use silence::{Patience, Seen, Silence, Verdict};
+pub use stall::{Leeway, Stall, Stdin};

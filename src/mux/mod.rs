@@ -122,6 +122,12 @@ impl<H, O> Mux<H, O> {
         self.table.abandoned.load(Relaxed)
     }
 
+    /// How many exchanges were sent, and are waited for. Looks at every slot.
+    pub fn unanswered(&self) -> usize {
+        let words = self.table.slots().iter().map(|slot| slot.state.load());
+        words.filter(|word| word.is_sent() && word.is_waiting()).count()
+    }
+
     /// How many slots there are.
     pub fn slots(&self) -> usize {
         self.table.layout.slots()

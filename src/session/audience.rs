@@ -1,9 +1,11 @@
 //! Who hears what a child says outside of any request: nobody yet, one session, or the members of a shared child.
 
+use super::watched::Load;
 use super::{Changes, Kind, Post, Running, Session, SessionId};
 use crate::exchange::{Class, Failure, Interim, Interruption, Mailbox, Topic};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -97,9 +99,6 @@ impl Holder {
     }
 }
 
-/// Resources that one session may watch.
-const MOST_WATCHED: usize = 256;
-
 /// The sessions at a shared child, which resource each of them watches, and how often its lists have changed.
 #[derive(Debug, Default)]
 pub struct Members {
@@ -116,11 +115,58 @@ pub struct Members {
 /// A turn at one resource; see [`Members::turn`].
 pub type Turn = OwnedMutexGuard<()>;
 
+/// Room for one resource, from before the child is asked: so that no session watches more than it may, however many it
+/// asks for at once. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Room<'a> {
+    members: &'a Members,
+    uri: &'a str,
+    id: &'a SessionId,
+    /// The session does not watch it yet.
+    is_new: bool,
+}
+
+impl Room<'_> {
+    /// The session watches the resource from now on; if it has left meanwhile, its subscription is an orphan.
+    pub fn watch(mut self) {
+        self.is_new = false;
+        let mut state = self.members.state();
+        if state.ears.contains_key(self.id) {
+            state.watchers.entry(self.uri.to_owned()).or_default().insert(self.id.clone());
+        } else {
+            state.orphaned.push(self.uri.to_owned());
+        }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if self.is_new
+            && let Some(member) = self.members.state().ears.get_mut(self.id)
+        {
+            member.load.remove(self.uri);
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
-    ears: HashMap<SessionId, Ear>,
+    ears: HashMap<SessionId, Member>,
     watchers: HashMap<String, HashSet<SessionId>>,
     orphaned: Vec<String>,
+}
+
+/// One who listens, and how much it watches.
+#[derive(Debug)]
+struct Member {
+    ear: Ear,
+    load: Load,
+}
+
+impl Member {
+    fn new(ear: Ear) -> Self {
+        Member { ear, load: Load::default() }
+    }
 }
 
 /// Who listens at a shared child.
@@ -186,13 +232,18 @@ impl Ear {
 impl Members {
     /// A modern subscription hears of what `filter` names, and of the resources that it will watch.
     pub fn listen(&self, ear: &SessionId, filter: Filter, mailbox: &Arc<Mailbox>) {
-        self.state().ears.insert(ear.clone(), Ear::Listener(filter, Arc::clone(mailbox)));
+        let listener = Ear::Listener(filter, Arc::clone(mailbox));
+        match self.state().ears.entry(ear.clone()) {
+            // One that is opened again watches what it watched.
+            Entry::Occupied(mut known) => known.get_mut().ear = listener,
+            Entry::Vacant(vacant) => drop(vacant.insert(Member::new(listener))),
+        }
     }
 
     /// Ends all modern subscriptions.
     pub fn end_listeners(&self, failure: &Failure) {
-        for ear in self.state().ears.values() {
-            if let Ear::Listener(_, mailbox) = ear {
+        for member in self.state().ears.values() {
+            if let Ear::Listener(_, mailbox) = &member.ear {
                 mailbox.interrupt(Interruption { failure: failure.clone(), cancellation: None });
             }
         }
@@ -200,7 +251,7 @@ impl Members {
 
     /// The sessions here.
     pub fn sessions(&self) -> Vec<Arc<Session>> {
-        let session = |ear: &Ear| match ear {
+        let session = |member: &Member| match &member.ear {
             Ear::Session(session) => session.upgrade(),
             Ear::Listener(..) => None,
         };
@@ -209,7 +260,8 @@ impl Members {
 
     /// A session takes its place.
     pub(super) fn join(&self, session: &Arc<Session>) {
-        self.state().ears.insert(session.id().clone(), Ear::Session(Arc::downgrade(session)));
+        let member = Member::new(Ear::Session(Arc::downgrade(session)));
+        self.state().ears.insert(session.id().clone(), member);
     }
 
     /// A session or subscription is gone, and with it what it watched.
@@ -229,17 +281,23 @@ impl Members {
     /// the first `subscribe` and the last `unsubscribe` of it in the order in which the members meant them. One that
     /// the child never answers holds up nobody at other resources.
     pub async fn turn(&self, uri: &str) -> Turn {
-        let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|_, turn| turn.strong_count() > 0);
-            let known = turns.get(uri).and_then(Weak::upgrade);
-            known.unwrap_or_else(|| {
-                let turn = Arc::default();
-                turns.insert(uri.to_owned(), Arc::downgrade(&turn));
-                turn
-            })
-        };
-        turn.lock_owned().await
+        self.turn_at(uri).lock_owned().await
+    }
+
+    /// The turn at a resource, if nobody has it.
+    pub fn try_turn(&self, uri: &str) -> Option<Turn> {
+        self.turn_at(uri).try_lock_owned().ok()
+    }
+
+    fn turn_at(&self, uri: &str) -> Arc<AsyncMutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let known = turns.get(uri).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let turn = Arc::default();
+            turns.insert(uri.to_owned(), Arc::downgrade(&turn));
+            turn
+        })
     }
 
     /// How many share the child.
@@ -264,28 +322,28 @@ impl Members {
         self.state().watchers.contains_key(uri)
     }
 
-    /// Whether the session may watch one more.
-    pub fn may_watch(&self, id: &SessionId) -> bool {
-        self.state().watchers.values().filter(|who| who.contains(id)).count() < MOST_WATCHED
-    }
-
-    /// The session watches the resource from now on; if it has left meanwhile, its subscription is an orphan.
-    pub fn watch(&self, uri: &str, id: &SessionId) {
+    /// Room for a resource that the session is about to watch; none if it watches as much as it may, or has left.
+    pub fn room_for<'a>(&'a self, uri: &'a str, id: &'a SessionId) -> Option<Room<'a>> {
         let mut state = self.state();
-        if state.ears.contains_key(id) {
-            state.watchers.entry(uri.to_owned()).or_default().insert(id.clone());
-        } else {
-            state.orphaned.push(uri.to_owned());
+        let watches = state.watchers.get(uri).is_some_and(|who| who.contains(id));
+        if !watches && !state.ears.get_mut(id)?.load.add(uri) {
+            return None;
         }
+        Some(Room { members: self, uri, id, is_new: !watches })
     }
 
     /// The session no longer watches it; true when nobody else does either.
     pub fn unwatch(&self, uri: &str, id: &SessionId) -> bool {
         let mut state = self.state();
-        let Some(who) = state.watchers.get_mut(uri) else { return false };
-        let was_last = who.remove(id) && who.is_empty();
+        let State { ears, watchers, .. } = &mut *state;
+        let Some(who) = watchers.get_mut(uri).filter(|who| who.contains(id)) else { return false };
+        who.remove(id);
+        if let Some(member) = ears.get_mut(id) {
+            member.load.remove(uri);
+        }
+        let was_last = who.is_empty();
         if was_last {
-            state.watchers.remove(uri);
+            watchers.remove(uri);
         }
         was_last
     }
@@ -296,7 +354,10 @@ impl Members {
             Ear::Session(_) => true,
             Ear::Listener(filter, _) => filter.lets_through(method),
         };
-        let told: Vec<_> = self.state().ears.values().filter(hears).filter_map(Ear::reach).collect();
+        let state = self.state();
+        let ears = state.ears.values().map(|member| &member.ear);
+        let told: Vec<_> = ears.filter(hears).filter_map(Ear::reach).collect();
+        drop(state);
         told.into_iter().for_each(|told| told.tell(frame.clone()));
     }
 
@@ -310,7 +371,7 @@ impl Members {
             .filter(|(watched, _)| is_within(watched, uri))
             .flat_map(|(_, who)| who)
             .collect();
-        let told: Vec<_> = watching.iter().filter_map(|id| state.ears.get(*id)?.reach()).collect();
+        let told: Vec<_> = watching.iter().filter_map(|id| state.ears.get(*id)?.ear.reach()).collect();
         drop(state);
         if told.is_empty() {
             counters::WITHHELD_MESSAGES.increment();

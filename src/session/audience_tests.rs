@@ -1,7 +1,7 @@
 //! Who hears what at a shared child.
 
 use super::fixtures::{directory, drain, said};
-use super::{Members, Principal, Reader, Seat, Session};
+use super::{Members, Principal, Reader, Seat, Session, SessionId};
 use crate::exchange::Failure;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +16,10 @@ fn three() -> (Arc<Members>, [(Arc<Session>, Reader); 3]) {
         (session, reader)
     });
     (members, seated)
+}
+
+fn watch(members: &Members, uri: &str, id: &SessionId) {
+    members.room_for(uri, id).expect("there is room").watch();
 }
 
 #[test]
@@ -33,9 +37,9 @@ fn a_change_is_told_to_every_member_once() {
 #[test]
 fn an_update_goes_to_those_who_watch_the_resource_or_the_whole_of_it() {
     let (members, mut three) = three();
-    members.watch("note://1", three[0].0.id());
-    members.watch("note://1/part", three[0].0.id());
-    members.watch("file:///dir/", three[1].0.id());
+    watch(&members, "note://1", three[0].0.id());
+    watch(&members, "note://1/part", three[0].0.id());
+    watch(&members, "file:///dir/", three[1].0.id());
     for (uri, heard) in [
         ("note://1", [1, 0, 0]),
         ("note://1/part", [1, 0, 0]),
@@ -59,9 +63,9 @@ fn the_child_hears_of_the_last_who_unsubscribes() {
     let (members, three) = three();
     let [a, b, c] = [0, 1, 2].map(|at| three[at].0.id());
     assert!(!members.unwatch("x", a), "nobody did");
-    members.watch("x", a);
-    members.watch("x", a);
-    members.watch("x", b);
+    watch(&members, "x", a);
+    watch(&members, "x", a);
+    watch(&members, "x", b);
     assert!(!members.unwatch("x", c), "one who never did");
     assert!(!members.unwatch("x", a));
     assert!(members.is_watched("x"));
@@ -70,15 +74,38 @@ fn the_child_hears_of_the_last_who_unsubscribes() {
 }
 
 #[test]
+fn a_session_watches_as_much_as_it_may_and_asks_for_no_more() {
+    let (members, three) = three();
+    let [a, b, _] = [0, 1, 2].map(|at| three[at].0.id());
+    let long: Vec<String> = (0..5).map(|n| format!("{n}{}", "x".repeat(8 * 1024 - 1))).collect();
+    watch(&members, &long[0], a);
+    let asked: Vec<_> =
+        long[1..4].iter().map(|uri| members.room_for(uri, a).expect("there is room")).collect();
+    assert!(members.room_for(&long[4], a).is_none(), "what is asked for counts");
+    assert!(members.room_for(&long[0], a).is_some(), "it does already");
+    assert!(members.room_for(&long[4], b).is_some(), "another's is another's");
+    drop(asked);
+    for uri in &long[1..4] {
+        watch(&members, uri, a);
+    }
+    assert!(members.room_for("x", a).is_none());
+    assert!(members.unwatch(&long[1], a));
+    watch(&members, "x", a);
+    members.leave(a);
+    assert!(members.room_for("x", a).is_none(), "it has left");
+    assert_eq!(members.take_orphaned().len(), 4);
+}
+
+#[test]
 fn what_only_the_gone_watched_is_orphaned_unless_another_watches_it_since() {
     let (members, three) = three();
     let [a, b, _] = [0, 1, 2].map(|at| &three[at].0);
     for uri in ["theirs", "both", "again"] {
-        members.watch(uri, a.id());
+        watch(&members, uri, a.id());
     }
-    members.watch("both", b.id());
+    watch(&members, "both", b.id());
     a.end(&Failure::SessionEnded);
-    members.watch("again", b.id());
+    watch(&members, "again", b.id());
     assert_eq!(members.take_orphaned(), ["theirs"]);
     assert!(members.take_orphaned().is_empty());
     assert!(members.is_watched("both") && !members.is_watched("theirs"));
@@ -87,8 +114,9 @@ fn what_only_the_gone_watched_is_orphaned_unless_another_watches_it_since() {
 #[test]
 fn a_subscription_that_comes_after_its_sessions_end_is_an_orphan() {
     let (members, three) = three();
+    let room = members.room_for("late", three[0].0.id()).expect("it is still there");
     three[0].0.end(&Failure::SessionEnded);
-    members.watch("late", three[0].0.id());
+    room.watch();
     assert!(!members.is_watched("late"));
     assert_eq!(members.take_orphaned(), ["late"]);
 }

@@ -4,7 +4,8 @@ use super::{Principal, Session, SessionId, Settings};
 use crate::budget::Budget;
 use crate::exchange::Failure;
 use crate::telemetry::counters;
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 use tokio::sync::Semaphore;
@@ -69,6 +70,19 @@ impl Directory {
                 tracing::debug!(session = %session.id(), "session expired");
                 self.end(&session, &Failure::SessionEnded);
             }
+        }
+    }
+
+    /// Drops what is owed to clients that left, one answer after the other and the oldest first, until it is `enough`.
+    pub fn forget_owed(&self, enough: impl Fn() -> bool) {
+        let sessions = self.all();
+        let owing = |at: usize| Some((Reverse(sessions[at].oldest_owed()?), at));
+        let mut oldest: BinaryHeap<_> = (0..sessions.len()).filter_map(owing).collect();
+        while !enough()
+            && let Some((_, at)) = oldest.pop()
+        {
+            sessions[at].forget_oldest_owed();
+            oldest.extend(owing(at));
         }
     }
 

@@ -1,9 +1,10 @@
 //! Places, names and ages.
 
-use super::fixtures::{IDLE, MAX_AGE, client_id, directory};
-use super::{Directory, Full, Principal, Session};
+use super::fixtures::{IDLE, MAX_AGE, client_id, directory, drain, said};
+use super::{Directory, Full, Principal, Session, StreamId};
 use crate::exchange::fixtures::begun;
-use crate::exchange::{Failure, Link};
+use crate::exchange::{Class, Failure, Link};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -86,4 +87,27 @@ fn a_request_in_flight_puts_off_idleness_but_not_old_age() {
     assert!(!busy.0.is_ended());
     directory.expire(now + MAX_AGE);
     assert!(busy.0.is_ended());
+}
+
+/// Only for as long as it is needed, and never what somebody is about to read.
+#[test]
+fn what_is_owed_to_who_left_goes_one_by_one_the_oldest_first() {
+    let (directory, now) = (directory(), Instant::now());
+    let sessions: Vec<_> = (0..3).map(|_| listed(&directory, now)).collect();
+    let owe = |session: &Arc<Session>| {
+        let stream = session.open_stream().stream();
+        session.finish(stream, Some(said("owed")));
+        stream
+    };
+    let read_by_somebody = sessions[2].open_stream();
+    sessions[2].push(read_by_somebody.stream(), said("read"), Class::Dear);
+    let owed = [(1, owe(&sessions[1])), (0, owe(&sessions[0])), (1, owe(&sessions[1]))];
+    let is_there =
+        |(session, stream): (usize, StreamId)| sessions[session].resume(&stream.event_id(0)).is_ok();
+    let left = Cell::new(2);
+    directory.forget_owed(|| left.replace(left.get() - 1) == 0);
+    assert_eq!(owed.map(is_there), [false, false, true]);
+    directory.forget_owed(|| false);
+    assert_eq!(owed.map(is_there), [false; 3]);
+    assert_eq!(drain(&mut sessions[2].resume(&read_by_somebody.stream().event_id(0)).unwrap()).0, ["read"]);
 }

@@ -6,7 +6,9 @@ use crate::jsonrpc::{ClientId, Message, rewrite};
 use crate::mux::WireId;
 use crate::telemetry::counters;
 use bytes::Bytes;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 /// A request of the client that has no outcome yet.
@@ -64,6 +66,14 @@ impl Underway {
             if let Err(interruption) = self.mailbox.next().await {
                 return interruption.failure;
             }
+        }
+    }
+
+    /// Why it has ended already, if it has.
+    pub fn over(&self) -> Option<Failure> {
+        match pin!(self.interrupted()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(failure) => Some(failure),
+            Poll::Pending => None,
         }
     }
 

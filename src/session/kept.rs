@@ -4,6 +4,7 @@
 use super::StreamId;
 use crate::exchange::Class;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a kept event is worth; the least goes first, and of equals the oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +36,24 @@ pub(super) struct Place {
     pub bytes: usize,
 }
 
+/// When an event began to be kept: the order over all sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Since(u64);
+
+impl Since {
+    fn now() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Since(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// The places of all kept events of one session.
 #[derive(Debug)]
 pub(super) struct Kept {
     max_events: usize,
     max_bytes: usize,
     bytes: usize,
-    by_worth: [VecDeque<Place>; 3],
+    by_worth: [VecDeque<(Since, Place)>; 3],
 }
 
 impl Kept {
@@ -51,7 +63,19 @@ impl Kept {
 
     pub(super) fn put(&mut self, place: Place, worth: Worth) {
         self.bytes += place.bytes;
-        self.by_worth[worth as usize].push_back(place);
+        self.by_worth[worth as usize].push_back((Since::now(), place));
+    }
+
+    /// Since when the oldest one of this worth is kept.
+    pub(super) fn oldest(&self, worth: Worth) -> Option<Since> {
+        self.by_worth[worth as usize].front().map(|(since, _)| *since)
+    }
+
+    /// The oldest one of this worth.
+    pub(super) fn pop_oldest(&mut self, worth: Worth) -> Option<Place> {
+        let (_, place) = self.by_worth[worth as usize].pop_front()?;
+        self.bytes -= place.bytes;
+        Some(place)
     }
 
     /// The next one to go, while there are too many. The last one stays, whatever its size.
@@ -65,20 +89,15 @@ impl Kept {
 
     /// The next one to go that is worth no more than `worth`.
     pub(super) fn pop(&mut self, worth: Worth) -> Option<Place> {
-        let place = self.by_worth[..=worth as usize].iter_mut().find_map(VecDeque::pop_front)?;
+        let (_, place) = self.by_worth[..=worth as usize].iter_mut().find_map(VecDeque::pop_front)?;
         self.bytes -= place.bytes;
         Some(place)
-    }
-
-    /// Whether there is one that somebody is to come for.
-    pub(super) fn owes(&self) -> bool {
-        !self.by_worth[Worth::Owed as usize].is_empty()
     }
 
     /// Takes out those for which `stays` is false.
     pub(super) fn retain(&mut self, mut stays: impl FnMut(&Place) -> bool) {
         for places in &mut self.by_worth {
-            places.retain(|place| {
+            places.retain(|(_, place)| {
                 let stays = stays(place);
                 if !stays {
                     self.bytes -= place.bytes;
@@ -110,6 +129,20 @@ mod tests {
         kept.put(place(4, 1), Worth::Passing);
         kept.put(place(5, 1), Worth::Seen);
         assert_eq!(popped(&mut kept), [3, 4, 2]);
+    }
+
+    #[test]
+    fn what_is_owed_is_ordered_over_all_sessions() {
+        let (mut one, mut other) = (Kept::new(9, 1_000), Kept::new(9, 1_000));
+        one.put(place(1, 1), Worth::Seen);
+        other.put(place(2, 1), Worth::Owed);
+        one.put(place(3, 1), Worth::Owed);
+        other.put(place(4, 1), Worth::Owed);
+        assert!(other.oldest(Worth::Owed) < one.oldest(Worth::Owed));
+        assert_eq!(other.pop_oldest(Worth::Owed).map(|place| place.seq), Some(2));
+        assert!(one.oldest(Worth::Owed) < other.oldest(Worth::Owed));
+        assert_eq!(one.pop_oldest(Worth::Owed).map(|place| place.seq), Some(3));
+        assert_eq!(one.oldest(Worth::Owed), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod running;
 mod seat;
 mod streams;
 mod version;
+mod watched;
 
 #[cfg(test)]
 mod audience_tests;
@@ -28,25 +29,28 @@ mod streams_tests;
 #[cfg(test)]
 mod tests;
 
-pub use audience::{Audience, Filter, Holder, Members};
+pub use audience::{Audience, Filter, Holder, Members, Turn};
 pub use changes::{Changes, Kind};
 pub use directory::{Directory, Full};
 pub use from_child::TooManyQuestions;
 pub use id::{Principal, SessionId};
 pub use in_flight::{Cancelled, Underway};
+pub use kept::Since;
 pub use post::Post;
 pub use reader::Reader;
 pub use running::Running;
 pub use seat::{Own, Seat, Stateless, Told, Wish};
 pub use streams::{Item, StreamId, UnknownEvent};
 pub use version::{LEGACY_VERSIONS, Version};
+pub use watched::Watched;
 
 use crate::budget::Budget;
 use crate::exchange::{Class, Failure, Interruption};
 use crate::jsonrpc::{FLAT, Spliced};
+use crate::telemetry::metrics;
+use crate::telemetry::metrics::labels::{Revision, Side};
 use asked::Asked;
 use in_flight::InFlight;
-use kept::Worth;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -306,17 +310,25 @@ impl Session {
 
     /// Drops what is kept only in case that a client did not get what it took.
     pub fn forget_delivered(&self) {
-        self.state().streams.forget(Worth::Seen);
+        self.state().streams.forget_delivered();
     }
 
-    /// Drops all that is kept for a client that may come back, answers too.
-    pub fn forget_kept(&self) {
-        self.state().streams.forget(Worth::Owed);
+    /// Since when the oldest question or answer is kept for a client that left without it.
+    pub fn oldest_owed(&self) -> Option<Since> {
+        self.state().streams.oldest_owed()
+    }
+
+    /// Drops that one, which is counted.
+    pub fn forget_oldest_owed(&self) {
+        self.state().streams.forget_oldest_owed();
     }
 
     /// Ends the session: what is in flight is interrupted, streams end, an exclusive child stops.
     pub fn end(&self, failure: &Failure) {
-        let _ = self.why_ended.set(failure.clone());
+        if self.why_ended.set(failure.clone()).is_ok() && self.seat().is_some() {
+            let revision = Revision::of(self.version().as_str());
+            metrics::session(Side::Server, revision, self.opened.elapsed());
+        }
         self.ended.cancel();
         let mut state = self.state();
         let in_flight: Vec<_> = state.in_flight.iter().map(|request| Arc::clone(&request.mailbox)).collect();

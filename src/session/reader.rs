@@ -32,6 +32,11 @@ impl Reader {
         self.attached.after
     }
 
+    /// Drops the stream with all that is on it, since nobody knows of it who could come back.
+    pub fn discard(self) {
+        self.session.state().streams.discard(&self.attached);
+    }
+
     /// Whether it is at the end already: the stream has ended, and nothing of it is left to read.
     pub fn is_over(&self) -> bool {
         self.session.state().streams.is_over(&self.attached)
@@ -40,11 +45,6 @@ impl Reader {
     /// The next event; `None` once the stream has ended or another reader took it over.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
         self.session.state().streams.poll_next(&self.attached, cx)
-    }
-
-    /// Resolves once nothing more is put on the stream, without reading it: how a batch waits for its answers.
-    pub fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.session.state().streams.poll_finished(&self.attached, cx)
     }
 }
 

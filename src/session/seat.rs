@@ -1,9 +1,8 @@
 //! Where a session sits: at a child of its own, at a shared one, or at one that knows no sessions.
 
-use super::{Members, Post};
+use super::{Members, Post, Watched};
 use crate::exchange::Link;
 use bytes::Bytes;
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
@@ -36,9 +35,9 @@ pub struct Own {
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     /// From which level on it is to log.
-    pub level: Option<String>,
+    pub level: Option<&'static str>,
     /// The resources that it is to tell of.
-    pub watched: BTreeSet<String>,
+    pub watched: Watched,
 }
 
 impl Own {

@@ -11,7 +11,7 @@
 //!    that was opened last has those that belong to no request. What waits on one whose reader left, or that never
 //!    had one, moves to the next that is opened.
 
-use super::kept::{Kept, Place, Worth};
+use super::kept::{Kept, Place, Since, Worth};
 use crate::exchange::Class;
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
@@ -233,6 +233,14 @@ impl Streams {
         Some(Attached { stream: id, after, reader })
     }
 
+    /// Forgets a stream, though its reader holds it.
+    pub(super) fn discard(&mut self, attached: &Attached) {
+        if self.held(attached).is_some() {
+            self.kept.retain(|place| place.stream != attached.stream);
+            self.streams.remove(&attached.stream);
+        }
+    }
+
     pub(super) fn detach(&mut self, attached: &Attached) {
         let id = attached.stream;
         let Some(stream) = self.held(attached) else { return };
@@ -268,16 +276,6 @@ impl Streams {
         self.held(attached).is_none_or(over)
     }
 
-    pub(super) fn poll_finished(&mut self, attached: &Attached, cx: &mut Context<'_>) -> Poll<()> {
-        match self.held(attached) {
-            Some(stream) if !stream.finished => {
-                set(&mut stream.waker, cx);
-                Poll::Pending
-            }
-            _ => Poll::Ready(()),
-        }
-    }
-
     /// The stream, unless another reader took it over or it is gone.
     fn held(&mut self, attached: &Attached) -> Option<&mut Stream> {
         self.streams.get_mut(&attached.stream).filter(|stream| stream.readers == attached.reader)
@@ -285,12 +283,24 @@ impl Streams {
 
     /// Whether a question or an answer waits for a reader.
     pub(super) fn owes(&self) -> bool {
-        self.kept.owes()
+        self.kept.oldest(Worth::Owed).is_some()
     }
 
-    /// Drops what is kept and worth no more than `worth`.
-    pub(super) fn forget(&mut self, worth: Worth) {
-        while let Some(place) = self.kept.pop(worth) {
+    /// Drops what is kept and not owed.
+    pub(super) fn forget_delivered(&mut self) {
+        while let Some(place) = self.kept.pop(Worth::Seen) {
+            self.drop_event(place);
+        }
+    }
+
+    /// Since when the oldest event is kept that is owed to a client that left.
+    pub(super) fn oldest_owed(&self) -> Option<Since> {
+        self.kept.oldest(Worth::Owed)
+    }
+
+    /// Drops that one.
+    pub(super) fn forget_oldest_owed(&mut self) {
+        if let Some(place) = self.kept.pop_oldest(Worth::Owed) {
             self.drop_event(place);
         }
     }

@@ -33,8 +33,12 @@ pub(super) struct Line<'a> {
 /// Longest method and target that are shown, in bytes: they are the client's own words.
 const SHOWN: usize = 128;
 
+/// To the microsecond.
+fn millis(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
+}
+
 pub(super) fn log(line: &Line<'_>) {
-    let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
     let shown = |text| super::otlp::cut(text, SHOWN);
     tracing::info!(
         method = shown(line.method),
@@ -53,7 +57,7 @@ pub(super) fn log(line: &Line<'_>) {
 pub fn log_request(method: &str, path: &str, status: u16, peer: SocketAddr, took: Duration) {
     if is_kept() {
         let path = super::otlp::cut(path, SHOWN);
-        let duration_ms = took.as_secs_f64() * 1e3;
+        let duration_ms = millis(took);
         tracing::info!(http_method = method, path, status, %peer, duration_ms, "access");
     }
 }

@@ -1,12 +1,12 @@
 //! One request at a child as it is seen: its CLIENT span, whose context the child is given, and what is counted of it.
 
 use super::clock;
-use super::metrics::labels::{ErrorType, Labels, Revision, Side};
-use super::span::{Parent, Span, SpanKind, tracer};
+use super::metrics::labels::{ErrorType, Labels, Names, PROMPTS, Revision, Side, TOOLS};
+use super::span::{Parent, Span, SpanKind, Tracer, tracer};
 use super::subject::Subject;
 use super::verdict::Verdict;
-use super::{Operation, metrics, names};
-use crate::trace_context::Context;
+use super::{Operation, metrics, names, scope};
+use crate::trace_context::Trace;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,53 +14,77 @@ use std::time::Instant;
 /// One request at a child, from its turn to the child's answer.
 #[derive(Debug)]
 pub struct ChildOperation {
-    subject: Box<Subject>,
+    cause: Cause,
     span: Option<Span>,
-    tracestate: Option<Box<str>>,
     revision: Revision,
     begun: Instant,
-    cause: Option<Arc<Operation>>,
     over: bool,
 }
 
+/// Whose request it is.
+#[derive(Debug)]
+enum Cause {
+    Message(Arc<Operation>),
+    /// proxyrunner's own.
+    Own(Box<Subject>),
+}
+
 impl ChildOperation {
-    /// Its turn has come.
-    pub(super) fn begin(
-        subject: Cow<'_, Subject>,
-        parent: Option<Parent<'_>>,
-        revision: Revision,
-        child: u64,
-        cause: Option<Arc<Operation>>,
-    ) -> Self {
-        let span = tracer().map(|tracer| {
-            let mut span = tracer.begin(SpanKind::Client, parent);
+    /// That of a message, whose turn has come.
+    pub(super) fn of(message: Arc<Operation>, revision: Revision, child: u64) -> Option<Self> {
+        let parent = message.as_parent();
+        let span = tracer().zip(parent).map(|(tracer, parent)| tracer.begin(SpanKind::Client, Some(parent)));
+        message.subject()?;
+        Some(Self::begin(Cause::Message(message), span, revision, child))
+    }
+
+    /// A request of proxyrunner's own, of this method. It has a span only where it is within one.
+    pub fn own(method: &str, revision: Revision, child: u64) -> Option<Self> {
+        let parent = scope::current().map(|context| Parent { context, tracestate: None, remote: false });
+        let span = tracer().zip(parent).map(|(tracer, parent)| tracer.begin(SpanKind::Client, Some(parent)));
+        if span.is_none() && !metrics::are_kept() {
+            return None;
+        }
+        Some(Self::begin(Cause::Own(Box::new(Subject::new(method, None))), span, revision, child))
+    }
+
+    fn begin(cause: Cause, span: Option<Span>, revision: Revision, child: u64) -> Self {
+        let mut operation = ChildOperation { cause, span, revision, begun: Instant::now(), over: false };
+        if let Some(mut span) = operation.span.take() {
             if span.is_recorded() {
+                let subject = operation.subject();
                 span.name(subject.span_name());
                 span.describe(|attributes| {
                     subject.describe(attributes);
-                    attributes.text(names::PROTOCOL, revision.name());
+                    if revision != Revision::default() {
+                        attributes.text(names::PROTOCOL, revision.name());
+                    }
                     attributes.text(names::TRANSPORT, "pipe");
                     attributes.number(names::CHILD, child.cast_signed());
                 });
             }
-            span
-        });
-        let tracestate = parent.and_then(|parent| parent.tracestate).map(Box::from);
-        let subject = Box::new(subject.into_owned());
-        ChildOperation { subject, span, tracestate, revision, begun: Instant::now(), cause, over: false }
-    }
-
-    /// A request of proxyrunner's own, of this method; within `parent`, if there is one.
-    pub fn own(method: &str, parent: Option<Parent<'_>>, revision: Revision, child: u64) -> Option<Self> {
-        if tracer().is_none() && !metrics::are_kept() {
-            return None;
+            operation.span = Some(span);
         }
-        Some(Self::begin(Cow::Owned(Subject::new(method, None)), parent, revision, child, None))
+        operation
     }
 
-    /// The context that the child is to be given, and the state beside it.
-    pub fn context(&self) -> Option<(Context, Option<&str>)> {
-        Some((self.span.as_ref()?.context(), self.tracestate.as_deref()))
+    fn subject(&self) -> &Subject {
+        match &self.cause {
+            Cause::Message(message) => message.subject().expect("one that is seen"),
+            Cause::Own(subject) => subject,
+        }
+    }
+
+    /// The trace context that the child is to be given in place of the client's.
+    pub fn traced<'a>(&self, trace: &'a Trace) -> Cow<'a, Trace> {
+        let Some(span) = self.span.as_ref().filter(|_| tracer().is_some_and(Tracer::propagates)) else {
+            return Cow::Borrowed(trace);
+        };
+        let tracestate = match &self.cause {
+            Cause::Message(message) => message.as_parent().and_then(|parent| parent.tracestate),
+            Cause::Own(_) => None,
+        };
+        Cow::Owned(trace.clone().at(span.context(), tracestate))
     }
 
     /// The id under which the child knows it.
@@ -70,6 +94,16 @@ impl ChildOperation {
         {
             let id = wire_id.to_string();
             span.describe(|attributes| attributes.text(names::REQUEST, &id));
+        }
+    }
+
+    /// Where the names go that the child lists in its answer, and what member of that the list is; if it asks for one that
+    /// matters here.
+    pub fn lists(&self) -> Option<(&'static Names, &'static str)> {
+        match &*self.subject().method {
+            "tools/list" => Some((&TOOLS, "tools")),
+            "prompts/list" => Some((&PROMPTS, "prompts")),
+            _ => None,
         }
     }
 
@@ -83,15 +117,15 @@ impl ChildOperation {
             return;
         }
         let took = self.begun.elapsed();
-        if let Some(cause) = &self.cause {
-            cause.child_took(clock::nanos(took));
+        if let Cause::Message(message) = &self.cause {
+            message.child_took(clock::nanos(took));
         }
         let recorded = self.span.as_ref().filter(|span| span.is_recorded()).map(Span::context);
         if metrics::are_kept() {
             let labels = Labels {
                 side: Side::Client,
-                method: self.subject.known,
-                target: self.subject.target_id(),
+                method: self.subject().known,
+                target: self.subject().target_id(),
                 error: verdict.error_type().map(|error| ErrorType::of(&error)),
                 revision: self.revision,
             };

@@ -46,7 +46,7 @@ counters! {
     REPAIRED_FRAMES "proxyrunner_repaired_frames_total" "Frames of a child that were read after a byte order mark was taken off."
     LATE_ANSWERS "proxyrunner_late_answers_total" "Answers of a child to requests that had been cancelled, timed out or answered before."
     UNKNOWN_ANSWERS "proxyrunner_unknown_answers_total" "Answers of a child to requests that it was never sent."
-    DROPPED_EVENTS "proxyrunner_dropped_events_total" "Progress and log messages dropped because their client read too slowly or was gone."
+    DROPPED_EVENTS "proxyrunner_dropped_events_total" "Progress and log messages dropped because their client read too slowly or was gone, and answers that gave way since it was gone."
     WITHHELD_MESSAGES "proxyrunner_withheld_messages_total" "Messages of a shared child that could not be told whose they are, and went to nobody."
     UNMATCHED_CLIENT_ANSWERS "proxyrunner_unmatched_client_answers_total" "Answers of clients to questions that no child was waiting with."
     AMBIGUOUS_CANCELLATIONS "proxyrunner_ambiguous_cancellations_total" "Cancellations whose request id was in flight more than once; none was cancelled."

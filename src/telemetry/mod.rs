@@ -70,6 +70,8 @@ pub struct Settings {
 pub struct SpanSettings {
     /// `OTEL_TRACES_SAMPLER`
     pub sampler: Sampler,
+    /// `OTEL_PROPAGATORS`: whether the child is told where they stand.
+    pub propagates: bool,
     /// How many may wait to be exported.
     pub bounds: Bounds,
 }
@@ -110,8 +112,8 @@ pub fn start(settings: &Settings) -> WorkerGuard {
     if settings.metrics {
         metrics::keep(settings.exemplars);
     }
-    if let Some(SpanSettings { sampler, bounds }) = settings.spans {
-        Tracer::install(sampler, settings.longest, bounds);
+    if let Some(SpanSettings { sampler, propagates, bounds }) = settings.spans {
+        Tracer::install(sampler, propagates, settings.longest, bounds);
         capture::install(&settings.capture);
     }
     guard

@@ -6,11 +6,11 @@ use super::clock::{self, Begun};
 use super::metrics;
 use super::metrics::labels::{ErrorType, Labels, Revision, Side};
 use super::otlp::Attributes;
-use super::span::{Parent, Span, SpanKind, tracer};
+use super::span::{Parent, Span, SpanKind, Tracer, tracer};
 use super::subject::Subject;
 use super::verdict::Verdict;
 use super::{access, names};
-use crate::trace_context::Context;
+use crate::trace_context::{Context, Trace};
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -122,13 +122,18 @@ impl Operation {
         }
     }
 
-    /// It waits for its turn, or for a child that is being replaced, until the guard is dropped.
+    /// It waits for its turn, or for a child that is being replaced, until the guard is dropped; it may still be refused.
     pub fn wait(&self) -> Waiting<'_> {
         self.waits.store(true, Relaxed);
+        self.wait_for_start()
+    }
+
+    /// It waits for a child's start until the guard is dropped.
+    pub fn wait_for_start(&self) -> Waiting<'_> {
         Waiting { operation: self, since: Instant::now() }
     }
 
-    /// Resolves once it waits no longer; at once if it does not wait.
+    /// Resolves once it waits no longer for its turn; at once if it does not wait.
     pub async fn turned(&self) {
         let turned = self.turned.notified();
         if self.waits.load(Relaxed) {
@@ -136,25 +141,41 @@ impl Operation {
         }
     }
 
-    /// Whether it waits.
+    /// Whether it waits for its turn, or for a child that is being replaced.
     pub fn waits(&self) -> bool {
         self.waits.load(Relaxed)
     }
 
     /// A request that it causes at its child, with a span below its own.
     pub fn ask(self: &Arc<Self>, revision: Revision, child: u64) -> Option<ChildOperation> {
+        self.seen.as_ref()?;
+        ChildOperation::of(Arc::clone(self), revision, child)
+    }
+
+    /// The trace context of what its child is told of it without a request: its own, if it has one to tell.
+    pub fn traced<'a>(&self, trace: &'a Trace) -> Cow<'a, Trace> {
+        match self.as_parent().filter(|_| tracer().is_some_and(Tracer::propagates)) {
+            Some(own) => Cow::Owned(trace.clone().at(own.context, own.tracestate)),
+            None => Cow::Borrowed(trace),
+        }
+    }
+
+    /// Something that proxyrunner does about it, as a span below its own.
+    pub fn internal(&self, name: &'static str) -> Option<Span> {
+        let mut span = tracer()?.begin(SpanKind::Internal, Some(self.as_parent()?));
+        span.name(name);
+        Some(span)
+    }
+
+    pub(super) fn subject(&self) -> Option<&Subject> {
+        Some(&self.seen.as_ref()?.subject)
+    }
+
+    /// Where it stands, for spans below it. Its own may be over where it was answered with a question.
+    pub(super) fn as_parent(&self) -> Option<Parent<'_>> {
         let seen = self.seen.as_ref()?;
         let tracestate = seen.tracestate.as_deref();
-        // Its span may be over where it was answered with a question.
-        let parent = seen.context.map(|context| Parent { context, tracestate, remote: false });
-        let parent = parent.filter(|_| tracer().is_some());
-        Some(ChildOperation::begin(
-            Cow::Owned(seen.subject.clone()),
-            parent,
-            revision,
-            child,
-            Some(Arc::clone(self)),
-        ))
+        seen.context.map(|context| Parent { context, tracestate, remote: false })
     }
 
     /// A child took so long for a part of it.
@@ -229,7 +250,7 @@ impl Seen {
 
 fn describe_arrival(arrival: &Arrival<'_>, attributes: &mut Attributes) {
     if let Some(id) = arrival.id {
-        attributes.text(names::REQUEST, &String::from_utf8_lossy(id.trim_ascii()).trim_matches('"'));
+        attributes.text(names::REQUEST, String::from_utf8_lossy(id.trim_ascii()).trim_matches('"'));
     }
     attributes.text(names::TRANSPORT, "tcp");
     attributes.text(names::NETWORK, "http");

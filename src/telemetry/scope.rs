@@ -1,7 +1,10 @@
 //! In which span something happens, for the lines that are logged meanwhile: known to the thread as long as it works on it.
 
+use super::otlp::Attributes;
+use super::span::{Parent, SpanKind, tracer};
 use crate::trace_context::Context;
 use std::cell::Cell;
+use std::fmt::Display;
 use std::future::poll_fn;
 use std::pin::pin;
 
@@ -32,6 +35,24 @@ pub fn within<T>(context: Option<Context>, work: impl FnOnce() -> T) -> T {
 pub async fn scoped<F: Future>(context: Option<Context>, future: F) -> F::Output {
     let mut future = pin!(future);
     poll_fn(|cx| within(context, || future.as_mut().poll(cx))).await
+}
+
+/// A future whose work is a span of its own, of this name, below the one where it is begun; `describe` says what came of it.
+pub async fn spanned<T, E: Display>(
+    name: &'static str,
+    work: impl Future<Output = Result<T, E>>,
+    describe: impl FnOnce(&T, &mut Attributes),
+) -> Result<T, E> {
+    let Some(tracer) = tracer() else { return work.await };
+    let parent = current().map(|context| Parent { context, tracestate: None, remote: false });
+    let mut span = tracer.begin(SpanKind::Internal, parent);
+    span.name(name);
+    let done = scoped(Some(span.context()), work).await;
+    match &done {
+        Ok(done) => span.describe(|attributes| describe(done, attributes)),
+        Err(error) => span.fail(error.to_string()),
+    }
+    done
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub enum SpanKind {
 #[derive(Debug)]
 pub struct Tracer {
     sampler: Sampler,
+    propagates: bool,
     longest: usize,
     outbox: Outbox,
 }
@@ -52,13 +53,18 @@ pub struct Parent<'a> {
 
 impl Tracer {
     /// From now on spans are made. The first call counts.
-    pub fn install(sampler: Sampler, longest: usize, bounds: Bounds) -> &'static Tracer {
-        TRACER.get_or_init(|| Self::new(sampler, longest, bounds))
+    pub fn install(sampler: Sampler, propagates: bool, longest: usize, bounds: Bounds) -> &'static Tracer {
+        TRACER.get_or_init(|| Self::new(sampler, propagates, longest, bounds))
     }
 
     /// One for itself.
-    pub(super) fn new(sampler: Sampler, longest: usize, bounds: Bounds) -> Self {
-        Tracer { sampler, longest, outbox: Outbox::new(bounds, &counters::DROPPED_SPANS) }
+    pub(super) fn new(sampler: Sampler, propagates: bool, longest: usize, bounds: Bounds) -> Self {
+        Tracer { sampler, propagates, longest, outbox: Outbox::new(bounds, &counters::DROPPED_SPANS) }
+    }
+
+    /// Whether others are told where its spans stand.
+    pub fn propagates(&self) -> bool {
+        self.propagates
     }
 
     /// Where ended spans wait to be exported.
@@ -72,7 +78,7 @@ impl Tracer {
         let trace = above.map_or_else(ids::trace, |above| above.trace);
         let sampled = self.sampler.samples(&trace, above);
         // The other flags say something of the trace's id, which stays.
-        let other = above.map_or(0, |above| above.flags) & !Context::SAMPLED;
+        let other = above.map_or(Context::RANDOM, |above| above.flags & !Context::SAMPLED);
         let context = Context { trace, span: ids::span(), flags: other | u8::from(sampled) };
         let recording = sampled.then(|| {
             Box::new(Recording {

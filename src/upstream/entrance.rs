@@ -1,12 +1,14 @@
 //! Where requests of clients wait until they may go to their child: first for one of the child's places, then for one
 //! among all. In this order, since one that waits for a slow child must not take a place from requests to others; and
 //! always in this order, so that no two wait for each other. Both waits together take `--queue-timeout` at most.
+//!
+//! Some wait for something else, each for its own reason. They are counted among those who wait, and bounded as they are.
 
 use super::{Refusal, Settings, now};
 use crate::admission::{Admission, Asked, Bounds, Key, Permit};
 use crate::exchange::{Link, Places};
 use crate::session::{Principal, Session};
-use crate::telemetry::counters;
+use crate::telemetry::{Operation, counters};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,11 +20,20 @@ use tokio::time::timeout_at;
 pub(super) struct Entrance {
     all: Arc<Admission>,
     at_child: Bounds,
-    /// Those that wait for a child: as many as may wait for a place, and of one client as many as it may have in flight.
-    lobby: Arc<Admission>,
+    /// Those that wait for something else than a place, such as a child: as many as may wait for a place, and of one client
+    /// as many as it may have in flight.
+    elsewhere: Arc<Admission>,
     patience: Duration,
     waiting: AtomicUsize,
+    lingering: Arc<AtomicUsize>,
     accepted: Arc<AtomicUsize>,
+}
+
+/// One request on its way through both queues, and until when it waits, once it does.
+struct Turns<'a> {
+    operation: &'a Operation,
+    key: Key,
+    until: Option<Instant>,
 }
 
 /// Why one had to wait, in the flag's name.
@@ -40,9 +51,14 @@ impl Entrance {
             all: Admission::new(Bounds { in_flight: settings.max_in_flight, per_client, queued }),
             at_child: Bounds { in_flight: settings.max_child_in_flight, per_client, queued },
             // Where nobody may wait for a place, a server's start is waited for all the same.
-            lobby: Admission::new(Bounds { in_flight: queued.max(per_client), per_client, queued: 0 }),
+            elsewhere: Admission::new(Bounds {
+                in_flight: if queued == 0 { per_client } else { queued },
+                per_client,
+                queued: 0,
+            }),
             patience: settings.queue_timeout,
             waiting: AtomicUsize::new(0),
+            lingering: Arc::default(),
             accepted: Arc::default(),
         }
     }
@@ -56,15 +72,6 @@ impl Entrance {
     /// Requests that are taken and not over.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
-    }
-
-    /// A place among those that wait for a child to start, or to be replaced.
-    ///
-    /// # Errors
-    /// When too many wait already, in all or of this client.
-    pub fn wait_for_child(&self, key: Key) -> Result<WaitsForChild<'_>, Refusal> {
-        let place = self.lobby.take(key).ok_or(Refusal::Busy(CROWDED))?;
-        Ok(WaitsForChild { _place: place, _counted: self.count() })
     }
 
     /// Requests that have their places.
@@ -81,10 +88,10 @@ impl Entrance {
     ///
     /// # Errors
     /// When too many wait, or it was not its turn within `--queue-timeout`; the refusal says which bound it was.
-    pub async fn enter(&self, key: Key, link: &Link) -> Result<Places, Refusal> {
-        let mut until = None;
-        let child = self.turn(link.admission(self.at_child), key, Level::Child, &mut until).await?;
-        let all = self.turn(&self.all, key, Level::All, &mut until).await?;
+    pub async fn enter(&self, operation: &Operation, key: Key, link: &Link) -> Result<Places, Refusal> {
+        let mut turns = Turns { operation, key, until: None };
+        let child = self.turn(link.admission(self.at_child), Level::Child, &mut turns).await?;
+        let all = self.turn(&self.all, Level::All, &mut turns).await?;
         Ok(Places { all, child })
     }
 
@@ -96,24 +103,44 @@ impl Entrance {
         Some(Places { all, child })
     }
 
-    /// A place among all if one is free, for what is at no child now, but is to be waited for.
-    pub fn linger(&self, key: Key) -> Option<Permit> {
-        self.all.take(key)
+    /// Counts one among those who wait, that waits for something else than a place.
+    ///
+    /// # Errors
+    /// When too many do.
+    pub fn wait(&self, key: Key) -> Result<Waits<'_>, Refusal> {
+        match self.elsewhere.take(key) {
+            Some(permit) => Ok(Waits { _counted: self.count(), _permit: permit }),
+            None if self.elsewhere.is_at_own_bound(key) => {
+                Err(Refusal::Busy("--max-client-in-flight requests of this client wait already"))
+            }
+            None => Err(Refusal::Busy("--max-queued requests wait already")),
+        }
+    }
+
+    /// Counts what is at no child now and has no place, but is to be waited for.
+    pub fn linger(&self) -> Lingering {
+        self.lingering.fetch_add(1, Ordering::Relaxed);
+        Lingering(Arc::clone(&self.lingering))
+    }
+
+    /// What lingers.
+    pub fn lingering(&self) -> usize {
+        self.lingering.load(Ordering::Relaxed)
     }
 
     async fn turn(
         &self,
         admission: &Arc<Admission>,
-        key: Key,
         level: Level,
-        until: &mut Option<Instant>,
+        Turns { operation, key, until }: &mut Turns<'_>,
     ) -> Result<Permit, Refusal> {
+        let key = *key;
         let waiting = match admission.ask(key) {
             Asked::Granted(permit) => return Ok(permit),
             Asked::Full => return Err(full(admission, key, level)),
             Asked::Waits(waiting) => waiting,
         };
-        let _counted = self.count();
+        let (_counted, _seen) = (self.count(), operation.wait());
         // The clock is looked at only by those that wait.
         let until = *until.get_or_insert_with(|| now() + self.patience);
         match timeout_at(until.into(), waiting).await {
@@ -141,9 +168,6 @@ impl Entrance {
     }
 }
 
-/// Why one may not even wait for a child.
-const CROWDED: &str = "the server is not there at the moment, and as many requests wait for it as may (--max-queued, --max-client-in-flight)";
-
 /// A request that is taken.
 #[derive(Debug)]
 pub(super) struct Accepted(Arc<AtomicUsize>);
@@ -154,16 +178,28 @@ impl Drop for Accepted {
     }
 }
 
-/// One that waits for a child.
-pub(super) struct WaitsForChild<'a> {
-    _place: Permit,
-    _counted: Counted<'a>,
-}
-
 /// One that waits.
+#[derive(Debug)]
 struct Counted<'a>(&'a AtomicUsize);
 
 impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One that waits for something else, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Waits<'a> {
+    _counted: Counted<'a>,
+    _permit: Permit,
+}
+
+/// One that lingers, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lingering(Arc<AtomicUsize>);
+
+impl Drop for Lingering {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,5 +1,4 @@
-//! A child for one session: when it gets one, from where when there are `--max-children`, and its handshake,
-//! which is the client's own.
+//! A child for one session: when it gets one, and its handshake, which is the client's own.
 
 use super::entrance::key_of_session;
 use super::greet::{Guest, StopOnDrop};
@@ -10,16 +9,11 @@ use crate::era::{Era, errors};
 use crate::exchange::{Answer, Failure, Held, Link, Mailbox, Step};
 use crate::jsonrpc::{Spliced, codes};
 use crate::session::{Audience, Own, Seat, Session, Version};
-use crate::telemetry::counters;
-use std::sync::{Arc, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use crate::telemetry::scope::spanned;
+use crate::telemetry::{counters, names};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 use tokio::time::timeout;
-
-/// Requests that an exclusive child may have in flight: one client's.
-pub(super) const SLOTS: usize = 1_024;
-
-/// How long an evicted child may take to make room before the newcomer is refused.
-const EVICTION_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Upstream {
     /// Answers a client's `initialize`: seats its session at a child, and says what that child says of itself.
@@ -35,7 +29,7 @@ impl Upstream {
             return self.seat_shared(session, &incoming).await;
         }
         if self.crew.serves(Era::Legacy).is_none() {
-            self.until_ready().await?;
+            self.until_ready(&incoming.operation).await?;
         }
         let era = self.crew.serves(Era::Legacy);
         // A modern child says of each question whose it is, so that nobody needs one for itself.
@@ -74,39 +68,6 @@ impl Upstream {
         self.settings.isolation == Isolation::Auto && self.settings.at_cap == AtCap::Share
     }
 
-    /// A place for one more child, if need be that of one which is idle.
-    pub(super) async fn place(&self) -> Option<Place> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(Arc::new(place));
-        }
-        // One that is on its way out makes room as well.
-        if !self.is_one_ending() && !self.pool.evict() && !self.evict(now()) {
-            return None;
-        }
-        let place = timeout(EVICTION_PATIENCE, Arc::clone(&self.places).acquire_owned()).await;
-        place.ok()?.ok().map(Arc::new)
-    }
-
-    fn is_one_ending(&self) -> bool {
-        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        started.iter().filter_map(Weak::upgrade).any(|link| link.is_ending())
-    }
-
-    /// Ends the session that has been quiet longest, if that is longer than `--evict-after`.
-    fn evict(&self, now: Instant) -> bool {
-        let exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
-        let quiet = exclusive.iter().filter_map(|session| session.upgrade()).filter(|session| {
-            let idle = now.saturating_duration_since(session.last_message());
-            !session.is_ended() && session.is_quiet() && idle >= self.settings.evict_after
-        });
-        let Some(longest) = quiet.min_by_key(|session| session.last_message()) else { return false };
-        drop(exclusive);
-        counters::EVICTED_SESSIONS.increment();
-        tracing::info!(session = %longest.id(), "evicted: --max-children is reached, and it was idle longest");
-        self.directory.end(&longest, &Failure::SessionEnded);
-        true
-    }
-
     async fn seat_exclusive(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -115,8 +76,12 @@ impl Upstream {
     ) -> Result<Spliced, Refusal> {
         let audience =
             Audience::Exclusive { session: Arc::downgrade(session), roots: self.settings.forward_roots };
-        let slots = SLOTS.min(self.settings.max_in_flight);
-        let link = self.want(audience, slots, Arc::clone(&place)).await.map_err(Refusal::Failed)?;
+        let slots = self.settings.slots_for_one();
+        let starting = self.want(audience, slots, Arc::clone(&place));
+        let started = spanned(names::CHILD_START, starting, |link, attributes| {
+            attributes.number(names::CHILD, link.number().cast_signed());
+        });
+        let link = started.await.map_err(Refusal::Failed)?;
         // A client that goes away before its handshake is complete leaves no child behind.
         let unseated = StopOnDrop::new(&link);
         let client_id = incoming.client_id();
@@ -133,7 +98,10 @@ impl Upstream {
             return self.seat_translated(session, &incoming).await;
         }
         let (answer, version) = forwarded?;
-        let Some(version) = version else { return Ok(answer.restored(&client_id)) };
+        let Some(version) = version else {
+            incoming.operation.end(&answer.verdict());
+            return Ok(answer.restored(&client_id));
+        };
         self.crew.note(Era::Legacy, true);
         session.negotiated(version);
         // The child's slow start is no idleness of the client.
@@ -143,7 +111,8 @@ impl Upstream {
             return Err(SEATED);
         }
         unseated.keep();
-        let handshake = Handshake { initialize: incoming, answer: answer.clone(), place };
+        // Without it, the place is free as soon as the process is gone.
+        let handshake = self.remember(&incoming, &answer, &place);
         self.watch(session, link, Some((own, handshake)));
         Ok(answer.restored(&client_id))
     }
@@ -156,19 +125,21 @@ impl Upstream {
         incoming: Incoming,
         patience: Duration,
     ) -> Result<(Answer, Option<Version>), Refusal> {
-        let places = self.entrance.enter(key_of_session(session), link).await?;
-        let Incoming { frame, message, trace } = incoming;
+        let places = self.entrance.enter(&incoming.operation, key_of_session(session), link).await?;
+        let asked = incoming.ask(link);
+        let trace = incoming.trace_for(asked.as_ref());
         let held = Held {
             mailbox: Arc::new(Mailbox::default()),
             token: None,
             takes_questions: false,
-            places: Some(places),
+            places: Some(places).into(),
         };
         let write = |wire_id: crate::mux::WireId| {
-            initialize::for_exclusive(&frame, &message, wire_id, self.settings.forward_roots, &trace)
+            let roots = self.settings.forward_roots;
+            initialize::for_exclusive(&incoming.frame, &incoming.message, wire_id, roots, &trace)
         };
         let handshake = async {
-            let mut exchange = link.begin(held, write).await.map_err(refusal)?;
+            let mut exchange = link.begin(held, asked, write).await.map_err(refusal)?;
             loop {
                 if let Step::Outcome(outcome) = exchange.next().await {
                     return outcome.map_err(Refusal::Failed);
@@ -186,6 +157,9 @@ impl Upstream {
             initialize::negotiated_version(&answer.frame, result)
                 .unwrap_or_else(|| Version::new("2025-03-26"))
         });
+        if let Some(version) = &version {
+            link.speaks(version.as_str());
+        }
         Ok((answer, version))
     }
 
@@ -210,7 +184,7 @@ impl Upstream {
         place: Place,
     ) -> Result<Spliced, Refusal> {
         let audience = Audience::Exclusive { session: Arc::downgrade(session), roots: false };
-        let slots = SLOTS.min(self.settings.max_in_flight);
+        let slots = self.settings.slots_for_one();
         let guest = Guest::shared(audience, slots, Choice::Modern, self.start_timeout);
         let greeted = self.greet(guest, place).await.map_err(Refusal::Failed)?;
         let unseated = StopOnDrop::new(&greeted.link);
@@ -226,7 +200,7 @@ impl Upstream {
         self: &Arc<Self>,
         session: &Arc<Session>,
         link: Arc<Link>,
-        legacy: Option<(Arc<Own>, Handshake)>,
+        legacy: Option<(Arc<Own>, Option<Handshake>)>,
     ) {
         let mut exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
         exclusive.retain(|session| session.strong_count() > 0);

@@ -4,11 +4,14 @@ use super::{Place, Upstream, Want, initialize, now, refusal};
 use crate::child::StartError;
 use crate::era::envelope::Envelope;
 use crate::era::probe::{Choice, Decision, Probe, Reason, Step as Next};
-use crate::era::{Era, probe};
+use crate::era::{Era, MODERN_VERSION, probe};
 use crate::exchange::{Answer, Exchange, Failure, Held, Link, Mailbox, Outcome, Step};
 use crate::jsonrpc::{Spliced, codes, rewrite};
 use crate::mux::WireId;
 use crate::session::Audience;
+use crate::telemetry::otlp::Attributes;
+use crate::telemetry::scope::spanned;
+use crate::telemetry::{ChildOperation, names};
 use bytes::Bytes;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -70,8 +73,15 @@ impl Upstream {
     /// When it can't be started, or serves no era that it may be of.
     pub(super) async fn greet(&self, guest: Guest, place: Place) -> Result<Greeted, Failure> {
         let patience = guest.patience;
-        let greeted = timeout(patience, self.meet(guest, place)).await;
-        greeted.unwrap_or(Err(Failure::SlowStart(patience)))
+        let greeting = async {
+            let greeted = timeout(patience, self.meet(guest, place)).await;
+            greeted.unwrap_or(Err(Failure::SlowStart(patience)))
+        };
+        let of_child = |greeted: &Greeted, attributes: &mut Attributes| {
+            attributes.number(names::CHILD, greeted.link.number().cast_signed());
+            attributes.text(names::ERA, &greeted.era.to_string());
+        };
+        spanned(names::CHILD_START, greeting, of_child).await
     }
 
     async fn meet(&self, guest: Guest, place: Place) -> Result<Greeted, Failure> {
@@ -79,15 +89,13 @@ impl Upstream {
         loop {
             let link = self.want(guest.audience.clone(), guest.slots, Arc::clone(&place)).await?;
             let unmet = StopOnDrop::new(&link);
-            let mut greeting = Greeting::new(&link, guest.initialize, self.settings.probe_timeout);
-            let (era, words, other) = match greeting.run(&mut probe, next).await? {
+            let handshake = self.handshake(&link, &mut probe, guest.initialize, next);
+            let (era, words, other) = match spanned(names::CHILD_HANDSHAKE, handshake, |_, _| ()).await? {
                 Met::Decided(Decision::Modern, Some(words)) => (Era::Modern, words, None),
-                Met::Decided(Decision::Modern, None) => {
-                    (Era::Modern, self.discover_again(&link).await?, None)
+                Met::Decided(Decision::Legacy { modern_too }, Some(words)) => {
+                    (Era::Legacy, words, Some(modern_too))
                 }
-                Met::Decided(Decision::Legacy { modern_too }, words) => {
-                    (Era::Legacy, words.ok_or(Failure::Lost)?, Some(modern_too))
-                }
+                Met::Decided(_, None) => return Err(Failure::Lost),
                 Met::Again(first) => {
                     tracing::info!(
                         child = link.number(),
@@ -99,14 +107,31 @@ impl Upstream {
                 }
             };
             unmet.keep();
+            link.speaks(&revision(era, &words));
             tracing::info!(child = link.number(), "the server speaks the {era} protocol era");
             return Ok(Greeted { link, era, words, other, place });
         }
     }
 
+    async fn handshake(
+        &self,
+        link: &Arc<Link>,
+        probe: &mut Probe,
+        initialize: fn(WireId) -> Spliced,
+        next: Next,
+    ) -> Result<Met, Failure> {
+        let mut greeting = Greeting::new(link, initialize, self.settings.probe_timeout);
+        Ok(match greeting.run(probe, next).await? {
+            Met::Decided(Decision::Modern, None) => {
+                Met::Decided(Decision::Modern, Some(self.discover_again(link).await?))
+            }
+            met => met,
+        })
+    }
+
     /// What a child says of itself, that was found out to be modern by other words.
     async fn discover_again(&self, link: &Arc<Link>) -> Result<Bytes, Failure> {
-        let answer = self.ask(link, self.start_timeout, discover).await.flatten()?;
+        let answer = self.ask(link, DISCOVER, self.start_timeout, discover).await.flatten()?;
         let result = answer.result.clone().ok_or_else(|| {
             let error = String::from_utf8_lossy(&answer.frame).into_owned();
             Failure::NotStarted(format!("the server refused server/discover: {error}").into())
@@ -137,10 +162,11 @@ impl Upstream {
     pub(super) async fn ask(
         &self,
         link: &Link,
+        method: &str,
         patience: Duration,
         write: impl FnOnce(WireId) -> Spliced,
     ) -> Result<Outcome, Failure> {
-        let asked = async { Ok(outcome(&mut begin(link, write).await?).await) };
+        let asked = async { Ok(outcome(&mut begin(link, method, write).await?).await) };
         timeout(patience, asked).await.unwrap_or(Err(Failure::TimedOut(patience)))
     }
 }
@@ -158,9 +184,20 @@ impl Drop for Awaited {
     }
 }
 
+/// The revision that a child speaks that says this of itself.
+fn revision(era: Era, words: &Bytes) -> String {
+    match era {
+        Era::Modern => MODERN_VERSION.to_owned(),
+        Era::Legacy => initialize::negotiated_version(words, &(0..words.len()))
+            .map_or_else(String::new, |version| version.as_str().to_owned()),
+    }
+}
+
+const DISCOVER: &str = "server/discover";
+
 /// `server/discover`, on nobody's behalf.
 fn discover(wire_id: WireId) -> Spliced {
-    own_request(wire_id, "server/discover", "")
+    own_request(wire_id, DISCOVER, "")
 }
 
 /// A request to a modern child, on nobody's behalf; `params` are raw members of it.
@@ -172,18 +209,34 @@ pub(super) fn own_request(wire_id: WireId, method: &str, params: &str) -> Splice
 }
 
 /// Begins a request of proxyrunner's own: without a permit, since the work of others waits for it.
-pub(super) async fn begin(link: &Link, write: impl FnOnce(WireId) -> Spliced) -> Result<Exchange, Failure> {
-    begin_for(link, Arc::default(), write).await
+pub(super) async fn begin(
+    link: &Link,
+    method: &str,
+    write: impl FnOnce(WireId) -> Spliced,
+) -> Result<Exchange, Failure> {
+    begin_for(link, method, Arc::default(), write).await
 }
 
 /// The same, where what the child says of it goes to a mailbox that is there already.
 pub(super) async fn begin_for(
     link: &Link,
+    method: &str,
     mailbox: Arc<Mailbox>,
     write: impl FnOnce(WireId) -> Spliced,
 ) -> Result<Exchange, Failure> {
-    let held = Held { mailbox, token: None, takes_questions: false, places: None };
-    link.begin(held, write).await.map_err(|refused| match refusal(refused) {
+    let operation = ChildOperation::own(method, link.revision(), link.number());
+    begin_as(link, operation, mailbox, write).await
+}
+
+/// The same, as it is seen already.
+pub(super) async fn begin_as(
+    link: &Link,
+    operation: Option<ChildOperation>,
+    mailbox: Arc<Mailbox>,
+    write: impl FnOnce(WireId) -> Spliced,
+) -> Result<Exchange, Failure> {
+    let held = Held { mailbox, token: None, takes_questions: false, places: Default::default() };
+    link.begin(held, operation, write).await.map_err(|refused| match refusal(refused) {
         super::Refusal::Failed(failure) => failure,
         _ => Failure::Lost,
     })
@@ -230,9 +283,12 @@ impl<'a> Greeting<'a> {
     async fn run(&mut self, probe: &mut Probe, mut next: Next) -> Result<Met, Failure> {
         loop {
             let said = match next {
-                Next::SendDiscover => begin(self.link, discover).await.map(|it| self.discovering = Some(it)),
+                Next::SendDiscover => {
+                    begin(self.link, DISCOVER, discover).await.map(|it| self.discovering = Some(it))
+                }
                 Next::SendInitialize => {
-                    begin(self.link, self.initialize).await.map(|it| self.initializing = Some(it))
+                    let begun = begin(self.link, "initialize", self.initialize).await;
+                    begun.map(|it| self.initializing = Some(it))
                 }
                 Next::RestartAndInitialize => return Ok(Met::Again(Next::SendInitialize)),
                 Next::RestartAndDiscover => return Ok(Met::Again(Next::SendDiscover)),

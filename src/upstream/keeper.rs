@@ -3,7 +3,7 @@
 
 use super::crew::Shared;
 use super::greet::Guest;
-use super::{Isolation, MOST_LISTENS, Place, RESTARTING, Refusal, Upstream, listen, now};
+use super::{Isolation, Place, RESTARTING, Refusal, Upstream, listen, names, now};
 use crate::admission::Key;
 use crate::era::probe::Choice;
 use crate::era::{Era, discover};
@@ -12,7 +12,9 @@ use crate::jsonrpc::{Spliced, rewrite};
 use crate::lifecycle::Restarts;
 use crate::phase::Phase;
 use crate::session::{Audience, Members};
-use crate::telemetry::counters;
+use crate::telemetry::names::{ATTEMPT, CHILD_RESTART};
+use crate::telemetry::scope::spanned;
+use crate::telemetry::{Operation, counters};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +44,7 @@ impl Upstream {
         }
     }
 
-    async fn start_shared(&self) -> Result<(), Failure> {
+    async fn start_shared(self: &Arc<Self>) -> Result<(), Failure> {
         // All places are taken first: an exclusive child must not get one of them while the first child still starts.
         let mut places = Vec::with_capacity(self.settings.children);
         for _ in 0..self.settings.children {
@@ -55,18 +57,28 @@ impl Upstream {
             let child = self.fill(&members, choice, &place, &mut restarts).await?;
             // What the first one was found to be, the others are.
             choice = Choice::from(child.era);
-            self.crew.at_start().push(child.serve());
+            let child = child.serve();
+            self.learn_names(&child);
+            self.crew.at_start().push(child);
         }
         Ok(())
     }
 
-    async fn try_one(&self) -> Result<(), Failure> {
+    async fn try_one(self: &Arc<Self>) -> Result<(), Failure> {
         let place = self.place_at_start().await?;
         let guest = Guest::shared(Audience::Nobody, 16, self.settings.child_era, self.start_timeout);
         let begun = now();
         let greeted = self.greet(guest, place).await?;
         self.crew.learn(&greeted, now() - begun);
-        greeted.link.stop();
+        if !names::are_wanted() {
+            greeted.link.stop();
+            return Ok(());
+        }
+        let upstream = Arc::clone(self);
+        tokio::spawn(async move {
+            upstream.list_names(&greeted.link, greeted.era, &greeted.words).await;
+            greeted.link.stop();
+        });
         Ok(())
     }
 
@@ -83,8 +95,7 @@ impl Upstream {
         patience: Duration,
         place: Place,
     ) -> Result<Arc<Shared>, Failure> {
-        // A modern child's subscriptions are requests too.
-        let slots = self.settings.max_in_flight + 2 * MOST_LISTENS;
+        let slots = self.settings.slots_to_share();
         let guest = Guest::shared(Audience::Shared(Arc::clone(members)), slots, choice, patience);
         let begun = now();
         let greeted = self.greet(guest, place).await?;
@@ -175,11 +186,15 @@ impl Upstream {
             members.running.clear();
             self.note_restart(&end.to_string());
             let ended = Failure::Ended(end);
-            let next = match self.pause(&mut restarts, &ended).await {
-                Some(()) => self.fill(members, Choice::from(shared.era), &place, &mut restarts).await,
-                None => Err(ended),
+            let next = async {
+                self.pause(&mut restarts, &ended).await.ok_or(ended)?;
+                let next = self.fill(members, Choice::from(shared.era), &place, &mut restarts).await?;
+                Ok((next, restarts.used()))
             };
-            match next {
+            let next = spanned(CHILD_RESTART, next, |(_, attempts), attributes| {
+                attributes.number(ATTEMPT, (*attempts).into());
+            });
+            match next.await.map(|(next, _)| next) {
                 Ok(next) => {
                     self.take_over(&shared, &next);
                     shared = next;
@@ -212,6 +227,7 @@ impl Upstream {
         }
         self.crew.succeed(next);
         Arc::clone(next).serve();
+        self.learn_names(next);
         if self.crew.is_serving() {
             self.phase.send_replace(Phase::Ready);
         }
@@ -245,22 +261,28 @@ impl Upstream {
         }
     }
 
-    pub(super) async fn until_ready(&self) -> Result<(), Refusal> {
+    pub(super) async fn until_ready(&self, operation: &Operation) -> Result<(), Refusal> {
         if *self.phase.borrow() != Phase::Starting {
             return Ok(());
         }
+        let _waits = operation.wait_for_start();
         let mut phase = self.phase.subscribe();
         let ready = timeout(self.start_timeout, phase.wait_for(|phase| *phase != Phase::Starting)).await;
         if matches!(ready, Ok(Ok(_))) { Ok(()) } else { Err(Refusal::Busy("the server is still starting")) }
     }
 
     /// The same for a request of a client, which waits among others where there is no child at the moment.
-    pub(super) async fn shared_for(self: &Arc<Self>, client: Era, key: Key) -> Result<Arc<Shared>, Refusal> {
+    pub(super) async fn shared_for(
+        self: &Arc<Self>,
+        client: Era,
+        key: Key,
+        operation: &Operation,
+    ) -> Result<Arc<Shared>, Refusal> {
         if let Some(shared) = self.at_hand(client) {
             return Ok(shared);
         }
-        let _place = self.entrance.wait_for_child(key)?;
-        self.shared(client).await
+        let _place = self.entrance.wait(key)?;
+        self.shared(client, operation).await
     }
 
     /// The shared child for clients of an era, if it is there and known to be the one.
@@ -274,23 +296,27 @@ impl Upstream {
 
     /// The shared child for clients of an era, once it is ready: one of their own era if the server serves that, else
     /// one that is translated for.
-    pub(super) async fn shared(self: &Arc<Self>, client: Era) -> Result<Arc<Shared>, Refusal> {
-        self.until_ready().await?;
+    pub(super) async fn shared(
+        self: &Arc<Self>,
+        client: Era,
+        operation: &Operation,
+    ) -> Result<Arc<Shared>, Refusal> {
+        self.until_ready(operation).await?;
         if let Some(shared) = self.crew.open(client) {
             return Ok(shared);
         }
-        if let Some(shared) = self.refilled(client).await {
+        if let Some(shared) = self.refilled(client, operation).await {
             return Ok(shared);
         }
         let other = match self.crew.open(client.other()) {
-            None => self.refilled(client.other()).await,
+            None => self.refilled(client.other(), operation).await,
             open => open,
         };
         if other.is_none() && self.settings.isolation != Isolation::Session {
             return Err(Refusal::Busy(RESTARTING));
         }
         if self.crew.serves(client) != Some(false) {
-            match self.start_late(client).await {
+            match self.start_late(client, operation).await {
                 Ok(started) => return Ok(started),
                 Err(refusal) if other.is_none() && self.crew.serves(client.other()) != Some(true) => {
                     return Err(refusal);
@@ -300,19 +326,21 @@ impl Upstream {
         }
         match other {
             Some(other) => Ok(other),
-            None => self.start_late(client.other()).await,
+            None => self.start_late(client.other(), operation).await,
         }
     }
 
     /// The next child of this era, where one has ended and is being replaced. Waits for `--restart-wait`.
-    async fn refilled(&self, era: Era) -> Option<Arc<Shared>> {
+    async fn refilled(&self, era: Era, operation: &Operation) -> Option<Arc<Shared>> {
         let members = self.crew.vacant(era)?;
+        let _waits = operation.wait();
         members.post.serving(self.settings.restart_wait).await?;
         self.crew.open(era)
     }
 
     /// The child of an era that nobody needed until now.
-    async fn start_late(self: &Arc<Self>, era: Era) -> Result<Arc<Shared>, Refusal> {
+    async fn start_late(self: &Arc<Self>, era: Era, operation: &Operation) -> Result<Arc<Shared>, Refusal> {
+        let _waits = operation.wait_for_start();
         let late = self.crew.late(era);
         let _turn = late.turn.lock().await;
         if let Some(shared) = self.crew.open(era) {
@@ -335,6 +363,7 @@ impl Upstream {
         match self.raise(&members, Choice::from(era), self.patience_for(known), place).await {
             Ok(shared) => {
                 *late.child() = Some(Arc::clone(&shared).serve());
+                self.learn_names(&shared);
                 let (upstream, kept) = (Arc::clone(self), Arc::clone(&shared));
                 tokio::spawn(async move { upstream.keep_late(era, kept).await });
                 Ok(shared)

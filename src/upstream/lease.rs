@@ -248,7 +248,7 @@ impl Upstream {
             let id = wire_id.as_u64().to_string();
             Spliced::from(rewrite::request(id.as_bytes(), "logging/setLevel", Some(params.as_bytes())))
         };
-        let answer = self.ask(lease.link(), self.settings.request_timeout, write).await;
+        let answer = self.ask(lease.link(), "logging/setLevel", self.settings.request_timeout, write).await;
         if matches!(answer, Ok(Ok(answer)) if answer.result.is_some()) {
             *lease.child.level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level);
         }

@@ -2,8 +2,10 @@
 //! of a legacy one: acknowledged first, then what the child says of its own accord, filtered and stamped, until its
 //! client goes or proxyrunner ends.
 
-use super::modern::{Happening, Reply};
+use super::entrance::key_of_caller;
+use super::modern::{Caller, Happening, Reply};
 use super::{Incoming, Refusal, Shared, Upstream, greet};
+use crate::admission::Permit;
 use crate::era::{Era, discover, errors, keys, notifications};
 use crate::exchange::{
     Answer, Exchange, Failure, Interim, Interruption, Link, Mailbox, Standing, Step, Topic,
@@ -16,11 +18,12 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 /// Resources that one subscription may name.
 const MOST_RESOURCES: usize = 256;
+/// What a subscription may say, in bytes: some of it is remembered as long as it is open.
+const LONGEST: usize = 32 * 1024;
 
 /// A subscription. Dropping it ends it.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ pub struct Listening {
     outbox: VecDeque<Bytes>,
     /// The subscription at a modern child.
     passed: Option<Passed>,
-    _place: OwnedSemaphorePermit,
+    _place: Permit,
 }
 
 /// A subscription at a modern child, and what it takes to open it again at the next one.
@@ -54,11 +57,23 @@ impl Upstream {
     ///
     /// # Errors
     /// When there are too many, or the filter is malformed.
-    pub async fn listen(self: &Arc<Self>, incoming: Incoming) -> Result<Box<Listening>, Refusal> {
-        let place = Arc::clone(&self.listens).try_acquire_owned();
-        let place =
-            place.map_err(|_| Refusal::Withheld(codes::INTERNAL_ERROR, "too many subscriptions are open"))?;
-        let shared = self.shared(Era::Modern).await?;
+    pub async fn listen(
+        self: &Arc<Self>,
+        caller: &Caller,
+        incoming: Incoming,
+    ) -> Result<Box<Listening>, Refusal> {
+        if incoming.frame.len() > LONGEST {
+            return Err(Refusal::Withheld(codes::INVALID_PARAMS, "the subscription is longer than 32 KiB"));
+        }
+        let client = key_of_caller(&caller.principal, caller.address);
+        let place = self.listens.take(client).ok_or_else(|| {
+            Refusal::Busy(if self.listens.is_at_own_bound(client) {
+                "this client has a quarter of --max-listens subscriptions open already"
+            } else {
+                "--max-listens subscriptions are open already"
+            })
+        })?;
+        let shared = self.shared(Era::Modern, &incoming.operation).await?;
         if shared.era == Era::Modern {
             return self.pass_listen(shared, &incoming, place).await;
         }
@@ -99,7 +114,7 @@ impl Upstream {
         &self,
         shared: Arc<Shared>,
         incoming: &Incoming,
-        place: OwnedSemaphorePermit,
+        place: Permit,
     ) -> Result<Box<Listening>, Refusal> {
         let patience = self.settings.request_timeout;
         let begun = pass(&shared.link, incoming, patience).await.map_err(Refusal::Failed)?;
@@ -110,19 +125,21 @@ impl Upstream {
         let client_id = ClientId::new(incoming.id());
         let open = Ok((begun, shared.link.stand()));
         let replacing = self.start_timeout;
-        let passed = Passed { incoming: incoming.clone(), patience, replacing, open, acknowledged: false };
+        let incoming = incoming.copied();
+        let passed = Passed { incoming, patience, replacing, open, acknowledged: false };
         let (outbox, passed) = (VecDeque::new(), Some(passed));
         Ok(Box::new(Listening { shared, ear, mailbox, client_id, outbox, passed, _place: place }))
     }
 
-    /// Subscribes to resources; those that the child refuses are left out.
+    /// Subscribes to resources; those that the child refuses are left out, and those beyond what one may watch.
     async fn watch_all(&self, listening: &Listening, uris: Vec<String>) -> Vec<String> {
         let (link, members) = (&listening.shared.link, &listening.shared.members);
         let mut watched = Vec::new();
         for uri in uris {
             let _turn = members.turn(&uri).await;
+            let Some(room) = members.room_for(&uri, &listening.ear) else { continue };
             if members.is_watched(&uri) || self.tell_subscription(link, "resources/subscribe", &uri).await {
-                members.watch(&uri, &listening.ear);
+                room.watch();
                 watched.push(uri);
             }
         }
@@ -131,12 +148,15 @@ impl Upstream {
 }
 
 async fn pass(link: &Link, incoming: &Incoming, patience: Duration) -> Result<Exchange, Failure> {
-    let Incoming { frame, message, trace } = incoming;
+    let Incoming { frame, message, trace, operation } = incoming;
+    let trace = operation.traced(trace);
     let write = |wire_id: WireId| {
         let id = Some(wire_id.as_u64());
-        rewrite::request_for_child(frame, message, id, None, trace)
+        rewrite::request_for_child(frame, message, id, None, &trace)
     };
-    timeout(patience, greet::begin(link, write)).await.unwrap_or(Err(Failure::TimedOut(patience)))
+    timeout(patience, greet::begin_as(link, None, Arc::default(), write))
+        .await
+        .unwrap_or(Err(Failure::TimedOut(patience)))
 }
 
 fn ear() -> Result<SessionId, Refusal> {

@@ -8,7 +8,15 @@ const SECOND: Duration = Duration::from_secs(1);
 fn answer(result: &str) -> Answer {
     let (frame, message, result) = response(result);
     let id = message.id.clone().unwrap();
-    Answer { object: message.object, id, result: Some(result), error: None, multiline: false, frame }
+    Answer {
+        object: message.object,
+        id,
+        result: Some(result),
+        error: None,
+        multiline: false,
+        is_error: false,
+        frame,
+    }
 }
 
 /// An answer of a modern child.

@@ -9,6 +9,7 @@
 mod crew;
 mod deadline;
 mod entrance;
+mod eviction;
 mod exclusive;
 mod greet;
 mod initialize;
@@ -18,10 +19,12 @@ mod legacy;
 mod listen;
 mod lists;
 mod modern;
+mod names;
 mod parked;
 mod resume;
 mod seal;
 mod shared;
+mod slots;
 mod tools;
 mod union;
 mod vigil;
@@ -32,6 +35,7 @@ pub use listen::Listening;
 pub use modern::{Caller, Happening, ModernCall, Reply, is_retry};
 pub use seal::{Key, Seal};
 
+use crate::admission::{Admission, Bounds};
 use crate::child::StartError;
 use crate::era::capabilities::Capabilities;
 use crate::era::headers::Mismatch;
@@ -41,16 +45,18 @@ use crate::jsonrpc::{ClientId, Message, Spliced, codes, rewrite, text};
 use crate::lifecycle::Policy;
 use crate::phase::Phase;
 use crate::session::{Audience, Directory, Seat, Session};
-use crate::telemetry::counters;
+use crate::telemetry::{ChildOperation, Operation, Verdict, counters};
 use crate::trace_context::Trace;
 use bytes::Bytes;
 use crew::Crew;
 use deadline::Deadline;
 use entrance::Entrance;
+use eviction::Newcomers;
 use lease::Pool;
 use lists::{Asked, Lists};
 use parked::Parked;
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -126,6 +132,8 @@ pub struct Settings {
     pub request_max: Duration,
     /// `--cancel-grace`: how long a cancelled request still counts as in flight when the child doesn't answer it.
     pub cancel_grace: Duration,
+    /// `--max-listens`: subscriptions of modern clients that are open.
+    pub max_listens: usize,
     /// `--max-parked`: exchanges that wait for a modern client's retry.
     pub max_parked: usize,
     /// `--park-timeout`: how long each of them waits.
@@ -134,13 +142,13 @@ pub struct Settings {
     pub state_key: Option<Key>,
 }
 
+/// What is remembered of one session's handshake as long as the session lasts, in bytes.
+const MOST_REMEMBERED: usize = 64 * 1024;
+
 /// The time as the runtime's timers see it: where a test moves that, deadlines move too.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
-
-/// Subscriptions of modern clients that may be open at once.
-const MOST_LISTENS: usize = 1_024;
 
 /// A place among `--max-children`. A post keeps its own, so that no other child gets it while the next one is started.
 pub type Place = Arc<OwnedSemaphorePermit>;
@@ -167,9 +175,28 @@ pub struct Incoming {
     pub message: Message,
     /// The trace context of its HTTP request.
     pub trace: Trace,
+    /// How it is seen.
+    pub operation: Arc<Operation>,
 }
 
 impl Incoming {
+    /// The same in bytes of its own, which are charged to nobody: for what is kept long after its request is over. Whoever
+    /// keeps it bounds them.
+    fn copied(&self) -> Incoming {
+        let (frame, operation) = (Bytes::copy_from_slice(&self.frame), Arc::default());
+        Incoming { frame, message: self.message.clone(), trace: self.trace.clone(), operation }
+    }
+
+    /// How it is seen at a child, as which it is sent there.
+    fn ask(&self, link: &Link) -> Option<ChildOperation> {
+        self.operation.ask(link.revision(), link.number())
+    }
+
+    /// The trace context that a child is given with it: where it is seen there, or else where it came from.
+    fn trace_for(&self, asked: Option<&ChildOperation>) -> Cow<'_, Trace> {
+        asked.map_or(Cow::Borrowed(&self.trace), |asked| asked.traced(&self.trace))
+    }
+
     /// The method; empty for a response.
     pub fn method(&self) -> Cow<'_, str> {
         self.message.method.as_ref().map(|method| text(&self.frame, method)).unwrap_or_default()
@@ -199,6 +226,19 @@ pub enum Refusal {
     Mismatch(Mismatch),
 }
 
+impl Refusal {
+    /// How the request came out.
+    pub fn verdict(&self) -> Verdict {
+        let error = |code, message| Verdict::Error { code, message };
+        match self {
+            Refusal::Busy(why) => error(codes::INTERNAL_ERROR, (*why).into()),
+            Refusal::Failed(failure) => failure.verdict(),
+            Refusal::Withheld(code, why) => error(*code, (*why).into()),
+            Refusal::Mismatch(mismatch) => error(codes::HEADER_MISMATCH, mismatch.to_string().into()),
+        }
+    }
+}
+
 /// There is no child at the moment.
 const RESTARTING: &str = "the server has ended, and is being restarted";
 
@@ -222,6 +262,7 @@ pub struct Upstream {
     directory: Arc<Directory>,
     wants: mpsc::Sender<Want>,
     places: Arc<Semaphore>,
+    newcomers: Newcomers,
     entrance: Entrance,
     crew: Crew,
     exclusive: Mutex<Vec<Weak<Session>>>,
@@ -230,9 +271,10 @@ pub struct Upstream {
     seal: Seal,
     parked: Parked<Box<ModernCall>>,
     pool: Arc<Pool>,
-    listens: Arc<Semaphore>,
+    listens: Arc<Admission>,
     lists: Lists,
     pings: Pings,
+    closed: AtomicBool,
 }
 
 impl Upstream {
@@ -245,17 +287,18 @@ impl Upstream {
         seal: Seal,
     ) -> (Arc<Self>, mpsc::Receiver<Want>) {
         let (wants, wanted) = mpsc::channel(16);
-        let bound = |n: usize| Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS)));
         let crew = Crew::new(settings.child_era);
         let upstream = Upstream {
-            places: bound(settings.max_children),
+            places: Arc::new(Semaphore::new(settings.max_children.min(Semaphore::MAX_PERMITS))),
+            newcomers: Newcomers::default(),
             entrance: Entrance::new(&settings),
             parked: Parked::new(settings.max_parked, settings.park_timeout),
             pool: Pool::new(settings.cancel_grace),
             seal,
-            listens: bound(MOST_LISTENS),
+            listens: Admission::new(Bounds::shared_out(settings.max_listens)),
             lists: Lists::default(),
             pings: Pings::default(),
+            closed: AtomicBool::new(false),
             settings,
             start_timeout,
             directory,
@@ -268,9 +311,19 @@ impl Upstream {
         (Arc::new(upstream), wanted)
     }
 
+    /// From now on children that end are not followed by others: proxyrunner ends them.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
     /// How long what a client says may wait for its child to read.
     pub fn request_timeout(&self) -> Duration {
         self.settings.request_timeout
+    }
+
+    /// How many requests one client may have in flight.
+    pub fn max_client_in_flight(&self) -> usize {
+        self.settings.max_client_in_flight
     }
 
     /// Whether a request is under way: at a child, cancelled there and not answered yet, or waiting for its turn, for a
@@ -289,9 +342,10 @@ impl Upstream {
         self.entrance.waiting()
     }
 
-    /// Requests that wait for a modern client's retry.
+    /// Requests that wait for their client: a modern one's retry, a legacy one's answer. They have no place among those
+    /// in flight.
     pub fn parked(&self) -> usize {
-        self.parked.count()
+        self.parked.count() + self.entrance.lingering()
     }
 
     /// Children that run, or are being started or ended.
@@ -308,11 +362,24 @@ impl Upstream {
         session: &Arc<Session>,
         incoming: Incoming,
     ) -> Result<Begun, Refusal> {
+        let operation = Arc::clone(&incoming.operation);
+        let begun = self.begin_seen(session, incoming).await;
+        if let Ok(Begun::Answered(_)) = &begun {
+            operation.end(&Verdict::Success);
+        }
+        begun
+    }
+
+    async fn begin_seen(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        incoming: Incoming,
+    ) -> Result<Begun, Refusal> {
         let _accepted = self.entrance.accept();
         let uninitialized = Refusal::Withheld(codes::INVALID_REQUEST, "send initialize first");
         let seat = session.seat().ok_or(uninitialized)?;
         if let Seat::Exclusive(own) = seat {
-            self.note_told(own, &incoming);
+            self.note_told(own, &incoming)?;
             return Box::pin(self.pass(session, seat, incoming, false, None)).await.map(Begun::Running);
         }
         if let Some(result) = shared::answered_here(seat, &incoming)? {
@@ -428,8 +495,9 @@ impl Upstream {
         };
         // To a child that is being replaced there is nothing to notify.
         if let Some(link) = seat.link().filter(|_| passed) {
-            let Incoming { frame, message, trace } = incoming;
-            link.notify(rewrite::request_for_child(frame, message, None, None, trace)).await;
+            let Incoming { frame, message, trace, operation } = incoming;
+            let trace = operation.traced(trace);
+            link.notify(rewrite::request_for_child(frame, message, None, None, &trace)).await;
         }
     }
 }

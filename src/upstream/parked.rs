@@ -1,16 +1,17 @@
 //! Exchanges of modern clients that wait for a retry: a legacy child asked something, the client was told
 //! `input_required`, and will come back with the answers, or never (protocol C2a).
 //!
-//! Bounded in number and time; each is claimed once.
+//! Bounded in number, in all and for each client, and in time; each is claimed once.
 
+use crate::admission::{Admission, Bounds, Key, Permit};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The table; `T` is what waits.
 #[derive(Debug)]
 pub struct Parked<T> {
-    capacity: usize,
+    places: Arc<Admission>,
     patience: Duration,
     state: Mutex<State<T>>,
 }
@@ -18,35 +19,57 @@ pub struct Parked<T> {
 #[derive(Debug)]
 struct State<T> {
     last: u64,
-    waiting: HashMap<u64, (Instant, T)>,
+    waiting: HashMap<u64, Waiting<T>>,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    until: Instant,
+    exchange: T,
+    _place: Permit,
+}
+
+/// Why one more can't be parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// As many wait as may.
+    ForAll,
+    /// As many of this client wait as may of one.
+    ForClient,
 }
 
 impl<T> Parked<T> {
     /// For `capacity` exchanges (`--max-parked`), each for `patience` (`--park-timeout`).
     pub fn new(capacity: usize, patience: Duration) -> Self {
-        Parked { capacity, patience, state: Mutex::new(State { last: 0, waiting: HashMap::new() }) }
+        let places = Admission::new(Bounds::shared_out(capacity));
+        Parked { places, patience, state: Mutex::new(State { last: 0, waiting: HashMap::new() }) }
     }
 
-    /// Lets an exchange wait; `None`, and it is dropped, when there are too many.
-    pub fn park(&self, exchange: T, now: Instant) -> Option<u64> {
+    /// Lets an exchange of a client wait.
+    ///
+    /// # Errors
+    /// When there are too many; then it is dropped.
+    pub fn park(&self, client: Key, exchange: T, now: Instant) -> Result<u64, Full> {
+        let Some(place) = self.places.take(client) else {
+            let own = self.places.is_at_own_bound(client);
+            return Err(if own { Full::ForClient } else { Full::ForAll });
+        };
+        let waiting = Waiting { until: now + self.patience, exchange, _place: place };
         let mut state = self.state();
-        if state.waiting.len() >= self.capacity {
-            return None;
-        }
         state.last += 1;
         let handle = state.last;
-        state.waiting.insert(handle, (now + self.patience, exchange));
-        Some(handle)
+        state.waiting.insert(handle, waiting);
+        Ok(handle)
     }
 
     /// Looks at one that waits, without claiming it.
     pub fn look<R>(&self, handle: u64, look: impl FnOnce(&T) -> R) -> Option<R> {
-        self.state().waiting.get(&handle).map(|(_, exchange)| look(exchange))
+        self.state().waiting.get(&handle).map(|waiting| look(&waiting.exchange))
     }
 
     /// The exchange, once.
     pub fn claim(&self, handle: u64, now: Instant) -> Option<T> {
-        let (until, exchange) = self.state().waiting.remove(&handle)?;
+        let Waiting { until, exchange, .. } = self.state().waiting.remove(&handle)?;
         // One that is past its time is dropped here just as the sweep would have.
         (now < until).then_some(exchange)
     }
@@ -55,16 +78,16 @@ impl<T> Parked<T> {
     pub fn expire(&self, now: Instant) -> Vec<T> {
         let mut state = self.state();
         let over: Vec<u64> =
-            state.waiting.iter().filter(|(_, (until, _))| *until <= now).map(|(handle, _)| *handle).collect();
+            state.waiting.iter().filter(|(_, one)| one.until <= now).map(|(handle, _)| *handle).collect();
         over.into_iter()
             .filter_map(|handle| state.waiting.remove(&handle))
-            .map(|(_, exchange)| exchange)
+            .map(|waiting| waiting.exchange)
             .collect()
     }
 
     /// Takes all out: proxyrunner ends.
     pub fn drain(&self) -> Vec<T> {
-        self.state().waiting.drain().map(|(_, (_, exchange))| exchange).collect()
+        self.state().waiting.drain().map(|(_, waiting)| waiting.exchange).collect()
     }
 
     /// How many wait.
@@ -84,17 +107,34 @@ mod tests {
     #[test]
     fn one_claim_each_within_its_time() {
         let now = Instant::now();
+        let [ann, bob] = ["ann", "bob"].map(Key::of);
         let parked = Parked::new(2, Duration::from_secs(10));
-        let first = parked.park("first", now).unwrap();
-        let second = parked.park("second", now + Duration::from_secs(5)).unwrap();
-        assert_eq!(parked.park("third", now), None, "the table is full");
+        let first = parked.park(ann, "first", now).unwrap();
+        let second = parked.park(bob, "second", now + Duration::from_secs(5)).unwrap();
+        assert_eq!(parked.park(Key::of("carl"), "third", now), Err(Full::ForAll));
         assert_eq!(parked.claim(first, now + Duration::from_secs(9)), Some("first"));
         assert_eq!(parked.claim(first, now), None, "claimed already");
         assert!(parked.expire(now + Duration::from_secs(14)).is_empty());
         assert_eq!(parked.expire(now + Duration::from_secs(15)), ["second"]);
         assert_eq!(parked.claim(second, now), None);
-        let late = parked.park("late", now).unwrap();
+        let late = parked.park(ann, "late", now).unwrap();
         assert_eq!(parked.claim(late, now + Duration::from_secs(10)), None, "past its time");
         assert_eq!(parked.count(), 0);
+    }
+
+    #[test]
+    fn one_client_has_a_quarter_at_most_and_gets_it_back() {
+        let now = Instant::now();
+        let [ann, bob] = ["ann", "bob"].map(Key::of);
+        let parked = Parked::new(8, Duration::from_secs(10));
+        let first = parked.park(ann, 1, now).unwrap();
+        parked.park(ann, 2, now).unwrap();
+        assert_eq!(parked.park(ann, 3, now), Err(Full::ForClient));
+        assert!(parked.park(bob, 4, now).is_ok());
+        assert_eq!(parked.claim(first, now), Some(1));
+        assert!(parked.park(ann, 5, now).is_ok());
+        assert_eq!(parked.park(ann, 6, now), Err(Full::ForClient));
+        assert_eq!(parked.expire(now + Duration::from_secs(10)).len(), 3);
+        assert!(parked.park(ann, 7, now).is_ok());
     }
 }

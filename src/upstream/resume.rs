@@ -1,51 +1,79 @@
 //! Sessions whose own child is followed by another (`--resume-sessions`): only where the operator says that the server
 //! keeps nothing of a session. The next one gets the client's own handshake again, and what it was told since.
 
-use super::exclusive::SLOTS;
-use super::{Incoming, Place, Upstream, now};
+use super::shared::WATCHES_ENOUGH;
+use super::{Incoming, MOST_REMEMBERED, Place, Refusal, Upstream, now};
+use crate::era::envelope::log_level;
 use crate::era::{Era, discover};
 use crate::exchange::{Answer, Failure, Link};
-use crate::jsonrpc::{Spliced, rewrite, text};
+use crate::jsonrpc::{Span, Spliced, rewrite, text};
 use crate::lifecycle::Restarts;
 use crate::mux::WireId;
 use crate::session::{Audience, Own, Session};
-use std::sync::{Arc, Weak};
+use bytes::Bytes;
+use std::sync::{Arc, Once, Weak};
 
-/// Resources that are remembered of one session.
-const MOST_WATCHED: usize = 256;
-
-/// How a session began at its child.
+/// How a session began at its child, in bytes of its own: those of the messages are charged to `--max-buffered`, and this
+/// is remembered as long as the session lasts.
 #[derive(Debug)]
 pub(super) struct Handshake {
     /// The client's `initialize`.
-    pub initialize: Incoming,
-    /// The child's answer.
-    pub answer: Answer,
+    initialize: Incoming,
+    /// What the child said of itself.
+    words: Bytes,
     /// The child's place among `--max-children`.
-    pub place: Place,
+    place: Place,
 }
 
 impl Upstream {
-    /// Notes what the next child would have to be told.
-    pub(super) fn note_told(&self, own: &Own, incoming: &Incoming) {
+    /// The handshake of a session that may be resumed; none if it is too long to be remembered.
+    pub(super) fn remember(
+        &self,
+        initialize: &Incoming,
+        answer: &Answer,
+        place: &Place,
+    ) -> Option<Handshake> {
+        static WARNED: Once = Once::new();
         if !self.settings.resume_sessions {
-            return;
+            return None;
+        }
+        let words = &answer.frame[answer.result.clone()?];
+        let length = initialize.frame.len() + words.len();
+        if length > MOST_REMEMBERED {
+            WARNED.call_once(|| {
+                tracing::warn!(
+                    length,
+                    "a session's handshake is longer than {MOST_REMEMBERED} bytes: it and others like it will not be resumed"
+                );
+            });
+            return None;
+        }
+        let words = Bytes::copy_from_slice(words);
+        Some(Handshake { initialize: initialize.copied(), words, place: Arc::clone(place) })
+    }
+
+    /// Notes what the next child would have to be told.
+    ///
+    /// # Errors
+    /// When that would be more than is remembered of one session: a subscription would be lost with the child.
+    pub(super) fn note_told(&self, own: &Own, incoming: &Incoming) -> Result<(), Refusal> {
+        if !self.settings.resume_sessions {
+            return Ok(());
         }
         let params = incoming.message.params.as_ref();
-        let read =
-            |span: Option<&crate::jsonrpc::Span>| span.map(|span| text(&incoming.frame, span).into_owned());
+        let read = |span: Option<&Span>| span.map(|span| text(&incoming.frame, span));
         let uri = read(params.and_then(|params| params.uri.as_ref()));
+        let level = read(params.and_then(|params| params.level.as_ref()));
         let mut told = own.told();
         match (&*incoming.method(), uri) {
-            ("logging/setLevel", _) => told.level = read(params.and_then(|params| params.level.as_ref())),
-            ("resources/subscribe", Some(uri)) if told.watched.len() < MOST_WATCHED => {
-                told.watched.insert(uri);
+            ("logging/setLevel", _) => told.level = level.and_then(|level| log_level(&level)).or(told.level),
+            ("resources/subscribe", Some(uri)) => {
+                return if told.watched.insert(&uri) { Ok(()) } else { Err(WATCHES_ENOUGH) };
             }
-            ("resources/unsubscribe", Some(uri)) => {
-                told.watched.remove(&uri);
-            }
+            ("resources/unsubscribe", Some(uri)) => told.watched.remove(&uri),
             _ => {}
         }
+        Ok(())
     }
 
     /// Sees to a session's own child; resolves with why the session ends.
@@ -54,10 +82,8 @@ impl Upstream {
         session: &Weak<Session>,
         own: &Own,
         mut link: Arc<Link>,
-        handshake: Handshake,
+        handshake: Option<Handshake>,
     ) -> Failure {
-        // Without it, the place is free as soon as the process is gone.
-        let handshake = self.settings.resume_sessions.then_some(handshake);
         let mut restarts = Restarts::new(self.settings.restarts);
         loop {
             restarts.serves(now());
@@ -110,7 +136,7 @@ impl Upstream {
     ) -> Result<Arc<Link>, Failure> {
         let audience =
             Audience::Exclusive { session: Arc::downgrade(session), roots: self.settings.forward_roots };
-        let slots = SLOTS.min(self.settings.max_in_flight);
+        let slots = self.settings.slots_for_one();
         let link = self.want(audience, slots, Arc::clone(&handshake.place)).await?;
         let unseated = super::greet::StopOnDrop::new(&link);
         let initialize = handshake.initialize.clone();
@@ -119,15 +145,11 @@ impl Upstream {
             Ok((_, None)) => {
                 return Err(Failure::NotStarted("the server refused to initialize again".into()));
             }
-            Err(super::Refusal::Failed(failure)) => return Err(failure),
+            Err(Refusal::Failed(failure)) => return Err(failure),
             Err(_) => return Err(Failure::Lost),
         };
-        let words = |answer: &Answer| answer.result.clone().map(|result| answer.frame.slice(result));
-        let same = match (words(&handshake.answer), words(&answer)) {
-            (Some(before), Some(now)) => discover::same_words(&before, &now),
-            _ => false,
-        };
-        if !same {
+        let words = answer.result.clone().map(|result| answer.frame.slice(result));
+        if !words.is_some_and(|words| discover::same_words(&handshake.words, &words)) {
             tracing::warn!(session = %session.id(), "the restarted server says something else of itself");
             return Err(Failure::Changed);
         }
@@ -139,10 +161,10 @@ impl Upstream {
                 let id = wire_id.as_u64().to_string();
                 Spliced::from(rewrite::request(id.as_bytes(), "logging/setLevel", Some(params.as_bytes())))
             };
-            let _ = self.ask(&link, self.settings.request_timeout, write).await;
+            let _ = self.ask(&link, "logging/setLevel", self.settings.request_timeout, write).await;
         }
-        for uri in told.watched {
-            self.tell_subscription(&link, "resources/subscribe", &uri).await;
+        for uri in told.watched.uris() {
+            self.tell_subscription(&link, "resources/subscribe", uri).await;
         }
         unseated.keep();
         Ok(link)

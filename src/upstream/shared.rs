@@ -1,17 +1,24 @@
 //! Shared children: initialised once by proxyrunner, with no client capabilities, so that they never ask; and
 //! what of them no client may see, since it would cross from one to another.
 
-use super::{Incoming, Refusal, SEATED, Shared, Upstream, initialize, now};
+use super::entrance::key_of_session;
+use super::{Incoming, MOST_REMEMBERED, Refusal, SEATED, Shared, Upstream, initialize, now};
 use crate::era::envelope::{Envelope, log_level};
 use crate::era::{Era, discover};
 use crate::exchange::Link;
-use crate::jsonrpc::{self, Span, Spliced, codes, rewrite, text};
+use crate::jsonrpc::{self, ClientId, Span, Spliced, codes, rewrite, text};
 use crate::mux::WireId;
-use crate::session::{Seat, Session, Stateless, Version};
+use crate::session::{Members, Seat, Session, Stateless, Turn, Underway, Version};
 use std::sync::Arc;
 
 /// What a subscription may be to, in bytes.
 const LONGEST_URI: usize = 8 * 1024;
+
+/// What a session watches is remembered as long as it lasts.
+pub(super) const WATCHES_ENOUGH: Refusal = Refusal::Withheld(
+    codes::INVALID_PARAMS,
+    "this session watches as many resources as it may: 256, and 32 KiB of URIs",
+);
 
 impl Upstream {
     /// Seats a session at a shared child; its answer to `initialize` is ours.
@@ -20,7 +27,7 @@ impl Upstream {
         session: &Arc<Session>,
         incoming: &Incoming,
     ) -> Result<Spliced, Refusal> {
-        let shared = self.shared(Era::Legacy).await?;
+        let shared = self.shared(Era::Legacy, &incoming.operation).await?;
         if shared.era == Era::Modern {
             return self.seat_stateless(session, incoming, &shared, false);
         }
@@ -48,7 +55,12 @@ impl Upstream {
         let roots = self.settings.forward_roots;
         let envelope = Envelope::of_session(&version, info.as_deref(), &capabilities, roots);
         let (members, declared) = (Arc::clone(&child.members), envelope.client_capabilities.clone());
-        let seat = Stateless::new(members, own, declared, envelope.members());
+        let envelope = envelope.members();
+        if declared.len() + envelope.len() > MOST_REMEMBERED {
+            let why = "capabilities and clientInfo are too long to be repeated with each request";
+            return Err(Refusal::Withheld(codes::INVALID_PARAMS, why));
+        }
+        let seat = Stateless::new(members, own, declared, envelope);
         let result = discover::to_initialize(&child.words, &version);
         self.take_seat(session, version, Seat::Stateless(Arc::new(seat)))?;
         Ok(Spliced::from(rewrite::result(incoming.id(), &result)))
@@ -77,13 +89,11 @@ impl Upstream {
         }
         let nothing = Spliced::from(rewrite::result(incoming.id(), b"{}"));
         let Some(members) = seat.members() else { return Ok(nothing) };
-        let _turn = members.turn(&uri).await;
-        if subscribe && !members.may_watch(session.id()) {
-            return Err(Refusal::Withheld(
-                codes::INVALID_PARAMS,
-                "this session watches as many resources as it may",
-            ));
-        }
+        let _turn = self.turn(session, &incoming, members, &uri).await?;
+        let room = match subscribe {
+            true => Some(members.room_for(&uri, session.id()).ok_or(WATCHES_ENOUGH)?),
+            false => None,
+        };
         let needs_child =
             if subscribe { !members.is_watched(&uri) } else { members.unwatch(&uri, session.id()) };
         let (agreed, answer) = match seat {
@@ -103,10 +113,30 @@ impl Upstream {
                 (agreed, Spliced::from(answer))
             }
         };
-        if subscribe && agreed {
-            members.watch(&uri, session.id());
+        if let Some(room) = room.filter(|_| agreed) {
+            room.watch();
         }
         Ok(answer)
+    }
+
+    /// Its turn at a resource. Those who wait for theirs are bounded like those who wait for a place, and can be cancelled.
+    async fn turn(
+        &self,
+        session: &Arc<Session>,
+        incoming: &Incoming,
+        members: &Members,
+        uri: &str,
+    ) -> Result<Turn, Refusal> {
+        if let Some(turn) = members.try_turn(uri) {
+            return Ok(turn);
+        }
+        let _waits = self.entrance.wait(key_of_session(session))?;
+        let underway = Underway::begin(session, ClientId::new(incoming.id()), Arc::default());
+        tokio::select! {
+            biased;
+            turn = members.turn(uri) => Ok(turn),
+            failure = underway.interrupted() => Err(Refusal::Failed(failure)),
+        }
     }
 
     /// Tells shared children which resources nobody watches any more, since their sessions have ended.
@@ -134,7 +164,7 @@ impl Upstream {
             let id = wire_id.as_u64().to_string();
             Spliced::from(rewrite::request(id.as_bytes(), method, Some(params.as_bytes())))
         };
-        let answer = self.ask(link, self.settings.request_timeout, write).await;
+        let answer = self.ask(link, method, self.settings.request_timeout, write).await;
         matches!(answer, Ok(Ok(answer)) if answer.result.is_some())
     }
 }

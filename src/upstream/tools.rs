@@ -1,26 +1,20 @@
 //! What proxyrunner itself must know of a child's tools: which parameters a client repeats in headers, and which tools
 //! run as tasks only. Read from the child's own `tools/list` when the first call needs it, and again after a change.
 
-use super::greet::own_request;
 use super::lease::Leasable;
+use super::names::{MOST_PAGES, PATIENCE, list};
 use super::{Shared, Upstream, now};
 use crate::era::Era;
 use crate::era::headers::HeaderParams;
 use crate::exchange::{Answer, Link};
-use crate::jsonrpc::{Spliced, items, member, rewrite, string_member};
-use crate::mux::WireId;
+use crate::jsonrpc::{items, member, string_member};
 use crate::session::Kind;
-use serde_json::Value;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
 
-/// Pages of a list that are read.
-const MOST_PAGES: usize = 64;
-/// How long a child may take for one of them.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How long calls wait for the list once it is being read; then they go on unchecked.
 const CALL_PATIENCE: Duration = Duration::from_secs(2);
 /// After what time a list that could not be read is tried again.
@@ -172,8 +166,8 @@ impl Upstream {
         let mut tools = Tools::default();
         let mut cursor = None;
         for _ in 0..MOST_PAGES {
-            let write = |wire_id| list(wire_id, era, cursor.as_deref());
-            let answer = self.ask(link, PATIENCE, write).await.ok()?.ok()?;
+            let write = |wire_id| list(wire_id, era, "tools/list", cursor.as_deref());
+            let answer = self.ask(link, "tools/list", PATIENCE, write).await.ok()?.ok()?;
             cursor = tools.add(&answer)?;
             if cursor.is_none() {
                 break;
@@ -181,16 +175,6 @@ impl Upstream {
         }
         Some(tools)
     }
-}
-
-fn list(wire_id: WireId, era: Era, cursor: Option<&str>) -> Spliced {
-    let cursor = cursor.map(|cursor| format!("\"cursor\":{}", Value::from(cursor))).unwrap_or_default();
-    if era == Era::Modern {
-        return own_request(wire_id, "tools/list", &cursor);
-    }
-    let id = wire_id.as_u64().to_string();
-    let params = format!("{{{cursor}}}");
-    Spliced::from(rewrite::request(id.as_bytes(), "tools/list", Some(params.as_bytes())))
 }
 
 impl Tools {

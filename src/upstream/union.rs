@@ -4,7 +4,7 @@
 //! A subscription's filter can't be changed. Where it has to be, the next one is opened first, and the old one is
 //! cancelled once the child has acknowledged that.
 
-use super::greet::{begin, own_request};
+use super::greet::{begin_as, own_request};
 use super::now;
 use crate::era::{discover, notifications};
 use crate::exchange::{Exchange, Interim, Link, Standing, Step, Topic};
@@ -130,9 +130,10 @@ impl Union {
         let params = format!("\"notifications\":{}", Value::from(filter));
         let link = Arc::clone(&self.link);
         let patience = self.patience;
+        // It is open for hours, and is no operation of which anybody wants to know how long it took.
+        let write = |wire_id| own_request(wire_id, "subscriptions/listen", &params);
         let opened = async {
-            let mut listen =
-                begin(&link, |wire_id| own_request(wire_id, "subscriptions/listen", &params)).await.ok()?;
+            let mut listen = begin_as(&link, None, Arc::default(), write).await.ok()?;
             loop {
                 tokio::select! {
                     step = listen.next() => match step {

@@ -1,12 +1,13 @@
 //! Watches a child until it ends, and ends one that hangs: by `ping`, or `server/discover` if it is modern, while
-//! nothing is in flight; else by the time that its requests may take.
+//! nothing is in flight; else by the time that its requests may take. One that takes nothing of what is written to it
+//! hangs too, whatever it says.
 
 use super::greet::own_request;
 use super::{Upstream, now};
 use crate::era::Era;
 use crate::exchange::{End, Failure, Link};
 use crate::jsonrpc::{Spliced, rewrite};
-use crate::lifecycle::{Patience, Seen, Silence, Verdict};
+use crate::lifecycle::{Leeway, Patience, Seen, Silence, Stall, Stdin, Verdict};
 use crate::mux::WireId;
 use crate::telemetry::counters;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// How often a child is looked at, at least and at most.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// How long a child may take at least, after its last request is over, to read on.
+const LEAST_IDLE: Duration = Duration::from_secs(1);
 
 /// What is known of the server's answers to pings. Servers exist that have none, and must not be ended for that.
 #[derive(Debug, Default)]
@@ -47,17 +50,46 @@ enum Sign {
 }
 
 impl Upstream {
-    /// Resolves with the child's end. `waits` says whether it waits for a client's answer.
+    /// Resolves with the child's end; never, if proxyrunner ends it together with itself. `waits` says whether it waits for a client's answer.
     pub(super) async fn accompany(&self, link: &Arc<Link>, era: Era, waits: impl Fn() -> bool) -> End {
+        let end = self.watch_over(link, era, waits).await;
+        if self.closed.load(Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        end
+    }
+
+    async fn watch_over(&self, link: &Arc<Link>, era: Era, waits: impl Fn() -> bool) -> End {
         if self.settings.ping_interval.is_zero() {
             return link.ended().await;
         }
         tokio::select! {
-            end = link.ended() => end,
-            () = self.until_it_hangs(link, era, waits) => {
-                counters::HUNG_CHILDREN.increment();
-                link.stop_hung();
-                link.ended().await
+            end = link.ended() => return end,
+            () = self.until_it_hangs(link, era, waits) => {}
+            () = self.until_it_takes_nothing(link) => {}
+        }
+        counters::HUNG_CHILDREN.increment();
+        link.stop_hung();
+        link.ended().await
+    }
+
+    async fn until_it_takes_nothing(&self, link: &Link) {
+        let idle = self.settings.cancel_grace.max(LEAST_IDLE);
+        let leeway = Leeway { whole: self.settings.request_timeout + self.settings.cancel_grace, idle };
+        let mut stall = Stall::new(leeway, now());
+        let mut looks = interval((leeway.whole / 4).clamp(LOOKS.0, LOOKS.1));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let (waits, taken) = (link.uptake().waits(), link.uptake().taken());
+            let seen = Stdin { waits, taken, works: waits && link.is_at_work() };
+            if stall.look(seen, now()) {
+                tracing::error!(
+                    child = link.number(),
+                    "the server has read nothing for {} s, longer than its requests may take: it hangs, and is ended",
+                    leeway.whole.as_secs_f64()
+                );
+                return;
             }
         }
     }
@@ -114,7 +146,8 @@ impl Upstream {
                 }
             }
         };
-        match self.ask(link, self.settings.ping_timeout, ping).await {
+        let method = if era == Era::Modern { "server/discover" } else { "ping" };
+        match self.ask(link, method, self.settings.ping_timeout, ping).await {
             Err(Failure::TimedOut(_)) if link.heard() != heard => Sign::Given,
             Err(Failure::TimedOut(_)) if overtaken => Sign::Undecided,
             Err(Failure::TimedOut(_)) => Sign::None,

@@ -138,6 +138,11 @@ impl Connection {
         let _ = self.stream.get_ref().shutdown(Shutdown::Both);
     }
 
+    /// Sends nothing more, but reads on.
+    pub fn end(&mut self) {
+        self.stream.get_ref().shutdown(Shutdown::Write).expect("it is open");
+    }
+
     fn line(&mut self) -> String {
         let mut line = String::new();
         self.stream.read_line(&mut line).expect("a line");

@@ -58,6 +58,11 @@ impl Start {
         self
     }
 
+    /// Without metrics: for them a child is asked for the names of its tools, and here it reads only what clients cause.
+    pub fn asked_nothing(self) -> Self {
+        self.flags("--metrics=false")
+    }
+
     /// Flags of the scripted child, separated by blanks.
     pub fn child(mut self, flags: &str) -> Self {
         self.child.extend(flags.split_whitespace().map(String::from));

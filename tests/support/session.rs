@@ -10,6 +10,7 @@ pub struct Opening<'a> {
     version: &'a str,
     capabilities: Value,
     headers: Vec<(String, String)>,
+    padding: usize,
 }
 
 /// An open session.
@@ -24,7 +25,7 @@ pub struct Session<'a> {
 
 impl<'a> Opening<'a> {
     pub(super) fn new(server: &'a Server) -> Self {
-        Opening { server, version: "2025-11-25", capabilities: json!({}), headers: Vec::new() }
+        Opening { server, version: "2025-11-25", capabilities: json!({}), headers: Vec::new(), padding: 0 }
     }
 
     /// The protocol version that the client asks for.
@@ -48,13 +49,21 @@ impl<'a> Opening<'a> {
         self
     }
 
+    /// A client whose `initialize` is longer by so much.
+    pub fn padded(self, bytes: usize) -> Self {
+        Opening { padding: bytes, ..self }
+    }
+
     /// The `initialize` that it sends.
     pub fn body(&self) -> String {
-        let params = json!({
+        let mut params = json!({
             "protocolVersion": self.version,
             "capabilities": self.capabilities,
             "clientInfo": {"name": "test", "version": "1"},
         });
+        if self.padding > 0 {
+            params["padding"] = "x".repeat(self.padding).into();
+        }
         json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}).to_string()
     }
 

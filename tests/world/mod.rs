@@ -96,7 +96,8 @@ pub fn settings(choice: Choice) -> Settings {
         ping_timeout: Duration::from_secs(10),
         request_max: Duration::from_secs(3600),
         cancel_grace: Duration::from_secs(GRACE),
-        max_parked: 8,
+        max_listens: 64,
+        max_parked: 32,
         park_timeout: Duration::from_secs(600),
         state_key: None,
     }
@@ -191,7 +192,7 @@ impl Child {
             if let Ok(Urgent(frame)) = self.intake.urgent.try_recv() {
                 return Some(frame);
             }
-            match self.intake.orders.try_recv().ok()? {
+            match self.intake.orders.ready()? {
                 Order::Request { wire_id, frame } if self.link.mux().mark_sent(wire_id) => {
                     return Some(frame);
                 }
@@ -300,7 +301,7 @@ impl Child {
 pub fn incoming(message: &Value) -> Incoming {
     let frame = Bytes::from(message.to_string());
     let message = jsonrpc::scan(&frame).expect("a message");
-    Incoming { frame, message, trace: Trace::default() }
+    Incoming { frame, message, trace: Trace::default(), operation: Arc::default() }
 }
 
 /// The parameters of a modern client's call.

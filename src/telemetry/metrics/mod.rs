@@ -73,6 +73,9 @@ fn exemplar(span: Option<Context>) -> Option<Context> {
 
 /// A session is over: a client's, or that with a child.
 pub fn session(side: Side, revision: Revision, took: Duration) {
+    if !are_kept() {
+        return;
+    }
     let labels =
         Labels { side, method: Method::default(), target: Default::default(), error: None, revision };
     SESSIONS.record(labels, took, None);
@@ -81,6 +84,8 @@ pub fn session(side: Side, revision: Revision, took: Duration) {
 /// What only others know: how many there are of something now.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Levels {
+    /// Connections of clients.
+    pub connections: usize,
     /// Sessions of clients.
     pub sessions: usize,
     /// Children.
@@ -134,6 +139,8 @@ definitions! {
         "How long requests took in proxyrunner itself, without waits and without the child's time."
     READY Gauge "proxyrunner_ready" None, "1"
         "1 while a server has completed its handshake and serves, else 0."
+    CONNECTIONS Gauge "proxyrunner_connections" None, "{connection}"
+        "Connections open now."
     OPEN_SESSIONS Gauge "proxyrunner_sessions" None, "{session}"
         "Sessions open now."
     CHILDREN Gauge "proxyrunner_children" None, "{child}"
@@ -181,6 +188,7 @@ pub fn gather(levels: Levels) -> Vec<Family> {
         QUEUE_DURATION.alone(Value::Distribution(Box::new(QUEUED.read()))),
         ROUTING_DURATION.alone(Value::Distribution(Box::new(ROUTED.read()))),
         number(READY, levels.ready.into()),
+        number(CONNECTIONS, levels.connections),
         number(OPEN_SESSIONS, levels.sessions),
         number(CHILDREN, levels.children),
         number(IN_FLIGHT, levels.in_flight),
@@ -222,15 +230,15 @@ fn operation_families(operations: &[(Labels, Distribution)]) -> Vec<Family> {
             *discoveries.entry(method).or_default() += values.count();
         }
     }
-    let of_tool = |(tool, values): (&Box<str>, &Distribution), whole: bool| Sample {
-        labels: vec![("tool", String::from(tool.clone()).into())],
+    let of_tool = |(tool, values): (&str, &Distribution), whole: bool| Sample {
+        labels: vec![("tool", tool.to_owned().into())],
         value: match whole {
             true => Value::Distribution(Box::new(values.clone())),
             false => Value::Count(values.count()),
         },
     };
-    let requests = tools.iter().map(|tool| of_tool(tool, false)).collect();
-    let durations = tools.iter().map(|tool| of_tool(tool, true)).collect();
+    let requests = tools.iter().map(|(tool, values)| of_tool((tool, values), false)).collect();
+    let durations = tools.iter().map(|(tool, values)| of_tool((tool, values), true)).collect();
     let discovered = discoveries.into_iter().map(|(method, count)| Sample {
         labels: vec![("method", method.into())],
         value: Value::Count(count),

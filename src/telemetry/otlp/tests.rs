@@ -15,7 +15,7 @@ use std::time::Duration;
 fn tracer(sampler: &str, longest: usize) -> &'static Tracer {
     let bounds = Bounds { queued: 100, batch: 100, delay: Duration::ZERO };
     let sampler = Sampler::named(sampler, None).expect("a sampler");
-    Box::leak(Box::new(Tracer::new(sampler, longest, bounds)))
+    Box::leak(Box::new(Tracer::new(sampler, true, longest, bounds)))
 }
 
 /// The spans that have ended.

@@ -2,14 +2,14 @@
 //! the stream of the request that caused them, and answered together (protocol C3).
 
 use super::LegacyCall;
-use crate::admission::Permit;
 use crate::era::capabilities::Capabilities;
 use crate::era::input::{Answers, InputRequired, unanswerable};
 use crate::era::question::Question;
 use crate::exchange::{Class, Interim, Topic};
-use crate::jsonrpc::{self, Spliced, rewrite};
+use crate::jsonrpc::{self, ClientId, Spliced, codes, rewrite};
 use crate::session::{Session, Version};
-use crate::upstream::entrance::key_of_session;
+use crate::telemetry::Verdict;
+use crate::upstream::entrance::Lingering;
 use crate::upstream::now;
 use bytes::Bytes;
 use serde_json::json;
@@ -25,8 +25,8 @@ pub(super) struct Asking {
     our_ids: Vec<Option<u64>>,
     /// The client may take so long.
     pub(super) until: Instant,
-    /// It counts as in flight meanwhile, so that a drain waits for it.
-    _place: Option<Permit>,
+    /// It has no place among the requests in flight meanwhile; but a drain waits for it.
+    _lingering: Lingering,
 }
 
 impl LegacyCall {
@@ -41,7 +41,7 @@ impl LegacyCall {
             answers: Answers::new(required),
             our_ids: Vec::new(),
             until: now + self.upstream.settings.park_timeout,
-            _place: self.upstream.entrance.linger(key_of_session(&self.session)),
+            _lingering: self.upstream.entrance.linger(),
         };
         self.deadline.stop(now);
         let mut outbox = Vec::new();
@@ -56,8 +56,7 @@ impl LegacyCall {
             match asked {
                 Ok(frame) => outbox.push(said(frame)),
                 Err(why) => {
-                    let message = unanswerable(self.client_id.raw(), &translation.method, &why);
-                    translation.ending = Some(Spliced::from(message));
+                    translation.ending = Some(unanswered(&self.client_id, &translation.method, why));
                     return;
                 }
             }
@@ -75,8 +74,8 @@ impl LegacyCall {
         let Ok(message) = jsonrpc::scan(&frame) else { return };
         asking.our_ids[index] = None;
         if let Err(refused) = asking.answers.put(index, &frame, &message) {
-            let message = unanswerable(self.client_id.raw(), &translation.method, &refused.to_string());
-            return self.withdraws_questions(Spliced::from(message));
+            let ending = unanswered(&self.client_id, &translation.method, refused.to_string());
+            return self.withdraws_questions(ending);
         }
         if asking.answers.is_complete() {
             self.deadline.go_on(now());
@@ -85,8 +84,8 @@ impl LegacyCall {
         }
     }
 
-    /// Ends the request with `message`, after the client is told that the questions are void.
-    pub(super) fn withdraws_questions(&mut self, message: Spliced) {
+    /// Ends the request with this answer, after the client is told that the questions are void.
+    pub(super) fn withdraws_questions(&mut self, ending: (Spliced, Verdict)) {
         let Some(translation) = self.translation.as_mut() else { return };
         if let Some(asking) = translation.asking.take() {
             for our_id in asking.our_ids.iter().flatten() {
@@ -96,8 +95,18 @@ impl LegacyCall {
                 translation.outbox.push_back(said(frame));
             }
         }
-        translation.ending = Some(message);
+        translation.ending = Some(ending);
     }
+}
+
+/// The answer of a request whose client cannot be asked, or answered otherwise than it had to; and how that is seen.
+fn unanswered(client_id: &ClientId, method: &str, why: String) -> (Spliced, Verdict) {
+    let message = unanswerable(client_id.raw(), method, &why);
+    let verdict = match method {
+        "tools/call" => Verdict::ToolError,
+        _ => Verdict::Error { code: codes::INTERNAL_ERROR, message: why.into() },
+    };
+    (Spliced::from(message), verdict)
 }
 
 /// A question in the words of the session's revision.

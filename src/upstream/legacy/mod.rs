@@ -15,7 +15,8 @@ use crate::exchange::{
 use crate::jsonrpc::{ClientId, Edits, Spliced, kept, rewrite, splice};
 use crate::mux::WireId;
 use crate::session::{Seat, Session, Underway, Version};
-use crate::telemetry::counters;
+use crate::telemetry::{Operation, Verdict, counters};
+use crate::trace_context::Trace;
 use std::sync::Arc;
 use tokio::time::timeout_at;
 use translation::Translation;
@@ -44,6 +45,8 @@ pub struct LegacyCall {
     asked: Option<Asked>,
     /// What a modern child needs beside.
     translation: Option<Box<Translation>>,
+    /// How it is seen.
+    operation: Arc<Operation>,
     /// A drain waits for it.
     _accepted: Accepted,
 }
@@ -63,20 +66,20 @@ impl Upstream {
         let mailbox = Arc::new(Mailbox::default());
         let underway = Underway::begin(session, client_id.clone(), Arc::clone(&mailbox));
         let downgrade = newer.then(|| incoming.method().into_owned());
-        let Incoming { frame, message, trace } = incoming;
+        let (frame, message) = (&incoming.frame, &incoming.message);
         let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
-        let token = token.map(|token| kept(&frame, &token));
-        let write = |wire_id: WireId| {
+        let token = token.map(|token| kept(frame, &token));
+        let write = |wire_id: WireId, trace: &Trace| {
             underway.sent(wire_id);
             let id = Some(wire_id.as_u64());
-            rewrite::request_for_child(&frame, &message, id, id, &trace)
+            rewrite::request_for_child(frame, message, id, id, trace)
         };
         let beginning = async {
             let held = |places| {
                 let (mailbox, token) = (Arc::clone(&mailbox), token.clone());
-                Held { mailbox, token, takes_questions: false, places: Some(places) }
+                Held { mailbox, token, takes_questions: false, places: Some(places).into() }
             };
-            self.begin_where_it_sits(session, seat, None, held, &write).await
+            self.begin_where_it_sits(session, seat, None, &incoming, held, &write).await
         };
         let (exchange, deadline) = unless_interrupted(&underway, beginning).await?;
         Ok(Box::new(LegacyCall {
@@ -89,6 +92,7 @@ impl Upstream {
             downgrade,
             asked,
             translation: None,
+            operation: incoming.operation,
             _accepted: self.entrance.accept(),
         }))
     }
@@ -102,16 +106,20 @@ impl Upstream {
         session: &Session,
         seat: &Seat,
         leased: Option<&Arc<Link>>,
+        incoming: &Incoming,
         held: impl Fn(Places) -> Held,
-        write: &impl Fn(WireId) -> Spliced,
+        write: &impl Fn(WireId, &Trace) -> Spliced,
     ) -> Result<(Exchange, Deadline), Refusal> {
         let mut gone = None;
         loop {
-            let serving = self.serving(session, seat).await?;
+            let serving = self.serving(session, seat, &incoming.operation).await?;
             let link = leased.unwrap_or(&serving);
-            let places = self.entrance.enter(key_of_session(session), link).await?;
+            let places = self.entrance.enter(&incoming.operation, key_of_session(session), link).await?;
             let deadline = Deadline::new(&self.settings, now());
-            match self.begin_within(&deadline, link.begin(held(places), write)).await {
+            let asked = incoming.ask(link);
+            let trace = incoming.trace_for(asked.as_ref());
+            let begun = link.begin(held(places), asked, |wire_id| write(wire_id, &trace));
+            match self.begin_within(&deadline, begun).await {
                 Ok(exchange) => return Ok((exchange, deadline)),
                 Err(NotBegun::Gone(failure))
                     if leased.is_none() && self.stays(seat) && self.may_look_again(&failure, &mut gone) => {}
@@ -127,13 +135,18 @@ impl Upstream {
 
     /// The child where a session sits; while it is being replaced, the next one, for `--restart-wait`. A session with a
     /// child of its own ends with that, unless it may be resumed.
-    pub(super) async fn serving(&self, session: &Session, seat: &Seat) -> Result<Arc<Link>, Refusal> {
+    pub(super) async fn serving(
+        &self,
+        session: &Session,
+        seat: &Seat,
+        operation: &Operation,
+    ) -> Result<Arc<Link>, Refusal> {
         let (post, stays) = (seat.post(), self.stays(seat));
         let link = match post.link() {
             Some(link) if !stays || !link.is_closed() => Some(link),
             // It is being replaced.
             _ if stays => {
-                let _place = self.entrance.wait_for_child(key_of_session(session))?;
+                let (_place, _seen) = (self.entrance.wait(key_of_session(session))?, operation.wait());
                 post.serving(self.settings.restart_wait).await
             }
             _ => None,
@@ -209,7 +222,8 @@ impl LegacyCall {
         };
         self.keeps(&answer);
         let version = self.session.version();
-        self.is_over(restored(&answer, &self.client_id, &version, self.downgrade.as_deref()))
+        let message = restored(&answer, &self.client_id, &version, self.downgrade.as_deref());
+        self.is_over(message, &answer.verdict())
     }
 
     /// Keeps the child's answer for those who ask the same, if it may be kept.
@@ -229,11 +243,12 @@ impl LegacyCall {
     }
 
     fn fails(&mut self, failure: &Failure) -> LegacyStep {
-        self.is_over(Spliced::from(failure.response(self.client_id.raw())))
+        self.is_over(Spliced::from(failure.response(self.client_id.raw())), &failure.verdict())
     }
 
     /// The one answer.
-    fn is_over(&mut self, message: Spliced) -> LegacyStep {
+    fn is_over(&mut self, message: Spliced, verdict: &Verdict) -> LegacyStep {
+        self.operation.end(verdict);
         self.exchange = None;
         self.translation = None;
         if let Some(underway) = self.underway.take() {

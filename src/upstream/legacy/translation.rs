@@ -13,6 +13,8 @@ use crate::jsonrpc::rewrite::Changes;
 use crate::jsonrpc::{ClientId, Edits, Spliced, codes, kept, rewrite, splice};
 use crate::mux::WireId;
 use crate::session::{Seat, Session, Stateless, Underway, Version};
+use crate::telemetry::Verdict;
+use crate::trace_context::Trace;
 use crate::upstream::entrance::key_of_session;
 use crate::upstream::lease::Lease;
 use crate::upstream::lists::Asked;
@@ -47,7 +49,7 @@ pub(super) struct Translation {
     /// What is to be told next.
     pub(super) outbox: VecDeque<Interim>,
     /// The answer, once what goes before it is told.
-    pub(super) ending: Option<Spliced>,
+    pub(super) ending: Option<(Spliced, Verdict)>,
     /// The next round: when, and the raw members of `params` that make it one.
     pub(super) again: Option<(Instant, String)>,
     rounds: u32,
@@ -91,15 +93,15 @@ impl Upstream {
             rounds: 1,
             idle_rounds: 0,
         };
-        let write = |wire_id: WireId| {
+        let write = |wire_id: WireId, trace: &Trace| {
             underway.sent(wire_id);
-            translation.frame(wire_id, "")
+            translation.frame(wire_id, trace, "")
         };
         let beginning = async {
             let place = Seat::Stateless(Arc::clone(seat));
             let leased = translation.lease.as_ref().map(Lease::link);
             let held = |places| translation.held(Some(places));
-            self.begin_where_it_sits(session, &place, leased, held, &write).await
+            self.begin_where_it_sits(session, &place, leased, &translation.incoming, held, &write).await
         };
         let (exchange, deadline) = unless_interrupted(&underway, beginning).await?;
         Ok(Box::new(LegacyCall {
@@ -111,6 +113,7 @@ impl Upstream {
             deadline,
             downgrade: None,
             asked,
+            operation: Arc::clone(&translation.incoming.operation),
             translation: Some(Box::new(translation)),
             _accepted: self.entrance.accept(),
         }))
@@ -127,12 +130,12 @@ impl Translation {
         if let Some(lease) = &self.lease {
             lease.hear(&mailbox);
         }
-        Held { mailbox, token, takes_questions: false, places }
+        Held { mailbox, token, takes_questions: false, places: places.into() }
     }
 
     /// A round's request; `retry` is what makes it one after the first.
-    fn frame(&self, wire_id: WireId, retry: &str) -> Spliced {
-        let Incoming { frame, message, trace } = &self.incoming;
+    fn frame(&self, wire_id: WireId, trace: &Trace, retry: &str) -> Spliced {
+        let Incoming { frame, message, .. } = &self.incoming;
         let envelope = &self.seat.envelope;
         let members: Cow<'_, str> = match self.seat.level() {
             Some(level) => format!("{envelope},\"{}\":\"{level}\"", keys::LOG_LEVEL).into(),
@@ -155,7 +158,10 @@ impl Translation {
         };
         let link = link.ok_or(Refusal::Busy(RESTARTING))?;
         let places = upstream.entrance.enter_again(key, &link).await;
-        let begun = link.begin(self.held(places), |wire_id| self.frame(wire_id, retry)).await;
+        let asked = self.incoming.ask(&link);
+        let trace = self.incoming.trace_for(asked.as_ref());
+        let write = |wire_id| self.frame(wire_id, &trace, retry);
+        let begun = link.begin(self.held(places), asked, write).await;
         begun.map_err(refusal)
     }
 }
@@ -167,8 +173,8 @@ impl LegacyCall {
         if let Some(interim) = translation.outbox.pop_front() {
             return Some(LegacyStep::Said(interim));
         }
-        if let Some(message) = translation.ending.take() {
-            return Some(self.is_over(message));
+        if let Some((message, verdict)) = translation.ending.take() {
+            return Some(self.is_over(message, &verdict));
         }
         let until = translation.asking.as_ref().map_or(self.deadline.at(), |asking| asking.until);
         let key = key_of_session(&self.session);
@@ -207,19 +213,18 @@ impl LegacyCall {
     }
 
     fn refused(&mut self, refusal: Refusal) -> LegacyStep {
-        let why = match refusal {
-            Refusal::Failed(failure) => return self.fails(&failure),
-            Refusal::Busy(why) | Refusal::Withheld(_, why) => self.error(why),
-            Refusal::Mismatch(mismatch) => self.error(&mismatch.to_string()),
-        };
-        self.is_over(why)
+        match refusal {
+            Refusal::Failed(failure) => self.fails(&failure),
+            Refusal::Busy(why) | Refusal::Withheld(_, why) => self.errs(why),
+            Refusal::Mismatch(mismatch) => self.errs(&mismatch.to_string()),
+        }
     }
 
     fn is_late(&mut self) -> Option<LegacyStep> {
         if self.translation.as_ref().is_some_and(|translation| translation.asking.is_some()) {
             let failure = Failure::Unanswered(self.upstream.settings.park_timeout);
             let message = failure.response(self.client_id.raw());
-            self.withdraws_questions(Spliced::from(message));
+            self.withdraws_questions((Spliced::from(message), failure.verdict()));
             return None;
         }
         Some(self.times_out())
@@ -230,19 +235,19 @@ impl LegacyCall {
         self.exchange = None;
         self.keeps(answer);
         let method = self.translation.as_ref()?.method.as_str();
-        let message = match stripped(answer, &self.client_id, &self.session.version(), method) {
-            Ok(message) => message,
-            Err(unknown) => match &answer.result {
-                Some(result) if unknown.is_input_required() && ASKING.contains(&method) => {
-                    match InputRequired::read(&answer.frame, result, MOST_QUESTIONS) {
-                        Ok(required) => return self.is_asked(required),
-                        Err(bad) => self.error(&bad.to_string()),
-                    }
-                }
-                _ => self.error(&unknown.to_string()),
-            },
+        let unknown = match stripped(answer, &self.client_id, &self.session.version(), method) {
+            Ok(message) => return Some(self.is_over(message, &answer.verdict())),
+            Err(unknown) => unknown,
         };
-        Some(self.is_over(message))
+        match &answer.result {
+            Some(result) if unknown.is_input_required() && ASKING.contains(&method) => {
+                match InputRequired::read(&answer.frame, result, MOST_QUESTIONS) {
+                    Ok(required) => self.is_asked(required),
+                    Err(bad) => Some(self.errs(&bad.to_string())),
+                }
+            }
+            _ => Some(self.errs(&unknown.to_string())),
+        }
     }
 
     fn is_asked(&mut self, required: InputRequired) -> Option<LegacyStep> {
@@ -251,8 +256,7 @@ impl LegacyCall {
         let idle = required.questions.is_empty();
         translation.idle_rounds = if idle { translation.idle_rounds + 1 } else { 0 };
         if translation.idle_rounds > MOST_IDLE_ROUNDS || translation.rounds > MOST_ROUNDS {
-            let error = self.error("the server asks to be called again and again, and comes to no end");
-            return Some(self.is_over(error));
+            return Some(self.errs("the server asks to be called again and again, and comes to no end"));
         }
         if idle {
             let retry = Answers::new(&required).members();
@@ -263,8 +267,9 @@ impl LegacyCall {
         None
     }
 
-    fn error(&self, why: &str) -> Spliced {
-        error(&self.client_id, why)
+    fn errs(&mut self, why: &str) -> LegacyStep {
+        let verdict = Verdict::Error { code: codes::INTERNAL_ERROR, message: why.to_owned().into() };
+        self.is_over(error(&self.client_id, why), &verdict)
     }
 }
 

@@ -6,9 +6,10 @@ use crate::era::results::Hint;
 use crate::era::{Era, MODERN_VERSION, errors, input, results};
 use crate::exchange::{Answer, Failure, Outcome};
 use crate::jsonrpc::{Edits, Span, Spliced, codes, member, rewrite, splice};
-use crate::telemetry::counters;
+use crate::telemetry::{Verdict, counters};
 use crate::upstream::lists::Fresh;
 use crate::upstream::seal::State;
+use serde_json::Value;
 
 /// How often a client is sent to open a URL for one call.
 const MOST_URLS: u8 = 8;
@@ -34,13 +35,21 @@ impl ModernCall {
         }
     }
 
+    /// An error of proxyrunner's own.
+    pub(super) fn errs(&self, code: i64, why: &'static str, data: Option<Value>) -> Reply {
+        let error = rewrite::error(Some(self.client_id.raw()), code, why, data);
+        let status = if code == codes::MISSING_CAPABILITY { 400 } else { 200 };
+        self.replies(Spliced::from(error), status, &Verdict::Error { code, message: why.into() })
+    }
+
     /// The answer out of memory.
     pub(super) fn remembered(&self, fresh: &Fresh) -> Happening {
         Happening::Answered(self.translated(&fresh.answer, fresh.left))
     }
 
     pub(super) fn failed(&self, failure: &Failure) -> Reply {
-        Reply { message: Spliced::from(failure.response(self.client_id.raw())), status: 200 }
+        let message = Spliced::from(failure.response(self.client_id.raw()));
+        self.replies(message, 200, &failure.verdict())
     }
 
     /// The child's answer in the words of the modern revision, which a modern child's are already.
@@ -49,6 +58,7 @@ impl ModernCall {
         let mut edits = Edits::new();
         edits.replace(&answer.id, self.client_id.raw());
         let mut status = 200;
+        let mut verdict = answer.verdict();
         if self.shared.era == Era::Modern {
             self.pass_result(answer, left, &mut edits);
             let code = answer.error.as_ref().and_then(|error| errors::code(&answer.frame, error));
@@ -58,11 +68,17 @@ impl ModernCall {
             results::complete(&answer.frame, result, &self.method, signature, Hint::default(), &mut edits);
         } else if let Some(error) = &answer.error {
             match errors::to_modern(&answer.frame, error, &self.method, self.uri.as_deref(), &mut edits) {
-                errors::ForModern::Error(code) => status = errors::http_status(code, Era::Modern),
+                errors::ForModern::Error(told) => {
+                    status = errors::http_status(told, Era::Modern);
+                    if let Verdict::Error { code, .. } = &mut verdict {
+                        *code = told;
+                    }
+                }
                 errors::ForModern::UrlElicitation => return self.open_url(answer, error),
             }
         }
-        Reply { message: splice(&answer.frame, &answer.object, answer.multiline, edits), status }
+        let message = splice(&answer.frame, &answer.object, answer.multiline, edits);
+        self.replies(message, status, &verdict)
     }
 
     /// A modern child's result passes as it is, but for two things that are proxyrunner's to say: for how long what it
@@ -84,12 +100,10 @@ impl ModernCall {
 
     /// The child wants the user to open a URL first. Nothing waits for that: the retry is a call of its own.
     fn open_url(&self, answer: &Answer, error: &Span) -> Reply {
-        let id = Some(self.client_id.raw().as_ref());
         let questions = input::from_url_required(&answer.frame, error, MOST_ANSWERS);
-        let message = match questions {
+        let (code, why, data) = match questions {
             Some(_) if self.urls >= MOST_URLS => {
-                let why = "the server wants the user to open a URL again and again";
-                rewrite::error(id, codes::INTERNAL_ERROR, why, None)
+                (codes::INTERNAL_ERROR, "the server wants the user to open a URL again and again", None)
             }
             Some(questions) if self.caller.capabilities.url => {
                 let seal = &self.upstream.seal;
@@ -98,22 +112,17 @@ impl ModernCall {
                 let state = state.and_then(Result::ok);
                 let info = self.shared.server_info();
                 let required = input::input_required(&questions, state.as_deref(), info);
-                rewrite::result(self.client_id.raw(), &required)
+                let message = rewrite::result(self.client_id.raw(), &required);
+                return self.replies(Spliced::from(message), 200, &Verdict::Success);
             }
             Some(_) => {
                 let url = Capabilities { url: true, ..Capabilities::default() };
                 let data = serde_json::json!({"requiredCapabilities": url.declaration()});
                 let why = "the server wants the user to open a URL, which the request did not declare";
-                let error = rewrite::error(id, codes::MISSING_CAPABILITY, why, Some(data));
-                return Reply { message: Spliced::from(error), status: 400 };
+                (codes::MISSING_CAPABILITY, why, Some(data))
             }
-            None => rewrite::error(
-                id,
-                codes::INTERNAL_ERROR,
-                "the server's request to open a URL is malformed",
-                None,
-            ),
+            None => (codes::INTERNAL_ERROR, "the server's request to open a URL is malformed", None),
         };
-        Reply { message: Spliced::from(message), status: 200 }
+        self.errs(code, why, data)
     }
 }

@@ -5,7 +5,10 @@ use super::{Happening, MOST_ANSWERS, ModernCall, Open, Reply, SIBLINGS, State};
 use crate::era::input::{self, Retry};
 use crate::era::question::Question;
 use crate::jsonrpc::{self, Spliced, codes, rewrite, text};
+use crate::telemetry::{Verdict, names};
+use crate::upstream::entrance::key_of_caller;
 use crate::upstream::now;
+use crate::upstream::parked::Full;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -46,8 +49,7 @@ impl ModernCall {
 
     /// Sends the child an answer to its question.
     fn answer(&self, frame: Bytes) {
-        let link = self.lease.as_ref().map_or(&self.shared.link, |lease| lease.link());
-        link.answer(Spliced::from(frame));
+        self.link().answer(Spliced::from(frame));
     }
 
     /// Passes the answers of a retry on; what it leaves out is asked again, what was not asked is ignored.
@@ -73,8 +75,7 @@ impl ModernCall {
         self.cancel("the client cannot be asked");
         let why = "the server asks for what the request did not declare";
         let data = serde_json::json!({"requiredCapabilities": missing});
-        let error = rewrite::error(Some(self.client_id.raw()), codes::MISSING_CAPABILITY, why, Some(data));
-        Happening::Answered(Reply { message: Spliced::from(error), status: 400 })
+        Happening::Answered(self.errs(codes::MISSING_CAPABILITY, why, Some(data)))
     }
 
     fn refuse_questions(&mut self) {
@@ -92,36 +93,57 @@ impl ModernCall {
         }
     }
 
-    /// Lets the call wait for its client's answers; the answer that asks for them. Its clock stands still meanwhile.
+    /// Lets the call wait for its client's answers; the answer that asks for them. Its clock stands still meanwhile, and
+    /// its places among the requests in flight are others': a client that never answers must keep nobody out.
     pub fn park(mut self: Box<Self>) -> Reply {
-        let upstream = Arc::clone(&self.upstream);
-        let client_id = self.client_id.clone();
+        let (client_id, operation) = (self.client_id.clone(), Arc::clone(&self.operation));
         let questions: Vec<Question> = self.open.iter().map(|open| open.question.clone()).collect();
         let info = self.shared.server_info().map(Bytes::copy_from_slice);
-        let purpose = self.purpose.take();
         self.deadline.stop(now());
-        let state = purpose.and_then(|purpose| {
-            self.purpose = Some(purpose.clone());
-            let handle = upstream.parked.park(self, now())?;
-            let sealed = upstream.seal.seal(State::Parked(handle), &purpose);
-            // Without a state nobody can claim it.
-            sealed.inspect_err(|_| drop(upstream.parked.claim(handle, now()))).ok()
-        });
-        let message = match state {
-            Some(state) => rewrite::result(
-                client_id.raw(),
-                &input::input_required(&questions, Some(&state), info.as_deref()),
-            ),
-            None => {
-                let why = "--max-parked requests wait for an answer already; the call was cancelled";
-                rewrite::error(Some(client_id.raw()), codes::INTERNAL_ERROR, why, None)
+        self.has_places(None);
+        self.parked = operation.internal(names::PARK);
+        if let Some(parked) = &mut self.parked {
+            parked.describe(|attributes| attributes.number(names::QUESTIONS, questions.len() as i64));
+        }
+        let (message, verdict) = match self.wait_parked() {
+            Ok(state) => {
+                let required = input::input_required(&questions, Some(&state), info.as_deref());
+                (rewrite::result(client_id.raw(), &required), Verdict::Success)
+            }
+            Err(why) => {
+                let message = rewrite::error(Some(client_id.raw()), codes::INTERNAL_ERROR, why, None);
+                (message, Verdict::Error { code: codes::INTERNAL_ERROR, message: why.into() })
             }
         };
+        operation.end(&verdict);
         Reply { message: Spliced::from(message), status: 200 }
+    }
+
+    /// Waits in the table; the state that it is claimed by, or why it was cancelled instead.
+    fn wait_parked(self: Box<Self>) -> Result<String, &'static str> {
+        const NO_STATE: &str = "no requestState could be made; the call was cancelled";
+        let upstream = Arc::clone(&self.upstream);
+        let purpose = self.purpose.clone().ok_or(NO_STATE)?;
+        let key = key_of_caller(&self.caller.principal, self.caller.address);
+        let handle = upstream.parked.park(key, self, now()).map_err(|full| match full {
+            Full::ForAll => "--max-parked requests wait for an answer already; the call was cancelled",
+            Full::ForClient => {
+                "this client leaves a quarter of --max-parked requests waiting for its answers already; the call was cancelled"
+            }
+        })?;
+        let sealed = upstream.seal.seal(State::Parked(handle), &purpose);
+        // Without a state nobody can claim it.
+        sealed.map_err(|_| {
+            drop(upstream.parked.claim(handle, now()));
+            NO_STATE
+        })
     }
 
     /// The client did not come back.
     pub(super) fn give_up(mut self: Box<Self>) {
+        if let Some(mut parked) = self.parked.take() {
+            parked.fail("the client did not answer");
+        }
         self.cancel("the client did not answer the server's question");
     }
 

@@ -9,7 +9,8 @@ use crate::exchange::{Exchange, Held, Mailbox};
 use crate::jsonrpc::rewrite::Changes;
 use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, member, rewrite, splice, text};
 use crate::mux::WireId;
-use crate::telemetry::counters;
+use crate::telemetry::{Operation, counters, names};
+use crate::trace_context::Trace;
 use crate::upstream::deadline::Deadline;
 use crate::upstream::entrance::key_of_caller;
 use crate::upstream::lease::Lease;
@@ -18,7 +19,7 @@ use crate::upstream::seal::{Purpose, State};
 use crate::upstream::tools::{Tools, Whose};
 use crate::upstream::{Incoming, NotBegun, Refusal, Shared, Upstream, now};
 use bytes::Bytes;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 impl Upstream {
@@ -26,8 +27,8 @@ impl Upstream {
     ///
     /// # Errors
     /// When no child has completed its handshake.
-    pub async fn discover(self: &Arc<Self>) -> Result<Option<Bytes>, Refusal> {
-        let shared = self.shared(Era::Modern).await?;
+    pub async fn discover(self: &Arc<Self>, operation: &Operation) -> Result<Option<Bytes>, Refusal> {
+        let shared = self.shared(Era::Modern, operation).await?;
         Ok((shared.era == Era::Legacy).then(|| shared.discovered.clone()))
     }
 
@@ -43,12 +44,12 @@ impl Upstream {
     ) -> Result<Box<ModernCall>, Refusal> {
         let accepted = self.entrance.accept();
         let key = key_of_caller(&caller.principal, caller.address);
-        let shared = self.shared_for(Era::Modern, key).await?;
+        let shared = self.shared_for(Era::Modern, key, &incoming.operation).await?;
         let method = incoming.method().into_owned();
         let mut call = ModernCall::new(self, shared, caller, &incoming, method);
         call.accepted = Some(accepted);
-        if let Some(resumed) = self.resumed(&mut call, &incoming)? {
-            return Ok(resumed);
+        if let Some((parked, retry)) = self.resumed(&mut call, &incoming)? {
+            return Box::pin(parked.go_on(call.caller.clone(), &incoming, &retry)).await;
         }
         if call.shared.era == Era::Legacy && !offers(&call.shared, &call.method) {
             return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
@@ -91,13 +92,13 @@ impl Upstream {
         capabilities.asks() || (capabilities.roots && self.settings.forward_roots)
     }
 
-    /// The call that a request goes on with, if it is a retry. A modern child has states of its own; but ours is ours,
-    /// though the child of the call's own era may have come up since it was parked.
+    /// The parked call that a request goes on with, if it is a retry. A modern child has states of its own; but ours is
+    /// ours, though the child of the call's own era may have come up since it was parked.
     fn resumed(
         &self,
         call: &mut ModernCall,
         incoming: &Incoming,
-    ) -> Result<Option<Box<ModernCall>>, Refusal> {
+    ) -> Result<Option<(Box<ModernCall>, Retry)>, Refusal> {
         let legacy = call.shared.era == Era::Legacy;
         if !legacy && !is_retry(incoming) {
             return Ok(None);
@@ -115,22 +116,24 @@ impl Upstream {
             // Nothing waits for it: the call is begun anew.
             Some(State::Urls(rounds)) => call.urls = rounds,
             None if !legacy => {}
-            state => return self.resume(call.caller.clone(), incoming, &retry, state).map(Some),
+            state => {
+                let parked = self.claim(&call.caller, incoming, state)?;
+                return Ok(Some((parked, retry)));
+            }
         }
         Ok(None)
     }
 
-    /// Goes on with a parked call. Whatever is wrong with the state, the tool is never run again.
-    fn resume(
+    /// The parked call of a state. Whatever is wrong with that, the tool is never run again.
+    fn claim(
         &self,
-        caller: Caller,
+        caller: &Caller,
         incoming: &Incoming,
-        retry: &Retry,
         state: Option<State>,
     ) -> Result<Box<ModernCall>, Refusal> {
         let parked = match state {
             Some(State::Parked(handle)) => {
-                self.parked.look(handle, |call| call.agrees_again(&caller, incoming)).transpose()?;
+                self.parked.look(handle, |call| call.agrees_again(caller, incoming)).transpose()?;
                 self.parked.claim(handle, now())
             }
             Some(State::Elsewhere) => {
@@ -141,16 +144,10 @@ impl Upstream {
             }
             Some(State::Urls(_)) | None => None,
         };
-        let mut call = parked.ok_or(Refusal::Withheld(
+        parked.ok_or(Refusal::Withheld(
             codes::INVALID_PARAMS,
             "requestState is unknown, used already, past its time, or was given out for another request; start the call anew",
-        ))?;
-        call.caller = caller;
-        call.client_id = ClientId::new(incoming.id());
-        call.token = progress_token(incoming);
-        call.deadline.go_on(now());
-        call.take_answers(retry);
-        Ok(call)
+        ))
     }
 
     /// Cancels the parked calls whose clients did not come back in time, closes children that nobody leases, and forgets
@@ -209,6 +206,8 @@ impl ModernCall {
             uri: raw(params.and_then(|params| params.uri.as_ref())),
             client_id: ClientId::new(incoming.id()),
             deadline: Deadline::new(&upstream.settings, now()),
+            operation: Arc::clone(&incoming.operation),
+            parked: None,
             accepted: None,
         }
     }
@@ -239,6 +238,30 @@ impl ModernCall {
             self.task = Some(Task::default());
         }
         Ok(())
+    }
+
+    /// Goes on after it was parked, with what its retry brings. Waits for its places as it did at first, but is not
+    /// refused half way; a client that leaves meanwhile has cancelled.
+    async fn go_on(
+        mut self: Box<Self>,
+        caller: Caller,
+        incoming: &Incoming,
+        retry: &Retry,
+    ) -> Result<Box<Self>, Refusal> {
+        let mut resuming = incoming.operation.internal(names::RESUME);
+        if let (Some(resuming), Some(parked)) = (&mut resuming, self.parked.take()) {
+            resuming.link(parked.context());
+        }
+        let key = key_of_caller(&caller.principal, caller.address);
+        let places = self.upstream.entrance.enter_again(key, self.link()).await;
+        self.has_places(places);
+        self.caller = caller;
+        self.client_id = ClientId::new(incoming.id());
+        self.token = progress_token(incoming);
+        self.operation = Arc::clone(&incoming.operation);
+        self.deadline.go_on(now());
+        self.take_answers(retry);
+        Ok(self)
     }
 
     fn whose_tools(&self) -> Whose {
@@ -275,7 +298,7 @@ impl ModernCall {
                     if self.lease.is_none() && self.upstream.may_look_again(&failure, &mut gone) =>
                 {
                     let key = key_of_caller(&self.caller.principal, self.caller.address);
-                    let next = self.upstream.shared_for(Era::Modern, key).await?;
+                    let next = self.upstream.shared_for(Era::Modern, key, &self.operation).await?;
                     if next.era != self.shared.era {
                         return Err(Refusal::Failed(failure));
                     }
@@ -289,7 +312,8 @@ impl ModernCall {
     async fn send_once(&mut self, incoming: &Incoming) -> Result<Exchange, NotBegun> {
         let key = key_of_caller(&self.caller.principal, self.caller.address);
         let link = self.lease.as_ref().map_or(&self.shared.link, Lease::link);
-        let places = self.upstream.entrance.enter(key, link).await.map_err(NotBegun::Refused)?;
+        let entered = self.upstream.entrance.enter(&self.operation, key, link).await;
+        let places = entered.map_err(NotBegun::Refused)?;
         self.deadline = Deadline::new(&self.upstream.settings, now());
         let may_ask = self.upstream.may_ask(self.caller.capabilities);
         let mut held = Held {
@@ -297,22 +321,25 @@ impl ModernCall {
             token: self.token.clone(),
             // At a shared child none is answered; but a request that is the only one can be told what it lacks.
             takes_questions: self.lease.is_none() && self.is_asking() && !may_ask,
-            places: Some(places),
+            places: Mutex::default(),
         };
-        if let Some(task) = &mut self.task {
+        match &mut self.task {
             // It runs on after the child's first answer.
-            task.places = held.places.take();
+            Some(task) => task.places = Some(places),
+            None => held.places = Some(places).into(),
         }
         if let Some(lease) = &self.lease {
             lease.hear(self.task.as_ref().map_or(&held.mailbox, Task::desk));
         }
         let running = self.lease.as_ref().map_or(&self.shared.members.running, Lease::running);
         let (era, task) = (self.shared.era, self.task.as_ref());
-        let begun = link.begin(held, |wire_id| {
+        let asked = incoming.ask(link);
+        let trace = incoming.trace_for(asked.as_ref());
+        let begun = link.begin(held, asked, |wire_id| {
             if let Some(task) = task {
                 running.note(wire_id, task.desk());
             }
-            for_child(incoming, era, task.is_some(), wire_id)
+            for_child(incoming, &trace, era, task.is_some(), wire_id)
         });
         self.upstream.begin_within(&self.deadline, begun).await
     }
@@ -338,8 +365,8 @@ fn agrees(caller: &Caller, tools: &Tools, name: &str, incoming: &Incoming) -> Re
 
 /// The request as the child may read it: a legacy one without its envelope, which some refuse.
 /// With `task` it is to run as one.
-fn for_child(incoming: &Incoming, era: Era, task: bool, wire_id: WireId) -> Spliced {
-    let Incoming { frame, message, trace } = incoming;
+fn for_child(incoming: &Incoming, trace: &Trace, era: Era, task: bool, wire_id: WireId) -> Spliced {
+    let Incoming { frame, message, .. } = incoming;
     let id = Some(wire_id.as_u64());
     if era == Era::Modern {
         return rewrite::request_for_child(frame, message, id, id, trace);

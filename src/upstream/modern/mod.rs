@@ -19,10 +19,10 @@ use super::seal::{Purpose, State};
 use super::{Shared, Upstream, now};
 use crate::era::capabilities::Capabilities;
 use crate::era::question::Question;
-use crate::exchange::{Exchange, Failure, Interim, Step, Topic};
+use crate::exchange::{Exchange, Failure, Interim, Link, Places, Step, Topic};
 use crate::jsonrpc::{self, ClientId, Spliced, rewrite};
 use crate::session::Principal;
-use crate::telemetry::counters;
+use crate::telemetry::{Operation, Span, Verdict, counters};
 use bytes::Bytes;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -117,6 +117,10 @@ pub struct ModernCall {
     uri: Option<Bytes>,
     client_id: ClientId,
     deadline: Deadline,
+    /// How it is seen: as the request that was last.
+    operation: Arc<Operation>,
+    /// The wait for its client's answers.
+    parked: Option<Span>,
     /// A drain waits for it.
     accepted: Option<Accepted>,
 }
@@ -159,6 +163,26 @@ impl ModernCall {
         let failure = Failure::ShuttingDown;
         self.cancel(&failure.to_string());
         Happening::Answered(self.failed(&failure))
+    }
+
+    /// Its one answer, and how that is seen.
+    fn replies(&self, message: Spliced, status: u16, verdict: &Verdict) -> Reply {
+        self.operation.end(verdict);
+        Reply { message, status }
+    }
+
+    /// The way to its child.
+    fn link(&self) -> &Arc<Link> {
+        self.lease.as_ref().map_or(&self.shared.link, Lease::link)
+    }
+
+    /// It has these places among the requests in flight from now on.
+    fn has_places(&mut self, places: Option<Places>) {
+        match (&mut self.task, &self.exchange) {
+            (Some(task), _) => task.places = places,
+            (None, Some(exchange)) => exchange.has_places(places),
+            (None, None) => {}
+        }
     }
 
     fn interim(&mut self, Interim { frame, topic, .. }: Interim) -> Option<Spliced> {

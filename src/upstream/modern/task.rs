@@ -88,7 +88,7 @@ impl Task {
             Stage::Over => ("tasks/result", Arc::clone(&self.desk)),
             _ => return std::future::pending().await,
         };
-        begin_for(link, mailbox, |wire_id| self.request(wire_id, method)).await
+        begin_for(link, method, mailbox, |wire_id| self.request(wire_id, method)).await
     }
 
     fn request(&self, wire_id: WireId, method: &str) -> Spliced {
@@ -113,6 +113,7 @@ fn without_related_task(answer: Answer) -> Answer {
             result: message.result,
             error: message.error,
             multiline: false,
+            is_error: message.is_error,
             frame,
         },
         Err(_) => answer,
@@ -184,7 +185,7 @@ impl ModernCall {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 let write = |wire_id| task.request(wire_id, "tasks/cancel");
-                let _ = upstream.ask(&link, CANCEL_PATIENCE, write).await;
+                let _ = upstream.ask(&link, "tasks/cancel", CANCEL_PATIENCE, write).await;
                 drop((task, lease));
             });
         }

@@ -6,7 +6,15 @@ use crate::era::fixtures::response;
 fn answer(result: &str) -> Answer {
     let (frame, message, result) = response(result);
     let id = message.id.clone().unwrap();
-    Answer { object: message.object, id, result: Some(result), error: None, multiline: false, frame }
+    Answer {
+        object: message.object,
+        id,
+        result: Some(result),
+        error: None,
+        multiline: false,
+        is_error: false,
+        frame,
+    }
 }
 
 fn created(now: Instant, poll: &str) -> Task {

@@ -1,0 +1,56 @@
+//! Whatever strangers write into trace headers is well-formed or ignored, no baggage passes that may not, and no answer of
+//! a collector is more than a count and a short reason.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use proxyrunner::telemetry::otlp::rejected;
+use proxyrunner::trace_context::{
+    AllowedBaggage, Context, Trace, is_baggage, is_traceparent, is_tracestate,
+};
+
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+/// Longest reason that is kept, in bytes.
+const LONGEST: usize = 256;
+
+fuzz_target!(|data: &[u8]| {
+    let (_, why) = rejected(data);
+    assert!(why.len() <= LONGEST);
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    parents(text);
+    states(text);
+    bags(text);
+});
+
+fn parents(text: &str) {
+    let context = Context::parse(text);
+    assert_eq!(context.is_some(), is_traceparent(text));
+    let Some(context) = context else { return };
+    assert!(context.trace != [0; 16] && context.span != [0; 8]);
+    assert_eq!(Context::parse(&context.to_string()), Some(context), "it is passed on as it is");
+}
+
+fn states(text: &str) {
+    let alone = Trace::from_headers(None, Some(text), None);
+    assert_eq!(alone.tracestate(), None, "without a parent it means nothing");
+    if let Some(state) = Trace::from_headers(Some(PARENT), Some(text), None).tracestate() {
+        assert!(is_tracestate(state) && state.len() <= 512);
+    }
+}
+
+fn bags(text: &str) {
+    let allowed = AllowedBaggage::new(vec!["a".to_owned(), "user.id".to_owned()]);
+    let keys = |baggage: &str| -> Vec<String> {
+        let key = |member: &str| member.split(['=', ';']).next().unwrap_or_default().trim().to_owned();
+        baggage.split(',').map(key).collect()
+    };
+    let from_header = Trace::from_headers(None, None, Some(text)).with_allowed_baggage(None, &allowed);
+    let own = is_baggage(text).then_some(text);
+    let from_message = Trace::default().with_allowed_baggage(own, &allowed);
+    for passed in [&from_header, &from_message].into_iter().filter_map(|trace| trace.baggage()) {
+        assert!(is_baggage(passed), "{passed}");
+        assert!(keys(passed).iter().all(|key| key == "a" || key == "user.id"), "{passed}");
+    }
+    if own.is_some_and(|own| keys(own).iter().any(|key| key != "a" && key != "user.id")) {
+        assert!(from_message.replaces_baggage(), "what may not pass is taken out");
+    }
+}

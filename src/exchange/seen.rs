@@ -1,0 +1,48 @@
+//! How requests at a child come out, for spans and metrics; and what the child lists, by which they are told apart.
+
+use super::{Answer, Failure, Outcome};
+use crate::jsonrpc::{items, member, string_member};
+use crate::telemetry::{ChildOperation, Verdict};
+
+/// An exchange is over.
+pub(super) fn end(operation: ChildOperation, outcome: &Outcome) {
+    if let (Some((names, list)), Ok(answer)) = (operation.lists(), outcome)
+        && let Some(result) = &answer.result
+    {
+        let listed = member(&answer.frame, result, list);
+        for item in listed.into_iter().flat_map(|listed| items(&answer.frame, listed)) {
+            if let Some(name) = string_member(&answer.frame, &item, "name") {
+                names.learn(&name);
+            }
+        }
+    }
+    operation.end(&match outcome {
+        Ok(answer) => answer.verdict(),
+        Err(failure) => failure.verdict(),
+    });
+}
+
+impl Answer {
+    /// How the request came out.
+    pub fn verdict(&self) -> Verdict {
+        let Some(error) = &self.error else {
+            return if self.is_error { Verdict::ToolError } else { Verdict::Success };
+        };
+        let code = member(&self.frame, error, "code").and_then(|code| {
+            let code = std::str::from_utf8(&self.frame[code]).ok()?;
+            code.parse().ok()
+        });
+        let message = string_member(&self.frame, error, "message").unwrap_or_default().into_owned();
+        Verdict::Error { code: code.unwrap_or_default(), message: message.into() }
+    }
+}
+
+impl Failure {
+    /// How the request came out.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Failure::Cancelled => Verdict::Cancelled,
+            failure => Verdict::Error { code: self.code(), message: failure.to_string().into() },
+        }
+    }
+}

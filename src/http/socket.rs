@@ -1,0 +1,185 @@
+//! A peer's socket, with a [`Line`] to it beside reading and writing: by that one hears that the peer hung up, however
+//! much it sent that nobody has read yet, and knows how much of what was written it has taken.
+
+use socket2::SockRef;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// A socket.
+#[derive(Debug)]
+pub struct Socket {
+    /// Reads as a whole stream does, without a look at the socket that is known to find nothing.
+    read: OwnedReadHalf,
+    line: Line,
+}
+
+/// What is known of a socket by whoever neither reads nor writes. Clones are lines to the same socket.
+#[derive(Clone, Debug)]
+pub struct Line(Arc<OwnedWriteHalf>);
+
+impl Socket {
+    /// Takes the stream over.
+    pub fn new(stream: TcpStream) -> Self {
+        let (read, write) = stream.into_split();
+        Socket { read, line: Line(Arc::new(write)) }
+    }
+
+    /// A line to it.
+    pub fn line(&self) -> Line {
+        self.line.clone()
+    }
+}
+
+impl Line {
+    /// Resolves when the peer will send nothing more: it closed, reset, or said so and may still read. HTTP takes all
+    /// of it for hanging up, as it does where it reads the end itself.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub async fn hung_up(&self) {
+        // The one interest that the end satisfies and unread bytes do not. Nobody registered for urgent bytes, so they
+        // don't either.
+        let _ = self.0.ready(tokio::io::Interest::PRIORITY).await;
+    }
+
+    /// Elsewhere it is noticed only by who reads, once all that was sent before is read.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub async fn hung_up(&self) {
+        std::future::pending().await
+    }
+
+    /// How many of the bytes that were written the peer has not taken yet.
+    #[cfg(target_os = "linux")]
+    pub fn untaken(&self) -> u64 {
+        use std::os::fd::AsRawFd;
+        let mut bytes = 0;
+        // SAFETY: the descriptor is open for as long as this half of it lives, and the kernel writes one int.
+        let asked = unsafe { outstanding(self.stream().as_raw_fd(), &raw mut bytes) };
+        asked.ok().and_then(|_| u64::try_from(bytes).ok()).unwrap_or(0)
+    }
+
+    /// Elsewhere what the system took counts as taken.
+    #[cfg(not(target_os = "linux"))]
+    pub fn untaken(&self) -> u64 {
+        0
+    }
+
+    fn stream(&self) -> &TcpStream {
+        (*self.0).as_ref()
+    }
+}
+
+#[cfg(target_os = "linux")]
+nix::ioctl_read_bad!(
+    /// Bytes in the send queue that the peer has not acknowledged (`SIOCOUTQ`).
+    outstanding,
+    nix::libc::TIOCOUTQ,
+    nix::libc::c_int
+);
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.read).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let stream = self.line.stream();
+        poll_until_written(stream, cx, || stream.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let stream = self.line.stream();
+        poll_until_written(stream, cx, || stream.try_write_vectored(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(self.line.stream()).shutdown(Shutdown::Write))
+    }
+}
+
+/// Writes as soon as the socket takes something.
+fn poll_until_written(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    mut write: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        match write() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return Poll::Ready(written),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::Waker;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (TcpStream, Socket) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (peer, Socket::new(listener.accept().await.unwrap().0))
+    }
+
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn the_end_is_heard_behind_unread_bytes_and_they_are_not_taken_for_it() {
+        let (mut peer, mut socket) = pair().await;
+        let line = socket.line();
+        let mut hung_up = pin!(line.hung_up());
+        peer.write_all(b"ab").await.unwrap();
+        assert_eq!(socket.read_u8().await.unwrap(), b'a');
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(hung_up.as_mut().poll(&mut cx).is_pending());
+        drop(peer);
+        hung_up.await;
+        assert_eq!(socket.read_u8().await.unwrap(), b'b', "what it sent before is still there");
+    }
+
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn what_a_peer_takes_is_known_while_no_write_goes_on() {
+        let (mut peer, mut socket) = pair().await;
+        let line = socket.line();
+        let mut written = 0;
+        let chunk = vec![b'x'; 64 * 1024];
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Ok(more)) = Pin::new(&mut socket).poll_write(&mut cx, &chunk) {
+            written += more as u64;
+        }
+        let before = line.untaken();
+        assert!(before > 0 && before < written, "{before} of {written}");
+        let mut taken = vec![0; usize::try_from(written).unwrap()];
+        peer.read_exact(&mut taken).await.unwrap();
+        while line.untaken() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! One HTTP request as it is seen: its span, and its line in the access log where it brings no message.
+
+use super::origin::Origin;
+use super::{Settings, guard};
+use crate::telemetry::{Parent, Span, SpanKind, access, names, tracer};
+use hyper::header::USER_AGENT;
+use hyper::{Method, Request, StatusCode};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// A request under way, up to the end of its response.
+#[derive(Debug)]
+pub struct Visit {
+    span: Option<Span>,
+    logged: Option<Logged>,
+}
+
+/// What the access log says of it.
+#[derive(Debug)]
+struct Logged {
+    method: Method,
+    path: String,
+    peer: SocketAddr,
+    begun: Instant,
+    brought: Arc<AtomicBool>,
+    status: u16,
+}
+
+impl Visit {
+    /// A request has come; what its messages have in common.
+    pub fn begin<B>(settings: &Settings, request: &Request<B>, peer: SocketAddr) -> (Option<Self>, Origin) {
+        let trace = guard::trace(request.headers(), settings.propagates);
+        let logged = access::is_kept().then(|| Logged {
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            peer,
+            begun: Instant::now(),
+            brought: Arc::default(),
+            status: 0,
+        });
+        let parent =
+            trace.context().map(|context| Parent { context, tracestate: trace.tracestate(), remote: true });
+        let span = tracer().map(|tracer| {
+            let mut span = tracer.begin(SpanKind::Server, parent);
+            if span.is_recorded() {
+                describe(&mut span, settings, request, peer);
+            }
+            span
+        });
+        let brought = logged.as_ref().map(|logged| Arc::clone(&logged.brought));
+        let context = span.as_ref().map(Span::context).or(parent.map(|parent| parent.context));
+        let origin = Origin { span: context, trace, peer, brought };
+        let is_seen = span.is_some() || logged.is_some();
+        (is_seen.then_some(Visit { span, logged }), origin)
+    }
+
+    /// Its response begins.
+    pub fn answered(&mut self, status: StatusCode) {
+        if let Some(logged) = &mut self.logged {
+            logged.status = status.as_u16();
+        }
+        if let Some(span) = &mut self.span {
+            span.describe(|attributes| attributes.number(names::HTTP_STATUS, status.as_u16().into()));
+            // What the client did wrong is no failure of the server (http/http-spans.md §Status).
+            if status.is_server_error() {
+                span.describe(|attributes| attributes.text(names::ERROR, status.as_str()));
+                span.fail("");
+            }
+        }
+    }
+}
+
+fn describe<B>(span: &mut Span, settings: &Settings, request: &Request<B>, peer: SocketAddr) {
+    let path = request.uri().path();
+    // Methods that nobody knows are no part of a name (http/http-spans.md §Name).
+    let method = match *request.method() {
+        Method::GET | Method::POST | Method::DELETE | Method::OPTIONS | Method::HEAD | Method::PUT => {
+            request.method().as_str()
+        }
+        _ => "_OTHER",
+    };
+    let verb = if method == "_OTHER" { "HTTP" } else { method };
+    let route = super::endpoint::route_of(settings, path);
+    span.name(match route {
+        Some(route) => format!("{verb} {route}"),
+        None => verb.to_owned(),
+    });
+    span.describe(|attributes| {
+        attributes.text(names::HTTP_METHOD, method);
+        attributes.text(names::URL_PATH, path);
+        attributes.text(names::URL_SCHEME, "http");
+        if let Some(route) = route {
+            attributes.text(names::HTTP_ROUTE, route);
+        }
+        attributes.text(names::NETWORK_VERSION, "1.1");
+        attributes.text(names::CLIENT, &peer.ip().to_string());
+        attributes.number(names::CLIENT_PORT, peer.port().into());
+        if let Some(agent) = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok()) {
+            attributes.text(names::USER_AGENT, agent);
+        }
+    });
+}
+
+/// Its response is over, or its peer has gone.
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let Some(logged) = self.logged.take() else { return };
+        if !logged.brought.load(Ordering::Relaxed) {
+            let Logged { method, path, peer, begun, status, .. } = logged;
+            access::log_request(method.as_str(), &path, status, peer, begun.elapsed());
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Whether a child still takes what is written to it. One that takes nothing hangs, however much it says.
+//!
+//! A synchronous server rightly takes nothing while it works on a request. Each has its time, though: once that is over
+//! for all that it was sent, and it still takes nothing, it never will.
+
+use std::time::{Duration, Instant};
+
+/// How long a child may take nothing of what waits for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Leeway {
+    /// In all: longer than a request may take that reports no progress.
+    pub whole: Duration,
+    /// Once no request at it is in its time any more.
+    pub idle: Duration,
+}
+
+/// What can be seen of a child's stdin at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Stdin {
+    /// Bytes wait to be taken.
+    pub waits: bool,
+    /// How often it has taken some.
+    pub taken: u64,
+    /// A request that it was sent may still be answered in its time.
+    pub works: bool,
+}
+
+/// The stall of one child.
+#[derive(Debug)]
+pub struct Stall {
+    leeway: Leeway,
+    taken: u64,
+    since: Instant,
+    worked: Instant,
+}
+
+impl Stall {
+    /// It has just taken something.
+    pub fn new(leeway: Leeway, now: Instant) -> Self {
+        Stall { leeway, taken: 0, since: now, worked: now }
+    }
+
+    /// Takes what is seen at `now`; whether it hangs.
+    pub fn look(&mut self, seen: Stdin, now: Instant) -> bool {
+        if !seen.waits || seen.taken != self.taken {
+            (self.taken, self.since) = (seen.taken, now);
+        }
+        if seen.works {
+            self.worked = now;
+        }
+        let past = |since: Instant, leeway: Duration| now.saturating_duration_since(since) >= leeway;
+        seen.waits && past(self.since, self.leeway.whole) && past(self.worked, self.leeway.idle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEEWAY: Leeway = Leeway { whole: Duration::from_secs(310), idle: Duration::from_secs(10) };
+    const STUCK: Stdin = Stdin { waits: true, taken: 0, works: false };
+
+    fn stall() -> (Stall, impl Fn(u64) -> Instant) {
+        let start = Instant::now();
+        (Stall::new(LEEWAY, start), move |seconds| start + Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn one_that_takes_nothing_hangs_once_every_request_has_had_its_time() {
+        let (mut stall, at) = stall();
+        assert!(!stall.look(Stdin { works: true, ..STUCK }, at(1)));
+        assert!(!stall.look(Stdin { works: true, ..STUCK }, at(300)));
+        assert!(!stall.look(STUCK, at(309)));
+        assert!(stall.look(STUCK, at(310)));
+    }
+
+    #[test]
+    fn one_that_takes_a_little_does_not() {
+        let (mut stall, at) = stall();
+        for n in 1..10 {
+            assert!(!stall.look(Stdin { taken: n, ..STUCK }, at(300 * n)));
+        }
+        assert!(stall.look(Stdin { taken: 9, ..STUCK }, at(2_700 + 310)));
+    }
+
+    #[test]
+    fn one_for_which_nothing_waits_does_not() {
+        let (mut stall, at) = stall();
+        assert!(!stall.look(Stdin { waits: false, ..STUCK }, at(9_999)));
+        assert!(!stall.look(STUCK, at(10_000)), "not since just now");
+        assert!(stall.look(STUCK, at(9_999 + 310)));
+    }
+
+    #[test]
+    fn one_that_works_on_what_reports_progress_is_left_alone_and_has_a_moment_after_it() {
+        let (mut stall, at) = stall();
+        assert!(!stall.look(Stdin { works: true, ..STUCK }, at(3_600)));
+        assert!(!stall.look(STUCK, at(3_609)), "it may be about to read");
+        assert!(stall.look(STUCK, at(3_610)));
+    }
+}

@@ -1,0 +1,96 @@
+//! Room for one more child when there are `--max-children`: as many idle ones are closed as newcomers wait for a place,
+//! those that are ending anyway included.
+
+use super::{Place, Upstream, now};
+use crate::exchange::Failure;
+use crate::telemetry::counters;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// How long an evicted child may take to make room before the newcomer is refused.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a newcomer looks whether the place that it counts on is still to come.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How many wait for the place of a child that is ending.
+#[derive(Debug, Default)]
+pub(super) struct Newcomers(Mutex<usize>);
+
+/// One of them, until it is dropped.
+struct Newcomer<'a>(&'a Newcomers);
+
+impl Newcomers {
+    fn arrive(&self) -> Newcomer<'_> {
+        *self.count() += 1;
+        Newcomer(self)
+    }
+
+    fn count(&self) -> MutexGuard<'_, usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Newcomer<'_> {
+    fn drop(&mut self) {
+        *self.0.count() -= 1;
+    }
+}
+
+impl Upstream {
+    /// A place for one more child, if need be that of one which is idle.
+    pub(super) async fn place(&self) -> Option<Place> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(Arc::new(place));
+        }
+        let _newcomer = self.newcomers.arrive();
+        if !self.makes_room() {
+            return None;
+        }
+        let mut place = pin!(Arc::clone(&self.places).acquire_owned());
+        let coming = async {
+            loop {
+                match timeout(LOOK, &mut place).await {
+                    Ok(place) => return place.ok(),
+                    // One that was counted on may have made room for its own successor.
+                    Err(_) => self.makes_room(),
+                };
+            }
+        };
+        timeout(PATIENCE, coming).await.ok()?.map(Arc::new)
+    }
+
+    /// Closes idle children until each newcomer has one that is ending to wait for; false if there are too few.
+    fn makes_room(&self) -> bool {
+        // Held meanwhile, so that no two count on the same one.
+        let newcomers = self.newcomers.count();
+        while self.ending() < *newcomers {
+            if !self.pool.evict() && !self.evict(now()) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Children that are on their way out.
+    fn ending(&self) -> usize {
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.iter().filter_map(Weak::upgrade).filter(|link| link.is_ending()).count()
+    }
+
+    /// Ends the session that has been quiet longest, if that is longer than `--evict-after`.
+    fn evict(&self, now: Instant) -> bool {
+        let exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = exclusive.iter().filter_map(|session| session.upgrade()).filter(|session| {
+            let idle = now.saturating_duration_since(session.last_message());
+            !session.is_ended() && session.is_quiet() && idle >= self.settings.evict_after
+        });
+        let Some(longest) = quiet.min_by_key(|session| session.last_message()) else { return false };
+        drop(exclusive);
+        counters::EVICTED_SESSIONS.increment();
+        tracing::info!(session = %longest.id(), "evicted: --max-children is reached, and it was idle longest");
+        self.directory.end(&longest, &Failure::SessionEnded);
+        true
+    }
+}
