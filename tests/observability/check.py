@@ -41,16 +41,22 @@ def main() -> int:
     parser.add_argument("--written", action="store_true", help="promtool's part only")
     arguments = parser.parse_args()
     tally = Tally()
-    programs = prometheus.install()
+    try:
+        programs = prometheus.install()
+    except prometheus.Unavailable as error:
+        tally.check("Prometheus is there", [str(error)])
+        print(f"{tally.passed} passed, {tally.failed} failed")
+        return 1
     check_by_promtool(tally, programs["promtool"])
     tally.check("logs and flags that runbooks name are there", written.untrue())
     tally.check("what is the client's own doing is the same everywhere", written.client_errors())
+    tally.check("the rules' limits are the flags' defaults", written.wrong_limits())
     tally.check("the dashboard is laid out, with units and legends", written.dashboard_problems())
     if not arguments.written:
         try:
             with live.scene(programs["prometheus"]) as it:
-                check_live(tally, it)
-        except AssertionError as error:
+                check_live(tally, it, programs["promtool"])
+        except (AssertionError, OSError) as error:
             tally.check("proxyrunner and Prometheus run", [str(error)])
     print(f"{tally.passed} passed, {tally.failed} failed")
     return 1 if tally.failed else 0
@@ -66,7 +72,7 @@ def check_by_promtool(tally: Tally, promtool: str) -> None:
         tally.check(name, [] if done.returncode == 0 else (done.stdout + done.stderr).strip().splitlines())
 
 
-def check_live(tally: Tally, it: live.Scene) -> None:
+def check_live(tally: Tally, it: live.Scene, promtool: str) -> None:
     rules: list[dict[str, Any]] = [rule for group in it.prometheus.ask("rules")["groups"] for rule in group["rules"]]
     alerts = [rule for rule in rules if rule["type"] == "alerting"]
     recorded = [rule for rule in rules if rule["type"] == "recording"]
@@ -74,6 +80,7 @@ def check_live(tally: Tally, it: live.Scene) -> None:
     tally.check("each rule is tested", written.untested(rules))
     tally.check("each alert says what it should", written.alert_problems(alerts))
     tally.check("each alert has its runbook, and each runbook its alert", written.runbook_problems(alerts))
+    tally.check("promtool check metrics", live.badly_exposed(it, promtool))
     tally.check("each metric that is named is there", written.unknown_names(rules, it.scrape(it.good)))
     tally.check("what is counted is what was done", live.miscounted(it))
     tally.check("the dashboard's variables", live.wrong_variables(it))
@@ -85,13 +92,9 @@ def check_live(tally: Tally, it: live.Scene) -> None:
     problems = live.without_data(it, asked)
     for query in asked:
         tally.check(query.where, [problems[query.where]] if query.where in problems else [])
+    tally.check("each part of a query selects something", live.empty_selectors(it, rules))
     check_other_queries(tally, it, alerts)
-
-    found = live.exemplars(it)
-    if found is None:
-        print("note  the scrape shows no exemplars, so that none is looked for", flush=True)
-    else:
-        tally.check("latency panels show traces", found)
+    tally.check("latency panels show traces", live.without_exemplars(it))
     failing = [f"{rule['name']}: {rule.get('lastError')}" for rule in rules if rule["health"] != "ok"]
     tally.check("each rule is evaluated", failing)
     tally.check("alerts notice what happened", live.silent_alerts(it))

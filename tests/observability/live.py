@@ -6,28 +6,30 @@ import contextlib
 import json
 import math
 import re
+import subprocess
 import sys
 import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "interop"))
 
 import traffic
 from prometheus import Prometheus, QueryError
 from proxyrunner import Proxyrunner
-from written import RULES, Board, Query
+from written import RULES, Board, Query, selectors
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 3  # a counter must grow between two scrapes
 PATIENCE = 60  # seconds, for Prometheus to have seen what was done
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
-# Every span and log record is lost, as with a collector that is not there.
+# Every span, log record and export of metrics is lost, as with a collector that is not there.
 NO_COLLECTOR = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+    "OTEL_LOGS_EXPORTER": "otlp",
     # In milliseconds: it is told soon, and given up soon.
     "OTEL_METRIC_EXPORT_INTERVAL": "1000",
     **{f"OTEL_{kind}_EXPORT_TIMEOUT": "1000" for kind in ("BSP", "BLRP", "METRIC")},
@@ -133,6 +135,24 @@ def without_data(it: Scene, queries: list[Query]) -> dict[str, str]:
     return problems
 
 
+def empty_selectors(it: Scene, rules: list[dict[str, Any]]) -> list[str]:
+    """Parts of queries that select nothing, such as by a label that there is not, beside others that do: `or` would hide it."""
+    asked = {one: rule["name"] for rule in rules for one in selectors(rule["query"])}
+    asked |= {one: query.where for query in panels(it) for one in selectors(query.expression)}
+    found = without_data(it, [Query(f"{where}: {one}", f"count({one})") for one, where in asked.items()])
+    return list(found)
+
+
+def badly_exposed(it: Scene, promtool: str) -> list[str]:
+    """What promtool has to say of the names, the units and the helps of metrics."""
+    problems = []
+    for one in (it.good, it.bad):
+        words = [promtool, "check", "metrics"]
+        done = subprocess.run(words, input=it.scrape(one), capture_output=True, text=True, timeout=60)
+        problems += (done.stdout + done.stderr).splitlines() or [str(done.returncode)] * (done.returncode != 0)
+    return problems
+
+
 def panels(it: Scene) -> list[Query]:
     """The dashboard's queries, of all tools."""
     return [Query(q.where, substituted(it, q.expression), q.exemplars) for q in Board().queries()]
@@ -152,9 +172,9 @@ def wrong_variables(it: Scene) -> list[str]:
 
 
 def miscounted(it: Scene) -> list[str]:
-    """Numbers that are not those of what was done."""
+    """Numbers that are not those of what was done, though there is time for what was left undone to end."""
     echoes, failures = traffic.ECHOES * ROUNDS, traffic.FAILURES * 2 * ROUNDS
-    unknown = traffic.UNKNOWN * 2 * ROUNDS
+    unknown, slow = traffic.UNKNOWN * 2 * ROUNDS, traffic.SLOW * 2 * ROUNDS
     good, bad = (f'instance="{one.address}"' for one in (it.good, it.bad))
     wanted = {
         f'sum(mcp_tool_requests_total{{{good},tool="echo"}})': echoes,
@@ -163,7 +183,24 @@ def miscounted(it: Scene) -> list[str]:
         # Whatever names clients make up, they are counted under one.
         f'sum(mcp_tool_requests_total{{{good},tool="_OTHER"}})': unknown,
         f'sum(mcp_tool_errors_total{{{good},tool="_OTHER",error_type="-32602"}})': unknown,
-        f'count(mcp_tool_requests_total{{{good}}})': 5,
+        f"count(mcp_tool_requests_total{{{good}}})": 5,
+        # Two eras leave: in the older one, that cancels nothing.
+        f'sum(mcp_tool_errors_total{{{good},tool="countdown",error_type="cancelled"}})': ROUNDS,
+        f'sum(mcp_tool_requests_total{{{good},tool="countdown"}})': 3 * ROUNDS,
+        f'sum(mcp_discovery_requests_total{{{good},method="initialize"}})': 3 * ROUNDS,
+        # Once it is asked in the era that does not have it.
+        f'sum(mcp_discovery_requests_total{{{good},method="server/discover"}})': 2 * ROUNDS,
+        f'sum(mcp_discovery_failures_total{{{good},method="server/discover",error_type="-32601"}})': ROUNDS,
+        f'sum(mcp_discovery_requests_total{{{good},method="tools/list"}})': 2 * ROUNDS,
+        f"sum(mcp_discovery_failures_total{{{good}}})": ROUNDS,
+        f"mcp_active_sessions{{{good}}}": ROUNDS,
+        f"mcp_active_sessions{{{bad}}}": 0,
+        f"mcp_session_duration_seconds_count{{{good}}}": 2 * ROUNDS,
+        f'mcp_server_session_duration_seconds_count{{{good},mcp_protocol_version="{traffic.OLDER}"}}': ROUNDS,
+        f'sum(mcp_tool_duration_seconds_bucket{{{bad},tool="slow",le="+Inf"}})': slow,
+        # None of them is done sooner than it may.
+        f'sum(mcp_tool_duration_seconds_bucket{{{bad},tool="slow",le="0.05"}})': 0,
+        f"proxyrunner_queue_duration_seconds_count{{{bad}}} == bool proxyrunner_queued_requests_total": 1,
         f'sum(mcp_tool_errors_total{{{bad},tool="broken",error_type="-32603"}})': failures,
         f'sum(mcp_tool_errors_total{{{bad},tool="odd",error_type="_OTHER"}})': failures,
         f'sum(mcp_tool_errors_total{{{bad},tool="die",error_type="-32603"}})': ROUNDS,
@@ -171,12 +208,14 @@ def miscounted(it: Scene) -> list[str]:
         f"sum(proxyrunner_restarted_children_total{{{bad}}})": ROUNDS,
         f"sum(proxyrunner_malformed_frames_total{{{bad}}})": 2 * ROUNDS,
     }
-    problems = []
-    for query, number in wanted.items():
-        found = it.prometheus.query(query)
-        if not found or found[0][1] != number:
-            problems.append(f"{query} is {found[0][1] if found else 'nothing'}, not {number}")
-    return problems
+
+    def wrong() -> list[str]:
+        found = {query: it.prometheus.query(query) for query in wanted}
+        values = {query: [value for _, value in samples] for query, samples in found.items()}
+        return [f"{query} is {values[query]}, not {number}" for query, number in wanted.items() if values[query] != [number]]
+
+    until(lambda: not wrong(), PATIENCE / 4)
+    return wrong()
 
 
 def silent_alerts(it: Scene) -> list[str]:
@@ -184,27 +223,31 @@ def silent_alerts(it: Scene) -> list[str]:
     good, bad = it.good.address, it.bad.address
     wanted = {
         # A child ended in each round.
-        ("ProxyrunnerChildRestarted", bad): "firing",
+        ("ProxyrunnerChildRestarted", bad, None): "firing",
         # There is no collector.
-        ("ProxyrunnerTelemetryLost", bad): "pending",
+        ("ProxyrunnerTelemetryLost", bad, "spans"): "pending",
+        ("ProxyrunnerTelemetryLost", bad, "log records"): "pending",
+        ("ProxyrunnerTelemetryLost", bad, "metric exports"): "pending",
         # Most of its calls fail.
-        ("McpToolErrorBudgetFastBurn", bad): "pending",
+        ("McpToolErrorBudgetFastBurn", bad, None): "pending",
         # A few requests of a few hundred fail, by a tool's words.
-        ("McpErrorRateHigh", good): "pending",
+        ("McpErrorRateHigh", good, None): "pending",
         # Nothing but made-up names.
-        ("McpClientMistakes", good): "pending",
+        ("McpClientMistakes", good, None): "pending",
         # It never gives its list of resources.
-        ("McpDiscoverySuccessLow", bad): "pending",
-        ("McpDiscoveryDown", bad): "pending",
+        ("McpDiscoverySuccessLow", bad, None): "pending",
+        ("McpDiscoveryDown", bad, None): "pending",
     }
 
     def missing() -> list[str]:
         alerts = it.prometheus.ask("alerts")["alerts"]
-        states = {(one["labels"]["alertname"], one["labels"].get("instance")): one["state"] for one in alerts}
+        states = {
+            tuple(one["labels"].get(label) for label in ("alertname", "instance", "signal")): one["state"] for one in alerts
+        }
         return [
-            f"{name} is {states.get((name, instance), 'inactive')} on {instance}, not {state}"
-            for (name, instance), state in wanted.items()
-            if states.get((name, instance)) != state
+            f"{alert} is {states.get(alert, 'inactive')}, not {state}"
+            for alert, state in wanted.items()
+            if states.get(alert) != state
         ]
 
     until(lambda: not missing(), PATIENCE / 2)
@@ -236,10 +279,10 @@ def target_down(it: Scene) -> list[str]:
     return [] if until(noticed) else ["ProxyrunnerDown has not noticed"]
 
 
-def exemplars(it: Scene) -> list[str] | None:
-    """Panels that should show traces and do not; `None` if proxyrunner gives none, since it exports no spans yet."""
+def without_exemplars(it: Scene) -> list[str]:
+    """Panels that should show traces and do not."""
     if " # {" not in it.scrape(it.bad, OPENMETRICS):
-        return None
+        return ["/metrics has no exemplars"]
     now = time.time()
 
     def missing() -> list[str]:

@@ -25,18 +25,25 @@ ANSWER = 30
 LATEST = 300  # for a download
 
 
+class Unavailable(Exception):
+    """There is no Prometheus, and why."""
+
+
 def install() -> dict[str, str]:
     """Where `prometheus` and `promtool` are: in our folder, downloaded if need be; or wherever the machine has them."""
     names = ("prometheus", "promtool")
     own = {name: FOLDER / "usr" / "bin" / name for name in names}
+    failed = "no apt-get to download it"
+    if not all(path.exists() for path in own.values()) and shutil.which("apt-get") and shutil.which("dpkg"):
+        try:
+            download()
+        except (subprocess.SubprocessError, OSError) as error:
+            failed = f"{error}: {(getattr(error, 'stderr', None) or b'').decode(errors='replace').strip()}"
     if all(path.exists() for path in own.values()):
-        return {name: str(path) for name, path in own.items()}
-    if shutil.which("apt-get") and shutil.which("dpkg"):
-        download()
         return {name: str(path) for name, path in own.items()}
     found = {name: shutil.which(name) for name in names}
     if not all(found.values()):
-        raise FileNotFoundError("neither apt-get, to download Prometheus, nor prometheus and promtool on PATH")
+        raise Unavailable(f"no prometheus and promtool on PATH, and {failed}")
     return found
 
 
@@ -50,9 +57,9 @@ def download() -> None:
     command = ["apt-get", "-o", "APT::Sandbox::User=root", "download", "prometheus"]
     if subprocess.run(command, cwd=unpacked, capture_output=True, timeout=LATEST).returncode != 0:
         subprocess.run(["apt-get", "update"], capture_output=True, timeout=LATEST)
-        subprocess.run(command, cwd=unpacked, check=True, timeout=LATEST)
+        subprocess.run(command, cwd=unpacked, check=True, capture_output=True, timeout=LATEST)
     (package,) = unpacked.glob("prometheus_*.deb")
-    subprocess.run(["dpkg", "-x", package, unpacked], check=True, timeout=LATEST)
+    subprocess.run(["dpkg", "-x", package, unpacked], check=True, capture_output=True, timeout=LATEST)
     package.unlink()
     shutil.rmtree(FOLDER, ignore_errors=True)
     unpacked.rename(FOLDER)

@@ -56,12 +56,16 @@ class Client:
         pass
 
     def leave(self, name: str, **arguments: Any) -> None:
-        """Calls a tool, and goes away before it has answered."""
+        """Calls a tool, and goes away when it has told of progress, before it has answered."""
         params = self.params({"name": name, "arguments": arguments})
+        params["_meta"] = {**params.get("_meta", {}), "progressToken": "leaving"}
         message = {"jsonrpc": "2.0", "id": next(self.ids), "method": "tools/call", "params": params}
         host = self.url.removeprefix("http://").partition("/")[0]
         connection = http.client.HTTPConnection(host, timeout=ANSWER)
         connection.request("POST", "/mcp", json.dumps(message), {**ACCEPTS, **self.headers(message)})
+        response = connection.getresponse()
+        assert response.headers.get_content_type() == "text/event-stream", f"{name} told of no progress: {response.read()}"
+        response.close()
         connection.close()
 
 
@@ -151,7 +155,8 @@ def good(url: str) -> None:
         for n in range(UNKNOWN):
             expect(client.call(f"made-up-{time.monotonic_ns()}-{n}"), -32602)
         expect(client.request("no/such/method"), -32601)
-        client.leave("countdown", start=2, pause=0.2)
+        client.leave("countdown", start=2, pause=1)
+    expect(legacy.request("server/discover"), -32601)
     expect(legacy.request("ping"), None)
     for client in [legacy, modern] * (ECHOES // 2):
         expect(client.call("echo", text="hello"), None)
