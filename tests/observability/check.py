@@ -69,7 +69,8 @@ def check_by_promtool(tally: Tally, promtool: str) -> None:
         ("promtool check config", "check", "config", "--lint-fatal", written.CONFIG),
     ):
         done = subprocess.run([promtool, *words], capture_output=True, text=True, timeout=300)
-        tally.check(name, [] if done.returncode == 0 else (done.stdout + done.stderr).strip().splitlines())
+        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        tally.check(name, said if done.returncode != 0 else [])
 
 
 def check_live(tally: Tally, it: live.Scene, promtool: str) -> None:
