@@ -45,13 +45,14 @@ class Proxyrunner:
     `exit_code` tells how it ended.
     """
 
-    def __init__(self, name: str, command: list[str], *flags: str) -> None:
+    def __init__(self, name: str, command: list[str], *flags: str, **env: str) -> None:
         RESULTS.mkdir(exist_ok=True)
         self.log = RESULTS / f"{name}.log"
         self.exit_code: int | None = None
         self.process = subprocess.Popen(
             [binary(), "--listen", "127.0.0.1:0", "--log-format", "json", *flags, "--", *command],
             cwd=ROOT,
+            env={**os.environ, **env},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
