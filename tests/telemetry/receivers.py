@@ -172,7 +172,8 @@ class Exports(Stopped):
 
     @staticmethod
     def spans_of(exports: list[Export]) -> list[Span]:
-        return [span for export in exports for span in export.spans]
+        """Each once: who sends by OTLP may send again what it does not know to have arrived."""
+        return list({span.id: span for export in exports for span in export.spans}.values())
 
     def wait_for_spans(self, found: Callable[[list[Span]], Any], what: str) -> Any:
         return self.store.wait(lambda exports: found(self.spans_of(exports)), what)
@@ -181,9 +182,9 @@ class Exports(Stopped):
 class Sink(Exports, RequestHandler):
     """The sink of oteltest, over gRPC: what its command `otelsink` runs, but on a port of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int | None = None) -> None:
         super().__init__()
-        port = free_port()
+        port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._sink = GrpcSink(self, logging.getLogger("sink"), port=port)
         self._sink.start()
@@ -210,11 +211,11 @@ class Answer:
 class Receiver(Exports):
     """A collector over HTTP that answers as it is told."""
 
-    def __init__(self, answer: Answer = Answer()) -> None:
+    def __init__(self, answer: Answer = Answer(), port: int = 0) -> None:
         super().__init__()
         self.answer = answer
         self._stopped = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._server.daemon_threads = False
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))

@@ -32,12 +32,14 @@ class Wire:
         params: dict[str, Any] | None = None,
         *,
         meta: dict[str, Any] | None = None,
+        more: str = "",
         headers: dict[str, str] | None = None,
         id: Any = 1,
     ) -> dict[str, Any]:
-        """Sends a request; the JSON-RPC message that answers it."""
+        """Sends a request; the JSON-RPC message that answers it. `more` are members of `_meta` as they are written."""
         params = {**(params or {}), "_meta": {**ENVELOPE, **(meta or {})}}
         body = json.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+        body = body.removesuffix("}}}") + more + "}}}"
         named = {"Mcp-Name": params["name"]} if "name" in params else {}
         own = {"MCP-Protocol-Version": VERSION, "Mcp-Method": method, **named}
         base = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
