@@ -216,7 +216,8 @@ class Receiver(Exports):
         self.answer = answer
         self._stopped = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
-        self._server.daemon_threads = False
+        # Whoever ends in the middle of a request leaves it cut, which is no news.
+        self._server.handle_error = lambda *_: None
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()

@@ -182,6 +182,28 @@ def test_a_collector_that_is_busy_for_a_while_loses_nothing(begun):
     assert running.lines("not delivered") == []
 
 
+@pytest.mark.xfail(strict=True, reason="the pause is none where the collector asks for none")
+def test_a_collector_that_asks_for_no_pause_is_not_pressed(run, receive):
+    receiver = receive(Answer(429, headers=(("Retry-After", "0"),)))
+    bounds = {"OTEL_BSP_EXPORT_TIMEOUT": "1000"}
+    running = run(env={"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{receiver.url}/v1/traces", **bounds})
+    is_lost(running.wire, LOST["spans"], 1)
+    attempts = [each for each in receiver.store.items if each.message == receiver.store.items[0].message]
+    assert len(attempts) < 20
+
+
+@pytest.mark.xfail(strict=True, reason="the exporter panics: overflow when adding duration to instant")
+def test_a_collector_that_asks_for_an_eternity_is_left_alone(begun):
+    running, receiver = begun
+    receiver.answer = Answer(429, headers=(("Retry-After", str(2**64 - 1)),))
+    running.wire.call("heard")
+    receiver.store.wait(with_call, "the call's span")
+    receiver.answer = Answer()
+    running.wire.call("echo")
+    running.stop()
+    assert [span for span in receiver.spans if span.name == "tools/call echo"]
+
+
 def test_what_does_not_fit_is_counted(run, receive):
     """Whoever records never waits: behind a delivery that takes forever, the queue is bounded."""
     bounds = {"OTEL_BSP_MAX_QUEUE_SIZE": "16", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "16"}
