@@ -144,7 +144,8 @@ class Export:
     def _leaves(self, kind: type, scopes: str, leaves: str) -> list[Any]:
         if not isinstance(self.message, kind):
             return []
-        return [leaf for each in self._of_resources() for scope in getattr(each, scopes) for leaf in getattr(scope, leaves)]
+        found = (scope for each in self._of_resources() for scope in getattr(each, scopes))
+        return [leaf for scope in found for leaf in getattr(scope, leaves)]
 
     @property
     def spans(self) -> list[Span]:

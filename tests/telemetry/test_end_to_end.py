@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from xml.etree import ElementTree
 
 import pytest
 
+import draw
 import end_to_end
 import spans
 from end_to_end import Seen
@@ -145,3 +147,13 @@ def test_log_records_are_in_the_same_span(seen, mode):
     served = way(seen, mode, "tools/call forecast")[1]
     (record,) = [each for each in seen.records if each["spanId"] == served.id]
     assert (record["traceId"], record["body"]) == (served.trace, {"stringValue": "access"})
+
+
+def test_the_picture_shows_each_span(seen, mode):
+    """What draw.py makes of it is a picture that anything can read, and the same each time."""
+    root = spans.named(seen.spans, f"ask, {mode}")
+    drawn = draw.draw(seen.spans, root)
+    assert drawn == draw.draw(seen.spans, root)
+    groups = ElementTree.fromstring(drawn).findall("{http://www.w3.org/2000/svg}g")
+    trace = seen.trace(mode)
+    assert len(groups) == len(trace) + sum(len(span.links) for span in trace)

@@ -11,11 +11,9 @@ import anyio
 import tracing
 from mcp import Client
 
-tracer = tracing.start("agent")
-
 
 async def main(url: str, mode: str) -> None:
-    with tracer.start_as_current_span(f"ask, {mode}"):
+    with tracing.span(f"ask, {mode}"):
         async with Client(url, mode=mode) as client:
             await client.list_tools()
             result = await client.call_tool("forecast", {"city": "Rome"})
@@ -24,4 +22,5 @@ async def main(url: str, mode: str) -> None:
             assert result.is_error, result
 
 
-anyio.run(main, *sys.argv[1:])
+with tracing.exported("agent"):
+    anyio.run(main, *sys.argv[1:])

@@ -5,13 +5,12 @@ from __future__ import annotations
 import tracing
 from mcp.server.mcpserver import MCPServer
 
-tracer = tracing.start("weather")
 server = MCPServer("weather")
 
 
 @server.tool()
 def forecast(city: str) -> str:
-    with tracer.start_as_current_span("look up"):
+    with tracing.span("look up"):
         return f"sunny in {city}"
 
 
@@ -20,4 +19,5 @@ def fails() -> str:
     raise ValueError("no")
 
 
-server.run("stdio")
+with tracing.exported("weather"):
+    server.run("stdio")
