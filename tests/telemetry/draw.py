@@ -41,7 +41,7 @@ ALT = (
 
 
 def rows(spans: list[Span], span: Span, depth: int = 0) -> list[tuple[Span, int, bool]]:
-    """The spans from this one down, each with its depth, and with whether it is but linked; a linked one comes first."""
+    """The spans from this one down, each with its depth, and whether it is but linked; a linked one comes first."""
     linked = [other for link in span.links for other in spans if (other.trace, other.id) == link]
     found = [*((other, depth, True) for other in linked), (span, depth, False)]
     for inner in below(spans, span):
@@ -50,7 +50,7 @@ def rows(spans: list[Span], span: Span, depth: int = 0) -> list[tuple[Span, int,
 
 
 def owner(span: Span, above: Span | None) -> str:
-    """Whose it is: proxyrunner's tell a transport or a route, the child's are below those, and the rest is the client's."""
+    """Whose it is: proxyrunner's tell of a network, the child's are below those, and the rest is the client's."""
     if "network.transport" in span.attributes or "http.route" in span.attributes:
         return "proxyrunner"
     return "weather" if above and "network.transport" in above.attributes or span.name == "look up" else "agent"

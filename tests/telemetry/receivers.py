@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent import futures
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Callable, Self
 
+import grpc
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -25,6 +27,7 @@ import spans
 from spans import Span
 
 PATIENCE = 60  # seconds for what is on its way; no assertion, only the end of a hang
+SPANS = "opentelemetry.proto.collector.trace.v1.TraceService"
 PATHS = {
     "/v1/traces": ExportTraceServiceRequest,
     "/v1/metrics": ExportMetricsServiceRequest,
@@ -197,6 +200,29 @@ class Sink(Exports, RequestHandler):
 
     def stop(self) -> None:
         self._sink.stop()
+
+
+class Refusing(Stopped):
+    """A collector over gRPC that answers with an error, as long as it is to."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self.code: grpc.StatusCode | None = code
+        self.store = Store()  # of the requests' bytes
+        self._server = grpc.server(futures.ThreadPoolExecutor(2))
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        self.url = f"http://127.0.0.1:{port}"
+        methods = {"Export": grpc.unary_unary_rpc_method_handler(self._take)}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SPANS, methods),))
+        self._server.start()
+
+    def _take(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self.store.put(request)
+        if self.code:
+            context.abort(self.code, "not now")
+        return b""
+
+    def stop(self) -> None:
+        self._server.stop(grace=None).wait()
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 
 import pytest
+from grpc import StatusCode
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceResponse,
 )
 
-from receivers import PATIENCE, Answer, Export, Receiver, Sink, free_port
+from receivers import PATIENCE, Answer, Export, Receiver, Refusing, Sink, free_port
 from running import Running
 from spans import SERVER
 
@@ -33,6 +34,7 @@ PARTIAL = ExportTraceServiceResponse(
     partial_success=ExportTracePartialSuccess(rejected_spans=1, error_message="one is too many")
 ).SerializeToString()
 
+GRPC = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
 PROTOCOLS = ["http/protobuf", "grpc"]
 UNTOLD = pytest.mark.xfail(strict=True, reason="of gRPC only `Unknown: client error (Connect)` is told")
 UNTRIED = pytest.mark.xfail(strict=True, reason="over gRPC what was not sent is lost at once")
@@ -120,6 +122,30 @@ def test_grpc_at_a_server_of_http_is_lost(run, receive):
     call_and_lose(running)
     running.stop()
     told_once(running, env["OTEL_EXPORTER_OTLP_ENDPOINT"])
+
+
+@pytest.mark.parametrize("code", [StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED, StatusCode.ABORTED])
+def test_over_grpc_what_may_succeed_later_is_tried_again(run, started, code):
+    refusing = started.enter_context(Refusing(code))
+    running = run(env=GRPC | {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": refusing.url})
+    first, second = refusing.store.wait(lambda requests: len(requests) > 1 and requests[:2], "a second attempt")
+    assert first == second
+    refusing.code = None
+    running.stop()
+    assert running.lines("not delivered") == []
+
+
+@pytest.mark.parametrize("code", [StatusCode.INVALID_ARGUMENT, StatusCode.UNAUTHENTICATED, StatusCode.UNIMPLEMENTED])
+def test_over_grpc_what_would_fail_again_is_lost(run, started, code):
+    refusing = started.enter_context(Refusing(code))
+    running = run(env=GRPC | {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": refusing.url})
+    running.wire.call("echo")
+    is_lost(running.wire, LOST["spans"], 3)
+    sent = refusing.store.items
+    assert len(set(sent)) == len(sent), "nothing was sent twice"
+    running.stop()
+    (line,) = running.lines("spans are not delivered")
+    assert "not now" in line["fields"]["message"]
 
 
 GARBAGE = {
