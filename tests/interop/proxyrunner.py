@@ -42,17 +42,17 @@ class Proxyrunner:
     """A running proxyrunner in front of `command`, on a free port, ready to serve.
 
     Its log is kept in tests/results. Used as a context manager, it is stopped by SIGTERM, and
-    `exit_code` tells how it ended.
+    `exit_code` tells how it ended. Of the OpenTelemetry variables it has those that are given, and no others.
     """
 
-    def __init__(self, name: str, command: list[str], *flags: str, **env: str) -> None:
+    def __init__(self, name: str, command: list[str], *flags: str, env: dict[str, str] | None = None) -> None:
         RESULTS.mkdir(exist_ok=True)
         self.log = RESULTS / f"{name}.log"
         self.exit_code: int | None = None
         self.process = subprocess.Popen(
             [binary(), "--listen", "127.0.0.1:0", "--log-format", "json", *flags, "--", *command],
             cwd=ROOT,
-            env={**os.environ, **env},
+            env={**{key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}, **(env or {})},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
@@ -83,6 +83,7 @@ class Proxyrunner:
             self.process.send_signal(signal.SIGTERM)
         try:
             self.exit_code = self.process.wait(STOP)
+            self._copying.join(STOP)  # now the log is whole
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.exit_code = self.process.wait()
@@ -107,7 +108,8 @@ class Proxyrunner:
                         address.put(found)
             address.put(None)
 
-        threading.Thread(target=copy, daemon=True).start()
+        self._copying = threading.Thread(target=copy, daemon=True)
+        self._copying.start()
         found = address.get(timeout=START)
         if found is None:
             raise AssertionError(f"proxyrunner ended before it listened:\n{self.log.read_text()}")

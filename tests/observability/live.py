@@ -65,7 +65,7 @@ def scene(prometheus: str) -> Iterator[Scene]:
     bad = [sys.executable, str(ROOT / "tests" / "observability" / "failing.py")]
     with (
         Proxyrunner("observability-good", good) as first,
-        Proxyrunner("observability-bad", bad, *SERIAL, **NO_COLLECTOR) as second,
+        Proxyrunner("observability-bad", bad, *SERIAL, env=NO_COLLECTOR) as second,
         Prometheus(prometheus, RULES, [first.address, second.address]) as server,
     ):
         it = Scene(server, first, second)
