@@ -62,13 +62,21 @@ impl Trace {
         }
     }
 
-    /// The same, but for the baggage that may not pass. What the message carries of its own, if that is well-formed, comes
-    /// before what came by header; it is left alone if all of it may pass.
-    pub fn with_allowed_baggage(mut self, own: Option<&str>, allowed: &AllowedBaggage) -> Self {
-        let Some(baggage) = own.or(self.baggage.as_deref()) else { return self };
-        let passed = allowed.filter(baggage);
-        self.replaces.baggage = own.is_some() && passed.as_deref() != own;
-        self.baggage = passed.filter(|_| own.is_none() || self.replaces.baggage);
+    /// The same, but for the baggage that may not pass. What the message carries of its own comes before what came by
+    /// header, if it is well-formed; it is left alone if all of it may pass. Nobody knows what is in malformed baggage, so
+    /// that none of it may.
+    pub fn with_allowed_baggage(mut self, own: OwnBaggage<'_>, allowed: &AllowedBaggage) -> Self {
+        self.replaces.baggage = match own {
+            OwnBaggage::None => false,
+            OwnBaggage::Malformed => !allowed.is_all(),
+            OwnBaggage::WellFormed(own) => {
+                let passed = allowed.filter(own);
+                let replaces = passed.as_deref() != Some(own);
+                self.baggage = passed.filter(|_| replaces);
+                return Self { replaces: Replaces { baggage: replaces, ..self.replaces }, ..self };
+            }
+        };
+        self.baggage = self.baggage.and_then(|baggage| allowed.filter(&baggage));
         self
     }
 
@@ -114,6 +122,18 @@ impl Trace {
     pub fn baggage(&self) -> Option<&str> {
         self.baggage.as_deref()
     }
+}
+
+/// The baggage that a message carries of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OwnBaggage<'a> {
+    /// It has none.
+    #[default]
+    None,
+    /// This.
+    WellFormed(&'a str),
+    /// What is no baggage, or is said more than once.
+    Malformed,
 }
 
 /// Where a span stands: the trace that it is part of, its own id, and whether it is recorded.
@@ -215,9 +235,13 @@ impl AllowedBaggage {
         Self(keys)
     }
 
+    fn is_all(&self) -> bool {
+        self.0.iter().any(|key| key == "*")
+    }
+
     /// The members that may pass, as they are; `None` if none may.
     fn filter(&self, baggage: &str) -> Option<String> {
-        if self.0.iter().any(|key| key == "*") {
+        if self.is_all() {
             return Some(baggage.to_owned());
         }
         let key = |member: &str| trim(member.split(['=', ';']).next().unwrap_or_default()).to_owned();
@@ -401,12 +425,20 @@ mod tests {
             let trace = header().with_allowed_baggage(own, &allowed(keys));
             (trace.baggage().map(str::to_owned), trace.replaces_baggage())
         };
-        assert_eq!(passed(None, &[]), (None, false));
-        assert_eq!(passed(None, &["a", "b", "A"]), (Some("a=1, b = 3".into()), false));
-        assert_eq!(passed(None, &["*"]), (Some("a=1,secret=2;p, b = 3".into()), false));
-        assert_eq!(passed(Some("a=7"), &["a"]), (None, false), "it stays as it is");
-        assert_eq!(passed(Some("a=7,c=8"), &["a"]), (Some("a=7".into()), true));
-        assert_eq!(passed(Some("c=8"), &["a"]), (None, true), "it goes, and the header's does not come");
+        let (none, malformed) = (OwnBaggage::None, OwnBaggage::Malformed);
+        assert_eq!(passed(malformed, &[]), (None, true));
+        assert_eq!(passed(malformed, &["a"]), (Some("a=1".into()), true), "the header's takes its place");
+        assert_eq!(passed(malformed, &["*"]).1, false, "anything may pass");
+        assert_eq!(passed(none, &[]), (None, false));
+        assert_eq!(passed(none, &["a", "b", "A"]), (Some("a=1, b = 3".into()), false));
+        assert_eq!(passed(none, &["*"]), (Some("a=1,secret=2;p, b = 3".into()), false));
+        assert_eq!(passed(OwnBaggage::WellFormed("a=7"), &["a"]), (None, false), "it stays as it is");
+        assert_eq!(passed(OwnBaggage::WellFormed("a=7,c=8"), &["a"]), (Some("a=7".into()), true));
+        assert_eq!(
+            passed(OwnBaggage::WellFormed("c=8"), &["a"]),
+            (None, true),
+            "it goes, and the header's does not come"
+        );
     }
 
     #[test]

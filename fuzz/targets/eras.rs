@@ -186,7 +186,9 @@ impl Play {
                 assert_eq!(outcome["id"], request.id, "{outcome}");
                 belongs(request, outcome, false);
                 let state = outcome["result"]["requestState"].as_str();
-                if let Some(state) = state.filter(|state| !self.states.iter().any(|(_, known, _)| known == state)) {
+                if let Some(state) =
+                    state.filter(|state| !self.states.iter().any(|(_, known, _)| known == state))
+                {
                     self.states.push((request.client, state.to_owned(), json!({"mark": request.mark})));
                 }
             }
@@ -247,7 +249,9 @@ impl Play {
             let result = match byte % 4 {
                 0 => json!({"resultType": "input_required", "requestState": state}),
                 1 => json!({"resultType": "input_required"}),
-                _ => json!({"resultType": "input_required", "requestState": state, "inputRequests": {"k": asks}}),
+                _ => {
+                    json!({"resultType": "input_required", "requestState": state, "inputRequests": {"k": asks}})
+                }
             };
             child.answer(&call["id"], result);
         } else {
@@ -256,7 +260,9 @@ impl Play {
                 return;
             }
             child.asked.push(id);
-            child.say(&json!({"jsonrpc": "2.0", "id": id, "method": "elicitation/create", "params": question}));
+            child.say(
+                &json!({"jsonrpc": "2.0", "id": id, "method": "elicitation/create", "params": question}),
+            );
         }
     }
 
@@ -306,7 +312,8 @@ impl Play {
         if byte & 128 != 0 {
             state.push('A');
         }
-        let responses = json!({"k": {"action": "accept"}, "q1": {"action": "accept"}, "q2": {"action": "decline"}});
+        let responses =
+            json!({"k": {"action": "accept"}, "q1": {"action": "accept"}, "q2": {"action": "decline"}});
         let retry = json!({"requestState": state, "inputResponses": responses});
         // Who forges gets an error, or begins a call of its own, about the same arguments.
         self.call(client, json!("again"), Some(arguments), Some(retry)).await;
@@ -327,7 +334,8 @@ impl Play {
             return;
         }
         let params = json!({"requestId": request.id});
-        let cancel = incoming(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}));
+        let cancel =
+            incoming(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}));
         if let Some(session) = &self.sessions[request.client] {
             let raw = request.id.to_string();
             session.cancel(&ClientId::new(raw.as_bytes()), &cancel.frame, &cancel.message);
@@ -403,8 +411,11 @@ fn belongs(request: &Request, message: &Value, any_of_the_clients: bool) {
 
 fuzz_target!(|data: &[u8]| {
     let Some((first, operations)) = data.split_first() else { return };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let mut play = Play::new(*first).await;
         for pair in operations.chunks_exact(2).take(MOST_OPERATIONS) {

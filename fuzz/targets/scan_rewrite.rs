@@ -137,7 +137,10 @@ fn restores(data: &[u8], message: &Message, sent: &Bytes, again: &Message) {
             edits.replace(ours, &one_line(&data[theirs.clone()]));
         }
     }
-    assert_eq!(splice(sent, &again.object, again.multiline, edits).into_bytes(), one_line(&data[message.object.clone()]));
+    assert_eq!(
+        splice(sent, &again.object, again.multiline, edits).into_bytes(),
+        one_line(&data[message.object.clone()])
+    );
 }
 
 /// An object's members with one-line values, but for those with these keys.

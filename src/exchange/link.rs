@@ -201,6 +201,11 @@ impl Link {
         self.stop.cancel();
     }
 
+    /// Resolves once its end was asked for.
+    pub async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// Asks for the end of a child that hangs, without waiting for it to notice.
     pub fn stop_hung(&self) {
         self.hung.cancel();

@@ -3,6 +3,7 @@
 use super::Unusable;
 use super::connect::{Sender, sender};
 use super::endpoint::{Endpoint, Protocol, Signal};
+use crate::telemetry::otlp::{Field, fields};
 use bytes::{Buf, BufMut, Bytes};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -175,22 +176,56 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> Undelivered {
     Undelivered { why: format!("the answer was {status}"), again }
 }
 
-/// Which codes are worth another try (OTLP §Failures).
+/// Which codes are worth another try (OTLP §Failures), and when.
 fn failed(status: &Status) -> Undelivered {
+    // It is no answer, but why there was none.
+    if let Some(cause) = std::error::Error::source(status) {
+        return later(explained(cause));
+    }
+    let asked = retry_delay(status.details());
     let again = match status.code() {
+        // Without a time at which it will have room again, it won't.
+        Code::ResourceExhausted => asked.map_or(Again::Never, Again::After),
         Code::Cancelled
         | Code::DeadlineExceeded
         | Code::Aborted
         | Code::OutOfRange
         | Code::Unavailable
-        | Code::DataLoss
-        | Code::ResourceExhausted => Again::Later,
+        | Code::DataLoss => asked.map_or(Again::Later, Again::After),
         _ => Again::Never,
     };
     Undelivered {
         why: format!("{:?}: {}", status.code(), crate::telemetry::otlp::cut(status.message(), 256)),
         again,
     }
+}
+
+/// When to come back, where an answer's details say so (OTLP §OTLP/gRPC Throttling): `google.rpc.RetryInfo` in
+/// `google.rpc.Status`.
+fn retry_delay(details: &[u8]) -> Option<Duration> {
+    let inner = |message, number| {
+        fields(message).find_map(move |(field, value)| match value {
+            Field::Bytes(bytes) if field == number => Some(bytes),
+            _ => None,
+        })
+    };
+    let number = |message, number| {
+        fields(message).find_map(move |(field, value)| match value {
+            Field::Number(value) if field == number => Some(value),
+            _ => None,
+        })
+    };
+    let delay = fields(details).find_map(|(field, value)| match value {
+        Field::Bytes(any) if field == 3 && inner(any, 1)?.ends_with(b"/google.rpc.RetryInfo") => {
+            inner(inner(any, 2)?, 1)
+        }
+        _ => None,
+    })?;
+    let nanos = number(delay, 2).and_then(|nanos| u32::try_from(nanos).ok()).unwrap_or_default();
+    Some(
+        Duration::from_secs(number(delay, 1).unwrap_or_default())
+            .saturating_add(Duration::from_nanos(nanos.into())),
+    )
 }
 
 /// Messages that are encoded already, and answers that are read elsewhere.
@@ -228,5 +263,35 @@ impl Decoder for Raw {
 
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         Ok(Some(message.copy_to_bytes(message.remaining())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::otlp::Fields;
+
+    #[test]
+    fn a_status_says_whether_and_when_to_come_back() {
+        let details = |kind: &str| {
+            let mut details = Vec::new();
+            details.varint(1, 8);
+            details.message(3, |any| {
+                any.bytes(1, format!("type.googleapis.com/google.rpc.{kind}").as_bytes());
+                any.message(2, |info| info.message(1, |delay| delay.varint(1, 7)));
+            });
+            Bytes::from(details)
+        };
+        let again = |code, details| failed(&Status::with_details(code, "", details)).again;
+        let seven = Again::After(Duration::from_secs(7));
+        for (code, plain, asked) in [
+            (Code::Unavailable, Again::Later, seven),
+            (Code::ResourceExhausted, Again::Never, seven),
+            (Code::InvalidArgument, Again::Never, Again::Never),
+        ] {
+            assert_eq!(again(code, Bytes::new()), plain, "{code:?}");
+            assert_eq!(again(code, details("ErrorInfo")), plain, "{code:?}");
+            assert_eq!(again(code, details("RetryInfo")), asked, "{code:?}");
+        }
     }
 }

@@ -118,7 +118,7 @@ async fn ship_metrics(
             () = ends.cancelled() => true,
         };
         let (records, delivered) = exports.encode(&metrics::gather(levels()), metrics::now());
-        match delivery.deliver(Shipment { records: &records, count: 1 }, last).await {
+        match delivery.deliver(Shipment { records: &records, count: 1 }, &ends).await {
             0 => exports.note(delivered),
             // What is summed up is not lost: the next export says it too.
             _ => counters::FAILED_METRIC_EXPORTS.increment(),

@@ -26,8 +26,9 @@ impl Attempts {
     pub fn pause(&mut self, now: Instant, asked: Option<Duration>, chance: f64) -> Option<Duration> {
         let own = self.next.mul_f64(0.5 + 0.5 * chance);
         self.next = (self.next * 2).min(LONGEST);
-        let pause = asked.unwrap_or(own);
-        (now + pause < self.until).then_some(pause)
+        // A collector that asks for no pause, or for one of any length, gets no more than it should.
+        let pause = asked.map_or(own, |asked| asked.max(own));
+        now.checked_add(pause).is_some_and(|at| at < self.until).then_some(pause)
     }
 }
 
@@ -56,11 +57,14 @@ mod tests {
         let mut attempts = Attempts::new(now, Duration::from_secs(10));
         let asked = Some(Duration::from_secs(7));
         assert_eq!(attempts.pause(now, asked, 0.0), asked);
+        assert_eq!(attempts.pause(now, Some(Duration::MAX), 0.0), None, "not before the end of time");
         assert_eq!(attempts.pause(now + Duration::from_secs(7), asked, 0.0), None);
         assert_eq!(
             attempts.pause(now, None, 0.0),
-            Some(Duration::from_secs(1)),
-            "it has doubled twice meanwhile"
+            Some(Duration::from_secs(2)),
+            "it has doubled three times meanwhile"
         );
+        let own = Attempts::new(now, Duration::from_secs(10)).pause(now, Some(Duration::ZERO), 0.0);
+        assert_eq!(own, Some(FIRST / 2), "no collector makes it go on without a pause");
     }
 }

@@ -36,11 +36,13 @@ impl Delivery {
         Delivery { collector, signal, resource, told: false }
     }
 
-    /// Delivers records; how many were lost. At the end of proxyrunner there is one attempt.
-    pub async fn deliver(&mut self, shipment: Shipment<'_>, last: bool) -> usize {
+    /// Delivers records; how many were lost. Once proxyrunner `ends`, what is under way is still waited for, a pause is
+    /// over at once, and there are no more of them.
+    pub async fn deliver(&mut self, shipment: Shipment<'_>, ends: &CancellationToken) -> usize {
         let request = bytes::Bytes::from(request(&self.resource, shipment.records));
         let mut attempts = Attempts::new(Instant::now(), self.collector.endpoint().patience);
         loop {
+            let last = ends.is_cancelled();
             let undelivered = match self.collector.send(request.clone()).await {
                 Ok(answer) => return self.delivered(&answer, shipment.count),
                 Err(undelivered) => undelivered,
@@ -52,7 +54,10 @@ impl Delivery {
             let chance = getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX));
             let pause = attempts.pause(Instant::now(), asked, chance);
             match pause.filter(|_| undelivered.again != Again::Never && !last) {
-                Some(pause) => sleep(pause).await,
+                Some(pause) => tokio::select! {
+                    () = sleep(pause) => {}
+                    () = ends.cancelled() => {}
+                },
                 None => {
                     self.tell(&undelivered.why);
                     return shipment.count;
@@ -93,13 +98,7 @@ pub async fn records(mut delivery: Delivery, outbox: &'static Outbox, ends: Canc
         };
         while let Some(batch) = outbox.take() {
             let shipment = Shipment { records: &batch.bytes, count: batch.records };
-            // What waits for another try when the end comes, gets no more of them.
-            let delivering = delivery.deliver(shipment, last);
-            let lost = tokio::select! {
-                lost = delivering => lost,
-                () = ends.cancelled(), if !last => delivery.deliver(shipment, true).await,
-            };
-            outbox.lost(lost);
+            outbox.lost(delivery.deliver(shipment, &ends).await);
         }
         if last {
             return;

@@ -34,8 +34,7 @@ impl Origin {
             brought.store(true, Ordering::Relaxed);
         }
         let mut carried = jsonrpc::carried(&frame, &message);
-        let trace =
-            self.trace.clone().with_allowed_baggage(carried.baggage.as_deref(), &settings.allowed_baggage);
+        let trace = self.trace.clone().with_allowed_baggage(carried.own_baggage(), &settings.allowed_baggage);
         if !settings.propagates {
             carried = Carried::default();
         }

@@ -2,7 +2,8 @@
 
 use super::origin::Origin;
 use super::{Settings, guard};
-use crate::telemetry::{Parent, Peer, Span, SpanKind, access, names, tracer};
+use crate::telemetry::{Parent, Peer, Span, SpanKind, access, names, scope, tracer};
+use crate::trace_context::Context;
 use hyper::header::USER_AGENT;
 use hyper::{Method, Request, StatusCode};
 use std::net::SocketAddr;
@@ -26,19 +27,22 @@ struct Logged {
     begun: Instant,
     brought: Arc<AtomicBool>,
     status: u16,
+    /// Where it stands in its trace.
+    context: Option<Context>,
 }
 
 impl Visit {
     /// A request has come; what its messages have in common.
     pub fn begin<B>(settings: &Settings, request: &Request<B>, peer: Peer) -> (Option<Self>, Origin) {
         let trace = guard::trace(request.headers(), settings.propagates);
-        let logged = access::is_kept().then(|| Logged {
+        let mut logged = access::is_kept().then(|| Logged {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             peer: peer.socket,
             begun: Instant::now(),
             brought: Arc::default(),
             status: 0,
+            context: None,
         });
         let parent =
             trace.context().map(|context| Parent { context, tracestate: trace.tracestate(), remote: true });
@@ -49,8 +53,11 @@ impl Visit {
             }
             span
         });
-        let brought = logged.as_ref().map(|logged| Arc::clone(&logged.brought));
         let context = span.as_ref().map(Span::context).or(parent.map(|parent| parent.context));
+        let brought = logged.as_mut().map(|logged| {
+            logged.context = context;
+            Arc::clone(&logged.brought)
+        });
         let origin = Origin { span: context, trace, peer, brought };
         let span = span.filter(Span::is_recorded);
         let is_seen = span.is_some() || logged.is_some();
@@ -109,8 +116,10 @@ impl Drop for Visit {
     fn drop(&mut self) {
         let Some(logged) = self.logged.take() else { return };
         if !logged.brought.load(Ordering::Relaxed) {
-            let Logged { method, path, peer, begun, status, .. } = logged;
-            access::log_request(method.as_str(), &path, status, peer, begun.elapsed());
+            let Logged { method, path, peer, begun, status, context, .. } = logged;
+            scope::within(context, || {
+                access::log_request(method.as_str(), &path, status, peer, begun.elapsed());
+            });
         }
     }
 }

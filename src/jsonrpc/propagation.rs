@@ -3,7 +3,7 @@
 
 use super::message::{Message, Meta, Span};
 use super::text::text;
-use crate::trace_context::{Context, Trace, is_baggage, is_traceparent, is_tracestate};
+use crate::trace_context::{Context, OwnBaggage, Trace, is_baggage, is_traceparent, is_tracestate};
 use serde_json::Value;
 use std::borrow::Cow;
 
@@ -19,21 +19,39 @@ pub struct Carried<'a> {
     pub tracestate: Option<Cow<'a, str>>,
     /// Baggage, which needs no context.
     pub baggage: Option<Cow<'a, str>>,
+    /// There is what would be baggage if it were well-formed and said once.
+    pub has_malformed_baggage: bool,
+}
+
+impl Carried<'_> {
+    /// The baggage.
+    pub fn own_baggage(&self) -> OwnBaggage<'_> {
+        match self.baggage.as_deref() {
+            Some(baggage) => OwnBaggage::WellFormed(baggage),
+            None if self.has_malformed_baggage => OwnBaggage::Malformed,
+            None => OwnBaggage::None,
+        }
+    }
 }
 
 /// The trace context that a message carries.
 pub fn carried<'a>(bytes: &'a [u8], message: &Message) -> Carried<'a> {
     let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
-    let Some(meta) = meta.filter(|meta| !meta.trace_repeated) else { return Carried::default() };
+    let Some(meta) = meta else { return Carried::default() };
+    if meta.trace_repeated {
+        return Carried { has_malformed_baggage: meta.baggage.is_some(), ..Carried::default() };
+    }
     let string = |span: &Option<Span>, is_well_formed: fn(&str) -> bool| {
         let span = span.as_ref().filter(|span| bytes[span.start] == b'"')?;
         Some(text(bytes, span)).filter(|value| is_well_formed(value))
     };
     let context = string(&meta.traceparent, is_traceparent).and_then(|value| Context::parse(&value));
+    let baggage = string(&meta.baggage, is_baggage);
     Carried {
         context,
         tracestate: context.and_then(|_| string(&meta.tracestate, is_tracestate)),
-        baggage: string(&meta.baggage, is_baggage),
+        has_malformed_baggage: baggage.is_none() && meta.baggage.is_some(),
+        baggage,
     }
 }
 
@@ -119,6 +137,26 @@ mod tests {
             &format!("{{{parent},{parent}}}"),
         ] {
             assert_eq!(told(nothing), (false, None, None), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn baggage_that_is_none_is_noticed() {
+        let twice = r#""baggage":"a=1","baggage":"a=1""#;
+        let beside = format!(r#""traceparent":"{PARENT}","traceparent":"{PARENT}","baggage":"a=1""#);
+        for (meta, malformed) in [
+            ("", false),
+            (r#""baggage":"a=1""#, false),
+            (r#""baggage":"a=1,""#, true),
+            (r#""baggage":["a=1"]"#, true),
+            (r#""baggage":null"#, true),
+            (twice, true),
+            (&*beside, true),
+        ] {
+            let text = format!(r#"{{"jsonrpc":"2.0","method":"m","params":{{"_meta":{{{meta}}}}}}}"#);
+            let message = scan(text.as_bytes()).expect("a message");
+            let own = carried(text.as_bytes(), &message);
+            assert_eq!(own.own_baggage() == OwnBaggage::Malformed, malformed, "{meta}");
         }
     }
 }

@@ -76,6 +76,10 @@ const ATTRIBUTES: u32 = 6;
 impl<S: Subscriber> Layer<S> for Records {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let Some(outbox) = outbox() else { return };
+        // What the libraries say of an export would be exported itself, and so on.
+        if !event.metadata().target().starts_with(env!("CARGO_PKG_NAME")) {
+            return;
+        }
         thread_local! {
             static RECORD: RefCell<(Vec<u8>, Vec<u8>)> = RefCell::default();
         }

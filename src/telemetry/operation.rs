@@ -275,7 +275,9 @@ impl Seen {
 
 fn describe_arrival(arrival: &Arrival<'_>, attributes: &mut Attributes) {
     if let Some(id) = arrival.id {
-        attributes.text(names::REQUEST, String::from_utf8_lossy(id.trim_ascii()).trim_matches('"'));
+        // A string's text; lone surrogates, which no text has, stay as they are written.
+        let text = serde_json::from_slice::<String>(id);
+        attributes.text(names::REQUEST, &text.unwrap_or_else(|_| String::from_utf8_lossy(id).into_owned()));
     }
     attributes.text(names::TRANSPORT, "tcp");
     attributes.text(names::NETWORK, "http");

@@ -61,13 +61,9 @@ impl Subject {
     /// `{method} {target}`, with a target that is one of few: whoever makes names up gets none into a span's.
     pub(super) fn span_name(&self) -> Cow<'static, str> {
         let method = self.known.name();
-        let is_one_of_few = || {
-            let listed = matches!(self.target, Some(Target::Listed(_)));
-            listed || names_of(self.known).is_some_and(Names::is_empty)
-        };
-        match self.target().filter(|_| is_one_of_few()) {
-            Some(target) => [method, " ", target].concat().into(),
-            None => method.into(),
+        match (&self.target, self.target()) {
+            (Some(Target::Listed(_)), Some(target)) => [method, " ", target].concat().into(),
+            _ => method.into(),
         }
     }
 

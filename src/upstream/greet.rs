@@ -6,12 +6,13 @@ use crate::era::envelope::Envelope;
 use crate::era::probe::{Choice, Decision, Probe, Reason, Step as Next};
 use crate::era::{Era, MODERN_VERSION, probe};
 use crate::exchange::{Answer, Exchange, Failure, Held, Link, Mailbox, Outcome, Step};
-use crate::jsonrpc::{Spliced, codes, rewrite};
+use crate::jsonrpc::{self, Spliced, codes, rewrite};
 use crate::mux::WireId;
 use crate::session::Audience;
 use crate::telemetry::otlp::Attributes;
 use crate::telemetry::scope::spanned;
 use crate::telemetry::{ChildOperation, names};
+use crate::trace_context::Trace;
 use bytes::Bytes;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -208,6 +209,16 @@ pub(super) fn own_request(wire_id: WireId, method: &str, params: &str) -> Splice
     Spliced::from(rewrite::request(id.as_bytes(), method, Some(params.as_bytes())))
 }
 
+/// A request of proxyrunner's own, with its place in its trace.
+fn with_context(request: Spliced, trace: &Trace) -> Spliced {
+    let frame = request.into_bytes();
+    match jsonrpc::scan(&frame) {
+        Ok(message) => rewrite::request_for_child(&frame, &message, None, None, trace),
+        // It is written here.
+        Err(_) => frame.into(),
+    }
+}
+
 /// Begins a request of proxyrunner's own: without a permit, since the work of others waits for it.
 pub(super) async fn begin(
     link: &Link,
@@ -236,6 +247,11 @@ pub(super) async fn begin_as(
     write: impl FnOnce(WireId) -> Spliced,
 ) -> Result<Exchange, Failure> {
     let held = Held { mailbox, token: None, takes_questions: false, places: Default::default() };
+    let trace = operation.as_ref().map(|operation| operation.traced(&Trace::default()).into_owned());
+    let write = |wire_id| match &trace {
+        Some(trace) if trace.replaces_context() => with_context(write(wire_id), trace),
+        _ => write(wire_id),
+    };
     link.begin(held, operation, write).await.map_err(|refused| match refusal(refused) {
         super::Refusal::Failed(failure) => failure,
         _ => Failure::Lost,

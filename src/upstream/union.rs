@@ -88,6 +88,8 @@ impl Union {
                         self.again = Some((now() + pause, (pause * 2).min(REOPEN.1)));
                     }
                 }
+                // What is subscribed is cancelled, so that nobody misses it when the child ends.
+                () = link.stopped() => return,
                 _ = link.ended() => return,
             }
         }

@@ -283,7 +283,10 @@ fn operation_labels(labels: &Labels) -> Vec<(&'static str, Cow<'static, str>)> {
             all.push((names::STATUS, error.into()));
         }
     }
-    all.push((names::PROTOCOL, labels.revision.name().into()));
+    // Before the end of a handshake there is none.
+    if labels.revision != Revision::default() {
+        all.push((names::PROTOCOL, labels.revision.name().into()));
+    }
     match labels.side {
         Side::Server => all.extend([
             (names::TRANSPORT, "tcp".into()),
