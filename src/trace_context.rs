@@ -428,7 +428,7 @@ mod tests {
         let (none, malformed) = (OwnBaggage::None, OwnBaggage::Malformed);
         assert_eq!(passed(malformed, &[]), (None, true));
         assert_eq!(passed(malformed, &["a"]), (Some("a=1".into()), true), "the header's takes its place");
-        assert_eq!(passed(malformed, &["*"]).1, false, "anything may pass");
+        assert!(!passed(malformed, &["*"]).1, "anything may pass");
         assert_eq!(passed(none, &[]), (None, false));
         assert_eq!(passed(none, &["a", "b", "A"]), (Some("a=1, b = 3".into()), false));
         assert_eq!(passed(none, &["*"]), (Some("a=1,secret=2;p, b = 3".into()), false));

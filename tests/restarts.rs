@@ -5,7 +5,7 @@ mod support;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use support::{Journal, Server, Session, lives, scratch, tool_call, until};
+use support::{Journal, Read, Server, Session, lives, scratch, tool_call, until};
 
 /// Restarts without a pause worth waiting for.
 const SOON: &str = "--restart-backoff 10ms";
@@ -251,14 +251,17 @@ fn readiness_does_not_wait_for_the_end_of_a_child_that_serves_no_longer() {
 
 #[test]
 fn a_leased_child_that_hangs_is_ended_and_a_warm_one_replaced() {
-    let soon = "--ping-interval 200ms --ping-timeout 200ms --terminate-grace 100ms";
+    let soon = "--ping-interval 200ms --ping-timeout 1s --terminate-grace 100ms";
     let journal = Journal::new();
     let server = Server::with().flags(&format!("{soon} --warm 1")).child(&journal.flag()).start();
-    // Who asks again was answered before: its silence will mean something.
-    let pings = || journal.frames().iter().filter(|frame| frame.message["method"] == "ping").count();
-    until("answered pings", || pings() > 2);
+    // Who is asked again has answered all that it was asked before: its silence will mean something.
+    let until_pinged_twice = |pid: u64| {
+        let is_ping = |read: &&Read| read.pid == pid && read.message["method"] == "ping";
+        until("an answered ping", || journal.frames().iter().filter(is_ping).count() > 1);
+    };
     let asked = server.asked();
     let leased = asked.child();
+    until_pinged_twice(leased);
     freeze(i32::try_from(leased).expect("a pid"));
     server.until_metric("proxyrunner_hung_children_total", 1);
     assert_ne!(asked.child(), leased);
@@ -274,6 +277,7 @@ fn a_leased_child_that_hangs_is_ended_and_a_warm_one_replaced() {
         .collect();
     let warm =
         started_pids.into_iter().find(|pid| lives(*pid) && !serving.contains(pid)).expect("a warm one");
+    until_pinged_twice(warm.cast_unsigned().into());
     freeze(warm);
     server.until_metric("proxyrunner_hung_children_total", 2);
     until("another in its place", || told("server started") == 5);

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 /// Pages of a list that are read.
 pub(super) const MOST_PAGES: usize = 64;
-/// How long a child may take for one of them.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a child may take for one of them: while it owes an answer, its silence says nothing about whether it hangs.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Upstream {
     /// Has a child say its names, if anybody wants to tell them apart.

@@ -31,7 +31,11 @@ impl Connection {
 
     /// Connects; reads fail after [`PATIENCE`].
     pub fn open(address: SocketAddr) -> Connection {
-        let stream = TcpStream::connect(address).expect("it listens");
+        Connection::over(TcpStream::connect(address).expect("it listens"))
+    }
+
+    /// The same over a connection that is there.
+    pub fn over(stream: TcpStream) -> Connection {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
@@ -74,11 +78,25 @@ impl Connection {
         self.request("POST", "/mcp", &[JSON, headers].concat(), body.as_ref());
     }
 
+    /// Sends a POST to a peer that may close, in one piece.
+    pub fn try_post(&mut self, headers: &[(&str, &str)], body: &str) -> std::io::Result<()> {
+        let host = self.stream.get_ref().peer_addr()?;
+        let mut whole = format!("POST /mcp HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n", body.len());
+        let headers = Connection::post_headers(headers);
+        headers.iter().for_each(|(name, value)| whole += &format!("{name}: {value}\r\n"));
+        self.try_send(whole + "\r\n" + body)
+    }
+
     /// Sends one chunk of a body.
     pub fn chunk(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.try_send(format!("{:x}\r\n", bytes.len()))?;
         self.try_send(bytes)?;
         self.try_send("\r\n")
+    }
+
+    /// Whether anything of a response comes, rather than the end of the connection.
+    pub fn is_answered(&mut self) -> bool {
+        self.stream.fill_buf().is_ok_and(|bytes| !bytes.is_empty())
     }
 
     /// Reads a response with its whole body.
