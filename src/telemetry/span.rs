@@ -1,5 +1,5 @@
-//! Spans: something that takes time, with a name and attributes, in a trace. One that is not sampled costs its id at
-//! most. A span ends when it is dropped, and goes to the outbox in OTLP's encoding (opentelemetry/proto/trace/v1).
+//! Spans: something that takes time, with a name and attributes, in a trace. One that is not sampled costs its id and
+//! nothing more. A span ends when it is dropped, and goes to the outbox in OTLP's encoding (opentelemetry/proto/trace/v1).
 
 use super::clock::Begun;
 use super::counters;
@@ -79,11 +79,8 @@ impl Tracer {
         let sampled = self.sampler.samples(&trace, above);
         // The other flags say something of the trace's id, which stays.
         let other = above.map_or(Context::RANDOM, |above| above.flags & !Context::SAMPLED);
-        let context = match above {
-            // Nothing is ever seen of it, nor of the one above: there is no need to tell them apart.
-            Some(above) if !sampled && !above.is_sampled() => *above,
-            _ => Context { trace, span: ids::span(), flags: other | u8::from(sampled) },
-        };
+        // Its id is its own even if nothing else is kept of it (OpenTelemetry, Trace SDK §SDK Span creation).
+        let context = Context { trace, span: ids::span(), flags: other | u8::from(sampled) };
         let recording = sampled.then(|| {
             Box::new(Recording {
                 tracer: self,

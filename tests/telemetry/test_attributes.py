@@ -87,21 +87,18 @@ def test_a_request_is_known_by_its_id(running, after, id, said):
     assert asked.attributes["jsonrpc.request.id"].isdigit(), "the child has an id of its own for it"
 
 
-@pytest.mark.xfail(strict=True, reason="a text is shown as it is written in JSON")
 @pytest.mark.parametrize("id", ['"quoted"', "é", "a\\b"])
 def test_an_odd_id_is_told_as_it_is(running, after, id):
     running.wire.call("echo", id=id)
     assert after("tools/call echo")[0].attributes["jsonrpc.request.id"] == id
 
 
-@pytest.mark.xfail(strict=True, reason="whatever a message names is taken for a resource")
 def test_what_another_message_names_is_no_resource(running, after):
     running.wire.ask("acme/extra", {"name": "somebody"})
     for span in after("_OTHER"):
         assert "mcp.resource.uri" not in span.attributes
 
 
-@pytest.mark.xfail(strict=True, reason="the line is written outside of the request's span")
 def test_the_access_log_says_where_a_request_without_a_message_belongs(run, receive):
     receiver = receive()
     running = run("--access-log", env={"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{receiver.url}/v1/traces"})

@@ -133,7 +133,6 @@ def test_a_child_starts_in_spans(seen):
     assert cause.kind == SERVER, "the one of a session is started because of its client"
 
 
-@pytest.mark.xfail(strict=True, reason="of what proxyrunner asks by itself, the child is not told where it belongs")
 def test_a_handshake_is_one_trace_too(seen):
     cause = spans.named(seen.trace("legacy"), "child.handshake")
     (asked,) = below(seen.spans, cause)
