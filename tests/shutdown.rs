@@ -213,9 +213,11 @@ fn the_first_signal_is_not_the_second_though_the_server_has_ended_by_itself() {
     let mut call = own.begin_call(1, "wait", json!({"name": "a"}));
     server.until_metric("proxyrunner_in_flight", 1);
     assert_eq!(shared.call("leave", json!({"code": 3}))["error"]["data"]["exitCode"], 3);
-    until("not ready", || server.request("GET", "/readyz", &[], b"").status == 503);
+    // That is its own reason to end; only then comes the signal.
+    server.until_logged("\"ERROR\"");
     server.signal(Signal::SIGTERM);
     server.until_logged("once more ends it at once");
+    until("refusals", || own.post(support::tool_call(3, "echo", &json!({}))).status == 503);
     let release = own.post(support::tool_call(2, "release", &json!({"name": "a"})));
     assert_eq!(release.status, 503, "nothing new is begun");
     own.tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}));
