@@ -18,6 +18,11 @@ use std::time::Duration;
 /// The longest captured text where the operator sets no limit, in bytes: what clients and children say is of any length.
 const LONGEST: usize = 4_096;
 
+/// As good as for ever.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// Between two exports, however soon they are asked for: no time at all would take all of it.
+const SOONEST: Duration = Duration::from_millis(10);
+
 /// What the variables mean.
 pub(super) struct Meant {
     pub spans: Option<SpanSettings>,
@@ -104,7 +109,9 @@ impl Variables<'_> {
     }
 
     fn millis(&mut self, name: &str) -> Option<Duration> {
-        self.parsed(name, "number of milliseconds").map(Duration::from_millis)
+        let millis = self.parsed(name, "number of milliseconds")?;
+        // Some mean for ever; a clock goes only so far.
+        Some(Duration::from_millis(millis).min(FOR_EVER))
     }
 
     fn flag(&mut self, name: &str) -> Option<bool> {
@@ -280,7 +287,7 @@ fn tls(variables: &mut Variables<'_>, signal: Signal) -> Tls {
 }
 
 fn metric_settings(variables: &mut Variables<'_>, endpoint: Endpoint) -> MetricSettings {
-    let interval = variables.millis("OTEL_METRIC_EXPORT_INTERVAL").filter(|interval| !interval.is_zero());
+    let interval = variables.millis("OTEL_METRIC_EXPORT_INTERVAL").map(|it| it.max(SOONEST));
     let name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
     let preference = variables.text(name).map(|text| text.to_ascii_lowercase());
     let temporality = match preference.as_deref() {
@@ -322,7 +329,7 @@ fn bounds(variables: &mut Variables<'_>, prefix: &str, delay: Duration) -> Bound
     Bounds {
         queued,
         batch: batch.unwrap_or(512).min(queued),
-        delay: variables.millis(&format!("{prefix}_SCHEDULE_DELAY")).unwrap_or(delay),
+        delay: variables.millis(&format!("{prefix}_SCHEDULE_DELAY")).unwrap_or(delay).max(SOONEST),
     }
 }
 

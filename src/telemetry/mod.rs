@@ -5,6 +5,8 @@ pub(crate) mod capture;
 mod child_operation;
 mod clock;
 pub mod counters;
+#[cfg(test)]
+mod documentation;
 mod ids;
 pub mod logs;
 pub mod metrics;

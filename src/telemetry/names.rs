@@ -34,7 +34,6 @@ attributes! {
     URL_SCHEME "url.scheme" "`http`."
     USER_AGENT "user_agent.original" "What the client calls itself."
     CHILD "proxyrunner.child.number" "The child's number, as in the log."
-    PID "process.pid" "The child's process id."
     ERA "proxyrunner.child.era" "The protocol era that the child speaks."
     ATTEMPT "proxyrunner.restart.attempt" "Restarts in a row so far."
     QUESTIONS "proxyrunner.questions" "Questions that the client is asked."
@@ -50,8 +49,8 @@ macro_rules! spans {
 }
 
 spans! {
-    CHILD_START "child.start" "From the wish for a child to its process."
-    CHILD_HANDSHAKE "child.handshake" "From its process to the end of its handshake."
+    CHILD_START "child.start" "From the wish for a child to its process, and to the end of its handshake where that is proxyrunner's own."
+    CHILD_HANDSHAKE "child.handshake" "That handshake."
     CHILD_RESTART "child.restart" "From a child's end to the moment when the next one serves in its place."
     PARK "park" "From a question to a modern client to its retry, or to the end of `--park-timeout`."
     RESUME "resume" "From a retry to the moment when the call has its answers."

@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""Prints what telemetry costs: instructions of the whole process per request, counted by callgrind.
+
+    cargo build --profile bench && benches/telemetry.py
+
+One client calls a tool of a legacy server that answers at once; with nothing, with metrics, and with traces of 1 % and of
+all requests besides. Each figure is the difference of two runs, so that what happens once per run cancels out. Needs
+valgrind, and the binary with its symbols (`--profile bench`).
+"""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BINARY = os.environ.get("PROXYRUNNER_BIN", ROOT / "target" / "release" / "proxyrunner")
+FEW, MANY = 500, 2_500
+
+ECHO = """
+import json, sys
+TOOLS = [{"name": "echo", "inputSchema": {"type": "object"}}]
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "id" not in asked:
+        continue
+    result = {
+        "initialize": lambda: {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "echo", "version": "1"},
+        },
+        "tools/list": lambda: {"tools": TOOLS},
+        "tools/call": lambda: {"content": [{"type": "text", "text": asked["params"]["arguments"]["text"]}]},
+    }.get(asked["method"], dict)()
+    print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
+"""
+ARGUMENTS = {"text": "the quick brown fox jumps over the lazy dog " * 8, "n": 7}
+CALL = {"name": "echo", "arguments": ARGUMENTS, "_meta": {"progressToken": 7}}
+HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """Takes everything and keeps nothing."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def instructions(calls: int, flags: list[str], env: dict[str, str]) -> int:
+    """Those of a whole run with so many calls."""
+    valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+    served = [BINARY, "--listen", "127.0.0.1:0", "--log-format", "json", *flags, "--", sys.executable, "-c", ECHO]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+    process = subprocess.Popen(
+        [str(word) for word in [*valgrind, *served]], env={**clean, **env}, stderr=subprocess.PIPE, text=True
+    )
+    port = 0
+    for line in process.stderr:
+        if address := re.search(r'"address":"127.0.0.1:(\d+)"', line):
+            port = int(address[1])
+        if '"ready"' in line:
+            break
+    rest: list[str] = []
+    reading = threading.Thread(target=lambda: rest.extend(process.stderr), daemon=True)
+    reading.start()
+    call(port, calls)
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    reading.join()
+    return int(re.search(r"Collected : (\d+)", "".join(rest))[1])
+
+
+def call(port: int, calls: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+
+    def post(message: dict[str, object]) -> http.client.HTTPResponse:
+        connection.request("POST", "/mcp", json.dumps({"jsonrpc": "2.0"} | message), headers)
+        response = connection.getresponse()
+        response.read()
+        return response
+
+    headers["Mcp-Session-Id"] = post({"id": 1, "method": "initialize", "params": HELLO}).getheader("mcp-session-id")
+    post({"method": "notifications/initialized"})
+    for _ in range(calls):
+        assert post({"id": 7, "method": "tools/call", "params": CALL}).status == 200
+
+
+def main() -> None:
+    collector = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=collector.serve_forever, daemon=True).start()
+    export = {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://127.0.0.1:{collector.server_port}/v1/traces",
+        "OTEL_TRACES_SAMPLER": "traceidratio",
+    }
+    base = 0
+    for name, flags, env in [
+        ("nothing", ["--metrics=false"], {}),
+        ("metrics", [], {}),
+        ("metrics, and 1 % of traces", [], export | {"OTEL_TRACES_SAMPLER_ARG": "0.01"}),
+        ("metrics, and all traces", [], export | {"OTEL_TRACES_SAMPLER_ARG": "1"}),
+        ("1 % of traces", ["--metrics=false"], export | {"OTEL_TRACES_SAMPLER_ARG": "0.01"}),
+        ("all traces", ["--metrics=false"], export | {"OTEL_TRACES_SAMPLER_ARG": "1"}),
+    ]:
+        each = (instructions(MANY, flags, env) - instructions(FEW, flags, env)) // (MANY - FEW)
+        base = base or each
+        print(f"{name}: {each} instructions per request, {each / base - 1:+.1%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+//! That docs/observability.md lists what there is: every span, attribute and metric, in the words of the code.
+
+use super::metrics::{Kind, Levels, RESERVED, gather};
+use super::names::{ATTRIBUTES, SPANS};
+use std::fmt::Write;
+
+const PAGE: &str = include_str!("../../docs/observability.md");
+
+/// The part of the page between two marks of this name.
+fn part(name: &str) -> &'static str {
+    let mark = format!("<!-- {name} -->\n");
+    PAGE.split(&*mark).nth(1).unwrap_or_else(|| panic!("docs/observability.md has no {mark:?}"))
+}
+
+fn same(name: &str, expected: &str) {
+    assert!(part(name) == expected, "between its marks, docs/observability.md should say:\n{expected}");
+}
+
+fn table(heads: &str, rows: impl Iterator<Item = String>) -> String {
+    let columns = heads.split(" | ").count();
+    let mut table = format!("| {heads} |\n|{}\n", " --- |".repeat(columns));
+    rows.for_each(|row| writeln!(table, "| {row} |").expect("memory"));
+    table
+}
+
+#[test]
+fn every_span_is_listed() {
+    let rows = SPANS.iter().map(|(name, says)| format!("`{name}` | {says}"));
+    same("spans", &table("span | what it covers", rows));
+}
+
+#[test]
+fn every_attribute_is_listed() {
+    let rows = ATTRIBUTES.iter().map(|(name, says)| format!("`{name}` | {says}"));
+    same("attributes", &table("attribute | what it says", rows));
+}
+
+#[test]
+fn every_metric_is_listed() {
+    let families = gather(Levels::default());
+    let rows = families.iter().map(|family| {
+        let it = &family.definition;
+        let kind = match it.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let convention = it.convention.map(|name| format!("`{name}`")).unwrap_or_default();
+        format!("`{}` | {convention} | {kind} | {}", it.name, it.help)
+    });
+    same("metrics", &table("metric | in OTLP, if otherwise | kind | what it says", rows));
+    assert!(!families.iter().any(|family| family.definition.name == RESERVED), "it is reserved");
+    assert!(PAGE.contains(RESERVED), "it is told that it is reserved");
+}
+
+#[test]
+fn no_name_is_listed_that_nothing_has() {
+    let source = |file: &str| std::fs::read_to_string(file).expect("a source");
+    let mut sources = String::new();
+    let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            match entry.path() {
+                path if path.is_dir() => folders.push(path),
+                path if path.ends_with("telemetry/names.rs") => {}
+                path => sources += &source(&path.to_string_lossy()),
+            }
+        }
+    }
+    let table = source(concat!(env!("CARGO_MANIFEST_DIR"), "/src/telemetry/names.rs"));
+    let constants = table.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(" \""));
+    let constants = constants
+        .map(|(name, _)| name)
+        .filter(|name| name.bytes().all(|byte| byte == b'_' || byte.is_ascii_uppercase()));
+    let unused: Vec<_> = constants
+        .filter(|name| !sources.contains(&format!("names::{name}")) && !imported(&sources, name))
+        .collect();
+    assert!(unused.is_empty(), "nothing uses {unused:?}");
+}
+
+/// Whether a name is imported by itself.
+fn imported(sources: &str, name: &str) -> bool {
+    let imports = sources.lines().filter(|line| line.contains("names::{"));
+    imports.into_iter().any(|line| line.split(['{', '}', ',', ' ']).any(|word| word == name))
+}
