@@ -259,6 +259,19 @@ fn a_waiter_is_woken_with_a_permit_and_another_when_it_is_dropped_with_it() {
 }
 
 #[test]
+fn a_permit_that_is_free_may_be_taken() {
+    let admission = Admission::new(Bounds { in_flight: 2, per_client: 1, queued: 0 });
+    assert!(!admission.is_at_own_bound(A));
+    let permit = admission.take(A).expect("it is free");
+    assert_eq!(admission.in_flight(), 1);
+    assert!(admission.is_at_own_bound(A) && !admission.is_at_own_bound(B));
+    assert!(admission.take(A).is_none());
+    assert!(admission.take(B).is_some());
+    drop(permit);
+    assert!(!admission.is_at_own_bound(A));
+}
+
+#[test]
 fn one_who_gives_way_is_woken_and_told() {
     let admission = one();
     let _held = granted(&admission, A);

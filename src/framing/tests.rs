@@ -124,6 +124,41 @@ fn memory_goes_back_even_behind_a_burst() {
 }
 
 #[test]
+fn a_buffer_is_used_up_before_another_takes_its_place() {
+    let mut framer = Framer::new(1 << 20);
+    assert!(framer.buffer().capacity() >= 8 * 1024, "room for a read");
+    let place = framer.buffer.as_ptr();
+    framer.buffer().extend_from_slice(b"1\n2\n");
+    let kept = [framer.next(), framer.next()];
+    let half = framer.buffer.capacity() - READ / 2;
+    framer.buffer().extend_from_slice(&vec![b'x'; half]);
+    assert_eq!(framer.next(), None);
+    assert_eq!(framer.buffer().as_ptr(), place.wrapping_add(4), "half a read's room is left");
+    framer.buffer().extend_from_slice(b"x");
+    assert_eq!(framer.next(), None);
+    assert!(framer.buffer().capacity() >= half + READ, "less than that is left");
+    assert_eq!(kept, [Some(frame("1")), Some(frame("2"))]);
+}
+
+#[test]
+fn memory_of_frames_that_are_gone_is_used_again() {
+    let mut framer = Framer::new(1 << 20);
+    let place = framer.buffer().as_ptr();
+    for _ in 0..8 {
+        framer.buffer().extend_from_slice("x\n".repeat(READ / 2).as_bytes());
+        while framer.next().is_some() {}
+        assert_eq!(framer.buffer().as_ptr(), place);
+    }
+}
+
+#[test]
+fn a_buffer_of_a_quarter_megabyte_is_kept() {
+    let mut framer = Framer::new(1 << 20);
+    framer.buffer = BytesMut::with_capacity(256 * 1024);
+    assert_eq!(framer.buffer().capacity(), 256 * 1024);
+}
+
+#[test]
 fn the_end_of_the_stream_ends_the_line() {
     assert_eq!(frames(10, &[b"a\nb"]), [frame("a"), frame("b")]);
     assert_eq!(frames(10, &[b"a\r"]), [frame("a")]);
@@ -150,6 +185,7 @@ fn ids_are_found_wherever_they_stand() {
         (r#" { "result":{"id":2,"method":"m","a":[{"id":3}]} , "id" : -4 }"#, "-4"),
         (r#"{"result":"\"id\":5, \\","id":"a\"b\\"}"#, r#""a\"b\\""#),
         (r#"{"\u0069\u0064":6}"#, "6"),
+        (r#"{"\u0169\u0064":6}"#, "none"),
         (r#"{"result":[[],{},[{"x":"]}"}]],"id":12345678901234567890123}"#, "12345678901234567890123"),
         (r#"{"result":truncated"#, "none"),
         (r#"{"id":7,"result":"trunca"#, "7"),
@@ -171,6 +207,10 @@ fn ids_are_found_wherever_they_stand() {
         (r#"INFO: {"id":1,"result":1}"#, "none"),
         ("", "none"),
         (r#"{"result":NaN,"id":1}"#, "1"),
+        (r#"{"result","id":1}"#, "1"),
+        (r#"{}{"id":1,"result":1}"#, "none"),
+        (r#"{"id"}:1,"result":1}"#, "none"),
+        (r#"{"result":1},"id":1}"#, "none"),
         (r#"{"result":"\u12"x","id":1}"#, "none"),
     ] {
         let found = sought(text.as_bytes());

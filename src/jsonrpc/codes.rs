@@ -25,3 +25,16 @@ pub const HEADER_MISMATCH: i64 = -32020;
 pub const MISSING_CAPABILITY: i64 = -32021;
 /// Modern: the protocol version is not served here.
 pub const UNSUPPORTED_VERSION: i64 = -32022;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_those_that_peers_know() {
+        let json_rpc = [PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR];
+        assert_eq!(json_rpc, [-32700, -32600, -32601, -32602, -32603]);
+        assert_eq!([REQUEST_CANCELLED, SESSION_NOT_FOUND, RESOURCE_NOT_FOUND], [-32800, -32001, -32002]);
+        assert_eq!([HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION], [-32020, -32021, -32022]);
+    }
+}

@@ -103,6 +103,8 @@ mod tests {
         assert_eq!(child.on(Event::Deadline, start), None, "too early");
         let later = start + GRACES.close;
         assert_eq!(child.on(Event::Deadline, later), Some(Action::Terminate));
+        assert_eq!(child.deadline(), Some(later + GRACES.terminate));
+        assert_eq!(child.on(Event::Deadline, later), None, "too early");
         assert_eq!(child.on(Event::Deadline, later + GRACES.terminate), Some(Action::Kill));
         assert_eq!(child.deadline(), None);
         assert_eq!(child.on(Event::Deadline, later + GRACES.terminate), None);

@@ -80,7 +80,7 @@ mod tests {
         let mut restarts = Restarts::new(POLICY);
         let pauses: Vec<_> = std::iter::from_fn(|| restarts.ended(now, 1.0)).collect();
         assert_eq!(pauses, [1, 2, 4, 5, 5].map(Duration::from_secs));
-        assert_eq!(restarts.used(), 5);
+        assert_eq!((restarts.used(), restarts.limit()), (5, 5));
         assert_eq!(restarts.ended(now, 1.0), None, "used up stays used up");
     }
 

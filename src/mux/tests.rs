@@ -1,7 +1,10 @@
 //! One thread at a time, then many: what each verb returns, and that nothing is dropped twice or never.
 
 use super::{
-    Abandoned, Answering, Completed, Lost, Mux, Pending, Refused, WireId, table, table_with_generations,
+    Abandoned, Answering, Completed, Lost, Mux, Pending, Refused, WireId,
+    free_list::{FreeList, NoSlot},
+    state::State,
+    table, table_with_generations,
 };
 use std::{
     pin::pin,
@@ -65,6 +68,31 @@ fn an_outcome_reaches_its_waiter_and_wakes_it() {
 }
 
 #[test]
+fn the_held_value_is_there_until_the_outcome_is_taken() {
+    let (mux, mut answering) = table::<u32, Outcome>(1);
+    let mut pending = sent(&mux, 7);
+    assert_eq!(pending.held(), Some(&7));
+    assert_eq!(answering.complete(pending.wire_id(), Answer(1)), Completed::Delivered);
+    assert_eq!(pending.held(), Some(&7));
+    assert_eq!(poll(&mut pending), Poll::Ready(Answer(1)));
+    assert_eq!(pending.held(), None);
+}
+
+/// A child may take its time to answer what nobody waits for, and a waker keeps a whole task alive.
+#[test]
+fn an_abandoned_exchange_keeps_no_waker() {
+    let (mux, _answering) = small();
+    let mut pending = sent(&mux, ());
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    assert!(pin!(&mut pending).poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(waker);
+    assert_eq!(Arc::strong_count(&wakes), 2);
+    assert_eq!(pending.abandon(), Abandoned::InFlight);
+    assert_eq!(Arc::strong_count(&wakes), 1);
+}
+
+#[test]
 fn an_id_that_was_never_sent_is_unknown() {
     let (mux, mut answering) = small();
     let pending = mux.reserve(()).unwrap();
@@ -119,6 +147,22 @@ fn an_abandoned_exchange_holds_its_value_until_its_late_answer() {
     assert_eq!(answering.complete(id, Answer(1)), Completed::Late);
     assert_eq!((mux.waiting(), mux.abandoned(), Arc::strong_count(&permit)), (0, 0, 1));
     assert!(mux.reserve(permit).is_ok());
+}
+
+#[test]
+fn the_only_exchange_is_one_that_the_child_has_and_has_not_answered() {
+    let (mux, mut answering) = table::<(), Outcome>(4);
+    let _unsent = mux.reserve(()).unwrap();
+    assert_eq!(answering.only_waiting(), None);
+    let answered = sent(&mux, ());
+    assert_eq!(answering.only_waiting(), Some(answered.wire_id()));
+    assert_eq!(answering.complete(answered.wire_id(), Answer(1)), Completed::Delivered);
+    assert_eq!(answering.only_waiting(), None);
+    let mut abandoned = sent(&mux, ());
+    assert_eq!(abandoned.abandon(), Abandoned::InFlight);
+    assert_eq!(answering.only_waiting(), Some(abandoned.wire_id()));
+    let _another = sent(&mux, ());
+    assert_eq!(answering.only_waiting(), None, "there are two");
 }
 
 #[test]
@@ -178,6 +222,20 @@ fn dropping_the_answering_half_tells_the_waiter() {
     drop(answering);
     assert_eq!(poll(&mut pending), Poll::Ready(Outcome::Lost));
     assert_eq!(mux.reserve(()).unwrap_err(), Refused::Closed(()));
+}
+
+/// Each guards against what the other sees too late.
+#[test]
+fn closing_stops_both_taking_and_publishing() {
+    let list = FreeList::new(2);
+    assert_eq!(list.take(), Ok(0));
+    list.close();
+    assert_eq!(list.take(), Err(NoSlot::Closed));
+    assert_eq!(list.taken(), 1);
+
+    let state = State::new();
+    state.close();
+    assert_eq!(state.publish(), None);
 }
 
 #[test]
