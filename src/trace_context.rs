@@ -107,9 +107,14 @@ impl Trace {
 
     /// The caller's span, as it is written.
     pub fn traceparent(&self) -> Option<&str> {
+        std::str::from_utf8(self.traceparent_bytes()?).ok()
+    }
+
+    /// The same, as bytes.
+    pub fn traceparent_bytes(&self) -> Option<&[u8]> {
         match self.traceparent.as_ref()? {
-            Traceparent::Received(value) => Some(value),
-            Traceparent::Own(value) => std::str::from_utf8(value).ok(),
+            Traceparent::Received(value) => Some(value.as_bytes()),
+            Traceparent::Own(value) => Some(value),
         }
     }
 

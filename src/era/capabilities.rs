@@ -146,12 +146,12 @@ pub fn for_modern_child(raw: &[u8], version: &Version, forward_roots: bool) -> B
             _ => {}
         }
     }
-    amend(&bytes, &whole, Amendment { drop: &drop, add: "" }, &mut edits);
+    amend(&bytes, &whole, Amendment { drop: &drop, add: b"" }, &mut edits);
     splice(&bytes, &whole, true, edits).into_bytes()
 }
 
 fn drop_from(bytes: &[u8], object: &Span, name: &str, edits: &mut Edits) {
-    amend(bytes, object, Amendment { drop: &[name], add: "" }, edits);
+    amend(bytes, object, Amendment { drop: &[name], add: b"" }, edits);
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub fn served(discovered: &[u8]) -> Bytes {
     let whole = 0..bytes.len();
     let add = format!("\"supportedVersions\":[\"{MODERN_VERSION}\"]");
     let mut edits = Edits::new();
-    amend(&bytes, &whole, Amendment { drop: &["supportedVersions"], add: &add }, &mut edits);
+    amend(&bytes, &whole, Amendment { drop: &["supportedVersions"], add: add.as_bytes() }, &mut edits);
     splice(&bytes, &whole, false, edits).into_bytes()
 }
 
@@ -128,9 +128,9 @@ fn capabilities(bytes: &[u8], result: &Span) -> String {
     let frame = Bytes::copy_from_slice(bytes);
     let mut edits = Edits::new();
     if let Some(extensions) = member(bytes, &span, "extensions").filter(|span| bytes[span.start] == b'{') {
-        amend(bytes, &extensions, Amendment { drop: &[keys::TASKS], add: "" }, &mut edits);
+        amend(bytes, &extensions, Amendment { drop: &[keys::TASKS], add: b"" }, &mut edits);
     }
-    amend(bytes, &span, Amendment { drop: &["tasks"], add: "" }, &mut edits);
+    amend(bytes, &span, Amendment { drop: &["tasks"], add: b"" }, &mut edits);
     let kept = splice(&frame, &span, false, edits).into_bytes();
     String::from_utf8_lossy(&kept).into_owned()
 }

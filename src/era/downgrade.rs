@@ -83,7 +83,7 @@ fn untitled(frame: &[u8], object: &Span, edits: &mut Edits) {
 
 fn without(frame: &[u8], object: &Span, drop: &[&str], edits: &mut Edits) {
     if frame[object.start] == b'{' && !drop.is_empty() {
-        amend(frame, object, Amendment { drop, add: "" }, edits);
+        amend(frame, object, Amendment { drop, add: b"" }, edits);
     }
 }
 

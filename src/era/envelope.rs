@@ -196,9 +196,9 @@ fn has_task(message: &Message) -> bool {
 /// `members` spells in place of any that the client wrote. `retry` are the raw members that make it a retry (see
 /// [`Answers`](super::input::Answers)), empty for none; the client's own of these names go.
 pub fn put_on(frame: &[u8], message: &Message, changes: &Changes<'_>, members: &str, retry: &str) -> Edits {
-    let meta = Amendment { drop: if has_envelope(message) { &KEYS } else { &[] }, add: members };
+    let meta = Amendment { drop: if has_envelope(message) { &KEYS } else { &[] }, add: members.as_bytes() };
     let drop: &[&str] = if is_retry(message) { &RETRY } else { &[] };
-    let params = Amendment { drop, add: retry };
+    let params = Amendment { drop, add: retry.as_bytes() };
     edits_with(frame, message, &Changes { meta, params, ..*changes })
 }
 

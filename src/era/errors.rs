@@ -121,7 +121,7 @@ fn name_resource(frame: &[u8], error: &Span, uri: &[u8], edits: &mut Edits) {
         Some(data) if string_member(frame, &data, "uri").is_some() => {}
         Some(data) if frame[data.start] == b'{' => {
             let add = format!("\"uri\":{uri}");
-            amend(frame, &data, Amendment { drop: &["uri"], add: &add }, edits);
+            amend(frame, &data, Amendment { drop: &["uri"], add: add.as_bytes() }, edits);
         }
         Some(data) => {
             let both = format!("{{\"uri\":{uri},\"original\":{}}}", raw(frame, &data));
@@ -129,7 +129,7 @@ fn name_resource(frame: &[u8], error: &Span, uri: &[u8], edits: &mut Edits) {
         }
         None => {
             let add = format!("\"data\":{{\"uri\":{uri}}}");
-            amend(frame, error, Amendment { drop: &[], add: &add }, edits);
+            amend(frame, error, Amendment { drop: &[], add: add.as_bytes() }, edits);
         }
     }
 }
@@ -145,7 +145,7 @@ fn internal(frame: &[u8], error: &Span, code: &Span, edits: &mut Edits) -> i64 {
         }
         None => {
             let add = format!("\"data\":{{\"original\":{{\"code\":{original}}}}}");
-            amend(frame, error, Amendment { drop: &[], add: &add }, edits);
+            amend(frame, error, Amendment { drop: &[], add: add.as_bytes() }, edits);
         }
     }
     codes::INTERNAL_ERROR

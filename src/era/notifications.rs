@@ -22,7 +22,11 @@ fn change(frame: &[u8], message: &Message, add: &str) -> Edits {
     let stamped = meta.is_some_and(|meta| meta.subscription_id.is_some());
     let drop: &[&str] = if stamped { &[keys::SUBSCRIPTION_ID] } else { &[] };
     let trace = Trace::default();
-    edits_with(frame, message, &Changes { meta: Amendment { drop, add }, ..Changes::new(&trace) })
+    edits_with(
+        frame,
+        message,
+        &Changes { meta: Amendment { drop, add: add.as_bytes() }, ..Changes::new(&trace) },
+    )
 }
 
 #[cfg(test)]

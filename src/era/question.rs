@@ -121,7 +121,7 @@ impl Question {
             _ if url && member(params, &whole, "elicitationId").is_none() => {
                 let add = format!("\"elicitationId\":{}", Value::from(id));
                 let mut edits = Edits::new();
-                amend(params, &whole, Amendment { drop: &[], add: &add }, &mut edits);
+                amend(params, &whole, Amendment { drop: &[], add: add.as_bytes() }, &mut edits);
                 Ok(splice(params, &whole, false, edits).into_bytes())
             }
             _ => Ok(params.clone()),
@@ -159,10 +159,10 @@ fn of_legacy(frame: &Bytes, params: &Span, method: &str) -> Bytes {
         if members(frame, meta.clone()).all(|(key, _)| unknown.contains(&&*text(frame, &key))) {
             drop.push("_meta");
         } else {
-            amend(frame, &meta, Amendment { drop: &unknown, add: "" }, &mut edits);
+            amend(frame, &meta, Amendment { drop: &unknown, add: b"" }, &mut edits);
         }
     }
-    amend(frame, params, Amendment { drop: &drop, add: "" }, &mut edits);
+    amend(frame, params, Amendment { drop: &drop, add: b"" }, &mut edits);
     super::one_line(&splice(frame, params, false, edits).into_bytes())
 }
 
@@ -191,10 +191,10 @@ fn plain_form(params: &Bytes) -> Result<Bytes, Untranslatable> {
         }
         let drop: Vec<&str> = drop.iter().map(|name| &**name).collect();
         if !drop.is_empty() {
-            amend(params, &properties, Amendment { drop: &drop, add: "" }, &mut edits);
+            amend(params, &properties, Amendment { drop: &drop, add: b"" }, &mut edits);
         }
     }
-    amend(params, &whole, Amendment { drop: &["mode"], add: "" }, &mut edits);
+    amend(params, &whole, Amendment { drop: &["mode"], add: b"" }, &mut edits);
     Ok(splice(params, &whole, false, edits).into_bytes())
 }
 
@@ -210,7 +210,7 @@ fn plain_choice(params: &[u8], property: &Span, edits: &mut Edits) {
     };
     let add =
         format!("\"enum\":[{}],\"enumNames\":[{}]", column("const", None), column("title", Some("const")));
-    amend(params, property, Amendment { drop: &["oneOf"], add: &add }, edits);
+    amend(params, property, Amendment { drop: &["oneOf"], add: add.as_bytes() }, edits);
 }
 
 /// Revisions before 2025-11-25 have one block in a message: several become several messages.

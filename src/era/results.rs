@@ -158,7 +158,7 @@ pub fn complete(
     }
     let cacheable = CACHEABLE.contains(&method);
     if !cacheable && has_none_of(&frame[result.clone()], &[&TYPE, &META]) {
-        amend(frame, result, Amendment { drop: &[], add: &signature.usual }, edits);
+        amend(frame, result, Amendment { drop: &[], add: signature.usual.as_bytes() }, edits);
         return;
     }
     let (mut typed, mut ttl, mut scope, mut meta, mut tools) = (false, false, false, None, None);
@@ -186,7 +186,7 @@ pub fn complete(
         match meta {
             None => add.push(format!("\"_meta\":{{{sender}}}")),
             Some(meta) if frame[meta.start] == b'{' && member(frame, &meta, keys::SERVER_INFO).is_none() => {
-                amend(frame, &meta, Amendment { drop: &[], add: sender }, edits);
+                amend(frame, &meta, Amendment { drop: &[], add: sender.as_bytes() }, edits);
             }
             Some(_) => {}
         }
@@ -195,7 +195,7 @@ pub fn complete(
         without_execution(frame, tools, edits);
     }
     if !add.is_empty() {
-        amend(frame, result, Amendment { drop: &[], add: &add.join(",") }, edits);
+        amend(frame, result, Amendment { drop: &[], add: add.join(",").as_bytes() }, edits);
     }
 }
 
@@ -210,7 +210,7 @@ fn without_execution(frame: &[u8], tools: Span, edits: &mut Edits) {
         return;
     }
     for tool in items(frame, tools).filter(|tool| frame[tool.start] == b'{') {
-        amend(frame, &tool, Amendment { drop: &["execution"], add: "" }, edits);
+        amend(frame, &tool, Amendment { drop: &["execution"], add: b"" }, edits);
     }
 }
 
@@ -256,7 +256,7 @@ pub fn strip(
         ResultType::Other(other) => return Err(Unknown(other)),
     }
     if let Some(meta) = meta.filter(|meta| frame[meta.start] == b'{') {
-        amend(frame, &meta, Amendment { drop: &[keys::SERVER_INFO], add: "" }, edits);
+        amend(frame, &meta, Amendment { drop: &[keys::SERVER_INFO], add: b"" }, edits);
     }
     if !plain {
         downgrade::within(frame, result, method, version, edits);

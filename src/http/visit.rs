@@ -92,7 +92,7 @@ fn describe<B>(span: &mut Span, settings: &Settings, request: &Request<B>, peer:
     let verb = if method == "_OTHER" { "HTTP" } else { method };
     let route = super::endpoint::route_of(settings, path);
     span.name(match route {
-        Some(route) => [verb, " ", route].concat(),
+        Some(route) => names::two_words(verb, route),
         None => verb.to_owned(),
     });
     span.describe(|attributes| {

@@ -55,7 +55,7 @@ pub struct Amendment<'a> {
     /// The names of the members to take out.
     pub drop: &'a [&'a str],
     /// Raw members to put in, `"key":value`, separated by commas. Empty for none.
-    pub add: &'a str,
+    pub add: &'a [u8],
 }
 
 /// Makes an amendment to the object at `object`. True if no member of the object stayed.
@@ -105,9 +105,9 @@ pub fn retain(
 }
 
 /// Inserts members at the front of an object; `empty` says that no others follow.
-fn put_first(at: usize, new: &str, empty: bool, edits: &mut Edits) {
+fn put_first(at: usize, new: &[u8], empty: bool, edits: &mut Edits) {
     if !new.is_empty() {
-        edits.insert_both(at, new.as_bytes(), if empty { b"" } else { b"," });
+        edits.insert_both(at, new, if empty { b"" } else { b"," });
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
         let bytes = Bytes::from_static(text.as_bytes());
         let whole = 0..bytes.len();
         let mut edits = Edits::new();
-        let empty = amend(&bytes, &whole, Amendment { drop, add }, &mut edits);
+        let empty = amend(&bytes, &whole, Amendment { drop, add: add.as_bytes() }, &mut edits);
         let out = splice(&bytes, &whole, false, edits).into_bytes();
         (String::from_utf8(out.to_vec()).unwrap(), empty)
     }
@@ -152,11 +152,11 @@ mod tests {
         for text in ["{ \"a\" : 1 }", "{}", "{ }", r#"{"a":[1, 2],"b":{}}"#] {
             let bytes = Bytes::copy_from_slice(text.as_bytes());
             let mut edits = Edits::new();
-            let add = Amendment { drop: &[], add: "\"x\":1,\"y\":{\"a\":2}" };
+            let add = Amendment { drop: &[], add: b"\"x\":1,\"y\":{\"a\":2}" };
             amend(&bytes, &(0..bytes.len()), add, &mut edits);
             let more = splice(&bytes, &(0..bytes.len()), false, edits).into_bytes();
             let mut edits = Edits::new();
-            amend(&more, &(0..more.len()), Amendment { drop: &["x", "y"], add: "" }, &mut edits);
+            amend(&more, &(0..more.len()), Amendment { drop: &["x", "y"], add: b"" }, &mut edits);
             assert_eq!(splice(&more, &(0..more.len()), false, edits).into_bytes(), text);
         }
     }

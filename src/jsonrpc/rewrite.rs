@@ -118,7 +118,7 @@ pub fn edits_with(bytes: &[u8], message: &Message, changes: &Changes<'_>) -> Edi
         };
         amend_if_any(bytes, &meta.span, Amendment { drop, add: &meta_members }, &mut edits);
     }
-    let new_meta = if params.meta_value.is_none() { wrapped(&meta_members) } else { String::new() };
+    let new_meta = if params.meta_value.is_none() { wrapped(&meta_members) } else { Vec::new() };
     let add = joined(changes.params.add, &new_meta);
     amend_if_any(bytes, &params.span, Amendment { drop: changes.params.drop, add: &add }, &mut edits);
     edits
@@ -130,25 +130,25 @@ fn amend_if_any(bytes: &[u8], object: &Span, amendment: Amendment<'_>, edits: &m
     }
 }
 
-fn joined<'a>(first: &'a str, then: &'a str) -> Cow<'a, str> {
+fn joined<'a>(first: &'a [u8], then: &'a [u8]) -> Cow<'a, [u8]> {
     match (first.is_empty(), then.is_empty()) {
         (true, _) => then.into(),
         (_, true) => first.into(),
-        _ => format!("{first},{then}").into(),
+        _ => [first, b",", then].concat().into(),
     }
 }
 
 /// A `_meta` with these members; nothing for none.
-fn wrapped(members: &str) -> String {
-    if members.is_empty() { String::new() } else { format!("\"_meta\":{{{members}}}") }
+fn wrapped(members: &[u8]) -> Vec<u8> {
+    if members.is_empty() { Vec::new() } else { [b"\"_meta\":{", members, b"}"].concat() }
 }
 
 /// Every message with params to come has a method.
-fn insert_params(message: &Message, params: &str, meta: &str, edits: &mut Edits) {
+fn insert_params(message: &Message, params: &[u8], meta: &[u8], edits: &mut Edits) {
     let meta = wrapped(meta);
     let members = joined(params, &meta);
     if let (Some(method), false) = (&message.method, members.is_empty()) {
-        edits.insert(method.end, format!(",\"params\":{{{members}}}").as_bytes());
+        edits.insert(method.end, &[b",\"params\":{", &*members, b"}"].concat());
     }
 }
 

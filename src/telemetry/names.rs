@@ -55,3 +55,12 @@ spans! {
     PARK "park" "From a question to a modern client to its retry, or to the end of `--park-timeout`."
     RESUME "resume" "From a retry to the moment when the call has its answers."
 }
+
+/// Two words as one name; as many spans have it.
+pub fn two_words(one: &str, two: &str) -> String {
+    let mut name = String::with_capacity(one.len() + 1 + two.len());
+    name.push_str(one);
+    name.push(' ');
+    name.push_str(two);
+    name
+}

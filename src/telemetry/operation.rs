@@ -276,8 +276,9 @@ impl Seen {
 fn describe_arrival(arrival: &Arrival<'_>, attributes: &mut Attributes) {
     if let Some(id) = arrival.id {
         // A string's text; lone surrogates, which no text has, stay as they are written.
-        let text = serde_json::from_slice::<String>(id);
-        attributes.text(names::REQUEST, &text.unwrap_or_else(|_| String::from_utf8_lossy(id).into_owned()));
+        let text = if id.starts_with(b"\"") { serde_json::from_slice::<String>(id).ok() } else { None };
+        let raw = || String::from_utf8_lossy(id);
+        attributes.text(names::REQUEST, &text.map_or_else(raw, Cow::Owned));
     }
     attributes.text(names::TRANSPORT, "tcp");
     attributes.text(names::NETWORK, "http");

@@ -62,7 +62,7 @@ impl Subject {
     pub(super) fn span_name(&self) -> Cow<'static, str> {
         let method = self.known.name();
         match (&self.target, self.target()) {
-            (Some(Target::Listed(_)), Some(target)) => [method, " ", target].concat().into(),
+            (Some(Target::Listed(_)), Some(target)) => super::names::two_words(method, target).into(),
             _ => method.into(),
         }
     }

@@ -22,17 +22,20 @@ impl Resource {
 
 /// A request that exports records, which stand one after the other in field 2 of a scope.
 pub fn request(resource: &Resource, records: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(records.len() + resource.0.len() + 128);
-    out.message(1, |out| {
-        out.bytes(1, &resource.0);
-        out.message(2, |out| {
-            out.message(1, |out| {
-                out.bytes(1, env!("CARGO_PKG_NAME").as_bytes());
-                out.bytes(2, env!("CARGO_PKG_VERSION").as_bytes());
-            });
-            out.extend_from_slice(records);
-        });
+    let mut scope = Vec::with_capacity(64);
+    scope.message(1, |out| {
+        out.bytes(1, env!("CARGO_PKG_NAME").as_bytes());
+        out.bytes(2, env!("CARGO_PKG_VERSION").as_bytes());
     });
+    let mut whole = Vec::with_capacity(resource.0.len() + scope.len() + 32);
+    whole.bytes(1, &resource.0);
+    whole.length(2, scope.len() + records.len());
+    whole.extend_from_slice(&scope);
+    // The lengths are known, so that the records, which are many, are copied once.
+    let mut out = Vec::with_capacity(whole.len() + records.len() + 16);
+    out.length(1, whole.len() + records.len());
+    out.extend_from_slice(&whole);
+    out.extend_from_slice(records);
     out
 }
 

@@ -371,7 +371,7 @@ fn for_child(incoming: &Incoming, trace: &Trace, era: Era, task: bool, wire_id: 
     if era == Era::Modern {
         return rewrite::request_for_child(frame, message, id, id, trace);
     }
-    let params = Amendment { drop: &[], add: if task { "\"task\":{}" } else { "" } };
+    let params = Amendment { drop: &[], add: if task { b"\"task\":{}" } else { b"" } };
     let changes = Changes { wire_id: id, progress_token: id, params, ..Changes::new(trace) };
     let edits = envelope::take_off(frame, message, &changes);
     splice(frame, &message.object, message.multiline, edits)

@@ -104,7 +104,7 @@ fn without_related_task(answer: Answer) -> Answer {
     let meta = answer.result.as_ref().and_then(|result| member(&answer.frame, result, "_meta"));
     let Some(meta) = meta.filter(|meta| answer.frame[meta.start] == b'{') else { return answer };
     let mut edits = Edits::new();
-    amend(&answer.frame, &meta, Amendment { drop: &[keys::RELATED_TASK], add: "" }, &mut edits);
+    amend(&answer.frame, &meta, Amendment { drop: &[keys::RELATED_TASK], add: b"" }, &mut edits);
     let frame = splice(&answer.frame, &answer.object, answer.multiline, edits).into_bytes();
     match jsonrpc::scan(&frame) {
         Ok(message) => Answer {
