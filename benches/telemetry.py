@@ -4,8 +4,8 @@
     cargo build --profile bench && benches/telemetry.py
 
 One client calls a tool of a legacy server that answers at once; with nothing, with metrics, and with traces of 1 % and of
-all requests besides. Each figure is the difference of two runs, so that what happens once per run cancels out. Needs
-valgrind, and the binary with its symbols (`--profile bench`).
+all requests besides. Each figure is the difference of two runs, so that what happens once per run cancels out, and the
+median of several, since how often tasks are woken depends on what else the machine does. Needs valgrind.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BINARY = os.environ.get("PROXYRUNNER_BIN", ROOT / "target" / "release" / "proxyrunner")
 FEW, MANY = 500, 2_500
+REPEATS = 5
 
 ECHO = """
 import json, sys
@@ -119,7 +121,8 @@ def main() -> None:
         ("1 % of traces", ["--metrics=false"], export | {"OTEL_TRACES_SAMPLER_ARG": "0.01"}),
         ("all traces", ["--metrics=false"], export | {"OTEL_TRACES_SAMPLER_ARG": "1"}),
     ]:
-        each = (instructions(MANY, flags, env) - instructions(FEW, flags, env)) // (MANY - FEW)
+        differences = [instructions(MANY, flags, env) - instructions(FEW, flags, env) for _ in range(REPEATS)]
+        each = round(statistics.median(differences) / (MANY - FEW))
         base = base or each
         print(f"{name}: {each} instructions per request, {each / base - 1:+.1%}", flush=True)
 
