@@ -268,17 +268,17 @@ fn a_leased_child_that_hangs_is_ended_and_a_warm_one_replaced() {
     // The one that waits to be leased.
     let told = |words: &str| server.logged().matches(words).count();
     until("its handshake", || told("server started") == 4 && told("legacy protocol era") == 4);
-    let serving = [pid(&server.session()), i32::try_from(asked.child()).expect("a pid")];
-    let started_pids: Vec<i32> = server
+    // The one that hung may be about to end yet.
+    let others = [u64::try_from(pid(&server.session())).expect("a pid"), asked.child(), leased];
+    let started_pids: Vec<u64> = server
         .logged()
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter_map(|line| line["fields"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()))
+        .filter_map(|line| line["fields"]["pid"].as_u64())
         .collect();
-    let warm =
-        started_pids.into_iter().find(|pid| lives(*pid) && !serving.contains(pid)).expect("a warm one");
-    until_pinged_twice(warm.cast_unsigned().into());
-    freeze(warm);
+    let warm = started_pids.into_iter().find(|pid| !others.contains(pid)).expect("a warm one");
+    until_pinged_twice(warm);
+    freeze(i32::try_from(warm).expect("a pid"));
     server.until_metric("proxyrunner_hung_children_total", 2);
     until("another in its place", || told("server started") == 5);
 }

@@ -2,6 +2,8 @@
 //! that it happens to run in, and ends with those that were built for another.
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hyper_util::client::legacy::connect::dns::Name;
 use std::future::Future;
 use std::io;
@@ -20,10 +22,13 @@ impl Resolver {
         if let Some(resolver) = self.0.get() {
             return Ok(resolver);
         }
-        let built = TokioResolver::builder_tokio().and_then(|builder| builder.build());
-        let built = built.map_err(|error| {
-            io::Error::other(format!("/etc/resolv.conf names no server that could be asked: {error}"))
-        })?;
+        let builder = TokioResolver::builder_tokio().unwrap_or_else(|_| {
+            // As resolv.conf(5) has it where there is none: this machine is asked, after /etc/hosts.
+            let here = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
+            let config = ResolverConfig::from_parts(None, Vec::new(), vec![here]);
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        });
+        let built = builder.build().map_err(io::Error::other)?;
         Ok(self.0.get_or_init(|| built))
     }
 

@@ -37,7 +37,8 @@ impl Upstream {
             let mut cursor = None;
             for _ in 0..MOST_PAGES {
                 let write = |wire_id| list(wire_id, era, method, cursor.as_deref());
-                let Ok(Ok(answer)) = self.ask(link, method, PATIENCE, write).await else { break };
+                // One that is silent or gone is asked nothing more.
+                let Ok(Ok(answer)) = self.ask(link, method, PATIENCE, write).await else { return };
                 let next = answer.result.as_ref();
                 let next = next.and_then(|result| string_member(&answer.frame, result, "nextCursor"));
                 cursor = next.map(std::borrow::Cow::into_owned);
