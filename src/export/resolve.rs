@@ -1,9 +1,12 @@
 //! Names to addresses, within this process. A static binary must not ask the C library: that loads modules of the image
 //! that it happens to run in, and ends with those that were built for another.
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::lookup_ip::LookupIp;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{self as dns, RecordType};
+use hickory_resolver::{Hosts, TokioResolver};
 use hyper_util::client::legacy::connect::dns::Name;
 use std::future::Future;
 use std::io;
@@ -13,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use tower_service::Service;
 
-/// Asks the name servers of `/etc/resolv.conf`, after `/etc/hosts`. Both are read when the first name is asked for.
+/// Asks the name servers of `/etc/resolv.conf`, after `/etc/hosts`. The former is read when the first name is asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Resolver(Arc<OnceLock<TokioResolver>>);
 
@@ -37,9 +40,22 @@ impl Resolver {
         if name.as_str().eq_ignore_ascii_case("localhost") {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
+        // What has one kind of address there is not asked for the other elsewhere.
+        let here = in_hosts(name.as_str());
+        if !here.is_empty() {
+            return Ok(here);
+        }
         let found = self.resolver()?.lookup_ip(name.as_str()).await;
         found.map(|found| found.iter().collect()).map_err(io::Error::other)
     }
+}
+
+/// The addresses that `/etc/hosts` has for a name. It is read each time, since it may change.
+fn in_hosts(name: &str) -> Vec<IpAddr> {
+    let (Ok(hosts), Ok(name)) = (Hosts::from_system(), dns::Name::from_utf8(name)) else { return Vec::new() };
+    let of_kind = |kind| hosts.lookup_static_host(&Query::query(name.clone(), kind));
+    let found = [RecordType::A, RecordType::AAAA].into_iter().filter_map(of_kind);
+    found.flat_map(|found| LookupIp::from(found).iter().collect::<Vec<_>>()).collect()
 }
 
 /// Addresses without a port, which is the connector's to set.
