@@ -55,7 +55,6 @@ impl ChildOperation {
         if let Some(mut span) = operation.span.take() {
             if span.is_recorded() {
                 let subject = operation.subject();
-                span.name(subject.span_name());
                 span.describe(|attributes| {
                     subject.describe(attributes);
                     if revision != Revision::default() {
@@ -140,8 +139,9 @@ impl ChildOperation {
             };
             metrics::operation(labels, took, recorded);
         }
-        if let Some(span) = &mut self.span {
-            verdict.describe(span);
+        if let Some(mut span) = self.span.take().filter(Span::is_recorded) {
+            span.name(self.subject().span_name());
+            verdict.describe(&mut span);
         }
     }
 }

@@ -80,7 +80,6 @@ impl Operation {
                 span.link(http);
             }
             if span.is_recorded() {
-                span.name(subject.span_name());
                 span.describe(|attributes| {
                     subject.describe(attributes);
                     describe_arrival(&arrival, attributes);
@@ -245,6 +244,8 @@ impl Operation {
             super::scope::within(seen.context, || access::log(&line));
         }
         if let Some(mut span) = span {
+            // Only now, since the child may have listed the tool meanwhile.
+            span.name(seen.subject.span_name());
             if waited > 0 {
                 let seconds = Duration::from_nanos(waited).as_secs_f64().to_string();
                 span.describe(|attributes| attributes.text(names::QUEUED, &seconds));

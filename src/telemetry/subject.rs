@@ -61,9 +61,9 @@ impl Subject {
     /// `{method} {target}`, with a target that is one of few: whoever makes names up gets none into a span's.
     pub(super) fn span_name(&self) -> Cow<'static, str> {
         let method = self.known.name();
-        match (&self.target, self.target()) {
-            (Some(Target::Listed(_)), Some(target)) => super::names::two_words(method, target).into(),
-            _ => method.into(),
+        match self.target().filter(|_| self.target_id() != NameId::default()) {
+            Some(target) => super::names::two_words(method, target).into(),
+            None => method.into(),
         }
     }
 
@@ -107,7 +107,7 @@ mod tests {
         for subject in [&before, &after] {
             assert_eq!((subject.method(), subject.target()), ("tools/call", Some("later-listed")));
         }
-        assert_eq!(after.span_name(), "tools/call later-listed");
+        assert_eq!([before.span_name(), after.span_name()], ["tools/call later-listed"; 2]);
         let invented = Subject::new(b"tools/call", Some(b"invented"));
         assert_eq!((invented.target(), invented.target_id()), (Some("invented"), NameId::default()));
         assert_eq!(invented.span_name(), "tools/call");
