@@ -306,6 +306,27 @@ fn a_cancellation_reaches_the_child_under_its_own_id() {
 }
 
 #[test]
+fn a_cancellation_takes_no_baggage_with_it_that_may_not_pass() {
+    let server = Server::start("--allow-baggage kept");
+    let session = server.session();
+    for (id, baggage, told) in [
+        ("a", "kept=1,password=x", json!({"baggage": "kept=1", "x": 1})),
+        ("b", "password=x,", json!({"x": 1})),
+        ("c", "kept=1", json!({"baggage": "kept=1", "x": 1})),
+    ] {
+        let mut call = session.begin_call(id, "hang", json!({}));
+        server.until_metric("proxyrunner_in_flight", 1);
+        let meta = json!({"baggage": baggage, "x": 1});
+        session.tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id, "_meta": meta}}));
+        assert_eq!(call.response().answer()["error"]["code"], -32800);
+        let mut read = session.child_read().into_iter();
+        let cancellation = read.rfind(|frame| frame["method"] == "notifications/cancelled");
+        assert_eq!(cancellation.expect("a cancellation")["params"]["_meta"], told);
+        server.until_metric("proxyrunner_in_flight", 0);
+    }
+}
+
+#[test]
 fn a_cancellation_that_names_nothing_or_several_cancels_none() {
     let server = Server::start("");
     let (session, stranger) = (server.session(), server.session());

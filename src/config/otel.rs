@@ -114,6 +114,11 @@ impl Variables<'_> {
         Some(Duration::from_millis(millis).min(FOR_EVER))
     }
 
+    /// A limit, of which zero is none (specification/configuration/common.md §Timeout).
+    fn limit(&mut self, name: &str) -> Option<Duration> {
+        self.millis(name).map(|limit| if limit.is_zero() { FOR_EVER } else { limit })
+    }
+
     fn flag(&mut self, name: &str) -> Option<bool> {
         let text = self.text(name)?.to_ascii_lowercase();
         if !matches!(text.as_str(), "true" | "false") {
@@ -157,7 +162,7 @@ fn endpoint(variables: &mut Variables<'_>, signal: Signal, patience: &str) -> Op
         return None;
     };
     let tls = if uri.scheme_str() == Some("https") { tls(variables, signal) } else { Tls::default() };
-    let timeout = variables.of_signal(signal, "TIMEOUT").and_then(|(name, _)| variables.millis(&name));
+    let timeout = variables.of_signal(signal, "TIMEOUT").and_then(|(name, _)| variables.limit(&name));
     let gzip = match variables.of_signal(signal, "COMPRESSION") {
         Some((_, text)) if text == "gzip" => true,
         Some((name, text)) if text != "none" => {
@@ -171,7 +176,7 @@ fn endpoint(variables: &mut Variables<'_>, signal: Signal, patience: &str) -> Op
         protocol,
         headers: headers(variables, signal),
         timeout: timeout.unwrap_or(Duration::from_secs(10)),
-        patience: variables.millis(patience).unwrap_or(Duration::from_secs(30)),
+        patience: variables.limit(patience).unwrap_or(Duration::from_secs(30)),
         gzip,
         tls,
     })

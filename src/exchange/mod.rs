@@ -26,7 +26,7 @@ pub use uptake::Uptake;
 use crate::admission::Permit;
 use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};
 use crate::mux::{Abandoned, Lost, Pending, WireId};
-use crate::telemetry::ChildOperation;
+use crate::telemetry::{ChildOperation, Operation};
 use bytes::Bytes;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -201,6 +201,25 @@ impl Exchange {
         self.withdraw(None, reason);
     }
 
+    /// The same, for a failure of the request, as which it is seen.
+    pub fn fail(mut self, failure: &Failure) {
+        self.is_seen_to_fail(failure);
+        self.withdraw(None, &failure.to_string());
+    }
+
+    /// From now on it is seen as caused by another message: the retry of the one that was.
+    pub fn caused_by(&mut self, message: &Arc<Operation>) {
+        if let Some(operation) = &mut self.operation {
+            operation.caused_by(message);
+        }
+    }
+
+    fn is_seen_to_fail(&mut self, failure: &Failure) {
+        if let Some(operation) = self.operation.take() {
+            operation.end(&failure.verdict());
+        }
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         if self.outcome.is_none() {
             if let Poll::Ready(interim) = self.mailbox.poll_pop(cx) {
@@ -228,8 +247,8 @@ impl Exchange {
 
     fn interrupted(&mut self, interruption: Interruption) -> Failure {
         let Interruption { failure, cancellation } = interruption;
-        let reason = failure.to_string();
-        self.withdraw(cancellation, &reason);
+        self.is_seen_to_fail(&failure);
+        self.withdraw(cancellation, &failure.to_string());
         failure
     }
 

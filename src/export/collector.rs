@@ -23,6 +23,8 @@ use tonic::{Code, Status};
 
 /// What is read of an answer, in bytes: nothing of use is longer.
 const MOST_ANSWER: usize = 64 * 1024;
+/// How long the rest of an answer may take, once its status is there.
+const REST: Duration = Duration::from_secs(2);
 /// How proxyrunner calls itself.
 const AGENT: &str = concat!("proxyrunner/", env!("CARGO_PKG_VERSION"));
 
@@ -106,10 +108,12 @@ impl Collector {
             .for_each(|header| drop(headers.insert(&header.name, header.value.clone())));
         let response = self.sender.request(request).await.map_err(|error| later(explained(&error)))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let answer = Limited::new(response.into_body(), MOST_ANSWER).collect().await;
-        match status {
-            status if status.is_success() => Ok(answer.map(|answer| answer.to_bytes()).unwrap_or_default()),
-            status => Err(refused(status, &headers)),
+        // What was said already counts, whatever becomes of the rest.
+        let answer = timeout(REST, Limited::new(response.into_body(), MOST_ANSWER).collect()).await;
+        match (status, answer) {
+            (status, Ok(Ok(answer))) if status.is_success() => Ok(answer.to_bytes()),
+            (status, _) if status.is_success() => Ok(Bytes::new()),
+            (status, _) => Err(refused(status, &headers)),
         }
     }
 

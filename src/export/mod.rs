@@ -119,9 +119,10 @@ async fn ship_metrics(
         };
         let (records, delivered) = exports.encode(&metrics::gather(levels()), metrics::now());
         match delivery.deliver(Shipment { records: &records, count: 1 }, &ends).await {
-            0 => exports.note(delivered),
+            // What a collector rejects of it, it would reject again.
+            Ok(_) => exports.note(delivered),
             // What is summed up is not lost: the next export says it too.
-            _ => counters::FAILED_METRIC_EXPORTS.increment(),
+            Err(_) => counters::FAILED_METRIC_EXPORTS.increment(),
         }
         if last {
             return;

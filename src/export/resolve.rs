@@ -11,10 +11,13 @@ use hyper_util::client::legacy::connect::dns::Name;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use tower_service::Service;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Asks the name servers of `/etc/resolv.conf`, after `/etc/hosts`. The former is read when the first name is asked for.
 #[derive(Clone, Debug, Default)]
@@ -25,12 +28,15 @@ impl Resolver {
         if let Some(resolver) = self.0.get() {
             return Ok(resolver);
         }
-        let builder = TokioResolver::builder_tokio().unwrap_or_else(|_| {
-            // As resolv.conf(5) has it where there is none: this machine is asked, after /etc/hosts.
+        let builder = if Path::new(RESOLV_CONF).exists() {
+            let unusable = |error| io::Error::other(format!("{RESOLV_CONF}: {error}"));
+            TokioResolver::builder_tokio().map_err(unusable)?
+        } else {
+            // As resolv.conf(5) has it then: this machine is asked.
             let here = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
             let config = ResolverConfig::from_parts(None, Vec::new(), vec![here]);
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        });
+        };
         let built = builder.build().map_err(io::Error::other)?;
         Ok(self.0.get_or_init(|| built))
     }

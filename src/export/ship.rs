@@ -20,6 +20,10 @@ pub struct Shipment<'a> {
     pub count: usize,
 }
 
+/// No collector took anything of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Untaken;
+
 /// The way of one signal to its collector.
 #[derive(Debug)]
 pub struct Delivery {
@@ -36,15 +40,19 @@ impl Delivery {
         Delivery { collector, signal, resource, told: false }
     }
 
-    /// Delivers records; how many were lost. Once proxyrunner `ends`, what is under way is still waited for, a pause is
+    /// Delivers records; how many were lost, or that nothing was taken. Once proxyrunner `ends`, what is under way is still waited for, a pause is
     /// over at once, and there are no more of them.
-    pub async fn deliver(&mut self, shipment: Shipment<'_>, ends: &CancellationToken) -> usize {
+    pub async fn deliver(
+        &mut self,
+        shipment: Shipment<'_>,
+        ends: &CancellationToken,
+    ) -> Result<usize, Untaken> {
         let request = bytes::Bytes::from(request(&self.resource, shipment.records));
         let mut attempts = Attempts::new(Instant::now(), self.collector.endpoint().patience);
         loop {
             let last = ends.is_cancelled();
             let undelivered = match self.collector.send(request.clone()).await {
-                Ok(answer) => return self.delivered(&answer, shipment.count),
+                Ok(answer) => return Ok(self.delivered(&answer, shipment.count)),
                 Err(undelivered) => undelivered,
             };
             let asked = match undelivered.again {
@@ -60,7 +68,7 @@ impl Delivery {
                 },
                 None => {
                     self.tell(&undelivered.why);
-                    return shipment.count;
+                    return Err(Untaken);
                 }
             }
         }
@@ -98,7 +106,7 @@ pub async fn records(mut delivery: Delivery, outbox: &'static Outbox, ends: Canc
         };
         while let Some(batch) = outbox.take() {
             let shipment = Shipment { records: &batch.bytes, count: batch.records };
-            outbox.lost(delivery.deliver(shipment, &ends).await);
+            outbox.lost(delivery.deliver(shipment, &ends).await.unwrap_or(shipment.count));
         }
         if last {
             return;

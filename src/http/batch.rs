@@ -50,7 +50,8 @@ pub async fn respond(
     for frame in others {
         let incoming = take(server, session, origin, frame)?;
         let operation = Arc::clone(&incoming.operation);
-        scoped(operation.context(), oneway::accept(server, session, incoming)).await?;
+        let accepted = scoped(operation.context(), oneway::accept(server, session, incoming)).await;
+        accepted.inspect_err(|rejection| operation.end(&rejection.verdict()))?;
     }
     if requests.is_empty() {
         return Ok(response::empty(StatusCode::ACCEPTED));

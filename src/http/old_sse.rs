@@ -68,7 +68,8 @@ pub async fn post(
     let operation = Arc::clone(&incoming.operation);
     legacy::see(&session, &operation);
     if incoming.message.kind != Kind::Request {
-        scoped(operation.context(), oneway::accept(server, &session, incoming)).await?;
+        let accepted = scoped(operation.context(), oneway::accept(server, &session, incoming)).await;
+        accepted.inspect_err(|rejection| operation.end(&rejection.verdict()))?;
     } else if server.shutdown.is_refusing() {
         let rejection = Rejection::shutting_down();
         operation.end(&rejection.verdict());

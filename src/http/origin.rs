@@ -1,7 +1,7 @@
 //! Where messages come from: what all messages of one HTTP request have in common, as far as they are traced.
 
 use super::Settings;
-use crate::jsonrpc::{self, Carried, Message, unescaped};
+use crate::jsonrpc::{self, Carried, Kind, Message, rewrite, unescaped};
 use crate::telemetry::{Arrival, Operation, Parent, Peer, Subject};
 use crate::trace_context::{Context, Trace};
 use crate::upstream::Incoming;
@@ -30,7 +30,7 @@ impl Origin {
 
     /// A message that was read.
     pub fn incoming(&self, settings: &Settings, frame: Bytes, message: Message) -> Incoming {
-        if let Some(brought) = &self.brought {
+        if let Some(brought) = &self.brought.as_ref().filter(|_| message.kind != Kind::Response) {
             brought.store(true, Ordering::Relaxed);
         }
         let mut carried = jsonrpc::carried(&frame, &message);
@@ -49,16 +49,43 @@ impl Origin {
             id: message.id.clone().map(|id| &frame[id]),
             peer: Some(&self.peer),
         };
-        let operation = Operation::begin(|| subject(&frame, &message), arrival);
+        // An answer of the client belongs to the child's question; it is no operation of its own.
+        let operation = match message.kind {
+            Kind::Response => Arc::default(),
+            _ => Operation::begin(|| subject(&frame, &message), arrival),
+        };
         operation.given(|| {
             let arguments = jsonrpc::member(&frame, &message.params.as_ref()?.span, "arguments")?;
             Some(&frame[arguments])
         });
+        let (frame, message) = match names_a_request(&frame, &message) {
+            true => placed(frame, message, &operation.traced(&trace)),
+            false => (frame, message),
+        };
         Incoming { frame, message: Box::new(message), trace, operation }
     }
 }
 
-/// What a message is about. Of a response, nothing is known.
+/// Whether a notification is passed on as it is, but for the id or token in it.
+fn names_a_request(frame: &Bytes, message: &Message) -> bool {
+    let method = message.method.as_ref().filter(|_| message.kind == Kind::Notification);
+    let method = method.map(|method| unescaped(&frame[method.clone()]));
+    matches!(method.as_deref(), Some(b"notifications/cancelled" | b"notifications/progress"))
+}
+
+/// A message with its place in its trace, and without the baggage that may not pass.
+fn placed(frame: Bytes, message: Message, trace: &Trace) -> (Bytes, Message) {
+    if !trace.replaces_context() && !trace.replaces_baggage() {
+        return (frame, message);
+    }
+    let placed = rewrite::request_for_child(&frame, &message, None, None, trace).into_bytes();
+    match jsonrpc::scan(&placed) {
+        Ok(message) => (placed, message),
+        Err(_) => (frame, message),
+    }
+}
+
+/// What a message is about.
 fn subject(frame: &Bytes, message: &Message) -> Subject {
     let string = |span: &Option<jsonrpc::Span>| {
         let span = span.as_ref().filter(|span| frame[span.start] == b'"')?;
@@ -66,6 +93,10 @@ fn subject(frame: &Bytes, message: &Message) -> Subject {
     };
     let method = string(&message.method).unwrap_or_default();
     let params = message.params.as_ref();
-    let target = params.and_then(|params| string(&params.name).or_else(|| string(&params.uri)));
+    // Only what is about a resource has a uri that counts.
+    let target = params.and_then(|params| match method.starts_with(b"resources/") {
+        true => string(&params.uri),
+        false => string(&params.name),
+    });
     Subject::new(&method, target.as_deref())
 }

@@ -41,7 +41,8 @@ const LONGEST: usize = 64 * 1024;
 /// What stands in place of a secret.
 const REDACTED: &str = "<redacted>";
 /// What a key has in it whose value is a secret, in lower case and without anything but letters and digits.
-const SECRETS: [&str; 12] = [
+const SECRETS: [&str; 13] = [
+    "pwd",
     "password",
     "passwd",
     "passphrase",
@@ -88,14 +89,17 @@ fn hide(value: &mut Value, redact: &[String]) {
             *text = REDACTED.to_owned();
         }
         // A text may be JSON itself, as tools' results often are.
-        Value::String(text) if text.starts_with(['{', '[']) => {
-            if let Ok(mut inner) = serde_json::from_str(text) {
-                hide(&mut inner, redact);
-                *text = inner.to_string();
-            }
-        }
+        Value::String(text) if text.trim_start().starts_with(['{', '[']) => *text = embedded(text, redact),
         _ => {}
     }
+}
+
+/// One JSON value after the other. Where there is anything else beside, nobody knows what is in it.
+fn embedded(text: &str, redact: &[String]) -> String {
+    let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
+    let Ok(mut values) = values else { return format!("<{} bytes>", text.len()) };
+    values.iter_mut().for_each(|value| hide(value, redact));
+    values.iter().map(Value::to_string).collect::<Vec<_>>().join("\n")
 }
 
 fn is_secret(key: &str, redact: &[String]) -> bool {
@@ -128,6 +132,11 @@ mod tests {
                 r#"{"text":"{\"password\":\"p\",\"x\":1}"}"#,
                 r#"{"text":"{\"password\":\"<redacted>\",\"x\":1}"}"#,
             ),
+            (
+                r#"{"text":" {\"password\":\"p\"}\n{\"pwd\":2}"}"#,
+                r#"{"text":"{\"password\":\"<redacted>\"}\n{\"pwd\":\"<redacted>\"}"}"#,
+            ),
+            (r#"{"text":"{\"password\":\"p\"} and more"}"#, r#"{"text":"<25 bytes>"}"#),
             ("not json", "<8 bytes>"),
         ] {
             let shown: Result<Value, _> = serde_json::from_str(&shown(json.as_bytes(), &redact));

@@ -88,6 +88,13 @@ impl ChildOperation {
         Cow::Owned(trace.clone().at(span.context(), tracestate))
     }
 
+    /// Another message causes it from now on.
+    pub fn caused_by(&mut self, message: &Arc<Operation>) {
+        if message.subject().is_some() {
+            self.cause = Cause::Message(Arc::clone(message));
+        }
+    }
+
     /// The id under which the child knows it.
     pub fn sent(&mut self, wire_id: u64) {
         if let Some(span) = &mut self.span

@@ -18,6 +18,9 @@ pub struct Bounds {
     pub delay: Duration,
 }
 
+/// What may wait in one outbox, in bytes, however many records may: a span can be long.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
 /// Records that are exported together.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -41,6 +44,7 @@ struct State {
     whole: VecDeque<Batch>,
     open: Batch,
     records: usize,
+    bytes: usize,
 }
 
 impl Outbox {
@@ -52,11 +56,12 @@ impl Outbox {
     /// Puts a record in.
     pub fn put(&self, record: &[u8]) {
         let mut state = self.state();
-        if state.records >= self.bounds.queued {
+        if state.records >= self.bounds.queued || state.bytes + record.len() > MOST_BYTES {
             drop(state);
             return self.dropped.increment();
         }
         state.records += 1;
+        state.bytes += record.len();
         state.open.records += 1;
         state.open.bytes.extend_from_slice(record);
         if state.open.records >= self.bounds.batch {
@@ -75,6 +80,7 @@ impl Outbox {
         let open = |state: &mut State| (state.open.records > 0).then(|| std::mem::take(&mut state.open));
         let batch = state.whole.pop_front().or_else(|| open(&mut state))?;
         state.records -= batch.records;
+        state.bytes -= batch.bytes.len();
         Some(batch)
     }
 

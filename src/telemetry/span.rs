@@ -77,8 +77,8 @@ impl Tracer {
         let above = parent.as_ref().map(|parent| &parent.context);
         let trace = above.map_or_else(ids::trace, |above| above.trace);
         let sampled = self.sampler.samples(&trace, above);
-        // The other flags say something of the trace's id, which stays.
-        let other = above.map_or(Context::RANDOM, |above| above.flags & !Context::SAMPLED);
+        // That flag is about the trace's id, which stays; others are not to be set (Trace Context Level 2 §2.2.2.5).
+        let other = above.map_or(Context::RANDOM, |above| above.flags & Context::RANDOM);
         // Its id is its own even if nothing else is kept of it (OpenTelemetry, Trace SDK §SDK Span creation).
         let context = Context { trace, span: ids::span(), flags: other | u8::from(sampled) };
         let recording = sampled.then(|| {

@@ -5,6 +5,9 @@ use super::names;
 use super::otlp::Attributes;
 use std::borrow::Cow;
 
+/// Longest method and target that are kept, in bytes: both are the client's words.
+const LONGEST: usize = 1_024;
+
 /// What a message is about. What is known by name takes no memory of its own.
 #[derive(Clone, Debug)]
 pub struct Subject {
@@ -26,11 +29,14 @@ enum Target {
 impl Subject {
     /// Of this method, and the tool, prompt or resource that it names. What is no UTF-8 in them is replaced.
     pub fn new(method: &[u8], target: Option<&[u8]>) -> Self {
-        let text = |bytes| String::from_utf8_lossy(bytes).into();
+        // It is kept until the answer, in memory that is charged to nobody.
+        let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST)]).into();
         let known = Method::of(method);
         let unknown = (known == Method::default()).then(|| text(method));
         let target = target.map(|target| match names_of(known).map(|names| names.id(target)) {
             Some(id) if id != NameId::default() => Target::Listed(id),
+            // Credentials may be in it (semantic-conventions, url.full).
+            _ if known.is_about_resource() => Target::Named(without_credentials(text(target))),
             _ => Target::Named(text(target)),
         });
         Subject { known, unknown, target }
@@ -84,6 +90,19 @@ impl Subject {
     }
 }
 
+/// A URI without the parts in which secrets are handed over: who asks, the query and the fragment.
+fn without_credentials(uri: Box<str>) -> Box<str> {
+    let shown = uri.split(['?', '#']).next().unwrap_or_default();
+    match shown.split_once("://") {
+        Some((scheme, rest)) => {
+            let authority = rest.split('/').next().unwrap_or_default();
+            let user = authority.rfind('@').map_or(0, |at| at + 1);
+            format!("{scheme}://{}", &rest[user..]).into()
+        }
+        None => shown.into(),
+    }
+}
+
 /// Where targets of such a method are counted, if they are.
 fn names_of(method: Method) -> Option<&'static Names> {
     match method {
@@ -127,6 +146,14 @@ mod tests {
         };
         assert!(described("resources/read").contains(names::RESOURCE));
         assert!(described("resources/subscribe").contains("file:///a"));
+        for (uri, shown) in [
+            ("https://user:word@host/path?token=1#f", "https://host/path"),
+            ("https://host@2/a@b", "https://2/a@b"),
+            ("urn:x?y", "urn:x"),
+            ("://@", "://"),
+        ] {
+            assert_eq!(&*without_credentials(uri.into()), shown);
+        }
         assert!(!described("completion/complete").contains("file:///a"));
         assert!(!described("evil/method").contains("file:///a"));
     }

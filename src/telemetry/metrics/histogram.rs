@@ -129,7 +129,7 @@ impl Distribution {
 
     /// Takes those of another in, which has the same bounds.
     pub fn add(&mut self, other: &Distribution) {
-        self.nanos += other.nanos;
+        self.nanos = self.nanos.wrapping_add(other.nanos);
         for at in 0..BUCKETS {
             self.buckets[at] += other.buckets[at];
             let newer = |one: &Exemplar, two: &Exemplar| one.unix_nanos > two.unix_nanos;

@@ -177,7 +177,7 @@ impl Names {
 
     /// The child lists this one.
     pub fn learn(&self, name: &str) {
-        if name.len() > LONGEST_NAME || self.id(name) != NameId::default() {
+        if name.len() > LONGEST_NAME || self.id(name) != NameId::default() || self.is_full() {
             return;
         }
         let mut known = self.known().write().unwrap_or_else(PoisonError::into_inner);
@@ -195,6 +195,11 @@ impl Names {
     pub fn id(&self, name: impl AsRef<[u8]>) -> NameId {
         let known = self.known().read().unwrap_or_else(PoisonError::into_inner);
         NameId(known.find(name.as_ref()).map_or(0, |at| known.sorted[at].1))
+    }
+
+    fn is_full(&self) -> bool {
+        let known = self.known().read().unwrap_or_else(PoisonError::into_inner);
+        known.names.len() >= usize::from(self.most)
     }
 
     /// Whether anything was listed.

@@ -237,7 +237,7 @@ impl LegacyCall {
         counters::TIMED_OUT_REQUESTS.increment();
         let failure = self.deadline.failure();
         if let Some(exchange) = self.exchange.take() {
-            exchange.cancel(&failure.to_string());
+            exchange.fail(&failure);
         }
         self.fails(&failure)
     }

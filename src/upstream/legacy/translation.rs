@@ -194,7 +194,7 @@ impl LegacyCall {
             Event::Desk(Ok(interim)) => Some(self.says(interim)),
             Event::Desk(Err(Interruption { failure, .. })) => {
                 if let Some(exchange) = self.exchange.take() {
-                    exchange.cancel(&failure.to_string());
+                    exchange.fail(&failure);
                 }
                 Some(self.fails(&failure))
             }

@@ -18,7 +18,7 @@ impl ModernCall {
     pub(super) fn timed_out(&mut self) -> Reply {
         counters::TIMED_OUT_REQUESTS.increment();
         let failure = self.deadline.failure();
-        self.cancel(&failure.to_string());
+        self.fail(&failure);
         self.failed(&failure)
     }
 

@@ -4,6 +4,7 @@
 use super::{Happening, MOST_ANSWERS, ModernCall, Open, Reply, SIBLINGS, State};
 use crate::era::input::{self, Retry};
 use crate::era::question::Question;
+use crate::exchange::{Exchange, Failure};
 use crate::jsonrpc::{self, Spliced, codes, rewrite, text};
 use crate::telemetry::{Verdict, names};
 use crate::upstream::entrance::key_of_caller;
@@ -149,6 +150,15 @@ impl ModernCall {
 
     /// Ends the call at the child. What that asked last, and nobody has read, is refused with all else that is open.
     pub(super) fn cancel(&mut self, why: &str) {
+        self.end_exchange(|exchange| exchange.cancel(why));
+    }
+
+    /// The same, for a failure of the call.
+    pub(super) fn fail(&mut self, failure: &Failure) {
+        self.end_exchange(|exchange| exchange.fail(failure));
+    }
+
+    fn end_exchange(&mut self, end: impl FnOnce(Exchange)) {
         let exchange = self.exchange.take();
         let said = exchange.as_ref().map(|exchange| exchange.mailbox());
         let desk = self.task.as_ref().map(|task| task.desk());
@@ -160,7 +170,7 @@ impl ModernCall {
         }
         self.refuse_questions();
         if let Some(exchange) = exchange {
-            exchange.cancel(why);
+            end(exchange);
         }
     }
 }

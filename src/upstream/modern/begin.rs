@@ -259,6 +259,9 @@ impl ModernCall {
         self.client_id = ClientId::new(incoming.id());
         self.token = progress_token(incoming);
         self.operation = Arc::clone(&incoming.operation);
+        if let Some(exchange) = &mut self.exchange {
+            exchange.caused_by(&self.operation);
+        }
         self.deadline.go_on(now());
         self.take_answers(retry);
         Ok(self)

@@ -161,7 +161,7 @@ impl ModernCall {
     /// proxyrunner ends before it was answered: its one answer.
     pub fn shuts_down(&mut self) -> Happening {
         let failure = Failure::ShuttingDown;
-        self.cancel(&failure.to_string());
+        self.fail(&failure);
         Happening::Answered(self.failed(&failure))
     }
 
