@@ -307,7 +307,7 @@ fn a_cancellation_reaches_the_child_under_its_own_id() {
 
 #[test]
 fn a_cancellation_takes_no_baggage_with_it_that_may_not_pass() {
-    let server = Server::start("--allow-baggage kept");
+    let server = Server::start("--allow-baggage kept --cancel-grace 100ms");
     let session = server.session();
     for (id, baggage, told) in [
         ("a", "kept=1,password=x", json!({"baggage": "kept=1", "x": 1})),

@@ -30,13 +30,14 @@ impl Subject {
     /// Of this method, and the tool, prompt or resource that it names. What is no UTF-8 in them is replaced.
     pub fn new(method: &[u8], target: Option<&[u8]>) -> Self {
         // It is kept until the answer, in memory that is charged to nobody.
-        let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST)]).into();
+        let text =
+            |bytes: &[u8]| Box::<str>::from(String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST)]));
         let known = Method::of(method);
         let unknown = (known == Method::default()).then(|| text(method));
         let target = target.map(|target| match names_of(known).map(|names| names.id(target)) {
             Some(id) if id != NameId::default() => Target::Listed(id),
             // Credentials may be in it (semantic-conventions, url.full).
-            _ if known.is_about_resource() => Target::Named(without_credentials(text(target))),
+            _ if known.is_about_resource() => Target::Named(without_credentials(&text(target))),
             _ => Target::Named(text(target)),
         });
         Subject { known, unknown, target }
@@ -91,7 +92,7 @@ impl Subject {
 }
 
 /// A URI without the parts in which secrets are handed over: who asks, the query and the fragment.
-fn without_credentials(uri: Box<str>) -> Box<str> {
+fn without_credentials(uri: &str) -> Box<str> {
     let shown = uri.split(['?', '#']).next().unwrap_or_default();
     match shown.split_once("://") {
         Some((scheme, rest)) => {
@@ -152,7 +153,7 @@ mod tests {
             ("urn:x?y", "urn:x"),
             ("://@", "://"),
         ] {
-            assert_eq!(&*without_credentials(uri.into()), shown);
+            assert_eq!(&*without_credentials(uri), shown);
         }
         assert!(!described("completion/complete").contains("file:///a"));
         assert!(!described("evil/method").contains("file:///a"));
