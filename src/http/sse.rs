@@ -111,7 +111,8 @@ impl EventStream {
             }
             Poll::Ready(None) => {
                 self.over = true;
-                let elsewhere = self.shutdown.as_ref().is_some_and(Shutdown::is_over);
+                // At the end its session is ended a moment before that is over.
+                let elsewhere = self.shutdown.as_ref().is_some_and(Shutdown::is_refusing);
                 return Poll::Ready(elsewhere.then(retry));
             }
             Poll::Pending => {}
