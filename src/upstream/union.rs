@@ -22,6 +22,10 @@ const WISHES: usize = 256;
 /// How long after its end a subscription is opened again: at first, and at most.
 const REOPEN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// How long one who was told that its resource is covered has until it is noted as a watcher: it does so at once, unless it
+/// has left.
+const PROMISED: Duration = Duration::from_secs(5);
+
 /// The subscription of one child.
 #[derive(Debug)]
 struct Union {
@@ -37,6 +41,8 @@ struct Union {
     again: Option<(Instant, Duration)>,
     /// It has ended, and not been opened again since.
     lapsed: bool,
+    /// What else it covers: resources whose watchers are not noted yet, and until when that may be so.
+    promised: Vec<(String, Instant)>,
 }
 
 /// Starts the task, which opens nothing until it is wished for and ends with the child. `words` are the child's
@@ -64,6 +70,7 @@ pub(super) fn start(
         covers: HashSet::new(),
         again: None,
         lapsed: false,
+        promised: Vec::new(),
     };
     let (wishes, wished) = mpsc::channel(WISHES);
     tokio::spawn(union.run(wished));
@@ -98,11 +105,17 @@ impl Union {
     /// Makes the subscription cover what is watched, and `also`; whether the child agreed.
     async fn cover(&mut self, also: Option<String>) -> bool {
         let mut wanted: HashSet<String> = self.members.watched().into_iter().collect();
+        // Who was just told that it is covered is noted as a watcher a moment later; another's wish may come in between.
+        let at = now();
+        let is_kept = |(uri, until): &(String, Instant)| !wanted.contains(uri) && at < *until;
+        self.promised.retain(is_kept);
+        wanted.extend(self.promised.iter().map(|(uri, _)| uri.clone()));
         wanted.extend(also.clone());
         if !wanted.is_empty() && !self.resources {
             return false;
         }
         if wanted == self.covers && self.listen.is_some() {
+            self.promise(also);
             return true;
         }
         if wanted.is_empty() && self.lists.is_empty() {
@@ -110,9 +123,10 @@ impl Union {
             return true;
         }
         let Some((listen, honoured)) = self.open(&wanted).await else { return false };
-        if also.is_some_and(|uri| !honoured.contains(&uri)) {
+        if also.as_ref().is_some_and(|uri| !honoured.contains(uri)) {
             return false;
         }
+        self.promise(also);
         if std::mem::take(&mut self.lapsed) {
             // What changed since the last one ended was not heard.
             self.members.changes.note_all();
@@ -121,6 +135,11 @@ impl Union {
         let standing = self.link.stand();
         (self.listen, self.covers, self.again) = (Some((listen, standing)), wanted, None);
         true
+    }
+
+    /// Whoever asked for it is about to be noted as a watcher.
+    fn promise(&mut self, uri: Option<String>) {
+        self.promised.extend(uri.map(|uri| (uri, now() + PROMISED)));
     }
 
     /// Opens a subscription; it, and the resources that the child acknowledged.
