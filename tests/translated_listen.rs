@@ -57,6 +57,30 @@ fn subscriptions_of_sessions_are_one_of_the_child() {
     until("nobody watches", || watched().is_null());
 }
 
+/// Each is told that it is subscribed a moment before it is noted as one that watches; the next one's turn comes in between.
+#[test]
+fn who_subscribes_while_others_do_is_not_forgotten() {
+    let (server, _journal) = modern("", "");
+    let sessions: Vec<_> = (0..8).map(|_| server.session()).collect();
+    let mut streams: Vec<_> = sessions.iter().map(Session::listen).collect();
+    for round in 0..4 {
+        let uri = |at: usize| format!("w{round}-{at}:");
+        std::thread::scope(|scope| {
+            for (at, session) in sessions.iter().enumerate() {
+                let uri = uri(at);
+                scope.spawn(move || {
+                    let answer = session.ask("resources/subscribe", json!({"uri": uri}));
+                    assert_eq!(answer["result"], json!({}));
+                });
+            }
+        });
+        for (at, stream) in streams.iter_mut().enumerate() {
+            sessions[0].result("touch", json!({"uri": uri(at)}));
+            assert_eq!(stream.message()["params"]["uri"], json!(uri(at)));
+        }
+    }
+}
+
 #[test]
 fn a_subscription_that_the_child_ends_is_opened_again() {
     let (server, journal) = modern("", "");
