@@ -2,31 +2,34 @@
 //! are ignored, as the recommendations ask; they never fail a request.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Longest tracestate that is passed on, in bytes; the recommendation asks for at least 512.
 const LONGEST_TRACESTATE: usize = 512;
 /// Longest baggage that is passed on, in bytes, as its recommendation has it.
 const LONGEST_BAGGAGE: usize = 8192;
-/// A traceparent of version 00, in bytes.
-const LENGTH: usize = 55;
+/// The length of a traceparent of version 00, in bytes.
+const TRACEPARENT: usize = 55;
 /// A version to come may append fields to traceparent; nobody needs this much.
 const LONGEST_TRACEPARENT: usize = 256;
 
-/// The trace context of a request. Every part that is there is well-formed.
+/// The trace context of a request. Every part that is there is well-formed. Each request to the child has one, which must
+/// cost it no allocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trace {
     traceparent: Option<Traceparent>,
-    tracestate: Option<String>,
-    baggage: Option<String>,
+    tracestate: Option<Arc<str>>,
+    baggage: Option<Arc<str>>,
     replaces: Replaces,
 }
 
+/// A span, as it is passed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Traceparent {
+pub enum Traceparent {
     /// A client's, as it wrote it.
-    Received(String),
-    /// Of a span of proxyrunner's own: each request to the child has one, which must cost it no allocation.
-    Own([u8; LENGTH]),
+    Received(Arc<str>),
+    /// One of proxyrunner's own.
+    Own(Context),
 }
 
 /// Hexadecimal digits of a byte.
@@ -55,9 +58,9 @@ impl Trace {
         let tracestate = tracestate.map(trim).filter(|value| traceparent.is_some() && is_tracestate(value));
         let baggage = baggage.map(trim).filter(|value| is_baggage(value));
         Self {
-            traceparent: traceparent.map(|value| Traceparent::Received(value.to_owned())),
-            tracestate: tracestate.map(String::from),
-            baggage: baggage.map(String::from),
+            traceparent: traceparent.map(|value| Traceparent::Received(value.into())),
+            tracestate: tracestate.map(Arc::from),
+            baggage: baggage.map(Arc::from),
             replaces: Replaces::default(),
         }
     }
@@ -81,12 +84,12 @@ impl Trace {
     }
 
     /// The same, but for the span: whatever the message says of its own is replaced by this.
-    pub fn at(self, span: Context, tracestate: Option<&str>) -> Self {
+    pub fn at(&self, span: Context, tracestate: Option<&str>) -> Self {
         Self {
-            traceparent: Some(Traceparent::Own(span.written())),
-            tracestate: tracestate.map(String::from),
+            traceparent: Some(Traceparent::Own(span)),
+            tracestate: tracestate.map(Arc::from),
+            baggage: self.baggage.clone(),
             replaces: Replaces { context: true, ..self.replaces },
-            ..self
         }
     }
 
@@ -102,20 +105,15 @@ impl Trace {
 
     /// The caller's span.
     pub fn context(&self) -> Option<Context> {
-        self.traceparent().and_then(Context::parse)
-    }
-
-    /// The caller's span, as it is written.
-    pub fn traceparent(&self) -> Option<&str> {
-        std::str::from_utf8(self.traceparent_bytes()?).ok()
-    }
-
-    /// The same, as bytes.
-    pub fn traceparent_bytes(&self) -> Option<&[u8]> {
         match self.traceparent.as_ref()? {
-            Traceparent::Received(value) => Some(value.as_bytes()),
-            Traceparent::Own(value) => Some(value),
+            Traceparent::Received(value) => Context::parse(value),
+            Traceparent::Own(context) => Some(*context),
         }
+    }
+
+    /// The caller's span, as it is passed on.
+    pub fn traceparent(&self) -> Option<&Traceparent> {
+        self.traceparent.as_ref()
     }
 
     /// Vendor state; only beside a traceparent.
@@ -177,7 +175,7 @@ impl Context {
     }
 
     /// As a traceparent of version 00, which is ASCII.
-    fn written(&self) -> [u8; LENGTH] {
+    pub fn written(&self) -> [u8; TRACEPARENT] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         put_hex(&self.trace, &mut text[3..35]);
         put_hex(&self.span, &mut text[36..52]);
@@ -245,13 +243,13 @@ impl AllowedBaggage {
     }
 
     /// The members that may pass, as they are; `None` if none may.
-    fn filter(&self, baggage: &str) -> Option<String> {
+    fn filter(&self, baggage: &str) -> Option<Arc<str>> {
         if self.is_all() {
-            return Some(baggage.to_owned());
+            return Some(baggage.into());
         }
         let key = |member: &str| trim(member.split(['=', ';']).next().unwrap_or_default()).to_owned();
         let passed: Vec<&str> = baggage.split(',').filter(|member| self.0.contains(&key(member))).collect();
-        (!passed.is_empty()).then(|| passed.join(","))
+        (!passed.is_empty()).then(|| passed.join(",").into())
     }
 }
 
@@ -259,7 +257,7 @@ impl AllowedBaggage {
 /// Versions above 00 may append `-` and more; ff is forbidden.
 pub fn is_traceparent(value: &str) -> bool {
     let bytes = value.as_bytes();
-    let Some((fixed, more)) = bytes.split_first_chunk::<LENGTH>() else { return false };
+    let Some((fixed, more)) = bytes.split_first_chunk::<TRACEPARENT>() else { return false };
     let hex = |field: &[u8]| field.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let id = |field: &[u8]| hex(field) && field.iter().any(|byte| *byte != b'0');
     let dashes = fixed[2] == b'-' && fixed[35] == b'-' && fixed[52] == b'-';
@@ -448,14 +446,15 @@ mod tests {
 
     #[test]
     fn headers_keep_what_is_well_formed() {
+        let received = Traceparent::Received(PARENT.into());
         let trace = Trace::from_headers(Some(PARENT), Some("bad"), Some("a=1"));
         assert_eq!(
             (trace.traceparent(), trace.tracestate(), trace.baggage()),
-            (Some(PARENT), None, Some("a=1"))
+            (Some(&received), None, Some("a=1"))
         );
         let orphan = Trace::from_headers(Some("bad"), Some("a=1"), None);
         assert_eq!(orphan, Trace::default());
         let padded = Trace::from_headers(Some(&format!(" {PARENT}\t")), Some(" a=1 "), None);
-        assert_eq!((padded.traceparent(), padded.tracestate()), (Some(PARENT), Some("a=1")));
+        assert_eq!((padded.traceparent(), padded.tracestate()), (Some(&received), Some("a=1")));
     }
 }

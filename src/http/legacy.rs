@@ -8,7 +8,7 @@ use super::{Server, batch, body, call, guard, modern, oneway};
 use crate::exchange::Failure;
 use crate::jsonrpc::{self, Kind, Spliced};
 use crate::session::{Principal, Session};
-use crate::telemetry::scope::scoped;
+use crate::telemetry::scope::scoped_to_the_end;
 use crate::telemetry::{Operation, Verdict, names};
 use crate::upstream::{Incoming, Refusal};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -67,7 +67,7 @@ async fn post(
     let incoming = origin.incoming(&server.settings, frame, message);
     let operation = Arc::clone(&incoming.operation);
     let responding = take(server, headers, principal, origin, incoming);
-    let responded = scoped(operation.context(), responding).await;
+    let responded = scoped_to_the_end(operation.context(), responding).await;
     if let Err(rejection) = &responded {
         operation.end(&rejection.verdict());
     }
@@ -102,7 +102,8 @@ async fn take(
 
 /// Says of a message whose it is.
 pub fn see(session: &Session, operation: &Operation) {
-    operation.speaks(session.version().as_str());
+    let version = session.version();
+    operation.speaks(version.revision(), version.as_str());
     operation.describe(|attributes| attributes.text(names::SESSION, &session.id().to_string()));
 }
 

@@ -11,6 +11,7 @@ use crate::era::headers::{decode, named_by};
 use crate::exchange::Failure;
 use crate::jsonrpc::{Kind, Spliced, codes, rewrite, text};
 use crate::session::Principal;
+use crate::telemetry::metrics::labels::MODERN;
 use crate::telemetry::{Operation, Verdict};
 use crate::upstream::{self, Caller, Happening, Incoming, Refusal, Reply};
 use hyper::header::{HeaderMap, HeaderName};
@@ -82,7 +83,7 @@ pub async fn respond(
     let id = incoming.id().to_vec();
     let method = incoming.method();
     // A request with the name of a notification is none of either.
-    incoming.operation.speaks(MODERN_VERSION);
+    incoming.operation.speaks(MODERN, MODERN_VERSION);
     if REMOVED.contains(&&*method) || method.starts_with("notifications/") {
         return Err(Rejection::new(
             StatusCode::NOT_FOUND,

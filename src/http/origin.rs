@@ -1,7 +1,7 @@
 //! Where messages come from: what all messages of one HTTP request have in common, as far as they are traced.
 
 use super::Settings;
-use crate::jsonrpc::{self, Carried, Kind, Message, rewrite, unescaped};
+use crate::jsonrpc::{self, Carried, Kind, Message, Params, Span, rewrite, unescaped};
 use crate::telemetry::{Arrival, Operation, Parent, Peer, Subject};
 use crate::trace_context::{Context, Trace};
 use crate::upstream::Incoming;
@@ -87,16 +87,12 @@ fn placed(frame: Bytes, message: Message, trace: &Trace) -> (Bytes, Message) {
 
 /// What a message is about.
 fn subject(frame: &Bytes, message: &Message) -> Subject {
-    let string = |span: &Option<jsonrpc::Span>| {
+    let string = |span: &Option<Span>| {
         let span = span.as_ref().filter(|span| frame[span.start] == b'"')?;
         Some(unescaped(&frame[span.clone()]))
     };
     let method = string(&message.method).unwrap_or_default();
     let params = message.params.as_ref();
-    // Only what is about a resource has a uri that counts.
-    let target = params.and_then(|params| match method.starts_with(b"resources/") {
-        true => string(&params.uri),
-        false => string(&params.name),
-    });
-    Subject::new(&method, target.as_deref())
+    let of = |part: fn(&Params) -> &Option<Span>| params.and_then(|params| string(part(params)));
+    Subject::new(&method, || of(|params| &params.name), || of(|params| &params.uri))
 }

@@ -82,7 +82,19 @@ mod tests {
     }
 
     #[test]
+    fn ids_that_differ_are_spread() {
+        use std::hash::{BuildHasher, RandomState};
+        let state = RandomState::new();
+        let hash = |raw: &str| state.hash_one(ClientId::new(raw.as_bytes()));
+        assert_eq!(hash("0"), hash("-0"));
+        let hashes: HashSet<_> = (0..100).map(|id| hash(&id.to_string())).collect();
+        assert!(hashes.len() > 90, "{}", hashes.len());
+    }
+
+    #[test]
     fn raw_is_what_came() {
-        assert_eq!(&ClientId::new(br#""\u0031""#).raw()[..], br#""\u0031""#);
+        let id = ClientId::new(br#""\u0031""#);
+        assert_eq!(&id.raw()[..], br#""\u0031""#);
+        assert_eq!(format!("{id:?}"), r#"ClientId("\u0031")"#);
     }
 }

@@ -9,7 +9,8 @@ pub mod object;
 pub mod propagation;
 pub mod rewrite;
 pub mod scan;
-pub mod splice;
+pub mod small;
+mod splice;
 pub mod text;
 
 pub use id::ClientId;

@@ -107,7 +107,7 @@ pub fn retain(
 /// Inserts members at the front of an object; `empty` says that no others follow.
 fn put_first(at: usize, new: &[u8], empty: bool, edits: &mut Edits) {
     if !new.is_empty() {
-        edits.insert_both(at, new, if empty { b"" } else { b"," });
+        edits.insert_members(at, new, !empty);
     }
 }
 

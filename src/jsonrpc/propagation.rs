@@ -2,14 +2,13 @@
 //! the child.
 
 use super::message::{Message, Meta, Span};
+use super::small::SmallBytes;
 use super::text::text;
-use crate::trace_context::{Context, OwnBaggage, Trace, is_baggage, is_traceparent, is_tracestate};
+use crate::trace_context::{
+    Context, OwnBaggage, Trace, Traceparent, is_baggage, is_traceparent, is_tracestate,
+};
 use serde_json::Value;
-use smallvec::SmallVec;
 use std::borrow::Cow;
-
-/// Room for a traceparent of version 00 with its key, in bytes.
-const TRACEPARENT_MEMBER: usize = 72;
 
 /// What a message carries of its own, as far as it is well-formed and said once.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -61,18 +60,17 @@ pub(super) fn injection(
     bytes: &[u8],
     meta: Option<&Meta>,
     trace: &Trace,
-) -> (&'static [&'static str], SmallVec<[u8; TRACEPARENT_MEMBER]>) {
+) -> (&'static [&'static str], SmallBytes) {
     let well_formed = |part: fn(&Meta) -> &Option<Span>, check: fn(&str) -> bool| {
         meta.filter(|meta| !meta.trace_repeated)
             .and_then(|meta| part(meta).as_ref())
             .is_some_and(|span| bytes[span.start] == b'"' && check(&text(bytes, span)))
     };
     let context = trace
-        .traceparent_bytes()
+        .traceparent()
         .filter(|_| trace.replaces_context() || !well_formed(|meta| &meta.traceparent, is_traceparent));
     let baggage = trace
         .baggage()
-        .map(str::as_bytes)
         .filter(|_| trace.replaces_baggage() || !well_formed(|meta| &meta.baggage, is_baggage));
     // Where there is nothing to clear away, the object need not be walked through again.
     let has = |part: fn(&Meta) -> &Option<Span>| meta.is_some_and(|meta| part(meta).is_some());
@@ -84,29 +82,23 @@ pub(super) fn injection(
         (false, true) => &["baggage"],
         (false, false) => &[],
     };
-    let state = context.and_then(|_| trace.tracestate()).map(str::as_bytes);
-    let mut new = SmallVec::new();
-    for (key, value) in [("traceparent", context), ("tracestate", state), ("baggage", baggage)] {
-        let Some(value) = value else { continue };
-        if !new.is_empty() {
-            new.push(b',');
+    let mut members = SmallBytes::new();
+    if let Some(traceparent) = context {
+        // Hexadecimal digits need no escapes.
+        members.push(b"\"traceparent\":\"");
+        match traceparent {
+            Traceparent::Received(value) => members.push(value.as_bytes()),
+            Traceparent::Own(context) => members.push(&context.written()),
         }
-        match key {
-            // Hexadecimal digits need no escapes.
-            "traceparent" => {
-                new.extend_from_slice(b"\"traceparent\":\"");
-                new.extend_from_slice(value);
-                new.push(b'"');
-            }
-            _ => new.extend_from_slice(member(key, value).as_bytes()),
-        }
+        members.push(b"\"");
     }
-    (keys, new)
-}
-
-/// A member whose value is a string, which is UTF-8: it was a header's, or a text of JSON.
-fn member(key: &str, value: &[u8]) -> String {
-    format!("\"{key}\":{}", Value::from(String::from_utf8_lossy(value)))
+    let state = context.and_then(|_| trace.tracestate());
+    for (key, value) in [("tracestate", state), ("baggage", baggage)] {
+        let Some(value) = value else { continue };
+        let comma = if members.is_empty() { "" } else { "," };
+        members.push(format!("{comma}\"{key}\":{}", Value::from(value)).as_bytes());
+    }
+    (keys, members)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use super::message::{Message, Span};
 use super::object::{Amendment, amend};
 use super::propagation::injection;
+use super::small::SmallBytes;
 use super::splice::{Edits, Spliced, break_no_lines, splice};
 use crate::trace_context::Trace;
 
@@ -97,17 +98,15 @@ pub fn edits_with(bytes: &[u8], message: &Message, changes: &Changes<'_>) -> Edi
         edits.replace(id, itoa::Buffer::new().format(wire_id).as_bytes());
     }
     let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
-    if let (Some(token), Some(ours)) =
-        (meta.and_then(|meta| meta.progress_token.as_ref()), changes.progress_token)
-    {
-        edits.replace(token, itoa::Buffer::new().format(ours).as_bytes());
-    }
     let (trace_keys, injected) = injection(bytes, meta, changes.trace);
     let meta_members = joined(changes.meta.add, &injected);
     let Some(params) = &message.params else {
         insert_params(message, changes.params.add, &meta_members, &mut edits);
         return edits;
     };
+    let new_meta = if params.meta_value.is_none() { wrapped(&meta_members) } else { SmallBytes::new() };
+    let add = joined(changes.params.add, &new_meta);
+    amend_if_any(bytes, &params.span, Amendment { drop: changes.params.drop, add: &add }, &mut edits);
     if let Some(meta) = meta {
         let both;
         let drop = if changes.meta.drop.is_empty() {
@@ -117,10 +116,10 @@ pub fn edits_with(bytes: &[u8], message: &Message, changes: &Changes<'_>) -> Edi
             &both
         };
         amend_if_any(bytes, &meta.span, Amendment { drop, add: &meta_members }, &mut edits);
+        if let (Some(token), Some(ours)) = (&meta.progress_token, changes.progress_token) {
+            edits.replace(token, itoa::Buffer::new().format(ours).as_bytes());
+        }
     }
-    let new_meta = if params.meta_value.is_none() { wrapped(&meta_members) } else { Vec::new() };
-    let add = joined(changes.params.add, &new_meta);
-    amend_if_any(bytes, &params.span, Amendment { drop: changes.params.drop, add: &add }, &mut edits);
     edits
 }
 
@@ -139,8 +138,14 @@ fn joined<'a>(first: &'a [u8], then: &'a [u8]) -> Cow<'a, [u8]> {
 }
 
 /// A `_meta` with these members; nothing for none.
-fn wrapped(members: &[u8]) -> Vec<u8> {
-    if members.is_empty() { Vec::new() } else { [b"\"_meta\":{", members, b"}"].concat() }
+fn wrapped(members: &[u8]) -> SmallBytes {
+    let mut meta = SmallBytes::new();
+    if !members.is_empty() {
+        meta.push(b"\"_meta\":{");
+        meta.push(members);
+        meta.push(b"}");
+    }
+    meta
 }
 
 /// Every message with params to come has a method.

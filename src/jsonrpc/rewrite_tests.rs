@@ -69,7 +69,30 @@ fn large_messages_are_sliced_not_copied() {
     assert_eq!(whole.into_bytes().as_ptr(), bytes.as_ptr());
     let spliced = with_id(&bytes, &message, b"\"abc\"");
     assert_eq!(spliced.segments().len(), 3);
-    assert_eq!(spliced.segments()[2].as_ptr(), bytes[message.id.unwrap().end..].as_ptr());
+    assert_eq!(spliced.segments()[2].as_ptr(), bytes[message.id.clone().unwrap().end..].as_ptr());
+    // An edit at either end, and two that meet, leave no empty piece.
+    let mut edits = Edits::new();
+    let (start, id) = (message.object.start, message.id.unwrap());
+    edits.replace(&(start..start + 1), b"{");
+    edits.insert(id.start, b"1");
+    edits.delete(&(id.start..id.end));
+    edits.replace(&(message.object.end - 1..message.object.end), b"}");
+    let spliced = splice(&bytes, &message.object, false, edits);
+    assert_eq!(spliced.segments().len(), 5);
+    assert!(spliced.segments().iter().all(|segment| !segment.is_empty()));
+    assert_eq!(string(spliced), text);
+}
+
+#[test]
+fn what_is_added_to_meta_needs_no_context() {
+    let (bytes, message) = scanned(r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":{"a":1}}}"#);
+    let trace = Trace::default();
+    let meta = Amendment { drop: &[], add: b"\"b\":2" };
+    let edits = edits_with(&bytes, &message, &Changes { meta, ..Changes::new(&trace) });
+    assert_eq!(
+        string(splice(&bytes, &message.object, message.multiline, edits)),
+        r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":{"b":2,"a":1}}}"#
+    );
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn refused(text: &str) -> (i64, &str) {
 fn a_request_and_all_its_parts() {
     let text = r#" {"jsonrpc":"2.0", "id" : "a\"1" ,"method":"tools/call","params":{ "name":"n","uri":"u",
         "requestId":1,"progressToken":2,"protocolVersion":3,"capabilities":{},"clientInfo":4,"level":5,
-        "task":6,"taskId":7,"arguments":{"name":0,"_meta":0,"id":0},"_meta": {"progressToken":"t",
+        "task":6,"taskId":7,"requestState":8,"inputResponses":9,"arguments":{"name":0,"_meta":0,"id":0},"_meta": {"progressToken":"t",
         "traceparent":"p","tracestate":"s","baggage":"b","io.modelcontextprotocol/protocolVersion":8,
         "io.modelcontextprotocol/clientCapabilities":9,"io.modelcontextprotocol/clientInfo":10,
         "io.modelcontextprotocol/logLevel":11,"io.modelcontextprotocol/subscriptionId":12,
@@ -47,8 +47,11 @@ fn a_request_and_all_its_parts() {
         &params.level,
         &params.task,
         &params.task_id,
+        &params.request_state,
+        &params.input_responses,
     ];
-    assert_eq!(found.map(|span| at(text, span)), ["\"n\"", "\"u\"", "1", "2", "3", "{}", "4", "5", "6", "7"]);
+    let expected = ["\"n\"", "\"u\"", "1", "2", "3", "{}", "4", "5", "6", "7", "8", "9"];
+    assert_eq!(found.map(|span| at(text, span)), expected);
     let meta = params.meta.unwrap();
     assert_eq!(Some(meta.span.clone()), params.meta_value);
     let found = [
@@ -263,15 +266,46 @@ fn every_prefix_of_a_message_is_broken() {
 #[test]
 fn invalid_utf8_is_found_in_keys_and_values_of_any_length() {
     for padding in 0..20 {
-        for bad in [&b"\xff"[..], b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"] {
-            let pad = "x".repeat(padding);
+        let continued = [0x80; 8];
+        for bad in [
+            &b"\xff"[..],
+            b"\xc0\x80",
+            b"\xed\xa0\x80",
+            b"\xf4\x90\x80\x80",
+            b"\xe2\x82",
+            b"\x80",
+            &continued,
+        ] {
+            let pad = " ".repeat(padding);
             for (before, after) in [("{\"", "\":1}"), ("{\"k\":\"", "\"}")] {
+                let rest = if bad.ends_with(b"\x80") { "" } else { &pad };
                 let text =
-                    [before.as_bytes(), pad.as_bytes(), bad, pad.as_bytes(), after.as_bytes()].concat();
+                    [before.as_bytes(), pad.as_bytes(), bad, rest.as_bytes(), after.as_bytes()].concat();
                 let fault = scan(&text).unwrap_err();
                 assert_eq!((fault.code, fault.at), (PARSE_ERROR, before.len() + padding));
             }
         }
+    }
+}
+
+#[test]
+fn a_text_may_have_blanks_up_to_its_end() {
+    for blanks in 0..20 {
+        accepted(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}"}}"#, " ".repeat(blanks)));
+    }
+}
+
+#[test]
+fn a_fault_says_what_is_wrong_and_where() {
+    for (text, reason, at) in [
+        (r#"{"jsonrpc":"2.0","id":1"#, "the text ends too early", 23),
+        (r#"{"jsonrpc":"2.0","id":tru}"#, "a value was expected", 22),
+        (r#"  7"#, "a message is an object", 2),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"m","params":7}"#, "params is not an object", 46),
+    ] {
+        let fault = scan(text.as_bytes()).expect_err(text);
+        assert_eq!((fault.reason, fault.at), (reason, at), "{text}");
+        assert_eq!(fault.to_string(), format!("{reason} (at byte {at})"));
     }
 }
 

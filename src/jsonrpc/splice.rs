@@ -1,12 +1,11 @@
 //! Replaces a few places of a message and leaves the rest as it is: short messages are copied into one
 //! buffer, long ones become slices of what came with the new parts between them.
 
-use std::mem;
-
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::message::Span;
+use super::small::SmallBytes;
 
 /// Up to this many bytes a copy costs less than handling several segments.
 pub const FLAT: usize = 16 * 1024;
@@ -16,7 +15,7 @@ pub const FLAT: usize = 16 * 1024;
 pub struct Edits {
     /// What is replaced, and where its replacement stands in `text`.
     list: SmallVec<[(Span, Span); 4]>,
-    text: SmallVec<[u8; 128]>,
+    text: SmallBytes,
 }
 
 impl Edits {
@@ -28,15 +27,17 @@ impl Edits {
     /// Puts `text` where `span` was.
     pub fn replace(&mut self, span: &Span, text: &[u8]) {
         let start = self.text.len();
-        self.text.extend_from_slice(text);
+        self.text.push(text);
         self.list.push((span.clone(), start..self.text.len()));
     }
 
-    /// Puts `text`, and `then` behind it, before the byte at `at`.
-    pub fn insert_both(&mut self, at: usize, text: &[u8], then: &[u8]) {
+    /// Puts members, and a comma behind them if there are others, before the byte at `at`.
+    pub fn insert_members(&mut self, at: usize, members: &[u8], others: bool) {
         let start = self.text.len();
-        self.text.extend_from_slice(text);
-        self.text.extend_from_slice(then);
+        self.text.push(members);
+        if others {
+            self.text.push(b",");
+        }
         self.list.push((at..at, start..self.text.len()));
     }
 
@@ -65,18 +66,23 @@ pub fn splice(bytes: &Bytes, object: &Span, multiline: bool, mut edits: Edits) -
         bytes.clone()
     };
     // What is inserted before a place comes before what replaces it.
-    edits.list.sort_by_key(|(span, _)| (span.start, span.end));
+    let place = |(span, _): &(Span, Span)| (span.start, span.end);
+    if !edits.list.is_sorted_by_key(place) {
+        edits.list.sort_by_key(place);
+    }
     let removed: usize = edits.list.iter().map(|(span, _)| span.len()).sum();
     let len = object.len() - removed + edits.text.len();
     if len <= FLAT {
-        let mut flat = BytesMut::with_capacity(len);
-        walk(object, &edits.list, |piece| match piece {
-            Piece::Kept(span) => flat.put_slice(&source[span]),
-            Piece::New(span) => flat.put_slice(&edits.text[span]),
+        let mut flat = Vec::with_capacity(len);
+        walk(object, &edits.list, |piece| {
+            flat.extend_from_slice(match piece {
+                Piece::Kept(span) => &source[span],
+                Piece::New(span) => &edits.text[span],
+            });
         });
-        return Spliced { parts: Parts::One(flat.freeze()), len };
+        return Spliced { parts: Parts::One(flat.into()), len };
     }
-    let text = Bytes::from(mem::take(&mut edits.text).into_vec());
+    let text = edits.text.into_bytes();
     let mut parts = Vec::with_capacity(2 * edits.list.len() + 1);
     walk(object, &edits.list, |piece| {
         parts.push(match piece {

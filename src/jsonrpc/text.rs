@@ -17,11 +17,11 @@ pub fn text<'a>(bytes: &'a [u8], span: &Span) -> Cow<'a, str> {
     }
 }
 
+/// Up to this many bytes a text is searched in words of eight bytes: for fewer, the other way takes longer to set up.
+const SHORT: usize = 32;
+
 /// Up to this many bytes a value is copied, so that it does not keep its whole message alive.
 const COPIED: usize = 1024;
-
-/// Up to this many bytes a text is searched byte by byte.
-const SHORT: usize = 24;
 
 /// The raw value at `span`, to outlive its message: a copy, or of a long one a slice.
 pub fn kept(frame: &Bytes, span: &Span) -> Bytes {
@@ -43,14 +43,19 @@ pub fn integer(raw: &[u8]) -> Option<u64> {
 
 /// A raw JSON string's value in WTF-8: UTF-8, but lone surrogates stay distinct from each other and
 /// from U+FFFD, so that two strings are equal if and only if their values are.
+#[inline]
 pub fn unescaped(raw: &[u8]) -> Cow<'_, [u8]> {
     let inner = raw.strip_prefix(b"\"").and_then(|raw| raw.strip_suffix(b"\"")).unwrap_or(raw);
-    let first = match inner.len() {
-        // Nearly all keys and names; for them the other way takes longer to set up than to search.
-        ..=SHORT => inner.iter().position(|byte| *byte == b'\\'),
-        _ => memchr::memchr(b'\\', inner),
-    };
-    let Some(first) = first else { return Cow::Borrowed(inner) };
+    // Nearly all keys and names are short, and have no escapes.
+    match has_escape(inner) {
+        false => Cow::Borrowed(inner),
+        true => Cow::Owned(without_escapes(inner)),
+    }
+}
+
+#[cold]
+fn without_escapes(inner: &[u8]) -> Vec<u8> {
+    let first = memchr::memchr(b'\\', inner).unwrap_or(inner.len());
     let mut value = Vec::with_capacity(inner.len());
     value.extend_from_slice(&inner[..first]);
     let mut rest = &inner[first..];
@@ -63,7 +68,28 @@ pub fn unescaped(raw: &[u8]) -> Cow<'_, [u8]> {
             rest = &rest[plain..];
         }
     }
-    Cow::Owned(value)
+    value
+}
+
+/// Whether there is a backslash in it.
+#[inline]
+fn has_escape(text: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    // In a word's difference from backslashes, a byte that is zero makes its high bit change.
+    let differs = |word: &[u8; 8]| u64::from_ne_bytes(*word) ^ (ONES * u64::from(b'\\'));
+    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7) != 0;
+    // The last word may overlap the one before it, and of a short one its halves each other.
+    match (text.len(), text.last_chunk(), text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        (..=SHORT, Some(last), ..) => {
+            text.as_chunks().0.iter().chain([last]).any(|word| has_zero(differs(word)))
+        }
+        (..=SHORT, None, Some(first), Some(last)) => {
+            let (first, last) = (u32::from_ne_bytes(*first), u32::from_ne_bytes(*last));
+            has_zero(differs(&(u64::from(first) << 32 | u64::from(last)).to_ne_bytes()))
+        }
+        (..=SHORT, ..) => text.contains(&b'\\'),
+        _ => memchr::memchr(b'\\', text).is_some(),
+    }
 }
 
 /// Appends what the escape behind a backslash stands for, and returns the text behind it.
@@ -127,12 +153,45 @@ mod tests {
     }
 
     #[test]
+    fn an_escape_is_found_wherever_it_is() {
+        for len in 0..=2 * SHORT {
+            let plain = vec![b'['; len];
+            assert!(matches!(unescaped(&plain), Cow::Borrowed(_)), "{len}");
+            for at in 0..len.saturating_sub(1) {
+                let mut raw = plain.clone();
+                raw[at] = b'\\';
+                raw[at + 1] = b'n';
+                let mut value = plain[1..].to_vec();
+                value[at] = b'\n';
+                assert_eq!(*unescaped(&raw), *value, "at {at} of {len}");
+            }
+        }
+    }
+
+    #[test]
     fn lone_surrogates_stay_distinct() {
         let raws = [r#""\ud800""#, r#""\ud801""#, r#""\udc00""#, "\"\u{fffd}\"", r#""\ud800x""#];
         for (index, one) in raws.iter().enumerate() {
             for other in &raws[index + 1..] {
                 assert_ne!(unescaped(one.as_bytes()), unescaped(other.as_bytes()), "{one} {other}");
             }
+        }
+    }
+
+    #[test]
+    fn a_surrogate_has_the_bytes_that_utf8_would_give_it() {
+        assert_eq!(*unescaped(br#""\ud800""#), [0xed, 0xa0, 0x80]);
+        assert_eq!(*unescaped(br#""\uDFFF""#), [0xed, 0xbf, 0xbf]);
+        assert_eq!(*unescaped(br#""\udb7f\ud9d5""#), [0xed, 0xad, 0xbf, 0xed, 0xa7, 0x95]);
+    }
+
+    #[test]
+    fn what_is_kept_is_a_copy_unless_it_is_long() {
+        let frame = Bytes::from(vec![b'7'; COPIED + 2]);
+        for (len, shares) in [(1, false), (COPIED, false), (COPIED + 1, true)] {
+            let kept = kept(&frame, &(1..len + 1));
+            assert_eq!(kept, frame[1..len + 1]);
+            assert_eq!(kept.as_ptr() == frame[1..].as_ptr(), shares, "{len}");
         }
     }
 

@@ -48,7 +48,7 @@ use crate::budget::Budget;
 use crate::exchange::{Class, Failure, Interruption};
 use crate::jsonrpc::{FLAT, Spliced};
 use crate::telemetry::metrics;
-use crate::telemetry::metrics::labels::{Revision, Side};
+use crate::telemetry::metrics::labels::Side;
 use asked::Asked;
 use in_flight::InFlight;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -326,7 +326,7 @@ impl Session {
     /// Ends the session: what is in flight is interrupted, streams end, an exclusive child stops.
     pub fn end(&self, failure: &Failure) {
         if self.why_ended.set(failure.clone()).is_ok() && self.seat().is_some() {
-            let revision = Revision::of(self.version().as_str());
+            let revision = self.version().revision();
             metrics::session(Side::Server, revision, self.opened.elapsed());
         }
         self.ended.cancel();

@@ -1,10 +1,14 @@
 //! The legacy revisions of the protocol, and what differs between them here.
 
+use crate::telemetry::metrics::labels::Revision;
 use std::sync::Arc;
 
 /// A revision of the protocol, as negotiated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version(Arc<str>);
+pub struct Version {
+    name: Arc<str>,
+    revision: Revision,
+}
 
 /// The legacy revisions, newest first.
 pub const LEGACY_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
@@ -12,12 +16,17 @@ pub const LEGACY_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26"
 impl Version {
     /// Any text; revisions are dates, so they compare as text.
     pub fn new(version: &str) -> Self {
-        Version(version.into())
+        Version { name: version.into(), revision: Revision::of(version) }
     }
 
     /// As written on the wire.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
+    }
+
+    /// As it is counted.
+    pub fn revision(&self) -> Revision {
+        self.revision
     }
 
     /// Whether proxyrunner knows it.

@@ -1,9 +1,7 @@
 //! One request at a child as it is seen: its CLIENT span, whose context the child is given, and what is counted of it.
 
-use super::clock;
-use super::metrics::labels::{
-    ErrorType, Labels, Names, PROMPTS, PROMPTS_LIST, Revision, Side, TOOLS, TOOLS_LIST,
-};
+use super::clock::Moment;
+use super::metrics::labels::{Labels, Names, PROMPTS, PROMPTS_LIST, Revision, Side, TOOLS, TOOLS_LIST};
 use super::span::{Parent, Span, SpanKind, Tracer, tracer};
 use super::subject::Subject;
 use super::verdict::Verdict;
@@ -11,7 +9,6 @@ use super::{Operation, metrics, names, scope};
 use crate::trace_context::Trace;
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// One request at a child, from its turn to the child's answer.
 #[derive(Debug)]
@@ -19,7 +16,7 @@ pub struct ChildOperation {
     cause: Cause,
     span: Option<Span>,
     revision: Revision,
-    begun: Instant,
+    begun: Moment,
     over: bool,
 }
 
@@ -29,6 +26,15 @@ enum Cause {
     Message(Arc<Operation>),
     /// proxyrunner's own.
     Own(Box<Subject>),
+}
+
+impl Cause {
+    fn subject(&self) -> &Subject {
+        match self {
+            Cause::Message(message) => message.subject().expect("one that is seen"),
+            Cause::Own(subject) => subject,
+        }
+    }
 }
 
 impl ChildOperation {
@@ -47,33 +53,23 @@ impl ChildOperation {
         if span.is_none() && !metrics::are_kept() {
             return None;
         }
-        Some(Self::begin(Cause::Own(Box::new(Subject::new(method.as_bytes(), None))), span, revision, child))
+        let subject = Subject::new(method.as_bytes(), || None::<&str>, || None);
+        Some(Self::begin(Cause::Own(Box::new(subject)), span, revision, child))
     }
 
-    fn begin(cause: Cause, span: Option<Span>, revision: Revision, child: u64) -> Self {
-        let mut operation = ChildOperation { cause, span, revision, begun: Instant::now(), over: false };
-        if let Some(mut span) = operation.span.take() {
-            if span.is_recorded() {
-                let subject = operation.subject();
-                span.describe(|attributes| {
-                    subject.describe(attributes);
-                    if revision != Revision::default() {
-                        attributes.text(names::PROTOCOL, revision.name());
-                    }
-                    attributes.text(names::TRANSPORT, "pipe");
-                    attributes.number(names::CHILD, child.cast_signed());
-                });
-            }
-            operation.span = Some(span);
+    #[inline(always)]
+    fn begin(cause: Cause, mut span: Option<Span>, revision: Revision, child: u64) -> Self {
+        if let Some(span) = span.as_mut().filter(|span| span.is_recorded()) {
+            span.describe(|attributes| {
+                cause.subject().describe(attributes);
+                if revision != Revision::default() {
+                    attributes.text(names::PROTOCOL, revision.name());
+                }
+                attributes.text(names::TRANSPORT, "pipe");
+                attributes.number(names::CHILD, child.cast_signed());
+            });
         }
-        operation
-    }
-
-    fn subject(&self) -> &Subject {
-        match &self.cause {
-            Cause::Message(message) => message.subject().expect("one that is seen"),
-            Cause::Own(subject) => subject,
-        }
+        ChildOperation { cause, span, revision, begun: Moment::now(), over: false }
     }
 
     /// The trace context that the child is to be given in place of the client's.
@@ -85,7 +81,7 @@ impl ChildOperation {
             Cause::Message(message) => message.as_parent().and_then(|parent| parent.tracestate),
             Cause::Own(_) => None,
         };
-        Cow::Owned(trace.clone().at(span.context(), tracestate))
+        Cow::Owned(trace.at(span.context(), tracestate))
     }
 
     /// Another message causes it from now on.
@@ -108,7 +104,7 @@ impl ChildOperation {
     /// Where the names go that the child lists in its answer, and what member of that the list is; if it asks for one that
     /// matters here.
     pub fn lists(&self) -> Option<(&'static Names, &'static str)> {
-        match self.subject().known {
+        match self.cause.subject().known {
             TOOLS_LIST => Some((&TOOLS, "tools")),
             PROMPTS_LIST => Some((&PROMPTS, "prompts")),
             _ => None,
@@ -128,10 +124,8 @@ impl ChildOperation {
     }
 
     fn finish(&mut self, verdict: &Verdict) {
-        if std::mem::replace(&mut self.over, true) {
-            return;
-        }
-        let took = clock::nanos(self.begun.elapsed());
+        self.over = true;
+        let took = self.begun.nanos();
         if let Cause::Message(message) = &self.cause {
             message.child_took(took);
         }
@@ -139,15 +133,15 @@ impl ChildOperation {
         if metrics::are_kept() {
             let labels = Labels {
                 side: Side::Client,
-                method: self.subject().known,
-                target: self.subject().target_id(),
-                error: verdict.error_type().map(|error| ErrorType::of(&*error)),
+                method: self.cause.subject().known,
+                target: self.cause.subject().target_id(),
+                error: verdict.counted(),
                 revision: self.revision,
             };
-            metrics::operation(labels, took, recorded);
+            metrics::operation(labels, took, recorded.as_ref());
         }
         if let Some(mut span) = self.span.take().filter(Span::is_recorded) {
-            span.name(self.subject().span_name());
+            span.name(self.cause.subject().span_name());
             verdict.describe(&mut span);
         }
     }
@@ -156,6 +150,8 @@ impl ChildOperation {
 /// It was given up before the child answered.
 impl Drop for ChildOperation {
     fn drop(&mut self) {
-        self.finish(&Verdict::Cancelled);
+        if !self.over {
+            self.finish(&Verdict::Cancelled);
+        }
     }
 }

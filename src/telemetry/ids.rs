@@ -1,29 +1,36 @@
 //! Ids of traces and spans: random, never zero, from a generator of each thread's own that the system has seeded.
 
 use fastrand::Rng;
-use std::cell::RefCell;
+use std::cell::Cell;
 
 thread_local! {
-    static RANDOM: RefCell<Rng> = RefCell::new(Rng::with_seed(
-        // Without the system's randomness, from the time and the thread.
-        getrandom::u64().unwrap_or_else(|_| fastrand::u64(..)),
-    ));
+    /// The generator's state; 0 before its first use, and as good as never later.
+    static STATE: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The id of a new trace. All of it is random, as samplers expect (Trace Context Level 2, §Random Trace ID Flag).
 pub fn trace() -> [u8; 16] {
-    let mut id = [0; 16];
-    RANDOM.with_borrow_mut(|random| {
-        let (high, low) = (random.u64(..), random.u64(..).max(1));
-        id[..8].copy_from_slice(&high.to_ne_bytes());
-        id[8..].copy_from_slice(&low.to_ne_bytes());
-    });
-    id
+    let (high, low) = with_random(|random| (random.u64(..), random.u64(..).max(1)));
+    (u128::from(high) << 64 | u128::from(low)).to_be_bytes()
 }
 
 /// The id of a new span.
 pub fn span() -> [u8; 8] {
-    RANDOM.with_borrow_mut(|random| random.u64(..).max(1)).to_ne_bytes()
+    with_random(|random| random.u64(..).max(1)).to_ne_bytes()
+}
+
+fn with_random<T>(make: impl FnOnce(&mut Rng) -> T) -> T {
+    let state = STATE.get();
+    let mut random = Rng::with_seed(if state == 0 { seed() } else { state });
+    let made = make(&mut random);
+    STATE.set(random.get_seed());
+    made
+}
+
+#[cold]
+fn seed() -> u64 {
+    // Without the system's randomness, from the time and the thread.
+    getrandom::u64().unwrap_or_else(|_| fastrand::u64(..))
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //! what is counted of it, and its line in the access log. All of it is shared by whoever has to do with the message.
 
 use super::child_operation::ChildOperation;
-use super::clock;
+use super::clock::Moment;
 use super::metrics;
-use super::metrics::labels::{ErrorType, Labels, Revision, Side};
+use super::metrics::labels::{Labels, Revision, Side};
 use super::otlp::Attributes;
 use super::peer::Peer;
 use super::span::{Parent, Span, SpanKind, Tracer, tracer};
@@ -14,9 +14,9 @@ use super::{access, capture, names};
 use crate::trace_context::{Context, Trace};
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// How a message came.
@@ -47,14 +47,16 @@ pub struct Operation {
 #[derive(Debug)]
 struct Seen {
     subject: Subject,
-    begun: Instant,
+    begun: Moment,
     peer: Option<SocketAddr>,
     /// Where it stands in its trace, for logs and for what is below it.
     context: Option<Context>,
     tracestate: Option<Box<str>>,
     /// Its span, while that is under way and if it is recorded.
     span: Mutex<Option<Span>>,
-    revision: OnceLock<Revision>,
+    /// Whether there was one, so that the lock is not taken in vain.
+    is_recorded: bool,
+    revision: AtomicU8,
     child: AtomicU64,
     over: AtomicBool,
 }
@@ -89,12 +91,13 @@ impl Operation {
         });
         let seen = Seen {
             subject,
-            begun: Instant::now(),
+            begun: Moment::now(),
             peer: arrival.peer.map(|peer| peer.socket),
             context: span.as_ref().map(Span::context).or(parent.map(|parent| parent.context)),
             tracestate: parent.and_then(|parent| parent.tracestate).map(Box::from),
+            is_recorded: span.as_ref().is_some_and(Span::is_recorded),
             span: Mutex::new(span.filter(Span::is_recorded)),
-            revision: OnceLock::new(),
+            revision: AtomicU8::default(),
             child: AtomicU64::new(0),
             over: AtomicBool::new(false),
         };
@@ -108,10 +111,10 @@ impl Operation {
     }
 
     /// The revision that its client speaks.
-    pub fn speaks(&self, revision: &str) {
+    pub fn speaks(&self, revision: Revision, name: &str) {
         if let Some(seen) = &self.seen {
-            let _ = seen.revision.set(Revision::of(revision));
-            seen.describe(|attributes| attributes.text(names::PROTOCOL, revision));
+            seen.revision.store(revision.bits(), Relaxed);
+            seen.describe(|attributes| attributes.text(names::PROTOCOL, name));
         }
     }
 
@@ -154,7 +157,7 @@ impl Operation {
 
     /// It waits for a child's start until the guard is dropped.
     pub fn wait_for_start(&self) -> Waiting<'_> {
-        Waiting { operation: self, since: Instant::now() }
+        Waiting { operation: self, since: Moment::now() }
     }
 
     /// Resolves once it waits no longer for its turn; at once if it does not wait.
@@ -179,7 +182,7 @@ impl Operation {
     /// The trace context of what its child is told of it without a request: its own, if it has one to tell.
     pub fn traced<'a>(&self, trace: &'a Trace) -> Cow<'a, Trace> {
         match self.as_parent().filter(|_| tracer().is_some_and(Tracer::propagates)) {
-            Some(own) => Cow::Owned(trace.clone().at(own.context, own.tracestate)),
+            Some(own) => Cow::Owned(trace.at(own.context, own.tracestate)),
             None => Cow::Borrowed(trace),
         }
     }
@@ -215,21 +218,20 @@ impl Operation {
         if seen.over.swap(true, Relaxed) {
             return;
         }
-        let (took, waited) = (clock::nanos(seen.begun.elapsed()), self.waited.load(Relaxed));
+        let (took, waited) = (seen.begun.nanos(), self.waited.load(Relaxed));
         let child = seen.child.load(Relaxed);
-        let span = seen.span().take();
+        let span = if seen.is_recorded { seen.span().take() } else { None };
         let recorded = span.as_ref().map(Span::context);
         if metrics::are_kept() {
-            let error = verdict.error_type().map(|error| ErrorType::of(&*error));
             let labels = Labels {
                 side: Side::Server,
                 method: seen.subject.known,
                 target: seen.subject.target_id(),
-                error,
-                revision: seen.revision.get().copied().unwrap_or_default(),
+                error: verdict.counted(),
+                revision: Revision::from_bits(seen.revision.load(Relaxed)),
             };
-            metrics::operation(labels, took, recorded);
-            metrics::request(waited, took.saturating_sub(waited).saturating_sub(child), recorded);
+            metrics::operation(labels, took, recorded.as_ref());
+            metrics::request(waited, took.saturating_sub(waited).saturating_sub(child), recorded.as_ref());
         }
         if access::is_kept() {
             let line = access::Line {
@@ -258,13 +260,17 @@ impl Operation {
 /// Its client left before there was an outcome.
 impl Drop for Operation {
     fn drop(&mut self) {
-        self.end(&Verdict::Cancelled);
+        if self.seen.as_mut().is_some_and(|seen| !*seen.over.get_mut()) {
+            self.end(&Verdict::Cancelled);
+        }
     }
 }
 
 impl Seen {
     fn describe(&self, attributes: impl FnOnce(&mut Attributes)) {
-        if let Some(span) = self.span().as_mut() {
+        if self.is_recorded
+            && let Some(span) = self.span().as_mut()
+        {
             span.describe(attributes);
         }
     }
@@ -294,12 +300,12 @@ fn describe_arrival(arrival: &Arrival<'_>, attributes: &mut Attributes) {
 #[derive(Debug)]
 pub struct Waiting<'a> {
     operation: &'a Operation,
-    since: Instant,
+    since: Moment,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.operation.waited.fetch_add(clock::nanos(self.since.elapsed()), Relaxed);
+        self.operation.waited.fetch_add(self.since.nanos(), Relaxed);
         self.operation.waits.store(false, Relaxed);
         self.operation.turned.notify_waiters();
     }

@@ -17,15 +17,17 @@ pub fn current() -> Option<Context> {
     CURRENT.get()
 }
 
+/// Back to where it was, whatever happens.
+struct Before(Option<Context>);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
+    }
+}
+
 /// Does something within a span; without one, where it is.
 pub fn within<T>(context: Option<Context>, work: impl FnOnce() -> T) -> T {
-    /// Back to where it was, whatever happens.
-    struct Before(Option<Context>);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            CURRENT.set(self.0);
-        }
-    }
     let Some(context) = context else { return work() };
     let _before = Before(CURRENT.replace(Some(context)));
     work()
@@ -36,6 +38,17 @@ pub fn within<T>(context: Option<Context>, work: impl FnOnce() -> T) -> T {
 #[inline]
 pub fn scoped<F: Future>(context: Option<Context>, future: F) -> Scoped<F> {
     Scoped { context, future: Box::pin(future) }
+}
+
+/// The last that a [`scoped`] future does, within another span than it began in: that one is changed once, and not again
+/// each time that both are polled.
+#[inline]
+pub fn scoped_to_the_end<F: Future>(context: Option<Context>, future: F) -> Scoped<F> {
+    if context.is_none() || current().is_none() {
+        return scoped(context, future);
+    }
+    CURRENT.set(context);
+    scoped(None, future)
 }
 
 /// See [`scoped`].
@@ -49,7 +62,15 @@ impl<F: Future> Future for Scoped<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
-        within(self.context, || self.future.as_mut().poll(cx))
+        let Scoped { context, future } = &mut *self;
+        let Some(own) = context else { return future.as_mut().poll(cx) };
+        let _before = Before(CURRENT.replace(Some(*own)));
+        let polled = future.as_mut().poll(cx);
+        // It may have gone on to another; see `scoped_to_the_end`.
+        if let Some(now) = current() {
+            *own = now;
+        }
+        polled
     }
 }
 
@@ -86,9 +107,18 @@ mod tests {
                 }
                 scoped(span(9), async { assert_eq!(current(), span(9)) }).await;
                 assert_eq!(current(), span(own));
+                let last = async {
+                    for _ in 0..3 {
+                        assert_eq!(current(), span(own + 2));
+                        tokio::task::yield_now().await;
+                    }
+                };
+                scoped_to_the_end(span(own + 2), last).await;
             })
         };
         tokio::join!(task(1), task(2), async { assert_eq!(current(), None) });
         assert_eq!(current(), None);
+        scoped_to_the_end(span(5), async { assert_eq!(current(), span(5)) }).await;
+        assert_eq!(current(), None, "there was none that could be changed");
     }
 }

@@ -72,7 +72,8 @@ impl Tracer {
         &self.outbox
     }
 
-    /// Begins a span; the root of a new trace, without a parent.
+    /// Begins a span; the root of a new trace, without a parent. Most are not sampled, and each request begins three.
+    #[inline(always)]
     pub fn begin(&'static self, kind: SpanKind, parent: Option<Parent<'_>>) -> Span {
         let above = parent.as_ref().map(|parent| &parent.context);
         let trace = above.map_or_else(ids::trace, |above| above.trace);
@@ -81,21 +82,24 @@ impl Tracer {
         let other = above.map_or(Context::RANDOM, |above| above.flags & Context::RANDOM);
         // Its id is its own even if nothing else is kept of it (OpenTelemetry, Trace SDK §SDK Span creation).
         let context = Context { trace, span: ids::span(), flags: other | u8::from(sampled) };
-        let recording = sampled.then(|| {
-            Box::new(Recording {
-                tracer: self,
-                kind,
-                name: Cow::Borrowed(""),
-                parent: above.map(|above| above.span),
-                remote: parent.as_ref().is_some_and(|parent| parent.remote),
-                tracestate: parent.and_then(|parent| parent.tracestate).map(Box::from),
-                begun: Begun::now(),
-                attributes: Attributes::new(ATTRIBUTES, self.longest),
-                link: None,
-                error: None,
-            })
-        });
+        let recording = if sampled { Some(self.record(kind, parent)) } else { None };
         Span { context, recording }
+    }
+
+    #[cold]
+    fn record(&'static self, kind: SpanKind, parent: Option<Parent<'_>>) -> Box<Recording> {
+        Box::new(Recording {
+            tracer: self,
+            kind,
+            name: Cow::Borrowed(""),
+            parent: parent.as_ref().map(|parent| parent.context.span),
+            remote: parent.as_ref().is_some_and(|parent| parent.remote),
+            tracestate: parent.and_then(|parent| parent.tracestate).map(Box::from),
+            begun: Begun::now(),
+            attributes: Attributes::new(ATTRIBUTES, self.longest),
+            link: None,
+            error: None,
+        })
     }
 }
 
@@ -168,21 +172,11 @@ impl Span {
 }
 
 impl Drop for Span {
+    #[inline]
     fn drop(&mut self) {
-        let Some(recording) = self.recording.take() else { return };
-        thread_local! {
-            /// What is being encoded, so that no memory is taken for it each time.
-            static ENCODED: RefCell<(Vec<u8>, Vec<u8>)> = RefCell::default();
+        if let Some(recording) = self.recording.take() {
+            recording.end(&self.context);
         }
-        // At a thread's end there may be none any more.
-        let _ = ENCODED.try_with(|encoded| {
-            let (span, record) = &mut *encoded.borrow_mut();
-            span.clear();
-            record.clear();
-            recording.encode(&self.context, span);
-            record.bytes(SPANS, span);
-            recording.tracer.outbox.put(record);
-        });
     }
 }
 
@@ -199,8 +193,25 @@ const STATUS_ERROR: u64 = 2;
 const LONGEST_ERROR: usize = 1024;
 
 impl Recording {
+    #[cold]
+    fn end(&self, context: &Context) {
+        thread_local! {
+            /// What is being encoded, so that no memory is taken for it each time.
+            static ENCODED: RefCell<(Vec<u8>, Vec<u8>)> = RefCell::default();
+        }
+        // At a thread's end there may be none any more.
+        let _ = ENCODED.try_with(|encoded| {
+            let (span, record) = &mut *encoded.borrow_mut();
+            span.clear();
+            record.clear();
+            self.encode(context, span);
+            record.bytes(SPANS, span);
+            self.tracer.outbox.put(record);
+        });
+    }
+
     fn encode(&self, context: &Context, out: &mut Vec<u8>) {
-        let end = self.begun.after(self.begun.elapsed());
+        let end = self.begun.unix_nanos_now();
         out.bytes(1, &context.trace);
         out.bytes(2, &context.span);
         if let Some(tracestate) = &self.tracestate {

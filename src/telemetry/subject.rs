@@ -1,6 +1,6 @@
 //! What a message is about: its method, and the tool, prompt or resource that it names.
 
-use super::metrics::labels::{Method, NameId, Names, PROMPTS, TOOLS};
+use super::metrics::labels::{Method, NameId, Names, PROMPTS, TOOLS, TOOLS_CALL};
 use super::names;
 use super::otlp::Attributes;
 use std::borrow::Cow;
@@ -27,19 +27,28 @@ enum Target {
 }
 
 impl Subject {
-    /// Of this method, and the tool, prompt or resource that it names. What is no UTF-8 in them is replaced.
-    pub fn new(method: &[u8], target: Option<&[u8]>) -> Self {
+    /// Of this method, and what its params call `name` and `uri`: the tool or the prompt, or the resource. What is no
+    /// UTF-8 in them is replaced.
+    pub fn new<T: AsRef<[u8]>>(
+        method: &[u8],
+        name: impl FnOnce() -> Option<T>,
+        uri: impl FnOnce() -> Option<T>,
+    ) -> Self {
         // It is kept until the answer, in memory that is charged to nobody.
         let text =
             |bytes: &[u8]| Box::<str>::from(String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST)]));
-        let known = Method::of(method);
+        // Nearly all of them are this one.
+        let known = if method == b"tools/call" { TOOLS_CALL } else { Method::of(method) };
         let unknown = (known == Method::default()).then(|| text(method));
-        let target = target.map(|target| match names_of(known).map(|names| names.id(target)) {
-            Some(id) if id != NameId::default() => Target::Listed(id),
+        let target = if known.is_about_resource() {
             // Credentials may be in it (semantic-conventions, url.full).
-            _ if known.is_about_resource() => Target::Named(without_credentials(&text(target))),
-            _ => Target::Named(text(target)),
-        });
+            uri().map(|uri| Target::Named(without_credentials(&text(uri.as_ref()))))
+        } else {
+            name().map(|name| match names_of(known).map(|names| names.id(&name)) {
+                Some(id) if id != NameId::default() => Target::Listed(id),
+                _ => Target::Named(text(name.as_ref())),
+            })
+        };
         Subject { known, unknown, target }
     }
 
@@ -117,21 +126,25 @@ fn names_of(method: Method) -> Option<&'static Names> {
 mod tests {
     use super::*;
 
+    fn subject(method: &str, target: &str) -> Subject {
+        Subject::new(method.as_bytes(), || Some(target), || Some(target))
+    }
+
     #[test]
     fn what_a_message_says_is_kept_and_only_what_is_listed_is_told_apart() {
-        let before = Subject::new(b"tools/call", Some(b"later-listed"));
+        let before = subject("tools/call", "later-listed");
         TOOLS.learn("later-listed");
-        let after = Subject::new(b"tools/call", Some(b"later-listed"));
+        let after = subject("tools/call", "later-listed");
         assert_ne!(before.target_id(), NameId::default());
         assert_eq!(before.target_id(), after.target_id());
         for subject in [&before, &after] {
             assert_eq!((subject.method(), subject.target()), ("tools/call", Some("later-listed")));
         }
         assert_eq!([before.span_name(), after.span_name()], ["tools/call later-listed"; 2]);
-        let invented = Subject::new(b"tools/call", Some(b"invented"));
+        let invented = subject("tools/call", "invented");
         assert_eq!((invented.target(), invented.target_id()), (Some("invented"), NameId::default()));
         assert_eq!(invented.span_name(), "tools/call");
-        let unknown = Subject::new(b"evil/method", Some(b"x"));
+        let unknown = subject("evil/method", "x");
         assert_eq!(
             (unknown.method(), unknown.target(), &*unknown.span_name()),
             ("evil/method", Some("x"), "_OTHER")
@@ -142,7 +155,7 @@ mod tests {
     fn only_resources_are_called_so() {
         let described = |method: &str| {
             let mut attributes = Attributes::new(9, 100);
-            Subject::new(method.as_bytes(), Some(b"file:///a")).describe(&mut attributes);
+            subject(method, "file:///a").describe(&mut attributes);
             String::from_utf8_lossy(attributes.encoded()).into_owned()
         };
         assert!(described("resources/read").contains(names::RESOURCE));

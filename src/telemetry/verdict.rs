@@ -1,5 +1,6 @@
 //! How a message came out, as spans, metrics and logs say it.
 
+use super::metrics::labels::ErrorType;
 use super::names;
 use super::span::Span;
 use std::borrow::Cow;
@@ -31,6 +32,20 @@ impl Verdict {
             Verdict::Error { code, .. } => Some(code.to_string().into()),
             Verdict::Cancelled => Some("cancelled".into()),
         }
+    }
+
+    /// What it is counted as; `None` where nothing went wrong.
+    #[inline]
+    pub(super) fn counted(&self) -> Option<ErrorType> {
+        match self {
+            Verdict::Success => None,
+            _ => self.counted_as(),
+        }
+    }
+
+    #[cold]
+    fn counted_as(&self) -> Option<ErrorType> {
+        self.error_type().map(|error| ErrorType::of(&*error))
     }
 
     /// Says it of a span.

@@ -84,17 +84,23 @@ impl Histogram {
     }
 
     /// A value in nanoseconds, and the span that it was measured in, if that is recorded.
-    pub fn record(&self, nanos: u64, span: Option<Context>) {
+    #[inline]
+    pub fn record(&self, nanos: u64, span: Option<&Context>) {
         let bucket = self.bounds.nanos.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS);
         self.buckets[bucket].fetch_add(1, Relaxed);
         self.nanos.fetch_add(nanos, Relaxed);
         if let Some(context) = span {
-            let exemplars = self.exemplars.get_or_init(Box::default);
-            // Whoever is there at the same time has one that is as good.
-            if let Ok(mut exemplar) = exemplars[bucket].try_lock() {
-                let seconds = nanos as f64 / 1e9;
-                *exemplar = Some(Exemplar { seconds, context, unix_nanos: clock::unix_nanos() });
-            }
+            self.show(bucket, nanos, *context);
+        }
+    }
+
+    #[cold]
+    fn show(&self, bucket: usize, nanos: u64, context: Context) {
+        let exemplars = self.exemplars.get_or_init(Box::default);
+        // Whoever is there at the same time has one that is as good.
+        if let Ok(mut exemplar) = exemplars[bucket].try_lock() {
+            let seconds = nanos as f64 / 1e9;
+            *exemplar = Some(Exemplar { seconds, context, unix_nanos: clock::unix_nanos() });
         }
     }
 
@@ -164,11 +170,11 @@ mod tests {
     fn exemplars_are_the_latest_of_their_buckets_and_those_of_several_the_latest_of_all() {
         let span = |span: u8| Context { trace: [1; 16], span: [span; 8], flags: 1 };
         let (one, two) = (Histogram::new(&CONVENTION), Histogram::new(&CONVENTION));
-        one.record(1_000_000, Some(span(1)));
-        one.record(2_000_000, Some(span(2)));
+        one.record(1_000_000, Some(&span(1)));
+        one.record(2_000_000, Some(&span(2)));
         one.record(3_000_000, None);
-        two.record(4_000_000, Some(span(4)));
-        two.record(1_000_000_000, Some(span(5)));
+        two.record(4_000_000, Some(&span(4)));
+        two.record(1_000_000_000, Some(&span(5)));
         let mut both = one.read();
         assert_eq!(both.exemplars[0].map(|exemplar| exemplar.context), Some(span(2)));
         both.add(&two.read());

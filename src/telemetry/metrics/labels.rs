@@ -78,9 +78,14 @@ macro_rules! label {
                 usize::from(self.0).checked_sub(1).map_or(OTHER, |at| $set[at])
             }
 
-            fn from_bits(bits: u64) -> Self {
-                let known = usize::from(bits as u8) <= $set.len();
-                $name(if known { bits as u8 } else { 0 })
+            /// It in eight bits.
+            pub fn bits(self) -> u8 {
+                self.0
+            }
+
+            /// The one of these bits; none of the set where they are nobody's.
+            pub fn from_bits(bits: u8) -> Self {
+                $name(if usize::from(bits) <= $set.len() { bits } else { 0 })
             }
         }
     };
@@ -99,23 +104,26 @@ label! {
     Revision REVISIONS
 }
 
-const TOOLS_CALL: Method = method(b"tools/call");
-const PROMPTS_GET: Method = method(b"prompts/get");
+/// `tools/call`
+pub const TOOLS_CALL: Method = Method(known(METHODS, b"tools/call"));
+const PROMPTS_GET: Method = Method(known(METHODS, b"prompts/get"));
 /// `tools/list`
-pub const TOOLS_LIST: Method = method(b"tools/list");
+pub const TOOLS_LIST: Method = Method(known(METHODS, b"tools/list"));
 /// `prompts/list`
-pub const PROMPTS_LIST: Method = method(b"prompts/list");
+pub const PROMPTS_LIST: Method = Method(known(METHODS, b"prompts/list"));
+/// The modern revision.
+pub const MODERN: Revision = Revision(known(REVISIONS, b"2026-07-28"));
 
-/// A known method, found when this is compiled.
-const fn method(name: &[u8]) -> Method {
+/// One of the set, found when this is compiled.
+const fn known(set: &[&str], name: &[u8]) -> u8 {
     let mut at = 0;
     loop {
-        let (known, mut same) = (METHODS[at].as_bytes(), 0);
+        let (known, mut same) = (set[at].as_bytes(), 0);
         while known.len() == name.len() && same < name.len() && known[same] == name[same] {
             same += 1;
         }
         if same == name.len() {
-            return Method(at as u8 + 1);
+            return at as u8 + 1;
         }
         at += 1;
     }
@@ -250,6 +258,7 @@ pub struct Labels {
 
 impl Labels {
     /// All of them in one word, never zero.
+    #[inline]
     pub fn bits(self) -> u64 {
         let error = self.error.map_or(0, |error| u64::from(error.0) + 1);
         let side = u64::from(self.side == Side::Client);
@@ -265,10 +274,10 @@ impl Labels {
     pub fn from_bits(bits: u64) -> Self {
         Labels {
             side: if bits >> 40 & 1 == 1 { Side::Client } else { Side::Server },
-            method: Method::from_bits(bits >> 32 & 0xff),
+            method: Method::from_bits((bits >> 32) as u8),
             target: NameId((bits >> 16) as u16),
-            error: (bits >> 8 & 0xff).checked_sub(1).map(ErrorType::from_bits),
-            revision: Revision::from_bits(bits & 0xff),
+            error: ((bits >> 8) as u8).checked_sub(1).map(ErrorType::from_bits),
+            revision: Revision::from_bits(bits as u8),
         }
     }
 

@@ -55,19 +55,21 @@ pub fn now() -> u64 {
 }
 
 /// An operation is over that took so many nanoseconds; `span` is where, if that is recorded.
-pub fn operation(labels: Labels, took: u64, span: Option<Context>) {
+#[inline(always)]
+pub fn operation(labels: Labels, took: u64, span: Option<&Context>) {
     OPERATIONS.record(labels, took, exemplar(span));
 }
 
 /// A request is over, of which so many nanoseconds were a wait and so many neither that nor the child's.
-pub fn request(waited: u64, routed: u64, span: Option<Context>) {
+#[inline]
+pub fn request(waited: u64, routed: u64, span: Option<&Context>) {
     if waited > 0 {
         QUEUED.record(waited, exemplar(span));
     }
     ROUTED.record(routed, exemplar(span));
 }
 
-fn exemplar(span: Option<Context>) -> Option<Context> {
+fn exemplar(span: Option<&Context>) -> Option<&Context> {
     span.filter(|_| EXEMPLARS.load(Ordering::Relaxed))
 }
 

@@ -15,7 +15,7 @@ const PLACES: usize = 8_192;
 /// The histograms of all operations.
 #[derive(Debug)]
 pub struct Operations {
-    places: Box<[Place]>,
+    places: Box<[Place; PLACES]>,
     taken: AtomicUsize,
 }
 
@@ -28,13 +28,27 @@ struct Place {
 
 impl Default for Operations {
     fn default() -> Self {
-        Operations { places: (0..PLACES).map(|_| Place::default()).collect(), taken: AtomicUsize::new(0) }
+        // Made on the heap: it is too long for a thread's stack.
+        let places: Box<[Place]> = (0..PLACES).map(|_| Place::default()).collect();
+        Operations { places: places.try_into().expect("so many"), taken: AtomicUsize::new(0) }
     }
 }
 
 impl Operations {
     /// One is over that took so many nanoseconds; `span` is where, if that is recorded.
-    pub fn record(&self, labels: Labels, took: u64, span: Option<Context>) {
+    #[inline(always)]
+    pub fn record(&self, labels: Labels, took: u64, span: Option<&Context>) {
+        let bits = labels.bits();
+        // Nearly always it is there already, where it is looked for first.
+        let first = &self.places[start(bits) % PLACES];
+        match first.histogram.get() {
+            Some(histogram) if first.labels.load(Ordering::Relaxed) == bits => histogram.record(took, span),
+            _ => self.record_elsewhere(labels, took, span),
+        }
+    }
+
+    #[cold]
+    fn record_elsewhere(&self, labels: Labels, took: u64, span: Option<&Context>) {
         let place = self.place(labels.bits(), MOST).or_else(|| self.place(labels.coarse().bits(), PLACES));
         if let Some(place) = place {
             let histogram = place.histogram.get_or_init(|| Box::new(Histogram::new(&CONVENTION)));
@@ -44,9 +58,7 @@ impl Operations {
 
     /// The place of these labels; `None` if they have none, and so many are taken.
     fn place(&self, labels: u64, most: usize) -> Option<&Place> {
-        // The labels differ in few bits; multiplying spreads them (Fibonacci hashing).
-        let hash = labels.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let start = (hash >> 32) as usize;
+        let start = start(labels);
         for step in 0..PLACES {
             let place = &self.places[(start + step) % PLACES];
             let mut found = place.labels.load(Ordering::Relaxed);
@@ -78,6 +90,11 @@ impl Operations {
         };
         self.places.iter().filter_map(read).collect()
     }
+}
+
+/// Where labels are looked for first. They differ in few bits; multiplying spreads them (Fibonacci hashing).
+fn start(labels: u64) -> usize {
+    (labels.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
 }
 
 #[cfg(test)]

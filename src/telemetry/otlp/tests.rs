@@ -117,7 +117,7 @@ fn metrics(exports: &Exports, families: &[crate::telemetry::metrics::Family]) ->
 fn metrics_are_read_as_they_were_meant() {
     let histogram = Histogram::new(&crate::telemetry::metrics::CONVENTION);
     let context = Context { trace: [3; 16], span: [4; 8], flags: 1 };
-    histogram.record(15_000_000, Some(context));
+    histogram.record(15_000_000, Some(&context));
     histogram.record(1_000_000_000_000, None);
     let labels = vec![("gen_ai.tool.name", "echo".into())];
     let gauge = Definition { name: "g", kind: Kind::Gauge, ..COUNTER };
