@@ -44,11 +44,11 @@ pub fn scoped<F: Future>(context: Option<Context>, future: F) -> Scoped<F> {
 /// each time that both are polled.
 #[inline]
 pub fn scoped_to_the_end<F: Future>(context: Option<Context>, future: F) -> Scoped<F> {
-    if context.is_none() || current().is_none() {
-        return scoped(context, future);
+    let changes = context.is_some() && current().is_some();
+    if changes {
+        CURRENT.set(context);
     }
-    CURRENT.set(context);
-    scoped(None, future)
+    scoped(context.filter(|_| !changes), future)
 }
 
 /// See [`scoped`].
@@ -63,14 +63,19 @@ impl<F: Future> Future for Scoped<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let Scoped { context, future } = &mut *self;
-        let Some(own) = context else { return future.as_mut().poll(cx) };
-        let _before = Before(CURRENT.replace(Some(*own)));
-        let polled = future.as_mut().poll(cx);
-        // It may have gone on to another; see `scoped_to_the_end`.
-        if let Some(now) = current() {
-            *own = now;
+        /// Back to where it was; but the future may have gone on to another, see [`scoped_to_the_end`].
+        struct Entered<'a>(&'a mut Context, Before);
+        impl Drop for Entered<'_> {
+            fn drop(&mut self) {
+                if let Some(now) = current() {
+                    *self.0 = now;
+                }
+            }
         }
-        polled
+        let Some(own) = context else { return future.as_mut().poll(cx) };
+        let before = Before(CURRENT.replace(Some(*own)));
+        let _entered = Entered(own, before);
+        future.as_mut().poll(cx)
     }
 }
 
