@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use support::{Journal, Server, Session, tool_call};
 
@@ -328,6 +329,18 @@ fn results_and_errors_are_in_the_words_of_the_revision() {
         assert_eq!(failed["error"]["data"]["original"], json!({"code": -32021, "data": {"k": 1}}));
         assert_eq!(failed["error"]["code"], -32603);
     }
+    // Each side is counted by the code that it saw.
+    let metrics = server.request("GET", "/metrics", &[], b"").text();
+    let codes = |side: &str| {
+        let prefix = format!("mcp_{side}_operation_duration_seconds_count{{");
+        let reads = metrics
+            .lines()
+            .filter(|line| line.starts_with(&prefix) && line.contains("mcp_method_name=\"resources/read\""));
+        let code = |line: &str| Some(line.split_once("error_type=\"")?.1.split('"').next()?.to_owned());
+        reads.map(|line| code(line).unwrap_or_else(|| panic!("{line}"))).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(codes("server"), BTreeSet::from(["-32002".to_owned()]));
+    assert_eq!(codes("client"), BTreeSet::from(["-32602".to_owned()]));
 }
 
 #[test]

@@ -211,6 +211,28 @@ mod tests {
     }
 
     #[test]
+    fn a_question_about_a_page_is_no_form() {
+        let needs = |params| required("elicitation/create", params).unwrap();
+        let none = Capabilities::default();
+        assert_eq!(needs(r#"{"mode":"url"}"#), Capabilities { url: true, ..none });
+        assert_eq!(needs(r#"{"mode":"form"}"#), Capabilities { form: true, ..none });
+    }
+
+    #[test]
+    fn what_both_have_is_what_each_has() {
+        let of = |bits: u8| {
+            let on = |bit: u8| bits >> bit & 1 == 1;
+            Capabilities { form: on(0), url: on(1), sampling: on(2), sampling_tools: on(3), roots: on(4) }
+        };
+        for one in 0..32 {
+            for other in 0..32 {
+                assert_eq!(of(one).and(of(other)), of(one & other));
+            }
+            assert_eq!(of(one).asks(), one & 0b111 != 0, "{one:b}");
+        }
+    }
+
+    #[test]
     fn a_declaration_reads_as_what_it_was() {
         for bits in 0..32_u8 {
             let on = |bit: u8| bits >> bit & 1 == 1;

@@ -244,6 +244,59 @@ mod tests {
     }
 
     #[test]
+    fn modern_clients_are_given_the_revisions_that_are_served_here() {
+        let said =
+            b"{\"supportedVersions\":[\"2026-07-28\",\"2025-11-25\"],\n\"capabilities\":{\"tools\":{}}}";
+        assert_eq!(served(said), r#"{"supportedVersions":["2026-07-28"], "capabilities":{"tools":{}}}"#);
+        assert_eq!(served(b"{}"), r#"{"supportedVersions":["2026-07-28"]}"#);
+    }
+
+    #[test]
+    fn what_is_declared_is_read() {
+        let discovered =
+            br#"{"capabilities":{"tools":{"listChanged":true},"prompts":{"listChanged":false},"x":7}}"#;
+        let declares = capabilities_of(discovered);
+        assert!(declares("tools", "listChanged"));
+        for (capability, flag) in
+            [("prompts", "listChanged"), ("tools", "subscribe"), ("resources", "listChanged"), ("x", "y")]
+        {
+            assert!(!declares(capability, flag), "{capability}.{flag}");
+        }
+        assert_eq!(capability_names(discovered), ["tools", "prompts", "x"]);
+        assert!(capability_names(b"{}").is_empty());
+    }
+
+    #[test]
+    fn tasks_are_run_by_who_declares_it_for_tools() {
+        let runs = |tasks: &str| runs_tasks(format!(r#"{{"capabilities":{{"tasks":{tasks}}}}}"#).as_bytes());
+        assert!(runs(r#"{"requests":{"tools":{"call":{}}}}"#));
+        for none in ["{}", r#"{"requests":{"tools":{}}}"#, r#"{"requests":{"tools":{"call":null}}}"#, "null"]
+        {
+            assert!(!runs(none), "{none}");
+        }
+        assert!(!runs_tasks(b"{}"));
+    }
+
+    #[test]
+    fn the_same_words_are_so_in_any_order_and_for_any_time() {
+        let one = json!({"capabilities": {"tools": {}}, "serverInfo": {"name": "S"}, "ttlMs": 5}).to_string();
+        let same = |other: Value| same_words(one.as_bytes(), other.to_string().as_bytes());
+        assert!(same(
+            json!({"serverInfo": {"name": "S"}, "capabilities": {"tools": {}}, "cacheScope": "public"})
+        ));
+        assert!(same(json!({"capabilities": {"tools": {}}, "serverInfo": {"name": "S"}, "_meta": {"k": 1}})));
+        assert!(!same(json!({"capabilities": {"tools": {}}, "serverInfo": {"name": "T"}})));
+        assert!(!same(json!({"capabilities": {}, "serverInfo": {"name": "S"}})));
+        let info = json!({keys::SERVER_INFO: {"name": "S"}});
+        let modern = json!({"capabilities": {}, "_meta": info}).to_string();
+        assert!(same_words(modern.as_bytes(), modern.as_bytes()));
+        assert!(!same_words(modern.as_bytes(), br#"{"capabilities":{}}"#), "it does not say who it is");
+        for none in ["", "7", "{"] {
+            assert!(!same_words(none.as_bytes(), none.as_bytes()), "{none:?} says nothing");
+        }
+    }
+
+    #[test]
     fn versions_are_negotiated_and_read() {
         let asked = |version| negotiated(Some(&Version::new(version)));
         assert_eq!(asked("2025-03-26").as_str(), "2025-03-26");

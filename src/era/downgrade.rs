@@ -145,6 +145,30 @@ mod tests {
         result_of(&edited(&frame, &message, edits))
     }
 
+    /// What a session of this revision is given of a legacy child's result.
+    fn passed(result: &Value, method: &str, version: &str) -> Value {
+        let (frame, message, span) = response(&result.to_string());
+        let mut edits = Edits::new();
+        super::result(&frame, &span, method, &Version::new(version), &mut edits);
+        result_of(&edited(&frame, &message, edits))
+    }
+
+    #[test]
+    fn a_newer_legacy_child_is_understood_by_older_sessions() {
+        let link = json!({"type": "resource_link", "uri": "u", "name": "n"});
+        let said = json!({"content": [link], "structuredContent": {"a": 1}, "isError": false});
+        let old = passed(&said, "tools/call", "2025-03-26");
+        assert_eq!(old, json!({"content": [{"type": "text", "text": "n: u"}], "isError": false}));
+        assert_eq!(passed(&said, "tools/call", "2025-06-18"), said);
+        let other = json!({"structuredContent": [1], "content": []});
+        assert_eq!(passed(&other, "tools/call", "2025-11-25"), json!({"content": []}), "it is no object");
+        assert_eq!(passed(&other, "tasks/result", "2025-03-26"), other, "only a tool has such");
+        let resources = json!({"resources": [7, "{", {"uri": "u", "name": "n", "title": "t"}]});
+        let old = passed(&resources, "resources/list", "2025-03-26");
+        assert_eq!(old, json!({"resources": [7, "{", {"uri": "u", "name": "n"}]}));
+        assert_eq!(passed(&resources, "resources/list", "2025-06-18"), resources);
+    }
+
     #[test]
     fn structured_content_is_an_object_or_nothing() {
         let text = json!([{"type": "text", "text": "[1]"}]);

@@ -267,9 +267,11 @@ mod tests {
         let none = Trace::default();
         let parent = Trace::from_headers(Some(PARENT), None, None);
         let base = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get_weather","arguments":{"location":"Seattle, WA"},"_meta":{"progressToken":8,"x/y":1}}}"#;
+        let task = MODERN.replace("\"arguments\"", r#""task":{"ttl":1},"arguments""#);
         for (text, trace, expected) in [
             (MODERN, &none, base.to_owned()),
             (&retry, &none, base.to_owned()),
+            (&task, &none, base.to_owned()),
             (
                 MODERN,
                 &parent,

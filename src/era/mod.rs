@@ -100,3 +100,14 @@ pub mod keys {
     /// The tasks extension, in `capabilities.extensions` (SEP-2663).
     pub const TASKS: &str = "io.modelcontextprotocol/tasks";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Era;
+
+    #[test]
+    fn an_era_is_called_by_its_name() {
+        let named = [Era::Modern, Era::Legacy].map(|era| (era.to_string(), era.other().to_string()));
+        assert_eq!(named, [("modern".into(), "legacy".into()), ("legacy".into(), "modern".into())]);
+    }
+}

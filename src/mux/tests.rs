@@ -93,6 +93,48 @@ fn an_abandoned_exchange_keeps_no_waker() {
 }
 
 #[test]
+fn who_is_sent_and_waited_for_is_unanswered() {
+    let (mux, mut answering) = table::<(), Outcome>(4);
+    let unsent = mux.reserve(()).unwrap();
+    assert_eq!(mux.unanswered(), 0, "it is not sent");
+    let (mut one, mut two) = (sent(&mux, ()), sent(&mux, ()));
+    assert_eq!(mux.unanswered(), 2);
+    assert_eq!(answering.complete(one.wire_id(), Answer(1)), Completed::Delivered);
+    assert_eq!(mux.unanswered(), 1, "one is answered, if not taken yet");
+    assert_eq!(two.abandon(), Abandoned::InFlight);
+    assert_eq!(mux.unanswered(), 0, "nobody waits for it");
+    assert_eq!(poll(&mut one), Poll::Ready(Answer(1)));
+    assert_eq!(mux.waiting(), 2);
+    drop(unsent);
+}
+
+#[test]
+fn a_table_that_is_closed_says_so_even_if_it_is_full() {
+    let (mux, mut answering) = table::<(), Outcome>(1);
+    let mut pending = sent(&mux, ());
+    assert_eq!(mux.reserve(()).unwrap_err(), Refused::Full(()));
+    assert_eq!(answering.close(|| Outcome::Lost), 1);
+    assert_eq!(mux.reserve(()).unwrap_err(), Refused::Closed(()));
+    assert_eq!(poll(&mut pending), Poll::Ready(Outcome::Lost));
+}
+
+#[test]
+fn halves_and_ids_can_be_shown() {
+    let (mux, answering) = table::<(), Outcome>(2);
+    let pending = sent(&mux, ());
+    let id = pending.wire_id();
+    assert_eq!(
+        (id.to_string(), format!("{id:?}")),
+        (id.as_u64().to_string(), format!("WireId({})", id.as_u64()))
+    );
+    let table = "Table { slots: 2, in_flight: 1, abandoned: 0, retired: 0 }";
+    assert_eq!(format!("{mux:?}"), format!("Mux {{ table: {table} }}"));
+    for shown in [format!("{answering:?}"), format!("{pending:?}")] {
+        assert!(shown.contains(table) || shown.contains(&id.to_string()), "{shown}");
+    }
+}
+
+#[test]
 fn an_id_that_was_never_sent_is_unknown() {
     let (mux, mut answering) = small();
     let pending = mux.reserve(()).unwrap();

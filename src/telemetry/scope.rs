@@ -64,17 +64,20 @@ impl<F: Future> Future for Scoped<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let Scoped { context, future } = &mut *self;
         /// Back to where it was; but the future may have gone on to another, see [`scoped_to_the_end`].
-        struct Entered<'a>(&'a mut Context, Before);
+        struct Entered<'a> {
+            own: &'a mut Context,
+            before: Option<Context>,
+        }
         impl Drop for Entered<'_> {
             fn drop(&mut self) {
-                if let Some(now) = current() {
-                    *self.0 = now;
+                if let Some(now) = CURRENT.replace(self.before) {
+                    *self.own = now;
                 }
             }
         }
         let Some(own) = context else { return future.as_mut().poll(cx) };
-        let before = Before(CURRENT.replace(Some(*own)));
-        let _entered = Entered(own, before);
+        let before = CURRENT.replace(Some(*own));
+        let _entered = Entered { own, before };
         future.as_mut().poll(cx)
     }
 }

@@ -24,6 +24,14 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The same, but for the code with which the client is told an error, if that is another than the server's.
+    pub fn told_as(mut self, told: Option<i64>) -> Self {
+        if let (Verdict::Error { code, .. }, Some(told)) = (&mut self, told) {
+            *code = told;
+        }
+        self
+    }
+
     /// `error.type`; `None` where nothing went wrong.
     pub(super) fn error_type(&self) -> Option<Cow<'static, str>> {
         match self {

@@ -277,6 +277,7 @@ pub(super) fn from_memory(session: &Session, seat: &Seat, incoming: &Incoming, a
     let (client_id, version, method) = (ClientId::new(incoming.id()), session.version(), incoming.method());
     match seat {
         Seat::Stateless(_) => translation::stripped(answer, &client_id, &version, &method)
+            .map(|(message, _)| message)
             .unwrap_or_else(|unknown| translation::error(&client_id, &unknown.to_string())),
         Seat::Shared { newer: true, .. } => restored(answer, &client_id, &version, Some(&method)),
         _ => restored(answer, &client_id, &version, None),

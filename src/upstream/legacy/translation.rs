@@ -236,7 +236,7 @@ impl LegacyCall {
         self.keeps(answer);
         let method = self.translation.as_ref()?.method.as_str();
         let unknown = match stripped(answer, &self.client_id, &self.session.version(), method) {
-            Ok(message) => return Some(self.is_over(message, &answer.verdict())),
+            Ok((message, told)) => return Some(self.is_over(message, &answer.verdict().told_as(told))),
             Err(unknown) => unknown,
         };
         match &answer.result {
@@ -277,24 +277,24 @@ pub(super) fn error(client_id: &ClientId, why: &str) -> Spliced {
     Spliced::from(rewrite::error(Some(client_id.raw()), codes::INTERNAL_ERROR, why, None))
 }
 
-/// A modern child's answer in the words of the session's revision, under the client's id.
+/// A modern child's answer in the words of the session's revision, under the client's id; and the code that it has there,
+/// if it is an error.
 pub(super) fn stripped(
     answer: &Answer,
     client_id: &ClientId,
     version: &Version,
     method: &str,
-) -> Result<Spliced, Unknown> {
+) -> Result<(Spliced, Option<i64>), Unknown> {
     let frame = &answer.frame;
     let mut edits = Edits::new();
     edits.replace(&answer.id, client_id.raw());
+    let mut told = None;
     match (&answer.result, &answer.error) {
         (Some(result), _) => results::strip(frame, result, method, version, &mut edits)?,
-        (None, Some(error)) => {
-            errors::to_legacy(frame, error, method, &mut edits);
-        }
+        (None, Some(error)) => told = Some(errors::to_legacy(frame, error, method, &mut edits)),
         (None, None) => {}
     }
-    Ok(splice(frame, &answer.object, answer.multiline, edits))
+    Ok((splice(frame, &answer.object, answer.multiline, edits), told))
 }
 
 /// What a child says next; never, if nothing is in flight.

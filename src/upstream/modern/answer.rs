@@ -70,9 +70,7 @@ impl ModernCall {
             match errors::to_modern(&answer.frame, error, &self.method, self.uri.as_deref(), &mut edits) {
                 errors::ForModern::Error(told) => {
                     status = errors::http_status(told, Era::Modern);
-                    if let Verdict::Error { code, .. } = &mut verdict {
-                        *code = told;
-                    }
+                    verdict = verdict.told_as(Some(told));
                 }
                 errors::ForModern::UrlElicitation => return self.open_url(answer, error),
             }
