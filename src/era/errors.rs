@@ -198,6 +198,8 @@ mod tests {
         let uri = Some("\"file:///a\"");
         let named = json!({"code": -32602, "message": "m", "data": {"uri": "file:///a"}});
         assert_eq!(modern(json!({"code": -32002, "message": "m"}), uri).1, named);
+        let own = json!({"code": -32002, "message": "m", "data": {"uri": "file:///A"}});
+        assert_eq!(modern(own.clone(), uri).1["data"], own["data"], "the server's own name for it stays");
         assert_eq!(
             modern(json!({"code": -32002, "message": "m", "data": {"uri": "file:///a"}}), None).1,
             named
