@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 /// Parameters nested deeper than this are not looked for: a bound on what a schema may cost.
-const DEEPEST: usize = 32;
+pub(super) const DEEPEST: usize = 32;
 
 /// A header's value that cannot be read: characters outside of visible ASCII, or base64 that is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -58,6 +58,10 @@ fn marks_are_found_along_properties() {
         ),
         schema(json!({"query": {"type": "string", "default": "x-mcp-header"}})),
         schema(json!({"x-mcp-header": {"type": "string"}})),
+        schema(json!({
+            "region": {"type": "string", "x-mcp-header": "Region"},
+            "data": {"default": {"x-mcp-header": 1}, "enum": [{"x-mcp-header": 2}], "const": {"x-mcp-header": 3}},
+        })),
     ]);
     let of =
         |tool| params.of(tool).iter().map(|param| (&*param.header, param.path.join("/"))).collect::<Vec<_>>();
@@ -65,6 +69,7 @@ fn marks_are_found_along_properties() {
     assert_eq!(of("t1"), [("mcp-param-n", "a/properties".to_owned())]);
     assert_eq!(of("t2"), []);
     assert_eq!(of("t3"), []);
+    assert_eq!(of("t4"), of("t0"), "data is no schema");
     assert_eq!(of("other"), []);
 }
 
@@ -92,10 +97,11 @@ fn a_tool_whose_marks_break_the_rules_has_none() {
     let at_the_root = json!({"type": "string", "x-mcp-header": "N"});
     assert_eq!(listed(&[at_the_root]).of("t0"), []);
     let mut deep = good;
-    for _ in 0..100 {
+    for depth in 1..=2 * DEEPEST {
         deep = schema(json!({"p": deep}));
+        let found = listed(std::slice::from_ref(&deep)).of("t0").len();
+        assert_eq!(found, usize::from(depth <= DEEPEST), "{depth}");
     }
-    assert_eq!(listed(&[deep]).of("t0"), []);
 }
 
 #[test]
@@ -143,6 +149,7 @@ fn headers_agree_with_the_body() {
             &[("i", "9007199254740992")],
             Err(Mismatch::Different(name("i"))),
         ),
+        (r#"{"o":{"i":9007199254740993}}"#, &[("i", "9007199254740993")], Ok(())),
         (r#"{"o":{"i":42}}"#, &[("i", "43")], Err(Mismatch::Different(name("i")))),
         (r#"{"o":{"i":42}}"#, &[("i", "NaN")], Err(Mismatch::Different(name("i")))),
         (r#"{"o":{"i":1.5}}"#, &[("i", "1.50")], Err(Mismatch::Different(name("i")))),
@@ -152,6 +159,18 @@ fn headers_agree_with_the_body() {
         (r#"{"o":[{"i":1}]}"#, &[], Ok(())),
     ] {
         assert_eq!(check(arguments, headers), expected, "{arguments} {headers:?}");
+    }
+}
+
+#[test]
+fn a_mismatch_names_its_header() {
+    for (mismatch, words) in [
+        (Mismatch::Missing("h".into()), "h is missing; read tools/list again for what it repeats"),
+        (Mismatch::Undecodable("h".into()), "the value of h cannot be decoded"),
+        (Mismatch::Unexpected("h".into()), "h repeats nothing in the body"),
+        (Mismatch::Different("h".into()), "h does not match the body"),
+    ] {
+        assert_eq!(mismatch.to_string(), format!("Header mismatch: {words}"));
     }
 }
 

@@ -218,6 +218,9 @@ fn questions_are_put_in_the_clients_words() {
     assert_eq!(put(again.clone(), "2025-11-25"), Ok(again["params"].clone()));
     assert!(matches!(put(url.clone(), "2025-06-18"), Err(Untranslatable::Unknown(_))));
     assert!(matches!(put(url, "2025-03-26"), Err(Untranslatable::Unknown(_))));
+    let form = json!({"method": "elicitation/create", "params": {"message": "m", "requestedSchema": {"type": "object"}}});
+    assert_eq!(put(form.clone(), "2025-03-26"), Err(Untranslatable::Unknown("elicitation")));
+    assert!(put(form, "2025-06-18").is_ok());
     let roots = json!({"method": "roots/list"});
     assert_eq!(put(roots, "2024-11-05"), Ok(json!(null)));
     assert!(put(json!({"method": "elicitation/create"}), "2025-11-25").is_err());
@@ -294,4 +297,22 @@ fn what_is_asked_of_one_era_can_be_asked_of_the_other() {
         sent,
         format!(r#"{{"jsonrpc":"2.0","id":9,"method":"elicitation/create","params":{params}}}"#)
     );
+}
+
+#[test]
+fn what_is_wrong_is_said_of_who_said_it() {
+    for bad in [BadQuestions::Malformed, BadQuestions::Repeated, BadQuestions::TooMany] {
+        assert!(bad.to_string().starts_with("the server"), "{bad}");
+    }
+    for (why, word) in [
+        (Untranslatable::Malformed, "malformed"),
+        (Untranslatable::Unknown("sampling"), "sampling"),
+        (Untranslatable::Field("colour".into()), "colour"),
+    ] {
+        let said = why.to_string();
+        assert!(said.starts_with("the server") && said.contains(word), "{said}");
+    }
+    let (frame, message) = scanned(r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"requestState":7}}"#);
+    let bad = Retry::read(&frame, &message, 9).unwrap_err();
+    assert!(bad.to_string().contains("requestState"), "{bad}");
 }

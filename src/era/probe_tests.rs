@@ -1,8 +1,8 @@
 //! Children of every kind, played to the machine.
 
-use super::MODERN_VERSION;
 use super::fixtures::scanned;
 use super::probe::*;
+use super::{Era, MODERN_VERSION};
 use crate::jsonrpc::codes;
 
 fn modern() -> Vec<String> {
@@ -237,5 +237,24 @@ fn every_sequence_ends_once() {
                 assert!(!steps.contains(&Step::SendInitialize), "{steps:?}");
             }
         }
+    }
+}
+
+#[test]
+fn the_operators_choice_is_an_era() {
+    assert_eq!(Choice::from(Era::Legacy), Choice::Legacy);
+    assert_eq!(Choice::from(Era::Modern), Choice::Modern);
+}
+
+#[test]
+fn why_a_child_serves_neither_era_is_said_of_it() {
+    for (reason, words) in [
+        (Reason::Exited, "the server ended before"),
+        (Reason::NoCommonVersion(vec!["a".into(), "b".into()]), "the server speaks only a, b,"),
+        (Reason::InitializeRefused(-7), "the server refused initialize with the error -7"),
+        (Reason::NotModern(Some(-8)), "the server refused server/discover with the error -8; is --child-era"),
+        (Reason::NotModern(None), "the server's answer to server/discover is none; is --child-era"),
+    ] {
+        assert!(reason.to_string().starts_with(words), "{reason}");
     }
 }
