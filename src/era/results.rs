@@ -320,6 +320,12 @@ mod tests {
                     "resultType": "complete", "ttlMs": 0, "cacheScope": "private", "_meta": meta,
                 }),
             ),
+            (
+                "tools/call",
+                r#"{"_meta":{"k":1}}"#,
+                json!({"resultType": "complete", "_meta": {"k": 1, keys::SERVER_INFO: {"name": "S", "version": "1"}}}),
+            ),
+            ("tools/call", r#"{"_meta":"m"}"#, json!({"resultType": "complete", "_meta": "m"})),
             ("tools/call", "[7]", json!([7])),
         ] {
             assert_eq!(result_of(&completed(result, method)), expected, "{result}");
