@@ -9,12 +9,12 @@ const LONGEST_TRACESTATE: usize = 512;
 /// Longest baggage that is passed on, in bytes, as its recommendation has it.
 const LONGEST_BAGGAGE: usize = 8192;
 /// The length of a traceparent of version 00, in bytes.
-const TRACEPARENT: usize = 55;
+pub const TRACEPARENT: usize = 55;
 /// A version to come may append fields to traceparent; nobody needs this much.
 const LONGEST_TRACEPARENT: usize = 256;
 
-/// The trace context of a request. Every part that is there is well-formed. Each request to the child has one, which must
-/// cost it no allocation.
+/// The trace context of a request. Every part that is there is well-formed. Each request to the child has one, whose span
+/// must cost it no allocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trace {
     traceparent: Option<Traceparent>,

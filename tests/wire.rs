@@ -219,6 +219,8 @@ fn trace_context_reaches_the_child_and_what_is_malformed_does_not() {
     assert_eq!(meta_at_child(good, &own), json!({"traceparent": other}), "the message's own wins");
     let broken = r#""_meta":{"traceparent":"00-xyz","tracestate":"b=2"}"#;
     assert_eq!(meta_at_child(good, broken), json!({"traceparent": good, "tracestate": "a=1"}));
+    let to_come = format!("cc{}-\"}}}},\"id\":17,\"x\":{{\"y\":{{\"z\":\"", &good[2..]);
+    assert_eq!(meta_at_child(&to_come, "")["traceparent"], *to_come, "it stays within its string");
     for malformed in
         ["", "00-0", "00-00000000000000000000000000000000-b7ad6b7169203331-01", &good.to_uppercase()]
     {

@@ -2,7 +2,10 @@
 //! a collector is more than a count and a short reason.
 #![no_main]
 
+use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use proxyrunner::jsonrpc::rewrite::request_for_child;
+use proxyrunner::jsonrpc::{Span, scan, text as text_of};
 use proxyrunner::telemetry::otlp::rejected;
 use proxyrunner::trace_context::{
     AllowedBaggage, Context, OwnBaggage, Trace, is_baggage, is_traceparent, is_tracestate,
@@ -19,7 +22,28 @@ fuzz_target!(|data: &[u8]| {
     parents(text);
     states(text);
     bags(text);
+    told(text);
 });
+
+/// Whatever headers say, the child is told it in strings of the message that its client sent.
+fn told(text: &str) {
+    const MESSAGE: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":{"k":1}}}"#;
+    let bytes = Bytes::from_static(MESSAGE);
+    let message = scan(&bytes).expect("a message");
+    let parent = format!("cc{}-{text}", &PARENT[2..]);
+    for parent in [text, &parent, PARENT] {
+        let trace = Trace::from_headers(Some(parent), Some(text), Some(text));
+        let told = request_for_child(&bytes, &message, Some(7), None, &trace).into_bytes();
+        let read = scan(&told).expect("still a message");
+        let (id, method) = (read.id.expect("its id"), read.method.expect("its method"));
+        assert_eq!((&told[id], &told[method]), (&b"7"[..], &b"\"m\""[..]));
+        let meta = read.params.and_then(|params| params.meta).expect("what it was given");
+        let said = |span: Option<Span>| span.map(|span| text_of(&told, &span).into_owned());
+        assert_eq!(said(meta.traceparent).is_some(), trace.context().is_some());
+        assert_eq!(said(meta.tracestate).as_deref(), trace.tracestate());
+        assert_eq!(said(meta.baggage).as_deref(), trace.baggage());
+    }
+}
 
 fn parents(text: &str) {
     let context = Context::parse(text);

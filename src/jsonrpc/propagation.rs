@@ -5,7 +5,7 @@ use super::message::{Message, Meta, Span};
 use super::small::SmallBytes;
 use super::text::text;
 use crate::trace_context::{
-    Context, OwnBaggage, Trace, Traceparent, is_baggage, is_traceparent, is_tracestate,
+    Context, OwnBaggage, TRACEPARENT, Trace, Traceparent, is_baggage, is_traceparent, is_tracestate,
 };
 use serde_json::Value;
 use std::borrow::Cow;
@@ -83,22 +83,29 @@ pub(super) fn injection(
         (false, false) => &[],
     };
     let mut members = SmallBytes::new();
-    if let Some(traceparent) = context {
-        // Hexadecimal digits need no escapes.
-        members.push(b"\"traceparent\":\"");
-        match traceparent {
-            Traceparent::Received(value) => members.push(value.as_bytes()),
-            Traceparent::Own(context) => members.push(&context.written()),
-        }
-        members.push(b"\"");
+    let (state, mut longer) = (context.and_then(|_| trace.tracestate()), None);
+    match context {
+        Some(Traceparent::Own(context)) => put_traceparent(&context.written(), &mut members),
+        Some(Traceparent::Received(value)) => match value.as_bytes().try_into() {
+            Ok(value) => put_traceparent(value, &mut members),
+            // Of a version to come: there may be anything behind it.
+            Err(_) => longer = Some(&**value),
+        },
+        None => {}
     }
-    let state = context.and_then(|_| trace.tracestate());
-    for (key, value) in [("tracestate", state), ("baggage", baggage)] {
+    for (key, value) in [("traceparent", longer), ("tracestate", state), ("baggage", baggage)] {
         let Some(value) = value else { continue };
         let comma = if members.is_empty() { "" } else { "," };
         members.push(format!("{comma}\"{key}\":{}", Value::from(value)).as_bytes());
     }
     (keys, members)
+}
+
+/// One of version 00, or as long as one: hexadecimal digits need no escapes.
+fn put_traceparent(value: &[u8; TRACEPARENT], members: &mut SmallBytes) {
+    members.push(b"\"traceparent\":\"");
+    members.push(value);
+    members.push(b"\"");
 }
 
 #[cfg(test)]

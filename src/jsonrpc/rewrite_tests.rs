@@ -157,6 +157,26 @@ fn a_context_by_header_enters_meta() {
     }
 }
 
+/// Whoever sends it wants to say more to the child than what is in the body.
+#[test]
+fn a_context_of_a_version_to_come_stays_within_its_string() {
+    let tail = r#"-"}},"id":17,"method":"x/y","x":{"y":{"z":"\"#;
+    let parent = format!("cc{}{tail}", &PARENT[2..]);
+    for state in [None, Some("a=\\x\"y")] {
+        let trace = Trace::from_headers(Some(&parent), state, Some("k=v"));
+        for params in ["", r#","params":{}"#, r#","params":{"_meta":{"a":1}}"#, r#","params":{"_meta":{}}"#] {
+            let out =
+                for_child(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call"{params}}}"#), &trace);
+            let read: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+            assert_eq!(read.as_object().expect("an object").len(), 4, "{out}");
+            assert_eq!((&read["id"], &read["method"]), (&json!(42), &json!("tools/call")));
+            assert_eq!(read["params"]["_meta"]["traceparent"], *parent);
+            assert_eq!(read["params"]["_meta"]["tracestate"].as_str(), state);
+            assert_eq!(read["params"]["_meta"]["baggage"], "k=v");
+        }
+    }
+}
+
 #[test]
 fn a_well_formed_context_in_meta_wins() {
     let trace = Trace::from_headers(Some(PARENT), Some("a=1"), Some("b=2"));
