@@ -6,7 +6,8 @@
 
 Each part is built for itself, with the rooms that it imports and none above them: that takes a few seconds where the
 whole takes half a minute. A mutant passes if the part's own tests fail with it, or don't end. Those that nobody can
-notice are in mutants.txt, each with the reason; one of them that is noticed all the same is a failure too.
+notice are in mutants.txt, each as often as it is found, with the reason; one of them that is noticed all the same is a
+failure too. Needs cargo-mutants, which `tests/run mutants` installs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
@@ -26,6 +28,8 @@ TREE = ROOT / "target" / "mutants" / "tree"
 PARTS = ("framing", "jsonrpc", "mux", "admission", "lifecycle", "era")
 # Seconds after which tests that usually take two or three will not end any more.
 TIMEOUT = 12
+# What cargo-mutants calls what came of one.
+NOTICED, ENDLESS, SURVIVES, UNVIABLE = "CaughtMutant", "Timeout", "MissedMutant", "Unviable"
 # What of the repository the lower rooms are built without.
 LEFT_OUT = re.compile(r"tests/[^/]*\.rs|benches/.*|src/(main|app)\.rs")
 
@@ -76,25 +80,49 @@ def mutate(part: str) -> dict[str, list[str]]:
         "CARGO_PROFILE_TEST_DEBUG": "0",
     }
     command = ["cargo", "mutants", *options, *files, "--", "--lib", f"{part}::"]
-    # It fails where one was missed, too.
-    subprocess.run(command, cwd=TREE, env={**os.environ, **environment})
-    outcomes: dict[str, list[str]] = {}
-    for outcome in json.loads((found / "mutants.out" / "outcomes.json").read_text())["outcomes"]:
-        if outcome["scenario"] == "Baseline":
-            if outcome["summary"] != "Success":
-                raise RuntimeError(f"{part}: its tests fail as it is")
-            continue
-        name = re.sub(r":\d+:\d+: ", ": ", outcome["scenario"]["Mutant"]["name"], count=1)
-        outcomes.setdefault(outcome["summary"], []).append(name)
+    ended = subprocess.run(command, cwd=TREE, env={**os.environ, **environment}).returncode
+    # All were noticed, or some were missed or did not end.
+    if ended not in (0, 2, 3):
+        raise RuntimeError(f"{part}: cargo mutants ended with {ended}")
+    return outcomes_in(found / "mutants.out")
+
+
+def outcomes_in(folder: Path) -> dict[str, list[str]]:
+    outcomes: dict[str, list[str]] = {summary: [] for summary in (NOTICED, ENDLESS, SURVIVES, UNVIABLE)}
+    for outcome in json.loads((folder / "outcomes.json").read_text())["outcomes"]:
+        if outcome["scenario"] != "Baseline":
+            name = re.sub(r":\d+:\d+: ", ": ", outcome["scenario"]["Mutant"]["name"], count=1)
+            outcomes[outcome["summary"]].append(name)
+    wanted = len(json.loads((folder / "mutants.json").read_text()))
+    if not wanted or sum(map(len, outcomes.values())) != wanted:
+        raise RuntimeError(f"{folder}: not all of {wanted} mutants were tried")
     return outcomes
 
 
-def explained(part: str) -> tuple[set[str], set[str]]:
+def explained(part: str) -> tuple[Counter[str], Counter[str]]:
     """The part's mutants that nobody can notice, and those that are noticed sometimes."""
     lines = (TESTS / "mutants.txt").read_text().splitlines()
     prefix = f"src/{part}/"
-    never = {line for line in lines if line.startswith(prefix)}
-    return never, {line.removeprefix("? ") for line in lines if line.startswith(f"? {prefix}")}
+    never = Counter(line for line in lines if line.startswith(prefix))
+    return never, Counter(line.removeprefix("? ") for line in lines if line.startswith(f"? {prefix}"))
+
+
+def judge(part: str, outcomes: dict[str, list[str]]) -> tuple[int, int]:
+    """Shows what came of a part's mutants; gives how many passed and failed."""
+    never, sometimes = explained(part)
+    survive = Counter(outcomes[SURVIVES])
+    unexplained = survive - never - sometimes
+    wrong = [f"survives: {name}" for name in unexplained.elements()]
+    wrong += [f"is noticed, though mutants.txt says it can't be: {name}" for name in (never - survive).elements()]
+    for line in sorted(wrong):
+        print(f"{part}: {line}", flush=True)
+    tried = sum(map(len, outcomes.values()))
+    print(
+        f"{part}: {tried} tried, {len(outcomes[UNVIABLE])} do not compile, {len(outcomes[NOTICED])} noticed, "
+        f"{len(outcomes[ENDLESS])} without end, {survive.total()} survive",
+        flush=True,
+    )
+    return tried - len(outcomes[UNVIABLE]) - unexplained.total(), len(wrong)
 
 
 def main() -> int:
@@ -104,23 +132,8 @@ def main() -> int:
         sys.exit(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     passed = failed = 0
     for part in parts:
-        outcomes = mutate(part)
-        never, sometimes = explained(part)
-        missed, noticed = outcomes.get("MissedMutant", []), outcomes.get("CaughtMutant", [])
-        endless = outcomes.get("Timeout", [])
-        wrong = [f"survives: {name}" for name in missed if name not in never | sometimes]
-        wrong += [f"is noticed, though mutants.txt says it can't be: {name}" for name in never - set(missed)]
-        for line in sorted(wrong):
-            print(f"{part}: {line}", flush=True)
-        tried = sum(map(len, outcomes.values()))
-        unviable = len(outcomes.get("Unviable", []))
-        print(
-            f"{part}: {tried} tried, {unviable} do not compile, {len(noticed)} noticed, {len(endless)} without end, "
-            f"{len(missed)} survive",
-            flush=True,
-        )
-        passed += tried - unviable - len([line for line in wrong if line.startswith("survives")])
-        failed += len(wrong)
+        good, bad = judge(part, mutate(part))
+        passed, failed = passed + good, failed + bad
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

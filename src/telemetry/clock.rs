@@ -4,7 +4,8 @@
 use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A moment by the clock that never jumps, in nanoseconds: half as long as the standard library's, and cheaper to compare.
+/// A moment by the clock that never jumps, in nanoseconds: half as long as the standard library's, and cheaper to
+/// subtract.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment(u64);
 

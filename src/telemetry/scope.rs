@@ -40,8 +40,9 @@ pub fn scoped<F: Future>(context: Option<Context>, future: F) -> Scoped<F> {
     Scoped { context, future: Box::pin(future) }
 }
 
-/// The last that a [`scoped`] future does, within another span than it began in: that one is changed once, and not again
-/// each time that both are polled.
+/// The last that a [`scoped`] future does, within another span than it began in: that one is changed once, at this call,
+/// and not again each time that both are polled. To be awaited at once, by that future itself: what runs beside it there
+/// would be within the other span too.
 #[inline]
 pub fn scoped_to_the_end<F: Future>(context: Option<Context>, future: F) -> Scoped<F> {
     let changes = context.is_some() && current().is_some();

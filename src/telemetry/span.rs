@@ -72,7 +72,8 @@ impl Tracer {
         &self.outbox
     }
 
-    /// Begins a span; the root of a new trace, without a parent. Most are not sampled, and each request begins three.
+    /// Begins a span; the root of a new trace, without a parent. Each request begins three, and where
+    /// that counts, few are sampled.
     #[inline(always)]
     pub fn begin(&'static self, kind: SpanKind, parent: Option<Parent<'_>>) -> Span {
         let above = parent.as_ref().map(|parent| &parent.context);
