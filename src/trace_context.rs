@@ -32,6 +32,16 @@ pub enum Traceparent {
     Own(Context),
 }
 
+/// As it is passed on.
+impl fmt::Display for Traceparent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Traceparent::Received(value) => f.write_str(value),
+            Traceparent::Own(context) => fmt::Display::fmt(context, f),
+        }
+    }
+}
+
 /// Hexadecimal digits of a byte.
 const DIGITS: [[u8; 2]; 256] = {
     let (digits, mut pairs, mut byte) = (*b"0123456789abcdef", [[0; 2]; 256], 0);
