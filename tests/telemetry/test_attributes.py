@@ -108,3 +108,15 @@ def test_the_access_log_says_where_a_request_without_a_message_belongs(run, rece
     span = spans.named(receiver.spans, "POST /mcp")
     (line,) = [line for line in running.lines("access") if line["fields"].get("path") == "/mcp"]
     assert (line.get("trace_id"), line.get("span_id")) == (span.trace, span.id)
+
+
+def test_tools_are_known_by_name_without_metrics_and_before_any_client_lists_them():
+    with Receiver() as receiver:
+        env = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{receiver.url}/v1/traces", "OTEL_BSP_SCHEDULE_DELAY": "50"}
+        with Running("--metrics=false", env=env) as running:
+
+            def found(received: list[Span]) -> list[Span]:
+                running.wire.call("fail", {"code": -1})
+                return [span for span in received if span.name == "tools/call fail"]
+
+            assert receiver.wait_for_spans(found, "a call by its tool's name")
