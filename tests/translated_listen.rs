@@ -81,6 +81,25 @@ fn who_subscribes_while_others_do_is_not_forgotten() {
     }
 }
 
+/// Alone, with nobody whose wishes would have it looked at again.
+#[test]
+fn the_child_watches_nothing_that_was_given_up_at_once() {
+    let (server, journal) = modern("", "");
+    let session = server.session();
+    let watched = || {
+        let listens = journal.frames().into_iter().map(|read| read.message);
+        let last = listens.filter(|message| message["method"] == "subscriptions/listen").last();
+        last.map(|last| last["params"]["notifications"]["resourceSubscriptions"].clone())
+    };
+    for round in 0..20 {
+        let uri = json!({"uri": format!("w{round}:")});
+        assert_eq!(session.ask("resources/subscribe", uri.clone())["result"], json!({}));
+        assert_eq!(watched(), Some(json!([uri["uri"]])), "and nothing of the rounds before");
+        assert_eq!(session.ask("resources/unsubscribe", uri)["result"], json!({}));
+        assert_eq!(watched(), Some(Value::Null));
+    }
+}
+
 #[test]
 fn a_subscription_that_the_child_ends_is_opened_again() {
     let (server, journal) = modern("", "");

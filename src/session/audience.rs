@@ -129,8 +129,10 @@ pub struct Room<'a> {
 impl Room<'_> {
     /// The session watches the resource from now on; if it has left meanwhile, its subscription is an orphan.
     pub fn watch(mut self) {
-        self.is_new = false;
         let mut state = self.members.state();
+        if std::mem::take(&mut self.is_new) {
+            state.gives_back(self.uri);
+        }
         if state.ears.contains_key(self.id) {
             state.watchers.entry(self.uri.to_owned()).or_default().insert(self.id.clone());
         } else {
@@ -141,10 +143,12 @@ impl Room<'_> {
 
 impl Drop for Room<'_> {
     fn drop(&mut self) {
-        if self.is_new
-            && let Some(member) = self.members.state().ears.get_mut(self.id)
-        {
-            member.load.remove(self.uri);
+        if self.is_new {
+            let mut state = self.members.state();
+            state.gives_back(self.uri);
+            if let Some(member) = state.ears.get_mut(self.id) {
+                member.load.remove(self.uri);
+            }
         }
     }
 }
@@ -153,7 +157,21 @@ impl Drop for Room<'_> {
 struct State {
     ears: HashMap<SessionId, Member>,
     watchers: HashMap<String, HashSet<SessionId>>,
+    /// Resources that someone is about to watch, and how many do.
+    awaited: HashMap<String, usize>,
     orphaned: Vec<String>,
+}
+
+impl State {
+    /// Someone is about to watch a resource no longer: it does, or never will.
+    fn gives_back(&mut self, uri: &str) {
+        if let Some(count) = self.awaited.get_mut(uri) {
+            *count -= 1;
+            if *count == 0 {
+                self.awaited.remove(uri);
+            }
+        }
+    }
 }
 
 /// One who listens, and how much it watches.
@@ -322,12 +340,20 @@ impl Members {
         self.state().watchers.contains_key(uri)
     }
 
+    /// Whether anyone is about to watch the resource, and has room for it.
+    pub fn is_awaited(&self, uri: &str) -> bool {
+        self.state().awaited.contains_key(uri)
+    }
+
     /// Room for a resource that the session is about to watch; none if it watches as much as it may, or has left.
     pub fn room_for<'a>(&'a self, uri: &'a str, id: &'a SessionId) -> Option<Room<'a>> {
         let mut state = self.state();
         let watches = state.watchers.get(uri).is_some_and(|who| who.contains(id));
-        if !watches && !state.ears.get_mut(id)?.load.add(uri) {
-            return None;
+        if !watches {
+            if !state.ears.get_mut(id)?.load.add(uri) {
+                return None;
+            }
+            *state.awaited.entry(uri.to_owned()).or_default() += 1;
         }
         Some(Room { members: self, uri, id, is_new: !watches })
     }

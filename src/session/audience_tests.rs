@@ -120,3 +120,20 @@ fn a_subscription_that_comes_after_its_sessions_end_is_an_orphan() {
     assert!(!members.is_watched("late"));
     assert_eq!(members.take_orphaned(), ["late"]);
 }
+
+#[test]
+fn a_resource_is_awaited_until_everyone_watches_it_or_has_given_up() {
+    let (members, three) = three();
+    let [a, b, c] = [0, 1, 2].map(|at| three[at].0.id());
+    let rooms = [a, b, c].map(|id| members.room_for("x", id).expect("there is room"));
+    assert!(members.is_awaited("x") && !members.is_awaited("y"));
+    let [watches, leaves, gives_up] = rooms;
+    watches.watch();
+    members.leave(b);
+    leaves.watch();
+    assert!(members.is_awaited("x"), "one is still about to");
+    drop(gives_up);
+    assert!(!members.is_awaited("x") && members.is_watched("x"));
+    drop(members.room_for("x", a));
+    assert!(!members.is_awaited("x"), "it does already");
+}

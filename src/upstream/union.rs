@@ -22,10 +22,6 @@ const WISHES: usize = 256;
 /// How long after its end a subscription is opened again: at first, and at most.
 const REOPEN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// How long one who was told that its resource is covered has until it is noted as a watcher: it does so at once, unless it
-/// has left.
-const PROMISED: Duration = Duration::from_secs(5);
-
 /// The subscription of one child.
 #[derive(Debug)]
 struct Union {
@@ -41,8 +37,8 @@ struct Union {
     again: Option<(Instant, Duration)>,
     /// It has ended, and not been opened again since.
     lapsed: bool,
-    /// What else it covers: resources whose watchers are not noted yet, and until when that may be so.
-    promised: Vec<(String, Instant)>,
+    /// Of what it covers, resources that someone is about to watch; so many at most as there are requests to do so.
+    promised: HashSet<String>,
 }
 
 /// Starts the task, which opens nothing until it is wished for and ends with the child. `words` are the child's
@@ -70,7 +66,7 @@ pub(super) fn start(
         covers: HashSet::new(),
         again: None,
         lapsed: false,
-        promised: Vec::new(),
+        promised: HashSet::new(),
     };
     let (wishes, wished) = mpsc::channel(WISHES);
     tokio::spawn(union.run(wished));
@@ -104,12 +100,11 @@ impl Union {
 
     /// Makes the subscription cover what is watched, and `also`; whether the child agreed.
     async fn cover(&mut self, also: Option<String>) -> bool {
+        // Who was just told that it is covered is noted as a watcher a moment later; another's wish may come in between. That
+        // is looked at first: who is not about to watch any more has been noted by then, or has left.
+        self.promised.retain(|uri| self.members.is_awaited(uri));
         let mut wanted: HashSet<String> = self.members.watched().into_iter().collect();
-        // Who was just told that it is covered is noted as a watcher a moment later; another's wish may come in between.
-        let at = now();
-        let is_kept = |(uri, until): &(String, Instant)| !wanted.contains(uri) && at < *until;
-        self.promised.retain(is_kept);
-        wanted.extend(self.promised.iter().map(|(uri, _)| uri.clone()));
+        wanted.extend(self.promised.iter().cloned());
         wanted.extend(also.clone());
         if !wanted.is_empty() && !self.resources {
             return false;
@@ -139,7 +134,7 @@ impl Union {
 
     /// Whoever asked for it is about to be noted as a watcher.
     fn promise(&mut self, uri: Option<String>) {
-        self.promised.extend(uri.map(|uri| (uri, now() + PROMISED)));
+        self.promised.extend(uri);
     }
 
     /// Opens a subscription; it, and the resources that the child acknowledged.
