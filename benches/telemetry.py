@@ -6,7 +6,7 @@
 One client calls a tool of a legacy server that answers at once; with nothing, with metrics, and with traces of 1 % and of
 all requests besides. Each figure is the difference of two runs, so that what happens once per run cancels out, and the
 median of three. One thread does the work: with several, they wake each other as often as the machine happens to let them,
-and runs differ by two in a hundred, where these differ by one in a thousand. Needs valgrind.
+and runs differ by two in a hundred, where these differ by a few in a thousand. Needs valgrind.
 """
 
 from __future__ import annotations
@@ -71,8 +71,9 @@ def instructions(calls: int, flags: list[str], env: dict[str, str]) -> int:
     valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
     served = [BINARY, "--listen", "127.0.0.1:0", "--log-format", "json", *flags, "--", sys.executable, "-c", ECHO]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+    clean["TOKIO_WORKER_THREADS"] = "1"
     process = subprocess.Popen(
-        [str(word) for word in [*valgrind, *served]], env={**clean, "TOKIO_WORKER_THREADS": "1", **env}, stderr=subprocess.PIPE, text=True
+        [str(word) for word in [*valgrind, *served]], env={**clean, **env}, stderr=subprocess.PIPE, text=True
     )
     port = 0
     for line in process.stderr:

@@ -9,7 +9,7 @@ const LONGEST_TRACESTATE: usize = 512;
 /// Longest baggage that is passed on, in bytes, as its recommendation has it.
 const LONGEST_BAGGAGE: usize = 8192;
 /// The length of a traceparent of version 00, in bytes.
-pub const TRACEPARENT: usize = 55;
+pub const TRACEPARENT_LEN: usize = 55;
 /// A version to come may append fields to traceparent; nobody needs this much.
 const LONGEST_TRACEPARENT: usize = 256;
 
@@ -185,7 +185,7 @@ impl Context {
     }
 
     /// As a traceparent of version 00, which is ASCII.
-    pub fn written(&self) -> [u8; TRACEPARENT] {
+    pub fn written(&self) -> [u8; TRACEPARENT_LEN] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         put_hex(&self.trace, &mut text[3..35]);
         put_hex(&self.span, &mut text[36..52]);
@@ -267,7 +267,7 @@ impl AllowedBaggage {
 /// Versions above 00 may append `-` and more; ff is forbidden.
 pub fn is_traceparent(value: &str) -> bool {
     let bytes = value.as_bytes();
-    let Some((fixed, more)) = bytes.split_first_chunk::<TRACEPARENT>() else { return false };
+    let Some((fixed, more)) = bytes.split_first_chunk::<TRACEPARENT_LEN>() else { return false };
     let hex = |field: &[u8]| field.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let id = |field: &[u8]| hex(field) && field.iter().any(|byte| *byte != b'0');
     let dashes = fixed[2] == b'-' && fixed[35] == b'-' && fixed[52] == b'-';

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Breaks the code in every way that cargo-mutants knows, and looks which unit tests notice.
 
-    tests/mutants.py            the parts where an unnoticed one would matter most: an hour and a half
+    tests/mutants.py            the parts where an unnoticed one would matter most: more than an hour
     tests/mutants.py era mux    these alone
 
 Each part is built for itself, with the rooms that it imports and none above them: that takes a few seconds where the

@@ -87,9 +87,8 @@ fn the_child_watches_nothing_that_was_given_up_at_once() {
     let (server, journal) = modern("", "");
     let session = server.session();
     let watched = || {
-        let listens = journal.frames().into_iter().map(|read| read.message);
-        let last = listens.filter(|message| message["method"] == "subscriptions/listen").last();
-        last.map(|last| last["params"]["notifications"]["resourceSubscriptions"].clone())
+        let listens = frames(&journal, "subscriptions/listen");
+        listens.last().map(|last| last["params"]["notifications"]["resourceSubscriptions"].clone())
     };
     for round in 0..20 {
         let uri = json!({"uri": format!("w{round}:")});

@@ -9,8 +9,8 @@ pub mod object;
 pub mod propagation;
 pub mod rewrite;
 pub mod scan;
-pub mod small;
-mod splice;
+mod small;
+pub mod splice;
 pub mod text;
 
 pub use id::ClientId;

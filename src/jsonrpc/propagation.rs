@@ -5,7 +5,7 @@ use super::message::{Message, Meta, Span};
 use super::small::SmallBytes;
 use super::text::text;
 use crate::trace_context::{
-    Context, OwnBaggage, TRACEPARENT, Trace, Traceparent, is_baggage, is_traceparent, is_tracestate,
+    Context, OwnBaggage, TRACEPARENT_LEN, Trace, Traceparent, is_baggage, is_traceparent, is_tracestate,
 };
 use serde_json::Value;
 use std::borrow::Cow;
@@ -102,7 +102,7 @@ pub(super) fn injection(
 }
 
 /// One of version 00, or as long as one: hexadecimal digits need no escapes.
-fn put_traceparent(value: &[u8; TRACEPARENT], members: &mut SmallBytes) {
+fn put_traceparent(value: &[u8; TRACEPARENT_LEN], members: &mut SmallBytes) {
     members.push(b"\"traceparent\":\"");
     members.push(value);
     members.push(b"\"");

@@ -17,17 +17,15 @@ pub fn current() -> Option<Context> {
     CURRENT.get()
 }
 
-/// Back to where it was, whatever happens.
-struct Before(Option<Context>);
-
-impl Drop for Before {
-    fn drop(&mut self) {
-        CURRENT.set(self.0);
-    }
-}
-
 /// Does something within a span; without one, where it is.
 pub fn within<T>(context: Option<Context>, work: impl FnOnce() -> T) -> T {
+    /// Back to where it was, whatever happens.
+    struct Before(Option<Context>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            CURRENT.set(self.0);
+        }
+    }
     let Some(context) = context else { return work() };
     let _before = Before(CURRENT.replace(Some(context)));
     work()
@@ -129,5 +127,10 @@ mod tests {
         assert_eq!(current(), None);
         scoped_to_the_end(span(5), async { assert_eq!(current(), span(5)) }).await;
         assert_eq!(current(), None, "there was none that could be changed");
+        let panics = scoped(span(6), async move {
+            scoped_to_the_end(span(7), async { panic!("on purpose") }).await;
+        });
+        assert!(tokio::spawn(panics).await.is_err());
+        assert_eq!(current(), None, "a panic leaves it as it was");
     }
 }

@@ -12,6 +12,7 @@ mod entrance;
 mod eviction;
 mod exclusive;
 mod greet;
+mod incoming;
 mod initialize;
 mod keeper;
 mod lease;
@@ -23,6 +24,7 @@ mod names;
 mod parked;
 mod resume;
 mod seal;
+mod settings;
 mod shared;
 mod slots;
 mod tools;
@@ -30,24 +32,21 @@ mod union;
 mod vigil;
 
 pub use crew::Shared;
+pub use incoming::{Incoming, Refusal};
 pub use legacy::{LegacyCall, LegacyStep};
 pub use listen::Listening;
 pub use modern::{Caller, Happening, ModernCall, Reply, is_retry};
 pub use seal::{Key, Seal};
+pub use settings::{AtCap, Isolation, Settings};
 
 use crate::admission::{Admission, Bounds};
 use crate::child::StartError;
 use crate::era::capabilities::Capabilities;
-use crate::era::headers::Mismatch;
-use crate::era::probe::Choice;
 use crate::exchange::{Exchange, Failure, Link, Refused};
-use crate::jsonrpc::{ClientId, Message, Spliced, codes, rewrite, text};
-use crate::lifecycle::Policy;
+use crate::jsonrpc::{Spliced, codes, rewrite};
 use crate::phase::Phase;
 use crate::session::{Audience, Directory, Seat, Session};
-use crate::telemetry::{ChildOperation, Operation, Verdict, counters};
-use crate::trace_context::Trace;
-use bytes::Bytes;
+use crate::telemetry::{Verdict, counters};
 use crew::Crew;
 use deadline::Deadline;
 use entrance::Entrance;
@@ -55,92 +54,12 @@ use eviction::Newcomers;
 use lease::Pool;
 use lists::{Asked, Lists};
 use parked::Parked;
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{timeout, timeout_at};
 use vigil::Pings;
-
-/// Who gets a child of its own (D6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isolation {
-    /// Clients that declare sampling or elicitation; the others share.
-    Auto,
-    /// Nobody.
-    Shared,
-    /// Every session.
-    Session,
-}
-
-/// What happens to a client that should have a child of its own when there are `--max-children`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AtCap {
-    /// It shares, without the capabilities that need an exclusive child.
-    Share,
-    /// It gets 503.
-    Refuse,
-}
-
-/// The operator's choice of children.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// `--child-era`
-    pub child_era: Choice,
-    /// `--probe-timeout`: a child silent for so long after `server/discover` is sent `initialize` too.
-    pub probe_timeout: Duration,
-    /// `--isolation`
-    pub isolation: Isolation,
-    /// `--children`: shared ones.
-    pub children: usize,
-    /// `--max-children`: all together.
-    pub max_children: usize,
-    /// `--warm`: children that are ready to be leased.
-    pub warm: usize,
-    /// `--evict-after`: a quiet exclusive child may be closed for another after so long.
-    pub evict_after: Duration,
-    /// `--at-cap`
-    pub at_cap: AtCap,
-    /// `--forward-roots`
-    pub forward_roots: bool,
-    /// `--cache-lists`: how long a legacy child's lists are good; unset: until it says that they changed, if it does.
-    pub cache_lists: Option<Duration>,
-    /// `--max-in-flight`
-    pub max_in_flight: usize,
-    /// `--max-client-in-flight`: of these, so many of one client.
-    pub max_client_in_flight: usize,
-    /// `--max-child-in-flight`: of these, so many at one child.
-    pub max_child_in_flight: usize,
-    /// `--max-queued`: requests that may wait for one of these places.
-    pub max_queued: usize,
-    /// `--queue-timeout`: how long each may wait.
-    pub queue_timeout: Duration,
-    /// `--request-timeout`: how long a child may neither answer nor report progress.
-    pub request_timeout: Duration,
-    /// `--restart-limit` and what belongs to it.
-    pub restarts: Policy,
-    /// `--restart-wait`: how long requests wait for the next child.
-    pub restart_wait: Duration,
-    /// `--resume-sessions`: the server keeps nothing of a session, so that the next child may serve it.
-    pub resume_sessions: bool,
-    /// `--ping-interval`: zero asks for no signs of life.
-    pub ping_interval: Duration,
-    /// `--ping-timeout`
-    pub ping_timeout: Duration,
-    /// `--request-max`: how long a request may take in all; `--request-timeout` at least.
-    pub request_max: Duration,
-    /// `--cancel-grace`: how long a cancelled request still counts as in flight when the child doesn't answer it.
-    pub cancel_grace: Duration,
-    /// `--max-listens`: subscriptions of modern clients that are open.
-    pub max_listens: usize,
-    /// `--max-parked`: exchanges that wait for a modern client's retry.
-    pub max_parked: usize,
-    /// `--park-timeout`: how long each of them waits.
-    pub park_timeout: Duration,
-    /// `--state-key-file`: seals what parked exchanges are resumed by; unset: a key made at start.
-    pub state_key: Option<Key>,
-}
 
 /// What is remembered of one session's handshake as long as the session lasts, in bytes.
 const MOST_REMEMBERED: usize = 64 * 1024;
@@ -164,79 +83,6 @@ pub struct Want {
     pub place: Place,
     /// Where the started child goes.
     pub reply: oneshot::Sender<Result<Arc<Link>, StartError>>,
-}
-
-/// A message of a client, as it came.
-#[derive(Clone, Debug)]
-pub struct Incoming {
-    /// Its bytes.
-    pub frame: Bytes,
-    /// Where its parts are; on the heap, since messages are handed on through many futures.
-    pub message: Box<Message>,
-    /// The trace context of its HTTP request.
-    pub trace: Trace,
-    /// How it is seen.
-    pub operation: Arc<Operation>,
-}
-
-impl Incoming {
-    /// The same in bytes of its own, which are charged to nobody: for what is kept long after its request is over. Whoever
-    /// keeps it bounds them.
-    fn copied(&self) -> Incoming {
-        let (frame, operation) = (Bytes::copy_from_slice(&self.frame), Arc::default());
-        Incoming { frame, message: self.message.clone(), trace: self.trace.clone(), operation }
-    }
-
-    /// How it is seen at a child, as which it is sent there.
-    fn ask(&self, link: &Link) -> Option<ChildOperation> {
-        self.operation.ask(link.revision(), link.number())
-    }
-
-    /// The trace context that a child is given with it: where it is seen there, or else where it came from.
-    fn trace_for(&self, asked: Option<&ChildOperation>) -> Cow<'_, Trace> {
-        asked.map_or(Cow::Borrowed(&self.trace), |asked| asked.traced(&self.trace))
-    }
-
-    /// The method; empty for a response.
-    pub fn method(&self) -> Cow<'_, str> {
-        self.message.method.as_ref().map(|method| text(&self.frame, method)).unwrap_or_default()
-    }
-
-    /// The id, to outlive the message.
-    pub fn client_id(&self) -> ClientId {
-        ClientId::within(&self.frame, &self.message.id.clone().unwrap_or_default())
-    }
-
-    /// The id as the client wrote it.
-    pub fn id(&self) -> &[u8] {
-        self.message.id.clone().map_or(&[], |id| &self.frame[id])
-    }
-}
-
-/// Why a request goes to no child.
-#[derive(Debug)]
-pub enum Refusal {
-    /// A bound is reached: 503, with the reason.
-    Busy(&'static str),
-    /// It failed; the client gets the error.
-    Failed(Failure),
-    /// A shared child must not see it: the code and the reason.
-    Withheld(i64, &'static str),
-    /// Its headers say something else than its body.
-    Mismatch(Mismatch),
-}
-
-impl Refusal {
-    /// How the request came out.
-    pub fn verdict(&self) -> Verdict {
-        let error = |code, message| Verdict::Error { code, message };
-        match self {
-            Refusal::Busy(why) => error(codes::INTERNAL_ERROR, (*why).into()),
-            Refusal::Failed(failure) => failure.verdict(),
-            Refusal::Withheld(code, why) => error(*code, (*why).into()),
-            Refusal::Mismatch(mismatch) => error(codes::HEADER_MISMATCH, mismatch.to_string().into()),
-        }
-    }
 }
 
 /// There is no child at the moment.
