@@ -1,14 +1,13 @@
 //! A frame from a child, to the request, session or stream where it belongs. Never waits, so that a child's stdout
 //! is always read.
 
-use crate::budget::Budget;
-use crate::exchange::{Answer, Answering, Class, Failure, Inbox, Interim, Outcome, Topic, Urgent};
+use crate::budget::{Charge, Charged};
+use crate::exchange::{Answer, Answering, Class, Failure, Inbox, Interim, Outcome, Topic};
 use crate::framing::{Framed, IdSeeker};
 use crate::jsonrpc::{self, Kind, Message, Span, Spliced, codes, integer, rewrite, text};
 use crate::mux::{Completed, WireId};
 use crate::session::{Audience, Kind as ListKind, Session};
 use crate::telemetry::counters;
-use bytes::Bytes;
 use std::sync::Arc;
 
 #[cfg(test)]
@@ -25,7 +24,6 @@ pub struct Router {
     answering: Answering,
     audience: Audience,
     inbox: Inbox,
-    budget: Budget,
     cancel_grace: u64,
     ticks: u64,
 }
@@ -37,14 +35,13 @@ impl Router {
         answering: Answering,
         audience: Audience,
         inbox: Inbox,
-        budget: Budget,
         cancel_grace: u64,
     ) -> Self {
-        Router { child, answering, audience, inbox, budget, cancel_grace, ticks: 0 }
+        Router { child, answering, audience, inbox, cancel_grace, ticks: 0 }
     }
 
-    /// Passes a frame on.
-    pub fn deliver(&mut self, framed: Framed) {
+    /// Passes a frame on, whose bytes `charge` covers as far as they were charged while they arrived.
+    pub fn deliver(&mut self, framed: Framed, charge: Charge) {
         match framed {
             Framed::Frame { bytes, bom } => {
                 if bom {
@@ -54,7 +51,7 @@ impl Router {
                         "the server began a line with a byte order mark; it was taken off"
                     );
                 }
-                self.frame(bytes);
+                self.frame(bytes, charge);
             }
             Framed::Oversized { id, length, head } => self.oversized(id, length, &head),
         }
@@ -62,10 +59,10 @@ impl Router {
 
     /// Passes on what the child wrote last, without a newline. If it was cut short, its request fails with the
     /// child's end, which says more than the half of an answer does.
-    pub fn deliver_rest(&mut self, framed: Framed) {
+    pub fn deliver_rest(&mut self, framed: Framed, charge: Charge) {
         match &framed {
             Framed::Frame { bytes, .. } => match jsonrpc::scan(bytes) {
-                Ok(_) => self.deliver(framed),
+                Ok(_) => self.deliver(framed, charge),
                 Err(fault) => self.note_malformed(bytes, fault.reason),
             },
             Framed::Oversized { length, head, .. } => self.note_oversized(*length, head),
@@ -86,29 +83,40 @@ impl Router {
         }
     }
 
-    fn frame(&mut self, bytes: Bytes) {
-        let bytes = self.budget.hold(bytes);
-        match jsonrpc::scan(&bytes) {
-            Ok(message) => match message.kind {
-                Kind::Response => self.response(bytes, &message),
-                Kind::Notification => self.notification(&bytes, &message),
-                Kind::Request => self.request(&bytes, &message),
-            },
-            Err(fault) => self.malformed(&bytes, fault.reason),
+    fn frame(&mut self, mut bytes: Vec<u8>, charge: Charge) {
+        let message = match jsonrpc::scan(&bytes) {
+            Ok(message) => message,
+            Err(fault) => return self.malformed(&bytes, fault.reason),
+        };
+        if message.multiline {
+            // Carriage returns between tokens: neither a frame nor an SSE field can hold them.
+            jsonrpc::break_no_lines(&mut bytes);
+        }
+        let frame = charge.hold(bytes);
+        match message.kind {
+            Kind::Response => self.response(frame, &message),
+            Kind::Notification => self.notification(frame, &message),
+            Kind::Request => self.request(frame, &message),
         }
     }
 
     // ---- answers
 
-    fn response(&mut self, frame: Bytes, message: &Message) {
+    fn response(&mut self, mut frame: Charged, message: &Message) {
         let Some(id) = message.id.clone() else { return self.unattributed(&frame) };
         let wire_id = integer(&frame[id.clone()]).and_then(WireId::new);
+        let held = wire_id.and_then(|wire_id| self.answering.held(wire_id));
+        if let (Some(wire_id), Some(account)) = (wire_id, held.and_then(|held| held.mailbox.account())) {
+            if !account.may_take_over(frame.len()) {
+                return self.complete(wire_id, Err(Failure::NoRoom));
+            }
+            frame.move_to(account);
+        }
         let answer = Answer {
             object: message.object.clone(),
             id,
             result: message.result.clone(),
             error: message.error.clone(),
-            multiline: message.multiline,
             is_error: message.is_error,
             frame,
         };
@@ -154,7 +162,7 @@ impl Router {
         }
     }
 
-    fn oversized(&mut self, id: Option<Bytes>, length: u64, head: &[u8]) {
+    fn oversized(&mut self, id: Option<Vec<u8>>, length: u64, head: &[u8]) {
         self.note_oversized(length, head);
         if let Some(wire_id) = id.and_then(|id| integer(&id)).and_then(WireId::new) {
             self.complete(wire_id, Err(Failure::Oversized { length }));
@@ -192,8 +200,8 @@ impl Router {
 
     // ---- what the child says of its own accord
 
-    fn notification(&mut self, frame: &Bytes, message: &Message) {
-        let method = method(frame, message);
+    fn notification(&mut self, frame: Charged, message: &Message) {
+        let method = method(&frame, message).into_owned();
         if let (Some(kind), Some(changes)) = (ListKind::changed_by(&method), self.audience.changes()) {
             // Before anyone hears of it: who then asks again gets the new list.
             changes.note(kind);
@@ -210,7 +218,7 @@ impl Router {
                     .params
                     .as_ref()
                     .and_then(|params| params.uri.as_ref())
-                    .map(|uri| text(frame, uri));
+                    .map(|uri| text(&frame, uri).into_owned());
                 self.changed(frame, message, uri.as_deref());
             }
             "notifications/tools/list_changed"
@@ -226,40 +234,43 @@ impl Router {
     }
 
     /// What a modern child says to one `subscriptions/listen`, which it names.
-    fn subscribed(&self, frame: &Bytes, message: &Message, listen: &Span) {
-        let class = match &*method(frame, message) {
+    fn subscribed(&self, mut frame: Charged, message: &Message, listen: &Span) {
+        let class = match &*method(&frame, message) {
             "notifications/subscriptions/acknowledged" => Class::Dear,
             _ => Class::Idempotent,
         };
-        let interim = Interim { frame: rewrite::unchanged(frame, message), class, topic: Topic::Other };
         let held = integer(&frame[listen.clone()]).and_then(WireId::new);
         let held = held.and_then(|wire_id| self.answering.held(wire_id));
-        if held.is_none_or(|held| held.mailbox.push(interim).is_err()) {
+        let unchanged = |frame: &Charged| rewrite::unchanged(frame, message);
+        if !held.is_some_and(|held| held.mailbox.take_in(&mut frame, class, Topic::Other, unchanged)) {
             counters::DROPPED_EVENTS.increment();
         }
     }
 
-    fn progress(&mut self, frame: &Bytes, message: &Message) {
-        let running;
+    fn progress(&mut self, mut frame: Charged, message: &Message) {
         let token = message.params.as_ref().and_then(|params| params.progress_token.clone());
         let wire_id = token.and_then(|token| integer(&frame[token])).and_then(WireId::new);
         let held = wire_id.and_then(|wire_id| self.answering.held(wire_id));
+        let (class, topic) = (Class::Droppable, Topic::Progress);
         let heard = if let Some((held, token)) = held.and_then(|held| Some((held, held.token.as_ref()?))) {
-            Some((&held.mailbox, rewrite::with_progress_token(frame, message, token)))
+            held.mailbox.take_in(&mut frame, class, topic, |frame| {
+                rewrite::with_progress_token(frame, message, token)
+            })
         } else {
-            running = wire_id.and_then(|wire_id| self.audience.running()?.find(wire_id));
-            running.as_ref().map(|mailbox| (mailbox, rewrite::unchanged(frame, message)))
+            let running = wire_id.and_then(|wire_id| self.audience.running()?.find(wire_id));
+            running.is_some_and(|mailbox| {
+                mailbox.take_in(&mut frame, class, topic, |frame| rewrite::unchanged(frame, message))
+            })
         };
-        let interim = |frame| Interim { frame, class: Class::Droppable, topic: Topic::Progress };
-        if heard.is_none_or(|(mailbox, frame)| mailbox.push(interim(frame)).is_err()) {
+        if !heard {
             counters::DROPPED_EVENTS.increment();
         }
     }
 
-    fn question_withdrawn(&self, frame: &Bytes, message: &Message) {
+    fn question_withdrawn(&self, frame: Charged, message: &Message) {
         let id = message.params.as_ref().and_then(|params| params.request_id.clone());
         if let (Audience::Leased(_), Some(id)) = (&self.audience, &id) {
-            let topic = Topic::Withdrawn(Bytes::copy_from_slice(&frame[id.clone()]));
+            let topic = Topic::Withdrawn(Charged::own(&frame[id.clone()]));
             return self.to_one(frame, message, Class::Dear, topic);
         }
         let Some(id) = id else { return };
@@ -267,68 +278,66 @@ impl Router {
             return self.listen_ended(&frame[id]);
         }
         if let Some(session) = self.exclusive() {
-            session.question_withdrawn(&frame[id], frame, message);
+            session.question_withdrawn(&frame[id], &frame, message);
         }
     }
 
     /// Some modern children end a subscription by cancelling it (2026-07-28, basic/patterns/cancellation).
     fn listen_ended(&self, raw_id: &[u8]) {
         let held = integer(raw_id).and_then(WireId::new).and_then(|wire_id| self.answering.held(wire_id));
-        let topic = Topic::Withdrawn(Bytes::copy_from_slice(raw_id));
-        let frame = Spliced::from(Bytes::new());
+        let topic = Topic::Withdrawn(Charged::own(raw_id));
+        let frame = Spliced::from(Charged::default());
         let heard = held.map(|held| held.mailbox.push(Interim { frame, class: Class::Dear, topic }));
         if !matches!(heard, Some(Ok(()))) {
             counters::DROPPED_EVENTS.increment();
         }
     }
 
-    fn changed(&self, frame: &Bytes, message: &Message, uri: Option<&str>) {
-        let spliced = rewrite::unchanged(frame, message);
+    fn changed(&self, frame: Charged, message: &Message, uri: Option<&str>) {
+        let spliced = rewrite::unchanged(&frame, message);
         match (&self.audience, uri) {
             (Audience::Shared(members), Some(uri)) => members.tell_watchers(uri, &spliced),
-            (Audience::Shared(members), None) => members.tell_all(&method(frame, message), &spliced),
+            (Audience::Shared(members), None) => members.tell_all(&method(&frame, message), &spliced),
             _ => self.to_exclusive(frame, message, Class::Idempotent),
         }
     }
 
-    fn to_exclusive(&self, frame: &Bytes, message: &Message, class: Class) {
+    fn to_exclusive(&self, frame: Charged, message: &Message, class: Class) {
         self.to_one(frame, message, class, Topic::Other);
     }
 
-    fn to_one(&self, frame: &Bytes, message: &Message, class: Class, topic: Topic) {
+    fn to_one(&self, mut frame: Charged, message: &Message, class: Class, topic: Topic) {
         if let Audience::Leased(holder) = &self.audience {
-            let interim = Interim { frame: rewrite::unchanged(frame, message), class, topic };
-            if holder.tell(interim).is_err() {
+            if !holder.tell(&mut frame, class, topic, |frame| rewrite::unchanged(frame, message)) {
                 counters::DROPPED_EVENTS.increment();
             }
             return;
         }
         match self.exclusive() {
-            Some(session) => session.notify(rewrite::unchanged(frame, message), class),
+            Some(session) => session.hear(frame, message, class),
             None => counters::WITHHELD_MESSAGES.increment(),
         }
     }
 
-    fn request(&self, frame: &Bytes, message: &Message) {
+    fn request(&self, mut frame: Charged, message: &Message) {
         let id = message.id.clone().unwrap_or_default();
-        let name = method(frame, message);
+        let name = method(&frame, message).into_owned();
         if name == "ping" {
             return self.reply(rewrite::result(&frame[id], b"{}"));
         }
         if let Audience::Leased(holder) = &self.audience {
-            let topic = Topic::Question(Bytes::copy_from_slice(&frame[id.clone()]));
-            let interim = Interim { frame: rewrite::unchanged(frame, message), class: Class::Dear, topic };
-            if holder.tell(interim).is_err() {
+            let topic = Topic::Question(Charged::own(&frame[id.clone()]));
+            if !holder.tell(&mut frame, Class::Dear, topic, |frame| rewrite::unchanged(frame, message)) {
                 let why = "no request is running that could ask the client";
                 self.reply(rewrite::error(Some(&frame[id]), codes::METHOD_NOT_FOUND, why, None));
             }
             return;
         }
-        if self.asks_the_only_one(frame, message, &frame[id.clone()]) {
+        if self.asks_the_only_one(&mut frame, message, id.clone()) {
             return;
         }
         let refusal = match self.exclusive().filter(|_| self.may_ask(&name)) {
-            Some(session) => match session.ask(frame, message) {
+            Some(session) => match session.ask(&mut frame, message) {
                 Ok(()) => return,
                 Err(_) => rewrite::error(
                     Some(&frame[id]),
@@ -350,18 +359,19 @@ impl Router {
 
     /// Gives a question of a shared child to the one request that is in flight, if it takes questions: then there is no
     /// doubt which request it is about.
-    fn asks_the_only_one(&self, frame: &Bytes, message: &Message, raw_id: &[u8]) -> bool {
+    fn asks_the_only_one(&self, frame: &mut Charged, message: &Message, id: Span) -> bool {
         if !matches!(self.audience, Audience::Shared(_)) {
             return false;
         }
         let held = self.answering.only_waiting().and_then(|wire_id| self.answering.held(wire_id));
-        let topic = Topic::Question(Bytes::copy_from_slice(raw_id));
-        let interim = Interim { frame: rewrite::unchanged(frame, message), class: Class::Dear, topic };
-        held.filter(|held| held.takes_questions).is_some_and(|held| held.mailbox.push(interim).is_ok())
+        let topic = Topic::Question(Charged::own(&frame[id]));
+        held.filter(|held| held.takes_questions).is_some_and(|held| {
+            held.mailbox.take_in(frame, Class::Dear, topic, |frame| rewrite::unchanged(frame, message))
+        })
     }
 
-    fn reply(&self, frame: Bytes) {
-        self.inbox.urge(Urgent(Spliced::from(frame)));
+    fn reply(&self, frame: Charged) {
+        self.inbox.reply(frame);
     }
 
     fn exclusive(&self) -> Option<Arc<Session>> {

@@ -1,7 +1,5 @@
 //! Frames come out the same however the bytes came in.
 
-use bytes::{Bytes, BytesMut};
-
 use super::*;
 
 fn drain(framer: &mut Framer, out: &mut Vec<Framed>) {
@@ -23,7 +21,7 @@ fn frames(max_frame: usize, chunks: &[&[u8]]) -> Vec<Framed> {
 }
 
 fn frame(text: &'static str) -> Framed {
-    Framed::Frame { bytes: Bytes::from_static(text.as_bytes()), bom: false }
+    Framed::Frame { bytes: text.as_bytes().to_vec(), bom: false }
 }
 
 #[test]
@@ -33,11 +31,11 @@ fn lines_become_frames_at_every_split() {
             .as_bytes();
     let expected = [
         frame("{\"a\":1}"),
-        Framed::Frame { bytes: Bytes::from_static(b"{\"b\":2}"), bom: true },
+        Framed::Frame { bytes: b"{\"b\":2}".to_vec(), bom: true },
         Framed::Oversized {
-            id: Some(Bytes::from_static(b"7")),
+            id: Some(b"7".to_vec()),
             length: 30,
-            head: Bytes::from_static(b"{\"id\":7,\"result\":\"0123456789\"}"),
+            head: b"{\"id\":7,\"result\":\"0123456789\"}".to_vec(),
         },
         frame("end"),
     ];
@@ -67,12 +65,12 @@ fn the_cap_counts_the_frame_without_its_trimmings() {
 #[test]
 fn only_one_carriage_return_belongs_to_the_line_end() {
     for chunks in [vec![&b"{\"id\":1\r\r\n"[..]], b"{\"id\":1\r\r\n".chunks(1).collect()] {
-        let head = Bytes::from_static(b"{\"id\":1\r");
-        let id = Some(Bytes::from_static(b"1"));
+        let head = b"{\"id\":1\r".to_vec();
+        let id = Some(b"1".to_vec());
         assert_eq!(frames(3, &chunks), [Framed::Oversized { id, length: 8, head }]);
     }
     for chunks in [vec![&b"{\"id\":1\r\n"[..]], b"{\"id\":1\r\n".chunks(1).collect()] {
-        let head = Bytes::from_static(b"{\"id\":1");
+        let head = b"{\"id\":1".to_vec();
         assert_eq!(frames(3, &chunks), [Framed::Oversized { id: None, length: 7, head }]);
     }
 }
@@ -117,7 +115,7 @@ fn a_large_frame_takes_its_memory_along() {
 #[test]
 fn memory_goes_back_even_behind_a_burst() {
     let mut framer = Framer::new(1 << 20);
-    framer.buffer = BytesMut::with_capacity(1 << 20);
+    framer.buffer = Vec::with_capacity(1 << 20);
     framer.buffer.extend_from_slice("x\n".repeat(1 << 18).as_bytes());
     while framer.next().is_some() {}
     assert!(framer.buffer().capacity() <= 2 * READ);
@@ -133,7 +131,7 @@ fn a_buffer_is_used_up_before_another_takes_its_place() {
     let half = framer.buffer.capacity() - READ / 2;
     framer.buffer().extend_from_slice(&vec![b'x'; half]);
     assert_eq!(framer.next(), None);
-    assert_eq!(framer.buffer().as_ptr(), place.wrapping_add(4), "half a read's room is left");
+    assert_eq!(framer.buffer().as_ptr(), place, "half a read's room is left");
     framer.buffer().extend_from_slice(b"x");
     assert_eq!(framer.next(), None);
     assert!(framer.buffer().capacity() >= half + READ, "less than that is left");
@@ -154,7 +152,7 @@ fn memory_of_frames_that_are_gone_is_used_again() {
 #[test]
 fn a_buffer_of_a_quarter_megabyte_is_kept() {
     let mut framer = Framer::new(1 << 20);
-    framer.buffer = BytesMut::with_capacity(256 * 1024);
+    framer.buffer = Vec::with_capacity(256 * 1024);
     assert_eq!(framer.buffer().capacity(), 256 * 1024);
 }
 
@@ -169,7 +167,7 @@ fn the_end_of_the_stream_ends_the_line() {
 }
 
 /// What the seeker finds, fed whole and byte by byte.
-fn sought(text: &[u8]) -> Option<Bytes> {
+fn sought(text: &[u8]) -> Option<Vec<u8>> {
     let mut whole = IdSeeker::default();
     whole.feed(text);
     let mut bytewise = IdSeeker::default();
