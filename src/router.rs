@@ -53,7 +53,11 @@ impl Router {
                 }
                 self.frame(bytes, charge);
             }
-            Framed::Oversized { id, length, head } => self.oversized(id, length, &head),
+            Framed::Oversized { id, length, head, given_up } => {
+                self.note_oversized(length, &head, given_up);
+                let failure = if given_up { Failure::NoRoom } else { Failure::Oversized { length } };
+                self.oversized(id, failure);
+            }
         }
     }
 
@@ -65,7 +69,9 @@ impl Router {
                 Ok(_) => self.deliver(framed, charge),
                 Err(fault) => self.note_malformed(bytes, fault.reason),
             },
-            Framed::Oversized { length, head, .. } => self.note_oversized(*length, head),
+            Framed::Oversized { length, head, given_up, .. } => {
+                self.note_oversized(*length, head, *given_up);
+            }
         }
     }
 
@@ -162,19 +168,29 @@ impl Router {
         }
     }
 
-    fn oversized(&mut self, id: Option<Vec<u8>>, length: u64, head: &[u8]) {
-        self.note_oversized(length, head);
+    fn oversized(&mut self, id: Option<Vec<u8>>, failure: Failure) {
         if let Some(wire_id) = id.and_then(|id| integer(&id)).and_then(WireId::new) {
-            self.complete(wire_id, Err(Failure::Oversized { length }));
+            self.complete(wire_id, Err(failure));
         }
     }
 
-    fn note_oversized(&self, length: u64, head: &[u8]) {
+    fn note_oversized(&self, length: u64, head: &[u8], given_up: bool) {
+        let frame = shown(head);
+        if given_up {
+            counters::DROPPED_EVENTS.increment();
+            tracing::warn!(
+                child = self.child,
+                length,
+                frame,
+                "dropped a line of the server: --max-buffered had no room for it"
+            );
+            return;
+        }
         counters::OVERSIZED_FRAMES.increment();
         tracing::warn!(
             child = self.child,
             length,
-            frame = shown(head),
+            frame,
             "the server wrote a line longer than --max-frame; it was thrown away"
         );
     }

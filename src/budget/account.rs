@@ -153,14 +153,25 @@ impl Account {
         self.0.budget.used() <= self.most(bytes)
     }
 
-    /// The highest use at which the account may still take `bytes`. The reserve is there for small messages, and for a
-    /// message so large that it could never have the limit for itself.
+    /// The highest use at which the account may still take `bytes`. The reserve is there for small messages, half of it for
+    /// clients that hold little altogether; and for a message so large that it could never have the limit for itself.
     fn most(&self, bytes: usize) -> usize {
         let budget = &self.0.budget;
         let held = self.client_used();
-        let small = held.saturating_add(bytes) <= budget.small();
         let alone = bytes > budget.0.limit / 2 && held <= budget.reserve();
-        budget.0.limit + if small || alone { budget.reserve() } else { 0 }
+        let reserve = if held.saturating_add(bytes) <= budget.small() || alone {
+            budget.reserve()
+        } else if self.is_small(bytes) {
+            budget.reserve() / 2
+        } else {
+            0
+        };
+        budget.0.limit + reserve
+    }
+
+    /// Whether the account is within its share of the reserve, with so many bytes more.
+    fn is_small(&self, bytes: usize) -> bool {
+        self.used().saturating_add(bytes) <= self.0.budget.small()
     }
 
     fn add(&self, bytes: usize) {
@@ -239,9 +250,7 @@ impl Charge {
         if more == 0 {
             return true;
         }
-        let budget = self.account.budget();
-        let small = self.account.client_used() + more <= budget.small();
-        (small || !budget.is_awaited()) && self.try_add(more)
+        (self.account.is_small(more) || !self.account.budget().is_awaited()) && self.try_add(more)
     }
 
     /// Takes more if there is room.

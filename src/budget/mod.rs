@@ -4,7 +4,7 @@
 //!    charge are small by construction, and counted by [`outside`].
 //! 2. A charge belongs to an [`Account`], such as a connection, a session or a child; an account belongs to a client.
 //! 3. Bodies wait for room ([`Charge::cover`]), in [turn](turns). Small messages have a reserve above the limit, of which
-//!    each client has a small share, so that they pass while large ones wait.
+//!    each account has a small share, so that they pass while large ones wait.
 //! 4. While others wait, no client keeps more than half of the limit: the client that holds most gives way first
 //!    ([`Budget::fullest`]).
 
@@ -163,7 +163,7 @@ impl Budget {
         RESERVE.min(self.0.limit / RESERVE_PART)
     }
 
-    /// What a client may hold in small messages, whatever others do.
+    /// What a client or an account may hold in small messages, whatever others do.
     fn small(&self) -> usize {
         self.reserve() / SMALL_PART
     }

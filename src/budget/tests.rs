@@ -115,11 +115,13 @@ fn the_limit_holds_but_for_a_reserve() {
     assert!(modest.try_charge(budget.small() + 1).is_none());
     let small = charged(&modest, budget.small());
     assert!(modest.try_charge(1).is_none(), "its share of the reserve is used up");
+    let own: Vec<_> = (0..).map_while(|_| greedy.sibling().try_charge(budget.small())).collect();
+    assert_eq!(own.len(), SMALL_PART / 2 - 1, "half of the reserve is there for all accounts");
     let others: Vec<_> =
         (3..).map_while(|client| budget.account(client).try_charge(budget.small())).collect();
-    assert_eq!(others.len(), SMALL_PART - 1);
+    assert_eq!(others.len(), SMALL_PART / 2, "the other half for clients that hold little");
     assert_eq!(budget.used(), LIMIT + budget.reserve());
-    drop((small, others));
+    drop((small, own, others));
 }
 
 #[test]

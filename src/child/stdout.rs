@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_secs(1);
 const READ: usize = 64 * 1024;
 
 /// How long a long line may wait for room. Nothing else that the child says is heard meanwhile.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What happens on stdout.
 #[derive(Debug)]

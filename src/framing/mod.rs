@@ -39,6 +39,8 @@ pub enum Framed {
         length: u64,
         /// Its first bytes, at most 256.
         head: Vec<u8>,
+        /// It is within the cap, but was given up.
+        given_up: bool,
     },
 }
 
@@ -95,7 +97,7 @@ impl Framer {
             let Some(found) = memchr(b'\n', &self.buffer[self.searched..]) else {
                 self.searched = self.buffer.len();
                 if self.discarded.is_some() || self.held() > self.max_frame.saturating_add(TRIMMINGS) {
-                    self.give_up();
+                    self.discard();
                 }
                 return None;
             };
@@ -113,8 +115,13 @@ impl Framer {
         self.line(end)
     }
 
-    /// Throws away what there is of the unfinished line, and what is still to come of it: it is reported as oversized.
+    /// Throws away what there is of the unfinished line, and what is still to come of it.
     pub fn give_up(&mut self) {
+        self.discard();
+        self.discarded.iter_mut().for_each(|discarded| discarded.given_up = true);
+    }
+
+    fn discard(&mut self) {
         let mut line = &self.buffer[self.start..];
         let discarded = self.discarded.get_or_insert_with(|| {
             // Where more than the trimmings is there, a BOM is whole.
@@ -135,7 +142,7 @@ impl Framer {
         let line = &self.buffer[start..end];
         if let Some(mut discarded) = self.discarded.take() {
             discarded.feed(line);
-            return Some(discarded.finish());
+            return Some(discarded.finish(self.max_frame));
         }
         let bom = line.starts_with(BOM);
         let from = start + if bom { BOM.len() } else { 0 };
@@ -144,7 +151,7 @@ impl Framer {
         if frame.len() > self.max_frame {
             let mut discarded = Discarded::default();
             discarded.take(frame);
-            return Some(discarded.finish());
+            return Some(discarded.finish(self.max_frame));
         }
         if frame.trim_ascii().is_empty() {
             return None;
@@ -175,6 +182,7 @@ struct Discarded {
     head: Vec<u8>,
     /// A carriage return came last: part of the frame if more follows, else of the line end.
     held_back: bool,
+    given_up: bool,
 }
 
 impl Discarded {
@@ -196,7 +204,8 @@ impl Discarded {
         self.head.extend_from_slice(&bytes[..missing.min(bytes.len())]);
     }
 
-    fn finish(self) -> Framed {
-        Framed::Oversized { id: self.seeker.id(), length: self.length, head: self.head }
+    fn finish(self, max_frame: usize) -> Framed {
+        let given_up = self.given_up && self.length <= max_frame as u64;
+        Framed::Oversized { id: self.seeker.id(), length: self.length, head: self.head, given_up }
     }
 }

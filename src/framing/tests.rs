@@ -36,6 +36,7 @@ fn lines_become_frames_at_every_split() {
             id: Some(b"7".to_vec()),
             length: 30,
             head: b"{\"id\":7,\"result\":\"0123456789\"}".to_vec(),
+            given_up: false,
         },
         frame("end"),
     ];
@@ -67,11 +68,11 @@ fn only_one_carriage_return_belongs_to_the_line_end() {
     for chunks in [vec![&b"{\"id\":1\r\r\n"[..]], b"{\"id\":1\r\r\n".chunks(1).collect()] {
         let head = b"{\"id\":1\r".to_vec();
         let id = Some(b"1".to_vec());
-        assert_eq!(frames(3, &chunks), [Framed::Oversized { id, length: 8, head }]);
+        assert_eq!(frames(3, &chunks), [Framed::Oversized { id, length: 8, head, given_up: false }]);
     }
     for chunks in [vec![&b"{\"id\":1\r\n"[..]], b"{\"id\":1\r\n".chunks(1).collect()] {
         let head = b"{\"id\":1".to_vec();
-        assert_eq!(frames(3, &chunks), [Framed::Oversized { id: None, length: 7, head }]);
+        assert_eq!(frames(3, &chunks), [Framed::Oversized { id: None, length: 7, head, given_up: false }]);
     }
 }
 
@@ -91,7 +92,7 @@ fn an_oversized_line_costs_no_memory_and_names_its_request() {
     }
     assert!(framer.buffer.capacity() <= LARGE);
     feed(&mut framer, b"\",\"id\":12}\r\n{}\n");
-    let [Framed::Oversized { id, length, head }, Framed::Frame { bytes, .. }] = &out[..] else { panic!() };
+    let [Framed::Oversized { id, length, head, .. }, Framed::Frame { bytes, .. }] = &out[..] else { panic!() };
     assert_eq!((id.as_deref(), *length, head.len()), (Some(&b"12"[..]), 4000 * READ as u64 / 2 + 37, HEAD));
     assert_eq!(&bytes[..], b"{}");
 }
@@ -223,4 +224,18 @@ fn ids_have_a_longest_length() {
     assert!(with(format!("\"{}\"", "x".repeat(254))).is_some());
     assert!(with(format!("\"{}\"", "x".repeat(255))).is_none());
     assert!(with("1".repeat(256)).is_some() && with("1".repeat(257)).is_none());
+}
+
+/// Its id may still be to come, and the line behind it is none the worse.
+#[test]
+fn a_line_that_is_given_up_is_thrown_away_to_its_end() {
+    let mut framer = Framer::new(1 << 20);
+    framer.buffer().extend_from_slice(b"{\"result\":\"xxx");
+    assert_eq!(framer.next(), None);
+    framer.give_up();
+    assert_eq!(framer.held(), 0);
+    framer.buffer().extend_from_slice(b"xxx\",\"id\":7}\n{}\n");
+    let head = b"{\"result\":\"xxxxxx\",\"id\":7}".to_vec();
+    let given_up = Framed::Oversized { id: Some(b"7".to_vec()), length: 26, head, given_up: true };
+    assert_eq!([framer.next(), framer.next()], [Some(given_up), Some(frame("{}"))]);
 }

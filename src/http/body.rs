@@ -14,9 +14,9 @@ use tokio::time::{sleep_until, timeout, timeout_at};
 
 /// How long a body may wait for room.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a body of unknown length, of which a part has come already, may wait for room for more: others may wait for
-/// what it holds, and it for what they hold.
-const PATIENCE_WITH_PART: Duration = Duration::from_secs(2);
+/// What a body of unknown length may hold while it waits for more: for what is longer it gets all of its room at once, so
+/// that no two wait for what the other holds.
+const PART: usize = 256 * 1024;
 /// Up to this many bytes a body never waits long for room.
 const SMALL: usize = 4 * 1024;
 /// How long, and how much of, a refused body is thrown away before the connection is closed.
@@ -45,12 +45,14 @@ impl Whole {
         if message.multiline {
             jsonrpc::break_no_lines(&mut self.bytes);
         }
+        self.bytes.shrink_to_fit();
         Ok((self.charge.hold(self.bytes), message))
     }
 
     /// The body, whatever it is, on one line.
     pub fn into_frame(mut self) -> Charged {
         jsonrpc::break_no_lines(&mut self.bytes);
+        self.bytes.shrink_to_fit();
         self.charge.hold(self.bytes)
     }
 }
@@ -109,7 +111,8 @@ async fn receive(server: &Server, body: &mut Incoming, account: &Account) -> Res
         }
         let brought = Instant::now();
         if length > whole.bytes.capacity() {
-            let wanted = length.max(2 * whole.bytes.capacity()).min(limit);
+            let doubled = length.max(2 * whole.bytes.capacity());
+            let wanted = if doubled > PART { limit } else { doubled.min(limit) };
             make_room(&mut whole, wanted).await?;
         }
         let now = Instant::now();
@@ -123,8 +126,7 @@ async fn receive(server: &Server, body: &mut Incoming, account: &Account) -> Res
 async fn make_room(whole: &mut Whole, bytes: usize) -> Result<(), Rejection> {
     let charged = bytes + OVERHEAD;
     if !whole.charge.try_cover(charged) {
-        let patience = if whole.charge.is_empty() { PATIENCE } else { PATIENCE_WITH_PART };
-        let covered = Box::pin(timeout(patience, whole.charge.cover(charged))).await;
+        let covered = Box::pin(timeout(PATIENCE, whole.charge.cover(charged))).await;
         covered.map_err(|_| Rejection::busy("messages in transit take all of --max-buffered").closing())?;
     }
     let more = bytes - whole.bytes.len();
