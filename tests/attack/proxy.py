@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -75,17 +74,18 @@ class Proxy:
                 time.sleep(0.02)
         raise RuntimeError(f"proxyrunner is not ready:\n{self.tail[-4000:].decode(errors='replace')}")
 
-    def last_words(self, lines: int = 12) -> str:
-        """The last warnings and errors of the log, shortened."""
-        found = []
+    def last_words(self, lines: int = 4) -> str:
+        """The last different warnings and errors of the log, shortened."""
+        found: dict[str, str] = {}
         for line in bytes(self.tail).split(b"\n")[1:]:
             try:
                 record = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(record, dict) and record.get("level", "").upper() in ("WARN", "ERROR"):
-                found.append(line[:300].decode(errors="replace"))
-        return "\n".join(found[-lines:])
+            if isinstance(record, dict) and str(record.get("level")).upper() in ("WARN", "ERROR"):
+                message = str((record.get("fields") or record).get("message"))
+                found[message] = line[:240].decode(errors="replace")
+        return "\n".join(list(found.values())[-lines:])
 
     def stop(self) -> int:
         """Ends it and returns its exit code. Its guardians end whatever it started."""
