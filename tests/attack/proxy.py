@@ -19,7 +19,7 @@ TAIL = 64 * 1024
 # Whatever is kept for a while is kept for seconds, so that the end of a round shows what stays.
 FLAGS = """
     --listen 127.0.0.1:0 --log-format json --sse --max-buffered 64MiB --session-idle 4s --request-timeout 6s
-    --cancel-grace 1s --park-timeout 4s --evict-after 1s --close-grace 300ms --terminate-grace 300ms --drain-timeout 1s
+    --cancel-grace 1s --park-timeout 4s --evict-after 3s --close-grace 300ms --terminate-grace 300ms --drain-timeout 1s
     --restart-limit 100000 --restart-backoff 20ms --restart-backoff-max 200ms
 """.split()
 
