@@ -39,6 +39,7 @@ from typing import Any
 
 import children  # noqa: F401: registers its cases
 import crowds  # noqa: F401: the same
+from attacker import SPREAD
 from cases import CASES, ERAS, ISOLATIONS, Case
 from proxy import HERE, Proxy
 from watch import MIB, Bystander, Findings, Monitor, Prober
@@ -54,7 +55,7 @@ Mode = tuple[str, str, dict[str, int]]
 MODES: list[Mode] = [
     ("legacy", "auto", {}),
     ("legacy", "auto", {"max_children": 4, "max_sessions": 100}),
-    ("legacy", "session", {"max_children": 12}),
+    ("legacy", "session", {"max_children": 6}),
     ("legacy", "shared", {}),
     ("modern", "auto", {}),
     ("modern", "auto", {"max_connections": 64}),
@@ -63,7 +64,6 @@ MODES: list[Mode] = [
     ("legacy", "auto", {"max_connections": 20}),
     ("dual", "shared", {"max_children": 4}),
 ]
-ADDRESSES = ["127.0.0.1", "127.0.1.1", "127.0.1.2", "127.0.1.3"]
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Plan:
     cases: list[str]
     seed: str
     mixed: bool
-    sources: list[str] = field(default_factory=lambda: ADDRESSES[:1])
+    sources: list[str] = field(default_factory=lambda: SPREAD[:1])
     modern_bystander: bool = False
     kept_connection: bool = False
 
@@ -120,7 +120,7 @@ def mixture(seed: int, cases: list[str]) -> Plan:
         cases=chosen.sample(cases, len(cases)),
         seed=str(seed),
         mixed=True,
-        sources=ADDRESSES[: chosen.choice([1, 1, 4])],
+        sources=SPREAD[: chosen.choice([1, 1, 4])],
         modern_bystander=chosen.random() < 0.5,
         kept_connection=chosen.random() < 0.5,
     )
@@ -155,12 +155,13 @@ class Round:
         prober = Prober(proxy.port, found, self.running)
         await bystander.begin()
         monitor = Monitor(proxy.pid, found, self.running)
-        await self.warm_up()
-        self.start = monitor.rss()
-        found.begun = time.monotonic()
-        monitor.start()
         watching = [asyncio.create_task(bystander.run()), asyncio.create_task(prober.run())]
         try:
+            self.phase = "the warm-up"
+            await self.warm_up()
+            self.start = monitor.rss()
+            monitor.start()
+            self.phase = "nothing"
             await self.work(plan.cases, small=False, once=False, seconds=self.seconds, spread=1.0 if plan.mixed else 0.0)
             self.phase = "nothing, after the attack"
             await self.settle(monitor)

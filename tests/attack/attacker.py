@@ -15,6 +15,7 @@ from parts import KIB, MIB, Part
 ELICITS = b'{"elicitation":{"form":{}}}'
 ANSWER = 3.0  # seconds that an attacker waits for an answer
 SIZES = [60 * MIB, 60 * MIB, 31 * MIB, 6 * MIB, 300 * KIB]  # of big things in mixtures
+SPREAD = ["127.0.0.1", "127.0.1.1", "127.0.1.2", "127.0.1.3"]  # addresses of attackers
 LOST = (OSError, asyncio.TimeoutError, Refused, ValueError, IndexError)
 
 
@@ -61,7 +62,9 @@ class Attack:
         return Client(None, ELICITS, logs=self.era != "legacy")
 
     async def session(self, capabilities: bytes = b"{}", name: bytes = b"client") -> Client:
-        return await asyncio.wait_for(session(self.port, self.source(), capabilities, name), ANSWER + 5)
+        opened = await asyncio.wait_for(session(self.port, self.source(), capabilities, name), ANSWER + 5)
+        self.seen["sessions"] += 1
+        return opened
 
     def source(self) -> str:
         return self.random.choice(self.sources)
@@ -155,7 +158,7 @@ class Attack:
         if not self.small:
             self.report("miss", text=text)
 
-    async def neighbour(self, what: str, work: Callable[[], Awaitable[Any]], limit: float = 12.0) -> None:
+    async def neighbour(self, what: str, work: Callable[[], Awaitable[Any]], limit: float = 4.0) -> None:
         """Does what somebody else would do, who must be served within the limit."""
         begun = time.monotonic()
         try:

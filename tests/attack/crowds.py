@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from attacker import ANSWER, ELICITS, LOST, Attack
+from attacker import ANSWER, ELICITS, LOST, SPREAD, Attack
 from cases import case, quoted
 from client import Client, Connection, Refused, head, post, session
 from parts import KIB, MIB, Part, fill, size_of
@@ -16,15 +16,16 @@ NEIGHBOUR = "127.0.0.4"
 
 @case()
 async def unread_progress(a: Attack) -> None:
-    """Calls with 3.9 KB progress messages that nobody reads."""
+    """Calls with 3.9 KB progress messages that nobody reads, from several addresses."""
+    a.sources = SPREAD
 
     async def one(number: int) -> None:
         client = Client() if number % 4 else await a.client()
         meta: list[Part] = [b',"progressToken":%d' % number]
-        await a.call(client, "flood", meta=meta, receive=2048, kind="progress", size=3900, count=a.many(300), seconds=6)
+        await a.call(client, "flood", meta=meta, receive=2048, kind="progress", size=3900, count=a.many(260), seconds=6)
 
-    await a.lanes(800, one, 16)
-    await a.hold(2)
+    await a.lanes(500, one, 16)
+    await a.hold(5)
 
 
 @case()
@@ -150,7 +151,7 @@ async def hog_sessions(a: Attack) -> None:
     await a.neighbour("a session", lambda: newcomer(a))
 
 
-@case(isolations=("auto", "session"), max_children=4)
+@case(isolations=("session", "auto"), max_children=6)
 async def hog_children(a: Attack) -> None:
     """One address takes all processes and keeps them busy. Another client that can be asked must be served."""
 
@@ -204,11 +205,9 @@ async def notification_storm(a: Attack) -> None:
     async def one(number: int) -> None:
         client = clients[number % 4]
         connection = await a.open()
-        body = client.body(b"notifications/roots/list_changed", [b'"slow":1,'], None, [])
-        # Of this one's kind every server hears; what others do with the first is theirs to choose.
-        cancel = client.body(b"notifications/progress", [b'"slow":1,"progressToken":1,"progress":1,'], None, [])
+        body = client.body(b"notifications/acme", [b'"slow":1,'], None, [])
         while True:
-            await connection.send(post(body if number % 2 else cancel, *client.headers(b"notifications/roots/list_changed")))
+            await connection.send(post(body, *client.headers(b"notifications/acme")))
             await a.read(connection, 30)
             if a.small:
                 return

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -20,7 +19,7 @@ TAIL = 64 * 1024
 # Whatever is kept for a while is kept for seconds, so that the end of a round shows what stays.
 FLAGS = """
     --listen 127.0.0.1:0 --log-format json --sse --max-buffered 64MiB --session-idle 4s --request-timeout 6s
-    --cancel-grace 1s --park-timeout 4s --evict-after 1s --close-grace 300ms --terminate-grace 300ms --drain-timeout 1s
+    --cancel-grace 1s --park-timeout 4s --evict-after 3s --close-grace 300ms --terminate-grace 300ms --drain-timeout 1s
     --restart-limit 100000 --restart-backoff 20ms --restart-backoff-max 200ms
 """.split()
 
@@ -75,17 +74,18 @@ class Proxy:
                 time.sleep(0.02)
         raise RuntimeError(f"proxyrunner is not ready:\n{self.tail[-4000:].decode(errors='replace')}")
 
-    def last_words(self, lines: int = 12) -> str:
-        """The last warnings and errors of the log, shortened."""
-        found = []
+    def last_words(self, lines: int = 4) -> str:
+        """The last different warnings and errors of the log, shortened."""
+        found: dict[str, str] = {}
         for line in bytes(self.tail).split(b"\n")[1:]:
             try:
                 record = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(record, dict) and record.get("level", "").upper() in ("WARN", "ERROR"):
-                found.append(line[:300].decode(errors="replace"))
-        return "\n".join(found[-lines:])
+            if isinstance(record, dict) and str(record.get("level")).upper() in ("WARN", "ERROR"):
+                message = str((record.get("fields") or record).get("message"))
+                found[message] = line[:240].decode(errors="replace")
+        return "\n".join(list(found.values())[-lines:])
 
     def stop(self) -> int:
         """Ends it and returns its exit code. Its guardians end whatever it started."""

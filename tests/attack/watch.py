@@ -114,6 +114,8 @@ class Monitor:
     def stop(self) -> None:
         """Ends. What the samples missed is in the kernel's peak, whose number of connections is not known."""
         self.ended.set()
+        if self.thread.ident is None:
+            return  # it never began
         self.thread.join()
         found = self.findings
         try:
