@@ -12,7 +12,7 @@ use crate::shutdown::Shutdown;
 use crate::signals::{Meaning, Signals};
 use crate::supervisor::Supervisor;
 use crate::upstream::{Seal, Upstream};
-use crate::{child, phase, telemetry};
+use crate::{child, memory, phase, telemetry};
 use anyhow::Context;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -40,6 +40,7 @@ const BY_SIGNAL: i32 = 128;
 /// # Errors
 /// When proxyrunner can't start.
 pub fn run(config: Config) -> anyhow::Result<i32> {
+    memory::set_up();
     let _log = telemetry::start(&config.telemetry);
     let runtime = {
         let _exits = ExitOnPanic::arm();
@@ -299,6 +300,7 @@ async fn sweep(server: Arc<Server>) {
         server.directory.expire(Instant::now());
         server.upstream.expire(Instant::now());
         bodies_wait = server.relieve_bodies(bodies_wait);
+        tokio::task::spawn_blocking(memory::give_back);
         let cut = server.connections.cut_stalled(server.settings.write_timeout);
         if cut > 0 {
             tracing::info!(connections = cut, "cut: their peers took nothing for --write-timeout");

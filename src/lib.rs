@@ -14,6 +14,7 @@ pub mod framing;
 pub mod http;
 pub mod jsonrpc;
 pub mod lifecycle;
+pub mod memory;
 pub mod mux;
 pub mod phase;
 pub mod proc;

@@ -78,7 +78,9 @@ fn one_bad_message_fails_one_request() {
     assert!(matches!(outcome(&mut a), Some(Err(Failure::Malformed(_)))));
     let id = Some(b.wire_id().to_string().into_bytes());
     for (id, head) in [(id, b"{".to_vec()), (None, Vec::new())] {
-        child.router.deliver(Framed::Oversized { id, length: 5_000, head, given_up: false }, child.account.charge());
+        child
+            .router
+            .deliver(Framed::Oversized { id, length: 5_000, head, given_up: false }, child.account.charge());
     }
     assert!(matches!(outcome(&mut b), Some(Err(Failure::Oversized { length: 5_000 }))));
     assert!(outcome(&mut c).is_none());

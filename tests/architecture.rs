@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// From the bottom up; rooms of one layer are siblings that never meet.
 const LAYERS: &[&[&str]] = &[
-    &["proc", "sync", "trace_context", "budget"],
+    &["proc", "sync", "trace_context", "budget", "memory"],
     &["jsonrpc", "framing", "phase", "pulse", "shutdown", "signals", "telemetry"],
     &["mux", "lifecycle", "admission", "export"],
     &["exchange"],

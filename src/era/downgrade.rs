@@ -87,10 +87,14 @@ fn without(frame: &[u8], object: &Span, drop: &[&str], edits: &mut Edits) {
     }
 }
 
+/// The longest text that is put into other words, in bytes.
+const LONGEST: usize = 1024 * 1024;
+
 /// One content block for a revision before 2025-06-18. `index` tells the blocks of one result apart.
 fn downgrade_block(frame: &[u8], block: &Span, index: usize, version: &Version, edits: &mut Edits) {
     match string_member(frame, block, "type").as_deref() {
-        Some("resource_link") => link_as_text(frame, block, edits),
+        // A very long one stays as it is: its text would be copied several times.
+        Some("resource_link") if block.len() <= LONGEST => link_as_text(frame, block, edits),
         Some("audio") if version.as_str() < "2025-03-26" => audio_as_resource(frame, block, index, edits),
         _ => {}
     }
@@ -114,7 +118,8 @@ fn link_as_text(frame: &[u8], link: &Span, edits: &mut Edits) {
 /// Sound as the blob of an embedded resource, whose bytes stay where they are. A resource must have a URI; this
 /// one leads nowhere.
 fn audio_as_resource(frame: &[u8], audio: &Span, index: usize, edits: &mut Edits) {
-    let Some(data) = member(frame, audio, "data") else { return };
+    let data = member(frame, audio, "data").filter(|data| audio.len() - data.len() <= LONGEST);
+    let Some(data) = data else { return };
     let kind = member(frame, audio, "mimeType")
         .map_or_else(String::new, |kind| format!(",\"mimeType\":{}", raw(frame, &kind)));
     let kept = kept_members(frame, audio, &["annotations", "_meta"]);

@@ -2,12 +2,17 @@
 //! body: `Mcp-Name`, and `Mcp-Param-*` for the parameters that a tool's schema marks with `x-mcp-header`. They
 //! must agree with the body (2026-07-28 basic/transports/streamable-http §Server Validation; SEP-2243).
 
-use crate::jsonrpc::{Span, items, member, members, string_member, text};
+use crate::jsonrpc::{LONGEST_NAME, Span, items, member, members, string_member, text};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+
+/// Tools with marks that are remembered of one child.
+const MOST_TOOLS: usize = 4_096;
+/// The longest tool whose marks are read, in bytes.
+const LONGEST_TOOL: usize = 256 * 1024;
 
 /// Parameters nested deeper than this are not looked for: a bound on what a schema may cost.
 pub(super) const DEEPEST: usize = 32;
@@ -112,13 +117,16 @@ impl HeaderParams {
     pub fn add_page(&mut self, frame: &[u8], result: &Span) {
         for tool in member(frame, result, "tools").into_iter().flat_map(|tools| items(frame, tools)) {
             // Most tools have no mark: a search of the text costs less than a walk through the schema.
-            if memchr::memmem::find(&frame[tool.clone()], b"x-mcp-header").is_none() {
+            let is_marked = memchr::memmem::find(&frame[tool.clone()], b"x-mcp-header").is_some();
+            if !is_marked || tool.len() > LONGEST_TOOL {
                 continue;
             }
             let schema = member(frame, &tool, "inputSchema");
             if let (Some(name), Some(schema)) = (string_member(frame, &tool, "name"), schema)
                 && let Some(params) = marked(frame, schema)
                 && !params.is_empty()
+                && name.len() <= LONGEST_NAME
+                && self.tools.len() < MOST_TOOLS
             {
                 self.tools.insert(name.into_owned(), params);
             }

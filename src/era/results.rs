@@ -2,7 +2,7 @@
 //! every result, a modern child's have what a strict legacy client refuses. Every other byte stays.
 
 use super::{downgrade, keys};
-use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, retain, text};
+use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, quoted, retain, text};
 use crate::session::Version;
 use memchr::memmem::Finder;
 use std::fmt;
@@ -80,12 +80,12 @@ pub fn result_type(frame: &[u8], result: &Span) -> ResultType {
 
 fn type_of(frame: &[u8], value: &Span) -> ResultType {
     if frame[value.start] != b'"' {
-        return ResultType::Other(super::raw(frame, value));
+        return ResultType::Other(quoted(frame, value));
     }
     match text(frame, value).as_ref() {
         "complete" => ResultType::Complete,
         "input_required" => ResultType::InputRequired,
-        other => ResultType::Other(other.to_owned()),
+        _ => ResultType::Other(quoted(frame, value)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! How requests at a child come out, for spans and metrics; and what the child lists, by which they are told apart.
 
 use super::{Answer, Failure, Outcome};
-use crate::jsonrpc::{Span, items, member, string_member};
+use crate::jsonrpc::{Span, items, member, quoted, string_member};
 use crate::telemetry::{ChildOperation, Verdict};
 
 /// An exchange is over.
@@ -38,7 +38,8 @@ impl Answer {
             let code = std::str::from_utf8(&self.frame[code]).ok()?;
             code.parse().ok()
         });
-        let message = string_member(&self.frame, error, "message").unwrap_or_default().into_owned();
+        let message = member(&self.frame, error, "message");
+        let message = message.map(|message| quoted(&self.frame, &message)).unwrap_or_default();
         Verdict::Error { code: code.unwrap_or_default(), message: message.into() }
     }
 }

@@ -92,7 +92,9 @@ fn an_oversized_line_costs_no_memory_and_names_its_request() {
     }
     assert!(framer.buffer.capacity() <= LARGE);
     feed(&mut framer, b"\",\"id\":12}\r\n{}\n");
-    let [Framed::Oversized { id, length, head, .. }, Framed::Frame { bytes, .. }] = &out[..] else { panic!() };
+    let [Framed::Oversized { id, length, head, .. }, Framed::Frame { bytes, .. }] = &out[..] else {
+        panic!()
+    };
     assert_eq!((id.as_deref(), *length, head.len()), (Some(&b"12"[..]), 4000 * READ as u64 / 2 + 37, HEAD));
     assert_eq!(&bytes[..], b"{}");
 }

@@ -20,7 +20,7 @@ pub use propagation::{Carried, carried};
 pub use rewrite::{Changes, error, result};
 pub use scan::{LONGEST_NAME, LONGEST_URI, Members, elements, is_batch, members, scan};
 pub use splice::{Edits, FLAT, NoRoom, Spliced, break_no_lines, splice};
-pub use text::{integer, kept, text, unescaped};
+pub use text::{integer, kept, quoted, text, unescaped};
 
 #[cfg(test)]
 mod rewrite_tests;

@@ -6,10 +6,22 @@ use super::message::Span;
 use super::scan::LONGEST_NAME;
 use crate::budget::Charged;
 
-/// What the JSON string at `span` says, without quotes and escapes. Lone surrogates, which no `str` can
-/// hold, become U+FFFD. Borrows when there is nothing to unescape.
+/// Of a longer text with escapes only so much is unescaped, in bytes: nothing that long means anything to proxyrunner.
+const LONGEST_TEXT: usize = 64 * 1024;
+/// How much of another's text is quoted, in bytes.
+const LONGEST_QUOTE: usize = 1024;
+
+/// The beginning of what the JSON string at `span` says, to be quoted.
+pub fn quoted(bytes: &[u8], span: &Span) -> String {
+    text(bytes, &(span.start..span.end.min(span.start + LONGEST_QUOTE))).into_owned()
+}
+
+/// What the JSON string at `span` says, without quotes and escapes; of a very long one with escapes only the beginning.
+/// Lone surrogates, which no `str` can hold, become U+FFFD. Borrows when there is nothing to unescape.
 pub fn text<'a>(bytes: &'a [u8], span: &Span) -> Cow<'a, str> {
-    match unescaped(&bytes[span.clone()]) {
+    let raw = &bytes[span.clone()];
+    let is_long = raw.len() > LONGEST_TEXT && memchr::memchr(b'\\', raw).is_some();
+    match unescaped(if is_long { &raw[..LONGEST_TEXT] } else { raw }) {
         // The usual case, for which the other function is slow.
         Cow::Borrowed(plain) if let Ok(plain) = std::str::from_utf8(plain) => Cow::Borrowed(plain),
         Cow::Borrowed(plain) => String::from_utf8_lossy(plain),

@@ -270,8 +270,9 @@ fn hint(frame: &[u8], result: &crate::jsonrpc::Span) -> Option<(Duration, Scope)
     }
     let ttl =
         member(frame, result, "ttlMs").and_then(|ttl| std::str::from_utf8(&frame[ttl]).ok()?.parse().ok());
-    let scope = member(frame, result, "cacheScope").map(|scope| text(frame, &scope).into_owned());
-    let scope = if scope.as_deref() == Some("public") { Scope::Public } else { Scope::Private };
+    let scope = member(frame, result, "cacheScope");
+    let public = scope.is_some_and(|scope| text(frame, &scope) == "public");
+    let scope = if public { Scope::Public } else { Scope::Private };
     let ttl: u64 = ttl.filter(|ttl| *ttl > 0)?;
     Some((Duration::from_millis(ttl.min(LONGEST)), scope))
 }

@@ -6,7 +6,7 @@ use super::{Shared, Upstream};
 use crate::budget::Charged;
 use crate::era::{Era, discover};
 use crate::exchange::Link;
-use crate::jsonrpc::{Spliced, rewrite, string_member};
+use crate::jsonrpc::{LONGEST_URI, Span, Spliced, rewrite, string_member};
 use crate::mux::WireId;
 use crate::telemetry::{metrics, tracer};
 use serde_json::Value;
@@ -39,9 +39,7 @@ impl Upstream {
                 let write = |wire_id| list(wire_id, era, method, cursor.as_deref());
                 // One that is silent or gone is asked nothing more.
                 let Ok(Ok(answer)) = self.ask(link, method, PATIENCE, write).await else { return };
-                let next = answer.result.as_ref();
-                let next = next.and_then(|result| string_member(&answer.frame, result, "nextCursor"));
-                cursor = next.map(std::borrow::Cow::into_owned);
+                cursor = answer.result.as_ref().and_then(|result| next_cursor(&answer.frame, result));
                 if cursor.is_none() {
                     break;
                 }
@@ -53,6 +51,12 @@ impl Upstream {
 /// Whether anybody wants to tell calls apart by name.
 pub(super) fn are_wanted() -> bool {
     metrics::are_kept() || tracer().is_some()
+}
+
+/// Where the next page of a list begins, unless that is said at unreasonable length.
+pub(super) fn next_cursor(frame: &[u8], result: &Span) -> Option<String> {
+    let cursor = string_member(frame, result, "nextCursor").filter(|cursor| cursor.len() <= LONGEST_URI);
+    cursor.map(std::borrow::Cow::into_owned)
 }
 
 /// A request for a page of a list, on nobody's behalf.

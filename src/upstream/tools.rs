@@ -2,12 +2,12 @@
 //! run as tasks only. Read from the child's own `tools/list` when the first call needs it, and again after a change.
 
 use super::lease::Leasable;
-use super::names::{MOST_PAGES, PATIENCE, list};
+use super::names::{MOST_PAGES, PATIENCE, list, next_cursor};
 use super::{Shared, Upstream, now};
 use crate::era::Era;
 use crate::era::headers::HeaderParams;
 use crate::exchange::{Answer, Link};
-use crate::jsonrpc::{items, member, string_member};
+use crate::jsonrpc::{LONGEST_NAME, items, member, string_member};
 use crate::session::Kind;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
 
+/// Tools that are remembered of one child.
+const MOST_TOOLS: usize = 4_096;
 /// How long calls wait for the list once it is being read; then they go on unchecked.
 const CALL_PATIENCE: Duration = Duration::from_secs(2);
 /// After what time a list that could not be read is tried again.
@@ -187,9 +189,11 @@ impl Tools {
             let support = execution.and_then(|execution| string_member(frame, &execution, "taskSupport"));
             if let (Some("required"), Some(name)) = (support.as_deref(), string_member(frame, &tool, "name"))
             {
-                self.tasks.insert(name.into_owned());
+                if name.len() <= LONGEST_NAME && self.tasks.len() < MOST_TOOLS {
+                    self.tasks.insert(name.into_owned());
+                }
             }
         }
-        Some(string_member(frame, result, "nextCursor").map(std::borrow::Cow::into_owned))
+        Some(next_cursor(frame, result))
     }
 }
