@@ -1,22 +1,23 @@
 //! A frame from a child, to the request, session or stream where it belongs. Never waits, so that a child's stdout
 //! is always read.
 
+mod answers;
+mod habits;
+
 use crate::budget::Budget;
-use crate::exchange::{Answer, Answering, Class, Failure, Inbox, Interim, Outcome, Topic, Urgent};
-use crate::framing::{Framed, IdSeeker};
-use crate::jsonrpc::{self, Kind, Message, Span, Spliced, codes, integer, rewrite, text};
-use crate::mux::{Completed, WireId};
+use crate::exchange::{Answering, Class, Failure, Inbox, Interim, Noise, Topic, Urgent};
+use crate::framing::Framed;
+use crate::jsonrpc::{self, Kind, Message, Span, Spliced, codes, rewrite, text};
 use crate::session::{Audience, Kind as ListKind, Session};
-use crate::telemetry::counters;
+use crate::telemetry::{Allowance, counters};
 use bytes::Bytes;
+use habits::{Habit, Habits};
 use std::sync::Arc;
+use std::time::Instant;
 
 #[cfg(test)]
 #[path = "router_tests.rs"]
 mod tests;
-
-/// What is shown of a frame that is no message, in bytes.
-const SHOWN: usize = 120;
 
 /// Knows who waits for what at one child, and who listens to it.
 #[derive(Debug)]
@@ -26,6 +27,11 @@ pub struct Router {
     audience: Audience,
     inbox: Inbox,
     budget: Budget,
+    noise: Arc<Noise>,
+    allowance: Allowance,
+    habits: Habits,
+    /// Errors without an id that were taken for answers to notifications.
+    answered_notifications: u64,
     cancel_grace: u64,
     ticks: u64,
 }
@@ -40,7 +46,26 @@ impl Router {
         budget: Budget,
         cancel_grace: u64,
     ) -> Self {
-        Router { child, answering, audience, inbox, budget, cancel_grace, ticks: 0 }
+        Router {
+            child,
+            answering,
+            audience,
+            inbox,
+            budget,
+            noise: Arc::default(),
+            allowance: Allowance::new(child, "stdout", 0, Instant::now()),
+            habits: Habits::default(),
+            answered_notifications: 0,
+            cancel_grace,
+            ticks: 0,
+        }
+    }
+
+    /// Notes invalid lines in `noise`, and logs at most `log_rate` of them per second (0: all).
+    pub fn observed(mut self, noise: Arc<Noise>, log_rate: usize) -> Self {
+        self.noise = noise;
+        self.allowance = Allowance::new(self.child, "stdout", log_rate, Instant::now());
+        self
     }
 
     /// Passes a frame on.
@@ -48,11 +73,7 @@ impl Router {
         match framed {
             Framed::Frame { bytes, bom } => {
                 if bom {
-                    counters::REPAIRED_FRAMES.increment();
-                    tracing::warn!(
-                        child = self.child,
-                        "the server began a line with a byte order mark; it was taken off"
-                    );
+                    self.repaired(Habit::ByteOrderMark);
                 }
                 self.frame(bytes);
             }
@@ -65,8 +86,9 @@ impl Router {
     pub fn deliver_rest(&mut self, framed: Framed) {
         match &framed {
             Framed::Frame { bytes, .. } => match jsonrpc::scan(bytes) {
-                Ok(_) => self.deliver(framed),
-                Err(fault) => self.note_malformed(bytes, fault.reason),
+                // JSON that is no message is whole, too.
+                Err(fault) if fault.code == codes::PARSE_ERROR => self.note_malformed(bytes, fault.reason),
+                _ => self.deliver(framed),
             },
             Framed::Oversized { length, head, .. } => self.note_oversized(*length, head),
         }
@@ -76,10 +98,12 @@ impl Router {
     pub fn tick(&mut self) {
         self.ticks += 1;
         self.answering.expire(self.ticks, self.cancel_grace);
+        self.allowance.report();
     }
 
     /// The child can't answer any more: everyone who waits gets `failure`, and nobody can begin to wait.
     pub fn close(&mut self, failure: &Failure) {
+        self.allowance.report();
         let failed = self.answering.close(|| Err(failure.clone()));
         if failed > 0 {
             tracing::warn!(child = self.child, requests = failed, "requests failed: {failure}");
@@ -89,105 +113,17 @@ impl Router {
     fn frame(&mut self, bytes: Bytes) {
         let bytes = self.budget.hold(bytes);
         match jsonrpc::scan(&bytes) {
-            Ok(message) => match message.kind {
-                Kind::Response => self.response(bytes, &message),
-                Kind::Notification => self.notification(&bytes, &message),
-                Kind::Request => self.request(&bytes, &message),
-            },
-            Err(fault) => self.malformed(&bytes, fault.reason),
+            Ok(message) => self.message(bytes, &message),
+            Err(fault) => self.no_message(&bytes, &fault),
         }
     }
 
-    // ---- answers
-
-    fn response(&mut self, frame: Bytes, message: &Message) {
-        let Some(id) = message.id.clone() else { return self.unattributed(&frame) };
-        let wire_id = integer(&frame[id.clone()]).and_then(WireId::new);
-        let answer = Answer {
-            object: message.object.clone(),
-            id,
-            result: message.result.clone(),
-            error: message.error.clone(),
-            multiline: message.multiline,
-            is_error: message.is_error,
-            frame,
-        };
-        match wire_id {
-            Some(wire_id) => self.complete(wire_id, Ok(answer)),
-            None => self.unknown(&answer.frame[answer.id.clone()]),
+    fn message(&mut self, frame: Bytes, message: &Message) {
+        match message.kind {
+            Kind::Response => self.response(frame, message),
+            Kind::Notification => self.notification(&frame, message),
+            Kind::Request => self.request(&frame, message),
         }
-    }
-
-    fn complete(&mut self, wire_id: WireId, outcome: Outcome) {
-        match self.answering.complete(wire_id, outcome) {
-            Completed::Delivered => {}
-            Completed::Late | Completed::Duplicate(_) => {
-                counters::LATE_ANSWERS.increment();
-                tracing::debug!(child = self.child, id = wire_id.as_u64(), "late answer discarded");
-            }
-            Completed::Unknown(_) => self.unknown(wire_id.as_u64().to_string().as_bytes()),
-        }
-    }
-
-    /// What it answers is nobody's, and is not shown either.
-    fn unknown(&self, id: &[u8]) {
-        counters::UNKNOWN_ANSWERS.increment();
-        tracing::warn!(
-            child = self.child,
-            id = shown(id),
-            "the server answered a request that it was never sent"
-        );
-    }
-
-    /// An error without an id. If one request only is in flight, it is about that one (protocol D8).
-    fn unattributed(&mut self, frame: &[u8]) {
-        match self.answering.only_waiting() {
-            Some(wire_id) => {
-                tracing::warn!(
-                    child = self.child,
-                    frame = shown(frame),
-                    "the server answered without an id; one request was waiting, and fails"
-                );
-                self.complete(wire_id, Err(Failure::Malformed("it is an error without an id")));
-            }
-            None => self.unknown(frame),
-        }
-    }
-
-    fn oversized(&mut self, id: Option<Bytes>, length: u64, head: &[u8]) {
-        self.note_oversized(length, head);
-        if let Some(wire_id) = id.and_then(|id| integer(&id)).and_then(WireId::new) {
-            self.complete(wire_id, Err(Failure::Oversized { length }));
-        }
-    }
-
-    fn note_oversized(&self, length: u64, head: &[u8]) {
-        counters::OVERSIZED_FRAMES.increment();
-        tracing::warn!(
-            child = self.child,
-            length,
-            frame = shown(head),
-            "the server wrote a line longer than --max-frame; it was thrown away"
-        );
-    }
-
-    fn malformed(&mut self, frame: &[u8], reason: &'static str) {
-        self.note_malformed(frame, reason);
-        let mut seeker = IdSeeker::default();
-        seeker.feed(frame);
-        if let Some(wire_id) = seeker.id().and_then(|id| integer(&id)).and_then(WireId::new) {
-            self.complete(wire_id, Err(Failure::Malformed(reason)));
-        }
-    }
-
-    fn note_malformed(&self, frame: &[u8], reason: &'static str) {
-        counters::MALFORMED_FRAMES.increment();
-        tracing::warn!(
-            child = self.child,
-            reason,
-            frame = shown(frame),
-            "the server wrote a line that is no JSON-RPC message"
-        );
     }
 
     // ---- what the child says of its own accord
@@ -232,7 +168,7 @@ impl Router {
             _ => Class::Idempotent,
         };
         let interim = Interim { frame: rewrite::unchanged(frame, message), class, topic: Topic::Other };
-        let held = integer(&frame[listen.clone()]).and_then(WireId::new);
+        let held = self.wire_id(&frame[listen.clone()]);
         let held = held.and_then(|wire_id| self.answering.held(wire_id));
         if held.is_none_or(|held| held.mailbox.push(interim).is_err()) {
             counters::DROPPED_EVENTS.increment();
@@ -242,7 +178,7 @@ impl Router {
     fn progress(&mut self, frame: &Bytes, message: &Message) {
         let running;
         let token = message.params.as_ref().and_then(|params| params.progress_token.clone());
-        let wire_id = token.and_then(|token| integer(&frame[token])).and_then(WireId::new);
+        let wire_id = token.and_then(|token| self.wire_id(&frame[token]));
         let held = wire_id.and_then(|wire_id| self.answering.held(wire_id));
         let heard = if let Some((held, token)) = held.and_then(|held| Some((held, held.token.as_ref()?))) {
             Some((&held.mailbox, rewrite::with_progress_token(frame, message, token)))
@@ -273,7 +209,7 @@ impl Router {
 
     /// Some modern children end a subscription by cancelling it (2026-07-28, basic/patterns/cancellation).
     fn listen_ended(&self, raw_id: &[u8]) {
-        let held = integer(raw_id).and_then(WireId::new).and_then(|wire_id| self.answering.held(wire_id));
+        let held = self.wire_id(raw_id).and_then(|wire_id| self.answering.held(wire_id));
         let topic = Topic::Withdrawn(Bytes::copy_from_slice(raw_id));
         let frame = Spliced::from(Bytes::new());
         let heard = held.map(|held| held.mailbox.push(Interim { frame, class: Class::Dear, topic }));
@@ -309,9 +245,12 @@ impl Router {
         }
     }
 
-    fn request(&self, frame: &Bytes, message: &Message) {
+    fn request(&mut self, frame: &Bytes, message: &Message) {
         let id = message.id.clone().unwrap_or_default();
         let name = method(frame, message);
+        if let "server/discover" | "initialize" = &*name {
+            return self.echo(&frame[id]);
+        }
         if name == "ping" {
             return self.reply(rewrite::result(&frame[id], b"{}"));
         }
@@ -360,6 +299,14 @@ impl Router {
         held.filter(|held| held.takes_questions).is_some_and(|held| held.mailbox.push(interim).is_ok())
     }
 
+    /// Only clients send these requests: the child writes back what it reads. A reply would come back as an answer.
+    fn echo(&mut self, raw_id: &[u8]) {
+        self.noise.note_echo();
+        if let Some(wire_id) = self.wire_id(raw_id) {
+            self.complete(wire_id, Err(Failure::Malformed("it is the request itself")));
+        }
+    }
+
     fn reply(&self, frame: Bytes) {
         self.inbox.urge(Urgent(Spliced::from(frame)));
     }
@@ -378,11 +325,4 @@ impl Router {
 
 fn method<'a>(frame: &'a [u8], message: &Message) -> std::borrow::Cow<'a, str> {
     message.method.as_ref().map(|method| text(frame, method)).unwrap_or_default()
-}
-
-/// The beginning of a frame, for a log line.
-fn shown(frame: &[u8]) -> String {
-    let head = &frame[..frame.len().min(SHOWN)];
-    let more = if frame.len() > SHOWN { "…" } else { "" };
-    format!("{}{more}", head.escape_ascii())
 }

@@ -103,9 +103,10 @@ impl Supervisor {
         let started = Instant::now();
         let (link, ends) = Link::new(number, slots);
         let grace = self.0.cancel_grace.as_secs().max(1);
-        let Ends { answering, intake, stop, hung, mute, end } = ends;
+        let Ends { answering, intake, noise, stop, hung, mute, end } = ends;
         let router =
-            Router::new(number, answering, audience, link.inbox().clone(), self.0.budget.clone(), grace);
+            Router::new(number, answering, audience, link.inbox().clone(), self.0.budget.clone(), grace)
+                .observed(noise, self.0.settings.log_rate);
         let asked = Asked { stop, hung, mute };
         let pipes = Pipes::start(
             &self.0.settings,

@@ -1,0 +1,155 @@
+//! A child's answers, and its lines that are no messages: which request they are about, if any.
+
+use super::Router;
+use super::habits::Habit;
+use crate::era::errors;
+use crate::exchange::{Answer, Failure, Outcome, quoted as shown};
+use crate::framing::IdSeeker;
+use crate::jsonrpc::{self, Fault, Message, Spelling, codes, echoed};
+use crate::mux::{Completed, WireId};
+use crate::session::Audience;
+use crate::telemetry::counters;
+use bytes::Bytes;
+use std::time::Instant;
+
+impl Router {
+    pub(super) fn no_message(&mut self, frame: &Bytes, fault: &Fault) {
+        let Some(mended) = jsonrpc::mended(frame, fault) else { return self.malformed(frame, fault.reason) };
+        self.repaired(if mended.has_float_id { Habit::FloatIds } else { Habit::NullMembers });
+        let frame = self.budget.hold(mended.frame);
+        self.message(frame, &mended.message);
+    }
+
+    pub(super) fn repaired(&self, habit: Habit) {
+        counters::REPAIRED_FRAMES.increment();
+        self.habits.note(self.child, habit);
+    }
+
+    /// The id of a request in a frame of the child, in any spelling that is beyond doubt.
+    pub(super) fn wire_id(&self, raw: &[u8]) -> Option<WireId> {
+        let (number, spelling) = echoed(raw)?;
+        match spelling {
+            Spelling::Integer => {}
+            Spelling::String => self.habits.note(self.child, Habit::StringIds),
+            Spelling::Float => self.habits.note(self.child, Habit::FloatIds),
+        }
+        WireId::new(number)
+    }
+
+    pub(super) fn response(&mut self, frame: Bytes, message: &Message) {
+        let Some(id) = message.id.clone() else { return self.unattributed(&frame, message) };
+        let wire_id = self.wire_id(&frame[id.clone()]);
+        let answer = Answer {
+            object: message.object.clone(),
+            id,
+            result: message.result.clone(),
+            error: message.error.clone(),
+            multiline: message.multiline,
+            is_error: message.is_error,
+            frame,
+        };
+        match wire_id {
+            Some(wire_id) => self.complete(wire_id, Ok(answer)),
+            None => self.unknown(&answer.frame[answer.id.clone()]),
+        }
+    }
+
+    pub(super) fn complete(&mut self, wire_id: WireId, outcome: Outcome) {
+        match self.answering.complete(wire_id, outcome) {
+            Completed::Delivered => {}
+            Completed::Late | Completed::Duplicate(_) => {
+                counters::LATE_ANSWERS.increment();
+                tracing::debug!(child = self.child, id = wire_id.as_u64(), "late answer discarded");
+            }
+            Completed::Unknown(_) => self.unknown(wire_id.as_u64().to_string().as_bytes()),
+        }
+    }
+
+    /// What it answers is nobody's, and is not shown either.
+    fn unknown(&mut self, id: &[u8]) {
+        counters::UNKNOWN_ANSWERS.increment();
+        if self.allowance.take(Instant::now()) {
+            tracing::warn!(
+                child = self.child,
+                id = shown(id),
+                "the server answered a request that it was never sent"
+            );
+        }
+    }
+
+    /// An error without an id: the child could not read one (protocol D8).
+    fn unattributed(&mut self, frame: &[u8], message: &Message) {
+        let code = message.error.as_ref().and_then(|error| errors::code(frame, error)).map(|(code, _)| code);
+        let only =
+            self.answering.only_waiting().filter(|_| code.is_some_and(|code| self.may_mean_request(code)));
+        let Some(wire_id) = only else {
+            counters::UNKNOWN_ANSWERS.increment();
+            self.answered_notifications += 1;
+            return self.habits.note(self.child, Habit::AnswersNotifications);
+        };
+        if self.allowance.take(Instant::now()) {
+            tracing::warn!(
+                child = self.child,
+                frame = shown(frame),
+                "the server wrote an error without an id; the only request in flight fails"
+            );
+        }
+        self.complete(wire_id, Err(Failure::Malformed("it is an error without an id")));
+    }
+
+    /// Whether an error without an id may be about a request. Many servers answer notifications with errors, and some
+    /// find in them an invalid request, or text that they cannot parse, since there is no id.
+    fn may_mean_request(&self, code: i64) -> bool {
+        let notified = self.inbox.uptake().notified();
+        let unanswered = notified.saturating_sub(self.answered_notifications);
+        // That its handshake was completed, proxyrunner tells a child right after it was started, before any request.
+        let is_own = !matches!(self.audience, Audience::Exclusive { .. }) && self.answered_notifications == 0;
+        match code {
+            codes::PARSE_ERROR => unanswered <= u64::from(is_own),
+            codes::INVALID_REQUEST => unanswered == 0,
+            _ => false,
+        }
+    }
+
+    pub(super) fn oversized(&mut self, id: Option<Bytes>, length: u64, head: &[u8]) {
+        self.note_oversized(length, head);
+        if let Some(wire_id) = id.and_then(|id| self.wire_id(&id)) {
+            self.complete(wire_id, Err(Failure::Oversized { length }));
+        }
+    }
+
+    pub(super) fn note_oversized(&mut self, length: u64, head: &[u8]) {
+        counters::OVERSIZED_FRAMES.increment();
+        self.noise.note(head);
+        if self.allowance.take(Instant::now()) {
+            tracing::warn!(
+                child = self.child,
+                length,
+                frame = shown(head),
+                "the server wrote a line longer than --max-frame; it was discarded"
+            );
+        }
+    }
+
+    fn malformed(&mut self, frame: &[u8], reason: &'static str) {
+        self.note_malformed(frame, reason);
+        let mut seeker = IdSeeker::default();
+        seeker.feed(frame);
+        if let Some(wire_id) = seeker.id().and_then(|id| self.wire_id(&id)) {
+            self.complete(wire_id, Err(Failure::Malformed(reason)));
+        }
+    }
+
+    pub(super) fn note_malformed(&mut self, frame: &[u8], reason: &'static str) {
+        counters::MALFORMED_FRAMES.increment();
+        self.noise.note(frame);
+        if self.allowance.take(Instant::now()) {
+            tracing::warn!(
+                child = self.child,
+                reason,
+                frame = shown(frame),
+                "the server wrote a line that is no JSON-RPC message"
+            );
+        }
+    }
+}
