@@ -273,6 +273,10 @@ impl Pipes {
     async fn finish(mut self, router: &mut Option<Router>) -> Arc<[String]> {
         self.close_stdin.cancel();
         let rest = async {
+            if !self.stdin_over {
+                // It says whether the child has read all that was written to it.
+                let _ = (&mut self.stdin).await;
+            }
             if router.is_none() {
                 *router = (&mut self.stdout).await.ok();
             }

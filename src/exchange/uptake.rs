@@ -8,6 +8,7 @@ pub struct Uptake {
     waits: AtomicBool,
     taken: AtomicU64,
     notified: AtomicU64,
+    read_all: AtomicBool,
 }
 
 impl Uptake {
@@ -19,6 +20,16 @@ impl Uptake {
     /// The child has taken some of them.
     pub fn note_taken(&self) {
         self.taken.store(self.taken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Nothing is written any more; whether the child has read all that was.
+    pub fn note_read(&self, all: bool) {
+        self.read_all.store(all, Ordering::Relaxed);
+    }
+
+    /// Whether a child to which nothing is written any more has read all that was.
+    pub fn has_read_all(&self) -> bool {
+        self.read_all.load(Ordering::Relaxed)
     }
 
     /// A notification is on its way to the child, which may answer it although it must not.

@@ -10,6 +10,7 @@ use crate::mux::{Completed, WireId};
 use crate::session::Audience;
 use crate::telemetry::counters;
 use bytes::Bytes;
+use std::sync::PoisonError;
 use std::time::Instant;
 
 impl Router {
@@ -80,8 +81,8 @@ impl Router {
     /// An error without an id: the child could not read one (protocol D8).
     fn unattributed(&mut self, frame: &[u8], message: &Message) {
         let code = message.error.as_ref().and_then(|error| errors::code(frame, error)).map(|(code, _)| code);
-        let only =
-            self.answering.only_waiting().filter(|_| code.is_some_and(|code| self.may_mean_request(code)));
+        let only = self.answering.only_waiting();
+        let only = only.filter(|wire_id| code.is_some_and(|code| self.may_mean(*wire_id, code)));
         let Some(wire_id) = only else {
             counters::UNKNOWN_ANSWERS.increment();
             self.answered_notifications += 1;
@@ -99,16 +100,22 @@ impl Router {
 
     /// Whether an error without an id may be about a request. Many servers answer notifications with errors, and some
     /// find in them an invalid request, or text that they cannot parse, since there is no id.
-    fn may_mean_request(&self, code: i64) -> bool {
-        let notified = self.inbox.uptake().notified();
-        let unanswered = notified.saturating_sub(self.answered_notifications);
-        // That its handshake was completed, proxyrunner tells a child right after it was started, before any request.
-        let is_own = !matches!(self.audience, Audience::Exclusive { .. }) && self.answered_notifications == 0;
+    fn may_mean(&self, wire_id: WireId, code: i64) -> bool {
+        let unanswered = self.inbox.uptake().notified().saturating_sub(self.answered_notifications);
         match code {
-            codes::PARSE_ERROR => unanswered <= u64::from(is_own),
-            codes::INVALID_REQUEST => unanswered == 0,
+            // The one notification may be that which completes proxyrunner's own handshake, long before this request.
+            codes::PARSE_ERROR if self.answered_notifications == 0 && self.is_of_client(wire_id) => {
+                unanswered <= u64::from(!matches!(self.audience, Audience::Exclusive { .. }))
+            }
+            codes::PARSE_ERROR | codes::INVALID_REQUEST => unanswered == 0,
             _ => false,
         }
+    }
+
+    /// Whether a client waits for a request. Proxyrunner's own need no places.
+    fn is_of_client(&self, wire_id: WireId) -> bool {
+        let held = self.answering.held(wire_id);
+        held.is_some_and(|held| held.places.lock().unwrap_or_else(PoisonError::into_inner).is_some())
     }
 
     pub(super) fn oversized(&mut self, id: Option<Bytes>, length: u64, head: &[u8]) {

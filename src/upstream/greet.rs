@@ -1,11 +1,12 @@
 //! A child's first words: which era it is of, found out on its own pipe, and its handshake.
 
+use super::revisions::Revisions;
 use super::{Place, Upstream, Want, initialize, now, refusal};
 use crate::child::StartError;
 use crate::era::envelope::Envelope;
 use crate::era::probe::{Choice, Decision, Probe, Reason, Step as Next};
 use crate::era::{Era, MODERN_VERSION, probe};
-use crate::exchange::{Answer, Exchange, Failure, Held, Link, Mailbox, Outcome, Step};
+use crate::exchange::{Answer, Exchange, Failure, Held, Hint, Link, Mailbox, Outcome, Step};
 use crate::jsonrpc::{self, Spliced, codes, rewrite};
 use crate::mux::WireId;
 use crate::session::Audience;
@@ -37,6 +38,9 @@ pub(super) struct Greeted {
     pub place: Place,
 }
 
+/// Writes `initialize` for a revision.
+pub(super) type Initialize = fn(WireId, &str) -> Spliced;
+
 /// What is to be started, and how it is spoken to.
 #[derive(Debug)]
 pub(super) struct Guest {
@@ -46,8 +50,8 @@ pub(super) struct Guest {
     pub slots: usize,
     /// Which era it is taken to be of.
     pub choice: Choice,
-    /// Its `initialize`, if it is sent one.
-    pub initialize: fn(WireId) -> Spliced,
+    /// Its `initialize`, if it is sent one, for a revision.
+    pub initialize: Initialize,
     /// How long it may take.
     pub patience: Duration,
 }
@@ -74,9 +78,10 @@ impl Upstream {
     /// When it can't be started, or serves no era that it may be of.
     pub(super) async fn greet(&self, guest: Guest, place: Place) -> Result<Greeted, Failure> {
         let patience = guest.patience;
+        let mut stage = Stage { link: None, asked: DISCOVER };
         let greeting = async {
-            let greeted = timeout(patience, self.meet(guest, place)).await;
-            greeted.unwrap_or(Err(Failure::SlowStart(patience)))
+            let met = timeout(patience, self.meet(guest, place, &mut stage)).await;
+            met.unwrap_or_else(|_| Err(stage.timed_out(patience)))
         };
         let of_child = |greeted: &Greeted, attributes: &mut Attributes| {
             attributes.number(names::CHILD, greeted.link.number().cast_signed());
@@ -85,12 +90,33 @@ impl Upstream {
         spanned(names::CHILD_START, greeting, of_child).await
     }
 
-    async fn meet(&self, guest: Guest, place: Place) -> Result<Greeted, Failure> {
+    async fn meet(&self, guest: Guest, place: Place, stage: &mut Stage) -> Result<Greeted, Failure> {
+        let mut revisions = self.revisions.start(self.crew.is_serving());
+        let met = self.meet_for(guest, place, stage, &mut revisions).await;
+        let is_legacy = |met: &Greeted| met.era == Era::Legacy;
+        match &met {
+            Ok(greeted) if is_legacy(greeted) => self.revisions.learn(&revisions, true),
+            Err(Failure::Ended(_)) => self.revisions.learn(&revisions, false),
+            _ => {}
+        }
+        met
+    }
+
+    async fn meet_for(
+        &self,
+        guest: Guest,
+        place: Place,
+        stage: &mut Stage,
+        revisions: &mut Revisions,
+    ) -> Result<Greeted, Failure> {
         let (mut probe, mut next) = Probe::start(guest.choice);
         loop {
             let link = self.want(guest.audience.clone(), guest.slots, Arc::clone(&place)).await?;
             let unmet = StopOnDrop::new(&link);
-            let handshake = self.handshake(&link, &mut probe, guest.initialize, next);
+            stage.link = Some(Arc::clone(&link));
+            let greeting =
+                Greeting::new(&link, guest.initialize, self.settings.probe_timeout, stage, revisions);
+            let handshake = self.handshake(greeting, &mut probe, next);
             let (era, words, other) = match spanned(names::CHILD_HANDSHAKE, handshake, |_, _| ()).await? {
                 Met::Decided(Decision::Modern, Some(words)) => (Era::Modern, words, None),
                 Met::Decided(Decision::Legacy { modern_too }, Some(words)) => {
@@ -100,8 +126,8 @@ impl Upstream {
                 Met::Again(first) => {
                     tracing::info!(
                         child = link.number(),
-                        "the server ended over a message of the other protocol era; it is started again \
-                         (--child-era spares it that)"
+                        "the server exited over a handshake that it does not know; starting it again \
+                         (--child-era avoids probing)"
                     );
                     next = first;
                     continue;
@@ -116,15 +142,13 @@ impl Upstream {
 
     async fn handshake(
         &self,
-        link: &Arc<Link>,
+        mut greeting: Greeting<'_>,
         probe: &mut Probe,
-        initialize: fn(WireId) -> Spliced,
         next: Next,
     ) -> Result<Met, Failure> {
-        let mut greeting = Greeting::new(link, initialize, self.settings.probe_timeout);
         Ok(match greeting.run(probe, next).await? {
             Met::Decided(Decision::Modern, None) => {
-                Met::Decided(Decision::Modern, Some(self.discover_again(link).await?))
+                Met::Decided(Decision::Modern, Some(self.discover_again(greeting.link).await?))
             }
             met => met,
         })
@@ -195,6 +219,7 @@ fn revision(era: Era, words: &Bytes) -> String {
 }
 
 const DISCOVER: &str = "server/discover";
+pub(super) const INITIALIZE: &str = "initialize";
 
 /// `server/discover`, on nobody's behalf.
 fn discover(wire_id: WireId) -> Spliced {
@@ -266,10 +291,27 @@ async fn outcome(exchange: &mut Exchange) -> Outcome {
     }
 }
 
+/// How far a handshake has come, for the error if it takes too long.
+#[derive(Debug)]
+struct Stage {
+    link: Option<Arc<Link>>,
+    /// The method of the last request.
+    asked: &'static str,
+}
+
+impl Stage {
+    fn timed_out(&self, after: Duration) -> Failure {
+        let hint = self.link.as_ref().map_or(Hint::Quiet, |link| link.hint());
+        Failure::SlowStart { after, asked: self.asked, hint }
+    }
+}
+
 /// The greeting of one process.
 struct Greeting<'a> {
     link: &'a Arc<Link>,
-    initialize: fn(WireId) -> Spliced,
+    initialize: Initialize,
+    revisions: &'a mut Revisions,
+    stage: &'a mut Stage,
     silence: Duration,
     discovering: Option<Exchange>,
     initializing: Option<Exchange>,
@@ -277,21 +319,32 @@ struct Greeting<'a> {
     discovered: Option<Bytes>,
     /// Its `InitializeResult`.
     initialized: Option<Bytes>,
-    /// The last error that it answered with, in full.
-    error: Option<Bytes>,
+    /// The error that it answered `initialize` with, in full.
+    refusal: Option<Bytes>,
+    /// Why its answer to `initialize` is none.
+    no_answer: Option<Failure>,
 }
 
 impl<'a> Greeting<'a> {
-    fn new(link: &'a Arc<Link>, initialize: fn(WireId) -> Spliced, silence: Duration) -> Self {
+    fn new(
+        link: &'a Arc<Link>,
+        initialize: Initialize,
+        silence: Duration,
+        stage: &'a mut Stage,
+        revisions: &'a mut Revisions,
+    ) -> Self {
         Greeting {
             link,
             initialize,
+            revisions,
+            stage,
             silence,
             discovering: None,
             initializing: None,
             discovered: None,
             initialized: None,
-            error: None,
+            refusal: None,
+            no_answer: None,
         }
     }
 
@@ -300,10 +353,13 @@ impl<'a> Greeting<'a> {
         loop {
             let said = match next {
                 Next::SendDiscover => {
+                    self.stage.asked = DISCOVER;
                     begin(self.link, DISCOVER, discover).await.map(|it| self.discovering = Some(it))
                 }
                 Next::SendInitialize => {
-                    let begun = begin(self.link, "initialize", self.initialize).await;
+                    self.stage.asked = INITIALIZE;
+                    let (write, revision) = (self.initialize, self.revisions.asked());
+                    let begun = begin(self.link, INITIALIZE, |wire_id| write(wire_id, revision)).await;
                     begun.map(|it| self.initializing = Some(it))
                 }
                 Next::RestartAndInitialize => return Ok(Met::Again(Next::SendInitialize)),
@@ -316,6 +372,11 @@ impl<'a> Greeting<'a> {
                 Ok(()) => self.hear(probe).await,
                 Err(_) => self.exited(probe).await,
             };
+            if self.link.is_echo() {
+                return Err(Failure::NotStarted(
+                    format!("the server does not answer: {}", Hint::Echoes).into(),
+                ));
+            }
         }
     }
 
@@ -332,12 +393,16 @@ impl<'a> Greeting<'a> {
         let open = if discovered { &mut self.discovering } else { &mut self.initializing };
         *open = None;
         let read = match heard {
+            Ok(answer) if !discovered && self.revisions.refused(&answer) => return Next::SendInitialize,
             Ok(answer) => self.read(&answer, discovered),
             Err(Failure::ClosedStdout | Failure::ClosedStdin | Failure::Ended(_)) => {
                 return self.exited(probe).await;
             }
             // What is no message is no answer of either era.
-            Err(_) => probe::Answer::Error(codes::INTERNAL_ERROR, None),
+            Err(failure) => {
+                self.no_answer = Some(failure).filter(|_| !discovered);
+                probe::Answer::Error(codes::INTERNAL_ERROR, None)
+            }
         };
         if discovered { probe.on_discover(read) } else { probe.on_initialize(read) }
     }
@@ -349,7 +414,8 @@ impl<'a> Greeting<'a> {
                 self.discovered = Some(answer.frame.slice(result.clone()));
             }
             (Some(result), _) if !discovered => self.initialized = Some(answer.frame.slice(result.clone())),
-            _ => self.error = Some(answer.frame.clone()),
+            _ if !discovered => self.refusal = Some(answer.frame.clone()),
+            _ => {}
         }
         read
     }
@@ -357,7 +423,14 @@ impl<'a> Greeting<'a> {
     /// The process is gone before the next one is started: two would fight over what they hold.
     async fn exited(&mut self, probe: &mut Probe) -> Next {
         self.link.ended().await;
-        probe.on_exit()
+        let before = probe.clone();
+        let next = probe.on_exit();
+        let read_initialize = self.stage.asked == INITIALIZE && self.link.uptake().has_read_all();
+        if next == Next::Failed(Reason::Exited) && read_initialize && self.revisions.ended_over() {
+            *probe = before;
+            return Next::RestartAndInitialize;
+        }
+        next
     }
 
     async fn decided(&mut self, decision: Decision) -> Met {
@@ -377,10 +450,13 @@ impl<'a> Greeting<'a> {
     }
 
     async fn failed(&self, reason: &Reason) -> Failure {
-        match (reason, &self.error) {
+        match (reason, &self.refusal, &self.no_answer) {
             // An exit is reported in full: the status and the last words.
-            (Reason::Exited, _) => Failure::Ended(self.link.ended().await),
-            (Reason::InitializeRefused(_), Some(error)) => {
+            (Reason::Exited, ..) => Failure::Ended(self.link.ended().await),
+            (Reason::InitializeRefused(_), _, Some(failure)) => {
+                Failure::NotStarted(format!("the handshake failed at initialize: {failure}").into())
+            }
+            (Reason::InitializeRefused(_), Some(error), _) => {
                 let error = String::from_utf8_lossy(error);
                 Failure::NotStarted(format!("the server refused to initialize: {error}").into())
             }

@@ -26,6 +26,7 @@ flags.add_argument("--headers", action="store_true", help="frame messages by Con
 flags.add_argument("--indent", action="store_true", help="write messages over several lines")
 flags.add_argument("--flood", type=int, help="write so many lines of text first")
 flags.add_argument("--refuse-discover", action="store_true", help="answer server/discover by an error, and nothing else")
+flags.add_argument("--nan", action="store_true", help="answer initialize with NaN, which is no JSON")
 flags.add_argument("--hold", help="answer the first notification's error once this file exists")
 flags.add_argument("--journal", help="append every frame that is read to this file, with the process id before it")
 flags = flags.parse_args()
@@ -65,7 +66,7 @@ def initialize(wire_id, params):
         data = {"supported": ["1999-01-01", flags.only], "requested": asked}
         return error(wire_id, -32602, "Unsupported protocol version", data=data)
     capabilities = {"tools": {}}
-    info = {"name": "habits", "version": "1"}
+    info = {"name": "habits", "version": float("nan") if flags.nan else "1"}
     result(wire_id, {"protocolVersion": asked, "capabilities": capabilities, "serverInfo": info})
 
 
