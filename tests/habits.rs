@@ -81,6 +81,40 @@ fn a_server_that_writes_every_member_of_a_message_is_served_and_its_clients_see_
     until_told_twice(&server, "members that are null");
 }
 
+#[test]
+fn an_error_that_clients_cannot_read_is_replaced_by_one_that_they_can() {
+    let server = with("").start();
+    let session = server.session();
+    for error in [
+        r#""no such tool""#,
+        "{}",
+        r#"{"code":-1}"#,
+        r#"{"message":"x"}"#,
+        r#"{"code":"-1","message":"x"}"#,
+        "7",
+    ] {
+        let line = format!(r#"{{"jsonrpc":"2.0","id":$ID,"error":{error}}}"#);
+        let answer = say(&session, &[&line], false);
+        assert_eq!(reason(&answer), "answer_malformed", "{error}");
+        assert!(
+            answer["error"]["message"].as_str().is_some_and(|text| text.contains("numeric code")),
+            "{answer}"
+        );
+    }
+    let kept =
+        say(&session, &[r#"{"jsonrpc":"2.0","id":$ID,"error":{"code":-5,"message":"x","data":1}}"#], false);
+    assert_eq!(kept["error"], json!({"code": -5, "message": "x", "data": 1}));
+}
+
+#[test]
+fn a_message_behind_escape_sequences_is_read() {
+    let server = with("").start();
+    let session = server.session();
+    let line = "\u{1b}[?1034h\u{1b}]0;title\u{7}{\"jsonrpc\":\"2.0\",\"id\":$ID,\"result\":{\"a\":1}}";
+    assert_eq!(say(&session, &[line], false)["result"], json!({"a": 1}));
+    server.until_logged("terminal escape sequences");
+}
+
 // ---- log lines
 
 #[test]
@@ -319,7 +353,7 @@ fn failed_start(start: Start) -> String {
 fn a_failed_start_is_explained_by_what_was_seen_on_stdout() {
     let silent = failed_start(Server::with().program(&["sleep", "600"]));
     assert!(
-        silent.contains("did not answer initialize within 2 s (--start-timeout): it wrote nothing to stdout"),
+        silent.contains("did not answer initialize within 2 s (--start-timeout): it wrote no line to stdout"),
         "{silent}"
     );
     assert!(silent.contains("PYTHONUNBUFFERED=1") && silent.contains("--child-era legacy"), "{silent}");

@@ -19,7 +19,7 @@ pub struct Noise {
 /// The likely reason why a child does not answer, from what it wrote to stdout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// It wrote nothing at all.
+    /// It wrote no line at all.
     Silent,
     /// It wrote messages only.
     Quiet,
@@ -78,9 +78,9 @@ impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Hint::Silent => f.write_str(
-                "it wrote nothing to stdout; check that the command is an MCP server on stdio, that it flushes stdout \
-                 after each message (Python: PYTHONUNBUFFERED=1), that it does not need a terminal or Content-Length \
-                 headers, and try --child-era legacy",
+                "it wrote no line to stdout; check that the command is an MCP server on stdio, that it ends each \
+                 message with a newline and flushes stdout (Python: PYTHONUNBUFFERED=1), that it needs neither a \
+                 terminal nor Content-Length headers, and try --child-era legacy",
             ),
             Hint::Quiet => Ok(()),
             Hint::Echoes => f.write_str("it writes back what it reads; check that the command is an MCP server"),

@@ -47,16 +47,29 @@ pub struct Mended {
     pub frame: Bytes,
     /// Its parts.
     pub message: Message,
-    /// Its id was an integral float.
-    pub has_float_id: bool,
+    /// What was wrong with it.
+    pub defect: Defect,
 }
 
-/// Rewrites a frame that is JSON but no message so that it becomes one: drops members that are null beside the members
-/// that count, and writes an integral float in `id` as an integer. `fault` is what the scan found. `None` if that does
-/// not help.
+/// What is wrong with a frame whose meaning is beyond doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// Its id is an integral float.
+    FloatId,
+    /// It has members that are null and decide nothing.
+    Nulls,
+    /// It stands behind escape sequences for a terminal.
+    Escapes,
+}
+
+/// Rewrites a frame that is no message so that it becomes one: takes off escape sequences in front of it, drops members
+/// that are null beside the members that count, and writes an integral float in `id` as an integer. `fault` is what the
+/// scan found. `None` if that does not help.
 pub fn mended(frame: &Bytes, fault: &Fault) -> Option<Mended> {
     if fault.code != codes::INVALID_REQUEST {
-        return None;
+        let frame = frame.slice(escapes(frame)?..);
+        let message = scan(&frame).ok()?;
+        return Some(Mended { frame, message, defect: Defect::Escapes });
     }
     let object = object(frame)?;
     let mut edits = Edits::new();
@@ -83,7 +96,22 @@ pub fn mended(frame: &Bytes, fault: &Fault) -> Option<Mended> {
     }
     let frame = splice(frame, &object, false, edits).into_bytes();
     let message = scan(&frame).ok()?;
-    Some(Mended { frame, message, has_float_id: float.is_some() })
+    Some(Mended { frame, message, defect: if float.is_some() { Defect::FloatId } else { Defect::Nulls } })
+}
+
+/// The length of the escape sequences in front of a frame, as libraries write them that take stdout for a terminal; at
+/// least one (ECMA-48: control sequences, and operating system commands).
+fn escapes(frame: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while let [0x1b, kind, rest @ ..] = &frame[at..] {
+        let is_end = |byte: &u8| match kind {
+            b'[' => (0x40..=0x7e).contains(byte),
+            _ => *byte == 0x07,
+        };
+        let end = rest.iter().position(is_end).filter(|_| matches!(kind, b'[' | b']'))?;
+        at += 2 + end + 1;
+    }
+    (at > 0).then_some(at)
 }
 
 /// Where the object of a frame stands that is JSON.
@@ -133,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn null_members_that_decide_nothing_are_dropped() {
+    fn what_decides_nothing_is_dropped() {
         for (written, read) in [
             (
                 r#"{"jsonrpc":"2.0","id":1,"result":{},"error":null}"#,
@@ -150,6 +178,10 @@ mod tests {
             (
                 r#"{"jsonrpc":"2.0","id":1,"result":null,"error":null}"#,
                 r#"{"jsonrpc":"2.0","id":1,"result":null}"#,
+            ),
+            (
+                "\u{1b}[?1034h\u{1b}]0;a title\u{7} {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}",
+                r#" {"jsonrpc":"2.0","id":1,"result":{}}"#,
             ),
             (
                 r#"{"jsonrpc":"2.0","id":1,"method":null,"params":null,"result":1,"error":null}"#,
@@ -186,6 +218,11 @@ mod tests {
             r#"[{"jsonrpc":"2.0","id":1,"result":{},"error":null}]"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{},"error":null"#,
             "null",
+            "\u{1b}",
+            "\u{1b}[",
+            "\u{1b}[0m",
+            "\u{1b}c{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}",
+            "\u{1b}[31mred\u{1b}[0m {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}",
         ] {
             assert_eq!(mend(text), None, "{text}");
         }

@@ -5,7 +5,7 @@ use super::habits::Habit;
 use crate::era::errors;
 use crate::exchange::{Answer, Failure, Outcome, quoted as shown};
 use crate::framing::IdSeeker;
-use crate::jsonrpc::{self, Fault, Message, Spelling, codes, echoed};
+use crate::jsonrpc::{self, Defect, Fault, Message, Span, Spelling, codes, echoed, member, string_member};
 use crate::mux::{Completed, WireId};
 use crate::session::Audience;
 use crate::telemetry::counters;
@@ -16,7 +16,11 @@ use std::time::Instant;
 impl Router {
     pub(super) fn no_message(&mut self, frame: &Bytes, fault: &Fault) {
         let Some(mended) = jsonrpc::mended(frame, fault) else { return self.malformed(frame, fault.reason) };
-        self.repaired(if mended.has_float_id { Habit::FloatIds } else { Habit::NullMembers });
+        self.repaired(match mended.defect {
+            Defect::FloatId => Habit::FloatIds,
+            Defect::Nulls => Habit::NullMembers,
+            Defect::Escapes => Habit::Escapes,
+        });
         let frame = self.budget.hold(mended.frame);
         self.message(frame, &mended.message);
     }
@@ -40,6 +44,13 @@ impl Router {
     pub(super) fn response(&mut self, frame: Bytes, message: &Message) {
         let Some(id) = message.id.clone() else { return self.unattributed(&frame, message) };
         let wire_id = self.wire_id(&frame[id.clone()]);
+        if let (Some(wire_id), Some(error)) = (wire_id, &message.error)
+            && !is_error(&frame, error)
+        {
+            // Clients would not take it for an answer, and wait on.
+            self.note_malformed(&frame, NO_ERROR);
+            return self.complete(wire_id, Err(Failure::Malformed(NO_ERROR)));
+        }
         let answer = Answer {
             object: message.object.clone(),
             id,
@@ -159,4 +170,14 @@ impl Router {
             );
         }
     }
+}
+
+/// Why an answer with an error fails its request.
+const NO_ERROR: &str = "its error is not an object with a numeric code and a message";
+
+/// Whether an error is what clients expect of one.
+fn is_error(frame: &[u8], error: &Span) -> bool {
+    let code = member(frame, error, "code");
+    let is_number = code.is_some_and(|code| matches!(frame[code.start], b'-' | b'0'..=b'9'));
+    is_number && string_member(frame, error, "message").is_some()
 }

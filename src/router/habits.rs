@@ -13,6 +13,8 @@ pub enum Habit {
     FloatIds,
     /// It writes members that are null and decide nothing.
     NullMembers,
+    /// It writes escape sequences for a terminal in front of messages.
+    Escapes,
     /// It answers notifications with errors.
     AnswersNotifications,
 }
@@ -42,6 +44,9 @@ impl Habit {
             Habit::FloatIds => "the server returns integer ids as floating-point numbers; they are accepted",
             Habit::NullMembers => {
                 "the server writes members that are null, such as \"error\":null beside a result; they are removed"
+            }
+            Habit::Escapes => {
+                "the server writes terminal escape sequences in front of a message; they are removed (set TERM=dumb)"
             }
             Habit::AnswersNotifications => {
                 "the server wrote an error without an id that is about no known request, probably the answer to a \
