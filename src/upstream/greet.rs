@@ -126,7 +126,7 @@ impl Upstream {
                 Met::Again(first) => {
                     tracing::info!(
                         child = link.number(),
-                        "the server exited over a handshake that it does not know; starting it again \
+                        "the server exited over a handshake that it does not know; it is started once more \
                          (--child-era avoids probing)"
                     );
                     next = first;
