@@ -82,7 +82,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     let budget = Budget::new(config.max_buffered);
     let shutdown = Shutdown::default();
     let pulse = Pulse::new(Instant::now());
-    let directory = Arc::new(Directory::new(config.session.clone(), budget.clone()));
+    let directory = Arc::new(Directory::new(config.session.clone()));
     let (phase, phase_watched) = phase::channel();
     let seal =
         Seal::new(config.upstream.state_key.as_ref()).context("the system has no randomness to give")?;
@@ -93,6 +93,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         Arc::clone(&directory),
         phase,
         seal,
+        &budget,
     );
     let supervisor = Supervisor::new(config.child.clone(), cancel_grace, budget.clone(), spawner);
     let listener = Listener::bind(config.http.listen)

@@ -4,13 +4,12 @@
 mod answers;
 mod habits;
 
-use crate::budget::Budget;
-use crate::exchange::{Answering, Class, Failure, Inbox, Interim, Noise, Topic, Urgent};
+use crate::budget::{Charge, Charged};
+use crate::exchange::{Answering, Class, Failure, Inbox, Interim, Noise, Topic};
 use crate::framing::Framed;
 use crate::jsonrpc::{self, Kind, Message, Span, Spliced, codes, rewrite, text};
 use crate::session::{Audience, Kind as ListKind, Session};
 use crate::telemetry::{Allowance, counters};
-use bytes::Bytes;
 use habits::{Habit, Habits};
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,7 +25,6 @@ pub struct Router {
     answering: Answering,
     audience: Audience,
     inbox: Inbox,
-    budget: Budget,
     noise: Arc<Noise>,
     allowance: Allowance,
     habits: Habits,
@@ -43,7 +41,6 @@ impl Router {
         answering: Answering,
         audience: Audience,
         inbox: Inbox,
-        budget: Budget,
         cancel_grace: u64,
     ) -> Self {
         Router {
@@ -51,7 +48,6 @@ impl Router {
             answering,
             audience,
             inbox,
-            budget,
             noise: Arc::default(),
             allowance: Allowance::new(child, "stdout", 0, Instant::now()),
             habits: Habits::default(),
@@ -68,29 +64,35 @@ impl Router {
         self
     }
 
-    /// Passes a frame on.
-    pub fn deliver(&mut self, framed: Framed) {
+    /// Passes a frame on, whose bytes `charge` covers as far as they were charged while they arrived.
+    pub fn deliver(&mut self, framed: Framed, charge: Charge) {
         match framed {
             Framed::Frame { bytes, bom } => {
                 if bom {
                     self.repaired(Habit::ByteOrderMark);
                 }
-                self.frame(bytes);
+                self.frame(bytes, charge);
             }
-            Framed::Oversized { id, length, head } => self.oversized(id, length, &head),
+            Framed::Oversized { id, length, head, given_up } => {
+                self.note_oversized(length, &head, given_up);
+                let failure = if given_up { Failure::NoRoom } else { Failure::Oversized { length } };
+                self.oversized(id, failure);
+            }
         }
     }
 
     /// Passes on what the child wrote last, without a newline. If it was cut short, its request fails with the
     /// child's end, which says more than the half of an answer does.
-    pub fn deliver_rest(&mut self, framed: Framed) {
+    pub fn deliver_rest(&mut self, framed: Framed, charge: Charge) {
         match &framed {
             Framed::Frame { bytes, .. } => match jsonrpc::scan(bytes) {
                 // JSON that is no message is whole, too.
                 Err(fault) if fault.code == codes::PARSE_ERROR => self.note_malformed(bytes, fault.reason),
-                _ => self.deliver(framed),
+                _ => self.deliver(framed, charge),
             },
-            Framed::Oversized { length, head, .. } => self.note_oversized(*length, head),
+            Framed::Oversized { length, head, given_up, .. } => {
+                self.note_oversized(*length, head, *given_up);
+            }
         }
     }
 
@@ -110,26 +112,30 @@ impl Router {
         }
     }
 
-    fn frame(&mut self, bytes: Bytes) {
-        let bytes = self.budget.hold(bytes);
+    fn frame(&mut self, bytes: Vec<u8>, charge: Charge) {
         match jsonrpc::scan(&bytes) {
-            Ok(message) => self.message(bytes, &message),
-            Err(fault) => self.no_message(&bytes, &fault),
+            Ok(message) => self.message(bytes, charge, &message),
+            Err(fault) => self.no_message(&bytes, charge, &fault),
         }
     }
 
-    fn message(&mut self, frame: Bytes, message: &Message) {
+    fn message(&mut self, mut bytes: Vec<u8>, charge: Charge, message: &Message) {
+        if message.multiline {
+            // Carriage returns between tokens: neither a frame nor an SSE field can hold them.
+            jsonrpc::break_no_lines(&mut bytes);
+        }
+        let frame = charge.hold(bytes);
         match message.kind {
             Kind::Response => self.response(frame, message),
-            Kind::Notification => self.notification(&frame, message),
-            Kind::Request => self.request(&frame, message),
+            Kind::Notification => self.notification(frame, message),
+            Kind::Request => self.request(frame, message),
         }
     }
 
     // ---- what the child says of its own accord
 
-    fn notification(&mut self, frame: &Bytes, message: &Message) {
-        let method = method(frame, message);
+    fn notification(&mut self, frame: Charged, message: &Message) {
+        let method = method(&frame, message).into_owned();
         if let (Some(kind), Some(changes)) = (ListKind::changed_by(&method), self.audience.changes()) {
             // Before anyone hears of it: who then asks again gets the new list.
             changes.note(kind);
@@ -146,7 +152,7 @@ impl Router {
                     .params
                     .as_ref()
                     .and_then(|params| params.uri.as_ref())
-                    .map(|uri| text(frame, uri));
+                    .map(|uri| text(&frame, uri).into_owned());
                 self.changed(frame, message, uri.as_deref());
             }
             "notifications/tools/list_changed"
@@ -162,40 +168,43 @@ impl Router {
     }
 
     /// What a modern child says to one `subscriptions/listen`, which it names.
-    fn subscribed(&self, frame: &Bytes, message: &Message, listen: &Span) {
-        let class = match &*method(frame, message) {
+    fn subscribed(&self, mut frame: Charged, message: &Message, listen: &Span) {
+        let class = match &*method(&frame, message) {
             "notifications/subscriptions/acknowledged" => Class::Dear,
             _ => Class::Idempotent,
         };
-        let interim = Interim { frame: rewrite::unchanged(frame, message), class, topic: Topic::Other };
         let held = self.wire_id(&frame[listen.clone()]);
         let held = held.and_then(|wire_id| self.answering.held(wire_id));
-        if held.is_none_or(|held| held.mailbox.push(interim).is_err()) {
+        let unchanged = |frame: &Charged| rewrite::unchanged(frame, message);
+        if !held.is_some_and(|held| held.mailbox.take_in(&mut frame, class, Topic::Other, unchanged)) {
             counters::DROPPED_EVENTS.increment();
         }
     }
 
-    fn progress(&mut self, frame: &Bytes, message: &Message) {
-        let running;
+    fn progress(&mut self, mut frame: Charged, message: &Message) {
         let token = message.params.as_ref().and_then(|params| params.progress_token.clone());
         let wire_id = token.and_then(|token| self.wire_id(&frame[token]));
         let held = wire_id.and_then(|wire_id| self.answering.held(wire_id));
+        let (class, topic) = (Class::Droppable, Topic::Progress);
         let heard = if let Some((held, token)) = held.and_then(|held| Some((held, held.token.as_ref()?))) {
-            Some((&held.mailbox, rewrite::with_progress_token(frame, message, token)))
+            held.mailbox.take_in(&mut frame, class, topic, |frame| {
+                rewrite::with_progress_token(frame, message, token)
+            })
         } else {
-            running = wire_id.and_then(|wire_id| self.audience.running()?.find(wire_id));
-            running.as_ref().map(|mailbox| (mailbox, rewrite::unchanged(frame, message)))
+            let running = wire_id.and_then(|wire_id| self.audience.running()?.find(wire_id));
+            running.is_some_and(|mailbox| {
+                mailbox.take_in(&mut frame, class, topic, |frame| rewrite::unchanged(frame, message))
+            })
         };
-        let interim = |frame| Interim { frame, class: Class::Droppable, topic: Topic::Progress };
-        if heard.is_none_or(|(mailbox, frame)| mailbox.push(interim(frame)).is_err()) {
+        if !heard {
             counters::DROPPED_EVENTS.increment();
         }
     }
 
-    fn question_withdrawn(&self, frame: &Bytes, message: &Message) {
+    fn question_withdrawn(&self, frame: Charged, message: &Message) {
         let id = message.params.as_ref().and_then(|params| params.request_id.clone());
         if let (Audience::Leased(_), Some(id)) = (&self.audience, &id) {
-            let topic = Topic::Withdrawn(Bytes::copy_from_slice(&frame[id.clone()]));
+            let topic = Topic::Withdrawn(Charged::own(&frame[id.clone()]));
             return self.to_one(frame, message, Class::Dear, topic);
         }
         let Some(id) = id else { return };
@@ -203,51 +212,50 @@ impl Router {
             return self.listen_ended(&frame[id]);
         }
         if let Some(session) = self.exclusive() {
-            session.question_withdrawn(&frame[id], frame, message);
+            session.question_withdrawn(&frame[id], &frame, message);
         }
     }
 
     /// Some modern children end a subscription by cancelling it (2026-07-28, basic/patterns/cancellation).
     fn listen_ended(&self, raw_id: &[u8]) {
         let held = self.wire_id(raw_id).and_then(|wire_id| self.answering.held(wire_id));
-        let topic = Topic::Withdrawn(Bytes::copy_from_slice(raw_id));
-        let frame = Spliced::from(Bytes::new());
+        let topic = Topic::Withdrawn(Charged::own(raw_id));
+        let frame = Spliced::from(Charged::default());
         let heard = held.map(|held| held.mailbox.push(Interim { frame, class: Class::Dear, topic }));
         if !matches!(heard, Some(Ok(()))) {
             counters::DROPPED_EVENTS.increment();
         }
     }
 
-    fn changed(&self, frame: &Bytes, message: &Message, uri: Option<&str>) {
-        let spliced = rewrite::unchanged(frame, message);
+    fn changed(&self, frame: Charged, message: &Message, uri: Option<&str>) {
+        let spliced = rewrite::unchanged(&frame, message);
         match (&self.audience, uri) {
             (Audience::Shared(members), Some(uri)) => members.tell_watchers(uri, &spliced),
-            (Audience::Shared(members), None) => members.tell_all(&method(frame, message), &spliced),
+            (Audience::Shared(members), None) => members.tell_all(&method(&frame, message), &spliced),
             _ => self.to_exclusive(frame, message, Class::Idempotent),
         }
     }
 
-    fn to_exclusive(&self, frame: &Bytes, message: &Message, class: Class) {
+    fn to_exclusive(&self, frame: Charged, message: &Message, class: Class) {
         self.to_one(frame, message, class, Topic::Other);
     }
 
-    fn to_one(&self, frame: &Bytes, message: &Message, class: Class, topic: Topic) {
+    fn to_one(&self, mut frame: Charged, message: &Message, class: Class, topic: Topic) {
         if let Audience::Leased(holder) = &self.audience {
-            let interim = Interim { frame: rewrite::unchanged(frame, message), class, topic };
-            if holder.tell(interim).is_err() {
+            if !holder.tell(&mut frame, class, topic, |frame| rewrite::unchanged(frame, message)) {
                 counters::DROPPED_EVENTS.increment();
             }
             return;
         }
         match self.exclusive() {
-            Some(session) => session.notify(rewrite::unchanged(frame, message), class),
+            Some(session) => session.hear(frame, message, class),
             None => counters::WITHHELD_MESSAGES.increment(),
         }
     }
 
-    fn request(&mut self, frame: &Bytes, message: &Message) {
+    fn request(&mut self, mut frame: Charged, message: &Message) {
         let id = message.id.clone().unwrap_or_default();
-        let name = method(frame, message);
+        let name = method(&frame, message).into_owned();
         if let "server/discover" | "initialize" = &*name {
             return self.echo(&frame[id]);
         }
@@ -255,19 +263,18 @@ impl Router {
             return self.reply(rewrite::result(&frame[id], b"{}"));
         }
         if let Audience::Leased(holder) = &self.audience {
-            let topic = Topic::Question(Bytes::copy_from_slice(&frame[id.clone()]));
-            let interim = Interim { frame: rewrite::unchanged(frame, message), class: Class::Dear, topic };
-            if holder.tell(interim).is_err() {
+            let topic = Topic::Question(Charged::own(&frame[id.clone()]));
+            if !holder.tell(&mut frame, Class::Dear, topic, |frame| rewrite::unchanged(frame, message)) {
                 let why = "no request is running that could ask the client";
                 self.reply(rewrite::error(Some(&frame[id]), codes::METHOD_NOT_FOUND, why, None));
             }
             return;
         }
-        if self.asks_the_only_one(frame, message, &frame[id.clone()]) {
+        if self.asks_the_only_one(&mut frame, message, id.clone()) {
             return;
         }
         let refusal = match self.exclusive().filter(|_| self.may_ask(&name)) {
-            Some(session) => match session.ask(frame, message) {
+            Some(session) => match session.ask(&mut frame, message) {
                 Ok(()) => return,
                 Err(_) => rewrite::error(
                     Some(&frame[id]),
@@ -289,14 +296,15 @@ impl Router {
 
     /// Gives a question of a shared child to the one request that is in flight, if it takes questions: then there is no
     /// doubt which request it is about.
-    fn asks_the_only_one(&self, frame: &Bytes, message: &Message, raw_id: &[u8]) -> bool {
+    fn asks_the_only_one(&self, frame: &mut Charged, message: &Message, id: Span) -> bool {
         if !matches!(self.audience, Audience::Shared(_)) {
             return false;
         }
         let held = self.answering.only_waiting().and_then(|wire_id| self.answering.held(wire_id));
-        let topic = Topic::Question(Bytes::copy_from_slice(raw_id));
-        let interim = Interim { frame: rewrite::unchanged(frame, message), class: Class::Dear, topic };
-        held.filter(|held| held.takes_questions).is_some_and(|held| held.mailbox.push(interim).is_ok())
+        let topic = Topic::Question(Charged::own(&frame[id]));
+        held.filter(|held| held.takes_questions).is_some_and(|held| {
+            held.mailbox.take_in(frame, Class::Dear, topic, |frame| rewrite::unchanged(frame, message))
+        })
     }
 
     /// Only clients send these requests: the child writes back what it reads. A reply would come back as an answer.
@@ -307,8 +315,8 @@ impl Router {
         }
     }
 
-    fn reply(&self, frame: Bytes) {
-        self.inbox.urge(Urgent(Spliced::from(frame)));
+    fn reply(&self, frame: Charged) {
+        self.inbox.reply(frame);
     }
 
     fn exclusive(&self) -> Option<Arc<Session>> {

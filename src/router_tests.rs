@@ -1,9 +1,10 @@
 //! What a child writes, and who gets it.
 
 use super::*;
+use crate::budget::{Account, Budget};
 use crate::exchange::fixtures::{begun, begun_with, held, interim, now, outcome, text, written};
 use crate::exchange::{Ends, Held, Link};
-use crate::session::fixtures::{client_id, directory, drain, session};
+use crate::session::fixtures::{account, client_id, directory, drain, session};
 use crate::session::{Members, Principal, Seat};
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ struct Child {
     router: Router,
     link: Arc<Link>,
     ends: Ends,
-    budget: Budget,
+    account: Account,
 }
 
 fn child(audience: Audience) -> Child {
@@ -20,15 +21,15 @@ fn child(audience: Audience) -> Child {
     // The router owns one answering half; the ends keep that of another link.
     let (_, mut spare) = Link::new(2, 1);
     spare.intake = ends.intake;
-    let budget = Budget::new(1 << 20);
-    let router = Router::new(1, ends.answering, audience, link.inbox().clone(), budget.clone(), 3);
-    Child { router, link, ends: spare, budget }
+    let account = Budget::new(1 << 20).account(1);
+    let router = Router::new(1, ends.answering, audience, link.inbox().clone(), 3);
+    Child { router, link, ends: spare, account }
 }
 
 impl Child {
     fn says(&mut self, json: &str) {
-        let bytes = Bytes::copy_from_slice(json.as_bytes());
-        self.router.deliver(Framed::Frame { bytes, bom: false });
+        let framed = Framed::Frame { bytes: json.as_bytes().to_vec(), bom: false };
+        self.router.deliver(framed, self.account.charge());
     }
 
     fn hears(&mut self) -> Vec<String> {
@@ -75,9 +76,12 @@ fn one_bad_message_fails_one_request() {
     child.says("{");
     child.says(&format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{"#, a.wire_id()));
     assert!(matches!(outcome(&mut a), Some(Err(Failure::Malformed(_)))));
-    let id = Some(Bytes::from(b.wire_id().to_string()));
-    child.router.deliver(Framed::Oversized { id, length: 5_000, head: Bytes::from_static(b"{") });
-    child.router.deliver(Framed::Oversized { id: None, length: 5_000, head: Bytes::new() });
+    let id = Some(b.wire_id().to_string().into_bytes());
+    for (id, head) in [(id, b"{".to_vec()), (None, Vec::new())] {
+        child
+            .router
+            .deliver(Framed::Oversized { id, length: 5_000, head, given_up: false }, child.account.charge());
+    }
     assert!(matches!(outcome(&mut b), Some(Err(Failure::Oversized { length: 5_000 }))));
     assert!(outcome(&mut c).is_none());
     child.says(&format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, c.wire_id()));
@@ -101,7 +105,7 @@ fn an_error_without_an_id_is_about_the_only_request_or_about_none() {
 #[test]
 fn progress_goes_to_its_request_under_the_clients_token() {
     let mut child = child(Audience::Nobody);
-    let token = Some(Bytes::from_static(br#""t""#));
+    let token = Some(Charged::fixed(br#""t""#));
     let mut with = begun_with(&child.link, Held { token, ..held() });
     let mut without = begun(&child.link);
     child.hears();
@@ -126,7 +130,7 @@ fn a_shared_childs_questions_and_logs_reach_nobody_and_it_is_told() {
     let mut child = child(Audience::Shared(Arc::clone(&members)));
     let (directory, now) = (directory(), Instant::now());
     let mut readers = [(); 2].map(|()| {
-        let session = directory.open(Principal::anonymous(), now).unwrap();
+        let session = directory.open(Principal::anonymous(), account(), now).unwrap();
         assert!(session.take_seat(Seat::Shared { members: Arc::clone(&members), newer: false }));
         session.open_standalone()
     });
@@ -158,10 +162,10 @@ fn what_a_child_says_unasked_counts_among_the_bytes_in_transit() {
     child.says(&format!(
         r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"data":"{long}"}}}}"#
     ));
-    assert!(child.budget.used() > 100_000);
+    assert!(child.account.budget().used() > 100_000);
     assert_eq!(drain(&mut get).0.len(), 1);
     session.forget_delivered();
-    assert_eq!(child.budget.used(), 0);
+    assert_eq!(child.account.budget().used(), 0);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Drives the children's lifecycle: starts one when it is wanted, watches it, and brings it to its end.
 
-use crate::budget::Budget;
+use crate::budget::{Account, Budget};
 use crate::child::{self, Heard, Process, Signaller, Spawned, Spawner, StartError, Tail};
 use crate::exchange::{End, Ends, Failure, Intake, Link};
 use crate::lifecycle::{Action, Event, Graces, Lifecycle};
@@ -27,6 +27,10 @@ use tokio_util::task::TaskTracker;
 /// How long the pipes of a dead child are still read: what it wrote last is there already, and a grandchild that
 /// holds them open must not delay the end.
 const LAST_READ: Duration = Duration::from_millis(250);
+
+/// Children are clients of the budget too, each one of its own: with keys from the end of what there is, where those of
+/// HTTP's clients are hashes.
+const CHILDREN: u64 = u64::MAX;
 
 /// Starts and ends all children of one kind.
 #[derive(Clone, Debug)]
@@ -104,16 +108,16 @@ impl Supervisor {
         let (link, ends) = Link::new(number, slots);
         let grace = self.0.cancel_grace.as_secs().max(1);
         let Ends { answering, intake, noise, stop, hung, mute, end } = ends;
-        let router =
-            Router::new(number, answering, audience, link.inbox().clone(), self.0.budget.clone(), grace)
-                .observed(noise, self.0.settings.log_rate);
+        let account = self.0.budget.account(CHILDREN - number);
+        let router = Router::new(number, answering, audience, link.inbox().clone(), grace)
+            .observed(noise, self.0.settings.log_rate);
         let asked = Asked { stop, hung, mute };
         let pipes = Pipes::start(
             &self.0.settings,
             &link,
             (stdin, stdout, stderr),
             intake,
-            router,
+            (router, account),
             asked.mute.clone(),
         );
         if reply.send(Ok(Arc::clone(&link))).is_err() {
@@ -236,7 +240,7 @@ impl Pipes {
         link: &Arc<Link>,
         (stdin, stdout, stderr): (ChildStdin, ChildStdout, ChildStderr),
         intake: Intake,
-        mut router: Router,
+        (mut router, account): (Router, Account),
         mute: CancellationToken,
     ) -> Self {
         let (close_stdin, cut, tail) = (CancellationToken::new(), CancellationToken::new(), Tail::default());
@@ -245,12 +249,13 @@ impl Pipes {
         let (stdout_cut, max_frame) = (cut.clone(), settings.max_frame);
         let heard_by = Arc::clone(link);
         let reading = tokio::spawn(async move {
-            child::read_stdout(stdout, max_frame, stdout_cut, |heard| match heard {
-                Heard::Frame(framed) => {
+            let lines = child::StdoutLines::of(account);
+            child::read_stdout(stdout, max_frame, lines, stdout_cut, |heard| match heard {
+                Heard::Frame(framed, charge) => {
                     heard_by.hear();
-                    router.deliver(framed);
+                    router.deliver(framed, charge);
                 }
-                Heard::Rest(framed) => router.deliver_rest(framed),
+                Heard::Rest(framed, charge) => router.deliver_rest(framed, charge),
                 Heard::Tick => router.tick(),
             })
             .await;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// From the bottom up; rooms of one layer are siblings that never meet.
 const LAYERS: &[&[&str]] = &[
-    &["proc", "sync", "trace_context"],
-    &["jsonrpc", "framing", "phase", "pulse", "shutdown", "signals", "telemetry", "budget"],
+    &["proc", "sync", "trace_context", "budget"],
+    &["jsonrpc", "framing", "phase", "pulse", "shutdown", "signals", "telemetry"],
     &["mux", "lifecycle", "admission", "export"],
     &["exchange"],
     &["session"],

@@ -28,6 +28,7 @@ fn a_thousand_requests_of_one_id_each_get_their_own_answer() {
     // What is answered on a stream is kept for replay, and counts.
     let server = Server::start("--sse-commit-after 1m");
     let sessions = [server.session(), server.session()];
+    let at_rest = server.metric("proxyrunner_buffered_bytes");
     let calls: Vec<_> =
         (0..1_000).map(|n| (n, sessions[n % 2].begin_call(1, "echo", json!({"n": n})))).collect();
     for (n, mut call) in calls {
@@ -35,7 +36,7 @@ fn a_thousand_requests_of_one_id_each_get_their_own_answer() {
         assert_eq!(answer, json!({"jsonrpc": "2.0", "id": 1, "result": {"n": n}}));
     }
     server.until_metric("proxyrunner_in_flight", 0);
-    server.until_metric("proxyrunner_buffered_bytes", 0);
+    server.until_metric("proxyrunner_buffered_bytes", at_rest);
 }
 
 #[test]
@@ -131,12 +132,14 @@ fn undelivered_answers_are_bounded_and_the_slowest_reader_is_cut() {
     let (slow, quick) = (server.session(), server.session());
     let unread: Vec<_> = (0..20).map(|id| slow.begin_call(id, "blob", json!({"bytes": 4 << 20}))).collect();
     server.until_metric("proxyrunner_in_flight", 0);
-    until("something is cut", || server.metric("proxyrunner_cut_streams_total") > 0);
-    until("there is room again", || server.metric("proxyrunner_buffered_bytes") <= 16 << 20);
+    until("most of it is there", || server.metric("proxyrunner_buffered_bytes") > 8 << 20);
+    assert!(server.metric("proxyrunner_buffered_bytes") <= 18 << 20, "the limit and its reserve");
     assert_eq!(
         quick.call("blob", json!({"bytes": 1 << 20}))["result"]["blob"].as_str().map(str::len),
         Some(1 << 20)
     );
+    let gave_way = |name| server.metric(name);
+    assert!(gave_way("proxyrunner_gave_way_total") + gave_way("proxyrunner_cut_streams_total") > 0);
     drop(unread);
 }
 

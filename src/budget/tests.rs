@@ -1,66 +1,28 @@
-//! The budget on a runtime of one thread: who waits, who is served, and when.
+//! The budget on a runtime of one thread: who waits, who is served, who gives way.
 
 use super::*;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::AtomicUsize as Counter;
 use std::task::{Context, Poll, Waker};
 
-fn message(length: usize) -> Bytes {
-    Bytes::from(vec![b'x'; length])
+/// A limit whose half is above the reserve, so that only large bodies matter.
+const LIMIT: usize = 64 * 1024 * 1024;
+const MIB: usize = 1024 * 1024;
+
+fn budget() -> Budget {
+    Budget::new(LIMIT)
 }
 
-#[test]
-fn a_body_waits_until_another_is_released() {
-    let budget = Budget::new(10_000);
-    let first = budget.hold(message(8_000));
-    let slice = first.slice(10..20);
-    let mut second = budget.open();
-    {
-        let mut cover = pin!(second.cover(5_000));
-        let mut cx = Context::from_waker(Waker::noop());
-        assert_eq!(cover.as_mut().poll(&mut cx), Poll::Pending);
-        drop(first);
-        assert_eq!(cover.as_mut().poll(&mut cx), Poll::Pending, "a slice of it is still alive");
-        drop(slice);
-        assert_eq!(cover.as_mut().poll(&mut cx), Poll::Ready(()));
-    }
-    assert_eq!(budget.used(), 5_000);
-    let body = second.hold(message(5_000));
-    assert_eq!(budget.used(), 5_000);
-    drop(body);
-    assert_eq!(budget.used(), 0);
-}
-
-#[test]
-fn an_answer_is_charged_even_above_the_limit_and_says_so() {
-    let budget = Budget::new(10_000);
-    let _both = (budget.hold(message(8_000)), budget.hold(message(8_000)));
-    assert_eq!(budget.excess(), 6_000);
-    let mut cx = Context::from_waker(Waker::noop());
-    assert_eq!(pin!(budget.overdrawn()).poll(&mut cx), Poll::Ready(()));
-}
-
-#[test]
-fn what_is_kept_is_charged_however_small() {
-    let budget = Budget::new(10_000);
-    let kept: Vec<_> = (0..100).map(|_| budget.keep(message(1))).collect();
-    assert_eq!(budget.used(), 100 * (1 + KEPT_BESIDE));
-    let mut cx = Context::from_waker(Waker::noop());
-    assert_eq!(pin!(budget.overdrawn()).poll(&mut cx), Poll::Ready(()));
-    drop(kept);
-    assert_eq!(budget.used(), 0);
-}
-
-#[test]
-fn small_messages_are_free() {
-    let budget = Budget::new(1);
-    let small = budget.hold(message(CHARGED_FROM - 1));
-    assert_eq!((small.len(), budget.used()), (CHARGED_FROM - 1, 0));
+/// A charge for so many bytes, which there is room for.
+fn charged(account: &Account, bytes: usize) -> Charge {
+    account.try_charge(bytes).expect("there is room")
 }
 
 /// A body that waits for room, polled by hand.
 struct Body(std::pin::Pin<Box<dyn Future<Output = Charge>>>);
 
 impl Body {
-    /// One that needs `bytes` together, and has `charge` of them.
     fn growing(mut charge: Charge, bytes: usize) -> Body {
         Body(Box::pin(async move {
             charge.cover(bytes).await;
@@ -68,8 +30,8 @@ impl Body {
         }))
     }
 
-    fn of(budget: &Budget, bytes: usize) -> Body {
-        Body::growing(budget.open(), bytes)
+    fn of(account: &Account, bytes: usize) -> Body {
+        Body::growing(account.charge(), bytes)
     }
 
     fn poll(&mut self) -> Option<Charge> {
@@ -89,78 +51,235 @@ impl Body {
 }
 
 #[test]
-fn who_came_first_is_served_first_however_little_another_needs() {
-    let budget = Budget::new(100_000);
-    let held = budget.hold(message(60_000));
-    let (mut long, mut short) = (Body::of(&budget, 90_000), Body::of(&budget, 5_000));
-    long.waits();
-    short.waits();
-    assert_eq!(budget.lack(), 50_000, "for the first of them");
-    assert!(Body::of(&budget, CHARGED_FROM - 1).poll().is_some(), "small ones never wait");
-    drop(held);
-    let first = long.has_room();
-    let second = short.has_room();
-    assert_eq!((budget.used(), budget.is_awaited(), budget.lack()), (95_000, false, 0));
-    drop((first, second));
+fn a_charge_lasts_as_long_as_the_last_slice() {
+    let budget = budget();
+    let account = budget.account(1);
+    let message = account.hold(vec![b'x'; 8_000]);
+    let slice = message.slice(10..20);
+    drop(message);
+    assert_eq!((slice.len(), budget.used(), account.used()), (10, 8_000 + OVERHEAD, 8_000 + OVERHEAD));
+    let copy = slice.derive(slice.to_vec());
+    assert_eq!(budget.used(), 8_010 + 2 * OVERHEAD, "a copy takes a charge of its own");
+    drop((slice, copy));
+    assert_eq!((budget.used(), account.used(), account.client_used()), (0, 0, 0));
+}
+
+#[test]
+fn messages_of_proxyrunners_own_count_outside_of_the_budget() {
+    let before = outside();
+    let own = Charged::own(vec![b'x'; 100_000]);
+    let slice = own.slice(0..1);
+    drop(own);
+    // Other tests have messages of their own at the same time, but none so long.
+    assert!(outside() >= before.saturating_sub(50_000) + 100_000);
+    assert!(slice.derive(b"y".to_vec()).account().is_none());
+}
+
+#[test]
+fn a_message_moves_to_another_account_while_nobody_shares_it() {
+    let budget = budget();
+    let (child, client) = (budget.account(1), budget.account(2));
+    let mut message = child.hold(vec![b'x'; 1_000]);
+    message.move_to(&client);
+    assert_eq!((child.used(), client.used()), (0, 1_000 + OVERHEAD));
+    let slice = message.slice(0..1);
+    message.move_to(&child);
+    assert_eq!(child.used(), 0, "it is shared");
+    drop((message, slice));
     assert_eq!(budget.used(), 0);
 }
 
 #[test]
-fn one_that_gives_up_lets_those_behind_it_pass() {
-    let budget = Budget::new(100_000);
-    let held = budget.hold(message(60_000));
-    let (mut long, mut short) = (Body::of(&budget, 90_000), Body::of(&budget, 5_000));
+fn a_body_waits_until_another_is_released() {
+    let budget = budget();
+    let account = budget.account(1);
+    let first = charged(&account, 40 * MIB).hold(vec![b'x'; 40 * MIB - OVERHEAD]);
+    let slice = first.slice(10..20);
+    let mut second = Body::of(&account, 30 * MIB);
+    second.waits();
+    drop(first);
+    second.waits();
+    drop(slice);
+    let second = second.has_room();
+    assert_eq!(budget.used(), 30 * MIB);
+    drop(second.hold(vec![b'x'; 10]));
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn the_limit_holds_but_for_a_reserve() {
+    let budget = budget();
+    let [greedy, modest] = [1, 2].map(|client| budget.account(client));
+    let _most = charged(&greedy, LIMIT);
+    assert!(greedy.try_charge(1).is_none());
+    assert!(modest.try_charge(budget.small() + 1).is_none());
+    let small = charged(&modest, budget.small());
+    assert!(modest.try_charge(1).is_none(), "its share of the reserve is used up");
+    let own: Vec<_> = (0..).map_while(|_| greedy.sibling().try_charge(budget.small())).collect();
+    assert_eq!(own.len(), SMALL_PART / 2 - 1, "half of the reserve is there for all accounts");
+    let others: Vec<_> =
+        (3..).map_while(|client| budget.account(client).try_charge(budget.small())).collect();
+    assert_eq!(others.len(), SMALL_PART / 2, "the other half for clients that hold little");
+    assert_eq!(budget.used(), LIMIT + budget.reserve());
+    drop((small, own, others));
+}
+
+#[test]
+fn a_body_as_long_as_the_limit_goes_through_beside_small_messages() {
+    let budget = budget();
+    let [large, small] = [1, 2].map(|client| budget.account(client));
+    let held = charged(&small, MIB);
+    let whole = charged(&large, LIMIT);
+    assert!(budget.excess() > 0);
+    assert!(budget.account(3).try_charge(LIMIT).is_none(), "one at a time");
+    drop((held, whole));
+}
+
+#[test]
+fn a_client_within_its_half_goes_before_one_that_is_not() {
+    let budget = budget();
+    let [greedy, modest] = [1, 2].map(|client| budget.account(client));
+    let held = charged(&greedy, 60 * MIB);
+    let (mut long, mut short) = (Body::of(&greedy, 40 * MIB), Body::of(&modest, 20 * MIB));
+    long.waits();
+    short.waits();
+    assert_eq!(budget.lack(), 16 * MIB, "for the second of them");
+    drop(held);
+    let (short, long) = (short.has_room(), long.has_room());
+    assert_eq!(budget.used(), 60 * MIB);
+    drop((short, long));
+}
+
+#[test]
+fn of_clients_within_their_half_the_first_is_served_first_however_little_another_needs() {
+    let budget = budget();
+    let [held, first, second] = [1, 2, 3].map(|client| budget.account(client));
+    let charge = charged(&held, 50 * MIB);
+    let (mut long, mut short) = (Body::of(&first, 20 * MIB), Body::of(&second, 5 * MIB));
+    long.waits();
+    short.waits();
+    assert!(Body::of(&second, budget.small()).poll().is_some(), "small ones never wait");
+    drop(charge);
+    let both = (long.has_room(), short.has_room());
+    assert_eq!((budget.used(), budget.is_awaited(), budget.lack()), (25 * MIB, false, 0));
+    drop(both);
+}
+
+#[test]
+fn a_body_that_gives_up_lets_those_behind_it_pass() {
+    let budget = budget();
+    let [a, b, c] = [1, 2, 3].map(|client| budget.account(client));
+    let held = charged(&a, 50 * MIB);
+    let (mut long, mut short) = (Body::of(&b, 20 * MIB), Body::of(&c, 5 * MIB));
     long.waits();
     short.waits();
     drop(long);
     let second = short.has_room();
     drop(held);
     // Granted, but gone before it took notice.
-    let (mut gone, mut last) = (Body::of(&budget, 98_000), Body::of(&budget, 98_000));
+    let rest = charged(&a, 50 * MIB);
+    let (mut gone, mut last) = (Body::of(&b, 30 * MIB), Body::of(&c, 25 * MIB));
     gone.waits();
     last.waits();
-    drop(second);
+    drop((second, rest));
     drop(gone);
     drop(last.has_room());
     assert_eq!((budget.used(), budget.is_awaited()), (0, false));
 }
 
 #[test]
-fn bodies_of_unknown_length_never_wait_for_each_other_in_a_circle() {
-    let budget = Budget::new(100_000);
-    let (first, second) = (Body::of(&budget, 50_000).has_room(), Body::of(&budget, 50_000).has_room());
-    let mut known = Body::of(&budget, 10_000);
-    known.waits();
-    let first = Body::growing(first, 80_000).has_room();
-    assert_eq!(budget.excess(), 30_000);
-    let mut second = Body::growing(second, 60_000);
-    second.waits();
-    // It goes on until it is complete.
-    let first = Body::growing(first, 90_000).has_room();
-    known.waits();
-    let complete = first.hold(message(90_000));
-    let second = second.has_room();
-    assert_eq!(budget.used(), 150_000, "now the other one goes over");
-    drop(complete);
-    known.has_room();
-    drop(second);
+fn a_body_with_a_part_goes_before_those_with_nothing() {
+    let budget = budget();
+    let [a, b] = [1, 2].map(|client| budget.account(client));
+    let (part, rest) = (charged(&a, 20 * MIB), charged(&a, 40 * MIB));
+    let (mut whole, mut growing) = (Body::of(&b, 10 * MIB), Body::growing(part, 30 * MIB));
+    whole.waits();
+    growing.waits();
+    drop(rest);
+    let grown = growing.has_room();
+    assert_eq!(grown.bytes(), 30 * MIB);
+    drop((whole.has_room(), grown));
     assert_eq!(budget.used(), 0);
 }
 
 #[test]
-fn who_holds_room_hears_of_those_who_wait() {
-    let budget = Budget::new(10_000);
-    let held = budget.hold(message(8_000));
+fn the_client_that_holds_most_gives_way_with_the_account_that_holds_most() {
+    let budget = budget();
+    let (greedy, more_of_it, other) = (budget.account(1), budget.account(1), budget.account(2));
+    let asked = Arc::new(Counter::new(0));
+    let counted = Arc::clone(&asked);
+    more_of_it.on_give_way(move || counted.fetch_add(1, Ordering::Relaxed) == 0);
+    let _held = (charged(&greedy, 20 * MIB), charged(&more_of_it, 30 * MIB));
+    assert!(budget.fullest().is_none(), "nobody waits");
+    let mut body = Body::of(&other, 20 * MIB);
+    body.waits();
+    let fullest = budget.fullest().expect("somebody holds more than half");
+    assert!(fullest.is(&more_of_it));
+    assert!(fullest.give_way() && !fullest.give_way());
+    assert!(!greedy.give_way(), "nobody answers for it");
+}
+
+#[test]
+fn nobody_gives_way_to_itself_nor_with_less_than_half() {
+    let budget = budget();
+    let (alone, sibling) = (budget.account(1), budget.account(1));
+    let held = charged(&alone, 60 * MIB);
+    let mut own = Body::of(&alone, 10 * MIB);
+    own.waits();
+    assert!(budget.fullest().is_none(), "it waits for itself");
+    drop(own);
+    let mut body = Body::of(&sibling, 10 * MIB);
+    body.waits();
+    assert!(budget.fullest().is_some_and(|fullest| fullest.is(&alone)), "between one client's own");
+    drop((body, held));
+    let others: Vec<_> = (2..5).map(|client| charged(&budget.account(client), 20 * MIB)).collect();
+    let mut body = Body::of(&budget.account(9), 10 * MIB);
+    body.waits();
+    assert!(budget.fullest().is_none(), "each holds a third");
+    drop(others);
+}
+
+#[test]
+fn waiters_and_overdrafts_ask_for_room() {
+    let budget = budget();
+    let account = budget.account(1);
+    let woken = Rc::new(Cell::new(false));
     let mut cx = Context::from_waker(Waker::noop());
     let mut awaited = Box::pin(budget.awaited());
-    assert!(awaited.as_mut().poll(&mut cx).is_pending());
-    assert!(pin!(budget.overdrawn()).poll(&mut cx).is_pending());
-    let mut body = Body::of(&budget, 5_000);
+    assert_eq!(awaited.as_mut().poll(&mut cx), Poll::Pending);
+    let held = charged(&account, LIMIT);
+    let mut body = Body::of(&account, MIB);
     body.waits();
-    assert!(awaited.as_mut().poll(&mut cx).is_ready());
-    assert!(pin!(budget.awaited()).poll(&mut cx).is_ready(), "and whoever asks later");
-    assert!(pin!(budget.overdrawn()).poll(&mut cx).is_ready());
-    drop(held);
-    body.has_room();
-    assert!(pin!(budget.awaited()).poll(&mut cx).is_pending());
+    assert_eq!(awaited.as_mut().poll(&mut cx), Poll::Ready(()));
+    assert_eq!(pin!(budget.overdrawn()).poll(&mut cx), Poll::Ready(()));
+    let over = account.hold(vec![b'x'; 10]);
+    assert_eq!(pin!(budget.overdrawn()).poll(&mut cx), Poll::Ready(()));
+    assert_eq!(budget.excess(), 10 + OVERHEAD);
+    woken.set(true);
+    drop((body, held, over));
+    assert_eq!((budget.used(), budget.is_awaited()), (0, false));
+}
+
+#[test]
+fn memory_is_tight_until_half_of_it_is_free() {
+    let budget = budget();
+    let account = budget.account(1);
+    let (first, second) = (charged(&account, 40 * MIB), charged(&account, 20 * MIB));
+    budget.note_tight();
+    drop(second);
+    assert!(budget.is_tight());
+    drop(first);
+    assert!(!budget.is_tight());
+}
+
+#[test]
+fn accounts_and_clients_are_forgotten_with_their_last_handle() {
+    let budget = budget();
+    let account = budget.account(1);
+    let (sibling, message) = (account.sibling(), account.hold(b"x".to_vec()));
+    assert!(sibling.is_of_same_client(&account) && !sibling.is(&account));
+    drop(account);
+    assert_eq!(budget.accounts().open().len(), 2, "a message keeps its account");
+    drop((sibling, message));
+    assert_eq!(budget.accounts().open().len(), 0);
 }

@@ -1,34 +1,40 @@
 //! The order in which bodies that wait for room get it.
 //!
-//! 1. Who came first is served first, however much more room one behind it would need less of: else a stream of short
-//!    bodies would starve a long one.
-//! 2. One that holds a part already, since its length was not known, goes before those that hold nothing: they may wait
-//!    for what it holds. Of such, one at a time is given more than there is, until it is complete: else two could each
-//!    wait for ever for what the other holds.
+//! 1. A body that holds a part already, since its length was not known, goes before those that hold nothing: they may
+//!    wait for what it holds.
+//! 2. A client that stays within half of the limit goes before one that would not.
+//! 3. Then the body that came first is served first, however much less room one behind it would need: else a stream of
+//!    short bodies would starve a long one.
 
-use super::Charge;
-use std::collections::BTreeMap;
+use super::{Account, Charge};
+use std::collections::{BTreeMap, HashMap};
 use tokio::sync::oneshot;
 
-/// The queue.
+/// The queue, by client.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     last: u64,
-    waiting: BTreeMap<Number, Turn>,
-    /// One may take more than there is, and is not complete yet.
-    over: bool,
+    waiting: HashMap<u64, BTreeMap<Order, Turn>>,
 }
 
-/// A turn's place in the order.
+/// A turn's place within its client's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Number {
+struct Order {
     holds_nothing: bool,
     number: u64,
+}
+
+/// Where a turn is found again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Number {
+    client: u64,
+    order: Order,
 }
 
 /// A body that waits.
 #[derive(Debug)]
 struct Turn {
+    account: Account,
     bytes: usize,
     grant: oneshot::Sender<Charge>,
 }
@@ -36,46 +42,66 @@ struct Turn {
 /// A turn that has come.
 #[derive(Debug)]
 pub(super) struct Due {
-    pub bytes: usize,
-    /// There is too little room for it, but it may not wait for more.
-    pub over: bool,
+    pub charge: Charge,
     pub grant: oneshot::Sender<Charge>,
 }
 
 impl Turns {
-    /// Queues one that needs `bytes` more.
-    pub fn enter(&mut self, bytes: usize, holds_nothing: bool, grant: oneshot::Sender<Charge>) -> Number {
+    /// Queues a body that needs `bytes` more.
+    pub fn enter(
+        &mut self,
+        account: Account,
+        bytes: usize,
+        holds_nothing: bool,
+        grant: oneshot::Sender<Charge>,
+    ) -> Number {
         self.last += 1;
-        let number = Number { holds_nothing, number: self.last };
-        self.waiting.insert(number, Turn { bytes, grant });
-        number
+        let order = Order { holds_nothing, number: self.last };
+        let client = account.client();
+        self.waiting.entry(client).or_default().insert(order, Turn { account, bytes, grant });
+        Number { client, order }
     }
 
-    /// Takes one out that waits no longer; whether it was there.
-    pub fn leave(&mut self, number: Number) -> bool {
-        self.waiting.remove(&number).is_some()
+    /// Takes out a body that waits no longer; whether it was there.
+    pub fn leave(&mut self, number: &Number) -> bool {
+        self.take(number).is_some()
     }
 
-    /// The first one, if `take` finds room for it, or it may go without.
-    pub fn next_due(&mut self, take: impl FnOnce(usize) -> bool) -> Option<Due> {
-        let first = self.waiting.first_entry()?;
-        let (bytes, may_go_over) = (first.get().bytes, !first.key().holds_nothing && !self.over);
-        let over = match take(bytes) {
-            true => false,
-            false if may_go_over => true,
-            false => return None,
-        };
-        self.over |= over;
-        Some(Due { bytes, over, grant: first.remove().grant })
+    /// The turn that is next, if there is room for it.
+    pub fn next_due(&mut self, limit: usize) -> Option<Due> {
+        let (number, turn) = self.first(limit)?;
+        let charge = turn.account.try_charge(turn.bytes)?;
+        let turn = self.take(&number)?;
+        Some(Due { charge, grant: turn.grant })
     }
 
-    /// The one that was given more than there is is complete, or gone.
-    pub fn settle(&mut self) {
-        self.over = false;
+    /// What the next turn needs, in bytes.
+    pub fn needed(&self, limit: usize) -> usize {
+        self.first(limit).map_or(0, |(_, turn)| turn.bytes)
     }
 
-    /// What the first one needs; nothing where nobody waits.
-    pub fn needed(&self) -> usize {
-        self.waiting.first_key_value().map_or(0, |(_, turn)| turn.bytes)
+    /// Whose turn is next.
+    pub fn first_account(&self, limit: usize) -> Option<Account> {
+        self.first(limit).map(|(_, turn)| turn.account.clone())
+    }
+
+    fn first(&self, limit: usize) -> Option<(Number, &Turn)> {
+        let heads = self.waiting.iter().filter_map(|(client, queue)| {
+            let (order, turn) = queue.first_key_value()?;
+            Some((Number { client: *client, order: *order }, turn))
+        });
+        heads.min_by_key(|(number, turn)| {
+            let within_half = turn.account.client_used().saturating_add(turn.bytes) <= limit / 2;
+            (number.order.holds_nothing, !within_half, number.order.number)
+        })
+    }
+
+    fn take(&mut self, number: &Number) -> Option<Turn> {
+        let queue = self.waiting.get_mut(&number.client)?;
+        let turn = queue.remove(&number.order);
+        if queue.is_empty() {
+            self.waiting.remove(&number.client);
+        }
+        turn
     }
 }

@@ -49,4 +49,4 @@ pub struct Settings {
 
 pub use stderr::follow as follow_stderr;
 pub use stdin::write as write_stdin;
-pub use stdout::{Heard, read as read_stdout};
+pub use stdout::{Heard, Lines as StdoutLines, read as read_stdout};

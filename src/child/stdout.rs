@@ -1,36 +1,75 @@
 //! The task that reads a child's stdout: bytes into frames, frames into a sink that never waits.
 
-use crate::framing::{Framed, Framer};
+use crate::budget::{Account, Charge};
+use crate::framing::{Framed, Framer, LARGE};
+use bytes::BufMut;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How often the sink may look after what has become old.
 const TICK: Duration = Duration::from_secs(1);
 
+/// The most that is read at once, in bytes.
+const READ: usize = 64 * 1024;
+
+/// How long a long line may wait for room. Nothing else that the child says is heard meanwhile.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// What happens on stdout.
 #[derive(Debug)]
 pub enum Heard {
-    /// A frame.
-    Frame(Framed),
-    /// What stands at the end without a newline.
-    Rest(Framed),
+    /// A frame, and what it was charged to while it arrived.
+    Frame(Framed, Charge),
+    /// The same for what stands at the end without a newline.
+    Rest(Framed, Charge),
     /// A second has passed.
     Tick,
+}
+
+/// Where one child's lines are charged while they arrive.
+#[derive(Debug)]
+pub struct Lines {
+    /// The child's account.
+    pub account: Account,
+    /// Notified when the child is to give up the line that it holds.
+    pub give_up: std::sync::Arc<Notify>,
+}
+
+impl Lines {
+    /// Lines that are charged to `account`, and given up when it is to give way.
+    pub fn of(account: Account) -> Self {
+        let give_up = std::sync::Arc::new(Notify::new());
+        let notified = std::sync::Arc::clone(&give_up);
+        account.on_give_way(move || {
+            notified.notify_one();
+            true
+        });
+        Lines { account, give_up }
+    }
 }
 
 /// Reads until EOF or until `cut` is cancelled, whichever is first.
 pub async fn read<R: AsyncRead + Unpin>(
     mut pipe: R,
     max_frame: usize,
+    lines: Lines,
     cut: CancellationToken,
     mut sink: impl FnMut(Heard),
 ) {
     let mut framer = Framer::new(max_frame);
+    let mut charge = lines.account.charge();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        // Short lines are held for a moment only, in a buffer that every child has.
+        if framer.held() > LARGE && !has_room(&mut charge, framer.held() + READ).await {
+            framer.give_up();
+            charge = lines.account.charge();
+        }
+        let mut room = framer.buffer().limit(READ);
         let read = tokio::select! {
             biased;
             () = cut.cancelled() => break,
@@ -38,7 +77,15 @@ pub async fn read<R: AsyncRead + Unpin>(
                 sink(Heard::Tick);
                 continue;
             }
-            read = pipe.read_buf(framer.buffer()) => read,
+            () = lines.give_up.notified() => {
+                // A notice that comes late is not for the next line.
+                if !charge.is_empty() {
+                    framer.give_up();
+                    charge = lines.account.charge();
+                }
+                continue;
+            }
+            read = pipe.read_buf(&mut room) => read,
         };
         match read {
             Ok(0) => break,
@@ -49,10 +96,27 @@ pub async fn read<R: AsyncRead + Unpin>(
             }
         }
         while let Some(framed) = framer.next() {
-            sink(Heard::Frame(framed));
+            sink(Heard::Frame(framed, std::mem::replace(&mut charge, lines.account.charge())));
         }
     }
     while let Some(framed) = framer.finish() {
-        sink(Heard::Rest(framed));
+        sink(Heard::Rest(framed, std::mem::replace(&mut charge, lines.account.charge())));
     }
+}
+
+/// Whether there is room for so many bytes of an unfinished line, or soon will be.
+async fn has_room(charge: &mut Charge, bytes: usize) -> bool {
+    if charge.try_cover(bytes) {
+        return true;
+    }
+    let budget = charge.account().budget().clone();
+    // Where memory has been short for a while, waiting only holds up what the child says to others.
+    if budget.is_tight() {
+        return false;
+    }
+    let has_room = timeout(PATIENCE, charge.cover(bytes)).await.is_ok();
+    if !has_room {
+        budget.note_tight();
+    }
+    has_room
 }

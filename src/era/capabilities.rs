@@ -2,9 +2,9 @@
 //! child in words that it may rely on.
 
 use super::keys;
+use crate::budget::Charged;
 use crate::jsonrpc::{Amendment, Edits, Span, amend, member, members, splice, string_member, text};
 use crate::session::Version;
-use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 /// The questions a client answers, each with what it must have declared.
@@ -118,11 +118,10 @@ impl Capabilities {
 /// without `roots.listChanged` (or `roots` at all, unless the operator forwards it), and with what its revision
 /// did not define taken away. All else, `experimental` and foreign `extensions` too, stays as it was written.
 /// Anything but an object becomes `{}`.
-pub fn for_modern_child(raw: &[u8], version: &Version, forward_roots: bool) -> Bytes {
-    let bytes = Bytes::copy_from_slice(raw);
+pub fn for_modern_child(bytes: &Charged, version: &Version, forward_roots: bool) -> Charged {
     let whole = 0..bytes.len();
     if bytes.first() != Some(&b'{') {
-        return Bytes::from_static(b"{}");
+        return Charged::fixed(b"{}");
     }
     let mut drop = vec!["tasks"];
     if !forward_roots {
@@ -134,20 +133,20 @@ pub fn for_modern_child(raw: &[u8], version: &Version, forward_roots: bool) -> B
     }
     let plain = version.as_str() < "2025-11-25";
     let mut edits = Edits::new();
-    for (key, value) in members(&bytes, whole.clone()) {
-        let name = text(&bytes, &key);
+    for (key, value) in members(bytes, whole.clone()) {
+        let name = text(bytes, &key);
         if drop.contains(&&*name) || bytes[value.start] != b'{' {
             continue;
         }
         match &*name {
-            "roots" => drop_from(&bytes, &value, "listChanged", &mut edits),
-            "extensions" => drop_from(&bytes, &value, keys::TASKS, &mut edits),
+            "roots" => drop_from(bytes, &value, "listChanged", &mut edits),
+            "extensions" => drop_from(bytes, &value, keys::TASKS, &mut edits),
             "elicitation" | "sampling" if plain => edits.replace(&value, b"{}"),
             _ => {}
         }
     }
-    amend(&bytes, &whole, Amendment { drop: &drop, add: b"" }, &mut edits);
-    splice(&bytes, &whole, true, edits).into_bytes()
+    amend(bytes, &whole, Amendment { drop: &drop, add: b"" }, &mut edits);
+    bytes.derive(splice(bytes, &whole, edits).to_vec())
 }
 
 fn drop_from(bytes: &[u8], object: &Span, name: &str, edits: &mut Edits) {
@@ -252,7 +251,8 @@ mod tests {
     #[test]
     fn a_modern_child_reads_only_what_the_revision_defines() {
         let full = r#"{ "tasks":{"list":{}}, "roots":{"listChanged":true,"x":1},"elicitation":{"form":{},"url":{}},"sampling":{"tools":{}},"extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"a":[1]}},"experimental":{"e":{}}}"#;
-        let said = |version, roots| string(&for_modern_child(full.as_bytes(), &Version::new(version), roots));
+        let said =
+            |version, roots| string(&for_modern_child(&Charged::from(full), &Version::new(version), roots));
         let rest = r#""extensions":{"io.modelcontextprotocol/ui":{"a":[1]}},"experimental":{"e":{}}}"#;
         assert_eq!(
             said("2025-11-25", true),
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(said("2025-06-18", false), format!(r#"{{"elicitation":{{}},"sampling":{{}},{rest}"#));
         assert_eq!(said("2025-03-26", false), format!(r#"{{"sampling":{{}},{rest}"#));
         for nothing in ["null", "[]", "7"] {
-            assert_eq!(for_modern_child(nothing.as_bytes(), &Version::new("2025-11-25"), true), "{}");
+            assert_eq!(for_modern_child(&Charged::from(nothing), &Version::new("2025-11-25"), true), "{}");
         }
     }
 }

@@ -2,15 +2,15 @@
 //! `DiscoverResult` for clients without. Both documents are small and rare, so they are put together anew, of the
 //! child's own raw parts.
 
-use super::{MODERN_VERSION, keys, one_line, raw, results::Hint};
+use super::{MODERN_VERSION, keys, raw, results::Hint};
+use crate::budget::Charged;
 use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, splice, string_member, text};
 use crate::session::{LEGACY_VERSIONS, Version};
-use bytes::Bytes;
 use serde_json::{Value, json};
 
 /// A legacy child's `InitializeResult` as the `DiscoverResult` that modern clients are given (C2). The tasks of
 /// both eras are taken out of its capabilities; all else is kept, `experimental` and foreign extensions too.
-pub fn from_initialize(initialized: &[u8], hint: Hint) -> Bytes {
+pub fn from_initialize(initialized: &Charged, hint: Hint) -> Charged {
     let whole = 0..initialized.len();
     let capabilities = capabilities(initialized, &whole);
     let mut text = format!(
@@ -27,23 +27,22 @@ pub fn from_initialize(initialized: &[u8], hint: Hint) -> Bytes {
     }
     text += &meta_member(&meta);
     text.push('}');
-    one_line(text.as_bytes())
+    initialized.derive(text.into_bytes())
 }
 
 /// A modern child's `DiscoverResult` as modern clients are given it: as it is, but with the revisions that are served
 /// here (A1 row 11). Some children list the legacy ones too, which say nothing to a modern client.
-pub fn served(discovered: &[u8]) -> Bytes {
-    let bytes = one_line(discovered);
-    let whole = 0..bytes.len();
+pub fn served(discovered: &Charged) -> Charged {
+    let whole = 0..discovered.len();
     let add = format!("\"supportedVersions\":[\"{MODERN_VERSION}\"]");
     let mut edits = Edits::new();
-    amend(&bytes, &whole, Amendment { drop: &["supportedVersions"], add: add.as_bytes() }, &mut edits);
-    splice(&bytes, &whole, false, edits).into_bytes()
+    amend(discovered, &whole, Amendment { drop: &["supportedVersions"], add: add.as_bytes() }, &mut edits);
+    discovered.derive(splice(discovered, &whole, edits).to_vec())
 }
 
 /// A modern child's `DiscoverResult` as the `InitializeResult` that a client of `version` is given (C3).
 /// `serverInfo` is required there: what the child does not say is made up, and never empty.
-pub fn to_initialize(discovered: &[u8], version: &Version) -> Bytes {
+pub fn to_initialize(discovered: &Charged, version: &Version) -> Charged {
     let whole = 0..discovered.len();
     let mut text = format!(
         "{{\"protocolVersion\":{},\"capabilities\":{},\"serverInfo\":{}",
@@ -56,7 +55,7 @@ pub fn to_initialize(discovered: &[u8], version: &Version) -> Bytes {
     }
     text += &meta_member(&kept_meta(discovered, &whole));
     text.push('}');
-    one_line(text.as_bytes())
+    discovered.derive(text.into_bytes())
 }
 
 /// The revision that a legacy client is answered with: its own if proxyrunner knows it, else the newest
@@ -121,17 +120,16 @@ pub fn versions(bytes: &[u8], object: &Span, name: &str) -> Option<Vec<String>> 
 }
 
 /// The child's capabilities without tasks, of the legacy core and of the modern extension.
-fn capabilities(bytes: &[u8], result: &Span) -> String {
+fn capabilities(bytes: &Charged, result: &Span) -> String {
     let Some(span) = member(bytes, result, "capabilities").filter(|span| bytes[span.start] == b'{') else {
         return "{}".to_owned();
     };
-    let frame = Bytes::copy_from_slice(bytes);
     let mut edits = Edits::new();
     if let Some(extensions) = member(bytes, &span, "extensions").filter(|span| bytes[span.start] == b'{') {
         amend(bytes, &extensions, Amendment { drop: &[keys::TASKS], add: b"" }, &mut edits);
     }
     amend(bytes, &span, Amendment { drop: &["tasks"], add: b"" }, &mut edits);
-    let kept = splice(&frame, &span, false, edits).into_bytes();
+    let kept = splice(bytes, &span, edits).to_vec();
     String::from_utf8_lossy(&kept).into_owned()
 }
 
@@ -191,13 +189,15 @@ mod tests {
 
     #[test]
     fn a_handshake_becomes_a_discovery() {
-        let discovered =
-            from_initialize(INITIALIZED.as_bytes(), Hint { ttl_ms: 60_000, scope: Scope::Public });
+        let discovered = from_initialize(
+            &Charged::from(INITIALIZED.replace('\n', " ")),
+            Hint { ttl_ms: 60_000, scope: Scope::Public },
+        );
         assert_eq!(
             discovered,
             r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"logging":{},"prompts":{"listChanged":true},"experimental":{"x":{"y":12345678901234567890}},"extensions":{"io.modelcontextprotocol/ui":{}}},"instructions":"Be \u0062rief","ttlMs":60000,"cacheScope":"public","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"ExampleServer","title":"Example","version":"1.0.0"},"k":1}}"#
         );
-        let least = parsed(from_initialize(b"{}", Hint::default()));
+        let least = parsed(from_initialize(&Charged::fixed(b"{}"), Hint::default()));
         assert_eq!(
             least,
             json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {}, "ttlMs": 0, "cacheScope": "private"})
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_discovery_becomes_a_handshake() {
-        let discovered = br#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true},"extensions":{"io.modelcontextprotocol/tasks":{},"a/b":{}}},"instructions":"i","ttlMs":1,"cacheScope":"public","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"S","version":"2","title":"T","icons":[],"websiteUrl":"u"},"k":{"l":1}}}"#;
+        let discovered = &Charged::fixed(br#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true},"extensions":{"io.modelcontextprotocol/tasks":{},"a/b":{}}},"instructions":"i","ttlMs":1,"cacheScope":"public","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"S","version":"2","title":"T","icons":[],"websiteUrl":"u"},"k":{"l":1}}}"#);
         let info = |version| {
             let result = parsed(to_initialize(discovered, &Version::new(version)));
             assert_eq!(result["protocolVersion"], version);
@@ -236,7 +236,7 @@ mod tests {
             (json!({"_meta": {key: {"name": "S", "version": ""}}}), "S"),
             (json!({"_meta": {key: {"name": 7}}}), "unnamed"),
         ] {
-            let result = parsed(to_initialize(meta.to_string().as_bytes(), &Version::new("2025-11-25")));
+            let result = parsed(to_initialize(&Charged::from(meta.to_string()), &Version::new("2025-11-25")));
             assert_eq!(result["serverInfo"], json!({"name": name, "version": "unknown"}), "{meta}");
             assert_eq!(result["capabilities"], json!({}));
             assert!(result.get("_meta").is_none());
@@ -246,9 +246,12 @@ mod tests {
     #[test]
     fn modern_clients_are_given_the_revisions_that_are_served_here() {
         let said =
-            b"{\"supportedVersions\":[\"2026-07-28\",\"2025-11-25\"],\n\"capabilities\":{\"tools\":{}}}";
-        assert_eq!(served(said), r#"{"supportedVersions":["2026-07-28"], "capabilities":{"tools":{}}}"#);
-        assert_eq!(served(b"{}"), r#"{"supportedVersions":["2026-07-28"]}"#);
+            b"{\"supportedVersions\":[\"2026-07-28\",\"2025-11-25\"], \"capabilities\":{\"tools\":{}}}";
+        assert_eq!(
+            served(&Charged::fixed(said)),
+            r#"{"supportedVersions":["2026-07-28"], "capabilities":{"tools":{}}}"#
+        );
+        assert_eq!(served(&Charged::fixed(b"{}")), r#"{"supportedVersions":["2026-07-28"]}"#);
     }
 
     #[test]

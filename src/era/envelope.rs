@@ -3,10 +3,10 @@
 //! legacy client's request for a modern child.
 
 use super::{MODERN_VERSION, capabilities::Capabilities, keys};
+use crate::budget::Charged;
 use crate::jsonrpc::rewrite::{Changes, edits_with};
-use crate::jsonrpc::{Amendment, Edits, Message, Span, codes, text};
+use crate::jsonrpc::{Amendment, Edits, Message, Span, Spliced, codes, text};
 use crate::session::Version;
-use bytes::Bytes;
 use serde_json::Value;
 use std::fmt;
 
@@ -31,9 +31,9 @@ pub struct Envelope {
     /// The revision, whatever it says.
     pub version: String,
     /// `clientInfo`, raw; an object.
-    pub client_info: Option<Bytes>,
+    pub client_info: Option<Charged>,
     /// `clientCapabilities`, raw; an object.
-    pub client_capabilities: Bytes,
+    pub client_capabilities: Charged,
     /// From this level on the request wants log messages; none without it.
     pub log_level: Option<&'static str>,
 }
@@ -79,7 +79,7 @@ impl Envelope {
     ///
     /// # Errors
     /// The first thing that is missing or of the wrong type.
-    pub fn read(frame: &Bytes, message: &Message) -> Result<Self, Malformed> {
+    pub fn read(frame: &Charged, message: &Message) -> Result<Self, Malformed> {
         let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
         let meta = meta.ok_or(Malformed::Version)?;
         let starts = |span: &Option<Span>, open: u8| span.clone().filter(|span| frame[span.start] == open);
@@ -108,13 +108,13 @@ impl Envelope {
     /// `client_capabilities` are raw, as its `initialize` had them, in the session's revision.
     pub fn of_session(
         version: &Version,
-        client_info: Option<&[u8]>,
-        client_capabilities: &[u8],
+        client_info: Option<&Charged>,
+        client_capabilities: &Charged,
         forward_roots: bool,
     ) -> Self {
         Envelope {
             version: MODERN_VERSION.to_owned(),
-            client_info: client_info.filter(|info| info.first() == Some(&b'{')).map(super::one_line),
+            client_info: client_info.filter(|info| info.first() == Some(&b'{')).cloned(),
             client_capabilities: super::capabilities::for_modern_child(
                 client_capabilities,
                 version,
@@ -129,8 +129,8 @@ impl Envelope {
         let info = serde_json::json!({"name": "proxyrunner", "version": env!("CARGO_PKG_VERSION")});
         Envelope {
             version: MODERN_VERSION.to_owned(),
-            client_info: Some(Bytes::from(info.to_string())),
-            client_capabilities: Bytes::from_static(b"{}"),
+            client_info: Some(Charged::own(info.to_string())),
+            client_capabilities: Charged::fixed(b"{}"),
             log_level: None,
         }
     }
@@ -195,11 +195,26 @@ fn has_task(message: &Message) -> bool {
 /// The edits that make a legacy client's request one for a modern child (C3): `changes`, and the envelope that
 /// `members` spells in place of any that the client wrote. `retry` are the raw members that make it a retry (see
 /// [`Answers`](super::input::Answers)), empty for none; the client's own of these names go.
-pub fn put_on(frame: &[u8], message: &Message, changes: &Changes<'_>, members: &str, retry: &str) -> Edits {
+pub fn put_on(
+    frame: &[u8],
+    message: &Message,
+    changes: &Changes<'_>,
+    members: &str,
+    retry: &Spliced,
+) -> Edits {
     let meta = Amendment { drop: if has_envelope(message) { &KEYS } else { &[] }, add: members.as_bytes() };
     let drop: &[&str] = if is_retry(message) { &RETRY } else { &[] };
-    let params = Amendment { drop, add: retry.as_bytes() };
-    edits_with(frame, message, &Changes { meta, params, ..*changes })
+    let span = message.params.as_ref().map(|params| params.span.clone()).filter(|_| retry.len() > 0);
+    // Without params they have to be text, which is put together anew.
+    let text = if span.is_none() { retry.to_vec() } else { Vec::new() };
+    let params = Amendment { drop, add: &text };
+    let mut edits = edits_with(frame, message, &Changes { meta, params, ..*changes });
+    if let Some(span) = span {
+        // The envelope always follows.
+        let retry = retry.segments().iter().cloned().chain([Charged::fixed(b",")]);
+        edits.insert_first(span.start + 1, retry);
+    }
+    edits
 }
 
 #[cfg(test)]
@@ -301,8 +316,8 @@ mod tests {
     fn a_modern_child_sees_the_session_in_every_request() {
         let mut envelope = Envelope::of_session(
             &Version::new("2025-06-18"),
-            Some(br#"{"name":"c","version":"1"}"#),
-            br#"{"elicitation":{},"roots":{"listChanged":true}}"#,
+            Some(&Charged::fixed(br#"{"name":"c","version":"1"}"#)),
+            &Charged::fixed(br#"{"elicitation":{},"roots":{"listChanged":true}}"#),
             false,
         );
         envelope.log_level = log_level("error");
@@ -330,7 +345,13 @@ mod tests {
                 let sent = parsed(edited(
                     &frame,
                     &message,
-                    put_on(&frame, &message, &changes, &envelope.members(), retry),
+                    put_on(
+                        &frame,
+                        &message,
+                        &changes,
+                        &envelope.members(),
+                        &Spliced::of([Charged::from(retry)]),
+                    ),
                 ));
                 let mut meta = sent["params"]["_meta"].clone();
                 for (key, value) in rest.as_object().unwrap() {
@@ -351,7 +372,13 @@ mod tests {
         for params in [r#"{"name":"n", "_meta":{ "k":1 }}"#, r#"{"_meta":{}}"#] {
             let text = format!(r#"{{"jsonrpc":"2.0","id":"a","method":"m","params":{params}}}"#);
             let (frame, message) = scanned(&text);
-            let on = put_on(&frame, &message, &Changes::new(&trace), &envelope, "\"requestState\":\"s\"");
+            let on = put_on(
+                &frame,
+                &message,
+                &Changes::new(&trace),
+                &envelope,
+                &Spliced::of([Charged::fixed(b"\"requestState\":\"s\"")]),
+            );
             let (frame, message) = scanned(&edited(&frame, &message, on));
             assert!(Envelope::read(&frame, &message).is_ok());
             assert_eq!(edited(&frame, &message, take_off(&frame, &message, &Changes::new(&trace))), text);

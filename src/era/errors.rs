@@ -168,7 +168,7 @@ mod tests {
     use crate::era::fixtures::{edited, json as parsed, scanned};
     use serde_json::{Value, json};
 
-    fn response(error: &Value) -> (bytes::Bytes, crate::jsonrpc::Message) {
+    fn response(error: &Value) -> (crate::budget::Charged, crate::jsonrpc::Message) {
         scanned(&json!({"jsonrpc": "2.0", "id": 1, "error": error}).to_string())
     }
 

@@ -1,24 +1,26 @@
 //! What the tests of this room share.
 
+use crate::budget::Charged;
 use crate::jsonrpc::{Edits, Message, Span, scan, splice};
-use bytes::Bytes;
 use serde_json::Value;
 
-pub fn scanned(text: &str) -> (Bytes, Message) {
-    let bytes = Bytes::copy_from_slice(text.as_bytes());
+pub fn scanned(text: &str) -> (Charged, Message) {
+    let mut bytes = text.as_bytes().to_vec();
+    crate::jsonrpc::break_no_lines(&mut bytes);
+    let bytes = Charged::own(bytes);
     let message = scan(&bytes).unwrap_or_else(|fault| panic!("{fault}: {text}"));
     (bytes, message)
 }
 
 /// A response around a result, and where the result stands.
-pub fn response(result: &str) -> (Bytes, Message, Span) {
+pub fn response(result: &str) -> (Charged, Message, Span) {
     let (bytes, message) = scanned(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#));
     let span = message.result.clone().expect("a response has a result");
     (bytes, message, span)
 }
 
-pub fn edited(bytes: &Bytes, message: &Message, edits: Edits) -> String {
-    let out = splice(bytes, &message.object, message.multiline, edits).into_bytes();
+pub fn edited(bytes: &Charged, message: &Message, edits: Edits) -> String {
+    let out = splice(bytes, &message.object, edits).to_vec();
     scan(&out).unwrap_or_else(|fault| panic!("{fault}: {out:?}"));
     string(&out)
 }

@@ -4,50 +4,54 @@
 //! A modern child's questions are read as [`InputRequired`], put to a legacy client one by one, and the [`Answers`]
 //! gathered for the child's retry.
 
-use super::{keys, one_line, question::Question};
-use crate::jsonrpc::{Message, Span, codes, items, member, members, rewrite, text};
-use bytes::Bytes;
+use super::{keys, question::Question};
+use crate::budget::Charged;
+use crate::jsonrpc::{LONGEST_NAME, Message, Span, Spliced, codes, items, member, members, rewrite, text};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::fmt;
+
+/// The longest state that may be proxyrunner's own, in bytes of raw JSON.
+const LONGEST_STATE: usize = 8 * 1024;
+/// How much of a client's error is quoted, in bytes.
+const LONGEST_QUOTE: usize = 512;
 
 /// The methods whose answer may be questions (mrtr §Supported Requests).
 pub const ASKING: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
 
 /// The raw result that puts questions to a modern client. The protocol wants at least one of `questions` and
 /// `state`; `server_info` is raw.
-pub fn input_required(questions: &[Question], state: Option<&str>, server_info: Option<&[u8]>) -> Bytes {
+pub fn input_required(questions: &[Question], state: Option<&str>, server_info: Option<&Charged>) -> Spliced {
     debug_assert!(!questions.is_empty() || state.is_some(), "neither questions nor state");
-    let mut result = b"{\"resultType\":\"input_required\"".to_vec();
+    let mut result = vec![Charged::fixed(b"{\"resultType\":\"input_required\"")];
     for (index, question) in questions.iter().enumerate() {
-        result.extend_from_slice(if index == 0 { b",\"inputRequests\":{" } else { b"," });
-        result.extend_from_slice(&question.key);
-        result
-            .extend_from_slice(format!(":{{\"method\":{}", Value::from(question.method.as_str())).as_bytes());
+        result.push(Charged::fixed(if index == 0 { b",\"inputRequests\":{" } else { b"," }));
+        result.push(question.key.clone());
+        result.push(Charged::own(format!(":{{\"method\":{}", Value::from(question.method.as_str()))));
         if let Some(params) = &question.params {
-            result.extend_from_slice(b",\"params\":");
-            result.extend_from_slice(params);
+            result.push(Charged::fixed(b",\"params\":"));
+            result.push(params.clone());
         }
-        result.push(b'}');
+        result.push(Charged::fixed(b"}"));
     }
     if !questions.is_empty() {
-        result.push(b'}');
+        result.push(Charged::fixed(b"}"));
     }
     if let Some(state) = state {
-        result.extend_from_slice(format!(",\"requestState\":{}", Value::from(state)).as_bytes());
+        result.push(Charged::own(format!(",\"requestState\":{}", Value::from(state))));
     }
     if let Some(info) = server_info {
-        result.extend_from_slice(format!(",\"_meta\":{{\"{}\":", keys::SERVER_INFO).as_bytes());
-        result.extend_from_slice(info);
-        result.push(b'}');
+        result.push(Charged::own(format!(",\"_meta\":{{\"{}\":", keys::SERVER_INFO)));
+        result.push(info.clone());
+        result.push(Charged::fixed(b"}"));
     }
-    result.push(b'}');
-    one_line(&result)
+    result.push(Charged::fixed(b"}"));
+    Spliced::of(result)
 }
 
 /// The questions of a legacy child's -32042 error (C2): its URL elicitations, without stored state, since the
 /// retry is a fresh call. `None` if there is none or one is malformed; at most `most` are taken.
-pub fn from_url_required(frame: &Bytes, error: &Span, most: usize) -> Option<Vec<Question>> {
+pub fn from_url_required(frame: &Charged, error: &Span, most: usize) -> Option<Vec<Question>> {
     let data = member(frame, error, "data")?;
     let list = member(frame, &data, "elicitations")?;
     let mut seen = HashSet::new();
@@ -90,7 +94,7 @@ pub struct InputRequired {
     /// What it asks, in its order. Empty in a round of state only.
     pub questions: Vec<Question>,
     /// `requestState`, the raw JSON string, to be given back as it is.
-    pub state: Option<Bytes>,
+    pub state: Option<Charged>,
 }
 
 impl InputRequired {
@@ -98,7 +102,7 @@ impl InputRequired {
     ///
     /// # Errors
     /// If it is not as the protocol has it, or has more than `most` questions.
-    pub fn read(frame: &Bytes, result: &Span, most: usize) -> Result<Self, BadQuestions> {
+    pub fn read(frame: &Charged, result: &Span, most: usize) -> Result<Self, BadQuestions> {
         let state = member(frame, result, "requestState");
         if state.as_ref().is_some_and(|state| frame[state.start] != b'"') {
             return Err(BadQuestions::Malformed);
@@ -113,6 +117,9 @@ impl InputRequired {
                 if questions.len() == most {
                     return Err(BadQuestions::TooMany);
                 }
+                if key.len() > LONGEST_NAME {
+                    return Err(BadQuestions::Malformed);
+                }
                 if !seen.insert(text(frame, &key)) {
                     return Err(BadQuestions::Repeated);
                 }
@@ -126,7 +133,7 @@ impl InputRequired {
     }
 }
 
-fn read_question(frame: &Bytes, key: Span, request: &Span) -> Option<Question> {
+fn read_question(frame: &Charged, key: Span, request: &Span) -> Option<Question> {
     let method = member(frame, request, "method").filter(|method| frame[method.start] == b'"')?;
     let params = member(frame, request, "params");
     if params.as_ref().is_some_and(|params| frame[params.start] != b'{') {
@@ -135,7 +142,7 @@ fn read_question(frame: &Bytes, key: Span, request: &Span) -> Option<Question> {
     let question = Question {
         key: frame.slice(key),
         method: text(frame, &method).into_owned(),
-        params: params.map(|params| one_line(&frame[params])),
+        params: params.map(|params| frame.slice(params)),
     };
     question.required().is_some().then_some(question)
 }
@@ -163,7 +170,7 @@ impl std::error::Error for BadRetry {}
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Retry {
     /// The answers by their keys, each a raw object.
-    pub responses: Vec<(String, Bytes)>,
+    pub responses: Vec<(String, Charged)>,
     /// `requestState`, as the client gave it back: trust nothing in it.
     pub state: Option<String>,
 }
@@ -173,14 +180,16 @@ impl Retry {
     ///
     /// # Errors
     /// If one is of the wrong type, or there are more than `most` answers, or two under one key.
-    pub fn read(frame: &Bytes, message: &Message, most: usize) -> Result<Self, BadRetry> {
+    pub fn read(frame: &Charged, message: &Message, most: usize) -> Result<Self, BadRetry> {
         let Some(params) = &message.params else { return Ok(Retry::default()) };
         let state = match params.request_state.clone() {
             None => None,
+            // None that was given out here is so long.
+            Some(state) if frame[state.start] == b'"' && state.len() > LONGEST_STATE => Some(String::new()),
             Some(state) if frame[state.start] == b'"' => Some(text(frame, &state).into_owned()),
             Some(_) => return Err(BadRetry("params.requestState is not a string")),
         };
-        let mut responses: Vec<(String, Bytes)> = Vec::new();
+        let mut responses: Vec<(String, Charged)> = Vec::new();
         let mut seen = HashSet::new();
         if let Some(given) = params.input_responses.clone() {
             if frame[given.start] != b'{' {
@@ -193,6 +202,11 @@ impl Retry {
                 if responses.len() == most {
                     return Err(BadRetry("params.inputResponses has too many members"));
                 }
+                if key.len() > LONGEST_NAME {
+                    return Err(BadRetry(
+                        "the name of a member of params.inputResponses is longer than 1 KiB",
+                    ));
+                }
                 let key = text(frame, &key).into_owned();
                 if !seen.insert(key.clone()) {
                     return Err(BadRetry("a member of params.inputResponses comes twice"));
@@ -204,7 +218,7 @@ impl Retry {
     }
 
     /// The answer under a key, raw: it is the child's result as it is (C2a).
-    pub fn response(&self, key: &str) -> Option<&Bytes> {
+    pub fn response(&self, key: &str) -> Option<&Charged> {
         self.responses.iter().find(|(name, _)| name == key).map(|(_, response)| response)
     }
 }
@@ -224,9 +238,9 @@ impl std::error::Error for Refused {}
 /// A legacy client's answers, gathered until a modern child can be sent its retry.
 #[derive(Debug, Clone)]
 pub struct Answers {
-    keys: Vec<Bytes>,
-    responses: Vec<Option<Bytes>>,
-    state: Option<Bytes>,
+    keys: Vec<Charged>,
+    responses: Vec<Option<Charged>>,
+    state: Option<Charged>,
 }
 
 impl Answers {
@@ -243,17 +257,18 @@ impl Answers {
     ///
     /// # Errors
     /// If the client answered with an error, or with what is no object.
-    pub fn put(&mut self, index: usize, frame: &Bytes, response: &Message) -> Result<(), Refused> {
+    pub fn put(&mut self, index: usize, frame: &Charged, response: &Message) -> Result<(), Refused> {
         let result = response.result.clone().filter(|result| frame[result.start] == b'{');
         let Some(result) = result else {
             let message = response.error.as_ref().and_then(|error| member(frame, error, "message"));
+            let quoted = |message: Span| message.start..message.end.min(message.start + LONGEST_QUOTE);
             return Err(Refused(message.map_or_else(
                 || "its answer is malformed".to_owned(),
-                |message| text(frame, &message).into_owned(),
+                |message| text(frame, &quoted(message)).into_owned(),
             )));
         };
         if let Some(slot) = self.responses.get_mut(index) {
-            slot.get_or_insert_with(|| one_line(&frame[result]));
+            slot.get_or_insert_with(|| frame.slice(result));
         }
         Ok(())
     }
@@ -265,31 +280,29 @@ impl Answers {
 
     /// The raw members of the retry's `params`, for [`put_on`](super::envelope::put_on): the answers under the
     /// child's own keys, and its state as it gave it.
-    pub fn members(&self) -> String {
-        let mut answers = Vec::new();
+    pub fn members(&self) -> Spliced {
+        let mut members = Vec::new();
         for (key, response) in self.keys.iter().zip(&self.responses) {
-            if let Some(response) = response {
-                answers.push(format!(
-                    "{}:{}",
-                    String::from_utf8_lossy(key),
-                    String::from_utf8_lossy(response)
-                ));
-            }
+            let Some(response) = response else { continue };
+            members.push(Charged::fixed(if members.is_empty() { b"\"inputResponses\":{" } else { b"," }));
+            members.extend([key.clone(), Charged::fixed(b":"), response.clone()]);
         }
-        let mut parts = Vec::new();
-        if !answers.is_empty() {
-            parts.push(format!("\"inputResponses\":{{{}}}", answers.join(",")));
+        if !members.is_empty() {
+            members.push(Charged::fixed(b"}"));
         }
         if let Some(state) = &self.state {
-            parts.push(format!("\"requestState\":{}", String::from_utf8_lossy(state)));
+            if !members.is_empty() {
+                members.push(Charged::fixed(b","));
+            }
+            members.extend([Charged::fixed(b"\"requestState\":"), state.clone()]);
         }
-        parts.join(",")
+        Spliced::of(members)
     }
 }
 
 /// The response for a legacy client that cannot be asked (C3): a tool says so in its result, where a model reads
 /// it; the other methods fail.
-pub fn unanswerable(id: &[u8], method: &str, why: &str) -> Bytes {
+pub fn unanswerable(id: &[u8], method: &str, why: &str) -> Charged {
     if method != "tools/call" {
         return rewrite::error(Some(id), codes::INTERNAL_ERROR, why, None);
     }

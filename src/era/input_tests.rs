@@ -3,11 +3,11 @@
 use super::fixtures::{json as parsed, response, scanned, string};
 use super::input::*;
 use super::question::*;
+use crate::budget::Charged;
 use crate::session::Version;
-use bytes::Bytes;
 use serde_json::{Value, json};
 
-const INFO: &[u8] = br#"{"name":"S","version":"1"}"#;
+const INFO: Charged = Charged::fixed(br#"{"name":"S","version":"1"}"#);
 
 fn of_child(text: &str) -> Result<Question, Untranslatable> {
     let (frame, message) = scanned(text);
@@ -22,7 +22,7 @@ fn asked(requests: Value) -> Question {
 
 fn put(question: Value, version: &str) -> Result<Value, Untranslatable> {
     asked(question).for_client(&Version::new(version), b"7", "minted").map(|frame| {
-        let sent = parsed(&frame);
+        let sent = parsed(frame.to_vec());
         assert_eq!((&sent["jsonrpc"], &sent["id"]), (&json!("2.0"), &json!(7)));
         sent["params"].clone()
     })
@@ -34,14 +34,17 @@ fn a_childs_questions_become_a_result() {
     let sampling = of_child(r#"{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage","params":{"messages":[],"maxTokens":9007199254740993,"_meta":{"progressToken":1,"k":1}}}"#).unwrap();
     let mut roots = of_child(r#"{"jsonrpc":"2.0","id":2,"method":"roots/list"}"#).unwrap();
     assert!(elicitation.required().unwrap().url && sampling.required().unwrap().sampling);
-    roots.key = Bytes::from_static(b"\"q2\"");
-    let result = input_required(&[elicitation, roots], Some("se\"al"), Some(INFO));
+    roots.key = Charged::fixed(b"\"q2\"");
+    let result = input_required(&[elicitation, roots], Some("se\"al"), Some(&INFO));
     assert_eq!(
-        result,
+        string(&result.to_vec()),
         r#"{"resultType":"input_required","inputRequests":{"q1":{"method":"elicitation/create","params":{"mode":"url","url":"https://x","message":"m\u0021"}},"q2":{"method":"roots/list"}},"requestState":"se\"al","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"S","version":"1"}}}"#
     );
     assert_eq!(sampling.params.unwrap(), r#"{"messages":[],"maxTokens":9007199254740993,"_meta":{"k":1}}"#);
-    assert_eq!(input_required(&[], Some("s"), None), r#"{"resultType":"input_required","requestState":"s"}"#);
+    assert_eq!(
+        string(&input_required(&[], Some("s"), None).to_vec()),
+        r#"{"resultType":"input_required","requestState":"s"}"#
+    );
 }
 
 #[test]
@@ -64,7 +67,7 @@ fn a_url_error_becomes_questions() {
     let one = json!({"mode": "url", "elicitationId": "e1", "url": "https://a", "message": "go"});
     let other = json!({"mode": "url", "url": "https://b", "message": "go"});
     let questions = read(json!({"elicitations": [one, one, other]}), 8).unwrap();
-    let result = parsed(input_required(&questions, None, None));
+    let result = parsed(input_required(&questions, None, None).to_vec());
     let params =
         |url| json!({"method": "elicitation/create", "params": {"mode": "url", "url": url, "message": "go"}});
     assert_eq!(
@@ -186,12 +189,12 @@ fn answers_are_gathered_for_the_childs_retry() {
     answers.put(9, &second, &message).unwrap();
     assert!(answers.is_complete());
     assert_eq!(
-        answers.members(),
+        string(&answers.members().to_vec()),
         r#""inputResponses":{"k\u0031":{"roots":[{"uri":"file:///\u00e9"}]},"k2":{"roots":[ ]}},"requestState":"\u0073 t""#
     );
     let only_state = InputRequired { questions: vec![], state: asked.state.clone() };
     assert!(Answers::new(&only_state).is_complete());
-    assert_eq!(Answers::new(&only_state).members(), r#""requestState":"\u0073 t""#);
+    assert_eq!(string(&Answers::new(&only_state).members().to_vec()), r#""requestState":"\u0073 t""#);
 }
 
 #[test]
@@ -290,11 +293,11 @@ fn what_is_asked_of_one_era_can_be_asked_of_the_other() {
         of_child(&format!(r#"{{"jsonrpc":"2.0","id":0,"method":"elicitation/create","params":{params}}}"#))
             .unwrap();
     let result = input_required(&[question], Some("s"), None);
-    let (frame, _, span) = response(&string(&result));
+    let (frame, _, span) = response(&string(&result.to_vec()));
     let asked = InputRequired::read(&frame, &span, 8).unwrap();
     let sent = asked.questions[0].for_client(&Version::new("2025-06-18"), b"9", "").unwrap();
     assert_eq!(
-        sent,
+        string(&sent.to_vec()),
         format!(r#"{{"jsonrpc":"2.0","id":9,"method":"elicitation/create","params":{params}}}"#)
     );
 }

@@ -66,19 +66,9 @@ impl std::fmt::Display for Era {
     }
 }
 
-/// Raw JSON on one line. Valid JSON has line breaks only between its tokens.
-fn one_line(raw: &[u8]) -> bytes::Bytes {
-    raw.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()
-}
-
-/// Raw JSON on one line, for text that is put together; scanned text is UTF-8 already.
+/// Raw JSON, for text that is put together; scanned text is UTF-8 already.
 fn raw(bytes: &[u8], span: &crate::jsonrpc::Span) -> String {
-    let bytes = &bytes[span.clone()];
-    let text = String::from_utf8_lossy(bytes);
-    match memchr::memchr2(b'\n', b'\r', bytes) {
-        Some(_) => text.replace(['\n', '\r'], " "),
-        None => text.into_owned(),
-    }
+    String::from_utf8_lossy(&bytes[span.clone()]).into_owned()
 }
 
 /// The `_meta` keys that the modern revision reserves (basic §`_meta`).

@@ -2,24 +2,27 @@
 //! words, so its parameters travel as they are, but for what only one of them has.
 
 use super::{capabilities::Capabilities, keys, raw};
+use crate::budget::Charged;
 use crate::jsonrpc::{
-    Amendment, Edits, Message, Span, amend, codes, items, member, members, rewrite, splice, string_member,
-    text,
+    Amendment, Edits, Message, NoRoom, Span, Spliced, amend, codes, items, member, members, rewrite, splice,
+    string_member, text,
 };
 use crate::session::Version;
-use bytes::Bytes;
 use serde_json::Value;
 use std::fmt;
+
+/// The longest form that is put into the words of an older revision, in bytes.
+const LONGEST_FORM: usize = 1024 * 1024;
 
 /// A question, on its way from a child of one era to a client of the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// Its key among `inputRequests`, a raw JSON string: the child's own, or made up for a legacy child's.
-    pub key: Bytes,
+    pub key: Charged,
     /// `elicitation/create`, `sampling/createMessage` or `roots/list`.
     pub method: String,
     /// The raw parameters, an object.
-    pub params: Option<Bytes>,
+    pub params: Option<Charged>,
 }
 
 /// Why a question cannot be put to this client.
@@ -29,6 +32,8 @@ pub enum Untranslatable {
     Malformed,
     /// The client's revision has no such question, or no such kind of it.
     Unknown(&'static str),
+    /// It is too long to be translated now.
+    TooLong(NoRoom),
     /// A form has to be filled in with what the client's revision cannot show.
     Field(String),
 }
@@ -40,6 +45,7 @@ impl fmt::Display for Untranslatable {
             Untranslatable::Unknown(what) => {
                 write!(f, "the server asks for {what}, which the client's protocol revision does not have")
             }
+            Untranslatable::TooLong(no_room) => write!(f, "the server's question: {no_room}"),
             Untranslatable::Field(name) => write!(
                 f,
                 "the server's form needs {name:?}, a choice of several values, which the client's protocol revision does not have"
@@ -50,13 +56,19 @@ impl fmt::Display for Untranslatable {
 
 impl std::error::Error for Untranslatable {}
 
+impl From<NoRoom> for Untranslatable {
+    fn from(no_room: NoRoom) -> Self {
+        Untranslatable::TooLong(no_room)
+    }
+}
+
 impl Question {
     /// A legacy child's request, to be put among `inputRequests` under `key` (C2a): without `task`, the related
     /// task, the progress token, which leads nowhere, and `elicitationId`, which the modern schema lacks.
     ///
     /// # Errors
     /// If it is no question that clients answer.
-    pub fn of_child(key: &str, frame: &Bytes, message: &Message) -> Result<Self, Untranslatable> {
+    pub fn of_child(key: &str, frame: &Charged, message: &Message) -> Result<Self, Untranslatable> {
         let method = message.method.as_ref().map(|method| text(frame, method)).unwrap_or_default();
         let params = message.params.as_ref();
         let known = match &*method {
@@ -67,12 +79,12 @@ impl Question {
         if !known {
             return Err(Untranslatable::Malformed);
         }
-        let params = params.map(|params| of_legacy(frame, &params.span, &method));
+        let params = params.map(|params| of_legacy(frame, &params.span, &method)).transpose()?;
         Ok(Question { key: raw_string(key), method: method.into_owned(), params })
     }
 
     /// One URL elicitation out of -32042's `data.elicitations`; `None` if it is none. Its key is its id.
-    pub fn of_url(frame: &Bytes, elicitation: &Span, index: usize) -> Option<Self> {
+    pub fn of_url(frame: &Charged, elicitation: &Span, index: usize) -> Option<Self> {
         string_member(frame, elicitation, "url")?;
         string_member(frame, elicitation, "message")?;
         let key = match string_member(frame, elicitation, "elicitationId") {
@@ -80,7 +92,8 @@ impl Question {
             None => raw_string(&format!("url-{index}")),
         };
         let method = "elicitation/create";
-        Some(Question { key, method: method.to_owned(), params: Some(of_legacy(frame, elicitation, method)) })
+        let params = of_legacy(frame, elicitation, method).ok()?;
+        Some(Question { key, method: method.to_owned(), params: Some(params) })
     }
 
     /// What its client must have declared; `None` if clients answer no such thing.
@@ -100,17 +113,20 @@ impl Question {
         version: &Version,
         id: &[u8],
         elicitation_id: &str,
-    ) -> Result<Bytes, Untranslatable> {
+    ) -> Result<Spliced, Untranslatable> {
         let params = match self.method.as_str() {
             "elicitation/create" => Some(self.elicitation(version, elicitation_id)?),
             "sampling/createMessage" => Some(self.sampling(version)?),
-            "roots/list" => self.params.clone(),
+            "roots/list" => self.params.clone().map(Spliced::from),
             _ => return Err(Untranslatable::Malformed),
         };
-        Ok(rewrite::request(id, &self.method, params.as_deref()))
+        Ok(match params {
+            Some(params) => rewrite::request_of(id, &self.method, &params),
+            None => Spliced::from(rewrite::request(id, &self.method, None)),
+        })
     }
 
-    fn elicitation(&self, version: &Version, id: &str) -> Result<Bytes, Untranslatable> {
+    fn elicitation(&self, version: &Version, id: &str) -> Result<Spliced, Untranslatable> {
         let params = self.params.as_ref().ok_or(Untranslatable::Malformed)?;
         let whole = 0..params.len();
         let url = string_member(params, &whole, "mode").as_deref() == Some("url");
@@ -122,16 +138,16 @@ impl Question {
                 let add = format!("\"elicitationId\":{}", Value::from(id));
                 let mut edits = Edits::new();
                 amend(params, &whole, Amendment { drop: &[], add: add.as_bytes() }, &mut edits);
-                Ok(splice(params, &whole, false, edits).into_bytes())
+                Ok(splice(params, &whole, edits))
             }
-            _ => Ok(params.clone()),
+            _ => Ok(Spliced::from(params.clone())),
         }
     }
 
-    fn sampling(&self, version: &Version) -> Result<Bytes, Untranslatable> {
+    fn sampling(&self, version: &Version) -> Result<Spliced, Untranslatable> {
         let params = self.params.as_ref().ok_or(Untranslatable::Malformed)?;
         if version.as_str() >= "2025-11-25" {
-            return Ok(params.clone());
+            return Ok(Spliced::from(params.clone()));
         }
         let whole = 0..params.len();
         if member(params, &whole, "tools").is_some() || member(params, &whole, "toolChoice").is_some() {
@@ -143,12 +159,12 @@ impl Question {
                 one_block_each(params, &message, content, version, &mut edits)?;
             }
         }
-        Ok(splice(params, &whole, false, edits).into_bytes())
+        Ok(splice(params, &whole, edits))
     }
 }
 
 /// A legacy child's parameters without what a modern client does not know.
-fn of_legacy(frame: &Bytes, params: &Span, method: &str) -> Bytes {
+fn of_legacy(frame: &Charged, params: &Span, method: &str) -> Result<Charged, NoRoom> {
     let mut edits = Edits::new();
     let mut drop = vec!["task"];
     if method == "elicitation/create" {
@@ -163,12 +179,15 @@ fn of_legacy(frame: &Bytes, params: &Span, method: &str) -> Bytes {
         }
     }
     amend(frame, params, Amendment { drop: &drop, add: b"" }, &mut edits);
-    super::one_line(&splice(frame, params, false, edits).into_bytes())
+    splice(frame, params, edits).flatten()
 }
 
 /// A form in the words of 2025-06-18: no `mode`; titles of choices in `enumNames`; no choice of several values,
 /// which is left out where it need not be filled in.
-fn plain_form(params: &Bytes) -> Result<Bytes, Untranslatable> {
+fn plain_form(params: &Charged) -> Result<Spliced, Untranslatable> {
+    if params.len() > LONGEST_FORM {
+        return Err(Untranslatable::Unknown("a form of more than 1 MiB"));
+    }
     let whole = 0..params.len();
     let mut edits = Edits::new();
     if let Some(schema) = member(params, &whole, "requestedSchema")
@@ -195,7 +214,7 @@ fn plain_form(params: &Bytes) -> Result<Bytes, Untranslatable> {
         }
     }
     amend(params, &whole, Amendment { drop: &["mode"], add: b"" }, &mut edits);
-    Ok(splice(params, &whole, false, edits).into_bytes())
+    Ok(splice(params, &whole, edits))
 }
 
 /// `oneOf` with titles as `enum` and `enumNames`.
@@ -215,7 +234,7 @@ fn plain_choice(params: &[u8], property: &Span, edits: &mut Edits) {
 
 /// Revisions before 2025-11-25 have one block in a message: several become several messages.
 fn one_block_each(
-    params: &[u8],
+    params: &Charged,
     message: &Span,
     content: Span,
     version: &Version,
@@ -236,21 +255,24 @@ fn one_block_each(
         return Ok(());
     }
     let role = member(params, message, "role").ok_or(Untranslatable::Malformed)?;
-    let role = raw(params, &role);
-    let messages: Vec<_> = blocks
-        .iter()
-        .map(|block| format!("{{\"role\":{role},\"content\":{}}}", raw(params, block)))
-        .collect();
-    if messages.is_empty() {
+    if blocks.is_empty() {
         return Err(Untranslatable::Malformed);
     }
-    edits.replace(message, messages.join(",").as_bytes());
+    let mut pieces = Vec::new();
+    for (index, block) in blocks.into_iter().enumerate() {
+        pieces.push(Charged::fixed(if index == 0 { b"{\"role\":" } else { b",{\"role\":" }));
+        pieces.push(params.slice(role.clone()));
+        pieces.push(Charged::fixed(b",\"content\":"));
+        pieces.push(params.slice(block));
+        pieces.push(Charged::fixed(b"}"));
+    }
+    edits.replace_with(message, &Spliced::of(pieces));
     Ok(())
 }
 
 /// What a legacy child is told when nobody answers its question in time: the user's silence where the protocol
 /// has a word for it, else an error.
-pub fn unanswered(id: &[u8], method: &str) -> Bytes {
+pub fn unanswered(id: &[u8], method: &str) -> Charged {
     match method {
         "elicitation/create" => rewrite::result(id, b"{\"action\":\"cancel\"}"),
         _ => rewrite::error(Some(id), codes::INTERNAL_ERROR, "the client did not answer in time", None),
@@ -258,7 +280,7 @@ pub fn unanswered(id: &[u8], method: &str) -> Bytes {
 }
 
 /// What a legacy child is told when it asks for what the request's client did not declare.
-pub fn undeclared(id: &[u8]) -> Bytes {
+pub fn undeclared(id: &[u8]) -> Charged {
     rewrite::error(Some(id), codes::METHOD_NOT_FOUND, "the client does not answer this kind of request", None)
 }
 
@@ -276,6 +298,6 @@ pub fn fits(method: &str, result: &[u8]) -> bool {
     }
 }
 
-fn raw_string(text: &str) -> Bytes {
-    Bytes::from(Value::from(text).to_string())
+fn raw_string(text: &str) -> Charged {
+    Charged::own(Value::from(text).to_string())
 }

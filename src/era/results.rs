@@ -336,7 +336,7 @@ mod tests {
     fn what_the_child_says_itself_is_said_once() {
         let result = r#"{"resultType":"complete","ttlMs":5,"cacheScope":"public","contents":[],"_meta":{"io.modelcontextprotocol/serverInfo":{}}}"#;
         let (frame, ..) = response(result);
-        assert_eq!(completed(result, "resources/read").as_bytes(), frame);
+        assert_eq!(frame, completed(result, "resources/read"));
     }
 
     #[test]
@@ -419,7 +419,7 @@ mod tests {
         ] {
             let (frame, ..) = response(result);
             let back = stripped(&completed(result, method), method, "2025-11-25").unwrap();
-            assert_eq!(back.as_bytes(), frame, "{result}");
+            assert_eq!(frame, back, "{result}");
         }
     }
 }

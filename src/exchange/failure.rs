@@ -1,8 +1,8 @@
 //! The ways in which a request fails without an answer of the child: whose fault it was, and what to do.
 
 use super::Hint;
+use crate::budget::Charged;
 use crate::jsonrpc::{codes, rewrite};
-use bytes::Bytes;
 use serde_json::{Value, json};
 use std::fmt;
 use std::sync::Arc;
@@ -64,6 +64,10 @@ pub enum Failure {
         /// The likely reason.
         hint: Hint,
     },
+    /// There was no room for what the child said about it (`--max-buffered`).
+    NoRoom,
+    /// Others needed the memory that its message held (`--max-buffered`).
+    GaveWay,
     /// The client cancelled it.
     Cancelled,
     /// The client ended the session, or it expired or was evicted.
@@ -82,7 +86,7 @@ pub enum Failure {
 
 impl Failure {
     /// The JSON-RPC error that the client gets.
-    pub fn response(&self, id: &[u8]) -> Bytes {
+    pub fn response(&self, id: &[u8]) -> Charged {
         rewrite::error(Some(id), self.code(), &self.to_string(), Some(self.data()))
     }
 
@@ -118,6 +122,7 @@ impl Failure {
             Failure::SessionEnded => ("session_ended", "client"),
             Failure::Changed => ("child_changed", "child"),
             Failure::ShuttingDown => ("shutting_down", "proxyrunner"),
+            Failure::NoRoom | Failure::GaveWay => ("no_room", "proxyrunner"),
             Failure::Lost => ("lost", "proxyrunner"),
         };
         json!({"reason": reason, "fault": fault})
@@ -153,6 +158,12 @@ impl fmt::Display for Failure {
                 write!(f, "the server did not answer {asked} within {after} s (--start-timeout)")?;
                 if *hint == Hint::Quiet { Ok(()) } else { write!(f, ": {hint}") }
             }
+            Failure::NoRoom => f.write_str(
+                "--max-buffered is used up, so that the server's answer was dropped; try again later, or raise it",
+            ),
+            Failure::GaveWay => f.write_str(
+                "--max-buffered is used up, and this client held most of it; the request was cancelled for the others",
+            ),
             Failure::Cancelled => f.write_str("cancelled by the client"),
             Failure::Unanswered(after) => write!(
                 f,

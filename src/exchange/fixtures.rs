@@ -68,5 +68,5 @@ pub(crate) fn outcome(exchange: &mut Exchange) -> Option<Outcome> {
 }
 
 pub(crate) fn text(frame: Spliced) -> String {
-    String::from_utf8(frame.into_bytes().to_vec()).expect("frames are UTF-8")
+    String::from_utf8(frame.to_vec()).expect("frames are UTF-8")
 }

@@ -5,16 +5,18 @@
 
 use super::orders::{self, Orders, OrdersIntake, Place};
 use super::uptake::Uptake;
+use crate::budget::Charged;
 use crate::jsonrpc::Spliced;
 use crate::mux::WireId;
 use crate::telemetry::counters;
-use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 /// Answers and cancellations. They are as many as the child's questions and the calls in flight, both bounded;
 /// a child that lets so many pile up reads nothing at all, and what comes on top is dropped.
 const URGENT: usize = 8_192;
+/// Urgent messages that may wait for a child that still gets replies to its own requests.
+const REPLIES: usize = 256;
 
 /// What never waits: an answer to a question of the child, a message about one, or a cancellation.
 #[derive(Debug)]
@@ -64,6 +66,15 @@ impl Inbox {
         &self.uptake
     }
 
+    /// A reply of proxyrunner's own to a request of the child; never waits. A child that leaves so many unread needs no more.
+    pub fn reply(&self, frame: Charged) {
+        if self.urgent.max_capacity() - self.urgent.capacity() < REPLIES {
+            self.urge(Urgent(Spliced::from(frame)));
+        } else {
+            counters::DROPPED_EVENTS.increment();
+        }
+    }
+
     /// Never waits. What a child that reads nothing has no room for is dropped and counted.
     pub fn urge(&self, urgent: Urgent) {
         if let Err(mpsc::error::TrySendError::Full(_)) = self.urgent.try_send(urgent) {
@@ -76,5 +87,5 @@ impl Inbox {
 pub fn cancellation(wire_id: WireId, reason: &str) -> Spliced {
     let params = serde_json::json!({"requestId": wire_id.as_u64(), "reason": reason});
     let frame = serde_json::json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params});
-    Spliced::from(Bytes::from(frame.to_string()))
+    Spliced::from(Charged::own(frame.to_string()))
 }

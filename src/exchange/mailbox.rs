@@ -3,12 +3,13 @@
 //! A channel would do, but costs 2 KiB per request; this costs one small allocation and nothing more until a
 //! message comes, which for most requests is never.
 
-use super::{Class, Failure, Interim};
+use super::{Class, Failure, Interim, Topic};
+use crate::budget::{Account, Charged};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// Messages that wait for a request's driver. It only moves them on, so this is far more than it needs.
@@ -25,7 +26,11 @@ pub struct Interruption {
 
 /// Written by the child's router and by the session, read by the request's [`Exchange`](super::Exchange).
 #[derive(Debug, Default)]
-pub struct Mailbox(Mutex<State>);
+pub struct Mailbox {
+    state: Mutex<State>,
+    /// Whom messages about the request are charged to; nobody for proxyrunner's own requests.
+    account: Option<Account>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -47,6 +52,38 @@ impl State {
 }
 
 impl Mailbox {
+    /// The mailbox of a client's request, whose messages are charged to this account.
+    pub fn charging(account: Option<&Account>) -> Arc<Self> {
+        Arc::new(Mailbox { account: account.cloned(), ..Mailbox::default() })
+    }
+
+    /// Whom messages about the request are charged to.
+    pub fn account(&self) -> Option<&Account> {
+        self.account.as_ref()
+    }
+
+    /// Charges a child's message to the request's client, and puts it in as `write` makes it; whether it was put in. A
+    /// client that has no room loses what may be dropped, and for anything else the request.
+    pub fn take_in(
+        &self,
+        frame: &mut Charged,
+        class: Class,
+        topic: Topic,
+        write: impl FnOnce(&Charged) -> Spliced,
+    ) -> bool {
+        if let Some(account) = &self.account {
+            if !account.may_take_over(frame.len()) {
+                let failure = Failure::NoRoom;
+                if class == Class::Dear && !matches!(topic, Topic::Question(_)) {
+                    self.interrupt(Interruption { failure, cancellation: None });
+                }
+                return false;
+            }
+            frame.move_to(account);
+        }
+        self.push(Interim { frame: write(frame), class, topic }).is_ok()
+    }
+
     /// Puts a message in.
     ///
     /// # Errors
@@ -115,7 +152,7 @@ impl Mailbox {
 
     /// No code panics while it holds the lock, so a poisoned one is whole.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -26,10 +26,10 @@ pub use orders::Order;
 pub use uptake::Uptake;
 
 use crate::admission::Permit;
+use crate::budget::Charged;
 use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};
 use crate::mux::{Abandoned, Lost, Pending, WireId};
 use crate::telemetry::{ChildOperation, Operation};
-use bytes::Bytes;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,7 +50,7 @@ pub struct Held {
     /// Where messages about this request go while it runs.
     pub mailbox: Arc<Mailbox>,
     /// The client's progress token as it wrote it, if it gave one.
-    pub token: Option<Bytes>,
+    pub token: Option<Charged>,
     /// Whether its driver takes the child's questions, where they can only be about this request.
     pub takes_questions: bool,
     /// None for proxyrunner's own requests, nor while its client is asked.
@@ -70,11 +70,9 @@ pub struct Places {
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The frame as the child wrote it.
-    pub frame: Bytes,
+    pub frame: Charged,
     /// Where its object stands in it.
     pub object: Span,
-    /// Whether there are line breaks between its tokens.
-    pub multiline: bool,
     /// Where the wire id stands.
     pub id: Span,
     /// Where the result stands; `None` when the child answered with an error.
@@ -90,7 +88,7 @@ impl Answer {
     pub fn restored(&self, id: &ClientId) -> Spliced {
         let mut edits = Edits::new();
         edits.replace(&self.id, id.raw());
-        splice(&self.frame, &self.object, self.multiline, edits)
+        splice(&self.frame, &self.object, edits)
     }
 }
 
@@ -119,9 +117,9 @@ pub enum Topic {
     /// `notifications/message`
     Log,
     /// A question of the child, under this id of its own, in raw JSON; the frame is the child's.
-    Question(Bytes),
+    Question(Charged),
     /// The child took the question of this id back.
-    Withdrawn(Bytes),
+    Withdrawn(Charged),
     /// The client's answer to the question of this number, which the request asked on its child's behalf.
     Answer(u64),
     /// Anything else, or what needs no translation.

@@ -3,23 +3,21 @@
 use super::fixtures::{begun, begun_with, held, interim, now, outcome, text, written};
 use super::*;
 use crate::admission::{Admission, Bounds, Key};
-use crate::budget::Budget;
+use crate::budget::{Budget, OVERHEAD};
 use crate::jsonrpc::Message;
 use crate::mux::Completed;
 use std::time::Duration;
 
 fn said(text: &str, class: Class) -> Interim {
-    Interim { frame: Spliced::from(Bytes::copy_from_slice(text.as_bytes())), class, topic: Topic::Other }
+    Interim { frame: Spliced::from(Charged::own(text.as_bytes())), class, topic: Topic::Other }
 }
 
 fn answer(ends: &mut Ends, wire_id: WireId) -> Completed<Outcome> {
-    let frame = Bytes::from(format!(r#" {{"id":{wire_id},"jsonrpc":"2.0","result":{{"n":1.0}}}} "#));
+    let frame = Charged::own(format!(r#" {{"id":{wire_id},"jsonrpc":"2.0","result":{{"n":1.0}}}} "#));
     let message = crate::jsonrpc::scan(&frame).unwrap();
-    let Message { object, id, result, error, multiline, .. } = message;
-    ends.answering.complete(
-        wire_id,
-        Ok(Answer { frame, object, multiline, id: id.unwrap(), result, error, is_error: false }),
-    )
+    let Message { object, id, result, error, .. } = message;
+    ends.answering
+        .complete(wire_id, Ok(Answer { frame, object, id: id.unwrap(), result, error, is_error: false }))
 }
 
 #[test]
@@ -171,7 +169,7 @@ fn a_request_that_waits_for_its_client_gives_its_places_up_and_gets_others() {
 fn a_begin_that_is_given_up_leaves_nothing_behind() {
     let (link, mut ends) = Link::new(1, 512);
     let begun: Vec<_> = (0..256).map(|_| begun(&link)).collect();
-    let write = |_: WireId| -> Spliced { Spliced::from(Bytes::from_static(b"never written")) };
+    let write = |_: WireId| -> Spliced { Spliced::from(Charged::fixed(b"never written")) };
     assert!(now(link.begin(held(), None, write)).is_none(), "stdin is full");
     assert_eq!(link.in_flight(), 256);
     assert_eq!(written(&link, &mut ends).len(), begun.len());
@@ -180,19 +178,20 @@ fn a_begin_that_is_given_up_leaves_nothing_behind() {
 #[test]
 fn a_request_that_is_cancelled_before_its_turn_gives_its_bytes_back_at_once() {
     let budget = Budget::new(1 << 20);
+    let account = budget.account(1);
     let (link, mut ends) = Link::new(1, 8);
     let mut begin = |length: usize| {
-        let frame = budget.hold(Bytes::from(vec![b'x'; length]));
+        let frame = account.hold(vec![b'x'; length]);
         now(link.begin(held(), None, |_| Spliced::from(frame)))
             .expect("there is room")
             .expect("the child is open")
     };
     let [first, second, mut third] = [5_000, 6_000, 7_000].map(&mut begin);
     drop(second);
-    assert_eq!(budget.used(), 12_000);
+    assert_eq!(budget.used(), 12_000 + 2 * OVERHEAD);
     third.mailbox().interrupt(Interruption { failure: Failure::Cancelled, cancellation: None });
     assert!(outcome(&mut third).is_some());
-    assert_eq!(budget.used(), 5_000, "the child has read nothing");
+    assert_eq!(budget.used(), 5_000 + OVERHEAD, "the child has read nothing");
     assert_eq!(written(&link, &mut ends).iter().map(String::len).collect::<Vec<_>>(), [5_000]);
     drop(first);
     assert_eq!(written(&link, &mut ends).len(), 1, "that one was sent, and is cancelled there");
@@ -201,7 +200,7 @@ fn a_request_that_is_cancelled_before_its_turn_gives_its_bytes_back_at_once() {
 #[test]
 fn a_request_that_is_cancelled_before_its_turn_makes_room_and_the_others_keep_their_order() {
     let (link, mut ends) = Link::new(1, 512);
-    let begin = || link.begin(held(), None, |id: WireId| Spliced::from(Bytes::from(id.to_string())));
+    let begin = || link.begin(held(), None, |id: WireId| Spliced::from(Charged::own(id.to_string())));
     let mut queued: Vec<_> = std::iter::from_fn(|| now(begin()))
         .take(256)
         .map(|begun| begun.expect("the child is open"))
@@ -229,12 +228,12 @@ fn whoever_waits_for_room_is_told_when_nobody_writes_any_more() {
 fn a_frame_is_written_only_when_there_is_room_for_it() {
     let (link, mut ends) = Link::new(1, 512);
     let queued: Vec<_> =
-        std::iter::from_fn(|| now(link.notify(Spliced::from(Bytes::from_static(b"{}"))))).collect();
+        std::iter::from_fn(|| now(link.notify(Spliced::from(Charged::fixed(b"{}"))))).collect();
     assert!(!queued.is_empty());
     let wrote = std::cell::Cell::new(false);
     let mut beginning = std::pin::pin!(link.begin(held(), None, |_| {
         wrote.set(true);
-        Spliced::from(Bytes::from_static(b"{}"))
+        Spliced::from(Charged::fixed(b"{}"))
     }));
     assert!(now(beginning.as_mut()).is_none() && !wrote.get());
     written(&link, &mut ends);

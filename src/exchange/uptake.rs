@@ -12,7 +12,7 @@ pub struct Uptake {
 }
 
 impl Uptake {
-    /// Bytes wait from now on, or no longer.
+    /// Charged wait from now on, or no longer.
     pub fn note_waiting(&self, waits: bool) {
         self.waits.store(waits, Ordering::Relaxed);
     }

@@ -1,7 +1,5 @@
 //! Finds the id of a message that is not kept, or is not JSON: byte by byte, in constant memory.
 
-use bytes::Bytes;
-
 /// Longest id that is remembered, in raw bytes.
 const LONGEST_ID: usize = 256;
 
@@ -62,8 +60,8 @@ impl IdSeeker {
     }
 
     /// The raw JSON of the id, a string with its quotes or a number.
-    pub fn id(&self) -> Option<Bytes> {
-        (self.complete && self.answers && !self.spoilt).then(|| Bytes::copy_from_slice(&self.id))
+    pub fn id(&self) -> Option<Vec<u8>> {
+        (self.complete && self.answers && !self.spoilt).then(|| self.id.clone())
     }
 
     fn step(&mut self, byte: u8) {

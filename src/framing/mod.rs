@@ -7,16 +7,14 @@ mod id_seeker;
 #[cfg(test)]
 mod tests;
 
-use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
 pub use id_seeker::IdSeeker;
 
-/// Room for at least one read, in bytes. Frames keep the buffer alive that they were read into, so it
-/// starts small.
+/// Room for one read of a stream of short frames, in bytes.
 const READ: usize = 8 * 1024;
-/// A frame of this size or more leaves with the buffer it stands in.
-const LARGE: usize = 64 * 1024;
+/// A frame of this size or more leaves with the buffer it stands in; a shorter one is copied out of it.
+pub const LARGE: usize = 64 * 1024;
 /// How much of an oversized frame is kept to be logged, in bytes.
 const HEAD: usize = 256;
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -29,18 +27,20 @@ pub enum Framed {
     /// A frame within the cap: never blank, without its line end and BOM. Whether it is JSON is unknown.
     Frame {
         /// The frame.
-        bytes: Bytes,
+        bytes: Vec<u8>,
         /// It began with a byte order mark, which no message should.
         bom: bool,
     },
-    /// A frame beyond the cap, thrown away.
+    /// A frame that was thrown away: beyond the cap, or given up.
     Oversized {
         /// The raw id of the request that it answers, if it is a response with one; see [`IdSeeker`].
-        id: Option<Bytes>,
+        id: Option<Vec<u8>>,
         /// The length that it had, in bytes.
         length: u64,
         /// Its first bytes, at most 256.
-        head: Bytes,
+        head: Vec<u8>,
+        /// It is within the cap, but was given up.
+        given_up: bool,
     },
 }
 
@@ -50,7 +50,9 @@ pub enum Framed {
 /// of the stream call [`finish`](Self::finish) once.
 #[derive(Debug)]
 pub struct Framer {
-    buffer: BytesMut,
+    buffer: Vec<u8>,
+    /// Frames up to here are taken.
+    start: usize,
     /// Up to here the buffer holds no newline.
     searched: usize,
     max_frame: usize,
@@ -60,21 +62,30 @@ pub struct Framer {
 impl Framer {
     /// Frames of more than `max_frame` bytes are oversized.
     pub fn new(max_frame: usize) -> Self {
-        Self { buffer: BytesMut::new(), searched: 0, max_frame, discarded: None }
+        Self { buffer: Vec::new(), start: 0, searched: 0, max_frame, discarded: None }
+    }
+
+    /// Bytes of the unfinished line that are held.
+    pub fn held(&self) -> usize {
+        self.buffer.len() - self.start
     }
 
     /// The buffer to append to, with room for one read. It holds at most `max_frame` bytes and one
     /// read's more, if [`next`](Self::next) is called until empty after each read.
-    pub fn buffer(&mut self) -> &mut BytesMut {
-        let (held, room) = (self.buffer.len(), self.buffer.capacity());
-        if held <= LARGE && room > 4 * LARGE {
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        self.searched -= self.start;
+        self.buffer.drain(..std::mem::take(&mut self.start));
+        let held = self.buffer.len();
+        if held <= LARGE && self.buffer.capacity() > 4 * LARGE {
             // Left over from a large frame.
-            self.move_to(BytesMut::with_capacity(held + READ));
-        } else if room - held < READ / 2 && !self.buffer.try_reclaim(READ) {
-            // By hand, since a vector would double beyond the cap too; fourfold, since every copy
-            // touches new pages, and those that nothing was read into cost nothing.
+            self.buffer.shrink_to(held + READ);
+        }
+        if self.buffer.capacity() - held < READ / 2 {
+            // By hand, since a vector would double beyond the cap too; fourfold, since pages that nothing was read into
+            // cost nothing.
             let most = self.max_frame.saturating_add(TRIMMINGS + READ);
-            self.move_to(BytesMut::with_capacity((4 * held).min(most).max(held + READ)));
+            let wanted = (4 * held).min(most).max(held + READ);
+            self.buffer.reserve_exact(wanted - held);
         }
         &mut self.buffer
     }
@@ -85,19 +96,13 @@ impl Framer {
         loop {
             let Some(found) = memchr(b'\n', &self.buffer[self.searched..]) else {
                 self.searched = self.buffer.len();
-                if self.discarded.is_some() || self.buffer.len() > self.max_frame.saturating_add(TRIMMINGS) {
+                if self.discarded.is_some() || self.held() > self.max_frame.saturating_add(TRIMMINGS) {
                     self.discard();
                 }
                 return None;
             };
-            let mut line = self.buffer.split_to(self.searched + found + 1);
-            self.searched = 0;
-            line.truncate(line.len() - 1);
-            if line.len() >= LARGE && self.buffer.len() <= LARGE {
-                // What stands behind a large frame would keep all of its memory alive.
-                self.move_to(BytesMut::with_capacity(self.buffer.len() + READ));
-            }
-            if let Some(framed) = self.line(line.freeze()) {
+            let end = self.searched + found;
+            if let Some(framed) = self.line(end) {
                 return Some(framed);
             }
         }
@@ -105,43 +110,67 @@ impl Framer {
 
     /// What is left at the end of the stream: a line that no newline ended.
     pub fn finish(&mut self) -> Option<Framed> {
-        self.searched = 0;
-        let line = self.buffer.split().freeze();
-        self.line(line)
+        let end = self.buffer.len();
+        self.buffer.push(b'\n');
+        self.line(end)
     }
 
-    /// Judges a whole line, or the rest of one whose start was discarded. Blank lines are nothing.
-    fn line(&mut self, line: Bytes) -> Option<Framed> {
-        if let Some(mut discarded) = self.discarded.take() {
-            discarded.feed(&line);
-            return Some(discarded.finish());
-        }
-        let bom = line.starts_with(BOM);
-        let start = if bom { BOM.len() } else { 0 };
-        let bytes = line.slice(start..line.len() - usize::from(line.ends_with(b"\r")));
-        if bytes.len() > self.max_frame {
-            let mut discarded = Discarded::default();
-            discarded.take(&bytes);
-            return Some(discarded.finish());
-        }
-        (!bytes.trim_ascii().is_empty()).then_some(Framed::Frame { bytes, bom })
+    /// Throws away what there is of the unfinished line, and what is still to come of it.
+    pub fn give_up(&mut self) {
+        self.discard();
+        self.discarded.iter_mut().for_each(|discarded| discarded.given_up = true);
     }
 
     fn discard(&mut self) {
-        let mut line = &self.buffer[..];
+        let mut line = &self.buffer[self.start..];
         let discarded = self.discarded.get_or_insert_with(|| {
-            // More than the trimmings is there, so a BOM would be whole.
+            // Where more than the trimmings is there, a BOM is whole.
             line = line.strip_prefix(BOM).unwrap_or(line);
             Discarded::default()
         });
         discarded.feed(line);
+        self.start = 0;
         self.searched = 0;
         self.buffer.clear();
     }
 
-    fn move_to(&mut self, mut room: BytesMut) {
-        room.extend_from_slice(&self.buffer);
-        self.buffer = room;
+    /// Takes the line that ends before the newline at `end`, or the rest of one whose start was discarded. Blank lines are
+    /// nothing.
+    fn line(&mut self, end: usize) -> Option<Framed> {
+        let start = std::mem::replace(&mut self.start, end + 1);
+        self.searched = self.start;
+        let line = &self.buffer[start..end];
+        if let Some(mut discarded) = self.discarded.take() {
+            discarded.feed(line);
+            return Some(discarded.finish(self.max_frame));
+        }
+        let bom = line.starts_with(BOM);
+        let from = start + if bom { BOM.len() } else { 0 };
+        let to = (end - usize::from(line.ends_with(b"\r"))).max(from);
+        let frame = &self.buffer[from..to];
+        if frame.len() > self.max_frame {
+            let mut discarded = Discarded::default();
+            discarded.take(frame);
+            return Some(discarded.finish(self.max_frame));
+        }
+        if frame.trim_ascii().is_empty() {
+            return None;
+        }
+        let bytes = if frame.len() < LARGE { frame.to_vec() } else { self.take_large(from, to) };
+        Some(Framed::Frame { bytes, bom })
+    }
+
+    /// A large frame with the memory that it stands in; what stands behind it moves to a buffer of its own.
+    fn take_large(&mut self, from: usize, to: usize) -> Vec<u8> {
+        let mut rest = Vec::with_capacity(self.buffer.len() - self.start + READ);
+        rest.extend_from_slice(&self.buffer[self.start..]);
+        let mut frame = std::mem::replace(&mut self.buffer, rest);
+        self.start = 0;
+        self.searched = 0;
+        frame.truncate(to);
+        frame.drain(..from);
+        frame.shrink_to_fit();
+        frame
     }
 }
 
@@ -153,6 +182,7 @@ struct Discarded {
     head: Vec<u8>,
     /// A carriage return came last: part of the frame if more follows, else of the line end.
     held_back: bool,
+    given_up: bool,
 }
 
 impl Discarded {
@@ -174,7 +204,8 @@ impl Discarded {
         self.head.extend_from_slice(&bytes[..missing.min(bytes.len())]);
     }
 
-    fn finish(self) -> Framed {
-        Framed::Oversized { id: self.seeker.id(), length: self.length, head: self.head.into() }
+    fn finish(self, max_frame: usize) -> Framed {
+        let given_up = self.given_up && self.length <= max_frame as u64;
+        Framed::Oversized { id: self.seeker.id(), length: self.length, head: self.head, given_up }
     }
 }

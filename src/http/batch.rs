@@ -8,12 +8,12 @@ use super::reject::Rejection;
 use super::response::{self, Body};
 use super::sse::EventStream;
 use super::{Server, call, legacy, oneway};
+use crate::budget::Charged;
 use crate::exchange::Mailbox;
 use crate::jsonrpc::{self, ClientId, Kind, Message, Spliced, text};
 use crate::session::{Reader, Session, StreamId, Underway};
 use crate::telemetry::scope::scoped;
 use crate::upstream::Incoming;
-use bytes::{Bytes, BytesMut};
 use hyper::{Response, StatusCode};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -37,7 +37,7 @@ const SIDE_BY_SIDE: usize = 64;
 pub async fn respond(
     server: &Arc<Server>,
     session: &Arc<Session>,
-    batch: Bytes,
+    batch: Charged,
     origin: &Origin,
 ) -> Result<Response<Body>, Rejection> {
     if !session.version().batches() {
@@ -71,7 +71,7 @@ pub async fn respond(
     let finished = timeout(call::commit_after(server, session), &mut work).await.is_ok();
     let mut reader = unbegun.begin();
     if finished && batch.only_answers.load(Ordering::Acquire) {
-        return Ok(response::json(StatusCode::OK, Spliced::from(array(&mut reader).await)));
+        return Ok(response::json(StatusCode::OK, array(&mut reader).await));
     }
     if !finished {
         tokio::spawn(work);
@@ -80,7 +80,7 @@ pub async fn respond(
 }
 
 /// The requests, and the rest.
-fn split(batch: &Bytes) -> Result<(Vec<Bytes>, Vec<Bytes>), Rejection> {
+fn split(batch: &Charged) -> Result<(Vec<Charged>, Vec<Charged>), Rejection> {
     let elements = jsonrpc::elements(batch, MOST).map_err(|fault| Rejection::fault(fault, batch))?;
     if elements.is_empty() {
         return Err(Rejection::invalid("the batch is empty"));
@@ -98,12 +98,12 @@ fn split(batch: &Bytes) -> Result<(Vec<Bytes>, Vec<Bytes>), Rejection> {
     Ok((requests, others))
 }
 
-fn read(frame: &Bytes) -> Result<Message, Rejection> {
+fn read(frame: &Charged) -> Result<Message, Rejection> {
     jsonrpc::scan(frame).map_err(|fault| Rejection::fault(fault, frame))
 }
 
 /// One message of a batch, whose turn has come.
-fn take(server: &Server, session: &Session, origin: &Origin, frame: Bytes) -> Result<Incoming, Rejection> {
+fn take(server: &Server, session: &Session, origin: &Origin, frame: Charged) -> Result<Incoming, Rejection> {
     let message = read(&frame)?;
     let incoming = origin.incoming(&server.settings, frame, message);
     legacy::see(session, &incoming.operation);
@@ -142,13 +142,13 @@ impl Drop for Unbegun {
 
 /// A request that is not in work yet.
 struct Waiting {
-    frame: Bytes,
+    frame: Charged,
     underway: Underway,
 }
 
 /// Runs the requests in their order, some side by side; the stream ends with the last answer. Dropping it takes those out
 /// of their queues that are not at the child yet.
-async fn run(batch: Arc<Batch>, requests: Vec<Bytes>) {
+async fn run(batch: Arc<Batch>, requests: Vec<Charged>) {
     let most = batch.server.upstream.max_client_in_flight().clamp(1, SIDE_BY_SIDE);
     let mut waiting: VecDeque<_> = requests.into_iter().filter_map(|frame| batch.wait(frame)).collect();
     let mut running = JoinSet::new();
@@ -163,7 +163,7 @@ async fn run(batch: Arc<Batch>, requests: Vec<Bytes>) {
 }
 
 impl Batch {
-    fn wait(&self, frame: Bytes) -> Option<Waiting> {
+    fn wait(&self, frame: Charged) -> Option<Waiting> {
         // It was read before, so that it can be read.
         let id = ClientId::new(&frame[read(&frame).ok()?.id?]);
         let underway = Underway::begin(&self.session, id, Arc::new(Mailbox::default()));
@@ -207,14 +207,12 @@ impl Batch {
 }
 
 /// What a finished stream holds, as a JSON array.
-async fn array(reader: &mut Reader) -> Bytes {
-    let mut array = BytesMut::from(&b"["[..]);
+async fn array(reader: &mut Reader) -> Spliced {
+    let mut array = Vec::new();
     while let Some(item) = poll_fn(|cx| reader.poll_next(cx)).await {
-        if array.len() > 1 {
-            array.extend_from_slice(b",");
-        }
-        item.frame.segments().iter().for_each(|segment| array.extend_from_slice(segment));
+        array.push(Charged::fixed(if array.is_empty() { b"[" } else { b"," }));
+        array.extend(item.frame);
     }
-    array.extend_from_slice(b"]");
-    array.freeze()
+    array.push(Charged::fixed(b"]"));
+    Spliced::of(array)
 }

@@ -3,9 +3,9 @@
 use super::Server;
 use super::pace::Pace;
 use super::reject::Rejection;
-use crate::budget::{Budget, CHARGED_FROM, Charge};
-use crate::jsonrpc::codes;
-use bytes::{Bytes, BytesMut};
+use crate::budget::{Account, Budget, Charge, Charged, OVERHEAD};
+use crate::jsonrpc::{self, Message, codes};
+use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::{Body, Frame, Incoming};
 use std::pin::{Pin, pin};
@@ -14,11 +14,50 @@ use tokio::time::{sleep_until, timeout, timeout_at};
 
 /// How long a body may wait for room.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What a body of unknown length may hold while it waits for more: for what is longer it gets all of its room at once, so
+/// that no two wait for what the other holds.
+const PART: usize = 256 * 1024;
+/// Up to this many bytes a body never waits long for room.
+const SMALL: usize = 4 * 1024;
 /// How long, and how much of, a refused body is thrown away before the connection is closed.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024 * 1024;
 
-/// The whole body; its bytes count among `--max-buffered` as long as any of them is in use.
+/// A whole body, with its charge.
+#[derive(Debug)]
+pub struct Whole {
+    bytes: Vec<u8>,
+    charge: Charge,
+}
+
+impl Whole {
+    /// The bytes as they came.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The one message that the body is, on one line.
+    ///
+    /// # Errors
+    /// 400 when it is none.
+    pub fn into_message(mut self) -> Result<(Charged, Message), Rejection> {
+        let message = jsonrpc::scan(&self.bytes).map_err(|fault| Rejection::fault(fault, &self.bytes))?;
+        if message.multiline {
+            jsonrpc::break_no_lines(&mut self.bytes);
+        }
+        self.bytes.shrink_to_fit();
+        Ok((self.charge.hold(self.bytes), message))
+    }
+
+    /// The body, whatever it is, on one line.
+    pub fn into_frame(mut self) -> Charged {
+        jsonrpc::break_no_lines(&mut self.bytes);
+        self.bytes.shrink_to_fit();
+        self.charge.hold(self.bytes)
+    }
+}
+
+/// Reads the whole body, whose bytes are charged to `account` for as long as any of them is in use.
 ///
 /// A body that says how long it is gets all of its room before any of it is read, so that none waits with a part of its
 /// own for another's.
@@ -26,8 +65,8 @@ const LINGER_BYTES: usize = 256 * 1024 * 1024;
 /// # Errors
 /// 413 as soon as it is known to be too long; 408 when it comes too slowly, and sooner so while others wait for the
 /// room that it takes; 503 when there is no room for it.
-pub async fn read(server: &Server, mut body: Incoming) -> Result<Bytes, Rejection> {
-    match receive(server, &mut body).await {
+pub async fn read(server: &Server, mut body: Incoming, account: &Account) -> Result<Whole, Rejection> {
+    match receive(server, &mut body, account).await {
         Ok(whole) => Ok(whole),
         Err(rejection) => Err(refuse(body, rejection)),
     }
@@ -41,61 +80,68 @@ pub fn refuse(body: Incoming, rejection: Rejection) -> Rejection {
     rejection
 }
 
-/// Whether it is certain, before any of it is read, that a body takes none of `--max-buffered`.
+/// Whether it is certain, before any of it is read, that a body is small.
 pub fn is_small(body: &Incoming) -> bool {
-    body.size_hint().upper().is_some_and(|length| length < CHARGED_FROM as u64)
+    body.size_hint().upper().is_some_and(|length| length < SMALL as u64)
 }
 
-async fn receive(server: &Server, body: &mut Incoming) -> Result<Bytes, Rejection> {
+async fn receive(server: &Server, body: &mut Incoming, account: &Account) -> Result<Whole, Rejection> {
     let limit = server.settings.max_body;
     let length = body.size_hint();
     if length.lower() > limit as u64 {
         return Err(Rejection::too_large(limit));
     }
-    let mut charge = server.budget.open();
     // It is no longer than the limit, which is a usize.
     let length = length.exact().map_or(0, |length| length as usize);
-    cover(&mut charge, length).await?;
+    let mut whole = Whole { bytes: Vec::new(), charge: account.charge() };
+    make_room(&mut whole, length).await?;
     let mut pace = Pace::begin(Instant::now());
-    let mut whole = Whole::default();
     loop {
-        let chunk = match next(body, &mut pace, &charge).await? {
-            None => return Ok(charge.hold(whole.into_bytes())),
+        let chunk = match next(body, &mut pace, &whole.charge).await? {
+            None => return Ok(whole),
             Some(Err(error)) => return Err(broken(&error)),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(chunk) => chunk,
                 Err(_trailers) => continue,
             },
         };
-        if whole.len() + chunk.len() > limit {
+        let length = whole.bytes.len() + chunk.len();
+        if length > limit {
             return Err(Rejection::too_large(limit));
         }
         let brought = Instant::now();
-        cover(&mut charge, whole.len() + chunk.len()).await?;
+        if length > whole.bytes.capacity() {
+            let doubled = length.max(2 * whole.bytes.capacity());
+            let wanted = if doubled > PART { limit } else { doubled.min(limit) };
+            make_room(&mut whole, wanted).await?;
+        }
         let now = Instant::now();
         pace.waited(now - brought);
-        pace.brought(chunk.len(), charge.bytes(), now);
-        whole.push(chunk);
+        pace.brought(chunk.len(), whole.charge.bytes(), now);
+        whole.bytes.extend_from_slice(&chunk);
     }
 }
 
-/// Room for so many bytes of a body together.
-async fn cover(charge: &mut Charge, bytes: usize) -> Result<(), Rejection> {
-    if charge.try_cover(bytes) {
-        return Ok(());
+/// Room for so many bytes of a body together, charged first.
+async fn make_room(whole: &mut Whole, bytes: usize) -> Result<(), Rejection> {
+    let charged = bytes + OVERHEAD;
+    if !whole.charge.try_cover(charged) {
+        let covered = Box::pin(timeout(PATIENCE, whole.charge.cover(charged))).await;
+        covered.map_err(|_| Rejection::busy("messages in transit take all of --max-buffered").closing())?;
     }
-    let covered = Box::pin(timeout(PATIENCE, charge.cover(bytes))).await;
-    covered.map_err(|_| Rejection::busy("messages in transit take all of --max-buffered").closing())
+    let more = bytes - whole.bytes.len();
+    whole.bytes.reserve_exact(more);
+    Ok(())
 }
 
 /// What comes next of a body, which must not take too long.
 async fn next(body: &mut Incoming, pace: &mut Pace, charge: &Charge) -> Result<Next, Rejection> {
     let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
-    if charge.is_empty() {
+    if charge.bytes() < SMALL {
         let frame = timeout_at(pace.deadline().into(), frame).await;
         return frame.map_err(|_| too_slow("the body comes too slowly"));
     }
-    Box::pin(next_while_others_may_wait(frame, pace, charge.budget())).await
+    Box::pin(next_while_others_may_wait(frame, pace, charge.account().budget())).await
 }
 
 type Next = Option<Result<Frame<Bytes>, hyper::Error>>;
@@ -143,34 +189,6 @@ async fn linger(mut body: Incoming) {
         }
     };
     let _ = timeout(LINGER, discard).await;
-}
-
-/// A body that came in one piece, as nearly all do, is not copied.
-#[derive(Default)]
-struct Whole {
-    first: Bytes,
-    rest: BytesMut,
-}
-
-impl Whole {
-    fn len(&self) -> usize {
-        self.first.len() + self.rest.len()
-    }
-
-    fn push(&mut self, chunk: Bytes) {
-        if self.len() == 0 {
-            self.first = chunk;
-            return;
-        }
-        if !self.first.is_empty() {
-            self.rest.extend_from_slice(&std::mem::take(&mut self.first));
-        }
-        self.rest.extend_from_slice(&chunk);
-    }
-
-    fn into_bytes(self) -> Bytes {
-        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
-    }
 }
 
 fn too_slow(message: &'static str) -> Rejection {

@@ -174,6 +174,15 @@ impl<S> Watched<S> {
         self.pulse.is_cut()
     }
 
+    /// Cuts the connection when it is called, if it was not cut before.
+    pub fn cutter(&self) -> impl Fn() -> bool + Send + Sync + use<S> {
+        let pulse = Arc::downgrade(&self.pulse);
+        move || {
+            let pulse = pulse.upgrade().filter(|pulse| !pulse.is_cut());
+            pulse.inspect(|pulse| pulse.cut()).is_some()
+        }
+    }
+
     /// Marks requests on this connection.
     pub fn busy(&self) -> Marker {
         Marker(Arc::clone(&self.pulse))

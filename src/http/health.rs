@@ -2,10 +2,10 @@
 
 use super::Server;
 use super::response::{self, Body};
+use crate::budget::Charged;
 use crate::jsonrpc::Spliced;
 use crate::phase::Phase;
 use crate::telemetry::metrics::{self, Format, Levels};
-use bytes::Bytes;
 use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Response, StatusCode};
 use std::time::Instant;
@@ -37,7 +37,7 @@ pub fn serve(server: &Server, path: &str) -> Option<Response<Body>> {
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if healthy { "ok" } else { "unavailable" };
     let text = serde_json::json!({"status": word, "reason": why}).to_string();
-    Some(response::json(status, Spliced::from(Bytes::from(text))))
+    Some(response::json(status, Spliced::from(Charged::own(text))))
 }
 
 /// The metrics, in the format that is asked for.
@@ -45,7 +45,7 @@ pub fn metrics(server: &Server, headers: &HeaderMap) -> Response<Body> {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let format = Format::accepted(accept);
     let text = metrics::write(&metrics::gather(levels(server)), format);
-    let body = Body::whole(Spliced::from(Bytes::from(text)));
+    let body = Body::whole(Spliced::from(Charged::own(text)));
     response::typed(StatusCode::OK, format.content_type(), body)
 }
 
@@ -60,6 +60,7 @@ pub fn levels(server: &Server) -> Levels {
         queued: upstream.queued(),
         parked: upstream.parked(),
         buffered: server.budget.used(),
+        unbudgeted: crate::budget::outside(),
         ready: *server.phase.borrow() == Phase::Ready && !server.shutdown.has_begun(),
     }
 }

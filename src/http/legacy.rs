@@ -5,6 +5,7 @@ use super::reject::{self, Rejection, method_not_allowed};
 use super::response::{self, Body};
 use super::sse::EventStream;
 use super::{Server, batch, body, call, guard, modern, oneway};
+use crate::budget::Account;
 use crate::exchange::Failure;
 use crate::jsonrpc::{self, Kind, Spliced};
 use crate::session::{Principal, Session};
@@ -58,12 +59,18 @@ async fn post(
     {
         return Err(body::refuse(body, rejection));
     }
-    let frame = body::read(server, body).await?;
-    if jsonrpc::is_batch(&frame) {
-        let session = session(server, headers, &principal)?;
-        return Box::pin(batch::respond(server, &session, frame, origin)).await;
+    let mut account = origin.account.clone();
+    if headers.contains_key(SESSION_ID)
+        && let Ok(session) = session(server, headers, &principal)
+    {
+        account = session.account().clone();
     }
-    let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
+    let body = body::read(server, body, &account).await?;
+    if jsonrpc::is_batch(body.bytes()) {
+        let session = session(server, headers, &principal)?;
+        return Box::pin(batch::respond(server, &session, body.into_frame(), origin)).await;
+    }
+    let (frame, message) = body.into_message()?;
     let incoming = origin.incoming(&server.settings, frame, message);
     let operation = Arc::clone(&incoming.operation);
     let responding = take(server, headers, principal, origin, incoming);
@@ -88,7 +95,7 @@ async fn take(
             .await;
     }
     if is_initialize(&incoming) {
-        return Box::pin(initialize(server, headers, principal, incoming)).await;
+        return Box::pin(initialize(server, headers, principal, origin, incoming)).await;
     }
     let session = session(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
     session.heard(Instant::now());
@@ -131,6 +138,7 @@ async fn initialize(
     server: &Arc<Server>,
     headers: &HeaderMap,
     principal: Principal,
+    origin: &Origin,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
     if let Some(id) = guard::single(headers, &SESSION_ID)? {
@@ -142,7 +150,7 @@ async fn initialize(
         });
         return Err(rejection.of(incoming.id()));
     }
-    let session = open(server, principal, incoming.id())?;
+    let session = open(server, principal, &origin.account, incoming.id())?;
     let id = HeaderValue::from_str(session.id().secret());
     let operation = Arc::clone(&incoming.operation);
     let work = handshake(Arc::clone(server), Arc::clone(&session), incoming);
@@ -161,11 +169,16 @@ async fn initialize(
 ///
 /// # Errors
 /// 503 when there are too many, or proxyrunner is ending.
-pub fn open(server: &Server, principal: Principal, request_id: &[u8]) -> Result<Arc<Session>, Rejection> {
+pub fn open(
+    server: &Server,
+    principal: Principal,
+    account: &Account,
+    request_id: &[u8],
+) -> Result<Arc<Session>, Rejection> {
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down().of(request_id));
     }
-    let opened = server.directory.open(principal, Instant::now());
+    let opened = server.directory.open(principal, account.sibling(), Instant::now());
     opened.map_err(|_| Rejection::busy("there are --max-sessions sessions already").of(request_id))
 }
 

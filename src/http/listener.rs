@@ -15,10 +15,11 @@ use hyper_util::server::graceful::GracefulShutdown;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Type};
 use std::convert::Infallible;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -126,6 +127,8 @@ fn connection(
     let line = socket.line();
     let stream = server.connections.watch(socket, Some(line));
     let marker = stream.busy();
+    let account = server.budget.account(client_of(peer.ip()));
+    account.on_give_way(stream.cutter());
     let (server, peer) = (Arc::clone(server), Peer::from(peer));
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -135,12 +138,12 @@ fn connection(
             TokioIo::new(stream),
             service_fn(move |request| {
                 let (server, place, mark) = (Arc::clone(&server), Arc::clone(&place), marker.mark());
-                let peer = peer.clone();
+                let (peer, account) = (peer.clone(), account.clone());
                 async move {
                     let path = request.uri().path();
                     let (mut visit, origin) = match endpoint::is_probe(path) {
-                        true => (None, Origin::unseen(peer)),
-                        false => Visit::begin(&server.settings, &request, peer),
+                        true => (None, Origin::unseen(peer, account)),
+                        false => Visit::begin(&server.settings, &request, peer, account),
                     };
                     let mut response =
                         if !place.is_spare() || endpoint::is_probe(path) || Box::pin(place.settle()).await {
@@ -158,6 +161,12 @@ fn connection(
                 }
             }),
         )
+}
+
+/// The budget's key of a client that is known by its address only.
+fn client_of(address: IpAddr) -> u64 {
+    static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    SECRET.hash_one(address)
 }
 
 async fn pause(error: &io::Error) {

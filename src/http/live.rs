@@ -3,11 +3,11 @@
 
 use super::Server;
 use super::sse::{KEEP_ALIVE, encode};
+use crate::budget::Charged;
 use crate::shutdown::Shutdown;
 use crate::telemetry::scope::within;
 use crate::trace_context::Context as TraceContext;
 use crate::upstream::{Happening, Listening, ModernCall, Reply};
-use bytes::Bytes;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
@@ -48,7 +48,7 @@ pub struct LiveStream {
     context: Option<TraceContext>,
     /// What happens next; none once the answer is out.
     next: Option<Next>,
-    waiting: VecDeque<Bytes>,
+    waiting: VecDeque<Charged>,
     shutdown: Shutdown,
     keep_alive: Duration,
     silence: Pin<Box<Sleep>>,
@@ -86,7 +86,7 @@ impl LiveStream {
     }
 
     /// The next bytes of the body.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Charged>> {
         loop {
             if let Some(bytes) = self.waiting.pop_front() {
                 return Poll::Ready(Some(bytes));

@@ -102,21 +102,25 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes room when messages in transit take more than `--max-buffered`, or a body waits for it: what is kept for
-    /// replay only goes first; then, the oldest first and only as much as is needed, what clients that left may come back
-    /// for; last, and only for what is too much, the slowest reader. False when that one is about to give its bytes back.
+    /// Makes room when messages in transit take more than `--max-buffered`, or a body waits for it: first what is kept for
+    /// replay or from memory, then what clients that left may come back for, the oldest first and only as much as is
+    /// needed; then the client that holds most gives way to the others; last, and only for what is too much, the slowest
+    /// reader. False when bytes are about to be given back, so that it is worth to look again soon.
     pub fn relieve(&self) -> bool {
-        if self.make_room() || self.budget.excess() == 0 {
+        if self.make_room() {
             return true;
         }
-        !self.cut_slowest()
+        if self.fullest_gives_way() {
+            return false;
+        }
+        self.budget.excess() == 0 || !self.cut_slowest()
     }
 
     /// Looks again, every now and then, whether room is to be made: those that were not slow enough before may be now.
     /// For a body that has waited since the last look the slowest reader goes too.
     pub fn relieve_bodies(&self, waited_before: bool) -> bool {
         self.connections.look();
-        if self.budget.excess() > 0 {
+        if self.budget.excess() > 0 || self.budget.is_awaited() {
             self.budget.remind();
         }
         if !self.budget.is_awaited() {
@@ -134,11 +138,26 @@ impl Server {
         if enough() {
             return true;
         }
+        self.upstream.forget_lists();
         for session in self.directory.all() {
             session.forget_delivered();
         }
         self.directory.forget_owed(enough);
         enough()
+    }
+
+    fn fullest_gives_way(&self) -> bool {
+        let Some(fullest) = self.budget.fullest() else { return false };
+        let gave_way = fullest.give_way() || self.upstream.give_way(&fullest);
+        if gave_way {
+            counters::GAVE_WAY.increment();
+            tracing::warn!(
+                bytes = fullest.used(),
+                client_bytes = fullest.client_used(),
+                "--max-buffered is used up: the client that holds most gives way to others"
+            );
+        }
+        gave_way
     }
 
     fn cut_slowest(&self) -> bool {

@@ -5,7 +5,7 @@ use super::reject::{Rejection, method_not_allowed};
 use super::response::{self, Body};
 use super::sse::EventStream;
 use super::{Server, body, call, guard, legacy, oneway};
-use crate::jsonrpc::{self, Kind, Spliced};
+use crate::jsonrpc::{Kind, Spliced};
 use crate::session::{Owed, Session, StreamId};
 use crate::telemetry::scope::scoped;
 use crate::upstream::Incoming;
@@ -24,6 +24,7 @@ pub const POST_PATH: &str = "/messages";
 /// When there are too many, or the client doesn't take a stream.
 pub fn stream(
     server: &Arc<Server>,
+    origin: &Origin,
     request: &Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     if request.method() != Method::GET {
@@ -31,7 +32,7 @@ pub fn stream(
     }
     guard::accepts(request.headers(), &["text/event-stream"])?;
     let principal = guard::principal(&server.settings, request.headers())?;
-    let session = legacy::open(server, principal, &[])?;
+    let session = legacy::open(server, principal, &origin.account, &[])?;
     session.become_old_sse();
     let reader = session.open_standalone();
     server.directory.list(&session);
@@ -62,8 +63,7 @@ pub async fn post(
     let session = server.directory.find(id, &principal).filter(|session| session.is_old_sse());
     let Some(session) = session else { return Err(body::refuse(body, Rejection::unknown_session())) };
     session.heard(Instant::now());
-    let frame = body::read(server, body).await?;
-    let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
+    let (frame, message) = body::read(server, body, session.account()).await?.into_message()?;
     let incoming = origin.incoming(&server.settings, frame, message);
     let operation = Arc::clone(&incoming.operation);
     legacy::see(&session, &operation);

@@ -2,12 +2,12 @@
 
 use super::Server;
 use super::reject::Rejection;
+use crate::budget::Charged;
 use crate::exchange::Link;
 use crate::jsonrpc::{ClientId, Kind, Message};
 use crate::session::Session;
 use crate::telemetry::Verdict;
 use crate::upstream::Incoming;
-use bytes::Bytes;
 use std::sync::Arc;
 use tokio::time::timeout;
 
@@ -48,7 +48,7 @@ pub async fn accept(server: &Server, session: &Arc<Session>, incoming: Incoming)
     Ok(())
 }
 
-fn answer(session: &Session, frame: &Bytes, message: &Message) {
+fn answer(session: &Session, frame: &Charged, message: &Message) {
     let Some(id) = message.id.clone() else { return };
     let restored = session.answered(&ClientId::new(&frame[id]), frame, message);
     if let (Some(answer), Some(link)) = (restored, link(session)) {

@@ -1,11 +1,11 @@
 //! Where messages come from: what all messages of one HTTP request have in common, as far as they are traced.
 
 use super::Settings;
+use crate::budget::{Account, Charged};
 use crate::jsonrpc::{self, Carried, Kind, Message, Params, Span, rewrite, unescaped};
 use crate::telemetry::{Arrival, Operation, Parent, Peer, Subject};
 use crate::trace_context::{Context, Trace};
 use crate::upstream::Incoming;
-use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,18 +18,20 @@ pub struct Origin {
     pub span: Option<Context>,
     /// Who sent them.
     pub peer: Peer,
+    /// Whom they are charged to.
+    pub account: Account,
     /// Whether any was read; where somebody wants to know.
     pub brought: Option<Arc<AtomicBool>>,
 }
 
 impl Origin {
     /// That of messages which nobody follows.
-    pub fn unseen(peer: Peer) -> Self {
-        Origin { trace: Trace::default(), span: None, peer, brought: None }
+    pub fn unseen(peer: Peer, account: Account) -> Self {
+        Origin { trace: Trace::default(), span: None, peer, account, brought: None }
     }
 
     /// A message that was read.
-    pub fn incoming(&self, settings: &Settings, frame: Bytes, message: Message) -> Incoming {
+    pub fn incoming(&self, settings: &Settings, frame: Charged, message: Message) -> Incoming {
         if let Some(brought) = &self.brought.as_ref().filter(|_| message.kind != Kind::Response) {
             brought.store(true, Ordering::Relaxed);
         }
@@ -67,18 +69,19 @@ impl Origin {
 }
 
 /// Whether a notification is passed on as it is, but for the id or token in it.
-fn names_a_request(frame: &Bytes, message: &Message) -> bool {
+fn names_a_request(frame: &Charged, message: &Message) -> bool {
     let method = message.method.as_ref().filter(|_| message.kind == Kind::Notification);
     let method = method.map(|method| unescaped(&frame[method.clone()]));
     matches!(method.as_deref(), Some(b"notifications/cancelled" | b"notifications/progress"))
 }
 
 /// A message with its place in its trace, and without the baggage that may not pass.
-fn placed(frame: Bytes, message: Message, trace: &Trace) -> (Bytes, Message) {
+fn placed(frame: Charged, message: Message, trace: &Trace) -> (Charged, Message) {
     if !trace.replaces_context() && !trace.replaces_baggage() {
         return (frame, message);
     }
-    let placed = rewrite::request_for_child(&frame, &message, None, None, trace).into_bytes();
+    let placed = rewrite::request_for_child(&frame, &message, None, None, trace).flatten();
+    let Ok(placed) = placed else { return (frame, message) };
     match jsonrpc::scan(&placed) {
         Ok(message) => (placed, message),
         Err(_) => (frame, message),
@@ -86,7 +89,7 @@ fn placed(frame: Bytes, message: Message, trace: &Trace) -> (Bytes, Message) {
 }
 
 /// What a message is about.
-fn subject(frame: &Bytes, message: &Message) -> Subject {
+fn subject(frame: &Charged, message: &Message) -> Subject {
     let string = |span: &Option<Span>| {
         let span = span.as_ref().filter(|span| frame[span.start] == b'"')?;
         Some(unescaped(&frame[span.clone()]))

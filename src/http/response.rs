@@ -2,8 +2,8 @@
 
 use super::live::LiveStream;
 use super::sse::EventStream;
+use crate::budget::Charged;
 use crate::jsonrpc::Spliced;
-use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -27,7 +27,7 @@ pub enum Body {
 /// A message on its way to the socket.
 #[derive(Debug)]
 pub struct Whole {
-    segments: std::vec::IntoIter<Bytes>,
+    segments: std::vec::IntoIter<Charged>,
     remaining: usize,
 }
 
@@ -39,13 +39,13 @@ impl Body {
 }
 
 impl HttpBody for Body {
-    type Data = Bytes;
+    type Data = Charged;
     type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Charged>, Infallible>>> {
         match &mut *self {
             Body::Empty => Poll::Ready(None),
             Body::Whole(whole) => Poll::Ready(whole.segments.next().map(|segment| {

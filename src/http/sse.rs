@@ -1,11 +1,11 @@
 //! Server-sent events: a session's stream as a response body, with comments while it is silent.
 
 use super::Server;
+use crate::budget::Charged;
 use crate::exchange::Failure;
 use crate::jsonrpc::{FLAT, Spliced};
 use crate::session::{Directory, Item, Reader, Session};
 use crate::shutdown::Shutdown;
-use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -21,13 +21,13 @@ const RETRY: Duration = Duration::from_millis(500);
 const RETURN: Duration = Duration::from_secs(5);
 
 /// What is sent while a stream is silent.
-pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+pub const KEEP_ALIVE: Charged = Charged::fixed(b": keep-alive\n\n");
 
 /// The body of a stream.
 #[derive(Debug)]
 pub struct EventStream {
     reader: Reader,
-    waiting: VecDeque<Bytes>,
+    waiting: VecDeque<Charged>,
     keep_alive: Duration,
     silence: Pin<Box<Sleep>>,
     closes: Option<Pin<Box<Sleep>>>,
@@ -49,7 +49,7 @@ impl EventStream {
         let mut waiting = VecDeque::new();
         if primes {
             let id = reader.stream().event_id(reader.began_after());
-            waiting.push_back(Bytes::from(format!("id: {id}\ndata: \n\n")));
+            waiting.push_back(Charged::own(format!("id: {id}\ndata: \n\n")));
         }
         let closes = primes.then(|| Box::pin(sleep(server.settings.sse_max_age)));
         let shutdown = Some(server.shutdown.clone());
@@ -66,7 +66,7 @@ impl EventStream {
     /// The stream that is a whole session of HTTP+SSE (2024-11-05): its first event says where to post, and the
     /// session goes with it.
     pub fn session(server: &Server, reader: Reader, post_to: &str) -> Self {
-        let first = Bytes::from(format!("event: endpoint\ndata: {post_to}\n\n"));
+        let first = Charged::own(format!("event: endpoint\ndata: {post_to}\n\n"));
         let goes = SessionGoes(Arc::clone(&server.directory), Arc::clone(reader.session()));
         EventStream {
             names_events: false,
@@ -75,7 +75,7 @@ impl EventStream {
         }
     }
 
-    fn new(server: &Server, reader: Reader, waiting: VecDeque<Bytes>) -> Self {
+    fn new(server: &Server, reader: Reader, waiting: VecDeque<Charged>) -> Self {
         let keep_alive = server.settings.keep_alive;
         EventStream {
             reader,
@@ -93,7 +93,7 @@ impl EventStream {
     }
 
     /// The next bytes of the body.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Charged>> {
         if std::mem::take(&mut self.comment_out) {
             self.reader.session().alive(Instant::now());
         }
@@ -138,8 +138,8 @@ impl EventStream {
 }
 
 /// Tells a client when to come back, here or, when proxyrunner ends, to whoever takes its place.
-fn retry() -> Bytes {
-    Bytes::from(format!("retry: {}\n\n", RETRY.as_millis()))
+fn retry() -> Charged {
+    Charged::own(format!("retry: {}\n\n", RETRY.as_millis()))
 }
 
 /// Ends a session when its only stream is gone.
@@ -167,23 +167,25 @@ impl Drop for Unseated {
 
 /// One event. A message stands on one line, so that it is one `data` field; the event's name is spelled out, since
 /// clients exist that wait for it.
-pub fn encode(id: Option<&str>, message: &Spliced, out: &mut VecDeque<Bytes>) {
-    let mut head = BytesMut::with_capacity(64 + if message.len() <= FLAT { message.len() } else { 0 });
-    head.put_slice(b"event: message\n");
+pub fn encode(id: Option<&str>, message: &Spliced, out: &mut VecDeque<Charged>) {
+    let short = message.len() <= FLAT;
+    let mut event = Vec::with_capacity(64 + if short { message.len() } else { 0 });
+    event.extend_from_slice(b"event: message\n");
     if let Some(id) = id {
-        head.put_slice(b"id: ");
-        head.put_slice(id.as_bytes());
-        head.put_slice(b"\n");
+        event.extend_from_slice(b"id: ");
+        event.extend_from_slice(id.as_bytes());
+        event.extend_from_slice(b"\n");
     }
-    head.put_slice(b"data: ");
-    if message.len() <= FLAT {
-        message.segments().iter().for_each(|segment| head.put_slice(segment));
-        head.put_slice(b"\n\n");
-        out.push_back(head.freeze());
+    event.extend_from_slice(b"data: ");
+    if short {
+        message.segments().iter().for_each(|segment| event.extend_from_slice(segment));
+        event.extend_from_slice(b"\n\n");
+        let first = message.segments().first().cloned().unwrap_or_default();
+        out.push_back(first.derive(event));
     } else {
-        out.push_back(head.freeze());
+        out.push_back(Charged::own(event));
         out.extend(message.segments().iter().cloned());
-        out.push_back(Bytes::from_static(b"\n\n"));
+        out.push_back(Charged::fixed(b"\n\n"));
     }
 }
 
@@ -194,10 +196,10 @@ mod tests {
     #[test]
     fn long_and_short_messages_are_framed_alike() {
         for length in [10, FLAT, FLAT + 1] {
-            let message = Spliced::from(Bytes::from(vec![b'x'; length]));
+            let message = Spliced::from(Charged::own(vec![b'x'; length]));
             let mut out = VecDeque::new();
             encode(Some("3-1"), &message, &mut out);
-            let whole: Vec<u8> = out.iter().flatten().copied().collect();
+            let whole: Vec<u8> = out.iter().flat_map(|part| part.to_vec()).collect();
             let expected = format!("event: message\nid: 3-1\ndata: {}\n\n", "x".repeat(length));
             assert_eq!(whole, expected.as_bytes());
         }

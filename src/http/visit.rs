@@ -2,6 +2,7 @@
 
 use super::origin::Origin;
 use super::{Settings, guard};
+use crate::budget::Account;
 use crate::telemetry::{Parent, Peer, Span, SpanKind, access, names, scope, tracer};
 use crate::trace_context::Context;
 use hyper::header::USER_AGENT;
@@ -33,7 +34,12 @@ struct Logged {
 
 impl Visit {
     /// A request has come; what its messages have in common.
-    pub fn begin<B>(settings: &Settings, request: &Request<B>, peer: Peer) -> (Option<Self>, Origin) {
+    pub fn begin<B>(
+        settings: &Settings,
+        request: &Request<B>,
+        peer: Peer,
+        account: Account,
+    ) -> (Option<Self>, Origin) {
         let trace = guard::trace(request.headers(), settings.propagates);
         let mut logged = access::is_kept().then(|| Logged {
             method: request.method().clone(),
@@ -58,7 +64,7 @@ impl Visit {
             logged.context = context;
             Arc::clone(&logged.brought)
         });
-        let origin = Origin { span: context, trace, peer, brought };
+        let origin = Origin { span: context, trace, peer, account, brought };
         let span = span.filter(Span::is_recorded);
         let is_seen = span.is_some() || logged.is_some();
         (is_seen.then_some(Visit { span, logged }), origin)

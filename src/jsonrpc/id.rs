@@ -3,32 +3,24 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use bytes::Bytes;
-
-use super::message::Span;
-use super::text::{kept, unescaped};
+use super::text::unescaped;
+use crate::budget::Charged;
 
 /// A request id as its client wrote it. Equal ids have the same JSON type and the same value, however
 /// they were spelled: `"1"` is not `1`, `"\u0031"` is `"1"`.
 #[derive(Clone)]
 pub struct ClientId {
-    raw: Bytes,
+    raw: Charged,
 }
 
 impl ClientId {
-    /// Copies the raw JSON of a valid id, so that it does not keep its whole message alive.
+    /// Copies the raw JSON of a valid id, which the scan bounds to 1 KiB.
     pub fn new(raw: &[u8]) -> Self {
-        Self { raw: Bytes::copy_from_slice(raw) }
-    }
-
-    /// The id at `span` of `frame`. A long one keeps its message alive rather than being copied, so that it
-    /// counts among what the message is charged to.
-    pub fn within(frame: &Bytes, span: &Span) -> Self {
-        Self { raw: kept(frame, span) }
+        Self { raw: Charged::own(raw) }
     }
 
     /// The id in JSON, as received: a string with its quotes, or an integer.
-    pub fn raw(&self) -> &Bytes {
+    pub fn raw(&self) -> &Charged {
         &self.raw
     }
 

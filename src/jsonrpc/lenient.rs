@@ -1,12 +1,8 @@
 //! Reads what servers write instead of valid JSON-RPC, where the meaning is beyond doubt: ids in another spelling, and
 //! members that are null because a serializer writes every field of its type.
 
-use bytes::Bytes;
-
 use super::message::{Fault, Message, Span};
-use super::object::{member, retain};
 use super::scan::members;
-use super::splice::{Edits, splice};
 use super::text::{integer, unescaped};
 use super::{codes, scan};
 
@@ -44,7 +40,7 @@ pub fn echoed(raw: &[u8]) -> Option<(u64, Spelling)> {
 #[derive(Debug)]
 pub struct Mended {
     /// The frame.
-    pub frame: Bytes,
+    pub frame: Vec<u8>,
     /// Its parts.
     pub message: Message,
     /// What was wrong with it.
@@ -65,14 +61,13 @@ pub enum Defect {
 /// Rewrites a frame that is no message so that it becomes one: takes off escape sequences in front of it, drops members
 /// that are null beside the members that count, and writes an integral float in `id` as an integer. `fault` is what the
 /// scan found. `None` if that does not help.
-pub fn mended(frame: &Bytes, fault: &Fault) -> Option<Mended> {
+pub fn mended(frame: &[u8], fault: &Fault) -> Option<Mended> {
     if fault.code != codes::INVALID_REQUEST {
-        let frame = frame.slice(escapes(frame)?..);
+        let frame = frame[escapes(frame)?..].to_vec();
         let message = scan(&frame).ok()?;
         return Some(Mended { frame, message, defect: Defect::Escapes });
     }
     let object = object(frame)?;
-    let mut edits = Edits::new();
     let has = |name: &str| {
         let mut all = members(frame, object.clone());
         all.any(|(key, value)| *unescaped(&frame[key]) == *name.as_bytes() && &frame[value] != b"null")
@@ -88,15 +83,27 @@ pub fn mended(frame: &Bytes, fault: &Fault) -> Option<Mended> {
         b"id" => !method,
         _ => true,
     };
-    retain(frame, &object, &mut edits, keep);
-    let float = member(frame, &object, "id").and_then(|id| Some((echoed(&frame[id.clone()])?, id)));
-    let float = float.filter(|((_, spelling), _)| *spelling == Spelling::Float);
-    if let Some(((number, _), id)) = &float {
-        edits.replace(id, number.to_string().as_bytes());
+    let mut defect = Defect::Nulls;
+    let mut text = Vec::with_capacity(frame.len());
+    for (key, value) in members(frame, object) {
+        let name = unescaped(&frame[key.clone()]);
+        if !keep(&name, &value) {
+            continue;
+        }
+        text.push(if text.is_empty() { b'{' } else { b',' });
+        text.extend_from_slice(&frame[key]);
+        text.push(b':');
+        match echoed(&frame[value.clone()]) {
+            Some((number, Spelling::Float)) if *name == *b"id" => {
+                defect = Defect::FloatId;
+                text.extend_from_slice(number.to_string().as_bytes());
+            }
+            _ => text.extend_from_slice(&frame[value]),
+        }
     }
-    let frame = splice(frame, &object, false, edits).into_bytes();
-    let message = scan(&frame).ok()?;
-    Some(Mended { frame, message, defect: if float.is_some() { Defect::FloatId } else { Defect::Nulls } })
+    text.push(b'}');
+    let message = scan(&text).ok()?;
+    Some(Mended { frame: text, message, defect })
 }
 
 /// The length of the escape sequences in front of a frame, as libraries write them that take stdout for a terminal; at
@@ -155,9 +162,8 @@ mod tests {
     }
 
     fn mend(text: &str) -> Option<String> {
-        let frame = Bytes::copy_from_slice(text.as_bytes());
-        let fault = scan(&frame).expect_err(text);
-        mended(&frame, &fault).map(|mended| String::from_utf8(mended.frame.to_vec()).expect("it was text"))
+        let fault = scan(text.as_bytes()).expect_err(text);
+        mended(text.as_bytes(), &fault).map(|mended| String::from_utf8(mended.frame).expect("it was text"))
     }
 
     #[test]

@@ -20,8 +20,8 @@ pub use message::{Fault, Kind, Message, Meta, Params, Span};
 pub use object::{Amendment, amend, items, member, retain, string_member};
 pub use propagation::{Carried, carried};
 pub use rewrite::{Changes, error, result};
-pub use scan::{Members, elements, is_batch, members, scan};
-pub use splice::{Edits, FLAT, Spliced, splice};
+pub use scan::{LONGEST_NAME, LONGEST_URI, Members, elements, is_batch, members, scan};
+pub use splice::{Edits, FLAT, NoRoom, Spliced, break_no_lines, splice};
 pub use text::{integer, kept, text, unescaped};
 
 #[cfg(test)]

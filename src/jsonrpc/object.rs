@@ -5,13 +5,13 @@ use super::lexer::Lexer;
 use super::message::Span;
 use super::scan::members;
 use super::splice::Edits;
-use super::text::{text, unescaped};
+use super::text::{key_of, text};
 
 /// Where the value of an object's member stands. Of several with that name the last, which is what most
 /// parsers take. `None` too if `object` is no object.
 pub fn member(bytes: &[u8], object: &Span, name: &str) -> Option<Span> {
     members(bytes, object.clone())
-        .filter(|(key, _)| *unescaped(&bytes[key.clone()]) == *name.as_bytes())
+        .filter(|(key, _)| *key_of(&bytes[key.clone()]) == *name.as_bytes())
         .last()
         .map(|(_, value)| value)
 }
@@ -87,7 +87,7 @@ pub fn retain(
     // Where the member before this one ended: from there on, the comma belongs to this one.
     let mut from = first;
     for (key, value) in members(bytes, object.clone()) {
-        let name = unescaped(&bytes[key.clone()]);
+        let name = key_of(&bytes[key.clone()]);
         if !keep(&name, &value) {
             edits.delete(&(from..value.end));
         } else {
@@ -114,15 +114,15 @@ fn put_first(at: usize, new: &[u8], empty: bool, edits: &mut Edits) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Charged;
     use crate::jsonrpc::splice;
-    use bytes::Bytes;
 
     fn amended(text: &'static str, drop: &[&str], add: &str) -> (String, bool) {
-        let bytes = Bytes::from_static(text.as_bytes());
+        let bytes = Charged::fixed(text.as_bytes());
         let whole = 0..bytes.len();
         let mut edits = Edits::new();
         let empty = amend(&bytes, &whole, Amendment { drop, add: add.as_bytes() }, &mut edits);
-        let out = splice(&bytes, &whole, false, edits).into_bytes();
+        let out = splice(&bytes, &whole, edits).to_vec();
         (String::from_utf8(out.to_vec()).unwrap(), empty)
     }
 
@@ -150,14 +150,14 @@ mod tests {
     #[test]
     fn what_comes_in_front_goes_without_a_trace() {
         for text in ["{ \"a\" : 1 }", "{}", "{ }", r#"{"a":[1, 2],"b":{}}"#] {
-            let bytes = Bytes::copy_from_slice(text.as_bytes());
+            let bytes = Charged::own(text.as_bytes());
             let mut edits = Edits::new();
             let add = Amendment { drop: &[], add: b"\"x\":1,\"y\":{\"a\":2}" };
             amend(&bytes, &(0..bytes.len()), add, &mut edits);
-            let more = splice(&bytes, &(0..bytes.len()), false, edits).into_bytes();
+            let more = splice(&bytes, &(0..bytes.len()), edits).flatten().unwrap();
             let mut edits = Edits::new();
             amend(&more, &(0..more.len()), Amendment { drop: &["x", "y"], add: b"" }, &mut edits);
-            assert_eq!(splice(&more, &(0..more.len()), false, edits).into_bytes(), text);
+            assert_eq!(splice(&more, &(0..more.len()), edits).to_vec(), text.as_bytes());
         }
     }
 

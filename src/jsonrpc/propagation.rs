@@ -10,6 +10,9 @@ use crate::trace_context::{
 use serde_json::Value;
 use std::borrow::Cow;
 
+/// What a value may take to be looked at, in bytes of raw JSON: the longest baggage, all of it in escapes.
+const LONGEST: usize = 64 * 1024;
+
 /// What a message carries of its own, as far as it is well-formed and said once.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Carried<'a> {
@@ -42,7 +45,7 @@ pub fn carried<'a>(bytes: &'a [u8], message: &Message) -> Carried<'a> {
         return Carried { has_malformed_baggage: meta.baggage.is_some(), ..Carried::default() };
     }
     let string = |span: &Option<Span>, is_well_formed: fn(&str) -> bool| {
-        let span = span.as_ref().filter(|span| bytes[span.start] == b'"')?;
+        let span = span.as_ref().filter(|span| bytes[span.start] == b'"' && span.len() <= LONGEST)?;
         Some(text(bytes, span)).filter(|value| is_well_formed(value))
     };
     let context = string(&meta.traceparent, is_traceparent).and_then(|value| Context::parse(&value));
@@ -62,9 +65,9 @@ pub(super) fn injection(
     trace: &Trace,
 ) -> (&'static [&'static str], SmallBytes) {
     let well_formed = |part: fn(&Meta) -> &Option<Span>, check: fn(&str) -> bool| {
-        meta.filter(|meta| !meta.trace_repeated)
-            .and_then(|meta| part(meta).as_ref())
-            .is_some_and(|span| bytes[span.start] == b'"' && check(&text(bytes, span)))
+        meta.filter(|meta| !meta.trace_repeated).and_then(|meta| part(meta).as_ref()).is_some_and(|span| {
+            bytes[span.start] == b'"' && span.len() <= LONGEST && check(&text(bytes, span))
+        })
     };
     let context = trace
         .traceparent()

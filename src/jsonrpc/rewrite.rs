@@ -1,7 +1,7 @@
 //! The few changes that messages need on their way: ids, progress tokens and trace context.
 //! Everything else leaves as it came. Also the few messages that proxyrunner writes itself.
 
-use bytes::Bytes;
+use crate::budget::Charged;
 use serde_json::Value;
 use std::borrow::Cow;
 
@@ -9,35 +9,35 @@ use super::message::{Message, Span};
 use super::object::{Amendment, amend};
 use super::propagation::injection;
 use super::small::SmallBytes;
-use super::splice::{Edits, Spliced, break_no_lines, splice};
+use super::splice::{Edits, Spliced, splice};
 use crate::trace_context::Trace;
 
-/// The message as it is, on one line.
-pub fn unchanged(bytes: &Bytes, message: &Message) -> Spliced {
-    splice(bytes, &message.object, message.multiline, Edits::new())
+/// The message as it is, without whitespace around it.
+pub fn unchanged(bytes: &Charged, message: &Message) -> Spliced {
+    splice(bytes, &message.object, Edits::new())
 }
 
 /// A request or a response with another id, given in raw JSON. A message without an id stays as it is.
-pub fn with_id(bytes: &Bytes, message: &Message, id: &[u8]) -> Spliced {
+pub fn with_id(bytes: &Charged, message: &Message, id: &[u8]) -> Spliced {
     replaced(bytes, message, message.id.as_ref(), id)
 }
 
 /// `notifications/cancelled` with another `params.requestId`, given in raw JSON.
-pub fn with_request_id(bytes: &Bytes, message: &Message, id: &[u8]) -> Spliced {
+pub fn with_request_id(bytes: &Charged, message: &Message, id: &[u8]) -> Spliced {
     replaced(bytes, message, message.params.as_ref().and_then(|params| params.request_id.as_ref()), id)
 }
 
 /// `notifications/progress` with another `params.progressToken`, given in raw JSON.
-pub fn with_progress_token(bytes: &Bytes, message: &Message, token: &[u8]) -> Spliced {
+pub fn with_progress_token(bytes: &Charged, message: &Message, token: &[u8]) -> Spliced {
     replaced(bytes, message, message.params.as_ref().and_then(|params| params.progress_token.as_ref()), token)
 }
 
-fn replaced(bytes: &Bytes, message: &Message, span: Option<&Span>, text: &[u8]) -> Spliced {
+fn replaced(bytes: &Charged, message: &Message, span: Option<&Span>, text: &[u8]) -> Spliced {
     let mut edits = Edits::new();
     if let Some(span) = span {
         edits.replace(span, text);
     }
-    splice(bytes, &message.object, message.multiline, edits)
+    splice(bytes, &message.object, edits)
 }
 
 /// A client's request or notification as the child is to read it.
@@ -46,19 +46,19 @@ fn replaced(bytes: &Bytes, message: &Message, span: Option<&Span>, text: &[u8]) 
 /// one. The context in `trace` is written into `params._meta` unless `_meta` has a well-formed one and `trace` does not
 /// replace that; so is its baggage, independently.
 pub fn request_for_child(
-    bytes: &Bytes,
+    bytes: &Charged,
     message: &Message,
     wire_id: Option<u64>,
     progress_token: Option<u64>,
     trace: &Trace,
 ) -> Spliced {
     let edits = edits_for_child(bytes, message, wire_id, progress_token, trace);
-    splice(bytes, &message.object, message.multiline, edits)
+    splice(bytes, &message.object, edits)
 }
 
 /// The edits of [`request_for_child`], for callers who have more to add outside of `params`.
 pub fn edits_for_child(
-    bytes: &Bytes,
+    bytes: &Charged,
     message: &Message,
     wire_id: Option<u64>,
     progress_token: Option<u64>,
@@ -157,8 +157,12 @@ fn insert_params(message: &Message, params: &[u8], meta: &[u8], edits: &mut Edit
     }
 }
 
-/// An error response. Without a known id it has none: no MCP request has the id null.
-pub fn error(id: Option<&[u8]>, code: i64, message: &str, data: Option<Value>) -> Bytes {
+/// The longest text that proxyrunner quotes in a message of its own, in bytes.
+const QUOTED: usize = 2048;
+
+/// An error response. Without a known id it has none: no MCP request has the id null. A long `message` is cut.
+pub fn error(id: Option<&[u8]>, code: i64, message: &str, data: Option<Value>) -> Charged {
+    let message = &message[..message.floor_char_boundary(QUOTED)];
     let mut body = format!("{{\"code\":{code},\"message\":{}", Value::from(message));
     if let Some(data) = data {
         body += &format!(",\"data\":{data}");
@@ -167,34 +171,48 @@ pub fn error(id: Option<&[u8]>, code: i64, message: &str, data: Option<Value>) -
     write(&[("id", id), ("error", Some(body.as_bytes()))])
 }
 
-/// A response with the given result; both arguments are raw JSON.
-pub fn result(id: &[u8], result: &[u8]) -> Bytes {
+/// A response with the given result, which is short; both arguments are raw JSON.
+pub fn result(id: &[u8], result: &[u8]) -> Charged {
     write(&[("id", Some(id)), ("result", Some(result))])
 }
 
-/// A request; id and params are raw JSON.
-pub fn request(id: &[u8], method: &str, params: Option<&[u8]>) -> Bytes {
+/// A response with a result of any length, which is not copied; both arguments are raw JSON.
+pub fn result_of(id: &[u8], result: &Spliced) -> Spliced {
+    around(&[b"{\"jsonrpc\":\"2.0\",\"id\":", id, b",\"result\":"].concat(), result)
+}
+
+/// A request; id and params are raw JSON, and short.
+pub fn request(id: &[u8], method: &str, params: Option<&[u8]>) -> Charged {
     let method = Value::from(method).to_string();
     write(&[("id", Some(id)), ("method", Some(method.as_bytes())), ("params", params)])
 }
 
-/// A notification; params are raw JSON.
-pub fn notification(method: &str, params: Option<&[u8]>) -> Bytes {
+/// A request with params of any length, which are not copied; id and params are raw JSON.
+pub fn request_of(id: &[u8], method: &str, params: &Spliced) -> Spliced {
+    let method = Value::from(method).to_string();
+    let head = [b"{\"jsonrpc\":\"2.0\",\"id\":", id, b",\"method\":", method.as_bytes(), b",\"params\":"];
+    around(&head.concat(), params)
+}
+
+/// A notification; params are raw JSON, and short.
+pub fn notification(method: &str, params: Option<&[u8]>) -> Charged {
     let method = Value::from(method).to_string();
     write(&[("method", Some(method.as_bytes())), ("params", params)])
 }
 
-/// A message with the members that are there. Raw JSON cut out of a message may have line breaks
-/// between its tokens; a frame may not.
-fn write(members: &[(&str, Option<&[u8]>)]) -> Bytes {
+fn around(head: &[u8], value: &Spliced) -> Spliced {
+    let head = std::iter::once(Charged::own(head));
+    Spliced::of(head.chain(value.segments().iter().cloned()).chain([Charged::fixed(b"}")]))
+}
+
+/// A message with the members that are there.
+fn write(members: &[(&str, Option<&[u8]>)]) -> Charged {
     let mut text = b"{\"jsonrpc\":\"2.0\"".to_vec();
     for (key, value) in members {
         let Some(value) = value else { continue };
         text.extend_from_slice(format!(",\"{key}\":").as_bytes());
-        let start = text.len();
         text.extend_from_slice(value);
-        break_no_lines(&mut text[start..]);
     }
     text.push(b'}');
-    text.into()
+    Charged::own(text)
 }

@@ -8,7 +8,12 @@ use std::collections::HashSet;
 
 use super::lexer::{Broken, Lexer};
 use super::message::{Fault, Kind, Message, Meta, Params, Span};
-use super::text::unescaped;
+use super::text::{key_of, unescaped};
+
+/// What an id, a token, a method or a name may take, in bytes of raw JSON. They are kept beyond their message.
+pub const LONGEST_NAME: usize = 1024;
+/// What a URI may take, in bytes of raw JSON.
+pub const LONGEST_URI: usize = 16 * 1024;
 
 /// How many members that JSON-RPC does not know a message may have beside those that it does.
 /// Each costs memory for the search for duplicates; nobody sends more than a few.
@@ -133,6 +138,7 @@ enum Id {
     Absent,
     Null,
     Valid(Span),
+    TooLong,
     Invalid,
 }
 
@@ -140,6 +146,7 @@ impl Id {
     fn new(raw: &[u8], span: Span) -> Self {
         match raw {
             b"null" => Self::Null,
+            _ if raw.len() > LONGEST_NAME => Self::TooLong,
             [b'"', ..] => Self::Valid(span),
             [b'-', digits @ ..] | digits if digits.iter().all(u8::is_ascii_digit) => Self::Valid(span),
             _ => Self::Invalid,
@@ -174,7 +181,11 @@ impl Envelope {
         unknown: &mut HashSet<Cow<'a, [u8]>>,
     ) -> Result<(), Broken> {
         let at = key.start;
-        let name = unescaped(&lexer.bytes()[key]);
+        let name = key_of(&lexer.bytes()[key]);
+        if name.len() > LONGEST_NAME {
+            self.blame("a member's name is longer than 1 KiB", at);
+            return lexer.value().map(|_| ());
+        }
         let slot = match &*name {
             b"jsonrpc" => &mut self.jsonrpc,
             b"method" => &mut self.method,
@@ -214,8 +225,8 @@ impl Envelope {
         if lexer.peek() == Some(b'{') {
             params.span = lexer.object(|lexer, key| {
                 let at = key.start;
-                if !read_param(&mut params, lexer, key)? {
-                    self.blame("a member of params comes twice", at);
+                if let Err(reason) = read_param(&mut params, lexer, key)? {
+                    self.blame(reason, at);
                 }
                 Ok(())
             })?;
@@ -231,7 +242,7 @@ impl Envelope {
         let result = if lexer.peek() == Some(b'{') {
             lexer.object(|lexer, key| {
                 let value = lexer.value()?;
-                if *unescaped(&lexer.bytes()[key]) == *b"isError" {
+                if *key_of(&lexer.bytes()[key]) == *b"isError" {
                     self.is_error = &lexer.bytes()[value] == b"true";
                 }
                 Ok(())
@@ -261,8 +272,12 @@ impl Envelope {
         if self.method.as_ref().is_some_and(|span| bytes[span.start] != b'"') {
             return invalid("method is not a string");
         }
+        if self.method.as_ref().is_some_and(|span| span.len() > LONGEST_NAME) {
+            return invalid("method is longer than 1 KiB");
+        }
         let (method, result, error) = (self.method.is_some(), self.result.is_some(), self.error.is_some());
         match (&self.id, method, result, error) {
+            (Id::TooLong, ..) => invalid("id is longer than 1 KiB"),
             (Id::Invalid, ..) => invalid("id is neither a string nor an integer"),
             (Id::Valid(_), true, false, false) => Ok(Kind::Request),
             (Id::Absent, true, false, false) => Ok(Kind::Notification),
@@ -295,34 +310,47 @@ fn is_string(bytes: &[u8], span: &Span, value: &[u8]) -> bool {
     bytes[span.start] == b'"' && *unescaped(&bytes[span.clone()]) == *value
 }
 
-/// Reads one member of `params`; false if it came before and matters.
-fn read_param(params: &mut Params, lexer: &mut Lexer<'_>, key: Span) -> Result<bool, Broken> {
-    let slot = match &*unescaped(&lexer.bytes()[key]) {
-        b"name" => &mut params.name,
-        b"uri" => &mut params.uri,
-        b"requestId" => &mut params.request_id,
-        b"progressToken" => &mut params.progress_token,
-        b"protocolVersion" => &mut params.protocol_version,
-        b"capabilities" => &mut params.capabilities,
-        b"clientInfo" => &mut params.client_info,
-        b"level" => &mut params.level,
-        b"task" => &mut params.task,
-        b"taskId" => &mut params.task_id,
-        b"requestState" => &mut params.request_state,
-        b"inputResponses" => &mut params.input_responses,
+/// What is wrong with a member, if anything is.
+type Judged = Result<(), &'static str>;
+
+const PARAM_REPEATED: &str = "a member of params comes twice";
+
+/// Reads one member of `params`.
+fn read_param(params: &mut Params, lexer: &mut Lexer<'_>, key: Span) -> Result<Judged, Broken> {
+    let (slot, longest, too_long) = match &*key_of(&lexer.bytes()[key]) {
+        b"name" => (&mut params.name, LONGEST_NAME, "params.name is longer than 1 KiB"),
+        b"uri" => (&mut params.uri, LONGEST_URI, "params.uri is longer than 16 KiB"),
+        b"requestId" => (&mut params.request_id, LONGEST_NAME, "params.requestId is longer than 1 KiB"),
+        b"progressToken" => {
+            (&mut params.progress_token, LONGEST_NAME, "params.progressToken is longer than 1 KiB")
+        }
+        b"protocolVersion" => {
+            (&mut params.protocol_version, LONGEST_NAME, "params.protocolVersion is longer than 1 KiB")
+        }
+        b"level" => (&mut params.level, LONGEST_NAME, "params.level is longer than 1 KiB"),
+        b"taskId" => (&mut params.task_id, LONGEST_NAME, "params.taskId is longer than 1 KiB"),
+        b"capabilities" => (&mut params.capabilities, usize::MAX, ""),
+        b"clientInfo" => (&mut params.client_info, usize::MAX, ""),
+        b"task" => (&mut params.task, usize::MAX, ""),
+        b"requestState" => (&mut params.request_state, usize::MAX, ""),
+        b"inputResponses" => (&mut params.input_responses, usize::MAX, ""),
         b"_meta" => return read_meta(params, lexer),
-        _ => return lexer.value().map(|_| true),
+        _ => return lexer.value().map(|_| Ok(())),
     };
-    Ok(slot.replace(lexer.value()?).is_none())
+    let value = lexer.value()?;
+    let judged = if value.len() > longest { Err(too_long) } else { Ok(()) };
+    let repeated = slot.replace(value).is_some();
+    Ok(if repeated { Err(PARAM_REPEATED) } else { judged })
 }
 
-/// Reads `params._meta`; false if it, or a member of it that matters, came before.
-fn read_meta(params: &mut Params, lexer: &mut Lexer<'_>) -> Result<bool, Broken> {
-    let mut unique = params.meta_value.is_none();
+/// Reads `params._meta`.
+fn read_meta(params: &mut Params, lexer: &mut Lexer<'_>) -> Result<Judged, Broken> {
+    let mut judged = if params.meta_value.is_none() { Ok(()) } else { Err(PARAM_REPEATED) };
     if lexer.peek() == Some(b'{') {
         let mut meta = Meta::default();
         meta.span = lexer.object(|lexer, key| {
-            unique &= read_meta_member(&mut meta, lexer, key)?;
+            let member = read_meta_member(&mut meta, lexer, key)?;
+            judged = judged.and(member);
             Ok(())
         })?;
         params.meta_value = Some(meta.span.clone());
@@ -330,30 +358,42 @@ fn read_meta(params: &mut Params, lexer: &mut Lexer<'_>) -> Result<bool, Broken>
     } else {
         params.meta_value = Some(lexer.value()?);
     }
-    Ok(unique)
+    Ok(judged)
 }
 
-fn read_meta_member(meta: &mut Meta, lexer: &mut Lexer<'_>, key: Span) -> Result<bool, Broken> {
+fn read_meta_member(meta: &mut Meta, lexer: &mut Lexer<'_>, key: Span) -> Result<Judged, Broken> {
     let mut trace = true;
-    let slot = match &*unescaped(&lexer.bytes()[key]) {
+    let mut longest = usize::MAX;
+    let slot = match &*key_of(&lexer.bytes()[key]) {
         b"traceparent" => &mut meta.traceparent,
         b"tracestate" => &mut meta.tracestate,
         b"baggage" => &mut meta.baggage,
         name => {
             trace = false;
             match name {
-                b"progressToken" => &mut meta.progress_token,
-                b"io.modelcontextprotocol/protocolVersion" => &mut meta.era_version,
                 b"io.modelcontextprotocol/clientCapabilities" => &mut meta.client_capabilities,
                 b"io.modelcontextprotocol/clientInfo" => &mut meta.client_info,
-                b"io.modelcontextprotocol/logLevel" => &mut meta.log_level,
-                b"io.modelcontextprotocol/subscriptionId" => &mut meta.subscription_id,
                 b"io.modelcontextprotocol/related-task" => &mut meta.related_task,
-                _ => return lexer.value().map(|_| true),
+                name => {
+                    longest = LONGEST_NAME;
+                    match name {
+                        b"progressToken" => &mut meta.progress_token,
+                        b"io.modelcontextprotocol/protocolVersion" => &mut meta.era_version,
+                        b"io.modelcontextprotocol/logLevel" => &mut meta.log_level,
+                        b"io.modelcontextprotocol/subscriptionId" => &mut meta.subscription_id,
+                        _ => return lexer.value().map(|_| Ok(())),
+                    }
+                }
             }
         }
     };
-    let repeated = slot.replace(lexer.value()?).is_some();
+    let value = lexer.value()?;
+    let too_long = value.len() > longest;
+    let repeated = slot.replace(value).is_some();
     meta.trace_repeated |= trace && repeated;
-    Ok(trace || !repeated)
+    Ok(match (trace, repeated, too_long) {
+        (false, true, _) => Err(PARAM_REPEATED),
+        (_, _, true) => Err("a token, a version or a level in params._meta is longer than 1 KiB"),
+        _ => Ok(()),
+    })
 }

@@ -1,6 +1,5 @@
 //! Bytes that are few most often: what is written anew in a request to the child takes no allocation.
 
-use bytes::Bytes;
 use std::ops::Deref;
 
 /// Room for two ids and a traceparent with its key.
@@ -40,9 +39,9 @@ impl SmallBytes {
         self.long.extend_from_slice(bytes);
     }
 
-    /// All of them, to be shared.
-    pub fn into_bytes(self) -> Bytes {
-        if self.long.is_empty() { Bytes::copy_from_slice(&self) } else { self.long.into() }
+    /// All of them.
+    pub fn into_vec(self) -> Vec<u8> {
+        if self.long.is_empty() { self.to_vec() } else { self.long }
     }
 }
 
@@ -76,7 +75,7 @@ mod tests {
                 all.extend_from_slice(&more);
                 assert_eq!(*small, *all);
             }
-            assert_eq!(small.into_bytes(), all);
+            assert_eq!(small.into_vec(), all);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Replaces a few places of a message and leaves the rest as it is: short messages are copied into one
 //! buffer, long ones become slices of what came with the new parts between them.
 
-use bytes::Bytes;
+use crate::budget::{Charged, OVERHEAD};
 use smallvec::SmallVec;
+use std::fmt;
 
 use super::message::Span;
 use super::small::SmallBytes;
@@ -13,9 +14,28 @@ pub const FLAT: usize = 16 * 1024;
 /// Places to replace, in any order; two of them must not overlap. Those of a request to a child take no allocation.
 #[derive(Debug, Default)]
 pub struct Edits {
-    /// What is replaced, and where its replacement stands in `text`.
-    list: SmallVec<[(Span, Span); 4]>,
+    list: SmallVec<[(Span, New); 4]>,
     text: SmallBytes,
+    /// What is put in that is a message's own already.
+    pieces: Vec<Charged>,
+}
+
+/// What stands in a place afterwards.
+#[derive(Clone, Debug)]
+enum New {
+    /// A part of the new text.
+    Text(Span),
+    /// Some of the pieces.
+    Pieces(Span),
+}
+
+impl New {
+    fn len(&self, edits: &Edits) -> usize {
+        match self {
+            New::Text(span) => span.len(),
+            New::Pieces(span) => edits.pieces[span.clone()].iter().map(|piece| piece.len()).sum(),
+        }
+    }
 }
 
 impl Edits {
@@ -28,7 +48,7 @@ impl Edits {
     pub fn replace(&mut self, span: &Span, text: &[u8]) {
         let start = self.text.len();
         self.text.push(text);
-        self.list.push((span.clone(), start..self.text.len()));
+        self.list.push((span.clone(), New::Text(start..self.text.len())));
     }
 
     /// Puts members, and a comma behind them if there are others, before the byte at `at`.
@@ -38,7 +58,22 @@ impl Edits {
         if others {
             self.text.push(b",");
         }
-        self.list.push((at..at, start..self.text.len()));
+        self.list.push((at..at, New::Text(start..self.text.len())));
+    }
+
+    /// Puts parts of other messages before the byte at `at`, and before all else that is inserted there; long ones are not
+    /// copied.
+    pub fn insert_first(&mut self, at: usize, pieces: impl IntoIterator<Item = Charged>) {
+        let start = self.pieces.len();
+        self.pieces.extend(pieces);
+        self.list.insert(0, (at..at, New::Pieces(start..self.pieces.len())));
+    }
+
+    /// Puts parts of other messages where `span` was; long ones are not copied.
+    pub fn replace_with(&mut self, span: &Span, pieces: &Spliced) {
+        let start = self.pieces.len();
+        self.pieces.extend(pieces.segments().iter().cloned());
+        self.list.push((span.clone(), New::Pieces(start..self.pieces.len())));
     }
 
     /// Puts `text` before the byte at `at`. Two insertions at one place keep their order.
@@ -52,63 +87,55 @@ impl Edits {
     }
 }
 
-/// The object of a scanned message with `edits` made, on one line and without whitespace around it.
-/// `bytes` are those that were scanned; `object` and `multiline` are the scan's; edits stand within the object.
+/// The object of a scanned message with `edits` made, without whitespace around it. `bytes` are those that were scanned,
+/// on one line; `object` is the scan's; edits stand within the object.
 ///
-/// Bytes between the edits are not copied, unless the message is short or has line breaks, which
-/// become spaces: a frame cannot hold them, and an SSE field neither.
-pub fn splice(bytes: &Bytes, object: &Span, multiline: bool, mut edits: Edits) -> Spliced {
-    let source = if multiline {
-        let mut copy = bytes.to_vec();
-        break_no_lines(&mut copy);
-        copy.into()
-    } else {
-        bytes.clone()
-    };
+/// Bytes between the edits are not copied, unless the message is short.
+pub fn splice(bytes: &Charged, object: &Span, mut edits: Edits) -> Spliced {
     // What is inserted before a place comes before what replaces it.
-    let place = |(span, _): &(Span, Span)| (span.start, span.end);
+    let place = |(span, _): &(Span, New)| (span.start, span.end);
     if !edits.list.is_sorted_by_key(place) {
         edits.list.sort_by_key(place);
     }
     let removed: usize = edits.list.iter().map(|(span, _)| span.len()).sum();
-    let len = object.len() - removed + edits.text.len();
+    let added: usize = edits.list.iter().map(|(_, new)| new.len(&edits)).sum();
+    let len = object.len() - removed + added;
     if len <= FLAT {
         let mut flat = Vec::with_capacity(len);
-        walk(object, &edits.list, |piece| {
-            flat.extend_from_slice(match piece {
-                Piece::Kept(span) => &source[span],
-                Piece::New(span) => &edits.text[span],
-            });
+        walk(object, &edits.list, |piece| match piece {
+            Piece::Kept(span) => flat.extend_from_slice(&bytes[span]),
+            Piece::New(New::Text(span)) => flat.extend_from_slice(&edits.text[span.clone()]),
+            Piece::New(New::Pieces(span)) => {
+                edits.pieces[span.clone()].iter().for_each(|piece| flat.extend_from_slice(piece));
+            }
         });
-        return Spliced { parts: Parts::One(flat.into()), len };
+        return Spliced::from(bytes.derive(flat));
     }
-    let text = edits.text.into_bytes();
+    let text = bytes.derive(std::mem::take(&mut edits.text).into_vec());
     let mut parts = Vec::with_capacity(2 * edits.list.len() + 1);
-    walk(object, &edits.list, |piece| {
-        parts.push(match piece {
-            Piece::Kept(span) => source.slice(span),
-            Piece::New(span) => text.slice(span),
-        });
+    walk(object, &edits.list, |piece| match piece {
+        Piece::Kept(span) => parts.push(bytes.slice(span)),
+        Piece::New(New::Text(span)) => parts.push(text.slice(span.clone())),
+        Piece::New(New::Pieces(span)) => parts.extend(edits.pieces[span.clone()].iter().cloned()),
     });
-    let parts = if parts.len() == 1 { Parts::One(parts.remove(0)) } else { Parts::Many(parts) };
-    Spliced { parts, len }
+    Spliced::of(parts)
 }
 
-enum Piece {
+enum Piece<'a> {
     Kept(Span),
-    New(Span),
+    New(&'a New),
 }
 
 /// Yields what the result is made of, without its empty pieces.
-fn walk(object: &Span, edits: &[(Span, Span)], mut piece: impl FnMut(Piece)) {
+fn walk<'a>(object: &Span, edits: &'a [(Span, New)], mut piece: impl FnMut(Piece<'a>)) {
     let mut at = object.start;
     for (old, new) in edits {
         debug_assert!(at <= old.start && old.end <= object.end, "edits overlap or leave the object");
         if at < old.start {
             piece(Piece::Kept(at..old.start));
         }
-        if !new.is_empty() {
-            piece(Piece::New(new.clone()));
+        if !matches!(new, New::Text(span) | New::Pieces(span) if span.is_empty()) {
+            piece(Piece::New(new));
         }
         at = old.end;
     }
@@ -118,7 +145,7 @@ fn walk(object: &Span, edits: &[(Span, Span)], mut piece: impl FnMut(Piece)) {
 }
 
 /// Turns line breaks into spaces. In valid JSON they stand only between tokens.
-pub(super) fn break_no_lines(json: &mut [u8]) {
+pub fn break_no_lines(json: &mut [u8]) {
     for byte in json {
         if matches!(byte, b'\n' | b'\r') {
             *byte = b' ';
@@ -126,20 +153,40 @@ pub(super) fn break_no_lines(json: &mut [u8]) {
     }
 }
 
+/// A message is too long to be copied as a whole now: `--max-buffered` has no room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("there is no room to translate so long a message now (--max-buffered)")
+    }
+}
+
+impl std::error::Error for NoRoom {}
+
 /// A message in one or more segments, to be written one after another. Cloning copies no bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Spliced {
     parts: Parts,
     len: usize,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Parts {
-    One(Bytes),
-    Many(Vec<Bytes>),
+    One(Charged),
+    Many(Vec<Charged>),
 }
 
 impl Spliced {
+    /// A message in these segments.
+    pub fn of(segments: impl IntoIterator<Item = Charged>) -> Self {
+        let mut parts: Vec<_> = segments.into_iter().filter(|segment| !segment.is_empty()).collect();
+        let len = parts.iter().map(|part| part.len()).sum();
+        let parts = if parts.len() == 1 { Parts::One(parts.remove(0)) } else { Parts::Many(parts) };
+        Spliced { parts, len }
+    }
+
     /// The length of all segments together, in bytes.
     #[allow(clippy::len_without_is_empty, reason = "a message is never empty")]
     pub fn len(&self) -> usize {
@@ -147,7 +194,7 @@ impl Spliced {
     }
 
     /// The segments in their order, none of them empty.
-    pub fn segments(&self) -> &[Bytes] {
+    pub fn segments(&self) -> &[Charged] {
         match &self.parts {
             Parts::One(bytes) => std::slice::from_ref(bytes),
             Parts::Many(parts) => parts,
@@ -155,23 +202,58 @@ impl Spliced {
     }
 
     /// The whole message in one piece. Copies it if there are several segments.
-    pub fn into_bytes(self) -> Bytes {
-        match self.parts {
-            Parts::One(bytes) => bytes,
-            Parts::Many(parts) => parts.concat().into(),
+    ///
+    /// # Errors
+    /// When the copy would be long, and there is no room for it.
+    pub fn flatten(self) -> Result<Charged, NoRoom> {
+        let parts = match self.parts {
+            Parts::One(bytes) => return Ok(bytes),
+            Parts::Many(parts) => parts,
+        };
+        let whole = || {
+            parts.iter().fold(Vec::with_capacity(self.len), |mut whole, part| {
+                whole.extend_from_slice(part);
+                whole
+            })
+        };
+        // The longest one: short ones may be proxyrunner's own.
+        let longest = parts.iter().max_by_key(|part| part.len());
+        match longest.and_then(Charged::account) {
+            Some(account) if self.len > FLAT => {
+                let charge = account.try_charge(self.len + OVERHEAD).ok_or(NoRoom)?;
+                Ok(charge.hold(whole()))
+            }
+            _ => Ok(longest.cloned().unwrap_or_default().derive(whole())),
+        }
+    }
+
+    /// All bytes, for tests and benchmarks.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.segments().iter().flat_map(|segment| segment.iter().copied()).collect()
+    }
+}
+
+impl PartialEq for Spliced {
+    fn eq(&self, other: &Self) -> bool {
+        // Few are compared that have several segments, and none that are long.
+        match (&self.parts, &other.parts) {
+            (Parts::One(one), Parts::One(other)) => one == other,
+            _ => self.len == other.len && self.to_vec() == other.to_vec(),
         }
     }
 }
 
-impl From<Bytes> for Spliced {
-    fn from(bytes: Bytes) -> Self {
+impl Eq for Spliced {}
+
+impl From<Charged> for Spliced {
+    fn from(bytes: Charged) -> Self {
         Self { len: bytes.len(), parts: Parts::One(bytes) }
     }
 }
 
 impl IntoIterator for Spliced {
-    type Item = Bytes;
-    type IntoIter = std::vec::IntoIter<Bytes>;
+    type Item = Charged;
+    type IntoIter = std::vec::IntoIter<Charged>;
 
     fn into_iter(self) -> Self::IntoIter {
         match self.parts {

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-
 use super::message::Span;
+use super::scan::LONGEST_NAME;
+use crate::budget::Charged;
 
 /// What the JSON string at `span` says, without quotes and escapes. Lone surrogates, which no `str` can
 /// hold, become U+FFFD. Borrows when there is nothing to unescape.
@@ -20,13 +20,18 @@ pub fn text<'a>(bytes: &'a [u8], span: &Span) -> Cow<'a, str> {
 /// Up to this many bytes a text is searched in words of eight bytes: for fewer, the other way takes longer to set up.
 const SHORT: usize = 32;
 
-/// Up to this many bytes a value is copied, so that it does not keep its whole message alive.
-const COPIED: usize = 1024;
+/// The longest key that is read: longer ones are nobody's name, however they are spelled.
+const LONGEST_KEY: usize = 1024;
 
-/// The raw value at `span`, to outlive its message: a copy, or of a long one a slice.
-pub fn kept(frame: &Bytes, span: &Span) -> Bytes {
-    let slice = frame.slice(span.clone());
-    if slice.len() > COPIED { slice } else { Bytes::copy_from_slice(&slice) }
+/// The raw value at `span`, to outlive its message: a copy of a short value, else a slice, which keeps the whole message.
+pub fn kept(frame: &Charged, span: &Span) -> Charged {
+    if span.len() > LONGEST_NAME { frame.slice(span.clone()) } else { Charged::own(&frame[span.clone()]) }
+}
+
+/// What an object's key says. A very long one stays as it is, so that nothing long is copied.
+#[inline]
+pub fn key_of(raw: &[u8]) -> Cow<'_, [u8]> {
+    if raw.len() > LONGEST_KEY { Cow::Borrowed(raw) } else { unescaped(raw) }
 }
 
 /// The value of a raw JSON number that is a plain integer of at most 2^53 - 1, as wire ids are.
@@ -187,8 +192,8 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_a_copy_unless_it_is_long() {
-        let frame = Bytes::from(vec![b'7'; COPIED + 2]);
-        for (len, shares) in [(1, false), (COPIED, false), (COPIED + 1, true)] {
+        let frame = Charged::own(vec![b'7'; LONGEST_NAME + 2]);
+        for (len, shares) in [(1, false), (LONGEST_NAME, false), (LONGEST_NAME + 1, true)] {
             let kept = kept(&frame, &(1..len + 1));
             assert_eq!(kept, frame[1..len + 1]);
             assert_eq!(kept.as_ptr() == frame[1..].as_ptr(), shares, "{len}");

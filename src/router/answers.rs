@@ -2,6 +2,7 @@
 
 use super::Router;
 use super::habits::Habit;
+use crate::budget::{Charge, Charged};
 use crate::era::errors;
 use crate::exchange::{Answer, Failure, Outcome, quoted as shown};
 use crate::framing::IdSeeker;
@@ -9,20 +10,18 @@ use crate::jsonrpc::{self, Defect, Fault, Message, Span, Spelling, codes, echoed
 use crate::mux::{Completed, WireId};
 use crate::session::Audience;
 use crate::telemetry::counters;
-use bytes::Bytes;
 use std::sync::PoisonError;
 use std::time::Instant;
 
 impl Router {
-    pub(super) fn no_message(&mut self, frame: &Bytes, fault: &Fault) {
+    pub(super) fn no_message(&mut self, frame: &[u8], charge: Charge, fault: &Fault) {
         let Some(mended) = jsonrpc::mended(frame, fault) else { return self.malformed(frame, fault.reason) };
         self.repaired(match mended.defect {
             Defect::FloatId => Habit::FloatIds,
             Defect::Nulls => Habit::NullMembers,
             Defect::Escapes => Habit::Escapes,
         });
-        let frame = self.budget.hold(mended.frame);
-        self.message(frame, &mended.message);
+        self.message(mended.frame, charge, &mended.message);
     }
 
     pub(super) fn repaired(&self, habit: Habit) {
@@ -41,7 +40,7 @@ impl Router {
         WireId::new(number)
     }
 
-    pub(super) fn response(&mut self, frame: Bytes, message: &Message) {
+    pub(super) fn response(&mut self, mut frame: Charged, message: &Message) {
         let Some(id) = message.id.clone() else { return self.unattributed(&frame, message) };
         let wire_id = self.wire_id(&frame[id.clone()]);
         if let (Some(wire_id), Some(error)) = (wire_id, &message.error)
@@ -51,12 +50,18 @@ impl Router {
             self.note_malformed(&frame, NO_ERROR);
             return self.complete(wire_id, Err(Failure::Malformed(NO_ERROR)));
         }
+        let held = wire_id.and_then(|wire_id| self.answering.held(wire_id));
+        if let (Some(wire_id), Some(account)) = (wire_id, held.and_then(|held| held.mailbox.account())) {
+            if !account.may_take_over(frame.len()) {
+                return self.complete(wire_id, Err(Failure::NoRoom));
+            }
+            frame.move_to(account);
+        }
         let answer = Answer {
             object: message.object.clone(),
             id,
             result: message.result.clone(),
             error: message.error.clone(),
-            multiline: message.multiline,
             is_error: message.is_error,
             frame,
         };
@@ -129,21 +134,32 @@ impl Router {
         held.is_some_and(|held| held.places.lock().unwrap_or_else(PoisonError::into_inner).is_some())
     }
 
-    pub(super) fn oversized(&mut self, id: Option<Bytes>, length: u64, head: &[u8]) {
-        self.note_oversized(length, head);
+    pub(super) fn oversized(&mut self, id: Option<Vec<u8>>, failure: Failure) {
         if let Some(wire_id) = id.and_then(|id| self.wire_id(&id)) {
-            self.complete(wire_id, Err(Failure::Oversized { length }));
+            self.complete(wire_id, Err(failure));
         }
     }
 
-    pub(super) fn note_oversized(&mut self, length: u64, head: &[u8]) {
-        counters::OVERSIZED_FRAMES.increment();
+    pub(super) fn note_oversized(&mut self, length: u64, head: &[u8], given_up: bool) {
+        let counter = if given_up { &counters::DROPPED_EVENTS } else { &counters::OVERSIZED_FRAMES };
+        counter.increment();
         self.noise.note(head);
-        if self.allowance.take(Instant::now()) {
+        if !self.allowance.take(Instant::now()) {
+            return;
+        }
+        let (child, frame) = (self.child, shown(head));
+        if given_up {
             tracing::warn!(
-                child = self.child,
+                child,
                 length,
-                frame = shown(head),
+                frame,
+                "dropped a line of the server: --max-buffered had no room for it"
+            );
+        } else {
+            tracing::warn!(
+                child,
+                length,
+                frame,
                 "the server wrote a line longer than --max-frame; it was discarded"
             );
         }

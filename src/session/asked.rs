@@ -5,9 +5,9 @@
 //! it is the call that asks, on the child's behalf, and that gets the answers.
 
 use super::TooManyQuestions;
+use crate::budget::Charged;
 use crate::exchange::Mailbox;
 use crate::jsonrpc::{ClientId, Edits, Message, Spliced, integer, rewrite, splice};
-use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
@@ -32,7 +32,7 @@ struct Question {
 #[derive(Debug)]
 enum Asker {
     /// An exclusive child. This is put back when the answer comes; raw JSON.
-    Child { id: Bytes, token: Option<Bytes> },
+    Child { id: Charged, token: Option<Charged> },
     /// The request on whose stream it goes out.
     Call,
 }
@@ -62,7 +62,7 @@ impl Asked {
     /// The question under an id of ours, and that id.
     pub(super) fn ask(
         &mut self,
-        frame: &Bytes,
+        frame: &Charged,
         message: &Message,
     ) -> Result<(u64, Spliced), TooManyQuestions> {
         if self.open.len() >= CAPACITY && !self.forget_one() {
@@ -77,9 +77,9 @@ impl Asked {
         if let Some(token) = &token {
             edits.replace(token, ours.as_bytes());
         }
-        let spliced = splice(frame, &message.object, message.multiline, edits);
-        let token = token.map(|token| Bytes::copy_from_slice(&frame[token]));
-        let asker = Asker::Child { id: Bytes::copy_from_slice(&frame[id]), token };
+        let spliced = splice(frame, &message.object, edits);
+        let token = token.map(|token| Charged::own(&frame[token]));
+        let asker = Asker::Child { id: Charged::own(&frame[id]), token };
         self.open.insert(number, Question { asker, asked_on: None });
         Ok((number, spliced))
     }
@@ -124,7 +124,7 @@ impl Asked {
     }
 
     /// Whom the client answers; each question is answered once.
-    pub(super) fn answer(&mut self, id: &ClientId, frame: &Bytes, message: &Message) -> Option<Answered> {
+    pub(super) fn answer(&mut self, id: &ClientId, frame: &Charged, message: &Message) -> Option<Answered> {
         let number = integer(id.raw())?;
         let question = self.open.remove(&number)?;
         Some(match question.asker {
@@ -137,7 +137,7 @@ impl Asked {
     pub(super) fn withdraw(
         &mut self,
         child_id: &[u8],
-        frame: &Bytes,
+        frame: &Charged,
         message: &Message,
     ) -> Option<(Spliced, Weak<Mailbox>)> {
         let (&ours, _) = self
@@ -152,7 +152,7 @@ impl Asked {
     }
 
     /// The client's progress on a question, with the child's token.
-    pub(super) fn progress(&self, token: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
+    pub(super) fn progress(&self, token: &ClientId, frame: &Charged, message: &Message) -> Option<Spliced> {
         let question = self.open.get(&integer(token.raw())?)?;
         let Asker::Child { token: Some(token), .. } = &question.asker else { return None };
         Some(rewrite::with_progress_token(frame, message, token))
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_full_table_forgets_what_was_asked_of_requests_that_are_over_and_nothing_else() {
         let frame =
-            Bytes::from_static(br#"{"jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{}}"#);
+            Charged::fixed(br#"{"jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{}}"#);
         let message = crate::jsonrpc::scan(&frame).unwrap();
         let mut asked = Asked::default();
         let (running, over) = (Arc::new(Mailbox::default()), Arc::new(Mailbox::default()));

@@ -2,6 +2,7 @@
 
 use super::watched::Load;
 use super::{Changes, Kind, Post, Running, Session, SessionId};
+use crate::budget::Charged;
 use crate::exchange::{Class, Failure, Interim, Interruption, Mailbox, Topic};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
@@ -82,16 +83,17 @@ impl Holder {
         self.waits.store(waits, Ordering::Relaxed);
     }
 
-    /// Gives a message to the exchange that has the child.
-    ///
-    /// # Errors
-    /// Gives it back when there is none, or it has no room.
-    pub fn tell(&self, interim: Interim) -> Result<(), Interim> {
+    /// Gives a message to the exchange that has the child, as `write` makes it; false when there is none, or it has no
+    /// room.
+    pub fn tell(
+        &self,
+        frame: &mut Charged,
+        class: Class,
+        topic: Topic,
+        write: impl FnOnce(&Charged) -> Spliced,
+    ) -> bool {
         let mailbox = self.mailbox().upgrade();
-        match mailbox {
-            Some(mailbox) => mailbox.push(interim),
-            None => Err(interim),
-        }
+        mailbox.is_some_and(|mailbox| mailbox.take_in(frame, class, topic, write))
     }
 
     fn mailbox(&self) -> MutexGuard<'_, Weak<Mailbox>> {

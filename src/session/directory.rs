@@ -1,7 +1,7 @@
 //! The table of sessions: bounded, searched by id and principal, swept by age.
 
 use super::{Principal, Session, SessionId, Settings};
-use crate::budget::Budget;
+use crate::budget::Account;
 use crate::exchange::Failure;
 use crate::telemetry::counters;
 use std::cmp::Reverse;
@@ -14,7 +14,6 @@ use tokio::sync::Semaphore;
 #[derive(Debug)]
 pub struct Directory {
     settings: Settings,
-    budget: Budget,
     places: Arc<Semaphore>,
     sessions: RwLock<HashMap<SessionId, Arc<Session>>>,
 }
@@ -25,19 +24,23 @@ pub struct Full;
 
 impl Directory {
     /// An empty one.
-    pub fn new(settings: Settings, budget: Budget) -> Self {
+    pub fn new(settings: Settings) -> Self {
         let places = Arc::new(Semaphore::new(settings.max_sessions.min(Semaphore::MAX_PERMITS)));
-        Directory { settings, budget, places, sessions: RwLock::default() }
+        Directory { settings, places, sessions: RwLock::default() }
     }
 
-    /// A session that nobody can find yet: [`list`](Self::list) it once its handshake is complete.
+    /// A session that nobody can find yet: [`list`](Self::list) it once its handshake is complete. Its messages are charged
+    /// to `account`, which is its own.
     ///
     /// # Errors
     /// When there are too many.
-    pub fn open(&self, principal: Principal, now: Instant) -> Result<Arc<Session>, Full> {
+    pub fn open(&self, principal: Principal, account: Account, now: Instant) -> Result<Arc<Session>, Full> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full)?;
         let id = SessionId::mint().map_err(|_| Full)?;
-        Ok(Arc::new(Session::new(id, principal, &self.settings, self.budget.clone(), place, now)))
+        let session = Arc::new(Session::new(id, principal, &self.settings, account, place, now));
+        let weak = Arc::downgrade(&session);
+        session.account().on_give_way(move || weak.upgrade().is_some_and(|session| session.give_way()));
+        Ok(session)
     }
 
     /// From now on the session can be found, unless it has ended already.

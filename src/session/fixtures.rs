@@ -1,9 +1,9 @@
 //! What tests of sessions, and of those who use them, begin with.
 
 use super::{Directory, Principal, Reader, Session, Settings};
-use crate::budget::Budget;
+use crate::budget::Charged;
+use crate::budget::{Account, Budget};
 use crate::jsonrpc::{self, ClientId, Message, Spliced};
-use bytes::Bytes;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -16,16 +16,21 @@ pub(crate) fn settings() -> Settings {
 }
 
 pub(crate) fn directory() -> Directory {
-    Directory::new(settings(), Budget::new(1 << 20))
+    Directory::new(settings())
+}
+
+/// An account with room for all that a test does.
+pub(crate) fn account() -> Account {
+    Budget::new(1 << 30).account(1)
 }
 
 pub(crate) fn session() -> Arc<Session> {
-    directory().open(Principal::anonymous(), Instant::now()).unwrap()
+    directory().open(Principal::anonymous(), account(), Instant::now()).unwrap()
 }
 
 /// A message and where its parts are.
-pub(crate) fn scanned(json: &str) -> (Bytes, Message) {
-    let frame = Bytes::copy_from_slice(json.as_bytes());
+pub(crate) fn scanned(json: &str) -> (Charged, Message) {
+    let frame = Charged::own(json.as_bytes());
     let message = jsonrpc::scan(&frame).unwrap();
     (frame, message)
 }
@@ -35,11 +40,11 @@ pub(crate) fn client_id(raw: &str) -> ClientId {
 }
 
 pub(crate) fn said(text: impl Into<String>) -> Spliced {
-    Spliced::from(Bytes::from(text.into()))
+    Spliced::from(Charged::own(text.into()))
 }
 
 pub(crate) fn read(frame: &Spliced) -> String {
-    String::from_utf8(frame.clone().into_bytes().to_vec()).unwrap()
+    String::from_utf8(frame.to_vec()).unwrap()
 }
 
 /// All that the reader can take now, and whether the stream has ended.

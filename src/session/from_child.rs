@@ -2,10 +2,11 @@
 
 use super::Session;
 use super::asked::Answered;
+use super::streams::Event;
+use crate::budget::Charged;
 use crate::exchange::{Class, Interim, Mailbox, Topic};
 use crate::jsonrpc::{ClientId, Message, Spliced, rewrite};
 use crate::telemetry::counters;
-use bytes::Bytes;
 use std::sync::Arc;
 
 /// The client has left as many questions unanswered as are kept.
@@ -14,6 +15,15 @@ pub struct TooManyQuestions;
 
 impl Session {
     // ---- messages of an exclusive child that name no request
+
+    /// A notification of the child, charged to the session; where that has no room, it is dropped.
+    pub fn hear(&self, mut frame: Charged, message: &Message, class: Class) {
+        if !self.account().may_take_over(frame.len()) {
+            return counters::DROPPED_EVENTS.increment();
+        }
+        frame.move_to(self.account());
+        self.notify(rewrite::unchanged(&frame, message), class);
+    }
 
     /// A notification of the child, for the stream where it belongs.
     ///
@@ -35,15 +45,18 @@ impl Session {
 
     /// A message for the standalone stream.
     pub fn say(&self, frame: Spliced, class: Class) {
-        let event = self.event(frame, class);
-        self.state().streams.push_standalone(event);
+        self.state().streams.push_standalone(Event { frame, class });
     }
 
     /// A question of the child: it goes out under an id of ours, unique in the session.
     ///
     /// # Errors
-    /// When too many are unanswered already; the child is to be told.
-    pub fn ask(&self, frame: &Bytes, message: &Message) -> Result<(), TooManyQuestions> {
+    /// When too many are unanswered already, or there is no room for it; the child is to be told.
+    pub fn ask(&self, frame: &mut Charged, message: &Message) -> Result<(), TooManyQuestions> {
+        if !self.account().may_take_over(frame.len()) {
+            return Err(TooManyQuestions);
+        }
+        frame.move_to(self.account());
         let (our_id, frame) = self.state().asked.ask(frame, message)?;
         match self.give_to_newest(Interim { frame, class: Class::Dear, topic: Topic::Other }) {
             Ok(mailbox) => self.state().asked.asked_on(our_id, &mailbox),
@@ -77,7 +90,7 @@ impl Session {
 
     /// The client's answer: the frame for the child, with the child's own id; `None` when it is a request's, or nobody
     /// waits for it.
-    pub fn answered(&self, id: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
+    pub fn answered(&self, id: &ClientId, frame: &Charged, message: &Message) -> Option<Spliced> {
         let answered = self.state().asked.answer(id, frame, message);
         let undelivered = match answered {
             Some(Answered::ForChild(frame)) => return Some(frame),
@@ -95,7 +108,7 @@ impl Session {
     }
 
     /// The child took its question back: its `notifications/cancelled` with our id in it.
-    pub fn question_withdrawn(&self, child_id: &[u8], frame: &Bytes, message: &Message) {
+    pub fn question_withdrawn(&self, child_id: &[u8], frame: &Charged, message: &Message) {
         let withdrawn = self.state().asked.withdraw(child_id, frame, message);
         let Some((frame, asked_on)) = withdrawn else { return };
         // On the stream that the question went out on, as long as that is there.
@@ -110,7 +123,7 @@ impl Session {
     }
 
     /// The client's progress on a question: the frame with the child's own token.
-    pub fn question_progress(&self, token: &ClientId, frame: &Bytes, message: &Message) -> Option<Spliced> {
+    pub fn question_progress(&self, token: &ClientId, frame: &Charged, message: &Message) -> Option<Spliced> {
         self.state().asked.progress(token, frame, message)
     }
 }

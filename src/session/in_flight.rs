@@ -1,11 +1,11 @@
 //! Requests of a session's client that have no outcome yet, so that they can be cancelled by the client's id.
 
 use super::Session;
+use crate::budget::Charged;
 use crate::exchange::{Failure, Interim, Interruption, Mailbox};
 use crate::jsonrpc::{ClientId, Message, rewrite};
 use crate::mux::WireId;
 use crate::telemetry::counters;
-use bytes::Bytes;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -18,6 +18,8 @@ pub(super) struct InFlight {
     /// Unset while it waits to be sent: the child has not heard of it, and says nothing about it.
     wire_id: Option<WireId>,
     pub(super) mailbox: Arc<Mailbox>,
+    /// It was interrupted for the memory that it holds.
+    pub(super) gave_way: bool,
 }
 
 /// What a cancellation found.
@@ -92,7 +94,7 @@ impl Drop for Underway {
 impl Session {
     /// Notes a request as in flight, so that it can be cancelled by the client's id.
     pub(super) fn began(&self, client_id: ClientId, wire_id: Option<WireId>, mailbox: Arc<Mailbox>) {
-        let request = InFlight { client_id, wire_id, mailbox: Arc::clone(&mailbox) };
+        let request = InFlight { client_id, wire_id, mailbox: Arc::clone(&mailbox), gave_way: false };
         self.state().in_flight.push(request);
         // Looked at after it was noted: an end before would have missed it.
         if self.is_ended() {
@@ -118,7 +120,7 @@ impl Session {
     ///
     /// It names the request by the client's id, within its session; where several in flight share that id, none
     /// is cancelled (D2).
-    pub fn cancel(&self, id: &ClientId, frame: &Bytes, message: &Message) -> Cancelled {
+    pub fn cancel(&self, id: &ClientId, frame: &Charged, message: &Message) -> Cancelled {
         let state = self.state();
         let mut found = state.in_flight.iter().filter(|request| request.client_id == *id);
         let Some(request) = found.next() else { return Cancelled::None };

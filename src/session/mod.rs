@@ -44,9 +44,9 @@ pub use streams::{Item, StreamId, UnknownEvent};
 pub use version::{LEGACY_VERSIONS, Version};
 pub use watched::Watched;
 
-use crate::budget::Budget;
+use crate::budget::Account;
 use crate::exchange::{Class, Failure, Interruption};
-use crate::jsonrpc::{FLAT, Spliced};
+use crate::jsonrpc::Spliced;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::labels::Side;
 use asked::Asked;
@@ -79,7 +79,7 @@ pub struct Session {
     id: SessionId,
     principal: Principal,
     opened: Instant,
-    budget: Budget,
+    account: Account,
     version: OnceLock<Version>,
     seat: OnceLock<Seat>,
     ended: CancellationToken,
@@ -106,7 +106,7 @@ impl Session {
         id: SessionId,
         principal: Principal,
         settings: &Settings,
-        budget: Budget,
+        account: Account,
         place: OwnedSemaphorePermit,
         now: Instant,
     ) -> Self {
@@ -115,7 +115,7 @@ impl Session {
             id,
             principal,
             opened: now,
-            budget,
+            account,
             version: OnceLock::new(),
             seat: OnceLock::new(),
             ended: CancellationToken::new(),
@@ -132,6 +132,11 @@ impl Session {
             }),
             _place: place,
         }
+    }
+
+    /// Whom its messages are charged to.
+    pub fn account(&self) -> &Account {
+        &self.account
     }
 
     /// Its id, a secret that only its client knows.
@@ -260,14 +265,12 @@ impl Session {
 
     /// Puts a message on a stream.
     pub fn push(&self, stream: StreamId, frame: Spliced, class: Class) {
-        let event = self.event(frame, class);
-        self.state().streams.push(stream, event);
+        self.state().streams.push(stream, Event { frame, class });
     }
 
     /// Puts an answer on a stream that goes on.
     pub fn push_answer(&self, stream: StreamId, answer: Spliced) {
-        let event = self.event(answer, Class::Dear);
-        self.state().streams.push(stream, event);
+        self.push(stream, answer, Class::Dear);
     }
 
     /// An answer will come on the standalone stream: until then, the session's end does not end it.
@@ -283,7 +286,7 @@ impl Session {
 
     /// Puts the last message on a stream; when it is read, the stream ends.
     pub fn finish(&self, stream: StreamId, last: Option<Spliced>) {
-        let event = last.map(|frame| self.event(frame, Class::Dear));
+        let event = last.map(|frame| Event { frame, class: Class::Dear });
         self.state().streams.finish(stream, event);
     }
 
@@ -323,6 +326,26 @@ impl Session {
         self.state().streams.forget_oldest_owed();
     }
 
+    /// Gives bytes back for the sake of others: first what is kept only in case that it was not received, then what a
+    /// client that left may come back for, then a request in flight, which fails, last what a client that reads too slowly
+    /// has not taken yet. False when there is nothing to give.
+    pub fn give_way(&self) -> bool {
+        let mut state = self.state();
+        state.streams.forget_delivered();
+        if state.streams.oldest_owed().is_some() {
+            state.streams.forget_oldest_owed();
+            return true;
+        }
+        if let Some(request) = state.in_flight.iter_mut().find(|request| !request.gave_way) {
+            request.gave_way = true;
+            let mailbox = Arc::clone(&request.mailbox);
+            drop(state);
+            mailbox.interrupt(Interruption { failure: Failure::GaveWay, cancellation: None });
+            return true;
+        }
+        state.streams.end_slow_readers()
+    }
+
     /// Ends the session: what is in flight is interrupted, streams end, an exclusive child stops.
     pub fn end(&self, failure: &Failure) {
         if self.why_ended.set(failure.clone()).is_ok() && self.seat().is_some() {
@@ -340,13 +363,6 @@ impl Session {
             mailbox.interrupt(Interruption { failure: failure.clone(), cancellation: None });
         }
         self.leave_seat();
-    }
-
-    fn event(&self, frame: Spliced, class: Class) -> Event {
-        // A short message is a copy, which nobody has charged yet; a long one is slices of what was.
-        let copied = frame.len() <= FLAT;
-        let frame = if copied { Spliced::from(self.budget.keep(frame.into_bytes())) } else { frame };
-        Event { frame, class }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,8 +1,8 @@
 //! Where a session sits: at a child of its own, at a shared one, or at one that knows no sessions.
 
 use super::{Members, Post, Watched};
+use crate::budget::Charged;
 use crate::exchange::Link;
-use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OnceCell, oneshot};
 
@@ -97,7 +97,7 @@ pub struct Stateless {
     /// Whether it runs for this session only, and ends with it.
     pub own: bool,
     /// What its client declared to be able to answer, in the child's words; raw JSON, an object.
-    pub capabilities: Bytes,
+    pub capabilities: Charged,
     /// What each request says of its client: raw members of `_meta`.
     pub envelope: String,
     level: Mutex<Option<&'static str>>,
@@ -114,7 +114,7 @@ pub struct Wish {
 
 impl Stateless {
     /// Without a log level, so that the child logs nothing.
-    pub fn new(members: Arc<Members>, own: bool, capabilities: Bytes, envelope: String) -> Self {
+    pub fn new(members: Arc<Members>, own: bool, capabilities: Charged, envelope: String) -> Self {
         Stateless { members, own, capabilities, envelope, level: Mutex::default() }
     }
 

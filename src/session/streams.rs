@@ -233,6 +233,24 @@ impl Streams {
         Some(Attached { stream: id, after, reader })
     }
 
+    /// Ends the readers that have events to take, which are kept from then on for a reader that comes back; false when
+    /// there is no such reader.
+    pub(super) fn end_slow_readers(&mut self) -> bool {
+        let slow = self.streams.iter().filter(|(_, stream)| stream.attached && stream.pending() > 0);
+        let slow: Vec<_> = slow.map(|(&id, _)| id).collect();
+        for &id in &slow {
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            wake(&mut stream.waker);
+            // As if another reader had taken the stream over, and left.
+            stream.readers += 1;
+            stream.attached = false;
+            for (place, worth) in stream.places(id, stream.cursor, u64::MAX) {
+                self.keep(place, worth);
+            }
+        }
+        !slow.is_empty()
+    }
+
     /// Forgets a stream, though its reader holds it.
     pub(super) fn discard(&mut self, attached: &Attached) {
         if self.held(attached).is_some() {

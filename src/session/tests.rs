@@ -24,8 +24,8 @@ fn cancel(session: &Session, raw: &str) -> Cancelled {
 }
 
 fn ask(session: &Session, json: &str) -> Result<(), TooManyQuestions> {
-    let (frame, message) = scanned(json);
-    session.ask(&frame, &message)
+    let (mut frame, message) = scanned(json);
+    session.ask(&mut frame, &message)
 }
 
 fn answer(session: &Session, raw: &str) -> Option<String> {

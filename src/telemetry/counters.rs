@@ -54,6 +54,7 @@ counters! {
     QUEUED_REQUESTS "proxyrunner_queued_requests_total" "Requests that had to wait for a place among those in flight."
     REJECTED_REQUESTS "proxyrunner_rejected_requests_total" "Requests refused as wrong or forbidden, with a 4xx status where it can be one."
     TIMED_OUT_REQUESTS "proxyrunner_timed_out_requests_total" "Requests that no child answered within --request-timeout or --request-max."
+    GAVE_WAY "proxyrunner_gave_way_total" "Times a client gave memory back because --max-buffered was used up and it held the most."
     CUT_STREAMS "proxyrunner_cut_streams_total" "Streams cut because --max-buffered was used up and theirs was the slowest reader."
     RESTARTED_CHILDREN "proxyrunner_restarted_children_total" "Children that ended and were followed by another."
     HUNG_CHILDREN "proxyrunner_hung_children_total" "Children that were ended because they hung."

@@ -10,13 +10,13 @@ use super::greet::Greeted;
 use super::lists::{self, Asked, Freshness, Key};
 use super::tools::Catalogue;
 use super::{Incoming, Place, union};
+use crate::budget::Charged;
 use crate::era::capabilities::Capabilities;
 use crate::era::probe::Choice;
 use crate::era::results::{Hint, Signature};
 use crate::era::{Era, discover};
 use crate::exchange::Link;
 use crate::session::{Kind, Members, Principal, Wish};
-use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
@@ -31,10 +31,10 @@ pub struct Shared {
     /// How it is spoken to.
     pub era: Era,
     /// What it says of itself: its `InitializeResult` or `DiscoverResult`.
-    pub words: Bytes,
+    pub words: Charged,
     /// The same as the `DiscoverResult` that modern clients are given.
-    pub discovered: Bytes,
-    info: Option<Bytes>,
+    pub discovered: Charged,
+    info: Option<Charged>,
     /// What a legacy child's results are completed with.
     pub(super) signature: Signature,
     /// The names of its capabilities.
@@ -131,8 +131,8 @@ impl Shared {
     }
 
     /// A legacy child's `serverInfo`, in raw JSON; a modern one puts its own into every result.
-    pub fn server_info(&self) -> Option<&[u8]> {
-        self.info.as_deref()
+    pub fn server_info(&self) -> Option<&Charged> {
+        self.info.as_ref()
     }
 
     /// Whether it declares a capability.

@@ -6,7 +6,7 @@ use super::resume::Handshake;
 use super::{AtCap, Incoming, Isolation, Place, Refusal, SEATED, Shared, Upstream, initialize, now, refusal};
 use crate::era::probe::Choice;
 use crate::era::{Era, errors};
-use crate::exchange::{Answer, Failure, Held, Link, Mailbox, Step};
+use crate::exchange::{Answer, Failure, Held, Link, Step};
 use crate::jsonrpc::{Spliced, codes, rewrite};
 use crate::session::{Audience, Own, Seat, Session, Version};
 use crate::telemetry::scope::spanned;
@@ -28,6 +28,7 @@ impl Upstream {
         session: &Arc<Session>,
         incoming: Incoming,
     ) -> Result<Spliced, Refusal> {
+        initialize::is_short(&incoming.message)?;
         if !self.wants_exclusive(&incoming) {
             return self.seat_shared(session, &incoming).await;
         }
@@ -154,7 +155,7 @@ impl Upstream {
         let asked = incoming.ask(link);
         let trace = incoming.trace_for(asked.as_ref());
         let held = Held {
-            mailbox: Arc::new(Mailbox::default()),
+            mailbox: incoming.mailbox(),
             token: None,
             takes_questions: false,
             places: Some(places).into(),

@@ -2,6 +2,7 @@
 
 use super::revisions::Revisions;
 use super::{Place, Upstream, Want, initialize, now, refusal};
+use crate::budget::Charged;
 use crate::child::StartError;
 use crate::era::envelope::Envelope;
 use crate::era::probe::{Choice, Decision, Probe, Reason, Step as Next};
@@ -14,7 +15,6 @@ use crate::telemetry::otlp::Attributes;
 use crate::telemetry::scope::spanned;
 use crate::telemetry::{ChildOperation, names};
 use crate::trace_context::Trace;
-use bytes::Bytes;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -22,6 +22,9 @@ use tokio::time::{sleep_until, timeout};
 
 /// How long a legacy child may take to answer `server/discover` when it is initialised already.
 const LATE_ANSWER: Duration = Duration::from_secs(60);
+
+/// The longest `InitializeResult` or `DiscoverResult`: it is kept as long as the child serves, and copied into others.
+const LONGEST_WORDS: usize = 1024 * 1024;
 
 /// A child that is ready to serve.
 #[derive(Debug)]
@@ -31,7 +34,7 @@ pub(super) struct Greeted {
     /// Its era.
     pub era: Era,
     /// Its `InitializeResult` or `DiscoverResult`.
-    pub words: Bytes,
+    pub words: Charged,
     /// Whether a process of it that is spoken to in the other era serves that too, if that is known.
     pub other: Option<bool>,
     /// Its place among `--max-children`.
@@ -66,7 +69,7 @@ impl Guest {
 /// How the greeting of one process ended.
 enum Met {
     /// It is of this era.
-    Decided(Decision, Option<Bytes>),
+    Decided(Decision, Option<Charged>),
     /// It ended over what it was sent, and is to be started again.
     Again(Next),
 }
@@ -133,6 +136,9 @@ impl Upstream {
                     continue;
                 }
             };
+            if words.len() > LONGEST_WORDS {
+                return Err(Failure::NotStarted("the server's answer to the handshake exceeds 1 MiB".into()));
+            }
             unmet.keep();
             link.speaks(&revision(era, &words));
             tracing::info!(child = link.number(), "the server speaks the {era} protocol era");
@@ -155,7 +161,7 @@ impl Upstream {
     }
 
     /// What a child says of itself, that was found out to be modern by other words.
-    async fn discover_again(&self, link: &Arc<Link>) -> Result<Bytes, Failure> {
+    async fn discover_again(&self, link: &Arc<Link>) -> Result<Charged, Failure> {
         let answer = self.ask(link, DISCOVER, self.start_timeout, discover).await.flatten()?;
         let result = answer.result.clone().ok_or_else(|| {
             let error = String::from_utf8_lossy(&answer.frame).into_owned();
@@ -210,7 +216,7 @@ impl Drop for Awaited {
 }
 
 /// The revision that a child speaks that says this of itself.
-fn revision(era: Era, words: &Bytes) -> String {
+fn revision(era: Era, words: &Charged) -> String {
     match era {
         Era::Modern => MODERN_VERSION.to_owned(),
         Era::Legacy => initialize::negotiated_version(words, &(0..words.len()))
@@ -236,11 +242,11 @@ pub(super) fn own_request(wire_id: WireId, method: &str, params: &str) -> Splice
 
 /// A request of proxyrunner's own, with its place in its trace.
 fn with_context(request: Spliced, trace: &Trace) -> Spliced {
-    let frame = request.into_bytes();
+    // It is short, and written here.
+    let Ok(frame) = request.clone().flatten() else { return request };
     match jsonrpc::scan(&frame) {
         Ok(message) => rewrite::request_for_child(&frame, &message, None, None, trace),
-        // It is written here.
-        Err(_) => frame.into(),
+        Err(_) => request,
     }
 }
 
@@ -316,11 +322,11 @@ struct Greeting<'a> {
     discovering: Option<Exchange>,
     initializing: Option<Exchange>,
     /// Its `DiscoverResult`.
-    discovered: Option<Bytes>,
+    discovered: Option<Charged>,
     /// Its `InitializeResult`.
-    initialized: Option<Bytes>,
+    initialized: Option<Charged>,
     /// The error that it answered `initialize` with, in full.
-    refusal: Option<Bytes>,
+    refusal: Option<Charged>,
     /// Why its answer to `initialize` is none.
     no_answer: Option<Failure>,
 }

@@ -1,11 +1,11 @@
 //! A message of a client on its way to a child, and why one goes to none.
 
+use crate::budget::Charged;
 use crate::era::headers::Mismatch;
-use crate::exchange::{Failure, Link};
+use crate::exchange::{Failure, Link, Mailbox};
 use crate::jsonrpc::{ClientId, Message, codes, text};
 use crate::telemetry::{ChildOperation, Operation, Verdict};
 use crate::trace_context::Trace;
-use bytes::Bytes;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Incoming {
     /// Its bytes.
-    pub frame: Bytes,
+    pub frame: Charged,
     /// Where its parts are; on the heap, since messages are handed on through many futures.
     pub message: Box<Message>,
     /// The trace context of its HTTP request.
@@ -23,11 +23,14 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The same in bytes of its own, which are charged to nobody: for what is kept long after its request is over. Whoever
-    /// keeps it bounds them.
-    pub(super) fn copied(&self) -> Incoming {
-        let (frame, operation) = (Bytes::copy_from_slice(&self.frame), Arc::default());
-        Incoming { frame, message: self.message.clone(), trace: self.trace.clone(), operation }
+    /// The same without how it is seen: for what is kept long after its request is over.
+    pub(super) fn unseen(&self) -> Incoming {
+        Incoming { operation: Arc::default(), ..self.clone() }
+    }
+
+    /// A mailbox for the child's messages about it, which are charged as it is.
+    pub(super) fn mailbox(&self) -> Arc<Mailbox> {
+        Mailbox::charging(self.frame.account())
     }
 
     /// How it is seen at a child, as which it is sent there.
@@ -47,7 +50,7 @@ impl Incoming {
 
     /// The id, to outlive the message.
     pub fn client_id(&self) -> ClientId {
-        ClientId::within(&self.frame, &self.message.id.clone().unwrap_or_default())
+        ClientId::new(self.id())
     }
 
     /// The id as the client wrote it.

@@ -1,15 +1,29 @@
 //! The handshake's documents: what a client declares, what a child is told, what a client is answered.
 
+use super::{MOST_REMEMBERED, Refusal};
+use crate::budget::Charged;
 use crate::era::capabilities::Capabilities;
-use crate::jsonrpc::{Message, Span, Spliced, members, rewrite, splice, text};
+use crate::jsonrpc::{Message, Span, Spliced, codes, members, rewrite, splice, text};
 use crate::mux::WireId;
 use crate::session::{LEGACY_VERSIONS, Version};
 use crate::trace_context::Trace;
-use bytes::Bytes;
+
+/// The longest name of a revision, in bytes of raw JSON.
+const LONGEST_VERSION: usize = 64;
 
 #[cfg(test)]
 #[path = "initialize_tests.rs"]
 mod tests;
+
+/// Refuses a client's `initialize` whose capabilities and name card are too long to be remembered.
+pub fn is_short(message: &Message) -> Result<(), Refusal> {
+    let length = |part: Option<&Span>| part.map_or(0, |span| span.len());
+    let info = message.params.as_ref().and_then(|params| params.client_info.as_ref());
+    if length(capabilities(message)) + length(info) > MOST_REMEMBERED {
+        return Err(Refusal::Withheld(codes::INVALID_PARAMS, "capabilities and clientInfo exceed 64 KiB"));
+    }
+    Ok(())
+}
 
 /// `initialize` for a shared child: no capabilities, so that it never asks anybody anything (D6).
 pub fn for_shared(wire_id: WireId, revision: &str) -> Spliced {
@@ -44,7 +58,7 @@ fn own(wire_id: WireId, revision: &str, capabilities: serde_json::Value) -> Spli
 /// stock filesystem server replaces its allowed directories by the client's roots. A revision later than `ceiling` is
 /// replaced by it, since the server refuses it.
 pub fn for_exclusive(
-    frame: &Bytes,
+    frame: &Charged,
     message: &Message,
     wire_id: WireId,
     forward_roots: bool,
@@ -56,7 +70,7 @@ pub fn for_exclusive(
     if let Some(span) = capabilities
         && let Some(kept) = without(frame, span, "roots")
     {
-        edits.replace(span, &kept);
+        edits.replace(span, kept.as_bytes());
     }
     let asked = requested_version(frame, message);
     if let Some(ceiling) = ceiling.filter(|ceiling| asked.is_some_and(|asked| asked.as_str() > *ceiling))
@@ -64,7 +78,7 @@ pub fn for_exclusive(
     {
         edits.replace(span, format!("\"{ceiling}\"").as_bytes());
     }
-    splice(frame, &message.object, message.multiline, edits)
+    splice(frame, &message.object, edits)
 }
 
 /// Whether a client's `initialize` declares a capability; null declares nothing.
@@ -76,20 +90,20 @@ pub fn declares(frame: &[u8], message: &Message, capability: &str) -> bool {
 /// The revision that a client's `initialize` asks for.
 pub fn requested_version(frame: &[u8], message: &Message) -> Option<Version> {
     let span = message.params.as_ref()?.protocol_version.as_ref()?;
-    (frame[span.start] == b'"').then(|| Version::new(&text(frame, span)))
+    (frame[span.start] == b'"' && span.len() <= LONGEST_VERSION).then(|| Version::new(&text(frame, span)))
 }
 
 /// The revision that an `InitializeResult` names.
 pub fn negotiated_version(frame: &[u8], result: &Span) -> Option<Version> {
     let span = member(frame, result, "protocolVersion")?;
-    (frame[span.start] == b'"').then(|| Version::new(&text(frame, &span)))
+    (frame[span.start] == b'"' && span.len() <= LONGEST_VERSION).then(|| Version::new(&text(frame, &span)))
 }
 
 /// What a client of a shared child is answered: the child's own words, in the client's revision where the child
 /// is not older (lifecycle §Version Negotiation), without the tasks that would cross clients.
 ///
 /// The flag says that the child is of a later revision than the client.
-pub fn welcome(result: &Bytes, asked: Option<&Version>) -> (Version, bool, Bytes) {
+pub fn welcome(result: &Charged, asked: Option<&Version>) -> (Version, bool, Charged) {
     let whole = 0..result.len();
     let own = negotiated_version(result, &whole).unwrap_or_else(|| Version::new(LEGACY_VERSIONS[0]));
     let version = match asked {
@@ -104,9 +118,7 @@ pub fn welcome(result: &Bytes, asked: Option<&Version>) -> (Version, bool, Bytes
         }
         let kept = match key_of(result, &key).as_ref() {
             "protocolVersion" => serde_json::Value::from(version.as_str()).to_string(),
-            "capabilities" => {
-                without(result, &value, "tasks").map_or_else(|| raw(result, &value), |kept| lossy(&kept))
-            }
+            "capabilities" => without(result, &value, "tasks").unwrap_or_else(|| raw(result, &value)),
             _ => raw(result, &value),
         };
         text.push_str(&raw(result, &key));
@@ -114,7 +126,7 @@ pub fn welcome(result: &Bytes, asked: Option<&Version>) -> (Version, bool, Bytes
         text.push_str(&kept);
     }
     text.push('}');
-    (version, newer, Bytes::from(text))
+    (version, newer, result.derive(text.into_bytes()))
 }
 
 fn capabilities(message: &Message) -> Option<&Span> {
@@ -130,13 +142,13 @@ fn member(bytes: &[u8], object: &Span, name: &str) -> Option<Span> {
 }
 
 /// The object without a member, or `None` if it has none of that name.
-fn without(bytes: &[u8], object: &Span, name: &str) -> Option<Bytes> {
+fn without(bytes: &[u8], object: &Span, name: &str) -> Option<String> {
     member(bytes, object, name)?;
     let kept: Vec<String> = members(bytes, object.clone())
         .filter(|(key, _)| key_of(bytes, key) != name)
         .map(|(key, value)| format!("{}:{}", raw(bytes, &key), raw(bytes, &value)))
         .collect();
-    Some(Bytes::from(format!("{{{}}}", kept.join(","))))
+    Some(format!("{{{}}}", kept.join(",")))
 }
 
 fn key_of<'a>(bytes: &'a [u8], key: &Span) -> std::borrow::Cow<'a, str> {

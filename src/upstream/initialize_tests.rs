@@ -3,14 +3,14 @@
 use super::*;
 use crate::session::fixtures::{read, scanned};
 
-fn initialize(params: &str) -> (Bytes, Message) {
+fn initialize(params: &str) -> (Charged, Message) {
     scanned(&format!(r#"{{"jsonrpc":"2.0","id":"x","method":"initialize","params":{params}}}"#))
 }
 
 /// What is welcomed, as its revision and its text.
 fn welcomed(result: &'static str, asked: Option<&str>) -> (String, String) {
     let asked = asked.map(Version::new);
-    let (version, _, result) = welcome(&Bytes::from_static(result.as_bytes()), asked.as_ref());
+    let (version, _, result) = welcome(&Charged::fixed(result.as_bytes()), asked.as_ref());
     (version.as_str().to_owned(), String::from_utf8(result.to_vec()).unwrap())
 }
 

@@ -6,6 +6,7 @@ use super::entrance::key_of_caller;
 use super::modern::{Caller, Happening, Reply};
 use super::{Incoming, Refusal, Shared, Upstream, greet};
 use crate::admission::Permit;
+use crate::budget::Charged;
 use crate::era::{Era, discover, errors, keys, notifications};
 use crate::exchange::{
     Answer, Exchange, Failure, Interim, Interruption, Link, Mailbox, Standing, Step, Topic,
@@ -13,7 +14,7 @@ use crate::exchange::{
 use crate::jsonrpc::{self, ClientId, Edits, Span, Spliced, codes, items, member, rewrite, splice, text};
 use crate::mux::WireId;
 use crate::session::{Filter, SessionId};
-use bytes::Bytes;
+use crate::telemetry::counters;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ pub struct Listening {
     mailbox: Arc<Mailbox>,
     client_id: ClientId,
     /// What is to be told first.
-    outbox: VecDeque<Bytes>,
+    outbox: VecDeque<Spliced>,
     /// The subscription at a modern child.
     passed: Option<Passed>,
     _place: Permit,
@@ -89,7 +90,7 @@ impl Upstream {
             resources: asked.resources && offered("resources", "listChanged"),
         };
         let ear = ear()?;
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = incoming.mailbox();
         let client_id = ClientId::new(incoming.id());
         let mut listening = Box::new(Listening {
             shared,
@@ -105,7 +106,8 @@ impl Upstream {
             Some(uris) if offered("resources", "subscribe") => Some(self.watch_all(&listening, uris).await),
             _ => None,
         };
-        listening.outbox.push_back(acknowledgement(&listening.client_id, filter, watched));
+        let acknowledged = acknowledgement(&listening.client_id, filter, watched, &incoming.frame);
+        listening.outbox.push_back(Spliced::from(acknowledged));
         Ok(listening)
     }
 
@@ -125,7 +127,7 @@ impl Upstream {
         let client_id = ClientId::new(incoming.id());
         let open = Ok((begun, shared.link.stand()));
         let replacing = self.start_timeout;
-        let incoming = incoming.copied();
+        let incoming = incoming.unseen();
         let passed = Passed { incoming, patience, replacing, open, acknowledged: false };
         let (outbox, passed) = (VecDeque::new(), Some(passed));
         Ok(Box::new(Listening { shared, ear, mailbox, client_id, outbox, passed, _place: place }))
@@ -154,7 +156,7 @@ async fn pass(link: &Link, incoming: &Incoming, patience: Duration) -> Result<Ex
         let id = Some(wire_id.as_u64());
         rewrite::request_for_child(frame, message, id, None, &trace)
     };
-    timeout(patience, greet::begin_as(link, None, Arc::default(), write))
+    timeout(patience, greet::begin_as(link, None, incoming.mailbox(), write))
         .await
         .unwrap_or(Err(Failure::TimedOut(patience)))
 }
@@ -165,7 +167,7 @@ fn ear() -> Result<SessionId, Refusal> {
 
 /// For the acknowledgement of a subscription whose client was told of one already: the lists that may have changed
 /// while it was not open.
-fn changed_since(frame: &Bytes, acknowledged: bool) -> Option<Vec<String>> {
+fn changed_since(frame: &Charged, acknowledged: bool) -> Option<Vec<String>> {
     let message = jsonrpc::scan(frame).ok().filter(|_| acknowledged)?;
     if text(frame, message.method.as_ref()?) != "notifications/subscriptions/acknowledged" {
         return None;
@@ -223,7 +225,12 @@ fn strings(frame: &[u8], list: Span) -> Option<Vec<String>> {
     Some(strings)
 }
 
-fn acknowledgement(client_id: &ClientId, filter: Filter, watched: Option<Vec<String>>) -> Bytes {
+fn acknowledgement(
+    client_id: &ClientId,
+    filter: Filter,
+    watched: Option<Vec<String>>,
+    incoming: &Charged,
+) -> Charged {
     let mut honoured = serde_json::Map::new();
     let flags = [
         ("toolsListChanged", filter.tools),
@@ -242,7 +249,9 @@ fn acknowledgement(client_id: &ClientId, filter: Filter, watched: Option<Vec<Str
         keys::SUBSCRIPTION_ID,
         Value::from(honoured)
     );
-    rewrite::notification("notifications/subscriptions/acknowledged", Some(params.as_bytes()))
+    let message = rewrite::notification("notifications/subscriptions/acknowledged", Some(params.as_bytes()));
+    // It repeats what the request named.
+    incoming.derive(message.to_vec())
 }
 
 impl Listening {
@@ -250,13 +259,16 @@ impl Listening {
     pub async fn next(&mut self) -> Happening {
         loop {
             if let Some(frame) = self.outbox.pop_front() {
-                return Happening::Said(Spliced::from(frame));
+                return Happening::Said(frame);
             }
             let Some(passed) = &mut self.passed else {
-                return match self.mailbox.next().await {
-                    Ok(interim) => Happening::Said(self.stamped(interim.frame)),
-                    Err(Interruption { .. }) => Happening::Answered(self.result()),
-                };
+                match self.mailbox.next().await {
+                    Ok(interim) => match self.stamped(interim.frame) {
+                        Some(stamped) => return Happening::Said(stamped),
+                        None => continue,
+                    },
+                    Err(Interruption { .. }) => return Happening::Answered(self.result()),
+                }
             };
             let Ok((listen, _)) = &mut passed.open else {
                 match self.reopen().await {
@@ -288,18 +300,21 @@ impl Listening {
                 None
             }
             Step::Interim(interim) => {
-                let frame = interim.frame.into_bytes();
+                let Ok(frame) = interim.frame.flatten() else {
+                    counters::DROPPED_EVENTS.increment();
+                    return None;
+                };
                 match changed_since(&frame, passed.acknowledged) {
                     Some(methods) => {
                         let told = methods.into_iter().map(|method| rewrite::notification(&method, None));
-                        let stamped = told.map(|frame| self.stamped(Spliced::from(frame)).into_bytes());
+                        let stamped = told.filter_map(|frame| self.stamped(Spliced::from(frame)));
                         let stamped: Vec<_> = stamped.collect();
                         self.outbox.extend(stamped);
                         None
                     }
                     None => {
                         passed.acknowledged = true;
-                        Some(Happening::Said(self.stamped(Spliced::from(frame))))
+                        self.stamped(Spliced::from(frame)).map(Happening::Said)
                     }
                 }
             }
@@ -359,14 +374,18 @@ impl Listening {
         }
         let code = answer.error.as_ref().and_then(|error| errors::code(frame, error));
         let status = code.map_or(200, |(code, _)| errors::http_status(code, Era::Modern));
-        Reply { message: splice(frame, &answer.object, answer.multiline, edits), status }
+        Reply { message: splice(frame, &answer.object, edits), status }
     }
 
-    fn stamped(&self, frame: Spliced) -> Spliced {
-        let frame = frame.into_bytes();
-        let Ok(message) = jsonrpc::scan(&frame) else { return Spliced::from(frame) };
+    /// A notification that says whose it is; `None` if there is no room for that.
+    fn stamped(&self, frame: Spliced) -> Option<Spliced> {
+        let Ok(frame) = frame.flatten() else {
+            counters::DROPPED_EVENTS.increment();
+            return None;
+        };
+        let Ok(message) = jsonrpc::scan(&frame) else { return Some(Spliced::from(frame)) };
         let edits = notifications::stamp(&frame, &message, self.client_id.raw());
-        splice(&frame, &message.object, message.multiline, edits)
+        Some(splice(&frame, &message.object, edits))
     }
 
     /// The graceful end.

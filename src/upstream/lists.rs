@@ -9,6 +9,7 @@
 //! 3. What is private is its principal's alone, and never kept for `anonymous` (D14).
 
 use super::{Upstream, now};
+use crate::budget::Account;
 use crate::era::Era;
 use crate::era::capabilities::Capabilities;
 use crate::era::results::{ResultType, Scope, result_type};
@@ -16,7 +17,6 @@ use crate::exchange::Answer;
 use crate::jsonrpc::{Message, member, members, text};
 use crate::session::{Kind, Principal};
 use crate::telemetry::counters;
-use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -82,8 +82,11 @@ struct Entry {
 type Place = (Key, Option<Principal>);
 
 /// The answers that are kept.
-#[derive(Debug, Default)]
-pub struct Lists(Mutex<State>);
+#[derive(Debug)]
+pub struct Lists {
+    account: Account,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -150,6 +153,16 @@ impl Upstream {
 }
 
 impl Lists {
+    /// None yet; those that will be kept are charged to `account`.
+    pub fn new(account: Account) -> Self {
+        Lists { account, state: Mutex::default() }
+    }
+
+    /// Forgets all of them, for the sake of messages that need the memory.
+    pub fn forget(&self) {
+        *self.state() = State::default();
+    }
+
     /// The answer, if one is kept that is good for who asks.
     pub fn find(&self, asked: &Asked, now: Instant) -> Option<Fresh> {
         let mut state = self.state();
@@ -194,8 +207,9 @@ impl Lists {
         if owner.as_ref().is_some_and(Principal::is_anonymous) {
             return;
         }
-        // A copy: the frame may be a slice of much more.
-        let answer = Answer { frame: Bytes::copy_from_slice(&answer.frame), ..answer.clone() };
+        // A copy, since the answer is charged to the client that asked first.
+        let Some(frame) = self.account.try_hold(answer.frame.to_vec()) else { return };
+        let answer = Answer { frame, ..answer.clone() };
         let entry = Entry { answer, changes, stored: now, until };
         self.state().insert((asked.key.clone(), owner), entry, now);
     }
@@ -206,7 +220,7 @@ impl Lists {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

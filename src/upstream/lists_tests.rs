@@ -8,15 +8,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn answer(result: &str) -> Answer {
     let (frame, message, result) = response(result);
     let id = message.id.clone().unwrap();
-    Answer {
-        object: message.object,
-        id,
-        result: Some(result),
-        error: None,
-        multiline: false,
-        is_error: false,
-        frame,
-    }
+    Answer { object: message.object, id, result: Some(result), error: None, is_error: false, frame }
 }
 
 /// An answer of a modern child.
@@ -42,7 +34,8 @@ fn sizes(state: &State) -> usize {
 
 #[test]
 fn a_modern_childs_list_is_fresh_for_the_time_it_says_and_what_is_left_is_rounded_down() {
-    let (lists, now, ann) = (Lists::default(), Instant::now(), asked("ann", None));
+    let (lists, now, ann) =
+        (Lists::new(crate::session::fixtures::account()), Instant::now(), asked("ann", None));
     assert!(lists.find(&ann, now).is_none());
     lists.put(&ann, &hinted("2000", "public"), 0, now);
     let left = |after: Duration| lists.find(&ann, now + after).map(|fresh| fresh.left);
@@ -63,7 +56,7 @@ fn what_a_child_does_not_let_be_kept_is_not() {
         answer(&format!(r#"{{"ttlMs":2000,"cacheScope":"public","tools":["{}"]}}"#, "x".repeat(LARGEST)));
     let hinted = ["0", "-1", "1.5", "\"2000\"", "null"].map(|ttl| hinted(ttl, "public"));
     for answer in hinted.into_iter().chain([failed, asking, unsaid, large]) {
-        let (lists, ann) = (Lists::default(), asked("ann", None));
+        let (lists, ann) = (Lists::new(crate::session::fixtures::account()), asked("ann", None));
         lists.put(&ann, &answer, 0, now);
         assert!(lists.find(&ann, now).is_none(), "{answer:?}");
     }
@@ -71,7 +64,7 @@ fn what_a_child_does_not_let_be_kept_is_not() {
 
 #[test]
 fn a_private_list_is_for_its_principal_and_a_public_one_for_all() {
-    let (lists, now) = (Lists::default(), Instant::now());
+    let (lists, now) = (Lists::new(crate::session::fixtures::account()), Instant::now());
     let found = |who: &str| lists.find(&asked(who, None), now).is_some();
     for scope in ["private", "whatever"] {
         lists.put(&asked("ann", None), &hinted("2000", scope), 0, now);
@@ -84,7 +77,7 @@ fn a_private_list_is_for_its_principal_and_a_public_one_for_all() {
 
 #[test]
 fn a_change_ends_it_and_what_a_change_overtook_is_not_kept() {
-    let (lists, now) = (Lists::default(), Instant::now());
+    let (lists, now) = (Lists::new(crate::session::fixtures::account()), Instant::now());
     for legacy in [None, Some(Freshness::UntilChanged), Some(Freshness::For(SECOND))] {
         let before = asked("ann", legacy);
         let after = Asked { changes: 1, ..before.clone() };
@@ -101,7 +94,7 @@ fn a_change_ends_it_and_what_a_change_overtook_is_not_kept() {
 
 #[test]
 fn a_legacy_childs_list_says_nothing_of_its_time() {
-    let (lists, now) = (Lists::default(), Instant::now());
+    let (lists, now) = (Lists::new(crate::session::fixtures::account()), Instant::now());
     let plain = answer(r#"{"tools":[]}"#);
     let until_changed = asked("anonymous", Some(Freshness::UntilChanged));
     lists.put(&until_changed, &plain, 0, now);
@@ -113,7 +106,7 @@ fn a_legacy_childs_list_says_nothing_of_its_time() {
 
 #[test]
 fn each_child_class_method_and_page_has_a_list_of_its_own() {
-    let (lists, now, first) = (Lists::default(), Instant::now(), page(1));
+    let (lists, now, first) = (Lists::new(crate::session::fixtures::account()), Instant::now(), page(1));
     lists.put(&first, &answer("{}"), 0, now);
     let other = |change: &dyn Fn(&mut Key)| {
         let mut asked = first.clone();
@@ -129,7 +122,7 @@ fn each_child_class_method_and_page_has_a_list_of_its_own() {
 
 #[test]
 fn there_is_a_bound_and_the_oldest_makes_room() {
-    let (lists, now) = (Lists::default(), Instant::now());
+    let (lists, now) = (Lists::new(crate::session::fixtures::account()), Instant::now());
     let kept = |at: usize| lists.find(&page(at), now).is_some();
     for at in 0..=MOST_ENTRIES {
         lists.put(&page(at), &answer("{}"), 0, now + Duration::from_millis(at as u64));
@@ -147,7 +140,7 @@ fn there_is_a_bound_and_the_oldest_makes_room() {
 
 #[test]
 fn what_is_over_is_forgotten() {
-    let (lists, now) = (Lists::default(), Instant::now());
+    let (lists, now) = (Lists::new(crate::session::fixtures::account()), Instant::now());
     lists.put(&asked("ann", None), &hinted("2000", "public"), 0, now);
     lists.put(&page(1), &answer("{}"), 0, now);
     lists.expire(now + 2 * SECOND);

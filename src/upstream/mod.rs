@@ -42,6 +42,7 @@ pub use seal::{Key, Seal};
 pub use settings::{AtCap, Isolation, Settings};
 
 use crate::admission::{Admission, Bounds};
+use crate::budget::Budget;
 use crate::child::StartError;
 use crate::era::capabilities::Capabilities;
 use crate::exchange::{Exchange, Failure, Link, Refused};
@@ -63,6 +64,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{timeout, timeout_at};
 use vigil::Pings;
+
+/// The budget's key for lists that are kept, which are no client's.
+const LISTS: u64 = 0;
 
 /// What is remembered of one session's handshake as long as the session lasts, in bytes.
 const MOST_REMEMBERED: usize = 64 * 1024;
@@ -136,6 +140,7 @@ impl Upstream {
         directory: Arc<Directory>,
         phase: watch::Sender<Phase>,
         seal: Seal,
+        budget: &Budget,
     ) -> (Arc<Self>, mpsc::Receiver<Want>) {
         let (wants, wanted) = mpsc::channel(16);
         let crew = Crew::new(settings.child_era);
@@ -147,7 +152,7 @@ impl Upstream {
             pool: Pool::new(settings.cancel_grace),
             seal,
             listens: Admission::new(Bounds::shared_out(settings.max_listens)),
-            lists: Lists::default(),
+            lists: Lists::new(budget.account(LISTS)),
             pings: Pings::default(),
             closed: AtomicBool::new(false),
             settings,

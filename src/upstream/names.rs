@@ -3,12 +3,12 @@
 
 use super::greet::own_request;
 use super::{Shared, Upstream};
+use crate::budget::Charged;
 use crate::era::{Era, discover};
 use crate::exchange::Link;
 use crate::jsonrpc::{Spliced, rewrite, string_member};
 use crate::mux::WireId;
 use crate::telemetry::{metrics, tracer};
-use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ impl Upstream {
     }
 
     /// Reads the lists that a child offers by its `words`. What is in them is noted where its answers come in.
-    pub(super) async fn list_names(&self, link: &Link, era: Era, words: &Bytes) {
+    pub(super) async fn list_names(&self, link: &Link, era: Era, words: &Charged) {
         let offered = discover::capability_names(words);
         for (capability, method) in [("tools", "tools/list"), ("prompts", "prompts/list")] {
             if !offered.iter().any(|offered| offered == capability) {

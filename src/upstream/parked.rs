@@ -74,6 +74,13 @@ impl<T> Parked<T> {
         (now < until).then_some(exchange)
     }
 
+    /// Takes one out for which this holds.
+    pub fn claim_where(&self, holds: impl Fn(&T) -> bool) -> Option<T> {
+        let mut state = self.state();
+        let found = state.waiting.iter().find(|(_, one)| holds(&one.exchange)).map(|(handle, _)| *handle);
+        state.waiting.remove(&found?).map(|waiting| waiting.exchange)
+    }
+
     /// Takes out those whose time is over; dropping them cancels at the child.
     pub fn expire(&self, now: Instant) -> Vec<T> {
         let mut state = self.state();

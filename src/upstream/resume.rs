@@ -3,6 +3,7 @@
 
 use super::shared::WATCHES_ENOUGH;
 use super::{Incoming, MOST_REMEMBERED, Place, Refusal, Upstream, now};
+use crate::budget::Charged;
 use crate::era::envelope::log_level;
 use crate::era::{Era, discover};
 use crate::exchange::{Answer, Failure, Link};
@@ -10,7 +11,6 @@ use crate::jsonrpc::{Span, Spliced, rewrite, text};
 use crate::lifecycle::Restarts;
 use crate::mux::WireId;
 use crate::session::{Audience, Own, Session};
-use bytes::Bytes;
 use std::sync::{Arc, Once, Weak};
 
 /// How a session began at its child, in bytes of its own: those of the messages are charged to `--max-buffered`, and this
@@ -20,7 +20,7 @@ pub(super) struct Handshake {
     /// The client's `initialize`.
     initialize: Incoming,
     /// What the child said of itself.
-    words: Bytes,
+    words: Charged,
     /// The child's place among `--max-children`.
     place: Place,
 }
@@ -37,7 +37,7 @@ impl Upstream {
         if !self.settings.resume_sessions {
             return None;
         }
-        let words = &answer.frame[answer.result.clone()?];
+        let words = answer.frame.slice(answer.result.clone()?);
         let length = initialize.frame.len() + words.len();
         if length > MOST_REMEMBERED {
             WARNED.call_once(|| {
@@ -48,8 +48,7 @@ impl Upstream {
             });
             return None;
         }
-        let words = Bytes::copy_from_slice(words);
-        Some(Handshake { initialize: initialize.copied(), words, place: Arc::clone(place) })
+        Some(Handshake { initialize: initialize.unseen(), words, place: Arc::clone(place) })
     }
 
     /// Notes what the next child would have to be told.

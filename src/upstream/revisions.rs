@@ -124,12 +124,11 @@ mod tests {
         let message = scan(&frame).expect("a message");
         Answer {
             object: message.object,
-            multiline: false,
             id: message.id.expect("an id"),
             result: None,
             error: message.error,
             is_error: false,
-            frame,
+            frame: frame.into(),
         }
     }
 

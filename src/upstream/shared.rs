@@ -5,7 +5,7 @@ use super::entrance::key_of_session;
 use super::{Incoming, MOST_REMEMBERED, Refusal, SEATED, Shared, Upstream, initialize, now};
 use crate::era::envelope::{Envelope, log_level};
 use crate::era::{Era, discover};
-use crate::exchange::Link;
+use crate::exchange::{Failure, Link};
 use crate::jsonrpc::{self, ClientId, Span, Spliced, codes, rewrite, text};
 use crate::mux::WireId;
 use crate::session::{Members, Seat, Session, Stateless, Turn, Underway, Version};
@@ -35,7 +35,7 @@ impl Upstream {
         let (version, newer, result) = initialize::welcome(&shared.words, asked.as_ref());
         let members = Arc::clone(&shared.members);
         self.take_seat(session, version, Seat::Shared { members, newer })?;
-        Ok(Spliced::from(rewrite::result(incoming.id(), &result)))
+        Ok(rewrite::result_of(incoming.id(), &Spliced::from(result)))
     }
 
     /// Seats a session at a modern child; `own` says that this runs for the session only.
@@ -53,7 +53,7 @@ impl Upstream {
         let capabilities = raw(params.and_then(|params| params.capabilities.as_ref())).unwrap_or_default();
         let info = raw(params.and_then(|params| params.client_info.as_ref()));
         let roots = self.settings.forward_roots;
-        let envelope = Envelope::of_session(&version, info.as_deref(), &capabilities, roots);
+        let envelope = Envelope::of_session(&version, info.as_ref(), &capabilities, roots);
         let (members, declared) = (Arc::clone(&child.members), envelope.client_capabilities.clone());
         let envelope = envelope.members();
         if declared.len() + envelope.len() > MOST_REMEMBERED {
@@ -63,7 +63,7 @@ impl Upstream {
         let seat = Stateless::new(members, own, declared, envelope);
         let result = discover::to_initialize(&child.words, &version);
         self.take_seat(session, version, Seat::Stateless(Arc::new(seat)))?;
-        Ok(Spliced::from(rewrite::result(incoming.id(), &result)))
+        Ok(rewrite::result_of(incoming.id(), &Spliced::from(result)))
     }
 
     fn take_seat(&self, session: &Arc<Session>, version: Version, seat: Seat) -> Result<(), Refusal> {
@@ -108,7 +108,8 @@ impl Upstream {
             Seat::Stateless(seat) => (seat.members.post.listen(None).await, nothing),
             seat => {
                 let call = self.pass(session, seat, incoming, false, None).await?;
-                let answer = call.run(|_| ()).await.into_bytes();
+                let answer = call.run(|_| ()).await.flatten();
+                let answer = answer.map_err(|_| Refusal::Failed(Failure::NoRoom))?;
                 let agreed = jsonrpc::scan(&answer).is_ok_and(|message| message.result.is_some());
                 (agreed, Spliced::from(answer))
             }

@@ -8,8 +8,9 @@ use super::greet::{begin_as, own_request};
 use super::now;
 use crate::era::{discover, notifications};
 use crate::exchange::{Exchange, Interim, Link, Standing, Step, Topic};
-use crate::jsonrpc::{self, items, member, splice, text};
+use crate::jsonrpc::{self, LONGEST_URI, items, member, splice, text};
 use crate::session::{Members, Wish};
+use crate::telemetry::counters;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -154,7 +155,7 @@ impl Union {
                 tokio::select! {
                     step = listen.next() => match step {
                         Step::Interim(interim) => {
-                            if let Some(honoured) = acknowledged(interim) {
+                            if let Some(honoured) = acknowledged(interim, &self.members) {
                                 return Some((listen, honoured));
                             }
                         }
@@ -181,10 +182,10 @@ impl Union {
 
     /// What the child says to the subscription, without its stamp.
     fn tell(&self, interim: Interim) {
-        let frame = interim.frame.into_bytes();
+        let Ok(frame) = interim.frame.flatten() else { return counters::DROPPED_EVENTS.increment() };
         let Ok(message) = jsonrpc::scan(&frame) else { return };
         let edits = notifications::unstamp(&frame, &message);
-        let told = splice(&frame, &message.object, message.multiline, edits);
+        let told = splice(&frame, &message.object, edits);
         let method = message.method.as_ref().map(|method| text(&frame, method)).unwrap_or_default();
         match &*method {
             "notifications/resources/updated" => {
@@ -201,9 +202,9 @@ impl Union {
     }
 }
 
-/// The resources that an acknowledgement honours; `None` if the message is none.
-fn acknowledged(interim: Interim) -> Option<HashSet<String>> {
-    let frame = interim.frame.into_bytes();
+/// The resources that an acknowledgement honours, of those that are or are to be watched; `None` if the message is none.
+fn acknowledged(interim: Interim, members: &Members) -> Option<HashSet<String>> {
+    let frame = interim.frame.flatten().ok()?;
     let message = jsonrpc::scan(&frame).ok()?;
     let method = text(&frame, message.method.as_ref()?);
     if method != "notifications/subscriptions/acknowledged" {
@@ -212,7 +213,9 @@ fn acknowledged(interim: Interim) -> Option<HashSet<String>> {
     let filter = message.params.as_ref().and_then(|params| member(&frame, &params.span, "notifications"));
     let list = filter.and_then(|filter| member(&frame, &filter, "resourceSubscriptions"));
     let uris = list.into_iter().flat_map(|list| items(&frame, list));
-    Some(uris.map(|uri| text(&frame, &uri).into_owned()).collect())
+    let uris = uris.filter(|uri| uri.len() <= LONGEST_URI).map(|uri| text(&frame, &uri));
+    let known = uris.filter(|uri| members.is_watched(uri) || members.is_awaited(uri));
+    Some(known.map(std::borrow::Cow::into_owned).collect())
 }
 
 /// What the child says next; never, if there is no subscription.

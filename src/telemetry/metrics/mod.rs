@@ -100,6 +100,8 @@ pub struct Levels {
     pub parked: usize,
     /// Bytes of messages in transit.
     pub buffered: usize,
+    /// Message bytes kept outside of the budget.
+    pub unbudgeted: usize,
     /// Whether the server has completed its handshake.
     pub ready: bool,
 }
@@ -155,6 +157,8 @@ definitions! {
         "Requests that wait for a modern client's answer now."
     BUFFERED Gauge "proxyrunner_buffered_bytes" None, "By"
         "Bytes of messages in transit, among --max-buffered."
+    UNBUDGETED Gauge "proxyrunner_unbudgeted_bytes" None, "By"
+        "Message bytes outside of --max-buffered: ids, tokens, and proxyrunner's own messages, each of limited size."
     CHILD_CPU Counter "proxyrunner_child_cpu_seconds_total" None, "s"
         "CPU time of all children, with what they started and with those that have ended."
     CHILD_MEMORY Gauge "proxyrunner_child_resident_memory_bytes" None, "By"
@@ -197,6 +201,7 @@ pub fn gather(levels: Levels) -> Vec<Family> {
         number(QUEUED_NOW, levels.queued),
         number(PARKED, levels.parked),
         number(BUFFERED, levels.buffered),
+        number(UNBUDGETED, levels.unbudgeted),
     ]);
     families.extend(process_families());
     families.extend(counters::families());

@@ -5,13 +5,12 @@ use super::LegacyCall;
 use crate::era::capabilities::Capabilities;
 use crate::era::input::{Answers, InputRequired, unanswerable};
 use crate::era::question::Question;
-use crate::exchange::{Class, Interim, Topic};
+use crate::exchange::{Class, Failure, Interim, Topic};
 use crate::jsonrpc::{self, ClientId, Spliced, codes, rewrite};
 use crate::session::{Session, Version};
 use crate::telemetry::Verdict;
 use crate::upstream::entrance::Lingering;
 use crate::upstream::now;
-use bytes::Bytes;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
@@ -70,7 +69,10 @@ impl LegacyCall {
         let Some(translation) = self.translation.as_mut() else { return };
         let Some(asking) = translation.asking.as_mut() else { return };
         let Some(index) = asking.our_ids.iter().position(|id| *id == Some(our_id)) else { return };
-        let frame = frame.into_bytes();
+        let Ok(frame) = frame.flatten() else {
+            let ending = unanswered(&self.client_id, &translation.method, Failure::NoRoom.to_string());
+            return self.withdraws_questions(ending);
+        };
         let Ok(message) = jsonrpc::scan(&frame) else { return };
         asking.our_ids[index] = None;
         if let Err(refused) = asking.answers.put(index, &frame, &message) {
@@ -115,7 +117,7 @@ fn in_session(
     our_id: u64,
     version: &Version,
     declared: Capabilities,
-) -> Result<Bytes, String> {
+) -> Result<Spliced, String> {
     let missing = question.required().and_then(|required| declared.missing(required));
     if let Some(missing) = missing {
         return Err(format!("the server asks the client for what it did not declare: {missing}"));
@@ -125,8 +127,8 @@ fn in_session(
     frame.map_err(|untranslatable| untranslatable.to_string())
 }
 
-fn said(frame: Bytes) -> Interim {
-    Interim { frame: Spliced::from(frame), class: Class::Dear, topic: Topic::Other }
+fn said(frame: impl Into<Spliced>) -> Interim {
+    Interim { frame: frame.into(), class: Class::Dear, topic: Topic::Other }
 }
 
 impl Drop for Asking {

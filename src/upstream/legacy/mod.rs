@@ -9,9 +9,7 @@ use super::entrance::{Accepted, key_of_session};
 use super::lists::Asked;
 use super::{Incoming, NotBegun, RESTARTING, Refusal, Upstream, now};
 use crate::era::downgrade;
-use crate::exchange::{
-    Answer, Exchange, Failure, Held, Interim, Link, Mailbox, Outcome, Places, Step, Topic,
-};
+use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Link, Outcome, Places, Step, Topic};
 use crate::jsonrpc::{ClientId, Edits, Spliced, kept, rewrite, splice};
 use crate::mux::WireId;
 use crate::session::{Seat, Session, Underway, Version};
@@ -63,7 +61,7 @@ impl Upstream {
         asked: Option<Asked>,
     ) -> Result<Box<LegacyCall>, Refusal> {
         let client_id = ClientId::new(incoming.id());
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = incoming.mailbox();
         let underway = Underway::begin(session, client_id.clone(), Arc::clone(&mailbox));
         let downgrade = newer.then(|| incoming.method().into_owned());
         let (frame, message) = (&incoming.frame, &incoming.message);
@@ -266,7 +264,7 @@ fn restored(answer: &Answer, client_id: &ClientId, version: &Version, downgrade:
             let mut edits = Edits::new();
             edits.replace(&answer.id, client_id.raw());
             downgrade::result(&answer.frame, result, method, version, &mut edits);
-            splice(&answer.frame, &answer.object, answer.multiline, edits)
+            splice(&answer.frame, &answer.object, edits)
         }
         _ => answer.restored(client_id),
     }

@@ -51,7 +51,7 @@ pub(super) struct Translation {
     /// The answer, once what goes before it is told.
     pub(super) ending: Option<(Spliced, Verdict)>,
     /// The next round: when, and the raw members of `params` that make it one.
-    pub(super) again: Option<(Instant, String)>,
+    pub(super) again: Option<(Instant, Spliced)>,
     rounds: u32,
     idle_rounds: u32,
 }
@@ -95,7 +95,7 @@ impl Upstream {
         };
         let write = |wire_id: WireId, trace: &Trace| {
             underway.sent(wire_id);
-            translation.frame(wire_id, trace, "")
+            translation.frame(wire_id, trace, &Spliced::of([]))
         };
         let beginning = async {
             let place = Seat::Stateless(Arc::clone(seat));
@@ -126,7 +126,7 @@ impl Translation {
         let params = self.incoming.message.params.as_ref();
         let token = params.and_then(|params| params.meta.as_ref()?.progress_token.clone());
         let token = token.map(|token| kept(&self.incoming.frame, &token));
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = self.incoming.mailbox();
         if let Some(lease) = &self.lease {
             lease.hear(&mailbox);
         }
@@ -134,7 +134,7 @@ impl Translation {
     }
 
     /// A round's request; `retry` is what makes it one after the first.
-    fn frame(&self, wire_id: WireId, trace: &Trace, retry: &str) -> Spliced {
+    fn frame(&self, wire_id: WireId, trace: &Trace, retry: &Spliced) -> Spliced {
         let Incoming { frame, message, .. } = &self.incoming;
         let envelope = &self.seat.envelope;
         let members: Cow<'_, str> = match self.seat.level() {
@@ -144,7 +144,7 @@ impl Translation {
         let id = Some(wire_id.as_u64());
         let changes = Changes { wire_id: id, progress_token: id, ..Changes::new(trace) };
         let edits = envelope::put_on(frame, message, &changes, &members, retry);
-        splice(frame, &message.object, message.multiline, edits)
+        splice(frame, &message.object, edits)
     }
 
     /// Begins the next round when its time comes. Waits for its places: what was begun is not refused half way. It goes
@@ -294,7 +294,7 @@ pub(super) fn stripped(
         (None, Some(error)) => told = Some(errors::to_legacy(frame, error, method, &mut edits)),
         (None, None) => {}
     }
-    Ok((splice(frame, &answer.object, answer.multiline, edits), told))
+    Ok((splice(frame, &answer.object, edits), told))
 }
 
 /// What a child says next; never, if nothing is in flight.

@@ -75,7 +75,7 @@ impl ModernCall {
                 errors::ForModern::UrlElicitation => return self.open_url(answer, error),
             }
         }
-        let message = splice(&answer.frame, &answer.object, answer.multiline, edits);
+        let message = splice(&answer.frame, &answer.object, edits);
         self.replies(message, status, &verdict)
     }
 
@@ -110,8 +110,8 @@ impl ModernCall {
                 let state = state.and_then(Result::ok);
                 let info = self.shared.server_info();
                 let required = input::input_required(&questions, state.as_deref(), info);
-                let message = rewrite::result(self.client_id.raw(), &required);
-                return self.replies(Spliced::from(message), 200, &Verdict::Success);
+                let message = rewrite::result_of(self.client_id.raw(), &required);
+                return self.replies(message, 200, &Verdict::Success);
             }
             Some(_) => {
                 let url = Capabilities { url: true, ..Capabilities::default() };

@@ -2,6 +2,7 @@
 //! its retry; or given up (protocol C2a).
 
 use super::{Happening, MOST_ANSWERS, ModernCall, Open, Reply, SIBLINGS, State};
+use crate::budget::Charged;
 use crate::era::input::{self, Retry};
 use crate::era::question::Question;
 use crate::exchange::{Exchange, Failure};
@@ -10,16 +11,15 @@ use crate::telemetry::{Verdict, names};
 use crate::upstream::entrance::key_of_caller;
 use crate::upstream::now;
 use crate::upstream::parked::Full;
-use bytes::Bytes;
 use std::sync::Arc;
 
 impl ModernCall {
-    pub(super) fn question(&mut self, child_id: Bytes, frame: Spliced) {
-        let frame = frame.into_bytes();
+    pub(super) fn question(&mut self, child_id: Charged, frame: Spliced) {
         self.asked += 1;
-        let read = jsonrpc::scan(&frame).ok();
-        let read =
-            read.and_then(|message| Question::of_child(&format!("q{}", self.asked), &frame, &message).ok());
+        let read = frame.flatten().ok().and_then(|frame| {
+            let message = jsonrpc::scan(&frame).ok()?;
+            Question::of_child(&format!("q{}", self.asked), &frame, &message).ok()
+        });
         match read {
             Some(question) if self.open.len() < MOST_ANSWERS && self.may_be_asked(&question) => {
                 self.open.push(Open { child_id, question });
@@ -49,8 +49,8 @@ impl ModernCall {
     }
 
     /// Sends the child an answer to its question.
-    fn answer(&self, frame: Bytes) {
-        self.link().answer(Spliced::from(frame));
+    fn answer(&self, frame: impl Into<Spliced>) {
+        self.link().answer(frame.into());
     }
 
     /// Passes the answers of a retry on; what it leaves out is asked again, what was not asked is ignored.
@@ -59,7 +59,9 @@ impl ModernCall {
         for open in open {
             let key = text(&open.question.key, &(0..open.question.key.len())).into_owned();
             match retry.response(&key) {
-                Some(answer) => self.answer(rewrite::result(&open.child_id, answer)),
+                Some(answer) => {
+                    self.answer(rewrite::result_of(&open.child_id, &Spliced::from(answer.clone())));
+                }
                 None => self.open.push(open),
             }
         }
@@ -99,7 +101,7 @@ impl ModernCall {
     pub fn park(mut self: Box<Self>) -> Reply {
         let (client_id, operation) = (self.client_id.clone(), Arc::clone(&self.operation));
         let questions: Vec<Question> = self.open.iter().map(|open| open.question.clone()).collect();
-        let info = self.shared.server_info().map(Bytes::copy_from_slice);
+        let info = self.shared.server_info().cloned();
         self.deadline.stop(now());
         self.has_places(None);
         self.parked = operation.internal(names::PARK);
@@ -108,16 +110,17 @@ impl ModernCall {
         }
         let (message, verdict) = match self.wait_parked() {
             Ok(state) => {
-                let required = input::input_required(&questions, Some(&state), info.as_deref());
-                (rewrite::result(client_id.raw(), &required), Verdict::Success)
+                let required = input::input_required(&questions, Some(&state), info.as_ref());
+                (rewrite::result_of(client_id.raw(), &required), Verdict::Success)
             }
             Err(why) => {
                 let message = rewrite::error(Some(client_id.raw()), codes::INTERNAL_ERROR, why, None);
-                (message, Verdict::Error { code: codes::INTERNAL_ERROR, message: why.into() })
+                let verdict = Verdict::Error { code: codes::INTERNAL_ERROR, message: why.into() };
+                (Spliced::from(message), verdict)
             }
         };
         operation.end(&verdict);
-        Reply { message: Spliced::from(message), status: 200 }
+        Reply { message, status: 200 }
     }
 
     /// Waits in the table; the state that it is claimed by, or why it was cancelled instead.

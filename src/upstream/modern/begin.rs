@@ -2,12 +2,13 @@
 
 use super::task::Task;
 use super::{Caller, MOST_ANSWERS, ModernCall};
+use crate::budget::{Account, Charged};
 use crate::era::capabilities::Capabilities;
 use crate::era::input::{ASKING, Retry};
 use crate::era::{Era, discover, envelope};
-use crate::exchange::{Exchange, Held, Mailbox};
+use crate::exchange::{Exchange, Held};
 use crate::jsonrpc::rewrite::Changes;
-use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, member, rewrite, splice, text};
+use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, kept, member, rewrite, splice, text};
 use crate::mux::WireId;
 use crate::telemetry::{Operation, counters, names};
 use crate::trace_context::Trace;
@@ -18,7 +19,6 @@ use crate::upstream::lists;
 use crate::upstream::seal::{Purpose, State};
 use crate::upstream::tools::{Tools, Whose};
 use crate::upstream::{Incoming, NotBegun, Refusal, Shared, Upstream, now};
-use bytes::Bytes;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ impl Upstream {
     ///
     /// # Errors
     /// When no child has completed its handshake.
-    pub async fn discover(self: &Arc<Self>, operation: &Operation) -> Result<Option<Bytes>, Refusal> {
+    pub async fn discover(self: &Arc<Self>, operation: &Operation) -> Result<Option<Charged>, Refusal> {
         let shared = self.shared(Era::Modern, operation).await?;
         Ok((shared.era == Era::Legacy).then(|| shared.discovered.clone()))
     }
@@ -161,6 +161,17 @@ impl Upstream {
         self.lists.expire(now);
     }
 
+    /// Cancels a parked call whose questions are charged to this account; false if there is none.
+    pub fn give_way(&self, account: &Account) -> bool {
+        let call = self.parked.claim_where(|call| call.is_charged_to(account));
+        call.map(ModernCall::give_up).is_some()
+    }
+
+    /// Forgets the lists that are kept.
+    pub fn forget_lists(&self) {
+        self.lists.forget();
+    }
+
     /// Cancels all parked calls: proxyrunner ends.
     pub fn end_parked(&self) {
         for call in self.parked.drain() {
@@ -177,6 +188,12 @@ pub fn is_retry(incoming: &Incoming) -> bool {
 }
 
 impl ModernCall {
+    /// Whether one of its open questions is charged to this account.
+    fn is_charged_to(&self, account: &Account) -> bool {
+        let params = self.open.iter().filter_map(|open| open.question.params.as_ref());
+        params.filter_map(Charged::account).any(|charged| charged.is(account))
+    }
+
     fn new(
         upstream: &Arc<Upstream>,
         shared: Arc<Shared>,
@@ -185,8 +202,7 @@ impl ModernCall {
         method: String,
     ) -> Self {
         let params = incoming.message.params.as_ref();
-        let raw =
-            |span: Option<&Span>| span.map(|span| Bytes::copy_from_slice(&incoming.frame[span.clone()]));
+        let raw = |span: Option<&Span>| span.map(|span| kept(&incoming.frame, span));
         ModernCall {
             upstream: Arc::clone(upstream),
             exchange: None,
@@ -235,7 +251,7 @@ impl ModernCall {
         agrees(&self.caller, &tools, &name, incoming)?;
         let legacy = self.shared.era == Era::Legacy;
         if legacy && tools.tasks.contains(&*name) && discover::runs_tasks(&self.shared.words) {
-            self.task = Some(Task::default());
+            self.task = Some(Task::of(incoming));
         }
         Ok(())
     }
@@ -320,7 +336,7 @@ impl ModernCall {
         self.deadline = Deadline::new(&self.upstream.settings, now());
         let may_ask = self.upstream.may_ask(self.caller.capabilities);
         let mut held = Held {
-            mailbox: Arc::new(Mailbox::default()),
+            mailbox: incoming.mailbox(),
             token: self.token.clone(),
             // At a shared child none is answered; but a request that is the only one can be told what it lacks.
             takes_questions: self.lease.is_none() && self.is_asking() && !may_ask,
@@ -348,10 +364,10 @@ impl ModernCall {
     }
 }
 
-fn progress_token(incoming: &Incoming) -> Option<Bytes> {
+fn progress_token(incoming: &Incoming) -> Option<Charged> {
     let params = incoming.message.params.as_ref()?;
     let token = params.meta.as_ref()?.progress_token.clone()?;
-    Some(Bytes::copy_from_slice(&incoming.frame[token]))
+    Some(kept(&incoming.frame, &token))
 }
 
 /// Whether a call's headers agree with its body, by what its child says of the tool.
@@ -377,7 +393,7 @@ fn for_child(incoming: &Incoming, trace: &Trace, era: Era, task: bool, wire_id: 
     let params = Amendment { drop: &[], add: if task { b"\"task\":{}" } else { b"" } };
     let changes = Changes { wire_id: id, progress_token: id, params, ..Changes::new(trace) };
     let edits = envelope::take_off(frame, message, &changes);
-    splice(frame, &message.object, message.multiline, edits)
+    splice(frame, &message.object, edits)
 }
 
 /// Whether a server of these capabilities offers a method. Children exist that answer what they do not declare, and

@@ -17,13 +17,13 @@ use super::lease::Lease;
 use super::lists::{Asked, Fresh};
 use super::seal::{Purpose, State};
 use super::{Shared, Upstream, now};
+use crate::budget::Charged;
 use crate::era::capabilities::Capabilities;
 use crate::era::question::Question;
 use crate::exchange::{Exchange, Failure, Interim, Link, Places, Step, Topic};
 use crate::jsonrpc::{self, ClientId, Spliced, rewrite};
 use crate::session::Principal;
 use crate::telemetry::{Operation, Span, Verdict, counters};
-use bytes::Bytes;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -72,7 +72,7 @@ impl Caller {
 /// A question of the child that the client has not answered.
 #[derive(Debug)]
 struct Open {
-    child_id: Bytes,
+    child_id: Charged,
     question: Question,
 }
 
@@ -102,7 +102,7 @@ pub struct ModernCall {
     /// When the client is asked, whatever else the child says until then; set while a question is open.
     ask_at: Option<Instant>,
     /// The retry's progress token: the child's slot knows the first request's.
-    token: Option<Bytes>,
+    token: Option<Charged>,
     asked: u64,
     /// How often its client was sent to open a URL before.
     urls: u8,
@@ -114,7 +114,7 @@ pub struct ModernCall {
     fresh: Option<Fresh>,
     method: String,
     /// `params.uri`, in raw JSON.
-    uri: Option<Bytes>,
+    uri: Option<Charged>,
     client_id: ClientId,
     deadline: Deadline,
     /// How it is seen: as the request that was last.
@@ -212,7 +212,7 @@ impl ModernCall {
     /// The child's slot restores the first request's token; a retry may have another, or want no progress.
     fn with_token(&self, frame: Spliced) -> Option<Spliced> {
         let token = self.token.as_ref()?;
-        let bytes = frame.into_bytes();
+        let bytes = frame.flatten().inspect_err(|_| counters::DROPPED_EVENTS.increment()).ok()?;
         let message = jsonrpc::scan(&bytes).ok()?;
         Some(rewrite::with_progress_token(&bytes, &message, token))
     }

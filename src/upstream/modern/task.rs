@@ -3,13 +3,14 @@
 //! basic/utilities/tasks).
 
 use super::{Happening, ModernCall};
+use crate::budget::Charged;
 use crate::era::keys;
 use crate::exchange::{Answer, Exchange, Failure, Link, Mailbox, Outcome, Places, Step};
-use crate::jsonrpc::{self, Amendment, Edits, Spliced, amend, member, rewrite, splice, string_member};
+use crate::jsonrpc::{self, Amendment, Edits, Spliced, amend, kept, member, rewrite, splice, string_member};
 use crate::mux::WireId;
+use crate::upstream::Incoming;
 use crate::upstream::greet::begin_for;
 use crate::upstream::now;
-use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
@@ -29,7 +30,7 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Task {
     stage: Stage,
     /// Its id, in raw JSON, once it is created.
-    id: Option<Bytes>,
+    id: Option<Charged>,
     /// What the child asks and tells while it runs, whichever request of ours is under way.
     desk: Arc<Mailbox>,
     /// Its places among the requests in flight.
@@ -49,6 +50,11 @@ enum Stage {
 }
 
 impl Task {
+    /// One that is to be created by this call.
+    pub fn of(call: &Incoming) -> Self {
+        Task { desk: call.mailbox(), ..Task::default() }
+    }
+
     /// Where the child's questions and progress go.
     pub fn desk(&self) -> &Arc<Mailbox> {
         &self.desk
@@ -67,7 +73,7 @@ impl Task {
             _ => return Some(without_related_task(answer)),
         };
         if let Some(id) = member(frame, &task, "taskId").filter(|_| self.id.is_none()) {
-            self.id = Some(Bytes::copy_from_slice(&frame[id]));
+            self.id = Some(kept(frame, &id));
         }
         let working = string_member(frame, &task, "status").is_none_or(|status| status == "working");
         let poll = member(frame, &task, "pollInterval").and_then(|poll| jsonrpc::integer(&frame[poll]));
@@ -105,14 +111,14 @@ fn without_related_task(answer: Answer) -> Answer {
     let Some(meta) = meta.filter(|meta| answer.frame[meta.start] == b'{') else { return answer };
     let mut edits = Edits::new();
     amend(&answer.frame, &meta, Amendment { drop: &[keys::RELATED_TASK], add: b"" }, &mut edits);
-    let frame = splice(&answer.frame, &answer.object, answer.multiline, edits).into_bytes();
+    // Where there is no room for a copy, the word stays.
+    let Ok(frame) = splice(&answer.frame, &answer.object, edits).flatten() else { return answer };
     match jsonrpc::scan(&frame) {
         Ok(message) => Answer {
             object: message.object,
             id: message.id.unwrap_or_default(),
             result: message.result,
             error: message.error,
-            multiline: false,
             is_error: message.is_error,
             frame,
         },

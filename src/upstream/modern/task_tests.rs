@@ -6,15 +6,7 @@ use crate::era::fixtures::response;
 fn answer(result: &str) -> Answer {
     let (frame, message, result) = response(result);
     let id = message.id.clone().unwrap();
-    Answer {
-        object: message.object,
-        id,
-        result: Some(result),
-        error: None,
-        multiline: false,
-        is_error: false,
-        frame,
-    }
+    Answer { object: message.object, id, result: Some(result), error: None, is_error: false, frame }
 }
 
 fn created(now: Instant, poll: &str) -> Task {
@@ -44,7 +36,7 @@ fn it_is_asked_for_as_often_as_the_child_wishes_within_bounds() {
 #[test]
 fn its_id_goes_back_as_it_came() {
     let task = created(Instant::now(), "");
-    let request = task.request(WireId::new(7).unwrap(), "tasks/get").into_bytes();
+    let request = task.request(WireId::new(7).unwrap(), "tasks/get").to_vec();
     let expected = br#"{"jsonrpc":"2.0","id":7,"method":"tasks/get","params":{"taskId":"a\"b"}}"#;
     assert_eq!(&request[..], expected);
 }

@@ -1,0 +1,184 @@
+//! Bytes of a message, with their charge.
+
+use super::{Account, Charge};
+use bytes::{Buf, Bytes};
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes of proxyrunner's own messages, and of the short values that are kept of others.
+static OUTSIDE: AtomicUsize = AtomicUsize::new(0);
+
+/// Message bytes that are kept outside of every budget: each is small by construction, and their number is bounded.
+pub fn outside() -> usize {
+    OUTSIDE.load(Ordering::Relaxed)
+}
+
+/// Bytes of a message. Slices and clones share the charge, which lasts as long as any of them.
+#[derive(Clone)]
+pub struct Charged(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Fixed(&'static [u8]),
+    Held { held: Arc<Held>, range: Range<usize> },
+}
+
+/// What slices share.
+struct Held {
+    bytes: Bytes,
+    owner: Owner,
+}
+
+enum Owner {
+    Charge(Charge),
+    /// Nobody: it counts among [`outside`].
+    Outside,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if matches!(self.owner, Owner::Outside) {
+            OUTSIDE.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Charged {
+    pub(super) fn charged(bytes: Vec<u8>, charge: Charge) -> Self {
+        Self::held(bytes, Owner::Charge(charge))
+    }
+
+    /// A message of proxyrunner's own, or a short value out of another's: at most a few KiB, which the caller sees to.
+    pub fn own(bytes: impl Into<Vec<u8>>) -> Self {
+        let bytes = bytes.into();
+        OUTSIDE.fetch_add(bytes.len(), Ordering::Relaxed);
+        Self::held(bytes, Owner::Outside)
+    }
+
+    /// Bytes that are part of the program.
+    pub const fn fixed(bytes: &'static [u8]) -> Self {
+        Charged(Repr::Fixed(bytes))
+    }
+
+    fn held(bytes: Vec<u8>, owner: Owner) -> Self {
+        let range = 0..bytes.len();
+        Charged(Repr::Held { held: Arc::new(Held { bytes: bytes.into(), owner }), range })
+    }
+
+    /// New bytes, charged to the same account: a copy of these that is not much longer than they are.
+    pub fn derive(&self, bytes: Vec<u8>) -> Self {
+        match self.account() {
+            Some(account) => account.hold(bytes),
+            None => Self::own(bytes),
+        }
+    }
+
+    /// A part of them, which shares their charge.
+    ///
+    /// # Panics
+    /// When the part is not within them.
+    pub fn slice(&self, part: Range<usize>) -> Self {
+        match &self.0 {
+            Repr::Fixed(bytes) => Charged(Repr::Fixed(&bytes[part])),
+            Repr::Held { held, range } => {
+                assert!(part.start <= part.end && part.end <= range.len(), "a part of the bytes");
+                let range = range.start + part.start..range.start + part.end;
+                Charged(Repr::Held { held: Arc::clone(held), range })
+            }
+        }
+    }
+
+    /// The account that they are charged to.
+    pub fn account(&self) -> Option<&Account> {
+        match &self.0 {
+            Repr::Held { held, .. } => match &held.owner {
+                Owner::Charge(charge) => Some(charge.account()),
+                Owner::Outside => None,
+            },
+            Repr::Fixed(_) => None,
+        }
+    }
+
+    /// Charges them to another account from now on, if nobody else shares them yet.
+    pub fn move_to(&mut self, account: &Account) {
+        if let Repr::Held { held, .. } = &mut self.0
+            && let Some(Held { owner: Owner::Charge(charge), .. }) = Arc::get_mut(held)
+        {
+            charge.move_to(account);
+        }
+    }
+}
+
+impl Default for Charged {
+    fn default() -> Self {
+        Self::fixed(b"")
+    }
+}
+
+impl Deref for Charged {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Fixed(bytes) => bytes,
+            Repr::Held { held, range } => &held.bytes[range.clone()],
+        }
+    }
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Buf for Charged {
+    fn remaining(&self) -> usize {
+        self.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self
+    }
+
+    fn advance(&mut self, count: usize) {
+        match &mut self.0 {
+            Repr::Fixed(bytes) => *bytes = &bytes[count..],
+            Repr::Held { range, .. } => {
+                assert!(count <= range.len(), "no further than the end");
+                range.start += count;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Charged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "b\"{}\"", self.escape_ascii())
+    }
+}
+
+impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Charged {
+    fn eq(&self, other: &T) -> bool {
+        **self == *other.as_ref()
+    }
+}
+
+impl Eq for Charged {}
+
+impl std::hash::Hash for Charged {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+/// Messages as tests write them.
+#[cfg(test)]
+impl<T: Into<Vec<u8>>> From<T> for Charged {
+    fn from(bytes: T) -> Self {
+        Charged::own(bytes)
+    }
+}
