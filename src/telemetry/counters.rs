@@ -61,7 +61,7 @@ counters! {
     EVICTED_SESSIONS "proxyrunner_evicted_sessions_total" "Sessions closed at --max-children to make room for another."
     EXPIRED_SESSIONS "proxyrunner_expired_sessions_total" "Sessions closed by --session-idle or --session-max-age."
     EXPIRED_PARKED "proxyrunner_expired_parked_total" "Parked requests cancelled because their client did not come back."
-    SHARED_AT_CAP "proxyrunner_shared_at_cap_total" "Clients that asked for an exclusive child and share one, since --max-children was reached."
+    SHARED_AT_CAP "proxyrunner_shared_at_cap_total" "Clients that asked for an exclusive child and share one, since --max-children was reached or the server runs only once."
     CACHED_LISTS "proxyrunner_cached_lists_total" "Lists that were answered from memory."
     UNCACHED_LISTS "proxyrunner_uncached_lists_total" "Lists that may be answered from memory and were not there, or not fresh."
     OUTDATED_LISTS "proxyrunner_outdated_lists_total" "Lists that were kept, and forgotten since the child said that they changed."

@@ -1,7 +1,8 @@
 //! A child for one session: when it gets one, and its handshake, which is the client's own.
 
 use super::entrance::key_of_session;
-use super::greet::{Guest, INITIALIZE, StopOnDrop};
+use super::greet::{Guest, StopOnDrop};
+use super::greeting::INITIALIZE;
 use super::resume::Handshake;
 use super::{AtCap, Incoming, Isolation, Place, Refusal, SEATED, Shared, Upstream, initialize, now, refusal};
 use crate::era::probe::Choice;

@@ -12,6 +12,7 @@ mod entrance;
 mod eviction;
 mod exclusive;
 mod greet;
+mod greeting;
 mod incoming;
 mod initialize;
 mod keeper;
