@@ -212,7 +212,7 @@ fn a_flood_of_lines_that_are_no_messages_is_logged_in_part_and_the_rest_is_count
     });
     assert!(left_out() > 10_000, "{}", left_out());
     let told = server.until_logged("more lines than --child-log-rate");
-    assert!(told.contains("\"stream\":\"stdout\""), "{told}");
+    assert!(told.contains("\"source\":\"stdout\""), "{told}");
 }
 
 // ---- revisions

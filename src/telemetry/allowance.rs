@@ -50,7 +50,7 @@ impl Allowance {
             counters::LEFT_OUT_LINES.add(lines);
             tracing::warn!(
                 child = self.child,
-                stream = self.stream,
+                source = self.stream,
                 lines,
                 "the server wrote more lines than --child-log-rate; these were not logged"
             );
