@@ -258,7 +258,13 @@ async fn child_ends(upstream: &Arc<Upstream>) -> Ended {
             }
         }
         Err(failure) => {
-            tracing::error!("{failure}");
+            match &failure {
+                // It is logged where the program is started.
+                Failure::NoProgram(_) => {}
+                // There was no request that could have been lost.
+                Failure::Ended(end) => tracing::error!("{end}"),
+                failure => tracing::error!("{failure}"),
+            }
             match failure {
                 Failure::Ended(end) if end.code != 0 => Ended::ByChild(end.code),
                 _ => Ended::NotStarted,

@@ -1,21 +1,22 @@
 //! A frame from a child, to the request, session or stream where it belongs. Never waits, so that a child's stdout
 //! is always read.
 
+mod answers;
+mod habits;
+
 use crate::budget::{Charge, Charged};
-use crate::exchange::{Answer, Answering, Class, Failure, Inbox, Interim, Outcome, Topic};
-use crate::framing::{Framed, IdSeeker};
-use crate::jsonrpc::{self, Kind, Message, Span, Spliced, codes, integer, rewrite, text};
-use crate::mux::{Completed, WireId};
+use crate::exchange::{Answering, Class, Failure, Inbox, Interim, Noise, Topic};
+use crate::framing::Framed;
+use crate::jsonrpc::{self, Kind, Message, Span, Spliced, codes, rewrite, text};
 use crate::session::{Audience, Kind as ListKind, Session};
-use crate::telemetry::counters;
+use crate::telemetry::{Allowance, counters};
+use habits::{Habit, Habits};
 use std::sync::Arc;
+use std::time::Instant;
 
 #[cfg(test)]
 #[path = "router_tests.rs"]
 mod tests;
-
-/// What is shown of a frame that is no message, in bytes.
-const SHOWN: usize = 120;
 
 /// Knows who waits for what at one child, and who listens to it.
 #[derive(Debug)]
@@ -24,6 +25,11 @@ pub struct Router {
     answering: Answering,
     audience: Audience,
     inbox: Inbox,
+    noise: Arc<Noise>,
+    allowance: Allowance,
+    habits: Habits,
+    /// Errors without an id that were taken for answers to notifications.
+    answered_notifications: u64,
     cancel_grace: u64,
     ticks: u64,
 }
@@ -37,7 +43,25 @@ impl Router {
         inbox: Inbox,
         cancel_grace: u64,
     ) -> Self {
-        Router { child, answering, audience, inbox, cancel_grace, ticks: 0 }
+        Router {
+            child,
+            answering,
+            audience,
+            inbox,
+            noise: Arc::default(),
+            allowance: Allowance::new(child, "stdout", 0, Instant::now()),
+            habits: Habits::default(),
+            answered_notifications: 0,
+            cancel_grace,
+            ticks: 0,
+        }
+    }
+
+    /// Notes invalid lines in `noise`, and logs at most `log_rate` of them per second (0: all).
+    pub fn observed(mut self, noise: Arc<Noise>, log_rate: usize) -> Self {
+        self.noise = noise;
+        self.allowance = Allowance::new(self.child, "stdout", log_rate, Instant::now());
+        self
     }
 
     /// Passes a frame on, whose bytes `charge` covers as far as they were charged while they arrived.
@@ -45,11 +69,7 @@ impl Router {
         match framed {
             Framed::Frame { bytes, bom } => {
                 if bom {
-                    counters::REPAIRED_FRAMES.increment();
-                    tracing::warn!(
-                        child = self.child,
-                        "the server began a line with a byte order mark; it was taken off"
-                    );
+                    self.repaired(Habit::ByteOrderMark);
                 }
                 self.frame(bytes, charge);
             }
@@ -66,8 +86,9 @@ impl Router {
     pub fn deliver_rest(&mut self, framed: Framed, charge: Charge) {
         match &framed {
             Framed::Frame { bytes, .. } => match jsonrpc::scan(bytes) {
-                Ok(_) => self.deliver(framed, charge),
-                Err(fault) => self.note_malformed(bytes, fault.reason),
+                // JSON that is no message is whole, too.
+                Err(fault) if fault.code == codes::PARSE_ERROR => self.note_malformed(bytes, fault.reason),
+                _ => self.deliver(framed, charge),
             },
             Framed::Oversized { length, head, given_up, .. } => {
                 self.note_oversized(*length, head, *given_up);
@@ -79,139 +100,36 @@ impl Router {
     pub fn tick(&mut self) {
         self.ticks += 1;
         self.answering.expire(self.ticks, self.cancel_grace);
+        self.allowance.report();
     }
 
     /// The child can't answer any more: everyone who waits gets `failure`, and nobody can begin to wait.
     pub fn close(&mut self, failure: &Failure) {
+        self.allowance.report();
         let failed = self.answering.close(|| Err(failure.clone()));
         if failed > 0 {
             tracing::warn!(child = self.child, requests = failed, "requests failed: {failure}");
         }
     }
 
-    fn frame(&mut self, mut bytes: Vec<u8>, charge: Charge) {
-        let message = match jsonrpc::scan(&bytes) {
-            Ok(message) => message,
-            Err(fault) => return self.malformed(&bytes, fault.reason),
-        };
+    fn frame(&mut self, bytes: Vec<u8>, charge: Charge) {
+        match jsonrpc::scan(&bytes) {
+            Ok(message) => self.message(bytes, charge, &message),
+            Err(fault) => self.no_message(&bytes, charge, &fault),
+        }
+    }
+
+    fn message(&mut self, mut bytes: Vec<u8>, charge: Charge, message: &Message) {
         if message.multiline {
             // Carriage returns between tokens: neither a frame nor an SSE field can hold them.
             jsonrpc::break_no_lines(&mut bytes);
         }
         let frame = charge.hold(bytes);
         match message.kind {
-            Kind::Response => self.response(frame, &message),
-            Kind::Notification => self.notification(frame, &message),
-            Kind::Request => self.request(frame, &message),
+            Kind::Response => self.response(frame, message),
+            Kind::Notification => self.notification(frame, message),
+            Kind::Request => self.request(frame, message),
         }
-    }
-
-    // ---- answers
-
-    fn response(&mut self, mut frame: Charged, message: &Message) {
-        let Some(id) = message.id.clone() else { return self.unattributed(&frame) };
-        let wire_id = integer(&frame[id.clone()]).and_then(WireId::new);
-        let held = wire_id.and_then(|wire_id| self.answering.held(wire_id));
-        if let (Some(wire_id), Some(account)) = (wire_id, held.and_then(|held| held.mailbox.account())) {
-            if !account.may_take_over(frame.len()) {
-                return self.complete(wire_id, Err(Failure::NoRoom));
-            }
-            frame.move_to(account);
-        }
-        let answer = Answer {
-            object: message.object.clone(),
-            id,
-            result: message.result.clone(),
-            error: message.error.clone(),
-            is_error: message.is_error,
-            frame,
-        };
-        match wire_id {
-            Some(wire_id) => self.complete(wire_id, Ok(answer)),
-            None => self.unknown(&answer.frame[answer.id.clone()]),
-        }
-    }
-
-    fn complete(&mut self, wire_id: WireId, outcome: Outcome) {
-        match self.answering.complete(wire_id, outcome) {
-            Completed::Delivered => {}
-            Completed::Late | Completed::Duplicate(_) => {
-                counters::LATE_ANSWERS.increment();
-                tracing::debug!(child = self.child, id = wire_id.as_u64(), "late answer discarded");
-            }
-            Completed::Unknown(_) => self.unknown(wire_id.as_u64().to_string().as_bytes()),
-        }
-    }
-
-    /// What it answers is nobody's, and is not shown either.
-    fn unknown(&self, id: &[u8]) {
-        counters::UNKNOWN_ANSWERS.increment();
-        tracing::warn!(
-            child = self.child,
-            id = shown(id),
-            "the server answered a request that it was never sent"
-        );
-    }
-
-    /// An error without an id. If one request only is in flight, it is about that one (protocol D8).
-    fn unattributed(&mut self, frame: &[u8]) {
-        match self.answering.only_waiting() {
-            Some(wire_id) => {
-                tracing::warn!(
-                    child = self.child,
-                    frame = shown(frame),
-                    "the server answered without an id; one request was waiting, and fails"
-                );
-                self.complete(wire_id, Err(Failure::Malformed("it is an error without an id")));
-            }
-            None => self.unknown(frame),
-        }
-    }
-
-    fn oversized(&mut self, id: Option<Vec<u8>>, failure: Failure) {
-        if let Some(wire_id) = id.and_then(|id| integer(&id)).and_then(WireId::new) {
-            self.complete(wire_id, Err(failure));
-        }
-    }
-
-    fn note_oversized(&self, length: u64, head: &[u8], given_up: bool) {
-        let frame = shown(head);
-        if given_up {
-            counters::DROPPED_EVENTS.increment();
-            tracing::warn!(
-                child = self.child,
-                length,
-                frame,
-                "dropped a line of the server: --max-buffered had no room for it"
-            );
-            return;
-        }
-        counters::OVERSIZED_FRAMES.increment();
-        tracing::warn!(
-            child = self.child,
-            length,
-            frame,
-            "the server wrote a line longer than --max-frame; it was thrown away"
-        );
-    }
-
-    fn malformed(&mut self, frame: &[u8], reason: &'static str) {
-        self.note_malformed(frame, reason);
-        let mut seeker = IdSeeker::default();
-        seeker.feed(frame);
-        if let Some(wire_id) = seeker.id().and_then(|id| integer(&id)).and_then(WireId::new) {
-            self.complete(wire_id, Err(Failure::Malformed(reason)));
-        }
-    }
-
-    fn note_malformed(&self, frame: &[u8], reason: &'static str) {
-        counters::MALFORMED_FRAMES.increment();
-        tracing::warn!(
-            child = self.child,
-            reason,
-            frame = shown(frame),
-            "the server wrote a line that is no JSON-RPC message"
-        );
     }
 
     // ---- what the child says of its own accord
@@ -255,7 +173,7 @@ impl Router {
             "notifications/subscriptions/acknowledged" => Class::Dear,
             _ => Class::Idempotent,
         };
-        let held = integer(&frame[listen.clone()]).and_then(WireId::new);
+        let held = self.wire_id(&frame[listen.clone()]);
         let held = held.and_then(|wire_id| self.answering.held(wire_id));
         let unchanged = |frame: &Charged| rewrite::unchanged(frame, message);
         if !held.is_some_and(|held| held.mailbox.take_in(&mut frame, class, Topic::Other, unchanged)) {
@@ -265,7 +183,7 @@ impl Router {
 
     fn progress(&mut self, mut frame: Charged, message: &Message) {
         let token = message.params.as_ref().and_then(|params| params.progress_token.clone());
-        let wire_id = token.and_then(|token| integer(&frame[token])).and_then(WireId::new);
+        let wire_id = token.and_then(|token| self.wire_id(&frame[token]));
         let held = wire_id.and_then(|wire_id| self.answering.held(wire_id));
         let (class, topic) = (Class::Droppable, Topic::Progress);
         let heard = if let Some((held, token)) = held.and_then(|held| Some((held, held.token.as_ref()?))) {
@@ -300,7 +218,7 @@ impl Router {
 
     /// Some modern children end a subscription by cancelling it (2026-07-28, basic/patterns/cancellation).
     fn listen_ended(&self, raw_id: &[u8]) {
-        let held = integer(raw_id).and_then(WireId::new).and_then(|wire_id| self.answering.held(wire_id));
+        let held = self.wire_id(raw_id).and_then(|wire_id| self.answering.held(wire_id));
         let topic = Topic::Withdrawn(Charged::own(raw_id));
         let frame = Spliced::from(Charged::default());
         let heard = held.map(|held| held.mailbox.push(Interim { frame, class: Class::Dear, topic }));
@@ -335,9 +253,12 @@ impl Router {
         }
     }
 
-    fn request(&self, mut frame: Charged, message: &Message) {
+    fn request(&mut self, mut frame: Charged, message: &Message) {
         let id = message.id.clone().unwrap_or_default();
         let name = method(&frame, message).into_owned();
+        if let "server/discover" | "initialize" = &*name {
+            return self.echo(&frame[id]);
+        }
         if name == "ping" {
             return self.reply(rewrite::result(&frame[id], b"{}"));
         }
@@ -386,6 +307,14 @@ impl Router {
         })
     }
 
+    /// Only clients send these requests: the child writes back what it reads. A reply would come back as an answer.
+    fn echo(&mut self, raw_id: &[u8]) {
+        self.noise.note_echo();
+        if let Some(wire_id) = self.wire_id(raw_id) {
+            self.complete(wire_id, Err(Failure::Malformed("it is the request itself")));
+        }
+    }
+
     fn reply(&self, frame: Charged) {
         self.inbox.reply(frame);
     }
@@ -404,11 +333,4 @@ impl Router {
 
 fn method<'a>(frame: &'a [u8], message: &Message) -> std::borrow::Cow<'a, str> {
     message.method.as_ref().map(|method| text(frame, method)).unwrap_or_default()
-}
-
-/// The beginning of a frame, for a log line.
-fn shown(frame: &[u8]) -> String {
-    let head = &frame[..frame.len().min(SHOWN)];
-    let more = if frame.len() > SHOWN { "…" } else { "" };
-    format!("{}{more}", head.escape_ascii())
 }

@@ -107,9 +107,10 @@ impl Supervisor {
         let started = Instant::now();
         let (link, ends) = Link::new(number, slots);
         let grace = self.0.cancel_grace.as_secs().max(1);
-        let Ends { answering, intake, stop, hung, mute, end } = ends;
+        let Ends { answering, intake, noise, stop, hung, mute, end } = ends;
         let account = self.0.budget.account(CHILDREN - number);
-        let router = Router::new(number, answering, audience, link.inbox().clone(), grace);
+        let router = Router::new(number, answering, audience, link.inbox().clone(), grace)
+            .observed(noise, self.0.settings.log_rate);
         let asked = Asked { stop, hung, mute };
         let pipes = Pipes::start(
             &self.0.settings,
@@ -277,6 +278,10 @@ impl Pipes {
     async fn finish(mut self, router: &mut Option<Router>) -> Arc<[String]> {
         self.close_stdin.cancel();
         let rest = async {
+            if !self.stdin_over {
+                // It says whether the child has read all that was written to it.
+                let _ = (&mut self.stdin).await;
+            }
             if router.is_none() {
                 *router = (&mut self.stdout).await.ok();
             }

@@ -1,7 +1,6 @@
 //! One child process: how it is started and guarded, and the three tasks on its pipes. What its frames mean is the
 //! router's.
 
-mod allowance;
 pub mod guardian;
 mod limits;
 mod process;
@@ -36,7 +35,7 @@ pub struct Settings {
     pub cwd: Option<PathBuf>,
     /// What it may take, and as whom it runs.
     pub limits: Limits,
-    /// `--child-log-rate`: lines of stderr that are logged in a second; 0 is all.
+    /// `--child-log-rate`: lines of stderr, and of stdout that are no message, that are logged per second; 0 is all.
     pub log_rate: usize,
     /// `--max-frame`, in bytes.
     pub max_frame: usize,

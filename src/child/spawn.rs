@@ -13,10 +13,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+#[cfg(target_os = "linux")]
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -120,7 +122,19 @@ impl Spawner {
 
 fn spawn(settings: &Settings, guardians: &mut Guardians) -> Result<Spawned, StartError> {
     let refused = |error: io::Error| StartError(describe(settings, &error).into());
-    if can_guard() { guarded(settings, guardians) } else { direct(settings) }.map_err(refused)
+    if !can_guard() {
+        return direct(settings).map_err(refused);
+    }
+    let (socket, guardian) = guardian(settings, guardians).map_err(|error| match &settings.cwd {
+        Some(cwd) if !cwd.is_dir() => refused(error),
+        cwd => {
+            let place = cwd.as_ref().map(|cwd| format!(" in --cwd {}", cwd.display())).unwrap_or_default();
+            StartError(
+                format!("cannot execute proxyrunner again as the server's guardian{place}: {error}").into(),
+            )
+        }
+    })?;
+    guarded(socket, guardian).map_err(refused)
 }
 
 /// Whether proxyrunner can execute itself again.
@@ -132,17 +146,23 @@ pub(super) fn can_guard() -> bool {
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// What runs now as an open file, so that it can be executed whatever has become of its name. By the link itself an
-/// instrumenting tool such as valgrind would be executed.
+/// instrumenting tool such as valgrind would be executed. As a mere path (open(2), O_PATH), since it may be a file that
+/// proxyrunner may execute but not read.
 fn own_program() -> io::Result<String> {
     static OPENED: OnceLock<File> = OnceLock::new();
     if OPENED.get().is_none() {
-        let _ = OPENED.set(File::open(OWN_PROGRAM)?);
+        #[cfg(target_os = "linux")]
+        let opened = File::options().read(true).custom_flags(nix::libc::O_PATH).open(OWN_PROGRAM)?;
+        #[cfg(not(target_os = "linux"))]
+        let opened = File::open(OWN_PROGRAM)?;
+        let _ = OPENED.set(opened);
     }
     let file = OPENED.get().ok_or(io::ErrorKind::NotFound)?;
     Ok(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-fn guarded(settings: &Settings, guardians: &mut Guardians) -> io::Result<Spawned> {
+/// Executes proxyrunner again as the guardian that starts the server.
+fn guardian(settings: &Settings, guardians: &mut Guardians) -> io::Result<(UnixStream, Child)> {
     let (socket, theirs) = UnixStream::pair()?;
     let mut command = Command::new(own_program()?);
     command.arg0(guardian::NAME).arg(settings.limits.word()).arg(program(settings)).args(&settings.args);
@@ -150,10 +170,14 @@ fn guarded(settings: &Settings, guardians: &mut Guardians) -> io::Result<Spawned
     unsafe {
         command.pre_exec(move || place(&theirs, guardian::SOCKET));
     }
-    let mut guardian = prepared(&mut command, settings).spawn()?;
+    let guardian = prepared(&mut command, settings).spawn()?;
     guardians.note(&guardian);
-    // The other end of the socket is the guardian's alone.
-    drop(command);
+    // The other end of the socket is the guardian's alone: it goes with the command.
+    Ok((socket, guardian))
+}
+
+/// The server that a guardian starts.
+fn guarded(socket: UnixStream, mut guardian: Child) -> io::Result<Spawned> {
     let pipes = (|| {
         let (stdin, stdout, stderr) =
             (guardian.stdin.take()?, guardian.stdout.take()?, guardian.stderr.take()?);

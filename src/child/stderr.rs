@@ -1,8 +1,7 @@
 //! The task that reads a child's stderr: structured log lines, and the last of them for whoever asks how it died.
 
-use super::allowance::Allowance;
 use crate::framing::{Framed, Framer};
-use crate::telemetry::counters;
+use crate::telemetry::Allowance;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -46,7 +45,7 @@ pub struct Lines {
 impl Lines {
     /// Those of child number `child`, of which so many are logged in a second.
     pub fn new(child: u64, tail: Tail, per_second: usize) -> Self {
-        Lines { child, tail, allowance: Allowance::new(per_second, Instant::now()) }
+        Lines { child, tail, allowance: Allowance::new(child, "stderr", per_second, Instant::now()) }
     }
 
     fn log(&mut self, framed: &Framed) {
@@ -56,20 +55,8 @@ impl Lines {
         };
         let line = String::from_utf8_lossy(bytes);
         self.tail.push(&line);
-        if let Some(left_out) = self.allowance.take(Instant::now()) {
-            self.tell(left_out);
+        if self.allowance.take(Instant::now()) {
             tracing::info!(child = self.child, stream = "stderr", "{line}");
-        }
-    }
-
-    fn tell(&self, left_out: u64) {
-        if left_out > 0 {
-            counters::LEFT_OUT_LINES.add(left_out);
-            tracing::warn!(
-                child = self.child,
-                lines = left_out,
-                "the server wrote more lines than --child-log-rate; these were not logged"
-            );
         }
     }
 }
@@ -93,6 +80,5 @@ pub async fn follow<R: AsyncRead + Unpin>(mut pipe: R, mut lines: Lines, cut: Ca
     while let Some(framed) = framer.finish() {
         lines.log(&framed);
     }
-    let left_out = lines.allowance.left_out();
-    lines.tell(left_out);
+    lines.allowance.report();
 }

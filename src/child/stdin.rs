@@ -4,7 +4,7 @@ use crate::exchange::{Intake, Mux, Order, Uptake, Urgent};
 use crate::jsonrpc::Spliced;
 use bytes::BytesMut;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
@@ -31,6 +31,7 @@ pub async fn write<W: AsyncWrite + AsFd + Unpin>(
 ) -> io::Result<()> {
     let other_end = OtherEnd::of(&pipe)?;
     let mut writer = Writer { pipe, batch: BytesMut::new(), mux, uptake: Arc::clone(&intake.uptake) };
+    let intake_over = Arc::clone(&intake.uptake);
     let writing = async {
         while let Some(message) = next(&mut intake).await {
             writer.put_message(message).await?;
@@ -52,6 +53,7 @@ pub async fn write<W: AsyncWrite + AsFd + Unpin>(
     if written.is_err() {
         mute.cancel();
     }
+    intake_over.note_read(other_end.has_read_all());
     written
 }
 
@@ -61,6 +63,14 @@ struct OtherEnd(pipe::Sender);
 impl OtherEnd {
     fn of(pipe: &impl AsFd) -> io::Result<Self> {
         Ok(OtherEnd(pipe::Sender::from_owned_fd(pipe.as_fd().try_clone_to_owned()?)?))
+    }
+
+    /// Whether the pipe is empty. What a child left unread when it ended is still there.
+    fn has_read_all(&self) -> bool {
+        let mut unread: nix::libc::c_int = 0;
+        // SAFETY: the file is open, and FIONREAD writes one c_int (ioctl_pipe, FIONREAD(2const)).
+        let asked = unsafe { nix::libc::ioctl(self.0.as_raw_fd(), nix::libc::FIONREAD, &raw mut unread) };
+        asked == 0 && unread == 0
     }
 
     /// A pipe that nobody reads any more has an error (poll(2), POLLERR).

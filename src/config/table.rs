@@ -290,7 +290,7 @@ pub const SETTINGS: &[Group] = &[
                 "child-log-rate",
                 "COUNT",
                 "100",
-                "Lines of a child's stderr that are logged in a second; 0 is all",
+                "Child lines logged per second: stderr, invalid stdout (0: all)",
             ),
             on("metrics", "Keep count of operations and how long they take, at /metrics"),
             many("allow-baggage", "KEY", "Baggage of clients that reaches the child; * is all"),

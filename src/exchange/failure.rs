@@ -1,5 +1,6 @@
 //! The ways in which a request fails without an answer of the child: whose fault it was, and what to do.
 
+use super::Hint;
 use crate::budget::Charged;
 use crate::jsonrpc::{codes, rewrite};
 use serde_json::{Value, json};
@@ -54,8 +55,15 @@ pub enum Failure {
     TookTooLong(Duration),
     /// The client didn't answer the child's question within `--park-timeout`.
     Unanswered(Duration),
-    /// It didn't answer `initialize` within `--start-timeout`.
-    SlowStart(Duration),
+    /// It didn't answer the last request of its handshake within `--start-timeout`.
+    SlowStart {
+        /// How long it was waited for.
+        after: Duration,
+        /// The method of the request.
+        asked: &'static str,
+        /// The likely reason.
+        hint: Hint,
+    },
     /// There was no room for what the child said about it (`--max-buffered`).
     NoRoom,
     /// Others needed the memory that its message held (`--max-buffered`).
@@ -107,7 +115,7 @@ impl Failure {
             Failure::Oversized { .. } => ("answer_too_large", "child"),
             Failure::Malformed(_) => ("answer_malformed", "child"),
             Failure::TimedOut(_) | Failure::TookTooLong(_) => ("timed_out", "child"),
-            Failure::SlowStart(_) => ("child_slow_to_start", "child"),
+            Failure::SlowStart { .. } => ("child_slow_to_start", "child"),
             Failure::NotStarted(_) | Failure::NoProgram(_) => ("child_not_started", "child"),
             Failure::Cancelled => ("cancelled", "client"),
             Failure::Unanswered(_) => ("question_unanswered", "client"),
@@ -145,12 +153,10 @@ impl fmt::Display for Failure {
                 "the server did not come to an end within {} s (--request-max); the request was cancelled there",
                 after.as_secs_f64()
             ),
-            Failure::SlowStart(after) => {
-                write!(
-                    f,
-                    "the server did not answer initialize within {} s (--start-timeout)",
-                    after.as_secs_f64()
-                )
+            Failure::SlowStart { after, asked, hint } => {
+                let after = after.as_secs_f64();
+                write!(f, "the server did not answer {asked} within {after} s (--start-timeout)")?;
+                if *hint == Hint::Quiet { Ok(()) } else { write!(f, ": {hint}") }
             }
             Failure::NoRoom => f.write_str(
                 "--max-buffered is used up, so that the server's answer was dropped; try again later, or raise it",

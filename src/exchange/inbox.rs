@@ -62,7 +62,7 @@ impl Inbox {
     }
 
     /// How the child takes what is written to it.
-    pub(super) fn uptake(&self) -> &Uptake {
+    pub fn uptake(&self) -> &Uptake {
         &self.uptake
     }
 

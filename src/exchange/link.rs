@@ -1,7 +1,7 @@
 //! One child as its callers see it: begin a request, send a notification, answer a question, ask it to stop.
 
 use super::inbox::{Inbox, Intake, Urgent, inbox};
-use super::{Answering, End, Exchange, Failure, Held, Mux, Order, Uptake};
+use super::{Answering, End, Exchange, Failure, Held, Hint, Mux, Noise, Order, Uptake};
 use crate::admission::{Admission, Bounds};
 use crate::jsonrpc::Spliced;
 use crate::mux::{self, Pending, WireId};
@@ -27,6 +27,7 @@ pub struct Link {
     number: u64,
     mux: Mux,
     inbox: Inbox,
+    noise: Arc<Noise>,
     stop: CancellationToken,
     hung: CancellationToken,
     mute: CancellationToken,
@@ -54,6 +55,8 @@ pub struct Ends {
     pub answering: Answering,
     /// What is to be written to stdin.
     pub intake: Intake,
+    /// Where lines on stdout are noted that are no messages.
+    pub noise: Arc<Noise>,
     /// Cancelled when the callers have no more use for the child.
     pub stop: CancellationToken,
     /// Cancelled when it was found to hang.
@@ -69,12 +72,14 @@ impl Link {
     pub fn new(number: u64, slots: usize) -> (Arc<Link>, Ends) {
         let (mux, answering) = mux::table(slots);
         let (inbox, intake) = inbox();
+        let noise = Arc::<Noise>::default();
         let [stop, hung, mute] = [(); 3].map(|()| CancellationToken::new());
         let (end_sender, end) = watch::channel(None);
         let link = Arc::new(Link {
             number,
             mux,
             inbox,
+            noise: Arc::clone(&noise),
             stop: stop.clone(),
             hung: hung.clone(),
             mute: mute.clone(),
@@ -84,7 +89,7 @@ impl Link {
             admission: OnceLock::new(),
             revision: OnceLock::new(),
         });
-        (link, Ends { answering, intake, stop, hung, mute, end: end_sender })
+        (link, Ends { answering, intake, noise, stop, hung, mute, end: end_sender })
     }
 
     /// The child's number in logs.
@@ -187,6 +192,7 @@ impl Link {
     /// Sends a notification, in order with the requests. One to a child that is gone is dropped with it.
     pub async fn notify(&self, frame: Spliced) {
         if let Some(place) = self.inbox.place().await {
+            self.inbox.uptake().note_notified();
             place.send(Order::Notification(frame));
         }
     }
@@ -219,6 +225,16 @@ impl Link {
     /// How many frames the child has said.
     pub fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
+    }
+
+    /// The likely reason why the child does not answer its handshake.
+    pub fn hint(&self) -> Hint {
+        self.noise.hint(self.heard())
+    }
+
+    /// Whether the child writes back what it reads.
+    pub fn is_echo(&self) -> bool {
+        self.noise.is_echo()
     }
 
     /// Whether the child has ended, was asked to, or can serve no longer.

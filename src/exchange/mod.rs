@@ -7,6 +7,7 @@ mod failure;
 mod inbox;
 mod link;
 mod mailbox;
+mod noise;
 mod orders;
 mod seen;
 mod uptake;
@@ -20,6 +21,7 @@ pub use failure::{End, Failure};
 pub use inbox::{Inbox, Intake, Urgent};
 pub use link::{Ends, Link, Refused, Standing};
 pub use mailbox::{Interruption, Mailbox};
+pub use noise::{Hint, Noise, quoted};
 pub use orders::Order;
 pub use uptake::Uptake;
 
@@ -256,6 +258,7 @@ impl Exchange {
         match pending.abandon() {
             Abandoned::InFlight => {
                 let frame = cancellation.unwrap_or_else(|| inbox::cancellation(self.wire_id, reason));
+                self.inbox.uptake().note_notified();
                 self.inbox.urge(Urgent(frame));
             }
             Abandoned::Withdrawn => self.inbox.withdraw(self.wire_id),

@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// One task writes it; what others see may be a moment old.
+/// Counts of what a child was given and has taken. What is read of it may be a moment old.
 #[derive(Debug, Default)]
 pub struct Uptake {
     waits: AtomicBool,
     taken: AtomicU64,
+    notified: AtomicU64,
+    read_all: AtomicBool,
 }
 
 impl Uptake {
@@ -18,6 +20,26 @@ impl Uptake {
     /// The child has taken some of them.
     pub fn note_taken(&self) {
         self.taken.store(self.taken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Nothing is written any more; whether the child has read all that was.
+    pub fn note_read(&self, all: bool) {
+        self.read_all.store(all, Ordering::Relaxed);
+    }
+
+    /// Whether a child to which nothing is written any more has read all that was.
+    pub fn has_read_all(&self) -> bool {
+        self.read_all.load(Ordering::Relaxed)
+    }
+
+    /// A notification is on its way to the child, which may answer it although it must not.
+    pub fn note_notified(&self) {
+        self.notified.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notifications for the child so far.
+    pub fn notified(&self) -> u64 {
+        self.notified.load(Ordering::Relaxed)
     }
 
     /// Whether bytes wait to be taken.

@@ -5,9 +5,10 @@ const LONGEST_ID: usize = 256;
 
 /// Seeks the id of the request that a frame answers, wherever it stands in the frame's top level.
 ///
-/// Never fails: what is no JSON is stepped over as well as it can be. A frame with a `method` is no
-/// answer, one with two ids could be anyone's, and one that does not begin with `{` is no message, so
-/// none of them has an id. Neither has one that ends within its id.
+/// Never fails: what is no JSON is stepped over as well as it can be. A frame with a `method`, or with neither a
+/// `result` nor an object as its `error`, is no answer: it may be a log line that happens to have an id. One with two
+/// ids could be anyone's, and one that does not begin with `{` is no message. None of them has an id; neither has one
+/// that ends within its id.
 #[derive(Debug, Default)]
 pub struct IdSeeker {
     place: Place,
@@ -21,6 +22,8 @@ pub struct IdSeeker {
     seen: bool,
     /// Whatever the id is, it is not to be used.
     spoilt: bool,
+    /// A member came that only an answer has.
+    answers: bool,
 }
 
 /// Where the next byte stands: all are in the top-level object itself, but for those in a value.
@@ -56,9 +59,9 @@ impl IdSeeker {
         }
     }
 
-    /// The raw JSON of the id, a string with its quotes or an integer.
+    /// The raw JSON of the id, a string with its quotes or a number.
     pub fn id(&self) -> Option<Vec<u8>> {
-        (self.complete && !self.spoilt).then(|| self.id.clone())
+        (self.complete && self.answers && !self.spoilt).then(|| self.id.clone())
     }
 
     fn step(&mut self, byte: u8) {
@@ -79,7 +82,10 @@ impl IdSeeker {
             Place::InKey => match self.escape.read(byte) {
                 Read::Nothing => {}
                 Read::Character(byte) => self.key.push(byte),
-                Read::End => self.place = Place::BehindKey,
+                Read::End => {
+                    self.answers |= self.key.name() == b"result";
+                    self.place = Place::BehindKey;
+                }
             },
             Place::BehindKey => match byte {
                 b':' => self.place = Place::BeforeValue,
@@ -98,7 +104,9 @@ impl IdSeeker {
                     self.place = Place::InValue;
                 }
             }
-            Place::InIdNumber if byte.is_ascii_digit() => self.remember(byte),
+            Place::InIdNumber if matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-') => {
+                self.remember(byte);
+            }
             Place::InIdNumber => {
                 let ended = matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\r' | b'\n');
                 self.complete = ended && self.id != b"-";
@@ -119,6 +127,7 @@ impl IdSeeker {
         let id = self.key.name() == b"id";
         self.spoilt |= self.key.name() == b"method" || (id && self.seen);
         self.seen |= id;
+        self.answers |= self.key.name() == b"error" && byte == b'{';
         match byte {
             b'"' if id => {
                 self.remember(byte);

@@ -65,10 +65,12 @@ fn the_cap_counts_the_frame_without_its_trimmings() {
 /// Found by fuzzing.
 #[test]
 fn only_one_carriage_return_belongs_to_the_line_end() {
-    for chunks in [vec![&b"{\"id\":1\r\r\n"[..]], b"{\"id\":1\r\r\n".chunks(1).collect()] {
-        let head = b"{\"id\":1\r".to_vec();
+    for chunks in
+        [vec![&b"{\"error\":{},\"id\":1\r\r\n"[..]], b"{\"error\":{},\"id\":1\r\r\n".chunks(1).collect()]
+    {
+        let head = b"{\"error\":{},\"id\":1\r".to_vec();
         let id = Some(b"1".to_vec());
-        assert_eq!(frames(3, &chunks), [Framed::Oversized { id, length: 8, head, given_up: false }]);
+        assert_eq!(frames(3, &chunks), [Framed::Oversized { id, length: 19, head, given_up: false }]);
     }
     for chunks in [vec![&b"{\"id\":1\r\n"[..]], b"{\"id\":1\r\n".chunks(1).collect()] {
         let head = b"{\"id\":1".to_vec();
@@ -165,7 +167,10 @@ fn the_end_of_the_stream_ends_the_line() {
     assert_eq!(frames(10, &[b"a\r"]), [frame("a")]);
     assert_eq!(frames(10, &[b"a\n"]), [frame("a")]);
     assert_eq!(frames(10, &[b" \r"]), []);
-    assert!(matches!(frames(3, &[b"{\"id\":1}"])[..], [Framed::Oversized { id: Some(_), length: 8, .. }]));
+    assert!(matches!(
+        frames(3, &[b"{\"id\":1,\"result\":2}"])[..],
+        [Framed::Oversized { id: Some(_), length: 19, .. }]
+    ));
     assert!(matches!(frames(3, &[b"0123456789\n", b""])[..], [Framed::Oversized { length: 10, .. }]));
 }
 
@@ -185,16 +190,20 @@ fn ids_are_found_wherever_they_stand() {
         (r#"{"id":1,"result":{}}"#, "1"),
         (r#" { "result":{"id":2,"method":"m","a":[{"id":3}]} , "id" : -4 }"#, "-4"),
         (r#"{"result":"\"id\":5, \\","id":"a\"b\\"}"#, r#""a\"b\\""#),
-        (r#"{"\u0069\u0064":6}"#, "6"),
-        (r#"{"\u0169\u0064":6}"#, "none"),
+        (r#"{"\u0069\u0064":6,"\u0072esult":1}"#, "6"),
+        (r#"{"\u0169\u0064":6,"result":1}"#, "none"),
         (r#"{"result":[[],{},[{"x":"]}"}]],"id":12345678901234567890123}"#, "12345678901234567890123"),
         (r#"{"result":truncated"#, "none"),
         (r#"{"id":7,"result":"trunca"#, "7"),
         (r#"{"id":7"#, "none"),
         (r#"{"id":"7"#, "none"),
         (r#"{"id":null,"result":1}"#, "none"),
-        (r#"{"id":1.5,"result":1}"#, "none"),
-        (r#"{"id":1e5,"result":1}"#, "none"),
+        (r#"{"id":1.0,"result":1}"#, "1.0"),
+        (r#"{"id":1e5,"result":1}"#, "1e5"),
+        (r#"{"level":30,"id":1,"msg":"x"}"#, "none"),
+        (r#"{"level":50,"error":"x","id":1}"#, "none"),
+        (r#"{"id":1,"error":{"code":-1}}"#, "1"),
+        (r#"{"jsonrpc":"2.0","id":1}"#, "none"),
         (r#"{"id":-,"result":1}"#, "none"),
         (r#"{"id":{"id":8},"result":1}"#, "none"),
         (r#"{"id":[9],"result":1}"#, "none"),

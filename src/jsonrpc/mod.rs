@@ -3,6 +3,7 @@
 
 pub mod codes;
 pub mod id;
+mod lenient;
 mod lexer;
 pub mod message;
 pub mod object;
@@ -14,6 +15,7 @@ pub mod splice;
 pub mod text;
 
 pub use id::ClientId;
+pub use lenient::{Defect, Spelling, echoed, mended};
 pub use message::{Fault, Kind, Message, Meta, Params, Span};
 pub use object::{Amendment, amend, items, member, retain, string_member};
 pub use propagation::{Carried, carried};

@@ -4,7 +4,7 @@ use super::{Members, Post, Watched};
 use crate::budget::Charged;
 use crate::exchange::Link;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, OnceCell, oneshot};
 
 /// A session's place at a child.
 #[derive(Clone, Debug)]
@@ -29,6 +29,38 @@ pub struct Own {
     pub post: Post,
     /// What it was told that the next one would have to be told again.
     told: Mutex<Told>,
+    initialized: Initialized,
+}
+
+/// Whether a child was sent `notifications/initialized`, which completes its handshake.
+#[derive(Debug, Default)]
+pub struct Initialized {
+    sent: OnceCell<()>,
+    changed: Notify,
+}
+
+impl Initialized {
+    /// Sends the notification by `send`, unless it was sent before. Only one caller sends it; the others wait for that.
+    pub async fn send(&self, send: impl Future<Output = ()>) {
+        self.sent.get_or_init(|| send).await;
+        self.changed.notify_waiters();
+    }
+
+    /// Resolves when it was sent.
+    pub async fn sent(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.is_sent() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether it was sent.
+    pub fn is_sent(&self) -> bool {
+        self.sent.initialized()
+    }
 }
 
 /// What a child was told of a session beside the handshake.
@@ -43,7 +75,12 @@ pub struct Told {
 impl Own {
     /// That of a child which was told nothing yet.
     pub fn new(link: &Arc<Link>) -> Self {
-        Own { post: Post::of(link), told: Mutex::default() }
+        Own { post: Post::of(link), told: Mutex::default(), initialized: Initialized::default() }
+    }
+
+    /// Whether its handshake is complete.
+    pub fn initialized(&self) -> &Initialized {
+        &self.initialized
     }
 
     /// What it was told.

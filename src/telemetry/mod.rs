@@ -1,6 +1,7 @@
 //! What can be seen of proxyrunner: logs, spans, and the counters of everything that was dropped, refused or repaired.
 
 pub mod access;
+mod allowance;
 pub(crate) mod capture;
 mod child_operation;
 mod clock;
@@ -21,6 +22,7 @@ mod span;
 mod subject;
 mod verdict;
 
+pub use allowance::Allowance;
 pub use child_operation::ChildOperation;
 pub use operation::{Arrival, Operation, Waiting};
 pub use outbox::{Batch, Bounds, Outbox};

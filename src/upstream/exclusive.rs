@@ -2,18 +2,22 @@
 
 use super::entrance::key_of_session;
 use super::greet::{Guest, StopOnDrop};
+use super::greeting::INITIALIZE;
 use super::resume::Handshake;
 use super::{AtCap, Incoming, Isolation, Place, Refusal, SEATED, Shared, Upstream, initialize, now, refusal};
 use crate::era::probe::Choice;
 use crate::era::{Era, errors};
 use crate::exchange::{Answer, Failure, Held, Link, Step};
-use crate::jsonrpc::{Spliced, codes};
+use crate::jsonrpc::{Spliced, codes, rewrite};
 use crate::session::{Audience, Own, Seat, Session, Version};
 use crate::telemetry::scope::spanned;
 use crate::telemetry::{counters, names};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Once, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
+
+/// How long a client's first request is held back for its `notifications/initialized`.
+const INITIALIZED_WITHIN: Duration = Duration::from_millis(500);
 
 impl Upstream {
     /// Answers a client's `initialize`: seats its session at a child, and says what that child says of itself.
@@ -37,9 +41,18 @@ impl Upstream {
         if era == Some(false) && self.settings.isolation != Isolation::Session {
             return self.seat_shared(session, &incoming).await;
         }
+        if self.solitude.is_known() {
+            return self.seat_at_only_child(session, &incoming).await;
+        }
         match self.place().await {
             Some(place) if era == Some(false) => self.seat_own_modern(session, &incoming, place).await,
-            Some(place) => self.seat_exclusive(session, incoming, place).await,
+            Some(place) => {
+                let seated = self.seat_exclusive(session, incoming.clone(), place).await;
+                if !self.notes_solitude(Era::Legacy, &seated) {
+                    return seated;
+                }
+                self.seat_at_only_child(session, &incoming).await
+            }
             None if era.is_none() && self.crew.serves(Era::Modern) == Some(true) => {
                 self.seat_shared(session, &incoming).await
             }
@@ -50,6 +63,19 @@ impl Upstream {
             }
             None => Err(Refusal::Busy("--max-children servers run already, and none is idle")),
         }
+    }
+
+    /// Seats a client that wants a child of its own where the server runs only once.
+    async fn seat_at_only_child(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        incoming: &Incoming,
+    ) -> Result<Spliced, Refusal> {
+        if !self.may_share() {
+            return Err(Refusal::Busy("the server exits when it is started a second time (--at-cap refuse)"));
+        }
+        counters::SHARED_AT_CAP.increment();
+        self.seat_shared(session, incoming).await
     }
 
     fn wants_exclusive(&self, incoming: &Incoming) -> bool {
@@ -137,7 +163,8 @@ impl Upstream {
         };
         let write = |wire_id: crate::mux::WireId| {
             let roots = self.settings.forward_roots;
-            initialize::for_exclusive(&incoming.frame, &incoming.message, wire_id, roots, &trace)
+            let ceiling = self.revisions.ceiling();
+            initialize::for_exclusive(&incoming.frame, &incoming.message, wire_id, roots, ceiling, &trace)
         };
         let handshake = async {
             let mut exchange = link.begin(held, asked, write).await.map_err(refusal)?;
@@ -147,8 +174,11 @@ impl Upstream {
                 }
             }
         };
-        let timed_out = Err(Refusal::Failed(Failure::SlowStart(patience)));
-        let answer = match timeout(patience, handshake).await.unwrap_or(timed_out) {
+        let timed_out = |_| {
+            let (after, asked, hint) = (patience, INITIALIZE, link.hint());
+            Err(Refusal::Failed(Failure::SlowStart { after, asked, hint }))
+        };
+        let answer = match timeout(patience, handshake).await.unwrap_or_else(timed_out) {
             Err(Refusal::Failed(Failure::ClosedStdout | Failure::ClosedStdin)) => {
                 return Err(Refusal::Failed(Failure::Ended(link.ended().await)));
             }
@@ -162,6 +192,29 @@ impl Upstream {
             link.speaks(version.as_str());
         }
         Ok((answer, version))
+    }
+
+    /// Holds a message back until the child was sent `notifications/initialized`, as a client may send both on different
+    /// connections. Where the client does not send it, proxyrunner does.
+    pub(super) async fn await_initialized(&self, own: &Own, incoming: &Incoming) {
+        static WARNED: Once = Once::new();
+        let initialized = own.initialized();
+        // A ping may come before it (lifecycle §Initialization).
+        if initialized.is_sent() || incoming.method() == "ping" {
+            return;
+        }
+        if timeout(INITIALIZED_WITHIN, initialized.sent()).await.is_ok() {
+            return;
+        }
+        let Some(link) = own.post.link() else { return };
+        WARNED.call_once(|| {
+            tracing::warn!(
+                child = link.number(),
+                "a client did not send notifications/initialized; it is sent to the server on its behalf"
+            );
+        });
+        let notification = rewrite::notification("notifications/initialized", None);
+        initialized.send(link.notify(Spliced::from(notification))).await;
     }
 
     /// Seats a session at a modern child, as `--isolation` says: one for all, or one of its own.
@@ -229,7 +282,7 @@ fn refuses_era(forwarded: &Result<(Answer, Option<Version>), Refusal>) -> bool {
             let refusals = [codes::UNSUPPORTED_VERSION, codes::METHOD_NOT_FOUND];
             code.is_some_and(|(code, _)| refusals.contains(&code))
         }
-        Err(Refusal::Failed(failure)) => matches!(failure, Failure::Ended(_) | Failure::SlowStart(_)),
+        Err(Refusal::Failed(failure)) => matches!(failure, Failure::Ended(_) | Failure::SlowStart { .. }),
         Err(_) => false,
     }
 }

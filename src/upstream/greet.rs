@@ -1,13 +1,15 @@
 //! A child's first words: which era it is of, found out on its own pipe, and its handshake.
 
-use super::{Place, Upstream, Want, initialize, now, refusal};
+use super::greeting::{DISCOVER, Greeting, Met, Stage};
+use super::revisions::Revisions;
+use super::{Place, Upstream, Want, initialize, refusal};
 use crate::budget::Charged;
 use crate::child::StartError;
 use crate::era::envelope::Envelope;
-use crate::era::probe::{Choice, Decision, Probe, Reason, Step as Next};
-use crate::era::{Era, MODERN_VERSION, probe};
-use crate::exchange::{Answer, Exchange, Failure, Held, Link, Mailbox, Outcome, Step};
-use crate::jsonrpc::{self, Spliced, codes, rewrite};
+use crate::era::probe::{Choice, Decision, Probe, Step as Next};
+use crate::era::{Era, MODERN_VERSION};
+use crate::exchange::{Exchange, Failure, Held, Link, Mailbox, Outcome, Step};
+use crate::jsonrpc::{self, Spliced, rewrite};
 use crate::mux::WireId;
 use crate::session::Audience;
 use crate::telemetry::otlp::Attributes;
@@ -17,10 +19,7 @@ use crate::trace_context::Trace;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::{sleep_until, timeout};
-
-/// How long a legacy child may take to answer `server/discover` when it is initialised already.
-const LATE_ANSWER: Duration = Duration::from_secs(60);
+use tokio::time::timeout;
 
 /// The longest `InitializeResult` or `DiscoverResult`: it is kept as long as the child serves, and copied into others.
 const LONGEST_WORDS: usize = 1024 * 1024;
@@ -40,6 +39,9 @@ pub(super) struct Greeted {
     pub place: Place,
 }
 
+/// Writes `initialize` for a revision.
+pub(super) type Initialize = fn(WireId, &str) -> Spliced;
+
 /// What is to be started, and how it is spoken to.
 #[derive(Debug)]
 pub(super) struct Guest {
@@ -49,8 +51,8 @@ pub(super) struct Guest {
     pub slots: usize,
     /// Which era it is taken to be of.
     pub choice: Choice,
-    /// Its `initialize`, if it is sent one.
-    pub initialize: fn(WireId) -> Spliced,
+    /// Its `initialize`, if it is sent one, for a revision.
+    pub initialize: Initialize,
     /// How long it may take.
     pub patience: Duration,
 }
@@ -62,14 +64,6 @@ impl Guest {
     }
 }
 
-/// How the greeting of one process ended.
-enum Met {
-    /// It is of this era.
-    Decided(Decision, Option<Charged>),
-    /// It ended over what it was sent, and is to be started again.
-    Again(Next),
-}
-
 impl Upstream {
     /// Starts a child, finds out its era as far as that is open, and completes its handshake.
     ///
@@ -77,9 +71,10 @@ impl Upstream {
     /// When it can't be started, or serves no era that it may be of.
     pub(super) async fn greet(&self, guest: Guest, place: Place) -> Result<Greeted, Failure> {
         let patience = guest.patience;
+        let mut stage = Stage { link: None, asked: DISCOVER };
         let greeting = async {
-            let greeted = timeout(patience, self.meet(guest, place)).await;
-            greeted.unwrap_or(Err(Failure::SlowStart(patience)))
+            let met = timeout(patience, self.meet(guest, place, &mut stage)).await;
+            met.unwrap_or_else(|_| Err(stage.timed_out(patience)))
         };
         let of_child = |greeted: &Greeted, attributes: &mut Attributes| {
             attributes.number(names::CHILD, greeted.link.number().cast_signed());
@@ -88,12 +83,33 @@ impl Upstream {
         spanned(names::CHILD_START, greeting, of_child).await
     }
 
-    async fn meet(&self, guest: Guest, place: Place) -> Result<Greeted, Failure> {
+    async fn meet(&self, guest: Guest, place: Place, stage: &mut Stage) -> Result<Greeted, Failure> {
+        let mut revisions = self.revisions.start(self.crew.is_serving());
+        let met = self.meet_for(guest, place, stage, &mut revisions).await;
+        let is_legacy = |met: &Greeted| met.era == Era::Legacy;
+        match &met {
+            Ok(greeted) if is_legacy(greeted) => self.revisions.learn(&revisions, true),
+            Err(Failure::Ended(_)) => self.revisions.learn(&revisions, false),
+            _ => {}
+        }
+        met
+    }
+
+    async fn meet_for(
+        &self,
+        guest: Guest,
+        place: Place,
+        stage: &mut Stage,
+        revisions: &mut Revisions,
+    ) -> Result<Greeted, Failure> {
         let (mut probe, mut next) = Probe::start(guest.choice);
         loop {
             let link = self.want(guest.audience.clone(), guest.slots, Arc::clone(&place)).await?;
             let unmet = StopOnDrop::new(&link);
-            let handshake = self.handshake(&link, &mut probe, guest.initialize, next);
+            stage.link = Some(Arc::clone(&link));
+            let greeting =
+                Greeting::new(&link, guest.initialize, self.settings.probe_timeout, stage, revisions);
+            let handshake = self.handshake(greeting, &mut probe, next);
             let (era, words, other) = match spanned(names::CHILD_HANDSHAKE, handshake, |_, _| ()).await? {
                 Met::Decided(Decision::Modern, Some(words)) => (Era::Modern, words, None),
                 Met::Decided(Decision::Legacy { modern_too }, Some(words)) => {
@@ -103,8 +119,8 @@ impl Upstream {
                 Met::Again(first) => {
                     tracing::info!(
                         child = link.number(),
-                        "the server ended over a message of the other protocol era; it is started again \
-                         (--child-era spares it that)"
+                        "the server exited over a handshake that it does not know; it is started once more \
+                         (--child-era avoids probing)"
                     );
                     next = first;
                     continue;
@@ -122,15 +138,13 @@ impl Upstream {
 
     async fn handshake(
         &self,
-        link: &Arc<Link>,
+        mut greeting: Greeting<'_>,
         probe: &mut Probe,
-        initialize: fn(WireId) -> Spliced,
         next: Next,
     ) -> Result<Met, Failure> {
-        let mut greeting = Greeting::new(link, initialize, self.settings.probe_timeout);
         Ok(match greeting.run(probe, next).await? {
             Met::Decided(Decision::Modern, None) => {
-                Met::Decided(Decision::Modern, Some(self.discover_again(link).await?))
+                Met::Decided(Decision::Modern, Some(self.discover_again(greeting.link).await?))
             }
             met => met,
         })
@@ -200,10 +214,8 @@ fn revision(era: Era, words: &Charged) -> String {
     }
 }
 
-const DISCOVER: &str = "server/discover";
-
 /// `server/discover`, on nobody's behalf.
-fn discover(wire_id: WireId) -> Spliced {
+pub(super) fn discover(wire_id: WireId) -> Spliced {
     own_request(wire_id, DISCOVER, "")
 }
 
@@ -264,142 +276,11 @@ pub(super) async fn begin_as(
     })
 }
 
-async fn outcome(exchange: &mut Exchange) -> Outcome {
+pub(super) async fn outcome(exchange: &mut Exchange) -> Outcome {
     loop {
         if let Step::Outcome(outcome) = exchange.next().await {
             return outcome;
         }
-    }
-}
-
-/// The greeting of one process.
-struct Greeting<'a> {
-    link: &'a Arc<Link>,
-    initialize: fn(WireId) -> Spliced,
-    silence: Duration,
-    discovering: Option<Exchange>,
-    initializing: Option<Exchange>,
-    /// Its `DiscoverResult`.
-    discovered: Option<Charged>,
-    /// Its `InitializeResult`.
-    initialized: Option<Charged>,
-    /// The last error that it answered with, in full.
-    error: Option<Charged>,
-}
-
-impl<'a> Greeting<'a> {
-    fn new(link: &'a Arc<Link>, initialize: fn(WireId) -> Spliced, silence: Duration) -> Self {
-        Greeting {
-            link,
-            initialize,
-            silence,
-            discovering: None,
-            initializing: None,
-            discovered: None,
-            initialized: None,
-            error: None,
-        }
-    }
-
-    /// From `next`, the first thing to be said, to the decision.
-    async fn run(&mut self, probe: &mut Probe, mut next: Next) -> Result<Met, Failure> {
-        loop {
-            let said = match next {
-                Next::SendDiscover => {
-                    begin(self.link, DISCOVER, discover).await.map(|it| self.discovering = Some(it))
-                }
-                Next::SendInitialize => {
-                    let begun = begin(self.link, "initialize", self.initialize).await;
-                    begun.map(|it| self.initializing = Some(it))
-                }
-                Next::RestartAndInitialize => return Ok(Met::Again(Next::SendInitialize)),
-                Next::RestartAndDiscover => return Ok(Met::Again(Next::SendDiscover)),
-                Next::Wait => Ok(()),
-                Next::Decided(decision) => return Ok(self.decided(decision).await),
-                Next::Failed(reason) => return Err(self.failed(&reason).await),
-            };
-            next = match said {
-                Ok(()) => self.hear(probe).await,
-                Err(_) => self.exited(probe).await,
-            };
-        }
-    }
-
-    /// The next thing that the child does, or that it does nothing.
-    async fn hear(&mut self, probe: &mut Probe) -> Next {
-        let silent_at = now() + self.silence;
-        let (discovered, heard) = tokio::select! {
-            // Where both answers are there, the one to the first question says more: it carries what the child says.
-            biased;
-            heard = answered(&mut self.discovering) => (true, heard),
-            heard = answered(&mut self.initializing) => (false, heard),
-            () = sleep_until(silent_at.into()) => return probe.on_silence(),
-        };
-        let open = if discovered { &mut self.discovering } else { &mut self.initializing };
-        *open = None;
-        let read = match heard {
-            Ok(answer) => self.read(&answer, discovered),
-            Err(Failure::ClosedStdout | Failure::ClosedStdin | Failure::Ended(_)) => {
-                return self.exited(probe).await;
-            }
-            // What is no message is no answer of either era.
-            Err(_) => probe::Answer::Error(codes::INTERNAL_ERROR, None),
-        };
-        if discovered { probe.on_discover(read) } else { probe.on_initialize(read) }
-    }
-
-    fn read(&mut self, answer: &Answer, discovered: bool) -> probe::Answer {
-        let read = probe::Answer::read(&answer.frame, answer.result.as_ref(), answer.error.as_ref());
-        match (&answer.result, &read) {
-            (Some(result), probe::Answer::Result(Some(_))) if discovered => {
-                self.discovered = Some(answer.frame.slice(result.clone()));
-            }
-            (Some(result), _) if !discovered => self.initialized = Some(answer.frame.slice(result.clone())),
-            _ => self.error = Some(answer.frame.clone()),
-        }
-        read
-    }
-
-    /// The process is gone before the next one is started: two would fight over what they hold.
-    async fn exited(&mut self, probe: &mut Probe) -> Next {
-        self.link.ended().await;
-        probe.on_exit()
-    }
-
-    async fn decided(&mut self, decision: Decision) -> Met {
-        let words = match decision {
-            Decision::Modern => self.discovered.take(),
-            Decision::Legacy { .. } => {
-                let notification = rewrite::notification("notifications/initialized", None);
-                self.link.notify(Spliced::from(notification)).await;
-                // Such a child expects nothing else now, least of all a cancellation. It may still answer.
-                if let Some(mut discovering) = self.discovering.take() {
-                    tokio::spawn(async move { timeout(LATE_ANSWER, outcome(&mut discovering)).await });
-                }
-                self.initialized.take()
-            }
-        };
-        Met::Decided(decision, words)
-    }
-
-    async fn failed(&self, reason: &Reason) -> Failure {
-        match (reason, &self.error) {
-            // An exit is reported in full: the status and the last words.
-            (Reason::Exited, _) => Failure::Ended(self.link.ended().await),
-            (Reason::InitializeRefused(_), Some(error)) => {
-                let error = String::from_utf8_lossy(error);
-                Failure::NotStarted(format!("the server refused to initialize: {error}").into())
-            }
-            _ => Failure::NotStarted(reason.to_string().into()),
-        }
-    }
-}
-
-/// The outcome of what is open; never, if nothing is.
-async fn answered(open: &mut Option<Exchange>) -> Outcome {
-    match open {
-        Some(exchange) => outcome(exchange).await,
-        None => std::future::pending().await,
     }
 }
 

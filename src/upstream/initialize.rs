@@ -26,27 +26,27 @@ pub fn is_short(message: &Message) -> Result<(), Refusal> {
 }
 
 /// `initialize` for a shared child: no capabilities, so that it never asks anybody anything (D6).
-pub fn for_shared(wire_id: WireId) -> Spliced {
-    own(wire_id, serde_json::json!({}))
+pub fn for_shared(wire_id: WireId, revision: &str) -> Spliced {
+    own(wire_id, revision, serde_json::json!({}))
 }
 
 /// `initialize` for a child that is leased: every question that can be translated is welcome, and each is checked
 /// against what its own request declared.
-pub fn for_leased(wire_id: WireId) -> Spliced {
-    own(wire_id, ASKS.declaration())
+pub fn for_leased(wire_id: WireId, revision: &str) -> Spliced {
+    own(wire_id, revision, ASKS.declaration())
 }
 
 /// The same where the operator lets clients' roots reach the child (`--forward-roots`).
-pub fn for_leased_with_roots(wire_id: WireId) -> Spliced {
-    own(wire_id, Capabilities { roots: true, ..ASKS }.declaration())
+pub fn for_leased_with_roots(wire_id: WireId, revision: &str) -> Spliced {
+    own(wire_id, revision, Capabilities { roots: true, ..ASKS }.declaration())
 }
 
 const ASKS: Capabilities =
     Capabilities { form: true, url: true, sampling: true, sampling_tools: true, roots: false };
 
-fn own(wire_id: WireId, capabilities: serde_json::Value) -> Spliced {
+fn own(wire_id: WireId, revision: &str, capabilities: serde_json::Value) -> Spliced {
     let params = serde_json::json!({
-        "protocolVersion": LEGACY_VERSIONS[0],
+        "protocolVersion": revision,
         "capabilities": capabilities,
         "clientInfo": {"name": "proxyrunner", "version": env!("CARGO_PKG_VERSION")},
     });
@@ -55,12 +55,14 @@ fn own(wire_id: WireId, capabilities: serde_json::Value) -> Spliced {
 }
 
 /// A client's `initialize` for a child of its own: `roots` is withheld unless the operator opted in, since a
-/// stock filesystem server replaces its allowed directories by the client's roots.
+/// stock filesystem server replaces its allowed directories by the client's roots. A revision later than `ceiling` is
+/// replaced by it, since the server refuses it.
 pub fn for_exclusive(
     frame: &Charged,
     message: &Message,
     wire_id: WireId,
     forward_roots: bool,
+    ceiling: Option<&str>,
     trace: &Trace,
 ) -> Spliced {
     let capabilities = capabilities(message).filter(|_| !forward_roots);
@@ -69,6 +71,12 @@ pub fn for_exclusive(
         && let Some(kept) = without(frame, span, "roots")
     {
         edits.replace(span, kept.as_bytes());
+    }
+    let asked = requested_version(frame, message);
+    if let Some(ceiling) = ceiling.filter(|ceiling| asked.is_some_and(|asked| asked.as_str() > *ceiling))
+        && let Some(span) = message.params.as_ref().and_then(|params| params.protocol_version.as_ref())
+    {
+        edits.replace(span, format!("\"{ceiling}\"").as_bytes());
     }
     splice(frame, &message.object, edits)
 }

@@ -16,7 +16,7 @@ fn welcomed(result: &'static str, asked: Option<&str>) -> (String, String) {
 
 #[test]
 fn a_shared_child_is_told_of_no_capabilities() {
-    let told = read(&for_shared(WireId::new(5).unwrap()));
+    let told = read(&for_shared(WireId::new(5).unwrap(), "2025-11-25"));
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     assert_eq!(told["id"], 5);
     assert_eq!(told["params"]["capabilities"], serde_json::json!({}));
@@ -27,7 +27,7 @@ fn a_shared_child_is_told_of_no_capabilities() {
 fn an_exclusive_child_reads_its_clients_words_without_roots() {
     let forwarded = |params: &str, roots: bool| {
         let (frame, message) = initialize(params);
-        read(&for_exclusive(&frame, &message, WireId::new(5).unwrap(), roots, &Trace::default()))
+        read(&for_exclusive(&frame, &message, WireId::new(5).unwrap(), roots, None, &Trace::default()))
     };
     let expected =
         |params: &str| format!(r#"{{"jsonrpc":"2.0","id":5,"method":"initialize","params":{params}}}"#);

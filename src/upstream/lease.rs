@@ -171,11 +171,16 @@ impl Upstream {
             self.keep_warm();
             return Ok(Some(self.pool.lease(child, principal)));
         }
-        match self.place().await {
-            Some(place) => self
-                .start_leasable(Era::Legacy, place)
-                .await
-                .map(|child| Some(self.pool.lease(child, principal))),
+        let place = if self.solitude.is_known() { None } else { self.place().await };
+        match place {
+            Some(place) => {
+                let started = self.start_leasable(Era::Legacy, place).await;
+                if self.notes_solitude(Era::Legacy, &started) && self.may_share() {
+                    counters::SHARED_AT_CAP.increment();
+                    return Ok(None);
+                }
+                started.map(|child| Some(self.pool.lease(child, principal)))
+            }
             None if self.may_share() => {
                 counters::SHARED_AT_CAP.increment();
                 Ok(None)
@@ -189,8 +194,12 @@ impl Upstream {
         if let Some(lease) = self.pool.take(principal, Era::Modern) {
             return Some(lease);
         }
+        if self.solitude.is_known() {
+            return None;
+        }
         let place = self.place().await?;
         let started = self.start_leasable(Era::Modern, place).await;
+        self.notes_solitude(Era::Modern, &started);
         started.ok().map(|child| self.pool.lease(child, principal))
     }
 

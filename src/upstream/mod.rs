@@ -12,6 +12,7 @@ mod entrance;
 mod eviction;
 mod exclusive;
 mod greet;
+mod greeting;
 mod incoming;
 mod initialize;
 mod keeper;
@@ -23,10 +24,12 @@ mod modern;
 mod names;
 mod parked;
 mod resume;
+mod revisions;
 mod seal;
 mod settings;
 mod shared;
 mod slots;
+mod solitude;
 mod tools;
 mod union;
 mod vigil;
@@ -55,6 +58,7 @@ use eviction::Newcomers;
 use lease::Pool;
 use lists::{Asked, Lists};
 use parked::Parked;
+use solitude::Solitude;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -115,6 +119,8 @@ pub struct Upstream {
     newcomers: Newcomers,
     entrance: Entrance,
     crew: Crew,
+    revisions: revisions::Known,
+    solitude: Solitude,
     exclusive: Mutex<Vec<Weak<Session>>>,
     started: Mutex<Vec<Weak<Link>>>,
     phase: watch::Sender<Phase>,
@@ -155,6 +161,8 @@ impl Upstream {
             directory,
             wants,
             crew,
+            revisions: revisions::Known::default(),
+            solitude: Solitude::default(),
             exclusive: Mutex::default(),
             started: Mutex::default(),
             phase,
@@ -231,6 +239,7 @@ impl Upstream {
         let seat = session.seat().ok_or(uninitialized)?;
         if let Seat::Exclusive(own) = seat {
             self.note_told(own, &incoming)?;
+            self.await_initialized(own, &incoming).await;
             return Box::pin(self.pass(session, seat, incoming, false, None)).await.map(Begun::Running);
         }
         if let Some(result) = shared::answered_here(seat, &incoming)? {
@@ -348,7 +357,17 @@ impl Upstream {
         if let Some(link) = seat.link().filter(|_| passed) {
             let Incoming { frame, message, trace, operation } = incoming;
             let trace = operation.traced(trace);
-            link.notify(rewrite::request_for_child(frame, message, None, None, &trace)).await;
+            let notify = link.notify(rewrite::request_for_child(frame, message, None, None, &trace));
+            match seat {
+                Seat::Exclusive(own) if method == "notifications/initialized" => {
+                    own.initialized().send(notify).await;
+                }
+                Seat::Exclusive(own) => {
+                    self.await_initialized(own, incoming).await;
+                    notify.await;
+                }
+                _ => notify.await,
+            }
         }
     }
 }

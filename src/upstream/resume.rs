@@ -153,6 +153,8 @@ impl Upstream {
             return Err(Failure::Changed);
         }
         link.notify(Spliced::from(rewrite::notification("notifications/initialized", None))).await;
+        // A late one of the client is not for this child.
+        own.initialized().send(std::future::ready(())).await;
         let told = own.told().clone();
         if let Some(level) = told.level {
             let params = serde_json::json!({"level": level}).to_string();

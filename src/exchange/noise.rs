@@ -1,0 +1,120 @@
+//! What a child writes to stdout beside messages: remembered so that a failed start can be explained.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Longest part of a line that is quoted, in bytes.
+const QUOTED: usize = 120;
+
+/// The lines of one child that were no messages. Its router writes it.
+#[derive(Debug, Default)]
+pub struct Noise {
+    lines: AtomicU64,
+    first: OnceLock<String>,
+    headers: AtomicBool,
+    echoes: AtomicBool,
+}
+
+/// The likely reason why a child does not answer, from what it wrote to stdout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// It wrote no line at all.
+    Silent,
+    /// It wrote messages only.
+    Quiet,
+    /// It writes back what it reads.
+    Echoes,
+    /// It frames messages as the Language Server Protocol does.
+    Headers,
+    /// It spreads messages over several lines.
+    Lines,
+    /// It wrote so many other lines, this one first.
+    Other(u64, String),
+}
+
+impl Noise {
+    /// Notes a line that is no message.
+    pub fn note(&self, line: &[u8]) {
+        self.lines.fetch_add(1, Ordering::Relaxed);
+        self.first.get_or_init(|| quoted(line));
+        if line.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"content-length:")) {
+            self.headers.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the child wrote back a request that it was sent.
+    pub fn note_echo(&self) {
+        self.echoes.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the child writes back what it reads.
+    pub fn is_echo(&self) -> bool {
+        self.echoes.load(Ordering::Relaxed)
+    }
+
+    /// The likely reason for a missing answer; `heard` is the number of lines of any kind.
+    pub fn hint(&self, heard: u64) -> Hint {
+        let (lines, first) = (self.lines.load(Ordering::Relaxed), self.first.get());
+        match first {
+            _ if self.is_echo() => Hint::Echoes,
+            _ if self.headers.load(Ordering::Relaxed) => Hint::Headers,
+            Some(first) if first == "{" || first == "[" => Hint::Lines,
+            Some(first) => Hint::Other(lines, first.clone()),
+            None if heard == 0 => Hint::Silent,
+            None => Hint::Quiet,
+        }
+    }
+}
+
+/// The beginning of a line, for a log line or an error.
+pub fn quoted(line: &[u8]) -> String {
+    let head = &line[..line.len().min(QUOTED)];
+    let more = if line.len() > QUOTED { "…" } else { "" };
+    format!("{}{more}", head.escape_ascii())
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hint::Silent => f.write_str(
+                "it wrote no line to stdout; check that the command is an MCP server on stdio, that it ends each \
+                 message with a newline and flushes stdout (Python: PYTHONUNBUFFERED=1), that it needs neither a \
+                 terminal nor Content-Length headers, and try --child-era legacy",
+            ),
+            Hint::Quiet => Ok(()),
+            Hint::Echoes => f.write_str("it writes back what it reads; check that the command is an MCP server"),
+            Hint::Headers => f.write_str(
+                "it writes Content-Length headers; MCP on stdio is one JSON message per line, without headers",
+            ),
+            Hint::Lines => f.write_str("it spreads a message over several lines; MCP is one JSON message per line"),
+            Hint::Other(1, first) => write!(f, "it wrote a line to stdout that is no message: {first}"),
+            Hint::Other(lines, first) => {
+                write!(f, "it wrote {lines} lines to stdout that are no messages, the first: {first}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_names_what_was_seen() {
+        let hint = |lines: &[&str]| {
+            let noise = Noise::default();
+            lines.iter().for_each(|line| noise.note(line.as_bytes()));
+            noise.hint(lines.len() as u64)
+        };
+        assert_eq!(hint(&[]), Hint::Silent);
+        assert_eq!(Noise::default().hint(1), Hint::Quiet);
+        assert_eq!(hint(&["Welcome", "Content-length: 5"]), Hint::Headers);
+        assert_eq!(hint(&["{", "  \"jsonrpc\": \"2.0\""]), Hint::Lines);
+        assert_eq!(hint(&["Welcome\u{1b}", "x"]), Hint::Other(2, "Welcome\\x1b".into()));
+        let noise = Noise::default();
+        noise.note_echo();
+        assert_eq!(noise.hint(1), Hint::Echoes);
+        assert_eq!(quoted(&[b'x'; 121]).chars().count(), QUOTED + 1);
+    }
+}

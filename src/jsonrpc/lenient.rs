@@ -1,0 +1,236 @@
+//! Reads what servers write instead of valid JSON-RPC, where the meaning is beyond doubt: ids in another spelling, and
+//! members that are null because a serializer writes every field of its type.
+
+use super::message::{Fault, Message, Span};
+use super::scan::members;
+use super::text::{integer, unescaped};
+use super::{codes, scan};
+
+/// Longest spelling of a number that is read, in bytes.
+const LONGEST_NUMBER: usize = 32;
+
+/// How a peer spelled an integer that it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// As it was given.
+    Integer,
+    /// As a string of its digits: `"8192"`.
+    String,
+    /// As a number with a fraction or an exponent: `8192.0`, `8.192e3`.
+    Float,
+}
+
+/// Returns the integer below 2^53 that a raw id or token stands for, and its spelling. A string counts if it consists of
+/// the plain digits, and a float if it is integral.
+pub fn echoed(raw: &[u8]) -> Option<(u64, Spelling)> {
+    if let Some(value) = integer(raw) {
+        return Some((value, Spelling::Integer));
+    }
+    if raw.first() == Some(&b'"') {
+        return integer(&unescaped(raw)).map(|value| (value, Spelling::String));
+    }
+    let is_float = raw.len() <= LONGEST_NUMBER && raw.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
+    let text = std::str::from_utf8(raw).ok().filter(|_| is_float)?;
+    let value: f64 = text.parse().ok()?;
+    let exact = value.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&value);
+    exact.then_some((value as u64, Spelling::Float))
+}
+
+/// A frame that was rewritten so that it is a message.
+#[derive(Debug)]
+pub struct Mended {
+    /// The frame.
+    pub frame: Vec<u8>,
+    /// Its parts.
+    pub message: Message,
+    /// What was wrong with it.
+    pub defect: Defect,
+}
+
+/// What is wrong with a frame whose meaning is beyond doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// Its id is an integral float.
+    FloatId,
+    /// It has members that are null and decide nothing.
+    Nulls,
+    /// It stands behind escape sequences for a terminal.
+    Escapes,
+}
+
+/// Rewrites a frame that is no message so that it becomes one: takes off escape sequences in front of it, drops members
+/// that are null beside the members that count, and writes an integral float in `id` as an integer. `fault` is what the
+/// scan found. `None` if that does not help.
+pub fn mended(frame: &[u8], fault: &Fault) -> Option<Mended> {
+    if fault.code != codes::INVALID_REQUEST {
+        let frame = frame[escapes(frame)?..].to_vec();
+        let message = scan(&frame).ok()?;
+        return Some(Mended { frame, message, defect: Defect::Escapes });
+    }
+    let object = object(frame)?;
+    let has = |name: &str| {
+        let mut all = members(frame, object.clone());
+        all.any(|(key, value)| *unescaped(&frame[key]) == *name.as_bytes() && &frame[value] != b"null")
+    };
+    let (method, error) = (has("method"), has("error"));
+    let answered =
+        error || members(frame, object.clone()).any(|(key, _)| *unescaped(&frame[key]) == *b"result");
+    let keep = |name: &[u8], value: &Span| match name {
+        _ if &frame[value.clone()] != b"null" => true,
+        b"method" | b"params" => false,
+        b"error" => !method && !answered,
+        b"result" => !method && !error,
+        b"id" => !method,
+        _ => true,
+    };
+    let mut defect = Defect::Nulls;
+    let mut text = Vec::with_capacity(frame.len());
+    for (key, value) in members(frame, object) {
+        let name = unescaped(&frame[key.clone()]);
+        if !keep(&name, &value) {
+            continue;
+        }
+        text.push(if text.is_empty() { b'{' } else { b',' });
+        text.extend_from_slice(&frame[key]);
+        text.push(b':');
+        match echoed(&frame[value.clone()]) {
+            Some((number, Spelling::Float)) if *name == *b"id" => {
+                defect = Defect::FloatId;
+                text.extend_from_slice(number.to_string().as_bytes());
+            }
+            _ => text.extend_from_slice(&frame[value]),
+        }
+    }
+    text.push(b'}');
+    let message = scan(&text).ok()?;
+    Some(Mended { frame: text, message, defect })
+}
+
+/// The length of the escape sequences in front of a frame, as libraries write them that take stdout for a terminal; at
+/// least one (ECMA-48: control sequences, and operating system commands).
+fn escapes(frame: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while let [0x1b, kind, rest @ ..] = &frame[at..] {
+        let is_end = |byte: &u8| match kind {
+            b'[' => (0x40..=0x7e).contains(byte),
+            _ => *byte == 0x07,
+        };
+        let end = rest.iter().position(is_end).filter(|_| matches!(kind, b'[' | b']'))?;
+        at += 2 + end + 1;
+    }
+    (at > 0).then_some(at)
+}
+
+/// Where the object of a frame stands that is JSON.
+fn object(frame: &[u8]) -> Option<Span> {
+    let start = frame.iter().position(|byte| !byte.is_ascii_whitespace())?;
+    let end = frame.trim_ascii_end().len();
+    (frame[start] == b'{').then_some(start..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_recognized_in_the_spellings_that_lose_nothing() {
+        assert_eq!(echoed(b"8192"), Some((8192, Spelling::Integer)));
+        assert_eq!(echoed(br#""8192""#), Some((8192, Spelling::String)));
+        assert_eq!(echoed(br#""\u0038192""#), Some((8192, Spelling::String)));
+        for float in ["8192.0", "8192.000", "8192e0", "8.192e3", "8.192E+3", "81920e-1"] {
+            assert_eq!(echoed(float.as_bytes()), Some((8192, Spelling::Float)), "{float}");
+        }
+        for other in [
+            "8192.5",
+            "-8192.0",
+            "1e16",
+            "1e400",
+            "\"08192\"",
+            "\" 8192\"",
+            "\"8192.0\"",
+            "\"\"",
+            "\"x\"",
+            "null",
+            "true",
+            "",
+            "9007199254740992.0",
+            "9007199254740992",
+            "-1",
+        ] {
+            assert_eq!(echoed(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    fn mend(text: &str) -> Option<String> {
+        let fault = scan(text.as_bytes()).expect_err(text);
+        mended(text.as_bytes(), &fault).map(|mended| String::from_utf8(mended.frame).expect("it was text"))
+    }
+
+    #[test]
+    fn what_decides_nothing_is_dropped() {
+        for (written, read) in [
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{},"error":null}"#,
+                r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+            ),
+            (
+                r#" {"error":null,"jsonrpc":"2.0","id":1,"result":{}} "#,
+                r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":null,"error":{}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"error":{}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":null,"error":null}"#,
+                r#"{"jsonrpc":"2.0","id":1,"result":null}"#,
+            ),
+            (
+                "\u{1b}[?1034h\u{1b}]0;a title\u{7} {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}",
+                r#" {"jsonrpc":"2.0","id":1,"result":{}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":null,"params":null,"result":1,"error":null}"#,
+                r#"{"jsonrpc":"2.0","id":1,"result":1}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":null,"method":"m","params":null,"result":null}"#,
+                r#"{"jsonrpc":"2.0","method":"m"}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1.0,"result":null,"error":{}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"error":{}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":8.0,"result":{"id":8.0}}"#,
+                r#"{"jsonrpc":"2.0","id":8,"result":{"id":8.0}}"#,
+            ),
+        ] {
+            assert_eq!(mend(written).as_deref(), Some(read), "{written}");
+        }
+    }
+
+    #[test]
+    fn what_could_mean_two_things_stays_no_message() {
+        for text in [
+            r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{},"result":null}"#,
+            r#"{"jsonrpc":"2.0","id":1,"id":1.0,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":null,"result":{}}"#,
+            r#"{"jsonrpc":"1.0","id":1,"result":{},"error":null}"#,
+            r#"{"id":1,"result":{},"error":null}"#,
+            r#"{"jsonrpc":"2.0","id":1.5,"result":{}}"#,
+            r#"{"level":30,"id":1,"error":null}"#,
+            r#"[{"jsonrpc":"2.0","id":1,"result":{},"error":null}]"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{},"error":null"#,
+            "null",
+            "\u{1b}",
+            "\u{1b}[",
+            "\u{1b}[0m",
+            "\u{1b}c{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}",
+            "\u{1b}[31mred\u{1b}[0m {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}",
+        ] {
+            assert_eq!(mend(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A child's answers, and its lines that are no messages: which request they are about, if any.
+
+use super::Router;
+use super::habits::Habit;
+use crate::budget::{Charge, Charged};
+use crate::era::errors;
+use crate::exchange::{Answer, Failure, Outcome, quoted as shown};
+use crate::framing::IdSeeker;
+use crate::jsonrpc::{self, Defect, Fault, Message, Span, Spelling, codes, echoed, member, string_member};
+use crate::mux::{Completed, WireId};
+use crate::session::Audience;
+use crate::telemetry::counters;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+impl Router {
+    pub(super) fn no_message(&mut self, frame: &[u8], charge: Charge, fault: &Fault) {
+        let Some(mended) = jsonrpc::mended(frame, fault) else { return self.malformed(frame, fault.reason) };
+        self.repaired(match mended.defect {
+            Defect::FloatId => Habit::FloatIds,
+            Defect::Nulls => Habit::NullMembers,
+            Defect::Escapes => Habit::Escapes,
+        });
+        self.message(mended.frame, charge, &mended.message);
+    }
+
+    pub(super) fn repaired(&self, habit: Habit) {
+        counters::REPAIRED_FRAMES.increment();
+        self.habits.note(self.child, habit);
+    }
+
+    /// The id of a request in a frame of the child, in any spelling that is beyond doubt.
+    pub(super) fn wire_id(&self, raw: &[u8]) -> Option<WireId> {
+        let (number, spelling) = echoed(raw)?;
+        match spelling {
+            Spelling::Integer => {}
+            Spelling::String => self.habits.note(self.child, Habit::StringIds),
+            Spelling::Float => self.habits.note(self.child, Habit::FloatIds),
+        }
+        WireId::new(number)
+    }
+
+    pub(super) fn response(&mut self, mut frame: Charged, message: &Message) {
+        let Some(id) = message.id.clone() else { return self.unattributed(&frame, message) };
+        let wire_id = self.wire_id(&frame[id.clone()]);
+        if let (Some(wire_id), Some(error)) = (wire_id, &message.error)
+            && !is_error(&frame, error)
+        {
+            // Clients would not take it for an answer, and wait on.
+            self.note_malformed(&frame, NO_ERROR);
+            return self.complete(wire_id, Err(Failure::Malformed(NO_ERROR)));
+        }
+        let held = wire_id.and_then(|wire_id| self.answering.held(wire_id));
+        if let (Some(wire_id), Some(account)) = (wire_id, held.and_then(|held| held.mailbox.account())) {
+            if !account.may_take_over(frame.len()) {
+                return self.complete(wire_id, Err(Failure::NoRoom));
+            }
+            frame.move_to(account);
+        }
+        let answer = Answer {
+            object: message.object.clone(),
+            id,
+            result: message.result.clone(),
+            error: message.error.clone(),
+            is_error: message.is_error,
+            frame,
+        };
+        match wire_id {
+            Some(wire_id) => self.complete(wire_id, Ok(answer)),
+            None => self.unknown(&answer.frame[answer.id.clone()]),
+        }
+    }
+
+    pub(super) fn complete(&mut self, wire_id: WireId, outcome: Outcome) {
+        match self.answering.complete(wire_id, outcome) {
+            Completed::Delivered => {}
+            Completed::Late | Completed::Duplicate(_) => {
+                counters::LATE_ANSWERS.increment();
+                tracing::debug!(child = self.child, id = wire_id.as_u64(), "late answer discarded");
+            }
+            Completed::Unknown(_) => self.unknown(wire_id.as_u64().to_string().as_bytes()),
+        }
+    }
+
+    /// What it answers is nobody's, and is not shown either.
+    fn unknown(&mut self, id: &[u8]) {
+        counters::UNKNOWN_ANSWERS.increment();
+        if self.allowance.take(Instant::now()) {
+            tracing::warn!(
+                child = self.child,
+                id = shown(id),
+                "the server answered a request that it was never sent"
+            );
+        }
+    }
+
+    /// An error without an id: the child could not read one (protocol D8).
+    fn unattributed(&mut self, frame: &[u8], message: &Message) {
+        let code = message.error.as_ref().and_then(|error| errors::code(frame, error)).map(|(code, _)| code);
+        let only = self.answering.only_waiting();
+        let only = only.filter(|wire_id| code.is_some_and(|code| self.may_mean(*wire_id, code)));
+        let Some(wire_id) = only else {
+            counters::UNKNOWN_ANSWERS.increment();
+            self.answered_notifications += 1;
+            return self.habits.note(self.child, Habit::AnswersNotifications);
+        };
+        if self.allowance.take(Instant::now()) {
+            tracing::warn!(
+                child = self.child,
+                frame = shown(frame),
+                "the server wrote an error without an id; the only request in flight fails"
+            );
+        }
+        self.complete(wire_id, Err(Failure::Malformed("it is an error without an id")));
+    }
+
+    /// Whether an error without an id may be about a request. Many servers answer notifications with errors, and some
+    /// find in them an invalid request, or text that they cannot parse, since there is no id.
+    fn may_mean(&self, wire_id: WireId, code: i64) -> bool {
+        let unanswered = self.inbox.uptake().notified().saturating_sub(self.answered_notifications);
+        match code {
+            // The one notification may be that which completes proxyrunner's own handshake, long before this request.
+            codes::PARSE_ERROR if self.answered_notifications == 0 && self.is_of_client(wire_id) => {
+                unanswered <= u64::from(!matches!(self.audience, Audience::Exclusive { .. }))
+            }
+            codes::PARSE_ERROR | codes::INVALID_REQUEST => unanswered == 0,
+            _ => false,
+        }
+    }
+
+    /// Whether a client waits for a request. Proxyrunner's own need no places.
+    fn is_of_client(&self, wire_id: WireId) -> bool {
+        let held = self.answering.held(wire_id);
+        held.is_some_and(|held| held.places.lock().unwrap_or_else(PoisonError::into_inner).is_some())
+    }
+
+    pub(super) fn oversized(&mut self, id: Option<Vec<u8>>, failure: Failure) {
+        if let Some(wire_id) = id.and_then(|id| self.wire_id(&id)) {
+            self.complete(wire_id, Err(failure));
+        }
+    }
+
+    pub(super) fn note_oversized(&mut self, length: u64, head: &[u8], given_up: bool) {
+        let counter = if given_up { &counters::DROPPED_EVENTS } else { &counters::OVERSIZED_FRAMES };
+        counter.increment();
+        self.noise.note(head);
+        if !self.allowance.take(Instant::now()) {
+            return;
+        }
+        let (child, frame) = (self.child, shown(head));
+        if given_up {
+            tracing::warn!(
+                child,
+                length,
+                frame,
+                "dropped a line of the server: --max-buffered had no room for it"
+            );
+        } else {
+            tracing::warn!(
+                child,
+                length,
+                frame,
+                "the server wrote a line longer than --max-frame; it was discarded"
+            );
+        }
+    }
+
+    fn malformed(&mut self, frame: &[u8], reason: &'static str) {
+        self.note_malformed(frame, reason);
+        let mut seeker = IdSeeker::default();
+        seeker.feed(frame);
+        if let Some(wire_id) = seeker.id().and_then(|id| self.wire_id(&id)) {
+            self.complete(wire_id, Err(Failure::Malformed(reason)));
+        }
+    }
+
+    pub(super) fn note_malformed(&mut self, frame: &[u8], reason: &'static str) {
+        counters::MALFORMED_FRAMES.increment();
+        self.noise.note(frame);
+        if self.allowance.take(Instant::now()) {
+            tracing::warn!(
+                child = self.child,
+                reason,
+                frame = shown(frame),
+                "the server wrote a line that is no JSON-RPC message"
+            );
+        }
+    }
+}
+
+/// Why an answer with an error fails its request.
+const NO_ERROR: &str = "its error is not an object with a numeric code and a message";
+
+/// Whether an error is what clients expect of one.
+fn is_error(frame: &[u8], error: &Span) -> bool {
+    let code = member(frame, error, "code");
+    let is_number = code.is_some_and(|code| matches!(frame[code.start], b'-' | b'0'..=b'9'));
+    is_number && string_member(frame, error, "message").is_some()
+}

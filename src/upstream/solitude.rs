@@ -1,0 +1,46 @@
+//! Servers that run only once: they hold a lock, a browser profile or a port, and exit when a second process starts.
+//! Their clients share the first one.
+
+use super::{Isolation, Refusal, Upstream, now};
+use crate::era::Era;
+use crate::exchange::Failure;
+use std::sync::{Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a second process is not tried again: the exit of the last one may have had another reason.
+const RETRY_AFTER: Duration = Duration::from_secs(600);
+
+/// Whether a second process of the server was seen to exit.
+#[derive(Debug, Default)]
+pub(super) struct Solitude(Mutex<Option<Instant>>);
+
+impl Solitude {
+    /// Whether the server is known to run only once.
+    pub fn is_known(&self) -> bool {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| now() - since < RETRY_AFTER)
+    }
+
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
+    }
+}
+
+impl Upstream {
+    /// Whether another process of the server exited in its handshake while a shared one serves; then it is remembered.
+    pub(super) fn notes_solitude<T>(&self, era: Era, started: &Result<T, Refusal>) -> bool {
+        static WARNED: Once = Once::new();
+        let Err(Refusal::Failed(Failure::Ended(end))) = started else { return false };
+        if self.settings.isolation == Isolation::Session || self.crew.open(era).is_none() {
+            return false;
+        }
+        self.solitude.note();
+        WARNED.call_once(|| {
+            tracing::warn!(
+                "a second process of the server exited during its handshake ({end}): clients share the running one, \
+                 without sampling and elicitation; set --max-children 1 if the server runs only once"
+            );
+        });
+        true
+    }
+}
