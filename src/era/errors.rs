@@ -124,8 +124,8 @@ fn name_resource(frame: &[u8], error: &Span, uri: &[u8], edits: &mut Edits) {
             amend(frame, &data, Amendment { drop: &["uri"], add: add.as_bytes() }, edits);
         }
         Some(data) => {
-            let both = format!("{{\"uri\":{uri},\"original\":{}}}", raw(frame, &data));
-            edits.replace(&data, both.as_bytes());
+            edits.insert(data.start, format!("{{\"uri\":{uri},\"original\":").as_bytes());
+            edits.insert(data.end, b"}");
         }
         None => {
             let add = format!("\"data\":{{\"uri\":{uri}}}");
@@ -153,12 +153,10 @@ fn internal(frame: &[u8], error: &Span, code: &Span, edits: &mut Edits) -> i64 {
 
 /// What is no error object cannot be corrected, only shown.
 fn replace_malformed(frame: &[u8], error: &Span, edits: &mut Edits) -> i64 {
-    let whole = format!(
-        "{{\"code\":{},\"message\":\"the server's error is malformed\",\"data\":{{\"original\":{}}}}}",
-        codes::INTERNAL_ERROR,
-        raw(frame, error)
-    );
-    edits.replace(error, whole.as_bytes());
+    let (code, message) = (codes::INTERNAL_ERROR, "the server's error is malformed");
+    let before = format!("{{\"code\":{code},\"message\":\"{message}\",\"data\":{{\"original\":");
+    edits.insert(error.start, before.as_bytes());
+    edits.insert(error.end, b"}}");
     codes::INTERNAL_ERROR
 }
 
