@@ -48,7 +48,7 @@ impl Upstream {
         let method = incoming.method().into_owned();
         let mut call = ModernCall::new(self, shared, caller, &incoming, method);
         call.accepted = Some(accepted);
-        if let Some((parked, retry)) = self.resumed(&mut call, &incoming)? {
+        if let Some((parked, retry)) = self.resumed(&mut call, &incoming).await? {
             return Box::pin(parked.go_on(call.caller.clone(), &incoming, &retry)).await;
         }
         if call.shared.era == Era::Legacy && !offers(&call.shared, &call.method) {
@@ -94,8 +94,8 @@ impl Upstream {
 
     /// The parked call that a request goes on with, if it is a retry. A modern child has states of its own; but ours is
     /// ours, though the child of the call's own era may have come up since it was parked.
-    fn resumed(
-        &self,
+    async fn resumed(
+        self: &Arc<Self>,
         call: &mut ModernCall,
         incoming: &Incoming,
     ) -> Result<Option<(Box<ModernCall>, Retry)>, Refusal> {
@@ -117,7 +117,7 @@ impl Upstream {
             Some(State::Urls(rounds)) => call.urls = rounds,
             None if !legacy => {}
             state => {
-                let parked = self.claim(&call.caller, incoming, state)?;
+                let parked = self.claim(&call.caller, incoming, state).await?;
                 return Ok(Some((parked, retry)));
             }
         }
@@ -125,14 +125,19 @@ impl Upstream {
     }
 
     /// The parked call of a state. Whatever is wrong with that, the tool is never run again.
-    fn claim(
-        &self,
+    async fn claim(
+        self: &Arc<Self>,
         caller: &Caller,
         incoming: &Incoming,
         state: Option<State>,
     ) -> Result<Box<ModernCall>, Refusal> {
         let parked = match state {
             Some(State::Parked(handle)) => {
+                // The list may have changed since: what its headers are held against is read again.
+                let whose = self.parked.look(handle, |call| call.whose_tools());
+                if let Some(whose) = whose.filter(|_| !caller.params.is_empty()) {
+                    self.tools(whose).await;
+                }
                 self.parked.look(handle, |call| call.agrees_again(caller, incoming)).transpose()?;
                 self.parked.claim(handle, now())
             }
@@ -230,7 +235,9 @@ impl ModernCall {
         if !self.shared.declares("tools") {
             return Ok(());
         }
-        let Some(tools) = self.upstream.tools(self.whose_tools()).await else { return Ok(()) };
+        let Some(tools) = self.upstream.tools(self.whose_tools()).await else {
+            return unchecked(&self.caller);
+        };
         let name = text(&incoming.frame, &name);
         agrees(&self.caller, &tools, &name, incoming)?;
         let legacy = self.shared.era == Era::Legacy;
@@ -281,6 +288,7 @@ impl ModernCall {
             (Some(name), Some(tools)) if self.method == "tools/call" => {
                 agrees(caller, &tools, &text(&incoming.frame, &name), incoming)
             }
+            (Some(_), None) if self.method == "tools/call" => unchecked(caller),
             _ => Ok(()),
         }
     }
@@ -354,8 +362,20 @@ fn progress_token(incoming: &Incoming) -> Option<Bytes> {
     Some(Bytes::copy_from_slice(&incoming.frame[token]))
 }
 
+/// What becomes of a call when its tool is not known. Headers that cannot be held against the body may be what a router
+/// in front has decided by, so that a call with some has to come again; one without tells routers nothing.
+fn unchecked(caller: &Caller) -> Result<(), Refusal> {
+    if caller.params.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::Busy("the server's tools are not known yet, which Mcp-Param headers are checked against"))
+}
+
 /// Whether a call's headers agree with its body, by what its child says of the tool.
 fn agrees(caller: &Caller, tools: &Tools, name: &str, incoming: &Incoming) -> Result<(), Refusal> {
+    if tools.are_unread {
+        return unchecked(caller);
+    }
     if tools.headers.of(name).is_empty() {
         return Ok(());
     }
