@@ -64,20 +64,27 @@ pub const SETTINGS: &[Group] = &[
         settings: &[
             one("listen", "ADDRESS", "127.0.0.1:8080", "Where to listen; :8080 is every IPv4 interface"),
             one("path", "PATH", "/mcp", "Where the MCP endpoint is"),
+            absent("public-url", "URL", "External URL, behind ingresses that change the host or the path"),
             many(
                 "allow-origin",
                 "ORIGIN",
-                "An origin whose pages may call, besides loopback ones on a loopback address",
+                "Origin whose pages may call; *. before a domain is any subdomain",
             ),
-            many(
-                "allow-host",
-                "HOST",
-                "A Host header to accept besides loopback names and, on other addresses, IP addresses",
+            many("allow-host", "HOST", "Host header to accept; *. before a domain is any subdomain"),
+            absent(
+                "principal-header",
+                "NAME",
+                "Header in which a trusted proxy names each request's principal",
             ),
-            absent("principal-header", "NAME", "Header in which a trusted proxy names the principal"),
             one("max-body", "SIZE", "64MiB", "The largest request body; larger ones get 413"),
             one("max-connections", "COUNT", "16384", "Connections served at once"),
             one("write-timeout", "DURATION", "60s", "Cut a peer that has taken nothing for so long"),
+            one(
+                "keep-alive-timeout",
+                "DURATION",
+                "620s",
+                "Time before an idle connection closes; more than the load balancer's",
+            ),
         ],
     },
     Group {

@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024 * 1024;
 
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// The whole body; its bytes count among `--max-buffered` as long as any of them is in use.
 ///
 /// A body that says how long it is gets all of its room before any of it is read, so that none waits with a part of its
@@ -44,6 +46,11 @@ pub fn refuse(body: Incoming, rejection: Rejection) -> Rejection {
 /// Whether it is certain, before any of it is read, that a body takes none of `--max-buffered`.
 pub fn is_small(body: &Incoming) -> bool {
     body.size_hint().upper().is_some_and(|length| length < CHARGED_FROM as u64)
+}
+
+/// Whether a body is known to be no longer than this.
+pub fn is_at_most(body: &Incoming, bytes: u64) -> bool {
+    body.size_hint().upper().is_some_and(|length| length <= bytes)
 }
 
 async fn receive(server: &Server, body: &mut Incoming) -> Result<Bytes, Rejection> {
@@ -168,8 +175,10 @@ impl Whole {
         self.rest.extend_from_slice(&chunk);
     }
 
+    /// The text, without the byte order mark that some platforms put before it (RFC 8259 §8.1).
     fn into_bytes(self) -> Bytes {
-        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+        let bytes = if self.rest.is_empty() { self.first } else { self.rest.freeze() };
+        if bytes.starts_with(BYTE_ORDER_MARK) { bytes.slice(BYTE_ORDER_MARK.len()..) } else { bytes }
     }
 }
 

@@ -23,8 +23,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-/// How long a request's head may take, and a connection may idle between two requests.
-const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a request's head may take once its first byte is there.
+pub const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 /// What one connection may have read of a head, or buffered to write, in bytes.
 const BUFFER: usize = 64 * 1024;
 /// Connections that wait to be accepted.
@@ -127,9 +127,11 @@ fn connection(
     let stream = server.connections.watch(socket, Some(line));
     let marker = stream.busy();
     let (server, peer) = (Arc::clone(server), Peer::from(peer));
+    // The library's timer runs from one request to the end of the next one's head.
+    let idle = if place.is_spare() { HEAD_PATIENCE } else { server.settings.keep_alive_timeout };
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(idle)
         .max_buf_size(BUFFER)
         .serve_connection(
             TokioIo::new(stream),

@@ -4,7 +4,7 @@ use super::response::{self, Body};
 use crate::jsonrpc::{Fault, Spliced, codes, rewrite};
 use crate::telemetry::{Operation, Verdict, counters};
 use crate::upstream::Refusal;
-use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -19,6 +19,7 @@ pub struct Rejection {
     id: Option<Vec<u8>>,
     /// The rest of the request was not read, so the connection can't be used again.
     closes: bool,
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 /// Nothing new is taken any more.
@@ -27,7 +28,7 @@ pub const SHUTTING_DOWN: &str = "proxyrunner is shutting down; try again elsewhe
 impl Rejection {
     /// A rejection of a request whose id is not known (yet).
     pub fn new(status: StatusCode, code: i64, message: impl Into<Cow<'static, str>>) -> Self {
-        Rejection { status, code, message: message.into(), data: None, id: None, closes: false }
+        Rejection { status, code, message: message.into(), data: None, id: None, closes: false, header: None }
     }
 
     /// 400 with -32600.
@@ -84,6 +85,11 @@ impl Rejection {
         Rejection { closes: true, ..self }
     }
 
+    /// The same, with a header for the client's HTTP library to read.
+    pub fn header(self, name: HeaderName, value: HeaderValue) -> Self {
+        Rejection { header: Some((name, value)), ..self }
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -109,6 +115,7 @@ impl Rejection {
     pub fn response(self) -> Response<Body> {
         let mut response = response::json(self.status, self.message());
         let headers = response.headers_mut();
+        headers.extend(self.header);
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
