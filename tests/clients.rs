@@ -444,13 +444,17 @@ fn where_principals_are_named_nobody_is_anonymous() {
 #[test]
 fn a_client_that_is_refused_by_its_head_can_read_why_when_it_has_sent_its_body() {
     let server = Server::start("");
-    for (header, status) in [(("Content-Encoding", "gzip"), 415), (("Content-Type", "text/plain"), 415)] {
-        let body = vec![b' '; 8 << 20];
-        let mut headers = vec![header, ("Accept", "*/*")];
+    let body = vec![b' '; 8 << 20];
+    for (path, header, status) in [
+        ("/mcp", ("Content-Encoding", "gzip"), 415),
+        ("/mcp", ("Content-Type", "text/plain"), 415),
+        ("/mcp", ("Origin", "https://evil.example"), 403),
+        ("/nowhere", ("Accept", "*/*"), 404),
+    ] {
+        let mut headers = vec![header];
         if header.0 != "Content-Type" {
             headers.push(("Content-Type", "application/json"));
         }
-        let refused = server.request("POST", "/mcp", &headers, &body);
-        assert_eq!(refused.status, status, "{header:?}");
+        assert_eq!(server.request("POST", path, &headers, &body).status, status, "{path} {header:?}");
     }
 }

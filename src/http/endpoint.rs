@@ -24,7 +24,7 @@ pub async fn serve(server: Arc<Server>, origin: &Origin, request: Request<Incomi
     }
     let site = match admit(&server.settings, &request) {
         Ok(site) => site,
-        Err(rejection) => return rejection.response(),
+        Err(rejection) => return body::refuse(request.into_body(), rejection).response(),
     };
     let mut response = match route(&server, origin, request).await {
         Ok(response) => response,
@@ -79,7 +79,8 @@ async fn route(
     let path = request.uri().path();
     let Some(served) = route_of(settings, path) else {
         let message = format!("nothing is served at {path}; the MCP endpoint is {}", settings.path);
-        return Err(Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message));
+        let rejection = Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message);
+        return Err(body::refuse(request.into_body(), rejection));
     };
     if request.method() == Method::OPTIONS {
         return Ok(site::preflight(request.headers()));

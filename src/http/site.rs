@@ -1,10 +1,10 @@
 //! Who may call from where. Host and Origin are checked against DNS rebinding and cross-site requests (2025-11-25,
 //! transports §Security Warning), and allowed pages get their CORS headers.
 
+use super::Settings;
 use super::guard::single;
 use super::reject::Rejection;
 use super::response::{self, Body};
-use super::{PublicUrl, Settings};
 use hyper::header::{ACCESS_CONTROL_REQUEST_HEADERS, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY};
 use hyper::{Request, Response, StatusCode, Version};
 use std::net::IpAddr;
@@ -86,9 +86,9 @@ fn target_host<B>(request: &Request<B>) -> Result<Option<String>, Rejection> {
 
 fn host_allowed(settings: &Settings, host: &str) -> bool {
     let name = name_of(host);
-    let public = settings.public_url.as_ref().map(PublicUrl::authority);
-    let named = |allowed: &str| matches(allowed, host) || matches(allowed, name);
-    if settings.allow_host.iter().map(String::as_str).chain(public).any(named) || is_loopback(name) {
+    let is_public = settings.public_url.as_ref().is_some_and(|url| name_of(url.authority()) == name);
+    let is_named = |allowed: &String| matches(allowed, host) || matches(allowed, name);
+    if settings.allow_host.iter().any(is_named) || is_public || is_loopback(name) {
         return true;
     }
     if settings.listen.ip().is_loopback() {
@@ -122,7 +122,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// A host without its port, and without the dot that may end a whole domain name.
-pub(super) fn name_of(host: &str) -> &str {
+fn name_of(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         // A bare IPv6 address has no port, and stands in brackets where it has one.
         Some((name, port))
