@@ -280,7 +280,7 @@ fn a_client_that_lost_its_session_can_open_another_with_its_old_id() {
             assert_eq!(opened.status, 400, "it can't be read");
         }
     }
-    server.until_logged("initialize names a session that is unknown or has ended");
+    server.until_logged("initialize carries an unknown Mcp-Session-Id");
     let long = server.opening().padded(20_000).header("Mcp-Session-Id", &dead.id).send();
     assert_eq!(long.status, 200, "a long handshake is read before it is judged");
     assert_eq!(server.post(&[("Mcp-Session-Id", &dead.id)], PING).status, 404, "only a handshake opens one");

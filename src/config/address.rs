@@ -34,10 +34,10 @@ pub(super) fn path(text: &str) -> Result<String, Refusal> {
     Ok(text.to_owned())
 }
 
-/// An `http` or `https` address without user information, query and fragment.
+/// Parses an `http` or `https` URL without user information, query and fragment.
 pub(super) fn public_url(text: &str) -> Result<PublicUrl, Refusal> {
     let refused =
-        || Refusal::new("is not an address of a page", "give e.g. https://tools.example.com/github");
+        || Refusal::new("is not an http or https URL", "give e.g. https://tools.example.com/github");
     let (scheme, rest) = text.split_once("://").ok_or_else(refused)?;
     let scheme = scheme.to_ascii_lowercase();
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -45,7 +45,7 @@ pub(super) fn public_url(text: &str) -> Result<PublicUrl, Refusal> {
     if sound { Ok(PublicUrl::new(&scheme, &authority.to_ascii_lowercase(), path)) } else { Err(refused()) }
 }
 
-/// Whether a text can stand in a request line behind the authority.
+/// Returns whether a text is a path as in a request line.
 fn is_path(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&b))
 }
@@ -67,7 +67,7 @@ pub(super) fn host(text: &str) -> Result<String, Refusal> {
     Err(Refusal::new("is not a host", "give e.g. mcp.example.com, mcp.example.com:8443 or *.example.com"))
 }
 
-/// A host behind the wildcard before it. An address has no labels that one could stand for.
+/// Returns a host without its leading wildcard. IPv6 addresses have no labels to match.
 fn zone(host: &str) -> &str {
     host.strip_prefix("*.").filter(|zone| !zone.starts_with(['[', '.'])).unwrap_or(host)
 }

@@ -58,7 +58,7 @@ pub struct HeaderParam {
     pub header: String,
     /// The way to the parameter from `arguments`: the names of members, at least one.
     pub path: Vec<String>,
-    /// For each of them, whether the schema has another name beside it that differs only in case.
+    /// For each name, whether the schema has a sibling that differs only in case.
     only_exact: Vec<bool>,
     kind: ParamKind,
 }
@@ -127,8 +127,8 @@ impl HeaderParams {
         }
     }
 
-    /// The parameters of a tool that are repeated; none for a tool without marks, or that is not known. A name that only
-    /// differs in case may mean the same tool to its child.
+    /// The parameters of a tool that are repeated; none for a tool without marks, or that is not known. Names are compared
+    /// without case, as some servers do.
     pub fn of(&self, tool: &str) -> &[HeaderParam] {
         let same = || self.tools.iter().find(|(name, _)| same_letters(name, tool)).map(|(_, params)| params);
         self.tools.get(tool).or_else(same).map_or(&[], Vec::as_slice)
@@ -166,8 +166,8 @@ impl HeaderParams {
 }
 
 impl HeaderParam {
-    /// Every value that a child may take for the parameter: readers exist that ignore the case of names, and of two
-    /// equal names some take the first and some the last. Null counts as none.
+    /// Returns every value that a child may read as the parameter: some parsers ignore the case of names, and of duplicate
+    /// names some take the first and some the last. Null counts as absent.
     fn find(&self, frame: &[u8], arguments: &Span) -> Vec<Span> {
         let mut at = vec![arguments.clone()];
         for (name, only_exact) in self.path.iter().zip(&self.only_exact) {
@@ -216,13 +216,13 @@ fn marked(frame: &[u8], schema: Span) -> Option<Vec<HeaderParam>> {
     found.iter().all(|param| seen.insert(&param.header)).then_some(found)
 }
 
-/// Whether two names differ in case at most, as readers compare that ignore it.
+/// Returns whether two names are equal under Unicode case folding.
 fn same_letters(one: &str, other: &str) -> bool {
     let fold = |c: char| c.to_uppercase().flat_map(char::to_lowercase);
     one.chars().flat_map(fold).eq(other.chars().flat_map(fold))
 }
 
-/// The way down to a part of a schema.
+/// The path to a part of a schema.
 #[derive(Default)]
 struct Way {
     path: Vec<String>,

@@ -48,7 +48,7 @@ pub fn is_small(body: &Incoming) -> bool {
     body.size_hint().upper().is_some_and(|length| length < CHARGED_FROM as u64)
 }
 
-/// Whether a body is known to be no longer than this.
+/// Returns whether a body is known to be at most this long.
 pub fn is_at_most(body: &Incoming, bytes: u64) -> bool {
     body.size_hint().upper().is_some_and(|length| length <= bytes)
 }
@@ -175,7 +175,7 @@ impl Whole {
         self.rest.extend_from_slice(&chunk);
     }
 
-    /// The text, without the byte order mark that some platforms put before it (RFC 8259 §8.1).
+    /// Returns the text without the byte order mark that some platforms prepend (RFC 8259 §8.1).
     fn into_bytes(self) -> Bytes {
         let bytes = if self.rest.is_empty() { self.first } else { self.rest.freeze() };
         if bytes.starts_with(BYTE_ORDER_MARK) { bytes.slice(BYTE_ORDER_MARK.len()..) } else { bytes }

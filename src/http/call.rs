@@ -131,7 +131,7 @@ impl Call {
         session.finish(stream, Some(last));
     }
 
-    /// Runs to the end for a client that hears only the answer here.
+    /// Runs to the end. Messages before the answer go to the session's standalone stream.
     pub async fn run_unheard(self) -> Spliced {
         let session = Arc::clone(&self.session);
         self.run(|interim| say_elsewhere(&session, interim)).await
@@ -160,7 +160,7 @@ impl Drop for Call {
     }
 }
 
-/// Says what comes before the answer of a request that has no stream of its own: a question must still find its client.
+/// Delivers a message of a request without a stream of its own: questions go to the standalone stream, the rest is dropped.
 pub fn say_elsewhere(session: &Session, interim: Interim) {
     match interim.class {
         Class::Dear => session.say(interim.frame, interim.class),

@@ -31,7 +31,7 @@ struct Pulse {
     stalled: AtomicU64,
     /// Requests that are being read, answered or streamed.
     busy: AtomicUsize,
-    /// Milliseconds after [`Connections::since`], plus one, at which a request's head began to come; 0 while none does.
+    /// Milliseconds after [`Connections::since`], plus one, of the first byte of an incomplete request head; 0 for none.
     head: AtomicU64,
     /// Milliseconds after [`Connections::since`], plus one, of the last byte either way.
     active: AtomicU64,
@@ -69,7 +69,7 @@ impl Connections {
         stalled.map(|pulse| pulse.cut()).count()
     }
 
-    /// Cuts those that began a request and have not sent its whole head within `patience`; says how many.
+    /// Cuts connections whose request head is still incomplete after `patience`; returns how many.
     pub fn cut_late_heads(&self, patience: Duration) -> usize {
         let latest = self.before(patience);
         let open = self.open();
@@ -267,7 +267,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         if read.is_ready() {
             let (now, pulse) = (self.connections.now(), &self.pulse);
             pulse.active.store(now, Ordering::Relaxed);
-            // Between two requests, bytes are the beginning of a head.
+            // Bytes between two requests are the beginning of a head.
             if pulse.busy.load(Ordering::Relaxed) == 0 && pulse.head.load(Ordering::Relaxed) == 0 {
                 pulse.head.store(now, Ordering::Relaxed);
             }

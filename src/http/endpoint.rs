@@ -36,7 +36,7 @@ pub async fn serve(server: Arc<Server>, origin: &Origin, request: Request<Incomi
     response
 }
 
-/// Checks where a request comes from. Scrapers find `/metrics` by any name, as a kubelet finds the probes by any address.
+/// Checks where a request comes from. `/metrics` is served for any Host, since scrapers may use any name.
 fn admit(settings: &Settings, request: &Request<Incoming>) -> Result<Option<HeaderValue>, Rejection> {
     if plain(request.uri().path()) != METRICS {
         site::check_host(settings, request)?;
@@ -45,7 +45,7 @@ fn admit(settings: &Settings, request: &Request<Incoming>) -> Result<Option<Head
     site::check_origin(settings, request.headers())
 }
 
-/// A path without the slashes that clients and ingresses add: at its end, and more than one at its beginning.
+/// Strips trailing slashes and repeated leading ones, which clients and ingresses add.
 pub fn plain(path: &str) -> &str {
     let path = path.trim_end_matches('/');
     let slashes = path.len() - path.trim_start_matches('/').len();

@@ -1,4 +1,4 @@
-//! What is checked before a body is read: framing, Content-Type, Content-Encoding, Accept; and who is calling.
+//! Checks on a request's head: framing, Content-Type, Content-Encoding, Accept, and the caller's principal.
 
 use super::Settings;
 use super::reject::Rejection;
@@ -6,16 +6,13 @@ use crate::jsonrpc::codes;
 use crate::session::Principal;
 use crate::trace_context::Trace;
 use hyper::StatusCode;
-use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
-    TRANSFER_ENCODING,
-};
+use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, TRANSFER_ENCODING};
 
-/// Refuses a body that is framed otherwise than by its length or by `chunked` alone: proxies disagree about where it
-/// ends, and what one takes for its end is the next one's request.
+/// Refuses any Transfer-Encoding other than a single `chunked`. Proxies disagree about where such a body ends, and bytes
+/// that one of them counts as body are the next request to another (request smuggling).
 ///
 /// # Errors
-/// 501 for a coding that is not known here, 400 for `chunked` more than once. The connection closes.
+/// 501 for an unknown coding, 400 for a repeated `chunked`. The connection is closed.
 pub fn check_framing(headers: &HeaderMap) -> Result<(), Rejection> {
     let mut given = headers.get_all(TRANSFER_ENCODING).iter();
     let is_chunked = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
@@ -27,7 +24,7 @@ pub fn check_framing(headers: &HeaderMap) -> Result<(), Rejection> {
     let values = headers.get_all(TRANSFER_ENCODING).iter();
     let known = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).all(is_chunked);
     let status = if known { StatusCode::BAD_REQUEST } else { StatusCode::NOT_IMPLEMENTED };
-    let message = "Transfer-Encoding must be chunked, once and alone";
+    let message = "Transfer-Encoding must be a single chunked";
     Err(Rejection::new(status, codes::INVALID_REQUEST, message).closing())
 }
 
@@ -44,32 +41,33 @@ pub fn sends_json(headers: &HeaderMap) -> Result<(), Rejection> {
 }
 
 /// # Errors
-/// 415 when the body is compressed, naming the encoding.
+/// 415 for a compressed body, naming the encoding.
 pub fn sends_plain(headers: &HeaderMap) -> Result<(), Rejection> {
     let values = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
     let mut encodings = values.flat_map(|list| list.split(',')).map(str::trim);
     let foreign = encodings.find(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
     let Some(foreign) = foreign else { return Ok(()) };
-    let message = format!("Content-Encoding {foreign:?} is not supported; send the body as it is");
+    let message = format!("Content-Encoding {foreign:?} is not supported; send the body uncompressed");
     let rejection = Rejection::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, codes::INVALID_REQUEST, message);
     // RFC 9110 §12.5.3: this tells a wrong encoding from a wrong media type.
-    Err(rejection.header(ACCEPT_ENCODING, HeaderValue::from_static("identity")))
+    Err(rejection.header(&("accept-encoding", "identity")))
 }
 
-/// How a response to a request may look.
+/// The content types that a client accepts for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// JSON, or a stream of events.
+    /// JSON or an event stream.
     Either,
-    /// JSON only: the client hears nothing before the answer.
+    /// JSON only: messages before the answer cannot be delivered with it.
     Json,
 }
 
-/// The form in which a client takes the answer to a request. A client should name both types; it is refused only when
-/// there is no way to answer it. One that names none gets JSON, which every client can read.
+/// Returns the content types that a client accepts for the answer to a request. Clients must list both JSON and event
+/// streams, but are refused only if they cannot be answered at all. Without an Accept header the answer is JSON, which
+/// every client can read.
 ///
 /// # Errors
-/// 406 when the client does not take JSON.
+/// 406 when the client does not accept JSON.
 pub fn answers_in(headers: &HeaderMap) -> Result<Form, Rejection> {
     if !headers.contains_key(ACCEPT) {
         return Ok(Form::Json);
@@ -82,20 +80,20 @@ pub fn answers_in(headers: &HeaderMap) -> Result<Form, Rejection> {
 }
 
 /// # Errors
-/// 406 unless the client takes a stream of events.
+/// 406 unless the client accepts event streams.
 pub fn takes_events(headers: &HeaderMap) -> Result<(), Rejection> {
     if takes(headers, EVENTS) { Ok(()) } else { Err(not_acceptable(EVENTS)) }
 }
 
 const EVENTS: &str = "text/event-stream";
 
-/// 406: there is no answer that the client takes.
+/// Returns a 406 that names the content types the client must accept.
 pub fn not_acceptable(types: &str) -> Rejection {
-    let message = format!("the client must take what is sent: Accept: {types}");
+    let message = format!("the client must accept the response: Accept: {types}");
     Rejection::new(StatusCode::NOT_ACCEPTABLE, codes::INVALID_REQUEST, message)
 }
 
-/// Whether a client takes a media type: the most specific range decides (RFC 9110 §12.5.1).
+/// Returns whether a client accepts a media type. The most specific range decides (RFC 9110 §12.5.1).
 fn takes(headers: &HeaderMap, wanted: &str) -> bool {
     let kind = wanted.split('/').next().unwrap_or_default();
     let ranges = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -118,22 +116,22 @@ fn is_zero_weight(parameter: &str) -> bool {
     weight.is_some_and(|(_, value)| value.trim().parse() == Ok(0.0_f32))
 }
 
-/// Who is calling, by the header that the operator trusts (D14). Where that option is set, no request is anonymous: one
-/// without the header has not come through the proxy that sets it, or that has not found out who is calling.
+/// Returns the caller's principal from the header that the operator trusts (D14). With `--principal-header` no request is
+/// anonymous: a request without the header bypassed the proxy that sets it, or the proxy did not authenticate it.
 ///
 /// # Errors
-/// 400 when it is missing, names nobody, is there twice or not readable. Not 401: there is no credential that the client
-/// could send, and its search for one would hide the mistake in front of proxyrunner.
+/// 400 when the header is missing, empty, `anonymous`, repeated or unreadable. Not 401: no credential from the client
+/// would help, and clients answer 401 with a search for an authorization server.
 pub fn principal(settings: &Settings, headers: &HeaderMap) -> Result<Principal, Rejection> {
     let Some(name) = &settings.principal_header else { return Ok(Principal::anonymous()) };
     let mut values = headers.get_all(name.as_str()).iter();
     match (values.next(), values.next()) {
         (None, _) => Err(Rejection::invalid(format!(
-            "the header {name} is missing; the proxy in front must name the caller in it (--principal-header)"
+            "the header {name} is missing; the proxy must set it to the caller's name (--principal-header)"
         ))),
         (Some(value), None) => match value.to_str() {
             Ok(value) => Principal::named(value.trim()).ok_or_else(|| {
-                Rejection::invalid(format!("the header {name} names nobody (--principal-header)"))
+                Rejection::invalid(format!("the header {name} names no principal (--principal-header)"))
             }),
             Err(_) => Err(Rejection::invalid(format!("the header {name} is not readable"))),
         },
@@ -157,10 +155,10 @@ pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'
     }
 }
 
-/// The one value of a header, which proxies may have repeated or joined with itself.
+/// Returns the value of a header that proxies may have repeated or joined with itself.
 ///
 /// # Errors
-/// 400 when the values differ or are not readable.
+/// 400 when the values differ or are unreadable.
 pub fn agreed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Rejection> {
     let mut agreed = None;
     for value in headers.get_all(name) {
@@ -196,6 +194,7 @@ pub fn trace(headers: &HeaderMap, propagates: bool) -> Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::header::HeaderValue;
 
     fn with(name: HeaderName, values: &[&'static str]) -> HeaderMap {
         values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect()

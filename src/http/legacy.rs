@@ -21,7 +21,7 @@ use std::time::Instant;
 /// Names the session, in both directions.
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-/// A longer body is no handshake of a client that lost its session.
+/// Bodies up to this length are read even if their session is unknown, since they may be an initialize.
 const LONGEST_HANDSHAKE: u64 = 64 * 1024;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -73,7 +73,8 @@ async fn post(
     responded
 }
 
-/// Who sends a body, if it is to be read. A short one takes no room and is read first, so that a refusal names its request.
+/// Checks a request's head and returns its principal. Short bodies are read before their session is checked, so that the
+/// error can echo the request id.
 fn admit(server: &Server, headers: &HeaderMap, body: &hyper::body::Incoming) -> Result<Principal, Rejection> {
     guard::sends_json(headers)?;
     guard::sends_plain(headers)?;
@@ -84,10 +85,10 @@ fn admit(server: &Server, headers: &HeaderMap, body: &hyper::body::Incoming) -> 
     Ok(principal)
 }
 
-/// How the answer to a request may look.
+/// Returns the content types that the client accepts for an answer.
 ///
 /// # Errors
-/// 406 when there is no form that the client takes.
+/// 406 when the client does not accept JSON.
 pub fn form(headers: &HeaderMap) -> Result<Form, Rejection> {
     let form = guard::answers_in(headers)?;
     if form == Form::Json {
@@ -144,7 +145,7 @@ fn expected(
         return Ok(());
     }
     if headers.contains_key(SESSION_ID) {
-        // It may be a handshake, which opens a session whatever session it names.
+        // The body may be an initialize, which opens a new session.
         return match session(server, headers, principal) {
             Err(_) if body::is_at_most(body, LONGEST_HANDSHAKE) && !server.shutdown.is_refusing() => Ok(()),
             found => found.map(drop),
@@ -159,8 +160,8 @@ fn is_initialize(incoming: &Incoming) -> bool {
 
 // ---- sessions
 
-/// What the headers say of a handshake: how its answer may look. A session id that is unknown is what a client keeps that
-/// lost its session; as a refusal it would never recover from.
+/// Checks the head of an `initialize` and returns the content types for its answer. An unknown session id is ignored:
+/// clients that kept a stale one would never recover from a refusal.
 fn opening(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<Form, Rejection> {
     if let Some(id) = guard::agreed(headers, &SESSION_ID)? {
         if server.directory.find(id, principal).is_some() {
@@ -254,8 +255,8 @@ pub async fn welcome(
 /// The session that a request names.
 ///
 /// # Errors
-/// 400 without one, 404 when it is unknown, ended or another principal's, 400 when the protocol version is none that is
-/// supported.
+/// 400 without one, 404 when it is unknown, ended or another principal's, 400 when the protocol version is
+/// not supported.
 fn session(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<Arc<Session>, Rejection> {
     let Some(id) = guard::agreed(headers, &SESSION_ID)? else {
         return Err(Rejection::invalid(
@@ -271,7 +272,7 @@ fn session(server: &Server, headers: &HeaderMap, principal: &Principal) -> Resul
     }
     match guard::agreed(headers, &PROTOCOL_VERSION)? {
         Some(version) if version != session.version().as_str() => {
-            // Some clients send what they asked for, or the newest that they know. What was negotiated holds.
+            // Some clients send the version they requested or the newest they know. The negotiated one applies.
             if !LEGACY_VERSIONS.contains(&version) {
                 return Err(Rejection::invalid(format!(
                     "MCP-Protocol-Version {version:?} is not supported; this session speaks {}",
@@ -291,7 +292,7 @@ fn get(server: &Arc<Server>, headers: &HeaderMap) -> Result<Response<Body>, Reje
     let session = session(server, headers, &principal)?;
     // Reading is no message: else reconnecting would put off an eviction for ever.
     session.alive(Instant::now());
-    // Event sources send it empty before the first event.
+    // Some event sources send an empty value before the first event.
     if let Some(last) = guard::single(headers, &LAST_EVENT_ID)?.filter(|last| !last.is_empty()) {
         let reader = session.resume(last).map_err(|_| {
             Rejection::invalid("Last-Event-ID names no event of this session that is still kept")

@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-/// How long a request's head may take once its first byte is there.
+/// Time for a request head to complete after its first byte.
 pub const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 /// What one connection may have read of a head, or buffered to write, in bytes.
 const BUFFER: usize = 64 * 1024;
@@ -127,7 +127,7 @@ fn connection(
     let stream = server.connections.watch(socket, Some(line));
     let marker = stream.busy();
     let (server, peer) = (Arc::clone(server), Peer::from(peer));
-    // The library's timer runs from one request to the end of the next one's head.
+    // Hyper's timer covers the idle time before a head as well as the head.
     let idle = if place.is_spare() { HEAD_PATIENCE } else { server.settings.keep_alive_timeout };
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -57,7 +57,7 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// `--path`: where the MCP endpoint is.
     pub path: String,
-    /// `--public-url`: where clients outside find it.
+    /// `--public-url`: the external URL.
     pub public_url: Option<PublicUrl>,
     /// `--max-body`, in bytes.
     pub max_body: usize,
@@ -72,7 +72,7 @@ pub struct Settings {
     pub keep_alive: Duration,
     /// `--write-timeout`: how long a peer may take nothing of what is written to it.
     pub write_timeout: Duration,
-    /// `--keep-alive-timeout`: how long a connection may be idle.
+    /// `--keep-alive-timeout`: idle time before a connection is closed.
     pub keep_alive_timeout: Duration,
     /// `--principal-header`: where a trusted proxy names the principal, in lower case.
     pub principal_header: Option<String>,

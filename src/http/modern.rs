@@ -54,7 +54,7 @@ pub fn speaks_modern(headers: &HeaderMap) -> bool {
     version.is_some_and(|version| is_date(version) && version >= MODERN_VERSION)
 }
 
-/// Whether a text looks like a revision; `undefined` is none, though it sorts behind all of them.
+/// Returns whether a text has the form of a revision. `undefined` does not, though it sorts after all of them.
 fn is_date(text: &str) -> bool {
     let digits = |at: &[usize]| at.iter().all(|&at| text.as_bytes()[at].is_ascii_digit());
     let bytes = text.as_bytes();
@@ -142,7 +142,7 @@ async fn answer(
     })
 }
 
-/// Answers as JSON, however long that takes, for a client that takes nothing else.
+/// Answers as JSON, however long that takes, since the client accepts nothing else.
 async fn answer_in_json(
     server: &Arc<Server>,
     caller: Caller,
@@ -276,7 +276,7 @@ fn repeated_params(headers: &HeaderMap) -> Vec<(String, Option<Vec<u8>>)> {
 /// A header that repeats a value of the body, and must: routers decide by it.
 fn repeats(headers: &HeaderMap, name: &HeaderName, value: &str) -> Result<(), Rejection> {
     let mismatch = |message: String| Rejection::new(StatusCode::BAD_REQUEST, codes::HEADER_MISMATCH, message);
-    // A revision holds no comma, so that its header may be joined with itself; other values may hold one.
+    // Only the version is known to contain no comma, so only its header can be split where a proxy joined it.
     let single = if *name == PROTOCOL_VERSION { guard::agreed } else { guard::single };
     let given = single(headers, name).map_err(|_| mismatch(format!("{name} is not one readable value")))?;
     let given =

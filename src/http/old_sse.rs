@@ -30,7 +30,7 @@ pub fn stream(
     if request.method() != Method::GET {
         return Ok(method_not_allowed("GET"));
     }
-    // This revision does not ask for the header.
+    // This revision does not require the header.
     if request.headers().contains_key(ACCEPT) {
         guard::takes_events(request.headers())?;
     }
@@ -44,8 +44,8 @@ pub fn stream(
     Ok(response::events(EventStream::session(server, reader, &post_to)))
 }
 
-/// Where clients post, as a reference to resolve against the stream's own address: an ingress may have taken off a prefix
-/// that is not known here. With `--public-url` it is known, and the whole path is announced.
+/// Returns the reference for the endpoint event. It is relative to the stream's URL, since an ingress may have stripped an
+/// unknown prefix; with `--public-url` the prefix is known, and the reference is an absolute path.
 fn post_to(settings: &Settings, stream: &str) -> String {
     if let Some(public) = &settings.public_url {
         return public.prefix(&settings.path).to_owned() + POST_PATH;

@@ -1,6 +1,6 @@
-//! The external address of the endpoint, behind ingresses that change host and path.
+//! The external URL behind ingresses that rewrite host or path.
 
-/// An external address (`--public-url`).
+/// An external URL (`--public-url`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     text: String,
@@ -9,23 +9,23 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Puts an address together from its parts; the authority in lower case, the path empty or beginning with a slash.
+    /// Builds a URL from its parts: the authority in lower case, the path empty or with a leading slash.
     pub fn new(scheme: &str, authority: &str, path: &str) -> Self {
         let text = format!("{scheme}://{authority}{path}");
         PublicUrl { text, authority: authority.to_owned(), path: path.to_owned() }
     }
 
-    /// The whole address.
+    /// Returns the whole URL.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The host, with its port if it has one.
+    /// Returns the host, with its port if there is one.
     pub fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// The path before `endpoint`, which ingresses take off. The address may name the endpoint itself.
+    /// Returns the path prefix that ingresses strip. The URL may or may not end with the path of the endpoint.
     pub fn prefix(&self, endpoint: &str) -> &str {
         let path = self.path.trim_end_matches('/');
         path.strip_suffix(endpoint.trim_end_matches('/')).unwrap_or(path)

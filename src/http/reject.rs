@@ -4,10 +4,13 @@ use super::response::{self, Body};
 use crate::jsonrpc::{Fault, Spliced, codes, rewrite};
 use crate::telemetry::{Operation, Verdict, counters};
 use crate::upstream::Refusal;
-use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde_json::Value;
 use std::borrow::Cow;
+
+/// A header's name and value.
+type Header = (&'static str, &'static str);
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -19,7 +22,7 @@ pub struct Rejection {
     id: Option<Vec<u8>>,
     /// The rest of the request was not read, so the connection can't be used again.
     closes: bool,
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<&'static Header>,
 }
 
 /// Nothing new is taken any more.
@@ -86,8 +89,8 @@ impl Rejection {
     }
 
     /// The same, with a header for the client's HTTP library to read.
-    pub fn header(self, name: HeaderName, value: HeaderValue) -> Self {
-        Rejection { header: Some((name, value)), ..self }
+    pub fn header(self, header: &'static Header) -> Self {
+        Rejection { header: Some(header), ..self }
     }
 
     /// The HTTP status.
@@ -115,7 +118,9 @@ impl Rejection {
     pub fn response(self) -> Response<Body> {
         let mut response = response::json(self.status, self.message());
         let headers = response.headers_mut();
-        headers.extend(self.header);
+        if let Some((name, value)) = self.header {
+            headers.insert(*name, HeaderValue::from_static(value));
+        }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -1,5 +1,5 @@
-//! Who may call from where. Host and Origin are checked against DNS rebinding and cross-site requests (2025-11-25,
-//! transports §Security Warning), and allowed pages get their CORS headers.
+//! Host and Origin checks against DNS rebinding and cross-site requests (2025-11-25, transports §Security Warning), and
+//! the CORS headers for allowed pages.
 
 use super::Settings;
 use super::guard::single;
@@ -12,21 +12,21 @@ use std::net::IpAddr;
 const METHODS: &str = "GET, POST, DELETE, OPTIONS";
 const REQUEST_HEADERS: &str = "accept, authorization, baggage, cache-control, content-type, last-event-id, mcp-method, \
      mcp-name, mcp-protocol-version, mcp-session-id, traceparent, tracestate";
-/// The headers that repeat a tool's parameters. Only the tool's schema names them.
+/// Prefix of the headers that repeat tool parameters. The rest of the name comes from a tool's schema.
 const PARAM: &str = "mcp-param-";
-/// What a page may read of a response besides the headers that CORS always exposes.
+/// Response headers that a page may read besides the CORS-safelisted ones.
 const EXPOSED: &str = "mcp-session-id, retry-after, www-authenticate";
 const ASKS_FOR_PRIVATE_NETWORK: &str = "access-control-request-private-network";
 const FETCH_SITE: &str = "sec-fetch-site";
-/// Zones that exist in no public DNS, so that no page can be rebound to their names.
+/// Zones that do not exist in public DNS, so that no page can be rebound to their names.
 const PRIVATE_ZONES: [&str; 4] = [".svc", ".cluster.local", ".internal", ".localhost"];
-/// The host's own loopback address, as containers on a desktop name it.
+/// Names that containers on a desktop use for the host's loopback address.
 const DESKTOP_HOSTS: [&str; 2] = ["host.docker.internal", "host.containers.internal"];
 
-/// Checks the host that a request is for.
+/// Checks that the request's host is served here.
 ///
 /// # Errors
-/// 403, naming the option that would allow it; 400 when the request names no host or several.
+/// 403, naming the flag that would allow the host; 400 when the request names no host or several.
 pub fn check_host<B>(settings: &Settings, request: &Request<B>) -> Result<(), Rejection> {
     let Some(host) = target_host(request)? else { return Ok(()) };
     if host_allowed(settings, &host) {
@@ -39,7 +39,7 @@ pub fn check_host<B>(settings: &Settings, request: &Request<B>) -> Result<(), Re
     )))
 }
 
-/// Refuses what another site's page has a browser send without naming its origin, as for an image or a link.
+/// Refuses cross-site requests without an Origin, which browsers send for images and links.
 ///
 /// # Errors
 /// 403.
@@ -48,13 +48,13 @@ pub fn check_fetch_site(headers: &HeaderMap) -> Result<(), Rejection> {
     if headers.contains_key(ORIGIN) || !headers.get_all(FETCH_SITE).iter().any(crosses) {
         return Ok(());
     }
-    Err(Rejection::forbidden("another site's page sent this request (Sec-Fetch-Site) without its Origin"))
+    Err(Rejection::forbidden("cross-site request without an Origin (Sec-Fetch-Site)"))
 }
 
-/// Checks the page that calls. Returns its origin if there is one, for the CORS headers.
+/// Checks the calling page's origin and returns it for the CORS headers.
 ///
 /// # Errors
-/// 403, naming the option that would allow it.
+/// 403, naming the flag that would allow the origin.
 pub fn check_origin(settings: &Settings, headers: &HeaderMap) -> Result<Option<HeaderValue>, Rejection> {
     let Some(origin) = single(headers, &ORIGIN)? else { return Ok(None) };
     let origin = origin.to_ascii_lowercase();
@@ -66,19 +66,19 @@ pub fn check_origin(settings: &Settings, headers: &HeaderMap) -> Result<Option<H
     Ok(headers.get(ORIGIN).cloned())
 }
 
-/// The host that a request is for, in lower case. The authority of an absolute-form target replaces the Host header
-/// (RFC 9112 §3.2.2). Only HTTP/1.0 may leave it out, which no browser speaks.
+/// Returns the request's host in lower case. The authority of an absolute-form target replaces the Host header
+/// (RFC 9112 §3.2.2). HTTP/1.0, which no browser speaks, may omit both.
 fn target_host<B>(request: &Request<B>) -> Result<Option<String>, Rejection> {
     let header = single(request.headers(), &HOST)?;
     if request.headers().get_all(HOST).iter().count() > 1 {
-        return Err(Rejection::invalid("the header host is there more than once"));
+        return Err(Rejection::invalid("the Host header is repeated"));
     }
     let authority = request.uri().authority().map(|authority| authority.as_str());
     match authority.or(header) {
-        Some(host) if host.contains('@') => Err(Rejection::invalid("the host holds user information")),
+        Some(host) if host.contains('@') => Err(Rejection::invalid("the host contains user information")),
         Some(host) => Ok(Some(host.to_ascii_lowercase())),
         None if request.version() >= Version::HTTP_11 => {
-            Err(Rejection::invalid("the header host is missing"))
+            Err(Rejection::invalid("the Host header is missing"))
         }
         None => Ok(None),
     }
@@ -106,7 +106,7 @@ fn origin_allowed(settings: &Settings, origin: &str) -> bool {
     settings.listen.ip().is_loopback() && host.is_some_and(|host| is_loopback(name_of(host)))
 }
 
-/// Whether a host or origin is the allowed one. In that, `*.` stands for one label or more.
+/// Returns whether a host or origin matches an allowed one, in which `*.` matches one or more labels.
 fn matches(allowed: &str, given: &str) -> bool {
     let Some((before, zone)) = allowed.split_once("*.") else { return allowed == given };
     let labels = given.strip_prefix(before).and_then(|rest| rest.strip_suffix(zone)?.strip_suffix('.'));
@@ -121,7 +121,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
-/// A host without its port, and without the dot that may end a whole domain name.
+/// Returns a host without its port and without the trailing dot of a fully qualified name.
 fn name_of(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         // A bare IPv6 address has no port, and stands in brackets where it has one.
@@ -144,7 +144,7 @@ fn is_loopback(name: &str) -> bool {
     is_local || address(name).is_some_and(|address| address.is_loopback())
 }
 
-/// The answer to a browser's question whether it may call.
+/// Returns the response to a CORS preflight.
 pub fn preflight(asked: &HeaderMap) -> Response<Body> {
     let mut response = response::empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
@@ -152,14 +152,14 @@ pub fn preflight(asked: &HeaderMap) -> Response<Body> {
     headers.insert("access-control-allow-headers", request_headers(asked));
     headers.insert("access-control-max-age", HeaderValue::from_static("600"));
     headers.append(VARY, HeaderValue::from_static("access-control-request-headers"));
-    // Asked of a server in a private network by a page from outside of it, once its origin is allowed.
+    // Browsers ask for this before a public page may call a private address.
     if asked.get(ASKS_FOR_PRIVATE_NETWORK).is_some_and(|value| value == "true") {
         headers.insert("access-control-allow-private-network", HeaderValue::from_static("true"));
     }
     response
 }
 
-/// The headers that a page may send: the known ones, and those of tools' parameters that it asks for.
+/// Returns the headers that a page may send: the known ones and the requested `Mcp-Param-*` ones.
 fn request_headers(asked: &HeaderMap) -> HeaderValue {
     let asked = asked.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter().map(HeaderValue::as_bytes);
     let names = asked.flat_map(|list| list.split(|byte| *byte == b','));
@@ -169,7 +169,7 @@ fn request_headers(asked: &HeaderMap) -> HeaderValue {
     HeaderValue::from_str(&all).unwrap_or_else(|_| HeaderValue::from_static(REQUEST_HEADERS))
 }
 
-/// Lets an allowed page read the response.
+/// Adds the CORS headers that let an allowed page read the response.
 pub fn allow_reading(response: &mut Response<Body>, origin: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert("access-control-allow-origin", origin);

@@ -19,7 +19,7 @@ pub fn unchanged(bytes: &Bytes, message: &Message) -> Spliced {
     splice(bytes, &message.object, message.multiline, edits)
 }
 
-/// Puts an object with these members where `params` is null; some readers refuse that. False where it is not null.
+/// Replaces null `params`, which some readers refuse, by an object with these members; returns false if they are not null.
 pub fn fill_null_params(message: &Message, members: &[u8], edits: &mut Edits) -> bool {
     if let Some(null) = &message.null_params {
         edits.replace(null, &[b"{", members, b"}"].concat());

@@ -54,7 +54,7 @@ const ANONYMOUS: &str = "anonymous";
 pub struct Principal(Arc<str>);
 
 impl Principal {
-    /// The principal of this name; `None` for a name that means nobody, in any case of its letters.
+    /// Returns the principal of this name; `None` for an empty name and for `anonymous` in any case.
     pub fn named(name: &str) -> Option<Self> {
         let means_nobody = name.is_empty() || name.eq_ignore_ascii_case(ANONYMOUS);
         (!means_nobody).then(|| Principal(name.into()))

@@ -27,7 +27,7 @@ pub(super) struct Tools {
     pub headers: HeaderParams,
     /// Those that a legacy child runs as tasks only.
     pub tasks: HashSet<String>,
-    /// The child has not listed them in time, so that nothing is known of any.
+    /// The child did not list its tools in time, so nothing is known about them.
     pub are_unread: bool,
 }
 

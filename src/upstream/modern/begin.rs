@@ -133,7 +133,7 @@ impl Upstream {
     ) -> Result<Box<ModernCall>, Refusal> {
         let parked = match state {
             Some(State::Parked(handle)) => {
-                // The list may have changed since: what its headers are held against is read again.
+                // The tools may have changed since the call was parked.
                 let whose = self.parked.look(handle, |call| call.whose_tools());
                 if let Some(whose) = whose.filter(|_| !caller.params.is_empty()) {
                     self.tools(whose).await;
@@ -362,13 +362,13 @@ fn progress_token(incoming: &Incoming) -> Option<Bytes> {
     Some(Bytes::copy_from_slice(&incoming.frame[token]))
 }
 
-/// What becomes of a call when its tool is not known. Headers that cannot be held against the body may be what a router
-/// in front has decided by, so that a call with some has to come again; one without tells routers nothing.
+/// Decides on a call whose tool is not known yet. A router may have relied on `Mcp-Param-*` headers that cannot be
+/// verified, so a call that has any is refused with 503 until they can.
 fn unchecked(caller: &Caller) -> Result<(), Refusal> {
     if caller.params.is_empty() {
         return Ok(());
     }
-    Err(Refusal::Busy("the server's tools are not known yet, which Mcp-Param headers are checked against"))
+    Err(Refusal::Busy("Mcp-Param headers cannot be verified until the server has listed its tools"))
 }
 
 /// Whether a call's headers agree with its body, by what its child says of the tool.
