@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Connection, Response, Server, Session, tool_call};
+use support::{Connection, Journal, Response, Server, Session, tool_call};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
@@ -222,6 +222,46 @@ fn a_modern_client_that_takes_json_only_is_answered_in_json() {
     );
     let listen = accept(&client.body(1, "subscriptions/listen", json!({"notifications": {}})));
     assert_eq!((listen.status, &listen.json()["id"]), (406, &json!(1)), "it is a stream by its nature");
+}
+
+#[test]
+fn a_client_that_takes_json_only_is_asked_on_its_standalone_stream() {
+    let server = Server::start("");
+    let session = server.opening().exclusive().open();
+    let mut stream = session.listen();
+    let mut connection = server.connect();
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("Accept", "application/json"),
+        ("Mcp-Session-Id", &*session.id),
+    ];
+    let body = tool_call(1, "ask", &json!({"method": "sampling/createMessage"}));
+    connection.request("POST", "/mcp", &headers, body.as_bytes());
+    let question = stream.message();
+    assert_eq!(question["method"], "sampling/createMessage");
+    session.tell(json!({"jsonrpc": "2.0", "id": question["id"], "result": {"x": 1}}));
+    let response = connection.response();
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    assert_eq!(response.json()["result"]["answers"][0]["result"], json!({"x": 1}));
+}
+
+#[test]
+fn a_modern_client_that_takes_json_only_cancels_by_leaving() {
+    let journal = Journal::new();
+    let server = Server::with().child(&journal.flag()).start();
+    let body = server.modern().body(1, "tools/call", json!({"name": "hang", "arguments": {}}));
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("Accept", "application/json"),
+        (VERSION, "2026-07-28"),
+        ("Mcp-Method", "tools/call"),
+        ("Mcp-Name", "hang"),
+    ];
+    let mut connection = server.connect();
+    connection.request("POST", "/mcp", &headers, body.to_string().as_bytes());
+    journal.until_called("hang");
+    connection.cut();
+    journal.until_cancelled("hang");
 }
 
 /// They get an empty 202, whatever is accepted.

@@ -1,5 +1,6 @@
 //! How a modern request begins: at which child, with what is known of its tool, or as the retry of one that is parked.
 
+use super::params::{agrees, unchecked};
 use super::task::Task;
 use super::{Caller, MOST_ANSWERS, ModernCall};
 use crate::era::capabilities::Capabilities;
@@ -7,7 +8,7 @@ use crate::era::input::{ASKING, Retry};
 use crate::era::{Era, discover, envelope};
 use crate::exchange::{Exchange, Held, Mailbox};
 use crate::jsonrpc::rewrite::Changes;
-use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, member, rewrite, splice, text};
+use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, rewrite, splice, text};
 use crate::mux::WireId;
 use crate::telemetry::{Operation, counters, names};
 use crate::trace_context::Trace;
@@ -16,7 +17,7 @@ use crate::upstream::entrance::key_of_caller;
 use crate::upstream::lease::Lease;
 use crate::upstream::lists;
 use crate::upstream::seal::{Purpose, State};
-use crate::upstream::tools::{Tools, Whose};
+use crate::upstream::tools::Whose;
 use crate::upstream::{Incoming, NotBegun, Refusal, Shared, Upstream, now};
 use bytes::Bytes;
 use std::sync::{Arc, Mutex};
@@ -360,30 +361,6 @@ fn progress_token(incoming: &Incoming) -> Option<Bytes> {
     let params = incoming.message.params.as_ref()?;
     let token = params.meta.as_ref()?.progress_token.clone()?;
     Some(Bytes::copy_from_slice(&incoming.frame[token]))
-}
-
-/// Decides on a call whose tool is not known yet. A router may have relied on `Mcp-Param-*` headers that cannot be
-/// verified, so a call that has any is refused with 503 until they can.
-fn unchecked(caller: &Caller) -> Result<(), Refusal> {
-    if caller.params.is_empty() {
-        return Ok(());
-    }
-    Err(Refusal::Busy("Mcp-Param headers cannot be verified until the server has listed its tools"))
-}
-
-/// Whether a call's headers agree with its body, by what its child says of the tool.
-fn agrees(caller: &Caller, tools: &Tools, name: &str, incoming: &Incoming) -> Result<(), Refusal> {
-    if tools.are_unread {
-        return unchecked(caller);
-    }
-    if tools.headers.of(name).is_empty() {
-        return Ok(());
-    }
-    let frame = &incoming.frame;
-    let params = incoming.message.params.as_ref();
-    let arguments = params.and_then(|params| member(frame, &params.span, "arguments"));
-    let header = |name: &str| caller.param(name);
-    tools.headers.check(name, frame, arguments.as_ref(), header).map_err(Refusal::Mismatch)
 }
 
 /// The request as the child may read it: a legacy one without its envelope, which some refuse.
