@@ -311,6 +311,7 @@ async fn sweep(server: Arc<Server>) {
         if cut > 0 {
             tracing::info!(connections = cut, "cut: their peers took nothing for --write-timeout");
         }
+        server.connections.cut_late_heads(http::HEAD_PATIENCE);
     }
 }
 

@@ -143,11 +143,11 @@ fn a_body_of_an_unknown_session_is_refused_unread_and_its_client_can_read_why() 
         modern.result("sleep", json!({"ms": 0, "pad": "x".repeat(MIB)}))["structuredContent"],
         Value::Null
     );
-    let wrong = announce_version(&server, &server.session().id, "2025-03-26");
+    let wrong = announce_version(&server, &server.session().id, "2025-03-27");
     assert_eq!(wrong, 400);
 }
 
-/// The status of a long body that is announced under another version than the session's.
+/// The status of a long body that is announced under this version.
 fn announce_version(server: &Server, session: &str, version: &str) -> u16 {
     let mut connection = server.connect();
     let headers =

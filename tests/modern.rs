@@ -45,7 +45,7 @@ fn a_handshake_under_a_modern_header_contradicts_it() {
 #[test]
 fn header_and_body_must_name_one_version_and_then_one_that_is_served() {
     let server = Server::start("");
-    for header in ["2025-11-25", "v999", "2026-07-28, 2026-07-28", "", "=?base64?!?="] {
+    for header in ["2025-11-25", "v999", "2026-07-28, 2025-11-25", "", "=?base64?!?="] {
         let response = server.modern().header("MCP-Protocol-Version", header).send(LIST, json!({}));
         assert_eq!(told(&response), (400, -32020, json!(1)), "{header}");
     }

@@ -13,7 +13,8 @@ fn open(server: &Server, headers: &[(&str, &str)]) -> (Events, String) {
     let mut events = connection.events();
     let first = events.next().expect("an event");
     assert_eq!(first.name.as_deref(), Some("endpoint"));
-    (events, first.data)
+    // Relative to the stream's path, as clients resolve it.
+    (events, format!("/{}", first.data))
 }
 
 fn post(server: &Server, path: &str, body: impl AsRef<[u8]>) -> Response {
@@ -86,10 +87,13 @@ fn a_post_without_a_session_is_refused() {
     let server = Server::start("--sse --principal-header X-User");
     let (_events, path) = open(&server, &[("X-User", "ann")]);
     let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
-    assert_eq!(post(&server, "/messages", ping).status, 400);
-    assert_eq!(post(&server, "/messages?sessionId=", ping).status, 404);
-    assert_eq!(post(&server, "/messages?sessionId=x", ping).status, 404);
-    assert_eq!(post(&server, &path, ping).status, 404, "another principal's");
+    for (query, status) in [("", 400), ("?sessionId=", 404), ("?sessionId=x", 404)] {
+        let headers = [("Content-Type", "application/json"), ("X-User", "ann")];
+        let refused = server.request("POST", &format!("/messages{query}"), &headers, ping.as_bytes());
+        assert_eq!(refused.status, status, "{query}");
+    }
+    let headers = [("Content-Type", "application/json"), ("X-User", "bob")];
+    assert_eq!(server.request("POST", &path, &headers, ping.as_bytes()).status, 404, "another principal's");
     let headers = [("Content-Type", "application/json"), ("X-User", "ann")];
     assert_eq!(server.request("POST", &path, &headers, ping.as_bytes()).status, 202);
     assert_eq!(server.request("POST", &path, &headers, b"no JSON").status, 400);

@@ -65,6 +65,8 @@ fn what_the_headers_repeat_agrees_with_the_body() {
             &[(ON, "true"), (REGION, "eu"), (COUNT, "1")],
             json!({"deep": {"on": true}, "region": "eu", "count": 1}),
         ),
+        (&[(REGION, "eu")], json!({"Region": "eu"})),
+        (&[(REGION, "eu"), (ON, "true")], json!({"region": "eu", "REGION": "eu", "DEEP": {"On": true}})),
         (&[("Mcp-Param-Unheard", "x"), ("Mcp-Param-Unheard", "y")], json!({})),
     ];
     let bad: &[(&[(&str, &str)], Value)] = &[
@@ -82,14 +84,21 @@ fn what_the_headers_repeat_agrees_with_the_body() {
         (&[(REGION, "=?base64?/w==?=")], json!({"region": "eu"})),
         (&[(REGION, "=?BASE64?ZXU=?=")], json!({"region": "eu"})),
         (&[(COUNT, "43")], json!({"count": 42})),
+        // Servers exist that read names in any case.
+        (&[], json!({"Region": "eu"})),
+        (&[(REGION, "us")], json!({"REGION": "eu"})),
+        (&[(REGION, "eu")], json!({"region": "eu", "Region": "us"})),
+        (&[(REGION, "eu")], json!({"region": null, "Region": "us"})),
+        (&[(ON, "true")], json!({"Deep": {"ON": false}})),
+        (&[(ON, "true")], json!({"deep": {"on": true}, "Deep": {"on": false}})),
         (&[(COUNT, "forty-two")], json!({"count": 42})),
         (&[(COUNT, "42"), (ON, "True")], json!({"count": 42, "deep": {"on": true}})),
     ];
     for era in ["legacy", "modern"] {
         let (server, journal) = server(era);
-        relist(&server.modern(), json!([marked(&["release"])]));
+        relist(&server.modern().of("ann"), json!([marked(&["release"])]));
         let call = |headers: &[(&str, &str)], arguments: &Value| {
-            let client = server.modern();
+            let client = server.modern().of("ann");
             let client = headers.iter().fold(client, |client, (name, value)| client.header(name, value));
             let mut arguments = arguments.clone();
             arguments["name"] = "gate".into();
@@ -105,9 +114,31 @@ fn what_the_headers_repeat_agrees_with_the_body() {
             let response = call(headers, arguments);
             assert!(is_mismatch(&response), "{era} {headers:?} {arguments}: {}", response.text());
         }
+        let same_tool =
+            server.modern().of("ann").header(REGION, "us").call("Release", json!({"region": "eu"}));
+        assert!(is_mismatch(&same_tool), "{era}: {}", same_tool.text());
         assert_eq!(journal.runs("release"), runs, "the child sees none of them");
-        let unmarked = server.modern().header(REGION, "x").call("facts", json!({"region": "eu"}));
+        twice_in_one_body(&server);
+        let unmarked = server.modern().of("ann").header(REGION, "x").call("facts", json!({"region": "eu"}));
         assert_eq!(unmarked.status, 200, "another tool repeats nothing");
+    }
+}
+
+/// Of two equal names some readers take the first and some the last.
+fn twice_in_one_body(server: &Server) {
+    let client = server.modern().of("ann");
+    let body = client.body(1, "tools/call", json!({"name": "release", "arguments": {"region": "eu"}}));
+    let body = body.to_string().replace(r#"{"region":"eu"}"#, r#"{"region":"eu","region":"us"}"#);
+    assert!(body.contains(r#""region":"us""#), "{body}");
+    for region in ["eu", "us"] {
+        let headers = [
+            ("X-User", "ann"),
+            ("MCP-Protocol-Version", "2026-07-28"),
+            ("Mcp-Method", "tools/call"),
+            ("Mcp-Name", "release"),
+            (REGION, region),
+        ];
+        assert!(is_mismatch(&server.post(&headers, &body)), "{region}");
     }
 }
 
@@ -115,7 +146,7 @@ fn what_the_headers_repeat_agrees_with_the_body() {
 fn tools_are_read_once_page_by_page_and_again_when_they_change() {
     for era in ["legacy", "modern"] {
         let (server, journal) = server(era);
-        let client = server.modern();
+        let client = server.modern().of("ann");
         assert_eq!(asked(&journal), 0, "{era}: not before it is needed");
         relist(&client, json!([marked(&["a"]), [], marked(&["facts"])]));
         assert_eq!(asked(&journal), 1);
@@ -139,7 +170,7 @@ fn tools_are_read_once_page_by_page_and_again_when_they_change() {
 fn a_list_that_does_not_come_stops_nobody_and_is_asked_for_once() {
     for era in ["legacy", "modern"] {
         let (server, journal) = server(era);
-        let client = server.modern();
+        let client = server.modern().of("ann");
         client.result("hold", json!({"method": "tools/list", "name": "lists"}));
         relist(&client, json!([marked(&["facts"])]));
         let mut calls: Vec<_> =
@@ -148,6 +179,14 @@ fn a_list_that_does_not_come_stops_nobody_and_is_asked_for_once() {
             assert_eq!(call.response().status, 200, "{era}: what is not known is not checked");
         }
         assert_eq!(client.call("facts", json!({"region": "eu"})).status, 200);
+        // A router in front may have decided by what nobody has held against the body.
+        let routed = client.clone().header(REGION, "us").call("facts", json!({"region": "eu"}));
+        assert_eq!(
+            (routed.status, routed.header("retry-after")),
+            (503, Some("1")),
+            "{era}: {}",
+            routed.text()
+        );
         assert_eq!(asked(&journal), 2, "{era}: all of them wait for one answer");
         client.result("release", json!({"name": "lists"}));
         support::until("it is known", || is_mismatch(&client.call("facts", json!({"region": "eu"}))));

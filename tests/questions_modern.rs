@@ -198,7 +198,7 @@ fn a_state_is_good_for_its_own_call_only_and_once() {
         refused(&ann.begin_retry("interview", arguments.clone(), &state, answers.clone()).response());
     }
     refused(&bob.retry("interview", arguments.clone(), &asked, answers.clone()));
-    refused(&server.asked().retry("interview", arguments.clone(), &asked, answers.clone()));
+    refused(&server.asked().of("carl").retry("interview", arguments.clone(), &asked, answers.clone()));
     refused(&ann.retry("facts", arguments.clone(), &asked, answers.clone()));
     refused(&ann.retry("interview", rounds(json!([])), &asked, answers.clone()));
     for bad in [json!([]), json!({"q1": "yes"})] {

@@ -258,7 +258,7 @@ fn only_what_a_session_was_sent_can_be_resumed() {
     events.rest();
     assert_eq!(session.resume(&id).rest().len(), 1);
     assert_eq!(other.request("GET", &[("Last-Event-ID", &id)]).response().status, 400);
-    for unknown in ["", "0", "1-", "-1", "1-999", "999-0", "x-y", "1-1-1", "18446744073709551616-0"] {
+    for unknown in ["0", "1-", "-1", "1-999", "999-0", "x-y", "1-1-1", "18446744073709551616-0"] {
         let refused = session.request("GET", &[("Last-Event-ID", unknown)]).response();
         assert_eq!((refused.status, refused.code()), (400, -32600), "{unknown:?}");
     }

@@ -66,7 +66,7 @@ fn capabilities(client: usize) -> Value {
 }
 
 fn principal(client: usize) -> Principal {
-    Principal::named(if client == 4 { "bob" } else { "ann" })
+    Principal::named(if client == 4 { "bob" } else { "ann" }).expect("a name")
 }
 
 fn locked(heard: &Mutex<Heard>) -> std::sync::MutexGuard<'_, Heard> {

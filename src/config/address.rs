@@ -1,6 +1,7 @@
 //! From text to what HTTP is addressed by: where to listen, paths, origins, hosts, headers.
 
 use super::problem::Refusal;
+use crate::http::PublicUrl;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -23,7 +24,7 @@ pub(super) fn path(text: &str) -> Result<String, Refusal> {
     if !text.starts_with('/') {
         return Err(Refusal::new("does not begin with a slash", PATHS));
     }
-    if !text.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&b)) {
+    if !is_path(text) {
         return Err(Refusal::new("holds what a path can't, unless percent-encoded", PATHS));
     }
     let plain = text.strip_suffix('/').unwrap_or(text);
@@ -33,21 +34,42 @@ pub(super) fn path(text: &str) -> Result<String, Refusal> {
     Ok(text.to_owned())
 }
 
-/// `scheme://host`, or with a port, as browsers send it: no path, in lower case.
+/// Parses an `http` or `https` URL without user information, query and fragment.
+pub(super) fn public_url(text: &str) -> Result<PublicUrl, Refusal> {
+    let refused =
+        || Refusal::new("is not an http or https URL", "give e.g. https://tools.example.com/github");
+    let (scheme, rest) = text.split_once("://").ok_or_else(refused)?;
+    let scheme = scheme.to_ascii_lowercase();
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let sound = ["http", "https"].contains(&&*scheme) && is_authority(authority) && is_path(path);
+    if sound { Ok(PublicUrl::new(&scheme, &authority.to_ascii_lowercase(), path)) } else { Err(refused()) }
+}
+
+/// Returns whether a text is a path as in a request line.
+fn is_path(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&b))
+}
+
+/// `scheme://host`, or with a port, as browsers send it: no path, in lower case. `*.` may stand before a domain.
 pub(super) fn origin(text: &str) -> Result<String, Refusal> {
     let refused = || Refusal::new("is not an origin", "give e.g. https://app.example.com");
     let (scheme, authority) = text.split_once("://").ok_or_else(refused)?;
     let lead = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
     let rest = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
-    if lead && rest && is_authority(authority) { Ok(text.to_ascii_lowercase()) } else { Err(refused()) }
+    if lead && rest && is_authority(zone(authority)) { Ok(text.to_ascii_lowercase()) } else { Err(refused()) }
 }
 
-/// A host as in a `Host` header, with or without a port; in lower case.
+/// A host as in a `Host` header, with or without a port; in lower case. `*.` may stand before a domain.
 pub(super) fn host(text: &str) -> Result<String, Refusal> {
-    if is_authority(text) {
+    if is_authority(zone(text)) {
         return Ok(text.to_ascii_lowercase());
     }
-    Err(Refusal::new("is not a host", "give e.g. mcp.example.com, or with a port mcp.example.com:8443"))
+    Err(Refusal::new("is not a host", "give e.g. mcp.example.com, mcp.example.com:8443 or *.example.com"))
+}
+
+/// Returns a host without its leading wildcard. IPv6 addresses have no labels to match.
+fn zone(host: &str) -> &str {
+    host.strip_prefix("*.").filter(|zone| !zone.starts_with(['[', '.'])).unwrap_or(host)
 }
 
 /// A host, and perhaps a port (RFC 3986, section 3.2, without user information).
@@ -108,7 +130,9 @@ mod tests {
     #[test]
     fn origins_and_hosts() {
         assert_eq!(origin("https://App.example").as_deref(), Ok("https://app.example"));
-        for good in ["http://localhost:3000", "http://[::1]:80", "chrome-extension://abcdef"] {
+        for good in
+            ["http://localhost:3000", "http://[::1]:80", "chrome-extension://abcdef", "https://*.a.example"]
+        {
             assert_eq!(origin(good).as_deref(), Ok(good));
         }
         for bad in
@@ -116,11 +140,41 @@ mod tests {
         {
             assert!(origin(bad).is_err(), "{bad:?}");
         }
-        for good in ["localhost", "a.example:8443", "10.0.0.1", "[::1]", "[::1]:80"] {
+        for good in
+            ["localhost", "a.example:8443", "10.0.0.1", "[::1]", "[::1]:80", "*.svc", "*.a.example:80"]
+        {
             assert_eq!(host(good).as_deref(), Ok(good));
         }
-        for bad in ["", "*", ":80", "a b", "a:", "a:99999", "::1", "[x]", "[::1]80", "http://a"] {
+        for bad in [
+            "", "*", "*.", "*.*", "a.*", "a.*.b", "*.[::1]", "*..a", ":80", "a b", "a:", "a:99999", "::1",
+            "[x]", "[::1]80", "http://a",
+        ] {
             assert!(host(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn public_urls() {
+        let read = |text| public_url(text).map(|url| url.as_str().to_owned()).ok();
+        for (text, url) in [
+            ("https://Tools.example/GitHub/mcp", "https://tools.example/GitHub/mcp"),
+            ("HTTP://localhost:8080", "http://localhost:8080"),
+            ("https://[::1]:8443/", "https://[::1]:8443/"),
+        ] {
+            assert_eq!(read(text).as_deref(), Some(url));
+        }
+        for bad in [
+            "",
+            "tools.example",
+            "/github",
+            "ftp://a",
+            "https://",
+            "https://u@a",
+            "https://a?b",
+            "https://a/#b",
+            "https://*.a",
+        ] {
+            assert_eq!(read(bad), None, "{bad:?}");
         }
     }
 

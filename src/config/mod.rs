@@ -19,7 +19,7 @@ use crate::trace_context::AllowedBaggage;
 use crate::{child, export, http, session, telemetry, upstream};
 use parse::{
     COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, GROUP, HEADER, HOST, KEY, KEY_FILE, LISTEN,
-    NICE, ORIGIN, PATH, SIZE, SWITCH, USER,
+    NICE, ORIGIN, PATH, PUBLIC_URL, SIZE, SWITCH, USER,
 };
 use problem::{Problem, Refusal};
 use reader::Reader;
@@ -162,12 +162,14 @@ fn http(reader: &mut Reader, propagates: otel::Propagates) -> http::Settings {
     http::Settings {
         listen: reader.one("listen", LISTEN),
         path: reader.one("path", PATH),
+        public_url: reader.optional("public-url", PUBLIC_URL),
         allow_origin: reader.list("allow-origin", ORIGIN),
         allow_host: reader.list("allow-host", HOST),
         principal_header: reader.optional("principal-header", HEADER),
         max_body: reader.one("max-body", SIZE),
         max_connections: reader.one("max-connections", COUNT),
         write_timeout: reader.one("write-timeout", DURATION),
+        keep_alive_timeout: reader.one("keep-alive-timeout", DURATION),
         sse_commit_after: reader.optional("sse-commit-after", DURATION_OR_ZERO),
         sse_max_age: reader.one("sse-max-age", DURATION),
         keep_alive: reader.one("sse-keep-alive", DURATION),

@@ -3,6 +3,7 @@
 use super::address;
 use super::identity::{self, Group, User};
 use super::problem::Refusal;
+use crate::http::PublicUrl;
 use crate::upstream::Key;
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -26,6 +27,8 @@ pub(super) const LISTEN: Kind<SocketAddr> = Kind { parse: address::listen, show:
 pub(super) const PATH: Kind<String> = Kind { parse: address::path, show: |text| text.as_str().into() };
 pub(super) const ORIGIN: Kind<String> = Kind { parse: address::origin, show: |text| text.as_str().into() };
 pub(super) const HOST: Kind<String> = Kind { parse: address::host, show: |text| text.as_str().into() };
+pub(super) const PUBLIC_URL: Kind<PublicUrl> =
+    Kind { parse: address::public_url, show: |url| url.as_str().into() };
 pub(super) const HEADER: Kind<String> = Kind { parse: address::header, show: |text| text.as_str().into() };
 pub(super) const DIRECTORY: Kind<PathBuf> =
     Kind { parse: directory, show: |path| path.to_string_lossy().into() };

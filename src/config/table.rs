@@ -64,20 +64,23 @@ pub const SETTINGS: &[Group] = &[
         settings: &[
             one("listen", "ADDRESS", "127.0.0.1:8080", "Where to listen; :8080 is every IPv4 interface"),
             one("path", "PATH", "/mcp", "Where the MCP endpoint is"),
-            many(
-                "allow-origin",
-                "ORIGIN",
-                "An origin whose pages may call, besides loopback ones on a loopback address",
+            absent("public-url", "URL", "External URL behind an ingress that rewrites the host or the path"),
+            many("allow-origin", "ORIGIN", "Additional origin allowed to call; *. matches any subdomain"),
+            many("allow-host", "HOST", "Additional Host header to accept; *. matches any subdomain"),
+            absent(
+                "principal-header",
+                "NAME",
+                "Header in which a trusted proxy names the principal; then required",
             ),
-            many(
-                "allow-host",
-                "HOST",
-                "A Host header to accept besides loopback names and, on other addresses, IP addresses",
-            ),
-            absent("principal-header", "NAME", "Header in which a trusted proxy names the principal"),
             one("max-body", "SIZE", "64MiB", "The largest request body; larger ones get 413"),
             one("max-connections", "COUNT", "16384", "Connections served at once"),
             one("write-timeout", "DURATION", "60s", "Cut a peer that has taken nothing for so long"),
+            one(
+                "keep-alive-timeout",
+                "DURATION",
+                "620s",
+                "Idle time before a connection is closed; exceed the load balancer's",
+            ),
         ],
     },
     Group {

@@ -46,7 +46,7 @@ pub fn to_modern(
     edits: &mut Edits,
 ) -> ForModern {
     let Some((code, code_span)) = code(frame, error) else {
-        return ForModern::Error(replace_malformed(frame, error, edits));
+        return ForModern::Error(replace_malformed(error, edits));
     };
     match code {
         URL_ELICITATION_REQUIRED => ForModern::UrlElicitation,
@@ -70,7 +70,7 @@ pub fn to_modern(
 /// Makes a modern child's error one for a legacy client (C3), and returns its code: -32020 to -32099 become -32603
 /// with the original in `data`, and -32602 for `resources/read` that names a URI becomes -32002.
 pub fn to_legacy(frame: &[u8], error: &Span, method: &str, edits: &mut Edits) -> i64 {
-    let Some((code, code_span)) = code(frame, error) else { return replace_malformed(frame, error, edits) };
+    let Some((code, code_span)) = code(frame, error) else { return replace_malformed(error, edits) };
     match code {
         -32099..=-32020 => internal(frame, error, &code_span, edits),
         codes::INVALID_PARAMS if method == "resources/read" && names_resource(frame, error) => {
@@ -152,7 +152,7 @@ fn internal(frame: &[u8], error: &Span, code: &Span, edits: &mut Edits) -> i64 {
 }
 
 /// What is no error object cannot be corrected, only shown.
-fn replace_malformed(frame: &[u8], error: &Span, edits: &mut Edits) -> i64 {
+fn replace_malformed(error: &Span, edits: &mut Edits) -> i64 {
     let (code, message) = (codes::INTERNAL_ERROR, "the server's error is malformed");
     let before = format!("{{\"code\":{code},\"message\":\"{message}\",\"data\":{{\"original\":");
     edits.insert(error.start, before.as_bytes());

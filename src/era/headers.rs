@@ -63,6 +63,8 @@ pub struct HeaderParam {
     pub header: String,
     /// The way to the parameter from `arguments`: the names of members, at least one.
     pub path: Vec<String>,
+    /// For each name, whether the schema has a sibling that differs only in case.
+    only_exact: Vec<bool>,
     kind: ParamKind,
 }
 
@@ -133,9 +135,11 @@ impl HeaderParams {
         }
     }
 
-    /// The parameters of a tool that are repeated; none for a tool without marks, or that is not known.
+    /// The parameters of a tool that are repeated; none for a tool without marks, or that is not known. Names are compared
+    /// without case, as some servers do.
     pub fn of(&self, tool: &str) -> &[HeaderParam] {
-        self.tools.get(tool).map_or(&[], Vec::as_slice)
+        let same = || self.tools.iter().find(|(name, _)| same_letters(name, tool)).map(|(_, params)| params);
+        self.tools.get(tool).or_else(same).map_or(&[], Vec::as_slice)
     }
 
     /// Holds a call's headers against its `arguments` (A1 row 14). `header` gives the value of a header by its name
@@ -151,15 +155,15 @@ impl HeaderParams {
         header: impl Fn(&str) -> Option<&'h [u8]>,
     ) -> Result<(), Mismatch> {
         for param in self.of(tool) {
-            let value = arguments.and_then(|arguments| param.find(frame, arguments));
+            let values = arguments.map(|arguments| param.find(frame, arguments)).unwrap_or_default();
             let name = || param.header.clone();
-            match (value, header(&param.header)) {
-                (None, None) => {}
-                (None, Some(_)) => return Err(Mismatch::Unexpected(name())),
-                (Some(_), None) => return Err(Mismatch::Missing(name())),
-                (Some(value), Some(given)) => {
+            match (values.is_empty(), header(&param.header)) {
+                (true, None) => {}
+                (true, Some(_)) => return Err(Mismatch::Unexpected(name())),
+                (false, None) => return Err(Mismatch::Missing(name())),
+                (false, Some(given)) => {
                     let given = decode(given).map_err(|_| Mismatch::Undecodable(name()))?;
-                    if !param.agrees(frame, &value, &given) {
+                    if !values.iter().all(|value| param.agrees(frame, value, &given)) {
                         return Err(Mismatch::Different(name()));
                     }
                 }
@@ -170,13 +174,20 @@ impl HeaderParams {
 }
 
 impl HeaderParam {
-    /// The parameter's value; null counts as none.
-    fn find(&self, frame: &[u8], arguments: &Span) -> Option<Span> {
-        let mut at = arguments.clone();
-        for name in &self.path {
-            at = member(frame, &at, name)?;
+    /// Returns every value that a child may read as the parameter: some parsers ignore the case of names, and of duplicate
+    /// names some take the first and some the last. Null counts as absent.
+    fn find(&self, frame: &[u8], arguments: &Span) -> Vec<Span> {
+        let mut at = vec![arguments.clone()];
+        for (name, only_exact) in self.path.iter().zip(&self.only_exact) {
+            let is_named = |key: &Span| {
+                let key = text(frame, key);
+                key == *name || (!only_exact && same_letters(&key, name))
+            };
+            let below = at.into_iter().flat_map(|object| members(frame, object));
+            at = below.filter(|(key, _)| is_named(key)).map(|(_, value)| value).collect();
         }
-        (frame[at.start] != b'n').then_some(at)
+        at.retain(|value| frame[value.start] != b'n');
+        at
     }
 
     /// Whether a decoded header says what the body does. A value of another type than the schema's is the child's
@@ -208,26 +219,46 @@ fn whole_number(text: &str) -> Option<i64> {
 /// All marked parameters of a schema, or `None` if a mark breaks the rules.
 fn marked(frame: &[u8], schema: Span) -> Option<Vec<HeaderParam>> {
     let mut found = Vec::new();
-    collect(frame, schema, &mut Vec::new(), &mut found)?;
+    collect(frame, schema, &mut Way::default(), &mut found)?;
     let mut seen = HashSet::new();
     found.iter().all(|param| seen.insert(&param.header)).then_some(found)
 }
 
+/// Returns whether two names are equal under Unicode case folding.
+fn same_letters(one: &str, other: &str) -> bool {
+    let fold = |c: char| c.to_uppercase().flat_map(char::to_lowercase);
+    one.chars().flat_map(fold).eq(other.chars().flat_map(fold))
+}
+
+/// The path to a part of a schema.
+#[derive(Default)]
+struct Way {
+    path: Vec<String>,
+    only_exact: Vec<bool>,
+}
+
 /// Walks down `properties` only: what stands elsewhere says nothing of where a value is.
-fn collect(frame: &[u8], schema: Span, path: &mut Vec<String>, found: &mut Vec<HeaderParam>) -> Option<()> {
-    if path.len() > DEEPEST {
+fn collect(frame: &[u8], schema: Span, way: &mut Way, found: &mut Vec<HeaderParam>) -> Option<()> {
+    if way.path.len() > DEEPEST {
         return None;
     }
     for (key, value) in members(frame, schema.clone()) {
         match text(frame, &key).as_ref() {
             "properties" => {
-                for (name, property) in members(frame, value) {
-                    path.push(text(frame, &name).into_owned());
-                    collect(frame, property, path, found)?;
-                    path.pop();
+                let names: Vec<_> =
+                    members(frame, value.clone()).map(|(name, _)| text(frame, &name).into_owned()).collect();
+                for ((_, property), name) in members(frame, value).zip(&names) {
+                    let has_twin = |other: &String| other != name && same_letters(other, name);
+                    // A mark is worth a look at all names; most properties have none.
+                    let is_marked = memchr::memmem::find(&frame[property.clone()], b"x-mcp-header").is_some();
+                    way.only_exact.push(is_marked && names.iter().any(has_twin));
+                    way.path.push(name.clone());
+                    collect(frame, property, way, found)?;
+                    way.path.pop();
+                    way.only_exact.pop();
                 }
             }
-            "x-mcp-header" => found.push(param(frame, &schema, &value, path)?),
+            "x-mcp-header" => found.push(param(frame, &schema, &value, way)?),
             // Data, not schemas.
             "default" | "const" | "enum" | "examples" => {}
             // A mark within any other keyword makes the tool invalid.
@@ -238,7 +269,7 @@ fn collect(frame: &[u8], schema: Span, path: &mut Vec<String>, found: &mut Vec<H
     Some(())
 }
 
-fn param(frame: &[u8], schema: &Span, mark: &Span, path: &[String]) -> Option<HeaderParam> {
+fn param(frame: &[u8], schema: &Span, mark: &Span, way: &Way) -> Option<HeaderParam> {
     let kind = match string_member(frame, schema, "type")?.as_ref() {
         "string" => ParamKind::String,
         "integer" => ParamKind::Integer,
@@ -246,10 +277,11 @@ fn param(frame: &[u8], schema: &Span, mark: &Span, path: &[String]) -> Option<He
         _ => return None,
     };
     let name = (frame[mark.start] == b'"').then(|| text(frame, mark))?;
-    let valid = !name.is_empty() && name.bytes().all(is_tchar) && !path.is_empty();
+    let valid = !name.is_empty() && name.bytes().all(is_tchar) && !way.path.is_empty();
     valid.then(|| HeaderParam {
         header: format!("mcp-param-{}", name.to_ascii_lowercase()),
-        path: path.to_vec(),
+        path: way.path.clone(),
+        only_exact: way.only_exact.clone(),
         kind,
     })
 }

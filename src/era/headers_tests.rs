@@ -181,3 +181,44 @@ fn methods_are_named_by_a_member() {
     assert_eq!(named_by("tasks/cancel"), Some("taskId"));
     assert_eq!(named_by("tools/list"), None);
 }
+
+#[test]
+fn a_name_in_another_case_is_the_same_unless_the_schema_has_both() {
+    let marked = json!({"type": "string", "x-mcp-header": "X"});
+    let params =
+        listed(&[schema(json!({"x": marked})), schema(json!({"x": marked, "X": {"type": "string"}}))]);
+    let check = |tool: &str, arguments: &str, header: Option<&'static str>| {
+        params
+            .check(tool, arguments.as_bytes(), Some(&(0..arguments.len())), |_| header.map(str::as_bytes))
+            .is_ok()
+    };
+    for (arguments, header) in [
+        (r#"{"X":"1"}"#, Some("1")),
+        (r#"{"x":"1","X":"1"}"#, Some("1")),
+        (r#"{"x":"1","x":"1"}"#, Some("1")),
+        (r#"{"X":null}"#, None),
+    ] {
+        assert!(check("t0", arguments, header) && check("T0", arguments, header), "{arguments}");
+    }
+    for (arguments, header) in [
+        (r#"{"X":"1"}"#, None),
+        (r#"{"x":"1","X":"2"}"#, Some("1")),
+        (r#"{"x":"1","x":"2"}"#, Some("1")),
+        (r#"{"x":"2","x":"1"}"#, Some("1")),
+    ] {
+        assert!(!check("t0", arguments, header) && !check("T0", arguments, header), "{arguments}");
+    }
+    assert!(check("t1", r#"{"x":"1","X":"2"}"#, Some("1")), "two parameters");
+    assert!(check("t1", r#"{"X":"2"}"#, None));
+    assert!(!check("t1", r#"{"x":"1"}"#, Some("2")));
+}
+
+#[test]
+fn letters_that_readers_fold_are_the_same() {
+    let marked = json!({"type": "string", "x-mcp-header": "X"});
+    let params = listed(&[schema(json!({"disk": marked}))]);
+    // The long s and the Kelvin sign.
+    let arguments = "{\"di\u{17f}\u{212a}\":\"1\"}";
+    let checked = params.check("t0", arguments.as_bytes(), Some(&(0..arguments.len())), |_| None);
+    assert_eq!(checked, Err(Mismatch::Missing("mcp-param-x".into())));
+}

@@ -3,6 +3,7 @@
 //! Of one batch a few requests are in work at a time; the others are no more than their bytes, and a note in the session
 //! by which their client can cancel them.
 
+use super::guard::Form;
 use super::origin::Origin;
 use super::reject::Rejection;
 use super::response::{self, Body};
@@ -14,6 +15,7 @@ use crate::jsonrpc::{self, ClientId, Kind, Message, Spliced, text};
 use crate::session::{Reader, Session, StreamId, Underway};
 use crate::telemetry::scope::scoped;
 use crate::upstream::Incoming;
+use hyper::header::HeaderMap;
 use hyper::{Response, StatusCode};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -39,6 +41,7 @@ pub async fn respond(
     session: &Arc<Session>,
     batch: Charged,
     origin: &Origin,
+    headers: &HeaderMap,
 ) -> Result<Response<Body>, Rejection> {
     if !session.version().batches() {
         return Err(Rejection::invalid(
@@ -59,16 +62,24 @@ pub async fn respond(
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down());
     }
+    let form = legacy::form(headers)?;
     let unbegun = Unbegun(Some(session.open_stream()));
     let batch = Arc::new(Batch {
         server: Arc::clone(server),
         session: Arc::clone(session),
         origin: origin.clone(),
         stream: unbegun.stream(),
+        form,
         only_answers: AtomicBool::new(true),
     });
     let mut work = Box::pin(run(Arc::clone(&batch), requests));
-    let finished = timeout(call::commit_after(server, session), &mut work).await.is_ok();
+    let finished = match form {
+        Form::Json => {
+            work.as_mut().await;
+            true
+        }
+        Form::Either => timeout(call::commit_after(server, session), &mut work).await.is_ok(),
+    };
     let mut reader = unbegun.begin();
     if finished && batch.only_answers.load(Ordering::Acquire) {
         return Ok(response::json(StatusCode::OK, array(&mut reader).await));
@@ -116,6 +127,7 @@ struct Batch {
     session: Arc<Session>,
     origin: Origin,
     stream: StreamId,
+    form: Form,
     only_answers: AtomicBool,
 }
 
@@ -190,6 +202,7 @@ impl Batch {
     async fn answer(&self, incoming: Incoming) -> Spliced {
         let (id, operation) = (incoming.id().to_vec(), Arc::clone(&incoming.operation));
         match call::start(&self.server, &self.session, incoming).await {
+            Ok(call::Started::Running(call)) if self.form == Form::Json => call.run_unheard().await,
             Ok(call::Started::Running(call)) => {
                 call.run(|interim| {
                     self.only_answers.store(false, Ordering::Release);

@@ -23,6 +23,8 @@ const SMALL: usize = 4 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024 * 1024;
 
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// A whole body, with its charge.
 #[derive(Debug)]
 pub struct Whole {
@@ -31,6 +33,13 @@ pub struct Whole {
 }
 
 impl Whole {
+    /// Removes the byte order mark that some platforms prepend (RFC 8259 §8.1).
+    fn take_mark_off(&mut self) {
+        if self.bytes.starts_with(BYTE_ORDER_MARK) {
+            self.bytes.drain(..BYTE_ORDER_MARK.len());
+        }
+    }
+
     /// The bytes as they came.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -85,6 +94,11 @@ pub fn is_small(body: &Incoming) -> bool {
     body.size_hint().upper().is_some_and(|length| length < SMALL as u64)
 }
 
+/// Returns whether a body is known to be at most this long.
+pub fn is_at_most(body: &Incoming, bytes: u64) -> bool {
+    body.size_hint().upper().is_some_and(|length| length <= bytes)
+}
+
 async fn receive(server: &Server, body: &mut Incoming, account: &Account) -> Result<Whole, Rejection> {
     let limit = server.settings.max_body;
     let length = body.size_hint();
@@ -98,7 +112,10 @@ async fn receive(server: &Server, body: &mut Incoming, account: &Account) -> Res
     let mut pace = Pace::begin(Instant::now());
     loop {
         let chunk = match next(body, &mut pace, &whole.charge).await? {
-            None => return Ok(whole),
+            None => {
+                whole.take_mark_off();
+                return Ok(whole);
+            }
             Some(Err(error)) => return Err(broken(&error)),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(chunk) => chunk,

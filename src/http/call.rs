@@ -2,6 +2,7 @@
 //! a stream (D7).
 
 use super::Server;
+use super::guard::Form;
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
 use super::sse::EventStream;
@@ -81,11 +82,15 @@ pub async fn respond(
     server: &Server,
     session: &Arc<Session>,
     incoming: Incoming,
+    form: Form,
 ) -> Result<Response<Body>, Rejection> {
     let mut call = match start(server, session, incoming).await? {
         Started::Running(call) => call,
         Started::Answered(message) => return Ok(response::json(StatusCode::OK, message)),
     };
+    if form == Form::Json {
+        return Ok(response::json(StatusCode::OK, call.run_unheard().await));
+    }
     let commit_at = Instant::now() + commit_after(server, session);
     let first = match timeout_at(commit_at.into(), call.next()).await {
         Ok(LegacyStep::Answered(message)) => return Ok(response::json(StatusCode::OK, message)),
@@ -126,6 +131,12 @@ impl Call {
         session.finish(stream, Some(last));
     }
 
+    /// Runs to the end. Messages before the answer go to the session's standalone stream.
+    pub async fn run_unheard(self) -> Spliced {
+        let session = Arc::clone(&self.session);
+        self.run(|interim| say_elsewhere(&session, interim)).await
+    }
+
     /// Runs to the end, handing what happens meanwhile to `each`.
     pub async fn run(mut self, mut each: impl FnMut(Interim)) -> Spliced {
         loop {
@@ -143,13 +154,17 @@ impl Drop for Call {
         // One that goes on alone is dropped with the runtime, at the very end: that cancels it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let session = Arc::clone(&self.session);
-            // Its own stream never opened; a question must still find its client.
-            let run = call.run(move |interim| match interim.class {
-                Class::Dear => session.say(interim.frame, interim.class),
-                _ => counters::DROPPED_EVENTS.increment(),
-            });
+            let run = call.run(move |interim| say_elsewhere(&session, interim));
             runtime.spawn(scoped(self.context, run));
         }
+    }
+}
+
+/// Delivers a message of a request without a stream of its own: questions go to the standalone stream, the rest is dropped.
+pub fn say_elsewhere(session: &Session, interim: Interim) {
+    match interim.class {
+        Class::Dear => session.say(interim.frame, interim.class),
+        _ => counters::DROPPED_EVENTS.increment(),
     }
 }
 
@@ -180,6 +195,7 @@ pub async fn respond_slowly<F>(
     server: &Server,
     session: &Arc<Session>,
     operation: &Operation,
+    form: Form,
     work: F,
 ) -> Response<Body>
 where
@@ -187,7 +203,11 @@ where
 {
     let mut work = Box::pin(work);
     let patience = server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
-    match within(operation, patience, &mut work).await {
+    let done = match form {
+        Form::Json => Some(work.as_mut().await),
+        Form::Either => within(operation, patience, &mut work).await,
+    };
+    match done {
         Some(Ok(message)) => response::json(StatusCode::OK, message),
         Some(Err(rejection)) => rejection.response(),
         None => {

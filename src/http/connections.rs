@@ -31,6 +31,8 @@ struct Pulse {
     stalled: AtomicU64,
     /// Requests that are being read, answered or streamed.
     busy: AtomicUsize,
+    /// Milliseconds after [`Connections::since`], plus one, of the first byte of an incomplete request head; 0 for none.
+    head: AtomicU64,
     /// Milliseconds after [`Connections::since`], plus one, of the last byte either way.
     active: AtomicU64,
     /// Bytes that the system took to be sent; only the connection itself adds to it.
@@ -65,6 +67,17 @@ impl Connections {
         let stalled =
             open.values().filter(|pulse| (1..=latest).contains(&pulse.stalled.load(Ordering::Relaxed)));
         stalled.map(|pulse| pulse.cut()).count()
+    }
+
+    /// Cuts connections whose request head is still incomplete after `patience`; returns how many.
+    pub fn cut_late_heads(&self, patience: Duration) -> usize {
+        let latest = self.before(patience);
+        let open = self.open();
+        let late = open.values().filter(|pulse| {
+            let began = pulse.head.load(Ordering::Relaxed);
+            (1..=latest).contains(&began) && pulse.busy.load(Ordering::Relaxed) == 0 && !pulse.is_cut()
+        });
+        late.map(|pulse| pulse.cut()).count()
     }
 
     /// Looks how far each peer lags behind. Who looks every now and then knows of each what it took in between.
@@ -197,6 +210,7 @@ impl Marker {
     /// Busy until the mark is dropped.
     pub fn mark(&self) -> Mark {
         self.0.busy.fetch_add(1, Ordering::Relaxed);
+        self.0.head.store(0, Ordering::Relaxed);
         Mark(Arc::clone(&self.0))
     }
 }
@@ -260,7 +274,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_ready() {
-            self.pulse.active.store(self.connections.now(), Ordering::Relaxed);
+            let (now, pulse) = (self.connections.now(), &self.pulse);
+            pulse.active.store(now, Ordering::Relaxed);
+            // Bytes between two requests are the beginning of a head.
+            if pulse.busy.load(Ordering::Relaxed) == 0 && pulse.head.load(Ordering::Relaxed) == 0 {
+                pulse.head.store(now, Ordering::Relaxed);
+            }
         } else if self.is_cut(cx) {
             let why = "the connection makes room for another";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
@@ -321,6 +340,28 @@ mod tests {
         tokio::io::AsyncReadExt::read_exact(&mut lively, &mut taken).await.unwrap();
         fine.write_all(b"more").await.unwrap();
         assert_eq!(connections.open().len(), 1, "a connection that is gone is forgotten");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_does_not_end_is_cut_and_an_idle_connection_is_not() {
+        let connections = Arc::new(Connections::default());
+        let (mut slow_peer, slow) = tokio::io::duplex(4);
+        let (mut served_peer, served) = tokio::io::duplex(4);
+        let (_idle_peer, idle) = tokio::io::duplex(4);
+        let (mut slow, mut served) = (connections.watch(slow, None), connections.watch(served, None));
+        let _idle = connections.watch(idle, None);
+        let mut bytes = [0; 2];
+        for (peer, watched) in [(&mut slow_peer, &mut slow), (&mut served_peer, &mut served)] {
+            peer.write_all(b"PO").await.unwrap();
+            tokio::io::AsyncReadExt::read_exact(watched, &mut bytes).await.unwrap();
+        }
+        drop(served.busy().mark());
+        assert_eq!(connections.cut_late_heads(Duration::from_secs(600)), 0, "it has only begun");
+        assert_eq!(connections.cut_late_heads(Duration::ZERO), 1, "one is served, and one has sent nothing");
+        assert_eq!(
+            tokio::io::AsyncReadExt::read(&mut slow, &mut bytes).await.unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
     }
 
     #[tokio::test]

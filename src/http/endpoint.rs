@@ -3,9 +3,10 @@
 use super::origin::Origin;
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
-use super::{Server, Settings, body, guard, health, legacy, old_sse};
+use super::{Server, Settings, body, guard, health, legacy, old_sse, site};
 use crate::jsonrpc::codes;
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
 
@@ -14,27 +15,46 @@ const METRICS: &str = "/metrics";
 
 /// Answers one HTTP request of a peer.
 pub async fn serve(server: Arc<Server>, origin: &Origin, request: Request<Incoming>) -> Response<Body> {
+    if let Err(rejection) = guard::check_framing(request.headers()) {
+        return rejection.response();
+    }
     if let Some(response) = health::serve(&server, request.uri().path()) {
         let asks = matches!(*request.method(), Method::GET | Method::HEAD);
         return if asks { response } else { method_not_allowed("GET, HEAD") };
     }
-    let site = match guard::same_site(&server.settings, request.uri(), request.headers()) {
+    let site = match admit(&server.settings, &request) {
         Ok(site) => site,
-        Err(rejection) => return rejection.response(),
+        Err(rejection) => return body::refuse(request.into_body(), rejection).response(),
     };
     let mut response = match route(&server, origin, request).await {
         Ok(response) => response,
         Err(rejection) => rejection.response(),
     };
     if let Some(site) = site {
-        guard::allow_reading(&mut response, site);
+        site::allow_reading(&mut response, site);
     }
     response
 }
 
+/// Checks where a request comes from. `/metrics` is served for any Host, since scrapers may use any name.
+fn admit(settings: &Settings, request: &Request<Incoming>) -> Result<Option<HeaderValue>, Rejection> {
+    if plain(request.uri().path()) != METRICS {
+        site::check_host(settings, request)?;
+        site::check_fetch_site(request.headers())?;
+    }
+    site::check_origin(settings, request.headers())
+}
+
+/// Strips trailing slashes and repeated leading ones, which clients and ingresses add.
+pub fn plain(path: &str) -> &str {
+    let path = path.trim_end_matches('/');
+    let slashes = path.len() - path.trim_start_matches('/').len();
+    &path[slashes.saturating_sub(1)..]
+}
+
 /// Whether a path is one that whoever watches proxyrunner asks, and that takes nothing to answer.
 pub fn is_probe(path: &str) -> bool {
-    path == METRICS || health::is_served(path)
+    plain(path) == METRICS || health::is_served(path)
 }
 
 /// Refuses a request since there is no connection left on which it could be served.
@@ -47,7 +67,7 @@ pub fn refuse_connection(request: Request<Incoming>) -> Response<Body> {
 pub fn route_of<'a>(settings: &'a Settings, path: &str) -> Option<&'a str> {
     let old = [old_sse::STREAM_PATH, old_sse::POST_PATH];
     let old = old.into_iter().filter(|_| settings.old_sse);
-    [&*settings.path, METRICS].into_iter().chain(old).find(|served| *served == path)
+    [&*settings.path, METRICS].into_iter().chain(old).find(|served| plain(served) == plain(path))
 }
 
 async fn route(
@@ -57,22 +77,44 @@ async fn route(
 ) -> Result<Response<Body>, Rejection> {
     let settings = &server.settings;
     let path = request.uri().path();
-    if route_of(settings, path).is_none() {
+    let Some(served) = route_of(settings, path) else {
         let message = format!("nothing is served at {path}; the MCP endpoint is {}", settings.path);
-        return Err(Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message));
-    }
+        let rejection = Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message);
+        return Err(body::refuse(request.into_body(), rejection));
+    };
     if request.method() == Method::OPTIONS {
-        return Ok(guard::preflight());
+        return Ok(site::preflight(request.headers()));
     }
-    if path == settings.path {
+    if served == settings.path {
         return legacy::serve(server, origin, request).await;
     }
-    match path {
+    match served {
         old_sse::STREAM_PATH => old_sse::stream(server, origin, &request),
         old_sse::POST_PATH => old_sse::post(server, origin, request).await,
         _ if matches!(*request.method(), Method::GET | Method::HEAD) => {
             Ok(health::metrics(server, request.headers()))
         }
         _ => Ok(method_not_allowed("GET, HEAD")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_the_same_with_more_slashes_around_it() {
+        for (path, same) in [
+            ("/mcp", "/mcp"),
+            ("/mcp/", "/mcp"),
+            ("//mcp//", "/mcp"),
+            ("/a/mcp/", "/a/mcp"),
+            ("/", ""),
+            ("//", ""),
+            ("", ""),
+            ("*", "*"),
+        ] {
+            assert_eq!(plain(path), same, "{path:?}");
+        }
     }
 }

@@ -1,102 +1,31 @@
-//! What is checked before a request is read: Host, Origin, Content-Type, Accept; and who is calling.
+//! Checks on a request's head: framing, Content-Type, Content-Encoding, Accept, and the caller's principal.
 
 use super::Settings;
 use super::reject::Rejection;
-use super::response::{self, Body};
 use crate::jsonrpc::codes;
 use crate::session::Principal;
 use crate::trace_context::Trace;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY};
-use hyper::{Response, StatusCode, Uri};
-use std::net::IpAddr;
+use hyper::StatusCode;
+use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, TRANSFER_ENCODING};
 
-const CORS_METHODS: &str = "GET, POST, DELETE, OPTIONS";
-const CORS_REQUEST_HEADERS: &str = "accept, authorization, baggage, content-type, last-event-id, mcp-method, mcp-name, \
-     mcp-protocol-version, mcp-session-id, traceparent, tracestate";
-
-/// Refuses requests that another site's page may have sent: DNS rebinding and cross-site requests (2025-11-25,
-/// transports §Security Warning). Gives the origin back if there is one, for the CORS headers.
+/// Refuses any Transfer-Encoding other than a single `chunked`. Proxies disagree about where such a body ends, and bytes
+/// that one of them counts as body are the next request to another (request smuggling).
 ///
 /// # Errors
-/// 403, naming the option that would allow it.
-pub fn same_site(
-    settings: &Settings,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> Result<Option<HeaderValue>, Rejection> {
-    let host = match single(headers, &HOST)? {
-        Some(host) => host.to_ascii_lowercase(),
-        None => uri.authority().map(|authority| authority.as_str().to_ascii_lowercase()).unwrap_or_default(),
-    };
-    if !host_allowed(settings, &host) {
-        return Err(Rejection::forbidden(format!(
-            "Host {host:?} is not served here; if it should be, start proxyrunner with --allow-host {}",
-            without_port(&host)
-        )));
+/// 501 for an unknown coding, 400 for a repeated `chunked`. The connection is closed.
+pub fn check_framing(headers: &HeaderMap) -> Result<(), Rejection> {
+    let mut given = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
+    match (given.next(), given.next()) {
+        (None, _) => return Ok(()),
+        (Some(only), None) if is_chunked(only.as_bytes()) => return Ok(()),
+        _ => {}
     }
-    let Some(origin) = single(headers, &ORIGIN)? else { return Ok(None) };
-    let origin = origin.to_ascii_lowercase();
-    if !origin_allowed(settings, &origin) {
-        return Err(Rejection::forbidden(format!(
-            "pages of {origin:?} may not call this server; if they should, start proxyrunner with --allow-origin {origin}"
-        )));
-    }
-    Ok(headers.get(ORIGIN).cloned())
-}
-
-fn host_allowed(settings: &Settings, host: &str) -> bool {
-    let name = without_port(host);
-    if settings.allow_host.iter().any(|allowed| allowed == host || allowed == name) {
-        return true;
-    }
-    // A rebound name is a name: an address in Host can't have been rebound.
-    is_loopback(name) || (!settings.listen.ip().is_loopback() && address(name).is_some())
-}
-
-fn origin_allowed(settings: &Settings, origin: &str) -> bool {
-    if settings.allow_origin.iter().any(|allowed| allowed == origin) {
-        return true;
-    }
-    let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    settings.listen.ip().is_loopback() && host.is_some_and(|host| is_loopback(without_port(host)))
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        // A bare IPv6 address has no port, and stands in brackets where it has one.
-        Some((name, port))
-            if port.bytes().all(|b| b.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) =>
-        {
-            name
-        }
-        _ => host,
-    }
-}
-
-fn address(name: &str) -> Option<IpAddr> {
-    name.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-fn is_loopback(name: &str) -> bool {
-    name == "localhost" || address(name).is_some_and(|address| address.is_loopback())
-}
-
-/// The answer to a browser's question whether it may call.
-pub fn preflight() -> Response<Body> {
-    let mut response = response::empty(StatusCode::NO_CONTENT);
-    let headers = response.headers_mut();
-    headers.insert("access-control-allow-methods", HeaderValue::from_static(CORS_METHODS));
-    headers.insert("access-control-allow-headers", HeaderValue::from_static(CORS_REQUEST_HEADERS));
-    headers.insert("access-control-max-age", HeaderValue::from_static("600"));
-    response
-}
-
-/// Lets an allowed page read the response.
-pub fn allow_reading(response: &mut Response<Body>, origin: HeaderValue) {
-    let headers = response.headers_mut();
-    headers.insert("access-control-allow-origin", origin);
-    headers.insert("access-control-expose-headers", HeaderValue::from_static("mcp-session-id"));
-    headers.append(VARY, HeaderValue::from_static("origin"));
+    let values = headers.get_all(TRANSFER_ENCODING).iter();
+    let known = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).all(is_chunked);
+    let status = if known { StatusCode::BAD_REQUEST } else { StatusCode::NOT_IMPLEMENTED };
+    let message = "Transfer-Encoding must be a single chunked";
+    Err(Rejection::new(status, codes::INVALID_REQUEST, message).closing())
 }
 
 /// # Errors
@@ -112,45 +41,98 @@ pub fn sends_json(headers: &HeaderMap) -> Result<(), Rejection> {
 }
 
 /// # Errors
-/// 406 unless the client takes all of `types`.
-pub fn accepts(headers: &HeaderMap, types: &[&str]) -> Result<(), Rejection> {
-    let takes = |wanted: &str| {
-        let kind = wanted.split('/').next().unwrap_or_default();
-        headers
-            .get_all(ACCEPT)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|list| list.split(','))
-            .any(|range| {
-                let mut parts = range.split(';').map(str::trim);
-                let name = parts.next().unwrap_or_default();
-                let refused =
-                    parts.any(|parameter| matches!(parameter, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
-                let matches = name.eq_ignore_ascii_case(wanted)
-                    || name == "*/*"
-                    || name.strip_suffix("/*").is_some_and(|name| name.eq_ignore_ascii_case(kind));
-                matches && !refused
-            })
-    };
-    if types.iter().all(|wanted| takes(wanted)) {
-        return Ok(());
-    }
-    let message = format!("the client must take what is sent: Accept: {}", types.join(", "));
-    Err(Rejection::new(StatusCode::NOT_ACCEPTABLE, codes::INVALID_REQUEST, message))
+/// 415 for a compressed body, naming the encoding.
+pub fn sends_plain(headers: &HeaderMap) -> Result<(), Rejection> {
+    let values = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
+    let mut encodings = values.flat_map(|list| list.split(',')).map(str::trim);
+    let foreign = encodings.find(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
+    let Some(foreign) = foreign else { return Ok(()) };
+    let message = format!("Content-Encoding {foreign:?} is not supported; send the body uncompressed");
+    let rejection = Rejection::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, codes::INVALID_REQUEST, message);
+    // RFC 9110 §12.5.3: this tells a wrong encoding from a wrong media type.
+    Err(rejection.header(&("accept-encoding", "identity")))
 }
 
-/// Who is calling, by the header that the operator trusts (D14).
+/// The content types that a client accepts for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// JSON or an event stream.
+    Either,
+    /// JSON only: messages before the answer cannot be delivered with it.
+    Json,
+}
+
+/// Returns the content types that a client accepts for the answer to a request. Clients must list both JSON and event
+/// streams, but are refused only if they cannot be answered at all. Without an Accept header the answer is JSON, which
+/// every client can read.
 ///
 /// # Errors
-/// 400 when it is there twice or not readable.
+/// 406 when the client does not accept JSON.
+pub fn answers_in(headers: &HeaderMap) -> Result<Form, Rejection> {
+    if !headers.contains_key(ACCEPT) {
+        return Ok(Form::Json);
+    }
+    match (takes(headers, "application/json"), takes(headers, EVENTS)) {
+        (true, true) => Ok(Form::Either),
+        (true, false) => Ok(Form::Json),
+        (false, _) => Err(not_acceptable("application/json, text/event-stream")),
+    }
+}
+
+/// # Errors
+/// 406 unless the client accepts event streams.
+pub fn takes_events(headers: &HeaderMap) -> Result<(), Rejection> {
+    if takes(headers, EVENTS) { Ok(()) } else { Err(not_acceptable(EVENTS)) }
+}
+
+const EVENTS: &str = "text/event-stream";
+
+/// Returns a 406 that names the content types the client must accept.
+pub fn not_acceptable(types: &str) -> Rejection {
+    let message = format!("the client must accept the response: Accept: {types}");
+    Rejection::new(StatusCode::NOT_ACCEPTABLE, codes::INVALID_REQUEST, message)
+}
+
+/// Returns whether a client accepts a media type. The most specific range decides (RFC 9110 §12.5.1).
+fn takes(headers: &HeaderMap, wanted: &str) -> bool {
+    let kind = wanted.split('/').next().unwrap_or_default();
+    let ranges = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let judged = ranges.flat_map(|list| list.split(',')).filter_map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let specific = match name {
+            "*/*" | "*" => 0,
+            _ if name.strip_suffix("/*").is_some_and(|name| name.eq_ignore_ascii_case(kind)) => 1,
+            _ if name.eq_ignore_ascii_case(wanted) => 2,
+            _ => return None,
+        };
+        Some((specific, !parts.any(is_zero_weight)))
+    });
+    judged.max_by_key(|(specific, _)| *specific).is_some_and(|(_, taken)| taken)
+}
+
+fn is_zero_weight(parameter: &str) -> bool {
+    let weight = parameter.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+    weight.is_some_and(|(_, value)| value.trim().parse() == Ok(0.0_f32))
+}
+
+/// Returns the caller's principal from the header that the operator trusts (D14). With `--principal-header` no request is
+/// anonymous: a request without the header bypassed the proxy that sets it, or the proxy did not authenticate it.
+///
+/// # Errors
+/// 400 when the header is missing, empty, `anonymous`, repeated or unreadable. Not 401: no credential from the client
+/// would help, and clients answer 401 with a search for an authorization server.
 pub fn principal(settings: &Settings, headers: &HeaderMap) -> Result<Principal, Rejection> {
     let Some(name) = &settings.principal_header else { return Ok(Principal::anonymous()) };
     let mut values = headers.get_all(name.as_str()).iter();
     match (values.next(), values.next()) {
-        (None, _) => Ok(Principal::anonymous()),
+        (None, _) => Err(Rejection::invalid(format!(
+            "the header {name} is missing; the proxy must set it to the caller's name (--principal-header)"
+        ))),
         (Some(value), None) => match value.to_str() {
-            Ok(value) if !value.trim().is_empty() => Ok(Principal::named(value.trim())),
-            Ok(_) => Ok(Principal::anonymous()),
+            Ok(value) => Principal::named(value.trim()).ok_or_else(|| {
+                Rejection::invalid(format!("the header {name} names no principal (--principal-header)"))
+            }),
             Err(_) => Err(Rejection::invalid(format!("the header {name} is not readable"))),
         },
         (Some(_), Some(_)) => Err(Rejection::invalid(format!("the header {name} is there more than once"))),
@@ -173,6 +155,25 @@ pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'
     }
 }
 
+/// Returns the value of a header that proxies may have repeated or joined with itself.
+///
+/// # Errors
+/// 400 when the values differ or are unreadable.
+pub fn agreed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Rejection> {
+    let mut agreed = None;
+    for value in headers.get_all(name) {
+        let value = value.to_str();
+        let list = value.map_err(|_| Rejection::invalid(format!("the header {name} is not readable")))?;
+        for value in list.split(',').map(str::trim) {
+            if agreed.is_some_and(|agreed| agreed != value) {
+                return Err(Rejection::invalid(format!("the header {name} has different values")));
+            }
+            agreed = Some(value);
+        }
+    }
+    Ok(agreed)
+}
+
 /// The trace context of the HTTP request, but for the span where that is not to be taken on. Malformed values are ignored,
 /// never an error.
 pub fn trace(headers: &HeaderMap, propagates: bool) -> Trace {
@@ -193,91 +194,70 @@ pub fn trace(headers: &HeaderMap, propagates: bool) -> Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::header::HeaderValue;
 
-    fn settings(listen: &str, hosts: &[&str], origins: &[&str]) -> Settings {
-        let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
-        Settings {
-            listen: listen.parse().unwrap(),
-            path: "/mcp".into(),
-            max_body: 1,
-            max_connections: 1,
-            sse_commit_after: None,
-            sse_max_age: std::time::Duration::ZERO,
-            keep_alive: std::time::Duration::ZERO,
-            write_timeout: std::time::Duration::ZERO,
-            principal_header: None,
-            allow_origin: owned(origins),
-            allow_host: owned(hosts),
-            old_sse: false,
-            propagates: true,
-            allowed_baggage: Default::default(),
-        }
-    }
-
-    #[test]
-    fn a_loopback_bind_serves_loopback_names_only() {
-        let loopback = settings("127.0.0.1:8080", &["mcp.example"], &[]);
-        for host in
-            ["localhost", "localhost:8080", "127.0.0.1:8080", "127.1.2.3", "[::1]:8080", "mcp.example:80"]
-        {
-            assert!(host_allowed(&loopback, host), "{host}");
-        }
-        for host in [
-            "",
-            "evil.example",
-            "localhost.evil.example",
-            "10.0.0.1",
-            "127.0.0.1.evil.example",
-            "mcp.example.org",
-        ] {
-            assert!(!host_allowed(&loopback, host), "{host}");
-        }
-    }
-
-    #[test]
-    fn another_bind_serves_addresses_and_allowed_names() {
-        let open = settings("0.0.0.0:8080", &["mcp.example"], &[]);
-        for host in ["10.1.2.3:8080", "[fd00::1]:8080", "fd00::1", "localhost", "mcp.example"] {
-            assert!(host_allowed(&open, host), "{host}");
-        }
-        assert!(!host_allowed(&open, "evil.example"));
-    }
-
-    #[test]
-    fn origins_are_compared_whole() {
-        let loopback = settings("127.0.0.1:8080", &[], &["https://app.example"]);
-        for origin in ["http://localhost:3000", "http://127.0.0.1", "https://[::1]:1", "https://app.example"]
-        {
-            assert!(origin_allowed(&loopback, origin), "{origin}");
-        }
-        for origin in [
-            "null",
-            "",
-            "https://app.example.org",
-            "http://app.example",
-            "https://app.example:444",
-            "ftp://localhost",
-            "http://localhost.evil.example",
-        ] {
-            assert!(!origin_allowed(&loopback, origin), "{origin}");
-        }
-        assert!(!origin_allowed(&settings("0.0.0.0:1", &[], &[]), "http://localhost:3000"));
+    fn with(name: HeaderName, values: &[&'static str]) -> HeaderMap {
+        values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect()
     }
 
     #[test]
     fn accept_knows_wildcards_and_refusals() {
-        let accept = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, HeaderValue::from_static(value));
-            accepts(&headers, &["application/json", "text/event-stream"]).is_ok()
+        let form = |value: &'static str| answers_in(&with(ACCEPT, &[value])).ok();
+        for both in [
+            "application/json, text/event-stream",
+            "text/event-stream;q=0.5, Application/JSON; charset=utf-8",
+            "*/*",
+            "*",
+            "application/*, text/*",
+            "text/html, image/gif, *; q=.2, */*; q=.2",
+        ] {
+            assert_eq!(form(both), Some(Form::Either), "{both}");
+        }
+        for json in ["application/json", "application/json, text/event-stream;q=0", "*/*, text/*; Q = 0.000"]
+        {
+            assert_eq!(form(json), Some(Form::Json), "{json}");
+        }
+        for none in [
+            "text/event-stream",
+            "text/event-stream, application/json;q=0",
+            "application/jsonl, text/event-stream",
+            "*/*, application/json;q=0",
+            "",
+        ] {
+            assert_eq!(form(none), None, "{none}");
+        }
+        assert_eq!(answers_in(&HeaderMap::new()).ok(), Some(Form::Json));
+        assert!(takes_events(&HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn a_body_is_framed_by_chunked_alone_or_by_its_length() {
+        let status = |values: &[&'static str]| {
+            check_framing(&with(TRANSFER_ENCODING, values)).err().map(|rejection| rejection.status().as_u16())
         };
-        assert!(accept("application/json, text/event-stream"));
-        assert!(accept("text/event-stream;q=0.5, Application/JSON; charset=utf-8"));
-        assert!(accept("*/*"));
-        assert!(accept("application/*, text/*"));
-        assert!(!accept("application/json"));
-        assert!(!accept("text/event-stream, application/json;q=0"));
-        assert!(!accept("application/jsonl, text/event-stream"));
-        assert!(accepts(&HeaderMap::new(), &["application/json"]).is_err());
+        for good in [&[][..], &["chunked"], &["Chunked"], &[" chunked "]] {
+            assert_eq!(status(good), None, "{good:?}");
+        }
+        for bad in [&["chunked, chunked"][..], &["chunked", "chunked"]] {
+            assert_eq!(status(bad), Some(400), "{bad:?}");
+        }
+        for unknown in [&["gzip, chunked"][..], &["identity"], &["chunked;x=1"], &["gzip", "chunked"], &[""]]
+        {
+            assert_eq!(status(unknown), Some(501), "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn values_that_agree_are_one() {
+        const NAME: HeaderName = HeaderName::from_static("x");
+        let one =
+            |values: &[&'static str]| agreed(&with(NAME, values), &NAME).map(|v| v.map(str::to_owned)).ok();
+        assert_eq!(one(&[]), Some(None));
+        for same in [&["a"][..], &["a", "a"], &["a, a"], &["a,a", " a "]] {
+            assert_eq!(one(same), Some(Some("a".into())), "{same:?}");
+        }
+        for different in [&["a", "b"][..], &["a,"], &["a, b"], &["a", "A"]] {
+            assert_eq!(one(different), None, "{different:?}");
+        }
     }
 }

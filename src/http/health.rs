@@ -1,6 +1,7 @@
 //! What probes and scrapers ask: alive, ready, started, and the metrics.
 
 use super::Server;
+use super::endpoint::plain;
 use super::response::{self, Body};
 use crate::budget::Charged;
 use crate::jsonrpc::Spliced;
@@ -12,14 +13,17 @@ use std::time::Instant;
 
 /// Whether a path is a health path.
 pub fn is_served(path: &str) -> bool {
-    matches!(path, "/health" | "/livez" | "/health/ready" | "/readyz" | "/health/startup" | "/startupz")
+    matches!(
+        plain(path),
+        "/health" | "/livez" | "/health/ready" | "/readyz" | "/health/startup" | "/startupz"
+    )
 }
 
 /// Answers a health path; `None` for any other. Neither Host nor Origin is checked: a kubelet sends the pod's
 /// address, and there is nothing here to protect.
 pub fn serve(server: &Server, path: &str) -> Option<Response<Body>> {
     let phase = || server.phase.borrow().clone();
-    let (healthy, why) = match path {
+    let (healthy, why) = match plain(path) {
         "/health" | "/livez" if server.pulse.is_stuck(Instant::now()) => {
             (false, "proxyrunner's event loop is stuck".to_owned())
         }

@@ -1,5 +1,7 @@
 //! Streamable HTTP for 2025-03-26, 2025-06-18 and 2025-11-25: POST, GET and DELETE on one path.
 
+use super::deviation::Deviation;
+use super::guard::Form;
 use super::origin::Origin;
 use super::reject::{self, Rejection, method_not_allowed};
 use super::response::{self, Body};
@@ -8,7 +10,7 @@ use super::{Server, batch, body, call, guard, modern, oneway};
 use crate::budget::Account;
 use crate::exchange::Failure;
 use crate::jsonrpc::{self, Kind, Spliced};
-use crate::session::{Principal, Session};
+use crate::session::{LEGACY_VERSIONS, Principal, Session};
 use crate::telemetry::scope::scoped_to_the_end;
 use crate::telemetry::{Operation, Verdict, names};
 use crate::upstream::{Incoming, Refusal};
@@ -20,6 +22,8 @@ use std::time::Instant;
 /// Names the session, in both directions.
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// Bodies up to this length are read even if their session is unknown, since they may be an initialize.
+const LONGEST_HANDSHAKE: u64 = 64 * 1024;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Serves one request to the endpoint.
@@ -50,15 +54,10 @@ async fn post(
 ) -> Result<Response<Body>, Rejection> {
     let (head, body) = request.into_parts();
     let headers = &head.headers;
-    guard::sends_json(headers)?;
-    guard::accepts(headers, &["application/json", "text/event-stream"])?;
-    let principal = guard::principal(&server.settings, headers)?;
-    // The ones that take no room are read first, so that what is refused is named.
-    if !body::is_small(&body)
-        && let Err(rejection) = expected(server, headers, &principal)
-    {
-        return Err(body::refuse(body, rejection));
-    }
+    let principal = match admit(server, headers, &body) {
+        Ok(principal) => principal,
+        Err(rejection) => return Err(body::refuse(body, rejection)),
+    };
     let mut account = origin.account.clone();
     if headers.contains_key(SESSION_ID)
         && let Ok(session) = session(server, headers, &principal)
@@ -68,7 +67,7 @@ async fn post(
     let body = body::read(server, body, &account).await?;
     if jsonrpc::is_batch(body.bytes()) {
         let session = session(server, headers, &principal)?;
-        return Box::pin(batch::respond(server, &session, body.into_frame(), origin)).await;
+        return Box::pin(batch::respond(server, &session, body.into_frame(), origin, headers)).await;
     }
     let (frame, message) = body.into_message()?;
     let incoming = origin.incoming(&server.settings, frame, message);
@@ -79,6 +78,30 @@ async fn post(
         operation.end(&rejection.verdict());
     }
     responded
+}
+
+/// Checks a request's head and returns its principal. Short bodies are read before their session is checked, so that the
+/// error can echo the request id.
+fn admit(server: &Server, headers: &HeaderMap, body: &hyper::body::Incoming) -> Result<Principal, Rejection> {
+    guard::sends_json(headers)?;
+    guard::sends_plain(headers)?;
+    let principal = guard::principal(&server.settings, headers)?;
+    if !body::is_small(body) {
+        expected(server, headers, &principal, body)?;
+    }
+    Ok(principal)
+}
+
+/// Returns the content types that the client accepts for an answer.
+///
+/// # Errors
+/// 406 when the client does not accept JSON.
+pub fn form(headers: &HeaderMap) -> Result<Form, Rejection> {
+    let form = guard::answers_in(headers)?;
+    if form == Form::Json {
+        Deviation::Accept.tolerate(headers);
+    }
+    Ok(form)
 }
 
 /// Serves one message.
@@ -101,7 +124,8 @@ async fn take(
     session.heard(Instant::now());
     see(&session, &incoming.operation);
     if incoming.message.kind == Kind::Request {
-        return call::respond(server, &session, incoming).await;
+        let form = form(headers).map_err(|rejection| rejection.of(incoming.id()))?;
+        return call::respond(server, &session, incoming, form).await;
     }
     Box::pin(oneway::accept(server, &session, incoming)).await?;
     Ok(response::empty(StatusCode::ACCEPTED))
@@ -118,12 +142,21 @@ pub fn see(session: &Session, operation: &Operation) {
 ///
 /// # Errors
 /// As [`session`], and 503 for what would be a handshake, when no session is opened any more.
-fn expected(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<(), Rejection> {
+fn expected(
+    server: &Server,
+    headers: &HeaderMap,
+    principal: &Principal,
+    body: &hyper::body::Incoming,
+) -> Result<(), Rejection> {
     if modern::speaks_modern(headers) {
         return Ok(());
     }
     if headers.contains_key(SESSION_ID) {
-        return session(server, headers, principal).map(drop);
+        // The body may be an initialize, which opens a new session.
+        return match session(server, headers, principal) {
+            Err(_) if body::is_at_most(body, LONGEST_HANDSHAKE) && !server.shutdown.is_refusing() => Ok(()),
+            found => found.map(drop),
+        };
     }
     if server.shutdown.is_refusing() { Err(Rejection::shutting_down()) } else { Ok(()) }
 }
@@ -134,6 +167,20 @@ fn is_initialize(incoming: &Incoming) -> bool {
 
 // ---- sessions
 
+/// Checks the head of an `initialize` and returns the content types for its answer. An unknown session id is ignored:
+/// clients that kept a stale one would never recover from a refusal.
+fn opening(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<Form, Rejection> {
+    if let Some(id) = guard::agreed(headers, &SESSION_ID)? {
+        if server.directory.find(id, principal).is_some() {
+            return Err(Rejection::invalid(
+                "this session is initialized already; send initialize without Mcp-Session-Id to open another",
+            ));
+        }
+        Deviation::StaleSession.tolerate(headers);
+    }
+    form(headers)
+}
+
 async fn initialize(
     server: &Arc<Server>,
     headers: &HeaderMap,
@@ -141,20 +188,12 @@ async fn initialize(
     origin: &Origin,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
-    if let Some(id) = guard::single(headers, &SESSION_ID)? {
-        let found = server.directory.find(id, &principal);
-        let rejection = found.map_or_else(Rejection::unknown_session, |_| {
-            Rejection::invalid(
-                "this session is initialized already; send initialize without Mcp-Session-Id to open another",
-            )
-        });
-        return Err(rejection.of(incoming.id()));
-    }
+    let form = opening(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
     let session = open(server, principal, &origin.account, incoming.id())?;
     let id = HeaderValue::from_str(session.id().secret());
     let operation = Arc::clone(&incoming.operation);
     let work = handshake(Arc::clone(server), Arc::clone(&session), incoming);
-    let mut response = call::respond_slowly(server, &session, &operation, work).await;
+    let mut response = call::respond_slowly(server, &session, &operation, form, work).await;
     // Headers go out before a slow server's answer is known; a session that fails then is not found later.
     if response.status() == StatusCode::OK
         && let Ok(id) = id
@@ -229,10 +268,10 @@ pub async fn welcome(
 /// The session that a request names.
 ///
 /// # Errors
-/// 400 without one, 404 when it is unknown, ended or another principal's, 400 when the protocol version is not the
-/// one that was negotiated.
+/// 400 without one, 404 when it is unknown, ended or another principal's, 400 when the protocol version is
+/// not supported.
 fn session(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<Arc<Session>, Rejection> {
-    let Some(id) = guard::single(headers, &SESSION_ID)? else {
+    let Some(id) = guard::agreed(headers, &SESSION_ID)? else {
         return Err(Rejection::invalid(
             "Mcp-Session-Id is missing; send initialize first, then the id that its response names",
         ));
@@ -244,22 +283,30 @@ fn session(server: &Server, headers: &HeaderMap, principal: &Principal) -> Resul
     if session.is_old_sse() {
         return Err(Rejection::unknown_session());
     }
-    match guard::single(headers, &PROTOCOL_VERSION)? {
-        Some(version) if version != session.version().as_str() => Err(Rejection::invalid(format!(
-            "MCP-Protocol-Version {version:?} is not the one of this session, {}",
-            session.version().as_str()
-        ))),
+    match guard::agreed(headers, &PROTOCOL_VERSION)? {
+        Some(version) if version != session.version().as_str() => {
+            // Some clients send the version they requested or the newest they know. The negotiated one applies.
+            if !LEGACY_VERSIONS.contains(&version) {
+                return Err(Rejection::invalid(format!(
+                    "MCP-Protocol-Version {version:?} is not supported; this session speaks {}",
+                    session.version().as_str()
+                )));
+            }
+            Deviation::OtherVersion.tolerate(headers);
+            Ok(session)
+        }
         _ => Ok(session),
     }
 }
 
 fn get(server: &Arc<Server>, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
-    guard::accepts(headers, &["text/event-stream"])?;
+    guard::takes_events(headers)?;
     let principal = guard::principal(&server.settings, headers)?;
     let session = session(server, headers, &principal)?;
     // Reading is no message: else reconnecting would put off an eviction for ever.
     session.alive(Instant::now());
-    if let Some(last) = guard::single(headers, &LAST_EVENT_ID)? {
+    // Some event sources send an empty value before the first event.
+    if let Some(last) = guard::single(headers, &LAST_EVENT_ID)?.filter(|last| !last.is_empty()) {
         let reader = session.resume(last).map_err(|_| {
             Rejection::invalid("Last-Event-ID names no event of this session that is still kept")
         })?;

@@ -24,8 +24,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-/// How long a request's head may take, and a connection may idle between two requests.
-const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+/// Time for a request head to complete after its first byte.
+pub const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 /// What one connection may have read of a head, or buffered to write, in bytes.
 const BUFFER: usize = 64 * 1024;
 /// Connections that wait to be accepted.
@@ -130,9 +130,11 @@ fn connection(
     let account = server.budget.account(client_of(peer.ip()));
     account.on_give_way(stream.cutter());
     let (server, peer) = (Arc::clone(server), Peer::from(peer));
+    // Hyper's timer covers the idle time before a head as well as the head.
+    let idle = if place.is_spare() { HEAD_PATIENCE } else { server.settings.keep_alive_timeout };
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(idle)
         .max_buf_size(BUFFER)
         .serve_connection(
             TokioIo::new(stream),

@@ -6,6 +6,7 @@ mod batch;
 mod body;
 mod call;
 mod connections;
+mod deviation;
 mod endpoint;
 mod guard;
 mod health;
@@ -19,16 +20,19 @@ mod oneway;
 mod origin;
 mod pace;
 mod places;
+mod public_url;
 mod reject;
 mod response;
+mod site;
 mod socket;
 pub mod sse;
 mod visit;
 
 pub use connections::Connections;
 pub use health::levels;
-pub use listener::{Listener, raise_file_limit};
+pub use listener::{HEAD_PATIENCE, Listener, raise_file_limit};
 pub use places::SPARE;
+pub use public_url::PublicUrl;
 
 use crate::budget::Budget;
 use crate::phase::Phase;
@@ -53,6 +57,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// `--path`: where the MCP endpoint is.
     pub path: String,
+    /// `--public-url`: the external URL.
+    pub public_url: Option<PublicUrl>,
     /// `--max-body`, in bytes.
     pub max_body: usize,
     /// `--max-connections`, served at once.
@@ -66,11 +72,15 @@ pub struct Settings {
     pub keep_alive: Duration,
     /// `--write-timeout`: how long a peer may take nothing of what is written to it.
     pub write_timeout: Duration,
+    /// `--keep-alive-timeout`: idle time before a connection is closed.
+    pub keep_alive_timeout: Duration,
     /// `--principal-header`: where a trusted proxy names the principal, in lower case.
     pub principal_header: Option<String>,
-    /// `--allow-origin`: origins accepted besides loopback ones on a loopback address, in lower case.
+    /// `--allow-origin`: origins accepted besides loopback ones on a loopback address, in lower case; `*.` stands for
+    /// labels.
     pub allow_origin: Vec<String>,
-    /// `--allow-host`: hosts accepted besides loopback names and, on other addresses, IP addresses; in lower case.
+    /// `--allow-host`: hosts accepted besides loopback names and, on other addresses, IP addresses and private names; in
+    /// lower case; `*.` stands for labels.
     pub allow_host: Vec<String>,
     /// `OTEL_PROPAGATORS`: whether clients' spans are taken on, and the child is given ours.
     pub propagates: bool,

@@ -1,10 +1,11 @@
 //! The modern front (2026-07-28): the request ladder of streamable-http §Sending Messages, in its order, with its codes
 //! and statuses. Stateless: nothing of sessions is minted or echoed, and a client that disconnects has cancelled.
 
+use super::guard::Form;
 use super::live::{Live, LiveStream};
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
-use super::{Server, call, guard};
+use super::{Server, call, guard, legacy};
 use crate::era::MODERN_VERSION;
 use crate::era::envelope::Envelope;
 use crate::era::headers::{decode, named_by};
@@ -12,7 +13,7 @@ use crate::exchange::Failure;
 use crate::jsonrpc::{Kind, Spliced, codes, rewrite, text};
 use crate::session::Principal;
 use crate::telemetry::metrics::labels::MODERN;
-use crate::telemetry::{Operation, Verdict};
+use crate::telemetry::{Operation, Verdict, counters};
 use crate::upstream::{self, Caller, Happening, Incoming, Refusal, Reply};
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
@@ -26,6 +27,8 @@ const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 /// What the names of headers begin with that repeat a tool's parameters.
 const PARAM: &str = "mcp-param-";
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
+
+const EVENTS: &str = "text/event-stream";
 
 /// A quiet child delays the response head no longer: until then, its first word decides the status.
 const COMMIT_AFTER: Duration = Duration::from_secs(5);
@@ -47,7 +50,15 @@ fn has_envelope(incoming: &Incoming) -> bool {
 /// Whether the request's header names a modern revision.
 pub fn speaks_modern(headers: &HeaderMap) -> bool {
     let version = headers.get(PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
-    version.is_some_and(|version| version.trim() >= MODERN_VERSION)
+    let version = version.and_then(|version| version.split(',').next()).map(str::trim);
+    version.is_some_and(|version| is_date(version) && version >= MODERN_VERSION)
+}
+
+/// Returns whether a text has the form of a revision. `undefined` does not, though it sorts after all of them.
+fn is_date(text: &str) -> bool {
+    let digits = |at: &[usize]| at.iter().all(|&at| text.as_bytes()[at].is_ascii_digit());
+    let bytes = text.as_bytes();
+    bytes.len() == 10 && bytes[4] == b'-' && bytes[7] == b'-' && digits(&[0, 1, 2, 3, 5, 6, 8, 9])
 }
 
 /// Serves one message.
@@ -72,6 +83,7 @@ pub async fn respond(
         }
         Kind::Request => {}
     }
+    let form = legacy::form(headers).map_err(|rejection| rejection.of(incoming.id()))?;
     let envelope = climb(headers, &incoming).map_err(|rejection| rejection.of(incoming.id()))?;
     let caller = Caller {
         principal,
@@ -95,7 +107,11 @@ pub async fn respond(
     if server.shutdown.is_refusing() && !upstream::is_retry(&incoming) {
         return Err(Rejection::shutting_down().of(&id));
     }
-    answer(server, caller, incoming, id).await
+    match form {
+        Form::Either => answer(server, caller, incoming, id).await,
+        Form::Json if method == "subscriptions/listen" => Err(guard::not_acceptable(EVENTS).of(&id)),
+        Form::Json => answer_in_json(server, caller, incoming, id).await,
+    }
 }
 
 /// Answers as JSON if the child's first word is the answer, else as a stream. A child that is slow to start or to read
@@ -117,9 +133,6 @@ async fn answer(
         };
         return Ok(response::live(LiveStream::quiet(server, context, Box::pin(next))));
     };
-    let whole = |reply: Reply| {
-        response::json(StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK), reply.message)
-    };
     Ok(match opened {
         Ok((_, Happening::Answered(reply))) => whole(reply),
         Ok((Some(Live::Call(call)), Happening::Asks)) => whole(call.park()),
@@ -127,6 +140,41 @@ async fn answer(
         Err(Refusal::Busy(why)) => return Err(Rejection::busy(why).of(&id)),
         Err(refused) => whole(told(refused, &id, &operation)),
     })
+}
+
+/// Answers as JSON, however long that takes, since the client accepts nothing else.
+async fn answer_in_json(
+    server: &Arc<Server>,
+    caller: Caller,
+    incoming: Incoming,
+    id: Vec<u8>,
+) -> Result<Response<Body>, Rejection> {
+    let operation = Arc::clone(&incoming.operation);
+    let (mut live, mut happening) = match open(Arc::clone(server), caller, incoming).await {
+        Ok(opened) => opened,
+        Err(Refusal::Busy(why)) => return Err(Rejection::busy(why).of(&id)),
+        Err(refused) => return Ok(whole(told(refused, &id, &operation))),
+    };
+    loop {
+        match (happening, &mut live) {
+            (Happening::Answered(reply), _) => return Ok(whole(reply)),
+            (Happening::Said(_), Some(live)) => {
+                counters::DROPPED_EVENTS.increment();
+                happening = live.next(&server.shutdown).await;
+            }
+            (Happening::Asks, Some(_)) => break,
+            // Nothing else says or asks anything.
+            (_, None) => return Err(Rejection::busy("the request has no answer").of(&id)),
+        }
+    }
+    match live {
+        Some(Live::Call(call)) => Ok(whole(call.park())),
+        _ => Err(Rejection::busy("the request has no answer").of(&id)),
+    }
+}
+
+fn whole(reply: Reply) -> Response<Body> {
+    response::json(StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK), reply.message)
 }
 
 /// Begins a request, up to the first thing that happens; at the latest when the drain is over.
@@ -228,8 +276,9 @@ fn repeated_params(headers: &HeaderMap) -> Vec<(String, Option<Vec<u8>>)> {
 /// A header that repeats a value of the body, and must: routers decide by it.
 fn repeats(headers: &HeaderMap, name: &HeaderName, value: &str) -> Result<(), Rejection> {
     let mismatch = |message: String| Rejection::new(StatusCode::BAD_REQUEST, codes::HEADER_MISMATCH, message);
-    let given =
-        guard::single(headers, name).map_err(|_| mismatch(format!("{name} is not one readable value")))?;
+    // Only the version is known to contain no comma, so only its header can be split where a proxy joined it.
+    let single = if *name == PROTOCOL_VERSION { guard::agreed } else { guard::single };
+    let given = single(headers, name).map_err(|_| mismatch(format!("{name} is not one readable value")))?;
     let given =
         given.ok_or_else(|| mismatch(format!("{name} is missing; it must be {value:?} as in the body")))?;
     let decoded = decode(given.as_bytes()).map_err(|_| mismatch(format!("{name} can't be decoded")))?;

@@ -4,11 +4,12 @@ use super::origin::Origin;
 use super::reject::{Rejection, method_not_allowed};
 use super::response::{self, Body};
 use super::sse::EventStream;
-use super::{Server, body, call, guard, legacy, oneway};
+use super::{Server, Settings, body, call, guard, legacy, oneway};
 use crate::jsonrpc::{Kind, Spliced};
-use crate::session::{Owed, Session, StreamId};
+use crate::session::{Owed, Principal, Session, StreamId};
 use crate::telemetry::scope::scoped;
 use crate::upstream::Incoming;
+use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,14 +31,28 @@ pub fn stream(
     if request.method() != Method::GET {
         return Ok(method_not_allowed("GET"));
     }
-    guard::accepts(request.headers(), &["text/event-stream"])?;
+    // This revision does not require the header.
+    if request.headers().contains_key(ACCEPT) {
+        guard::takes_events(request.headers())?;
+    }
     let principal = guard::principal(&server.settings, request.headers())?;
     let session = legacy::open(server, principal, &origin.account, &[])?;
     session.become_old_sse();
     let reader = session.open_standalone();
     server.directory.list(&session);
-    let post_to = format!("{POST_PATH}?sessionId={}", session.id().secret());
+    let post_to = post_to(&server.settings, request.uri().path());
+    let post_to = format!("{post_to}?sessionId={}", session.id().secret());
     Ok(response::events(EventStream::session(server, reader, &post_to)))
+}
+
+/// Returns the reference for the endpoint event. It is relative to the stream's URL, since an ingress may have stripped an
+/// unknown prefix; with `--public-url` the prefix is known, and the reference is an absolute path.
+fn post_to(settings: &Settings, stream: &str) -> String {
+    if let Some(public) = &settings.public_url {
+        return public.prefix(&settings.path).to_owned() + POST_PATH;
+    }
+    let up = if stream.ends_with('/') { "../" } else { "" };
+    up.to_owned() + POST_PATH.trim_start_matches('/')
 }
 
 /// Takes a message; what answers it comes on the stream.
@@ -53,8 +68,10 @@ pub async fn post(
         return Ok(method_not_allowed("POST"));
     }
     let (head, body) = request.into_parts();
-    guard::sends_json(&head.headers)?;
-    let principal = guard::principal(&server.settings, &head.headers)?;
+    let principal = match admit(&server.settings, &head.headers) {
+        Ok(principal) => principal,
+        Err(rejection) => return Err(body::refuse(body, rejection)),
+    };
     let query = head.uri.query().unwrap_or_default();
     let id = query.split('&').find_map(|pair| pair.strip_prefix("sessionId="));
     let id = id.ok_or_else(|| {
@@ -80,6 +97,12 @@ pub async fn post(
         tokio::spawn(scoped(operation.context(), answering));
     }
     Ok(response::empty(StatusCode::ACCEPTED))
+}
+
+fn admit(settings: &Settings, headers: &HeaderMap) -> Result<Principal, Rejection> {
+    guard::sends_json(headers)?;
+    guard::sends_plain(headers)?;
+    guard::principal(settings, headers)
 }
 
 /// Runs one request; all that comes of it goes to the stream.

@@ -9,6 +9,9 @@ use hyper::{Response, StatusCode};
 use serde_json::Value;
 use std::borrow::Cow;
 
+/// A header's name and value.
+type Header = (&'static str, &'static str);
+
 /// Why a request is refused.
 #[derive(Debug)]
 pub struct Rejection {
@@ -19,6 +22,7 @@ pub struct Rejection {
     id: Option<Vec<u8>>,
     /// The rest of the request was not read, so the connection can't be used again.
     closes: bool,
+    header: Option<&'static Header>,
 }
 
 /// Nothing new is taken any more.
@@ -27,7 +31,7 @@ pub const SHUTTING_DOWN: &str = "proxyrunner is shutting down; try again elsewhe
 impl Rejection {
     /// A rejection of a request whose id is not known (yet).
     pub fn new(status: StatusCode, code: i64, message: impl Into<Cow<'static, str>>) -> Self {
-        Rejection { status, code, message: message.into(), data: None, id: None, closes: false }
+        Rejection { status, code, message: message.into(), data: None, id: None, closes: false, header: None }
     }
 
     /// 400 with -32600.
@@ -84,6 +88,11 @@ impl Rejection {
         Rejection { closes: true, ..self }
     }
 
+    /// The same, with a header for the client's HTTP library to read.
+    pub fn header(self, header: &'static Header) -> Self {
+        Rejection { header: Some(header), ..self }
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -109,6 +118,9 @@ impl Rejection {
     pub fn response(self) -> Response<Body> {
         let mut response = response::json(self.status, self.message());
         let headers = response.headers_mut();
+        if let Some((name, value)) = self.header {
+            headers.insert(*name, HeaderValue::from_static(value));
+        }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -33,6 +33,8 @@ pub struct Message {
     pub method: Option<Span>,
     /// The parameters, always an object.
     pub params: Option<Params>,
+    /// `null` in place of the parameters, which counts as absent. It is passed on as an empty object.
+    pub null_params: Option<Span>,
     /// A response's result, any value.
     pub result: Option<Span>,
     /// The result says of itself that it is an error: `isError` is true (server/tools §Error Handling).

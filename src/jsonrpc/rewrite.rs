@@ -14,7 +14,17 @@ use crate::trace_context::Trace;
 
 /// The message as it is, without whitespace around it.
 pub fn unchanged(bytes: &Charged, message: &Message) -> Spliced {
-    splice(bytes, &message.object, Edits::new())
+    let mut edits = Edits::new();
+    fill_null_params(message, b"", &mut edits);
+    splice(bytes, &message.object, edits)
+}
+
+/// Replaces null `params`, which some readers refuse, by an object with these members; returns false if they are not null.
+pub fn fill_null_params(message: &Message, members: &[u8], edits: &mut Edits) -> bool {
+    if let Some(null) = &message.null_params {
+        edits.replace(null, &[b"{", members, b"}"].concat());
+    }
+    message.null_params.is_some()
 }
 
 /// A request or a response with another id, given in raw JSON. A message without an id stays as it is.
@@ -34,6 +44,7 @@ pub fn with_progress_token(bytes: &Charged, message: &Message, token: &[u8]) -> 
 
 fn replaced(bytes: &Charged, message: &Message, span: Option<&Span>, text: &[u8]) -> Spliced {
     let mut edits = Edits::new();
+    fill_null_params(message, b"", &mut edits);
     if let Some(span) = span {
         edits.replace(span, text);
     }
@@ -152,6 +163,9 @@ fn wrapped(members: &[u8]) -> SmallBytes {
 fn insert_params(message: &Message, params: &[u8], meta: &[u8], edits: &mut Edits) {
     let meta = wrapped(meta);
     let members = joined(params, &meta);
+    if fill_null_params(message, &members, edits) {
+        return;
+    }
     if let (Some(method), false) = (&message.method, members.is_empty()) {
         edits.insert(method.end, &[b",\"params\":{", &*members, b"}"].concat());
     }

@@ -125,6 +125,7 @@ struct Envelope {
     id: Id,
     method: Option<Span>,
     params: Option<Params>,
+    null_params: Option<Span>,
     result: Option<Span>,
     is_error: bool,
     error: Option<Span>,
@@ -218,8 +219,12 @@ impl Envelope {
     }
 
     fn read_params(&mut self, lexer: &mut Lexer<'_>, at: usize) -> Result<(), Broken> {
-        if self.params.is_some() {
+        if self.params.is_some() || self.null_params.is_some() {
             self.blame("a member comes twice", at);
+        }
+        if lexer.peek() == Some(b'n') {
+            self.null_params = Some(lexer.value()?);
+            return Ok(());
         }
         let mut params = Params::default();
         if lexer.peek() == Some(b'{') {
@@ -297,6 +302,7 @@ impl Envelope {
             id: self.id.valid(),
             method: self.method,
             params: self.params,
+            null_params: self.null_params,
             result: self.result,
             is_error: self.is_error,
             error: self.error,

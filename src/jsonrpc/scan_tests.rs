@@ -126,7 +126,7 @@ fn not_a_message() {
         (r#"{"jsonrpc":"2.0","id":5,"result":1,"method":"m"}"#, "5"),
         (r#"{"jsonrpc":"2.0","method":"m","error":1}"#, "-"),
         (r#"{"jsonrpc":"2.0","id":5,"method":"m","params":[]}"#, "5"),
-        (r#"{"jsonrpc":"2.0","params":null,"method":"m","id":5}"#, "5"),
+        (r#"{"jsonrpc":"2.0","params":[null],"method":"m","id":5}"#, "5"),
     ] {
         assert_eq!(refused(text), (INVALID_REQUEST, id), "{text}");
     }

@@ -74,6 +74,7 @@ impl Asked {
         let ours = number.to_string();
         let mut edits = Edits::new();
         edits.replace(&id, ours.as_bytes());
+        rewrite::fill_null_params(message, b"", &mut edits);
         if let Some(token) = &token {
             edits.replace(token, ours.as_bytes());
         }

@@ -32,7 +32,7 @@ fn a_place_comes_back_when_nobody_holds_the_session_any_more() {
 #[test]
 fn a_session_is_found_by_its_principal_while_it_lives() {
     let (directory, now) = (directory(), Instant::now());
-    let alice = Principal::named("alice");
+    let alice = Principal::named("alice").expect("a name");
     let session = directory.open(alice.clone(), account(), now).unwrap();
     let id = session.id().secret();
     assert!(directory.find(id, &alice).is_none(), "its handshake is not complete");

@@ -47,14 +47,17 @@ impl fmt::Debug for SessionId {
     }
 }
 
+const ANONYMOUS: &str = "anonymous";
+
 /// Who the operator says is calling (`--principal-header`), else `anonymous`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Principal(Arc<str>);
 
 impl Principal {
-    /// The principal of this name.
-    pub fn named(name: &str) -> Self {
-        Principal(name.into())
+    /// Returns the principal of this name; `None` for an empty name and for `anonymous` in any case.
+    pub fn named(name: &str) -> Option<Self> {
+        let means_nobody = name.is_empty() || name.eq_ignore_ascii_case(ANONYMOUS);
+        (!means_nobody).then(|| Principal(name.into()))
     }
 
     /// As the operator's proxy wrote it.
@@ -64,12 +67,12 @@ impl Principal {
 
     /// Whether nobody in particular is calling.
     pub fn is_anonymous(&self) -> bool {
-        &*self.0 == "anonymous"
+        &*self.0 == ANONYMOUS
     }
 
     /// The one of a request that names none.
     pub fn anonymous() -> Self {
-        Principal("anonymous".into())
+        Principal(ANONYMOUS.into())
     }
 }
 

@@ -19,7 +19,8 @@ fn hinted(ttl: &str, scope: &str) -> Answer {
 fn asked(principal: &str, legacy: Option<Freshness>) -> Asked {
     let method = "tools/list".to_owned();
     let key = Key { child: 1, class: Capabilities::default(), method, params: Vec::new() };
-    Asked { key, principal: Principal::named(principal), changes: 0, legacy }
+    let principal = Principal::named(principal).unwrap_or_else(Principal::anonymous);
+    Asked { key, principal, changes: 0, legacy }
 }
 
 fn page(at: usize) -> Asked {

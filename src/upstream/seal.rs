@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn purpose(principal: &str, call: u8) -> Purpose {
-        Purpose { principal: Principal::named(principal), call: [call; 32] }
+        Purpose { principal: Principal::named(principal).expect("a name"), call: [call; 32] }
     }
 
     #[test]

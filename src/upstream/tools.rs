@@ -17,7 +17,7 @@ use tokio::time::{timeout, timeout_at};
 
 /// Tools that are remembered of one child.
 const MOST_TOOLS: usize = 4_096;
-/// How long calls wait for the list once it is being read; then they go on unchecked.
+/// How long calls wait for the list once it is being read; then those without `Mcp-Param` headers go on.
 const CALL_PATIENCE: Duration = Duration::from_secs(2);
 /// After what time a list that could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(30);
@@ -29,6 +29,8 @@ pub(super) struct Tools {
     pub headers: HeaderParams,
     /// Those that a legacy child runs as tasks only.
     pub tasks: HashSet<String>,
+    /// The child did not list its tools in time, so nothing is known about them.
+    pub are_unread: bool,
 }
 
 /// What is known of one child's tools.
@@ -161,7 +163,8 @@ impl Upstream {
         let changes = whose.changes();
         let read = self.read_tools(link, era).await;
         let until = read.is_none().then(|| now() + RETRY);
-        whose.catalogue().learn(Known { tools: Arc::new(read.unwrap_or_default()), changes, until });
+        let tools = read.unwrap_or_else(|| Tools { are_unread: true, ..Tools::default() });
+        whose.catalogue().learn(Known { tools: Arc::new(tools), changes, until });
     }
 
     async fn read_tools(&self, link: &Link, era: Era) -> Option<Tools> {

@@ -1,5 +1,6 @@
 //! How a modern request begins: at which child, with what is known of its tool, or as the retry of one that is parked.
 
+use super::params::{agrees, unchecked};
 use super::task::Task;
 use super::{Caller, MOST_ANSWERS, ModernCall};
 use crate::budget::{Account, Charged};
@@ -8,7 +9,7 @@ use crate::era::input::{ASKING, Retry};
 use crate::era::{Era, discover, envelope};
 use crate::exchange::{Exchange, Held};
 use crate::jsonrpc::rewrite::Changes;
-use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, kept, member, rewrite, splice, text};
+use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, kept, rewrite, splice, text};
 use crate::mux::WireId;
 use crate::telemetry::{Operation, counters, names};
 use crate::trace_context::Trace;
@@ -17,7 +18,7 @@ use crate::upstream::entrance::key_of_caller;
 use crate::upstream::lease::Lease;
 use crate::upstream::lists;
 use crate::upstream::seal::{Purpose, State};
-use crate::upstream::tools::{Tools, Whose};
+use crate::upstream::tools::Whose;
 use crate::upstream::{Incoming, NotBegun, Refusal, Shared, Upstream, now};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -48,7 +49,7 @@ impl Upstream {
         let method = incoming.method().into_owned();
         let mut call = ModernCall::new(self, shared, caller, &incoming, method);
         call.accepted = Some(accepted);
-        if let Some((parked, retry)) = self.resumed(&mut call, &incoming)? {
+        if let Some((parked, retry)) = self.resumed(&mut call, &incoming).await? {
             return Box::pin(parked.go_on(call.caller.clone(), &incoming, &retry)).await;
         }
         if call.shared.era == Era::Legacy && !offers(&call.shared, &call.method) {
@@ -94,8 +95,8 @@ impl Upstream {
 
     /// The parked call that a request goes on with, if it is a retry. A modern child has states of its own; but ours is
     /// ours, though the child of the call's own era may have come up since it was parked.
-    fn resumed(
-        &self,
+    async fn resumed(
+        self: &Arc<Self>,
         call: &mut ModernCall,
         incoming: &Incoming,
     ) -> Result<Option<(Box<ModernCall>, Retry)>, Refusal> {
@@ -117,7 +118,7 @@ impl Upstream {
             Some(State::Urls(rounds)) => call.urls = rounds,
             None if !legacy => {}
             state => {
-                let parked = self.claim(&call.caller, incoming, state)?;
+                let parked = self.claim(&call.caller, incoming, state).await?;
                 return Ok(Some((parked, retry)));
             }
         }
@@ -125,14 +126,19 @@ impl Upstream {
     }
 
     /// The parked call of a state. Whatever is wrong with that, the tool is never run again.
-    fn claim(
-        &self,
+    async fn claim(
+        self: &Arc<Self>,
         caller: &Caller,
         incoming: &Incoming,
         state: Option<State>,
     ) -> Result<Box<ModernCall>, Refusal> {
         let parked = match state {
             Some(State::Parked(handle)) => {
+                // The tools may have changed since the call was parked.
+                let whose = self.parked.look(handle, |call| call.whose_tools());
+                if let Some(whose) = whose.filter(|_| !caller.params.is_empty()) {
+                    self.tools(whose).await;
+                }
                 self.parked.look(handle, |call| call.agrees_again(caller, incoming)).transpose()?;
                 self.parked.claim(handle, now())
             }
@@ -246,7 +252,9 @@ impl ModernCall {
         if !self.shared.declares("tools") {
             return Ok(());
         }
-        let Some(tools) = self.upstream.tools(self.whose_tools()).await else { return Ok(()) };
+        let Some(tools) = self.upstream.tools(self.whose_tools()).await else {
+            return unchecked(&self.caller);
+        };
         let name = text(&incoming.frame, &name);
         agrees(&self.caller, &tools, &name, incoming)?;
         let legacy = self.shared.era == Era::Legacy;
@@ -297,6 +305,7 @@ impl ModernCall {
             (Some(name), Some(tools)) if self.method == "tools/call" => {
                 agrees(caller, &tools, &text(&incoming.frame, &name), incoming)
             }
+            (Some(_), None) if self.method == "tools/call" => unchecked(caller),
             _ => Ok(()),
         }
     }
@@ -368,18 +377,6 @@ fn progress_token(incoming: &Incoming) -> Option<Charged> {
     let params = incoming.message.params.as_ref()?;
     let token = params.meta.as_ref()?.progress_token.clone()?;
     Some(kept(&incoming.frame, &token))
-}
-
-/// Whether a call's headers agree with its body, by what its child says of the tool.
-fn agrees(caller: &Caller, tools: &Tools, name: &str, incoming: &Incoming) -> Result<(), Refusal> {
-    if tools.headers.of(name).is_empty() {
-        return Ok(());
-    }
-    let frame = &incoming.frame;
-    let params = incoming.message.params.as_ref();
-    let arguments = params.and_then(|params| member(frame, &params.span, "arguments"));
-    let header = |name: &str| caller.param(name);
-    tools.headers.check(name, frame, arguments.as_ref(), header).map_err(Refusal::Mismatch)
 }
 
 /// The request as the child may read it: a legacy one without its envelope, which some refuse.

@@ -7,6 +7,7 @@
 mod answer;
 mod asking;
 mod begin;
+mod params;
 mod task;
 
 pub use begin::is_retry;
