@@ -188,13 +188,16 @@ impl Supervisor {
                 Some(Action::Close) => pipes.close_stdin.cancel(),
                 Some(Action::Terminate) => server.group(Signal::SIGTERM),
                 Some(Action::Kill) => server.group(Signal::SIGKILL),
+                Some(Action::Abandon) => break Err(io::Error::other("it is still there after SIGKILL")),
                 None => {}
             }
         };
         // What the child started ends with it. A guardian has seen to that already, unless it was ended itself.
         server.group(Signal::SIGKILL);
-        if status.is_err() {
-            self.0.spawner.clear_after(process.pid()).await;
+        if status.is_err()
+            && let Some(lineage) = process.lineage()
+        {
+            self.0.spawner.clear_after(lineage).await;
         }
         let last_lines = pipes.finish(&mut router).await;
         let (how, code) = status.map_or_else(|error| (format!("was lost: {error}"), 1), describe);

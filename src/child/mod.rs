@@ -14,6 +14,7 @@ mod stdout;
 
 pub use limits::{Identity, Limits};
 pub use process::{Process, Signaller};
+pub use reaper::Lineage;
 pub use spawn::{Spawned, Spawner, StartError};
 pub use stderr::{Lines, Tail};
 

@@ -4,7 +4,7 @@
 //! process ends, not the process (prctl(2), PR_SET_PDEATHSIG), and a runtime's threads come and go.
 
 use super::process::Process;
-use super::reaper::Guardians;
+use super::reaper::{Guardians, Lineage, MARK};
 use super::report::Report;
 use super::{Settings, guardian};
 use nix::sys::resource::{Resource, getrlimit};
@@ -17,9 +17,10 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::oneshot;
 
@@ -55,7 +56,7 @@ type Reply = oneshot::Sender<Result<Spawned, StartError>>;
 enum Order {
     Spawn(Reply),
     Reap,
-    Clear { server: i32, done: oneshot::Sender<()> },
+    Clear { lineage: Lineage, done: oneshot::Sender<()> },
 }
 
 /// Starts children of one kind.
@@ -75,15 +76,15 @@ impl Spawner {
         if !can_guard() {
             tracing::warn!("/proc is not there: what a server starts in sessions of its own may outlive it");
         }
+        let mut guardians = Guardians::new();
         thread::Builder::new().name("spawner".into()).spawn(move || {
             let _runtime = runtime.enter();
-            let mut guardians = Guardians::default();
             for order in intake {
                 match order {
                     Order::Spawn(reply) => drop(reply.send(spawn(&settings, &mut guardians))),
                     Order::Reap => guardians.reap(),
-                    Order::Clear { server, done } => {
-                        guardians.clear_after(server);
+                    Order::Clear { lineage, done } => {
+                        guardians.clear_after(&lineage);
                         let _ = done.send(());
                     }
                 }
@@ -103,10 +104,10 @@ impl Spawner {
         spawned.await.map_err(|_| gone())?
     }
 
-    /// Ends what a server left behind whose guardian was ended, so that nobody else does.
-    pub async fn clear_after(&self, server: i32) {
+    /// Ends a guardian that does not report, and whatever its server left behind.
+    pub async fn clear_after(&self, lineage: Lineage) {
         let (done, cleared) = oneshot::channel();
-        if self.0.send(Order::Clear { server, done }).is_ok() {
+        if self.0.send(Order::Clear { lineage, done }).is_ok() {
             let _ = cleared.await;
         }
     }
@@ -150,8 +151,9 @@ fn guarded(settings: &Settings, guardians: &mut Guardians) -> io::Result<Spawned
     unsafe {
         command.pre_exec(move || place(&theirs, guardian::SOCKET));
     }
-    let mut guardian = prepared(&mut command, settings).spawn()?;
-    guardians.note(&guardian);
+    let mark = mark();
+    let mut guardian = prepared(&mut command, settings).env(MARK, &*mark).spawn()?;
+    let pid = guardians.note(&guardian);
     // The other end of the socket is the guardian's alone.
     drop(command);
     let pipes = (|| {
@@ -161,12 +163,12 @@ fn guarded(settings: &Settings, guardians: &mut Guardians) -> io::Result<Spawned
     })();
     let (stdin, stdout, stderr) = pipes.ok_or_else(without_pipes)?;
     let (stdin, stdout, stderr) = (stdin?, stdout?, stderr?);
-    let mut report = [0; Report::LENGTH];
-    socket.set_read_timeout(Some(STARTING))?;
-    (&socket).read_exact(&mut report)?;
+    let report = first_report(&socket, guardians).inspect_err(|_| {
+        guardians.clear_after(&Lineage { guardian: pid, server: pid, mark: Arc::clone(&mark) });
+    })?;
     match Report::read(report) {
-        Some(Report::Started(pid)) => {
-            let process = Process::guarded(pid, socket)?;
+        Some(Report::Started(server)) => {
+            let process = Process::guarded(Lineage { guardian: pid, server, mark }, socket)?;
             Ok(Spawned { process, stdin, stdout, stderr })
         }
         Some(Report::Failed(errno)) => Err(io::Error::from_raw_os_error(errno)),
@@ -176,6 +178,34 @@ fn guarded(settings: &Settings, guardians: &mut Guardians) -> io::Result<Spawned
 
 /// How long the system may take to start a process.
 const STARTING: Duration = Duration::from_secs(60);
+/// Interval between looks at a guardian that has not reported yet: its server may have stopped it.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What a guardian reports first.
+fn first_report(mut socket: &UnixStream, guardians: &mut Guardians) -> io::Result<[u8; Report::LENGTH]> {
+    let deadline = Instant::now() + STARTING;
+    let (mut report, mut length) = ([0; Report::LENGTH], 0);
+    socket.set_read_timeout(Some(LOOK))?;
+    while length < report.len() {
+        match socket.read(&mut report[length..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                guardians.reap();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(report)
+}
+
+/// A value that no other server's processes have in their environment.
+fn mark() -> Arc<str> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+    format!("{}-{since}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)).into()
+}
 
 /// Puts a file at a place in the process that is about to be executed.
 fn place(file: &UnixStream, at: i32) -> io::Result<()> {
