@@ -249,14 +249,14 @@ async fn child_ends(upstream: &Arc<Upstream>) -> Ended {
         Ok(()) => {
             tracing::info!("ready");
             let failure = upstream.keep_filled().await;
-            tracing::error!("{failure}");
+            tracing::error!("{}", failure.for_log());
             match failure {
                 Failure::Ended(end) => Ended::ByChild(end.code),
                 _ => Ended::NotStarted,
             }
         }
         Err(failure) => {
-            tracing::error!("{failure}");
+            tracing::error!("{}", failure.for_log());
             match failure {
                 Failure::Ended(end) if end.code != 0 => Ended::ByChild(end.code),
                 _ => Ended::NotStarted,

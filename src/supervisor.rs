@@ -2,7 +2,7 @@
 
 use crate::budget::Budget;
 use crate::child::{self, Heard, Process, Signaller, Spawned, Spawner, StartError, Tail};
-use crate::exchange::{End, Ends, Failure, Intake, Link};
+use crate::exchange::{End, Ends, Failure, Intake, LastWords, Link};
 use crate::lifecycle::{Action, Event, Graces, Lifecycle};
 use crate::router::Router;
 use crate::telemetry::counters;
@@ -132,7 +132,7 @@ impl Supervisor {
             metrics::session(Side::Client, link.revision(), started.elapsed());
         }
         counters::ENDED_CHILDREN.increment();
-        tracing::info!(child = number, pid = pid, code = ended.code, "{ended}");
+        tracing::info!(child = number, pid = pid, code = ended.code, "{}", ended.for_log());
     }
 
     /// Waits for the child's end, bringing it about when it is asked for.
@@ -199,9 +199,10 @@ impl Supervisor {
         {
             self.0.spawner.clear_after(lineage).await;
         }
-        let last_lines = pipes.finish(&mut router).await;
+        let lines = pipes.finish(&mut router).await;
+        let last_words = LastWords::new(lines, settings.expose_stderr);
         let (how, code) = status.map_or_else(|error| (format!("was lost: {error}"), 1), describe);
-        (End { how: how.into(), code, last_lines }, router)
+        (End { how: how.into(), code, last_words }, router)
     }
 
     fn servers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Signaller>> {

@@ -39,6 +39,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `--child-log-rate`: lines of stderr that are logged in a second; 0 is all.
     pub log_rate: usize,
+    /// `--expose-stderr`: whether clients and probes see the child's last lines of stderr.
+    pub expose_stderr: bool,
     /// `--max-frame`, in bytes.
     pub max_frame: usize,
     /// `--start-timeout`: how long the handshake may take.

@@ -208,6 +208,7 @@ fn child(
         cwd: reader.optional("cwd", DIRECTORY),
         max_frame: reader.one("max-frame", SIZE),
         log_rate: reader.one("child-log-rate", COUNT_OR_ZERO),
+        expose_stderr: reader.one("expose-stderr", SWITCH),
         start_timeout: reader.one("start-timeout", DURATION),
         close_grace: reader.one("close-grace", DURATION_OR_ZERO),
         limits: limits(reader),

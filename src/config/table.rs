@@ -292,6 +292,10 @@ pub const SETTINGS: &[Group] = &[
                 "100",
                 "Lines of a child's stderr that are logged in a second; 0 is all",
             ),
+            switch(
+                "expose-stderr",
+                "Let clients and probes see a child's last lines of stderr; for development",
+            ),
             on("metrics", "Keep count of operations and how long they take, at /metrics"),
             many("allow-baggage", "KEY", "Baggage of clients that reaches the child; * is all"),
             switch("trace-arguments", "Put tools' arguments into spans, redacted"),
