@@ -28,8 +28,12 @@ const SWEEP: Duration = Duration::from_secs(1);
 const RELIEF: Duration = Duration::from_millis(20);
 /// How long connections may take to close once everything is answered, if nothing is left of the drain.
 const CLOSING: Duration = Duration::from_secs(2);
-/// How long what is left of telemetry may take on its way.
-const FLUSHING: Duration = Duration::from_secs(3);
+/// The least and the most time to export the last of the telemetry.
+const FLUSHING: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(3));
+/// Time for requests that were failed at the end of the drain to be told, before their children are ended.
+const TELLING: Duration = Duration::from_secs(1);
+/// Interval between looks at requests that are waited for.
+const LOOK: Duration = Duration::from_millis(10);
 /// Pipes, a pidfd, and what starting one takes.
 const FILES_PER_CHILD: usize = 8;
 /// Exit codes of a process that a signal ended, as shells report them.
@@ -143,6 +147,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
             Ended::BySignal(signal)
         }
     };
+    let stop_by = Instant::now() + config.stop_within;
     let delay = ended.drain_delay(&config);
     let drain = drain(&server, delay, config.drain_timeout, &drained_by);
     // A child that is still starting goes on: there may be clients who wait for it.
@@ -162,10 +167,15 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         }
     }
     let stop = async {
-        let _ = serving.await;
-        upstream.close();
-        supervisor.stop().await;
-        exporter.flush(FLUSHING).await;
+        // Together, since each may take its time: answers on slow connections, and stubborn children.
+        let children = async {
+            let _ = timeout(TELLING, idle(&server)).await;
+            upstream.close();
+            supervisor.stop().await;
+        };
+        let _ = tokio::join!(serving, children);
+        let left = stop_by.saturating_duration_since(Instant::now());
+        exporter.flush(left.clamp(FLUSHING.0, FLUSHING.1)).await;
     };
     tokio::select! {
         () = stop => Ok(ended.code()),
@@ -272,13 +282,13 @@ async fn drain(server: &Server, delay: Duration, patience: Duration, drained_by:
     sleep(delay).await;
     server.shutdown.refuse();
     let _ = drained_by.set(Instant::now() + patience);
-    let idle = async {
-        while server.upstream.is_busy() || server.directory.expects_anybody(Instant::now()) {
-            sleep(Duration::from_millis(10)).await;
+    let quiet = async {
+        while server.directory.expects_anybody(Instant::now()) || server.upstream.underway() > 0 {
+            sleep(LOOK).await;
         }
     };
-    if timeout(patience, idle).await.is_err() {
-        tracing::warn!(requests = server.upstream.in_flight(), "--drain-timeout is over: the rest is failed");
+    if timeout(patience, quiet).await.is_err() {
+        tracing::warn!(requests = server.upstream.underway(), "--drain-timeout is over: the rest is failed");
     }
     for session in server.directory.all() {
         server.directory.end(&session, &Failure::ShuttingDown);
@@ -286,6 +296,13 @@ async fn drain(server: &Server, delay: Duration, patience: Duration, drained_by:
     server.upstream.end_parked();
     server.upstream.end_listens();
     server.shutdown.finish();
+}
+
+/// Resolves once no request is under way.
+async fn idle(server: &Server) {
+    while server.upstream.underway() > 0 {
+        sleep(LOOK).await;
+    }
 }
 
 /// Ends what has become old, and cuts who takes nothing.

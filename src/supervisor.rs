@@ -90,7 +90,12 @@ impl Supervisor {
         if self.0.stopping.is_cancelled() {
             return;
         }
-        let Spawned { process, stdin, stdout, stderr } = match self.0.spawner.spawn().await {
+        let spawned = tokio::select! {
+            // The end need not wait for a program that cannot be loaded.
+            () = self.0.stopping.cancelled() => return,
+            spawned = self.0.spawner.spawn() => spawned,
+        };
+        let Spawned { process, stdin, stdout, stderr } = match spawned {
             Ok(spawned) => spawned,
             Err(error) => return refuse(reply, error),
         };

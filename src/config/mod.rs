@@ -11,6 +11,7 @@ mod otel;
 mod parse;
 mod problem;
 mod reader;
+mod stopping;
 pub mod table;
 
 use crate::era::probe::Choice;
@@ -36,7 +37,7 @@ pub struct Config {
     pub telemetry: telemetry::Settings,
     /// Where they go besides.
     pub export: export::Settings,
-    /// What was not understood of the environment, to be logged.
+    /// What was not understood of the environment, and settings that do not fit the place, to be logged.
     pub warnings: Vec<String>,
     /// The program to spawn, and how it ends.
     pub child: child::Settings,
@@ -50,6 +51,8 @@ pub struct Config {
     pub drain_delay: Duration,
     /// After that, how long to wait for requests in flight.
     pub drain_timeout: Duration,
+    /// How long all stages of the end may take together.
+    pub stop_within: Duration,
     /// Bytes of bodies, undelivered answers and replay buffers together.
     pub max_buffered: usize,
 }
@@ -140,21 +143,29 @@ fn assemble(
     command: Vec<OsString>,
     env: impl Fn(&str) -> Option<OsString> + Copy,
 ) -> Config {
-    // Endpoints leave a Service's load balancing some seconds after SIGTERM; elsewhere nobody waits for that.
-    let in_kubernetes = env("KUBERNETES_SERVICE_HOST").is_some();
-    let drain_delay = if in_kubernetes { Duration::from_secs(5) } else { Duration::ZERO };
     let otel = otel::read(env);
+    // In the order in which --check shows them.
+    let http = http(reader, otel.propagates);
+    let child = child(reader, command, env);
+    let (upstream, session) = (upstream(reader), session(reader));
+    let max_buffered = reader.one("max-buffered", SIZE);
+    let stopping = stopping::read(reader, &child, env("KUBERNETES_SERVICE_HOST").is_some());
+    let telemetry = telemetry(reader, &otel);
+    let export = exports(reader, otel.export);
+    let warnings: Vec<_> = otel.warnings.into_iter().chain(stopping.warning).collect();
+    warnings.iter().for_each(|warning| reader.comment(&format!("warning: {warning}")));
     Config {
-        http: http(reader, otel.propagates),
-        child: child(reader, command, env),
-        upstream: upstream(reader),
-        session: session(reader),
-        max_buffered: reader.one("max-buffered", SIZE),
-        drain_delay: reader.one_or("drain-delay", DURATION_OR_ZERO, drain_delay),
-        drain_timeout: reader.one("drain-timeout", DURATION_OR_ZERO),
-        telemetry: telemetry(reader, &otel),
-        export: exports(reader, otel.export),
-        warnings: otel.warnings,
+        http,
+        child,
+        upstream,
+        session,
+        max_buffered,
+        drain_delay: stopping.delay,
+        drain_timeout: stopping.drain,
+        stop_within: stopping.within,
+        telemetry,
+        export,
+        warnings,
     }
 }
 

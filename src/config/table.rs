@@ -126,10 +126,10 @@ pub const SETTINGS: &[Group] = &[
             one(
                 "close-grace",
                 "DURATION",
-                "5s",
+                "2s",
                 "After closing a child's stdin, wait so long before SIGTERM",
             ),
-            one("terminate-grace", "DURATION", "5s", "After SIGTERM, wait so long before SIGKILL"),
+            one("terminate-grace", "DURATION", "2s", "After SIGTERM, wait so long before SIGKILL"),
             absent("child-memory", "SIZE", "The most address space that the child may take"),
             absent("child-nofile", "COUNT", "Files that the child may have open"),
             absent("child-nice", "NUMBER", "How the child is scheduled: -20, favoured, to 19"),
@@ -277,7 +277,12 @@ pub const SETTINGS: &[Group] = &[
                 "0s; 5s in Kubernetes",
                 "After SIGTERM, serve on for so long while endpoints are being removed",
             ),
-            one("drain-timeout", "DURATION", "25s", "Then wait so long for requests in flight"),
+            computed(
+                "drain-timeout",
+                "DURATION",
+                "4s; 18s in Kubernetes; by --drain-delay, --close-grace and --terminate-grace",
+                "Time for requests in flight after that; by default the rest of the grace period",
+            ),
         ],
     },
     Group {

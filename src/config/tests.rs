@@ -66,6 +66,23 @@ fn in_kubernetes_draining_waits_for_endpoints_unless_told_otherwise() {
 }
 
 #[test]
+fn what_the_other_graces_leave_of_the_places_is_for_requests_in_flight() {
+    let kubernetes = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+    for (args, vars, drain, fits) in [
+        (&[][..], &[][..], 4, true),
+        (&[], &[kubernetes], 18, true),
+        (&["--drain-delay=0s"], &[kubernetes], 23, true),
+        (&["--close-grace=10s"], &[kubernetes], 10, true),
+        (&["--close-grace=1m"], &[], 1, false),
+        (&["--drain-timeout=7s"], &[], 7, false),
+    ] {
+        let config = loaded(&[args, &["server"]].concat(), vars);
+        assert_eq!(config.drain_timeout, Duration::from_secs(drain), "{args:?}");
+        assert_eq!(config.warnings.is_empty(), fits, "{args:?}: {:?}", config.warnings);
+    }
+}
+
+#[test]
 fn flags_win_over_the_environment_and_that_over_the_file() {
     let file = Scratch::new(
         "precedence",
