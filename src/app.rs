@@ -55,6 +55,7 @@ pub fn run(config: Config) -> anyhow::Result<i32> {
     let code = runtime.block_on(serve(config));
     // What is left are tasks of clients that went away.
     runtime.shutdown_timeout(Duration::from_millis(100));
+    telemetry::count_lost_lines();
     code
 }
 
@@ -312,6 +313,7 @@ async fn sweep(server: Arc<Server>) {
     let mut bodies_wait = false;
     loop {
         tick.tick().await;
+        telemetry::count_lost_lines();
         server.directory.expire(Instant::now());
         server.upstream.expire(Instant::now());
         bodies_wait = server.relieve_bodies(bodies_wait);

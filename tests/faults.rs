@@ -405,3 +405,42 @@ fn a_child_that_closes_its_stdin_is_replaced_before_anybody_calls() {
     assert_eq!(reason(&call.response().answer()), "child_ended");
     assert_ne!(session.result("facts", json!({}))["pid"], first);
 }
+
+#[test]
+fn a_childs_stderr_can_forge_no_line_of_the_log() {
+    let forged =
+        "printf 'real\\r2026-01-01 ERROR forged\\000 \\342\\200\\256 \\302\\233\\033[31m\\n' >&2; exit 3";
+    for format in ["text", "json"] {
+        let flags = format!("--log-format {format} --restart-limit 0 --child-era legacy");
+        let (_, log) = Server::with().flags(&flags).program(&["sh", "-c", forged]).run();
+        assert!(log.contains("real\\r2026-01-01 ERROR forged"), "it is told, escaped: {log}");
+        assert!(!log.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')), "{log:?}");
+        assert!(log.contains("x1b[31m") || log.contains("u001b[31m"), "{log}");
+    }
+}
+
+#[test]
+fn log_lines_that_nobody_read_in_time_are_counted() {
+    let (flooded, told) = (scratch("flooded"), scratch("told"));
+    let until = |file: &std::path::Path| {
+        format!("n=0; while [ ! -e {} ] && [ $n -lt 400 ]; do sleep 0.05; n=$((n+1)); done", file.display())
+    };
+    let flood = format!("seq 1 100000 >&2; touch {}; {}; exit 3", flooded.display(), until(&told));
+    let copy = "import sys\nfor line in sys.stdin.buffer:\n    sys.stderr.buffer.write(line)\n    \
+                if b'were lost' in line: open(sys.argv[1], 'w')";
+    // Reads nothing before the flood is over.
+    let read = format!("\"$@\" 2>&1 | {{ {}; python3 -c \"{copy}\" {}; }}", until(&flooded), told.display());
+    let flags = "--child-log-rate 0 --restart-limit 0 --child-era legacy";
+    let start = Server::with().flags(flags).under(&["sh", "-c", &read, "sh"]).program(&["sh", "-c", &flood]);
+    let (_, log) = start.run();
+    let totals = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| {
+            line["fields"]["message"].as_str().is_some_and(|message| message.contains("were lost"))
+        })
+        .filter_map(|line| line["fields"]["total"].as_u64());
+    let lost = totals.max().unwrap_or_else(|| panic!("{} lines", log.lines().count()));
+    let arrived = log.lines().filter(|line| line.contains("\"stream\":\"stderr\"")).count() as u64;
+    assert!((100_000..101_000).contains(&(lost + arrived)), "{lost} lost and {arrived} arrived");
+}
