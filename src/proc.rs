@@ -46,6 +46,13 @@ pub fn open_files(pid: i32) -> u64 {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |files| files.count() as u64)
 }
 
+/// Keeps other processes of the same user from reading this one's environment and memory, and from tracing it. There is
+/// no core dump of it then. A program that it executes is as any other.
+pub fn forbid_inspection() {
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
 /// All processes at one moment, by their parents.
 #[derive(Debug)]
 pub struct Families(HashMap<i32, Vec<i32>>);

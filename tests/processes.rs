@@ -357,3 +357,29 @@ fn as_pid_1_it_ends_what_an_ended_guardian_left_behind_and_nothing_else() {
     assert!(lives(sleeper), "no server started it");
     server.until_logged("left alone");
 }
+
+#[test]
+fn a_server_cannot_read_the_secrets_of_proxyrunner() {
+    // Its guardian's parent is proxyrunner; what is behind the name in stat(5) has no blank in it.
+    let read = "p=$(sed 's/.*) . //; s/ .*//' /proc/$PPID/stat); cat /proc/$p/stat /proc/$p/environ /proc/$PPID/environ >&2; \
+                [ -r /proc/$p/mem ] && echo readable >&2; exit 3";
+    let start = Server::with()
+        .flags("--restart-limit 0 --child-era legacy --env-clear")
+        .env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hunter2")
+        .program(&["sh", "-c", read]);
+    let other = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"];
+    let start = if nix::unistd::geteuid().is_root() {
+        if !Command::new(other[0]).args(&other[1..]).arg("true").status().is_ok_and(|status| status.success())
+        {
+            return eprintln!("skipped: root may read everything, and cannot become another user");
+        }
+        start.under(&other)
+    } else {
+        start
+    };
+    let (status, log) = start.run();
+    assert_eq!(status.code(), Some(3), "it starts all the same: {log}");
+    assert!(log.contains("(proxyrunner)"), "it is the right process: {log}");
+    assert!(log.contains("environ: Permission denied"), "{log}");
+    assert!(!log.contains("hunter2") && !log.contains("readable"), "{log}");
+}

@@ -16,6 +16,7 @@ mod operation;
 pub mod otlp;
 mod outbox;
 mod peer;
+mod redact;
 mod sampler;
 pub mod scope;
 mod span;
