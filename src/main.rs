@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     if guardian::is_meant(words.next()) {
         return guardian::run(words);
     }
-    let config = match config::load(std::env::args_os(), |name| std::env::var_os(name)) {
+    let config = match config::load(std::env::args_os(), std::env::vars_os()) {
         Ok(config) => config,
         Err(exit) => return exit.report(),
     };

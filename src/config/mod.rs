@@ -13,6 +13,7 @@ mod problem;
 mod reader;
 mod stopping;
 pub mod table;
+mod unknown;
 
 use crate::era::probe::Choice;
 use crate::lifecycle::Policy;
@@ -99,14 +100,16 @@ impl Exit {
     }
 }
 
-/// Reads the command line (the program's name first), the environment and the configuration file.
+/// Reads the command line (the program's name first), the environment as it is given, and the configuration file.
 ///
 /// # Errors
 /// `--help`, `--version` and `--check` with code 0; every bad setting, one a line, with [`Exit::USAGE`].
 pub fn load(
     args: impl IntoIterator<Item = OsString>,
-    env: impl Fn(&str) -> Option<OsString>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Config, Exit> {
+    let variables: Vec<_> = variables.into_iter().collect();
+    let env = |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let mut typed = args::parse(args)?;
     let mut problems = Vec::new();
     let mut file = match location(&typed, &env) {
@@ -119,7 +122,9 @@ pub fn load(
     }
 
     let mut reader = Reader::new(typed, file, &env, problems);
-    let config = assemble(&mut reader, command, &env);
+    let mut config = assemble(&mut reader, command, &env);
+    config.warnings.extend(unknown::warnings(&variables));
+    config.warnings.iter().for_each(|warning| reader.comment(&format!("warning: {warning}")));
     cross_check(&mut reader, &config);
     let check = reader.one("check", SWITCH);
     match reader.finish() {
@@ -152,8 +157,7 @@ fn assemble(
     let stopping = stopping::read(reader, &child, env("KUBERNETES_SERVICE_HOST").is_some());
     let telemetry = telemetry(reader, &otel);
     let export = exports(reader, otel.export);
-    let warnings: Vec<_> = otel.warnings.into_iter().chain(stopping.warning).collect();
-    warnings.iter().for_each(|warning| reader.comment(&format!("warning: {warning}")));
+    let warnings = otel.warnings.into_iter().chain(stopping.warning).collect();
     Config {
         http,
         child,

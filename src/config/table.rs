@@ -280,8 +280,8 @@ pub const SETTINGS: &[Group] = &[
             computed(
                 "drain-timeout",
                 "DURATION",
-                "4s; 18s in Kubernetes; by --drain-delay, --close-grace and --terminate-grace",
-                "Time for requests in flight after that; by default the rest of the grace period",
+                "4s; 18s in Kubernetes",
+                "Time for requests in flight after that; by default what the graces leave",
             ),
         ],
     },

@@ -26,7 +26,7 @@ impl Drop for Scratch {
 
 fn load_with(args: &[&str], vars: &[(&str, &str)]) -> Result<Config, Exit> {
     let args = ["proxyrunner"].iter().chain(args).map(OsString::from);
-    load(args, |name| vars.iter().find(|(var, _)| *var == name).map(|(_, value)| value.into()))
+    load(args, vars.iter().map(|(name, value)| (name.into(), value.into())))
 }
 
 fn loaded(args: &[&str], vars: &[(&str, &str)]) -> Config {

@@ -23,6 +23,7 @@ mod reject;
 mod response;
 mod socket;
 pub mod sse;
+mod unread;
 mod visit;
 
 pub use connections::Connections;
