@@ -112,7 +112,7 @@ pub fn load(
     let env = |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let mut typed = args::parse(args)?;
     let mut problems = Vec::new();
-    let mut file = match location(&typed, &env) {
+    let mut file = match location(&typed, env) {
         Some(path) => file::read(path.as_ref(), &mut problems),
         None => file::File::default(),
     };
@@ -121,8 +121,8 @@ pub fn load(
         command = std::mem::take(&mut file.command);
     }
 
-    let mut reader = Reader::new(typed, file, &env, problems);
-    let mut config = assemble(&mut reader, command, &env);
+    let mut reader = Reader::new(typed, file, env, problems);
+    let mut config = assemble(&mut reader, command, env);
     config.warnings.extend(unknown::warnings(&variables));
     config.warnings.iter().for_each(|warning| reader.comment(&format!("warning: {warning}")));
     cross_check(&mut reader, &config);
