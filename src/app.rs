@@ -8,7 +8,7 @@ use crate::export::Exporter;
 use crate::http::{self, Listener, Server};
 use crate::pulse::Pulse;
 use crate::session::Directory;
-use crate::shutdown::Shutdown;
+use crate::shutdown::{CLOSING, FLUSHING, Shutdown};
 use crate::signals::{Meaning, Signals};
 use crate::supervisor::Supervisor;
 use crate::upstream::{Seal, Upstream};
@@ -26,10 +26,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long a connection that was cut may take to give its bytes back before another is.
 const RELIEF: Duration = Duration::from_millis(20);
-/// How long connections may take to close once everything is answered, if nothing is left of the drain.
-const CLOSING: Duration = Duration::from_secs(2);
-/// The least and the most time to export the last of the telemetry.
-const FLUSHING: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(3));
+/// The most time to export the last of the telemetry.
+const FLUSHING_MOST: Duration = Duration::from_secs(3);
 /// Time for requests that were failed at the end of the drain to be told, before their children are ended.
 const TELLING: Duration = Duration::from_secs(1);
 /// Interval between looks at requests that are waited for.
@@ -176,7 +174,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         };
         let _ = tokio::join!(serving, children);
         let left = stop_by.saturating_duration_since(Instant::now());
-        exporter.flush(left.clamp(FLUSHING.0, FLUSHING.1)).await;
+        exporter.flush(left.clamp(FLUSHING, FLUSHING_MOST)).await;
     };
     tokio::select! {
         () = stop => Ok(ended.code()),

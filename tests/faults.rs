@@ -2,7 +2,11 @@
 
 mod support;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
 use support::{Server, Session, scratch, tool_call, until};
 
 /// The error's `data.reason`, after checking that there is one error with a message.
@@ -151,6 +155,58 @@ fn a_servers_last_words_reach_the_log_and_neither_clients_nor_probes() {
     assert!(!told.contains("hunter2"), "{told}");
     let log = server.until_logged("its last words: postgres");
     assert!(log.contains(LAST_WORDS), "{log}");
+}
+
+/// A collector of spans: where it listens, and the bodies that it was sent.
+fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let bodies = Arc::new(Mutex::new(Vec::new()));
+    let store = Arc::clone(&bodies);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
+            let mut stream = stream;
+            while let Some(length) = content_length(&mut reader) {
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).expect("a body");
+                store.lock().expect("no panic").extend(body);
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("it reads");
+            }
+        }
+    });
+    (address, bodies)
+}
+
+fn content_length(reader: &mut impl BufRead) -> Option<usize> {
+    let mut length = None;
+    for line in reader.lines().map_while(Result::ok) {
+        let line = line.to_ascii_lowercase();
+        length =
+            line.strip_prefix("content-length:").and_then(|length| length.trim().parse().ok()).or(length);
+        if line.is_empty() {
+            return length;
+        }
+    }
+    None
+}
+
+#[test]
+fn a_servers_last_words_are_in_no_span() {
+    let (address, bodies) = collector();
+    let endpoint = format!("http://{address}/v1/traces");
+    let server =
+        Server::with().env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &endpoint).flags("--restart-backoff 10ms");
+    let server = server.start();
+    let session = server.session();
+    session.call("leave", json!({"code": 7, "stderr": LAST_WORDS}));
+    assert!(session.result("facts", json!({}))["pid"].is_number());
+    server.until_logged(LAST_WORDS);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.exit_code(), 0);
+    let bodies = String::from_utf8_lossy(&bodies.lock().expect("no panic")).into_owned();
+    assert!(bodies.contains("exited with code 7"), "{bodies}");
+    assert!(!bodies.contains("hunter2"), "{bodies}");
 }
 
 #[test]

@@ -266,7 +266,7 @@ fn clients_are_told_before_a_stubborn_child_is_ended() {
     assert_eq!(server.exit_code(), 128 + 15);
 }
 
-/// The place kills after 10 s, of which 8 are planned with; a loaded machine may take longer.
+/// The place kills after 10 s, of which 9 are planned with; a loaded machine may take longer.
 #[test]
 fn a_long_call_and_a_stubborn_child_end_within_the_default_grace_of_the_place() {
     let server = Server::with().child("--ignore-eof --ignore-sigterm").start();
@@ -287,8 +287,8 @@ fn a_long_call_and_a_stubborn_child_end_within_the_default_grace_of_the_place() 
 #[test]
 fn settings_that_take_longer_than_the_place_gives_are_warned_of() {
     let server = Server::start("--drain-timeout 30s");
-    let warning = server.until_logged("stopping may take 35 s, but Docker kills after 10 s");
-    assert!(warning.contains("\"WARN\"") && warning.contains("give it 36 s"), "{warning}");
+    let warning = server.until_logged("stopping may take 36 s, but Docker kills after 10 s");
+    assert!(warning.contains("\"WARN\"") && warning.contains("give it 37 s"), "{warning}");
     let kubernetes = Server::with().env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
     kubernetes.flags("--close-grace 20s").start().until_logged("Kubernetes kills after 30 s");
     let server = Server::start("");

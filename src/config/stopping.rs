@@ -3,10 +3,10 @@
 use super::parse::DURATION_OR_ZERO;
 use super::reader::Reader;
 use crate::child;
+use crate::lifecycle::KILLING;
+use crate::shutdown::{CLOSING, FLUSHING};
 use std::time::Duration;
 
-/// After SIGKILL to the child, and for the last of the telemetry.
-const REST: Duration = Duration::from_secs(1);
 /// The least that a default leaves to requests in flight.
 const LEAST: Duration = Duration::from_secs(1);
 
@@ -59,7 +59,9 @@ pub(super) fn read(reader: &mut Reader, child: &child::Settings, in_kubernetes: 
     let place = if in_kubernetes { KUBERNETES } else { ELSEWHERE };
     let delay = reader.one_or("drain-delay", DURATION_OR_ZERO, place.delay);
     let usable = place.grace - place.margin;
-    let after = child.close_grace.saturating_add(child.terminate_grace).saturating_add(REST);
+    let child = child.close_grace.saturating_add(child.terminate_grace).saturating_add(KILLING);
+    // Connections close meanwhile.
+    let after = child.max(CLOSING).saturating_add(FLUSHING);
     let left = usable.saturating_sub(delay).saturating_sub(after).max(LEAST);
     let drain = reader.one_or("drain-timeout", DURATION_OR_ZERO, left);
     let longest = delay.saturating_add(drain).saturating_add(after);

@@ -280,7 +280,7 @@ pub const SETTINGS: &[Group] = &[
             computed(
                 "drain-timeout",
                 "DURATION",
-                "4s; 18s in Kubernetes",
+                "3s; 17s in Kubernetes",
                 "Time for requests in flight after that; by default what the graces leave",
             ),
         ],

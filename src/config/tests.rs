@@ -69,10 +69,10 @@ fn in_kubernetes_draining_waits_for_endpoints_unless_told_otherwise() {
 fn what_the_other_graces_leave_of_the_places_is_for_requests_in_flight() {
     let kubernetes = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
     for (args, vars, drain, fits) in [
-        (&[][..], &[][..], 4, true),
-        (&[], &[kubernetes], 18, true),
-        (&["--drain-delay=0s"], &[kubernetes], 23, true),
-        (&["--close-grace=10s"], &[kubernetes], 10, true),
+        (&[][..], &[][..], 3, true),
+        (&[], &[kubernetes], 17, true),
+        (&["--drain-delay=0s"], &[kubernetes], 22, true),
+        (&["--close-grace=10s"], &[kubernetes], 9, true),
         (&["--close-grace=1m"], &[], 1, false),
         (&["--drain-timeout=7s"], &[], 7, false),
     ] {
