@@ -98,10 +98,10 @@ impl Guardians {
                 WaitStatus::Stopped(pid, _) => self.wake(pid),
                 WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) => {
                     self.running.remove(&pid.as_raw());
+                    tracing::debug!(?status, "reaped");
                 }
                 _ => {}
             }
-            tracing::debug!(?status, "reaped");
         }
     }
 

@@ -17,7 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -61,7 +61,11 @@ enum Order {
 
 /// Starts children of one kind.
 #[derive(Clone, Debug)]
-pub struct Spawner(mpsc::Sender<Order>);
+pub struct Spawner {
+    orders: mpsc::Sender<Order>,
+    /// Whether the thread is to reap already: a server can cause signals without end.
+    is_to_reap: Arc<AtomicBool>,
+}
 
 impl Spawner {
     /// Starts the spawning thread. Must be called within a tokio runtime.
@@ -77,12 +81,18 @@ impl Spawner {
             tracing::warn!("/proc is not there: what a server starts in sessions of its own may outlive it");
         }
         let mut guardians = Guardians::new();
+        let is_to_reap = Arc::new(AtomicBool::new(false));
+        let reaps = Arc::clone(&is_to_reap);
         thread::Builder::new().name("spawner".into()).spawn(move || {
             let _runtime = runtime.enter();
             for order in intake {
                 match order {
                     Order::Spawn(reply) => drop(reply.send(spawn(&settings, &mut guardians))),
-                    Order::Reap => guardians.reap(),
+                    Order::Reap => {
+                        // First: what ends after this is another order.
+                        reaps.store(false, Ordering::SeqCst);
+                        guardians.reap();
+                    }
                     Order::Clear { lineage, done } => {
                         guardians.clear_after(&lineage);
                         let _ = done.send(());
@@ -90,7 +100,7 @@ impl Spawner {
                 }
             }
         })?;
-        Ok(Spawner(orders))
+        Ok(Spawner { orders, is_to_reap })
     }
 
     /// Starts one child.
@@ -100,22 +110,24 @@ impl Spawner {
     pub async fn spawn(&self) -> Result<Spawned, StartError> {
         let (reply, spawned) = oneshot::channel();
         let gone = || StartError("cannot start the server: the spawning thread is gone".into());
-        self.0.send(Order::Spawn(reply)).map_err(|_| gone())?;
+        self.orders.send(Order::Spawn(reply)).map_err(|_| gone())?;
         spawned.await.map_err(|_| gone())?
     }
 
     /// Ends a guardian that does not report, and whatever its server left behind.
     pub async fn clear_after(&self, lineage: Lineage) {
         let (done, cleared) = oneshot::channel();
-        if self.0.send(Order::Clear { lineage, done }).is_ok() {
+        if self.orders.send(Order::Clear { lineage, done }).is_ok() {
             let _ = cleared.await;
         }
     }
 
     /// Takes the status of everything that has ended, but not in the middle of a start.
     pub fn reap(&self) {
-        // Without that thread there is nothing left to be done.
-        let _ = self.0.send(Order::Reap);
+        if !self.is_to_reap.swap(true, Ordering::SeqCst) {
+            // Without that thread there is nothing left to be done.
+            let _ = self.orders.send(Order::Reap);
+        }
     }
 }
 
