@@ -8,7 +8,7 @@ use crate::export::Exporter;
 use crate::http::{self, Listener, Server};
 use crate::pulse::Pulse;
 use crate::session::Directory;
-use crate::shutdown::Shutdown;
+use crate::shutdown::{CLOSING, FLUSHING, Shutdown};
 use crate::signals::{Meaning, Signals};
 use crate::supervisor::Supervisor;
 use crate::upstream::{Seal, Upstream};
@@ -26,10 +26,12 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long a connection that was cut may take to give its bytes back before another is.
 const RELIEF: Duration = Duration::from_millis(20);
-/// How long connections may take to close once everything is answered, if nothing is left of the drain.
-const CLOSING: Duration = Duration::from_secs(2);
-/// How long what is left of telemetry may take on its way.
-const FLUSHING: Duration = Duration::from_secs(3);
+/// The most time to export the last of the telemetry.
+const FLUSHING_MOST: Duration = Duration::from_secs(3);
+/// Time for requests that were failed at the end of the drain to be told, before their children are ended.
+const TELLING: Duration = Duration::from_secs(1);
+/// Interval between looks at requests that are waited for.
+const LOOK: Duration = Duration::from_millis(10);
 /// Pipes, a pidfd, and what starting one takes.
 const FILES_PER_CHILD: usize = 8;
 /// Exit codes of a process that a signal ended, as shells report them.
@@ -52,6 +54,7 @@ pub fn run(config: Config) -> anyhow::Result<i32> {
     let code = runtime.block_on(serve(config));
     // What is left are tasks of clients that went away.
     runtime.shutdown_timeout(Duration::from_millis(100));
+    telemetry::count_lost_lines();
     code
 }
 
@@ -145,6 +148,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
             Ended::BySignal(signal)
         }
     };
+    let stop_by = Instant::now() + config.stop_within;
     let delay = ended.drain_delay(&config);
     let drain = drain(&server, delay, config.drain_timeout, &drained_by);
     // A child that is still starting goes on: there may be clients who wait for it.
@@ -164,10 +168,15 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         }
     }
     let stop = async {
-        let _ = serving.await;
-        upstream.close();
-        supervisor.stop().await;
-        exporter.flush(FLUSHING).await;
+        // Together, since each may take its time: answers on slow connections, and stubborn children.
+        let children = async {
+            let _ = timeout(TELLING, idle(&server)).await;
+            upstream.close();
+            supervisor.stop().await;
+        };
+        let _ = tokio::join!(serving, children);
+        let left = stop_by.saturating_duration_since(Instant::now());
+        exporter.flush(left.clamp(FLUSHING, FLUSHING_MOST)).await;
     };
     tokio::select! {
         () = stop => Ok(ended.code()),
@@ -251,7 +260,7 @@ async fn child_ends(upstream: &Arc<Upstream>) -> Ended {
         Ok(()) => {
             tracing::info!("ready");
             let failure = upstream.keep_filled().await;
-            tracing::error!("{failure}");
+            tracing::error!("{}", failure.for_log());
             match failure {
                 Failure::Ended(end) => Ended::ByChild(end.code),
                 _ => Ended::NotStarted,
@@ -262,8 +271,7 @@ async fn child_ends(upstream: &Arc<Upstream>) -> Ended {
                 // It is logged where the program is started.
                 Failure::NoProgram(_) => {}
                 // There was no request that could have been lost.
-                Failure::Ended(end) => tracing::error!("{end}"),
-                failure => tracing::error!("{failure}"),
+                failure => tracing::error!("{}", failure.for_log()),
             }
             match failure {
                 Failure::Ended(end) if end.code != 0 => Ended::ByChild(end.code),
@@ -280,13 +288,13 @@ async fn drain(server: &Server, delay: Duration, patience: Duration, drained_by:
     sleep(delay).await;
     server.shutdown.refuse();
     let _ = drained_by.set(Instant::now() + patience);
-    let idle = async {
-        while server.upstream.is_busy() || server.directory.expects_anybody(Instant::now()) {
-            sleep(Duration::from_millis(10)).await;
+    let quiet = async {
+        while server.directory.expects_anybody(Instant::now()) || server.upstream.underway() > 0 {
+            sleep(LOOK).await;
         }
     };
-    if timeout(patience, idle).await.is_err() {
-        tracing::warn!(requests = server.upstream.in_flight(), "--drain-timeout is over: the rest is failed");
+    if timeout(patience, quiet).await.is_err() {
+        tracing::warn!(requests = server.upstream.underway(), "--drain-timeout is over: the rest is failed");
     }
     for session in server.directory.all() {
         server.directory.end(&session, &Failure::ShuttingDown);
@@ -296,6 +304,13 @@ async fn drain(server: &Server, delay: Duration, patience: Duration, drained_by:
     server.shutdown.finish();
 }
 
+/// Resolves once no request is under way.
+async fn idle(server: &Server) {
+    while server.upstream.underway() > 0 {
+        sleep(LOOK).await;
+    }
+}
+
 /// Ends what has become old, and cuts who takes nothing.
 async fn sweep(server: Arc<Server>) {
     let mut tick = interval(SWEEP);
@@ -303,6 +318,7 @@ async fn sweep(server: Arc<Server>) {
     let mut bodies_wait = false;
     loop {
         tick.tick().await;
+        telemetry::count_lost_lines();
         server.directory.expire(Instant::now());
         server.upstream.expire(Instant::now());
         bodies_wait = server.relieve_bodies(bodies_wait);

@@ -1,15 +1,17 @@
 //! Parse, run, exit code; nothing else. Or, executed by itself under another name, a guardian.
 
 use proxyrunner::child::guardian;
-use proxyrunner::{app, config};
+use proxyrunner::{app, config, proc};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // The environment has secrets that are not for the server, such as the headers for collectors.
+    proc::forbid_inspection();
     let mut words = std::env::args_os();
     if guardian::is_meant(words.next()) {
         return guardian::run(words);
     }
-    let config = match config::load(std::env::args_os(), |name| std::env::var_os(name)) {
+    let config = match config::load(std::env::args_os(), std::env::vars_os()) {
         Ok(config) => config,
         Err(exit) => return exit.report(),
     };

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Stat {
     /// Its parent's process id.
     pub parent: i32,
+    /// Its process group.
+    pub group: i32,
     /// Its CPU time, and that of its children that it waited for.
     pub cpu: Duration,
     /// Its resident memory, in bytes.
@@ -24,14 +26,31 @@ pub fn stat(pid: i32) -> Option<Stat> {
     let ticks: u64 = (14..=17).filter_map(field).sum();
     Some(Stat {
         parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
         cpu: Duration::from_secs_f64(ticks as f64 / ticks_per_second()),
         memory: field(24)? * page_size(),
     })
 }
 
+/// A variable of the environment that a process was executed with; `None` without it, or if it may not be seen.
+pub fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = environment.split(|&byte| byte == 0);
+    variables
+        .find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+        .map(<[u8]>::to_vec)
+}
+
 /// How many files a process has open, as far as they may be seen.
 pub fn open_files(pid: i32) -> u64 {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |files| files.count() as u64)
+}
+
+/// Keeps other processes of the same user from reading this one's environment and memory, and from tracing it. There is
+/// no core dump of it then. A program that it executes is as any other.
+pub fn forbid_inspection() {
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_dumpable(false);
 }
 
 /// All processes at one moment, by their parents.

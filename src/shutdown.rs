@@ -3,7 +3,13 @@
 //! `unready` (probes say so, everything is still served) → `refusing` (new exchanges and sessions get 503; what
 //! running ones need is still taken) → `over` (what is left gets an error).
 
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// The time that connections have to close once everything is answered, if nothing is left of the drain.
+pub const CLOSING: Duration = Duration::from_secs(2);
+/// The least time to export the last of the telemetry.
+pub const FLUSHING: Duration = Duration::from_millis(500);
 
 /// A handle on the stages; clones share them.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use crate::budget::{Account, Budget};
 use crate::child::{self, Heard, Process, Signaller, Spawned, Spawner, StartError, Tail};
-use crate::exchange::{End, Ends, Failure, Intake, Link};
+use crate::exchange::{End, Ends, Failure, Intake, LastWords, Link};
 use crate::lifecycle::{Action, Event, Graces, Lifecycle};
 use crate::router::Router;
 use crate::telemetry::counters;
@@ -94,7 +94,12 @@ impl Supervisor {
         if self.0.stopping.is_cancelled() {
             return;
         }
-        let Spawned { process, stdin, stdout, stderr } = match self.0.spawner.spawn().await {
+        let spawned = tokio::select! {
+            // The end need not wait for a program that cannot be loaded.
+            () = self.0.stopping.cancelled() => return,
+            spawned = self.0.spawner.spawn() => spawned,
+        };
+        let Spawned { process, stdin, stdout, stderr } = match spawned {
             Ok(spawned) => spawned,
             Err(error) => return refuse(reply, error),
         };
@@ -137,7 +142,7 @@ impl Supervisor {
             metrics::session(Side::Client, link.revision(), started.elapsed());
         }
         counters::ENDED_CHILDREN.increment();
-        tracing::info!(child = number, pid = pid, code = ended.code, "{ended}");
+        tracing::info!(child = number, pid = pid, code = ended.code, "{}", ended.for_log());
     }
 
     /// Waits for the child's end, bringing it about when it is asked for.
@@ -193,17 +198,21 @@ impl Supervisor {
                 Some(Action::Close) => pipes.close_stdin.cancel(),
                 Some(Action::Terminate) => server.group(Signal::SIGTERM),
                 Some(Action::Kill) => server.group(Signal::SIGKILL),
+                Some(Action::Abandon) => break Err(io::Error::other("it is still there after SIGKILL")),
                 None => {}
             }
         };
         // What the child started ends with it. A guardian has seen to that already, unless it was ended itself.
         server.group(Signal::SIGKILL);
-        if status.is_err() {
-            self.0.spawner.clear_after(process.pid()).await;
+        if status.is_err()
+            && let Some(lineage) = process.lineage()
+        {
+            self.0.spawner.clear_after(lineage).await;
         }
-        let last_lines = pipes.finish(&mut router).await;
+        let lines = pipes.finish(&mut router).await;
+        let last_words = LastWords::new(lines, settings.expose_stderr);
         let (how, code) = status.map_or_else(|error| (format!("was lost: {error}"), 1), describe);
-        (End { how: how.into(), code, last_lines }, router)
+        (End { how: how.into(), code, last_words }, router)
     }
 
     fn servers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Signaller>> {

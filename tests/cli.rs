@@ -153,3 +153,19 @@ fn help_into_a_closed_pipe_does_not_panic() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output.stderr), "");
 }
+
+#[test]
+fn misspelt_variables_are_warned_of_and_levels_are_read_in_any_case() {
+    let vars = [
+        ("PROXYRUNNER_LISTN", "hunter2"),
+        ("PROXYRUNNER_LOG_LEVEL", "INFO"),
+        ("PROXYRUNNER_LOG_FORMAT", "Json"),
+    ];
+    let meant = answered(&["--check", "server"], &vars);
+    assert!(
+        meant.contains("PROXYRUNNER_LISTN is no setting and is ignored; did you mean PROXYRUNNER_LISTEN?"),
+        "{meant}"
+    );
+    assert!(meant.contains("log-level: \"info\"") && meant.contains("log-format: \"json\""), "{meant}");
+    assert!(!meant.contains("hunter2"), "{meant}");
+}

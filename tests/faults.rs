@@ -2,7 +2,11 @@
 
 mod support;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
 use support::{Server, Session, scratch, tool_call, until};
 
 /// The error's `data.reason`, after checking that there is one error with a message.
@@ -129,6 +133,93 @@ fn a_line_of_200_mib_takes_no_memory_to_speak_of() {
     assert!(peak < 64 << 10, "{peak} kB");
 }
 
+/// A connection string, say, that one client's call brought out.
+const LAST_WORDS: &str = "postgres://app:hunter2@db";
+
+/// Whatever tells of a server's end: a client's error, and the probes while it is restarting.
+fn told_of_an_end(server: &Server) -> String {
+    let session = server.session();
+    let lost = session.call("leave", json!({"code": 7, "stderr": LAST_WORDS}));
+    assert_eq!(lost["error"]["data"]["exitCode"], 7);
+    let probes = || ["/readyz", "/startupz"].map(|path| server.request("GET", path, &[], b"").text());
+    until("the probes tell of it", || probes()[0].contains("exited with code 7"));
+    let refused = server.modern().call("echo", json!({})).text();
+    format!("{lost}{refused}{:?}", probes())
+}
+
+#[test]
+fn a_servers_last_words_reach_the_log_and_neither_clients_nor_probes() {
+    let slow = "--restart-backoff 1h --restart-backoff-max 1h --restart-wait 10ms";
+    let server = Server::start(slow);
+    let told = told_of_an_end(&server);
+    assert!(!told.contains("hunter2"), "{told}");
+    let log = server.until_logged("its last words: postgres");
+    assert!(log.contains(LAST_WORDS), "{log}");
+}
+
+/// A collector of spans: where it listens, and the bodies that it was sent.
+fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let bodies = Arc::new(Mutex::new(Vec::new()));
+    let store = Arc::clone(&bodies);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
+            let mut stream = stream;
+            while let Some(length) = content_length(&mut reader) {
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).expect("a body");
+                store.lock().expect("no panic").extend(body);
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("it reads");
+            }
+        }
+    });
+    (address, bodies)
+}
+
+fn content_length(reader: &mut impl BufRead) -> Option<usize> {
+    let mut length = None;
+    for line in reader.lines().map_while(Result::ok) {
+        let line = line.to_ascii_lowercase();
+        length =
+            line.strip_prefix("content-length:").and_then(|length| length.trim().parse().ok()).or(length);
+        if line.is_empty() {
+            return length;
+        }
+    }
+    None
+}
+
+#[test]
+fn a_servers_last_words_are_in_no_span() {
+    let (address, bodies) = collector();
+    let endpoint = format!("http://{address}/v1/traces");
+    let server =
+        Server::with().env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &endpoint).flags("--restart-backoff 10ms");
+    let server = server.start();
+    let session = server.session();
+    session.call("leave", json!({"code": 7, "stderr": LAST_WORDS}));
+    assert!(session.result("facts", json!({}))["pid"].is_number());
+    server.until_logged(LAST_WORDS);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.exit_code(), 0);
+    let bodies = String::from_utf8_lossy(&bodies.lock().expect("no panic")).into_owned();
+    assert!(bodies.contains("exited with code 7"), "{bodies}");
+    assert!(!bodies.contains("hunter2"), "{bodies}");
+}
+
+#[test]
+fn a_servers_last_words_are_exposed_where_that_is_asked_for() {
+    let slow = "--restart-backoff 1h --restart-backoff-max 1h --restart-wait 10ms --expose-stderr";
+    let told = told_of_an_end(&Server::start(slow));
+    assert_eq!(
+        told.matches("hunter2").count(),
+        4,
+        "the error's message and its data, and two probes: {told}"
+    );
+}
+
 #[test]
 fn a_shared_childs_death_is_told_to_everyone_who_waits_and_decides_the_exit_code() {
     let server = Server::start("--restart-limit 0");
@@ -144,7 +235,7 @@ fn a_shared_childs_death_is_told_to_everyone_who_waits_and_decides_the_exit_code
         assert_eq!((&messages[0]["id"], reason(&messages[0])), (&id, "child_ended"));
         assert!(error["message"].as_str().unwrap().contains("exited with code 7"), "{error}");
         assert_eq!(error["data"]["exitCode"], 7);
-        assert_eq!(error["data"]["stderr"], json!(["the database is gone"]));
+        assert!(!messages[0].to_string().contains("the database is gone"), "the log has it: {error}");
     }
     assert_eq!(server.exit_code(), 7);
 }
@@ -369,4 +460,43 @@ fn a_child_that_closes_its_stdin_is_replaced_before_anybody_calls() {
     server.until_logged("restarted: it serves again");
     assert_eq!(reason(&call.response().answer()), "child_ended");
     assert_ne!(session.result("facts", json!({}))["pid"], first);
+}
+
+#[test]
+fn a_childs_stderr_can_forge_no_line_of_the_log() {
+    let forged =
+        "printf 'real\\r2026-01-01 ERROR forged\\000 \\342\\200\\256 \\302\\233\\033[31m\\n' >&2; exit 3";
+    for format in ["text", "json"] {
+        let flags = format!("--log-format {format} --restart-limit 0 --child-era legacy");
+        let (_, log) = Server::with().flags(&flags).program(&["sh", "-c", forged]).run();
+        assert!(log.contains("real\\r2026-01-01 ERROR forged"), "it is told, escaped: {log}");
+        assert!(!log.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')), "{log:?}");
+        assert!(log.contains("x1b[31m") || log.contains("u001b[31m"), "{log}");
+    }
+}
+
+#[test]
+fn log_lines_that_nobody_read_in_time_are_counted() {
+    let (flooded, told) = (scratch("flooded"), scratch("told"));
+    let until = |file: &std::path::Path| {
+        format!("n=0; while [ ! -e {} ] && [ $n -lt 400 ]; do sleep 0.05; n=$((n+1)); done", file.display())
+    };
+    let flood = format!("seq 1 100000 >&2; touch {}; {}; exit 3", flooded.display(), until(&told));
+    let copy = "import sys\nfor line in sys.stdin.buffer:\n    sys.stderr.buffer.write(line)\n    \
+                if b'were lost' in line: open(sys.argv[1], 'w')";
+    // Reads nothing before the flood is over.
+    let read = format!("\"$@\" 2>&1 | {{ {}; python3 -c \"{copy}\" {}; }}", until(&flooded), told.display());
+    let flags = "--child-log-rate 0 --restart-limit 0 --child-era legacy";
+    let start = Server::with().flags(flags).under(&["sh", "-c", &read, "sh"]).program(&["sh", "-c", &flood]);
+    let (_, log) = start.run();
+    let totals = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| {
+            line["fields"]["message"].as_str().is_some_and(|message| message.contains("were lost"))
+        })
+        .filter_map(|line| line["fields"]["total"].as_u64());
+    let lost = totals.max().unwrap_or_else(|| panic!("{} lines", log.lines().count()));
+    let arrived = log.lines().filter(|line| line.contains("\"stream\":\"stderr\"")).count() as u64;
+    assert!((100_000..101_000).contains(&(lost + arrived)), "{lost} lost and {arrived} arrived");
 }

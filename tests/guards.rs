@@ -2,6 +2,7 @@
 
 mod support;
 
+use serde_json::json;
 use support::Server;
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
@@ -147,5 +148,30 @@ fn paths_and_methods_that_are_not_served() {
         let response = server.request("POST", path, &[], b"");
         assert_eq!(response.status, 405, "{path}");
         assert_eq!(response.header("allow"), Some("GET, HEAD"));
+    }
+}
+
+#[test]
+fn requests_whose_head_cannot_be_read_are_told_why() {
+    let server = Server::start("");
+    let long = "x".repeat(300_000);
+    let many: String = (0..150).map(|n| format!("X-{n}: 1\r\n")).collect();
+    for (head, status, told) in [
+        (
+            format!("GET /mcp HTTP/1.1\r\nHost: localhost\r\nCookie: {long}\r\n\r\n"),
+            431,
+            "too long or too many",
+        ),
+        (format!("GET /mcp HTTP/1.1\r\nHost: localhost\r\n{many}\r\n"), 431, "too long or too many"),
+        ("GET /mcp HTTP/1.1\r\nHost localhost\r\n\r\n".to_owned(), 400, "not valid HTTP"),
+    ] {
+        let mut connection = server.connect();
+        // It may be refused before all of it is sent.
+        let _ = connection.try_send(&head);
+        let refused = connection.response();
+        let error = &refused.json()["error"];
+        assert_eq!((refused.status, &error["code"]), (status, &json!(-32600)), "{error}");
+        assert!(error["message"].as_str().is_some_and(|message| message.contains(told)), "{error}");
+        assert_eq!(refused.header("content-type"), Some("application/json"));
     }
 }

@@ -269,3 +269,117 @@ fn as_pid_1_it_survives_servers_that_cannot_be_started() {
         session.delete();
     }
 }
+
+#[test]
+fn a_server_that_stops_its_guardian_and_exits_is_replaced() {
+    let server = Server::start("--restart-backoff 10ms");
+    let session = server.session();
+    let left = leave_behind(&session);
+    let answer = session.call("betray", json!({"signal": "SIGSTOP", "code": 5}));
+    assert_eq!(
+        answer["error"]["data"]["exitCode"], 5,
+        "its guardian goes on, and says how it ended: {answer}"
+    );
+    until_gone(&left);
+    assert!(pid(&session.result("facts", json!({}))) > 0, "the next one serves");
+    server.until_logged("guardian was stopped");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.exit_code(), 0);
+}
+
+/// Ignores every request to end, and keeps its guardian from seeing any.
+const STOPPER: &str = "import os, signal\nguardian = os.getppid()\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
+                       os.fork()\nwhile os.path.exists(f'/proc/{guardian}'): os.kill(guardian, signal.SIGSTOP)";
+
+#[test]
+fn a_server_that_keeps_its_guardian_stopped_is_killed_at_the_deadline() {
+    let graces = "--close-grace 100ms --terminate-grace 100ms --child-era legacy --drain-timeout 100ms";
+    let server = Server::with().flags(graces).program(&["python3", "-c", STOPPER]).start();
+    server.until_logged("guardian was stopped");
+    let all = descendants(own_pid(&server));
+    assert!(all.len() >= 2, "a server and its guardian: {all:?}");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.exit_code(), 0);
+    until_gone(&all);
+}
+
+#[test]
+fn a_server_that_stops_its_guardian_at_once_starts_all_the_same() {
+    let script = format!("{}/tests/children/scripted.py", env!("CARGO_MANIFEST_DIR"));
+    let stop = "kill -STOP $PPID; exec python3 \"$0\"";
+    let server = Server::with().program(&["sh", "-c", stop, &script]).start();
+    let session = server.session();
+    assert!(pid(&session.result("facts", json!({}))) > 0);
+}
+
+#[test]
+fn processes_that_proxyrunner_did_not_start_survive_the_end_of_a_guardian() {
+    let before = ["sh", "-c", "sleep 600 & exec \"$@\"", "sh"];
+    let server = Server::with().flags("--restart-backoff 10ms").under(&before).start();
+    let sleep = children(own_pid(&server)).into_iter().find(|(_, _, name)| name == "sleep");
+    let (sleep, ..) = sleep.expect("a child that was there before");
+    let session = server.session();
+    let served = pid(&session.result("facts", json!({})));
+    let left = leave_behind(&session);
+    // It may be ended before or after it has answered.
+    session.call("betray", json!({"signal": "SIGKILL"}));
+    until_gone(&left);
+    until_replaced(&session, served);
+    assert!(lives(sleep), "it is none of the server's");
+    kill(Pid::from_raw(sleep), Signal::SIGKILL).expect("it lives");
+}
+
+#[test]
+fn as_pid_1_it_ends_what_an_ended_guardian_left_behind_and_nothing_else() {
+    let alone = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    if !Command::new(alone[0]).args(&alone[1..]).arg("true").status().is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: this system lets nobody make a pid namespace");
+    }
+    let server = Server::with().flags("--restart-backoff 10ms").under(&alone).start();
+    let init = children(own_pid(&server))[0].0;
+    let session = server.session();
+    let served = pid(&session.result("facts", json!({})));
+    let before = descendants(init);
+    session.result("grandchild", json!({"setsid": true}));
+    session.result("daemon", json!({"file": scratch("daemon")}));
+    let left: Vec<_> = descendants(init).into_iter().filter(|pid| !before.contains(pid)).collect();
+    assert_eq!(left.len(), 2);
+    let init_pid = init.to_string();
+    let orphan = ["-t", &init_pid, "-p", "sh", "-c", "sleep 600 & exit 0"];
+    assert!(Command::new("nsenter").args(orphan).status().expect("nsenter").success());
+    let sleeper = || children(init).into_iter().find(|(_, _, name)| name == "sleep").map(|(pid, ..)| pid);
+    until("an orphan falls to it", || sleeper().is_some());
+    let sleeper = sleeper().expect("it is there");
+    // It may be ended before or after it has answered.
+    session.call("betray", json!({"signal": "SIGKILL"}));
+    until_gone(&left);
+    until_replaced(&session, served);
+    assert!(lives(sleeper), "no server started it");
+    server.until_logged("left alone");
+}
+
+#[test]
+fn a_server_cannot_read_the_secrets_of_proxyrunner() {
+    // Its guardian's parent is proxyrunner; what is behind the name in stat(5) has no blank in it.
+    let read = "p=$(sed 's/.*) . //; s/ .*//' /proc/$PPID/stat); cat /proc/$p/stat /proc/$p/environ /proc/$PPID/environ >&2; \
+                [ -r /proc/$p/mem ] && echo readable >&2; exit 3";
+    let start = Server::with()
+        .flags("--restart-limit 0 --child-era legacy --env-clear")
+        .env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hunter2")
+        .program(&["sh", "-c", read]);
+    let other = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"];
+    let start = if nix::unistd::geteuid().is_root() {
+        if !Command::new(other[0]).args(&other[1..]).arg("true").status().is_ok_and(|status| status.success())
+        {
+            return eprintln!("skipped: root may read everything, and cannot become another user");
+        }
+        start.under(&other)
+    } else {
+        start
+    };
+    let (status, log) = start.run();
+    assert_eq!(status.code(), Some(3), "it starts all the same: {log}");
+    assert!(log.contains("(proxyrunner)"), "it is the right process: {log}");
+    assert!(log.contains("environ: Permission denied"), "{log}");
+    assert!(!log.contains("hunter2") && !log.contains("readable"), "{log}");
+}

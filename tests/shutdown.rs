@@ -224,3 +224,75 @@ fn the_first_signal_is_not_the_second_though_the_server_has_ended_by_itself() {
     assert_eq!(call.response().answer()["error"]["data"]["reason"], "cancelled");
     assert_eq!(server.exit_code(), 3);
 }
+
+/// A request that was answered already, since it was cancelled, timed out or left, is nothing to wait for.
+#[test]
+fn requests_that_are_over_do_not_hold_the_end_back() {
+    let flags = "--cancel-grace 1h --drain-timeout 1h --request-timeout 300ms";
+    for modern_child in [false, true] {
+        let start = Server::with().flags(flags);
+        let server = if modern_child { start.modern_child("").start() } else { start.start() };
+        let session = server.session();
+        let timed_out = session.call("hang", json!({}));
+        assert_eq!(timed_out["error"]["data"]["reason"], "timed_out");
+        let mut cancelled = session.begin_call("c", "hang", json!({}));
+        let cancel =
+            json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "c"}});
+        // A cancellation that overtakes its request is about nothing.
+        until("cancellation", || {
+            session.tell(cancel.clone());
+            cancelled.is_answered()
+        });
+        assert!(cancelled.response().answer()["error"].is_object());
+        drop(server.modern().begin_call(1, "hang", json!({})));
+        let gone = server.session();
+        drop(gone.begin_call(2, "hang", json!({})));
+        gone.delete();
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.exit_code(), 0);
+    }
+}
+
+/// Whoever waits is told before the child is ended, however long that takes.
+#[test]
+fn clients_are_told_before_a_stubborn_child_is_ended() {
+    let flags = "--drain-timeout 100ms --close-grace 1h";
+    let server = Server::with().flags(flags).child("--ignore-eof").start();
+    let session = server.session();
+    let mut call = session.begin_call(1, "hang", json!({}));
+    server.until_metric("proxyrunner_in_flight", 1);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(call.response().messages()[0]["error"]["data"]["reason"], "shutting_down");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.exit_code(), 128 + 15);
+}
+
+/// The place kills after 10 s, of which 9 are planned with; a loaded machine may take longer.
+#[test]
+fn a_long_call_and_a_stubborn_child_end_within_the_default_grace_of_the_place() {
+    let server = Server::with().child("--ignore-eof --ignore-sigterm").start();
+    let child = pid(&server.session());
+    let session = server.session();
+    let mut call = session.begin_call(1, "hang", json!({}));
+    server.until_metric("proxyrunner_in_flight", 1);
+    let begun = std::time::Instant::now();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(call.response().messages()[0]["error"]["data"]["reason"], "shutting_down");
+    assert!(lives(child), "clients are told while there is still time");
+    assert_eq!(server.exit_code(), 0);
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(20), "{took:?}");
+    assert!(!lives(child));
+}
+
+#[test]
+fn settings_that_take_longer_than_the_place_gives_are_warned_of() {
+    let server = Server::start("--drain-timeout 30s");
+    let warning = server.until_logged("stopping may take 36 s, but Docker kills after 10 s");
+    assert!(warning.contains("\"WARN\"") && warning.contains("give it 37 s"), "{warning}");
+    let kubernetes = Server::with().env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+    kubernetes.flags("--close-grace 20s").start().until_logged("Kubernetes kills after 30 s");
+    let server = Server::start("");
+    server.session();
+    assert!(!server.logged().contains("WARN"), "the defaults fit: {}", server.logged());
+}

@@ -70,6 +70,8 @@ fn guard(mut args: impl Iterator<Item = OsString>, socket: &UnixStream) -> io::R
     // Out of the terminal's foreground group; and what the server leaves behind falls to this process.
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     nix::sys::prctl::set_child_subreaper(true)?;
+    // Whoever stops this process and then ends proxyrunner must not keep it from clearing up.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGCONT)?;
     let inherited = ignore_signals()?;
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);

@@ -13,6 +13,7 @@ mod stdout;
 
 pub use limits::{Identity, Limits};
 pub use process::{Process, Signaller};
+pub use reaper::Lineage;
 pub use spawn::{Spawned, Spawner, StartError};
 pub use stderr::{Lines, Tail};
 
@@ -37,6 +38,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `--child-log-rate`: lines of stderr, and of stdout that are no message, that are logged per second; 0 is all.
     pub log_rate: usize,
+    /// `--expose-stderr`: whether clients and probes see the child's last lines of stderr.
+    pub expose_stderr: bool,
     /// `--max-frame`, in bytes.
     pub max_frame: usize,
     /// `--start-timeout`: how long the handshake may take.

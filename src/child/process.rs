@@ -1,6 +1,7 @@
 //! A server's process as proxyrunner sees it: its end to be waited for, and signals to be sent, through its guardian or
 //! directly where there can be none.
 
+use super::reaper::Lineage;
 use super::report::{Order, Report};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -23,6 +24,7 @@ pub struct Process {
 #[derive(Debug)]
 enum Way {
     Guarded {
+        lineage: Lineage,
         socket: UnixStream,
         /// What was read so far of the guardian's last report.
         read: Vec<u8>,
@@ -45,11 +47,12 @@ impl Process {
     ///
     /// # Errors
     /// When the runtime can't take the socket.
-    pub fn guarded(pid: i32, socket: std::os::unix::net::UnixStream) -> io::Result<Self> {
+    pub fn guarded(lineage: Lineage, socket: std::os::unix::net::UnixStream) -> io::Result<Self> {
         let signaller = Signaller(Arc::new(Target::Guarded(socket.try_clone()?)));
         socket.set_nonblocking(true)?;
         let socket = UnixStream::from_std(socket)?;
-        Ok(Process { pid, way: Way::Guarded { socket, read: Vec::new() }, signaller })
+        let pid = lineage.server;
+        Ok(Process { pid, way: Way::Guarded { lineage, socket, read: Vec::new() }, signaller })
     }
 
     /// A server that is proxyrunner's own child.
@@ -61,6 +64,14 @@ impl Process {
     /// The server's process id, and that of its group.
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// What tells its processes from all others, where a guardian sees to them.
+    pub fn lineage(&self) -> Option<Lineage> {
+        match &self.way {
+            Way::Guarded { lineage, .. } => Some(lineage.clone()),
+            Way::Direct(_) => None,
+        }
     }
 
     /// For signals.

@@ -4,7 +4,7 @@
 //! process ends, not the process (prctl(2), PR_SET_PDEATHSIG), and a runtime's threads come and go.
 
 use super::process::Process;
-use super::reaper::Guardians;
+use super::reaper::{Guardians, Lineage, MARK};
 use super::report::Report;
 use super::{Settings, guardian};
 use nix::sys::resource::{Resource, getrlimit};
@@ -19,9 +19,10 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::oneshot;
 
@@ -57,12 +58,16 @@ type Reply = oneshot::Sender<Result<Spawned, StartError>>;
 enum Order {
     Spawn(Reply),
     Reap,
-    Clear { server: i32, done: oneshot::Sender<()> },
+    Clear { lineage: Lineage, done: oneshot::Sender<()> },
 }
 
 /// Starts children of one kind.
 #[derive(Clone, Debug)]
-pub struct Spawner(mpsc::Sender<Order>);
+pub struct Spawner {
+    orders: mpsc::Sender<Order>,
+    /// Whether the thread is to reap already: a server can cause signals without end.
+    is_to_reap: Arc<AtomicBool>,
+}
 
 impl Spawner {
     /// Starts the spawning thread. Must be called within a tokio runtime.
@@ -77,21 +82,27 @@ impl Spawner {
         if !can_guard() {
             tracing::warn!("/proc is not there: what a server starts in sessions of its own may outlive it");
         }
+        let mut guardians = Guardians::new();
+        let is_to_reap = Arc::new(AtomicBool::new(false));
+        let reaps = Arc::clone(&is_to_reap);
         thread::Builder::new().name("spawner".into()).spawn(move || {
             let _runtime = runtime.enter();
-            let mut guardians = Guardians::default();
             for order in intake {
                 match order {
                     Order::Spawn(reply) => drop(reply.send(spawn(&settings, &mut guardians))),
-                    Order::Reap => guardians.reap(),
-                    Order::Clear { server, done } => {
-                        guardians.clear_after(server);
+                    Order::Reap => {
+                        // First: what ends after this is another order.
+                        reaps.store(false, Ordering::SeqCst);
+                        guardians.reap();
+                    }
+                    Order::Clear { lineage, done } => {
+                        guardians.clear_after(&lineage);
                         let _ = done.send(());
                     }
                 }
             }
         })?;
-        Ok(Spawner(orders))
+        Ok(Spawner { orders, is_to_reap })
     }
 
     /// Starts one child.
@@ -101,22 +112,24 @@ impl Spawner {
     pub async fn spawn(&self) -> Result<Spawned, StartError> {
         let (reply, spawned) = oneshot::channel();
         let gone = || StartError("cannot start the server: the spawning thread is gone".into());
-        self.0.send(Order::Spawn(reply)).map_err(|_| gone())?;
+        self.orders.send(Order::Spawn(reply)).map_err(|_| gone())?;
         spawned.await.map_err(|_| gone())?
     }
 
-    /// Ends what a server left behind whose guardian was ended, so that nobody else does.
-    pub async fn clear_after(&self, server: i32) {
+    /// Ends a guardian that does not report, and whatever its server left behind.
+    pub async fn clear_after(&self, lineage: Lineage) {
         let (done, cleared) = oneshot::channel();
-        if self.0.send(Order::Clear { server, done }).is_ok() {
+        if self.orders.send(Order::Clear { lineage, done }).is_ok() {
             let _ = cleared.await;
         }
     }
 
     /// Takes the status of everything that has ended, but not in the middle of a start.
     pub fn reap(&self) {
-        // Without that thread there is nothing left to be done.
-        let _ = self.0.send(Order::Reap);
+        if !self.is_to_reap.swap(true, Ordering::SeqCst) {
+            // Without that thread there is nothing left to be done.
+            let _ = self.orders.send(Order::Reap);
+        }
     }
 }
 
@@ -125,7 +138,7 @@ fn spawn(settings: &Settings, guardians: &mut Guardians) -> Result<Spawned, Star
     if !can_guard() {
         return direct(settings).map_err(refused);
     }
-    let (socket, guardian) = guardian(settings, guardians).map_err(|error| match &settings.cwd {
+    let guarding = guardian(settings, guardians).map_err(|error| match &settings.cwd {
         Some(cwd) if !cwd.is_dir() => refused(error),
         cwd => {
             let place = cwd.as_ref().map(|cwd| format!(" in --cwd {}", cwd.display())).unwrap_or_default();
@@ -134,7 +147,7 @@ fn spawn(settings: &Settings, guardians: &mut Guardians) -> Result<Spawned, Star
             )
         }
     })?;
-    guarded(socket, guardian).map_err(refused)
+    guarded(guarding, guardians).map_err(refused)
 }
 
 /// Whether proxyrunner can execute itself again.
@@ -162,7 +175,7 @@ fn own_program() -> io::Result<String> {
 }
 
 /// Executes proxyrunner again as the guardian that starts the server.
-fn guardian(settings: &Settings, guardians: &mut Guardians) -> io::Result<(UnixStream, Child)> {
+fn guardian(settings: &Settings, guardians: &mut Guardians) -> io::Result<Guarding> {
     let (socket, theirs) = UnixStream::pair()?;
     let mut command = Command::new(own_program()?);
     command.arg0(guardian::NAME).arg(settings.limits.word()).arg(program(settings)).args(&settings.args);
@@ -170,14 +183,24 @@ fn guardian(settings: &Settings, guardians: &mut Guardians) -> io::Result<(UnixS
     unsafe {
         command.pre_exec(move || place(&theirs, guardian::SOCKET));
     }
-    let guardian = prepared(&mut command, settings).spawn()?;
-    guardians.note(&guardian);
+    let mark = mark();
+    let guardian = prepared(&mut command, settings).env(MARK, &*mark).spawn()?;
+    let pid = guardians.note(&guardian);
     // The other end of the socket is the guardian's alone: it goes with the command.
-    Ok((socket, guardian))
+    Ok(Guarding { socket, guardian, pid, mark })
+}
+
+/// A guardian that was executed, and has not reported yet.
+struct Guarding {
+    socket: UnixStream,
+    guardian: Child,
+    pid: i32,
+    mark: Arc<str>,
 }
 
 /// The server that a guardian starts.
-fn guarded(socket: UnixStream, mut guardian: Child) -> io::Result<Spawned> {
+fn guarded(guarding: Guarding, guardians: &mut Guardians) -> io::Result<Spawned> {
+    let Guarding { socket, mut guardian, pid, mark } = guarding;
     let pipes = (|| {
         let (stdin, stdout, stderr) =
             (guardian.stdin.take()?, guardian.stdout.take()?, guardian.stderr.take()?);
@@ -185,12 +208,12 @@ fn guarded(socket: UnixStream, mut guardian: Child) -> io::Result<Spawned> {
     })();
     let (stdin, stdout, stderr) = pipes.ok_or_else(without_pipes)?;
     let (stdin, stdout, stderr) = (stdin?, stdout?, stderr?);
-    let mut report = [0; Report::LENGTH];
-    socket.set_read_timeout(Some(STARTING))?;
-    (&socket).read_exact(&mut report)?;
+    let report = first_report(&socket, guardians).inspect_err(|_| {
+        guardians.clear_after(&Lineage { guardian: pid, server: pid, mark: Arc::clone(&mark) });
+    })?;
     match Report::read(report) {
-        Some(Report::Started(pid)) => {
-            let process = Process::guarded(pid, socket)?;
+        Some(Report::Started(server)) => {
+            let process = Process::guarded(Lineage { guardian: pid, server, mark }, socket)?;
             Ok(Spawned { process, stdin, stdout, stderr })
         }
         Some(Report::Failed(errno)) => Err(io::Error::from_raw_os_error(errno)),
@@ -200,6 +223,34 @@ fn guarded(socket: UnixStream, mut guardian: Child) -> io::Result<Spawned> {
 
 /// How long the system may take to start a process.
 const STARTING: Duration = Duration::from_secs(60);
+/// Interval between looks at a guardian that has not reported yet: its server may have stopped it.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What a guardian reports first.
+fn first_report(mut socket: &UnixStream, guardians: &mut Guardians) -> io::Result<[u8; Report::LENGTH]> {
+    let deadline = Instant::now() + STARTING;
+    let (mut report, mut length) = ([0; Report::LENGTH], 0);
+    socket.set_read_timeout(Some(LOOK))?;
+    while length < report.len() {
+        match socket.read(&mut report[length..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                guardians.reap();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(report)
+}
+
+/// A value that no other server's processes have in their environment.
+fn mark() -> Arc<str> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+    format!("{}-{since}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)).into()
+}
 
 /// Puts a file at a place in the process that is about to be executed.
 fn place(file: &UnixStream, at: i32) -> io::Result<()> {

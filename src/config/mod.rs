@@ -11,7 +11,9 @@ mod otel;
 mod parse;
 mod problem;
 mod reader;
+mod stopping;
 pub mod table;
+mod unknown;
 
 use crate::era::probe::Choice;
 use crate::lifecycle::Policy;
@@ -36,7 +38,7 @@ pub struct Config {
     pub telemetry: telemetry::Settings,
     /// Where they go besides.
     pub export: export::Settings,
-    /// What was not understood of the environment, to be logged.
+    /// What was not understood of the environment, and settings that do not fit the place, to be logged.
     pub warnings: Vec<String>,
     /// The program to spawn, and how it ends.
     pub child: child::Settings,
@@ -50,6 +52,8 @@ pub struct Config {
     pub drain_delay: Duration,
     /// After that, how long to wait for requests in flight.
     pub drain_timeout: Duration,
+    /// How long all stages of the end may take together.
+    pub stop_within: Duration,
     /// Bytes of bodies, undelivered answers and replay buffers together.
     pub max_buffered: usize,
 }
@@ -96,17 +100,19 @@ impl Exit {
     }
 }
 
-/// Reads the command line (the program's name first), the environment and the configuration file.
+/// Reads the command line (the program's name first), the environment as it is given, and the configuration file.
 ///
 /// # Errors
 /// `--help`, `--version` and `--check` with code 0; every bad setting, one a line, with [`Exit::USAGE`].
 pub fn load(
     args: impl IntoIterator<Item = OsString>,
-    env: impl Fn(&str) -> Option<OsString>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Config, Exit> {
+    let variables: Vec<_> = variables.into_iter().collect();
+    let env = |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let mut typed = args::parse(args)?;
     let mut problems = Vec::new();
-    let mut file = match location(&typed, &env) {
+    let mut file = match location(&typed, env) {
         Some(path) => file::read(path.as_ref(), &mut problems),
         None => file::File::default(),
     };
@@ -115,8 +121,10 @@ pub fn load(
         command = std::mem::take(&mut file.command);
     }
 
-    let mut reader = Reader::new(typed, file, &env, problems);
-    let config = assemble(&mut reader, command, &env);
+    let mut reader = Reader::new(typed, file, env, problems);
+    let mut config = assemble(&mut reader, command, env);
+    config.warnings.extend(unknown::warnings(&variables));
+    config.warnings.iter().for_each(|warning| reader.comment(&format!("warning: {warning}")));
     cross_check(&mut reader, &config);
     let check = reader.one("check", SWITCH);
     match reader.finish() {
@@ -140,21 +148,28 @@ fn assemble(
     command: Vec<OsString>,
     env: impl Fn(&str) -> Option<OsString> + Copy,
 ) -> Config {
-    // Endpoints leave a Service's load balancing some seconds after SIGTERM; elsewhere nobody waits for that.
-    let in_kubernetes = env("KUBERNETES_SERVICE_HOST").is_some();
-    let drain_delay = if in_kubernetes { Duration::from_secs(5) } else { Duration::ZERO };
     let otel = otel::read(env);
+    // In the order in which --check shows them.
+    let http = http(reader, otel.propagates);
+    let child = child(reader, command, env);
+    let (upstream, session) = (upstream(reader), session(reader));
+    let max_buffered = reader.one("max-buffered", SIZE);
+    let stopping = stopping::read(reader, &child, env("KUBERNETES_SERVICE_HOST").is_some());
+    let telemetry = telemetry(reader, &otel);
+    let export = exports(reader, otel.export);
+    let warnings = otel.warnings.into_iter().chain(stopping.warning).collect();
     Config {
-        http: http(reader, otel.propagates),
-        child: child(reader, command, env),
-        upstream: upstream(reader),
-        session: session(reader),
-        max_buffered: reader.one("max-buffered", SIZE),
-        drain_delay: reader.one_or("drain-delay", DURATION_OR_ZERO, drain_delay),
-        drain_timeout: reader.one("drain-timeout", DURATION_OR_ZERO),
-        telemetry: telemetry(reader, &otel),
-        export: exports(reader, otel.export),
-        warnings: otel.warnings,
+        http,
+        child,
+        upstream,
+        session,
+        max_buffered,
+        drain_delay: stopping.delay,
+        drain_timeout: stopping.drain,
+        stop_within: stopping.within,
+        telemetry,
+        export,
+        warnings,
     }
 }
 
@@ -210,6 +225,7 @@ fn child(
         cwd: reader.optional("cwd", DIRECTORY),
         max_frame: reader.one("max-frame", SIZE),
         log_rate: reader.one("child-log-rate", COUNT_OR_ZERO),
+        expose_stderr: reader.one("expose-stderr", SWITCH),
         start_timeout: reader.one("start-timeout", DURATION),
         close_grace: reader.one("close-grace", DURATION_OR_ZERO),
         limits: limits(reader),

@@ -197,9 +197,9 @@ fn switch(text: &str) -> Result<bool, Refusal> {
     }
 }
 
-/// Reads one of a few names.
+/// Reads one of a few names, in any case.
 pub(super) fn choose<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, Refusal> {
-    names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
+    names.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, value)| *value).ok_or_else(|| {
         let all: Vec<_> = names.iter().map(|(name, _)| *name).collect();
         Refusal::new("is not one of its values", format!("give {}", all.join(", ")))
     })

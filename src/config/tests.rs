@@ -26,7 +26,7 @@ impl Drop for Scratch {
 
 fn load_with(args: &[&str], vars: &[(&str, &str)]) -> Result<Config, Exit> {
     let args = ["proxyrunner"].iter().chain(args).map(OsString::from);
-    load(args, |name| vars.iter().find(|(var, _)| *var == name).map(|(_, value)| value.into()))
+    load(args, vars.iter().map(|(name, value)| (name.into(), value.into())))
 }
 
 fn loaded(args: &[&str], vars: &[(&str, &str)]) -> Config {
@@ -63,6 +63,23 @@ fn in_kubernetes_draining_waits_for_endpoints_unless_told_otherwise() {
     let kubernetes = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
     assert_eq!(loaded(&["server"], &[kubernetes]).drain_delay, Duration::from_secs(5));
     assert_eq!(loaded(&["--drain-delay=0s", "server"], &[kubernetes]).drain_delay, Duration::ZERO);
+}
+
+#[test]
+fn what_the_other_graces_leave_of_the_places_is_for_requests_in_flight() {
+    let kubernetes = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+    for (args, vars, drain, fits) in [
+        (&[][..], &[][..], 3, true),
+        (&[], &[kubernetes], 17, true),
+        (&["--drain-delay=0s"], &[kubernetes], 22, true),
+        (&["--close-grace=10s"], &[kubernetes], 9, true),
+        (&["--close-grace=1m"], &[], 1, false),
+        (&["--drain-timeout=7s"], &[], 7, false),
+    ] {
+        let config = loaded(&[args, &["server"]].concat(), vars);
+        assert_eq!(config.drain_timeout, Duration::from_secs(drain), "{args:?}");
+        assert_eq!(config.warnings.is_empty(), fits, "{args:?}: {:?}", config.warnings);
+    }
 }
 
 #[test]

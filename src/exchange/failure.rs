@@ -15,17 +15,46 @@ pub struct End {
     pub how: Arc<str>,
     /// What a shell would report: the exit code, or 128 + the signal.
     pub code: i32,
-    /// The last lines that it wrote to stderr, oldest first.
-    pub last_lines: Arc<[String]>,
+    /// What it wrote to stderr last.
+    pub last_words: LastWords,
 }
 
+impl End {
+    /// As the log tells it, with its last words.
+    pub fn for_log(&self) -> impl fmt::Display {
+        self.with_words(&self.last_words.lines)
+    }
+
+    fn with_words(&self, lines: &[String]) -> String {
+        let last = lines.last().map(|line| format!("; its last words: {line}")).unwrap_or_default();
+        format!("the server {}{last}", self.how)
+    }
+}
+
+/// As clients, probes and spans are told it.
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the server {}", self.how)?;
-        match self.last_lines.last() {
-            Some(line) => write!(f, "; its last words: {line}"),
-            None => Ok(()),
-        }
+        f.write_str(&self.with_words(self.last_words.exposed()))
+    }
+}
+
+/// The last lines that a child wrote to stderr. They may hold secrets, and what was caused by one client: only the log has
+/// them, unless `--expose-stderr` is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastWords {
+    lines: Arc<[String]>,
+    is_exposed: bool,
+}
+
+impl LastWords {
+    /// These lines, oldest first; `is_exposed` is `--expose-stderr`.
+    pub fn new(lines: Arc<[String]>, is_exposed: bool) -> Self {
+        LastWords { lines, is_exposed }
+    }
+
+    /// Those that clients may see.
+    fn exposed(&self) -> &[String] {
+        if self.is_exposed { &self.lines } else { &[] }
     }
 }
 
@@ -90,6 +119,24 @@ impl Failure {
         rewrite::error(Some(id), self.code(), &self.to_string(), Some(self.data()))
     }
 
+    /// As the log tells it.
+    pub fn for_log(&self) -> impl fmt::Display {
+        match self {
+            Failure::Ended(end) => end.for_log().to_string(),
+            failure => failure.to_string(),
+        }
+    }
+
+    /// As probes are told it, which anybody may ask: without the server's own words.
+    pub fn for_probes(&self) -> String {
+        match self {
+            Failure::Ended(end) => end.to_string(),
+            Failure::NotStarted(_) => "the server's handshake failed; the log says why".to_owned(),
+            Failure::NoProgram(_) => "the server cannot be started; the log says why".to_owned(),
+            failure => failure.to_string(),
+        }
+    }
+
     /// Whether it is the child that is gone, so that the next one may serve.
     pub fn is_childs_end(&self) -> bool {
         let pipes = matches!(self, Failure::ClosedStdout | Failure::ClosedStdin | Failure::ClosedPipe);
@@ -106,7 +153,11 @@ impl Failure {
     fn data(&self) -> Value {
         let (reason, fault) = match self {
             Failure::Ended(end) => {
-                return json!({"reason": "child_ended", "fault": "child", "exitCode": end.code, "stderr": &*end.last_lines});
+                let mut data = json!({"reason": "child_ended", "fault": "child", "exitCode": end.code});
+                if end.last_words.is_exposed {
+                    data["stderr"] = end.last_words.exposed().into();
+                }
+                return data;
             }
             Failure::ClosedStdout => ("child_closed_stdout", "child"),
             Failure::ClosedStdin => ("child_closed_stdin", "child"),

@@ -1,7 +1,7 @@
 //! One child as its callers see it: begin a request, send a notification, answer a question, ask it to stop.
 
 use super::inbox::{Inbox, Intake, Urgent, inbox};
-use super::{Answering, End, Exchange, Failure, Held, Hint, Mux, Noise, Order, Uptake};
+use super::{Answering, End, Exchange, Failure, Held, Hint, LastWords, Mux, Noise, Order, Uptake};
 use crate::admission::{Admission, Bounds};
 use crate::jsonrpc::Spliced;
 use crate::mux::{self, Pending, WireId};
@@ -264,7 +264,11 @@ impl Link {
     pub async fn ended(&self) -> End {
         let mut end = self.end.clone();
         let ended = end.wait_for(Option::is_some).await.map(|end| end.clone());
-        ended.ok().flatten().unwrap_or_else(|| End { how: "ended".into(), code: 1, last_lines: [].into() })
+        ended.ok().flatten().unwrap_or_else(|| End {
+            how: "ended".into(),
+            code: 1,
+            last_words: LastWords::default(),
+        })
     }
 
     /// Why nothing can be begun: the child's end if that is known, else what of it was closed.

@@ -17,7 +17,7 @@ pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
-pub use failure::{End, Failure};
+pub use failure::{End, Failure, LastWords};
 pub use inbox::{Inbox, Intake, Urgent};
 pub use link::{Ends, Link, Refused, Standing};
 pub use mailbox::{Interruption, Mailbox};

@@ -252,7 +252,7 @@ fn a_full_child_refuses() {
 
 #[test]
 fn a_child_that_is_gone_says_how_it_ended() {
-    let end = End { how: "exited with code 3".into(), code: 3, last_lines: [].into() };
+    let end = End { how: "exited with code 3".into(), code: 3, last_words: LastWords::default() };
     let refusal = |link: &Link| match now(link.begin(held(), None, |_| unreachable!("nothing to write"))) {
         Some(Err(Refused::Closed(failure))) => failure,
         other => panic!("not refused as closed: {other:?}"),
@@ -288,7 +288,9 @@ fn a_failure_says_whose_fault_it_was() {
     assert_eq!(fault(Failure::TimedOut(Duration::from_secs(1))), "child");
     assert_eq!(fault(Failure::Cancelled), "client");
     assert_eq!(fault(Failure::Lost), "proxyrunner");
-    let last_lines: Arc<[String]> = ["Traceback".to_owned()].into();
-    let end = End { how: "exited with code 1".into(), code: 1, last_lines };
-    assert_eq!(fault(Failure::Ended(end)), "child");
+    let last_words = LastWords::new(["Traceback".to_owned()].into(), false);
+    let end = End { how: "exited with code 1".into(), code: 1, last_words };
+    assert_eq!(fault(Failure::Ended(end.clone())), "child");
+    assert!(!format!("{end} {}", Failure::Ended(end.clone()).for_probes()).contains("Traceback"));
+    assert!(Failure::Ended(end).for_log().to_string().contains("Traceback"));
 }

@@ -4,6 +4,7 @@ use super::connections::Marked;
 use super::origin::Origin;
 use super::places::{Place, Places};
 use super::socket::{Line, Socket};
+use super::unread::Explained;
 use super::visit::Visit;
 use super::{Server, endpoint};
 use crate::telemetry::Peer;
@@ -137,7 +138,7 @@ fn connection(
         .header_read_timeout(idle)
         .max_buf_size(BUFFER)
         .serve_connection(
-            TokioIo::new(stream),
+            TokioIo::new(Explained::new(stream)),
             service_fn(move |request| {
                 let (server, place, mark) = (Arc::clone(&server), Arc::clone(&place), marker.mark());
                 let (peer, account) = (peer.clone(), account.clone());

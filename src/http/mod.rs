@@ -26,6 +26,7 @@ mod response;
 mod site;
 mod socket;
 pub mod sse;
+mod unread;
 mod visit;
 
 pub use connections::Connections;

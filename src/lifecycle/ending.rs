@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// The time that a child has to be gone after SIGKILL, before nobody waits for it any more.
+pub const KILLING: Duration = Duration::from_millis(1500);
+
 /// How long each step may take before the next.
 #[derive(Clone, Copy, Debug)]
 pub struct Graces {
@@ -31,6 +34,8 @@ pub enum Action {
     Terminate,
     /// SIGKILL to its process group.
     Kill,
+    /// SIGKILL to its guardian and to whatever is left: the child's end is not reported.
+    Abandon,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +43,8 @@ enum State {
     Running,
     Closing { until: Instant },
     Terminating { until: Instant },
-    Killed,
+    Killed { until: Instant },
+    Abandoned,
 }
 
 /// One process, from its start to the moment its exit is seen.
@@ -66,7 +72,10 @@ impl Lifecycle {
             (State::Closing { until }, Event::Deadline) if now >= until => {
                 (self.terminating(now), Action::Terminate)
             }
-            (State::Terminating { until }, Event::Deadline) if now >= until => (State::Killed, Action::Kill),
+            (State::Terminating { until }, Event::Deadline) if now >= until => {
+                (State::Killed { until: now + KILLING }, Action::Kill)
+            }
+            (State::Killed { until }, Event::Deadline) if now >= until => (State::Abandoned, Action::Abandon),
             _ => return None,
         };
         self.state = state;
@@ -80,8 +89,8 @@ impl Lifecycle {
     /// When [`Event::Deadline`] is to be reported, if nothing else happens.
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Closing { until } | State::Terminating { until } => Some(until),
-            State::Running | State::Killed => None,
+            State::Closing { until } | State::Terminating { until } | State::Killed { until } => Some(until),
+            State::Running | State::Abandoned => None,
         }
     }
 }
@@ -105,9 +114,13 @@ mod tests {
         assert_eq!(child.on(Event::Deadline, later), Some(Action::Terminate));
         assert_eq!(child.deadline(), Some(later + GRACES.terminate));
         assert_eq!(child.on(Event::Deadline, later), None, "too early");
-        assert_eq!(child.on(Event::Deadline, later + GRACES.terminate), Some(Action::Kill));
+        let killed = later + GRACES.terminate;
+        assert_eq!(child.on(Event::Deadline, killed), Some(Action::Kill));
+        assert_eq!(child.deadline(), Some(killed + KILLING));
+        assert_eq!(child.on(Event::Deadline, killed), None, "too early");
+        assert_eq!(child.on(Event::Deadline, killed + KILLING), Some(Action::Abandon));
         assert_eq!(child.deadline(), None);
-        assert_eq!(child.on(Event::Deadline, later + GRACES.terminate), None);
+        assert_eq!(child.on(Event::Deadline, killed + KILLING), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod restarts;
 mod silence;
 mod stall;
 
-pub use ending::{Action, Event, Graces, Lifecycle};
+pub use ending::{Action, Event, Graces, KILLING, Lifecycle};
 pub use restarts::{Policy, Restarts};
 pub use silence::{Patience, Seen, Silence, Verdict};
 pub use stall::{Leeway, Stall, Stdin};

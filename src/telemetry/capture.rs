@@ -2,7 +2,9 @@
 //! `--trace-results`), and without what looks like a secret.
 
 use super::otlp::cut;
+use super::redact::redacted;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 /// What is captured.
@@ -39,7 +41,7 @@ pub(super) fn result<'a>(json: impl FnOnce() -> Option<&'a [u8]>) -> Option<Stri
 /// What is longer is not looked into, in bytes: a span shows its beginning only, and a beginning can't be redacted.
 const LONGEST: usize = 64 * 1024;
 /// What stands in place of a secret.
-const REDACTED: &str = "<redacted>";
+pub(super) const REDACTED: &str = "<redacted>";
 /// What a key has in it whose value is a secret, in lower case and without anything but letters and digits.
 const SECRETS: [&str; 13] = [
     "pwd",
@@ -76,13 +78,7 @@ fn shown(json: &[u8], redact: &[String]) -> String {
 fn hide(value: &mut Value, redact: &[String]) {
     match value {
         Value::Object(members) => {
-            for (key, value) in members {
-                if is_secret(key, redact) {
-                    *value = REDACTED.into();
-                } else {
-                    hide(value, redact);
-                }
-            }
+            *members = std::mem::take(members).into_iter().map(|member| hidden(member, redact)).collect();
         }
         Value::Array(items) => items.iter_mut().for_each(|item| hide(item, redact)),
         Value::String(text) if BEGINNINGS.iter().any(|beginning| text.starts_with(beginning)) => {
@@ -90,8 +86,22 @@ fn hide(value: &mut Value, redact: &[String]) {
         }
         // A text may be JSON itself, as tools' results often are.
         Value::String(text) if text.trim_start().starts_with(['{', '[']) => *text = embedded(text, redact),
+        Value::String(text) => {
+            if let Cow::Owned(shown) = redacted(text, &|key| is_secret(key, redact)) {
+                *text = shown;
+            }
+        }
         _ => {}
     }
+}
+
+/// A member as it may be shown. A key may be an address, too.
+fn hidden((key, mut value): (String, Value), redact: &[String]) -> (String, Value) {
+    if is_secret(&key, redact) {
+        return (key, REDACTED.into());
+    }
+    hide(&mut value, redact);
+    (redacted(&key, &|key| is_secret(key, redact)).into_owned(), value)
 }
 
 /// One JSON value after the other. Where there is anything else beside, nobody knows what is in it.
@@ -127,6 +137,10 @@ mod tests {
                 r#"[{"authToken":"<redacted>"},{"x-client-secret":"<redacted>"}]"#,
             ),
             (r#"{"customerName":"n"}"#, r#"{"customerName":"<redacted>"}"#),
+            (
+                r#"{"dsn":"postgres://u:p@h/d","k://u:p@h":["see https://t@h/?api_key=a"]}"#,
+                r#"{"dsn":"postgres://<redacted>@h/d","k://<redacted>@h":["see https://<redacted>@h/?api_key=<redacted>"]}"#,
+            ),
             (r#"{"text":"Bearer abc"}"#, r#"{"text":"<redacted>"}"#),
             (
                 r#"{"text":"{\"password\":\"p\",\"x\":1}"}"#,

@@ -69,6 +69,7 @@ counters! {
     EXCHANGES "proxyrunner_exchanges_total" "Requests sent to a child."
     STARTED_CHILDREN "proxyrunner_started_children_total" "Children started."
     LEFT_OUT_LINES "proxyrunner_left_out_log_lines_total" "Lines of children that were not logged, since there were more than --child-log-rate."
+    LOST_LINES "proxyrunner_lost_log_lines_total" "Lines of the log that were lost, since stderr was not read fast enough."
     DROPPED_SPANS "proxyrunner_dropped_spans_total" "Spans that were not delivered: there was no room for them, or no collector took them."
     DROPPED_LOG_RECORDS "proxyrunner_dropped_log_records_total" "Log records that were not delivered to a collector."
     FAILED_METRIC_EXPORTS "proxyrunner_failed_metric_exports_total" "Exports of metrics that no collector took; the next one says as much."

@@ -2,6 +2,7 @@
 
 use super::clock;
 use super::counters;
+use super::lines::escaped_json;
 use super::otlp::{Fields, cut};
 use super::outbox::{Bounds, Outbox};
 use super::scope;
@@ -36,10 +37,15 @@ where
         mut out: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let Some(span) = scope::current() else { return self.lines.format_event(context, out, event) };
+        let span = scope::current();
+        if span.is_none() && !self.json {
+            return self.lines.format_event(context, out, event);
+        }
         let mut line = String::with_capacity(256);
         self.lines.format_event(context, Writer::new(&mut line), event)?;
         let line = line.trim_end_matches('\n');
+        let line = if self.json { escaped_json(line) } else { line.into() };
+        let Some(span) = span else { return writeln!(out, "{line}") };
         let (trace, span) = (span.trace_id(), span.span_id());
         match line.strip_suffix('}').filter(|_| self.json) {
             Some(object) => writeln!(out, "{object},\"trace_id\":\"{trace}\",\"span_id\":\"{span}\"}}"),

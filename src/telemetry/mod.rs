@@ -9,6 +9,7 @@ pub mod counters;
 #[cfg(test)]
 mod documentation;
 mod ids;
+mod lines;
 pub mod logs;
 pub mod metrics;
 pub mod names;
@@ -16,6 +17,7 @@ mod operation;
 pub mod otlp;
 mod outbox;
 mod peer;
+mod redact;
 mod sampler;
 pub mod scope;
 mod span;
@@ -24,6 +26,7 @@ mod verdict;
 
 pub use allowance::Allowance;
 pub use child_operation::ChildOperation;
+pub use lines::count_lost as count_lost_lines;
 pub use operation::{Arrival, Operation, Waiting};
 pub use outbox::{Batch, Bounds, Outbox};
 pub use peer::Peer;
@@ -32,6 +35,7 @@ pub use span::{Parent, Span, SpanKind, Tracer, tracer};
 pub use subject::Subject;
 pub use verdict::Verdict;
 
+use lines::EscapedFields;
 use std::io::{self, IsTerminal};
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -95,13 +99,14 @@ pub fn start(settings: &Settings) -> WorkerGuard {
         .buffered_lines_limit(BUFFERED_LINES)
         .thread_name("log")
         .finish(io::stderr());
+    lines::watch(writer.error_counter());
     let lines = fmt::layer().with_writer(writer).with_ansi(false);
     let format = fmt::format().with_target(false);
     let lines = match settings.format {
         Format::Text => {
             let ansi = io::stderr().is_terminal();
             let format = logs::Traced { lines: format.with_ansi(ansi), json: false };
-            lines.with_ansi(ansi).event_format(format).boxed()
+            lines.with_ansi(ansi).fmt_fields(EscapedFields::default()).event_format(format).boxed()
         }
         Format::Json => {
             let format = logs::Traced { lines: format.json(), json: true };

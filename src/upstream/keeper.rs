@@ -38,7 +38,7 @@ impl Upstream {
                 Ok(())
             }
             Err(failure) => {
-                self.phase.send_replace(Phase::Failed(failure.to_string()));
+                self.phase.send_replace(Phase::Failed(failure.for_probes()));
                 Err(failure)
             }
         }
@@ -140,7 +140,8 @@ impl Upstream {
         tracing::warn!(
             restart = restarts.used(),
             limit = restarts.limit(),
-            "{why}: starting it again in {:.1} s",
+            "{}: starting it again in {:.1} s",
+            why.for_log(),
             pause.as_secs_f64()
         );
         sleep(pause).await;
@@ -156,7 +157,7 @@ impl Upstream {
         }
         match keepers.join_next().await {
             Some(Ok(failure)) => {
-                self.phase.send_replace(Phase::Failed(failure.to_string()));
+                self.phase.send_replace(Phase::Failed(failure.for_probes()));
                 failure
             }
             // No shared child: nothing to wait for.
@@ -176,7 +177,7 @@ impl Upstream {
                     end = &mut accompanied => end,
                     // It may take its time to end, but serves nobody any more.
                     why = shared.link.closed() => {
-                        self.note_restart(&why.to_string());
+                        self.note_restart(&why);
                         accompanied.await
                     }
                 }
@@ -184,8 +185,8 @@ impl Upstream {
             let members = &shared.members;
             members.post.vacate();
             members.running.clear();
-            self.note_restart(&end.to_string());
             let ended = Failure::Ended(end);
+            self.note_restart(&ended);
             let next = async {
                 self.pause(&mut restarts, &ended).await.ok_or(ended)?;
                 let next = self.fill(members, Choice::from(shared.era), &place, &mut restarts).await?;
@@ -208,9 +209,9 @@ impl Upstream {
     }
 
     /// A child serves no longer. Where another does, proxyrunner is as ready as before.
-    fn note_restart(&self, why: &str) {
+    fn note_restart(&self, why: &Failure) {
         if !self.crew.is_serving() {
-            self.phase.send_replace(Phase::Restarting(why.to_owned()));
+            self.phase.send_replace(Phase::Restarting(why.for_probes()));
         }
     }
 
@@ -371,7 +372,10 @@ impl Upstream {
             Err(failure @ Failure::ShuttingDown) => Err(Refusal::Failed(failure)),
             Err(failure) if known => Err(Refusal::Failed(failure)),
             Err(failure) => {
-                tracing::info!("{failure}: it is translated for clients of the {era} protocol era");
+                tracing::info!(
+                    "{}: it is translated for clients of the {era} protocol era",
+                    failure.for_log()
+                );
                 self.crew.note(era, false);
                 Err(unserved)
             }
@@ -382,7 +386,10 @@ impl Upstream {
     async fn keep_late(self: &Arc<Self>, era: Era, shared: Arc<Shared>) {
         let members = Arc::clone(&shared.members);
         let failure = self.keep_post(shared).await;
-        tracing::warn!("{failure}: clients of the {era} protocol era are translated for from now on");
+        tracing::warn!(
+            "{}: clients of the {era} protocol era are translated for from now on",
+            failure.for_log()
+        );
         self.crew.note(era, false);
         *self.crew.late(era).child() = None;
         for session in members.sessions() {

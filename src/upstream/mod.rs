@@ -185,10 +185,10 @@ impl Upstream {
         self.settings.max_client_in_flight
     }
 
-    /// Whether a request is under way: at a child, cancelled there and not answered yet, or waiting for its turn, for a
-    /// child, or for a modern client's retry.
-    pub fn is_busy(&self) -> bool {
-        self.entrance.accepted() > 0 || self.entrance.in_flight() > 0
+    /// Requests that a client waits for: at a child, or waiting for their turn, for a child, or for a modern client's
+    /// retry. Those that were cancelled or timed out are over, though their child may not have answered yet.
+    pub fn underway(&self) -> usize {
+        self.entrance.accepted()
     }
 
     /// Requests in flight, over all children.

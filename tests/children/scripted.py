@@ -267,6 +267,15 @@ def daemon(wire_id, params, args, raw):
         result(wire_id, {"pid": int(file.read())})
 
 
+def betray(wire_id, params, args, raw):
+    """Sends our guardian a signal, by `times` again and again, then exits with `code` if there is one."""
+    for _ in range(args.get("times", 1)):
+        os.kill(os.getppid(), signal.Signals[args["signal"]])
+    if "code" in args:
+        os._exit(args["code"])
+    result(wire_id, {})
+
+
 def state(wire_id, params, args, raw):
     """What the system says of us."""
     with open("/proc/self/status") as status:
@@ -296,7 +305,7 @@ TOOLS = {
     function.__name__: function
     for function in (
         echo, sleep, wait, release, hang, late, progress, work, log, ask, interview, emit, relist, hold, oversized, leave, kill,
-        close_stdout, close_stdin, half, stop_reading, grandchild, daemon, state, facts, recall, blob,
+        close_stdout, close_stdin, half, stop_reading, grandchild, daemon, betray, state, facts, recall, blob,
     )
 }  # fmt: skip
 

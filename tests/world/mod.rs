@@ -9,7 +9,7 @@
 use bytes::Bytes;
 use proxyrunner::budget::Budget;
 use proxyrunner::era::{Era, probe::Choice};
-use proxyrunner::exchange::{End, Ends, Failure, Intake, Link, Order, Urgent};
+use proxyrunner::exchange::{End, Ends, Failure, Intake, LastWords, Link, Order, Urgent};
 use proxyrunner::framing::Framed;
 use proxyrunner::jsonrpc::{self, Spliced};
 use proxyrunner::lifecycle::Policy;
@@ -291,7 +291,7 @@ impl Child {
     }
 
     fn die(mut self, how: &str) {
-        let end = End { how: how.into(), code: 9, last_lines: [].into() };
+        let end = End { how: how.into(), code: 9, last_words: LastWords::default() };
         self.end.send_replace(Some(end.clone()));
         self.router.close(&Failure::Ended(end));
     }

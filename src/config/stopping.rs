@@ -1,0 +1,83 @@
+//! Fits the stages of the end into the time that the place gives, from SIGTERM to SIGKILL.
+
+use super::parse::DURATION_OR_ZERO;
+use super::reader::Reader;
+use crate::child;
+use crate::lifecycle::KILLING;
+use crate::shutdown::{CLOSING, FLUSHING};
+use std::time::Duration;
+
+/// The least that a default leaves to requests in flight.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// Where proxyrunner runs, and how long a stop may take there.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    name: &'static str,
+    /// From SIGTERM to SIGKILL, unless the operator says otherwise there.
+    grace: Duration,
+    /// How the operator says otherwise.
+    setting: &'static str,
+    /// What is not planned with.
+    margin: Duration,
+    /// The default of `--drain-delay`: endpoints leave a Service's load balancing some seconds after SIGTERM; elsewhere
+    /// nobody waits for that.
+    delay: Duration,
+}
+
+const KUBERNETES: Place = Place {
+    name: "Kubernetes",
+    grace: Duration::from_secs(30),
+    setting: "terminationGracePeriodSeconds",
+    margin: Duration::from_secs(2),
+    delay: Duration::from_secs(5),
+};
+
+const ELSEWHERE: Place = Place {
+    name: "Docker",
+    grace: Duration::from_secs(10),
+    setting: "docker stop --time, or stop_grace_period",
+    margin: Duration::from_secs(1),
+    delay: Duration::ZERO,
+};
+
+/// How long each stage of the end may take.
+#[derive(Clone, Debug)]
+pub(super) struct Stopping {
+    /// `--drain-delay`
+    pub delay: Duration,
+    /// `--drain-timeout`
+    pub drain: Duration,
+    /// All stages together.
+    pub within: Duration,
+    /// That they take longer than the place gives.
+    pub warning: Option<String>,
+}
+
+/// Reads the settings of the end; the child's own graces are known already.
+pub(super) fn read(reader: &mut Reader, child: &child::Settings, in_kubernetes: bool) -> Stopping {
+    let place = if in_kubernetes { KUBERNETES } else { ELSEWHERE };
+    let delay = reader.one_or("drain-delay", DURATION_OR_ZERO, place.delay);
+    let usable = place.grace - place.margin;
+    let child = child.close_grace.saturating_add(child.terminate_grace).saturating_add(KILLING);
+    // Connections close meanwhile.
+    let after = child.max(CLOSING).saturating_add(FLUSHING);
+    let left = usable.saturating_sub(delay).saturating_sub(after).max(LEAST);
+    let drain = reader.one_or("drain-timeout", DURATION_OR_ZERO, left);
+    let longest = delay.saturating_add(drain).saturating_add(after);
+    let warning = (longest > usable).then(|| place.too_long(longest));
+    Stopping { delay, drain, within: longest.max(usable), warning }
+}
+
+impl Place {
+    fn too_long(&self, longest: Duration) -> String {
+        let Place { name, grace, setting, margin, .. } = self;
+        let needed = longest.saturating_add(*margin).as_secs_f64().ceil();
+        format!(
+            "stopping may take {} s, but {name} kills after {} s by default: lower --drain-delay, --drain-timeout, \
+             --close-grace or --terminate-grace, or give it {needed} s ({setting})",
+            longest.as_secs_f64().ceil(),
+            grace.as_secs()
+        )
+    }
+}
