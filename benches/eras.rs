@@ -8,7 +8,7 @@
 #[path = "../tests/world/mod.rs"]
 mod world;
 
-use bytes::Bytes;
+use proxyrunner::budget::Charged;
 use proxyrunner::era::envelope::Envelope;
 use proxyrunner::era::probe::Choice;
 use proxyrunner::jsonrpc;
@@ -18,7 +18,7 @@ use proxyrunner::upstream::{Begun, Caller, Happening, Incoming, LegacyStep};
 use serde_json::json;
 use std::hint::black_box;
 use std::sync::Arc;
-use world::{Serves, World, enveloped, open, settings};
+use world::{Serves, World, charged, enveloped, open, settings};
 
 /// The rest of an answer of ordinary size; but for a legacy child's to be completed, it begins with its type, so that the
 /// ways are compared and not the messages.
@@ -60,14 +60,14 @@ async fn run(pairing: &str, count: u64) {
 }
 
 /// A call of ordinary size.
-fn body(modern: bool) -> Bytes {
+fn body(modern: bool) -> Charged {
     let text = "the quick brown fox jumps over the lazy dog ".repeat(8);
     let params = json!({"name": "echo", "arguments": {"text": text, "n": 7}, "_meta": {"progressToken": 7}});
     let params = if modern { enveloped(params, &json!({})) } else { params };
-    json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).to_string().into()
+    charged(json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).to_string())
 }
 
-fn scanned(body: &Bytes) -> Incoming {
+fn scanned(body: &Charged) -> Incoming {
     let message = jsonrpc::scan(body).expect("a message");
     Incoming {
         frame: body.clone(),
@@ -77,7 +77,7 @@ fn scanned(body: &Bytes) -> Incoming {
     }
 }
 
-async fn legacy(world: &mut World, session: &Arc<Session>, body: &Bytes) {
+async fn legacy(world: &mut World, session: &Arc<Session>, body: &Charged) {
     let incoming = scanned(body);
     // As each request names its session, and each modern one its client.
     let session = world.directory.find(session.id().secret(), session.principal()).expect("it is listed");
@@ -89,7 +89,7 @@ async fn legacy(world: &mut World, session: &Arc<Session>, body: &Bytes) {
     black_box(message);
 }
 
-async fn modern(world: &mut World, body: &Bytes, typed: bool) {
+async fn modern(world: &mut World, body: &Charged, typed: bool) {
     let incoming = scanned(body);
     let envelope = Envelope::read(&incoming.frame, &incoming.message).expect("an envelope");
     let principal = Principal::anonymous();
@@ -117,13 +117,13 @@ async fn modern(world: &mut World, body: &Bytes, typed: bool) {
 fn answer(world: &mut World, typed: bool) {
     for child in &mut world.children {
         while let Some(frame) = child.read() {
-            let frame = frame.into_bytes();
+            let frame = frame.to_vec();
             let Some(rest) = frame.strip_prefix(b"{\"id\":") else { continue };
             let end = rest.iter().position(|byte| *byte == b',').expect("more members");
             let begin: &[u8] =
                 if typed { b",\"result\":{\"resultType\":\"complete\"," } else { b",\"result\":{" };
             let answer = [b"{\"jsonrpc\":\"2.0\",\"id\":", &rest[..end], begin, RESULT].concat();
-            child.say_bytes(answer.into());
+            child.say_bytes(answer);
         }
     }
 }

@@ -55,7 +55,7 @@ fn model_line(max_frame: usize, line: &[u8]) -> Option<Framed> {
         .then(|| Framed::Frame { bytes: frame.to_vec().into(), bom: line.starts_with(BOM) })
 }
 
-fn sought(frame: &[u8]) -> Option<bytes::Bytes> {
+fn sought(frame: &[u8]) -> Option<Vec<u8>> {
     let mut seeker = IdSeeker::default();
     seeker.feed(frame);
     seeker.id()

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use proxyrunner::jsonrpc::rewrite::{request_for_child, with_id};
 use proxyrunner::jsonrpc::{
@@ -109,10 +108,10 @@ fn one_line(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn rewrites(data: &[u8], message: &Message, trace: &Trace) {
-    let bytes = Bytes::copy_from_slice(data);
+    let bytes = Charged::own(data);
     let sent = request_for_child(&bytes, message, Some(7), Some(8), trace);
     let len = sent.len();
-    let sent = sent.into_bytes();
+    let sent = sent.to_vec();
     assert_eq!(sent.len(), len);
     assert!(!sent.iter().any(|byte| matches!(byte, b'\n' | b'\r')));
     let again = scan(&sent).unwrap_or_else(|fault| panic!("{fault}"));
@@ -123,7 +122,7 @@ fn rewrites(data: &[u8], message: &Message, trace: &Trace) {
         carries(data, message, &sent, &again, trace);
     }
     if message.kind != Kind::Notification && message.id.is_some() {
-        let renamed = with_id(&bytes, message, b"\"x\"").into_bytes();
+        let renamed = with_id(&bytes, message, b"\"x\"").to_vec();
         assert_eq!(&renamed[scan(&renamed).expect("still a message").id.expect("has an id")], b"\"x\"");
     }
 }
@@ -133,7 +132,7 @@ fn token(message: &Message) -> Option<&Span> {
 }
 
 /// Putting the id and the token back gives what came.
-fn restores(data: &[u8], message: &Message, sent: &Bytes, again: &Message) {
+fn restores(data: &[u8], message: &Message, sent: &Charged, again: &Message) {
     let mut edits = Edits::new();
     for (ours, theirs) in [(&again.id, &message.id), (&token(again).cloned(), &token(message).cloned())] {
         if let (Some(ours), Some(theirs)) = (ours, theirs) {
@@ -141,7 +140,7 @@ fn restores(data: &[u8], message: &Message, sent: &Bytes, again: &Message) {
         }
     }
     assert_eq!(
-        splice(sent, &again.object, again.multiline, edits).into_bytes(),
+        splice(sent, &again.object, again.multiline, edits).to_vec(),
         one_line(&data[message.object.clone()])
     );
 }

@@ -3,7 +3,6 @@
 //! its SSE bytes.
 #![no_main]
 
-use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use proxyrunner::budget::Budget;
 use proxyrunner::exchange::Class;
@@ -65,7 +64,7 @@ impl World {
         self.said += 1;
         let pad = "x".repeat(if long { 17_000 } else { 10 });
         let json = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"x","params":{{"pad":"{pad}"}}}}"#);
-        let frame = Bytes::from(json);
+        let frame = Charged::own(json);
         let message = jsonrpc::scan(&frame).expect("it is a message");
         rewrite::with_id(&frame, &message, self.said.to_string().as_bytes())
     }
@@ -183,7 +182,7 @@ fn parsed_back(id: &str, message: &Spliced) -> u64 {
     assert_eq!(events[0]["id"], [id]);
     assert_eq!(events[0]["data"].len(), 1);
     let data = events[0]["data"][0].as_bytes();
-    assert_eq!(data, &message.clone().into_bytes()[..]);
+    assert_eq!(data, &message.clone().to_vec()[..]);
     let message = jsonrpc::scan(data).expect("the data is the message");
     jsonrpc::integer(&data[message.id.expect("it has one")]).expect("a number")
 }

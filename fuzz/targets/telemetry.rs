@@ -2,7 +2,6 @@
 //! a collector is more than a count and a short reason.
 #![no_main]
 
-use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use proxyrunner::jsonrpc::rewrite::request_for_child;
 use proxyrunner::jsonrpc::{Span, scan, text as text_of};
@@ -28,12 +27,12 @@ fuzz_target!(|data: &[u8]| {
 /// Whatever headers say, the child is told it in strings of the message that its client sent.
 fn told(text: &str) {
     const MESSAGE: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":{"k":1}}}"#;
-    let bytes = Bytes::from_static(MESSAGE);
+    let bytes = Charged::fixed(MESSAGE);
     let message = scan(&bytes).expect("a message");
     let parent = format!("cc{}-{text}", &PARENT[2..]);
     for parent in [text, &parent, PARENT] {
         let trace = Trace::from_headers(Some(parent), Some(text), Some(text));
-        let told = request_for_child(&bytes, &message, Some(7), None, &trace).into_bytes();
+        let told = request_for_child(&bytes, &message, Some(7), None, &trace).to_vec();
         let read = scan(&told).expect("still a message");
         let (id, method) = (read.id.expect("its id"), read.method.expect("its method"));
         assert_eq!((&told[id], &told[method]), (&b"7"[..], &b"\"m\""[..]));

@@ -6,8 +6,7 @@
 
 #![allow(dead_code, reason = "the fuzz target and the benchmark each use their own part")]
 
-use bytes::Bytes;
-use proxyrunner::budget::Budget;
+use proxyrunner::budget::{Account, Budget, Charged};
 use proxyrunner::era::{Era, probe::Choice};
 use proxyrunner::exchange::{End, Ends, Failure, Intake, LastWords, Link, Order, Urgent};
 use proxyrunner::framing::Framed;
@@ -59,6 +58,7 @@ pub struct Child {
     pub asked: Vec<u64>,
     link: Arc<Link>,
     router: Router,
+    account: Account,
     intake: Intake,
     stop: CancellationToken,
     end: watch::Sender<Option<End>>,
@@ -114,11 +114,12 @@ impl World {
             replay_events: 16,
             replay_bytes: 1 << 16,
         };
-        let directory = Arc::new(Directory::new(sessions, budget));
+        let directory = Arc::new(Directory::new(sessions));
         let (phase, _) = phase::channel();
         let seal = Seal::new(None).expect("randomness");
         let patience = Duration::from_secs(300);
-        let (upstream, wanted) = Upstream::new(settings, patience, Arc::clone(&directory), phase, seal);
+        let (upstream, wanted) =
+            Upstream::new(settings, patience, Arc::clone(&directory), phase, seal, &budget);
         let mut world = World { upstream, directory, children: Vec::new(), serves, wanted, started: 0 };
         let starting = Arc::clone(&world.upstream);
         let starting = tokio::spawn(async move { starting.start().await });
@@ -177,13 +178,13 @@ impl Child {
     fn new(number: u64, want: Want) -> Child {
         let Want { audience, slots, place, reply } = want;
         let (link, Ends { answering, intake, stop, end, .. }) = Link::new(number, slots);
-        let budget = Budget::new(1 << 30);
-        let router = Router::new(number, answering, audience, link.inbox().clone(), budget, GRACE);
+        let account = Budget::new(1 << 30).account(number);
+        let router = Router::new(number, answering, audience, link.inbox().clone(), GRACE);
         if reply.send(Ok(Arc::clone(&link))).is_err() {
             link.stop();
         }
         let (calls, asked) = (Vec::new(), Vec::new());
-        Child { era: None, calls, asked, link, router, intake, stop, end, _place: place }
+        Child { era: None, calls, asked, link, router, account, intake, stop, end, _place: place }
     }
 
     /// The next frame on its stdin, as the writer would have written it.
@@ -204,11 +205,11 @@ impl Child {
 
     /// A frame on its stdout.
     pub fn say(&mut self, message: &Value) {
-        self.say_bytes(message.to_string().into());
+        self.say_bytes(message.to_string().into_bytes());
     }
 
-    pub fn say_bytes(&mut self, bytes: Bytes) {
-        self.router.deliver(Framed::Frame { bytes, bom: false });
+    pub fn say_bytes(&mut self, bytes: Vec<u8>) {
+        self.router.deliver(Framed::Frame { bytes, bom: false }, self.account.charge());
     }
 
     /// Answers a request.
@@ -220,7 +221,7 @@ impl Child {
     }
 
     fn receive(&mut self, serves: Serves, frame: Spliced) {
-        let frame = frame.into_bytes();
+        let frame = frame.to_vec();
         assert!(jsonrpc::scan(&frame).is_ok(), "{frame:?}");
         let message: Value = serde_json::from_slice(&frame).expect("JSON");
         let Some(method) = message["method"].as_str() else {
@@ -297,9 +298,19 @@ impl Child {
     }
 }
 
+/// An account with room for all that a test does.
+pub fn account() -> Account {
+    Budget::new(1 << 30).account(1)
+}
+
+/// The bytes of a message.
+pub fn charged(bytes: impl Into<Vec<u8>>) -> Charged {
+    account().hold(bytes.into())
+}
+
 /// A message of a client.
 pub fn incoming(message: &Value) -> Incoming {
-    let frame = Bytes::from(message.to_string());
+    let frame = charged(message.to_string());
     let message = jsonrpc::scan(&frame).expect("a message");
     Incoming { frame, message: Box::new(message), trace: Trace::default(), operation: Arc::default() }
 }
@@ -314,7 +325,8 @@ pub fn enveloped(mut params: Value, capabilities: &Value) -> Value {
 
 /// Begins to open a session; it has a seat once what is wanted for it is there.
 pub fn open(world: &World, capabilities: Value) -> Arc<Session> {
-    let session = world.directory.open(Principal::anonymous(), Instant::now()).expect("there is room");
+    let session =
+        world.directory.open(Principal::anonymous(), account(), Instant::now()).expect("there is room");
     world.directory.list(&session);
     let info = json!({"name": "c", "version": "1"});
     let params = json!({"protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": info});
