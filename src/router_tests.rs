@@ -126,7 +126,7 @@ fn a_shared_childs_questions_and_logs_reach_nobody_and_it_is_told() {
     let mut child = child(Audience::Shared(Arc::clone(&members)));
     let (directory, now) = (directory(), Instant::now());
     let mut readers = [(); 2].map(|()| {
-        let session = directory.open(Principal::anonymous(), now).unwrap();
+        let session = directory.open(Principal::anonymous(), None, now).unwrap();
         assert!(session.take_seat(Seat::Shared { members: Arc::clone(&members), newer: false }));
         session.open_standalone()
     });

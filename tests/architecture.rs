@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// From the bottom up; rooms of one layer are siblings that never meet.
 const LAYERS: &[&[&str]] = &[
-    &["proc", "sync", "trace_context"],
+    &["client", "proc", "sync", "trace_context"],
     &["jsonrpc", "framing", "phase", "pulse", "shutdown", "signals", "telemetry", "budget"],
     &["mux", "lifecycle", "admission", "export"],
     &["exchange"],

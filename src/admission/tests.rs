@@ -1,16 +1,17 @@
 //! The rules by themselves, one by one and against a model at random; and the futures around them.
 
 use super::queues::{Left, Place, Queues, Ticket, Verdict};
-use super::{Admission, Asked, Bounds, Displaced, Key, Permit, Waiting};
+use super::{Admission, Asked, Bounds, Displaced, Permit, Waiting};
+use crate::client::Client;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 
-const A: Key = Key(1);
-const B: Key = Key(2);
-const C: Key = Key(3);
+const A: Client = Client::numbered(1);
+const B: Client = Client::numbered(2);
+const C: Client = Client::numbered(3);
 
 fn queues(in_flight: usize, per_client: usize, queued: usize) -> Queues<&'static str> {
     Queues::new(Bounds { in_flight, per_client, queued })
@@ -96,24 +97,24 @@ fn where_nobody_may_wait_the_bound_refuses() {
 /// The rules again, as plainly as can be: a list of who holds and a list of who waits.
 #[derive(Default)]
 struct Model {
-    held: Vec<Key>,
-    waiting: Vec<(Key, usize)>,
+    held: Vec<Client>,
+    waiting: Vec<(Client, usize)>,
     // Clients in the order of their turns.
-    turns: VecDeque<Key>,
+    turns: VecDeque<Client>,
 }
 
 impl Model {
-    fn may(&self, key: Key, bounds: Bounds) -> bool {
+    fn may(&self, key: Client, bounds: Bounds) -> bool {
         let held = self.held.iter().filter(|holder| **holder == key).count();
         held < bounds.per_client && self.waiting.iter().any(|(waiter, _)| *waiter == key)
     }
 
-    fn length(&self, key: Key) -> usize {
+    fn length(&self, key: Client) -> usize {
         self.waiting.iter().filter(|(waiter, _)| *waiter == key).count()
     }
 
     /// Puts the turns right for `key`, and grants what can be granted; gives who was granted.
-    fn settle(&mut self, key: Key, bounds: Bounds) -> Option<usize> {
+    fn settle(&mut self, key: Client, bounds: Bounds) -> Option<usize> {
         let may = self.may(key, bounds);
         match self.turns.iter().position(|turn| *turn == key) {
             None if may => self.turns.push_back(key),
@@ -158,7 +159,7 @@ fn walk(dice: &mut Dice, bounds: Bounds) {
     let (mut queues, mut model) = (Queues::<usize>::new(bounds), Model::default());
     let mut tickets = std::collections::HashMap::new();
     for name in 0..200 {
-        let key = [A, B, C, Key(4)][dice.below(4)];
+        let key = [A, B, C, Client::numbered(4)][dice.below(4)];
         match dice.below(3) {
             0 => ask(&mut queues, &mut model, bounds, key, name, &mut tickets),
             1 if !model.held.is_empty() => {
@@ -181,7 +182,7 @@ fn ask(
     queues: &mut Queues<usize>,
     model: &mut Model,
     bounds: Bounds,
-    key: Key,
+    key: Client,
     name: usize,
     tickets: &mut std::collections::HashMap<usize, Ticket>,
 ) {
@@ -224,14 +225,14 @@ fn one() -> Arc<Admission> {
     Admission::new(Bounds { in_flight: 1, per_client: 1, queued: 2 })
 }
 
-fn granted(admission: &Arc<Admission>, key: Key) -> Permit {
+fn granted(admission: &Arc<Admission>, key: Client) -> Permit {
     match admission.ask(key) {
         Asked::Granted(permit) => permit,
         other => panic!("{other:?}"),
     }
 }
 
-fn waiting(admission: &Arc<Admission>, key: Key) -> Waiting {
+fn waiting(admission: &Arc<Admission>, key: Client) -> Waiting {
     match admission.ask(key) {
         Asked::Waits(waiting) => waiting,
         other => panic!("{other:?}"),

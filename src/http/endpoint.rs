@@ -68,7 +68,7 @@ async fn route(
         return legacy::serve(server, origin, request).await;
     }
     match path {
-        old_sse::STREAM_PATH => old_sse::stream(server, &request),
+        old_sse::STREAM_PATH => old_sse::stream(server, origin, &request),
         old_sse::POST_PATH => old_sse::post(server, origin, request).await,
         _ if matches!(*request.method(), Method::GET | Method::HEAD) => {
             Ok(health::metrics(server, request.headers()))

@@ -88,7 +88,7 @@ async fn take(
             .await;
     }
     if is_initialize(&incoming) {
-        return Box::pin(initialize(server, headers, principal, incoming)).await;
+        return Box::pin(initialize(server, headers, principal, origin, incoming)).await;
     }
     let session = session(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
     session.heard(Instant::now());
@@ -131,6 +131,7 @@ async fn initialize(
     server: &Arc<Server>,
     headers: &HeaderMap,
     principal: Principal,
+    origin: &Origin,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
     if let Some(id) = guard::single(headers, &SESSION_ID)? {
@@ -142,7 +143,7 @@ async fn initialize(
         });
         return Err(rejection.of(incoming.id()));
     }
-    let session = open(server, principal, incoming.id())?;
+    let session = open(server, principal, origin, incoming.id())?;
     let id = HeaderValue::from_str(session.id().secret());
     let operation = Arc::clone(&incoming.operation);
     let work = handshake(Arc::clone(server), Arc::clone(&session), incoming);
@@ -161,11 +162,16 @@ async fn initialize(
 ///
 /// # Errors
 /// 503 when there are too many, or proxyrunner is ending.
-pub fn open(server: &Server, principal: Principal, request_id: &[u8]) -> Result<Arc<Session>, Rejection> {
+pub fn open(
+    server: &Server,
+    principal: Principal,
+    origin: &Origin,
+    request_id: &[u8],
+) -> Result<Arc<Session>, Rejection> {
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down().of(request_id));
     }
-    let opened = server.directory.open(principal, Instant::now());
+    let opened = server.directory.open(principal, Some(origin.peer.socket.ip()), Instant::now());
     opened.map_err(|_| Rejection::busy("there are --max-sessions sessions already").of(request_id))
 }
 

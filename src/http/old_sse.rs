@@ -24,6 +24,7 @@ pub const POST_PATH: &str = "/messages";
 /// When there are too many, or the client doesn't take a stream.
 pub fn stream(
     server: &Arc<Server>,
+    origin: &Origin,
     request: &Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     if request.method() != Method::GET {
@@ -31,7 +32,7 @@ pub fn stream(
     }
     guard::accepts(request.headers(), &["text/event-stream"])?;
     let principal = guard::principal(&server.settings, request.headers())?;
-    let session = legacy::open(server, principal, &[])?;
+    let session = legacy::open(server, principal, origin, &[])?;
     session.become_old_sse();
     let reader = session.open_standalone();
     server.directory.list(&session);

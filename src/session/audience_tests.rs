@@ -10,7 +10,7 @@ use std::time::Instant;
 fn three() -> (Arc<Members>, [(Arc<Session>, Reader); 3]) {
     let (members, directory) = (Arc::new(Members::default()), directory());
     let seated = [(); 3].map(|()| {
-        let session = directory.open(Principal::anonymous(), Instant::now()).unwrap();
+        let session = directory.open(Principal::anonymous(), None, Instant::now()).unwrap();
         assert!(session.take_seat(Seat::Shared { members: Arc::clone(&members), newer: false }));
         let reader = session.open_standalone();
         (session, reader)

@@ -2,10 +2,12 @@
 
 use super::{Principal, Session, SessionId, Settings};
 use crate::budget::Budget;
+use crate::client::Client;
 use crate::exchange::Failure;
 use crate::telemetry::counters;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 use tokio::sync::Semaphore;
@@ -30,14 +32,21 @@ impl Directory {
         Directory { settings, budget, places, sessions: RwLock::default() }
     }
 
-    /// A session that nobody can find yet: [`list`](Self::list) it once its handshake is complete.
+    /// A session for the client at `address` that nobody can find yet: [`list`](Self::list) it once its handshake is
+    /// complete.
     ///
     /// # Errors
     /// When there are too many.
-    pub fn open(&self, principal: Principal, now: Instant) -> Result<Arc<Session>, Full> {
+    pub fn open(
+        &self,
+        principal: Principal,
+        address: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<Arc<Session>, Full> {
+        let opener = principal.client_or(|| Client::at(address));
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full)?;
         let id = SessionId::mint().map_err(|_| Full)?;
-        Ok(Arc::new(Session::new(id, principal, &self.settings, self.budget.clone(), place, now)))
+        Ok(Arc::new(Session::new(id, principal, opener, &self.settings, self.budget.clone(), place, now)))
     }
 
     /// From now on the session can be found, unless it has ended already.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const BEFORE: Duration = Duration::from_nanos(1);
 
 fn listed(directory: &Directory, now: Instant) -> Arc<Session> {
-    let session = directory.open(Principal::anonymous(), now).unwrap();
+    let session = directory.open(Principal::anonymous(), None, now).unwrap();
     directory.list(&session);
     session
 }
@@ -20,20 +20,20 @@ fn listed(directory: &Directory, now: Instant) -> Arc<Session> {
 fn a_place_comes_back_when_nobody_holds_the_session_any_more() {
     let (directory, now) = (directory(), Instant::now());
     let mut sessions: Vec<_> = (0..3).map(|_| listed(&directory, now)).collect();
-    assert_eq!(directory.open(Principal::anonymous(), now).unwrap_err(), Full);
+    assert_eq!(directory.open(Principal::anonymous(), None, now).unwrap_err(), Full);
     let last = sessions.pop().unwrap();
     directory.end(&last, &Failure::SessionEnded);
     assert_eq!(directory.count(), 2);
-    assert!(directory.open(Principal::anonymous(), now).is_err(), "its streams are still there");
+    assert!(directory.open(Principal::anonymous(), None, now).is_err(), "its streams are still there");
     drop(last);
-    assert!(directory.open(Principal::anonymous(), now).is_ok());
+    assert!(directory.open(Principal::anonymous(), None, now).is_ok());
 }
 
 #[test]
 fn a_session_is_found_by_its_principal_while_it_lives() {
     let (directory, now) = (directory(), Instant::now());
     let alice = Principal::named("alice");
-    let session = directory.open(alice.clone(), now).unwrap();
+    let session = directory.open(alice.clone(), None, now).unwrap();
     let id = session.id().secret();
     assert!(directory.find(id, &alice).is_none(), "its handshake is not complete");
     directory.list(&session);
@@ -47,7 +47,7 @@ fn a_session_is_found_by_its_principal_while_it_lives() {
 #[test]
 fn a_session_that_ended_before_it_was_listed_is_not_listed() {
     let directory = directory();
-    let session = directory.open(Principal::anonymous(), Instant::now()).unwrap();
+    let session = directory.open(Principal::anonymous(), None, Instant::now()).unwrap();
     session.end(&Failure::SessionEnded);
     directory.list(&session);
     assert_eq!(directory.count(), 0);

@@ -20,7 +20,7 @@ pub(crate) fn directory() -> Directory {
 }
 
 pub(crate) fn session() -> Arc<Session> {
-    directory().open(Principal::anonymous(), Instant::now()).unwrap()
+    directory().open(Principal::anonymous(), None, Instant::now()).unwrap()
 }
 
 /// A message and where its parts are.

@@ -45,6 +45,7 @@ pub use version::{LEGACY_VERSIONS, Version};
 pub use watched::Watched;
 
 use crate::budget::Budget;
+use crate::client::Client;
 use crate::exchange::{Class, Failure, Interruption};
 use crate::jsonrpc::{FLAT, Spliced};
 use crate::telemetry::metrics;
@@ -78,6 +79,7 @@ pub struct Settings {
 pub struct Session {
     id: SessionId,
     principal: Principal,
+    opener: Client,
     opened: Instant,
     budget: Budget,
     version: OnceLock<Version>,
@@ -105,6 +107,7 @@ impl Session {
     fn new(
         id: SessionId,
         principal: Principal,
+        opener: Client,
         settings: &Settings,
         budget: Budget,
         place: OwnedSemaphorePermit,
@@ -114,6 +117,7 @@ impl Session {
         Session {
             id,
             principal,
+            opener,
             opened: now,
             budget,
             version: OnceLock::new(),
@@ -137,6 +141,17 @@ impl Session {
     /// Its id, a secret that only its client knows.
     pub fn id(&self) -> &SessionId {
         &self.id
+    }
+
+    /// The client that counts as the sender of its requests.
+    pub fn client(&self) -> Client {
+        self.principal.client_or(|| Client::of_session(self.id.secret()))
+    }
+
+    /// The client that counts as its owner where sessions and their children are counted: of an anonymous session, its
+    /// address.
+    pub fn opener(&self) -> Client {
+        self.opener
     }
 
     /// Whose it is.

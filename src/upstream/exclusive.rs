@@ -1,6 +1,5 @@
 //! A child for one session: when it gets one, and its handshake, which is the client's own.
 
-use super::entrance::key_of_session;
 use super::greet::{Guest, StopOnDrop};
 use super::resume::Handshake;
 use super::{AtCap, Incoming, Isolation, Place, Refusal, SEATED, Shared, Upstream, initialize, now, refusal};
@@ -125,7 +124,7 @@ impl Upstream {
         incoming: Incoming,
         patience: Duration,
     ) -> Result<(Answer, Option<Version>), Refusal> {
-        let places = self.entrance.enter(&incoming.operation, key_of_session(session), link).await?;
+        let places = self.entrance.enter(&incoming.operation, session.client(), link).await?;
         let asked = incoming.ask(link);
         let trace = incoming.trace_for(asked.as_ref());
         let held = Held {

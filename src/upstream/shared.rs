@@ -1,7 +1,6 @@
 //! Shared children: initialised once by proxyrunner, with no client capabilities, so that they never ask; and
 //! what of them no client may see, since it would cross from one to another.
 
-use super::entrance::key_of_session;
 use super::{Incoming, MOST_REMEMBERED, Refusal, SEATED, Shared, Upstream, initialize, now};
 use crate::era::envelope::{Envelope, log_level};
 use crate::era::{Era, discover};
@@ -130,7 +129,7 @@ impl Upstream {
         if let Some(turn) = members.try_turn(uri) {
             return Ok(turn);
         }
-        let _waits = self.entrance.wait(key_of_session(session))?;
+        let _waits = self.entrance.wait(session.client())?;
         let underway = Underway::begin(session, ClientId::new(incoming.id()), Arc::default());
         tokio::select! {
             biased;

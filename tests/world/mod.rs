@@ -314,7 +314,7 @@ pub fn enveloped(mut params: Value, capabilities: &Value) -> Value {
 
 /// Begins to open a session; it has a seat once what is wanted for it is there.
 pub fn open(world: &World, capabilities: Value) -> Arc<Session> {
-    let session = world.directory.open(Principal::anonymous(), Instant::now()).expect("there is room");
+    let session = world.directory.open(Principal::anonymous(), None, Instant::now()).expect("there is room");
     world.directory.list(&session);
     let info = json!({"name": "c", "version": "1"});
     let params = json!({"protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": info});

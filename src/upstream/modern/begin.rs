@@ -12,7 +12,6 @@ use crate::mux::WireId;
 use crate::telemetry::{Operation, counters, names};
 use crate::trace_context::Trace;
 use crate::upstream::deadline::Deadline;
-use crate::upstream::entrance::key_of_caller;
 use crate::upstream::lease::Lease;
 use crate::upstream::lists;
 use crate::upstream::seal::{Purpose, State};
@@ -43,8 +42,8 @@ impl Upstream {
         incoming: Incoming,
     ) -> Result<Box<ModernCall>, Refusal> {
         let accepted = self.entrance.accept();
-        let key = key_of_caller(&caller.principal, caller.address);
-        let shared = self.shared_for(Era::Modern, key, &incoming.operation).await?;
+        let client = caller.client();
+        let shared = self.shared_for(Era::Modern, client, &incoming.operation).await?;
         let method = incoming.method().into_owned();
         let mut call = ModernCall::new(self, shared, caller, &incoming, method);
         call.accepted = Some(accepted);
@@ -252,8 +251,8 @@ impl ModernCall {
         if let (Some(resuming), Some(parked)) = (&mut resuming, self.parked.take()) {
             resuming.link(parked.context());
         }
-        let key = key_of_caller(&caller.principal, caller.address);
-        let places = self.upstream.entrance.enter_again(key, self.link()).await;
+        let client = caller.client();
+        let places = self.upstream.entrance.enter_again(client, self.link()).await;
         self.has_places(places);
         self.caller = caller;
         self.client_id = ClientId::new(incoming.id());
@@ -300,8 +299,8 @@ impl ModernCall {
                 Err(NotBegun::Gone(failure))
                     if self.lease.is_none() && self.upstream.may_look_again(&failure, &mut gone) =>
                 {
-                    let key = key_of_caller(&self.caller.principal, self.caller.address);
-                    let next = self.upstream.shared_for(Era::Modern, key, &self.operation).await?;
+                    let client = self.caller.client();
+                    let next = self.upstream.shared_for(Era::Modern, client, &self.operation).await?;
                     if next.era != self.shared.era {
                         return Err(Refusal::Failed(failure));
                     }
@@ -313,9 +312,9 @@ impl ModernCall {
     }
 
     async fn send_once(&mut self, incoming: &Incoming) -> Result<Exchange, NotBegun> {
-        let key = key_of_caller(&self.caller.principal, self.caller.address);
+        let client = self.caller.client();
         let link = self.lease.as_ref().map_or(&self.shared.link, Lease::link);
-        let entered = self.upstream.entrance.enter(&self.operation, key, link).await;
+        let entered = self.upstream.entrance.enter(&self.operation, client, link).await;
         let places = entered.map_err(NotBegun::Refused)?;
         self.deadline = Deadline::new(&self.upstream.settings, now());
         let may_ask = self.upstream.may_ask(self.caller.capabilities);
