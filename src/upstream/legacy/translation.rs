@@ -15,7 +15,7 @@ use crate::mux::WireId;
 use crate::session::{Seat, Session, Stateless, Underway, Version};
 use crate::telemetry::Verdict;
 use crate::trace_context::Trace;
-use crate::upstream::lease::Lease;
+use crate::upstream::lease::{Lease, Owner};
 use crate::upstream::lists::Asked;
 use crate::upstream::{Incoming, RESTARTING, Refusal, Upstream, now, refusal};
 use std::borrow::Cow;
@@ -75,7 +75,8 @@ impl Upstream {
         let method = incoming.method().into_owned();
         // What it logs names no request: only of a child that has no other is it known whose it is.
         let logs = seat.level().is_some() && !seat.own && ASKING.contains(&&*method);
-        let lease = if logs { self.lease_modern(session.principal()).await } else { None };
+        let owner = logs.then(|| Owner::of_session(session));
+        let lease = if logs { self.lease_modern(owner.as_ref()).await } else { None };
         let client_id = ClientId::new(incoming.id());
         let desk = Arc::new(Mailbox::default());
         let underway = Underway::begin(session, client_id.clone(), Arc::clone(&desk));

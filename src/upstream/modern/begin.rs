@@ -12,7 +12,7 @@ use crate::mux::WireId;
 use crate::telemetry::{Operation, counters, names};
 use crate::trace_context::Trace;
 use crate::upstream::deadline::Deadline;
-use crate::upstream::lease::Lease;
+use crate::upstream::lease::{Lease, Owner};
 use crate::upstream::lists;
 use crate::upstream::seal::{Purpose, State};
 use crate::upstream::tools::{Tools, Whose};
@@ -69,15 +69,16 @@ impl Upstream {
     /// The child that a call has for itself, if it needs one.
     async fn lease_for(self: &Arc<Self>, call: &ModernCall) -> Result<Option<Lease>, Refusal> {
         let Caller { principal, capabilities, log_level, .. } = &call.caller;
+        let owner = Owner::of_request(principal);
         if call.shared.era == Era::Modern {
             // What it logs names no request: only of a child that has no other is it known whose it is.
             let logs = log_level.is_some() && call.is_asking();
-            return Ok(if logs { self.lease_modern(principal).await } else { None });
+            return Ok(if logs { self.lease_modern(owner.as_ref()).await } else { None });
         }
         if !self.may_ask(*capabilities) || !(call.is_asking() || call.method.ends_with("/list")) {
             return Ok(None);
         }
-        let lease = self.lease(principal).await?;
+        let lease = self.lease(owner.as_ref()).await?;
         if let (Some(lease), Some(level), true) = (&lease, *log_level, call.is_asking())
             && call.shared.declares("logging")
         {
