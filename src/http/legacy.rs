@@ -7,7 +7,7 @@ use super::sse::EventStream;
 use super::{Server, batch, body, call, guard, modern, oneway};
 use crate::exchange::Failure;
 use crate::jsonrpc::{self, Kind, Spliced};
-use crate::session::{Principal, Session};
+use crate::session::{Presence, Principal, Session};
 use crate::telemetry::scope::scoped_to_the_end;
 use crate::telemetry::{Operation, Verdict, names};
 use crate::upstream::{Incoming, Refusal};
@@ -91,7 +91,7 @@ async fn take(
         return Box::pin(initialize(server, headers, principal, origin, incoming)).await;
     }
     let session = session(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
-    session.heard(Instant::now());
+    let _present = receive(server, &session).map_err(|rejection| rejection.of(incoming.id()))?;
     see(&session, &incoming.operation);
     if incoming.message.kind == Kind::Request {
         return call::respond(server, &session, incoming).await;
@@ -181,6 +181,7 @@ async fn handshake(
     session: Arc<Session>,
     incoming: Incoming,
 ) -> Result<Spliced, Rejection> {
+    let _present = session.receive(Instant::now());
     let answered = welcome(&server, &session, incoming).await;
     if session.seat().is_some() {
         server.directory.list(&session);
@@ -219,6 +220,19 @@ pub async fn welcome(
     }
 }
 
+/// Takes a message for a session, which is not idle until the presence is dropped.
+///
+/// # Errors
+/// 404 when the session has ended meanwhile.
+pub fn receive(server: &Server, session: &Arc<Session>) -> Result<Presence, Rejection> {
+    session.receive(Instant::now()).ok_or_else(|| unknown(server))
+}
+
+fn unknown(server: &Server) -> Rejection {
+    // At the end of a drain none is left.
+    if server.shutdown.is_over() { Rejection::shutting_down() } else { Rejection::unknown_session() }
+}
+
 /// The session that a request names.
 ///
 /// # Errors
@@ -230,10 +244,7 @@ fn session(server: &Server, headers: &HeaderMap, principal: &Principal) -> Resul
             "Mcp-Session-Id is missing; send initialize first, then the id that its response names",
         ));
     };
-    let session = server.directory.find(id, principal).ok_or_else(|| {
-        // At the end of a drain none is left.
-        if server.shutdown.is_over() { Rejection::shutting_down() } else { Rejection::unknown_session() }
-    })?;
+    let session = server.directory.find(id, principal).ok_or_else(|| unknown(server))?;
     if session.is_old_sse() {
         return Err(Rejection::unknown_session());
     }

@@ -6,12 +6,11 @@ use super::response::{self, Body};
 use super::sse::EventStream;
 use super::{Server, body, call, guard, legacy, oneway};
 use crate::jsonrpc::{self, Kind, Spliced};
-use crate::session::{Owed, Session, StreamId};
+use crate::session::{Owed, Presence, Session, StreamId};
 use crate::telemetry::scope::scoped;
 use crate::upstream::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Where the stream is.
 pub const STREAM_PATH: &str = "/sse";
@@ -62,8 +61,8 @@ pub async fn post(
     })?;
     let session = server.directory.find(id, &principal).filter(|session| session.is_old_sse());
     let Some(session) = session else { return Err(body::refuse(body, Rejection::unknown_session())) };
-    session.heard(Instant::now());
     let frame = body::read(server, body).await?;
+    let present = legacy::receive(server, &session)?;
     let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::fault(fault, &frame))?;
     let incoming = origin.incoming(&server.settings, frame, message);
     let operation = Arc::clone(&incoming.operation);
@@ -77,7 +76,7 @@ pub async fn post(
         return Err(rejection.of(incoming.id()));
     } else if let Some(stream) = session.newest_standalone() {
         let owed = session.owe();
-        let answering = answer(Arc::clone(server), session, incoming, stream, owed);
+        let answering = answer(Arc::clone(server), session, incoming, stream, (owed, present));
         tokio::spawn(scoped(operation.context(), answering));
     }
     Ok(response::empty(StatusCode::ACCEPTED))
@@ -89,7 +88,7 @@ async fn answer(
     session: Arc<Session>,
     incoming: Incoming,
     stream: StreamId,
-    owed: Owed,
+    (owed, _present): (Owed, Presence),
 ) {
     let operation = Arc::clone(&incoming.operation);
     let last = if incoming.method() == "initialize" {

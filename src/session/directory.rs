@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// All sessions of this process.
@@ -71,13 +71,28 @@ impl Directory {
         session.end(failure);
     }
 
+    /// Ends a session and forgets it if it is quiet, and has been without a message for `idle`; whether it was.
+    pub fn end_if_quiet_for(
+        &self,
+        idle: Duration,
+        session: &Session,
+        failure: &Failure,
+        now: Instant,
+    ) -> bool {
+        let ended = session.end_if_quiet_for(idle, failure, now);
+        if ended {
+            self.write().remove(session.id());
+        }
+        ended
+    }
+
     /// Ends the sessions that have been idle too long or are too old.
     pub fn expire(&self, now: Instant) {
         for session in self.all() {
-            if session.is_expired(&self.settings, now) {
+            if session.end_if_expired(&self.settings, &Failure::SessionEnded, now) {
                 counters::EXPIRED_SESSIONS.increment();
                 tracing::debug!(session = %session.id(), "session expired");
-                self.end(&session, &Failure::SessionEnded);
+                self.write().remove(session.id());
             }
         }
     }

@@ -111,3 +111,38 @@ fn what_is_owed_to_who_left_goes_one_by_one_the_oldest_first() {
     assert_eq!(owed.map(is_there), [false; 3]);
     assert_eq!(drain(&mut sessions[2].resume(&read_by_somebody.stream().event_id(0)).unwrap()).0, ["read"]);
 }
+
+#[test]
+fn a_message_that_is_being_handled_puts_off_idleness() {
+    let (directory, now) = (directory(), Instant::now());
+    let session = listed(&directory, now);
+    let present = session.receive(now + BEFORE).unwrap();
+    assert!(!directory.end_if_quiet_for(Duration::ZERO, &session, &Failure::SessionEnded, now + IDLE));
+    directory.expire(now + IDLE + BEFORE);
+    assert!(!session.is_ended());
+    drop(present);
+    let idle = IDLE - BEFORE;
+    assert!(!directory.end_if_quiet_for(IDLE, &session, &Failure::SessionEnded, now + IDLE), "since it came");
+    assert!(directory.end_if_quiet_for(idle, &session, &Failure::SessionEnded, now + IDLE));
+    assert!(session.receive(now + IDLE).is_none() && directory.count() == 0);
+    assert!(!directory.end_if_quiet_for(idle, &session, &Failure::SessionEnded, now + IDLE), "it has ended");
+}
+
+/// A session was seen to be quiet, took a request, and was ended.
+#[test]
+fn a_session_takes_a_message_or_is_ended_as_quiet_but_never_both() {
+    let directory = Directory::new(
+        super::Settings { max_sessions: 4_000, ..super::fixtures::settings() },
+        crate::budget::Budget::new(1 << 20),
+    );
+    let now = Instant::now();
+    let sessions: Vec<_> = (0..4_000).map(|_| listed(&directory, now)).collect();
+    let received = std::thread::scope(|scope| {
+        let receiving =
+            scope.spawn(|| sessions.iter().map(|session| session.receive(now)).collect::<Vec<_>>());
+        let end = |session| directory.end_if_quiet_for(Duration::ZERO, session, &Failure::SessionEnded, now);
+        let ended: Vec<bool> = sessions.iter().map(|session| end(session)).collect();
+        receiving.join().unwrap().into_iter().map(|present| present.is_some()).zip(ended).collect::<Vec<_>>()
+    });
+    assert!(received.iter().all(|(received, ended)| received != ended));
+}

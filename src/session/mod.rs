@@ -11,6 +11,7 @@ mod id;
 mod in_flight;
 mod kept;
 mod post;
+mod presence;
 mod reader;
 mod running;
 mod seat;
@@ -37,6 +38,7 @@ pub use id::{Principal, SessionId};
 pub use in_flight::{Cancelled, Underway};
 pub use kept::Since;
 pub use post::Post;
+pub use presence::Presence;
 pub use reader::Reader;
 pub use running::Running;
 pub use seat::{Own, Seat, Stateless, Told, Wish};
@@ -99,6 +101,8 @@ struct State {
     asked: Asked,
     streams: Streams,
     owed: usize,
+    /// Messages of the client that are being handled.
+    present: usize,
     /// Until when a client whose stream was closed for age is expected back.
     back_until: Option<Instant>,
 }
@@ -132,6 +136,7 @@ impl Session {
                 asked: Asked::default(),
                 streams,
                 owed: 0,
+                present: 0,
                 back_until: None,
             }),
             _place: place,
@@ -248,19 +253,6 @@ impl Session {
         self.state().last_message
     }
 
-    /// Nothing in flight, and nobody waits for an answer of the client.
-    pub fn is_quiet(&self) -> bool {
-        let state = self.state();
-        state.in_flight.is_empty() && state.asked.is_quiet()
-    }
-
-    fn is_expired(&self, settings: &Settings, now: Instant) -> bool {
-        let state = self.state();
-        let idle =
-            now.saturating_duration_since(state.last_active) >= settings.idle && state.in_flight.is_empty();
-        idle || now.saturating_duration_since(self.opened) >= settings.max_age
-    }
-
     /// Opens the stream of a request.
     pub fn open_stream(self: &Arc<Self>) -> Reader {
         let attached = self.state().streams.open();
@@ -340,11 +332,20 @@ impl Session {
 
     /// Ends the session: what is in flight is interrupted, streams end, an exclusive child stops.
     pub fn end(&self, failure: &Failure) {
+        self.mark_ended(failure);
+        self.wind_up();
+    }
+
+    fn mark_ended(&self, failure: &Failure) {
         if self.why_ended.set(failure.clone()).is_ok() && self.seat().is_some() {
             let revision = self.version().revision();
             metrics::session(Side::Server, revision, self.opened.elapsed());
         }
         self.ended.cancel();
+    }
+
+    fn wind_up(&self) {
+        let failure = self.why_ended();
         let mut state = self.state();
         let in_flight: Vec<_> = state.in_flight.iter().map(|request| Arc::clone(&request.mailbox)).collect();
         if state.owed == 0 {

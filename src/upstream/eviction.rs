@@ -3,6 +3,7 @@
 
 use super::{Place, Upstream, now};
 use crate::exchange::Failure;
+use crate::session::Session;
 use crate::telemetry::counters;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -81,16 +82,18 @@ impl Upstream {
 
     /// Ends the session that has been quiet longest, if that is longer than `--evict-after`.
     fn evict(&self, now: Instant) -> bool {
+        let patience = self.settings.evict_after;
         let exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
-        let quiet = exclusive.iter().filter_map(|session| session.upgrade()).filter(|session| {
-            let idle = now.saturating_duration_since(session.last_message());
-            !session.is_ended() && session.is_quiet() && idle >= self.settings.evict_after
-        });
-        let Some(longest) = quiet.min_by_key(|session| session.last_message()) else { return false };
+        let mut quiet: Vec<_> = exclusive.iter().filter_map(Weak::upgrade).collect();
         drop(exclusive);
+        quiet.retain(|session| !session.is_ended() && session.is_quiet_for(patience, now));
+        quiet.sort_by_key(|session| session.last_message());
+        let ends = |session: &&Arc<Session>| {
+            self.directory.end_if_quiet_for(patience, session, &Failure::SessionEnded, now)
+        };
+        let Some(longest) = quiet.iter().find(ends) else { return false };
         counters::EVICTED_SESSIONS.increment();
         tracing::info!(session = %longest.id(), "evicted: --max-children is reached, and it was idle longest");
-        self.directory.end(&longest, &Failure::SessionEnded);
         true
     }
 }
