@@ -137,12 +137,20 @@ fn a_session_takes_a_message_or_is_ended_as_quiet_but_never_both() {
     );
     let now = Instant::now();
     let sessions: Vec<_> = (0..4_000).map(|_| listed(&directory, now)).collect();
-    let received = std::thread::scope(|scope| {
-        let receiving =
-            scope.spawn(|| sessions.iter().map(|session| session.receive(now)).collect::<Vec<_>>());
-        let end = |session| directory.end_if_quiet_for(Duration::ZERO, session, &Failure::SessionEnded, now);
-        let ended: Vec<bool> = sessions.iter().map(|session| end(session)).collect();
-        receiving.join().unwrap().into_iter().map(|present| present.is_some()).zip(ended).collect::<Vec<_>>()
+    let at_once = std::sync::Barrier::new(2);
+    let receive = |session: &Arc<Session>| {
+        at_once.wait();
+        session.receive(now)
+    };
+    let end = |session: &Arc<Session>| {
+        at_once.wait();
+        directory.end_if_quiet_for(Duration::ZERO, session, &Failure::SessionEnded, now)
+    };
+    let (received, ended) = std::thread::scope(|scope| {
+        let received = scope.spawn(|| sessions.iter().map(receive).collect::<Vec<_>>());
+        let ended: Vec<bool> = sessions.iter().map(end).collect();
+        (received.join().unwrap(), ended)
     });
-    assert!(received.iter().all(|(received, ended)| received != ended));
+    let one = |(received, ended): (&Option<_>, &bool)| received.is_some() != *ended;
+    assert!(received.iter().zip(&ended).all(one));
 }
