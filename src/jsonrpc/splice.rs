@@ -3,14 +3,17 @@
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+use std::cmp::Reverse;
 
+use super::lexer::Lexer;
 use super::message::Span;
 use super::small::SmallBytes;
 
 /// Up to this many bytes a copy costs less than handling several segments.
 pub const FLAT: usize = 16 * 1024;
 
-/// Places to replace, in any order; two of them must not overlap. Those of a request to a child take no allocation.
+/// Places to replace, in any order. Of two that overlap the outer one counts: what it replaces is gone with all that is
+/// in it, such as a member that has the name of one that is taken out. Those of a request to a child take no allocation.
 #[derive(Debug, Default)]
 pub struct Edits {
     /// What is replaced, and where its replacement stands in `text`.
@@ -50,6 +53,21 @@ impl Edits {
     pub fn delete(&mut self, span: &Span) {
         self.replace(span, b"");
     }
+
+    /// Brings the edits into their order, and drops those within others.
+    fn settle(&mut self) {
+        // What is inserted before a place comes before what replaces it, and an outer edit before those within it.
+        let place = |(span, _): &(Span, Span)| (span.start, !span.is_empty(), Reverse(span.end));
+        if !self.list.is_sorted_by_key(place) {
+            self.list.sort_by_key(place);
+        }
+        let mut end = 0;
+        self.list.retain(|(span, _)| {
+            let is_apart = span.start >= end;
+            end = end.max(span.end);
+            is_apart
+        });
+    }
 }
 
 /// The object of a scanned message with `edits` made, on one line and without whitespace around it.
@@ -65,13 +83,10 @@ pub fn splice(bytes: &Bytes, object: &Span, multiline: bool, mut edits: Edits) -
     } else {
         bytes.clone()
     };
-    // What is inserted before a place comes before what replaces it.
-    let place = |(span, _): &(Span, Span)| (span.start, span.end);
-    if !edits.list.is_sorted_by_key(place) {
-        edits.list.sort_by_key(place);
-    }
+    edits.settle();
     let removed: usize = edits.list.iter().map(|(span, _)| span.len()).sum();
-    let len = object.len() - removed + edits.text.len();
+    let added: usize = edits.list.iter().map(|(_, new)| new.len()).sum();
+    let len = object.len() - removed + added;
     if len <= FLAT {
         let mut flat = Vec::with_capacity(len);
         walk(object, &edits.list, |piece| {
@@ -80,6 +95,7 @@ pub fn splice(bytes: &Bytes, object: &Span, multiline: bool, mut edits: Edits) -
                 Piece::New(span) => &edits.text[span],
             });
         });
+        debug_assert!(is_value(&flat), "edits made {:?}", String::from_utf8_lossy(&flat));
         return Spliced { parts: Parts::One(flat.into()), len };
     }
     let text = edits.text.into_bytes();
@@ -103,7 +119,7 @@ enum Piece {
 fn walk(object: &Span, edits: &[(Span, Span)], mut piece: impl FnMut(Piece)) {
     let mut at = object.start;
     for (old, new) in edits {
-        debug_assert!(at <= old.start && old.end <= object.end, "edits overlap or leave the object");
+        debug_assert!(at <= old.start && old.end <= object.end, "edits leave the object");
         if at < old.start {
             piece(Piece::Kept(at..old.start));
         }
@@ -115,6 +131,13 @@ fn walk(object: &Span, edits: &[(Span, Span)], mut piece: impl FnMut(Piece)) {
     if at < object.end {
         piece(Piece::Kept(at..object.end));
     }
+}
+
+/// Whether the bytes are one JSON value.
+fn is_value(bytes: &[u8]) -> bool {
+    let mut lexer = Lexer::starting_at(bytes, 0);
+    lexer.space();
+    lexer.value().is_ok_and(|value| bytes[value.end..].trim_ascii().is_empty())
 }
 
 /// Turns line breaks into spaces. In valid JSON they stand only between tokens.

@@ -1,7 +1,7 @@
 //! The handshake's documents: what a client declares, what a child is told, what a client is answered.
 
 use crate::era::capabilities::Capabilities;
-use crate::jsonrpc::{Message, Span, Spliced, members, rewrite, splice, text};
+use crate::jsonrpc::{Message, Span, Spliced, member, members, rewrite, splice, text};
 use crate::mux::WireId;
 use crate::session::{LEGACY_VERSIONS, Version};
 use crate::trace_context::Trace;
@@ -111,14 +111,6 @@ pub fn welcome(result: &Bytes, asked: Option<&Version>) -> (Version, bool, Bytes
 
 fn capabilities(message: &Message) -> Option<&Span> {
     message.params.as_ref()?.capabilities.as_ref()
-}
-
-/// The value of an object's member; `None` too if it is no object.
-fn member(bytes: &[u8], object: &Span, name: &str) -> Option<Span> {
-    if bytes.get(object.start) != Some(&b'{') {
-        return None;
-    }
-    members(bytes, object.clone()).find(|(key, _)| key_of(bytes, key) == name).map(|(_, value)| value)
 }
 
 /// The object without a member, or `None` if it has none of that name.
