@@ -247,3 +247,20 @@ fn at_the_cap_a_newcomer_is_refused_if_the_operator_says_so() {
         until("room", || server.opening().exclusive().send().status == 200);
     }
 }
+
+/// One client took all processes, and kept them by a message now and then.
+#[test]
+fn at_the_cap_a_client_with_most_children_gives_way_to_another() {
+    let server =
+        Server::start("--isolation session --max-children 3 --evict-after 1h --principal-header x-user");
+    let open = |principal: &str| server.opening().header("X-User", principal).open();
+    let refused = |principal: &str| server.opening().header("X-User", principal).send().status == 503;
+    server.until_logged("ready");
+    let anns = [open("ann"), open("ann"), open("ann")];
+    assert!(refused("ann"), "not to itself");
+    let bob = open("bob");
+    let alive = |session: &Session<'_>| session.post(support::tool_call(1, "facts", &json!({}))).status;
+    assert_eq!(anns.each_ref().map(alive), [404, 200, 200]);
+    assert_eq!(alive(&bob), 200);
+    assert!(refused("bob"), "both have their share");
+}

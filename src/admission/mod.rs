@@ -10,10 +10,12 @@
 #[cfg(all(test, proxyrunner_loom))]
 mod loom_tests;
 mod queues;
+mod shares;
 #[cfg(all(test, not(proxyrunner_loom)))]
 mod tests;
 
 pub use queues::Bounds;
+pub use shares::{Holder, Share, Shares, Taken};
 
 use crate::client::Client;
 use crate::sync::{Mutex, MutexGuard};

@@ -1,6 +1,7 @@
 //! The table of sessions: bounded, searched by id and principal, swept by age.
 
 use super::{Principal, Session, SessionId, Settings};
+use crate::admission::{Holder, Share, Shares, Taken};
 use crate::budget::Budget;
 use crate::client::Client;
 use crate::exchange::Failure;
@@ -8,16 +9,18 @@ use crate::telemetry::counters;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::ptr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
 
 /// All sessions of this process.
 #[derive(Debug)]
 pub struct Directory {
     settings: Settings,
     budget: Budget,
-    places: Arc<Semaphore>,
+    places: Arc<Shares>,
+    /// Sessions whose handshakes are not complete.
+    opening: Mutex<Vec<Weak<Session>>>,
     sessions: RwLock<HashMap<SessionId, Arc<Session>>>,
 }
 
@@ -28,8 +31,8 @@ pub struct Full;
 impl Directory {
     /// An empty one.
     pub fn new(settings: Settings, budget: Budget) -> Self {
-        let places = Arc::new(Semaphore::new(settings.max_sessions.min(Semaphore::MAX_PERMITS)));
-        Directory { settings, budget, places, sessions: RwLock::default() }
+        let places = Shares::new(settings.max_sessions);
+        Directory { settings, budget, places, opening: Mutex::default(), sessions: RwLock::default() }
     }
 
     /// A session for the client at `address` that nobody can find yet: [`list`](Self::list) it once its handshake is
@@ -44,14 +47,52 @@ impl Directory {
         now: Instant,
     ) -> Result<Arc<Session>, Full> {
         let opener = principal.client_or(|| Client::at(address));
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full)?;
+        let place = self.place(opener, now)?;
         let id = SessionId::mint().map_err(|_| Full)?;
-        Ok(Arc::new(Session::new(id, principal, opener, &self.settings, self.budget.clone(), place, now)))
+        let session = Session::new(id, principal, opener, &self.settings, self.budget.clone(), place, now);
+        let session = Arc::new(session);
+        let mut opening = self.opening();
+        opening.retain(|session| session.strong_count() > 0);
+        opening.push(Arc::downgrade(&session));
+        drop(opening);
+        Ok(session)
+    }
+
+    /// A place for one more session of a client; if need be that of a session of the client that holds most.
+    fn place(&self, opener: Client, now: Instant) -> Result<Share, Full> {
+        loop {
+            match self.places.take(opener) {
+                Ok(place) => return Ok(place),
+                Err(Taken { by: Some(holder) }) if self.gives_way(holder, now) => {}
+                Err(_) => return Err(Full),
+            }
+        }
+    }
+
+    /// Ends the idlest session of a client, a quiet one first; whether there was one that may be ended. Only a client
+    /// that holds more than half of all places loses one that is busy.
+    fn gives_way(&self, holder: Holder, now: Instant) -> bool {
+        let opening: Vec<_> = self.opening().iter().filter_map(Weak::upgrade).collect();
+        let own = |session: &Arc<Session>| session.opener() == holder.client && session.has_place();
+        let mut sessions: Vec<_> = self.read().values().cloned().chain(opening).filter(own).collect();
+        sessions.sort_by_cached_key(|session| session.last_message());
+        let failure = Failure::SessionEnded;
+        let quiet =
+            sessions.iter().find(|session| self.end_if_quiet_for(Duration::ZERO, session, &failure, now));
+        let Some(idlest) = quiet.or_else(|| sessions.first().filter(|_| holder.has_most)) else {
+            return false;
+        };
+        self.end(idlest, &failure);
+        idlest.give_up_place();
+        counters::EVICTED_SESSIONS.increment();
+        tracing::info!(session = %idlest.id(), "evicted: --max-sessions is reached, and its client has most of them");
+        true
     }
 
     /// From now on the session can be found, unless it has ended already.
     pub fn list(&self, session: &Arc<Session>) {
         counters::OPENED_SESSIONS.increment();
+        self.opening().retain(|opening| !ptr::eq(opening.as_ptr(), Arc::as_ptr(session)));
         self.write().insert(session.id().clone(), Arc::clone(session));
         // Looked at after it was listed: an end in between found nothing to forget.
         if session.is_ended() {
@@ -123,6 +164,10 @@ impl Directory {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.read().len()
+    }
+
+    fn opening(&self) -> MutexGuard<'_, Vec<Weak<Session>>> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<SessionId, Arc<Session>>> {

@@ -46,6 +46,7 @@ pub use streams::{Item, StreamId, UnknownEvent};
 pub use version::{LEGACY_VERSIONS, Version};
 pub use watched::Watched;
 
+use crate::admission::Share;
 use crate::budget::Budget;
 use crate::client::Client;
 use crate::exchange::{Class, Failure, Interruption};
@@ -58,7 +59,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use streams::{Event, Streams};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 /// The operator's bounds on sessions.
@@ -90,7 +90,7 @@ pub struct Session {
     why_ended: OnceLock<Failure>,
     old_sse: AtomicBool,
     state: Mutex<State>,
-    _place: OwnedSemaphorePermit,
+    place: Mutex<Option<Share>>,
 }
 
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl Session {
         opener: Client,
         settings: &Settings,
         budget: Budget,
-        place: OwnedSemaphorePermit,
+        place: Share,
         now: Instant,
     ) -> Self {
         let streams = Streams::new(settings.replay_events, settings.replay_bytes);
@@ -139,7 +139,7 @@ impl Session {
                 present: 0,
                 back_until: None,
             }),
-            _place: place,
+            place: Mutex::new(Some(place)),
         }
     }
 

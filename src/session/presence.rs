@@ -3,7 +3,7 @@
 
 use super::{Session, Settings, State};
 use crate::exchange::Failure;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A message of the client that is being handled.
@@ -45,6 +45,15 @@ impl Session {
     pub fn is_quiet_for(&self, idle: Duration, now: Instant) -> bool {
         let state = self.state();
         state.is_quiet() && now.saturating_duration_since(state.last_message) >= idle
+    }
+
+    /// Gives its place to another session, though something may still hold this one for a moment.
+    pub(super) fn give_up_place(&self) {
+        drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    pub(super) fn has_place(&self) -> bool {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn end_if(&self, failure: &Failure, condition: impl FnOnce(&State) -> bool) -> bool {

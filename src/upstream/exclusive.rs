@@ -35,7 +35,7 @@ impl Upstream {
         if era == Some(false) && self.settings.isolation != Isolation::Session {
             return self.seat_shared(session, &incoming).await;
         }
-        match self.place().await {
+        match self.place(session.opener()).await {
             Some(place) if era == Some(false) => self.seat_own_modern(session, &incoming, place).await,
             Some(place) => self.seat_exclusive(session, incoming, place).await,
             None if era.is_none() && self.crew.serves(Era::Modern) == Some(true) => {
@@ -172,7 +172,7 @@ impl Upstream {
             return self.seat_shared(session, incoming).await;
         }
         let full = Refusal::Busy("--max-children servers run already, and none is idle");
-        let place = self.place().await.ok_or(full)?;
+        let place = self.place(session.opener()).await.ok_or(full)?;
         self.seat_own_modern(session, incoming, place).await
     }
 

@@ -354,7 +354,8 @@ impl Upstream {
         if self.crew.serves(era) == Some(false) {
             return Err(unserved);
         }
-        let place = self.place().await.ok_or(Refusal::Busy("--max-children servers run already"))?;
+        let place =
+            self.place(Client::at(None)).await.ok_or(Refusal::Busy("--max-children servers run already"))?;
         let known = self.crew.serves(era) == Some(true);
         tracing::info!(
             "the first client of the {era} protocol era: starting the server once more, for that era"

@@ -8,6 +8,7 @@
 use super::greet::Guest;
 use super::tools::Catalogue;
 use super::{Place, Refusal, Upstream, initialize, now};
+use crate::client::Client;
 use crate::era::Era;
 use crate::era::probe::Choice;
 use crate::exchange::{Failure, Link, Mailbox};
@@ -186,7 +187,11 @@ impl Lease {
 
 impl Upstream {
     /// A legacy child for one exchange; `None` when it is to share one, without being asked.
-    pub(super) async fn lease(self: &Arc<Self>, owner: Option<&Owner>) -> Result<Option<Lease>, Refusal> {
+    pub(super) async fn lease(
+        self: &Arc<Self>,
+        owner: Option<&Owner>,
+        client: Client,
+    ) -> Result<Option<Lease>, Refusal> {
         if let Some(lease) = self.pool.take(owner, Era::Legacy) {
             return Ok(Some(lease));
         }
@@ -194,7 +199,7 @@ impl Upstream {
             self.keep_warm();
             return Ok(Some(self.pool.lease(child, owner)));
         }
-        match self.place().await {
+        match self.place(client).await {
             Some(place) => {
                 self.start_leasable(Era::Legacy, place).await.map(|child| Some(self.pool.lease(child, owner)))
             }
@@ -207,11 +212,15 @@ impl Upstream {
     }
 
     /// A modern child for one exchange; `None` when it is to share one, without log messages.
-    pub(super) async fn lease_modern(self: &Arc<Self>, owner: Option<&Owner>) -> Option<Lease> {
+    pub(super) async fn lease_modern(
+        self: &Arc<Self>,
+        owner: Option<&Owner>,
+        client: Client,
+    ) -> Option<Lease> {
         if let Some(lease) = self.pool.take(owner, Era::Modern) {
             return Some(lease);
         }
-        let place = self.place().await?;
+        let place = self.place(client).await?;
         let started = self.start_leasable(Era::Modern, place).await;
         started.ok().map(|child| self.pool.lease(child, owner))
     }

@@ -76,7 +76,7 @@ impl Upstream {
         // What it logs names no request: only of a child that has no other is it known whose it is.
         let logs = seat.level().is_some() && !seat.own && ASKING.contains(&&*method);
         let owner = logs.then(|| Owner::of_session(session));
-        let lease = if logs { self.lease_modern(owner.as_ref()).await } else { None };
+        let lease = if logs { self.lease_modern(owner.as_ref(), session.opener()).await } else { None };
         let client_id = ClientId::new(incoming.id());
         let desk = Arc::new(Mailbox::default());
         let underway = Underway::begin(session, client_id.clone(), Arc::clone(&desk));

@@ -73,12 +73,16 @@ impl Upstream {
         if call.shared.era == Era::Modern {
             // What it logs names no request: only of a child that has no other is it known whose it is.
             let logs = log_level.is_some() && call.is_asking();
-            return Ok(if logs { self.lease_modern(owner.as_ref()).await } else { None });
+            return Ok(if logs {
+                self.lease_modern(owner.as_ref(), call.caller.client()).await
+            } else {
+                None
+            });
         }
         if !self.may_ask(*capabilities) || !(call.is_asking() || call.method.ends_with("/list")) {
             return Ok(None);
         }
-        let lease = self.lease(owner.as_ref()).await?;
+        let lease = self.lease(owner.as_ref(), call.caller.client()).await?;
         if let (Some(lease), Some(level), true) = (&lease, *log_level, call.is_asking())
             && call.shared.declares("logging")
         {
