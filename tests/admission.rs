@@ -408,3 +408,31 @@ fn progress_keeps_no_request_alive_beyond_the_maximum() {
         );
     }
 }
+
+/// Notifications took no turn: those of one client filled the queue in front of the child, and another's call waited
+/// for all of them.
+#[test]
+fn notifications_wait_their_turn_like_requests() {
+    let journal = Journal::new();
+    let child = format!("--serial {}", journal.flag());
+    let server = Server::with().flags("--max-client-in-flight 4").child(&child).start();
+    let (noisy, quiet) = (server.session(), server.session());
+    let file = support::scratch("read-on");
+    noisy.result("emit", json!({"lines": [], "after": [], "file": file}));
+    let notification = r#"{"jsonrpc":"2.0","method":"notifications/custom","params":{"n":1}}"#;
+    let mut noise: Vec<_> = (0..100).map(|_| noisy.begin(notification)).collect();
+    // 32 that the child need not show to have handled, and those that have their places until it does.
+    server.until_metric("proxyrunner_queued", 100 - 32 - 4);
+    let mut call = quiet.begin_call(1, "facts", json!({}));
+    server.until_metric("proxyrunner_in_flight", 4 + 1);
+    std::fs::write(&file, "").expect("a scratch file");
+    assert_eq!(call.response().status, 200);
+    assert!(noise.iter_mut().all(|connection| connection.response().status == 202));
+    let frames = journal.frames();
+    let before = frames.iter().take_while(|read| read.message["params"]["name"] != "facts");
+    let overtaken = before.filter(|read| read.message["method"] == "notifications/custom").count();
+    assert_eq!(overtaken, 32 + 4, "another's call waited for more than its client's share");
+    let arrived = |read: &&support::Read| read.message["method"] == "notifications/custom";
+    until("all have arrived", || journal.frames().iter().filter(arrived).count() == 100);
+    server.until_metric("proxyrunner_in_flight", 0);
+}

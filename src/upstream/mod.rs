@@ -21,6 +21,7 @@ mod listen;
 mod lists;
 mod modern;
 mod names;
+mod notify;
 mod parked;
 mod resume;
 mod seal;
@@ -318,32 +319,5 @@ fn refusal(refused: Refused) -> Refusal {
     match refused {
         Refused::Full => Refusal::Busy("the server has as many requests in flight as it may have"),
         Refused::Closed(failure) => Refusal::Failed(failure),
-    }
-}
-
-impl Upstream {
-    /// Passes a notification of a client on, as its child may see it.
-    pub async fn notify(&self, session: &Session, incoming: &Incoming) {
-        let Some(seat) = session.seat() else { return };
-        let method = incoming.method();
-        if let Seat::Stateless(seat) = seat {
-            // It has no handshake, and the client's roots are asked for when they are needed (C3).
-            if method == "notifications/initialized" {
-                seat.members.post.listen_soon();
-            }
-            return;
-        }
-        let passed = match &*method {
-            // No request, but a child might take it for one.
-            "initialize" => false,
-            "notifications/initialized" | "notifications/roots/list_changed" => seat.is_exclusive(),
-            _ => true,
-        };
-        // To a child that is being replaced there is nothing to notify.
-        if let Some(link) = seat.link().filter(|_| passed) {
-            let Incoming { frame, message, trace, operation } = incoming;
-            let trace = operation.traced(trace);
-            link.notify(rewrite::request_for_child(frame, message, None, None, &trace)).await;
-        }
     }
 }
