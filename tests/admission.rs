@@ -339,7 +339,7 @@ fn who_waits_to_subscribe_is_counted_and_bounded_and_can_be_cancelled() {
 fn a_session_watches_as_much_as_it_may_though_it_asks_for_all_at_once() {
     let scene = Scene::new("");
     let session = scene.server.opening().version("2025-03-26").open();
-    let batch = (0..64).map(|id| subscribe(id, &format!("x:{id}-{}", "y".repeat(8_000))));
+    let batch = (0..64).map(|id| subscribe(id, &format!("x:{id}-{}", "y".repeat(2_000))));
     let answers = session.post(Value::from_iter(batch).to_string()).answer();
     let (watched, refused): (Vec<_>, Vec<_>) =
         answers.as_array().expect("a batch").iter().partition(|answer| answer["result"].is_object());

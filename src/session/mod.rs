@@ -10,6 +10,7 @@ mod from_child;
 mod id;
 mod in_flight;
 mod kept;
+mod notices;
 mod post;
 mod presence;
 mod reader;
