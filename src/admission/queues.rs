@@ -68,11 +68,14 @@ pub enum Left<W> {
     Displaced,
 }
 
+/// A client's place in the order of turns. A client that holds half of all permits comes after those that hold fewer.
+type Turn = (bool, u64);
+
 #[derive(Debug)]
 struct Account<W> {
     held: usize,
     waiting: BTreeMap<Ticket, W>,
-    turn: Option<u64>,
+    turn: Option<Turn>,
 }
 
 /// The permits and the queues. `W` is what a waiter is told by.
@@ -83,7 +86,7 @@ pub struct Queues<W> {
     queued: usize,
     next: u64,
     clients: BTreeMap<Client, Account<W>>,
-    turns: BTreeMap<u64, Client>,
+    turns: BTreeMap<Turn, Client>,
     lengths: BTreeSet<(usize, Client)>,
     displaced: BTreeSet<Ticket>,
 }
@@ -245,19 +248,25 @@ impl<W> Queues<W> {
 
     /// Gives a client its turn, or takes it away, and forgets it when it has nothing (2, 5).
     fn settle(&mut self, key: Client) {
-        let (per_client, next) = (self.bounds.per_client, self.next + 1);
+        let (Bounds { in_flight, per_client, .. }, next) = (self.bounds, self.next + 1);
         let client = self.client(key);
+        let has_half = client.held * 2 >= in_flight;
         let may = !client.waiting.is_empty() && client.held < per_client;
         let idle = client.waiting.is_empty() && client.held == 0;
         match client.turn {
             None if may => {
-                client.turn = Some(next);
+                client.turn = Some((has_half, next));
                 self.next = next;
-                self.turns.insert(next, key);
+                self.turns.insert((has_half, next), key);
             }
             Some(turn) if !may => {
                 client.turn = None;
                 self.turns.remove(&turn);
+            }
+            Some(turn) if turn.0 != has_half => {
+                client.turn = Some((has_half, turn.1));
+                self.turns.remove(&turn);
+                self.turns.insert((has_half, turn.1), key);
             }
             _ => {}
         }
@@ -286,6 +295,7 @@ impl<W> Queues<W> {
             assert!(client.held > 0 || !client.waiting.is_empty());
             assert_eq!(client.turn.is_some(), may);
             assert!(client.turn.is_none_or(|turn| self.turns.get(&turn) == Some(key)));
+            assert!(client.turn.is_none_or(|turn| turn.0 == (client.held * 2 >= self.bounds.in_flight)));
             let length = client.waiting.len();
             assert_eq!(self.lengths.contains(&(length, *key)), length > 0);
         }

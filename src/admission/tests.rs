@@ -124,7 +124,10 @@ impl Model {
         if self.held.len() >= bounds.in_flight {
             return None;
         }
-        let next = self.turns.pop_front()?;
+        let held = |client: &Client| self.held.iter().filter(|holder| *holder == client).count();
+        let has_less_than_half = |client: &Client| held(client) * 2 < bounds.in_flight;
+        let at = self.turns.iter().position(has_less_than_half).unwrap_or(0);
+        let next = self.turns.remove(at)?;
         let at = self.waiting.iter().position(|(waiter, _)| *waiter == next).expect("it has a waiter");
         let (_, name) = self.waiting.remove(at);
         self.held.push(next);
@@ -143,6 +146,21 @@ impl Dice {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % bound
     }
+}
+
+#[test]
+fn a_client_with_half_of_all_permits_gets_no_more_while_others_wait() {
+    let mut queues = queues(4, 4, 9);
+    for _ in 0..4 {
+        assert_eq!(queues.ask(A, "a"), Verdict::Granted);
+    }
+    for (key, name) in [(A, "a1"), (A, "a2"), (B, "b1"), (B, "b2"), (B, "b3")] {
+        waits(queues.ask(key, name));
+        queues.check();
+    }
+    let granted: Vec<_> = [A, A, A, B].map(|holder| queues.release(holder)).into();
+    assert_eq!(granted, [Some("b1"), Some("b2"), Some("a1"), Some("b3")]);
+    queues.check();
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod audience;
 mod changes;
 mod directory;
 mod from_child;
+mod holder;
 mod id;
 mod in_flight;
 mod kept;
@@ -31,10 +32,11 @@ mod streams_tests;
 #[cfg(test)]
 mod tests;
 
-pub use audience::{Audience, Filter, Holder, Members, Turn};
+pub use audience::{Audience, Filter, Members, Turn};
 pub use changes::{Changes, Kind};
 pub use directory::{Directory, Full};
 pub use from_child::TooManyQuestions;
+pub use holder::Holder;
 pub use id::{Principal, SessionId};
 pub use in_flight::{Cancelled, Underway};
 pub use kept::Since;
