@@ -6,6 +6,7 @@ pub mod admission;
 pub mod app;
 pub mod budget;
 pub mod child;
+pub mod client;
 pub mod config;
 pub mod era;
 pub mod exchange;

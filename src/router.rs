@@ -231,7 +231,7 @@ impl Router {
         let spliced = rewrite::unchanged(&frame, message);
         match (&self.audience, uri) {
             (Audience::Shared(members), Some(uri)) => members.tell_watchers(uri, &spliced),
-            (Audience::Shared(members), None) => members.tell_all(&method(&frame, message), &spliced),
+            (Audience::Shared(members), None) => members.tell_changed(&method(&frame, message), &spliced),
             _ => self.to_exclusive(frame, message, Class::Idempotent),
         }
     }

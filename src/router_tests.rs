@@ -21,7 +21,7 @@ fn child(audience: Audience) -> Child {
     // The router owns one answering half; the ends keep that of another link.
     let (_, mut spare) = Link::new(2, 1);
     spare.intake = ends.intake;
-    let account = Budget::new(1 << 20).account(1);
+    let account = Budget::new(1 << 20).account(crate::client::Client::numbered(1));
     let router = Router::new(1, ends.answering, audience, link.inbox().clone(), 3);
     Child { router, link, ends: spare, account }
 }
@@ -130,7 +130,7 @@ fn a_shared_childs_questions_and_logs_reach_nobody_and_it_is_told() {
     let mut child = child(Audience::Shared(Arc::clone(&members)));
     let (directory, now) = (directory(), Instant::now());
     let mut readers = [(); 2].map(|()| {
-        let session = directory.open(Principal::anonymous(), account(), now).unwrap();
+        let session = directory.open(Principal::anonymous(), None, account(), now).unwrap();
         assert!(session.take_seat(Seat::Shared { members: Arc::clone(&members), newer: false }));
         session.open_standalone()
     });

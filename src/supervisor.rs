@@ -2,6 +2,7 @@
 
 use crate::budget::{Account, Budget};
 use crate::child::{self, Heard, Process, Signaller, Spawned, Spawner, StartError, Tail};
+use crate::client::Client;
 use crate::exchange::{End, Ends, Failure, Intake, LastWords, Link};
 use crate::lifecycle::{Action, Event, Graces, Lifecycle};
 use crate::router::Router;
@@ -27,10 +28,6 @@ use tokio_util::task::TaskTracker;
 /// How long the pipes of a dead child are still read: what it wrote last is there already, and a grandchild that
 /// holds them open must not delay the end.
 const LAST_READ: Duration = Duration::from_millis(250);
-
-/// Children are clients of the budget too, each one of its own: with keys from the end of what there is, where those of
-/// HTTP's clients are hashes.
-const CHILDREN: u64 = u64::MAX;
 
 /// Starts and ends all children of one kind.
 #[derive(Clone, Debug)]
@@ -113,7 +110,7 @@ impl Supervisor {
         let (link, ends) = Link::new(number, slots);
         let grace = self.0.cancel_grace.as_secs().max(1);
         let Ends { answering, intake, noise, stop, hung, mute, end } = ends;
-        let account = self.0.budget.account(CHILDREN - number);
+        let account = self.0.budget.account(Client::child(number));
         let router = Router::new(number, answering, audience, link.inbox().clone(), grace)
             .observed(noise, self.0.settings.log_rate);
         let asked = Asked { stop, hung, mute };

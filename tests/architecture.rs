@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// From the bottom up; rooms of one layer are siblings that never meet.
 const LAYERS: &[&[&str]] = &[
-    &["proc", "sync", "trace_context", "budget", "memory"],
+    &["client", "memory", "proc", "sync", "trace_context"],
+    &["budget"],
     &["jsonrpc", "framing", "phase", "pulse", "shutdown", "signals", "telemetry"],
     &["mux", "lifecycle", "admission", "export"],
     &["exchange"],

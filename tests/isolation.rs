@@ -156,6 +156,26 @@ fn at_the_cap_an_idle_child_makes_room() {
     assert_eq!(server.metric("proxyrunner_evicted_sessions_total"), 1);
 }
 
+/// A session that was seen to be idle took a request, which was lost when its child was closed for a newcomer.
+#[test]
+fn a_session_that_is_evicted_loses_no_request_that_it_took() {
+    let server = Server::start("--max-children 2 --evict-after 1ms");
+    for _ in 0..30 {
+        let session = server.opening().exclusive().open();
+        let call = support::tool_call(1, "facts", &json!({}));
+        let response = std::thread::scope(|scope| {
+            let newcomer = scope.spawn(|| server.opening().exclusive().open().delete());
+            let response = session.post(&call);
+            newcomer.join().expect("no panic");
+            response
+        });
+        if response.status != 404 {
+            assert!(response.answer()["result"]["pid"].is_u64(), "{}", response.text());
+            session.delete();
+        }
+    }
+}
+
 #[test]
 fn at_the_cap_as_many_idle_children_make_room_as_newcomers_come_at_once() {
     // Each of them takes a while to end, so that all the newcomers wait at the same time.
@@ -226,4 +246,21 @@ fn at_the_cap_a_newcomer_is_refused_if_the_operator_says_so() {
         first.delete();
         until("room", || server.opening().exclusive().send().status == 200);
     }
+}
+
+/// One client took all processes, and kept them by a message now and then.
+#[test]
+fn at_the_cap_a_client_with_most_children_gives_way_to_another() {
+    let server =
+        Server::start("--isolation session --max-children 3 --evict-after 1h --principal-header x-user");
+    let open = |principal: &str| server.opening().header("X-User", principal).open();
+    let refused = |principal: &str| server.opening().header("X-User", principal).send().status == 503;
+    server.until_logged("ready");
+    let anns = [open("ann"), open("ann"), open("ann")];
+    assert!(refused("ann"), "not to itself");
+    let bob = open("bob");
+    let alive = |session: &Session<'_>| session.post(support::tool_call(1, "facts", &json!({}))).status;
+    assert_eq!(anns.each_ref().map(alive), [404, 200, 200]);
+    assert_eq!(alive(&bob), 200);
+    assert!(refused("bob"), "both have their share");
 }

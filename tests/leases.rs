@@ -31,9 +31,9 @@ fn a_leased_child_stays_with_its_principal() {
 #[test]
 fn calls_at_once_have_a_child_each() {
     let journal = Journal::new();
-    let server = Server::with().child(&journal.flag()).start();
-    let asked: Vec<Asked> =
-        (0..3).map(|_| Asked::of(&server.asked().call("interview", arguments()))).collect();
+    let server = Server::with().flags("--principal-header x-user").child(&journal.flag()).start();
+    let client = server.asked().of("ann");
+    let asked: Vec<Asked> = (0..3).map(|_| Asked::of(&client.call("interview", arguments()))).collect();
     let mut pids: Vec<u64> = journal
         .frames()
         .iter()
@@ -45,22 +45,23 @@ fn calls_at_once_have_a_child_each() {
     assert_eq!(pids.len(), 3, "parked calls keep their children");
     for (n, asked) in asked.iter().enumerate().rev() {
         let answer = json!({"action": "accept", "content": {"n": n}});
-        let heard = server.asked().retry("interview", arguments(), asked, asked.all(&answer));
+        let heard = client.retry("interview", arguments(), asked, asked.all(&answer));
         assert_eq!(result(&heard)["heard"], json!([answer]), "each gets its own answer");
     }
-    assert!(pids.contains(&server.asked().child()), "then they are free again");
+    assert!(pids.contains(&client.child()), "then they are free again");
     assert_eq!(server.metric("proxyrunner_children"), 4);
 }
 
 #[test]
 fn a_child_that_never_answered_a_cancelled_call_is_not_leased_again() {
     let journal = Journal::new();
-    let server = Server::with().flags("--cancel-grace 1s").child(&journal.flag()).start();
-    let hanging = server.asked().begin_call(1, "hang", json!({}));
+    let flags = "--cancel-grace 1s --principal-header x-user";
+    let server = Server::with().flags(flags).child(&journal.flag()).start();
+    let hanging = server.asked().of("ann").begin_call(1, "hang", json!({}));
     let hung = journal.until_called("hang").pid;
     hanging.cut();
     journal.until_cancelled("hang");
-    assert_ne!(server.asked().child(), hung, "it may still answer");
+    assert_ne!(server.asked().of("ann").child(), hung, "it may still answer");
     server.until_metric("proxyrunner_ended_children_total", 1);
     assert!(!support::lives(i32::try_from(hung).expect("a pid")), "the one that did not answer is closed");
 }
@@ -68,14 +69,53 @@ fn a_child_that_never_answered_a_cancelled_call_is_not_leased_again() {
 #[test]
 fn a_child_that_answered_a_cancelled_call_is_leased_again() {
     let journal = Journal::new();
-    let server = Server::with().flags("--max-children 2 --at-cap refuse").child(&journal.flag()).start();
-    let late = server.asked().begin_call(1, "late", json!({}));
+    let flags = "--max-children 2 --at-cap refuse --principal-header x-user";
+    let server = Server::with().flags(flags).child(&journal.flag()).start();
+    let late = server.asked().of("ann").begin_call(1, "late", json!({}));
     let pid = journal.until_called("late").pid;
     late.cut();
     until("it is leased again", || {
-        let response = server.asked().call("facts", json!({}));
+        let response = server.asked().of("ann").call("facts", json!({}));
         response.status == 200 && result(&response)["pid"] == pid
     });
+}
+
+/// A child logged and asked for a password a second after its call was answered; the next client got both.
+#[test]
+fn what_a_child_says_after_its_call_reaches_no_other_anonymous_client() {
+    let journal = Journal::new();
+    let server = Server::with().child(&journal.flag()).start();
+    let file = support::scratch("speak-now");
+    let secret = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "error", "data": "secret"}});
+    let password = json!({"jsonrpc": "2.0", "id": 7, "method": "elicitation/create", "params": {"message": "password?", "requestedSchema": {"type": "object", "properties": {}}}});
+    let after = [secret.to_string(), password.to_string()];
+    let wants = server.asked().meta("io.modelcontextprotocol/logLevel", "debug");
+    wants.result("emit", json!({"lines": [], "after": after, "file": file}));
+    let first = journal.call("emit").pid;
+    let next = wants.begin_call(2, "progress", json!({"n": 0, "until": "released"}));
+    assert_ne!(journal.until_called("progress").pid, first, "its child was leased to another client");
+    std::fs::write(&file, "").expect("a scratch file");
+    until("it is closed", || !support::lives(i32::try_from(first).expect("a pid")));
+    assert_eq!(journal.answers(), Vec::<Value>::new());
+    next.cut();
+}
+
+/// The same of a child that starts before anybody needs it: `--warm` hides the time that a start takes.
+#[test]
+fn an_anonymous_call_takes_a_warm_child_and_leaves_a_new_one_warm() {
+    let journal = Journal::new();
+    let server = Server::with().flags("--warm 1").child(&journal.flag()).start();
+    let mut seen = std::collections::HashSet::new();
+    for started in 2..6 {
+        server.until_metric("proxyrunner_started_children_total", started);
+        until("it is warm", || {
+            let initialized = |read: &support::Read| read.message["method"] == "notifications/initialized";
+            journal.frames().iter().filter(|read| initialized(read)).count() as u64 == started
+        });
+        let child = server.asked().child();
+        assert!(journal.frames().iter().any(|read| read.pid == child));
+        assert!(seen.insert(child), "it served an anonymous client before");
+    }
 }
 
 #[test]
@@ -122,8 +162,8 @@ fn children_are_kept_warm_and_replaced_when_one_is_leased() {
 #[test]
 fn a_leased_child_logs_from_the_level_that_a_request_wants() {
     let journal = Journal::new();
-    let server = Server::with().child(&journal.flag()).start();
-    let wants = server.asked().meta("io.modelcontextprotocol/logLevel", "warning");
+    let server = Server::with().flags("--principal-header x-user").child(&journal.flag()).start();
+    let wants = server.asked().of("ann").meta("io.modelcontextprotocol/logLevel", "warning");
     for _ in 0..2 {
         let messages = wants.begin_call(1, "log", json!({"n": 1})).events().rest();
         assert_eq!(messages.first().expect("a message")["method"], "notifications/message");
@@ -133,7 +173,7 @@ fn a_leased_child_logs_from_the_level_that_a_request_wants() {
         set.map(|read| read.message["params"]["level"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(levels(), ["warning"], "said once");
-    let quiet = server.asked().call("log", json!({"n": 1}));
+    let quiet = server.asked().of("ann").call("log", json!({"n": 1}));
     assert!(quiet.json()["result"].is_object(), "nothing but the answer");
 }
 

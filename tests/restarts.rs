@@ -253,13 +253,16 @@ fn readiness_does_not_wait_for_the_end_of_a_child_that_serves_no_longer() {
 fn a_leased_child_that_hangs_is_ended_and_a_warm_one_replaced() {
     let soon = "--ping-interval 200ms --ping-timeout 1s --terminate-grace 100ms";
     let journal = Journal::new();
-    let server = Server::with().flags(&format!("{soon} --warm 1")).child(&journal.flag()).start();
+    let server = Server::with()
+        .flags(&format!("{soon} --warm 1 --principal-header x-user"))
+        .child(&journal.flag())
+        .start();
     // Who is asked again has answered all that it was asked before: its silence will mean something.
     let until_pinged_twice = |pid: u64| {
         let is_ping = |read: &&Read| read.pid == pid && read.message["method"] == "ping";
         until("an answered ping", || journal.frames().iter().filter(is_ping).count() > 1);
     };
-    let asked = server.asked();
+    let asked = server.asked().of("ann");
     let leased = asked.child();
     until_pinged_twice(leased);
     freeze(i32::try_from(leased).expect("a pid"));
@@ -415,7 +418,7 @@ fn what_is_remembered_of_a_handshake_is_bounded_and_charged() {
 fn a_session_that_may_be_resumed_watches_no_more_than_is_remembered() {
     let server = Server::start("--resume-sessions");
     let session = server.opening().exclusive().open();
-    let long = |n: usize| json!({"uri": format!("x:{n}{}", "y".repeat(8_000))});
+    let long = |n: usize| json!({"uri": format!("x:{n}{}", "y".repeat(2_000))});
     for n in 0..4 {
         assert!(session.ask("resources/subscribe", long(n))["result"].is_object());
     }

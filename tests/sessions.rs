@@ -288,3 +288,34 @@ fn a_second_initialize_at_once_leaves_no_child_behind() {
     stream.cut();
     server.until_metric("proxyrunner_children", 0);
 }
+
+fn of<'a>(server: &'a Server, principal: &str) -> support::Session<'a> {
+    server.opening().header("X-User", principal).open()
+}
+
+#[test]
+fn a_client_that_holds_all_sessions_gives_way_to_others_up_to_half() {
+    let server = Server::start("--max-sessions 4 --principal-header x-user");
+    let anns: Vec<_> = (0..4).map(|_| of(&server, "ann")).collect();
+    assert_eq!(server.opening().header("X-User", "ann").send().status, 503, "not to itself");
+    assert_eq!(anns[0].post(PING).status, 200);
+    let bobs = [of(&server, "bob"), of(&server, "bob")];
+    let statuses: Vec<_> = anns.iter().map(|session| session.post(PING).status).collect();
+    assert_eq!(statuses, [200, 404, 404, 200], "the ones without a message for longest are ended");
+    assert_eq!(server.opening().header("X-User", "bob").send().status, 503, "no more than half");
+    assert!(bobs.iter().all(|session| session.post(PING).status == 200));
+    assert_eq!(server.metric("proxyrunner_evicted_sessions_total"), 2);
+}
+
+#[test]
+fn a_client_that_keeps_all_sessions_busy_gives_way_too() {
+    let server = Server::start("--max-sessions 2 --principal-header x-user");
+    let anns = [of(&server, "ann"), of(&server, "ann")];
+    let mut hanging: Vec<_> = anns.iter().map(|session| session.begin_call(1, "hang", json!({}))).collect();
+    server.until_metric("proxyrunner_in_flight", 2);
+    let bob = of(&server, "bob");
+    assert_eq!(bob.post(PING).status, 200);
+    let told = hanging[0].response().answer();
+    assert!(told["error"]["code"].is_i64(), "{told}");
+    assert_eq!((anns[0].post(PING).status, anns[1].post(PING).status), (404, 200));
+}

@@ -4,7 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use support::{Event, Server, Session, scratch, tool_call, until};
+use support::{Event, Journal, Server, Session, scratch, tool_call, until};
 
 /// A call with a progress token.
 fn progress_call(id: i64, token: &str, arguments: &Value) -> String {
@@ -362,4 +362,19 @@ fn a_subscription_that_is_never_answered_holds_up_no_other() {
     server.until_metric("proxyrunner_in_flight", 2);
     other.delete();
     assert_eq!(behind.response().answer()["error"]["data"]["reason"], "session_ended");
+}
+
+/// One that the child never ended held up all others, which piled up.
+#[test]
+fn subscriptions_that_nobody_has_any_more_are_ended_several_at_a_time() {
+    let journal = Journal::new();
+    let server = Server::with().child(&journal.flag()).start();
+    let session = server.session();
+    for n in 0..4 {
+        let subscribed = session.ask("resources/subscribe", json!({"uri": format!("keep:{n}")}));
+        assert!(subscribed["result"].is_object(), "{subscribed}");
+    }
+    session.delete();
+    let ended = |read: &support::Read| read.message["method"] == "resources/unsubscribe";
+    until("the child hears of all", || journal.frames().iter().filter(|read| ended(read)).count() == 4);
 }

@@ -112,8 +112,8 @@ fn a_running_task_counts_as_in_flight() {
 fn a_child_is_nobody_elses_until_its_task_is_cancelled() {
     let gate = scratch("gate");
     let child = format!("--cancel-gate {}", gate.display());
-    let (server, journal) = tasks_of("--sse-commit-after 20ms", &child);
-    let client = server.asked();
+    let (server, journal) = tasks_of("--sse-commit-after 20ms --principal-header x-user", &child);
+    let client = server.asked().of("ann");
     let events = client.begin_call(1, "research", json!({"polls": 0, "end": "never"})).events();
     until("the task", || !sent(&journal, "tasks/get").is_empty());
     let taken = journal.call("research").pid;

@@ -354,6 +354,21 @@ fn a_session_that_wants_log_messages_gets_its_own() {
     assert!(quiet.call("log", json!({}))["result"].is_object());
 }
 
+/// A child that one anonymous session had for a call was leased to the next one.
+#[test]
+fn a_child_that_logs_for_one_session_never_logs_for_another() {
+    let (server, journal) = modern("", "");
+    let called_by = |session: &support::Session<'_>| {
+        session.ask("logging/setLevel", json!({"level": "info"}));
+        session.begin_call(1, "log", json!({})).events().rest();
+        journal.call("log").pid
+    };
+    let (ann, bob) = (server.session(), server.session());
+    let anns = called_by(&ann);
+    assert_ne!(called_by(&bob), anns, "what it says late would reach the other");
+    assert_eq!(called_by(&ann), anns, "it is the session's own");
+}
+
 #[test]
 fn a_crash_fails_a_call_whose_client_is_being_asked_where_none_follows() {
     let (server, _) = modern("--drain-timeout 100ms --restart-limit 0", "");

@@ -47,7 +47,7 @@ impl World {
             replay_bytes: BYTES,
         };
         let directory = Directory::new(settings, Budget::new(1 << 30));
-        let session = directory.open(Principal::anonymous(), Instant::now()).expect("there is a place");
+        let session = directory.open(Principal::anonymous(), None, Instant::now()).expect("there is a place");
         World {
             session,
             connections: Vec::new(),

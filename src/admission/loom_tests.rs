@@ -1,6 +1,7 @@
 //! Every interleaving of up to three threads at one or two permits: the bound holds, and nobody waits for ever.
 
-use super::{Admission, Asked, Bounds, Key, Permit};
+use super::{Admission, Asked, Bounds, Permit};
+use crate::client::Client;
 use loom::{future::block_on, thread};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -21,7 +22,7 @@ fn admission(in_flight: usize) -> Arc<Admission> {
 
 /// Waits until it has a permit: a lost wake-up is a deadlock, which loom reports.
 fn permit(admission: &Arc<Admission>, key: u64) -> Permit {
-    match admission.ask(Key(key)) {
+    match admission.ask(Client::numbered(key)) {
         Asked::Granted(permit) => permit,
         Asked::Waits(waiting) => block_on(waiting).expect("the queues are never full"),
         Asked::Full => panic!("the queues are never full"),

@@ -1,6 +1,6 @@
 //! Owns who may have a request in flight: a bound for all, a bound for each client, and fair queues between them.
 //!
-//! A client is told by its [`Key`]. One who finds no permit waits in its client's queue; what becomes free goes round
+//! One who finds no permit waits in its client's queue; what becomes free goes round
 //! the clients that wait, and within a client to the one who waits longest. The queues are bounded together; when they
 //! are full, the longest gives way to a client with a shorter one, so that a noisy client cannot keep the others out.
 //!
@@ -10,31 +10,20 @@
 #[cfg(all(test, proxyrunner_loom))]
 mod loom_tests;
 mod queues;
+mod shares;
 #[cfg(all(test, not(proxyrunner_loom)))]
 mod tests;
 
 pub use queues::Bounds;
+pub use shares::{Holder, Share, Shares, Taken};
 
+use crate::client::Client;
 use crate::sync::{Mutex, MutexGuard};
 use queues::{Left, Place, Queues, Ticket, Verdict};
 use std::future::Future;
-use std::hash::{BuildHasher, Hash, RandomState};
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
-
-/// Tells the clients apart. Two that should hash alike would share a queue, and nothing else; the hash has a secret
-/// of this process, so nobody can aim at another's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key(u64);
-
-impl Key {
-    /// The key of the client with this name.
-    pub fn of(name: impl Hash) -> Self {
-        static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-        Key(SECRET.hash_one(name))
-    }
-}
 
 /// The permits of one thing that is bounded, and who waits for them.
 #[derive(Debug)]
@@ -65,22 +54,22 @@ impl Admission {
     }
 
     /// Takes a permit, or a place in the client's queue.
-    pub fn ask(self: &Arc<Self>, key: Key) -> Asked {
-        let verdict = self.lock().ask(key, None);
+    pub fn ask(self: &Arc<Self>, client: Client) -> Asked {
+        let verdict = self.lock().ask(client, None);
         match verdict {
-            Verdict::Granted => Asked::Granted(Permit { admission: Arc::clone(self), key }),
+            Verdict::Granted => Asked::Granted(Permit { admission: Arc::clone(self), client }),
             Verdict::Full => Asked::Full,
             Verdict::Waits(ticket, displaced) => {
                 tell(displaced);
-                Asked::Waits(Waiting { admission: Some(Arc::clone(self)), key, ticket })
+                Asked::Waits(Waiting { admission: Some(Arc::clone(self)), client, ticket })
             }
         }
     }
 
     /// Takes a permit if one may be had at once, out of nobody's turn.
-    pub fn take(self: &Arc<Self>, key: Key) -> Option<Permit> {
-        let taken = self.lock().take(key);
-        taken.then(|| Permit { admission: Arc::clone(self), key })
+    pub fn take(self: &Arc<Self>, client: Client) -> Option<Permit> {
+        let taken = self.lock().take(client);
+        taken.then(|| Permit { admission: Arc::clone(self), client })
     }
 
     /// Permits that are held.
@@ -94,8 +83,8 @@ impl Admission {
     }
 
     /// Whether a client holds all that it may have for itself, so that it waits for itself.
-    pub fn is_at_own_bound(&self, key: Key) -> bool {
-        self.lock().is_at_own_bound(key)
+    pub fn is_at_own_bound(&self, client: Client) -> bool {
+        self.lock().is_at_own_bound(client)
     }
 
     fn lock(&self) -> MutexGuard<'_, Queues<Option<Waker>>> {
@@ -115,12 +104,12 @@ fn tell(waiter: Option<Option<Waker>>) {
 #[derive(Debug)]
 pub struct Permit {
     admission: Arc<Admission>,
-    key: Key,
+    client: Client,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let next = self.admission.lock().release(self.key);
+        let next = self.admission.lock().release(self.client);
         tell(next);
     }
 }
@@ -131,7 +120,7 @@ impl Drop for Permit {
 pub struct Waiting {
     // Taken when it resolves.
     admission: Option<Arc<Admission>>,
-    key: Key,
+    client: Client,
     ticket: Ticket,
 }
 
@@ -139,9 +128,9 @@ impl Future for Waiting {
     type Output = Result<Permit, Displaced>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (key, ticket) = (self.key, self.ticket);
+        let (client, ticket) = (self.client, self.ticket);
         let admission = self.admission.as_ref().expect("it is not polled after it resolved");
-        let stands = match admission.lock().place(key, ticket) {
+        let stands = match admission.lock().place(client, ticket) {
             Place::Granted => Ok(true),
             Place::Displaced => Ok(false),
             Place::Waiting(waker) if waker.as_ref().is_some_and(|old| old.will_wake(cx.waker())) => Err(None),
@@ -150,14 +139,14 @@ impl Future for Waiting {
         // A waker that is left over is dropped here, without the lock.
         let Ok(granted) = stands else { return Poll::Pending };
         let admission = self.admission.take().expect("it was there above");
-        Poll::Ready(if granted { Ok(Permit { admission, key }) } else { Err(Displaced) })
+        Poll::Ready(if granted { Ok(Permit { admission, client }) } else { Err(Displaced) })
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(admission) = &self.admission {
-            let left = admission.lock().leave(self.key, self.ticket);
+            let left = admission.lock().leave(self.client, self.ticket);
             if let Left::Granted(next) = left {
                 tell(next);
             }

@@ -9,7 +9,7 @@
 //!    not empty, once.
 //! 5. A client with neither permits nor waiters is not in `clients`.
 
-use super::Key;
+use crate::client::Client;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How much is admitted. Each is 1 at least, except `queued`, where 0 means that nobody waits.
@@ -68,11 +68,14 @@ pub enum Left<W> {
     Displaced,
 }
 
+/// A client's place in the order of turns. A client that holds half of all permits comes after those that hold fewer.
+type Turn = (bool, u64);
+
 #[derive(Debug)]
-struct Client<W> {
+struct Account<W> {
     held: usize,
     waiting: BTreeMap<Ticket, W>,
-    turn: Option<u64>,
+    turn: Option<Turn>,
 }
 
 /// The permits and the queues. `W` is what a waiter is told by.
@@ -82,9 +85,9 @@ pub struct Queues<W> {
     in_flight: usize,
     queued: usize,
     next: u64,
-    clients: BTreeMap<Key, Client<W>>,
-    turns: BTreeMap<u64, Key>,
-    lengths: BTreeSet<(usize, Key)>,
+    clients: BTreeMap<Client, Account<W>>,
+    turns: BTreeMap<Turn, Client>,
+    lengths: BTreeSet<(usize, Client)>,
     displaced: BTreeSet<Ticket>,
 }
 
@@ -114,12 +117,12 @@ impl<W> Queues<W> {
     }
 
     /// Whether a client holds all that it may have for itself.
-    pub fn is_at_own_bound(&self, key: Key) -> bool {
+    pub fn is_at_own_bound(&self, key: Client) -> bool {
         self.clients.get(&key).is_some_and(|client| client.held >= self.bounds.per_client)
     }
 
     /// Takes a permit if one may be had at once.
-    pub fn take(&mut self, key: Key) -> bool {
+    pub fn take(&mut self, key: Client) -> bool {
         // Whoever may have the free permit has taken it (3), so there is nobody to overtake.
         if self.in_flight >= self.bounds.in_flight {
             return false;
@@ -135,7 +138,7 @@ impl<W> Queues<W> {
     }
 
     /// Takes a permit, or a place in the client's queue.
-    pub fn ask(&mut self, key: Key, waiter: W) -> Verdict<W> {
+    pub fn ask(&mut self, key: Client, waiter: W) -> Verdict<W> {
         if self.take(key) {
             return Verdict::Granted;
         }
@@ -156,7 +159,7 @@ impl<W> Queues<W> {
     }
 
     /// Gives a permit back; the one who gets it is to be told.
-    pub fn release(&mut self, key: Key) -> Option<W> {
+    pub fn release(&mut self, key: Client) -> Option<W> {
         let calm = self.turns.is_empty();
         let client = self.client(key);
         client.held -= 1;
@@ -174,7 +177,7 @@ impl<W> Queues<W> {
     }
 
     /// Where a ticket stands.
-    pub fn place(&mut self, key: Key, ticket: Ticket) -> Place<'_, W> {
+    pub fn place(&mut self, key: Client, ticket: Ticket) -> Place<'_, W> {
         if self.displaced.remove(&ticket) {
             return Place::Displaced;
         }
@@ -186,7 +189,7 @@ impl<W> Queues<W> {
     }
 
     /// Ends the ticket of one who waits no longer.
-    pub fn leave(&mut self, key: Key, ticket: Ticket) -> Left<W> {
+    pub fn leave(&mut self, key: Client, ticket: Ticket) -> Left<W> {
         match self.place(key, ticket) {
             Place::Displaced => Left::Displaced,
             Place::Granted => Left::Granted(self.release(key)),
@@ -194,8 +197,8 @@ impl<W> Queues<W> {
         }
     }
 
-    fn client(&mut self, key: Key) -> &mut Client<W> {
-        let new = || Client { held: 0, waiting: BTreeMap::new(), turn: None };
+    fn client(&mut self, key: Client) -> &mut Account<W> {
+        let new = || Account { held: 0, waiting: BTreeMap::new(), turn: None };
         self.clients.entry(key).or_insert_with(new)
     }
 
@@ -220,13 +223,13 @@ impl<W> Queues<W> {
     }
 
     /// The newest of the longest queue gives way: it would have waited longest.
-    fn displace(&mut self, longest: Key) -> Option<W> {
+    fn displace(&mut self, longest: Client) -> Option<W> {
         let &newest = self.client(longest).waiting.keys().next_back()?;
         self.displaced.insert(newest);
         self.remove(longest, newest)
     }
 
-    fn remove(&mut self, key: Key, ticket: Ticket) -> Option<W> {
+    fn remove(&mut self, key: Client, ticket: Ticket) -> Option<W> {
         let waiter = self.client(key).waiting.remove(&ticket);
         self.queued -= 1;
         self.resized(key, -1);
@@ -235,7 +238,7 @@ impl<W> Queues<W> {
     }
 
     /// Notes a queue's new length, which has just changed by `by`.
-    fn resized(&mut self, key: Key, by: isize) {
+    fn resized(&mut self, key: Client, by: isize) {
         let length = self.client(key).waiting.len();
         self.lengths.remove(&(length.wrapping_add_signed(-by), key));
         if length > 0 {
@@ -244,20 +247,26 @@ impl<W> Queues<W> {
     }
 
     /// Gives a client its turn, or takes it away, and forgets it when it has nothing (2, 5).
-    fn settle(&mut self, key: Key) {
-        let (per_client, next) = (self.bounds.per_client, self.next + 1);
+    fn settle(&mut self, key: Client) {
+        let (Bounds { in_flight, per_client, .. }, next) = (self.bounds, self.next + 1);
         let client = self.client(key);
+        let has_half = client.held * 2 >= in_flight;
         let may = !client.waiting.is_empty() && client.held < per_client;
         let idle = client.waiting.is_empty() && client.held == 0;
         match client.turn {
             None if may => {
-                client.turn = Some(next);
+                client.turn = Some((has_half, next));
                 self.next = next;
-                self.turns.insert(next, key);
+                self.turns.insert((has_half, next), key);
             }
             Some(turn) if !may => {
                 client.turn = None;
                 self.turns.remove(&turn);
+            }
+            Some(turn) if turn.0 != has_half => {
+                client.turn = Some((has_half, turn.1));
+                self.turns.remove(&turn);
+                self.turns.insert((has_half, turn.1), key);
             }
             _ => {}
         }
@@ -276,7 +285,7 @@ impl<W> Queues<W> {
 
     /// Panics where an invariant of this file is broken.
     pub fn check(&self) {
-        let sum = |of: &dyn Fn(&Client<W>) -> usize| self.clients.values().map(of).sum::<usize>();
+        let sum = |of: &dyn Fn(&Account<W>) -> usize| self.clients.values().map(of).sum::<usize>();
         assert_eq!(self.in_flight, sum(&|client| client.held));
         assert_eq!(self.queued, sum(&|client| client.waiting.len()));
         assert!(self.in_flight <= self.bounds.in_flight && self.queued <= self.bounds.queued);
@@ -286,6 +295,7 @@ impl<W> Queues<W> {
             assert!(client.held > 0 || !client.waiting.is_empty());
             assert_eq!(client.turn.is_some(), may);
             assert!(client.turn.is_none_or(|turn| self.turns.get(&turn) == Some(key)));
+            assert!(client.turn.is_none_or(|turn| turn.0 == (client.held * 2 >= self.bounds.in_flight)));
             let length = client.waiting.len();
             assert_eq!(self.lengths.contains(&(length, *key)), length > 0);
         }

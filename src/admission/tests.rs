@@ -1,16 +1,17 @@
 //! The rules by themselves, one by one and against a model at random; and the futures around them.
 
 use super::queues::{Left, Place, Queues, Ticket, Verdict};
-use super::{Admission, Asked, Bounds, Displaced, Key, Permit, Waiting};
+use super::{Admission, Asked, Bounds, Displaced, Permit, Waiting};
+use crate::client::Client;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 
-const A: Key = Key(1);
-const B: Key = Key(2);
-const C: Key = Key(3);
+const A: Client = Client::numbered(1);
+const B: Client = Client::numbered(2);
+const C: Client = Client::numbered(3);
 
 fn queues(in_flight: usize, per_client: usize, queued: usize) -> Queues<&'static str> {
     Queues::new(Bounds { in_flight, per_client, queued })
@@ -96,24 +97,24 @@ fn where_nobody_may_wait_the_bound_refuses() {
 /// The rules again, as plainly as can be: a list of who holds and a list of who waits.
 #[derive(Default)]
 struct Model {
-    held: Vec<Key>,
-    waiting: Vec<(Key, usize)>,
+    held: Vec<Client>,
+    waiting: Vec<(Client, usize)>,
     // Clients in the order of their turns.
-    turns: VecDeque<Key>,
+    turns: VecDeque<Client>,
 }
 
 impl Model {
-    fn may(&self, key: Key, bounds: Bounds) -> bool {
+    fn may(&self, key: Client, bounds: Bounds) -> bool {
         let held = self.held.iter().filter(|holder| **holder == key).count();
         held < bounds.per_client && self.waiting.iter().any(|(waiter, _)| *waiter == key)
     }
 
-    fn length(&self, key: Key) -> usize {
+    fn length(&self, key: Client) -> usize {
         self.waiting.iter().filter(|(waiter, _)| *waiter == key).count()
     }
 
     /// Puts the turns right for `key`, and grants what can be granted; gives who was granted.
-    fn settle(&mut self, key: Key, bounds: Bounds) -> Option<usize> {
+    fn settle(&mut self, key: Client, bounds: Bounds) -> Option<usize> {
         let may = self.may(key, bounds);
         match self.turns.iter().position(|turn| *turn == key) {
             None if may => self.turns.push_back(key),
@@ -123,7 +124,10 @@ impl Model {
         if self.held.len() >= bounds.in_flight {
             return None;
         }
-        let next = self.turns.pop_front()?;
+        let held = |client: &Client| self.held.iter().filter(|holder| *holder == client).count();
+        let has_less_than_half = |client: &Client| held(client) * 2 < bounds.in_flight;
+        let at = self.turns.iter().position(has_less_than_half).unwrap_or(0);
+        let next = self.turns.remove(at)?;
         let at = self.waiting.iter().position(|(waiter, _)| *waiter == next).expect("it has a waiter");
         let (_, name) = self.waiting.remove(at);
         self.held.push(next);
@@ -145,6 +149,21 @@ impl Dice {
 }
 
 #[test]
+fn a_client_with_half_of_all_permits_gets_no_more_while_others_wait() {
+    let mut queues = queues(4, 4, 9);
+    for _ in 0..4 {
+        assert_eq!(queues.ask(A, "a"), Verdict::Granted);
+    }
+    for (key, name) in [(A, "a1"), (A, "a2"), (B, "b1"), (B, "b2"), (B, "b3")] {
+        waits(queues.ask(key, name));
+        queues.check();
+    }
+    let granted: Vec<_> = [A, A, A, B].map(|holder| queues.release(holder)).into();
+    assert_eq!(granted, [Some("b1"), Some("b2"), Some("a1"), Some("b3")]);
+    queues.check();
+}
+
+#[test]
 fn whatever_happens_the_model_says_the_same() {
     for seed in 0..300 {
         let mut dice = Dice(seed);
@@ -158,7 +177,7 @@ fn walk(dice: &mut Dice, bounds: Bounds) {
     let (mut queues, mut model) = (Queues::<usize>::new(bounds), Model::default());
     let mut tickets = std::collections::HashMap::new();
     for name in 0..200 {
-        let key = [A, B, C, Key(4)][dice.below(4)];
+        let key = [A, B, C, Client::numbered(4)][dice.below(4)];
         match dice.below(3) {
             0 => ask(&mut queues, &mut model, bounds, key, name, &mut tickets),
             1 if !model.held.is_empty() => {
@@ -181,7 +200,7 @@ fn ask(
     queues: &mut Queues<usize>,
     model: &mut Model,
     bounds: Bounds,
-    key: Key,
+    key: Client,
     name: usize,
     tickets: &mut std::collections::HashMap<usize, Ticket>,
 ) {
@@ -224,14 +243,14 @@ fn one() -> Arc<Admission> {
     Admission::new(Bounds { in_flight: 1, per_client: 1, queued: 2 })
 }
 
-fn granted(admission: &Arc<Admission>, key: Key) -> Permit {
+fn granted(admission: &Arc<Admission>, key: Client) -> Permit {
     match admission.ask(key) {
         Asked::Granted(permit) => permit,
         other => panic!("{other:?}"),
     }
 }
 
-fn waiting(admission: &Arc<Admission>, key: Key) -> Waiting {
+fn waiting(admission: &Arc<Admission>, key: Client) -> Waiting {
     match admission.ask(key) {
         Asked::Waits(waiting) => waiting,
         other => panic!("{other:?}"),

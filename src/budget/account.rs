@@ -2,6 +2,7 @@
 
 use super::turns::Number;
 use super::{Budget, Charged, OVERHEAD};
+use crate::client::Client;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,7 +19,7 @@ pub struct Account(Arc<Inner>);
 struct Inner {
     number: u64,
     budget: Budget,
-    client: Arc<Client>,
+    total: Arc<Total>,
     used: AtomicUsize,
     gives_way: OnceLock<GiveWay>,
 }
@@ -31,16 +32,16 @@ impl fmt::Debug for Inner {
 
 /// What all accounts of one client hold.
 #[derive(Debug)]
-struct Client {
-    key: u64,
+struct Total {
+    client: Client,
     used: AtomicUsize,
 }
 
-/// All open accounts, by number, and their clients.
+/// All open accounts, by number, and what their clients hold.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     open: HashMap<u64, Weak<Inner>>,
-    clients: HashMap<u64, Weak<Client>>,
+    totals: HashMap<Client, Weak<Total>>,
 }
 
 impl Accounts {
@@ -51,20 +52,20 @@ impl Accounts {
 }
 
 impl Account {
-    pub(super) fn open(budget: &Budget, client: u64) -> Self {
+    pub(super) fn open(budget: &Budget, client: Client) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let mut accounts = budget.accounts();
-        let known = accounts.clients.get(&client).and_then(Weak::upgrade);
-        let client = known.unwrap_or_else(|| {
-            let new = Arc::new(Client { key: client, used: AtomicUsize::new(0) });
-            accounts.clients.insert(client, Arc::downgrade(&new));
+        let known = accounts.totals.get(&client).and_then(Weak::upgrade);
+        let total = known.unwrap_or_else(|| {
+            let new = Arc::new(Total { client, used: AtomicUsize::new(0) });
+            accounts.totals.insert(client, Arc::downgrade(&new));
             new
         });
         let inner = Inner {
             number,
             budget: budget.clone(),
-            client,
+            total,
             used: AtomicUsize::new(0),
             gives_way: OnceLock::new(),
         };
@@ -75,7 +76,7 @@ impl Account {
 
     /// Another account of the same client.
     pub fn sibling(&self) -> Account {
-        Account::open(&self.0.budget, self.0.client.key)
+        Account::open(&self.0.budget, self.0.total.client)
     }
 
     /// The budget that it is part of.
@@ -90,7 +91,7 @@ impl Account {
 
     /// Bytes charged to its client, over all accounts.
     pub fn client_used(&self) -> usize {
-        self.0.client.used.load(Ordering::Relaxed)
+        self.0.total.used.load(Ordering::Relaxed)
     }
 
     /// Whether both are the same account.
@@ -100,12 +101,12 @@ impl Account {
 
     /// Whether both are of the same client.
     pub fn is_of_same_client(&self, other: &Account) -> bool {
-        Arc::ptr_eq(&self.0.client, &other.0.client)
+        Arc::ptr_eq(&self.0.total, &other.0.total)
     }
 
-    /// Its client's key.
-    pub fn client(&self) -> u64 {
-        self.0.client.key
+    /// Whose it is.
+    pub fn client(&self) -> Client {
+        self.0.total.client
     }
 
     /// Sets, once, what is called when the account is to give bytes back; false says that it has nothing to give.
@@ -176,12 +177,12 @@ impl Account {
 
     fn add(&self, bytes: usize) {
         self.0.used.fetch_add(bytes, Ordering::Relaxed);
-        self.0.client.used.fetch_add(bytes, Ordering::Relaxed);
+        self.0.total.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn subtract(&self, bytes: usize) {
         self.0.used.fetch_sub(bytes, Ordering::Relaxed);
-        self.0.client.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.total.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -190,8 +191,8 @@ impl Drop for Inner {
         let mut accounts = self.budget.accounts();
         accounts.open.remove(&self.number);
         // The last account of a client takes it along.
-        if Arc::strong_count(&self.client) == 1 {
-            accounts.clients.remove(&self.client.key);
+        if Arc::strong_count(&self.total) == 1 {
+            accounts.totals.remove(&self.total.client);
         }
     }
 }

@@ -18,6 +18,7 @@ mod tests;
 pub use account::{Account, Charge};
 pub use charged::{Charged, outside};
 
+use crate::client::Client;
 use account::Accounts;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -67,8 +68,8 @@ impl Budget {
         }))
     }
 
-    /// Opens an account of the client with this key.
-    pub fn account(&self, client: u64) -> Account {
+    /// Opens an account of a client.
+    pub fn account(&self, client: Client) -> Account {
         Account::open(self, client)
     }
 

@@ -53,7 +53,7 @@ impl Body {
 #[test]
 fn a_charge_lasts_as_long_as_the_last_slice() {
     let budget = budget();
-    let account = budget.account(1);
+    let account = budget.account(Client::numbered(1));
     let message = account.hold(vec![b'x'; 8_000]);
     let slice = message.slice(10..20);
     drop(message);
@@ -78,7 +78,7 @@ fn messages_of_proxyrunners_own_count_outside_of_the_budget() {
 #[test]
 fn a_message_moves_to_another_account_while_nobody_shares_it() {
     let budget = budget();
-    let (child, client) = (budget.account(1), budget.account(2));
+    let (child, client) = (budget.account(Client::numbered(1)), budget.account(Client::numbered(2)));
     let mut message = child.hold(vec![b'x'; 1_000]);
     message.move_to(&client);
     assert_eq!((child.used(), client.used()), (0, 1_000 + OVERHEAD));
@@ -92,7 +92,7 @@ fn a_message_moves_to_another_account_while_nobody_shares_it() {
 #[test]
 fn a_body_waits_until_another_is_released() {
     let budget = budget();
-    let account = budget.account(1);
+    let account = budget.account(Client::numbered(1));
     let first = charged(&account, 40 * MIB).hold(vec![b'x'; 40 * MIB - OVERHEAD]);
     let slice = first.slice(10..20);
     let mut second = Body::of(&account, 30 * MIB);
@@ -109,7 +109,7 @@ fn a_body_waits_until_another_is_released() {
 #[test]
 fn the_limit_holds_but_for_a_reserve() {
     let budget = budget();
-    let [greedy, modest] = [1, 2].map(|client| budget.account(client));
+    let [greedy, modest] = [1, 2].map(|client| budget.account(Client::numbered(client)));
     let _most = charged(&greedy, LIMIT);
     assert!(greedy.try_charge(1).is_none());
     assert!(modest.try_charge(budget.small() + 1).is_none());
@@ -117,8 +117,9 @@ fn the_limit_holds_but_for_a_reserve() {
     assert!(modest.try_charge(1).is_none(), "its share of the reserve is used up");
     let own: Vec<_> = (0..).map_while(|_| greedy.sibling().try_charge(budget.small())).collect();
     assert_eq!(own.len(), SMALL_PART / 2 - 1, "half of the reserve is there for all accounts");
-    let others: Vec<_> =
-        (3..).map_while(|client| budget.account(client).try_charge(budget.small())).collect();
+    let others: Vec<_> = (3..)
+        .map_while(|client| budget.account(Client::numbered(client)).try_charge(budget.small()))
+        .collect();
     assert_eq!(others.len(), SMALL_PART / 2, "the other half for clients that hold little");
     assert_eq!(budget.used(), LIMIT + budget.reserve());
     drop((small, own, others));
@@ -127,18 +128,18 @@ fn the_limit_holds_but_for_a_reserve() {
 #[test]
 fn a_body_as_long_as_the_limit_goes_through_beside_small_messages() {
     let budget = budget();
-    let [large, small] = [1, 2].map(|client| budget.account(client));
+    let [large, small] = [1, 2].map(|client| budget.account(Client::numbered(client)));
     let held = charged(&small, MIB);
     let whole = charged(&large, LIMIT);
     assert!(budget.excess() > 0);
-    assert!(budget.account(3).try_charge(LIMIT).is_none(), "one at a time");
+    assert!(budget.account(Client::numbered(3)).try_charge(LIMIT).is_none(), "one at a time");
     drop((held, whole));
 }
 
 #[test]
 fn a_client_within_its_half_goes_before_one_that_is_not() {
     let budget = budget();
-    let [greedy, modest] = [1, 2].map(|client| budget.account(client));
+    let [greedy, modest] = [1, 2].map(|client| budget.account(Client::numbered(client)));
     let held = charged(&greedy, 60 * MIB);
     let (mut long, mut short) = (Body::of(&greedy, 40 * MIB), Body::of(&modest, 20 * MIB));
     long.waits();
@@ -153,7 +154,7 @@ fn a_client_within_its_half_goes_before_one_that_is_not() {
 #[test]
 fn of_clients_within_their_half_the_first_is_served_first_however_little_another_needs() {
     let budget = budget();
-    let [held, first, second] = [1, 2, 3].map(|client| budget.account(client));
+    let [held, first, second] = [1, 2, 3].map(|client| budget.account(Client::numbered(client)));
     let charge = charged(&held, 50 * MIB);
     let (mut long, mut short) = (Body::of(&first, 20 * MIB), Body::of(&second, 5 * MIB));
     long.waits();
@@ -168,7 +169,7 @@ fn of_clients_within_their_half_the_first_is_served_first_however_little_another
 #[test]
 fn a_body_that_gives_up_lets_those_behind_it_pass() {
     let budget = budget();
-    let [a, b, c] = [1, 2, 3].map(|client| budget.account(client));
+    let [a, b, c] = [1, 2, 3].map(|client| budget.account(Client::numbered(client)));
     let held = charged(&a, 50 * MIB);
     let (mut long, mut short) = (Body::of(&b, 20 * MIB), Body::of(&c, 5 * MIB));
     long.waits();
@@ -190,7 +191,7 @@ fn a_body_that_gives_up_lets_those_behind_it_pass() {
 #[test]
 fn a_body_with_a_part_goes_before_those_with_nothing() {
     let budget = budget();
-    let [a, b] = [1, 2].map(|client| budget.account(client));
+    let [a, b] = [1, 2].map(|client| budget.account(Client::numbered(client)));
     let (part, rest) = (charged(&a, 20 * MIB), charged(&a, 40 * MIB));
     let (mut whole, mut growing) = (Body::of(&b, 10 * MIB), Body::growing(part, 30 * MIB));
     whole.waits();
@@ -205,7 +206,11 @@ fn a_body_with_a_part_goes_before_those_with_nothing() {
 #[test]
 fn the_client_that_holds_most_gives_way_with_the_account_that_holds_most() {
     let budget = budget();
-    let (greedy, more_of_it, other) = (budget.account(1), budget.account(1), budget.account(2));
+    let (greedy, more_of_it, other) = (
+        budget.account(Client::numbered(1)),
+        budget.account(Client::numbered(1)),
+        budget.account(Client::numbered(2)),
+    );
     let asked = Arc::new(Counter::new(0));
     let counted = Arc::clone(&asked);
     more_of_it.on_give_way(move || counted.fetch_add(1, Ordering::Relaxed) == 0);
@@ -222,7 +227,7 @@ fn the_client_that_holds_most_gives_way_with_the_account_that_holds_most() {
 #[test]
 fn nobody_gives_way_to_itself_nor_with_less_than_half() {
     let budget = budget();
-    let (alone, sibling) = (budget.account(1), budget.account(1));
+    let (alone, sibling) = (budget.account(Client::numbered(1)), budget.account(Client::numbered(1)));
     let held = charged(&alone, 60 * MIB);
     let mut own = Body::of(&alone, 10 * MIB);
     own.waits();
@@ -232,8 +237,9 @@ fn nobody_gives_way_to_itself_nor_with_less_than_half() {
     body.waits();
     assert!(budget.fullest().is_some_and(|fullest| fullest.is(&alone)), "between one client's own");
     drop((body, held));
-    let others: Vec<_> = (2..5).map(|client| charged(&budget.account(client), 20 * MIB)).collect();
-    let mut body = Body::of(&budget.account(9), 10 * MIB);
+    let others: Vec<_> =
+        (2..5).map(|client| charged(&budget.account(Client::numbered(client)), 20 * MIB)).collect();
+    let mut body = Body::of(&budget.account(Client::numbered(9)), 10 * MIB);
     body.waits();
     assert!(budget.fullest().is_none(), "each holds a third");
     drop(others);
@@ -242,7 +248,7 @@ fn nobody_gives_way_to_itself_nor_with_less_than_half() {
 #[test]
 fn waiters_and_overdrafts_ask_for_room() {
     let budget = budget();
-    let account = budget.account(1);
+    let account = budget.account(Client::numbered(1));
     let woken = Rc::new(Cell::new(false));
     let mut cx = Context::from_waker(Waker::noop());
     let mut awaited = Box::pin(budget.awaited());
@@ -263,7 +269,7 @@ fn waiters_and_overdrafts_ask_for_room() {
 #[test]
 fn memory_is_tight_until_half_of_it_is_free() {
     let budget = budget();
-    let account = budget.account(1);
+    let account = budget.account(Client::numbered(1));
     let (first, second) = (charged(&account, 40 * MIB), charged(&account, 20 * MIB));
     budget.note_tight();
     drop(second);
@@ -275,7 +281,7 @@ fn memory_is_tight_until_half_of_it_is_free() {
 #[test]
 fn accounts_and_clients_are_forgotten_with_their_last_handle() {
     let budget = budget();
-    let account = budget.account(1);
+    let account = budget.account(Client::numbered(1));
     let (sibling, message) = (account.sibling(), account.hold(b"x".to_vec()));
     assert!(sibling.is_of_same_client(&account) && !sibling.is(&account));
     drop(account);

@@ -7,6 +7,7 @@
 //!    short bodies would starve a long one.
 
 use super::{Account, Charge};
+use crate::client::Client;
 use std::collections::{BTreeMap, HashMap};
 use tokio::sync::oneshot;
 
@@ -14,7 +15,7 @@ use tokio::sync::oneshot;
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     last: u64,
-    waiting: HashMap<u64, BTreeMap<Order, Turn>>,
+    waiting: HashMap<Client, BTreeMap<Order, Turn>>,
 }
 
 /// A turn's place within its client's queue.
@@ -27,7 +28,7 @@ struct Order {
 /// Where a turn is found again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Number {
-    client: u64,
+    client: Client,
     order: Order,
 }
 

@@ -261,7 +261,12 @@ pub const SETTINGS: &[Group] = &[
         settings: &[
             one("session-idle", "DURATION", "30m", "End a session that nobody has used for so long"),
             one("session-max-age", "DURATION", "24h", "End a session so long after it began"),
-            one("max-sessions", "COUNT", "16384", "Sessions at once; more get 503"),
+            one(
+                "max-sessions",
+                "COUNT",
+                "16384",
+                "Sessions at once; then the client with most loses its idlest",
+            ),
             one("replay-events", "COUNT", "256", "Events a session keeps for clients that resume a stream"),
             one("replay-bytes", "SIZE", "4MiB", "Bytes of events a session keeps for them"),
         ],

@@ -4,7 +4,9 @@
 //! titles, icons and structured results; 2024-11-05 knows no audio.
 
 use super::raw;
-use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, retain, string_member, text};
+use crate::jsonrpc::{
+    Amendment, Edits, Span, amend, distinct_members, items, member, retain, string_member, text,
+};
 use crate::session::Version;
 use serde_json::Value;
 
@@ -130,7 +132,8 @@ fn audio_as_resource(frame: &[u8], audio: &Span, index: usize, edits: &mut Edits
 
 /// Those members of an object as raw text, each behind a comma.
 fn kept_members(frame: &[u8], object: &Span, names: &[&str]) -> String {
-    members(frame, object.clone())
+    distinct_members(frame, object)
+        .into_iter()
         .filter(|(key, _)| names.contains(&&*text(frame, key)))
         .map(|(key, value)| format!(",{}:{}", raw(frame, &key), raw(frame, &value)))
         .collect()

@@ -27,6 +27,8 @@ pub mod question;
 pub mod results;
 
 #[cfg(test)]
+mod duplicates_tests;
+#[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]
 mod headers_tests;

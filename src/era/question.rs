@@ -4,11 +4,12 @@
 use super::{capabilities::Capabilities, keys, raw};
 use crate::budget::Charged;
 use crate::jsonrpc::{
-    Amendment, Edits, Message, NoRoom, Span, Spliced, amend, codes, items, member, members, rewrite, splice,
-    string_member, text,
+    Amendment, Edits, Message, NoRoom, Span, Spliced, amend, codes, distinct_members, items, member, members,
+    retain, rewrite, splice, string_member, text,
 };
 use crate::session::Version;
 use serde_json::Value;
+use std::collections::HashSet;
 use std::fmt;
 
 /// The longest form that is put into the words of an older revision, in bytes.
@@ -198,20 +199,16 @@ fn plain_form(params: &Charged) -> Result<Spliced, Untranslatable> {
             .flat_map(|list| items(params, list))
             .map(|name| text(params, &name))
             .collect();
-        let mut drop = Vec::new();
-        for (key, property) in members(params, properties.clone()) {
+        let mut kept = HashSet::new();
+        for (key, property) in distinct_members(params, &properties) {
             if string_member(params, &property, "type").as_deref() != Some("array") {
                 plain_choice(params, &property, &mut edits);
+                kept.insert(property.start);
             } else if required.contains(&text(params, &key)) {
                 return Err(Untranslatable::Field(text(params, &key).into_owned()));
-            } else {
-                drop.push(text(params, &key));
             }
         }
-        let drop: Vec<&str> = drop.iter().map(|name| &**name).collect();
-        if !drop.is_empty() {
-            amend(params, &properties, Amendment { drop: &drop, add: b"" }, &mut edits);
-        }
+        retain(params, &properties, &mut edits, |_, property| kept.contains(&property.start));
     }
     amend(params, &whole, Amendment { drop: &["mode"], add: b"" }, &mut edits);
     Ok(splice(params, &whole, edits))
@@ -229,7 +226,7 @@ fn plain_choice(params: &[u8], property: &Span, edits: &mut Edits) {
     };
     let add =
         format!("\"enum\":[{}],\"enumNames\":[{}]", column("const", None), column("title", Some("const")));
-    amend(params, property, Amendment { drop: &["oneOf"], add: add.as_bytes() }, edits);
+    amend(params, property, Amendment { drop: &["oneOf", "enum", "enumNames"], add: add.as_bytes() }, edits);
 }
 
 /// Revisions before 2025-11-25 have one block in a message: several become several messages.

@@ -1,5 +1,6 @@
 //! One child as its callers see it: begin a request, send a notification, answer a question, ask it to stop.
 
+use super::backlog::Backlog;
 use super::inbox::{Inbox, Intake, Urgent, inbox};
 use super::{Answering, End, Exchange, Failure, Held, Hint, LastWords, Mux, Noise, Order, Uptake};
 use crate::admission::{Admission, Bounds};
@@ -36,6 +37,7 @@ pub struct Link {
     end: watch::Receiver<Option<End>>,
     admission: OnceLock<Arc<Admission>>,
     revision: OnceLock<Revision>,
+    backlog: Backlog,
 }
 
 /// A request that is not meant to be answered soon, such as a subscription.
@@ -88,6 +90,7 @@ impl Link {
             end,
             admission: OnceLock::new(),
             revision: OnceLock::new(),
+            backlog: Backlog::default(),
         });
         (link, Ends { answering, intake, noise, stop, hung, mute, end: end_sender })
     }
@@ -137,6 +140,11 @@ impl Link {
     /// call.
     pub fn admission(&self, bounds: Bounds) -> &Arc<Admission> {
         self.admission.get_or_init(|| Admission::new(bounds))
+    }
+
+    /// The notifications that it may not have handled.
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// For the router and the writer.

@@ -3,6 +3,7 @@
 //! [`Link`] is one child as its callers see it; [`Link::begin`] gives an [`Exchange`], whose [`next`](Exchange::next)
 //! yields what the child says about the request and, last and exactly once, the outcome.
 
+mod backlog;
 mod failure;
 mod inbox;
 mod link;
@@ -17,6 +18,7 @@ pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
+pub use backlog::Backlog;
 pub use failure::{End, Failure, LastWords};
 pub use inbox::{Inbox, Intake, Urgent};
 pub use link::{Ends, Link, Refused, Standing};

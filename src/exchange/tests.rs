@@ -2,8 +2,9 @@
 
 use super::fixtures::{begun, begun_with, held, interim, now, outcome, text, written};
 use super::*;
-use crate::admission::{Admission, Bounds, Key};
+use crate::admission::{Admission, Bounds};
 use crate::budget::{Budget, OVERHEAD};
+use crate::client::Client;
 use crate::jsonrpc::Message;
 use crate::mux::Completed;
 use std::time::Duration;
@@ -133,7 +134,7 @@ fn dropping_an_exchange_cancels_it_at_the_child_only_if_it_was_sent() {
 #[test]
 fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
     let admission = Admission::new(Bounds { in_flight: 2, per_client: 2, queued: 0 });
-    let place = || admission.take(Key::of("a client")).expect("two are free");
+    let place = || admission.take(Client::named("a client")).expect("two are free");
     let places = Places { all: place(), child: place() };
     let (link, mut ends) = Link::new(1, 2);
     let exchange = begun_with(&link, Held { places: Some(places).into(), ..held() });
@@ -149,7 +150,7 @@ fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
 #[test]
 fn a_request_that_waits_for_its_client_gives_its_places_up_and_gets_others() {
     let admission = Admission::new(Bounds { in_flight: 2, per_client: 2, queued: 0 });
-    let place = || admission.take(Key::of("a client")).expect("two are free");
+    let place = || admission.take(Client::named("a client")).expect("two are free");
     let places = || Some(Places { all: place(), child: place() });
     let (link, mut ends) = Link::new(1, 2);
     let mut exchange = begun_with(&link, Held { places: places().into(), ..held() });
@@ -178,7 +179,7 @@ fn a_begin_that_is_given_up_leaves_nothing_behind() {
 #[test]
 fn a_request_that_is_cancelled_before_its_turn_gives_its_bytes_back_at_once() {
     let budget = Budget::new(1 << 20);
-    let account = budget.account(1);
+    let account = budget.account(crate::client::Client::numbered(1));
     let (link, mut ends) = Link::new(1, 8);
     let mut begin = |length: usize| {
         let frame = account.hold(vec![b'x'; length]);

@@ -21,7 +21,6 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -49,7 +48,7 @@ pub async fn respond(
         ));
     }
     let (requests, others) = split(&batch)?;
-    session.heard(Instant::now());
+    let _present = legacy::receive(server, session)?;
     for frame in others {
         let incoming = take(server, session, origin, frame)?;
         let operation = Arc::clone(&incoming.operation);

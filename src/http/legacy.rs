@@ -7,10 +7,9 @@ use super::reject::{self, Rejection, method_not_allowed};
 use super::response::{self, Body};
 use super::sse::EventStream;
 use super::{Server, batch, body, call, guard, modern, oneway};
-use crate::budget::Account;
 use crate::exchange::Failure;
 use crate::jsonrpc::{self, Kind, Spliced};
-use crate::session::{LEGACY_VERSIONS, Principal, Session};
+use crate::session::{LEGACY_VERSIONS, Presence, Principal, Session};
 use crate::telemetry::scope::scoped_to_the_end;
 use crate::telemetry::{Operation, Verdict, names};
 use crate::upstream::{Incoming, Refusal};
@@ -121,7 +120,7 @@ async fn take(
         return Box::pin(initialize(server, headers, principal, origin, incoming)).await;
     }
     let session = session(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
-    session.heard(Instant::now());
+    let _present = receive(server, &session).map_err(|rejection| rejection.of(incoming.id()))?;
     see(&session, &incoming.operation);
     if incoming.message.kind == Kind::Request {
         let form = form(headers).map_err(|rejection| rejection.of(incoming.id()))?;
@@ -189,7 +188,7 @@ async fn initialize(
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
     let form = opening(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
-    let session = open(server, principal, &origin.account, incoming.id())?;
+    let session = open(server, principal, origin, incoming.id())?;
     let id = HeaderValue::from_str(session.id().secret());
     let operation = Arc::clone(&incoming.operation);
     let work = handshake(Arc::clone(server), Arc::clone(&session), incoming);
@@ -211,13 +210,14 @@ async fn initialize(
 pub fn open(
     server: &Server,
     principal: Principal,
-    account: &Account,
+    origin: &Origin,
     request_id: &[u8],
 ) -> Result<Arc<Session>, Rejection> {
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down().of(request_id));
     }
-    let opened = server.directory.open(principal, account.sibling(), Instant::now());
+    let (address, account) = (Some(origin.peer.socket.ip()), origin.account.sibling());
+    let opened = server.directory.open(principal, address, account, Instant::now());
     opened.map_err(|_| Rejection::busy("there are --max-sessions sessions already").of(request_id))
 }
 
@@ -227,6 +227,7 @@ async fn handshake(
     session: Arc<Session>,
     incoming: Incoming,
 ) -> Result<Spliced, Rejection> {
+    let _present = session.receive(Instant::now());
     let answered = welcome(&server, &session, incoming).await;
     if session.seat().is_some() {
         server.directory.list(&session);
@@ -265,6 +266,19 @@ pub async fn welcome(
     }
 }
 
+/// Takes a message for a session, which is not idle until the presence is dropped.
+///
+/// # Errors
+/// 404 when the session has ended meanwhile.
+pub fn receive(server: &Server, session: &Arc<Session>) -> Result<Presence, Rejection> {
+    session.receive(Instant::now()).ok_or_else(|| unknown(server))
+}
+
+fn unknown(server: &Server) -> Rejection {
+    // At the end of a drain none is left.
+    if server.shutdown.is_over() { Rejection::shutting_down() } else { Rejection::unknown_session() }
+}
+
 /// The session that a request names.
 ///
 /// # Errors
@@ -276,10 +290,7 @@ fn session(server: &Server, headers: &HeaderMap, principal: &Principal) -> Resul
             "Mcp-Session-Id is missing; send initialize first, then the id that its response names",
         ));
     };
-    let session = server.directory.find(id, principal).ok_or_else(|| {
-        // At the end of a drain none is left.
-        if server.shutdown.is_over() { Rejection::shutting_down() } else { Rejection::unknown_session() }
-    })?;
+    let session = server.directory.find(id, principal).ok_or_else(|| unknown(server))?;
     if session.is_old_sse() {
         return Err(Rejection::unknown_session());
     }

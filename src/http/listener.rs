@@ -7,6 +7,7 @@ use super::socket::{Line, Socket};
 use super::unread::Explained;
 use super::visit::Visit;
 use super::{Server, endpoint};
+use crate::client::Client;
 use crate::telemetry::Peer;
 use crate::telemetry::scope::scoped;
 use hyper::header::{CONNECTION, HeaderValue};
@@ -16,11 +17,10 @@ use hyper_util::server::graceful::GracefulShutdown;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Type};
 use std::convert::Infallible;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -128,7 +128,7 @@ fn connection(
     let line = socket.line();
     let stream = server.connections.watch(socket, Some(line));
     let marker = stream.busy();
-    let account = server.budget.account(client_of(peer.ip()));
+    let account = server.budget.account(Client::at(Some(peer.ip())));
     account.on_give_way(stream.cutter());
     let (server, peer) = (Arc::clone(server), Peer::from(peer));
     // Hyper's timer covers the idle time before a head as well as the head.
@@ -164,12 +164,6 @@ fn connection(
                 }
             }),
         )
-}
-
-/// The budget's key of a client that is known by its address only.
-fn client_of(address: IpAddr) -> u64 {
-    static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    SECRET.hash_one(address)
 }
 
 async fn pause(error: &io::Error) {

@@ -6,13 +6,12 @@ use super::response::{self, Body};
 use super::sse::EventStream;
 use super::{Server, Settings, body, call, guard, legacy, oneway};
 use crate::jsonrpc::{Kind, Spliced};
-use crate::session::{Owed, Principal, Session, StreamId};
+use crate::session::{Owed, Presence, Principal, Session, StreamId};
 use crate::telemetry::scope::scoped;
 use crate::upstream::Incoming;
 use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Where the stream is.
 pub const STREAM_PATH: &str = "/sse";
@@ -36,7 +35,7 @@ pub fn stream(
         guard::takes_events(request.headers())?;
     }
     let principal = guard::principal(&server.settings, request.headers())?;
-    let session = legacy::open(server, principal, &origin.account, &[])?;
+    let session = legacy::open(server, principal, origin, &[])?;
     session.become_old_sse();
     let reader = session.open_standalone();
     server.directory.list(&session);
@@ -79,8 +78,9 @@ pub async fn post(
     })?;
     let session = server.directory.find(id, &principal).filter(|session| session.is_old_sse());
     let Some(session) = session else { return Err(body::refuse(body, Rejection::unknown_session())) };
-    session.heard(Instant::now());
-    let (frame, message) = body::read(server, body, session.account()).await?.into_message()?;
+    let body = body::read(server, body, session.account()).await?;
+    let present = legacy::receive(server, &session)?;
+    let (frame, message) = body.into_message()?;
     let incoming = origin.incoming(&server.settings, frame, message);
     let operation = Arc::clone(&incoming.operation);
     legacy::see(&session, &operation);
@@ -93,7 +93,7 @@ pub async fn post(
         return Err(rejection.of(incoming.id()));
     } else if let Some(stream) = session.newest_standalone() {
         let owed = session.owe();
-        let answering = answer(Arc::clone(server), session, incoming, stream, owed);
+        let answering = answer(Arc::clone(server), session, incoming, stream, (owed, present));
         tokio::spawn(scoped(operation.context(), answering));
     }
     Ok(response::empty(StatusCode::ACCEPTED))
@@ -111,7 +111,7 @@ async fn answer(
     session: Arc<Session>,
     incoming: Incoming,
     stream: StreamId,
-    owed: Owed,
+    (owed, _present): (Owed, Presence),
 ) {
     let operation = Arc::clone(&incoming.operation);
     let last = if incoming.method() == "initialize" {

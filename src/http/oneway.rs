@@ -7,7 +7,7 @@ use crate::exchange::Link;
 use crate::jsonrpc::{ClientId, Kind, Message};
 use crate::session::Session;
 use crate::telemetry::Verdict;
-use crate::upstream::Incoming;
+use crate::upstream::{Incoming, Refusal};
 use std::sync::Arc;
 use tokio::time::timeout;
 
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 /// child that reads slowly.
 ///
 /// # Errors
-/// 503 when it reads nothing for as long as a request may take.
+/// 503 when too many wait already, or the child reads nothing for as long as a request may take.
 pub async fn accept(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Result<(), Rejection> {
     let Incoming { frame, message, .. } = &incoming;
     let done = |()| incoming.operation.end(&Verdict::Success);
@@ -41,7 +41,15 @@ pub async fn accept(server: &Server, session: &Arc<Session>, incoming: Incoming)
         _ => {
             let taken =
                 timeout(server.upstream.request_timeout(), server.upstream.notify(session, &incoming)).await;
-            return taken.map(done).map_err(|_| Rejection::busy("the server does not read its stdin"));
+            return match taken {
+                Ok(Ok(())) => {
+                    done(());
+                    Ok(())
+                }
+                Ok(Err(Refusal::Busy(why))) => Err(Rejection::busy(why)),
+                // There is no other reason.
+                Ok(Err(_)) | Err(_) => Err(Rejection::busy("the server does not read its stdin")),
+            };
         }
     }
     done(());

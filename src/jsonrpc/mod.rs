@@ -17,7 +17,7 @@ pub mod text;
 pub use id::ClientId;
 pub use lenient::{Defect, Spelling, echoed, mended};
 pub use message::{Fault, Kind, Message, Meta, Params, Span};
-pub use object::{Amendment, amend, items, member, retain, string_member};
+pub use object::{Amendment, amend, distinct_members, items, member, retain, string_member};
 pub use propagation::{Carried, carried};
 pub use rewrite::{Changes, error, result};
 pub use scan::{LONGEST_NAME, LONGEST_URI, Members, elements, is_batch, members, scan};

@@ -6,6 +6,7 @@ use super::message::Span;
 use super::scan::members;
 use super::splice::Edits;
 use super::text::{key_of, text};
+use std::collections::HashMap;
 
 /// Where the value of an object's member stands. Of several with that name the last, which is what most
 /// parsers take. `None` too if `object` is no object.
@@ -14,6 +15,17 @@ pub fn member(bytes: &[u8], object: &Span, name: &str) -> Option<Span> {
         .filter(|(key, _)| *key_of(&bytes[key.clone()]) == *name.as_bytes())
         .last()
         .map(|(_, value)| value)
+}
+
+/// The members of an object, as places of names and values. Of several with one name the last, as [`member`] finds it.
+pub fn distinct_members(bytes: &[u8], object: &Span) -> Vec<(Span, Span)> {
+    let mut last = HashMap::new();
+    let all: Vec<_> = members(bytes, object.clone()).collect();
+    for (at, (key, _)) in all.iter().enumerate() {
+        last.insert(key_of(&bytes[key.clone()]), at);
+    }
+    let is_last = |at: &usize| last.get(&key_of(&bytes[all[*at].0.clone()])) == Some(at);
+    (0..all.len()).filter(is_last).map(|at| all[at].clone()).collect()
 }
 
 /// What a member says, if it is a string.
@@ -159,6 +171,16 @@ mod tests {
             amend(&more, &(0..more.len()), Amendment { drop: &["x", "y"], add: b"" }, &mut edits);
             assert_eq!(splice(&more, &(0..more.len()), edits).to_vec(), text.as_bytes());
         }
+    }
+
+    #[test]
+    fn of_members_of_one_name_the_last_counts() {
+        let text = r#"{"a":1,"b":2,"\u0061":3,"c":4,"b":5}"#;
+        let bytes = text.as_bytes();
+        let found = distinct_members(bytes, &(0..bytes.len()));
+        let found: Vec<_> = found.into_iter().map(|(_, value)| &text[value]).collect();
+        assert_eq!(found, ["3", "4", "5"]);
+        assert!(distinct_members(b"[1]", &(0..3)).is_empty());
     }
 
     #[test]

@@ -256,9 +256,26 @@ fn edits_may_come_in_any_order_and_meet() {
     let (bytes, message) = scanned(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
     let id = message.id.clone().unwrap();
     let mut edits = Edits::new();
-    edits.delete(&(id.end..id.end + 1));
-    edits.replace(&id, b"B");
-    edits.insert(id.start, b"A1");
-    edits.insert(id.start, b"A2");
-    assert_eq!(string(splice(&bytes, &message.object, edits)), r#"{"jsonrpc":"2.0","id":A1A2B"result":{}}"#);
+    edits.delete(&(id.end..id.end));
+    edits.replace(&id, b"3");
+    edits.insert(id.start, b"1");
+    edits.insert(id.start, b"2");
+    assert_eq!(string(splice(&bytes, &message.object, edits)), r#"{"jsonrpc":"2.0","id":123,"result":{}}"#);
+}
+
+#[test]
+fn an_edit_within_another_goes_with_it() {
+    let (bytes, message) = scanned(r#"{"jsonrpc":"2.0","id":1,"result":{"a":{"b":1},"c":2}}"#);
+    let result = message.result.clone().unwrap();
+    let (a, b) = (result.start + 5..result.start + 12, result.start + 10..result.start + 11);
+    let mut edits = Edits::new();
+    edits.replace(&b, b"[2]");
+    edits.insert(b.end, b"3");
+    edits.replace(&a, b"null");
+    edits.insert(a.start, b"[");
+    edits.delete(&a);
+    edits.insert(a.end, b"]");
+    let out = splice(&bytes, &message.object, edits);
+    assert_eq!(out.len(), string(out.clone()).len());
+    assert_eq!(string(out), r#"{"jsonrpc":"2.0","id":1,"result":{"a":[null],"c":2}}"#);
 }

@@ -3,15 +3,18 @@
 
 use crate::budget::{Charged, OVERHEAD};
 use smallvec::SmallVec;
+use std::cmp::Reverse;
 use std::fmt;
 
+use super::lexer::Lexer;
 use super::message::Span;
 use super::small::SmallBytes;
 
 /// Up to this many bytes a copy costs less than handling several segments.
 pub const FLAT: usize = 16 * 1024;
 
-/// Places to replace, in any order; two of them must not overlap. Those of a request to a child take no allocation.
+/// Places to replace, in any order. Of two that overlap the outer one counts: what it replaces is gone with all that is
+/// in it, such as a member that has the name of one that is taken out. Those of a request to a child take no allocation.
 #[derive(Debug, Default)]
 pub struct Edits {
     list: SmallVec<[(Span, New); 4]>,
@@ -85,6 +88,21 @@ impl Edits {
     pub fn delete(&mut self, span: &Span) {
         self.replace(span, b"");
     }
+
+    /// Brings the edits into their order, and drops those within others.
+    fn settle(&mut self) {
+        // What is inserted before a place comes before what replaces it, and an outer edit before those within it.
+        let place = |(span, _): &(Span, New)| (span.start, !span.is_empty(), Reverse(span.end));
+        if !self.list.is_sorted_by_key(place) {
+            self.list.sort_by_key(place);
+        }
+        let mut end = 0;
+        self.list.retain(|(span, _)| {
+            let is_apart = span.start >= end;
+            end = end.max(span.end);
+            is_apart
+        });
+    }
 }
 
 /// The object of a scanned message with `edits` made, without whitespace around it. `bytes` are those that were scanned,
@@ -92,11 +110,7 @@ impl Edits {
 ///
 /// Bytes between the edits are not copied, unless the message is short.
 pub fn splice(bytes: &Charged, object: &Span, mut edits: Edits) -> Spliced {
-    // What is inserted before a place comes before what replaces it.
-    let place = |(span, _): &(Span, New)| (span.start, span.end);
-    if !edits.list.is_sorted_by_key(place) {
-        edits.list.sort_by_key(place);
-    }
+    edits.settle();
     let removed: usize = edits.list.iter().map(|(span, _)| span.len()).sum();
     let added: usize = edits.list.iter().map(|(_, new)| new.len(&edits)).sum();
     let len = object.len() - removed + added;
@@ -109,6 +123,7 @@ pub fn splice(bytes: &Charged, object: &Span, mut edits: Edits) -> Spliced {
                 edits.pieces[span.clone()].iter().for_each(|piece| flat.extend_from_slice(piece));
             }
         });
+        debug_assert!(is_value(&flat), "edits made {:?}", String::from_utf8_lossy(&flat));
         return Spliced::from(bytes.derive(flat));
     }
     let text = bytes.derive(std::mem::take(&mut edits.text).into_vec());
@@ -130,7 +145,7 @@ enum Piece<'a> {
 fn walk<'a>(object: &Span, edits: &'a [(Span, New)], mut piece: impl FnMut(Piece<'a>)) {
     let mut at = object.start;
     for (old, new) in edits {
-        debug_assert!(at <= old.start && old.end <= object.end, "edits overlap or leave the object");
+        debug_assert!(at <= old.start && old.end <= object.end, "edits leave the object");
         if at < old.start {
             piece(Piece::Kept(at..old.start));
         }
@@ -142,6 +157,13 @@ fn walk<'a>(object: &Span, edits: &'a [(Span, New)], mut piece: impl FnMut(Piece
     if at < object.end {
         piece(Piece::Kept(at..object.end));
     }
+}
+
+/// Whether the bytes are one JSON value.
+fn is_value(bytes: &[u8]) -> bool {
+    let mut lexer = Lexer::starting_at(bytes, 0);
+    lexer.space();
+    lexer.value().is_ok_and(|value| bytes[value.end..].trim_ascii().is_empty())
 }
 
 /// Turns line breaks into spaces. In valid JSON they stand only between tokens.

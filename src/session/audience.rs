@@ -1,16 +1,21 @@
 //! Who hears what a child says outside of any request: nobody yet, one session, or the members of a shared child.
 
+use super::notices::Notices;
 use super::watched::Load;
-use super::{Changes, Kind, Post, Running, Session, SessionId};
-use crate::budget::Charged;
+use super::{Changes, Holder, Kind, Post, Running, Session, SessionId};
 use crate::exchange::{Class, Failure, Interim, Interruption, Mailbox, Topic};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+/// Resources that sessions may watch at one child, all together.
+const MOST_WATCHED: usize = 8 * 1024;
+/// Subscriptions to end, from which on a child is sent no others: one that leaves is forgotten sooner than the child can
+/// be told.
+const MOST_ORPHANS: usize = 1_024;
 
 /// The audience of one child.
 #[derive(Clone, Debug)]
@@ -50,57 +55,6 @@ impl Audience {
     }
 }
 
-/// Which exchange has a leased child at the moment, and how often the child's lists have changed.
-#[derive(Debug, Default)]
-pub struct Holder {
-    /// Of the child's lists.
-    pub changes: Changes,
-    /// What runs on as a task.
-    pub running: Running,
-    mailbox: Mutex<Weak<Mailbox>>,
-    waits: AtomicBool,
-}
-
-impl Holder {
-    /// What the child says of its own accord is for this exchange.
-    pub fn hear(&self, mailbox: &Arc<Mailbox>) {
-        *self.mailbox() = Arc::downgrade(mailbox);
-    }
-
-    /// It is for nobody.
-    pub fn hear_nobody(&self) {
-        *self.mailbox() = Weak::new();
-        self.wait(false);
-    }
-
-    /// Whether the child waits for a client's answer.
-    pub fn waits(&self) -> bool {
-        self.waits.load(Ordering::Relaxed)
-    }
-
-    /// Says whether it does.
-    pub fn wait(&self, waits: bool) {
-        self.waits.store(waits, Ordering::Relaxed);
-    }
-
-    /// Gives a message to the exchange that has the child, as `write` makes it; false when there is none, or it has no
-    /// room.
-    pub fn tell(
-        &self,
-        frame: &mut Charged,
-        class: Class,
-        topic: Topic,
-        write: impl FnOnce(&Charged) -> Spliced,
-    ) -> bool {
-        let mailbox = self.mailbox().upgrade();
-        mailbox.is_some_and(|mailbox| mailbox.take_in(frame, class, topic, write))
-    }
-
-    fn mailbox(&self) -> MutexGuard<'_, Weak<Mailbox>> {
-        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The sessions at a shared child, which resource each of them watches, and how often its lists have changed.
 #[derive(Debug, Default)]
 pub struct Members {
@@ -110,6 +64,7 @@ pub struct Members {
     pub changes: Changes,
     /// What runs on as a task.
     pub running: Running,
+    pub(super) notices: Notices,
     state: Mutex<State>,
     turns: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
 }
@@ -138,7 +93,7 @@ impl Room<'_> {
         if state.ears.contains_key(self.id) {
             state.watchers.entry(self.uri.to_owned()).or_default().insert(self.id.clone());
         } else {
-            state.orphaned.push(self.uri.to_owned());
+            state.orphaned.insert(self.uri.to_owned());
         }
     }
 }
@@ -161,10 +116,16 @@ struct State {
     watchers: HashMap<String, HashSet<SessionId>>,
     /// Resources that someone is about to watch, and how many do.
     awaited: HashMap<String, usize>,
-    orphaned: Vec<String>,
+    orphaned: HashSet<String>,
 }
 
 impl State {
+    /// Whether the child is to be sent no other subscriptions.
+    fn is_full(&self) -> bool {
+        let orphans = self.orphaned.len();
+        orphans >= MOST_ORPHANS || self.watchers.len() + self.awaited.len() + orphans >= MOST_WATCHED
+    }
+
     /// Someone is about to watch a resource no longer: it does, or never will.
     fn gives_back(&mut self, uri: &str) {
         if let Some(count) = self.awaited.get_mut(uri) {
@@ -291,7 +252,7 @@ impl Members {
         let State { watchers, orphaned, .. } = &mut *state;
         watchers.retain(|uri, who| {
             if who.remove(id) && who.is_empty() {
-                orphaned.push(uri.clone());
+                orphaned.insert(uri.clone());
             }
             !who.is_empty()
         });
@@ -325,11 +286,19 @@ impl Members {
         self.state().ears.len()
     }
 
-    /// Resources that only sessions watched which are gone; the child is to be told.
-    pub fn take_orphaned(&self) -> Vec<String> {
+    /// Resources, `most` at most, that only sessions watched which are gone; the child is to be told.
+    pub fn take_orphaned(&self, most: usize) -> Vec<String> {
         let mut state = self.state();
-        let orphaned = std::mem::take(&mut state.orphaned);
-        orphaned.into_iter().filter(|uri| !state.watchers.contains_key(uri)).collect()
+        let State { orphaned, watchers, .. } = &mut *state;
+        orphaned.retain(|uri| !watchers.contains_key(uri));
+        let mut taken = Vec::new();
+        while taken.len() < most
+            && let Some(uri) = orphaned.iter().next().cloned()
+        {
+            orphaned.remove(&uri);
+            taken.push(uri);
+        }
+        taken
     }
 
     /// All resources that anyone watches.
@@ -347,11 +316,15 @@ impl Members {
         self.state().awaited.contains_key(uri)
     }
 
-    /// Room for a resource that the session is about to watch; none if it watches as much as it may, or has left.
+    /// Room for a resource that the session is about to watch; none if it watches as much as it may, or has left. None
+    /// either for one that nobody watches, if the child has too many subscriptions already, or too many to end.
     pub fn room_for<'a>(&'a self, uri: &'a str, id: &'a SessionId) -> Option<Room<'a>> {
         let mut state = self.state();
         let watches = state.watchers.get(uri).is_some_and(|who| who.contains(id));
         if !watches {
+            if !state.watchers.contains_key(uri) && state.is_full() {
+                return None;
+            }
             if !state.ears.get_mut(id)?.load.add(uri) {
                 return None;
             }

@@ -10,12 +10,16 @@ use std::time::Instant;
 fn three() -> (Arc<Members>, [(Arc<Session>, Reader); 3]) {
     let (members, directory) = (Arc::new(Members::default()), directory());
     let seated = [(); 3].map(|()| {
-        let session = directory.open(Principal::anonymous(), account(), Instant::now()).unwrap();
+        let session = directory.open(Principal::anonymous(), None, account(), Instant::now()).unwrap();
         assert!(session.take_seat(Seat::Shared { members: Arc::clone(&members), newer: false }));
         let reader = session.open_standalone();
         (session, reader)
     });
     (members, seated)
+}
+
+fn orphans(members: &Members) -> Vec<String> {
+    members.take_orphaned(usize::MAX)
 }
 
 fn watch(members: &Members, uri: &str, id: &SessionId) {
@@ -32,6 +36,23 @@ fn a_change_is_told_to_every_member_once() {
     assert_eq!(drain(&mut three[0].1), (vec!["changed".into()], true));
     assert_eq!(drain(&mut three[1].1).0, ["changed", "again"]);
     assert_eq!(members.count(), 2);
+}
+
+#[tokio::test]
+async fn changes_in_quick_succession_are_told_as_two() {
+    let (members, mut three) = three();
+    let method = "notifications/tools/list_changed";
+    for n in 0..1_000 {
+        members.tell_changed(method, &said(n.to_string()));
+    }
+    members.tell_changed("notifications/prompts/list_changed", &said("prompts"));
+    assert_eq!(drain(&mut three[0].1).0, ["0", "prompts"], "the first one at once");
+    let mut told = Vec::new();
+    while told.is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        told = drain(&mut three[0].1).0;
+    }
+    assert_eq!(told, ["999"], "and the last");
 }
 
 #[test]
@@ -77,7 +98,7 @@ fn the_child_hears_of_the_last_who_unsubscribes() {
 fn a_session_watches_as_much_as_it_may_and_asks_for_no_more() {
     let (members, three) = three();
     let [a, b, _] = [0, 1, 2].map(|at| three[at].0.id());
-    let long: Vec<String> = (0..5).map(|n| format!("{n}{}", "x".repeat(8 * 1024 - 1))).collect();
+    let long: Vec<String> = (0..5).map(|n| format!("{n}{}", "x".repeat(2 * 1024 - 1))).collect();
     watch(&members, &long[0], a);
     let asked: Vec<_> =
         long[1..4].iter().map(|uri| members.room_for(uri, a).expect("there is room")).collect();
@@ -93,7 +114,7 @@ fn a_session_watches_as_much_as_it_may_and_asks_for_no_more() {
     watch(&members, "x", a);
     members.leave(a);
     assert!(members.room_for("x", a).is_none(), "it has left");
-    assert_eq!(members.take_orphaned().len(), 4);
+    assert_eq!(orphans(&members).len(), 4);
 }
 
 #[test]
@@ -106,9 +127,44 @@ fn what_only_the_gone_watched_is_orphaned_unless_another_watches_it_since() {
     watch(&members, "both", b.id());
     a.end(&Failure::SessionEnded);
     watch(&members, "again", b.id());
-    assert_eq!(members.take_orphaned(), ["theirs"]);
-    assert!(members.take_orphaned().is_empty());
+    assert_eq!(orphans(&members), ["theirs"]);
+    assert!(orphans(&members).is_empty());
     assert!(members.is_watched("both") && !members.is_watched("theirs"));
+}
+
+/// Each was kept again whenever its last session left.
+#[test]
+fn an_orphan_is_one_however_often_it_was_left_and_many_are_taken_in_parts() {
+    let (members, three) = three();
+    for _ in 0..3 {
+        for session in &three {
+            watch(&members, "x", session.0.id());
+            watch(&members, "y", session.0.id());
+        }
+        for session in &three {
+            members.leave(session.0.id());
+            members.join(&session.0);
+        }
+    }
+    assert_eq!(members.take_orphaned(1).len(), 1);
+    assert_eq!(members.take_orphaned(8).len(), 1);
+    assert!(orphans(&members).is_empty());
+}
+
+#[test]
+fn a_child_with_too_many_subscriptions_to_end_gets_no_others() {
+    let (members, three) = three();
+    let [a, b, _] = [0, 1, 2].map(|at| &three[at].0);
+    watch(&members, "kept", b.id());
+    for n in 0..1_024 {
+        watch(&members, &n.to_string(), a.id());
+        members.leave(a.id());
+        members.join(a);
+    }
+    assert!(members.room_for("another", a.id()).is_none());
+    assert!(members.room_for("kept", a.id()).is_some(), "the child need not hear of it");
+    members.take_orphaned(1);
+    assert!(members.room_for("another", a.id()).is_some());
 }
 
 #[test]
@@ -118,7 +174,7 @@ fn a_subscription_that_comes_after_its_sessions_end_is_an_orphan() {
     three[0].0.end(&Failure::SessionEnded);
     room.watch();
     assert!(!members.is_watched("late"));
-    assert_eq!(members.take_orphaned(), ["late"]);
+    assert_eq!(orphans(&members), ["late"]);
 }
 
 #[test]

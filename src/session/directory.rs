@@ -1,20 +1,25 @@
 //! The table of sessions: bounded, searched by id and principal, swept by age.
 
 use super::{Principal, Session, SessionId, Settings};
+use crate::admission::{Holder, Share, Shares, Taken};
 use crate::budget::Account;
+use crate::client::Client;
 use crate::exchange::Failure;
 use crate::telemetry::counters;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
-use tokio::sync::Semaphore;
+use std::net::IpAddr;
+use std::ptr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::time::{Duration, Instant};
 
 /// All sessions of this process.
 #[derive(Debug)]
 pub struct Directory {
     settings: Settings,
-    places: Arc<Semaphore>,
+    places: Arc<Shares>,
+    /// Sessions whose handshakes are not complete.
+    opening: Mutex<Vec<Weak<Session>>>,
     sessions: RwLock<HashMap<SessionId, Arc<Session>>>,
 }
 
@@ -25,27 +30,70 @@ pub struct Full;
 impl Directory {
     /// An empty one.
     pub fn new(settings: Settings) -> Self {
-        let places = Arc::new(Semaphore::new(settings.max_sessions.min(Semaphore::MAX_PERMITS)));
-        Directory { settings, places, sessions: RwLock::default() }
+        let places = Shares::new(settings.max_sessions);
+        Directory { settings, places, opening: Mutex::default(), sessions: RwLock::default() }
     }
 
-    /// A session that nobody can find yet: [`list`](Self::list) it once its handshake is complete. Its messages are charged
-    /// to `account`, which is its own.
+    /// A session for the client at `address` that nobody can find yet: [`list`](Self::list) it once its handshake is
+    /// complete. Its messages are charged to `account`, which is its own.
     ///
     /// # Errors
     /// When there are too many.
-    pub fn open(&self, principal: Principal, account: Account, now: Instant) -> Result<Arc<Session>, Full> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full)?;
+    pub fn open(
+        &self,
+        principal: Principal,
+        address: Option<IpAddr>,
+        account: Account,
+        now: Instant,
+    ) -> Result<Arc<Session>, Full> {
+        let opener = principal.client_or(|| Client::at(address));
+        let place = self.place(opener, now)?;
         let id = SessionId::mint().map_err(|_| Full)?;
-        let session = Arc::new(Session::new(id, principal, &self.settings, account, place, now));
+        let session = Arc::new(Session::new(id, principal, opener, &self.settings, account, place, now));
         let weak = Arc::downgrade(&session);
         session.account().on_give_way(move || weak.upgrade().is_some_and(|session| session.give_way()));
+        let mut opening = self.opening();
+        opening.retain(|session| session.strong_count() > 0);
+        opening.push(Arc::downgrade(&session));
+        drop(opening);
         Ok(session)
+    }
+
+    /// A place for one more session of a client; if need be that of a session of the client that holds most.
+    fn place(&self, opener: Client, now: Instant) -> Result<Share, Full> {
+        loop {
+            match self.places.take(opener) {
+                Ok(place) => return Ok(place),
+                Err(Taken { by: Some(holder) }) if self.gives_way(holder, now) => {}
+                Err(_) => return Err(Full),
+            }
+        }
+    }
+
+    /// Ends the idlest session of a client, a quiet one first; whether there was one that may be ended. Only a client
+    /// that holds more than half of all places loses one that is busy.
+    fn gives_way(&self, holder: Holder, now: Instant) -> bool {
+        let opening: Vec<_> = self.opening().iter().filter_map(Weak::upgrade).collect();
+        let own = |session: &Arc<Session>| session.opener() == holder.client && session.has_place();
+        let mut sessions: Vec<_> = self.read().values().cloned().chain(opening).filter(own).collect();
+        sessions.sort_by_cached_key(|session| session.last_message());
+        let failure = Failure::SessionEnded;
+        let quiet =
+            sessions.iter().find(|session| self.end_if_quiet_for(Duration::ZERO, session, &failure, now));
+        let Some(idlest) = quiet.or_else(|| sessions.first().filter(|_| holder.has_most)) else {
+            return false;
+        };
+        self.end(idlest, &failure);
+        idlest.give_up_place();
+        counters::EVICTED_SESSIONS.increment();
+        tracing::info!(session = %idlest.id(), "evicted: --max-sessions is reached, and its client has most of them");
+        true
     }
 
     /// From now on the session can be found, unless it has ended already.
     pub fn list(&self, session: &Arc<Session>) {
         counters::OPENED_SESSIONS.increment();
+        self.opening().retain(|opening| !ptr::eq(opening.as_ptr(), Arc::as_ptr(session)));
         self.write().insert(session.id().clone(), Arc::clone(session));
         // Looked at after it was listed: an end in between found nothing to forget.
         if session.is_ended() {
@@ -65,13 +113,28 @@ impl Directory {
         session.end(failure);
     }
 
+    /// Ends a session and forgets it if it is quiet, and has been without a message for `idle`; whether it was.
+    pub fn end_if_quiet_for(
+        &self,
+        idle: Duration,
+        session: &Session,
+        failure: &Failure,
+        now: Instant,
+    ) -> bool {
+        let ended = session.end_if_quiet_for(idle, failure, now);
+        if ended {
+            self.write().remove(session.id());
+        }
+        ended
+    }
+
     /// Ends the sessions that have been idle too long or are too old.
     pub fn expire(&self, now: Instant) {
         for session in self.all() {
-            if session.is_expired(&self.settings, now) {
+            if session.end_if_expired(&self.settings, &Failure::SessionEnded, now) {
                 counters::EXPIRED_SESSIONS.increment();
                 tracing::debug!(session = %session.id(), "session expired");
-                self.end(&session, &Failure::SessionEnded);
+                self.write().remove(session.id());
             }
         }
     }
@@ -102,6 +165,10 @@ impl Directory {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.read().len()
+    }
+
+    fn opening(&self) -> MutexGuard<'_, Vec<Weak<Session>>> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<SessionId, Arc<Session>>> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const BEFORE: Duration = Duration::from_nanos(1);
 
 fn listed(directory: &Directory, now: Instant) -> Arc<Session> {
-    let session = directory.open(Principal::anonymous(), account(), now).unwrap();
+    let session = directory.open(Principal::anonymous(), None, account(), now).unwrap();
     directory.list(&session);
     session
 }
@@ -20,20 +20,23 @@ fn listed(directory: &Directory, now: Instant) -> Arc<Session> {
 fn a_place_comes_back_when_nobody_holds_the_session_any_more() {
     let (directory, now) = (directory(), Instant::now());
     let mut sessions: Vec<_> = (0..3).map(|_| listed(&directory, now)).collect();
-    assert_eq!(directory.open(Principal::anonymous(), account(), now).unwrap_err(), Full);
+    assert_eq!(directory.open(Principal::anonymous(), None, account(), now).unwrap_err(), Full);
     let last = sessions.pop().unwrap();
     directory.end(&last, &Failure::SessionEnded);
     assert_eq!(directory.count(), 2);
-    assert!(directory.open(Principal::anonymous(), account(), now).is_err(), "its streams are still there");
+    assert!(
+        directory.open(Principal::anonymous(), None, account(), now).is_err(),
+        "its streams are still there"
+    );
     drop(last);
-    assert!(directory.open(Principal::anonymous(), account(), now).is_ok());
+    assert!(directory.open(Principal::anonymous(), None, account(), now).is_ok());
 }
 
 #[test]
 fn a_session_is_found_by_its_principal_while_it_lives() {
     let (directory, now) = (directory(), Instant::now());
     let alice = Principal::named("alice").expect("a name");
-    let session = directory.open(alice.clone(), account(), now).unwrap();
+    let session = directory.open(alice.clone(), None, account(), now).unwrap();
     let id = session.id().secret();
     assert!(directory.find(id, &alice).is_none(), "its handshake is not complete");
     directory.list(&session);
@@ -47,7 +50,7 @@ fn a_session_is_found_by_its_principal_while_it_lives() {
 #[test]
 fn a_session_that_ended_before_it_was_listed_is_not_listed() {
     let directory = directory();
-    let session = directory.open(Principal::anonymous(), account(), Instant::now()).unwrap();
+    let session = directory.open(Principal::anonymous(), None, account(), Instant::now()).unwrap();
     session.end(&Failure::SessionEnded);
     directory.list(&session);
     assert_eq!(directory.count(), 0);
@@ -110,4 +113,44 @@ fn what_is_owed_to_who_left_goes_one_by_one_the_oldest_first() {
     directory.forget_owed(|| false);
     assert_eq!(owed.map(is_there), [false; 3]);
     assert_eq!(drain(&mut sessions[2].resume(&read_by_somebody.stream().event_id(0)).unwrap()).0, ["read"]);
+}
+
+#[test]
+fn a_message_that_is_being_handled_puts_off_idleness() {
+    let (directory, now) = (directory(), Instant::now());
+    let session = listed(&directory, now);
+    let present = session.receive(now + BEFORE).unwrap();
+    assert!(!directory.end_if_quiet_for(Duration::ZERO, &session, &Failure::SessionEnded, now + IDLE));
+    directory.expire(now + IDLE + BEFORE);
+    assert!(!session.is_ended());
+    drop(present);
+    let idle = IDLE - BEFORE;
+    assert!(!directory.end_if_quiet_for(IDLE, &session, &Failure::SessionEnded, now + IDLE), "since it came");
+    assert!(directory.end_if_quiet_for(idle, &session, &Failure::SessionEnded, now + IDLE));
+    assert!(session.receive(now + IDLE).is_none() && directory.count() == 0);
+    assert!(!directory.end_if_quiet_for(idle, &session, &Failure::SessionEnded, now + IDLE), "it has ended");
+}
+
+/// A session was seen to be quiet, took a request, and was ended.
+#[test]
+fn a_session_takes_a_message_or_is_ended_as_quiet_but_never_both() {
+    let directory = Directory::new(super::Settings { max_sessions: 4_000, ..super::fixtures::settings() });
+    let now = Instant::now();
+    let sessions: Vec<_> = (0..4_000).map(|_| listed(&directory, now)).collect();
+    let at_once = std::sync::Barrier::new(2);
+    let receive = |session: &Arc<Session>| {
+        at_once.wait();
+        session.receive(now)
+    };
+    let end = |session: &Arc<Session>| {
+        at_once.wait();
+        directory.end_if_quiet_for(Duration::ZERO, session, &Failure::SessionEnded, now)
+    };
+    let (received, ended) = std::thread::scope(|scope| {
+        let received = scope.spawn(|| sessions.iter().map(receive).collect::<Vec<_>>());
+        let ended: Vec<bool> = sessions.iter().map(end).collect();
+        (received.join().unwrap(), ended)
+    });
+    let one = |(received, ended): (&Option<_>, &bool)| received.is_some() != *ended;
+    assert!(received.iter().zip(&ended).all(one));
 }

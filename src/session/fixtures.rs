@@ -21,11 +21,11 @@ pub(crate) fn directory() -> Directory {
 
 /// An account with room for all that a test does.
 pub(crate) fn account() -> Account {
-    Budget::new(1 << 30).account(1)
+    Budget::new(1 << 30).account(crate::client::Client::numbered(1))
 }
 
 pub(crate) fn session() -> Arc<Session> {
-    directory().open(Principal::anonymous(), account(), Instant::now()).unwrap()
+    directory().open(Principal::anonymous(), None, account(), Instant::now()).unwrap()
 }
 
 /// A message and where its parts are.

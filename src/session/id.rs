@@ -1,5 +1,6 @@
 //! Who a session belongs to, and its name.
 
+use crate::client::Client;
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
@@ -68,6 +69,11 @@ impl Principal {
     /// Whether nobody in particular is calling.
     pub fn is_anonymous(&self) -> bool {
         &*self.0 == ANONYMOUS
+    }
+
+    /// The client with this principal; `otherwise` tells anonymous clients apart.
+    pub fn client_or(&self, otherwise: impl FnOnce() -> Client) -> Client {
+        if self.is_anonymous() { otherwise() } else { Client::named(&self.0) }
     }
 
     /// The one of a request that names none.

@@ -7,10 +7,13 @@ mod audience;
 mod changes;
 mod directory;
 mod from_child;
+mod holder;
 mod id;
 mod in_flight;
 mod kept;
+mod notices;
 mod post;
+mod presence;
 mod reader;
 mod running;
 mod seat;
@@ -29,14 +32,16 @@ mod streams_tests;
 #[cfg(test)]
 mod tests;
 
-pub use audience::{Audience, Filter, Holder, Members, Turn};
+pub use audience::{Audience, Filter, Members, Turn};
 pub use changes::{Changes, Kind};
 pub use directory::{Directory, Full};
 pub use from_child::TooManyQuestions;
+pub use holder::Holder;
 pub use id::{Principal, SessionId};
 pub use in_flight::{Cancelled, Underway};
 pub use kept::Since;
 pub use post::Post;
+pub use presence::Presence;
 pub use reader::Reader;
 pub use running::Running;
 pub use seat::{Own, Seat, Stateless, Told, Wish};
@@ -44,7 +49,9 @@ pub use streams::{Item, StreamId, UnknownEvent};
 pub use version::{LEGACY_VERSIONS, Version};
 pub use watched::Watched;
 
+use crate::admission::Share;
 use crate::budget::Account;
+use crate::client::Client;
 use crate::exchange::{Class, Failure, Interruption};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::metrics;
@@ -55,7 +62,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use streams::{Event, Streams};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 /// The operator's bounds on sessions.
@@ -78,6 +84,7 @@ pub struct Settings {
 pub struct Session {
     id: SessionId,
     principal: Principal,
+    opener: Client,
     opened: Instant,
     account: Account,
     version: OnceLock<Version>,
@@ -86,7 +93,7 @@ pub struct Session {
     why_ended: OnceLock<Failure>,
     old_sse: AtomicBool,
     state: Mutex<State>,
-    _place: OwnedSemaphorePermit,
+    place: Mutex<Option<Share>>,
 }
 
 #[derive(Debug)]
@@ -97,6 +104,8 @@ struct State {
     asked: Asked,
     streams: Streams,
     owed: usize,
+    /// Messages of the client that are being handled.
+    present: usize,
     /// Until when a client whose stream was closed for age is expected back.
     back_until: Option<Instant>,
 }
@@ -105,15 +114,17 @@ impl Session {
     fn new(
         id: SessionId,
         principal: Principal,
+        opener: Client,
         settings: &Settings,
         account: Account,
-        place: OwnedSemaphorePermit,
+        place: Share,
         now: Instant,
     ) -> Self {
         let streams = Streams::new(settings.replay_events, settings.replay_bytes);
         Session {
             id,
             principal,
+            opener,
             opened: now,
             account,
             version: OnceLock::new(),
@@ -128,9 +139,10 @@ impl Session {
                 asked: Asked::default(),
                 streams,
                 owed: 0,
+                present: 0,
                 back_until: None,
             }),
-            _place: place,
+            place: Mutex::new(Some(place)),
         }
     }
 
@@ -142,6 +154,17 @@ impl Session {
     /// Its id, a secret that only its client knows.
     pub fn id(&self) -> &SessionId {
         &self.id
+    }
+
+    /// The client that counts as the sender of its requests.
+    pub fn client(&self) -> Client {
+        self.principal.client_or(|| Client::of_session(self.id.secret()))
+    }
+
+    /// The client that counts as its owner where sessions and their children are counted: of an anonymous session, its
+    /// address.
+    pub fn opener(&self) -> Client {
+        self.opener
     }
 
     /// Whose it is.
@@ -236,19 +259,6 @@ impl Session {
     /// When its last message came or was answered: what an open stream does not put off.
     pub fn last_message(&self) -> Instant {
         self.state().last_message
-    }
-
-    /// Nothing in flight, and nobody waits for an answer of the client.
-    pub fn is_quiet(&self) -> bool {
-        let state = self.state();
-        state.in_flight.is_empty() && state.asked.is_quiet()
-    }
-
-    fn is_expired(&self, settings: &Settings, now: Instant) -> bool {
-        let state = self.state();
-        let idle =
-            now.saturating_duration_since(state.last_active) >= settings.idle && state.in_flight.is_empty();
-        idle || now.saturating_duration_since(self.opened) >= settings.max_age
     }
 
     /// Opens the stream of a request.
@@ -348,11 +358,20 @@ impl Session {
 
     /// Ends the session: what is in flight is interrupted, streams end, an exclusive child stops.
     pub fn end(&self, failure: &Failure) {
+        self.mark_ended(failure);
+        self.wind_up();
+    }
+
+    fn mark_ended(&self, failure: &Failure) {
         if self.why_ended.set(failure.clone()).is_ok() && self.seat().is_some() {
             let revision = self.version().revision();
             metrics::session(Side::Server, revision, self.opened.elapsed());
         }
         self.ended.cancel();
+    }
+
+    fn wind_up(&self) {
+        let failure = self.why_ended();
         let mut state = self.state();
         let in_flight: Vec<_> = state.in_flight.iter().map(|request| Arc::clone(&request.mailbox)).collect();
         if state.owed == 0 {

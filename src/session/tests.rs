@@ -115,14 +115,14 @@ fn a_question_goes_out_under_our_id_and_its_answer_back_under_the_childs() {
             r#"{"jsonrpc":"2.0","id":2,"method":"roots/list","params":{"_meta":{"progressToken":2}}}"#
         ]
     );
-    assert!(!session.is_quiet());
+    assert!(!session.is_quiet_for(Duration::ZERO, Instant::now()));
     assert_eq!(answer(&session, "2").unwrap(), r#"{"jsonrpc":"2.0","id":"a","result":{"n":1.0}}"#);
     assert_eq!(answer(&session, "2"), None, "each is answered once");
     for raw in ["3", "0", r#""1""#, "-1"] {
         assert_eq!(answer(&session, raw), None, "{raw}");
     }
     assert!(answer(&session, "1").is_some());
-    assert!(session.is_quiet());
+    assert!(session.is_quiet_for(Duration::ZERO, Instant::now()));
 }
 
 #[test]

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 /// Resources that one session may watch.
-const MOST: usize = 256;
+const MOST: usize = 64;
 /// The bytes of their URIs together.
-const MOST_BYTES: usize = 32 * 1024;
+const MOST_BYTES: usize = 8 * 1024;
 
 /// How much one session watches.
 #[derive(Clone, Debug, Default)]
@@ -74,15 +74,15 @@ mod tests {
     #[test]
     fn there_is_room_for_so_many_and_so_many_bytes() {
         let mut watched = Watched::default();
-        assert!((0..256).all(|n| watched.insert(&n.to_string())));
+        assert!((0..64).all(|n| watched.insert(&n.to_string())));
         assert!(watched.insert("7"), "that one is there");
-        assert!(!watched.insert("256"));
+        assert!(!watched.insert("64"));
         watched.remove("never");
         watched.remove("7");
-        assert!(watched.insert("256"));
+        assert!(watched.insert("64"));
 
         let mut watched = Watched::default();
-        let long = |n: usize| format!("{n}{}", "x".repeat(8 * 1024 - 1));
+        let long = |n: usize| format!("{n}{}", "x".repeat(2 * 1024 - 1));
         assert!((0..4).all(|n| watched.insert(&long(n))));
         assert!(!watched.insert("4"));
         watched.remove(&long(2));

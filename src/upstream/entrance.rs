@@ -5,11 +5,10 @@
 //! Some wait for something else, each for its own reason. They are counted among those who wait, and bounded as they are.
 
 use super::{Refusal, Settings, now};
-use crate::admission::{Admission, Asked, Bounds, Key, Permit};
+use crate::admission::{Admission, Asked, Bounds, Permit};
+use crate::client::Client;
 use crate::exchange::{Link, Places};
-use crate::session::{Principal, Session};
 use crate::telemetry::{Operation, counters};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -32,7 +31,7 @@ pub(super) struct Entrance {
 /// One request on its way through both queues, and until when it waits, once it does.
 struct Turns<'a> {
     operation: &'a Operation,
-    key: Key,
+    client: Client,
     until: Option<Instant>,
 }
 
@@ -88,8 +87,8 @@ impl Entrance {
     ///
     /// # Errors
     /// When too many wait, or it was not its turn within `--queue-timeout`; the refusal says which bound it was.
-    pub async fn enter(&self, operation: &Operation, key: Key, link: &Link) -> Result<Places, Refusal> {
-        let mut turns = Turns { operation, key, until: None };
+    pub async fn enter(&self, operation: &Operation, client: Client, link: &Link) -> Result<Places, Refusal> {
+        let mut turns = Turns { operation, client, until: None };
         let child = self.turn(link.admission(self.at_child), Level::Child, &mut turns).await?;
         let all = self.turn(&self.all, Level::All, &mut turns).await?;
         Ok(Places { all, child })
@@ -97,9 +96,9 @@ impl Entrance {
 
     /// The same for what was begun, which is not refused half way: it waits for as long as its caller does, and where
     /// the queues are full it goes on without.
-    pub async fn enter_again(&self, key: Key, link: &Link) -> Option<Places> {
-        let child = self.patient_turn(link.admission(self.at_child), key).await?;
-        let all = self.patient_turn(&self.all, key).await?;
+    pub async fn enter_again(&self, client: Client, link: &Link) -> Option<Places> {
+        let child = self.patient_turn(link.admission(self.at_child), client).await?;
+        let all = self.patient_turn(&self.all, client).await?;
         Some(Places { all, child })
     }
 
@@ -107,10 +106,10 @@ impl Entrance {
     ///
     /// # Errors
     /// When too many do.
-    pub fn wait(&self, key: Key) -> Result<Waits<'_>, Refusal> {
-        match self.elsewhere.take(key) {
+    pub fn wait(&self, client: Client) -> Result<Waits<'_>, Refusal> {
+        match self.elsewhere.take(client) {
             Some(permit) => Ok(Waits { _counted: self.count(), _permit: permit }),
-            None if self.elsewhere.is_at_own_bound(key) => {
+            None if self.elsewhere.is_at_own_bound(client) => {
                 Err(Refusal::Busy("--max-client-in-flight requests of this client wait already"))
             }
             None => Err(Refusal::Busy("--max-queued requests wait already")),
@@ -132,12 +131,12 @@ impl Entrance {
         &self,
         admission: &Arc<Admission>,
         level: Level,
-        Turns { operation, key, until }: &mut Turns<'_>,
+        Turns { operation, client, until }: &mut Turns<'_>,
     ) -> Result<Permit, Refusal> {
-        let key = *key;
-        let waiting = match admission.ask(key) {
+        let client = *client;
+        let waiting = match admission.ask(client) {
             Asked::Granted(permit) => return Ok(permit),
-            Asked::Full => return Err(full(admission, key, level)),
+            Asked::Full => return Err(full(admission, client, level)),
             Asked::Waits(waiting) => waiting,
         };
         let (_counted, _seen) = (self.count(), operation.wait());
@@ -145,13 +144,13 @@ impl Entrance {
         let until = *until.get_or_insert_with(|| now() + self.patience);
         match timeout_at(until.into(), waiting).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(full(admission, key, level)),
-            Err(_) => Err(late(admission, key, level)),
+            Ok(Err(_)) => Err(full(admission, client, level)),
+            Err(_) => Err(late(admission, client, level)),
         }
     }
 
-    async fn patient_turn(&self, admission: &Arc<Admission>, key: Key) -> Option<Permit> {
-        match admission.ask(key) {
+    async fn patient_turn(&self, admission: &Arc<Admission>, client: Client) -> Option<Permit> {
+        match admission.ask(client) {
             Asked::Granted(permit) => Some(permit),
             Asked::Full => None,
             Asked::Waits(waiting) => {
@@ -205,9 +204,9 @@ impl Drop for Lingering {
     }
 }
 
-fn full(admission: &Admission, key: Key, level: Level) -> Refusal {
+fn full(admission: &Admission, client: Client, level: Level) -> Refusal {
     Refusal::Busy(match level {
-        _ if admission.is_at_own_bound(key) => {
+        _ if admission.is_at_own_bound(client) => {
             "--max-client-in-flight requests of this client are in flight already, and --max-queued wait"
         }
         Level::All => "--max-in-flight requests are in flight already, and --max-queued wait",
@@ -215,22 +214,12 @@ fn full(admission: &Admission, key: Key, level: Level) -> Refusal {
     })
 }
 
-fn late(admission: &Admission, key: Key, level: Level) -> Refusal {
+fn late(admission: &Admission, client: Client, level: Level) -> Refusal {
     Refusal::Busy(match level {
-        _ if admission.is_at_own_bound(key) => {
+        _ if admission.is_at_own_bound(client) => {
             "it waited for --queue-timeout: --max-client-in-flight requests of this client are in flight"
         }
         Level::All => "it waited for --queue-timeout: --max-in-flight requests are in flight",
         Level::Child => "it waited for --queue-timeout: --max-child-in-flight requests are at this server",
     })
-}
-
-/// A legacy client is its session.
-pub(super) fn key_of_session(session: &Session) -> Key {
-    Key::of(session.id().secret())
-}
-
-/// A modern client is its principal; where it is nobody in particular, its address.
-pub(super) fn key_of_caller(principal: &Principal, address: Option<IpAddr>) -> Key {
-    Key::of((principal, address.filter(|_| principal.is_anonymous())))
 }

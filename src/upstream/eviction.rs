@@ -2,7 +2,9 @@
 //! those that are ending anyway included.
 
 use super::{Place, Upstream, now};
+use crate::client::Client;
 use crate::exchange::Failure;
+use crate::session::Session;
 use crate::telemetry::counters;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -39,13 +41,13 @@ impl Drop for Newcomer<'_> {
 }
 
 impl Upstream {
-    /// A place for one more child, if need be that of one which is idle.
-    pub(super) async fn place(&self) -> Option<Place> {
+    /// A place for one more child of a client; if need be that of a child which is idle, or of a client that has more.
+    pub(super) async fn place(&self, client: Client) -> Option<Place> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(Arc::new(place));
         }
         let _newcomer = self.newcomers.arrive();
-        if !self.makes_room() {
+        if !self.makes_room(client) {
             return None;
         }
         let mut place = pin!(Arc::clone(&self.places).acquire_owned());
@@ -54,7 +56,7 @@ impl Upstream {
                 match timeout(LOOK, &mut place).await {
                     Ok(place) => return place.ok(),
                     // One that was counted on may have made room for its own successor.
-                    Err(_) => self.makes_room(),
+                    Err(_) => self.makes_room(client),
                 };
             }
         };
@@ -62,11 +64,11 @@ impl Upstream {
     }
 
     /// Closes idle children until each newcomer has one that is ending to wait for; false if there are too few.
-    fn makes_room(&self) -> bool {
+    fn makes_room(&self, client: Client) -> bool {
         // Held meanwhile, so that no two count on the same one.
         let newcomers = self.newcomers.count();
         while self.ending() < *newcomers {
-            if !self.pool.evict() && !self.evict(now()) {
+            if !self.pool.evict() && !self.evict(now()) && !self.gives_way(client, now()) {
                 return false;
             }
         }
@@ -79,18 +81,45 @@ impl Upstream {
         started.iter().filter_map(Weak::upgrade).filter(|link| link.is_ending()).count()
     }
 
+    /// Ends the idlest session of the client that has most children of its own, if that has more than the newcomer will
+    /// have: a quiet one. Where the newcomer would be refused, a client that has more than half of `--max-children` loses
+    /// a busy one.
+    fn gives_way(&self, newcomer: Client, now: Instant) -> bool {
+        let exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions: Vec<_> = exclusive.iter().filter_map(Weak::upgrade).collect();
+        drop(exclusive);
+        sessions.retain(|session| !session.is_ended());
+        let count = |client| sessions.iter().filter(|session| session.opener() == client).count();
+        let most = sessions.iter().map(|session| session.opener()).max_by_key(|client| count(*client));
+        let Some(most) = most.filter(|most| count(*most) > count(newcomer) + 1) else { return false };
+        let has_most = count(most) * 2 > self.settings.max_children && !self.may_share();
+        sessions.retain(|session| session.opener() == most);
+        sessions.sort_by_cached_key(|session| session.last_message());
+        let failure = Failure::SessionEnded;
+        let ends =
+            |session: &&Arc<Session>| self.directory.end_if_quiet_for(Duration::ZERO, session, &failure, now);
+        let quiet = sessions.iter().find(ends);
+        let Some(idlest) = quiet.or_else(|| sessions.first().filter(|_| has_most)) else { return false };
+        self.directory.end(idlest, &failure);
+        counters::EVICTED_SESSIONS.increment();
+        tracing::info!(session = %idlest.id(), "evicted: --max-children is reached, and its client has most of them");
+        true
+    }
+
     /// Ends the session that has been quiet longest, if that is longer than `--evict-after`.
     fn evict(&self, now: Instant) -> bool {
+        let patience = self.settings.evict_after;
         let exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
-        let quiet = exclusive.iter().filter_map(|session| session.upgrade()).filter(|session| {
-            let idle = now.saturating_duration_since(session.last_message());
-            !session.is_ended() && session.is_quiet() && idle >= self.settings.evict_after
-        });
-        let Some(longest) = quiet.min_by_key(|session| session.last_message()) else { return false };
+        let mut quiet: Vec<_> = exclusive.iter().filter_map(Weak::upgrade).collect();
         drop(exclusive);
+        quiet.retain(|session| !session.is_ended() && session.is_quiet_for(patience, now));
+        quiet.sort_by_key(|session| session.last_message());
+        let ends = |session: &&Arc<Session>| {
+            self.directory.end_if_quiet_for(patience, session, &Failure::SessionEnded, now)
+        };
+        let Some(longest) = quiet.iter().find(ends) else { return false };
         counters::EVICTED_SESSIONS.increment();
         tracing::info!(session = %longest.id(), "evicted: --max-children is reached, and it was idle longest");
-        self.directory.end(&longest, &Failure::SessionEnded);
         true
     }
 }

@@ -1,6 +1,5 @@
 //! A child for one session: when it gets one, and its handshake, which is the client's own.
 
-use super::entrance::key_of_session;
 use super::greet::{Guest, StopOnDrop};
 use super::greeting::INITIALIZE;
 use super::resume::Handshake;
@@ -44,7 +43,7 @@ impl Upstream {
         if self.solitude.is_known() {
             return self.seat_at_only_child(session, &incoming).await;
         }
-        match self.place().await {
+        match self.place(session.opener()).await {
             Some(place) if era == Some(false) => self.seat_own_modern(session, &incoming, place).await,
             Some(place) => {
                 let seated = self.seat_exclusive(session, incoming.clone(), place).await;
@@ -152,7 +151,7 @@ impl Upstream {
         incoming: Incoming,
         patience: Duration,
     ) -> Result<(Answer, Option<Version>), Refusal> {
-        let places = self.entrance.enter(&incoming.operation, key_of_session(session), link).await?;
+        let places = self.entrance.enter(&incoming.operation, session.client(), link).await?;
         let asked = incoming.ask(link);
         let trace = incoming.trace_for(asked.as_ref());
         let held = Held {
@@ -227,7 +226,7 @@ impl Upstream {
             return self.seat_shared(session, incoming).await;
         }
         let full = Refusal::Busy("--max-children servers run already, and none is idle");
-        let place = self.place().await.ok_or(full)?;
+        let place = self.place(session.opener()).await.ok_or(full)?;
         self.seat_own_modern(session, incoming, place).await
     }
 

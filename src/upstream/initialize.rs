@@ -3,7 +3,7 @@
 use super::{MOST_REMEMBERED, Refusal};
 use crate::budget::Charged;
 use crate::era::capabilities::Capabilities;
-use crate::jsonrpc::{Message, Span, Spliced, codes, members, rewrite, splice, text};
+use crate::jsonrpc::{Message, Span, Spliced, codes, member, members, rewrite, splice, text};
 use crate::mux::WireId;
 use crate::session::{LEGACY_VERSIONS, Version};
 use crate::trace_context::Trace;
@@ -131,14 +131,6 @@ pub fn welcome(result: &Charged, asked: Option<&Version>) -> (Version, bool, Cha
 
 fn capabilities(message: &Message) -> Option<&Span> {
     message.params.as_ref()?.capabilities.as_ref()
-}
-
-/// The value of an object's member; `None` too if it is no object.
-fn member(bytes: &[u8], object: &Span, name: &str) -> Option<Span> {
-    if bytes.get(object.start) != Some(&b'{') {
-        return None;
-    }
-    members(bytes, object.clone()).find(|(key, _)| key_of(bytes, key) == name).map(|(_, value)| value)
 }
 
 /// The object without a member, or `None` if it has none of that name.

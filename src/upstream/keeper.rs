@@ -4,7 +4,7 @@
 use super::crew::Shared;
 use super::greet::Guest;
 use super::{Isolation, Place, RESTARTING, Refusal, Upstream, listen, names, now};
-use crate::admission::Key;
+use crate::client::Client;
 use crate::era::probe::Choice;
 use crate::era::{Era, discover};
 use crate::exchange::Failure;
@@ -275,15 +275,15 @@ impl Upstream {
     /// The same for a request of a client, which waits among others where there is no child at the moment.
     pub(super) async fn shared_for(
         self: &Arc<Self>,
-        client: Era,
-        key: Key,
+        era: Era,
+        client: Client,
         operation: &Operation,
     ) -> Result<Arc<Shared>, Refusal> {
-        if let Some(shared) = self.at_hand(client) {
+        if let Some(shared) = self.at_hand(era) {
             return Ok(shared);
         }
-        let _place = self.entrance.wait(key)?;
-        self.shared(client, operation).await
+        let _place = self.entrance.wait(client)?;
+        self.shared(era, operation).await
     }
 
     /// The shared child for clients of an era, if it is there and known to be the one.
@@ -355,7 +355,8 @@ impl Upstream {
         if self.crew.serves(era) == Some(false) {
             return Err(unserved);
         }
-        let place = self.place().await.ok_or(Refusal::Busy("--max-children servers run already"))?;
+        let place =
+            self.place(Client::at(None)).await.ok_or(Refusal::Busy("--max-children servers run already"))?;
         let known = self.crew.serves(era) == Some(true);
         tracing::info!(
             "the first client of the {era} protocol era: starting the server once more, for that era"

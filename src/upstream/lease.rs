@@ -2,17 +2,19 @@
 //! (D6). Legacy ones are initialised with every question that can be translated; each is checked against what its own
 //! request declared.
 //!
-//! A child never changes principal, and is leased again only once nothing is in flight on it.
+//! A child never changes owner, and is leased again only once nothing is in flight on it. What it says late would reach
+//! the next exchange, so the child of an exchange without an owner is closed with it. `--warm` hides the next one's start.
 
 use super::greet::Guest;
 use super::tools::Catalogue;
 use super::{Place, Refusal, Upstream, initialize, now};
+use crate::client::Client;
 use crate::era::Era;
 use crate::era::probe::Choice;
 use crate::exchange::{Failure, Link, Mailbox};
 use crate::jsonrpc::{Spliced, rewrite};
 use crate::mux::WireId;
-use crate::session::{Audience, Holder, Principal, Running};
+use crate::session::{Audience, Holder, Principal, Running, Session, SessionId};
 use crate::telemetry::counters;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -36,8 +38,29 @@ pub struct Pool {
 #[derive(Debug)]
 struct Idle {
     child: Leasable,
-    principal: Principal,
+    owner: Owner,
     since: Instant,
+}
+
+/// Identifies the one client that may be leased a child again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A named principal.
+    Principal(Principal),
+    /// An anonymous session.
+    Session(SessionId),
+}
+
+impl Owner {
+    /// The owner of a modern request's child; an anonymous request has none.
+    pub fn of_request(principal: &Principal) -> Option<Self> {
+        (!principal.is_anonymous()).then(|| Owner::Principal(principal.clone()))
+    }
+
+    /// The owner of the child of a session's request.
+    pub fn of_session(session: &Session) -> Self {
+        Owner::of_request(session.principal()).unwrap_or_else(|| Owner::Session(session.id().clone()))
+    }
 }
 
 /// A child that can be leased.
@@ -59,7 +82,7 @@ pub struct Leasable {
 #[derive(Debug)]
 pub struct Lease {
     child: Leasable,
-    principal: Principal,
+    owner: Option<Owner>,
     pool: Weak<Pool>,
 }
 
@@ -74,14 +97,15 @@ impl Pool {
         })
     }
 
-    /// The child of that era that `principal` used last, if one is idle.
-    pub fn take(self: &Arc<Self>, principal: &Principal, era: Era) -> Option<Lease> {
+    /// The child of that era that `owner` used last, if one is idle.
+    pub fn take(self: &Arc<Self>, owner: Option<&Owner>, era: Era) -> Option<Lease> {
+        let owner = owner?;
         let mut idle = self.idle();
         idle.retain(|idle| !idle.child.link.is_closed());
-        let at = idle.iter().rposition(|idle| idle.principal == *principal && idle.child.era == era)?;
+        let at = idle.iter().rposition(|idle| idle.owner == *owner && idle.child.era == era)?;
         let child = idle.remove(at).child;
         drop(idle);
-        Some(self.lease(child, principal))
+        Some(self.lease(child, Some(owner)))
     }
 
     /// A legacy child that nobody had yet, if one is ready.
@@ -97,9 +121,9 @@ impl Pool {
         warm.len()
     }
 
-    /// A child that was just started, for `principal`.
-    pub fn lease(self: &Arc<Self>, child: Leasable, principal: &Principal) -> Lease {
-        Lease { child, principal: principal.clone(), pool: Arc::downgrade(self) }
+    /// A child that was just started, for `owner`.
+    pub fn lease(self: &Arc<Self>, child: Leasable, owner: Option<&Owner>) -> Lease {
+        Lease { child, owner: owner.cloned(), pool: Arc::downgrade(self) }
     }
 
     /// Closes the one that has been idle longest, or one that nobody had yet; false when there is none.
@@ -121,8 +145,8 @@ impl Pool {
         });
     }
 
-    fn put(&self, child: Leasable, principal: Principal) {
-        self.idle().push(Idle { child, principal, since: now() });
+    fn put(&self, child: Leasable, owner: Owner) {
+        self.idle().push(Idle { child, owner, since: now() });
     }
 
     fn warm(&self) -> MutexGuard<'_, Vec<Leasable>> {
@@ -163,15 +187,19 @@ impl Lease {
 
 impl Upstream {
     /// A legacy child for one exchange; `None` when it is to share one, without being asked.
-    pub(super) async fn lease(self: &Arc<Self>, principal: &Principal) -> Result<Option<Lease>, Refusal> {
-        if let Some(lease) = self.pool.take(principal, Era::Legacy) {
+    pub(super) async fn lease(
+        self: &Arc<Self>,
+        owner: Option<&Owner>,
+        client: Client,
+    ) -> Result<Option<Lease>, Refusal> {
+        if let Some(lease) = self.pool.take(owner, Era::Legacy) {
             return Ok(Some(lease));
         }
         if let Some(child) = self.pool.take_warm() {
             self.keep_warm();
-            return Ok(Some(self.pool.lease(child, principal)));
+            return Ok(Some(self.pool.lease(child, owner)));
         }
-        let place = if self.solitude.is_known() { None } else { self.place().await };
+        let place = if self.solitude.is_known() { None } else { self.place(client).await };
         match place {
             Some(place) => {
                 let started = self.start_leasable(Era::Legacy, place).await;
@@ -179,7 +207,7 @@ impl Upstream {
                     counters::SHARED_AT_CAP.increment();
                     return Ok(None);
                 }
-                started.map(|child| Some(self.pool.lease(child, principal)))
+                started.map(|child| Some(self.pool.lease(child, owner)))
             }
             None if self.may_share() => {
                 counters::SHARED_AT_CAP.increment();
@@ -190,17 +218,21 @@ impl Upstream {
     }
 
     /// A modern child for one exchange; `None` when it is to share one, without log messages.
-    pub(super) async fn lease_modern(self: &Arc<Self>, principal: &Principal) -> Option<Lease> {
-        if let Some(lease) = self.pool.take(principal, Era::Modern) {
+    pub(super) async fn lease_modern(
+        self: &Arc<Self>,
+        owner: Option<&Owner>,
+        client: Client,
+    ) -> Option<Lease> {
+        if let Some(lease) = self.pool.take(owner, Era::Modern) {
             return Some(lease);
         }
         if self.solitude.is_known() {
             return None;
         }
-        let place = self.place().await?;
+        let place = self.place(client).await?;
         let started = self.start_leasable(Era::Modern, place).await;
         self.notes_solitude(Era::Modern, &started);
-        started.ok().map(|child| self.pool.lease(child, principal))
+        started.ok().map(|child| self.pool.lease(child, owner))
     }
 
     async fn start_leasable(self: &Arc<Self>, era: Era, place: Place) -> Result<Leasable, Refusal> {
@@ -267,9 +299,10 @@ impl Upstream {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.child.holder.hear_nobody();
-        let (child, principal, pool) = (self.child.clone(), self.principal.clone(), self.pool.clone());
+        let Some(owner) = self.owner.take() else { return self.child.link.stop() };
+        let (child, pool) = (self.child.clone(), self.pool.clone());
         let give_back = move |idle: bool| match pool.upgrade() {
-            Some(pool) if idle && !child.link.is_closed() => pool.put(child, principal),
+            Some(pool) if idle && !child.link.is_closed() => pool.put(child, owner),
             _ => child.link.stop(),
         };
         if self.child.link.in_flight() == 0 {

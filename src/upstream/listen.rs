@@ -2,7 +2,6 @@
 //! of a legacy one: acknowledged first, then what the child says of its own accord, filtered and stamped, until its
 //! client goes or proxyrunner ends.
 
-use super::entrance::key_of_caller;
 use super::modern::{Caller, Happening, Reply};
 use super::{Incoming, Refusal, Shared, Upstream, greet};
 use crate::admission::Permit;
@@ -66,7 +65,7 @@ impl Upstream {
         if incoming.frame.len() > LONGEST {
             return Err(Refusal::Withheld(codes::INVALID_PARAMS, "the subscription is longer than 32 KiB"));
         }
-        let client = key_of_caller(&caller.principal, caller.address);
+        let client = caller.client();
         let place = self.listens.take(client).ok_or_else(|| {
             Refusal::Busy(if self.listens.is_at_own_bound(client) {
                 "this client has a quarter of --max-listens subscriptions open already"

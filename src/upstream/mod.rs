@@ -22,6 +22,7 @@ mod listen;
 mod lists;
 mod modern;
 mod names;
+mod notify;
 mod parked;
 mod resume;
 mod revisions;
@@ -45,6 +46,7 @@ pub use settings::{AtCap, Isolation, Settings};
 use crate::admission::{Admission, Bounds};
 use crate::budget::Budget;
 use crate::child::StartError;
+use crate::client::Client;
 use crate::era::capabilities::Capabilities;
 use crate::exchange::{Exchange, Failure, Link, Refused};
 use crate::jsonrpc::{Spliced, codes, rewrite};
@@ -65,9 +67,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{timeout, timeout_at};
 use vigil::Pings;
-
-/// The budget's key for lists that are kept, which are no client's.
-const LISTS: u64 = 0;
 
 /// What is remembered of one session's handshake as long as the session lasts, in bytes.
 const MOST_REMEMBERED: usize = 64 * 1024;
@@ -153,7 +152,7 @@ impl Upstream {
             pool: Pool::new(settings.cancel_grace),
             seal,
             listens: Admission::new(Bounds::shared_out(settings.max_listens)),
-            lists: Lists::new(budget.account(LISTS)),
+            lists: Lists::new(budget.account(Client::lists())),
             pings: Pings::default(),
             closed: AtomicBool::new(false),
             settings,
@@ -332,42 +331,5 @@ fn refusal(refused: Refused) -> Refusal {
     match refused {
         Refused::Full => Refusal::Busy("the server has as many requests in flight as it may have"),
         Refused::Closed(failure) => Refusal::Failed(failure),
-    }
-}
-
-impl Upstream {
-    /// Passes a notification of a client on, as its child may see it.
-    pub async fn notify(&self, session: &Session, incoming: &Incoming) {
-        let Some(seat) = session.seat() else { return };
-        let method = incoming.method();
-        if let Seat::Stateless(seat) = seat {
-            // It has no handshake, and the client's roots are asked for when they are needed (C3).
-            if method == "notifications/initialized" {
-                seat.members.post.listen_soon();
-            }
-            return;
-        }
-        let passed = match &*method {
-            // No request, but a child might take it for one.
-            "initialize" => false,
-            "notifications/initialized" | "notifications/roots/list_changed" => seat.is_exclusive(),
-            _ => true,
-        };
-        // To a child that is being replaced there is nothing to notify.
-        if let Some(link) = seat.link().filter(|_| passed) {
-            let Incoming { frame, message, trace, operation } = incoming;
-            let trace = operation.traced(trace);
-            let notify = link.notify(rewrite::request_for_child(frame, message, None, None, &trace));
-            match seat {
-                Seat::Exclusive(own) if method == "notifications/initialized" => {
-                    own.initialized().send(notify).await;
-                }
-                Seat::Exclusive(own) => {
-                    self.await_initialized(own, incoming).await;
-                    notify.await;
-                }
-                _ => notify.await,
-            }
-        }
     }
 }

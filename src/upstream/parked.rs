@@ -3,7 +3,8 @@
 //!
 //! Bounded in number, in all and for each client, and in time; each is claimed once.
 
-use crate::admission::{Admission, Bounds, Key, Permit};
+use crate::admission::{Admission, Bounds, Permit};
+use crate::client::Client;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -49,7 +50,7 @@ impl<T> Parked<T> {
     ///
     /// # Errors
     /// When there are too many; then it is dropped.
-    pub fn park(&self, client: Key, exchange: T, now: Instant) -> Result<u64, Full> {
+    pub fn park(&self, client: Client, exchange: T, now: Instant) -> Result<u64, Full> {
         let Some(place) = self.places.take(client) else {
             let own = self.places.is_at_own_bound(client);
             return Err(if own { Full::ForClient } else { Full::ForAll });
@@ -114,11 +115,11 @@ mod tests {
     #[test]
     fn one_claim_each_within_its_time() {
         let now = Instant::now();
-        let [ann, bob] = ["ann", "bob"].map(Key::of);
+        let [ann, bob] = ["ann", "bob"].map(Client::named);
         let parked = Parked::new(2, Duration::from_secs(10));
         let first = parked.park(ann, "first", now).unwrap();
         let second = parked.park(bob, "second", now + Duration::from_secs(5)).unwrap();
-        assert_eq!(parked.park(Key::of("carl"), "third", now), Err(Full::ForAll));
+        assert_eq!(parked.park(Client::named("carl"), "third", now), Err(Full::ForAll));
         assert_eq!(parked.claim(first, now + Duration::from_secs(9)), Some("first"));
         assert_eq!(parked.claim(first, now), None, "claimed already");
         assert!(parked.expire(now + Duration::from_secs(14)).is_empty());
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn one_client_has_a_quarter_at_most_and_gets_it_back() {
         let now = Instant::now();
-        let [ann, bob] = ["ann", "bob"].map(Key::of);
+        let [ann, bob] = ["ann", "bob"].map(Client::named);
         let parked = Parked::new(8, Duration::from_secs(10));
         let first = parked.park(ann, 1, now).unwrap();
         parked.park(ann, 2, now).unwrap();

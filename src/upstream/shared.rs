@@ -1,7 +1,6 @@
 //! Shared children: initialised once by proxyrunner, with no client capabilities, so that they never ask; and
 //! what of them no client may see, since it would cross from one to another.
 
-use super::entrance::key_of_session;
 use super::{Incoming, MOST_REMEMBERED, Refusal, SEATED, Shared, Upstream, initialize, now};
 use crate::era::envelope::{Envelope, log_level};
 use crate::era::{Era, discover};
@@ -10,14 +9,17 @@ use crate::jsonrpc::{self, ClientId, Span, Spliced, codes, rewrite, text};
 use crate::mux::WireId;
 use crate::session::{Members, Seat, Session, Stateless, Turn, Underway, Version};
 use std::sync::Arc;
+use tokio::task::JoinSet;
 
 /// What a subscription may be to, in bytes.
-const LONGEST_URI: usize = 8 * 1024;
+const LONGEST_URI: usize = 2 * 1024;
+/// Subscriptions that nobody has any more which a child is asked to end at once.
+const ENDED_AT_ONCE: usize = 32;
 
 /// What a session watches is remembered as long as it lasts.
 pub(super) const WATCHES_ENOUGH: Refusal = Refusal::Withheld(
     codes::INVALID_PARAMS,
-    "this session watches as many resources as it may: 256, and 32 KiB of URIs",
+    "no more resources can be watched: a session may watch 64, and 8 KiB of URIs; all sessions at a server 8,192",
 );
 
 impl Upstream {
@@ -131,7 +133,7 @@ impl Upstream {
         if let Some(turn) = members.try_turn(uri) {
             return Ok(turn);
         }
-        let _waits = self.entrance.wait(key_of_session(session))?;
+        let _waits = self.entrance.wait(session.client())?;
         let underway = Underway::begin(session, ClientId::new(incoming.id()), Arc::default());
         tokio::select! {
             biased;
@@ -141,20 +143,35 @@ impl Upstream {
     }
 
     /// Tells shared children which resources nobody watches any more, since their sessions have ended.
-    pub async fn forget_orphaned_subscriptions(&self) {
+    pub async fn forget_orphaned_subscriptions(self: &Arc<Self>) {
+        let mut ending = JoinSet::new();
         for shared in self.crew.all() {
-            for uri in shared.members.take_orphaned() {
-                let _turn = shared.members.turn(&uri).await;
-                if shared.members.is_watched(&uri) {
-                    continue;
-                }
-                match shared.era {
-                    Era::Legacy => {
-                        self.tell_subscription(&shared.link, "resources/unsubscribe", &uri).await;
-                    }
-                    Era::Modern => shared.members.post.listen_soon(),
-                }
+            match shared.era {
+                Era::Legacy => drop(ending.spawn(Arc::clone(self).end_orphaned(shared))),
+                Era::Modern if shared.members.take_orphaned(usize::MAX).is_empty() => {}
+                Era::Modern => shared.members.post.listen_soon(),
             }
+        }
+        ending.join_all().await;
+    }
+
+    /// Ends subscriptions that nobody has any more at a legacy child, several at a time.
+    async fn end_orphaned(self: Arc<Self>, shared: Arc<Shared>) {
+        let mut ending = JoinSet::new();
+        loop {
+            for uri in shared.members.take_orphaned(ENDED_AT_ONCE - ending.len()) {
+                ending.spawn(Arc::clone(&self).end_subscription(Arc::clone(&shared), uri));
+            }
+            if ending.join_next().await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn end_subscription(self: Arc<Self>, shared: Arc<Shared>, uri: String) {
+        let _turn = shared.members.turn(&uri).await;
+        if !shared.members.is_watched(&uri) {
+            self.tell_subscription(&shared.link, "resources/unsubscribe", &uri).await;
         }
     }
 

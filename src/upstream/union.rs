@@ -196,7 +196,7 @@ impl Union {
             }
             "notifications/tools/list_changed"
             | "notifications/prompts/list_changed"
-            | "notifications/resources/list_changed" => self.members.tell_all(&method, &told),
+            | "notifications/resources/list_changed" => self.members.tell_changed(&method, &told),
             _ => {}
         }
     }

@@ -386,6 +386,8 @@ def receive(raw):
         pass
     elif method == "resources/subscribe" and message["params"]["uri"] == "hang:":
         pass
+    elif method == "resources/unsubscribe" and message["params"]["uri"].startswith("keep:"):
+        pass
     elif method in lists:
         lists.answer(method, message.get("params", {}), lambda page: result(message["id"], page))
     elif method == "resources/read" and message["params"]["uri"].startswith("missing:"):

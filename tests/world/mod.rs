@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "the fuzz target and the benchmark each use their own part")]
 
 use proxyrunner::budget::{Account, Budget, Charged};
+use proxyrunner::client::Client;
 use proxyrunner::era::{Era, probe::Choice};
 use proxyrunner::exchange::{End, Ends, Failure, Intake, LastWords, Link, Order, Urgent};
 use proxyrunner::framing::Framed;
@@ -178,7 +179,7 @@ impl Child {
     fn new(number: u64, want: Want) -> Child {
         let Want { audience, slots, place, reply } = want;
         let (link, Ends { answering, intake, stop, end, .. }) = Link::new(number, slots);
-        let account = Budget::new(1 << 30).account(number);
+        let account = Budget::new(1 << 30).account(Client::child(number));
         let router = Router::new(number, answering, audience, link.inbox().clone(), GRACE);
         if reply.send(Ok(Arc::clone(&link))).is_err() {
             link.stop();
@@ -300,7 +301,7 @@ impl Child {
 
 /// An account with room for all that a test does.
 pub fn account() -> Account {
-    Budget::new(1 << 30).account(1)
+    Budget::new(1 << 30).account(Client::at(None))
 }
 
 /// The bytes of a message.
@@ -325,8 +326,8 @@ pub fn enveloped(mut params: Value, capabilities: &Value) -> Value {
 
 /// Begins to open a session; it has a seat once what is wanted for it is there.
 pub fn open(world: &World, capabilities: Value) -> Arc<Session> {
-    let session =
-        world.directory.open(Principal::anonymous(), account(), Instant::now()).expect("there is room");
+    let opened = world.directory.open(Principal::anonymous(), None, account(), Instant::now());
+    let session = opened.expect("there is room");
     world.directory.list(&session);
     let info = json!({"name": "c", "version": "1"});
     let params = json!({"protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": info});

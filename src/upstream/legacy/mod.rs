@@ -5,7 +5,7 @@ mod asking;
 mod translation;
 
 use super::deadline::Deadline;
-use super::entrance::{Accepted, key_of_session};
+use super::entrance::Accepted;
 use super::lists::Asked;
 use super::{Incoming, NotBegun, RESTARTING, Refusal, Upstream, now};
 use crate::era::downgrade;
@@ -112,7 +112,7 @@ impl Upstream {
         loop {
             let serving = self.serving(session, seat, &incoming.operation).await?;
             let link = leased.unwrap_or(&serving);
-            let places = self.entrance.enter(&incoming.operation, key_of_session(session), link).await?;
+            let places = self.entrance.enter(&incoming.operation, session.client(), link).await?;
             let deadline = Deadline::new(&self.settings, now());
             let asked = incoming.ask(link);
             let trace = incoming.trace_for(asked.as_ref());
@@ -144,7 +144,7 @@ impl Upstream {
             Some(link) if !stays || !link.is_closed() => Some(link),
             // It is being replaced.
             _ if stays => {
-                let (_place, _seen) = (self.entrance.wait(key_of_session(session))?, operation.wait());
+                let (_place, _seen) = (self.entrance.wait(session.client())?, operation.wait());
                 post.serving(self.settings.restart_wait).await
             }
             _ => None,

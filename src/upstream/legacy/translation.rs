@@ -4,7 +4,7 @@
 
 use super::asking::Asking;
 use super::{LegacyCall, LegacyStep, unless_interrupted};
-use crate::admission::Key;
+use crate::client::Client;
 use crate::era::input::{ASKING, Answers, InputRequired};
 use crate::era::results::{self, Unknown};
 use crate::era::{envelope, errors, keys};
@@ -15,8 +15,7 @@ use crate::mux::WireId;
 use crate::session::{Seat, Session, Stateless, Underway, Version};
 use crate::telemetry::Verdict;
 use crate::trace_context::Trace;
-use crate::upstream::entrance::key_of_session;
-use crate::upstream::lease::Lease;
+use crate::upstream::lease::{Lease, Owner};
 use crate::upstream::lists::Asked;
 use crate::upstream::{Incoming, RESTARTING, Refusal, Upstream, now, refusal};
 use std::borrow::Cow;
@@ -76,7 +75,8 @@ impl Upstream {
         let method = incoming.method().into_owned();
         // What it logs names no request: only of a child that has no other is it known whose it is.
         let logs = seat.level().is_some() && !seat.own && ASKING.contains(&&*method);
-        let lease = if logs { self.lease_modern(session.principal()).await } else { None };
+        let owner = logs.then(|| Owner::of_session(session));
+        let lease = if logs { self.lease_modern(owner.as_ref(), session.opener()).await } else { None };
         let client_id = ClientId::new(incoming.id());
         let desk = Arc::new(Mailbox::default());
         let underway = Underway::begin(session, client_id.clone(), Arc::clone(&desk));
@@ -149,7 +149,7 @@ impl Translation {
 
     /// Begins the next round when its time comes. Waits for its places: what was begun is not refused half way. It goes
     /// to whichever process serves then: all that a modern child has to know is in the round.
-    async fn round(&self, upstream: &Upstream, key: Key) -> Result<Exchange, Refusal> {
+    async fn round(&self, upstream: &Upstream, client: Client) -> Result<Exchange, Refusal> {
         let Some((at, retry)) = &self.again else { return std::future::pending().await };
         sleep_until((*at).into()).await;
         let link = match &self.lease {
@@ -157,7 +157,7 @@ impl Translation {
             None => self.seat.members.post.serving(upstream.settings.restart_wait).await,
         };
         let link = link.ok_or(Refusal::Busy(RESTARTING))?;
-        let places = upstream.entrance.enter_again(key, &link).await;
+        let places = upstream.entrance.enter_again(client, &link).await;
         let asked = self.incoming.ask(&link);
         let trace = self.incoming.trace_for(asked.as_ref());
         let write = |wire_id| self.frame(wire_id, &trace, retry);
@@ -177,14 +177,14 @@ impl LegacyCall {
             return Some(self.is_over(message, &verdict));
         }
         let until = translation.asking.as_ref().map_or(self.deadline.at(), |asking| asking.until);
-        let key = key_of_session(&self.session);
+        let client = self.session.client();
         let event = tokio::select! {
             biased;
             // First, since a child that never stops talking does not put it off.
             () = sleep_until(until.into()) => Event::Late,
             heard = translation.desk.next() => Event::Desk(heard),
             step = next_of(&mut self.exchange) => Event::Child(step),
-            begun = translation.round(&self.upstream, key) => Event::Begun(begun),
+            begun = translation.round(&self.upstream, client) => Event::Begun(begun),
         };
         match event {
             Event::Desk(Ok(Interim { frame, topic: Topic::Answer(our_id), .. })) => {

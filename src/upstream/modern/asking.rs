@@ -8,7 +8,6 @@ use crate::era::question::Question;
 use crate::exchange::{Exchange, Failure};
 use crate::jsonrpc::{self, Spliced, codes, rewrite, text};
 use crate::telemetry::{Verdict, names};
-use crate::upstream::entrance::key_of_caller;
 use crate::upstream::now;
 use crate::upstream::parked::Full;
 use std::sync::Arc;
@@ -128,8 +127,8 @@ impl ModernCall {
         const NO_STATE: &str = "no requestState could be made; the call was cancelled";
         let upstream = Arc::clone(&self.upstream);
         let purpose = self.purpose.clone().ok_or(NO_STATE)?;
-        let key = key_of_caller(&self.caller.principal, self.caller.address);
-        let handle = upstream.parked.park(key, self, now()).map_err(|full| match full {
+        let client = self.caller.client();
+        let handle = upstream.parked.park(client, self, now()).map_err(|full| match full {
             Full::ForAll => "--max-parked requests wait for an answer already; the call was cancelled",
             Full::ForClient => {
                 "this client leaves a quarter of --max-parked requests waiting for its answers already; the call was cancelled"

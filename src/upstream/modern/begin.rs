@@ -14,8 +14,7 @@ use crate::mux::WireId;
 use crate::telemetry::{Operation, counters, names};
 use crate::trace_context::Trace;
 use crate::upstream::deadline::Deadline;
-use crate::upstream::entrance::key_of_caller;
-use crate::upstream::lease::Lease;
+use crate::upstream::lease::{Lease, Owner};
 use crate::upstream::lists;
 use crate::upstream::seal::{Purpose, State};
 use crate::upstream::tools::Whose;
@@ -44,8 +43,8 @@ impl Upstream {
         incoming: Incoming,
     ) -> Result<Box<ModernCall>, Refusal> {
         let accepted = self.entrance.accept();
-        let key = key_of_caller(&caller.principal, caller.address);
-        let shared = self.shared_for(Era::Modern, key, &incoming.operation).await?;
+        let client = caller.client();
+        let shared = self.shared_for(Era::Modern, client, &incoming.operation).await?;
         let method = incoming.method().into_owned();
         let mut call = ModernCall::new(self, shared, caller, &incoming, method);
         call.accepted = Some(accepted);
@@ -71,15 +70,20 @@ impl Upstream {
     /// The child that a call has for itself, if it needs one.
     async fn lease_for(self: &Arc<Self>, call: &ModernCall) -> Result<Option<Lease>, Refusal> {
         let Caller { principal, capabilities, log_level, .. } = &call.caller;
+        let owner = Owner::of_request(principal);
         if call.shared.era == Era::Modern {
             // What it logs names no request: only of a child that has no other is it known whose it is.
             let logs = log_level.is_some() && call.is_asking();
-            return Ok(if logs { self.lease_modern(principal).await } else { None });
+            return Ok(if logs {
+                self.lease_modern(owner.as_ref(), call.caller.client()).await
+            } else {
+                None
+            });
         }
         if !self.may_ask(*capabilities) || !(call.is_asking() || call.method.ends_with("/list")) {
             return Ok(None);
         }
-        let lease = self.lease(principal).await?;
+        let lease = self.lease(owner.as_ref(), call.caller.client()).await?;
         if let (Some(lease), Some(level), true) = (&lease, *log_level, call.is_asking())
             && call.shared.declares("logging")
         {
@@ -276,8 +280,8 @@ impl ModernCall {
         if let (Some(resuming), Some(parked)) = (&mut resuming, self.parked.take()) {
             resuming.link(parked.context());
         }
-        let key = key_of_caller(&caller.principal, caller.address);
-        let places = self.upstream.entrance.enter_again(key, self.link()).await;
+        let client = caller.client();
+        let places = self.upstream.entrance.enter_again(client, self.link()).await;
         self.has_places(places);
         self.caller = caller;
         self.client_id = ClientId::new(incoming.id());
@@ -325,8 +329,8 @@ impl ModernCall {
                 Err(NotBegun::Gone(failure))
                     if self.lease.is_none() && self.upstream.may_look_again(&failure, &mut gone) =>
                 {
-                    let key = key_of_caller(&self.caller.principal, self.caller.address);
-                    let next = self.upstream.shared_for(Era::Modern, key, &self.operation).await?;
+                    let client = self.caller.client();
+                    let next = self.upstream.shared_for(Era::Modern, client, &self.operation).await?;
                     if next.era != self.shared.era {
                         return Err(Refusal::Failed(failure));
                     }
@@ -338,9 +342,9 @@ impl ModernCall {
     }
 
     async fn send_once(&mut self, incoming: &Incoming) -> Result<Exchange, NotBegun> {
-        let key = key_of_caller(&self.caller.principal, self.caller.address);
+        let client = self.caller.client();
         let link = self.lease.as_ref().map_or(&self.shared.link, Lease::link);
-        let entered = self.upstream.entrance.enter(&self.operation, key, link).await;
+        let entered = self.upstream.entrance.enter(&self.operation, client, link).await;
         let places = entered.map_err(NotBegun::Refused)?;
         self.deadline = Deadline::new(&self.upstream.settings, now());
         let may_ask = self.upstream.may_ask(self.caller.capabilities);

@@ -19,6 +19,7 @@ use super::lists::{Asked, Fresh};
 use super::seal::{Purpose, State};
 use super::{Shared, Upstream, now};
 use crate::budget::Charged;
+use crate::client::Client;
 use crate::era::capabilities::Capabilities;
 use crate::era::question::Question;
 use crate::exchange::{Exchange, Failure, Interim, Link, Places, Step, Topic};
@@ -63,6 +64,11 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The client that counts as its sender.
+    pub fn client(&self) -> Client {
+        self.principal.client_or(|| Client::at(self.address))
+    }
+
     /// The value of a header; that of one that came twice agrees with nothing.
     fn param(&self, name: &str) -> Option<&[u8]> {
         let (_, value) = self.params.iter().find(|(given, _)| given == name)?;

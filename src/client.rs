@@ -1,0 +1,99 @@
+//! Who counts as one client: the unit in which every limit is shared out.
+//!
+//! A client is its principal if it has one, else its session, else its address.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::LazyLock;
+
+/// Identifies one client. Two clients whose names hash alike share their limits, and nothing else. The hash is keyed
+/// with a secret of this process, so nobody can aim at another client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Client(u64);
+
+#[derive(Hash)]
+enum Name<'a> {
+    Principal(&'a str),
+    Session(&'a str),
+    Address(IpAddr),
+    Child(u64),
+    Lists,
+    Unknown,
+}
+
+impl Client {
+    /// The client with this principal.
+    pub fn named(principal: &str) -> Self {
+        Client::of(&Name::Principal(principal))
+    }
+
+    /// The anonymous client of this session, given the session's whole id.
+    pub fn of_session(secret: &str) -> Self {
+        Client::of(&Name::Session(secret))
+    }
+
+    /// The anonymous client at this address. One host usually owns a whole /64 of IPv6, so that counts as one address.
+    /// All requests of unknown origin are one client.
+    pub fn at(address: Option<IpAddr>) -> Self {
+        Client::of(&match address {
+            Some(address) => Name::Address(network(address)),
+            None => Name::Unknown,
+        })
+    }
+
+    /// A child, which holds memory as clients do.
+    pub fn child(number: u64) -> Self {
+        Client::of(&Name::Child(number))
+    }
+
+    /// The lists that are answered from memory, which hold memory as clients do.
+    pub fn lists() -> Self {
+        Client::of(&Name::Lists)
+    }
+
+    fn of(name: &Name) -> Self {
+        static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        Client(SECRET.hash_one(name))
+    }
+
+    /// A client that tests choose.
+    #[cfg(test)]
+    pub(crate) const fn numbered(number: u64) -> Self {
+        Client(number)
+    }
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: &str) -> Client {
+        Client::at(Some(address.parse().unwrap()))
+    }
+
+    #[test]
+    fn kinds_of_names_never_meet() {
+        let same = "10.0.0.1";
+        let all = [Client::named(same), Client::of_session(same), at(same), Client::at(None)];
+        for (index, client) in all.iter().enumerate() {
+            assert_eq!(all.iter().position(|other| other == client), Some(index));
+        }
+        assert_eq!(Client::named("ann"), Client::named("ann"));
+        assert_ne!(Client::named("ann"), Client::named("bob"));
+    }
+
+    #[test]
+    fn an_address_is_a_host_however_it_is_written() {
+        assert_eq!(at("::ffff:10.0.0.1"), at("10.0.0.1"));
+        assert_ne!(at("10.0.0.1"), at("10.0.0.2"));
+        assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:1"));
+        assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
+    }
+}

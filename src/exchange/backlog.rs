@@ -1,0 +1,63 @@
+//! Notifications that a child may not have handled yet. Nothing answers them, so that after a number of them only the
+//! answer to a later request shows that the child has come that far. Until then they keep their places.
+
+use super::Places;
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Notifications that a child is sent before it has to show that it handles them.
+const UNPROVEN: usize = 32;
+
+/// The notifications of one child.
+#[derive(Debug, Default)]
+pub struct Backlog(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    sent: usize,
+    held: Vec<Places>,
+    /// A request is to show how far the child has come.
+    proving: bool,
+}
+
+impl Backlog {
+    /// A notification was sent. True if the caller is to send a request now and to call [`proven`](Self::proven) when
+    /// that is answered.
+    #[must_use]
+    pub fn add(&self, places: Places) -> bool {
+        let mut state = self.state();
+        state.sent += 1;
+        if state.sent <= UNPROVEN {
+            return false;
+        }
+        state.held.push(places);
+        !mem::replace(&mut state.proving, true)
+    }
+
+    /// The notifications that have their places now, to be passed to [`proven`](Self::proven).
+    pub fn held(&self) -> usize {
+        self.state().held.len()
+    }
+
+    /// The child has handled the first `count` of those that had their places. True if others came meanwhile, and the
+    /// caller is to go on.
+    #[must_use]
+    pub fn proven(&self, count: usize) -> bool {
+        let mut state = self.state();
+        let count = count.min(state.held.len());
+        let rest = state.held.split_off(count);
+        let handled = mem::replace(&mut state.held, rest);
+        state.proving = !state.held.is_empty();
+        if !state.proving {
+            state.sent = 0;
+        }
+        let goes_on = state.proving;
+        drop(state);
+        drop(handled);
+        goes_on
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,74 @@
+//! Notifications of clients. They take their turn in the queues in which requests wait, so that no client fills a
+//! child's stdin with what nothing answers.
+
+use super::{Incoming, Refusal, Upstream};
+use crate::exchange::Link;
+use crate::jsonrpc::{Spliced, rewrite};
+use crate::mux::WireId;
+use crate::session::{Seat, Session};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a child may take to answer the ping that shows that it handles notifications.
+const PROOF: Duration = Duration::from_secs(5);
+
+impl Upstream {
+    /// Passes a notification of a client on, as its child may see it.
+    ///
+    /// # Errors
+    /// When too many requests and notifications wait already, or its turn does not come in time.
+    pub async fn notify(self: &Arc<Self>, session: &Session, incoming: &Incoming) -> Result<(), Refusal> {
+        let Some(seat) = session.seat() else { return Ok(()) };
+        let method = incoming.method();
+        if let Seat::Stateless(seat) = seat {
+            // It has no handshake, and the client's roots are asked for when they are needed (C3).
+            if method == "notifications/initialized" {
+                seat.members.post.listen_soon();
+            }
+            return Ok(());
+        }
+        let passed = match &*method {
+            // No request, but a child might take it for one.
+            "initialize" => false,
+            "notifications/initialized" | "notifications/roots/list_changed" => seat.is_exclusive(),
+            _ => true,
+        };
+        // To a child that is being replaced there is nothing to notify.
+        let Some(link) = seat.link().filter(|_| passed) else { return Ok(()) };
+        let places = self.entrance.enter(&incoming.operation, session.client(), &link).await?;
+        let Incoming { frame, message, trace, operation } = incoming;
+        let trace = operation.traced(trace);
+        let notify = link.notify(rewrite::request_for_child(frame, message, None, None, &trace));
+        match seat {
+            Seat::Exclusive(own) if method == "notifications/initialized" => {
+                own.initialized().send(notify).await
+            }
+            Seat::Exclusive(own) => {
+                self.await_initialized(own, incoming).await;
+                notify.await;
+            }
+            _ => notify.await,
+        }
+        // At a child of its own a client keeps only itself waiting.
+        if !seat.is_exclusive() && link.backlog().add(places) {
+            tokio::spawn(Arc::clone(self).prove(link));
+        }
+        Ok(())
+    }
+
+    /// Has a child show how many of its notifications it has handled: a ping is answered after them.
+    async fn prove(self: Arc<Self>, link: Arc<Link>) {
+        loop {
+            let held = link.backlog().held();
+            let ping = |wire_id: WireId| {
+                let id = wire_id.as_u64().to_string();
+                Spliced::from(rewrite::request(id.as_bytes(), "ping", None))
+            };
+            // A child that does not answer is found by others; its notifications need not wait for that.
+            let _ = self.ask(&link, "ping", PROOF, ping).await;
+            if !link.backlog().proven(held) {
+                return;
+            }
+        }
+    }
+}
