@@ -5,7 +5,7 @@ use crate::child::Spawner;
 use crate::config::Config;
 use crate::exchange::Failure;
 use crate::export::Exporter;
-use crate::http::{self, Listener, Server};
+use crate::http::{self, Listener, Role, Server};
 use crate::pulse::Pulse;
 use crate::session::Directory;
 use crate::shutdown::Shutdown;
@@ -98,6 +98,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     let listener = Listener::bind(config.http.listen)
         .with_context(|| format!("cannot listen on {} (--listen)", config.http.listen))?;
     let address = listener.address()?;
+    let admin = config.http.admin_listen.map(|admin| bind_admin(admin)).transpose()?;
     let server = Arc::new(Server {
         connections: Arc::default(),
         settings: http::Settings { listen: address, max_connections: connections, ..config.http.clone() },
@@ -123,17 +124,20 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     tokio::spawn(forget_orphans(upstream.clone()));
     tokio::spawn(relieve(Arc::clone(&server)));
     let drained_by = Arc::new(OnceLock::new());
-    let serving = {
-        let (server, over, drained_by) = (Arc::clone(&server), shutdown.clone(), Arc::clone(&drained_by));
+    let closed = || {
+        let (over, drained_by) = (shutdown.clone(), Arc::clone(&drained_by));
         // A large answer on a slow link has what is left of the drain.
-        let closed = async move {
+        async move {
             over.over().await;
             let left =
                 drained_by.get().map(|until: &Instant| until.saturating_duration_since(Instant::now()));
             left.unwrap_or_default().max(CLOSING)
-        };
-        tokio::spawn(listener.serve(server, closed))
+        }
     };
+    if let Some(admin) = admin {
+        tokio::spawn(admin.serve(Arc::clone(&server), Role::Admin, closed()));
+    }
+    let serving = tokio::spawn(listener.serve(Arc::clone(&server), Role::Clients, closed()));
     announce(&config, address);
     let mut children = pin!(child_ends(&upstream));
     let ended = tokio::select! {
@@ -176,10 +180,18 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     }
 }
 
+/// Binds `--admin-listen`.
+fn bind_admin(address: SocketAddr) -> anyhow::Result<Listener> {
+    let listener =
+        Listener::bind(address).with_context(|| format!("cannot listen on {address} (--admin-listen)"))?;
+    tracing::info!(address = %listener.address()?, "serving probes and metrics");
+    Ok(listener)
+}
+
 /// `--max-connections`, as far as the limit on open files goes beside what children and logs need: half of them at most,
 /// since few children run at once.
 fn max_connections(config: &Config, files: usize) -> usize {
-    let reserved = (64 + FILES_PER_CHILD * config.upstream.max_children).min(files / 2) + http::SPARE;
+    let reserved = (64 + http::SPARE + FILES_PER_CHILD * config.upstream.max_children).min(files / 2);
     let most = files.saturating_sub(reserved).max(1);
     if most < config.http.max_connections {
         tracing::warn!(

@@ -161,6 +161,7 @@ fn assemble(
 fn http(reader: &mut Reader, propagates: otel::Propagates) -> http::Settings {
     http::Settings {
         listen: reader.one("listen", LISTEN),
+        admin_listen: reader.optional("admin-listen", LISTEN),
         path: reader.one("path", PATH),
         allow_origin: reader.list("allow-origin", ORIGIN),
         allow_host: reader.list("allow-host", HOST),

@@ -198,6 +198,7 @@ mod tests {
         let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
         Settings {
             listen: listen.parse().unwrap(),
+            admin_listen: None,
             path: "/mcp".into(),
             max_body: 1,
             max_connections: 1,

@@ -1,17 +1,21 @@
-//! Accepting connections: bounded in [number](super::places), and each in how long it may send nothing or take nothing.
+//! Accepts connections: bounded in [number](super::places), and each in how long it may send nothing or read nothing.
 
-use super::connections::Marked;
+use super::connections::{Mark, Marked, Pulse, Watched};
 use super::origin::Origin;
-use super::places::{Place, Places};
+use super::places::Places;
+use super::response::Body;
 use super::socket::{Line, Socket};
 use super::visit::Visit;
 use super::{Server, endpoint};
 use crate::telemetry::Peer;
 use crate::telemetry::scope::scoped;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Type};
 use std::convert::Infallible;
@@ -19,12 +23,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 /// How long a request's head may take, and a connection may idle between two requests.
 const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a connection on a spare place may take to send a whole request.
+const SPARE_HEAD: Duration = Duration::from_secs(2);
+/// How long such a connection may take until it has read its answer.
+const SPARE_LIFE: Duration = Duration::from_secs(10);
+/// Connections to `--admin-listen`.
+const ADMIN_CONNECTIONS: usize = 64;
 /// What one connection may have read of a head, or buffered to write, in bytes.
 const BUFFER: usize = 64 * 1024;
 /// Connections that wait to be accepted.
@@ -63,29 +74,41 @@ impl Listener {
 
     /// Serves until `closed` resolves; then no new connection is accepted, idle ones are closed, and busy ones are
     /// waited for, for as long as `closed` says at most.
-    pub async fn serve(self, server: Arc<Server>, closed: impl Future<Output = Duration>) {
-        let places = Places::new(server.settings.max_connections, Arc::clone(&server.connections));
+    pub async fn serve(self, server: Arc<Server>, role: Role, closed: impl Future<Output = Duration>) {
+        let (limit, connections) = match role {
+            Role::Clients => (server.settings.max_connections, Arc::clone(&server.connections)),
+            Role::Admin => (ADMIN_CONNECTIONS, Arc::default()),
+        };
+        let places = Places::new(limit, Arc::clone(&connections));
         let graceful = GracefulShutdown::new();
         let mut closed = pin!(closed);
         let patience = loop {
+            let accept = async {
+                places.bounded().await;
+                self.0.accept().await
+            };
             let (stream, peer) = tokio::select! {
                 patience = &mut closed => break patience,
-                accepted = self.0.accept() => match accepted {
+                accepted = accept => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        pause(&error).await;
+                        pause(&error, &places).await;
                         continue;
                     }
                 },
             };
-            let place = tokio::select! {
-                patience = &mut closed => break patience,
-                place = places.take() => Arc::new(place),
-            };
             prepare(&stream, &server);
             let socket = Socket::new(stream);
             let line = socket.line();
-            let watched = graceful.watch(connection(&server, place, socket, peer));
+            let pulse = places.take(peer.ip(), Some(socket.line()));
+            let stream = connections.watch(socket, Arc::clone(&pulse));
+            let visitor = Visitor {
+                server: Arc::clone(&server),
+                role,
+                places: Arc::clone(&places),
+                pulse: Arc::clone(&pulse),
+            };
+            let watched = graceful.watch(visitor.serve(stream, peer));
             tokio::spawn(async move {
                 tokio::select! {
                     biased;
@@ -93,6 +116,8 @@ impl Listener {
                         tracing::debug!(%error, "connection ended");
                     },
                     () = left(&line) => tracing::debug!("the peer hung up"),
+                    () = pulse.closes() => tracing::debug!("the connection makes room for another"),
+                    () = overstays(&pulse) => tracing::debug!("the connection kept a spare place for too long"),
                 }
             });
         };
@@ -117,55 +142,95 @@ async fn left(line: &Line) {
     sleep(HANGUP_GRACE).await;
 }
 
-fn connection(
-    server: &Arc<Server>,
-    place: Arc<Place>,
-    socket: Socket,
-    peer: SocketAddr,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + 'static {
-    let line = socket.line();
-    let stream = server.connections.watch(socket, Some(line));
-    let marker = stream.busy();
-    let (server, peer) = (Arc::clone(server), Peer::from(peer));
-    hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
-        .max_buf_size(BUFFER)
-        .serve_connection(
-            TokioIo::new(stream),
-            service_fn(move |request| {
-                let (server, place, mark) = (Arc::clone(&server), Arc::clone(&place), marker.mark());
-                let peer = peer.clone();
-                async move {
-                    let path = request.uri().path();
-                    let (mut visit, origin) = match endpoint::is_probe(path) {
-                        true => (None, Origin::unseen(peer)),
-                        false => Visit::begin(&server.settings, &request, peer),
-                    };
-                    let mut response =
-                        if !place.is_spare() || endpoint::is_probe(path) || Box::pin(place.settle()).await {
-                            scoped(origin.span, endpoint::serve(server, &origin, request)).await
-                        } else {
-                            endpoint::refuse_connection(request)
-                        };
-                    if let Some(visit) = &mut visit {
-                        visit.answered(response.status());
-                    }
-                    if place.is_spare() {
-                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                    }
-                    Ok::<_, Infallible>(response.map(|body| Marked::new(body, mark, visit)))
-                }
-            }),
-        )
+/// Resolves when a connection has kept a spare place for too long.
+async fn overstays(pulse: &Pulse) {
+    if pulse.is_spare() {
+        sleep(SPARE_HEAD).await;
+        if pulse.is_spare() && pulse.has_asked.load(Ordering::Relaxed) {
+            sleep(SPARE_LIFE).await;
+        }
+    }
+    if !pulse.is_spare() {
+        std::future::pending::<()>().await;
+    }
 }
 
-async fn pause(error: &io::Error) {
-    // The peer gave up before it was accepted: nothing to wait for.
-    if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
-        tracing::warn!(%error, "cannot accept a connection");
-        sleep(EXHAUSTED_PAUSE).await;
+/// Whom a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Clients, and probes too (`--listen`).
+    Clients,
+    /// Probes and scrapers only (`--admin-listen`).
+    Admin,
+}
+
+/// The peer of one connection.
+#[derive(Clone)]
+struct Visitor {
+    server: Arc<Server>,
+    role: Role,
+    places: Arc<Places>,
+    pulse: Arc<Pulse>,
+}
+
+impl Visitor {
+    fn serve(
+        self,
+        stream: Watched<Socket>,
+        peer: SocketAddr,
+    ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + 'static {
+        let marker = stream.busy();
+        let peer = Peer::from(peer);
+        hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_PATIENCE)
+            .max_buf_size(BUFFER)
+            .serve_connection(
+                TokioIo::new(stream),
+                service_fn(move |request: Request<Incoming>| {
+                    let mark = marker.mark(request.method() == Method::GET, !request.body().is_end_stream());
+                    let (visitor, peer) = (self.clone(), peer.clone());
+                    async move { Ok::<_, Infallible>(visitor.answer(request, peer, mark).await) }
+                }),
+            )
     }
+
+    async fn answer(self, request: Request<Incoming>, peer: Peer, mark: Mark) -> Response<Marked<Body>> {
+        let Visitor { server, role, places, pulse } = self;
+        if role == Role::Admin {
+            let response = endpoint::serve_admin(&server, request);
+            return response.map(|body| Marked::new(body, mark, None));
+        }
+        let is_probe = endpoint::is_probe(request.uri().path());
+        let (mut visit, origin) = match is_probe {
+            true => (None, Origin::unseen(peer)),
+            false => Visit::begin(&server.settings, &request, peer),
+        };
+        let mut response = if !pulse.is_spare() || is_probe || Box::pin(places.settle(&pulse)).await {
+            scoped(origin.span, endpoint::serve(server, &origin, request)).await
+        } else {
+            endpoint::refuse_connection(request)
+        };
+        if let Some(visit) = &mut visit {
+            visit.answered(response.status());
+        }
+        if pulse.is_spare() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response.map(|body| Marked::new(body, mark, visit))
+    }
+}
+
+async fn pause(error: &io::Error, places: &Places) {
+    // The peer gave up before it was accepted: nothing to wait for.
+    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+        return;
+    }
+    tracing::warn!(%error, "cannot accept a connection");
+    if matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE)) {
+        places.free_file();
+    }
+    sleep(EXHAUSTED_PAUSE).await;
 }
 
 /// Raises the limit on open files as far as it goes: every connection and every child's pipe is one. The child gets

@@ -27,7 +27,7 @@ mod visit;
 
 pub use connections::Connections;
 pub use health::levels;
-pub use listener::{Listener, raise_file_limit};
+pub use listener::{Listener, Role, raise_file_limit};
 pub use places::SPARE;
 
 use crate::budget::Budget;
@@ -51,6 +51,8 @@ const READER_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Settings {
     /// `--listen`
     pub listen: SocketAddr,
+    /// `--admin-listen`: where probes and metrics are served on a listener of their own.
+    pub admin_listen: Option<SocketAddr>,
     /// `--path`: where the MCP endpoint is.
     pub path: String,
     /// `--max-body`, in bytes.
