@@ -24,6 +24,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// How often what has become old is looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Time after which an idle connection gives its buffers back.
+const REST: Duration = Duration::from_secs(1);
 /// How long a connection that was cut may take to give its bytes back before another is.
 const RELIEF: Duration = Duration::from_millis(20);
 /// How long connections may take to close once everything is answered, if nothing is left of the drain.
@@ -310,6 +312,7 @@ async fn sweep(server: Arc<Server>) {
         server.directory.expire(Instant::now());
         server.upstream.expire(Instant::now());
         bodies_wait = server.relieve_bodies(bodies_wait);
+        server.connections.shrink_idle(REST);
         let cut = server.connections.cut_stalled(server.settings.write_timeout);
         if cut > 0 {
             tracing::info!(connections = cut, "cut: their peers took nothing for --write-timeout");

@@ -4,7 +4,7 @@
 
 use super::lag::Lag;
 use super::places::{Seats, Share};
-use super::socket::Line;
+use super::socket::{Line, Socket};
 use super::visit::Visit;
 use crate::sync::AtomicWaker;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -55,6 +55,9 @@ pub struct Pulse {
     /// Milliseconds after [`Connections::since`], plus one, when it was accepted or a whole request last began or
     /// ended. Single bytes are no activity: a peer could send one every now and then forever.
     pub(super) active: AtomicU64,
+    /// Whether its buffers may be dropped while it is idle, and whether they are to be.
+    may_rest: AtomicBool,
+    rests: AtomicBool,
     /// Whether a whole request ever began.
     pub(super) has_asked: AtomicBool,
     /// Whether the request in progress has a body, whose bytes are counted elsewhere.
@@ -122,6 +125,20 @@ impl Connections {
         let stalled: Vec<_> = table.open.values().filter(|pulse| is_stalled(pulse)).cloned().collect();
         stalled.iter().for_each(|pulse| table.cut(pulse));
         stalled.len()
+    }
+
+    /// Has connections that were idle for `patience` give their buffers back.
+    pub fn shrink_idle(&self, patience: Duration) {
+        let latest = self.before(patience);
+        for pulse in self.table().open.values() {
+            if pulse.may_rest.load(Ordering::Relaxed)
+                && pulse.active.load(Ordering::Relaxed) <= latest
+                && pulse.has_nothing_in_progress()
+            {
+                pulse.rests.store(true, Ordering::Release);
+                pulse.task.wake();
+            }
+        }
     }
 
     /// Measures how far each peer lags behind. Regular measurements tell what each read in between.
@@ -236,6 +253,22 @@ impl Pulse {
         .await;
     }
 
+    /// Notes whether the last request was read to its end, so that the connection may rest.
+    pub fn may_rest(&self, may: bool) {
+        self.may_rest.store(may, Ordering::Relaxed);
+    }
+
+    /// Whether the connection is to give its buffers back now; true once each time.
+    pub fn gives_buffers_back(&self) -> bool {
+        let rests = self.rests.load(Ordering::Acquire) && self.rests.swap(false, Ordering::AcqRel);
+        rests && self.has_nothing_in_progress() && self.may_rest.swap(false, Ordering::Relaxed)
+    }
+
+    fn has_nothing_in_progress(&self) -> bool {
+        let is_read = self.unasked.load(Ordering::Relaxed) == 0;
+        is_read && !self.is_busy() && self.stalled.load(Ordering::Relaxed) == 0
+    }
+
     /// Whether a request is in progress.
     pub(super) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed) > 0
@@ -252,6 +285,13 @@ pub struct Watched<S> {
     stream: S,
     pulse: Arc<Pulse>,
     connections: Arc<Connections>,
+}
+
+impl Watched<Socket> {
+    /// Resolves when there may be something to read.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.stream.readable().await
+    }
 }
 
 impl<S> Watched<S> {

@@ -4,29 +4,34 @@ use super::connections::{Mark, Marked, Pulse, Watched};
 use super::origin::Origin;
 use super::places::Places;
 use super::response::Body;
+use super::rewound::Rewound;
 use super::socket::{Line, Socket};
 use super::visit::Visit;
 use super::{Server, endpoint};
 use crate::telemetry::Peer;
 use crate::telemetry::scope::scoped;
+use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Type};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// How long a request's head may take, and a connection may idle between two requests.
 const HEAD_PATIENCE: Duration = Duration::from_secs(60);
@@ -80,7 +85,7 @@ impl Listener {
             Role::Admin => (ADMIN_CONNECTIONS, Arc::default()),
         };
         let places = Places::new(limit, Arc::clone(&connections));
-        let graceful = GracefulShutdown::new();
+        let (tracker, closing) = (TaskTracker::new(), CancellationToken::new());
         let mut closed = pin!(closed);
         let patience = loop {
             let accept = async {
@@ -108,13 +113,11 @@ impl Listener {
                 places: Arc::clone(&places),
                 pulse: Arc::clone(&pulse),
             };
-            let watched = graceful.watch(visitor.serve(stream, peer));
-            tokio::spawn(async move {
+            let served = visitor.serve(stream, peer, closing.clone());
+            tracker.spawn(async move {
                 tokio::select! {
                     biased;
-                    ended = watched => if let Err(error) = ended {
-                        tracing::debug!(%error, "connection ended");
-                    },
+                    () = served => {}
                     () = left(&line) => tracing::debug!("the peer hung up"),
                     () = pulse.closes() => tracing::debug!("the connection makes room for another"),
                     () = overstays(&pulse) => tracing::debug!("the connection kept a spare place for too long"),
@@ -122,7 +125,9 @@ impl Listener {
             });
         };
         drop(self);
-        if timeout(patience, graceful.shutdown()).await.is_err() {
+        closing.cancel();
+        tracker.close();
+        if timeout(patience, tracker.wait()).await.is_err() {
             tracing::warn!("some connections took too long to close");
         }
     }
@@ -174,14 +179,40 @@ struct Visitor {
 }
 
 impl Visitor {
-    fn serve(
-        self,
-        stream: Watched<Socket>,
+    /// Serves one connection. While it is idle it has no buffers: hyper's are dropped, and made again when the peer
+    /// sends something.
+    async fn serve(self, mut stream: Watched<Socket>, peer: SocketAddr, closing: CancellationToken) {
+        let mut first = Bytes::new();
+        loop {
+            if first.is_empty() {
+                tokio::select! {
+                    biased;
+                    readable = stream.readable() => if readable.is_err() { return },
+                    () = closing.cancelled() => return,
+                    () = sleep(HEAD_PATIENCE) => return,
+                }
+            }
+            match Box::pin(self.serve_until_idle(Rewound { first, stream }, peer, &closing)).await {
+                Ok(Some(idle)) => Rewound { first, stream } = idle,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "connection ended");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Serves requests until the connection ends, or is idle and to give its buffers back.
+    async fn serve_until_idle(
+        &self,
+        stream: Rewound<Watched<Socket>>,
         peer: SocketAddr,
-    ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + 'static {
-        let marker = stream.busy();
-        let peer = Peer::from(peer);
-        hyper::server::conn::http1::Builder::new()
+        closing: &CancellationToken,
+    ) -> hyper::Result<Option<Rewound<Watched<Socket>>>> {
+        let marker = stream.stream.busy();
+        let (visitor, peer) = (self.clone(), Peer::from(peer));
+        let mut connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_PATIENCE)
             .max_buf_size(BUFFER)
@@ -189,18 +220,48 @@ impl Visitor {
                 TokioIo::new(stream),
                 service_fn(move |request: Request<Incoming>| {
                     let mark = marker.mark(request.method() == Method::GET, !request.body().is_end_stream());
-                    let (visitor, peer) = (self.clone(), peer.clone());
-                    async move { Ok::<_, Infallible>(visitor.answer(request, peer, mark).await) }
+                    let (visitor, peer) = (visitor.clone(), peer.clone());
+                    // Boxed, so that no idle connection keeps room for it.
+                    Box::pin(async move { Ok::<_, Infallible>(visitor.answer(request, peer, mark).await) })
                 }),
-            )
+            );
+        let mut closes = pin!(closing.cancelled());
+        let mut is_closing = false;
+        let is_idle = std::future::poll_fn(|cx| {
+            if !is_closing && closes.as_mut().poll(cx).is_ready() {
+                is_closing = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+                return Poll::Ready(ended.map(|()| false));
+            }
+            if is_closing || !self.pulse.gives_buffers_back() {
+                return Poll::Pending;
+            }
+            // Only an idle connection ends at once; one that does not is closed once its response is written.
+            is_closing = true;
+            Pin::new(&mut connection).graceful_shutdown();
+            connection.poll_without_shutdown(cx).map_ok(|()| true)
+        })
+        .await?;
+        let parts = connection.into_parts();
+        let Rewound { stream, .. } = parts.io.into_inner();
+        if is_idle {
+            return Ok(Some(Rewound { first: parts.read_buf, stream }));
+        }
+        let mut stream = stream;
+        let _ = stream.shutdown().await;
+        Ok(None)
     }
 
     async fn answer(self, request: Request<Incoming>, peer: Peer, mark: Mark) -> Response<Marked<Body>> {
         let Visitor { server, role, places, pulse } = self;
         if role == Role::Admin {
+            pulse.may_rest(request.body().is_end_stream());
             let response = endpoint::serve_admin(&server, request);
             return response.map(|body| Marked::new(body, mark, None));
         }
+        let has_body = !request.body().is_end_stream();
         let is_probe = endpoint::is_probe(request.uri().path());
         let (mut visit, origin) = match is_probe {
             true => (None, Origin::unseen(peer)),
@@ -211,6 +272,10 @@ impl Visitor {
         } else {
             endpoint::refuse_connection(request)
         };
+        // Hyper may still be reading the body of a refused request: such a connection keeps its buffers.
+        pulse.may_rest(
+            !has_body || !response.status().is_client_error() && !response.status().is_server_error(),
+        );
         if let Some(visit) = &mut visit {
             visit.answered(response.status());
         }

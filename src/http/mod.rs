@@ -21,6 +21,7 @@ mod pace;
 mod places;
 mod reject;
 mod response;
+mod rewound;
 mod socket;
 pub mod sse;
 mod visit;
