@@ -100,7 +100,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     let listener = Listener::bind(config.http.listen)
         .with_context(|| format!("cannot listen on {} (--listen)", config.http.listen))?;
     let address = listener.address()?;
-    let admin = config.http.admin_listen.map(|admin| bind_admin(admin)).transpose()?;
+    let admin = config.http.admin_listen.map(bind_admin).transpose()?;
     let server = Arc::new(Server {
         connections: Arc::default(),
         settings: http::Settings { listen: address, max_connections: connections, ..config.http.clone() },

@@ -3,11 +3,10 @@
 //! `--max-connections`.
 
 use super::lag::Lag;
+use super::marks::Marker;
 use super::places::{Seats, Share};
 use super::socket::{Line, Socket};
-use super::visit::Visit;
 use crate::sync::AtomicWaker;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -51,7 +50,7 @@ pub struct Pulse {
     /// Milliseconds after [`Connections::since`], plus one, at which a write began to wait; 0 while none does.
     stalled: AtomicU64,
     /// Requests that are being read, answered or streamed.
-    busy: AtomicUsize,
+    pub(super) busy: AtomicUsize,
     /// Milliseconds after [`Connections::since`], plus one, when it was accepted or a whole request last began or
     /// ended. Single bytes are no activity: a peer could send one every now and then forever.
     pub(super) active: AtomicU64,
@@ -61,7 +60,7 @@ pub struct Pulse {
     /// Whether a whole request ever began.
     pub(super) has_asked: AtomicBool,
     /// Whether the request in progress has a body, whose bytes are counted elsewhere.
-    has_body: AtomicBool,
+    pub(super) has_body: AtomicBool,
     /// Whether the request in progress is a GET, whose stream its client can resume.
     pub(super) is_get: AtomicBool,
     /// Counted bytes of an unfinished head.
@@ -205,7 +204,7 @@ impl Connections {
         }
     }
 
-    fn forget_head(&self, pulse: &Pulse) {
+    pub(super) fn forget_head(&self, pulse: &Pulse) {
         pulse.unasked.store(0, Ordering::Relaxed);
         self.heads.fetch_sub(pulse.head.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
@@ -324,74 +323,7 @@ impl<S> Watched<S> {
 
     /// Marks requests on this connection.
     pub fn busy(&self) -> Marker {
-        Marker(Arc::clone(&self.pulse), Arc::clone(&self.connections))
-    }
-}
-
-/// Marks a connection as busy.
-#[derive(Clone, Debug)]
-pub struct Marker(Arc<Pulse>, Arc<Connections>);
-
-impl Marker {
-    /// Busy until the mark is dropped.
-    pub fn mark(&self, is_get: bool, has_body: bool) -> Mark {
-        let Marker(pulse, connections) = self;
-        pulse.busy.fetch_add(1, Ordering::Relaxed);
-        pulse.has_asked.store(true, Ordering::Relaxed);
-        pulse.is_get.store(is_get, Ordering::Relaxed);
-        pulse.has_body.store(has_body, Ordering::Relaxed);
-        connections.forget_head(pulse);
-        pulse.active.store(connections.now(), Ordering::Relaxed);
-        Mark(self.clone())
-    }
-}
-
-/// One request on a connection.
-#[derive(Debug)]
-pub struct Mark(Marker);
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        let Marker(pulse, connections) = &self.0;
-        pulse.has_body.store(false, Ordering::Relaxed);
-        pulse.active.store(connections.now(), Ordering::Relaxed);
-        pulse.busy.fetch_sub(1, Ordering::Relaxed);
-        connections.freed.notify_waiters();
-    }
-}
-
-/// A response body that keeps its connection busy for as long as it lasts.
-#[derive(Debug)]
-pub struct Marked<B> {
-    body: B,
-    _mark: Mark,
-    _visit: Option<Visit>,
-}
-
-impl<B> Marked<B> {
-    /// The body, with the mark of its request, and how that is seen.
-    pub fn new(body: B, mark: Mark, visit: Option<Visit>) -> Self {
-        Marked { body, _mark: mark, _visit: visit }
-    }
-}
-
-impl<B: HttpBody + Unpin> HttpBody for Marked<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        Marker::new(Arc::clone(&self.pulse), Arc::clone(&self.connections))
     }
 }
 

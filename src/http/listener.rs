@@ -1,6 +1,7 @@
 //! Accepts connections: bounded in [number](super::places), and each in how long it may send nothing or read nothing.
 
-use super::connections::{Mark, Marked, Pulse, Watched};
+use super::connections::{Pulse, Watched};
+use super::marks::{Mark, Marked};
 use super::origin::Origin;
 use super::places::Places;
 use super::response::Body;

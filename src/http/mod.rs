@@ -13,6 +13,7 @@ mod lag;
 mod legacy;
 mod listener;
 mod live;
+mod marks;
 mod modern;
 mod old_sse;
 mod oneway;
