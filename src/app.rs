@@ -5,7 +5,7 @@ use crate::child::Spawner;
 use crate::config::Config;
 use crate::exchange::Failure;
 use crate::export::Exporter;
-use crate::http::{self, Listener, Server};
+use crate::http::{self, Listener, Role, Server};
 use crate::pulse::Pulse;
 use crate::session::Directory;
 use crate::shutdown::{CLOSING, FLUSHING, Shutdown};
@@ -24,6 +24,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// How often what has become old is looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Time after which an idle connection gives its buffers back.
+const REST: Duration = Duration::from_secs(1);
 /// How long a connection that was cut may take to give its bytes back before another is.
 const RELIEF: Duration = Duration::from_millis(20);
 /// The most time to export the last of the telemetry.
@@ -103,6 +105,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     let listener = Listener::bind(config.http.listen)
         .with_context(|| format!("cannot listen on {} (--listen)", config.http.listen))?;
     let address = listener.address()?;
+    let admin = config.http.admin_listen.map(bind_admin).transpose()?;
     let server = Arc::new(Server {
         connections: Arc::default(),
         settings: http::Settings { listen: address, max_connections: connections, ..config.http.clone() },
@@ -128,17 +131,20 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     tokio::spawn(forget_orphans(upstream.clone()));
     tokio::spawn(relieve(Arc::clone(&server)));
     let drained_by = Arc::new(OnceLock::new());
-    let serving = {
-        let (server, over, drained_by) = (Arc::clone(&server), shutdown.clone(), Arc::clone(&drained_by));
+    let closed = || {
+        let (over, drained_by) = (shutdown.clone(), Arc::clone(&drained_by));
         // A large answer on a slow link has what is left of the drain.
-        let closed = async move {
+        async move {
             over.over().await;
             let left =
                 drained_by.get().map(|until: &Instant| until.saturating_duration_since(Instant::now()));
             left.unwrap_or_default().max(CLOSING)
-        };
-        tokio::spawn(listener.serve(server, closed))
+        }
     };
+    if let Some(admin) = admin {
+        tokio::spawn(admin.serve(Arc::clone(&server), Role::Admin, closed()));
+    }
+    let serving = tokio::spawn(listener.serve(Arc::clone(&server), Role::Clients, closed()));
     announce(&config, address);
     let mut children = pin!(child_ends(&upstream));
     let ended = tokio::select! {
@@ -187,10 +193,18 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     }
 }
 
+/// Binds `--admin-listen`.
+fn bind_admin(address: SocketAddr) -> anyhow::Result<Listener> {
+    let listener =
+        Listener::bind(address).with_context(|| format!("cannot listen on {address} (--admin-listen)"))?;
+    tracing::info!(address = %listener.address()?, "serving probes and metrics");
+    Ok(listener)
+}
+
 /// `--max-connections`, as far as the limit on open files goes beside what children and logs need: half of them at most,
 /// since few children run at once.
 fn max_connections(config: &Config, files: usize) -> usize {
-    let reserved = (64 + FILES_PER_CHILD * config.upstream.max_children).min(files / 2) + http::SPARE;
+    let reserved = (64 + http::SPARE + FILES_PER_CHILD * config.upstream.max_children).min(files / 2);
     let most = files.saturating_sub(reserved).max(1);
     if most < config.http.max_connections {
         tracing::warn!(
@@ -323,11 +337,11 @@ async fn sweep(server: Arc<Server>) {
         server.upstream.expire(Instant::now());
         bodies_wait = server.relieve_bodies(bodies_wait);
         tokio::task::spawn_blocking(memory::give_back);
+        server.connections.shrink_idle(REST);
         let cut = server.connections.cut_stalled(server.settings.write_timeout);
         if cut > 0 {
             tracing::info!(connections = cut, "cut: their peers took nothing for --write-timeout");
         }
-        server.connections.cut_late_heads(http::HEAD_PATIENCE);
     }
 }
 

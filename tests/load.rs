@@ -101,7 +101,7 @@ fn probes_are_answered_when_all_connections_are_busy_and_others_are_told() {
 fn few_files_leave_half_of_them_for_connections() {
     let few = ["sh", "-c", "ulimit -n 256 && exec \"$0\" \"$@\""];
     let server = Server::with().under(&few).start();
-    server.until_logged("the limit of 256 open files leaves room for 120 connections");
+    server.until_logged("the limit of 256 open files leaves room for 128 connections");
     assert_eq!(server.session().call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
 }
 

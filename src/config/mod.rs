@@ -176,6 +176,7 @@ fn assemble(
 fn http(reader: &mut Reader, propagates: otel::Propagates) -> http::Settings {
     http::Settings {
         listen: reader.one("listen", LISTEN),
+        admin_listen: reader.optional("admin-listen", LISTEN),
         path: reader.one("path", PATH),
         public_url: reader.optional("public-url", PUBLIC_URL),
         allow_origin: reader.list("allow-origin", ORIGIN),

@@ -63,6 +63,11 @@ pub const SETTINGS: &[Group] = &[
         title: "Serving",
         settings: &[
             one("listen", "ADDRESS", "127.0.0.1:8080", "Where to listen; :8080 is every IPv4 interface"),
+            absent(
+                "admin-listen",
+                "ADDRESS",
+                "Additional listener for probes and /metrics only, outside of all limits",
+            ),
             one("path", "PATH", "/mcp", "Where the MCP endpoint is"),
             absent("public-url", "URL", "External URL behind an ingress that rewrites the host or the path"),
             many("allow-origin", "ORIGIN", "Additional origin allowed to call; *. matches any subdomain"),

@@ -1,12 +1,12 @@
-//! Which peers take what is written to them, and which have something to ask. Those that take nothing for
-//! `--write-timeout` are cut; when `--max-buffered` is used up, the one that lags behind farthest; when there are
-//! `--max-connections`, the one that has been idle longest makes room for the next.
+//! The open connections: which peers read what is written to them, which requests are in progress, and how many
+//! bytes of unfinished heads are buffered. [`places`](super::places) decides which connection gives way at
+//! `--max-connections`.
 
 use super::lag::Lag;
-use super::socket::Line;
-use super::visit::Visit;
+use super::marks::Marker;
+use super::places::{Seats, Share};
+use super::socket::{Line, Socket};
 use crate::sync::AtomicWaker;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,117 +15,220 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+
+/// Bytes that one read takes at most, which bounds what is buffered behind a request in progress.
+const READ: usize = 16 * 1024;
+/// Bytes of unfinished heads that all connections may buffer together.
+const HEADS: usize = 4 * 1024 * 1024;
+/// Bytes of one unfinished head that are not counted: a page of the buffer that each connection has anyway.
+const FREE_HEAD: usize = 2 * 1024;
 
 /// All connections that are open.
 #[derive(Debug)]
 pub struct Connections {
     since: Instant,
     numbered: AtomicU64,
-    open: Mutex<HashMap<u64, Arc<Pulse>>>,
+    table: Mutex<Table>,
+    /// Bytes of unfinished heads.
+    heads: AtomicUsize,
+    /// Notified when a connection closes or finishes a request.
+    pub(super) freed: Notify,
 }
 
-/// What is known of one connection.
+/// The open connections and their seats.
 #[derive(Debug, Default)]
-struct Pulse {
+pub(super) struct Table {
+    pub(super) open: HashMap<u64, Arc<Pulse>>,
+    pub(super) seats: Seats,
+}
+
+/// The state of one connection.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    pub(super) number: u64,
     /// Milliseconds after [`Connections::since`], plus one, at which a write began to wait; 0 while none does.
     stalled: AtomicU64,
     /// Requests that are being read, answered or streamed.
-    busy: AtomicUsize,
-    /// Milliseconds after [`Connections::since`], plus one, of the first byte of an incomplete request head; 0 for none.
-    head: AtomicU64,
-    /// Milliseconds after [`Connections::since`], plus one, of the last byte either way.
-    active: AtomicU64,
+    pub(super) busy: AtomicUsize,
+    /// Milliseconds after [`Connections::since`], plus one, when it was accepted or a whole request last began or
+    /// ended. Single bytes are no activity: a peer could send one every now and then forever.
+    pub(super) active: AtomicU64,
+    /// Whether its buffers may be dropped while it is idle, and whether they are to be.
+    may_rest: AtomicBool,
+    rests: AtomicBool,
+    /// Whether a whole request ever began.
+    pub(super) has_asked: AtomicBool,
+    /// Whether the request in progress has a body, whose bytes are counted elsewhere.
+    pub(super) has_body: AtomicBool,
+    /// Whether the request in progress is a GET, whose stream its client can resume.
+    pub(super) is_get: AtomicBool,
+    /// Counted bytes of an unfinished head.
+    head: AtomicUsize,
+    /// Bytes read since the last request began.
+    unasked: AtomicUsize,
     /// Bytes that the system took to be sent; only the connection itself adds to it.
     written: AtomicU64,
     lag: Mutex<Lag>,
     line: Option<Line>,
     cut: AtomicBool,
     task: AtomicWaker,
+    /// The client's share, and whether it has a regular place; both change under the table's lock.
+    pub(super) share: Arc<Share>,
+    pub(super) is_spare: AtomicBool,
+    /// Whether it has a spare place and waits for a regular one.
+    pub(super) waits: AtomicBool,
 }
 
 impl Default for Connections {
     fn default() -> Self {
-        Connections { since: Instant::now(), numbered: AtomicU64::new(0), open: Mutex::default() }
+        Connections {
+            since: Instant::now(),
+            numbered: AtomicU64::new(0),
+            table: Mutex::default(),
+            heads: AtomicUsize::new(0),
+            freed: Notify::new(),
+        }
     }
 }
 
 impl Connections {
-    /// Watches a connection for as long as it lives. The line tells what its peer takes; without one, what the stream
-    /// takes is taken.
-    pub fn watch<S>(self: &Arc<Self>, stream: S, line: Option<Line>) -> Watched<S> {
+    /// Adds a connection of this client; `seat` gives it its place. The line tells what its peer has read; without one,
+    /// written bytes count as read.
+    pub(super) fn enter(
+        &self,
+        client: std::net::IpAddr,
+        line: Option<Line>,
+        seat: impl FnOnce(&mut Table, &Pulse),
+    ) -> Arc<Pulse> {
         let number = self.numbered.fetch_add(1, Ordering::Relaxed);
-        let pulse = Arc::new(Pulse { line, ..Pulse::default() });
+        let mut table = self.table();
+        let share = table.seats.share(client);
+        let pulse = Arc::new(Pulse { number, line, share, ..Pulse::default() });
         pulse.active.store(self.now(), Ordering::Relaxed);
-        self.open().insert(number, Arc::clone(&pulse));
-        Watched { stream, number, pulse, connections: Arc::clone(self) }
+        seat(&mut table, &pulse);
+        table.open.insert(number, Arc::clone(&pulse));
+        pulse
     }
 
-    /// Cuts those whose peer has taken nothing for `patience`; says how many.
+    /// Watches a connection for as long as it lives.
+    pub fn watch<S>(self: &Arc<Self>, stream: S, pulse: Arc<Pulse>) -> Watched<S> {
+        Watched { stream, pulse, connections: Arc::clone(self) }
+    }
+
+    /// Closes connections whose peer has read nothing for `patience`; returns how many.
     pub fn cut_stalled(&self, patience: Duration) -> usize {
         let latest = self.before(patience);
-        let open = self.open();
-        let stalled =
-            open.values().filter(|pulse| (1..=latest).contains(&pulse.stalled.load(Ordering::Relaxed)));
-        stalled.map(|pulse| pulse.cut()).count()
+        let mut table = self.table();
+        let is_stalled = |pulse: &Pulse| (1..=latest).contains(&pulse.stalled.load(Ordering::Relaxed));
+        let stalled: Vec<_> = table.open.values().filter(|pulse| is_stalled(pulse)).cloned().collect();
+        stalled.iter().for_each(|pulse| table.cut(pulse));
+        stalled.len()
     }
 
-    /// Cuts connections whose request head is still incomplete after `patience`; returns how many.
-    pub fn cut_late_heads(&self, patience: Duration) -> usize {
+    /// Has connections that were idle for `patience` give their buffers back.
+    pub fn shrink_idle(&self, patience: Duration) {
         let latest = self.before(patience);
-        let open = self.open();
-        let late = open.values().filter(|pulse| {
-            let began = pulse.head.load(Ordering::Relaxed);
-            (1..=latest).contains(&began) && pulse.busy.load(Ordering::Relaxed) == 0 && !pulse.is_cut()
-        });
-        late.map(|pulse| pulse.cut()).count()
+        for pulse in self.table().open.values() {
+            if pulse.may_rest.load(Ordering::Relaxed)
+                && pulse.active.load(Ordering::Relaxed) <= latest
+                && pulse.has_nothing_in_progress()
+            {
+                pulse.rests.store(true, Ordering::Release);
+                pulse.task.wake();
+            }
+        }
     }
 
-    /// Looks how far each peer lags behind. Who looks every now and then knows of each what it took in between.
+    /// Measures how far each peer lags behind. Regular measurements tell what each read in between.
     pub fn look(&self) {
         let now = self.now();
-        self.open().values().for_each(|pulse| {
+        self.table().open.values().for_each(|pulse| {
             pulse.behind(now);
         });
     }
 
-    /// Cuts the one that lags behind farthest, of those with a write that waits; false when none lags behind for
-    /// `patience`.
+    /// Closes the connection that lags behind farthest, of those with a write that waits; false when none lags behind
+    /// for `patience`.
     pub fn cut_slowest(&self, patience: Duration) -> bool {
         let now = self.now();
-        let open = self.open();
+        let mut table = self.table();
         let stalled =
-            open.values().filter(|pulse| pulse.stalled.load(Ordering::Relaxed) > 0 && !pulse.is_cut());
+            table.open.values().filter(|pulse| pulse.stalled.load(Ordering::Relaxed) > 0 && !pulse.is_cut());
         let slowest = stalled.map(|pulse| (pulse.behind(now), pulse)).max_by_key(|(behind, _)| *behind);
-        slowest.filter(|(behind, _)| *behind >= patience).map(|(_, pulse)| pulse.cut()).is_some()
+        let slowest = slowest.filter(|(behind, _)| *behind >= patience).map(|(_, pulse)| Arc::clone(pulse));
+        slowest.inspect(|pulse| table.cut(pulse)).is_some()
     }
 
-    /// How many there are.
+    /// The number of open connections.
     pub fn count(&self) -> usize {
-        self.open().len()
+        self.table().open.len()
     }
 
-    /// Cuts the one that has been without a request for longest; false when all have one, or had one within `grace`.
-    pub fn cut_idlest(&self, grace: Duration) -> bool {
-        let latest = self.before(grace);
-        let open = self.open();
-        let idle = open.values().filter(|pulse| {
-            let quiet = pulse.active.load(Ordering::Relaxed) <= latest;
-            quiet && pulse.busy.load(Ordering::Relaxed) == 0 && !pulse.is_cut()
-        });
-        let idlest = idle.min_by_key(|pulse| pulse.active.load(Ordering::Relaxed));
-        idlest.map(|pulse| pulse.cut()).is_some()
+    /// Counts bytes of an unfinished head; closes connections when all heads together exceed their bound.
+    fn count_head(&self, pulse: &Pulse, bytes: usize) {
+        let unasked = pulse.unasked.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let counted = unasked.saturating_sub(FREE_HEAD).min(bytes);
+        if counted == 0 {
+            return;
+        }
+        pulse.head.fetch_add(counted, Ordering::Relaxed);
+        if self.heads.fetch_add(counted, Ordering::Relaxed) + counted > HEADS {
+            self.cut_heads();
+        }
     }
 
-    fn now(&self) -> u64 {
+    /// Closes the connections with the longest unfinished heads of the clients with the most connections, until a
+    /// quarter of the bound is free.
+    fn cut_heads(&self) {
+        let mut table = self.table();
+        let mut heads: Vec<_> = (table.open.values())
+            .filter(|pulse| pulse.head.load(Ordering::Relaxed) > 0 && !pulse.is_cut())
+            .map(|pulse| ((pulse.share.all(), pulse.head.load(Ordering::Relaxed)), Arc::clone(pulse)))
+            .collect();
+        heads.sort_unstable_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+        let mut cut = 0;
+        for (_, pulse) in heads {
+            if self.heads.load(Ordering::Relaxed) <= HEADS / 4 * 3 {
+                break;
+            }
+            self.forget_head(&pulse);
+            table.cut(&pulse);
+            cut += 1;
+        }
+        if cut > 0 {
+            tracing::warn!(
+                connections = cut,
+                "closed connections: unfinished request heads exceed {HEADS} bytes"
+            );
+        }
+    }
+
+    pub(super) fn forget_head(&self, pulse: &Pulse) {
+        pulse.unasked.store(0, Ordering::Relaxed);
+        self.heads.fetch_sub(pulse.head.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    pub(super) fn now(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    fn before(&self, ago: Duration) -> u64 {
+    pub(super) fn before(&self, ago: Duration) -> u64 {
         self.now().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Pulse>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Closes a connection, and frees its place at once.
+    pub(super) fn cut(&mut self, pulse: &Pulse) {
+        if !pulse.cut.swap(true, Ordering::AcqRel) {
+            self.seats.leave(pulse);
+        }
+        pulse.task.wake();
     }
 }
 
@@ -139,12 +242,38 @@ impl Pulse {
         self.lag.lock().unwrap_or_else(PoisonError::into_inner).look(now, waits_since, taken)
     }
 
-    fn cut(&self) {
-        self.cut.store(true, Ordering::Release);
-        self.task.wake();
+    /// Resolves when the connection is to be closed.
+    pub async fn closes(&self) {
+        std::future::poll_fn(|cx| {
+            // The same task reads and writes, so one waker is enough.
+            self.task.register(cx.waker());
+            if self.is_cut() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
-    fn is_cut(&self) -> bool {
+    /// Notes whether the last request was read to its end, so that the connection may rest.
+    pub fn may_rest(&self, may: bool) {
+        self.may_rest.store(may, Ordering::Relaxed);
+    }
+
+    /// Whether the connection is to give its buffers back now; true once each time.
+    pub fn gives_buffers_back(&self) -> bool {
+        let rests = self.rests.load(Ordering::Acquire) && self.rests.swap(false, Ordering::AcqRel);
+        rests && self.has_nothing_in_progress() && self.may_rest.swap(false, Ordering::Relaxed)
+    }
+
+    fn has_nothing_in_progress(&self) -> bool {
+        let is_read = self.unasked.load(Ordering::Relaxed) == 0;
+        is_read && !self.is_busy() && self.stalled.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether a request is in progress.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Acquire)
     }
 }
@@ -153,9 +282,15 @@ impl Pulse {
 #[derive(Debug)]
 pub struct Watched<S> {
     stream: S,
-    number: u64,
     pulse: Arc<Pulse>,
     connections: Arc<Connections>,
+}
+
+impl Watched<Socket> {
+    /// Resolves when there may be something to read.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.stream.readable().await
+    }
 }
 
 impl<S> Watched<S> {
@@ -165,7 +300,6 @@ impl<S> Watched<S> {
             let bytes = done.as_ref().map_or(0, |&bytes| bytes as u64);
             let before = self.pulse.written.load(Ordering::Relaxed);
             self.pulse.written.store(before + bytes, Ordering::Relaxed);
-            self.pulse.active.store(self.connections.now(), Ordering::Relaxed);
             if self.pulse.stalled.load(Ordering::Relaxed) != 0 {
                 self.pulse.stalled.store(0, Ordering::Relaxed);
             }
@@ -189,80 +323,33 @@ impl<S> Watched<S> {
 
     /// Cuts the connection when it is called, if it was not cut before.
     pub fn cutter(&self) -> impl Fn() -> bool + Send + Sync + use<S> {
-        let pulse = Arc::downgrade(&self.pulse);
+        let (pulse, connections) = (Arc::downgrade(&self.pulse), Arc::downgrade(&self.connections));
         move || {
-            let pulse = pulse.upgrade().filter(|pulse| !pulse.is_cut());
-            pulse.inspect(|pulse| pulse.cut()).is_some()
+            let (Some(pulse), Some(connections)) = (pulse.upgrade(), connections.upgrade()) else {
+                return false;
+            };
+            let is_open = !pulse.is_cut();
+            if is_open {
+                connections.table().cut(&pulse);
+            }
+            is_open
         }
     }
 
     /// Marks requests on this connection.
     pub fn busy(&self) -> Marker {
-        Marker(Arc::clone(&self.pulse))
-    }
-}
-
-/// Marks a connection as busy.
-#[derive(Clone, Debug)]
-pub struct Marker(Arc<Pulse>);
-
-impl Marker {
-    /// Busy until the mark is dropped.
-    pub fn mark(&self) -> Mark {
-        self.0.busy.fetch_add(1, Ordering::Relaxed);
-        self.0.head.store(0, Ordering::Relaxed);
-        Mark(Arc::clone(&self.0))
-    }
-}
-
-/// One request on a connection.
-#[derive(Debug)]
-pub struct Mark(Arc<Pulse>);
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A response body that keeps its connection busy for as long as it lasts.
-#[derive(Debug)]
-pub struct Marked<B> {
-    body: B,
-    _mark: Mark,
-    _visit: Option<Visit>,
-}
-
-impl<B> Marked<B> {
-    /// The body, with the mark of its request, and how that is seen.
-    pub fn new(body: B, mark: Mark, visit: Option<Visit>) -> Self {
-        Marked { body, _mark: mark, _visit: visit }
-    }
-}
-
-impl<B: HttpBody + Unpin> HttpBody for Marked<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        Marker::new(Arc::clone(&self.pulse), Arc::clone(&self.connections))
     }
 }
 
 impl<S> Drop for Watched<S> {
     fn drop(&mut self) {
-        self.connections.open().remove(&self.number);
+        self.connections.forget_head(&self.pulse);
+        let mut table = self.connections.table();
+        table.cut(&self.pulse);
+        table.open.remove(&self.pulse.number);
+        drop(table);
+        self.connections.freed.notify_waiters();
     }
 }
 
@@ -272,15 +359,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_ready() {
-            let (now, pulse) = (self.connections.now(), &self.pulse);
-            pulse.active.store(now, Ordering::Relaxed);
-            // Bytes between two requests are the beginning of a head.
-            if pulse.busy.load(Ordering::Relaxed) == 0 && pulse.head.load(Ordering::Relaxed) == 0 {
-                pulse.head.store(now, Ordering::Relaxed);
-            }
-        } else if self.is_cut(cx) {
+        let mut part = buffer.take(READ);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut part);
+        let bytes = part.filled().len();
+        // SAFETY: `part` is the beginning of what is unfilled of `buffer`, and these bytes of it are filled.
+        unsafe { buffer.assume_init(bytes) };
+        buffer.advance(bytes);
+        if bytes > 0 && !self.pulse.has_body.load(Ordering::Relaxed) {
+            self.connections.count_head(&self.pulse, bytes);
+        }
+        if read.is_pending() && self.is_cut(cx) {
             let why = "the connection makes room for another";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
         }
@@ -326,10 +414,11 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let (_deaf, stalled) = tokio::io::duplex(4);
         let (mut lively, fine) = tokio::io::duplex(4);
-        let (mut stalled, mut fine) = (connections.watch(stalled, None), connections.watch(fine, None));
+        let enter = || connections.enter("127.0.0.1".parse().unwrap(), None, |_, _| {});
+        let (mut stalled, mut fine) = (connections.watch(stalled, enter()), connections.watch(fine, enter()));
         assert!(!connections.cut_slowest(Duration::ZERO), "nobody has written anything");
         let writing = tokio::spawn(async move { stalled.write_all(b"more than four").await });
-        while connections.open().values().all(|pulse| pulse.stalled.load(Ordering::Relaxed) == 0) {
+        while connections.table().open.values().all(|pulse| pulse.stalled.load(Ordering::Relaxed) == 0) {
             tokio::task::yield_now().await;
         }
         assert!(!connections.cut_slowest(Duration::from_secs(600)), "it has only begun to wait");
@@ -339,47 +428,6 @@ mod tests {
         let mut taken = [0; 4];
         tokio::io::AsyncReadExt::read_exact(&mut lively, &mut taken).await.unwrap();
         fine.write_all(b"more").await.unwrap();
-        assert_eq!(connections.open().len(), 1, "a connection that is gone is forgotten");
-    }
-
-    #[tokio::test]
-    async fn a_head_that_does_not_end_is_cut_and_an_idle_connection_is_not() {
-        let connections = Arc::new(Connections::default());
-        let (mut slow_peer, slow) = tokio::io::duplex(4);
-        let (mut served_peer, served) = tokio::io::duplex(4);
-        let (_idle_peer, idle) = tokio::io::duplex(4);
-        let (mut slow, mut served) = (connections.watch(slow, None), connections.watch(served, None));
-        let _idle = connections.watch(idle, None);
-        let mut bytes = [0; 2];
-        for (peer, watched) in [(&mut slow_peer, &mut slow), (&mut served_peer, &mut served)] {
-            peer.write_all(b"PO").await.unwrap();
-            tokio::io::AsyncReadExt::read_exact(watched, &mut bytes).await.unwrap();
-        }
-        drop(served.busy().mark());
-        assert_eq!(connections.cut_late_heads(Duration::from_secs(600)), 0, "it has only begun");
-        assert_eq!(connections.cut_late_heads(Duration::ZERO), 1, "one is served, and one has sent nothing");
-        assert_eq!(
-            tokio::io::AsyncReadExt::read(&mut slow, &mut bytes).await.unwrap_err().kind(),
-            io::ErrorKind::TimedOut
-        );
-    }
-
-    #[tokio::test]
-    async fn the_idlest_makes_room_and_a_busy_one_never() {
-        let connections = Arc::new(Connections::default());
-        let (_busy_peer, busy) = tokio::io::duplex(4);
-        let (_idle_peer, idle) = tokio::io::duplex(4);
-        let (mut busy, mut idle) = (connections.watch(busy, None), connections.watch(idle, None));
-        let mark = busy.busy().mark();
-        assert!(connections.cut_idlest(Duration::ZERO));
-        assert!(!connections.cut_idlest(Duration::ZERO), "the other is busy");
-        let mut byte = [0];
-        assert_eq!(
-            tokio::io::AsyncReadExt::read(&mut idle, &mut byte).await.unwrap_err().kind(),
-            io::ErrorKind::TimedOut
-        );
-        drop(mark);
-        assert!(connections.cut_idlest(Duration::ZERO));
-        assert!(tokio::io::AsyncReadExt::read(&mut busy, &mut byte).await.is_err());
+        assert_eq!(connections.count(), 1, "a connection that is gone is forgotten");
     }
 }

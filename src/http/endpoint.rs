@@ -52,6 +52,19 @@ pub fn plain(path: &str) -> &str {
     &path[slashes.saturating_sub(1)..]
 }
 
+/// Answers a request to `--admin-listen`: probes and metrics, for any Host.
+pub fn serve_admin(server: &Server, request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path();
+    if !is_probe(path) {
+        let message = format!("nothing is served at {path}; --admin-listen serves probes and {METRICS}");
+        return Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message).closing().response();
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return method_not_allowed("GET, HEAD");
+    }
+    health::serve(server, path).unwrap_or_else(|| health::metrics(server, request.headers()))
+}
+
 /// Whether a path is one that whoever watches proxyrunner asks, and that takes nothing to answer.
 pub fn is_probe(path: &str) -> bool {
     plain(path) == METRICS || health::is_served(path)

@@ -1,32 +1,50 @@
-//! Accepting connections: bounded in [number](super::places), and each in how long it may send nothing or take nothing.
+//! Accepts connections: bounded in [number](super::places), and each in how long it may send nothing or read nothing.
 
-use super::connections::Marked;
+use super::connections::{Pulse, Watched};
+use super::marks::{Mark, Marked};
 use super::origin::Origin;
-use super::places::{Place, Places};
+use super::places::Places;
+use super::response::Body;
+use super::rewound::Rewound;
 use super::socket::{Line, Socket};
 use super::unread::Explained;
 use super::visit::Visit;
 use super::{Server, endpoint};
+use crate::budget::Account;
 use crate::client::Client;
 use crate::telemetry::Peer;
 use crate::telemetry::scope::scoped;
+use bytes::Bytes;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Type};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Time for a request head to complete after its first byte.
-pub const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a connection on a spare place may take to send a whole request.
+const SPARE_HEAD: Duration = Duration::from_secs(2);
+/// How long such a connection may take until it has read its answer.
+const SPARE_LIFE: Duration = Duration::from_secs(10);
+/// Connections to `--admin-listen`.
+const ADMIN_CONNECTIONS: usize = 64;
 /// What one connection may have read of a head, or buffered to write, in bytes.
 const BUFFER: usize = 64 * 1024;
 /// Connections that wait to be accepted.
@@ -65,41 +83,58 @@ impl Listener {
 
     /// Serves until `closed` resolves; then no new connection is accepted, idle ones are closed, and busy ones are
     /// waited for, for as long as `closed` says at most.
-    pub async fn serve(self, server: Arc<Server>, closed: impl Future<Output = Duration>) {
-        let places = Places::new(server.settings.max_connections, Arc::clone(&server.connections));
-        let graceful = GracefulShutdown::new();
+    pub async fn serve(self, server: Arc<Server>, role: Role, closed: impl Future<Output = Duration>) {
+        let (limit, connections) = match role {
+            Role::Clients => (server.settings.max_connections, Arc::clone(&server.connections)),
+            Role::Admin => (ADMIN_CONNECTIONS, Arc::default()),
+        };
+        let places = Places::new(limit, Arc::clone(&connections));
+        let (tracker, closing) = (TaskTracker::new(), CancellationToken::new());
         let mut closed = pin!(closed);
         let patience = loop {
+            let accept = async {
+                places.bounded().await;
+                self.0.accept().await
+            };
             let (stream, peer) = tokio::select! {
                 patience = &mut closed => break patience,
-                accepted = self.0.accept() => match accepted {
+                accepted = accept => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        pause(&error).await;
+                        pause(&error, &places).await;
                         continue;
                     }
                 },
             };
-            let place = tokio::select! {
-                patience = &mut closed => break patience,
-                place = places.take() => Arc::new(place),
-            };
             prepare(&stream, &server);
             let socket = Socket::new(stream);
             let line = socket.line();
-            let watched = graceful.watch(connection(&server, place, socket, peer));
-            tokio::spawn(async move {
+            let pulse = places.take(peer.ip(), Some(socket.line()));
+            let stream = connections.watch(socket, Arc::clone(&pulse));
+            let account = server.budget.account(Client::at(Some(peer.ip())));
+            account.on_give_way(stream.cutter());
+            let visitor = Visitor {
+                server: Arc::clone(&server),
+                role,
+                places: Arc::clone(&places),
+                pulse: Arc::clone(&pulse),
+                account,
+            };
+            let served = visitor.serve(stream, peer, closing.clone());
+            tracker.spawn(async move {
                 tokio::select! {
                     biased;
-                    ended = watched => if let Err(error) = ended {
-                        tracing::debug!(%error, "connection ended");
-                    },
+                    () = served => {}
                     () = left(&line) => tracing::debug!("the peer hung up"),
+                    () = pulse.closes() => tracing::debug!("the connection makes room for another"),
+                    () = overstays(&pulse) => tracing::debug!("the connection kept a spare place for too long"),
                 }
             });
         };
         drop(self);
-        if timeout(patience, graceful.shutdown()).await.is_err() {
+        closing.cancel();
+        tracker.close();
+        if timeout(patience, tracker.wait()).await.is_err() {
             tracing::warn!("some connections took too long to close");
         }
     }
@@ -119,59 +154,157 @@ async fn left(line: &Line) {
     sleep(HANGUP_GRACE).await;
 }
 
-fn connection(
-    server: &Arc<Server>,
-    place: Arc<Place>,
-    socket: Socket,
-    peer: SocketAddr,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + 'static {
-    let line = socket.line();
-    let stream = server.connections.watch(socket, Some(line));
-    let marker = stream.busy();
-    let account = server.budget.account(Client::at(Some(peer.ip())));
-    account.on_give_way(stream.cutter());
-    let (server, peer) = (Arc::clone(server), Peer::from(peer));
-    // Hyper's timer covers the idle time before a head as well as the head.
-    let idle = if place.is_spare() { HEAD_PATIENCE } else { server.settings.keep_alive_timeout };
-    hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(idle)
-        .max_buf_size(BUFFER)
-        .serve_connection(
-            TokioIo::new(Explained::new(stream)),
-            service_fn(move |request| {
-                let (server, place, mark) = (Arc::clone(&server), Arc::clone(&place), marker.mark());
-                let (peer, account) = (peer.clone(), account.clone());
-                async move {
-                    let path = request.uri().path();
-                    let (mut visit, origin) = match endpoint::is_probe(path) {
-                        true => (None, Origin::unseen(peer, account)),
-                        false => Visit::begin(&server.settings, &request, peer, account),
-                    };
-                    let mut response =
-                        if !place.is_spare() || endpoint::is_probe(path) || Box::pin(place.settle()).await {
-                            scoped(origin.span, endpoint::serve(server, &origin, request)).await
-                        } else {
-                            endpoint::refuse_connection(request)
-                        };
-                    if let Some(visit) = &mut visit {
-                        visit.answered(response.status());
-                    }
-                    if place.is_spare() {
-                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                    }
-                    Ok::<_, Infallible>(response.map(|body| Marked::new(body, mark, visit)))
-                }
-            }),
-        )
+/// Resolves when a connection has kept a spare place for too long.
+async fn overstays(pulse: &Pulse) {
+    if pulse.is_spare() {
+        sleep(SPARE_HEAD).await;
+        if pulse.is_spare() && pulse.has_asked.load(Ordering::Relaxed) {
+            sleep(SPARE_LIFE).await;
+        }
+    }
+    if !pulse.is_spare() {
+        std::future::pending::<()>().await;
+    }
 }
 
-async fn pause(error: &io::Error) {
-    // The peer gave up before it was accepted: nothing to wait for.
-    if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
-        tracing::warn!(%error, "cannot accept a connection");
-        sleep(EXHAUSTED_PAUSE).await;
+/// Whom a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Clients, and probes too (`--listen`).
+    Clients,
+    /// Probes and scrapers only (`--admin-listen`).
+    Admin,
+}
+
+/// The peer of one connection.
+#[derive(Clone)]
+struct Visitor {
+    server: Arc<Server>,
+    role: Role,
+    places: Arc<Places>,
+    pulse: Arc<Pulse>,
+    /// Whom its messages are charged to.
+    account: Account,
+}
+
+impl Visitor {
+    /// Serves one connection. While it is idle it has no buffers: hyper's are dropped, and made again when the peer
+    /// sends something.
+    async fn serve(self, mut stream: Watched<Socket>, peer: SocketAddr, closing: CancellationToken) {
+        let mut first = Bytes::new();
+        loop {
+            if first.is_empty() {
+                tokio::select! {
+                    biased;
+                    readable = stream.readable() => if readable.is_err() { return },
+                    () = closing.cancelled() => return,
+                    () = sleep(self.server.settings.keep_alive_timeout) => return,
+                }
+            }
+            match Box::pin(self.serve_until_idle(Rewound { first, stream }, peer, &closing)).await {
+                Ok(Some(idle)) => Rewound { first, stream } = idle,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "connection ended");
+                    return;
+                }
+            }
+        }
     }
+
+    /// Serves requests until the connection ends, or is idle and to give its buffers back.
+    async fn serve_until_idle(
+        &self,
+        stream: Rewound<Watched<Socket>>,
+        peer: SocketAddr,
+        closing: &CancellationToken,
+    ) -> hyper::Result<Option<Rewound<Watched<Socket>>>> {
+        let marker = stream.stream.busy();
+        let (visitor, peer) = (self.clone(), Peer::from(peer));
+        let mut connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_PATIENCE)
+            .max_buf_size(BUFFER)
+            .serve_connection(
+                TokioIo::new(Explained::new(stream)),
+                service_fn(move |request: Request<Incoming>| {
+                    let mark = marker.mark(request.method() == Method::GET, !request.body().is_end_stream());
+                    let (visitor, peer) = (visitor.clone(), peer.clone());
+                    // Boxed, so that no idle connection keeps room for it.
+                    Box::pin(async move { Ok::<_, Infallible>(visitor.answer(request, peer, mark).await) })
+                }),
+            );
+        let mut closes = pin!(closing.cancelled());
+        let mut is_closing = false;
+        let is_idle = std::future::poll_fn(|cx| {
+            if !is_closing && closes.as_mut().poll(cx).is_ready() {
+                is_closing = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+                return Poll::Ready(ended.map(|()| false));
+            }
+            if is_closing || !self.pulse.gives_buffers_back() {
+                return Poll::Pending;
+            }
+            // Only an idle connection ends at once; one that does not is closed once its response is written.
+            is_closing = true;
+            Pin::new(&mut connection).graceful_shutdown();
+            connection.poll_without_shutdown(cx).map_ok(|()| true)
+        })
+        .await?;
+        let parts = connection.into_parts();
+        let Rewound { stream, .. } = parts.io.into_inner().into_inner();
+        if is_idle {
+            return Ok(Some(Rewound { first: parts.read_buf, stream }));
+        }
+        let mut stream = stream;
+        let _ = stream.shutdown().await;
+        Ok(None)
+    }
+
+    async fn answer(self, request: Request<Incoming>, peer: Peer, mark: Mark) -> Response<Marked<Body>> {
+        let Visitor { server, role, places, pulse, account } = self;
+        if role == Role::Admin {
+            pulse.may_rest(request.body().is_end_stream());
+            let response = endpoint::serve_admin(&server, request);
+            return response.map(|body| Marked::new(body, mark, None));
+        }
+        let has_body = !request.body().is_end_stream();
+        let is_probe = endpoint::is_probe(request.uri().path());
+        let (mut visit, origin) = match is_probe {
+            true => (None, Origin::unseen(peer, account)),
+            false => Visit::begin(&server.settings, &request, peer, account),
+        };
+        let mut response = if !pulse.is_spare() || is_probe || Box::pin(places.settle(&pulse)).await {
+            scoped(origin.span, endpoint::serve(server, &origin, request)).await
+        } else {
+            endpoint::refuse_connection(request)
+        };
+        // Hyper may still be reading the body of a refused request: such a connection keeps its buffers.
+        pulse.may_rest(
+            !has_body || !response.status().is_client_error() && !response.status().is_server_error(),
+        );
+        if let Some(visit) = &mut visit {
+            visit.answered(response.status());
+        }
+        if pulse.is_spare() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response.map(|body| Marked::new(body, mark, visit))
+    }
+}
+
+async fn pause(error: &io::Error, places: &Places) {
+    // The peer gave up before it was accepted: nothing to wait for.
+    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+        return;
+    }
+    tracing::warn!(%error, "cannot accept a connection");
+    if matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE)) {
+        places.free_file();
+    }
+    sleep(EXHAUSTED_PAUSE).await;
 }
 
 /// Raises the limit on open files as far as it goes: every connection and every child's pipe is one. The child gets

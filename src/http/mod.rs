@@ -14,6 +14,7 @@ mod lag;
 mod legacy;
 mod listener;
 mod live;
+mod marks;
 mod modern;
 mod old_sse;
 mod oneway;
@@ -23,6 +24,7 @@ mod places;
 mod public_url;
 mod reject;
 mod response;
+mod rewound;
 mod site;
 mod socket;
 pub mod sse;
@@ -31,7 +33,7 @@ mod visit;
 
 pub use connections::Connections;
 pub use health::levels;
-pub use listener::{HEAD_PATIENCE, Listener, raise_file_limit};
+pub use listener::{Listener, Role, raise_file_limit};
 pub use places::SPARE;
 pub use public_url::PublicUrl;
 
@@ -56,6 +58,8 @@ const READER_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Settings {
     /// `--listen`
     pub listen: SocketAddr,
+    /// `--admin-listen`: where probes and metrics are served on a listener of their own.
+    pub admin_listen: Option<SocketAddr>,
     /// `--path`: where the MCP endpoint is.
     pub path: String,
     /// `--public-url`: the external URL.

@@ -1,163 +1,231 @@
-//! Places for connections. Beside `--max-connections` there are a few [`SPARE`] ones: when all others are busy, probes and
-//! scrapers still get through, and everyone else a clear refusal.
+//! Places for connections, and which connection gives way at `--max-connections`.
 //!
-//! A spare place can't be kept: it is for one answer, and one that has nothing to ask makes room for the next.
+//! Beside `--max-connections` regular places there are [`SPARE`] ones. When all regular places are taken, a new
+//! connection gets a spare place, and a regular one once its whole request is read. Probes are answered on spare
+//! places. A connection that sends no whole request can therefore neither keep probes out nor take a place from
+//! another.
+//!
+//! Shares are work-conserving: one client address may hold all places. When others wait, the address that holds most
+//! gives way first: idle connections before busy ones.
 
-use super::connections::Connections;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use super::connections::{Connections, Pulse, Table};
+use super::socket::Line;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// Connections above `--max-connections`.
-pub const SPARE: usize = 8;
-/// Of these, so many may wait for another place; the rest is for those that are answered at once.
+pub const SPARE: usize = 32;
+/// Spare places whose connections may wait for a regular one; the rest is for requests that are answered at once.
 const WAITING: usize = SPARE / 2;
 /// How long each of them may wait.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often a newcomer looks for a connection that has fallen idle.
+/// Interval between searches for a connection that has become idle.
 const IDLE_LOOK: Duration = Duration::from_millis(50);
-/// A connection is not idle before it has been silent for so long: its request may be on the way.
+/// A connection counts as idle after this time without a request: its request may be in transit.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// All places.
+/// All places of one listener.
 #[derive(Debug)]
 pub struct Places {
-    regular: Arc<Semaphore>,
-    spare: Arc<Semaphore>,
+    limit: usize,
     waiting: Semaphore,
     connections: Arc<Connections>,
 }
 
-/// One connection's place, until it is dropped.
+/// Counts of taken places.
+#[derive(Debug, Default)]
+pub(super) struct Seats {
+    regular: usize,
+    /// The numbers of the connections on spare places.
+    spare: Vec<u64>,
+    shares: HashMap<IpAddr, Arc<Share>>,
+}
+
+/// The places that one client address holds.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
-    is_spare: AtomicBool,
-    permit: Mutex<Option<OwnedSemaphorePermit>>,
+pub(super) struct Share {
+    client: IpAddr,
+    regular: AtomicUsize,
+    all: AtomicUsize,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Share { client: Ipv6Addr::UNSPECIFIED.into(), regular: AtomicUsize::new(0), all: AtomicUsize::new(0) }
+    }
+}
+
+impl Share {
+    /// The number of its connections.
+    pub(super) fn all(&self) -> usize {
+        self.all.load(Ordering::Relaxed)
+    }
+
+    fn regular(&self) -> usize {
+        self.regular.load(Ordering::Relaxed)
+    }
+}
+
+impl Seats {
+    /// The share of a client: an IPv4 address, or the /64 network of an IPv6 one.
+    pub(super) fn share(&mut self, client: IpAddr) -> Arc<Share> {
+        let client = match client.to_canonical() {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+            v4 => v4,
+        };
+        let share =
+            self.shares.entry(client).or_insert_with(|| Arc::new(Share { client, ..Share::default() }));
+        share.all.fetch_add(1, Ordering::Relaxed);
+        Arc::clone(share)
+    }
+
+    /// Frees the place of a connection.
+    pub(super) fn leave(&mut self, pulse: &Pulse) {
+        if pulse.is_spare() {
+            self.spare.retain(|number| *number != pulse.number);
+        } else {
+            self.regular = self.regular.saturating_sub(1);
+            pulse.share.regular.fetch_sub(1, Ordering::Relaxed);
+        }
+        if pulse.share.all.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.shares.remove(&pulse.share.client);
+        }
+    }
+
+    fn seat(&mut self, pulse: &Pulse, is_spare: bool) {
+        pulse.is_spare.store(is_spare, Ordering::Relaxed);
+        if is_spare {
+            self.spare.push(pulse.number);
+        } else {
+            self.regular += 1;
+            pulse.share.regular.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Places {
-    /// So many places and the spare ones, for these connections.
-    pub fn new(most: usize, connections: Arc<Connections>) -> Arc<Self> {
-        Arc::new(Places {
-            regular: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
-            spare: Arc::new(Semaphore::new(SPARE)),
-            waiting: Semaphore::new(WAITING),
-            connections,
+    /// `limit` regular places and the spare ones, for these connections.
+    pub fn new(limit: usize, connections: Arc<Connections>) -> Arc<Self> {
+        Arc::new(Places { limit, waiting: Semaphore::new(WAITING), connections })
+    }
+
+    /// Gives a new connection a place at once: a regular one if one is free, else a spare one, which another
+    /// connection without a request loses if need be.
+    pub fn take(&self, client: IpAddr, line: Option<Line>) -> Arc<Pulse> {
+        self.connections.enter(client, line, |table, pulse| {
+            let is_spare = table.seats.regular >= self.limit;
+            if is_spare
+                && table.seats.spare.len() >= SPARE
+                && let Some(victim) = spare_victim(table)
+            {
+                table.cut(&victim);
+            }
+            table.seats.seat(pulse, is_spare);
         })
     }
 
-    /// A place for one more connection. Where all are taken, the idlest makes room; where all are busy, it gets a spare
-    /// one.
-    pub async fn take(self: &Arc<Self>) -> Place {
-        let mut regular = pin!(Arc::clone(&self.regular).acquire_owned());
-        let mut spare = pin!(Arc::clone(&self.spare).acquire_owned());
-        if self.regular.available_permits() == 0
-            && self.connections.cut_idlest(FRESH)
-            && let Ok(permit) = timeout(IDLE_LOOK, &mut regular).await
-        {
-            return self.place(permit.ok(), false);
-        }
-        loop {
-            tokio::select! {
-                biased;
-                permit = &mut regular => return self.place(permit.ok(), false),
-                permit = &mut spare => return self.place(permit.ok(), true),
-                () = sleep(IDLE_LOOK) => {
-                    self.connections.cut_idlest(FRESH);
-                }
-            }
+    /// Waits while more connections are open than there are places: closed ones need a moment to end.
+    pub async fn bounded(&self) {
+        while self.connections.count() >= self.limit.saturating_add(2 * SPARE) {
+            let _ = timeout(IDLE_LOOK, self.connections.freed.notified()).await;
         }
     }
 
-    fn place(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>, is_spare: bool) -> Place {
-        Place { places: Arc::clone(self), is_spare: AtomicBool::new(is_spare), permit: Mutex::new(permit) }
+    /// Closes one idle connection, if any, so that its file can be used.
+    pub fn free_file(&self) {
+        let mut table = self.connections.table();
+        let latest = self.connections.before(FRESH);
+        let victim = (table.open.values())
+            .filter(|pulse| !pulse.is_cut() && pulse.is_idle(latest))
+            .max_by_key(|pulse| (pulse.share.all(), Reverse(pulse.active.load(Ordering::Relaxed))))
+            .cloned();
+        if let Some(victim) = victim {
+            table.cut(&victim);
+        }
     }
 
-    /// A regular place within a short time.
-    async fn soon(&self) -> Option<OwnedSemaphorePermit> {
-        let mut regular = pin!(Arc::clone(&self.regular).acquire_owned());
-        let found = async {
+    /// Exchanges a spare place for a regular one; false when none becomes free in time.
+    pub async fn settle(&self, pulse: &Pulse) -> bool {
+        if self.promote(pulse) {
+            return true;
+        }
+        let Ok(_waits) = self.waiting.try_acquire() else { return false };
+        pulse.waits.store(true, Ordering::Relaxed);
+        let promoted = async {
             loop {
-                self.connections.cut_idlest(FRESH);
-                if let Ok(permit) = timeout(IDLE_LOOK, &mut regular).await {
-                    return permit.ok();
+                let _ = timeout(IDLE_LOOK, self.connections.freed.notified()).await;
+                if self.promote(pulse) {
+                    break;
                 }
             }
         };
-        let Ok(_waits) = self.waiting.try_acquire() else {
-            return Arc::clone(&self.regular).try_acquire_owned().ok();
-        };
-        timeout(PATIENCE, found).await.ok().flatten()
-    }
-}
-
-impl Place {
-    /// Whether it is for one answer only.
-    pub fn is_spare(&self) -> bool {
-        self.is_spare.load(Ordering::Relaxed)
+        let settled = timeout(PATIENCE, promoted).await.is_ok();
+        pulse.waits.store(false, Ordering::Relaxed);
+        settled
     }
 
-    /// Changes a spare place for a regular one; false when none came free in time.
-    pub async fn settle(&self) -> bool {
-        let Some(regular) = self.places.soon().await else { return false };
-        let spare = self.permit.lock().unwrap_or_else(PoisonError::into_inner).replace(regular);
-        self.is_spare.store(false, Ordering::Relaxed);
-        drop(spare);
+    fn promote(&self, pulse: &Pulse) -> bool {
+        let latest = self.connections.before(FRESH);
+        let mut table = self.connections.table();
+        if pulse.is_cut() || !pulse.is_spare() {
+            return !pulse.is_cut();
+        }
+        if table.seats.regular >= self.limit {
+            let Some(victim) = victim(&table, pulse, self.limit, latest) else { return false };
+            if victim.is_busy() {
+                tracing::warn!(client = %victim.share.client, "closed a busy connection of the client address that holds most of --max-connections");
+            }
+            table.cut(&victim);
+        }
+        table.seats.spare.retain(|number| *number != pulse.number);
+        table.seats.seat(pulse, false);
         true
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::task::{Context, Waker};
+impl Pulse {
+    /// Whether it has a spare place, which is for one answer only.
+    pub fn is_spare(&self) -> bool {
+        self.is_spare.load(Ordering::Relaxed)
+    }
 
-    async fn taken(places: &Arc<Places>, count: usize) -> Vec<Place> {
-        let mut taken = Vec::new();
-        for _ in 0..count {
-            taken.push(places.take().await);
+    fn is_idle(&self, latest: u64) -> bool {
+        !self.is_busy() && self.active.load(Ordering::Relaxed) <= latest
+    }
+}
+
+/// The connection whose regular place goes to `newcomer`.
+fn victim(table: &Table, newcomer: &Pulse, limit: usize, latest: u64) -> Option<Arc<Pulse>> {
+    let own = newcomer.share.regular();
+    let regular = table.open.values().filter(|pulse| !pulse.is_spare() && !pulse.is_cut());
+    let ranked = regular.filter_map(|pulse| {
+        let is_own = Arc::ptr_eq(&pulse.share, &newcomer.share);
+        let active = pulse.active.load(Ordering::Relaxed);
+        if pulse.is_idle(latest) {
+            let may = is_own || own <= limit / 2;
+            return may.then(|| ((true, pulse.share.regular(), true, u64::MAX - active), pulse));
         }
-        taken
-    }
+        // Work is interrupted only for a client that holds much less.
+        let held = pulse.share.regular();
+        let may = pulse.is_busy() && !is_own && (held > limit.div_ceil(2) || held >= 2 * (own + 1));
+        // Streams can be resumed, and the newest request has cost the least.
+        may.then(|| ((false, held, pulse.is_get.load(Ordering::Relaxed), active), pulse))
+    });
+    ranked.max_by_key(|(rank, _)| *rank).map(|(_, pulse)| Arc::clone(pulse))
+}
 
-    fn waits(future: impl Future) -> bool {
-        pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_pending()
-    }
-
-    #[tokio::test]
-    async fn when_all_are_taken_there_are_a_few_more() {
-        let places = Places::new(2, Arc::default());
-        let mut regular = taken(&places, 2).await;
-        let spare = taken(&places, SPARE).await;
-        assert!(regular.iter().all(|place| !place.is_spare()) && spare.iter().all(Place::is_spare));
-        assert!(waits(places.take()), "there are no more");
-        assert!(waits(spare[0].settle()));
-        drop(regular.pop());
-        assert!(spare[0].settle().await && !spare[0].is_spare());
-        assert!(places.take().await.is_spare(), "its spare place is free again");
-    }
-
-    #[tokio::test]
-    async fn not_all_spare_places_wait_and_none_for_long() {
-        let places = Places::new(1, Arc::default());
-        let _regular = places.take().await;
-        let spare: Vec<_> = taken(&places, SPARE).await.into_iter().map(Arc::new).collect();
-        let settle = |place: &Arc<Place>| {
-            let place = Arc::clone(place);
-            tokio::spawn(async move { place.settle().await })
-        };
-        let waiting: Vec<_> = spare[..WAITING].iter().map(settle).collect();
-        while places.waiting.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        assert!(!spare[WAITING].settle().await, "one more is told at once");
-        assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
-        for waiting in waiting {
-            assert!(!waiting.await.unwrap());
-        }
-    }
+/// The connection that loses its spare place.
+fn spare_victim(table: &Table) -> Option<Arc<Pulse>> {
+    let spare = table.seats.spare.iter().filter_map(|number| table.open.get(number));
+    let spare = spare.filter(|pulse| !pulse.waits.load(Ordering::Relaxed));
+    let rank = |pulse: &&Arc<Pulse>| {
+        (!pulse.is_busy(), pulse.share.all(), Reverse(pulse.active.load(Ordering::Relaxed)))
+    };
+    spare.max_by_key(rank).cloned()
 }

@@ -185,6 +185,7 @@ mod tests {
         let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
         Settings {
             listen: listen.parse().unwrap(),
+            admin_listen: None,
             path: "/mcp".into(),
             public_url: None,
             max_body: 1,

@@ -30,6 +30,20 @@ impl Socket {
         Socket { read, line: Line(Arc::new(write)) }
     }
 
+    /// Resolves when there may be something to read.
+    pub async fn readable(&self) -> io::Result<()> {
+        let stream = self.line.stream();
+        loop {
+            self.read.readable().await?;
+            // Readiness may be reported though nothing is there; only trying tells, and clears it.
+            let peek = || SockRef::from(stream).peek(&mut [std::mem::MaybeUninit::uninit()]);
+            match stream.try_io(tokio::io::Interest::READABLE, peek) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                peeked => return peeked.map(drop),
+            }
+        }
+    }
+
     /// A line to it.
     pub fn line(&self) -> Line {
         self.line.clone()

@@ -34,6 +34,11 @@ impl<S> Explained<S> {
     pub fn new(stream: S) -> Self {
         Explained { stream, instead: None }
     }
+
+    /// The stream itself.
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
 }
 
 /// A refusal of hyper's with a body, if these bytes are one without.
