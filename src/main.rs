@@ -1,7 +1,7 @@
 //! Parse, run, exit code; nothing else. Or, executed by itself under another name, a guardian.
 
 use proxyrunner::child::guardian;
-use proxyrunner::{app, config, proc};
+use proxyrunner::{app, config, memory, proc};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     if guardian::is_meant(words.next()) {
         return guardian::run(words);
     }
-    let config = match config::load(std::env::args_os(), std::env::vars_os()) {
+    let config = match config::load(std::env::args_os(), std::env::vars_os(), memory::limit()) {
         Ok(config) => config,
         Err(exit) => return exit.report(),
     };

@@ -1,3 +1,5 @@
+//! What memory the system gives, and that what messages no longer need goes back to it.
+//!
 //! Keeps the allocator from holding on to memory that messages no longer need: else a burst would stay resident for as long
 //! as the process lives, and memory in use would say little about memory taken.
 
@@ -33,5 +35,73 @@ pub fn give_back() {
         if nix::libc::mallinfo2().fordblks > KEPT {
             nix::libc::malloc_trim(0);
         }
+    }
+}
+
+/// Where the hierarchies of control groups are mounted, and the file that holds a group's limit there.
+const HIERARCHIES: [(&str, &str); 2] =
+    [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
+
+/// The memory that the control groups of this process leave it, in bytes; `None` where they set no limit.
+///
+/// Control groups v2 and v1: a group's own limit and those of all groups above it. Without `/proc` only the mounted root
+/// is looked at, which in a container is its own group.
+pub fn limit() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    limit_of(&groups, |path| std::fs::read_to_string(path).ok())
+}
+
+/// As [`limit`] does, with the text of `/proc/self/cgroup` and a reader of files.
+fn limit_of(groups: &str, read: impl Fn(&str) -> Option<String>) -> Option<u64> {
+    // hierarchy:controllers:path
+    let paths = groups.lines().filter_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        (controllers.is_empty() || controllers.split(',').any(|name| name == "memory")).then_some(path)
+    });
+    let mut files = Vec::new();
+    for path in paths.chain(["/"]) {
+        let mut path = path.trim_end_matches('/');
+        loop {
+            files.extend(HIERARCHIES.map(|(mount, name)| format!("{mount}{path}/{name}")));
+            let Some((above, _)) = path.rsplit_once('/') else { break };
+            path = above;
+        }
+    }
+    // "max", or v1's largest number of pages, is no limit.
+    let limits = files.iter().filter_map(|file| read(file)?.trim().parse().ok());
+    limits.min().filter(|&limit: &u64| limit < 1 << 62)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limited(groups: &str, files: &[(&str, &str)]) -> Option<u64> {
+        limit_of(groups, |path| {
+            files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_least_limit_of_all_groups_above_holds() {
+        let files = [
+            ("/sys/fs/cgroup/pods/memory.max", "104857600\n"),
+            ("/sys/fs/cgroup/pods/one/memory.max", "max\n"),
+        ];
+        assert_eq!(limited("0::/pods/one\n", &files), Some(100 << 20));
+        assert_eq!(limited("0::/other\n", &files), None);
+        assert_eq!(limited("0::/\n", &[("/sys/fs/cgroup/memory.max", "5\n")]), Some(5), "in a container");
+    }
+
+    #[test]
+    fn version_1_of_control_groups_is_read_too() {
+        let groups = "11:cpu,cpuacct:/docker/a\n4:memory:/docker/a\n1:name=systemd:/docker/a\n";
+        let own = ("/sys/fs/cgroup/memory/docker/a/memory.limit_in_bytes", "7\n");
+        assert_eq!(limited(groups, &[own]), Some(7));
+        // A container sees its own group as the root, though the path is the host's.
+        assert_eq!(limited(groups, &[("/sys/fs/cgroup/memory/memory.limit_in_bytes", "8\n")]), Some(8));
+        let none = ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+        assert_eq!(limited(groups, &[none]), None);
+        assert_eq!(limited("", &[]), None, "no control groups at all");
     }
 }

@@ -272,7 +272,8 @@ fn a_leased_child_that_hangs_is_ended_and_a_warm_one_replaced() {
     let told = |words: &str| server.logged().matches(words).count();
     until("its handshake", || told("server started") == 4 && told("legacy protocol era") == 4);
     // The one that hung may be about to end yet.
-    let others = [u64::try_from(pid(&server.session())).expect("a pid"), asked.child(), leased];
+    let shared = pid(&server.opening().header("x-user", "ann").open());
+    let others = [u64::try_from(shared).expect("a pid"), asked.child(), leased];
     let started_pids: Vec<u64> = server
         .logged()
         .lines()

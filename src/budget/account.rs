@@ -74,9 +74,9 @@ impl Account {
         account
     }
 
-    /// Another account of the same client.
-    pub fn sibling(&self) -> Account {
-        Account::open(&self.0.budget, self.0.total.client)
+    /// Another account in the same budget, of this client or another.
+    pub fn sibling(&self, client: Client) -> Account {
+        Account::open(&self.0.budget, client)
     }
 
     /// The budget that it is part of.
@@ -299,7 +299,7 @@ impl Charge {
             self.add(needed - self.bytes);
         }
         self.shrink_to(needed);
-        Charged::charged(bytes, self)
+        Charged::paid(bytes, self)
     }
 
     /// Waits for its turn.

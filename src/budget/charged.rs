@@ -46,7 +46,7 @@ impl Drop for Held {
 }
 
 impl Charged {
-    pub(super) fn charged(bytes: Vec<u8>, charge: Charge) -> Self {
+    pub(super) fn paid(bytes: Vec<u8>, charge: Charge) -> Self {
         Self::held(bytes, Owner::Charge(charge))
     }
 

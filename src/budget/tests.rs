@@ -115,7 +115,8 @@ fn the_limit_holds_but_for_a_reserve() {
     assert!(modest.try_charge(budget.small() + 1).is_none());
     let small = charged(&modest, budget.small());
     assert!(modest.try_charge(1).is_none(), "its share of the reserve is used up");
-    let own: Vec<_> = (0..).map_while(|_| greedy.sibling().try_charge(budget.small())).collect();
+    let own: Vec<_> =
+        (0..).map_while(|_| greedy.sibling(greedy.client()).try_charge(budget.small())).collect();
     assert_eq!(own.len(), SMALL_PART / 2 - 1, "half of the reserve is there for all accounts");
     let others: Vec<_> = (3..)
         .map_while(|client| budget.account(Client::numbered(client)).try_charge(budget.small()))
@@ -282,7 +283,7 @@ fn memory_is_tight_until_half_of_it_is_free() {
 fn accounts_and_clients_are_forgotten_with_their_last_handle() {
     let budget = budget();
     let account = budget.account(Client::numbered(1));
-    let (sibling, message) = (account.sibling(), account.hold(b"x".to_vec()));
+    let (sibling, message) = (account.sibling(account.client()), account.hold(b"x".to_vec()));
     assert!(sibling.is_of_same_client(&account) && !sibling.is(&account));
     drop(account);
     assert_eq!(budget.accounts().open().len(), 2, "a message keeps its account");

@@ -101,12 +101,14 @@ impl Exit {
 }
 
 /// Reads the command line (the program's name first), the environment as it is given, and the configuration file.
+/// `memory` is what the system leaves the process, in bytes, if it sets a limit.
 ///
 /// # Errors
 /// `--help`, `--version` and `--check` with code 0; every bad setting, one a line, with [`Exit::USAGE`].
 pub fn load(
     args: impl IntoIterator<Item = OsString>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
+    memory: Option<u64>,
 ) -> Result<Config, Exit> {
     let variables: Vec<_> = variables.into_iter().collect();
     let env = |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
@@ -122,7 +124,7 @@ pub fn load(
     }
 
     let mut reader = Reader::new(typed, file, env, problems);
-    let mut config = assemble(&mut reader, command, env);
+    let mut config = assemble(&mut reader, command, env, memory);
     config.warnings.extend(unknown::warnings(&variables));
     config.warnings.iter().for_each(|warning| reader.comment(&format!("warning: {warning}")));
     cross_check(&mut reader, &config);
@@ -147,13 +149,14 @@ fn assemble(
     reader: &mut Reader,
     command: Vec<OsString>,
     env: impl Fn(&str) -> Option<OsString> + Copy,
+    memory: Option<u64>,
 ) -> Config {
     let otel = otel::read(env);
     // In the order in which --check shows them.
-    let http = http(reader, otel.propagates);
-    let child = child(reader, command, env);
-    let (upstream, session) = (upstream(reader), session(reader));
-    let max_buffered = reader.one("max-buffered", SIZE);
+    let max_buffered = reader.one_or("max-buffered", SIZE, buffered(memory));
+    let http = http(reader, otel.propagates, max_buffered);
+    let child = child(reader, command, env, max_buffered);
+    let (upstream, session) = (upstream(reader), session(reader, max_buffered));
     let stopping = stopping::read(reader, &child, env("KUBERNETES_SERVICE_HOST").is_some());
     let telemetry = telemetry(reader, &otel);
     let export = exports(reader, otel.export);
@@ -173,7 +176,13 @@ fn assemble(
     }
 }
 
-fn http(reader: &mut Reader, propagates: otel::Propagates) -> http::Settings {
+/// The default of `--max-buffered`: messages leave the child, and what else takes memory, more than half of it.
+fn buffered(memory: Option<u64>) -> usize {
+    let part = memory.map_or(u64::MAX, |limit| limit / 5 * 2);
+    usize::try_from(part).unwrap_or(usize::MAX).clamp(1 << 20, 256 << 20)
+}
+
+fn http(reader: &mut Reader, propagates: otel::Propagates, max_buffered: usize) -> http::Settings {
     http::Settings {
         listen: reader.one("listen", LISTEN),
         admin_listen: reader.optional("admin-listen", LISTEN),
@@ -182,7 +191,7 @@ fn http(reader: &mut Reader, propagates: otel::Propagates) -> http::Settings {
         allow_origin: reader.list("allow-origin", ORIGIN),
         allow_host: reader.list("allow-host", HOST),
         principal_header: reader.optional("principal-header", HEADER),
-        max_body: reader.one("max-body", SIZE),
+        max_body: reader.one_or("max-body", SIZE, max_buffered.min(64 << 20)),
         max_connections: reader.one("max-connections", COUNT),
         write_timeout: reader.one("write-timeout", DURATION),
         keep_alive_timeout: reader.one("keep-alive-timeout", DURATION),
@@ -204,6 +213,7 @@ fn child(
     reader: &mut Reader,
     command: Vec<OsString>,
     env: impl Fn(&str) -> Option<OsString>,
+    max_buffered: usize,
 ) -> child::Settings {
     let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
     reader.show("command", &words.into());
@@ -224,7 +234,7 @@ fn child(
         env: reader.variables(env),
         env_clear: reader.one("env-clear", SWITCH),
         cwd: reader.optional("cwd", DIRECTORY),
-        max_frame: reader.one("max-frame", SIZE),
+        max_frame: reader.one_or("max-frame", SIZE, max_buffered.min(64 << 20)),
         log_rate: reader.one("child-log-rate", COUNT_OR_ZERO),
         expose_stderr: reader.one("expose-stderr", SWITCH),
         start_timeout: reader.one("start-timeout", DURATION),
@@ -308,13 +318,13 @@ fn restarts(reader: &mut Reader) -> Policy {
     }
 }
 
-fn session(reader: &mut Reader) -> session::Settings {
+fn session(reader: &mut Reader, max_buffered: usize) -> session::Settings {
     session::Settings {
         idle: reader.one("session-idle", DURATION),
         max_age: reader.one("session-max-age", DURATION),
         max_sessions: reader.one("max-sessions", COUNT),
         replay_events: reader.one("replay-events", COUNT),
-        replay_bytes: reader.one("replay-bytes", SIZE),
+        replay_bytes: reader.one_or("replay-bytes", SIZE, max_buffered.min(4 << 20)),
     }
 }
 

@@ -77,7 +77,12 @@ pub const SETTINGS: &[Group] = &[
                 "NAME",
                 "Header in which a trusted proxy names the principal; then required",
             ),
-            one("max-body", "SIZE", "64MiB", "The largest request body; larger ones get 413"),
+            computed(
+                "max-body",
+                "SIZE",
+                "64MiB, at most --max-buffered",
+                "The largest request body; larger ones get 413",
+            ),
             one("max-connections", "COUNT", "16384", "Connections served at once"),
             one("write-timeout", "DURATION", "60s", "Cut a peer that has taken nothing for so long"),
             one(
@@ -117,10 +122,10 @@ pub const SETTINGS: &[Group] = &[
             ),
             switch("env-clear", "Start the child with no variables but those of --env"),
             absent("cwd", "DIRECTORY", "The child's working directory"),
-            one(
+            computed(
                 "max-frame",
                 "SIZE",
-                "64MiB",
+                "64MiB, at most --max-buffered",
                 "The largest message from a child; larger ones fail their request",
             ),
             one("start-timeout", "DURATION", "5m", "How long a child may take until it can serve"),
@@ -258,7 +263,12 @@ pub const SETTINGS: &[Group] = &[
                 "FILE",
                 "Seals requestState; the same for all replicas. Else a key made at start",
             ),
-            one("max-buffered", "SIZE", "256MiB", "Bodies, undelivered answers and replay buffers together"),
+            computed(
+                "max-buffered",
+                "SIZE",
+                "256MiB, at most 40 % of the container's memory",
+                "All messages in memory together: bodies, answers, replay buffers",
+            ),
         ],
     },
     Group {
@@ -273,7 +283,12 @@ pub const SETTINGS: &[Group] = &[
                 "Sessions at once; then the client with most loses its idlest",
             ),
             one("replay-events", "COUNT", "256", "Events a session keeps for clients that resume a stream"),
-            one("replay-bytes", "SIZE", "4MiB", "Bytes of events a session keeps for them"),
+            computed(
+                "replay-bytes",
+                "SIZE",
+                "4MiB, at most --max-buffered",
+                "Bytes of events a session keeps for them",
+            ),
         ],
     },
     Group {

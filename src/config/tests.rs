@@ -26,7 +26,7 @@ impl Drop for Scratch {
 
 fn load_with(args: &[&str], vars: &[(&str, &str)]) -> Result<Config, Exit> {
     let args = ["proxyrunner"].iter().chain(args).map(OsString::from);
-    load(args, vars.iter().map(|(name, value)| (name.into(), value.into())))
+    load(args, vars.iter().map(|(name, value)| (name.into(), value.into())), None)
 }
 
 fn loaded(args: &[&str], vars: &[(&str, &str)]) -> Config {
@@ -144,6 +144,24 @@ fn every_problem_is_told_at_once_with_its_flag_source_and_what_would_do() {
             "proxyrunner: --max-sessions: \"0\" is out of range; give 1 to 1048576".into(),
         ]
     );
+}
+
+#[test]
+fn messages_take_at_most_two_fifths_of_the_memory_there_is() {
+    let with = |args: &[&str], memory: u64| {
+        let args = ["proxyrunner"].iter().chain(args).chain(&["server"]).map(OsString::from);
+        let config = load(args, [], Some(memory)).unwrap_or_else(|exit| panic!("{}", exit.text()));
+        (config.max_buffered, config.http.max_body, config.child.max_frame, config.session.replay_bytes)
+    };
+    let mebibytes =
+        |[all, body, frame, replay]: [usize; 4]| (all << 20, body << 20, frame << 20, replay << 20);
+    assert_eq!(with(&[], 4 << 30), mebibytes([256, 64, 64, 4]));
+    assert_eq!(with(&[], 320 << 20), mebibytes([128, 64, 64, 4]));
+    // No single message may be longer than all of them together.
+    assert_eq!(with(&[], 50 << 20), mebibytes([20, 20, 20, 4]));
+    assert_eq!(with(&[], 1), mebibytes([1, 1, 1, 1]));
+    assert_eq!(with(&["--max-buffered=2MiB"], 4 << 30), mebibytes([2, 2, 2, 2]));
+    assert_eq!(with(&["--max-buffered=64MiB", "--max-body=32MiB"], 1), mebibytes([64, 32, 64, 4]));
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn a_large_frame_takes_its_memory_along() {
     }
     framer.buffer().extend_from_slice(b"\nnext");
     drain(&mut framer, &mut out);
-    assert_eq!(out, [Framed::Frame { bytes: large.into(), bom: false }]);
+    assert_eq!(out, [Framed::Frame { bytes: large, bom: false }]);
     assert!(framer.buffer.capacity() <= 2 * READ);
     assert_eq!(framer.finish(), Some(frame("next")));
 }

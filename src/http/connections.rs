@@ -61,6 +61,8 @@ pub struct Pulse {
     pub(super) has_asked: AtomicBool,
     /// Whether the request in progress has a body, whose bytes are counted elsewhere.
     pub(super) has_body: AtomicBool,
+    /// Whether the rest of a refused body is still being read; then no other request follows.
+    pub(super) leaves_body: AtomicBool,
     /// Whether the request in progress is a GET, whose stream its client can resume.
     pub(super) is_get: AtomicBool,
     /// Counted bytes of an unfinished head.

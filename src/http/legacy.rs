@@ -57,7 +57,10 @@ async fn post(
         Ok(principal) => principal,
         Err(rejection) => return Err(body::refuse(body, rejection)),
     };
-    let mut account = origin.account.clone();
+    let mut account = match principal.client_or(|| origin.account.client()) {
+        client if client == origin.account.client() => origin.account.clone(),
+        client => origin.account.sibling(client),
+    };
     if headers.contains_key(SESSION_ID)
         && let Ok(session) = session(server, headers, &principal)
     {
@@ -216,7 +219,8 @@ pub fn open(
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down().of(request_id));
     }
-    let (address, account) = (Some(origin.peer.socket.ip()), origin.account.sibling());
+    let address = Some(origin.peer.socket.ip());
+    let account = origin.account.sibling(principal.client_or(|| origin.account.client()));
     let opened = server.directory.open(principal, address, account, Instant::now());
     opened.map_err(|_| Rejection::busy("there are --max-sessions sessions already").of(request_id))
 }

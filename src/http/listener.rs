@@ -43,6 +43,8 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 const SPARE_HEAD: Duration = Duration::from_secs(2);
 /// How long such a connection may take until it has read its answer.
 const SPARE_LIFE: Duration = Duration::from_secs(10);
+/// A refused body of more bytes, or of unknown length, is the last that its connection brings.
+const LONG: u64 = 16 * 1024;
 /// Connections to `--admin-listen`.
 const ADMIN_CONNECTIONS: usize = 64;
 /// What one connection may have read of a head, or buffered to write, in bytes.
@@ -271,6 +273,7 @@ impl Visitor {
             return response.map(|body| Marked::new(body, mark, None));
         }
         let has_body = !request.body().is_end_stream();
+        let is_long = request.body().size_hint().upper().is_none_or(|length| length > LONG);
         let is_probe = endpoint::is_probe(request.uri().path());
         let (mut visit, origin) = match is_probe {
             true => (None, Origin::unseen(peer, account)),
@@ -282,13 +285,14 @@ impl Visitor {
             endpoint::refuse_connection(request)
         };
         // Hyper may still be reading the body of a refused request: such a connection keeps its buffers.
-        pulse.may_rest(
-            !has_body || !response.status().is_client_error() && !response.status().is_server_error(),
-        );
+        let is_error = response.status().is_client_error() || response.status().is_server_error();
+        pulse.may_rest(!has_body || !is_error);
+        let leaves_body = has_body && is_error && is_long;
+        pulse.leaves_body.store(leaves_body, Ordering::Relaxed);
         if let Some(visit) = &mut visit {
             visit.answered(response.status());
         }
-        if pulse.is_spare() {
+        if pulse.is_spare() || leaves_body {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(|body| Marked::new(body, mark, visit))

@@ -38,7 +38,9 @@ pub struct Mark(Marker);
 impl Drop for Mark {
     fn drop(&mut self) {
         let Marker(pulse, connections) = &self.0;
-        pulse.has_body.store(false, Ordering::Relaxed);
+        if !pulse.leaves_body.load(Ordering::Relaxed) {
+            pulse.has_body.store(false, Ordering::Relaxed);
+        }
         pulse.active.store(connections.now(), Ordering::Relaxed);
         pulse.busy.fetch_sub(1, Ordering::Relaxed);
         connections.freed.notify_waiters();

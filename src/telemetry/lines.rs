@@ -4,12 +4,12 @@
 use super::counters;
 use std::borrow::Cow;
 use std::fmt::{self, Write};
-use std::sync::OnceLock;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tracing_appender::non_blocking::ErrorCounter;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::field::RecordFields;
-use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
+use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 
 /// Fields of lines for people, escaped: a server's stderr is among them, and clients' texts.
 #[derive(Debug, Default)]
@@ -66,18 +66,84 @@ fn is_active(c: char) -> bool {
     }
 }
 
-static WRITER: OnceLock<ErrorCounter> = OnceLock::new();
+/// Bytes of lines that may wait for a slow stderr; further lines are dropped rather than waited for.
+const MOST_WAITING: usize = 4 * 1024 * 1024;
+/// What a line takes at least, in bytes, so that there are never too many of them for the channel.
+const LEAST: usize = 512;
+
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+static DROPPED: AtomicUsize = AtomicUsize::new(0);
 static COUNTED: AtomicUsize = AtomicUsize::new(0);
 
-/// Lines that this writer drops are counted from now on. The first call counts.
-pub(super) fn watch(writer: ErrorCounter) {
-    let _ = WRITER.set(writer);
+/// Writes lines by a thread of its own, which keeps a limited number of bytes: a blocked reader must never block a
+/// request, nor take memory without bound.
+#[derive(Clone, Debug)]
+pub(super) struct Lines(NonBlocking);
+
+impl Lines {
+    /// Writes them there; dropping the guard writes what is still waiting.
+    pub(super) fn to(out: impl io::Write + Send + 'static) -> (Lines, WorkerGuard) {
+        let (writer, guard) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(MOST_WAITING / LEAST + 1)
+            .thread_name("log")
+            .finish(Emptying(out));
+        (Lines(writer), guard)
+    }
+}
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Lines;
+
+    fn make_writer(&self) -> Lines {
+        self.clone()
+    }
+}
+
+impl io::Write for Lines {
+    /// Takes a whole line, or drops it.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let bytes = cost(line);
+        if WAITING.fetch_add(bytes, Ordering::Relaxed) + bytes > MOST_WAITING {
+            WAITING.fetch_sub(bytes, Ordering::Relaxed);
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+            return Ok(line.len());
+        }
+        self.0.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The other end, which makes room.
+struct Emptying<W>(W);
+
+impl<W: io::Write> io::Write for Emptying<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    /// A whole line, as the thread gives it.
+    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
+        let written = self.0.write_all(line);
+        WAITING.fetch_sub(cost(line), Ordering::Relaxed);
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+fn cost(line: &[u8]) -> usize {
+    line.len().max(LEAST)
 }
 
 /// Counts the lines that were lost since the last call, and logs their number.
 pub fn count_lost() {
-    let Some(writer) = WRITER.get() else { return };
-    let dropped = writer.dropped_lines();
+    let dropped = DROPPED.load(Ordering::Relaxed);
     let lost = dropped.saturating_sub(COUNTED.swap(dropped, Ordering::Relaxed));
     if lost > 0 {
         counters::LOST_LINES.add(lost as u64);

@@ -35,10 +35,10 @@ pub use span::{Parent, Span, SpanKind, Tracer, tracer};
 pub use subject::Subject;
 pub use verdict::Verdict;
 
-use lines::EscapedFields;
+use lines::{EscapedFields, Lines};
 use std::io::{self, IsTerminal};
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, fmt};
@@ -86,20 +86,12 @@ pub struct SpanSettings {
     pub bounds: Bounds,
 }
 
-/// Lines that wait for a slow stderr; further ones are dropped rather than waited for.
-const BUFFERED_LINES: usize = 8_192;
-
 /// Starts logging to stderr, and keeping what else is wanted. Dropping the guard writes what is still buffered.
 ///
 /// Lines are written by a thread of their own and dropped when it can't keep up: a blocked stderr must never
 /// block a request.
 pub fn start(settings: &Settings) -> WorkerGuard {
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(BUFFERED_LINES)
-        .thread_name("log")
-        .finish(io::stderr());
-    lines::watch(writer.error_counter());
+    let (writer, guard) = Lines::to(io::stderr());
     let lines = fmt::layer().with_writer(writer).with_ansi(false);
     let format = fmt::format().with_target(false);
     let lines = match settings.format {

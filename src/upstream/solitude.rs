@@ -37,8 +37,9 @@ impl Upstream {
         self.solitude.note();
         WARNED.call_once(|| {
             tracing::warn!(
-                "a second process of the server exited during its handshake ({end}): clients share the running one, \
-                 without sampling and elicitation; set --max-children 1 if the server runs only once"
+                "a second process of the server exited during its handshake ({}): clients share the running one, \
+                 without sampling and elicitation; set --max-children 1 if the server runs only once",
+                end.for_log()
             );
         });
         true

@@ -191,10 +191,10 @@ impl Tools {
             let execution = member(frame, &tool, "execution");
             let support = execution.and_then(|execution| string_member(frame, &execution, "taskSupport"));
             if let (Some("required"), Some(name)) = (support.as_deref(), string_member(frame, &tool, "name"))
+                && name.len() <= LONGEST_NAME
+                && self.tasks.len() < MOST_TOOLS
             {
-                if name.len() <= LONGEST_NAME && self.tasks.len() < MOST_TOOLS {
-                    self.tasks.insert(name.into_owned());
-                }
+                self.tasks.insert(name.into_owned());
             }
         }
         Some(next_cursor(frame, result))
