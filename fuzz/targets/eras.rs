@@ -74,7 +74,7 @@ fn locked(heard: &Mutex<Heard>) -> std::sync::MutexGuard<'_, Heard> {
 }
 
 fn parsed(frame: proxyrunner::jsonrpc::Spliced) -> Value {
-    serde_json::from_slice(&frame.into_bytes()).expect("JSON")
+    serde_json::from_slice(&frame.to_vec()).expect("JSON")
 }
 
 impl Play {

@@ -49,7 +49,12 @@ fn model_line(max_frame: usize, line: &[u8]) -> Option<Framed> {
     let frame = frame.strip_suffix(b"\r").unwrap_or(frame);
     if frame.len() > max_frame {
         let head = frame[..frame.len().min(256)].to_vec().into();
-        return Some(Framed::Oversized { id: sought(frame), length: frame.len() as u64, head });
+        return Some(Framed::Oversized {
+            id: sought(frame),
+            length: frame.len() as u64,
+            head,
+            given_up: false,
+        });
     }
     (!frame.trim_ascii().is_empty())
         .then(|| Framed::Frame { bytes: frame.to_vec().into(), bom: line.starts_with(BOM) })

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
+use proxyrunner::budget::Charged;
 use proxyrunner::jsonrpc::rewrite::{request_for_child, with_id};
 use proxyrunner::jsonrpc::{
     Edits, Fault, Kind, Message, Params, Span, codes, elements, is_batch, members, scan, splice, text,
@@ -111,7 +112,7 @@ fn rewrites(data: &[u8], message: &Message, trace: &Trace) {
     let bytes = Charged::own(data);
     let sent = request_for_child(&bytes, message, Some(7), Some(8), trace);
     let len = sent.len();
-    let sent = sent.to_vec();
+    let sent = Charged::own(sent.to_vec());
     assert_eq!(sent.len(), len);
     assert!(!sent.iter().any(|byte| matches!(byte, b'\n' | b'\r')));
     let again = scan(&sent).unwrap_or_else(|fault| panic!("{fault}"));
@@ -139,10 +140,7 @@ fn restores(data: &[u8], message: &Message, sent: &Charged, again: &Message) {
             edits.replace(ours, &one_line(&data[theirs.clone()]));
         }
     }
-    assert_eq!(
-        splice(sent, &again.object, again.multiline, edits).to_vec(),
-        one_line(&data[message.object.clone()])
-    );
+    assert_eq!(splice(sent, &again.object, edits).to_vec(), one_line(&data[message.object.clone()]));
 }
 
 /// An object's members with one-line values, but for those with these keys.

@@ -4,7 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proxyrunner::budget::Budget;
+use proxyrunner::budget::{Budget, Charged};
+use proxyrunner::client::Client;
 use proxyrunner::exchange::Class;
 use proxyrunner::http::sse;
 use proxyrunner::jsonrpc::{self, Spliced, rewrite};
@@ -46,8 +47,10 @@ impl World {
             replay_events: EVENTS,
             replay_bytes: BYTES,
         };
-        let directory = Directory::new(settings, Budget::new(1 << 30));
-        let session = directory.open(Principal::anonymous(), None, Instant::now()).expect("there is a place");
+        let directory = Directory::new(settings);
+        let account = Budget::new(1 << 30).account(Client::at(None));
+        let session =
+            directory.open(Principal::anonymous(), None, account, Instant::now()).expect("there is a place");
         World {
             session,
             connections: Vec::new(),
@@ -164,7 +167,7 @@ impl World {
 fn parsed_back(id: &str, message: &Spliced) -> u64 {
     let mut out = VecDeque::new();
     sse::encode(Some(id), message, &mut out);
-    let bytes: Vec<u8> = out.iter().flatten().copied().collect();
+    let bytes: Vec<u8> = out.iter().flat_map(|piece| piece.iter()).copied().collect();
     let text = std::str::from_utf8(&bytes).expect("SSE is UTF-8");
     let (mut fields, mut events) = (HashMap::<&str, Vec<&str>>::new(), Vec::new());
     for line in text.strip_suffix('\n').expect("the last line ends").split('\n') {

@@ -3,6 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use proxyrunner::budget::Charged;
 use proxyrunner::jsonrpc::rewrite::request_for_child;
 use proxyrunner::jsonrpc::{Span, scan, text as text_of};
 use proxyrunner::telemetry::otlp::rejected;

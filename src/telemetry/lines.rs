@@ -180,4 +180,20 @@ mod tests {
         assert!(shown.is_ascii(), "{shown}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).expect("JSON"), value);
     }
+
+    #[test]
+    fn a_reader_that_never_comes_takes_no_more_memory_than_allowed() {
+        let (read, write) = std::io::pipe().expect("a pipe");
+        let (mut lines, guard) = Lines::to(write);
+        let line = vec![b'x'; 64 * 1024];
+        let before = DROPPED.load(Ordering::Relaxed);
+        for _ in 0..1_000 {
+            io::Write::write_all(&mut lines, &line).expect("it is taken or dropped");
+            assert!(WAITING.load(Ordering::Relaxed) <= MOST_WAITING);
+        }
+        let dropped = DROPPED.load(Ordering::Relaxed) - before;
+        assert!((900..1_000).contains(&dropped), "{dropped}");
+        drop(read);
+        drop((lines, guard));
+    }
 }

@@ -236,7 +236,7 @@ def unknown(server: Server, call: Call) -> None:
 
 def echo(server: Server, call: Call) -> None:
     server.serving = True
-    server.text(call, str(call.arguments.get("text", "")))
+    server.text(call, str(call.arguments.get("text") or call.found(rb'"text": ?"(\w+)"', bytes.decode) or ""))
 
 
 def hang(server: Server, call: Call) -> None:
