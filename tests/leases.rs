@@ -4,7 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::modern::{Asked, result};
-use support::{Journal, Server, until};
+use support::{Journal, Read, Server, until};
 
 fn arguments() -> Value {
     let params = json!({"message": "m", "requestedSchema": {"type": "object", "properties": {}}});
@@ -109,7 +109,7 @@ fn an_anonymous_call_takes_a_warm_child_and_leaves_a_new_one_warm() {
     for started in 2..6 {
         server.until_metric("proxyrunner_started_children_total", started);
         until("it is warm", || {
-            let initialized = |read: &support::Read| read.message["method"] == "notifications/initialized";
+            let initialized = |read: &Read| read.message["method"] == "notifications/initialized";
             journal.frames().iter().filter(|read| initialized(read)).count() as u64 == started
         });
         let child = server.asked().child();
@@ -207,4 +207,30 @@ fn a_replica_of_the_same_key_says_that_the_retry_came_to_the_wrong_one() {
     let (status, log) = Server::with().flags(&flags).run();
     assert_eq!(status.code(), Some(64), "{log}");
     assert!(log.contains("state-key-file") && !log.contains("short"), "{log}");
+}
+
+#[test]
+fn a_client_whose_calls_have_most_children_gives_way_to_another() {
+    let journal = Journal::new();
+    let flags = "--max-children 4 --at-cap refuse --principal-header x-user";
+    let server = Server::with().flags(flags).child(&journal.flag()).start();
+    let hung = |count: usize| {
+        let is_call = |read: &&Read| read.message["params"]["name"] == "hang";
+        until("the calls", || journal.frames().iter().filter(is_call).count() == count);
+    };
+    let ann = server.asked().of("ann");
+    let calls: Vec<_> = (1..=3)
+        .map(|number| {
+            let call = ann.begin_call(number, "hang", json!({}));
+            hung(number);
+            call
+        })
+        .collect();
+    assert_eq!(ann.call("facts", json!({})).status, 503, "not to itself");
+    server.asked().of("bob").child();
+    let mut calls = calls.into_iter();
+    let lost = calls.next().expect("the oldest").response();
+    assert!(lost.text().contains("error"), "{}", lost.text());
+    assert_eq!(ann.call("facts", json!({})).status, 503, "the others still run");
+    assert_eq!(server.metric("proxyrunner_children"), 4);
 }

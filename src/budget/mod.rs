@@ -35,6 +35,8 @@ const RESERVE: usize = 8 * 1024 * 1024;
 const RESERVE_PART: usize = 8;
 /// A client's share of the reserve, in parts of it.
 const SMALL_PART: usize = 32;
+/// That share at least, in bytes, while four of them fit.
+const LEAST_SMALL: usize = 64 * 1024;
 
 /// The limit, and what is charged to it. Clones share it.
 #[derive(Clone, Debug)]
@@ -166,7 +168,7 @@ impl Budget {
 
     /// What a client or an account may hold in small messages, whatever others do.
     fn small(&self) -> usize {
-        self.reserve() / SMALL_PART
+        (self.reserve() / SMALL_PART).max(LEAST_SMALL.min(self.reserve() / 4))
     }
 
     fn notice_excess(&self, used: usize) {

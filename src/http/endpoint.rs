@@ -70,10 +70,22 @@ pub fn is_probe(path: &str) -> bool {
     plain(path) == METRICS || health::is_served(path)
 }
 
-/// Refuses a request since there is no connection left on which it could be served.
-pub fn refuse_connection(request: Request<Incoming>) -> Response<Body> {
-    let rejection = Rejection::busy("all --max-connections connections are busy").closing();
-    body::refuse(request.into_body(), rejection).response()
+/// Why a request is not even begun.
+#[derive(Clone, Copy, Debug)]
+pub enum Full {
+    /// There is no connection left on which it could be served.
+    Connections,
+    /// There is no memory for it.
+    Memory,
+}
+
+/// Refuses a request before it is begun, and closes its connection.
+pub fn refuse(request: Request<Incoming>, full: Full) -> Response<Body> {
+    let rejection = Rejection::busy(match full {
+        Full::Connections => "all --max-connections connections are busy",
+        Full::Memory => "messages in transit take all of --max-buffered",
+    });
+    body::refuse(request.into_body(), rejection.closing()).response()
 }
 
 /// The path that is served where `path` leads; `None` if nothing is.

@@ -1,6 +1,8 @@
 //! Accepts connections: bounded in [number](super::places), and each in how long it may send nothing or read nothing.
 
+use super::Server;
 use super::connections::{Pulse, Watched};
+use super::endpoint::{self, Full};
 use super::marks::{Mark, Marked};
 use super::origin::Origin;
 use super::places::Places;
@@ -9,7 +11,6 @@ use super::rewound::Rewound;
 use super::socket::{Line, Socket};
 use super::unread::Explained;
 use super::visit::Visit;
-use super::{Server, endpoint};
 use crate::budget::Account;
 use crate::client::Client;
 use crate::telemetry::Peer;
@@ -43,6 +44,10 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 const SPARE_HEAD: Duration = Duration::from_secs(2);
 /// How long such a connection may take until it has read its answer.
 const SPARE_LIFE: Duration = Duration::from_secs(10);
+/// What a request in progress takes besides its messages, in bytes: its task, its head and its connection's buffers.
+const REQUEST: usize = 32 * 1024;
+/// What a stream to a client takes besides its messages, in bytes.
+const STREAM: usize = 8 * 1024;
 /// A refused body of more bytes, or of unknown length, is the last that its connection brings.
 const LONG: u64 = 16 * 1024;
 /// Connections to `--admin-listen`.
@@ -115,12 +120,14 @@ impl Listener {
             let stream = connections.watch(socket, Arc::clone(&pulse));
             let account = server.budget.account(Client::at(Some(peer.ip())));
             account.on_give_way(stream.cutter());
+            let requests = account.sibling(account.client());
             let visitor = Visitor {
                 server: Arc::clone(&server),
                 role,
                 places: Arc::clone(&places),
                 pulse: Arc::clone(&pulse),
                 account,
+                requests,
             };
             let served = visitor.serve(stream, peer, closing.clone());
             tracker.spawn(async move {
@@ -186,7 +193,10 @@ struct Visitor {
     places: Arc<Places>,
     pulse: Arc<Pulse>,
     /// Whom its messages are charged to.
+    /// Whom the messages are charged to.
     account: Account,
+    /// Whom the requests themselves are charged to, so that they leave small messages their share.
+    requests: Account,
 }
 
 impl Visitor {
@@ -266,23 +276,27 @@ impl Visitor {
     }
 
     async fn answer(self, request: Request<Incoming>, peer: Peer, mark: Mark) -> Response<Marked<Body>> {
-        let Visitor { server, role, places, pulse, account } = self;
+        let Visitor { server, role, places, pulse, account, requests } = self;
         if role == Role::Admin {
             pulse.may_rest(request.body().is_end_stream());
             let response = endpoint::serve_admin(&server, request);
-            return response.map(|body| Marked::new(body, mark, None));
+            return response.map(|body| Marked::new(body, mark, None, None));
         }
         let has_body = !request.body().is_end_stream();
         let is_long = request.body().size_hint().upper().is_none_or(|length| length > LONG);
         let is_probe = endpoint::is_probe(request.uri().path());
+        let takes = if request.method() == Method::GET { STREAM } else { REQUEST };
+        let charge = if is_probe { None } else { requests.try_charge(takes) };
         let (mut visit, origin) = match is_probe {
             true => (None, Origin::unseen(peer, account)),
             false => Visit::begin(&server.settings, &request, peer, account),
         };
-        let mut response = if !pulse.is_spare() || is_probe || Box::pin(places.settle(&pulse)).await {
-            scoped(origin.span, endpoint::serve(server, &origin, request)).await
+        let mut response = if pulse.is_spare() && !is_probe && !Box::pin(places.settle(&pulse)).await {
+            endpoint::refuse(request, Full::Connections)
+        } else if charge.is_none() && !is_probe {
+            endpoint::refuse(request, Full::Memory)
         } else {
-            endpoint::refuse_connection(request)
+            scoped(origin.span, endpoint::serve(server, &origin, request)).await
         };
         // Hyper may still be reading the body of a refused request: such a connection keeps its buffers.
         let is_error = response.status().is_client_error() || response.status().is_server_error();
@@ -295,7 +309,7 @@ impl Visitor {
         if pulse.is_spare() || leaves_body {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        response.map(|body| Marked::new(body, mark, visit))
+        response.map(|body| Marked::new(body, mark, visit, charge))
     }
 }
 

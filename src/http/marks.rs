@@ -2,6 +2,7 @@
 
 use super::connections::{Connections, Pulse};
 use super::visit::Visit;
+use crate::budget::Charge;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -53,12 +54,14 @@ pub struct Marked<B> {
     body: B,
     _mark: Mark,
     _visit: Option<Visit>,
+    /// What the request takes besides its messages.
+    _charge: Option<Charge>,
 }
 
 impl<B> Marked<B> {
-    /// The body, with the mark of its request, and how that is seen.
-    pub fn new(body: B, mark: Mark, visit: Option<Visit>) -> Self {
-        Marked { body, _mark: mark, _visit: visit }
+    /// The body, with the mark of its request, how that is seen, and what it takes.
+    pub fn new(body: B, mark: Mark, visit: Option<Visit>, charge: Option<Charge>) -> Self {
+        Marked { body, _mark: mark, _visit: visit, _charge: charge }
     }
 }
 

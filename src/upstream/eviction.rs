@@ -81,25 +81,39 @@ impl Upstream {
         started.iter().filter_map(Weak::upgrade).filter(|link| link.is_ending()).count()
     }
 
-    /// Ends the idlest session of the client that has most children of its own, if that has more than the newcomer will
-    /// have: a quiet one. Where the newcomer would be refused, a client that has more than half of `--max-children` loses
-    /// a busy one.
+    /// Takes a child from the client that has most of its own, sessions' and leased ones, if that has more than the
+    /// newcomer will have: the idlest of its quiet sessions ends. Where the newcomer would be refused, a client that has
+    /// more than half of `--max-children` loses one in use: the leased one that it has had longest, or its idlest session.
     fn gives_way(&self, newcomer: Client, now: Instant) -> bool {
         let exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sessions: Vec<_> = exclusive.iter().filter_map(Weak::upgrade).collect();
         drop(exclusive);
         sessions.retain(|session| !session.is_ended());
-        let count = |client| sessions.iter().filter(|session| session.opener() == client).count();
-        let most = sessions.iter().map(|session| session.opener()).max_by_key(|client| count(*client));
-        let Some(most) = most.filter(|most| count(*most) > count(newcomer) + 1) else { return false };
-        let has_most = count(most) * 2 > self.settings.max_children && !self.may_share();
+        let mut owners = self.pool.clients();
+        owners.extend(sessions.iter().map(|session| session.opener()));
+        let count = |client| owners.iter().filter(|&&owner| owner == client).count();
+        let most = owners.iter().copied().max_by_key(|&client| count(client));
+        let Some(most) = most.filter(|&most| count(most) > count(newcomer) + 1) else { return false };
         sessions.retain(|session| session.opener() == most);
         sessions.sort_by_cached_key(|session| session.last_message());
         let failure = Failure::SessionEnded;
         let ends =
             |session: &&Arc<Session>| self.directory.end_if_quiet_for(Duration::ZERO, session, &failure, now);
-        let quiet = sessions.iter().find(ends);
-        let Some(idlest) = quiet.or_else(|| sessions.first().filter(|_| has_most)) else { return false };
+        if let Some(quiet) = sessions.iter().find(ends) {
+            counters::EVICTED_SESSIONS.increment();
+            tracing::info!(session = %quiet.id(), "evicted: --max-children is reached, and its client has most of them");
+            return true;
+        }
+        if count(most) * 2 <= self.settings.max_children || self.may_share() {
+            return false;
+        }
+        if self.pool.end_one_of(most) {
+            tracing::warn!(
+                "a call lost its server: --max-children is reached, and its client has most of them"
+            );
+            return true;
+        }
+        let Some(idlest) = sessions.first() else { return false };
         self.directory.end(idlest, &failure);
         counters::EVICTED_SESSIONS.increment();
         tracing::info!(session = %idlest.id(), "evicted: --max-children is reached, and its client has most of them");

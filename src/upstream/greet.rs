@@ -80,7 +80,8 @@ impl Upstream {
             attributes.number(names::CHILD, greeted.link.number().cast_signed());
             attributes.text(names::ERA, &greeted.era.to_string());
         };
-        spanned(names::CHILD_START, greeting, of_child).await
+        // On the heap, since few requests start a child, and all would carry the room for it.
+        Box::pin(spanned(names::CHILD_START, greeting, of_child)).await
     }
 
     async fn meet(&self, guest: Guest, place: Place, stage: &mut Stage) -> Result<Greeted, Failure> {

@@ -29,7 +29,9 @@ pub struct Pool {
     idle: Mutex<Vec<Idle>>,
     /// Legacy ones that nobody had yet.
     warm: Mutex<Vec<Leasable>>,
-    /// Held by whoever starts one of these.
+    /// Those in the hands of an exchange, the oldest first.
+    leased: Mutex<Vec<Leased>>,
+    /// Held by whoever starts a warm one.
     warming: AsyncMutex<()>,
     /// How long a cancelled call may keep a child from being leased again.
     grace: Duration,
@@ -40,6 +42,12 @@ struct Idle {
     child: Leasable,
     owner: Owner,
     since: Instant,
+}
+
+#[derive(Debug)]
+struct Leased {
+    client: Client,
+    link: Weak<Link>,
 }
 
 /// Identifies the one client that may be leased a child again.
@@ -92,20 +100,21 @@ impl Pool {
         Arc::new(Pool {
             idle: Mutex::default(),
             warm: Mutex::default(),
+            leased: Mutex::default(),
             warming: AsyncMutex::default(),
             grace,
         })
     }
 
-    /// The child of that era that `owner` used last, if one is idle.
-    pub fn take(self: &Arc<Self>, owner: Option<&Owner>, era: Era) -> Option<Lease> {
+    /// The child of that era that `owner` used last, if one is idle, for this client.
+    fn take(self: &Arc<Self>, owner: Option<&Owner>, client: Client, era: Era) -> Option<Lease> {
         let owner = owner?;
         let mut idle = self.idle();
         idle.retain(|idle| !idle.child.link.is_closed());
         let at = idle.iter().rposition(|idle| idle.owner == *owner && idle.child.era == era)?;
         let child = idle.remove(at).child;
         drop(idle);
-        Some(self.lease(child, Some(owner)))
+        Some(self.lease(child, Some(owner), client))
     }
 
     /// A legacy child that nobody had yet, if one is ready.
@@ -121,9 +130,24 @@ impl Pool {
         warm.len()
     }
 
-    /// A child that was just started, for `owner`.
-    pub fn lease(self: &Arc<Self>, child: Leasable, owner: Option<&Owner>) -> Lease {
+    /// A child that was just started, for `owner` and this client.
+    fn lease(self: &Arc<Self>, child: Leasable, owner: Option<&Owner>, client: Client) -> Lease {
+        let link = Arc::downgrade(&child.link);
+        self.leased().push(Leased { client, link });
         Lease { child, owner: owner.cloned(), pool: Arc::downgrade(self) }
+    }
+
+    /// Whose the children are that exchanges have, the oldest first.
+    pub fn clients(&self) -> Vec<Client> {
+        self.leased().iter().map(|leased| leased.client).collect()
+    }
+
+    /// Closes the child that this client has had longest, though it is in use; false if it has none.
+    pub fn end_one_of(&self, client: Client) -> bool {
+        let leased = self.leased();
+        let of_client = leased.iter().filter(|leased| leased.client == client);
+        let oldest = of_client.filter_map(|leased| leased.link.upgrade()).find(|link| !link.is_closed());
+        oldest.inspect(|link| link.stop()).is_some()
     }
 
     /// Closes the one that has been idle longest, or one that nobody had yet; false when there is none.
@@ -151,6 +175,12 @@ impl Pool {
 
     fn warm(&self) -> MutexGuard<'_, Vec<Leasable>> {
         self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leased(&self) -> MutexGuard<'_, Vec<Leased>> {
+        let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        leased.retain(|leased| leased.link.upgrade().is_some_and(|link| !link.is_closed()));
+        leased
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
@@ -192,12 +222,12 @@ impl Upstream {
         owner: Option<&Owner>,
         client: Client,
     ) -> Result<Option<Lease>, Refusal> {
-        if let Some(lease) = self.pool.take(owner, Era::Legacy) {
+        if let Some(lease) = self.pool.take(owner, client, Era::Legacy) {
             return Ok(Some(lease));
         }
         if let Some(child) = self.pool.take_warm() {
             self.keep_warm();
-            return Ok(Some(self.pool.lease(child, owner)));
+            return Ok(Some(self.pool.lease(child, owner, client)));
         }
         let place = if self.solitude.is_known() { None } else { self.place(client).await };
         match place {
@@ -207,7 +237,7 @@ impl Upstream {
                     counters::SHARED_AT_CAP.increment();
                     return Ok(None);
                 }
-                started.map(|child| Some(self.pool.lease(child, owner)))
+                started.map(|child| Some(self.pool.lease(child, owner, client)))
             }
             None if self.may_share() => {
                 counters::SHARED_AT_CAP.increment();
@@ -223,7 +253,7 @@ impl Upstream {
         owner: Option<&Owner>,
         client: Client,
     ) -> Option<Lease> {
-        if let Some(lease) = self.pool.take(owner, Era::Modern) {
+        if let Some(lease) = self.pool.take(owner, client, Era::Modern) {
             return Some(lease);
         }
         if self.solitude.is_known() {
@@ -232,7 +262,7 @@ impl Upstream {
         let place = self.place(client).await?;
         let started = self.start_leasable(Era::Modern, place).await;
         self.notes_solitude(Era::Modern, &started);
-        started.ok().map(|child| self.pool.lease(child, owner))
+        started.ok().map(|child| self.pool.lease(child, owner, client))
     }
 
     async fn start_leasable(self: &Arc<Self>, era: Era, place: Place) -> Result<Leasable, Refusal> {
@@ -299,6 +329,10 @@ impl Upstream {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.child.holder.hear_nobody();
+        if let Some(pool) = self.pool.upgrade() {
+            let link = Arc::as_ptr(&self.child.link);
+            pool.leased().retain(|leased| leased.link.as_ptr() != link);
+        }
         let Some(owner) = self.owner.take() else { return self.child.link.stop() };
         let (child, pool) = (self.child.clone(), self.pool.clone());
         let give_back = move |idle: bool| match pool.upgrade() {

@@ -156,7 +156,7 @@ definitions! {
     PARKED Gauge "proxyrunner_parked" None, "{request}"
         "Requests that wait for a modern client's answer now."
     BUFFERED Gauge "proxyrunner_buffered_bytes" None, "By"
-        "Bytes of messages in transit, among --max-buffered."
+        "Bytes of messages in transit and of the requests that carry them, among --max-buffered."
     UNBUDGETED Gauge "proxyrunner_unbudgeted_bytes" None, "By"
         "Message bytes outside of --max-buffered: ids, tokens, and proxyrunner's own messages, each of limited size."
     CHILD_CPU Counter "proxyrunner_child_cpu_seconds_total" None, "s"
