@@ -225,6 +225,7 @@ fn a_server_that_refuses_a_revision_is_asked_for_one_that_it_supports() {
         ("--terse", "2025-03-26"),
         ("--exit-over-revision", "2025-06-18"),
         ("--exit-over-revision", "2024-11-05"),
+        ("--exit-after-refusal", "2025-03-26"),
     ] {
         let server = with(&format!("{flags} --only {revision}")).start();
         for opening in [server.opening(), server.opening().exclusive()] {
@@ -255,18 +256,20 @@ fn a_server_that_exits_over_every_revision_is_tried_with_each_once() {
 
 #[test]
 fn clients_share_a_server_that_exits_when_it_is_started_again() {
-    let lock = scratch("lock");
-    let server = with(&format!("--lock {}", lock.display())).start();
-    let shared = server.session().result("say", json!({}))["pid"].clone();
-    for _ in 0..3 {
-        let session = server.opening().exclusive().open();
-        assert_eq!(session.result("say", json!({}))["pid"], shared);
+    for how in ["", "--exit-after-refusal"] {
+        let lock = scratch("lock");
+        let server = with(&format!("{how} --lock {}", lock.display())).start();
+        let shared = server.session().result("say", json!({}))["pid"].clone();
+        for _ in 0..3 {
+            let session = server.opening().exclusive().open();
+            assert_eq!(session.result("say", json!({}))["pid"], shared);
+        }
+        assert_eq!(server.metric("proxyrunner_shared_at_cap_total"), 3);
+        assert_eq!(server.metric("proxyrunner_started_children_total"), 2, "it is remembered");
+        let told = server.until_logged("--max-children 1");
+        assert!(told.contains("another instance is running"), "{told}");
+        assert_eq!(times(&server.logged(), "--max-children 1"), 1);
     }
-    assert_eq!(server.metric("proxyrunner_shared_at_cap_total"), 3);
-    assert_eq!(server.metric("proxyrunner_started_children_total"), 2, "it is remembered");
-    let told = server.until_logged("--max-children 1");
-    assert!(told.contains("another instance is running"), "{told}");
-    assert_eq!(times(&server.logged(), "--max-children 1"), 1);
 }
 
 #[test]

@@ -60,6 +60,14 @@ fn is_active(c: char) -> bool {
         '\t' => false,
         c if c.is_ascii() => c.is_ascii_control(),
         '\u{80}'..='\u{9f}' => true,
+        '\u{ad}'
+        | '\u{34f}'
+        | '\u{115f}'
+        | '\u{1160}'
+        | '\u{17b4}'
+        | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}' => true,
+        '\u{3164}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' => true,
         '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}' => true,
         '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{e0000}'..='\u{e007f}' => true,
         _ => false,
@@ -167,6 +175,7 @@ mod tests {
             ("\u{9b}31m", r"\u{9b}31m"),
             ("x\u{202e}y\u{2066}\u{2028}", r"x\u{202e}y\u{2066}\u{2028}"),
             ("\u{200b}\u{feff}\u{e0041}", r"\u{200b}\u{feff}\u{e0041}"),
+            ("\u{ad}\u{180e}\u{3164}\u{fffb}", r"\u{ad}\u{180e}\u{3164}\u{fffb}"),
         ] {
             assert_eq!(escaped(text), shown, "{text:?}");
         }

@@ -3,6 +3,7 @@
 use super::greet::{Guest, StopOnDrop};
 use super::greeting::INITIALIZE;
 use super::resume::Handshake;
+use super::solitude::EXITS_WITHIN;
 use super::{AtCap, Incoming, Isolation, Place, Refusal, SEATED, Shared, Upstream, initialize, now, refusal};
 use crate::era::probe::Choice;
 use crate::era::{Era, errors};
@@ -125,6 +126,12 @@ impl Upstream {
         }
         let (answer, version) = forwarded?;
         let Some(version) = version else {
+            // One that says why it can't run, and exits, is no different from one that exits.
+            if self.crew.open(Era::Legacy).is_some()
+                && let Ok(end) = timeout(EXITS_WITHIN, link.ended()).await
+            {
+                return Err(Refusal::Failed(Failure::Ended(end)));
+            }
             incoming.operation.end(&answer.verdict());
             return Ok(answer.restored(&client_id));
         };

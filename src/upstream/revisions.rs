@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug)]
 pub(super) struct Revisions {
     asked: usize,
+    /// Whether the child said itself that it takes no newer one.
+    told: bool,
     /// Whether a child that ends over a revision is started again for an older one.
     may_restart: bool,
 }
@@ -34,6 +36,7 @@ impl Revisions {
             None if is_about_version(&answer.frame, error) => self.older().next(),
             None => None,
         };
+        self.told |= next.is_some();
         self.ask(next)
     }
 
@@ -76,13 +79,14 @@ impl Known {
     /// already, another one ends for other reasons.
     pub fn start(&self, serving: bool) -> Revisions {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Revisions { asked: state.newest, may_restart: !state.ends_anyway && !serving }
+        Revisions { asked: state.newest, told: false, may_restart: !state.ends_anyway && !serving }
     }
 
     /// A handshake is over.
     pub fn learn(&self, revisions: &Revisions, completed: bool) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if completed {
+        // What it said itself holds for the next process, though this one ended over it.
+        if completed || revisions.told {
             state.newest = revisions.asked;
         } else if revisions.older().is_empty() {
             state.ends_anyway = true;
@@ -173,5 +177,15 @@ mod tests {
             !known.start(false).ended_over(),
             "a server that ends over each is not started for each again"
         );
+    }
+
+    #[test]
+    fn what_a_server_said_before_it_ended_holds_for_the_next_process() {
+        let known = Known::default();
+        let mut revisions = known.start(false);
+        let error = r#"{"code":-32602,"message":"x","data":{"supported":["2025-03-26"]}}"#;
+        assert!(revisions.refused(&refusal(error)));
+        known.learn(&revisions, false);
+        assert_eq!(known.start(false).asked(), "2025-03-26");
     }
 }

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// How long a second process is not tried again: the exit of the last one may have had another reason.
 const RETRY_AFTER: Duration = Duration::from_secs(600);
 
+/// How long a process may take to exit once it has refused its handshake.
+pub(super) const EXITS_WITHIN: Duration = Duration::from_secs(1);
+
 /// Whether a second process of the server was seen to exit.
 #[derive(Debug, Default)]
 pub(super) struct Solitude(Mutex<Option<Instant>>);
@@ -27,19 +30,22 @@ impl Solitude {
 }
 
 impl Upstream {
-    /// Whether another process of the server exited in its handshake while a shared one serves; then it is remembered.
+    /// Whether another process of the server exited in its handshake, or refused it, while a shared one serves; then it is
+    /// remembered.
     pub(super) fn notes_solitude<T>(&self, era: Era, started: &Result<T, Refusal>) -> bool {
         static WARNED: Once = Once::new();
-        let Err(Refusal::Failed(Failure::Ended(end))) = started else { return false };
+        let Err(Refusal::Failed(failure @ (Failure::Ended(_) | Failure::NotStarted(_)))) = started else {
+            return false;
+        };
         if self.settings.isolation == Isolation::Session || self.crew.open(era).is_none() {
             return false;
         }
         self.solitude.note();
         WARNED.call_once(|| {
             tracing::warn!(
-                "a second process of the server exited during its handshake ({}): clients share the running one, \
+                "a second process of the server did not complete its handshake ({}): clients share the running one, \
                  without sampling and elicitation; set --max-children 1 if the server runs only once",
-                end.for_log()
+                failure.for_log()
             );
         });
         true

@@ -19,6 +19,7 @@ flags.add_argument("--id-member", action="store_true", help="with \"id\":null ra
 flags.add_argument("--strict", action="store_true", help="refuse requests before notifications/initialized")
 flags.add_argument("--only", help="speak this revision only; refuse others with an error that lists it")
 flags.add_argument("--exit-over-revision", action="store_true", help="exit over another revision than --only")
+flags.add_argument("--exit-after-refusal", action="store_true", help="exit once a revision or the lock was refused by an error")
 flags.add_argument("--terse", action="store_true", help="list no revision in that error")
 flags.add_argument("--lock", help="exit unless this directory can be made, and remove it at the end")
 flags.add_argument("--first-line", help="write this line first")
@@ -64,7 +65,8 @@ def initialize(wire_id, params):
         if flags.terse:
             return error(wire_id, -32602, "Unsupported protocol version")
         data = {"supported": ["1999-01-01", flags.only], "requested": asked}
-        return error(wire_id, -32602, "Unsupported protocol version", data=data)
+        error(wire_id, -32602, "Unsupported protocol version", data=data)
+        return sys.exit(1) if flags.exit_after_refusal else None
     capabilities = {"tools": {}}
     info = {"name": "habits", "version": float("nan") if flags.nan else "1"}
     result(wire_id, {"protocolVersion": asked, "capabilities": capabilities, "serverInfo": info})
@@ -114,6 +116,8 @@ def main():
             os.mkdir(flags.lock)
         except FileExistsError:
             complain("another instance is running")
+            if flags.exit_after_refusal:
+                error(json.loads(sys.stdin.readline())["id"], -32000, "another instance is running")
             sys.exit(1)
     if flags.first_line:
         write(flags.first_line.encode() + b"\n")
