@@ -13,7 +13,29 @@ const LONGEST_QUOTE: usize = 1024;
 
 /// The beginning of what the JSON string at `span` says, to be quoted.
 pub fn quoted(bytes: &[u8], span: &Span) -> String {
-    text(bytes, &(span.start..span.end.min(span.start + LONGEST_QUOTE))).into_owned()
+    let (text, cut) = beginning(&bytes[span.clone()], LONGEST_QUOTE);
+    if cut { text.trim_end_matches('\u{fffd}').to_owned() } else { text.into_owned() }
+}
+
+/// What the first so many bytes of a JSON string say, and whether there are more. No escape is cut in two.
+fn beginning(raw: &[u8], most: usize) -> (Cow<'_, str>, bool) {
+    if raw.len() <= most {
+        return (said(raw), false);
+    }
+    let inner = raw.strip_prefix(b"\"").unwrap_or(raw);
+    let mut end = 0;
+    loop {
+        let length = match &inner[end..] {
+            [b'\\', b'u', ..] => 6,
+            [b'\\', ..] => 2,
+            _ => 1,
+        };
+        if end + length > most || end + length > inner.len() {
+            break;
+        }
+        end += length;
+    }
+    (said(&inner[..end]), true)
 }
 
 /// What the JSON string at `span` says, without quotes and escapes; of a very long one with escapes only the beginning.
@@ -21,7 +43,11 @@ pub fn quoted(bytes: &[u8], span: &Span) -> String {
 pub fn text<'a>(bytes: &'a [u8], span: &Span) -> Cow<'a, str> {
     let raw = &bytes[span.clone()];
     let is_long = raw.len() > LONGEST_TEXT && memchr::memchr(b'\\', raw).is_some();
-    match unescaped(if is_long { &raw[..LONGEST_TEXT] } else { raw }) {
+    if is_long { beginning(raw, LONGEST_TEXT).0 } else { said(raw) }
+}
+
+fn said(raw: &[u8]) -> Cow<'_, str> {
+    match unescaped(raw) {
         // The usual case, for which the other function is slow.
         Cow::Borrowed(plain) if let Ok(plain) = std::str::from_utf8(plain) => Cow::Borrowed(plain),
         Cow::Borrowed(plain) => String::from_utf8_lossy(plain),
@@ -167,6 +193,19 @@ mod tests {
         assert_eq!(whole(r#""a\"\\\/\b\f\n\r\tz""#), "a\"\\/\u{8}\u{c}\n\r\tz");
         assert_eq!(whole(r#""\ud83d\ude00\u00E9\u3000""#), "\u{1f600}\u{e9}\u{3000}");
         assert!(whole(r#""x\ud800""#).starts_with("x\u{fffd}"));
+    }
+
+    #[test]
+    fn a_quote_ends_before_what_would_be_cut_in_two() {
+        for unit in [r"\u00e9", "é", r"\ud83d\ude00", "\\\"", "a"] {
+            for before in 0..12 {
+                let raw = format!("\"{}{}\"", "x".repeat(before), unit.repeat(2_000));
+                let quote = quoted(raw.as_bytes(), &(0..raw.len()));
+                let unit = text(format!("\"{unit}\"").as_bytes(), &(0..unit.len() + 2)).into_owned();
+                let units = quote.trim_start_matches('x');
+                assert!(!units.is_empty() && units.replace(&*unit, "").is_empty(), "{units}");
+            }
+        }
     }
 
     #[test]

@@ -181,7 +181,7 @@ def client_errors() -> list[str]:
 def wrong_limits() -> list[str]:
     """Limits in the rules that are not the defaults of the flags that stand above them, by the README."""
     units = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-    readme = re.findall(r"^\| `(--[a-z-]+) \w+` \| (\d+)(\w*) \|", (ROOT / "README.md").read_text(), re.M)
+    readme = re.findall(r"^\| `(--[a-z-]+) \w+` \| (\d+)(\w*)(?:, at most [^|]+)? \|", (ROOT / "README.md").read_text(), re.M)
     defaults = {flag: int(number) * units[unit] for flag, number, unit in readme if unit in units}
     limits = re.findall(r"# (--[a-z-]+)\n +- record: (\S+:limit)\n +expr: .+\) \+ ([\d* ]+)\n", RULES.read_text())
     problems = [
