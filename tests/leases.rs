@@ -227,7 +227,8 @@ fn a_client_whose_calls_have_most_children_gives_way_to_another() {
         })
         .collect();
     assert_eq!(ann.call("facts", json!({})).status, 503, "not to itself");
-    server.asked().of("bob").child();
+    let _bobs = server.asked().of("bob").begin_call(1, "hang", json!({}));
+    hung(4);
     let mut calls = calls.into_iter();
     let lost = calls.next().expect("the oldest").response();
     assert!(lost.text().contains("error"), "{}", lost.text());

@@ -82,8 +82,9 @@ impl Upstream {
     }
 
     /// Takes a child from the client that has most of its own, sessions' and leased ones, if that has more than the
-    /// newcomer will have: the idlest of its quiet sessions ends. Where the newcomer would be refused, a client that has
-    /// more than half of `--max-children` loses one in use: the leased one that it has had longest, or its idlest session.
+    /// newcomer will have: the idlest of its quiet sessions ends. Where a newcomer without any would be refused, or that
+    /// client has more than half of `--max-children`, it loses one in use: the leased one that it has had longest, or its
+    /// idlest session.
     fn gives_way(&self, newcomer: Client, now: Instant) -> bool {
         let exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sessions: Vec<_> = exclusive.iter().filter_map(Weak::upgrade).collect();
@@ -104,7 +105,8 @@ impl Upstream {
             tracing::info!(session = %quiet.id(), "evicted: --max-children is reached, and its client has most of them");
             return true;
         }
-        if count(most) * 2 <= self.settings.max_children || self.may_share() {
+        let has_most = count(most) * 2 > self.settings.max_children;
+        if self.may_share() || !has_most && count(newcomer) > 0 {
             return false;
         }
         if self.pool.end_one_of(most) {
