@@ -115,7 +115,7 @@ impl Router {
     fn frame(&mut self, bytes: Vec<u8>, charge: Charge) {
         match jsonrpc::scan(&bytes) {
             Ok(message) => self.message(bytes, charge, &message),
-            Err(fault) => self.no_message(&bytes, charge, &fault),
+            Err(fault) => self.no_message(bytes, charge, &fault),
         }
     }
 

@@ -36,7 +36,8 @@ fn a_thousand_requests_of_one_id_each_get_their_own_answer() {
         assert_eq!(answer, json!({"jsonrpc": "2.0", "id": 1, "result": {"n": n}}));
     }
     server.until_metric("proxyrunner_in_flight", 0);
-    server.until_metric("proxyrunner_buffered_bytes", at_rest);
+    // The last request of a handshake may have counted still.
+    until("all is given back", || server.metric("proxyrunner_buffered_bytes") <= at_rest);
 }
 
 #[test]

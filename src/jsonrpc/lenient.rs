@@ -9,6 +9,9 @@ use super::{codes, scan};
 /// Longest spelling of a number that is read, in bytes.
 const LONGEST_NUMBER: usize = 32;
 
+/// How much of a frame is mended, in members.
+const MOST_CHANGES: usize = 16;
+
 /// How a peer spelled an integer that it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
@@ -36,17 +39,6 @@ pub fn echoed(raw: &[u8]) -> Option<(u64, Spelling)> {
     exact.then_some((value as u64, Spelling::Float))
 }
 
-/// A frame that was rewritten so that it is a message.
-#[derive(Debug)]
-pub struct Mended {
-    /// The frame.
-    pub frame: Vec<u8>,
-    /// Its parts.
-    pub message: Message,
-    /// What was wrong with it.
-    pub defect: Defect,
-}
-
 /// What is wrong with a frame whose meaning is beyond doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Defect {
@@ -60,13 +52,28 @@ pub enum Defect {
 
 /// Rewrites a frame that is no message so that it becomes one: takes off escape sequences in front of it, drops members
 /// that are null beside the members that count, and writes an integral float in `id` as an integer. `fault` is what the
-/// scan found. `None` if that does not help.
-pub fn mended(frame: &[u8], fault: &Fault) -> Option<Mended> {
-    if fault.code != codes::INVALID_REQUEST {
-        let frame = frame[escapes(frame)?..].to_vec();
-        let message = scan(&frame).ok()?;
-        return Some(Mended { frame, message, defect: Defect::Escapes });
+/// scan found. `None` if that does not help; the frame may be changed then.
+///
+/// It is changed where it stands, since a copy could be as long as `--max-frame`.
+pub fn mended(frame: &mut Vec<u8>, fault: &Fault) -> Option<(Message, Defect)> {
+    let (changes, defect) = if fault.code == codes::INVALID_REQUEST {
+        changes(frame)?
+    } else {
+        (vec![(0..escapes(frame)?, None)], Defect::Escapes)
+    };
+    // From the end, so that what is still to be changed stays where it stands.
+    for (part, number) in changes.into_iter().rev() {
+        let number = number.map(|number: u64| number.to_string()).unwrap_or_default();
+        frame.splice(part, number.into_bytes());
     }
+    Some((scan(frame).ok()?, defect))
+}
+
+/// A part of a frame to be dropped, or to be replaced by a number.
+type Change = (Span, Option<u64>);
+
+/// What to drop and to replace, in the order in which it stands there.
+fn changes(frame: &[u8]) -> Option<(Vec<Change>, Defect)> {
     let object = object(frame)?;
     let has = |name: &str| {
         let mut all = members(frame, object.clone());
@@ -84,26 +91,35 @@ pub fn mended(frame: &[u8], fault: &Fault) -> Option<Mended> {
         _ => true,
     };
     let mut defect = Defect::Nulls;
-    let mut text = Vec::with_capacity(frame.len());
+    let mut changes: Vec<Change> = Vec::new();
+    // Where members that are dropped begin while none before them is kept, and where the last member ended.
+    let (mut leading, mut kept_before, mut last_end) = (None, false, 0);
     for (key, value) in members(frame, object) {
         let name = unescaped(&frame[key.clone()]);
-        if !keep(&name, &value) {
-            continue;
-        }
-        text.push(if text.is_empty() { b'{' } else { b',' });
-        text.extend_from_slice(&frame[key]);
-        text.push(b':');
-        match echoed(&frame[value.clone()]) {
-            Some((number, Spelling::Float)) if *name == *b"id" => {
-                defect = Defect::FloatId;
-                text.extend_from_slice(number.to_string().as_bytes());
+        if keep(&name, &value) {
+            if let Some(start) = leading.take() {
+                changes.push((start..key.start, None));
             }
-            _ => text.extend_from_slice(&frame[value]),
+            if let (b"id", Some((number, Spelling::Float))) = (&*name, echoed(&frame[value.clone()])) {
+                defect = Defect::FloatId;
+                changes.push((value.clone(), Some(number)));
+            }
+            kept_before = true;
+        } else if kept_before {
+            // With the comma before it.
+            changes.push((last_end..value.end, None));
+        } else {
+            leading.get_or_insert(key.start);
+        }
+        last_end = value.end;
+        if changes.len() > MOST_CHANGES {
+            return None;
         }
     }
-    text.push(b'}');
-    let message = scan(&text).ok()?;
-    Some(Mended { frame: text, message, defect })
+    if let Some(start) = leading {
+        changes.push((start..last_end, None));
+    }
+    Some((changes, defect))
 }
 
 /// The length of the escape sequences in front of a frame, as libraries write them that take stdout for a terminal; at
@@ -163,7 +179,9 @@ mod tests {
 
     fn mend(text: &str) -> Option<String> {
         let fault = scan(text.as_bytes()).expect_err(text);
-        mended(text.as_bytes(), &fault).map(|mended| String::from_utf8(mended.frame).expect("it was text"))
+        let mut frame = text.as_bytes().to_vec();
+        mended(&mut frame, &fault)?;
+        Some(String::from_utf8(frame).expect("it was text"))
     }
 
     #[test]
@@ -175,7 +193,7 @@ mod tests {
             ),
             (
                 r#" {"error":null,"jsonrpc":"2.0","id":1,"result":{}} "#,
-                r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+                r#" {"jsonrpc":"2.0","id":1,"result":{}} "#,
             ),
             (
                 r#"{"jsonrpc":"2.0","id":1,"result":null,"error":{}}"#,

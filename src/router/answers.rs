@@ -14,14 +14,16 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 impl Router {
-    pub(super) fn no_message(&mut self, frame: &[u8], charge: Charge, fault: &Fault) {
-        let Some(mended) = jsonrpc::mended(frame, fault) else { return self.malformed(frame, fault.reason) };
-        self.repaired(match mended.defect {
+    pub(super) fn no_message(&mut self, mut frame: Vec<u8>, charge: Charge, fault: &Fault) {
+        let Some((message, defect)) = jsonrpc::mended(&mut frame, fault) else {
+            return self.malformed(&frame, fault.reason);
+        };
+        self.repaired(match defect {
             Defect::FloatId => Habit::FloatIds,
             Defect::Nulls => Habit::NullMembers,
             Defect::Escapes => Habit::Escapes,
         });
-        self.message(mended.frame, charge, &mended.message);
+        self.message(frame, charge, &message);
     }
 
     pub(super) fn repaired(&self, habit: Habit) {
