@@ -54,7 +54,12 @@ impl Upstream {
         if call.shared.era == Era::Legacy && !offers(&call.shared, &call.method) {
             return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
         }
+        // By what the shared child lists, a mismatch is told before a child is started, and so before a stream has begun.
+        if let Err(mismatch @ Refusal::Mismatch(_)) = call.knows_tool(&incoming).await {
+            return Err(mismatch);
+        }
         call.lease = self.lease_for(&call).await?;
+        call.task = None;
         call.knows_tool(&incoming).await?;
         if call.lease.is_none() && lists::may_be_kept(&call.method) {
             let (class, principal) = (call.caller.capabilities, &call.caller.principal);
