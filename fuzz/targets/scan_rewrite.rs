@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use proxyrunner::budget::Charged;
 use proxyrunner::jsonrpc::rewrite::{request_for_child, with_id};
 use proxyrunner::jsonrpc::{
-    Edits, Fault, Kind, Message, Params, Span, codes, elements, is_batch, members, scan, splice, text,
+    Edits, Fault, Kind, Message, Params, Span, break_no_lines, codes, elements, is_batch, members, scan, splice, text,
 };
 use proxyrunner::trace_context::{Context, Trace, is_baggage, is_traceparent};
 use serde_json::value::RawValue;
@@ -109,7 +109,12 @@ fn one_line(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn rewrites(data: &[u8], message: &Message, trace: &Trace) {
-    let bytes = Charged::own(data);
+    let mut line = data.to_vec();
+    // As whoever reads messages does.
+    if message.multiline {
+        break_no_lines(&mut line);
+    }
+    let bytes = Charged::own(line);
     let sent = request_for_child(&bytes, message, Some(7), Some(8), trace);
     let len = sent.len();
     let sent = Charged::own(sent.to_vec());

@@ -65,7 +65,9 @@ fn a_release_a_leaving_waiter_and_an_arrival_lose_nobody() {
     model(|| {
         let admission = admission(1);
         let held = permit(&admission, 1);
-        let Asked::Waits(mut leaving) = admission.ask(Key(2)) else { panic!("the permit is held") };
+        let Asked::Waits(mut leaving) = admission.ask(Client::numbered(2)) else {
+            panic!("the permit is held")
+        };
         let _ = std::pin::Pin::new(&mut leaving).poll(&mut Context::from_waker(Waker::noop()));
         let arrival = {
             let admission = Arc::clone(&admission);

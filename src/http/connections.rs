@@ -270,6 +270,11 @@ impl Pulse {
         is_read && !self.is_busy() && self.stalled.load(Ordering::Relaxed) == 0
     }
 
+    /// Whether bytes have arrived that nobody has read yet.
+    pub(super) fn has_unread(&self) -> bool {
+        self.line.as_ref().is_some_and(Line::has_unread)
+    }
+
     /// Whether a request is in progress.
     pub(super) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed) > 0

@@ -101,9 +101,13 @@ impl Listener {
         let patience = loop {
             let accept = async {
                 places.bounded().await;
-                self.0.accept().await
+                let (stream, peer) = self.0.accept().await?;
+                prepare(&stream, &server);
+                let socket = Socket::new(stream);
+                let pulse = places.take(peer.ip(), Some(socket.line())).await;
+                Ok((socket, peer, pulse))
             };
-            let (stream, peer) = tokio::select! {
+            let (socket, peer, pulse) = tokio::select! {
                 patience = &mut closed => break patience,
                 accepted = accept => match accepted {
                     Ok(accepted) => accepted,
@@ -113,10 +117,7 @@ impl Listener {
                     }
                 },
             };
-            prepare(&stream, &server);
-            let socket = Socket::new(stream);
             let line = socket.line();
-            let pulse = places.take(peer.ip(), Some(socket.line()));
             let stream = connections.watch(socket, Arc::clone(&pulse));
             let account = server.budget.account(Client::at(Some(peer.ip())));
             account.on_give_way(stream.cutter());
@@ -192,7 +193,6 @@ struct Visitor {
     role: Role,
     places: Arc<Places>,
     pulse: Arc<Pulse>,
-    /// Whom its messages are charged to.
     /// Whom the messages are charged to.
     account: Account,
     /// Whom the requests themselves are charged to, so that they leave small messages their share.

@@ -27,6 +27,8 @@ const WAITING: usize = SPARE / 2;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Interval between searches for a connection that has become idle.
 const IDLE_LOOK: Duration = Duration::from_millis(50);
+/// How long a new connection keeps its spare place at least: its request follows it at once.
+const HEAD_ARRIVES: Duration = Duration::from_millis(10);
 /// A connection counts as idle after this time without a request: its request may be in transit.
 const FRESH: Duration = Duration::from_millis(100);
 
@@ -115,19 +117,27 @@ impl Places {
         Arc::new(Places { limit, waiting: Semaphore::new(WAITING), connections })
     }
 
-    /// Gives a new connection a place at once: a regular one if one is free, else a spare one, which another
-    /// connection without a request loses if need be.
-    pub fn take(&self, client: IpAddr, line: Option<Line>) -> Arc<Pulse> {
+    /// Gives a new connection a place: a regular one if one is free, else a spare one, which another connection without
+    /// a request loses if need be. Waits while each of those may still be about to send its request.
+    pub async fn take(&self, client: IpAddr, line: Option<Line>) -> Arc<Pulse> {
+        while !self.makes_room() {
+            let _ = timeout(HEAD_ARRIVES, self.connections.freed.notified()).await;
+        }
         self.connections.enter(client, line, |table, pulse| {
             let is_spare = table.seats.regular >= self.limit;
-            if is_spare
-                && table.seats.spare.len() >= SPARE
-                && let Some(victim) = spare_victim(table)
-            {
-                table.cut(&victim);
-            }
             table.seats.seat(pulse, is_spare);
         })
+    }
+
+    /// Closes a connection on a spare place if no place is free; false if none may be closed yet.
+    fn makes_room(&self) -> bool {
+        let (silent, slow) = (self.connections.before(HEAD_ARRIVES), self.connections.before(FRESH));
+        let mut table = self.connections.table();
+        if table.seats.regular < self.limit || table.seats.spare.len() < SPARE {
+            return true;
+        }
+        let victim = spare_victim(&table, silent, slow);
+        victim.inspect(|victim| table.cut(victim)).is_some()
     }
 
     /// Waits while more connections are open than there are places: closed ones need a moment to end.
@@ -220,10 +230,16 @@ fn victim(table: &Table, newcomer: &Pulse, limit: usize, latest: u64) -> Option<
     ranked.max_by_key(|(rank, _)| *rank).map(|(_, pulse)| Arc::clone(pulse))
 }
 
-/// The connection that loses its spare place.
-fn spare_victim(table: &Table) -> Option<Arc<Pulse>> {
+/// The connection that loses its spare place: one that has sent no whole request and has been open since `silent` or
+/// longer, else one whose answer takes since `slow` or longer.
+fn spare_victim(table: &Table, silent: u64, slow: u64) -> Option<Arc<Pulse>> {
     let spare = table.seats.spare.iter().filter_map(|number| table.open.get(number));
     let spare = spare.filter(|pulse| !pulse.waits.load(Ordering::Relaxed));
+    let spare = spare.filter(|pulse| match (pulse.is_busy(), pulse.active.load(Ordering::Relaxed)) {
+        (true, since) => since <= slow,
+        // What has arrived is read first: it may be the request of a probe.
+        (false, since) => since <= silent && !pulse.has_unread(),
+    });
     let rank = |pulse: &&Arc<Pulse>| {
         (!pulse.is_busy(), pulse.share.all(), Reverse(pulse.active.load(Ordering::Relaxed)))
     };

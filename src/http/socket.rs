@@ -82,6 +82,22 @@ impl Line {
         0
     }
 
+    /// Whether bytes have arrived that nobody has read yet.
+    #[cfg(target_os = "linux")]
+    pub fn has_unread(&self) -> bool {
+        use std::os::fd::AsRawFd;
+        let mut bytes = 0;
+        // SAFETY: the descriptor is open for as long as this half of it lives, and the kernel writes one int.
+        let asked = unsafe { arrived(self.stream().as_raw_fd(), &raw mut bytes) };
+        asked.is_ok() && bytes > 0
+    }
+
+    /// Elsewhere what arrived counts as read.
+    #[cfg(not(target_os = "linux"))]
+    pub fn has_unread(&self) -> bool {
+        false
+    }
+
     fn stream(&self) -> &TcpStream {
         (*self.0).as_ref()
     }
@@ -92,6 +108,14 @@ nix::ioctl_read_bad!(
     /// Bytes in the send queue that the peer has not acknowledged (`SIOCOUTQ`).
     outstanding,
     nix::libc::TIOCOUTQ,
+    nix::libc::c_int
+);
+
+#[cfg(target_os = "linux")]
+nix::ioctl_read_bad!(
+    /// Bytes in the receive queue that nobody has read (`SIOCINQ`).
+    arrived,
+    nix::libc::FIONREAD,
     nix::libc::c_int
 );
 

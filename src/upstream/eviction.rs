@@ -1,8 +1,7 @@
 //! Room for one more child when there are `--max-children`: as many idle ones are closed as newcomers wait for a place,
 //! those that are ending anyway included.
 
-use super::{Place, Upstream, now};
-use crate::client::Client;
+use super::{Place, Upstream, Use, now};
 use crate::exchange::Failure;
 use crate::session::Session;
 use crate::telemetry::counters;
@@ -40,62 +39,70 @@ impl Drop for Newcomer<'_> {
     }
 }
 
+/// Whether the client with most children makes room for a newcomer.
+enum Way {
+    /// One of its children is ending now.
+    Gives,
+    /// One can be ended soon: it is only being started.
+    WillGive,
+    /// It has no more than it may.
+    Stays,
+}
+
 impl Upstream {
-    /// A place for one more child of a client; if need be that of a child which is idle, or of a client that has more.
-    pub(super) async fn place(&self, client: Client) -> Option<Place> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(Arc::new(place));
+    /// A place for one more child; if need be that of a child which is idle, or of a client that has more.
+    pub(super) async fn place(&self, wanted: Use) -> Option<Place> {
+        if let Some(place) = self.places.try_take(wanted) {
+            return Some(place);
         }
         let _newcomer = self.newcomers.arrive();
-        if !self.makes_room(client) {
+        if !self.makes_room(wanted) {
             return None;
         }
-        let mut place = pin!(Arc::clone(&self.places).acquire_owned());
+        let mut place = pin!(self.places.take(wanted));
         let coming = async {
             loop {
                 match timeout(LOOK, &mut place).await {
-                    Ok(place) => return place.ok(),
+                    Ok(place) => return place,
                     // One that was counted on may have made room for its own successor.
-                    Err(_) => self.makes_room(client),
+                    Err(_) => self.makes_room(wanted),
                 };
             }
         };
-        timeout(PATIENCE, coming).await.ok()?.map(Arc::new)
+        timeout(PATIENCE, coming).await.ok()?
     }
 
     /// Closes idle children until each newcomer has one that is ending to wait for; false if there are too few.
-    fn makes_room(&self, client: Client) -> bool {
+    fn makes_room(&self, newcomer: Use) -> bool {
         // Held meanwhile, so that no two count on the same one.
         let newcomers = self.newcomers.count();
-        while self.ending() < *newcomers {
-            if !self.pool.evict() && !self.evict(now()) && !self.gives_way(client, now()) {
-                return false;
+        while self.places.ending() < *newcomers {
+            if self.pool.evict() || self.evict(now()) {
+                continue;
+            }
+            match self.gives_way(newcomer, now()) {
+                Way::Gives => {}
+                Way::WillGive => return true,
+                Way::Stays => return false,
             }
         }
         true
-    }
-
-    /// Children that are on their way out.
-    fn ending(&self) -> usize {
-        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        started.iter().filter_map(Weak::upgrade).filter(|link| link.is_ending()).count()
     }
 
     /// Takes a child from the client that has most of its own, sessions' and leased ones, if that has more than the
     /// newcomer will have: the idlest of its quiet sessions ends. Where a newcomer without any would be refused, or that
     /// client has more than half of `--max-children`, it loses one in use: the leased one that it has had longest, or its
     /// idlest session.
-    fn gives_way(&self, newcomer: Client, now: Instant) -> bool {
+    fn gives_way(&self, newcomer: Use, now: Instant) -> Way {
+        let holders = self.places.clients();
+        let count = |client| holders.iter().filter(|&&holder| holder == client).count();
+        let own = newcomer.client().map_or(0, count);
+        let most = holders.iter().copied().max_by_key(|&client| count(client));
+        let Some(most) = most.filter(|&most| count(most) > own + 1) else { return Way::Stays };
         let exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sessions: Vec<_> = exclusive.iter().filter_map(Weak::upgrade).collect();
         drop(exclusive);
-        sessions.retain(|session| !session.is_ended());
-        let mut owners = self.pool.clients();
-        owners.extend(sessions.iter().map(|session| session.opener()));
-        let count = |client| owners.iter().filter(|&&owner| owner == client).count();
-        let most = owners.iter().copied().max_by_key(|&client| count(client));
-        let Some(most) = most.filter(|&most| count(most) > count(newcomer) + 1) else { return false };
-        sessions.retain(|session| session.opener() == most);
+        sessions.retain(|session| !session.is_ended() && session.opener() == most);
         sessions.sort_by_cached_key(|session| session.last_message());
         let failure = Failure::SessionEnded;
         let ends =
@@ -103,23 +110,25 @@ impl Upstream {
         if let Some(quiet) = sessions.iter().find(ends) {
             counters::EVICTED_SESSIONS.increment();
             tracing::info!(session = %quiet.id(), "evicted: --max-children is reached, and its client has most of them");
-            return true;
+            return Way::Gives;
         }
         let has_most = count(most) * 2 > self.settings.max_children;
-        if self.may_share() || !has_most && count(newcomer) > 0 {
-            return false;
+        if self.may_share() || !has_most && own > 0 {
+            return Way::Stays;
         }
-        if self.pool.end_one_of(most) {
+        if self.places.end_one_of(most) {
             tracing::warn!(
                 "a call lost its server: --max-children is reached, and its client has most of them"
             );
-            return true;
+            return Way::Gives;
         }
-        let Some(idlest) = sessions.first() else { return false };
-        self.directory.end(idlest, &failure);
-        counters::EVICTED_SESSIONS.increment();
-        tracing::info!(session = %idlest.id(), "evicted: --max-children is reached, and its client has most of them");
-        true
+        if let Some(idlest) = sessions.first() {
+            self.directory.end(idlest, &failure);
+            counters::EVICTED_SESSIONS.increment();
+            tracing::info!(session = %idlest.id(), "evicted: --max-children is reached, and its client has most of them");
+            return Way::Gives;
+        }
+        if self.places.is_starting_one_of(most) { Way::WillGive } else { Way::Stays }
     }
 
     /// Ends the session that has been quiet longest, if that is longer than `--evict-after`.

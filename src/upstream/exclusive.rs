@@ -4,7 +4,9 @@ use super::greet::{Guest, StopOnDrop};
 use super::greeting::INITIALIZE;
 use super::resume::Handshake;
 use super::solitude::EXITS_WITHIN;
-use super::{AtCap, Incoming, Isolation, Place, Refusal, SEATED, Shared, Upstream, initialize, now, refusal};
+use super::{
+    AtCap, Incoming, Isolation, Place, Refusal, SEATED, Shared, Upstream, Use, initialize, now, refusal,
+};
 use crate::era::probe::Choice;
 use crate::era::{Era, errors};
 use crate::exchange::{Answer, Failure, Held, Link, Step};
@@ -44,10 +46,11 @@ impl Upstream {
         if self.solitude.is_known() {
             return self.seat_at_only_child(session, &incoming).await;
         }
-        match self.place(session.opener()).await {
+        match self.place(Use::Call(session.opener())).await {
             Some(place) if era == Some(false) => self.seat_own_modern(session, &incoming, place).await,
             Some(place) => {
-                let seated = self.seat_exclusive(session, incoming.clone(), place).await;
+                let seated = self.seat_exclusive(session, incoming.clone(), Arc::clone(&place)).await;
+                let seated = place.outcome(seated);
                 if !self.notes_solitude(Era::Legacy, &seated) {
                     return seated;
                 }
@@ -146,6 +149,7 @@ impl Upstream {
         unseated.keep();
         // Without it, the place is free as soon as the process is gone.
         let handshake = self.remember(&incoming, &answer, &place);
+        place.pass_to(Use::Session(session.opener()));
         self.watch(session, link, Some((own, handshake)));
         Ok(answer.restored(&client_id))
     }
@@ -233,7 +237,7 @@ impl Upstream {
             return self.seat_shared(session, incoming).await;
         }
         let full = Refusal::Busy("--max-children servers run already, and none is idle");
-        let place = self.place(session.opener()).await.ok_or(full)?;
+        let place = self.place(Use::Call(session.opener())).await.ok_or(full)?;
         self.seat_own_modern(session, incoming, place).await
     }
 
@@ -246,11 +250,13 @@ impl Upstream {
         let audience = Audience::Exclusive { session: Arc::downgrade(session), roots: false };
         let slots = self.settings.slots_for_one();
         let guest = Guest::shared(audience, slots, Choice::Modern, self.start_timeout);
-        let greeted = self.greet(guest, place).await.map_err(Refusal::Failed)?;
+        let greeted = self.greet(guest, Arc::clone(&place)).await.map_err(Refusal::Failed);
+        let greeted = place.outcome(greeted)?;
         let unseated = StopOnDrop::new(&greeted.link);
         let child = Shared::new(greeted, Arc::default(), self.settings.request_timeout).serve();
         let answer = self.seat_stateless(session, incoming, &child, true)?;
         unseated.keep();
+        child.place.pass_to(Use::Session(session.opener()));
         self.watch(session, Arc::clone(&child.link), None);
         Ok(answer)
     }

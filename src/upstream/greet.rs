@@ -16,7 +16,7 @@ use crate::telemetry::otlp::Attributes;
 use crate::telemetry::scope::spanned;
 use crate::telemetry::{ChildOperation, names};
 use crate::trace_context::Trace;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -169,14 +169,12 @@ impl Upstream {
         place: Place,
     ) -> Result<Arc<Link>, Failure> {
         let (reply, started) = oneshot::channel();
-        let want = Want { audience, slots, place, reply };
+        let want = Want { audience, slots, place: Arc::clone(&place), reply };
         self.wants.send(want).await.map_err(|_| Failure::ShuttingDown)?;
         let mut awaited = Awaited(started);
         let started = (&mut awaited.0).await.map_err(|_| Failure::ShuttingDown)?;
         let link = started.map_err(|error| Failure::NoProgram(error.to_string().into()))?;
-        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        started.retain(|link| link.strong_count() > 0);
-        started.push(Arc::downgrade(&link));
+        place.seat(&link);
         Ok(link)
     }
 

@@ -3,7 +3,7 @@
 
 use super::crew::Shared;
 use super::greet::Guest;
-use super::{Isolation, Place, RESTARTING, Refusal, Upstream, listen, names, now};
+use super::{Isolation, Place, RESTARTING, Refusal, Upstream, Use, listen, names, now};
 use crate::client::Client;
 use crate::era::probe::Choice;
 use crate::era::{Era, discover};
@@ -83,8 +83,7 @@ impl Upstream {
     }
 
     async fn place_at_start(&self) -> Result<Place, Failure> {
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| Failure::ShuttingDown);
-        place.map(Arc::new)
+        self.places.take(Use::Shared).await.ok_or(Failure::ShuttingDown)
     }
 
     /// Starts a shared child for a post.
@@ -356,7 +355,7 @@ impl Upstream {
             return Err(unserved);
         }
         let place =
-            self.place(Client::at(None)).await.ok_or(Refusal::Busy("--max-children servers run already"))?;
+            self.place(Use::Shared).await.ok_or(Refusal::Busy("--max-children servers run already"))?;
         let known = self.crew.serves(era) == Some(true);
         tracing::info!(
             "the first client of the {era} protocol era: starting the server once more, for that era"

@@ -5,9 +5,10 @@
 //! A child never changes owner, and is leased again only once nothing is in flight on it. What it says late would reach
 //! the next exchange, so the child of an exchange without an owner is closed with it. `--warm` hides the next one's start.
 
-use super::greet::Guest;
+use super::greet::{Greeted, Guest};
+use super::places::Taken;
 use super::tools::Catalogue;
-use super::{Place, Refusal, Upstream, initialize, now};
+use super::{Place, Refusal, Upstream, Use, initialize, now};
 use crate::client::Client;
 use crate::era::Era;
 use crate::era::probe::Choice;
@@ -29,8 +30,6 @@ pub struct Pool {
     idle: Mutex<Vec<Idle>>,
     /// Legacy ones that nobody had yet.
     warm: Mutex<Vec<Leasable>>,
-    /// Those in the hands of an exchange, the oldest first.
-    leased: Mutex<Vec<Leased>>,
     /// Held by whoever starts a warm one.
     warming: AsyncMutex<()>,
     /// How long a cancelled call may keep a child from being leased again.
@@ -42,12 +41,6 @@ struct Idle {
     child: Leasable,
     owner: Owner,
     since: Instant,
-}
-
-#[derive(Debug)]
-struct Leased {
-    client: Client,
-    link: Weak<Link>,
 }
 
 /// Identifies the one client that may be leased a child again.
@@ -84,6 +77,16 @@ pub struct Leasable {
     pub level: Arc<Mutex<Option<&'static str>>>,
     /// Its tools, which may be more than those of a shared child.
     pub catalogue: Arc<Catalogue>,
+    /// Its place among `--max-children`, as long as its process holds it.
+    place: Weak<Taken>,
+}
+
+impl Leasable {
+    fn is_for(&self, wanted: Use) {
+        if let Some(place) = self.place.upgrade() {
+            place.pass_to(wanted);
+        }
+    }
 }
 
 /// A child in the hands of one exchange; dropping it gives it back.
@@ -100,7 +103,6 @@ impl Pool {
         Arc::new(Pool {
             idle: Mutex::default(),
             warm: Mutex::default(),
-            leased: Mutex::default(),
             warming: AsyncMutex::default(),
             grace,
         })
@@ -132,22 +134,8 @@ impl Pool {
 
     /// A child that was just started, for `owner` and this client.
     fn lease(self: &Arc<Self>, child: Leasable, owner: Option<&Owner>, client: Client) -> Lease {
-        let link = Arc::downgrade(&child.link);
-        self.leased().push(Leased { client, link });
+        child.is_for(Use::Call(client));
         Lease { child, owner: owner.cloned(), pool: Arc::downgrade(self) }
-    }
-
-    /// Whose the children are that exchanges have, the oldest first.
-    pub fn clients(&self) -> Vec<Client> {
-        self.leased().iter().map(|leased| leased.client).collect()
-    }
-
-    /// Closes the child that this client has had longest, though it is in use; false if it has none.
-    pub fn end_one_of(&self, client: Client) -> bool {
-        let leased = self.leased();
-        let of_client = leased.iter().filter(|leased| leased.client == client);
-        let oldest = of_client.filter_map(|leased| leased.link.upgrade()).find(|link| !link.is_closed());
-        oldest.inspect(|link| link.stop()).is_some()
     }
 
     /// Closes the one that has been idle longest, or one that nobody had yet; false when there is none.
@@ -170,17 +158,12 @@ impl Pool {
     }
 
     fn put(&self, child: Leasable, owner: Owner) {
+        child.is_for(Use::Shared);
         self.idle().push(Idle { child, owner, since: now() });
     }
 
     fn warm(&self) -> MutexGuard<'_, Vec<Leasable>> {
         self.warm.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn leased(&self) -> MutexGuard<'_, Vec<Leased>> {
-        let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
-        leased.retain(|leased| leased.link.upgrade().is_some_and(|link| !link.is_closed()));
-        leased
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
@@ -229,7 +212,7 @@ impl Upstream {
             self.keep_warm();
             return Ok(Some(self.pool.lease(child, owner, client)));
         }
-        let place = if self.solitude.is_known() { None } else { self.place(client).await };
+        let place = if self.solitude.is_known() { None } else { self.place(Use::Call(client)).await };
         match place {
             Some(place) => {
                 let started = self.start_leasable(Era::Legacy, place).await;
@@ -259,7 +242,7 @@ impl Upstream {
         if self.solitude.is_known() {
             return None;
         }
-        let place = self.place(client).await?;
+        let place = self.place(Use::Call(client)).await?;
         let started = self.start_leasable(Era::Modern, place).await;
         self.notes_solitude(Era::Modern, &started);
         started.ok().map(|child| self.pool.lease(child, owner, client))
@@ -278,9 +261,10 @@ impl Upstream {
             },
             patience: self.start_timeout,
         };
-        let greeted = self.greet(guest, place).await.map_err(Refusal::Failed)?;
+        let greeted = self.greet(guest, Arc::clone(&place)).await.map_err(Refusal::Failed);
+        let Greeted { link, .. } = place.outcome(greeted)?;
         let (level, catalogue) = Default::default();
-        let child = Leasable { link: greeted.link, holder, era, level, catalogue };
+        let child = Leasable { link, holder, era, level, catalogue, place: Arc::downgrade(&place) };
         let (upstream, watched) = (Arc::clone(self), child.clone());
         tokio::spawn(async move {
             upstream.accompany(&watched.link, era, || watched.holder.waits()).await;
@@ -299,8 +283,8 @@ impl Upstream {
         tokio::spawn(async move {
             let Ok(_turn) = upstream.pool.warming.try_lock() else { return };
             while upstream.pool.count_warm() < upstream.settings.warm {
-                let Ok(place) = Arc::clone(&upstream.places).try_acquire_owned() else { return };
-                match upstream.start_leasable(Era::Legacy, Arc::new(place)).await {
+                let Some(place) = upstream.places.try_take(Use::Shared) else { return };
+                match upstream.start_leasable(Era::Legacy, place).await {
                     Ok(child) => upstream.pool.warm().push(child),
                     Err(Refusal::Failed(Failure::ShuttingDown)) => return,
                     Err(_) => return tracing::warn!("a child of --warm did not start"),
@@ -329,10 +313,6 @@ impl Upstream {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.child.holder.hear_nobody();
-        if let Some(pool) = self.pool.upgrade() {
-            let link = Arc::as_ptr(&self.child.link);
-            pool.leased().retain(|leased| leased.link.as_ptr() != link);
-        }
         let Some(owner) = self.owner.take() else { return self.child.link.stop() };
         let (child, pool) = (self.child.clone(), self.pool.clone());
         let give_back = move |idle: bool| match pool.upgrade() {

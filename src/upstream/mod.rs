@@ -24,6 +24,7 @@ mod modern;
 mod names;
 mod notify;
 mod parked;
+mod places;
 mod resume;
 mod revisions;
 mod seal;
@@ -40,6 +41,7 @@ pub use incoming::{Incoming, Refusal};
 pub use legacy::{LegacyCall, LegacyStep};
 pub use listen::Listening;
 pub use modern::{Caller, Happening, ModernCall, Reply, is_retry};
+pub use places::Place;
 pub use seal::{Key, Seal};
 pub use settings::{AtCap, Isolation, Settings};
 
@@ -60,11 +62,12 @@ use eviction::Newcomers;
 use lease::Pool;
 use lists::{Asked, Lists};
 use parked::Parked;
+use places::{Places, Use};
 use solitude::Solitude;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{timeout, timeout_at};
 use vigil::Pings;
 
@@ -75,9 +78,6 @@ const MOST_REMEMBERED: usize = 64 * 1024;
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
-
-/// A place among `--max-children`. A post keeps its own, so that no other child gets it while the next one is started.
-pub type Place = Arc<OwnedSemaphorePermit>;
 
 /// A child is wanted.
 #[derive(Debug)]
@@ -114,14 +114,13 @@ pub struct Upstream {
     start_timeout: Duration,
     directory: Arc<Directory>,
     wants: mpsc::Sender<Want>,
-    places: Arc<Semaphore>,
+    places: Places,
     newcomers: Newcomers,
     entrance: Entrance,
     crew: Crew,
     revisions: revisions::Known,
     solitude: Solitude,
     exclusive: Mutex<Vec<Weak<Session>>>,
-    started: Mutex<Vec<Weak<Link>>>,
     phase: watch::Sender<Phase>,
     seal: Seal,
     parked: Parked<Box<ModernCall>>,
@@ -145,7 +144,7 @@ impl Upstream {
         let (wants, wanted) = mpsc::channel(16);
         let crew = Crew::new(settings.child_era);
         let upstream = Upstream {
-            places: Arc::new(Semaphore::new(settings.max_children.min(Semaphore::MAX_PERMITS))),
+            places: Places::new(settings.max_children),
             newcomers: Newcomers::default(),
             entrance: Entrance::new(&settings),
             parked: Parked::new(settings.max_parked, settings.park_timeout),
@@ -163,7 +162,6 @@ impl Upstream {
             revisions: revisions::Known::default(),
             solitude: Solitude::default(),
             exclusive: Mutex::default(),
-            started: Mutex::default(),
             phase,
         };
         (Arc::new(upstream), wanted)
@@ -208,7 +206,7 @@ impl Upstream {
 
     /// Children that run, or are being started or ended.
     pub fn children(&self) -> usize {
-        self.settings.max_children.saturating_sub(self.places.available_permits())
+        self.places.count()
     }
 
     /// Begins a request of a session at its child.

@@ -96,9 +96,15 @@ async def replay_buffers(a: Attack) -> None:
 
 
 async def newcomer(a: Attack, capabilities: bytes = b"{}", size: int = 10) -> None:
-    """What a new client does: a session, and one call."""
+    """What a new client does: a session, one call, and the end of the session."""
     client = await session(a.port, NEIGHBOUR, capabilities)
     await neighbours_call(a, client, size)
+    connection = await Connection.open(a.port, NEIGHBOUR)
+    try:
+        await connection.send([head(0, *client.headers(), verb=b"DELETE")])
+        await connection.response()
+    finally:
+        connection.close()
 
 
 async def neighbours_call(a: Attack, client: Client, size: int) -> None:
