@@ -6,7 +6,7 @@ use bytes::BufMut;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How often the sink may look after what has become old.
@@ -15,8 +15,38 @@ const TICK: Duration = Duration::from_secs(1);
 /// The most that is read at once, in bytes.
 const READ: usize = 64 * 1024;
 
-/// How long a long line may wait for room. Nothing else that the child says is heard meanwhile.
+/// How long a child's long lines may wait for room. Nothing else that the child says is heard meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What part of the time patience is regained in, while no line waits.
+const REGAINED: u32 = 4;
+
+/// How long lines may still wait for room, all together: many that wait a little hold others up as one does that waits
+/// long.
+#[derive(Debug)]
+struct Patience {
+    left: Duration,
+    since: Instant,
+}
+
+impl Patience {
+    fn new(now: Instant) -> Self {
+        Patience { left: PATIENCE, since: now }
+    }
+
+    /// How long the next wait may take, which begins now.
+    fn left(&mut self, now: Instant) -> Duration {
+        self.left = PATIENCE.min(self.left + (now - self.since) / REGAINED);
+        self.since = now;
+        self.left
+    }
+
+    /// The wait is over.
+    fn waited(&mut self, now: Instant) {
+        self.left = self.left.saturating_sub(now - self.since);
+        self.since = now;
+    }
+}
 
 /// What happens on stdout.
 #[derive(Debug)]
@@ -61,11 +91,12 @@ pub async fn read<R: AsyncRead + Unpin>(
 ) {
     let mut framer = Framer::new(max_frame);
     let mut charge = lines.account.charge();
+    let mut patience = Patience::new(Instant::now());
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // Short lines are held for a moment only, in a buffer that every child has.
-        if framer.held() > LARGE && !has_room(&mut charge, framer.held() + READ).await {
+        if framer.held() > LARGE && !has_room(&mut charge, framer.held() + READ, &mut patience).await {
             framer.give_up();
             charge = lines.account.charge();
         }
@@ -105,7 +136,7 @@ pub async fn read<R: AsyncRead + Unpin>(
 }
 
 /// Whether there is room for so many bytes of an unfinished line, or soon will be.
-async fn has_room(charge: &mut Charge, bytes: usize) -> bool {
+async fn has_room(charge: &mut Charge, bytes: usize, patience: &mut Patience) -> bool {
     if charge.try_cover(bytes) {
         return true;
     }
@@ -114,9 +145,30 @@ async fn has_room(charge: &mut Charge, bytes: usize) -> bool {
     if budget.is_tight() {
         return false;
     }
-    let has_room = timeout(PATIENCE, charge.cover(bytes)).await.is_ok();
+    let has_room = timeout(patience.left(Instant::now()), charge.cover(bytes)).await.is_ok();
+    patience.waited(Instant::now());
     if !has_room {
         budget.note_tight();
     }
     has_room
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_lines_together_wait_no_longer_than_one() {
+        let begun = Instant::now();
+        let (mut patience, mut now) = (Patience::new(begun), begun);
+        for _ in 0..10 {
+            // Room comes just in time.
+            now += patience.left(now).min(PATIENCE * 9 / 10);
+            patience.waited(now);
+        }
+        assert_eq!(now - begun, PATIENCE);
+        now += PATIENCE;
+        assert_eq!(patience.left(now), PATIENCE / REGAINED, "it comes back while nothing waits");
+        assert_eq!(patience.left(now + PATIENCE * 10), PATIENCE);
+    }
 }
