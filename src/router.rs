@@ -114,17 +114,37 @@ impl Router {
 
     fn frame(&mut self, bytes: Vec<u8>, charge: Charge) {
         match jsonrpc::scan(&bytes) {
-            Ok(message) => self.message(bytes, charge, &message),
+            Ok(message) => self.whole(bytes, charge, &message),
             Err(fault) => self.no_message(bytes, charge, &fault),
         }
     }
 
-    fn message(&mut self, mut bytes: Vec<u8>, charge: Charge, message: &Message) {
+    fn whole(&mut self, mut bytes: Vec<u8>, charge: Charge, message: &Message) {
         if message.multiline {
             // Carriage returns between tokens: neither a frame nor an SSE field can hold them.
             jsonrpc::break_no_lines(&mut bytes);
         }
-        let frame = charge.hold(bytes);
+        self.message(charge.hold(bytes), message);
+    }
+
+    /// Each message of a batch (2025-03-26, basic §Batching). Short ones are copied, so that they keep nothing of the rest.
+    fn batch(&mut self, mut bytes: Vec<u8>, charge: Charge, elements: Vec<Span>) {
+        self.repaired(Habit::Batches);
+        jsonrpc::break_no_lines(&mut bytes);
+        let batch = charge.hold(bytes);
+        for element in elements {
+            let frame = match element.len() <= jsonrpc::FLAT {
+                true => batch.derive(batch[element].to_vec()),
+                false => batch.slice(element),
+            };
+            match jsonrpc::scan(&frame) {
+                Ok(message) => self.message(frame, &message),
+                Err(fault) => self.malformed(&frame, fault.reason),
+            }
+        }
+    }
+
+    fn message(&mut self, frame: Charged, message: &Message) {
         match message.kind {
             Kind::Response => self.response(frame, message),
             Kind::Notification => self.notification(frame, message),

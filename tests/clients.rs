@@ -36,11 +36,16 @@ fn a_version_header_that_a_proxy_repeats_or_joins_is_one() {
         headers.extend(versions.iter().map(|version| (VERSION, *version)));
         server.post(&headers, PING).status
     };
-    for same in [&["2025-11-25", "2025-11-25"][..], &["2025-11-25, 2025-11-25"], &["2025-11-25,2025-11-25 "]]
-    {
+    for same in [
+        &["2025-11-25", "2025-11-25"][..],
+        &["2025-11-25, 2025-11-25"],
+        &["2025-11-25,2025-11-25 "],
+        &["2025-11-25,"],
+        &["2025-11-25", ""],
+    ] {
         assert_eq!(ping(same), 200, "{same:?}");
     }
-    for different in [&["2025-11-25", "2025-06-18"][..], &["2025-11-25, 2025-06-18"], &["2025-11-25,"]] {
+    for different in [&["2025-11-25", "2025-06-18"][..], &["2025-11-25, 2025-06-18"]] {
         assert_eq!(ping(different), 400, "{different:?}");
     }
     for given in ["2026-07-28, 2026-07-28", "2026-07-28"] {
@@ -145,6 +150,43 @@ fn null_for_params_means_none_and_reaches_nobody() {
     for twice in [twice, r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null,"params":null}"#] {
         assert_eq!(session.post(twice).status, 400, "{twice}");
     }
+}
+
+#[test]
+fn members_that_are_null_and_decide_nothing_are_ignored() {
+    let server = Server::with().asked_nothing().start();
+    let session = server.session();
+    for (body, status) in [
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null,"result":null,"error":null}"#, 200),
+        (r#"{"jsonrpc":"2.0","id":null,"method":"notifications/x"}"#, 202),
+        (r#"{"jsonrpc":"2.0","id":7,"method":null,"result":{},"error":null}"#, 202),
+        // Its sender waits for an answer that could not reach it.
+        (r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, 400),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#, 400),
+        (r#"{"jsonrpc":"2.0","id":1.0,"method":"ping"}"#, 400),
+    ] {
+        let answer = session.post(body);
+        assert_eq!(answer.status, status, "{body}: {}", answer.text());
+    }
+    server.until_logged("members that are null");
+}
+
+#[test]
+fn headers_that_a_proxy_repeats_are_one() {
+    let server = Server::start("");
+    let json = ("Content-Type", "application/json");
+    let with = |more: &[(&str, &str)]| {
+        let session = server.session();
+        let mut headers =
+            vec![("Accept", "application/json, text/event-stream"), ("Mcp-Session-Id", &*session.id)];
+        headers.extend(more);
+        post(&server, &headers, PING).status
+    };
+    assert_eq!(with(&[json, json]), 200);
+    assert_eq!(with(&[json, ("Content-Type", "text/plain")]), 415);
+    let origin = ("Origin", "http://localhost");
+    assert_eq!(with(&[json, origin, origin]), 200);
+    assert_eq!(with(&[json, origin, ("Origin", "http://other.example")]), 400);
 }
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -313,12 +355,8 @@ fn a_client_that_lost_its_session_can_open_another_with_its_old_id() {
     assert_eq!(dead.delete().status, 204);
     for id in [&*dead.id, "", "undefined", "null", "\u{e9}x"] {
         let opened = server.opening().header("Mcp-Session-Id", id).send();
-        if id.is_ascii() {
-            assert_eq!(opened.status, 200, "{id:?}: {}", opened.text());
-            assert_ne!(opened.header("mcp-session-id").expect("a new one"), id);
-        } else {
-            assert_eq!(opened.status, 400, "it can't be read");
-        }
+        assert_eq!(opened.status, 200, "{id:?}: {}", opened.text());
+        assert_ne!(opened.header("mcp-session-id").expect("a new one"), id);
     }
     server.until_logged("initialize carries an unknown Mcp-Session-Id");
     let long = server.opening().padded(20_000).header("Mcp-Session-Id", &dead.id).send();
@@ -443,7 +481,8 @@ fn a_body_in_any_coding_but_chunked_is_refused_and_its_connection_closed() {
         headers.extend(coding.iter().map(|coding| ("Transfer-Encoding", *coding)));
         let mut connection = server.connect();
         connection.head("POST", path, &headers);
-        connection.chunk(PING.as_bytes()).expect("it is taken");
+        // Refused by its head, it may be closed already.
+        let _ = connection.chunk(PING.as_bytes());
         let _ = connection.try_send("0\r\n\r\n");
         let response = connection.response();
         let closed = response.header("connection") == Some("close");

@@ -115,6 +115,23 @@ fn a_message_behind_escape_sequences_is_read() {
     server.until_logged("terminal escape sequences");
 }
 
+#[test]
+fn a_batch_that_a_server_writes_is_taken_apart() {
+    let server = with("").start();
+    let session = server.session();
+    let note = r#"{"jsonrpc":"2.0","method":"notifications/x"}"#;
+    let (short, long) = (r#"{"a":1}"#.to_owned(), format!(r#"{{"a":"{}"}}"#, "x".repeat(100_000)));
+    for result in [short, long] {
+        let line = format!("[{note}, 7,{{\"jsonrpc\":\"2.0\",\"id\":$ID,\"result\":{result}}} ]");
+        let expected: Value = serde_json::from_str(&result).expect("JSON");
+        assert_eq!(say(&session, &[&line], false)["result"], expected);
+    }
+    server.until_logged("writes batches");
+    assert_eq!(server.metric("proxyrunner_malformed_frames_total"), 2, "the numbers are no messages");
+    let answer = say(&session, &["[]", "[[]]", "[1,", r#"{"jsonrpc":"2.0","id":$ID,"result":{}}"#], false);
+    assert_eq!(answer["result"], json!({}));
+}
+
 // ---- log lines
 
 #[test]

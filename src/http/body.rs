@@ -1,13 +1,15 @@
 //! Reading a request's body: bounded in bytes, in time, and in what all bodies take together.
 
 use super::Server;
+use super::deviation::Deviation;
 use super::pace::Pace;
 use super::reject::Rejection;
 use crate::budget::{Account, Budget, Charge, Charged, OVERHEAD};
-use crate::jsonrpc::{self, Message, codes};
+use crate::jsonrpc::{self, Defect, Fault, Kind, Message, codes, text};
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::{Body, Frame, Incoming};
+use hyper::header::HeaderMap;
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 use tokio::time::{sleep_until, timeout, timeout_at};
@@ -45,17 +47,33 @@ impl Whole {
         &self.bytes
     }
 
-    /// The one message that the body is, on one line.
+    /// The one message that the body is, on one line. Members that are null and decide nothing are removed.
     ///
     /// # Errors
     /// 400 when it is none.
-    pub fn into_message(mut self) -> Result<(Charged, Message), Rejection> {
-        let message = jsonrpc::scan(&self.bytes).map_err(|fault| Rejection::fault(fault, &self.bytes))?;
+    pub fn into_message(mut self, headers: &HeaderMap) -> Result<(Charged, Message), Rejection> {
+        let message = match jsonrpc::scan(&self.bytes) {
+            Ok(message) => message,
+            Err(fault) => {
+                let refusal = Rejection::fault(fault.clone(), &self.bytes);
+                let message = self.without_nulls(&fault).ok_or(refusal)?;
+                Deviation::NullMembers.tolerate(headers);
+                message
+            }
+        };
         if message.multiline {
             jsonrpc::break_no_lines(&mut self.bytes);
         }
         self.bytes.shrink_to_fit();
         Ok((self.charge.hold(self.bytes), message))
+    }
+
+    fn without_nulls(&mut self, fault: &Fault) -> Option<Message> {
+        let (message, defect) = jsonrpc::mended(&mut self.bytes, fault)?;
+        let method = || text(&self.bytes, message.method.as_ref()?).strip_prefix("notifications/").map(drop);
+        // A request whose id is null is none that could be answered.
+        let is_whole = message.kind != Kind::Notification || method().is_some();
+        (defect == Defect::Nulls && is_whole).then_some(message)
     }
 
     /// The body, whatever it is, on one line.

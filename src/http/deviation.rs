@@ -14,6 +14,8 @@ pub enum Deviation {
     Accept = 2,
     /// `initialize` carries an unknown session id.
     StaleSession = 4,
+    /// A message has members that are null and decide nothing.
+    NullMembers = 8,
 }
 
 static LOGGED: AtomicU8 = AtomicU8::new(0);
@@ -36,6 +38,7 @@ impl Deviation {
             Deviation::StaleSession => {
                 "initialize carries an unknown Mcp-Session-Id; a new session is opened"
             }
+            Deviation::NullMembers => "a message has members that are null and have no meaning",
         }
     }
 }

@@ -6,7 +6,9 @@ use crate::jsonrpc::codes;
 use crate::session::Principal;
 use crate::trace_context::Trace;
 use hyper::StatusCode;
-use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, TRANSFER_ENCODING};
+use hyper::header::{
+    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
 
 /// Refuses any Transfer-Encoding other than a single `chunked`. Proxies disagree about where such a body ends, and bytes
 /// that one of them counts as body are the next request to another (request smuggling).
@@ -29,11 +31,13 @@ pub fn check_framing(headers: &HeaderMap) -> Result<(), Rejection> {
 }
 
 /// # Errors
-/// 415 unless the body is declared as JSON.
+/// 415 unless the body is declared as JSON, as often as it is declared.
 pub fn sends_json(headers: &HeaderMap) -> Result<(), Rejection> {
-    let declared = single(headers, &CONTENT_TYPE)?.unwrap_or_default();
-    let media_type = declared.split(';').next().unwrap_or_default().trim();
-    if media_type.eq_ignore_ascii_case("application/json") {
+    let is_json = |value: &HeaderValue| {
+        let media_type = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+        media_type.trim().eq_ignore_ascii_case("application/json")
+    };
+    if headers.contains_key(CONTENT_TYPE) && headers.get_all(CONTENT_TYPE).iter().all(is_json) {
         return Ok(());
     }
     let message = "the body must be declared as Content-Type: application/json";
@@ -155,7 +159,8 @@ pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'
     }
 }
 
-/// Returns the value of a header that proxies may have repeated or joined with itself.
+/// Returns the value of a header that proxies may have repeated or joined with itself. Empty parts of such a list mean
+/// nothing (RFC 9110 §5.6.1).
 ///
 /// # Errors
 /// 400 when the values differ or are unreadable.
@@ -165,10 +170,11 @@ pub fn agreed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'
         let value = value.to_str();
         let list = value.map_err(|_| Rejection::invalid(format!("the header {name} is not readable")))?;
         for value in list.split(',').map(str::trim) {
-            if agreed.is_some_and(|agreed| agreed != value) {
-                return Err(Rejection::invalid(format!("the header {name} has different values")));
+            match agreed {
+                Some(before) if before == value || value.is_empty() => {}
+                None | Some("") => agreed = Some(value),
+                Some(_) => return Err(Rejection::invalid(format!("the header {name} has different values"))),
             }
-            agreed = Some(value);
         }
     }
     Ok(agreed)
@@ -194,7 +200,6 @@ pub fn trace(headers: &HeaderMap, propagates: bool) -> Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::header::HeaderValue;
 
     fn with(name: HeaderName, values: &[&'static str]) -> HeaderMap {
         values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect()
@@ -253,10 +258,11 @@ mod tests {
         let one =
             |values: &[&'static str]| agreed(&with(NAME, values), &NAME).map(|v| v.map(str::to_owned)).ok();
         assert_eq!(one(&[]), Some(None));
-        for same in [&["a"][..], &["a", "a"], &["a, a"], &["a,a", " a "]] {
+        assert_eq!(one(&[", "]), Some(Some(String::new())));
+        for same in [&["a"][..], &["a", "a"], &["a, a"], &["a,a", " a "], &["a,"], &[", a", ""]] {
             assert_eq!(one(same), Some(Some("a".into())), "{same:?}");
         }
-        for different in [&["a", "b"][..], &["a,"], &["a, b"], &["a", "A"]] {
+        for different in [&["a", "b"][..], &["a, b"], &["a,,b"], &["a", "A"]] {
             assert_eq!(one(different), None, "{different:?}");
         }
     }

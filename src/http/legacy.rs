@@ -71,7 +71,7 @@ async fn post(
         let session = session(server, headers, &principal)?;
         return Box::pin(batch::respond(server, &session, body.into_frame(), origin, headers)).await;
     }
-    let (frame, message) = body.into_message()?;
+    let (frame, message) = body.into_message(headers)?;
     let incoming = origin.incoming(&server.settings, frame, message);
     let operation = Arc::clone(&incoming.operation);
     let responding = take(server, headers, principal, origin, incoming);
@@ -172,13 +172,14 @@ fn is_initialize(incoming: &Incoming) -> bool {
 /// Checks the head of an `initialize` and returns the content types for its answer. An unknown session id is ignored:
 /// clients that kept a stale one would never recover from a refusal.
 fn opening(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<Form, Rejection> {
-    if let Some(id) = guard::agreed(headers, &SESSION_ID)? {
-        if server.directory.find(id, principal).is_some() {
+    match guard::agreed(headers, &SESSION_ID) {
+        Ok(None) => {}
+        Ok(Some(id)) if server.directory.find(id, principal).is_some() => {
             return Err(Rejection::invalid(
                 "this session is initialized already; send initialize without Mcp-Session-Id to open another",
             ));
         }
-        Deviation::StaleSession.tolerate(headers);
+        _ => Deviation::StaleSession.tolerate(headers),
     }
     form(headers)
 }

@@ -80,7 +80,7 @@ pub async fn post(
     let Some(session) = session else { return Err(body::refuse(body, Rejection::unknown_session())) };
     let body = body::read(server, body, session.account()).await?;
     let present = legacy::receive(server, &session)?;
-    let (frame, message) = body.into_message()?;
+    let (frame, message) = body.into_message(&head.headers)?;
     let incoming = origin.incoming(&server.settings, frame, message);
     let operation = Arc::clone(&incoming.operation);
     legacy::see(&session, &operation);

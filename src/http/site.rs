@@ -2,7 +2,7 @@
 //! the CORS headers for allowed pages.
 
 use super::Settings;
-use super::guard::single;
+use super::guard::{agreed, single};
 use super::reject::Rejection;
 use super::response::{self, Body};
 use hyper::header::{ACCESS_CONTROL_REQUEST_HEADERS, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY};
@@ -56,7 +56,7 @@ pub fn check_fetch_site(headers: &HeaderMap) -> Result<(), Rejection> {
 /// # Errors
 /// 403, naming the flag that would allow the origin.
 pub fn check_origin(settings: &Settings, headers: &HeaderMap) -> Result<Option<HeaderValue>, Rejection> {
-    let Some(origin) = single(headers, &ORIGIN)? else { return Ok(None) };
+    let Some(origin) = agreed(headers, &ORIGIN)? else { return Ok(None) };
     let origin = origin.to_ascii_lowercase();
     if !origin_allowed(settings, &origin) {
         return Err(Rejection::forbidden(format!(

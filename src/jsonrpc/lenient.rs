@@ -12,6 +12,9 @@ const LONGEST_NUMBER: usize = 32;
 /// How much of a frame is mended, in members.
 const MOST_CHANGES: usize = 16;
 
+/// The members that decide what a message is.
+const DECISIVE: [&[u8]; 5] = [b"id", b"method", b"params", b"result", b"error"];
+
 /// How a peer spelled an integer that it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
@@ -94,8 +97,15 @@ fn changes(frame: &[u8]) -> Option<(Vec<Change>, Defect)> {
     let mut changes: Vec<Change> = Vec::new();
     // Where members that are dropped begin while none before them is kept, and where the last member ended.
     let (mut leading, mut kept_before, mut last_end) = (None, false, 0);
+    let mut seen = [false; DECISIVE.len()];
     for (key, value) in members(frame, object) {
         let name = unescaped(&frame[key.clone()]);
+        if let Some(at) = DECISIVE.iter().position(|decisive| *name == **decisive)
+            && std::mem::replace(&mut seen[at], true)
+        {
+            // Readers differ in which of two they take.
+            return None;
+        }
         if keep(&name, &value) {
             if let Some(start) = leading.take() {
                 changes.push((start..key.start, None));
@@ -234,6 +244,8 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{},"result":null}"#,
             r#"{"jsonrpc":"2.0","id":1,"id":1.0,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"m","params":null,"params":{},"result":null}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"m","params":null,"param\u0073":null}"#,
             r#"{"jsonrpc":"2.0","id":null,"result":{}}"#,
             r#"{"jsonrpc":"1.0","id":1,"result":{},"error":null}"#,
             r#"{"id":1,"result":{},"error":null}"#,

@@ -13,8 +13,16 @@ use crate::telemetry::counters;
 use std::sync::PoisonError;
 use std::time::Instant;
 
+/// How many messages one batch of a child may have.
+const MOST_BATCHED: usize = 10_000;
+
 impl Router {
     pub(super) fn no_message(&mut self, mut frame: Vec<u8>, charge: Charge, fault: &Fault) {
+        if jsonrpc::is_batch(&frame)
+            && let Ok(elements) = jsonrpc::elements(&frame, MOST_BATCHED)
+        {
+            return self.batch(frame, charge, elements);
+        }
         let Some((message, defect)) = jsonrpc::mended(&mut frame, fault) else {
             return self.malformed(&frame, fault.reason);
         };
@@ -23,7 +31,7 @@ impl Router {
             Defect::Nulls => Habit::NullMembers,
             Defect::Escapes => Habit::Escapes,
         });
-        self.message(frame, charge, &message);
+        self.whole(frame, charge, &message);
     }
 
     pub(super) fn repaired(&self, habit: Habit) {
@@ -167,7 +175,7 @@ impl Router {
         }
     }
 
-    fn malformed(&mut self, frame: &[u8], reason: &'static str) {
+    pub(super) fn malformed(&mut self, frame: &[u8], reason: &'static str) {
         self.note_malformed(frame, reason);
         let mut seeker = IdSeeker::default();
         seeker.feed(frame);

@@ -17,6 +17,8 @@ pub enum Habit {
     Escapes,
     /// It answers notifications with errors.
     AnswersNotifications,
+    /// It writes several messages as one array.
+    Batches,
 }
 
 /// The habits of one child that were logged.
@@ -51,6 +53,9 @@ impl Habit {
             Habit::AnswersNotifications => {
                 "the server wrote an error without an id that is about no known request, probably the answer to a \
                  notification; such errors are discarded"
+            }
+            Habit::Batches => {
+                "the server writes batches, which revision 2025-03-26 allows; each message is taken by itself"
             }
         }
     }

@@ -100,12 +100,15 @@ impl Known {
     }
 }
 
-/// The strings in an array within the error's data; `supported` by the specification, other names in other servers.
+/// The strings in an array within the error's data, or the one there; `supported` by the specification, other names in
+/// other servers.
 fn listed(frame: &[u8], error: &Span) -> Option<Vec<String>> {
     let data = member(frame, error, "data")?;
     let names = ["supported", "supportedVersions", "supportedProtocolVersions", "supported_versions"];
     let array = names.into_iter().find_map(|name| member(frame, &data, name)).unwrap_or(data);
+    let only = std::iter::once(array.clone());
     let strings: Vec<String> = items(frame, array)
+        .chain(only)
         .filter(|item| frame[item.start] == b'"')
         .map(|item| text(frame, &item).into_owned())
         .collect();
@@ -145,6 +148,7 @@ mod tests {
             ),
             (r#"{"code":-32602,"message":"x","data":{"supported":["2025-11-25","2025-03-26"]}}"#, Some(2)),
             (r#"{"code":-32000,"message":"x","data":{"supportedVersions":["2024-11-05"]}}"#, Some(3)),
+            (r#"{"code":-32602,"message":"x","data":{"supported":"2025-06-18"}}"#, Some(1)),
             (r#"{"code":-32602,"message":"x","data":["2025-03-26"]}"#, Some(2)),
             (r#"{"code":-32602,"message":"Unsupported protocol version: 2025-11-25"}"#, Some(1)),
             (
