@@ -157,9 +157,10 @@ async def hog_sessions(a: Attack) -> None:
     await a.neighbour("a session", lambda: newcomer(a))
 
 
-@case(isolations=("session", "auto"), max_children=6)
+# More than there are clients: the attackers' addresses, the bystander and the neighbour, and a shared process.
+@case(isolations=("session", "auto"), max_children=8)
 async def hog_children(a: Attack) -> None:
-    """One address takes all processes and keeps them busy. Another client that can be asked must be served."""
+    """A few addresses take all processes and keep them busy. Another client that can be asked must be served."""
 
     async def one(number: int) -> None:
         client = await a.own("legacy" if number % 2 else None)
