@@ -53,7 +53,7 @@ Mode = tuple[str, str, dict[str, int]]
 MODES: list[Mode] = [
     ("legacy", "auto", {}),
     ("legacy", "auto", {"max_children": 4, "max_sessions": 100}),
-    ("legacy", "session", {"max_children": 6}),
+    ("legacy", "session", {"max_children": 8}),
     ("legacy", "shared", {}),
     ("modern", "auto", {}),
     ("modern", "auto", {"max_connections": 64}),
