@@ -1,12 +1,13 @@
 //! Room for one more child when there are `--max-children`: as many idle ones are closed as newcomers wait for a place,
 //! those that are ending anyway included.
 
+use super::places::Waiting;
 use super::{Place, Upstream, Use, now};
 use crate::exchange::Failure;
 use crate::session::Session;
 use crate::telemetry::counters;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -14,30 +15,6 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a newcomer looks whether the place that it counts on is still to come.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// How many wait for the place of a child that is ending.
-#[derive(Debug, Default)]
-pub(super) struct Newcomers(Mutex<usize>);
-
-/// One of them, until it is dropped.
-struct Newcomer<'a>(&'a Newcomers);
-
-impl Newcomers {
-    fn arrive(&self) -> Newcomer<'_> {
-        *self.count() += 1;
-        Newcomer(self)
-    }
-
-    fn count(&self) -> MutexGuard<'_, usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Newcomer<'_> {
-    fn drop(&mut self) {
-        *self.0.count() -= 1;
-    }
-}
 
 /// Whether the client with most children makes room for a newcomer.
 enum Way {
@@ -55,28 +32,27 @@ impl Upstream {
         if let Some(place) = self.places.try_take(wanted) {
             return Some(place);
         }
-        let _newcomer = self.newcomers.arrive();
-        if !self.makes_room(wanted) {
+        let mut place = pin!(self.places.wait(wanted));
+        if !self.makes_room(wanted, &place) {
             return None;
         }
-        let mut place = pin!(self.places.take(wanted));
         let coming = async {
             loop {
                 match timeout(LOOK, &mut place).await {
                     Ok(place) => return place,
                     // One that was counted on may have made room for its own successor.
-                    Err(_) => self.makes_room(wanted),
+                    Err(_) => self.makes_room(wanted, &place),
                 };
             }
         };
-        timeout(PATIENCE, coming).await.ok()?
+        timeout(PATIENCE, coming).await.ok()
     }
 
-    /// Closes idle children until each newcomer has one that is ending to wait for; false if there are too few.
-    fn makes_room(&self, newcomer: Use) -> bool {
-        // Held meanwhile, so that no two count on the same one.
-        let newcomers = self.newcomers.count();
-        while self.places.ending() < *newcomers {
+    /// Closes idle children until so many are ending that one of them is for this newcomer; false if there are too few.
+    fn makes_room(&self, newcomer: Use, place: &Waiting) -> bool {
+        // One at a time, so that no two count on the same one.
+        let _turn = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.places.ending() < place.turn() {
             if self.pool.evict() || self.evict(now()) {
                 continue;
             }

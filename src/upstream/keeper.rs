@@ -48,7 +48,7 @@ impl Upstream {
         // All places are taken first: an exclusive child must not get one of them while the first child still starts.
         let mut places = Vec::with_capacity(self.settings.children);
         for _ in 0..self.settings.children {
-            places.push(self.place_at_start().await?);
+            places.push(self.places.wait(Use::Shared).await);
         }
         let mut choice = self.settings.child_era;
         for place in places {
@@ -65,7 +65,7 @@ impl Upstream {
     }
 
     async fn try_one(self: &Arc<Self>) -> Result<(), Failure> {
-        let place = self.place_at_start().await?;
+        let place = self.places.wait(Use::Shared).await;
         let guest = Guest::shared(Audience::Nobody, 16, self.settings.child_era, self.start_timeout);
         let begun = now();
         let greeted = self.greet(guest, place).await?;
@@ -80,10 +80,6 @@ impl Upstream {
             greeted.link.stop();
         });
         Ok(())
-    }
-
-    async fn place_at_start(&self) -> Result<Place, Failure> {
-        self.places.take(Use::Shared).await.ok_or(Failure::ShuttingDown)
     }
 
     /// Starts a shared child for a post.

@@ -58,7 +58,6 @@ use crate::telemetry::{Verdict, counters};
 use crew::Crew;
 use deadline::Deadline;
 use entrance::Entrance;
-use eviction::Newcomers;
 use lease::Pool;
 use lists::{Asked, Lists};
 use parked::Parked;
@@ -115,7 +114,8 @@ pub struct Upstream {
     directory: Arc<Directory>,
     wants: mpsc::Sender<Want>,
     places: Places,
-    newcomers: Newcomers,
+    /// Held by whoever makes room for another child.
+    making_room: Mutex<()>,
     entrance: Entrance,
     crew: Crew,
     revisions: revisions::Known,
@@ -145,7 +145,7 @@ impl Upstream {
         let crew = Crew::new(settings.child_era);
         let upstream = Upstream {
             places: Places::new(settings.max_children),
-            newcomers: Newcomers::default(),
+            making_room: Mutex::default(),
             entrance: Entrance::new(&settings),
             parked: Parked::new(settings.max_parked, settings.park_timeout),
             pool: Pool::new(settings.cancel_grace),

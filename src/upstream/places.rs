@@ -1,23 +1,41 @@
-//! The `--max-children` places, and for whom each was taken.
+//! The `--max-children` places, for whom each was taken, and who waits for one.
 
 use super::{Refusal, now};
 use crate::client::Client;
 use crate::exchange::Link;
+use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Instant;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 
 /// Answers a client whose child was ended while it started.
 const GAVE_WAY: Refusal =
     Refusal::Busy("--max-children servers run already, and this client has most of them: try again later");
 
 /// The places of all children. A place is taken before its child is started and is free again once the process is gone,
-/// so that a child counts for its client at every moment of its life.
+/// so that a child counts for its client at every moment of its life. A place that becomes free goes to the one that
+/// waits and has fewest.
+#[derive(Clone, Debug)]
+pub(super) struct Places(Arc<Mutex<Room>>);
+
 #[derive(Debug)]
-pub(super) struct Places {
-    free: Arc<Semaphore>,
+struct Room {
     limit: usize,
-    taken: Mutex<Vec<Weak<Taken>>>,
+    free: usize,
+    taken: Vec<Weak<Taken>>,
+    /// In the order in which they came.
+    waiting: Vec<Waiter>,
+    /// How many have waited.
+    waited: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    number: u64,
+    purpose: Use,
+    sender: oneshot::Sender<Place>,
 }
 
 /// One place. A post keeps its own, so that no other child gets it while the next one is started.
@@ -27,7 +45,7 @@ pub type Place = Arc<Taken>;
 #[derive(Debug)]
 pub struct Taken {
     held: Mutex<Held>,
-    _permit: OwnedSemaphorePermit,
+    places: Places,
 }
 
 /// By whom, and since when.
@@ -52,6 +70,14 @@ pub(super) enum Use {
     Session(Client),
 }
 
+/// Waits for a place until it is dropped.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    number: u64,
+    place: oneshot::Receiver<Place>,
+    places: Places,
+}
+
 impl Use {
     /// The client that it counts for.
     pub fn client(self) -> Option<Client> {
@@ -65,25 +91,35 @@ impl Use {
 impl Places {
     /// `limit` free ones.
     pub fn new(limit: usize) -> Self {
-        let free = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
-        Places { free, limit, taken: Mutex::default() }
+        let room = Room { limit, free: limit, taken: Vec::new(), waiting: Vec::new(), waited: 0 };
+        Places(Arc::new(Mutex::new(room)))
     }
 
-    /// A place, if one is free.
+    /// A place, if one is free and nobody waits for it.
     pub fn try_take(&self, purpose: Use) -> Option<Place> {
-        let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        Some(self.hold(permit, purpose))
+        let mut room = self.room();
+        if room.free == 0 || !room.waiting.is_empty() {
+            return None;
+        }
+        Some(self.hold(&mut room, purpose))
     }
 
-    /// A place, once one is free.
-    pub async fn take(&self, purpose: Use) -> Option<Place> {
-        let permit = Arc::clone(&self.free).acquire_owned().await.ok()?;
-        Some(self.hold(permit, purpose))
+    /// Begins to wait for a place.
+    pub fn wait(&self, purpose: Use) -> Waiting {
+        let (sender, place) = oneshot::channel();
+        let mut room = self.room();
+        room.waited += 1;
+        let number = room.waited;
+        room.waiting.push(Waiter { number, purpose, sender });
+        drop(room);
+        self.hand_out();
+        Waiting { number, place, places: self.clone() }
     }
 
     /// Those taken.
     pub fn count(&self) -> usize {
-        self.limit.saturating_sub(self.free.available_permits())
+        let room = self.room();
+        room.limit - room.free
     }
 
     /// Those whose child was asked to end and has not ended yet.
@@ -93,9 +129,7 @@ impl Places {
 
     /// For each place that some client has, and whose child is not ending: that client.
     pub fn clients(&self) -> Vec<Client> {
-        let all = self.all();
-        let kept = all.iter().filter(|place| !place.is_ending());
-        kept.filter_map(|place| place.now().purpose.client()).collect()
+        clients(&self.all())
     }
 
     /// Ends the child that a call of this client has had longest, or that is started for the client; false if there is
@@ -115,21 +149,89 @@ impl Places {
         })
     }
 
-    fn hold(&self, permit: OwnedSemaphorePermit, purpose: Use) -> Place {
+    /// Gives free places to those that wait.
+    fn hand_out(&self) {
+        loop {
+            let all = self.all();
+            let mut room = self.room();
+            room.waiting.retain(|waiter| !waiter.sender.is_closed());
+            let next = room.order(&clients(&all)).first().copied();
+            let Some(next) = next.filter(|_| room.free > 0) else { return };
+            let Waiter { purpose, sender, .. } = room.waiting.remove(next);
+            let place = self.hold(&mut room, purpose);
+            // Before a place is given back, which looks here again.
+            drop(room);
+            drop(sender.send(place));
+        }
+    }
+
+    fn hold(&self, room: &mut Room, purpose: Use) -> Place {
+        room.free -= 1;
         let held = Held { purpose, since: now(), child: Weak::new(), gave_way: false };
-        let place = Arc::new(Taken { held: Mutex::new(held), _permit: permit });
-        let mut taken = self.taken();
-        taken.retain(|place| place.strong_count() > 0);
-        taken.push(Arc::downgrade(&place));
+        let place = Arc::new(Taken { held: Mutex::new(held), places: self.clone() });
+        room.taken.retain(|place| place.strong_count() > 0);
+        room.taken.push(Arc::downgrade(&place));
         place
     }
 
+    /// To be dropped while the room is not locked: the last to have a place gives it back.
     fn all(&self) -> Vec<Place> {
-        self.taken().iter().filter_map(Weak::upgrade).collect()
+        self.room().taken.iter().filter_map(Weak::upgrade).collect()
     }
 
-    fn taken(&self) -> MutexGuard<'_, Vec<Weak<Taken>>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn room(&self) -> MutexGuard<'_, Room> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn clients(all: &[Place]) -> Vec<Client> {
+    let kept = all.iter().filter(|place| !place.is_ending());
+    kept.filter_map(|place| place.now().purpose.client()).collect()
+}
+
+impl Room {
+    /// In which order those who wait get places: who will have fewest is first. `holders` names a client for each place
+    /// that it has.
+    fn order(&self, holders: &[Client]) -> Vec<usize> {
+        let mut counts: HashMap<Client, usize> = HashMap::new();
+        holders.iter().for_each(|&holder| *counts.entry(holder).or_default() += 1);
+        let mut ranks = Vec::with_capacity(self.waiting.len());
+        for (at, waiter) in self.waiting.iter().enumerate() {
+            let count = waiter.purpose.client().map(|client| counts.entry(client).or_default());
+            let rank = count.map_or(0, |count| std::mem::replace(count, *count + 1));
+            ranks.push((rank, at));
+        }
+        ranks.sort_unstable();
+        ranks.into_iter().map(|(_, at)| at).collect()
+    }
+}
+
+impl Waiting {
+    /// How many get a place before this one does, and it. 0 when it has one.
+    pub fn turn(&self) -> usize {
+        let all = self.places.all();
+        let room = self.places.room();
+        let order = room.order(&clients(&all));
+        order.iter().position(|&at| room.waiting[at].number == self.number).map_or(0, |before| before + 1)
+    }
+}
+
+impl Future for Waiting {
+    type Output = Place;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Place> {
+        match Pin::new(&mut self.place).poll(cx) {
+            Poll::Ready(Ok(place)) => Poll::Ready(place),
+            // Nobody drops the sender of one who waits.
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.place.close();
+        self.places.room().waiting.retain(|waiter| waiter.number != self.number);
     }
 }
 
@@ -168,5 +270,69 @@ impl Taken {
 
     fn now(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.places.room().free += 1;
+        self.places.hand_out();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::Waker;
+
+    fn call(client: u64) -> Use {
+        Use::Call(Client::numbered(client))
+    }
+
+    fn given(waiting: &mut Pin<&mut Waiting>) -> Option<Place> {
+        match waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(place) => Some(place),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn a_place_goes_to_the_client_that_has_fewest() {
+        let places = Places::new(3);
+        let [first, second, third] =
+            [1, 1, 2].map(|client| places.try_take(call(client)).expect("it is free"));
+        let (mut hog, mut again) = (pin!(places.wait(call(1))), pin!(places.wait(call(1))));
+        let (mut other, mut newcomer) = (pin!(places.wait(call(2))), pin!(places.wait(call(3))));
+        assert_eq!([newcomer.turn(), other.turn(), hog.turn(), again.turn()], [1, 2, 3, 4]);
+        drop(first);
+        assert!(given(&mut hog).is_none() && given(&mut again).is_none() && given(&mut other).is_none());
+        let newcomers = given(&mut newcomer).expect("it had none");
+        assert_eq!((newcomer.turn(), hog.turn()), (0, 1), "who came first is first among equals");
+        drop(third);
+        assert!(
+            given(&mut other).is_some_and(|place| place.now().purpose == call(2)),
+            "it has none any more"
+        );
+        // That one was given back at once.
+        assert!(given(&mut hog).is_some());
+        assert!(given(&mut again).is_some());
+        drop((second, newcomers));
+        assert_eq!(places.count(), 0);
+    }
+
+    #[test]
+    fn who_waits_no_longer_keeps_no_place() {
+        let places = Places::new(1);
+        let held = places.try_take(Use::Shared).expect("it is free");
+        let (left, stays) = (places.wait(call(1)), places.wait(call(2)));
+        drop(left);
+        assert_eq!(stays.turn(), 1);
+        drop(held);
+        assert_eq!(stays.turn(), 0);
+        // It has its place without knowing.
+        drop(stays);
+        assert_eq!(places.count(), 0);
+        assert!(places.try_take(call(3)).is_some());
     }
 }
