@@ -411,28 +411,44 @@ fn progress_keeps_no_request_alive_beyond_the_maximum() {
 
 /// Notifications took no turn: those of one client filled the queue in front of the child, and another's call waited
 /// for all of them.
-#[test]
-fn notifications_wait_their_turn_like_requests() {
+/// Sends a serial server a hundred notifications of some sessions, then a call of another; gives how many of them it reads
+/// before the call. `held` of them may wait at the server.
+fn overtaken(flags: &str, sessions: usize, held: u64) -> u64 {
     let journal = Journal::new();
     let child = format!("--serial {}", journal.flag());
-    let server = Server::with().flags("--max-client-in-flight 4").child(&child).start();
-    let (noisy, quiet) = (server.session(), server.session());
+    let server = Server::with().flags(flags).child(&child).start();
+    let noisy: Vec<_> = (0..sessions).map(|_| server.session()).collect();
+    let quiet = server.session();
     let file = support::scratch("read-on");
-    noisy.result("emit", json!({"lines": [], "after": [], "file": file}));
+    noisy[0].result("emit", json!({"lines": [], "after": [], "file": file}));
     let notification = r#"{"jsonrpc":"2.0","method":"notifications/custom","params":{"n":1}}"#;
-    let mut noise: Vec<_> = (0..100).map(|_| noisy.begin(notification)).collect();
-    // 32 that the child need not show to have handled, and those that have their places until it does.
-    server.until_metric("proxyrunner_queued", 100 - 32 - 4);
+    let mut noise: Vec<_> = (0..100).map(|n| noisy[n % sessions].begin(notification)).collect();
+    server.until_metric("proxyrunner_queued", 100 - UNPROVEN - held);
     let mut call = quiet.begin_call(1, "facts", json!({}));
-    server.until_metric("proxyrunner_in_flight", 4 + 1);
+    server.until_metric("proxyrunner_in_flight", held + 1);
     std::fs::write(&file, "").expect("a scratch file");
     assert_eq!(call.response().status, 200);
     assert!(noise.iter_mut().all(|connection| connection.response().status == 202));
     let frames = journal.frames();
     let before = frames.iter().take_while(|read| read.message["params"]["name"] != "facts");
     let overtaken = before.filter(|read| read.message["method"] == "notifications/custom").count();
-    assert_eq!(overtaken, 32 + 4, "another's call waited for more than its client's share");
     let arrived = |read: &&support::Read| read.message["method"] == "notifications/custom";
     until("all have arrived", || journal.frames().iter().filter(arrived).count() == 100);
     server.until_metric("proxyrunner_in_flight", 0);
+    overtaken as u64
+}
+
+/// Notifications that a server need not show to have handled.
+const UNPROVEN: u64 = 32;
+
+#[test]
+fn notifications_wait_their_turn_like_requests() {
+    let overtaken = overtaken("--max-client-in-flight 4", 1, 4);
+    assert_eq!(overtaken, UNPROVEN + 4, "another's call waited for more than its client's share");
+}
+
+#[test]
+fn notifications_of_many_clients_take_a_quarter_of_a_servers_places() {
+    let overtaken = overtaken("--max-child-in-flight 24", 5, 6);
+    assert_eq!(overtaken, UNPROVEN + 6, "a call waited for all that the server may have in flight");
 }

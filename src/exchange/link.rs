@@ -36,6 +36,7 @@ pub struct Link {
     standing: AtomicUsize,
     end: watch::Receiver<Option<End>>,
     admission: OnceLock<Arc<Admission>>,
+    notices: OnceLock<Arc<Admission>>,
     revision: OnceLock<Revision>,
     backlog: Backlog,
 }
@@ -89,6 +90,7 @@ impl Link {
             standing: AtomicUsize::new(0),
             end,
             admission: OnceLock::new(),
+            notices: OnceLock::new(),
             revision: OnceLock::new(),
             backlog: Backlog::default(),
         });
@@ -140,6 +142,12 @@ impl Link {
     /// call.
     pub fn admission(&self, bounds: Bounds) -> &Arc<Admission> {
         self.admission.get_or_init(|| Admission::new(bounds))
+    }
+
+    /// The queue of notifications, which wait for it before they wait for a place among the requests. The first to ask
+    /// says how long it is.
+    pub fn notices(&self, bounds: Bounds) -> &Arc<Admission> {
+        self.notices.get_or_init(|| Admission::new(bounds))
     }
 
     /// The notifications that it may not have handled.

@@ -66,6 +66,8 @@ pub struct Places {
     pub all: Permit,
     /// Its place among `--max-child-in-flight`.
     pub child: Permit,
+    /// A notification's place among those that its child may not have handled yet.
+    pub notice: Option<Permit>,
 }
 
 /// A child's response: a result or an error of its own.

@@ -135,7 +135,7 @@ fn dropping_an_exchange_cancels_it_at_the_child_only_if_it_was_sent() {
 fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
     let admission = Admission::new(Bounds { in_flight: 2, per_client: 2, queued: 0 });
     let place = || admission.take(Client::named("a client")).expect("two are free");
-    let places = Places { all: place(), child: place() };
+    let places = Places { all: place(), child: place(), notice: None };
     let (link, mut ends) = Link::new(1, 2);
     let exchange = begun_with(&link, Held { places: Some(places).into(), ..held() });
     let id = exchange.wire_id();
@@ -151,7 +151,7 @@ fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
 fn a_request_that_waits_for_its_client_gives_its_places_up_and_gets_others() {
     let admission = Admission::new(Bounds { in_flight: 2, per_client: 2, queued: 0 });
     let place = || admission.take(Client::named("a client")).expect("two are free");
-    let places = || Some(Places { all: place(), child: place() });
+    let places = || Some(Places { all: place(), child: place(), notice: None });
     let (link, mut ends) = Link::new(1, 2);
     let mut exchange = begun_with(&link, Held { places: places().into(), ..held() });
     written(&link, &mut ends);

@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
 
+/// What part of `--max-child-in-flight` notifications may take.
+const NOTICES: usize = 4;
+
 /// The bounds, and who waits for them.
 #[derive(Debug)]
 pub(super) struct Entrance {
@@ -88,10 +91,39 @@ impl Entrance {
     /// # Errors
     /// When too many wait, or it was not its turn within `--queue-timeout`; the refusal says which bound it was.
     pub async fn enter(&self, operation: &Operation, client: Client, link: &Link) -> Result<Places, Refusal> {
-        let mut turns = Turns { operation, client, until: None };
+        self.enter_among(None, Turns { operation, client, until: None }, link).await
+    }
+
+    /// The same for a notification, which is one of few at a child that several clients share: nothing answers it, and a
+    /// child that handles one thing at a time would be busy with them for long.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    pub async fn enter_notice(
+        &self,
+        operation: &Operation,
+        client: Client,
+        link: &Link,
+    ) -> Result<Places, Refusal> {
+        let Bounds { in_flight, per_client, queued } = self.at_child;
+        let in_flight = (in_flight / NOTICES).max(1);
+        let few = link.notices(Bounds { in_flight, per_client: per_client.min(in_flight), queued });
+        self.enter_among(Some(few), Turns { operation, client, until: None }, link).await
+    }
+
+    async fn enter_among(
+        &self,
+        few: Option<&Arc<Admission>>,
+        mut turns: Turns<'_>,
+        link: &Link,
+    ) -> Result<Places, Refusal> {
+        let notice = match few {
+            Some(few) => Some(self.turn(few, Level::Child, &mut turns).await?),
+            None => None,
+        };
         let child = self.turn(link.admission(self.at_child), Level::Child, &mut turns).await?;
         let all = self.turn(&self.all, Level::All, &mut turns).await?;
-        Ok(Places { all, child })
+        Ok(Places { all, child, notice })
     }
 
     /// The same for what was begun, which is not refused half way: it waits for as long as its caller does, and where
@@ -99,7 +131,7 @@ impl Entrance {
     pub async fn enter_again(&self, client: Client, link: &Link) -> Option<Places> {
         let child = self.patient_turn(link.admission(self.at_child), client).await?;
         let all = self.patient_turn(&self.all, client).await?;
-        Some(Places { all, child })
+        Some(Places { all, child, notice: None })
     }
 
     /// Counts one among those who wait, that waits for something else than a place.

@@ -35,7 +35,11 @@ impl Upstream {
         };
         // To a child that is being replaced there is nothing to notify.
         let Some(link) = seat.link().filter(|_| passed) else { return Ok(()) };
-        let places = self.entrance.enter(&incoming.operation, session.client(), &link).await?;
+        let (operation, client) = (&incoming.operation, session.client());
+        let places = match seat.is_exclusive() {
+            true => self.entrance.enter(operation, client, &link).await?,
+            false => self.entrance.enter_notice(operation, client, &link).await?,
+        };
         let Incoming { frame, message, trace, operation } = incoming;
         let trace = operation.traced(trace);
         let notify = link.notify(rewrite::request_for_child(frame, message, None, None, &trace));
