@@ -30,7 +30,7 @@ fn what_is_no_message_disturbs_nobody() {
         "\u{ff}\u{fe}\u{80}",
         "{\"jsonrpc\":\"2.0\",\"method\":\"a\u{ff}b\"}",
         "[]",
-        "[{\"jsonrpc\":\"2.0\",\"method\":\"x\"}]",
+        "[{\"jsonrpc\":\"2.0\"}]",
         "null",
         "{}",
         "\u{0}\u{1b}[31mred\u{1b}[0m",

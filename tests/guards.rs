@@ -24,7 +24,7 @@ fn only_json_is_taken() {
         assert_eq!((response.status, response.code()), (415, -32600), "{refused}");
     }
     assert_eq!(status(&[]).status, 415);
-    assert_eq!(status(&[("Content-Type", "application/json"), ("Content-Type", "text/plain")]).status, 400);
+    assert_eq!(status(&[("Content-Type", "application/json"), ("Content-Type", "text/plain")]).status, 415);
 }
 
 #[test]
