@@ -66,7 +66,7 @@ pub struct Places {
     pub all: Permit,
     /// Its place among `--max-child-in-flight`.
     pub child: Permit,
-    /// A notification's place among those that its child may not have handled yet.
+    /// A notification's place among the unproven ones of its child; see [`Backlog`].
     pub notice: Option<Permit>,
 }
 

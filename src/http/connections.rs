@@ -270,7 +270,7 @@ impl Pulse {
         is_read && !self.is_busy() && self.stalled.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether bytes have arrived that nobody has read yet.
+    /// Whether unread bytes have arrived.
     pub(super) fn has_unread(&self) -> bool {
         self.line.as_ref().is_some_and(Line::has_unread)
     }

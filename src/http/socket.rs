@@ -82,7 +82,7 @@ impl Line {
         0
     }
 
-    /// Whether bytes have arrived that nobody has read yet.
+    /// Whether unread bytes have arrived.
     #[cfg(target_os = "linux")]
     pub fn has_unread(&self) -> bool {
         use std::os::fd::AsRawFd;
@@ -113,7 +113,7 @@ nix::ioctl_read_bad!(
 
 #[cfg(target_os = "linux")]
 nix::ioctl_read_bad!(
-    /// Bytes in the receive queue that nobody has read (`SIOCINQ`).
+    /// Unread bytes in the receive queue (`SIOCINQ`).
     arrived,
     nix::libc::FIONREAD,
     nix::libc::c_int

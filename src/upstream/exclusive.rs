@@ -129,7 +129,7 @@ impl Upstream {
         }
         let (answer, version) = forwarded?;
         let Some(version) = version else {
-            // One that says why it can't run, and exits, is no different from one that exits.
+            // It refused and may exit: then it runs only once, as one that exits without a word.
             if self.crew.open(Era::Legacy).is_some()
                 && let Ok(end) = timeout(EXITS_WITHIN, link.ended()).await
             {

@@ -30,7 +30,7 @@ pub struct Pool {
     idle: Mutex<Vec<Idle>>,
     /// Legacy ones that nobody had yet.
     warm: Mutex<Vec<Leasable>>,
-    /// Held by whoever starts a warm one.
+    /// Locked while a warm one starts.
     warming: AsyncMutex<()>,
     /// How long a cancelled call may keep a child from being leased again.
     grace: Duration,

@@ -114,7 +114,7 @@ pub struct Upstream {
     directory: Arc<Directory>,
     wants: mpsc::Sender<Want>,
     places: Places,
-    /// Held by whoever makes room for another child.
+    /// Locked while room is made for another child.
     making_room: Mutex<()>,
     entrance: Entrance,
     crew: Crew,

@@ -1,4 +1,4 @@
-//! The `--max-children` places, for whom each was taken, and who waits for one.
+//! The `--max-children` places: which client has each, and who waits.
 
 use super::{Refusal, now};
 use crate::client::Client;
@@ -14,9 +14,8 @@ use tokio::sync::oneshot;
 const GAVE_WAY: Refusal =
     Refusal::Busy("--max-children servers run already, and this client has most of them: try again later");
 
-/// The places of all children. A place is taken before its child is started and is free again once the process is gone,
-/// so that a child counts for its client at every moment of its life. A place that becomes free goes to the one that
-/// waits and has fewest.
+/// The places of all children. A place is taken before its child starts, and is free again once the process is gone: a
+/// child counts for its client during its whole life. A free place goes to the waiting client that has fewest.
 #[derive(Clone, Debug)]
 pub(super) struct Places(Arc<Mutex<Room>>);
 
