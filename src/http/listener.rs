@@ -45,7 +45,7 @@ const SPARE_HEAD: Duration = Duration::from_secs(2);
 /// How long such a connection may take until it has read its answer.
 const SPARE_LIFE: Duration = Duration::from_secs(10);
 /// What a request in progress takes besides its messages, in bytes: its task, its head and its connection's buffers.
-const REQUEST: usize = 32 * 1024;
+const REQUEST: usize = 40 * 1024;
 /// What a stream to a client takes besides its messages, in bytes.
 const STREAM: usize = 8 * 1024;
 /// A refused body of more bytes, or of unknown length, is the last that its connection brings.

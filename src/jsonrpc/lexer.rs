@@ -115,7 +115,7 @@ impl<'a> Lexer<'a> {
         Ok(start..self.at)
     }
 
-    /// Steps over one value of any kind and any depth.
+    /// Steps over one value of any kind, nested at most [`DEEPEST`] levels deep.
     pub fn value(&mut self) -> Result<Span, Broken> {
         self.space();
         let start = self.at;
@@ -149,7 +149,7 @@ impl<'a> Lexer<'a> {
                 if self.take(b'}') {
                     return Ok(false);
                 }
-                nest.enter(b'}');
+                self.enter(nest, b'}')?;
                 self.key().map(|_| true)
             }
             Some(b'[') => {
@@ -158,7 +158,7 @@ impl<'a> Lexer<'a> {
                 if self.take(b']') {
                     return Ok(false);
                 }
-                nest.enter(b']');
+                self.enter(nest, b']')?;
                 Ok(true)
             }
             Some(b't') => self.literal(b"true").map(|()| false),
@@ -166,6 +166,14 @@ impl<'a> Lexer<'a> {
             Some(b'n') => self.literal(b"null").map(|()| false),
             _ => Err(self.broken("a value was expected")),
         }
+    }
+
+    fn enter(&self, nest: &mut Nest, close: u8) -> Result<(), Broken> {
+        if nest.depth == DEEPEST {
+            return Err(Broken { reason: "it is nested too deeply", at: self.at });
+        }
+        nest.enter(close);
+        Ok(())
     }
 
     fn literal(&mut self, word: &[u8]) -> Result<(), Broken> {
@@ -274,6 +282,9 @@ fn stops(word: u64) -> u64 {
     let control = word.wrapping_sub(EACH * 0x20) & !word;
     (control | zeros(word ^ (EACH * b'"' as u64)) | zeros(word ^ (EACH * b'\\' as u64))) & EACH_HIGH
 }
+
+/// Levels of nesting that are read, in 512 KiB of bits: far more than other readers take.
+pub(super) const DEEPEST: usize = 1 << 22;
 
 /// Open containers, one bit each: 1 for an object. The innermost 64 in a word, the others spilled.
 #[derive(Default)]

@@ -2,6 +2,7 @@
 
 use super::codes::{INVALID_REQUEST, PARSE_ERROR};
 use super::*;
+use crate::jsonrpc::lexer::DEEPEST;
 
 fn at<'a>(text: &'a str, span: &Option<Span>) -> &'a str {
     span.as_ref().map_or("-", |span| &text[span.clone()])
@@ -333,6 +334,16 @@ fn depth_costs_a_bit_a_level() {
             assert_eq!(refused(&(crossed + "}}")), (PARSE_ERROR, "1"));
         }
     }
+}
+
+#[test]
+fn depth_has_an_end() {
+    let within = |levels: usize| {
+        let nested = "[".repeat(levels) + "1" + &"]".repeat(levels);
+        format!(r#"{{"jsonrpc":"2.0","id":1,"result":{nested}}}"#)
+    };
+    accepted(&within(DEEPEST));
+    assert_eq!(refused(&within(DEEPEST + 1)), (PARSE_ERROR, "1"));
 }
 
 #[test]

@@ -208,7 +208,8 @@ class Round:
             if not isinstance(error, asyncio.TimeoutError):  # else it was too busy to notice, and ends here
                 raise
         finally:
-            code = await process.wait()
+            # It ends only once all that it said is read.
+            code, _ = await asyncio.gather(process.wait(), process.stdout.read())
             self.current = {name: count for name, count in self.current.items() if name not in plan["cases"]}
         if code and not killed:
             self.findings.wrong.append(f"a worker broke with code {code}")
