@@ -24,6 +24,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// How often what has become old is looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often free memory is looked for.
+const GIVE_BACK: Duration = Duration::from_millis(250);
 /// Time after which an idle connection gives its buffers back.
 const REST: Duration = Duration::from_secs(1);
 /// How long a connection that was cut may take to give its bytes back before another is.
@@ -127,6 +129,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         .spawn(|| pulse.watch())
         .context("cannot start threads")?;
     tokio::spawn(supervisor.clone().serve(wanted));
+    tokio::spawn(give_back());
     tokio::spawn(sweep(Arc::clone(&server)));
     tokio::spawn(forget_orphans(upstream.clone()));
     tokio::spawn(relieve(Arc::clone(&server)));
@@ -325,6 +328,18 @@ async fn idle(server: &Server) {
     }
 }
 
+/// Gives memory back that nobody needs any more: soon, since a burst may be followed by another.
+async fn give_back() {
+    let mut tick = interval(GIVE_BACK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if memory::is_kept() {
+            let _ = tokio::task::spawn_blocking(memory::give_back).await;
+        }
+    }
+}
+
 /// Ends what has become old, and cuts who takes nothing.
 async fn sweep(server: Arc<Server>) {
     let mut tick = interval(SWEEP);
@@ -336,8 +351,8 @@ async fn sweep(server: Arc<Server>) {
         server.directory.expire(Instant::now());
         server.upstream.expire(Instant::now());
         bodies_wait = server.relieve_bodies(bodies_wait);
-        tokio::task::spawn_blocking(memory::give_back);
         server.connections.shrink_idle(REST);
+        server.connections.cut_slow_heads(http::HEAD_PATIENCE);
         let cut = server.connections.cut_stalled(server.settings.write_timeout);
         if cut > 0 {
             tracing::info!(connections = cut, "cut: their peers took nothing for --write-timeout");

@@ -27,14 +27,21 @@ pub fn set_up() {
     }
 }
 
-/// Gives free memory back to the system, if there is much of it. Takes a few milliseconds then.
+/// Whether the allocator keeps much free memory.
+pub fn is_kept() -> bool {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: a thread-safe function of the allocator without preconditions.
+    return unsafe { nix::libc::mallinfo2() }.fordblks > KEPT;
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    return false;
+}
+
+/// Gives free memory back to the system. Takes a few milliseconds.
 pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: both are thread-safe functions of the allocator without preconditions.
+    // SAFETY: a thread-safe function of the allocator without preconditions.
     unsafe {
-        if nix::libc::mallinfo2().fordblks > KEPT {
-            nix::libc::malloc_trim(0);
-        }
+        nix::libc::malloc_trim(0);
     }
 }
 

@@ -69,6 +69,8 @@ pub struct Pulse {
     head: AtomicUsize,
     /// Bytes read since the last request began.
     unasked: AtomicUsize,
+    /// Milliseconds after [`Connections::since`], plus one, when the first of them came.
+    unasked_since: AtomicU64,
     /// Bytes that the system took to be sent; only the connection itself adds to it.
     written: AtomicU64,
     lag: Mutex<Lag>,
@@ -128,6 +130,19 @@ impl Connections {
         stalled.len()
     }
 
+    /// Closes connections whose request head began and did not end within `patience`; returns how many.
+    pub fn cut_slow_heads(&self, patience: Duration) -> usize {
+        let latest = self.before(patience);
+        let mut table = self.table();
+        let is_slow = |pulse: &Pulse| {
+            let began = pulse.unasked.load(Ordering::Relaxed) > 0 && !pulse.is_busy() && !pulse.is_cut();
+            began && pulse.unasked_since.load(Ordering::Relaxed) <= latest
+        };
+        let slow: Vec<_> = table.open.values().filter(|pulse| is_slow(pulse)).cloned().collect();
+        slow.iter().for_each(|pulse| table.cut(pulse));
+        slow.len()
+    }
+
     /// Has connections that were idle for `patience` give their buffers back.
     pub fn shrink_idle(&self, patience: Duration) {
         let latest = self.before(patience);
@@ -169,7 +184,11 @@ impl Connections {
 
     /// Counts bytes of an unfinished head; closes connections when all heads together exceed their bound.
     fn count_head(&self, pulse: &Pulse, bytes: usize) {
-        let unasked = pulse.unasked.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let before = pulse.unasked.fetch_add(bytes, Ordering::Relaxed);
+        if before == 0 {
+            pulse.unasked_since.store(self.now(), Ordering::Relaxed);
+        }
+        let unasked = before + bytes;
         let counted = unasked.saturating_sub(FREE_HEAD).min(bytes);
         if counted == 0 {
             return;
@@ -415,6 +434,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn a_head_that_does_not_end_is_cut_and_no_idle_connection() {
+        let connections = Arc::new(Connections::default());
+        let (mut begun, slow) = tokio::io::duplex(64);
+        let (_silent, idle) = tokio::io::duplex(64);
+        let enter = || connections.enter("127.0.0.1".parse().unwrap(), None, |_, _| {});
+        let (mut slow, idle) = (connections.watch(slow, enter()), connections.watch(idle, enter()));
+        assert_eq!(connections.cut_slow_heads(Duration::ZERO), 0, "nobody has sent anything");
+        begun.write_all(b"POST").await.unwrap();
+        let mut read = [0; 4];
+        tokio::io::AsyncReadExt::read_exact(&mut slow, &mut read).await.unwrap();
+        assert_eq!(connections.cut_slow_heads(Duration::from_secs(60)), 0, "it has only begun");
+        assert_eq!(connections.cut_slow_heads(Duration::ZERO), 1);
+        assert!(slow.pulse.is_cut() && !idle.pulse.is_cut());
+        assert_eq!(connections.cut_slow_heads(Duration::ZERO), 0, "once is enough");
+    }
 
     #[tokio::test]
     async fn the_peer_that_takes_nothing_is_cut_and_no_other() {

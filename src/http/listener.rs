@@ -39,13 +39,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Time for a request head to complete after its first byte.
-const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+pub const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a connection on a spare place may take to send a whole request.
 const SPARE_HEAD: Duration = Duration::from_secs(2);
 /// How long such a connection may take until it has read its answer.
 const SPARE_LIFE: Duration = Duration::from_secs(10);
 /// What a request in progress takes besides its messages, in bytes: its task, its head and its connection's buffers.
 const REQUEST: usize = 40 * 1024;
+/// What a request's head may take before it counts by itself, in bytes.
+const USUAL_HEAD: usize = 4 * 1024;
 /// What a stream to a client takes besides its messages, in bytes.
 const STREAM: usize = 8 * 1024;
 /// A refused body of more bytes, or of unknown length, is the last that its connection brings.
@@ -235,7 +237,8 @@ impl Visitor {
         let (visitor, peer) = (self.clone(), Peer::from(peer));
         let mut connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_PATIENCE)
+            // It counts from the last response on; a head that has begun is cut by `cut_slow_heads`.
+            .header_read_timeout(self.server.settings.keep_alive_timeout.max(HEAD_PATIENCE))
             .max_buf_size(BUFFER)
             .serve_connection(
                 TokioIo::new(Explained::new(stream)),
@@ -285,7 +288,8 @@ impl Visitor {
         let has_body = !request.body().is_end_stream();
         let is_long = request.body().size_hint().upper().is_none_or(|length| length > LONG);
         let is_probe = endpoint::is_probe(request.uri().path());
-        let takes = if request.method() == Method::GET { STREAM } else { REQUEST };
+        let usual = if request.method() == Method::GET { STREAM } else { REQUEST };
+        let takes = usual + head_length(&request).saturating_sub(USUAL_HEAD);
         let charge = if is_probe { None } else { requests.try_charge(takes) };
         let (mut visit, origin) = match is_probe {
             true => (None, Origin::unseen(peer, account)),
@@ -311,6 +315,12 @@ impl Visitor {
         }
         response.map(|body| Marked::new(body, mark, visit, charge))
     }
+}
+
+/// The bytes of a request's head, which it keeps while it is in progress.
+fn head_length(request: &Request<Incoming>) -> usize {
+    let headers = request.headers().iter();
+    headers.map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() + request.uri().path().len()
 }
 
 async fn pause(error: &io::Error, places: &Places) {

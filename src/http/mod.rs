@@ -33,7 +33,7 @@ mod visit;
 
 pub use connections::Connections;
 pub use health::levels;
-pub use listener::{Listener, Role, raise_file_limit};
+pub use listener::{HEAD_PATIENCE, Listener, Role, raise_file_limit};
 pub use places::SPARE;
 pub use public_url::PublicUrl;
 

@@ -24,6 +24,9 @@ use tokio::time::timeout;
 /// The longest `InitializeResult` or `DiscoverResult`: it is kept as long as the child serves, and copied into others.
 const LONGEST_WORDS: usize = 1024 * 1024;
 
+/// How much of a server's refusal is told, in bytes.
+pub(super) const LONGEST_QUOTE: usize = 2048;
+
 /// A child that is ready to serve.
 #[derive(Debug)]
 pub(super) struct Greeted {
@@ -155,7 +158,8 @@ impl Upstream {
     async fn discover_again(&self, link: &Arc<Link>) -> Result<Charged, Failure> {
         let answer = self.ask(link, DISCOVER, self.start_timeout, discover).await.flatten()?;
         let result = answer.result.clone().ok_or_else(|| {
-            let error = String::from_utf8_lossy(&answer.frame).into_owned();
+            let error = &answer.frame[..answer.frame.len().min(LONGEST_QUOTE)];
+            let error = String::from_utf8_lossy(error).into_owned();
             Failure::NotStarted(format!("the server refused server/discover: {error}").into())
         })?;
         Ok(answer.frame.slice(result))

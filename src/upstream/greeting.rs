@@ -1,5 +1,6 @@
 //! The greeting of one process, from the first thing that is said to it to the decision about its era.
 
+use super::greet::LONGEST_QUOTE;
 use super::greet::{Initialize, begin, discover, outcome};
 use super::now;
 use super::revisions::Revisions;
@@ -195,7 +196,7 @@ impl<'a> Greeting<'a> {
                 Failure::NotStarted(format!("the handshake failed at initialize: {failure}").into())
             }
             (Reason::InitializeRefused(_), Some(error), _) => {
-                let error = String::from_utf8_lossy(error);
+                let error = String::from_utf8_lossy(&error[..error.len().min(LONGEST_QUOTE)]);
                 Failure::NotStarted(format!("the server refused to initialize: {error}").into())
             }
             _ => Failure::NotStarted(reason.to_string().into()),

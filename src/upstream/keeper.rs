@@ -38,7 +38,7 @@ impl Upstream {
                 Ok(())
             }
             Err(failure) => {
-                self.phase.send_replace(Phase::Failed(failure.for_probes()));
+                self.fail(&failure);
                 Err(failure)
             }
         }
@@ -152,12 +152,18 @@ impl Upstream {
         }
         match keepers.join_next().await {
             Some(Ok(failure)) => {
-                self.phase.send_replace(Phase::Failed(failure.for_probes()));
+                self.fail(&failure);
                 failure
             }
             // No shared child: nothing to wait for.
             _ => std::future::pending().await,
         }
+    }
+
+    /// No server runs, and none will: whoever waits for one is told why.
+    fn fail(&self, failure: &Failure) {
+        let _ = self.failed.set(failure.clone());
+        self.phase.send_replace(Phase::Failed(failure.for_probes()));
     }
 
     /// Sees to one post until its budget is used up.
@@ -258,13 +264,16 @@ impl Upstream {
     }
 
     pub(super) async fn until_ready(&self, operation: &Operation) -> Result<(), Refusal> {
-        if *self.phase.borrow() != Phase::Starting {
-            return Ok(());
+        if *self.phase.borrow() == Phase::Starting {
+            let _waits = operation.wait_for_start();
+            let mut phase = self.phase.subscribe();
+            let started =
+                timeout(self.start_timeout, phase.wait_for(|phase| *phase != Phase::Starting)).await;
+            if !matches!(started, Ok(Ok(_))) {
+                return Err(Refusal::Busy("the server is still starting"));
+            }
         }
-        let _waits = operation.wait_for_start();
-        let mut phase = self.phase.subscribe();
-        let ready = timeout(self.start_timeout, phase.wait_for(|phase| *phase != Phase::Starting)).await;
-        if matches!(ready, Ok(Ok(_))) { Ok(()) } else { Err(Refusal::Busy("the server is still starting")) }
+        self.failed.get().map_or(Ok(()), |failure| Err(Refusal::Failed(failure.clone())))
     }
 
     /// The same for a request of a client, which waits among others where there is no child at the moment.

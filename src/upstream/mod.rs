@@ -64,7 +64,7 @@ use parked::Parked;
 use places::{Places, Use};
 use solitude::Solitude;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{timeout, timeout_at};
@@ -129,6 +129,8 @@ pub struct Upstream {
     lists: Lists,
     pings: Pings,
     closed: AtomicBool,
+    /// Why no server runs, and none will.
+    failed: OnceLock<Failure>,
 }
 
 impl Upstream {
@@ -154,6 +156,7 @@ impl Upstream {
             lists: Lists::new(budget.account(Client::lists())),
             pings: Pings::default(),
             closed: AtomicBool::new(false),
+            failed: OnceLock::new(),
             settings,
             start_timeout,
             directory,
