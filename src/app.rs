@@ -328,7 +328,7 @@ async fn idle(server: &Server) {
     }
 }
 
-/// Gives memory back that nobody needs any more: soon, since a burst may be followed by another.
+/// Gives free memory back to the system soon: the next burst takes as much again.
 async fn give_back() {
     let mut tick = interval(GIVE_BACK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -409,8 +409,6 @@ fn progress_keeps_no_request_alive_beyond_the_maximum() {
     }
 }
 
-/// Notifications took no turn: those of one client filled the queue in front of the child, and another's call waited
-/// for all of them.
 /// Sends a serial server a hundred notifications of some sessions, then a call of another; gives how many of them it reads
 /// before the call. `held` of them may wait at the server.
 fn overtaken(flags: &str, sessions: usize, held: u64) -> u64 {
@@ -441,6 +439,8 @@ fn overtaken(flags: &str, sessions: usize, held: u64) -> u64 {
 /// Notifications that a server need not show to have handled.
 const UNPROVEN: u64 = 32;
 
+/// Notifications took no turn: those of one client filled the queue in front of the child, and another's call waited
+/// for all of them.
 #[test]
 fn notifications_wait_their_turn_like_requests() {
     let overtaken = overtaken("--max-client-in-flight 4", 1, 4);

@@ -502,7 +502,16 @@ fn a_body_in_any_coding_but_chunked_is_refused_and_its_connection_closed() {
 #[test]
 fn where_principals_are_named_nobody_is_anonymous() {
     let server = Server::start("--sse --principal-header X-User");
-    for user in [None, Some(""), Some(" "), Some("anonymous"), Some("Anonymous")] {
+    for user in [
+        None,
+        Some(""),
+        Some(" "),
+        Some("anonymous"),
+        Some("Anonymous"),
+        Some("anonymous, anonymous"),
+        Some("ann,"),
+        Some("\"anonymous\""),
+    ] {
         let headers: Vec<_> = user.iter().map(|user| ("X-User", *user)).collect();
         let refused = server.post(&headers, server.opening().body());
         assert_eq!((refused.status, refused.code()), (400, -32600), "{user:?}");
@@ -511,8 +520,9 @@ fn where_principals_are_named_nobody_is_anonymous() {
         assert_eq!(client.call("sleep", json!({"ms": 0})).status, 400, "{user:?}");
         assert_eq!(server.request("GET", "/sse", &headers, b"").status, 400, "{user:?}");
     }
-    let ann = server.opening().header("X-User", "ann").open();
-    assert_eq!(ann.post(PING).status, 200);
+    for user in ["ann", "CN=Ann,OU=Works"] {
+        assert_eq!(server.opening().header("X-User", user).open().post(PING).status, 200, "{user}");
+    }
     for path in ["/livez", "/metrics"] {
         assert_eq!(server.request("GET", path, &[], b"").status, 200, "{path} is nobody's");
     }

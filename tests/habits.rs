@@ -390,6 +390,25 @@ fn a_failed_start_is_explained_by_what_was_seen_on_stdout() {
     assert!(modern.contains("did not answer server/discover within 2 s"), "{modern}");
 }
 
+/// The client was told that the server is being restarted.
+#[test]
+fn a_client_that_waits_for_a_failed_start_is_told_why_it_failed() {
+    let go_on = scratch("go-on");
+    let habits = format!("{}/tests/children/habits.py", env!("CARGO_MANIFEST_DIR"));
+    let script =
+        format!("while [ ! -e '{}' ]; do sleep 0.05; done; exec python3 '{habits}' --nan", go_on.display());
+    let server = Server::with().program(&["sh", "-c", &script]).start();
+    let opening = server.opening();
+    let mut waits = server.connect();
+    waits.request("POST", "/mcp", &support::Connection::post_headers(&[]), opening.body().as_bytes());
+    support::until("the request waits", || server.metric("proxyrunner_buffered_bytes") > 0);
+    std::fs::write(&go_on, "").expect("a scratch file");
+    let answer = waits.response().answer();
+    let message = answer["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("the handshake failed at initialize"), "{answer}");
+    assert_eq!(reason(&answer), "child_not_started", "{answer}");
+}
+
 #[test]
 fn a_program_that_repeats_its_input_is_told_apart_from_a_server_that_refuses() {
     for era in ["auto", "legacy", "modern"] {

@@ -97,6 +97,13 @@ fn the_method_and_the_name_are_repeated_in_headers() {
         let other = client.clone().header(name, uri).send("resources/read", json!({"uri": "file:///a"}));
         assert_eq!(told(&other), (400, -32020, json!(1)));
     }
+    // A server may take what is no string for one, and run another tool than the header says.
+    for given in [json!(["recall"]), json!({"toString": "recall"}), json!(1), json!(null)] {
+        let other = client.clone().header(name, "recall").send("tools/call", json!({"name": given}));
+        assert_eq!(told(&other), (400, -32020, json!(1)), "{given}");
+    }
+    let none = client.clone().header(name, "file:///a").send("resources/read", json!({}));
+    assert_eq!(told(&none), (400, -32020, json!(1)));
     let uri = "file:///ä";
     let read = client
         .clone()

@@ -69,8 +69,8 @@ pub struct Pulse {
     head: AtomicUsize,
     /// Bytes read since the last request began.
     unasked: AtomicUsize,
-    /// Milliseconds after [`Connections::since`], plus one, when the first of them came.
-    unasked_since: AtomicU64,
+    /// Milliseconds after [`Connections::since`], plus one, when the first of them came, or the request before was over.
+    pub(super) unasked_since: AtomicU64,
     /// Bytes that the system took to be sent; only the connection itself adds to it.
     written: AtomicU64,
     lag: Mutex<Lag>,

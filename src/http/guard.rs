@@ -134,13 +134,19 @@ pub fn principal(settings: &Settings, headers: &HeaderMap) -> Result<Principal, 
             "the header {name} is missing; the proxy must set it to the caller's name (--principal-header)"
         ))),
         (Some(value), None) => match value.to_str() {
-            Ok(value) => Principal::named(value.trim()).ok_or_else(|| {
+            Ok(value) => principal_of(value).ok_or_else(|| {
                 Rejection::invalid(format!("the header {name} names no principal (--principal-header)"))
             }),
             Err(_) => Err(Rejection::invalid(format!("the header {name} is not readable"))),
         },
         (Some(_), Some(_)) => Err(Rejection::invalid(format!("the header {name} is there more than once"))),
     }
+}
+
+/// The principal that a value names; none for a list that a proxy joined, of which a part names nobody.
+fn principal_of(value: &str) -> Option<Principal> {
+    let names_somebody = |part: &str| Principal::named(part.trim().trim_matches('"')).is_some();
+    value.split(',').all(names_somebody).then(|| Principal::named(value.trim())).flatten()
 }
 
 /// The one value of a header.

@@ -235,10 +235,15 @@ impl Visitor {
     ) -> hyper::Result<Option<Rewound<Watched<Socket>>>> {
         let marker = stream.stream.busy();
         let (visitor, peer) = (self.clone(), Peer::from(peer));
+        // Hyper counts it from the last response on. Clients may be idle for longer, so that their heads are cut by
+        // `cut_slow_heads`.
+        let head_patience = match self.role {
+            Role::Clients => self.server.settings.keep_alive_timeout.max(HEAD_PATIENCE),
+            Role::Admin => HEAD_PATIENCE,
+        };
         let mut connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            // It counts from the last response on; a head that has begun is cut by `cut_slow_heads`.
-            .header_read_timeout(self.server.settings.keep_alive_timeout.max(HEAD_PATIENCE))
+            .header_read_timeout(head_patience)
             .max_buf_size(BUFFER)
             .serve_connection(
                 TokioIo::new(Explained::new(stream)),

@@ -42,7 +42,10 @@ impl Drop for Mark {
         if !pulse.leaves_body.load(Ordering::Relaxed) {
             pulse.has_body.store(false, Ordering::Relaxed);
         }
-        pulse.active.store(connections.now(), Ordering::Relaxed);
+        let now = connections.now();
+        pulse.active.store(now, Ordering::Relaxed);
+        // What the peer sent meanwhile has waited for this answer: its own time begins now.
+        pulse.unasked_since.store(now, Ordering::Relaxed);
         pulse.busy.fetch_sub(1, Ordering::Relaxed);
         connections.freed.notify_waiters();
     }

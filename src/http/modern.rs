@@ -251,14 +251,20 @@ fn climb(headers: &HeaderMap, incoming: &Incoming) -> Result<Envelope, Rejection
     let method = incoming.method();
     repeats(headers, &METHOD, &method)?;
     let params = incoming.message.params.as_ref();
-    let named = match named_by(&method) {
-        Some("name") => params.and_then(|params| params.name.as_ref()),
-        Some("uri") => params.and_then(|params| params.uri.as_ref()),
-        Some(_) => params.and_then(|params| params.task_id.as_ref()),
-        None => None,
-    };
-    if let Some(span) = named.filter(|span| incoming.frame[span.start] == b'"') {
-        repeats(headers, &NAME, &text(&incoming.frame, span))?;
+    let Some(member) = named_by(&method) else { return Ok(envelope) };
+    let named = params.and_then(|params| match member {
+        "name" => params.name.as_ref(),
+        "uri" => params.uri.as_ref(),
+        _ => params.task_id.as_ref(),
+    });
+    match named {
+        Some(span) if incoming.frame[span.start] == b'"' => {
+            repeats(headers, &NAME, &text(&incoming.frame, span))?;
+        }
+        // Without the header, the child says what is wrong.
+        None if !headers.contains_key(NAME) => {}
+        // A child may read it as another name than the header's.
+        _ => return Err(mismatch(format!("{NAME} must repeat params.{member}, which is no string"))),
     }
     Ok(envelope)
 }
@@ -273,9 +279,12 @@ fn repeated_params(headers: &HeaderMap) -> Vec<(String, Option<Vec<u8>>)> {
     repeated.map(|name| (name.as_str().to_owned(), value(name))).collect()
 }
 
+fn mismatch(message: String) -> Rejection {
+    Rejection::new(StatusCode::BAD_REQUEST, codes::HEADER_MISMATCH, message)
+}
+
 /// A header that repeats a value of the body, and must: routers decide by it.
 fn repeats(headers: &HeaderMap, name: &HeaderName, value: &str) -> Result<(), Rejection> {
-    let mismatch = |message: String| Rejection::new(StatusCode::BAD_REQUEST, codes::HEADER_MISMATCH, message);
     // Only the version is known to contain no comma, so only its header can be split where a proxy joined it.
     let single = if *name == PROTOCOL_VERSION { guard::agreed } else { guard::single };
     let given = single(headers, name).map_err(|_| mismatch(format!("{name} is not one readable value")))?;

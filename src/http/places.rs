@@ -230,7 +230,7 @@ fn victim(table: &Table, newcomer: &Pulse, limit: usize, latest: u64) -> Option<
     ranked.max_by_key(|(rank, _)| *rank).map(|(_, pulse)| Arc::clone(pulse))
 }
 
-/// The connection that loses its spare place. One without a whole request must be open since `silent`; one with a request
+/// The connection that loses its spare place, if any may. One without a whole request must be open since `silent`; one with a request
 /// must have sent it before `slow`.
 fn spare_victim(table: &Table, silent: u64, slow: u64) -> Option<Arc<Pulse>> {
     let spare = table.seats.spare.iter().filter_map(|number| table.open.get(number));
@@ -244,4 +244,35 @@ fn spare_victim(table: &Table, silent: u64, slow: u64) -> Option<Arc<Pulse>> {
         (!pulse.is_busy(), pulse.share.all(), Reverse(pulse.active.load(Ordering::Relaxed)))
     };
     spare.max_by_key(rank).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+
+    /// Connections on spare places from these addresses, one after the other.
+    fn spare(addresses: &[&str]) -> (Arc<Connections>, Vec<Arc<Pulse>>) {
+        let connections = Arc::new(Connections::default());
+        let enter = |address: &&str| {
+            connections.enter(address.parse().unwrap(), None, |table, pulse| table.seats.seat(pulse, true))
+        };
+        let pulses: Vec<_> = addresses.iter().map(enter).collect();
+        (1..).zip(&pulses).for_each(|(at, pulse)| pulse.active.store(at, Ordering::Relaxed));
+        (connections, pulses)
+    }
+
+    #[test]
+    fn a_connection_that_has_just_come_keeps_its_spare_place() {
+        let (connections, pulses) = spare(&["10.0.0.1", "10.0.0.2", "10.0.0.2"]);
+        let loser = |silent, slow| spare_victim(&connections.table(), silent, slow).map(|pulse| pulse.number);
+        assert_eq!(loser(0, 0), None, "its request may be on its way");
+        assert_eq!(loser(HOUR, 0), Some(1), "the oldest of the address that has most");
+        pulses[1].waits.store(true, Ordering::Relaxed);
+        assert_eq!(loser(HOUR, 0), Some(2), "one that waits for a regular place stays");
+        pulses.iter().for_each(|pulse| pulse.busy.store(1, Ordering::Relaxed));
+        assert_eq!(loser(HOUR, 0), None, "its answer is on its way");
+        assert_eq!(loser(HOUR, HOUR), Some(2));
+    }
 }

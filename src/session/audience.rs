@@ -386,8 +386,13 @@ impl Members {
 }
 
 /// Whether `uri` is `whole` or a part of it: longer by something that begins at a delimiter, so that `note://10` is
-/// no part of `note://1`. What delimits is what RFC 3986 §2 reserves; the rest belongs to names.
+/// no part of `note://1`. What delimits is what RFC 3986 §2 reserves; the rest belongs to names. What names no resource,
+/// such as `file:///`, has no parts: its watcher would hear of all that others watch.
 fn is_within(whole: &str, uri: &str) -> bool {
+    let path = whole.split_once(':').map_or("", |(_, path)| path);
+    if path.trim_start_matches('/').is_empty() {
+        return uri == whole;
+    }
     let in_name = |c: char| c.is_alphanumeric() || "-._~%".contains(c);
     uri.strip_prefix(whole)
         .is_some_and(|rest| rest.is_empty() || !rest.starts_with(in_name) || !whole.ends_with(in_name))

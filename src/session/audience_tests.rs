@@ -80,6 +80,20 @@ fn an_update_goes_to_those_who_watch_the_resource_or_the_whole_of_it() {
 }
 
 #[test]
+fn who_watches_what_names_no_resource_hears_of_nothing_that_others_watch() {
+    let (members, mut three) = three();
+    for whole in ["", "note", "note:", "note://", "file:///"] {
+        watch(&members, whole, three[0].0.id());
+    }
+    for (uri, heard) in
+        [("note://1", 0), ("file:///dir/name", 0), ("other:1", 0), ("note:", 1), ("file:///", 1)]
+    {
+        members.tell_watchers(uri, &said("updated"));
+        assert_eq!(drain(&mut three[0].1).0.len(), heard, "{uri}");
+    }
+}
+
+#[test]
 fn the_child_hears_of_the_last_who_unsubscribes() {
     let (members, three) = three();
     let [a, b, c] = [0, 1, 2].map(|at| three[at].0.id());

@@ -160,7 +160,7 @@ impl Upstream {
         }
     }
 
-    /// No server runs, and none will: whoever waits for one is told why.
+    /// Notes that no server will run. Requests that wait for one fail with this.
     fn fail(&self, failure: &Failure) {
         let _ = self.failed.set(failure.clone());
         self.phase.send_replace(Phase::Failed(failure.for_probes()));

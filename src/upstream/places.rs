@@ -94,7 +94,7 @@ impl Places {
         Places(Arc::new(Mutex::new(room)))
     }
 
-    /// A place, if one is free and nobody waits for it.
+    /// Takes a free place; none while others wait.
     pub fn try_take(&self, purpose: Use) -> Option<Place> {
         let mut room = self.room();
         if room.free == 0 || !room.waiting.is_empty() {
@@ -148,7 +148,7 @@ impl Places {
         })
     }
 
-    /// Gives free places to those that wait.
+    /// Gives the free places to waiting clients.
     fn hand_out(&self) {
         loop {
             let all = self.all();
@@ -189,8 +189,8 @@ fn clients(all: &[Place]) -> Vec<Client> {
 }
 
 impl Room {
-    /// In which order those who wait get places: who will have fewest is first. `holders` names a client for each place
-    /// that it has.
+    /// The order in which waiting clients get places: fewest places first. `holders` names a client for each place that it
+    /// has.
     fn order(&self, holders: &[Client]) -> Vec<usize> {
         let mut counts: HashMap<Client, usize> = HashMap::new();
         holders.iter().for_each(|&holder| *counts.entry(holder).or_default() += 1);
@@ -221,7 +221,7 @@ impl Future for Waiting {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Place> {
         match Pin::new(&mut self.place).poll(cx) {
             Poll::Ready(Ok(place)) => Poll::Ready(place),
-            // Nobody drops the sender of one who waits.
+            // The sender is kept for as long as this waits.
             _ => Poll::Pending,
         }
     }
