@@ -16,7 +16,6 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// Connections above `--max-connections`.
@@ -36,7 +35,6 @@ const FRESH: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Places {
     limit: usize,
-    waiting: Semaphore,
     connections: Arc<Connections>,
 }
 
@@ -114,7 +112,7 @@ impl Seats {
 impl Places {
     /// `limit` regular places and the spare ones, for these connections.
     pub fn new(limit: usize, connections: Arc<Connections>) -> Arc<Self> {
-        Arc::new(Places { limit, waiting: Semaphore::new(WAITING), connections })
+        Arc::new(Places { limit, connections })
     }
 
     /// Gives a new connection a place: a regular one if one is free, else a spare one, which another connection without
@@ -165,19 +163,44 @@ impl Places {
         if self.promote(pulse) {
             return true;
         }
-        let Ok(_waits) = self.waiting.try_acquire() else { return false };
-        pulse.waits.store(true, Ordering::Relaxed);
+        if !self.queue(pulse) {
+            return false;
+        }
         let promoted = async {
             loop {
                 let _ = timeout(IDLE_LOOK, self.connections.freed.notified()).await;
                 if self.promote(pulse) {
-                    break;
+                    break true;
+                }
+                if !pulse.waits() {
+                    break false;
                 }
             }
         };
-        let settled = timeout(PATIENCE, promoted).await.is_ok();
+        let settled = timeout(PATIENCE, promoted).await.unwrap_or(false);
         pulse.waits.store(false, Ordering::Relaxed);
         settled
+    }
+
+    /// Has a connection wait for a regular place; false when enough others wait, and no client has two more of them.
+    fn queue(&self, pulse: &Pulse) -> bool {
+        let table = self.connections.table();
+        let waiting = table.waiting();
+        if waiting.len() >= WAITING {
+            let of = |share| waiting.iter().filter(|other| Arc::ptr_eq(&other.share, share)).count();
+            let own = of(&pulse.share);
+            let Some(last) = waiting.iter().max_by_key(|other| (of(&other.share), other.number)) else {
+                return false;
+            };
+            if of(&last.share) < own + 2 {
+                return false;
+            }
+            last.waits.store(false, Ordering::Relaxed);
+        }
+        pulse.waits.store(true, Ordering::Relaxed);
+        drop(table);
+        self.connections.freed.notify_waiters();
+        true
     }
 
     fn promote(&self, pulse: &Pulse) -> bool {
@@ -185,6 +208,10 @@ impl Places {
         let mut table = self.connections.table();
         if pulse.is_cut() || !pulse.is_spare() {
             return !pulse.is_cut();
+        }
+        let held = pulse.share.regular();
+        if table.waiting().iter().any(|other| other.share.regular() < held) {
+            return false;
         }
         if table.seats.regular >= self.limit {
             let Some(victim) = victim(&table, pulse, self.limit, latest) else { return false };
@@ -199,7 +226,19 @@ impl Places {
     }
 }
 
+impl Table {
+    /// The connections that wait for a regular place.
+    fn waiting(&self) -> Vec<&Arc<Pulse>> {
+        let spare = self.seats.spare.iter().filter_map(|number| self.open.get(number));
+        spare.filter(|pulse| pulse.waits()).collect()
+    }
+}
+
 impl Pulse {
+    fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
     /// Whether it has a spare place, which is for one answer only.
     pub fn is_spare(&self) -> bool {
         self.is_spare.load(Ordering::Relaxed)
@@ -234,7 +273,7 @@ fn victim(table: &Table, newcomer: &Pulse, limit: usize, latest: u64) -> Option<
 /// must have sent it before `slow`.
 fn spare_victim(table: &Table, silent: u64, slow: u64) -> Option<Arc<Pulse>> {
     let spare = table.seats.spare.iter().filter_map(|number| table.open.get(number));
-    let spare = spare.filter(|pulse| !pulse.waits.load(Ordering::Relaxed));
+    let spare = spare.filter(|pulse| !pulse.waits());
     let spare = spare.filter(|pulse| match (pulse.is_busy(), pulse.active.load(Ordering::Relaxed)) {
         (true, since) => since <= slow,
         // What has arrived is read first: it may be the request of a probe.
@@ -261,6 +300,30 @@ mod tests {
         let pulses: Vec<_> = addresses.iter().map(enter).collect();
         (1..).zip(&pulses).for_each(|(at, pulse)| pulse.active.store(at, Ordering::Relaxed));
         (connections, pulses)
+    }
+
+    #[test]
+    fn a_client_cannot_take_all_places_in_which_requests_wait() {
+        let mut addresses = vec!["10.0.0.1"; WAITING];
+        addresses.extend(["10.0.0.2", "10.0.0.1"]);
+        let (connections, pulses) = spare(&addresses);
+        let places = Places::new(0, connections);
+        assert!(pulses[..WAITING].iter().all(|pulse| places.queue(pulse)));
+        assert!(places.queue(&pulses[WAITING]), "another client has none");
+        let waiting = |pulses: &[Arc<Pulse>]| pulses.iter().filter(|pulse| pulse.waits()).count();
+        assert_eq!(waiting(&pulses[..WAITING]), WAITING - 1, "one gave way to it");
+        assert!(!pulses[WAITING - 1].waits(), "the one that had waited the shortest");
+        assert!(!places.queue(&pulses[WAITING + 1]), "this client has most");
+    }
+
+    #[tokio::test]
+    async fn a_place_goes_to_the_client_that_has_fewest() {
+        let (connections, pulses) = spare(&["10.0.0.1", "10.0.0.1", "10.0.0.2"]);
+        let places = Places::new(2, connections);
+        assert!(places.settle(&pulses[0]).await);
+        assert!(places.queue(&pulses[1]) && places.queue(&pulses[2]));
+        assert!(!places.promote(&pulses[1]), "another waits that has none");
+        assert!(places.promote(&pulses[2]));
     }
 
     #[test]
