@@ -107,6 +107,13 @@ pub struct Permit {
     client: Client,
 }
 
+impl Permit {
+    /// Whose it is.
+    pub fn client(&self) -> Client {
+        self.client
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let next = self.admission.lock().release(self.client);

@@ -6,14 +6,24 @@ use bytes::BytesMut;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 /// Frames up to this size are gathered into one write.
 const GATHERED: usize = 16 * 1024;
 /// One write of gathered frames is at most about this long: a pipe's default capacity.
 const BATCH: usize = 64 * 1024;
+/// Bytes that a child may leave unread at first, and those that a slow one may: about ten messages.
+const FIRST_WINDOW: u64 = 8 * 1024;
+const LEAST_WINDOW: u64 = 2 * 1024;
+/// A child that has not read after this time what was written is slow.
+const SLOW: Duration = Duration::from_millis(20);
+/// Between looks at how much a child has read, at first and later.
+const LEAST_PAUSE: Duration = Duration::from_millis(1);
+const MOST_PAUSE: Duration = Duration::from_millis(16);
 
 /// Writes until `close` is cancelled, nobody is left who could send anything, or the child has closed its end; then
 /// stdin is closed. A frame that was begun is finished first, unless the child doesn't take it. If the child closed its
@@ -30,15 +40,16 @@ pub async fn write<W: AsyncWrite + AsFd + Unpin>(
     mute: CancellationToken,
 ) -> io::Result<()> {
     let other_end = OtherEnd::of(&pipe)?;
-    let mut writer = Writer { pipe, batch: BytesMut::new(), mux, uptake: Arc::clone(&intake.uptake) };
-    let intake_over = Arc::clone(&intake.uptake);
+    let uptake = Arc::clone(&intake.uptake);
+    let window = Window::new(&other_end, Arc::clone(&uptake));
+    let mut writer = Writer { pipe, batch: BytesMut::new(), mux, window };
     let writing = async {
-        while let Some(message) = next(&mut intake).await {
-            writer.put_message(message).await?;
+        while let Some(message) = next(&mut intake, &mut writer).await {
+            writer.put_message(message, &intake).await?;
             while writer.batch.len() < BATCH
-                && let Some(message) = ready(&mut intake)
+                && let Some(message) = ready(&mut intake, &mut writer)
             {
-                writer.put_message(message).await?;
+                writer.put_message(message, &intake).await?;
             }
             writer.flush().await?;
         }
@@ -53,7 +64,7 @@ pub async fn write<W: AsyncWrite + AsFd + Unpin>(
     if written.is_err() {
         mute.cancel();
     }
-    intake_over.note_read(other_end.has_read_all());
+    uptake.note_read(other_end.unread() == Some(0));
     written
 }
 
@@ -65,12 +76,12 @@ impl OtherEnd {
         Ok(OtherEnd(pipe::Sender::from_owned_fd(pipe.as_fd().try_clone_to_owned()?)?))
     }
 
-    /// Whether the pipe is empty. What a child left unread when it ended is still there.
-    fn has_read_all(&self) -> bool {
+    /// Bytes that the child has not read. What a child left unread when it ended is still there.
+    fn unread(&self) -> Option<u64> {
         let mut unread: nix::libc::c_int = 0;
         // SAFETY: the file is open, and FIONREAD writes one c_int (ioctl_pipe, FIONREAD(2const)).
         let asked = unsafe { nix::libc::ioctl(self.0.as_raw_fd(), nix::libc::FIONREAD, &raw mut unread) };
-        asked == 0 && unread == 0
+        u64::try_from(unread).ok().filter(|_| asked == 0)
     }
 
     /// A pipe that nobody reads any more has an error (poll(2), POLLERR).
@@ -82,43 +93,144 @@ impl OtherEnd {
     }
 }
 
+/// How much a child may leave unread. What is in the pipe can neither be taken back when its request is cancelled, nor
+/// give way to what other clients send; so a child that reads slowly gets little at a time. A pipe's capacity is the
+/// most, which one that reads quickly soon gets.
+struct Window<'a> {
+    other_end: &'a OtherEnd,
+    uptake: Arc<Uptake>,
+    /// Bytes that may be unread.
+    size: u64,
+    written: u64,
+    /// Of those written, how many the child was seen to have read.
+    read: u64,
+    mark: Option<Mark>,
+}
+
+/// A place in what is written, by which it is found how soon a child reads.
+struct Mark {
+    /// The bytes written up to it.
+    written: u64,
+    at: Instant,
+    /// It was seen not to be read in time.
+    is_late: bool,
+}
+
+impl Mark {
+    fn at(written: u64) -> Self {
+        Mark { written, at: Instant::now(), is_late: false }
+    }
+}
+
+impl<'a> Window<'a> {
+    fn new(other_end: &'a OtherEnd, uptake: Arc<Uptake>) -> Self {
+        Window { other_end, uptake, size: FIRST_WINDOW, written: 0, read: 0, mark: None }
+    }
+
+    /// Whether more may be written when this much is about to be.
+    fn is_open(&mut self, about: usize) -> bool {
+        let used = |window: &Self| window.written - window.read + about as u64;
+        used(self) < self.size || {
+            self.look();
+            used(self) < self.size
+        }
+    }
+
+    fn look(&mut self) {
+        let unread = self.other_end.unread().unwrap_or(0);
+        let read = self.written.saturating_sub(unread);
+        if read > self.read {
+            self.uptake.note_taken();
+        }
+        self.read = read;
+        let is_read = self.mark.as_ref().is_none_or(|mark| read >= mark.written);
+        match &mut self.mark {
+            Some(mark) if !is_read => {
+                if mark.at.elapsed() >= SLOW {
+                    mark.is_late = true;
+                    self.size = LEAST_WINDOW;
+                }
+            }
+            Some(mark) if !mark.is_late => self.size = (self.size * 2).min(BATCH as u64),
+            _ => {}
+        }
+        if is_read {
+            self.mark = (unread > 0).then(|| Mark::at(self.written));
+        }
+    }
+
+    fn wrote(&mut self, bytes: usize) {
+        self.written += bytes as u64;
+        let written = self.written;
+        self.mark.get_or_insert_with(|| Mark::at(written));
+    }
+
+    /// Resolves when it is open.
+    async fn opens(&mut self, about: usize) {
+        let mut pause = LEAST_PAUSE;
+        while !self.is_open(about) {
+            self.uptake.note_waiting(true);
+            sleep(pause).await;
+            pause = (pause * 2).min(MOST_PAUSE);
+        }
+        self.uptake.note_waiting(false);
+    }
+}
+
 enum Message {
     Order(Order),
     Urgent(Urgent),
 }
 
-async fn next(intake: &mut Intake) -> Option<Message> {
-    tokio::select! {
-        biased;
-        urgent = intake.urgent.recv() => match urgent {
-            Some(urgent) => Some(Message::Urgent(urgent)),
-            // Nobody is left who could send anything.
-            None => intake.orders.ready().map(Message::Order),
-        },
-        order = intake.orders.next() => Some(Message::Order(order)),
+/// What is to be written next: what is urgent at once, anything else when the child has read most of what was written.
+async fn next<W>(intake: &mut Intake, writer: &mut Writer<'_, W>) -> Option<Message> {
+    loop {
+        let Intake { orders, urgent, .. } = intake;
+        let turn = async {
+            orders.some().await;
+            writer.window.opens(writer.batch.len()).await;
+        };
+        tokio::select! {
+            biased;
+            urgent = urgent.recv() => return match urgent {
+                Some(urgent) => Some(Message::Urgent(urgent)),
+                // Nobody is left who could send anything.
+                None => orders.ready().map(Message::Order),
+            },
+            () = turn => if let Some(order) = orders.ready() {
+                return Some(Message::Order(order));
+            },
+        }
     }
 }
 
-fn ready(intake: &mut Intake) -> Option<Message> {
-    let urgent = intake.urgent.try_recv().ok().map(Message::Urgent);
-    urgent.or_else(|| intake.orders.ready().map(Message::Order))
+fn ready<W>(intake: &mut Intake, writer: &mut Writer<'_, W>) -> Option<Message> {
+    if let Ok(urgent) = intake.urgent.try_recv() {
+        return Some(Message::Urgent(urgent));
+    }
+    let is_open = writer.window.is_open(writer.batch.len());
+    is_open.then(|| intake.orders.ready().map(Message::Order)).flatten()
 }
 
 /// What is written, and what is gathered to be.
-struct Writer<W> {
+struct Writer<'a, W> {
     pipe: W,
     batch: BytesMut,
     mux: Mux,
-    uptake: Arc<Uptake>,
+    window: Window<'a>,
 }
 
-impl<W: AsyncWrite + Unpin> Writer<W> {
-    async fn put_message(&mut self, message: Message) -> io::Result<()> {
+impl<W: AsyncWrite + Unpin> Writer<'_, W> {
+    async fn put_message(&mut self, message: Message, intake: &Intake) -> io::Result<()> {
         let frame = match message {
             // What was cancelled before its turn came is never begun.
             Message::Order(Order::Request { wire_id, frame }) if self.mux.mark_sent(wire_id) => frame,
             Message::Order(Order::Request { .. }) => return Ok(()),
-            Message::Order(Order::Notification(frame)) | Message::Urgent(Urgent(frame)) => frame,
+            Message::Order(Order::Notification { frame, places }) => {
+                intake.orders.wrote_notification(places);
+                frame
+            }
+            Message::Urgent(Urgent(frame)) => frame,
         };
         self.put(frame).await
     }
@@ -129,7 +241,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         } else {
             self.flush().await?;
             for segment in frame.segments() {
-                write_all(&mut self.pipe, segment, &self.uptake).await?;
+                write_all(&mut self.pipe, segment, &mut self.window).await?;
             }
         }
         self.batch.extend_from_slice(b"\n");
@@ -137,22 +249,111 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        write_all(&mut self.pipe, &self.batch, &self.uptake).await?;
+        write_all(&mut self.pipe, &self.batch, &mut self.window).await?;
         self.batch.clear();
         self.pipe.flush().await
     }
 }
 
 /// Writes all of it, and says how the child takes it.
-async fn write_all<W: AsyncWrite + Unpin>(pipe: &mut W, mut bytes: &[u8], uptake: &Uptake) -> io::Result<()> {
-    uptake.note_waiting(true);
+async fn write_all<W: AsyncWrite + Unpin>(
+    pipe: &mut W,
+    mut bytes: &[u8],
+    window: &mut Window<'_>,
+) -> io::Result<()> {
+    window.uptake.note_waiting(true);
     while !bytes.is_empty() {
         match pipe.write(bytes).await? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
-            taken => bytes = &bytes[taken..],
+            taken => {
+                bytes = &bytes[taken..];
+                window.wrote(taken);
+            }
         }
-        uptake.note_taken();
+        window.uptake.note_taken();
     }
-    uptake.note_waiting(false);
+    window.uptake.note_waiting(false);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Charged;
+    use crate::exchange::fixtures::held;
+    use crate::exchange::{Answering, Exchange, Link};
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+
+    const FRAME: usize = 99;
+
+    /// A child that reads when the test does, and requests for it.
+    struct Child {
+        link: Arc<Link>,
+        stdin: std::io::PipeReader,
+        watch: OtherEnd,
+        requests: Vec<Exchange>,
+        _answering: Answering,
+    }
+
+    fn child() -> Child {
+        let (stdin, pipe) = std::io::pipe().unwrap();
+        let pipe = OwnedFd::from(pipe);
+        let watch = OtherEnd(pipe::Sender::from_owned_fd(pipe.try_clone().unwrap()).unwrap());
+        let (link, ends) = Link::new(1, 4096);
+        let mux = link.mux().clone();
+        let pipe = pipe::Sender::from_owned_fd(pipe).unwrap();
+        tokio::spawn(write(pipe, ends.intake, mux, CancellationToken::new(), CancellationToken::new()));
+        Child { link, stdin, watch, requests: Vec::new(), _answering: ends.answering }
+    }
+
+    impl Child {
+        fn ask(&mut self, count: usize) {
+            let frame = |_| Spliced::from(Charged::own("x".repeat(FRAME)));
+            let begun = (0..count).map(|_| self.link.begin(held(), None, frame).expect("it has room"));
+            self.requests.extend(begun);
+        }
+
+        /// What is unread once nothing has happened for a while.
+        async fn unread(&self) -> u64 {
+            sleep(Duration::from_secs(1)).await;
+            self.watch.unread().unwrap()
+        }
+
+        fn read(&mut self) {
+            let unread = self.watch.unread().unwrap();
+            let mut bytes = vec![0; usize::try_from(unread).unwrap()];
+            self.stdin.read_exact(&mut bytes).unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_reads_slowly_gets_little_at_a_time() {
+        let mut child = child();
+        child.ask(200);
+        assert_eq!(child.unread().await, FIRST_WINDOW.next_multiple_of(100));
+        for _ in 0..3 {
+            child.read();
+            assert_eq!(child.unread().await, LEAST_WINDOW.next_multiple_of(100), "it takes its time");
+        }
+        drop(std::mem::take(&mut child.requests));
+        child.read();
+        let told = child.unread().await;
+        assert!(told > 100 * 100, "cancellations of what was written do not wait: {told}");
+        child.read();
+        assert_eq!(child.unread().await, 0, "what was not written never is");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_reads_quickly_gets_as_much_as_a_pipe_holds() {
+        let mut child = child();
+        child.ask(4000);
+        let mut most = 0;
+        for _ in 0..20 {
+            sleep(Duration::from_millis(5)).await;
+            most = most.max(child.watch.unread().unwrap());
+            child.read();
+        }
+        assert!(most > BATCH as u64 - 8 * 1024, "{most}");
+    }
 }

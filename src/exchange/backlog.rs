@@ -21,17 +21,24 @@ struct State {
 }
 
 impl Backlog {
-    /// A notification was sent. True if the caller is to send a request now and to call [`proven`](Self::proven) when
-    /// that is answered.
+    /// A notification is on its way. True if the caller is to send a request now and to call [`proven`](Self::proven)
+    /// when that is answered.
     #[must_use]
-    pub fn add(&self, places: Places) -> bool {
+    pub fn add(&self) -> bool {
         let mut state = self.state();
         state.sent += 1;
-        if state.sent <= UNPROVEN {
-            return false;
+        state.sent > UNPROVEN && !mem::replace(&mut state.proving, true)
+    }
+
+    /// A notification was written to the child. It keeps its places if it is among the unproven.
+    pub fn written(&self, places: Places) {
+        let mut state = self.state();
+        if state.proving && places.notice.is_some() {
+            state.held.push(places);
+        } else {
+            drop(state);
+            drop(places);
         }
-        state.held.push(places);
-        !mem::replace(&mut state.proving, true)
     }
 
     /// The notifications that have their places now, to be passed to [`proven`](Self::proven).
@@ -39,15 +46,15 @@ impl Backlog {
         self.state().held.len()
     }
 
-    /// The child has handled the first `count` of those that had their places. True if others came meanwhile, and the
-    /// caller is to go on.
+    /// The child has handled the first `count` of those that had their places. True if others came meanwhile, or wait,
+    /// and the caller is to go on.
     #[must_use]
-    pub fn proven(&self, count: usize) -> bool {
+    pub fn proven(&self, count: usize, wait: bool) -> bool {
         let mut state = self.state();
         let count = count.min(state.held.len());
         let rest = state.held.split_off(count);
         let handled = mem::replace(&mut state.held, rest);
-        state.proving = !state.held.is_empty();
+        state.proving = wait || !state.held.is_empty();
         if !state.proving {
             state.sent = 0;
         }

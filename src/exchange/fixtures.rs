@@ -19,6 +19,7 @@ pub(crate) fn held() -> Held {
         mailbox: Arc::new(Mailbox::default()),
         token: None,
         takes_questions: false,
+        client: None,
         places: Default::default(),
     }
 }
@@ -32,7 +33,7 @@ pub(crate) fn begun_with(link: &Link, held: Held) -> Exchange {
     let write = |id: crate::mux::WireId| {
         Spliced::from(rewrite::request(id.as_u64().to_string().as_bytes(), "tools/call", None))
     };
-    now(link.begin(held, None, write)).expect("there is room").expect("the child is open")
+    link.begin(held, None, write).expect("the child is open and has room")
 }
 
 /// Writes what waits, as the task for stdin does.
@@ -45,7 +46,10 @@ pub(crate) fn written(link: &Link, ends: &mut Ends) -> Vec<String> {
         match order {
             Order::Request { wire_id, frame } if link.mux().mark_sent(wire_id) => frames.push(frame),
             Order::Request { .. } => {}
-            Order::Notification(frame) => frames.push(frame),
+            Order::Notification { frame, places } => {
+                frames.push(frame);
+                ends.intake.orders.wrote_notification(places);
+            }
         }
     }
     frames.into_iter().map(text).collect()

@@ -1,9 +1,9 @@
 //! The two queues in front of a child's stdin: what waits its turn, and what never waits.
 //!
-//! Requests and notifications keep their order and push back when the child reads slowly. Answers to the child's
-//! own questions and cancellations overtake them: the child may need them to make progress at all.
+//! Requests and notifications take turns, as [`orders`](super::orders) says. Answers to the child's own questions and cancellations overtake them: the child may need them to make progress at all.
 
-use super::orders::{self, Orders, OrdersIntake, Place};
+use super::backlog::Backlog;
+use super::orders::{self, Orders, OrdersIntake};
 use super::uptake::Uptake;
 use crate::budget::Charged;
 use crate::jsonrpc::Spliced;
@@ -25,7 +25,7 @@ pub struct Urgent(pub Spliced);
 /// The sending half; clones share the queues.
 #[derive(Clone, Debug)]
 pub struct Inbox {
-    orders: Orders,
+    pub(super) orders: Orders,
     urgent: Sender<Urgent>,
     uptake: Arc<Uptake>,
 }
@@ -41,26 +41,16 @@ pub struct Intake {
     pub uptake: Arc<Uptake>,
 }
 
-/// A new pair.
-pub fn inbox() -> (Inbox, Intake) {
-    let (orders, orders_intake) = orders::orders();
+/// A new pair. What was written of notifications is noted in the backlog.
+pub fn inbox(backlog: Arc<Backlog>) -> (Inbox, Intake) {
     let (urgent, urgent_intake) = mpsc::channel(URGENT);
     let uptake = Arc::<Uptake>::default();
+    let (orders, orders_intake) = orders::orders(backlog, Arc::clone(&uptake));
     let intake = Intake { orders: orders_intake, urgent: urgent_intake, uptake: Arc::clone(&uptake) };
     (Inbox { orders, urgent, uptake }, intake)
 }
 
 impl Inbox {
-    /// Waits for a place in the queue; `None` once nobody writes to the child any more.
-    pub(super) async fn place(&self) -> Option<Place<'_>> {
-        self.orders.place().await
-    }
-
-    /// Frees the bytes of a request that was cancelled before its turn came.
-    pub(super) fn withdraw(&self, wire_id: WireId) {
-        self.orders.withdraw(wire_id);
-    }
-
     /// How the child takes what is written to it.
     pub fn uptake(&self) -> &Uptake {
         &self.uptake

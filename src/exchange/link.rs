@@ -2,10 +2,10 @@
 
 use super::backlog::Backlog;
 use super::inbox::{Inbox, Intake, Urgent, inbox};
-use super::{Answering, End, Exchange, Failure, Held, Hint, LastWords, Mux, Noise, Order, Uptake};
+use super::{Answering, End, Exchange, Failure, Held, Hint, LastWords, Mux, Noise, Places, Uptake};
 use crate::admission::{Admission, Bounds};
 use crate::jsonrpc::Spliced;
-use crate::mux::{self, Pending, WireId};
+use crate::mux::{self, WireId};
 use crate::telemetry::metrics::labels::Revision;
 use crate::telemetry::{ChildOperation, counters};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -38,7 +38,7 @@ pub struct Link {
     admission: OnceLock<Arc<Admission>>,
     notices: OnceLock<Arc<Admission>>,
     revision: OnceLock<Revision>,
-    backlog: Backlog,
+    backlog: Arc<Backlog>,
 }
 
 /// A request that is not meant to be answered soon, such as a subscription.
@@ -74,7 +74,8 @@ impl Link {
     /// A link with room for `slots` requests in flight. `number` names the child in logs.
     pub fn new(number: u64, slots: usize) -> (Arc<Link>, Ends) {
         let (mux, answering) = mux::table(slots);
-        let (inbox, intake) = inbox();
+        let backlog = Arc::<Backlog>::default();
+        let (inbox, intake) = inbox(Arc::clone(&backlog));
         let noise = Arc::<Noise>::default();
         let [stop, hung, mute] = [(); 3].map(|()| CancellationToken::new());
         let (end_sender, end) = watch::channel(None);
@@ -92,7 +93,7 @@ impl Link {
             admission: OnceLock::new(),
             notices: OnceLock::new(),
             revision: OnceLock::new(),
-            backlog: Backlog::default(),
+            backlog,
         });
         (link, Ends { answering, intake, noise, stop, hung, mute, end: end_sender })
     }
@@ -165,52 +166,43 @@ impl Link {
         &self.mux
     }
 
-    /// Begins a request, which is seen as `operation`. Waits while the child's stdin is full; dropping the future then
-    /// leaves nothing behind. `write` makes the frame, and is called right before that is on its way.
+    /// Begins a request, which is seen as `operation`. It is written when its turn comes. `write` makes the frame.
     ///
     /// # Errors
     /// When the child has no free slot or is gone.
-    pub async fn begin(
+    pub fn begin(
         &self,
         held: Held,
         mut operation: Option<ChildOperation>,
         write: impl FnOnce(WireId) -> Spliced,
     ) -> Result<Exchange, Refused> {
-        let mailbox = Arc::clone(&held.mailbox);
+        let (client, mailbox) = (held.client, Arc::clone(&held.mailbox));
         let pending = self.mux.reserve(held).map_err(|refused| match refused {
             mux::Refused::Full(_) => Refused::Full,
             mux::Refused::Closed(_) => Refused::Closed(self.closed_as(Failure::ClosedStdout)),
         })?;
-        self.send(pending, write).await.map(|pending| {
-            counters::EXCHANGES.increment();
-            if let Some(operation) = &mut operation {
-                operation.sent(pending.wire_id().as_u64());
-            }
-            Exchange::new(pending, mailbox, self.inbox.clone(), operation)
-        })
-    }
-
-    async fn send(
-        &self,
-        pending: Pending<Held, super::Outcome>,
-        write: impl FnOnce(WireId) -> Spliced,
-    ) -> Result<Pending<Held, super::Outcome>, Refused> {
         let wire_id = pending.wire_id();
-        match self.inbox.place().await {
-            Some(place) => {
-                place.send(Order::Request { wire_id, frame: write(wire_id) });
-                Ok(pending)
-            }
-            None => Err(Refused::Closed(self.closed_as(Failure::ClosedStdin))),
+        let orders = &self.inbox.orders;
+        // Nothing is written, or noted as written, for a child that reads no more.
+        if orders.is_closed() || !orders.request(client, wire_id, write(wire_id)) {
+            return Err(Refused::Closed(self.closed_as(Failure::ClosedStdin)));
         }
+        counters::EXCHANGES.increment();
+        if let Some(operation) = &mut operation {
+            operation.sent(wire_id.as_u64());
+        }
+        Ok(Exchange::new(pending, mailbox, self.inbox.clone(), operation))
     }
 
-    /// Sends a notification, in order with the requests. One to a child that is gone is dropped with it.
-    pub async fn notify(&self, frame: Spliced) {
-        if let Some(place) = self.inbox.place().await {
-            self.inbox.uptake().note_notified();
-            place.send(Order::Notification(frame));
-        }
+    /// Sends a notification, in order with the requests of the client that has these places; without places it is
+    /// proxyrunner's own. Waits while many wait. One to a child that is gone is dropped with it.
+    pub async fn notify(&self, frame: Spliced, places: Option<Places>) {
+        self.inbox.orders.notification(frame, places).await;
+    }
+
+    /// Whether notifications wait for their turn.
+    pub fn has_notifications(&self) -> bool {
+        self.inbox.orders.have_notifications()
     }
 
     /// Sends an answer to a question of the child; never waits.

@@ -29,6 +29,7 @@ pub use uptake::Uptake;
 
 use crate::admission::Permit;
 use crate::budget::Charged;
+use crate::client::Client;
 use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};
 use crate::mux::{Abandoned, Lost, Pending, WireId};
 use crate::telemetry::{ChildOperation, Operation};
@@ -55,6 +56,8 @@ pub struct Held {
     pub token: Option<Charged>,
     /// Whether its driver takes the child's questions, where they can only be about this request.
     pub takes_questions: bool,
+    /// Whose turn it takes on the way to the child; none for proxyrunner's own requests.
+    pub client: Option<Client>,
     /// None for proxyrunner's own requests, nor while its client is asked.
     pub places: Mutex<Option<Places>>,
 }
@@ -265,7 +268,7 @@ impl Exchange {
                 self.inbox.uptake().note_notified();
                 self.inbox.urge(Urgent(frame));
             }
-            Abandoned::Withdrawn => self.inbox.withdraw(self.wire_id),
+            Abandoned::Withdrawn => self.inbox.orders.withdraw(self.wire_id),
             Abandoned::Settled => {}
         }
     }

@@ -1,17 +1,26 @@
-//! The queue of what waits its turn in front of a child's stdin. It keeps its order and pushes back when the child reads
-//! slowly; and a request that is cancelled before its turn leaves it at once, with its bytes, though the child may not
-//! read again for long.
+//! The queue of what waits its turn in front of a child's stdin. It is fair: what clients send goes out in turns, and in
+//! order for each client, so that a client that sends much to a slow child delays itself. A request that is cancelled
+//! before its turn leaves at once, with its bytes, though the child may not read again for long.
 
+use super::Places;
+use super::backlog::Backlog;
+use super::uptake::Uptake;
+use crate::client::Client;
 use crate::jsonrpc::Spliced;
 use crate::mux::WireId;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 
-/// Requests and notifications that wait for a child that reads slowly; then the HTTP bodies wait.
-const CAPACITY: usize = 256;
+/// Notifications that wait for a child that reads slowly; then their senders wait. Requests are bounded by the slots
+/// that they have.
+const NOTIFICATIONS: usize = 256;
+/// Bytes that count as one more message.
+const LARGE: usize = 16 * 1024;
+/// Clients that are remembered although nothing of theirs waits.
+const REMEMBERED: usize = 64;
 
 /// What waits its turn.
 #[derive(Debug)]
@@ -24,7 +33,12 @@ pub enum Order {
         frame: Spliced,
     },
     /// A notification.
-    Notification(Spliced),
+    Notification {
+        /// The message, without a newline.
+        frame: Spliced,
+        /// Its places, if a client sent it.
+        places: Option<Places>,
+    },
 }
 
 /// The sending half; clones share the queue.
@@ -35,100 +49,115 @@ pub(super) struct Orders(Arc<Queue>);
 #[derive(Debug)]
 pub struct OrdersIntake(Arc<Queue>);
 
-/// Room for one order.
-#[derive(Debug)]
-pub(super) struct Place<'a> {
-    queue: &'a Queue,
-    permit: SemaphorePermit<'a>,
-}
-
 #[derive(Debug)]
 struct Queue {
-    places: Semaphore,
+    notifications: Semaphore,
+    backlog: Arc<Backlog>,
+    uptake: Arc<Uptake>,
     state: Mutex<State>,
 }
 
+/// Orders with their turns: start times of fair queueing, then the order in which they came.
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<Order>,
+    waiting: BTreeMap<(u64, u64), Order>,
+    came: u64,
+    /// The turn that was last.
+    now: u64,
+    /// When each client's next turn is; proxyrunner itself is `None`.
+    next: HashMap<Option<Client>, u64>,
     writer: Option<Waker>,
     closed: bool,
 }
 
-/// A new pair.
-pub(super) fn orders() -> (Orders, OrdersIntake) {
-    let queue = Arc::new(Queue { places: Semaphore::new(CAPACITY), state: Mutex::default() });
+/// A new pair, which notes notifications as they are queued and as they are written.
+pub(super) fn orders(backlog: Arc<Backlog>, uptake: Arc<Uptake>) -> (Orders, OrdersIntake) {
+    let notifications = Semaphore::new(NOTIFICATIONS);
+    let queue = Arc::new(Queue { notifications, backlog, uptake, state: Mutex::default() });
     (Orders(Arc::clone(&queue)), OrdersIntake(queue))
 }
 
 impl Orders {
-    /// Waits for a place; `None` once nobody writes to the child any more.
-    pub(super) async fn place(&self) -> Option<Place<'_>> {
-        let permit = self.0.places.acquire().await.ok()?;
-        Some(Place { queue: &self.0, permit })
+    /// Whether nobody writes to the child any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.state().closed
+    }
+
+    /// Queues a request of a client, or of proxyrunner; false once nobody writes to the child any more.
+    #[must_use]
+    pub(super) fn request(&self, client: Option<Client>, wire_id: WireId, frame: Spliced) -> bool {
+        let length = frame.len();
+        self.0.push(client, length, Order::Request { wire_id, frame })
+    }
+
+    /// Queues a notification once there is room for it. It is dropped once nobody writes to the child any more.
+    pub(super) async fn notification(&self, frame: Spliced, places: Option<Places>) {
+        let Ok(permit) = self.0.notifications.acquire().await else { return };
+        // Given back with the order's turn.
+        permit.forget();
+        let client = places.as_ref().map(|places| places.child.client());
+        let length = frame.len();
+        self.0.uptake.note_notified();
+        self.0.push(client, length, Order::Notification { frame, places });
+    }
+
+    /// Whether notifications wait.
+    pub(super) fn have_notifications(&self) -> bool {
+        self.0.notifications.available_permits() < NOTIFICATIONS
     }
 
     /// Takes a request out whose turn has not come.
     pub(super) fn withdraw(&self, wire_id: WireId) {
         let is_it = |order: &Order| matches!(order, Order::Request { wire_id: id, .. } if *id == wire_id);
         let mut state = self.0.state();
-        let withdrawn = state.waiting.iter().position(is_it).and_then(|at| state.waiting.remove(at));
+        let turn = state.waiting.iter().find(|(_, order)| is_it(order)).map(|(turn, _)| *turn);
+        let withdrawn = turn.and_then(|turn| state.waiting.remove(&turn));
         drop(state);
-        if withdrawn.is_some() {
-            self.0.places.add_permits(1);
-        }
-    }
-}
-
-impl Place<'_> {
-    /// Puts an order last. One to a child to which nobody writes any more is dropped.
-    pub(super) fn send(self, order: Order) {
-        let mut state = self.queue.state();
-        if state.closed {
-            return;
-        }
-        // Given back with the order's turn.
-        self.permit.forget();
-        state.waiting.push_back(order);
-        let writer = state.writer.take();
-        drop(state);
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        drop(withdrawn);
     }
 }
 
 impl OrdersIntake {
-    /// The order whose turn it is, as soon as there is one.
-    pub async fn next(&mut self) -> Order {
-        poll_fn(|cx| self.poll_next(cx)).await
+    /// Resolves when there is an order.
+    pub async fn some(&self) {
+        poll_fn(|cx| self.poll_some(cx)).await;
     }
 
     /// The order whose turn it is, if there is one.
-    pub fn ready(&mut self) -> Option<Order> {
-        let order = self.0.state().waiting.pop_front()?;
-        self.0.places.add_permits(1);
+    pub fn ready(&self) -> Option<Order> {
+        let mut state = self.0.state();
+        let ((turn, _), order) = state.waiting.pop_first()?;
+        state.now = turn;
+        drop(state);
+        if let Order::Notification { .. } = order {
+            self.0.notifications.add_permits(1);
+        }
         Some(order)
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Order> {
+    /// A notification was written; it keeps its places until the child has shown that it handles them.
+    pub fn wrote_notification(&self, places: Option<Places>) {
+        if let Some(places) = places {
+            self.0.backlog.written(places);
+        }
+    }
+
+    fn poll_some(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.state();
-        let Some(order) = state.waiting.pop_front() else {
-            match &mut state.writer {
-                Some(waker) => waker.clone_from(cx.waker()),
-                none => *none = Some(cx.waker().clone()),
-            }
-            return Poll::Pending;
-        };
-        drop(state);
-        self.0.places.add_permits(1);
-        Poll::Ready(order)
+        if !state.waiting.is_empty() {
+            return Poll::Ready(());
+        }
+        match &mut state.writer {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 }
 
 impl Drop for OrdersIntake {
     fn drop(&mut self) {
-        self.0.places.close();
+        self.0.notifications.close();
         let mut state = self.0.state();
         state.closed = true;
         let unwritten = std::mem::take(&mut state.waiting);
@@ -138,8 +167,38 @@ impl Drop for OrdersIntake {
 }
 
 impl Queue {
+    fn push(&self, client: Option<Client>, length: usize, order: Order) -> bool {
+        let mut state = self.state();
+        if state.closed {
+            return false;
+        }
+        state.push(client, length, order);
+        let writer = state.writer.take();
+        drop(state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        true
+    }
+
     /// No code panics while it holds the lock, so a poisoned one is whole.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn push(&mut self, client: Option<Client>, length: usize, order: Order) {
+        if self.waiting.is_empty() {
+            self.next.clear();
+        } else if self.next.len() > self.waiting.len() + REMEMBERED {
+            let now = self.now;
+            self.next.retain(|_, next| *next > now);
+        }
+        let next = self.next.entry(client).or_default();
+        let turn = self.now.max(*next);
+        *next = turn + 1 + (length / LARGE) as u64;
+        self.came += 1;
+        self.waiting.insert((turn, self.came), order);
     }
 }

@@ -167,13 +167,54 @@ fn a_request_that_waits_for_its_client_gives_its_places_up_and_gets_others() {
 }
 
 #[test]
-fn a_begin_that_is_given_up_leaves_nothing_behind() {
-    let (link, mut ends) = Link::new(1, 512);
-    let begun: Vec<_> = (0..256).map(|_| begun(&link)).collect();
-    let write = |_: WireId| -> Spliced { Spliced::from(Charged::fixed(b"never written")) };
-    assert!(now(link.begin(held(), None, write)).is_none(), "stdin is full");
-    assert_eq!(link.in_flight(), 256);
-    assert_eq!(written(&link, &mut ends).len(), begun.len());
+fn a_notification_waits_for_room_and_leaves_nothing_behind_when_it_is_given_up() {
+    let (link, mut ends) = Link::new(1, 8);
+    let notify = || link.notify(Spliced::from(Charged::fixed(b"{}")), None);
+    let queued = std::iter::from_fn(|| now(notify())).count();
+    assert_eq!(queued, 256);
+    assert!(now(notify()).is_none(), "it is given up here");
+    assert!(link.has_notifications());
+    assert_eq!(written(&link, &mut ends).len(), 256);
+    assert!(!link.has_notifications());
+    assert!(now(notify()).is_some());
+}
+
+#[test]
+fn clients_take_turns_and_each_keeps_its_order() {
+    let admission = Admission::new(Bounds { in_flight: 8, per_client: 8, queued: 0 });
+    let (link, mut ends) = Link::new(1, 64);
+    let name = |text: String| Spliced::from(Charged::own(text));
+    let begin = |client: u64, text: String| {
+        let held = Held { client: Some(Client::numbered(client)), ..held() };
+        link.begin(held, None, |_| name(text)).expect("the child is open and has room")
+    };
+    let many: Vec<_> = (0..3).map(|n| begin(1, format!("many {n}"))).collect();
+    let places = || {
+        let place = || admission.take(Client::numbered(1)).expect("there is one");
+        Some(Places { all: place(), child: place(), notice: None })
+    };
+    now(link.notify(name("many notified".into()), places())).expect("there is room");
+    let large = begin(3, format!("large {}", "x".repeat(64 * 1024)));
+    let few: Vec<_> = (0..2).map(|n| begin(2, format!("few {n}"))).collect();
+    let after = begin(3, "after large".into());
+    now(link.notify(name("own".into()), None)).expect("there is room");
+    let order: Vec<_> =
+        written(&link, &mut ends).iter().map(|text| text[..text.len().min(13)].to_owned()).collect();
+    let expected = [
+        "many 0",
+        "large xxxxxxx",
+        "few 0",
+        "own",
+        "many 1",
+        "few 1",
+        "many 2",
+        "many notified",
+        "after large",
+    ];
+    assert_eq!(order, expected);
+    let late: Vec<_> = [1, 1, 2].map(|client| begin(client, format!("late {client}"))).into();
+    assert_eq!(written(&link, &mut ends), ["late 1", "late 2", "late 1"]);
+    drop((many, large, few, after, late));
 }
 
 #[test]
@@ -183,9 +224,7 @@ fn a_request_that_is_cancelled_before_its_turn_gives_its_bytes_back_at_once() {
     let (link, mut ends) = Link::new(1, 8);
     let mut begin = |length: usize| {
         let frame = account.hold(vec![b'x'; length]);
-        now(link.begin(held(), None, |_| Spliced::from(frame)))
-            .expect("there is room")
-            .expect("the child is open")
+        link.begin(held(), None, |_| Spliced::from(frame)).expect("the child is open and has room")
     };
     let [first, second, mut third] = [5_000, 6_000, 7_000].map(&mut begin);
     drop(second);
@@ -199,63 +238,42 @@ fn a_request_that_is_cancelled_before_its_turn_gives_its_bytes_back_at_once() {
 }
 
 #[test]
-fn a_request_that_is_cancelled_before_its_turn_makes_room_and_the_others_keep_their_order() {
+fn when_requests_are_cancelled_before_their_turn_the_others_keep_their_order() {
     let (link, mut ends) = Link::new(1, 512);
     let begin = || link.begin(held(), None, |id: WireId| Spliced::from(Charged::own(id.to_string())));
-    let mut queued: Vec<_> = std::iter::from_fn(|| now(begin()))
-        .take(256)
-        .map(|begun| begun.expect("the child is open"))
-        .collect();
-    let mut last = std::pin::pin!(begin());
-    assert!(now(last.as_mut()).is_none());
+    let mut queued: Vec<_> = (0..256).map(|_| begin().expect("the child is open")).collect();
     [200, 100, 0].into_iter().for_each(|at| drop(queued.remove(at)));
-    queued.push(now(last).expect("there is room").expect("the child is open"));
+    queued.push(begin().expect("the child is open"));
     let expected: Vec<_> = queued.iter().map(|exchange| exchange.wire_id().to_string()).collect();
     assert_eq!(written(&link, &mut ends), expected);
 }
 
+/// Whoever notes a request when its frame is made must not find that it waits: nobody would read what is said of it.
 #[test]
-fn whoever_waits_for_room_is_told_when_nobody_writes_any_more() {
+fn no_frame_is_made_when_nobody_writes_any_more() {
     let (link, ends) = Link::new(1, 512);
-    let _queued: Vec<_> = (0..256).map(|_| begun(&link)).collect();
-    let mut last = std::pin::pin!(link.begin(held(), None, |_| unreachable!("nothing to write")));
-    assert!(now(last.as_mut()).is_none());
+    let queued = begun(&link);
     drop(ends.intake);
-    assert!(matches!(now(last), Some(Err(Refused::Closed(Failure::ClosedStdin)))));
-}
-
-/// Whoever notes a request when its frame is written must not find that it waits: nobody would read what is said of it.
-#[test]
-fn a_frame_is_written_only_when_there_is_room_for_it() {
-    let (link, mut ends) = Link::new(1, 512);
-    let queued: Vec<_> =
-        std::iter::from_fn(|| now(link.notify(Spliced::from(Charged::fixed(b"{}"))))).collect();
-    assert!(!queued.is_empty());
-    let wrote = std::cell::Cell::new(false);
-    let mut beginning = std::pin::pin!(link.begin(held(), None, |_| {
-        wrote.set(true);
-        Spliced::from(Charged::fixed(b"{}"))
-    }));
-    assert!(now(beginning.as_mut()).is_none() && !wrote.get());
-    written(&link, &mut ends);
-    let _exchange = now(beginning).expect("there is room").expect("the child is open");
-    assert!(wrote.get());
-    assert_eq!(written(&link, &mut ends).len(), 1);
+    let refused = link.begin(held(), None, |_| unreachable!("nothing to write"));
+    assert!(matches!(refused, Err(Refused::Closed(Failure::ClosedStdin))));
+    assert!(now(link.notify(Spliced::from(Charged::fixed(b"{}")), None)).is_some(), "it is dropped");
+    drop(queued);
+    assert_eq!(link.in_flight(), 0);
 }
 
 #[test]
 fn a_full_child_refuses() {
     let (link, _ends) = Link::new(1, 1);
     let _one = begun(&link);
-    let refused = now(link.begin(held(), None, |_| unreachable!("nothing to write"))).unwrap();
+    let refused = link.begin(held(), None, |_| unreachable!("nothing to write"));
     assert!(matches!(refused, Err(Refused::Full)));
 }
 
 #[test]
 fn a_child_that_is_gone_says_how_it_ended() {
     let end = End { how: "exited with code 3".into(), code: 3, last_words: LastWords::default() };
-    let refusal = |link: &Link| match now(link.begin(held(), None, |_| unreachable!("nothing to write"))) {
-        Some(Err(Refused::Closed(failure))) => failure,
+    let refusal = |link: &Link| match link.begin(held(), None, |_| unreachable!("nothing to write")) {
+        Err(Refused::Closed(failure)) => failure,
         other => panic!("not refused as closed: {other:?}"),
     };
     let (link, mut ends) = Link::new(1, 1);

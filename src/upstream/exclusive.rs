@@ -169,6 +169,7 @@ impl Upstream {
             mailbox: incoming.mailbox(),
             token: None,
             takes_questions: false,
+            client: Some(session.client()),
             places: Some(places).into(),
         };
         let write = |wire_id: crate::mux::WireId| {
@@ -177,7 +178,7 @@ impl Upstream {
             initialize::for_exclusive(&incoming.frame, &incoming.message, wire_id, roots, ceiling, &trace)
         };
         let handshake = async {
-            let mut exchange = link.begin(held, asked, write).await.map_err(refusal)?;
+            let mut exchange = link.begin(held, asked, write).map_err(refusal)?;
             loop {
                 if let Step::Outcome(outcome) = exchange.next().await {
                     return outcome.map_err(Refusal::Failed);
@@ -224,7 +225,7 @@ impl Upstream {
             );
         });
         let notification = rewrite::notification("notifications/initialized", None);
-        initialized.send(link.notify(Spliced::from(notification))).await;
+        initialized.send(link.notify(Spliced::from(notification), None)).await;
     }
 
     /// Seats a session at a modern child, as `--isolation` says: one for all, or one of its own.

@@ -5,6 +5,7 @@ use super::revisions::Revisions;
 use super::{Place, Upstream, Want, initialize, refusal};
 use crate::budget::Charged;
 use crate::child::StartError;
+use crate::client::Client;
 use crate::era::envelope::Envelope;
 use crate::era::probe::{Choice, Decision, Probe, Step as Next};
 use crate::era::{Era, MODERN_VERSION};
@@ -190,7 +191,7 @@ impl Upstream {
         patience: Duration,
         write: impl FnOnce(WireId) -> Spliced,
     ) -> Result<Outcome, Failure> {
-        let asked = async { Ok(outcome(&mut begin(link, method, write).await?).await) };
+        let asked = async { Ok(outcome(&mut begin(link, method, write)?).await) };
         timeout(patience, asked).await.unwrap_or(Err(Failure::TimedOut(patience)))
     }
 }
@@ -241,39 +242,40 @@ fn with_context(request: Spliced, trace: &Trace) -> Spliced {
 }
 
 /// Begins a request of proxyrunner's own: without a permit, since the work of others waits for it.
-pub(super) async fn begin(
+pub(super) fn begin(
     link: &Link,
     method: &str,
     write: impl FnOnce(WireId) -> Spliced,
 ) -> Result<Exchange, Failure> {
-    begin_for(link, method, Arc::default(), write).await
+    begin_for(link, method, Arc::default(), write)
 }
 
 /// The same, where what the child says of it goes to a mailbox that is there already.
-pub(super) async fn begin_for(
+pub(super) fn begin_for(
     link: &Link,
     method: &str,
     mailbox: Arc<Mailbox>,
     write: impl FnOnce(WireId) -> Spliced,
 ) -> Result<Exchange, Failure> {
     let operation = ChildOperation::own(method, link.revision(), link.number());
-    begin_as(link, operation, mailbox, write).await
+    begin_as(link, None, operation, mailbox, write)
 }
 
 /// The same, as it is seen already.
-pub(super) async fn begin_as(
+pub(super) fn begin_as(
     link: &Link,
+    client: Option<Client>,
     operation: Option<ChildOperation>,
     mailbox: Arc<Mailbox>,
     write: impl FnOnce(WireId) -> Spliced,
 ) -> Result<Exchange, Failure> {
-    let held = Held { mailbox, token: None, takes_questions: false, places: Default::default() };
+    let held = Held { mailbox, token: None, takes_questions: false, client, places: Default::default() };
     let trace = operation.as_ref().map(|operation| operation.traced(&Trace::default()).into_owned());
     let write = |wire_id| match &trace {
         Some(trace) if trace.replaces_context() => with_context(write(wire_id), trace),
         _ => write(wire_id),
     };
-    link.begin(held, operation, write).await.map_err(|refused| match refusal(refused) {
+    link.begin(held, operation, write).map_err(|refused| match refusal(refused) {
         super::Refusal::Failed(failure) => failure,
         _ => Failure::Lost,
     })

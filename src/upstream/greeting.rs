@@ -93,12 +93,12 @@ impl<'a> Greeting<'a> {
             let said = match next {
                 Next::SendDiscover => {
                     self.stage.asked = DISCOVER;
-                    begin(self.link, DISCOVER, discover).await.map(|it| self.discovering = Some(it))
+                    begin(self.link, DISCOVER, discover).map(|it| self.discovering = Some(it))
                 }
                 Next::SendInitialize => {
                     self.stage.asked = INITIALIZE;
                     let (write, revision) = (self.initialize, self.revisions.asked());
-                    let begun = begin(self.link, INITIALIZE, |wire_id| write(wire_id, revision)).await;
+                    let begun = begin(self.link, INITIALIZE, |wire_id| write(wire_id, revision));
                     begun.map(|it| self.initializing = Some(it))
                 }
                 Next::RestartAndInitialize => return Ok(Met::Again(Next::SendInitialize)),
@@ -177,7 +177,7 @@ impl<'a> Greeting<'a> {
             Decision::Modern => self.discovered.take(),
             Decision::Legacy { .. } => {
                 let notification = rewrite::notification("notifications/initialized", None);
-                self.link.notify(Spliced::from(notification)).await;
+                self.link.notify(Spliced::from(notification), None).await;
                 // Such a child expects nothing else now, least of all a cancellation. It may still answer.
                 if let Some(mut discovering) = self.discovering.take() {
                     tokio::spawn(async move { timeout(LATE_ANSWER, outcome(&mut discovering)).await });

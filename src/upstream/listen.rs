@@ -6,6 +6,7 @@ use super::modern::{Caller, Happening, Reply};
 use super::{Incoming, Refusal, Shared, Upstream, greet};
 use crate::admission::Permit;
 use crate::budget::Charged;
+use crate::client::Client;
 use crate::era::{Era, discover, errors, keys, notifications};
 use crate::exchange::{
     Answer, Exchange, Failure, Interim, Interruption, Link, Mailbox, Standing, Step, Topic,
@@ -18,7 +19,6 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
 
 /// Resources that one subscription may name.
 const MOST_RESOURCES: usize = 256;
@@ -36,14 +36,13 @@ pub struct Listening {
     outbox: VecDeque<Spliced>,
     /// The subscription at a modern child.
     passed: Option<Passed>,
-    _place: Permit,
+    place: Permit,
 }
 
 /// A subscription at a modern child, and what it takes to open it again at the next one.
 #[derive(Debug)]
 struct Passed {
     incoming: Incoming,
-    patience: Duration,
     /// How long the next child may take.
     replacing: Duration,
     /// How the child ended that it was open at, while that is being replaced.
@@ -98,7 +97,7 @@ impl Upstream {
             client_id,
             outbox: VecDeque::new(),
             passed: None,
-            _place: place,
+            place,
         });
         listening.shared.members.listen(&listening.ear, filter, &listening.mailbox);
         let watched = match asked.uris {
@@ -117,8 +116,7 @@ impl Upstream {
         incoming: &Incoming,
         place: Permit,
     ) -> Result<Box<Listening>, Refusal> {
-        let patience = self.settings.request_timeout;
-        let begun = pass(&shared.link, incoming, patience).await.map_err(Refusal::Failed)?;
+        let begun = pass(&shared.link, place.client(), incoming).map_err(Refusal::Failed)?;
         let ear = ear()?;
         let mailbox = Arc::clone(begun.mailbox());
         // The child says itself what is for this one; this is for the end that is ours.
@@ -127,9 +125,9 @@ impl Upstream {
         let open = Ok((begun, shared.link.stand()));
         let replacing = self.start_timeout;
         let incoming = incoming.unseen();
-        let passed = Passed { incoming, patience, replacing, open, acknowledged: false };
+        let passed = Passed { incoming, replacing, open, acknowledged: false };
         let (outbox, passed) = (VecDeque::new(), Some(passed));
-        Ok(Box::new(Listening { shared, ear, mailbox, client_id, outbox, passed, _place: place }))
+        Ok(Box::new(Listening { shared, ear, mailbox, client_id, outbox, passed, place }))
     }
 
     /// Subscribes to resources; those that the child refuses are left out, and those beyond what one may watch.
@@ -148,16 +146,14 @@ impl Upstream {
     }
 }
 
-async fn pass(link: &Link, incoming: &Incoming, patience: Duration) -> Result<Exchange, Failure> {
+fn pass(link: &Link, client: Client, incoming: &Incoming) -> Result<Exchange, Failure> {
     let Incoming { frame, message, trace, operation } = incoming;
     let trace = operation.traced(trace);
     let write = |wire_id: WireId| {
         let id = Some(wire_id.as_u64());
         rewrite::request_for_child(frame, message, id, None, &trace)
     };
-    timeout(patience, greet::begin_as(link, None, incoming.mailbox(), write))
-        .await
-        .unwrap_or(Err(Failure::TimedOut(patience)))
+    greet::begin_as(link, Some(client), None, incoming.mailbox(), write)
 }
 
 fn ear() -> Result<SessionId, Refusal> {
@@ -341,7 +337,7 @@ impl Listening {
         };
         let begun = match link {
             Some(link) => {
-                let begun = pass(&link, &passed.incoming, passed.patience).await;
+                let begun = pass(&link, self.place.client(), &passed.incoming);
                 begun.map(|begun| (begun, link.stand()))
             }
             None => Err(passed.open.as_ref().err().cloned().unwrap_or(Failure::Lost)),

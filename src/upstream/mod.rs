@@ -50,13 +50,12 @@ use crate::budget::Budget;
 use crate::child::StartError;
 use crate::client::Client;
 use crate::era::capabilities::Capabilities;
-use crate::exchange::{Exchange, Failure, Link, Refused};
+use crate::exchange::{Failure, Link, Refused};
 use crate::jsonrpc::{Spliced, codes, rewrite};
 use crate::phase::Phase;
 use crate::session::{Audience, Directory, Seat, Session};
 use crate::telemetry::{Verdict, counters};
 use crew::Crew;
-use deadline::Deadline;
 use entrance::Entrance;
 use lease::Pool;
 use lists::{Asked, Lists};
@@ -67,7 +66,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 use vigil::Pings;
 
 /// What is remembered of one session's handshake as long as the session lasts, in bytes.
@@ -287,22 +286,6 @@ impl Upstream {
         shared.asks_for_list(incoming, class, session.principal(), self.settings.cache_lists)
     }
 
-    /// Begins what has its places at its child, which may be slow to read.
-    async fn begin_within(
-        &self,
-        deadline: &Deadline,
-        beginning: impl Future<Output = Result<Exchange, Refused>>,
-    ) -> Result<Exchange, NotBegun> {
-        match timeout_at(deadline.at().into(), beginning).await {
-            Ok(Err(Refused::Closed(failure))) => Err(NotBegun::Gone(failure)),
-            Ok(begun) => begun.map_err(|refused| NotBegun::Refused(refusal(refused))),
-            Err(_) => {
-                counters::TIMED_OUT_REQUESTS.increment();
-                Err(NotBegun::Refused(Refusal::Failed(deadline.failure())))
-            }
-        }
-    }
-
     /// Whether a request that a child was sent nothing of may look for the next one; for `--restart-wait` since the first
     /// was `gone`.
     fn may_look_again(&self, failure: &Failure, gone: &mut Option<Instant>) -> bool {
@@ -317,6 +300,15 @@ enum NotBegun {
     Gone(Failure),
     /// Anything else.
     Refused(Refusal),
+}
+
+impl From<Refused> for NotBegun {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Closed(failure) => NotBegun::Gone(failure),
+            Refused::Full => NotBegun::Refused(refusal(refused)),
+        }
+    }
 }
 
 impl From<NotBegun> for Refusal {

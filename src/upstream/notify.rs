@@ -42,7 +42,9 @@ impl Upstream {
         };
         let Incoming { frame, message, trace, operation } = incoming;
         let trace = operation.traced(trace);
-        let notify = link.notify(rewrite::request_for_child(frame, message, None, None, &trace));
+        let proves = places.notice.is_some();
+        let notification = rewrite::request_for_child(frame, message, None, None, &trace);
+        let notify = link.notify(notification, Some(places));
         match seat {
             Seat::Exclusive(own) if method == "notifications/initialized" => {
                 own.initialized().send(notify).await
@@ -54,7 +56,7 @@ impl Upstream {
             _ => notify.await,
         }
         // At a child of its own a client keeps only itself waiting.
-        if !seat.is_exclusive() && link.backlog().add(places) {
+        if proves && link.backlog().add() {
             tokio::spawn(Arc::clone(self).prove(link));
         }
         Ok(())
@@ -70,7 +72,7 @@ impl Upstream {
             };
             // A child that does not answer is found by others; its notifications need not wait for that.
             let _ = self.ask(&link, "ping", PROOF, ping).await;
-            if !link.backlog().proven(held) {
+            if link.is_closed() || !link.backlog().proven(held, link.has_notifications()) {
                 return;
             }
         }

@@ -152,7 +152,8 @@ impl Upstream {
             tracing::warn!(session = %session.id(), "the restarted server says something else of itself");
             return Err(Failure::Changed);
         }
-        link.notify(Spliced::from(rewrite::notification("notifications/initialized", None))).await;
+        let initialized = rewrite::notification("notifications/initialized", None);
+        link.notify(Spliced::from(initialized), None).await;
         // A late one of the client is not for this child.
         own.initialized().send(std::future::ready(())).await;
         let told = own.told().clone();

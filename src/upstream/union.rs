@@ -150,7 +150,7 @@ impl Union {
         // It is open for hours, and is no operation of which anybody wants to know how long it took.
         let write = |wire_id| own_request(wire_id, "subscriptions/listen", &params);
         let opened = async {
-            let mut listen = begin_as(&link, None, Arc::default(), write).await.ok()?;
+            let mut listen = begin_as(&link, None, None, Arc::default(), write).ok()?;
             loop {
                 tokio::select! {
                     step = listen.next() => match step {

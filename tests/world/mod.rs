@@ -199,7 +199,7 @@ impl Child {
                     return Some(frame);
                 }
                 Order::Request { .. } => {}
-                Order::Notification(frame) => return Some(frame),
+                Order::Notification { frame, .. } => return Some(frame),
             }
         }
     }

@@ -75,7 +75,8 @@ impl Upstream {
         let beginning = async {
             let held = |places| {
                 let (mailbox, token) = (Arc::clone(&mailbox), token.clone());
-                Held { mailbox, token, takes_questions: false, places: Some(places).into() }
+                let client = Some(session.client());
+                Held { mailbox, token, takes_questions: false, client, places: Some(places).into() }
             };
             self.begin_where_it_sits(session, seat, None, &incoming, held, &write).await
         };
@@ -117,7 +118,7 @@ impl Upstream {
             let asked = incoming.ask(link);
             let trace = incoming.trace_for(asked.as_ref());
             let begun = link.begin(held(places), asked, |wire_id| write(wire_id, &trace));
-            match self.begin_within(&deadline, begun).await {
+            match begun.map_err(NotBegun::from) {
                 Ok(exchange) => return Ok((exchange, deadline)),
                 Err(NotBegun::Gone(failure))
                     if leased.is_none() && self.stays(seat) && self.may_look_again(&failure, &mut gone) => {}

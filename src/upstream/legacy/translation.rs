@@ -100,7 +100,7 @@ impl Upstream {
         let beginning = async {
             let place = Seat::Stateless(Arc::clone(seat));
             let leased = translation.lease.as_ref().map(Lease::link);
-            let held = |places| translation.held(Some(places));
+            let held = |places| translation.held(session.client(), Some(places));
             self.begin_where_it_sits(session, &place, leased, &translation.incoming, held, &write).await
         };
         let (exchange, deadline) = unless_interrupted(&underway, beginning).await?;
@@ -122,7 +122,7 @@ impl Upstream {
 
 impl Translation {
     /// What a round's slot holds.
-    fn held(&self, places: Option<Places>) -> Held {
+    fn held(&self, client: Client, places: Option<Places>) -> Held {
         let params = self.incoming.message.params.as_ref();
         let token = params.and_then(|params| params.meta.as_ref()?.progress_token.clone());
         let token = token.map(|token| kept(&self.incoming.frame, &token));
@@ -130,7 +130,7 @@ impl Translation {
         if let Some(lease) = &self.lease {
             lease.hear(&mailbox);
         }
-        Held { mailbox, token, takes_questions: false, places: places.into() }
+        Held { mailbox, token, takes_questions: false, client: Some(client), places: places.into() }
     }
 
     /// A round's request; `retry` is what makes it one after the first.
@@ -161,8 +161,7 @@ impl Translation {
         let asked = self.incoming.ask(&link);
         let trace = self.incoming.trace_for(asked.as_ref());
         let write = |wire_id| self.frame(wire_id, &trace, retry);
-        let begun = link.begin(self.held(places), asked, write).await;
-        begun.map_err(refusal)
+        link.begin(self.held(client, places), asked, write).map_err(refusal)
     }
 }
 

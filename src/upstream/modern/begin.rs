@@ -358,6 +358,7 @@ impl ModernCall {
             token: self.token.clone(),
             // At a shared child none is answered; but a request that is the only one can be told what it lacks.
             takes_questions: self.lease.is_none() && self.is_asking() && !may_ask,
+            client: Some(self.caller.client()),
             places: Mutex::default(),
         };
         match &mut self.task {
@@ -378,7 +379,7 @@ impl ModernCall {
             }
             for_child(incoming, &trace, era, task.is_some(), wire_id)
         });
-        self.upstream.begin_within(&self.deadline, begun).await
+        begun.map_err(NotBegun::from)
     }
 }
 

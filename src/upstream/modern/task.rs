@@ -94,7 +94,7 @@ impl Task {
             Stage::Over => ("tasks/result", Arc::clone(&self.desk)),
             _ => return std::future::pending().await,
         };
-        begin_for(link, method, mailbox, |wire_id| self.request(wire_id, method)).await
+        begin_for(link, method, mailbox, |wire_id| self.request(wire_id, method))
     }
 
     fn request(&self, wire_id: WireId, method: &str) -> Spliced {
