@@ -16,9 +16,8 @@ use tokio_util::sync::CancellationToken;
 const GATHERED: usize = 16 * 1024;
 /// One write of gathered frames is at most about this long: a pipe's default capacity.
 const BATCH: usize = 64 * 1024;
-/// Bytes that a child may leave unread at first, and those that a slow one may: about ten messages.
-const FIRST_WINDOW: u64 = 8 * 1024;
-const LEAST_WINDOW: u64 = 2 * 1024;
+/// Bytes that a child may leave unread at first, and a slow one always: about five messages.
+const LEAST_WINDOW: u64 = 1024;
 /// A child that has not read after this time what was written is slow.
 const SLOW: Duration = Duration::from_millis(20);
 /// Between looks at how much a child has read, at first and later.
@@ -124,7 +123,7 @@ impl Mark {
 
 impl<'a> Window<'a> {
     fn new(other_end: &'a OtherEnd, uptake: Arc<Uptake>) -> Self {
-        Window { other_end, uptake, size: FIRST_WINDOW, written: 0, read: 0, mark: None }
+        Window { other_end, uptake, size: LEAST_WINDOW, written: 0, read: 0, mark: None }
     }
 
     /// Whether more may be written when this much is about to be.
@@ -148,7 +147,7 @@ impl<'a> Window<'a> {
             Some(mark) if !is_read => {
                 if mark.at.elapsed() >= SLOW {
                     mark.is_late = true;
-                    self.size = LEAST_WINDOW;
+                    self.size = (self.size / 4).max(LEAST_WINDOW);
                 }
             }
             Some(mark) if !mark.is_late => self.size = (self.size * 2).min(BATCH as u64),
@@ -331,15 +330,15 @@ mod tests {
     async fn a_child_that_reads_slowly_gets_little_at_a_time() {
         let mut child = child();
         child.ask(200);
-        assert_eq!(child.unread().await, FIRST_WINDOW.next_multiple_of(100));
-        for _ in 0..3 {
-            child.read();
+        for _ in 0..4 {
             assert_eq!(child.unread().await, LEAST_WINDOW.next_multiple_of(100), "it takes its time");
+            child.read();
         }
+        assert_eq!(child.unread().await, LEAST_WINDOW.next_multiple_of(100));
         drop(std::mem::take(&mut child.requests));
         child.read();
         let told = child.unread().await;
-        assert!(told > 100 * 100, "cancellations of what was written do not wait: {told}");
+        assert!(told > 50 * 100, "cancellations of what was written do not wait: {told}");
         child.read();
         assert_eq!(child.unread().await, 0, "what was not written never is");
     }
