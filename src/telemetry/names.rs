@@ -14,7 +14,7 @@ attributes! {
     TOOL "gen_ai.tool.name" "The tool that is called."
     PROMPT "gen_ai.prompt.name" "The prompt that is asked for."
     OPERATION "gen_ai.operation.name" "`execute_tool`, for a tool's call."
-    RESOURCE "mcp.resource.uri" "The resource that the message is about, without user, query and fragment."
+    RESOURCE "mcp.resource.uri" "The resource that the message is about, without user, parameters, query and fragment."
     PROTOCOL "mcp.protocol.version" "The revision that is spoken."
     SESSION "mcp.session.id" "The beginning of the legacy session's id, which as a whole is a secret."
     REQUEST "jsonrpc.request.id" "The request's id, as its receiver knows it."

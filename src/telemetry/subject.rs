@@ -100,17 +100,32 @@ impl Subject {
     }
 }
 
-/// A URI without the parts in which secrets are handed over: who asks, the query and the fragment.
+/// What ends the part of a URI that is shown, also where it is escaped.
+const PARAMETERS: [&str; 8] = ["?", "#", ";", "&", "%3f", "%23", "%3b", "%26"];
+
+/// A URI without the parts in which secrets are handed over: who asks, parameters, the query, the fragment and the data
+/// of a `data` URI. What is no URI, but looks as if it named a user, is taken for one.
 fn without_credentials(uri: &str) -> Box<str> {
-    let shown = uri.split(['?', '#']).next().unwrap_or_default();
-    match shown.split_once("://") {
-        Some((scheme, rest)) => {
-            let authority = rest.split('/').next().unwrap_or_default();
-            let user = authority.rfind('@').map_or(0, |at| at + 1);
-            format!("{scheme}://{}", &rest[user..]).into()
-        }
-        None => shown.into(),
+    let lower = uri.to_ascii_lowercase();
+    let end = PARAMETERS.iter().filter_map(|parameters| lower.find(parameters)).min().unwrap_or(uri.len());
+    let shown = &uri[..end];
+    if lower.trim_start().starts_with("data:") {
+        return shown.split(',').next().unwrap_or_default().into();
     }
+    let (scheme, rest, has_authority) = match (shown.find("://"), shown.find(':')) {
+        (Some(at), _) => (&shown[..at + 3], &shown[at + 3..], true),
+        (None, Some(at)) if !shown[..at].contains('@') => (&shown[..=at], &shown[at + 1..], false),
+        _ => ("", shown, false),
+    };
+    let named = rest.trim_start_matches(['/', '\\']);
+    let authority = named.split(['/', '\\']).next().unwrap_or_default();
+    // A password may hold what should be escaped; a port may not.
+    let is_password = |port: &str| port.contains(|c: char| !c.is_ascii_digit());
+    let may_be_anywhere = !has_authority
+        || (!authority.starts_with('[') && authority.split_once(':').is_some_and(|(_, port)| is_password(port)));
+    let escaped = || authority.rfind("%40").map(|at| at + 2);
+    let user = authority.rfind('@').or_else(escaped).or_else(|| named.rfind('@').filter(|_| may_be_anywhere));
+    user.map_or_else(|| shown.into(), |at| format!("{scheme}{}", &named[at + 1..]).into())
 }
 
 /// Where targets of such a method are counted, if they are.
@@ -165,6 +180,24 @@ mod tests {
             ("https://host@2/a@b", "https://2/a@b"),
             ("urn:x?y", "urn:x"),
             ("://@", "://"),
+            ("https://[::1]:80/@a/b", "https://[::1]:80/@a/b"),
+            ("https://h:80/@a/b", "https://h:80/@a/b"),
+            ("file:///a/b", "file:///a/b"),
+            ("x:/a/b", "x:/a/b"),
+            ("http:/u:word@h/p", "http:h/p"),
+            ("http:///u:word@h/p", "http://h/p"),
+            ("http:\\\\u:word@h", "http:h"),
+            ("//u:word@h/p", "//u:h/p"),
+            ("http://u:wo/rd@h/p", "http://h/p"),
+            ("jdbc:db://u:word@h/d", "jdbc:db://h/d"),
+            ("u:word@h", "u:h"),
+            ("https://u:word%40h/p", "https://h/p"),
+            ("git@h:a/b", "h:a/b"),
+            ("x://h/p;jsessionid=word", "x://h/p"),
+            ("x://h/p&token=word", "x://h/p"),
+            ("file:///x%3Ftoken=word", "file:///x"),
+            ("data:text/plain,word", "data:text/plain"),
+            ("data:,word", "data:"),
         ] {
             assert_eq!(&*without_credentials(uri), shown);
         }
