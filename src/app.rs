@@ -24,8 +24,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// How often what has become old is looked for.
 const SWEEP: Duration = Duration::from_secs(1);
-/// How often free memory is looked for.
+/// How often free memory is looked for, and how often while messages take a quarter of `--max-buffered`.
 const GIVE_BACK: Duration = Duration::from_millis(250);
+const GIVE_BACK_MUCH: Duration = Duration::from_millis(50);
 /// Time after which an idle connection gives its buffers back.
 const REST: Duration = Duration::from_secs(1);
 /// How long a connection that was cut may take to give its bytes back before another is.
@@ -129,7 +130,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         .spawn(|| pulse.watch())
         .context("cannot start threads")?;
     tokio::spawn(supervisor.clone().serve(wanted));
-    tokio::spawn(give_back());
+    tokio::spawn(give_back(budget));
     tokio::spawn(sweep(Arc::clone(&server)));
     tokio::spawn(forget_orphans(upstream.clone()));
     tokio::spawn(relieve(Arc::clone(&server)));
@@ -329,11 +330,10 @@ async fn idle(server: &Server) {
 }
 
 /// Gives free memory back to the system soon: the next burst takes as much again.
-async fn give_back() {
-    let mut tick = interval(GIVE_BACK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+async fn give_back(budget: Budget) {
     loop {
-        tick.tick().await;
+        let is_much = budget.used() > budget.limit() / 4;
+        sleep(if is_much { GIVE_BACK_MUCH } else { GIVE_BACK }).await;
         if memory::is_kept() {
             let _ = tokio::task::spawn_blocking(memory::give_back).await;
         }

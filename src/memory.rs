@@ -5,11 +5,11 @@
 
 /// Allocations of this size or more are given back to the system as soon as they are freed, in bytes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const MAPPED: nix::libc::c_int = 64 * 1024;
+const MAPPED: nix::libc::c_int = 32 * 1024;
 
 /// Free memory that the allocator may keep, in bytes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const KEPT: usize = 4 * 1024 * 1024;
+const KEPT: usize = 2 * 1024 * 1024;
 
 /// Sets the allocator up. To be called once, before threads are started.
 pub fn set_up() {
@@ -21,7 +21,7 @@ pub fn set_up() {
         // SAFETY: mallopt(3) only sets parameters of the allocator.
         unsafe {
             mallopt(M_MMAP_THRESHOLD, MAPPED);
-            mallopt(M_TRIM_THRESHOLD, 2 * MAPPED);
+            mallopt(M_TRIM_THRESHOLD, 4 * MAPPED);
             mallopt(M_ARENA_MAX, 2);
         }
     }

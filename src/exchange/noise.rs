@@ -53,16 +53,22 @@ impl Noise {
         self.echoes.load(Ordering::Relaxed)
     }
 
+    /// What is wrong with all that the child writes, if its first lines show it.
+    pub fn mistake(&self) -> Option<Hint> {
+        let is_header = self.headers.load(Ordering::Relaxed);
+        let is_part = matches!(self.first.get().map(String::as_str), Some("{" | "["));
+        if is_header { Some(Hint::Headers) } else { is_part.then_some(Hint::Lines) }
+    }
+
     /// The likely reason for a missing answer; `heard` is the number of lines of any kind.
     pub fn hint(&self, heard: u64) -> Hint {
         let (lines, first) = (self.lines.load(Ordering::Relaxed), self.first.get());
-        match first {
+        match (self.mistake(), first) {
             _ if self.is_echo() => Hint::Echoes,
-            _ if self.headers.load(Ordering::Relaxed) => Hint::Headers,
-            Some(first) if first == "{" || first == "[" => Hint::Lines,
-            Some(first) => Hint::Other(lines, first.clone()),
-            None if heard == 0 => Hint::Silent,
-            None => Hint::Quiet,
+            (Some(mistake), _) => mistake,
+            (None, Some(first)) => Hint::Other(lines, first.clone()),
+            (None, None) if heard == 0 => Hint::Silent,
+            (None, None) => Hint::Quiet,
         }
     }
 }

@@ -192,6 +192,7 @@ impl Router {
                 child = self.child,
                 reason,
                 frame = shown(frame),
+                hint = self.noise.mistake().map(tracing::field::display),
                 "the server wrote a line that is no JSON-RPC message"
             );
         }

@@ -122,7 +122,8 @@ fn without_credentials(uri: &str) -> Box<str> {
     // A password may hold what should be escaped; a port may not.
     let is_password = |port: &str| port.contains(|c: char| !c.is_ascii_digit());
     let may_be_anywhere = !has_authority
-        || (!authority.starts_with('[') && authority.split_once(':').is_some_and(|(_, port)| is_password(port)));
+        || (!authority.starts_with('[')
+            && authority.split_once(':').is_some_and(|(_, port)| is_password(port)));
     let escaped = || authority.rfind("%40").map(|at| at + 2);
     let user = authority.rfind('@').or_else(escaped).or_else(|| named.rfind('@').filter(|_| may_be_anywhere));
     user.map_or_else(|| shown.into(), |at| format!("{scheme}{}", &named[at + 1..]).into())

@@ -37,26 +37,22 @@ impl Revisions {
             None => None,
         };
         self.told |= next.is_some();
-        self.ask(next)
+        self.ask(next, "the server refused a protocol revision")
     }
 
     /// Chooses the next older revision after the child ended when it had read the one before; false if there is none.
     pub fn ended_over(&mut self) -> bool {
         let next = self.older().next().filter(|_| self.may_restart);
-        self.ask(next)
+        self.ask(next, "the server ended when it was asked for a protocol revision, perhaps because of that")
     }
 
     fn older(&self) -> std::ops::Range<usize> {
         self.asked + 1..LEGACY_VERSIONS.len()
     }
 
-    fn ask(&mut self, next: Option<usize>) -> bool {
+    fn ask(&mut self, next: Option<usize>, why: &str) -> bool {
         if let Some(next) = next {
-            tracing::warn!(
-                refused = self.asked(),
-                "the server refused a protocol revision; asking for {}",
-                LEGACY_VERSIONS[next]
-            );
+            tracing::warn!(revision = self.asked(), "{why}; asking for {}", LEGACY_VERSIONS[next]);
             self.asked = next;
         }
         next.is_some()
