@@ -88,7 +88,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     let spawner = Spawner::start(config.child.clone()).context("cannot start threads")?;
     child::reaper::start(spawner.clone()).context("cannot listen for SIGCHLD")?;
     let connections = max_connections(&config, http::raise_file_limit());
-    let budget = Budget::new(config.max_buffered);
+    let budget = Budget::within(config.max_buffered);
     let shutdown = Shutdown::default();
     let pulse = Pulse::new(Instant::now());
     let directory = Arc::new(Directory::new(config.session.clone()));

@@ -70,6 +70,11 @@ impl Budget {
         }))
     }
 
+    /// A budget for `--max-buffered`: its limit is a little less, since small messages have a reserve above it.
+    pub fn within(max_buffered: usize) -> Self {
+        Budget::new(max_buffered - max_buffered / (2 * RESERVE_PART))
+    }
+
     /// Opens an account of a client.
     pub fn account(&self, client: Client) -> Account {
         Account::open(self, client)

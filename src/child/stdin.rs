@@ -145,12 +145,11 @@ impl<'a> Window<'a> {
         self.read = read;
         let is_read = self.mark.as_ref().is_none_or(|mark| read >= mark.written);
         match &mut self.mark {
-            Some(mark) if !is_read => {
-                if mark.at.elapsed() >= SLOW {
-                    mark.is_late = true;
-                    self.size = (self.size / 4).max(LEAST_WINDOW);
-                }
+            Some(mark) if !is_read && mark.at.elapsed() >= SLOW => {
+                mark.is_late = true;
+                self.size = (self.size / 4).max(LEAST_WINDOW);
             }
+            Some(_) if !is_read => {}
             Some(mark) if !mark.is_late => self.size = (self.size * 2).min(BATCH as u64),
             _ => {}
         }
