@@ -119,6 +119,11 @@ impl Mark {
     fn at(written: u64) -> Self {
         Mark { written, at: Instant::now(), is_late: false }
     }
+
+    /// Whether it should be read by now.
+    fn is_due(&self) -> bool {
+        self.at.elapsed() >= SLOW
+    }
 }
 
 impl<'a> Window<'a> {
@@ -129,14 +134,16 @@ impl<'a> Window<'a> {
     /// Whether more may be written when this much is about to be.
     fn is_open(&mut self, about: usize) -> bool {
         let used = |window: &Self| window.written - window.read + about as u64;
-        used(self) < self.size || {
-            self.look();
-            // A pipe bounds itself.
-            used(self) < self.size || self.size >= BATCH as u64
+        if used(self) >= self.size || self.mark.as_ref().is_some_and(Mark::is_due) {
+            self.look(used(self));
         }
+        // A pipe bounds itself.
+        used(self) < self.size || self.size >= BATCH as u64
     }
 
-    fn look(&mut self) {
+    /// Finds out how much is unread, when this much was or is about to be: a child that reads in time gets more if it
+    /// needs it, and less if not; one that does not gets less.
+    fn look(&mut self, used: u64) {
         let unread = self.other_end.unread().unwrap_or(0);
         let read = self.written.saturating_sub(unread);
         if read > self.read {
@@ -145,12 +152,13 @@ impl<'a> Window<'a> {
         self.read = read;
         let is_read = self.mark.as_ref().is_none_or(|mark| read >= mark.written);
         match &mut self.mark {
-            Some(mark) if !is_read && mark.at.elapsed() >= SLOW => {
+            Some(mark) if !is_read && mark.is_due() => {
                 mark.is_late = true;
                 self.size = (self.size / 4).max(LEAST_WINDOW);
             }
             Some(_) if !is_read => {}
-            Some(mark) if !mark.is_late => self.size = (self.size * 2).min(BATCH as u64),
+            Some(mark) if !mark.is_late && used >= self.size => self.size = (self.size * 2).min(BATCH as u64),
+            _ if used < self.size / 4 => self.size = (self.size / 2).max(LEAST_WINDOW),
             _ => {}
         }
         if is_read {
@@ -299,7 +307,7 @@ mod tests {
         let (stdin, pipe) = std::io::pipe().unwrap();
         let pipe = OwnedFd::from(pipe);
         let watch = OtherEnd(pipe::Sender::from_owned_fd(pipe.try_clone().unwrap()).unwrap());
-        let (link, ends) = Link::new(1, 4096);
+        let (link, ends) = Link::new(1, 8192);
         let mux = link.mux().clone();
         let pipe = pipe::Sender::from_owned_fd(pipe).unwrap();
         tokio::spawn(write(pipe, ends.intake, mux, CancellationToken::new(), CancellationToken::new()));
@@ -354,5 +362,38 @@ mod tests {
             child.read();
         }
         assert!(most > BATCH as u64 - 8 * 1024, "{most}");
+        drop(std::mem::take(&mut child.requests));
+        while child.unread().await > 0 {
+            child.read();
+        }
+        // While it needs little, it loses what it does not need.
+        for _ in 0..10 {
+            child.ask(1);
+            assert_eq!(child.unread().await, 100);
+            child.read();
+        }
+        child.ask(1000);
+        sleep(SLOW).await;
+        let burst = child.watch.unread().unwrap();
+        assert!(burst <= 2 * LEAST_WINDOW, "it has not read yet: {burst}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_becomes_slow_is_found_out_before_its_pipe_is_full() {
+        let mut child = child();
+        child.ask(2000);
+        for _ in 0..20 {
+            sleep(Duration::from_millis(5)).await;
+            child.read();
+        }
+        child.unread().await;
+        child.read();
+        // It reads nothing from now on.
+        for _ in 0..200 {
+            child.ask(1);
+            sleep(Duration::from_millis(5)).await;
+        }
+        let unread = child.watch.unread().unwrap();
+        assert!(unread < 10 * 100 + LEAST_WINDOW, "{unread}");
     }
 }
