@@ -155,6 +155,8 @@ impl Supervisor {
         let server = process.signaller();
         let mut router = None;
         let (mut running, mut hangs) = (true, false);
+        // Why it was ended, if that was its own doing.
+        let mut closed = None;
         let status = loop {
             let deadline = lifecycle.deadline();
             let event = tokio::select! {
@@ -175,6 +177,7 @@ impl Supervisor {
                     if let Some(router) = &mut router {
                         router.close(&Failure::ClosedStdout);
                     }
+                    closed = closed.or(Some("closed its stdout").filter(|_| running));
                     Event::Stop
                 }
                 written = &mut pipes.stdin, if !pipes.stdin_over => {
@@ -186,6 +189,7 @@ impl Supervisor {
                     }
                     // Nothing can be asked of it any more. It may still answer what it has read, until it is ended.
                     tracing::warn!(%error, "the server no longer reads its stdin; it is ended");
+                    closed = closed.or(Some("closed its stdin").filter(|_| running));
                     Event::Stop
                 }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => Event::Deadline,
@@ -208,7 +212,18 @@ impl Supervisor {
         }
         let lines = pipes.finish(&mut router).await;
         let last_words = LastWords::new(lines, settings.expose_stderr);
-        let (how, code) = status.map_or_else(|error| (format!("was lost: {error}"), 1), describe);
+        let (how, code) = match (status, closed) {
+            (Err(error), _) => (format!("was lost: {error}"), 1),
+            // The signal is proxyrunner's, and says nothing.
+            (Ok(status), Some(closed)) if status.code().is_none() => {
+                (format!("{closed}, and was ended for it"), 1)
+            }
+            (Ok(status), Some(closed)) => {
+                let (how, code) = describe(status);
+                (format!("{closed}, and {how}"), code)
+            }
+            (Ok(status), None) => describe(status),
+        };
         (End { how: how.into(), code, last_words }, router)
     }
 

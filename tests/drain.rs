@@ -50,6 +50,25 @@ fn whoever_waits_for_a_stdin_to_be_read_is_told_of_the_end() {
     assert_eq!(server.exit_code(), 0);
 }
 
+/// It was cut without an answer.
+#[test]
+fn whoever_has_sent_a_part_of_a_body_is_told_of_the_end() {
+    for length in ["1000", "1000000"] {
+        let server = Server::start("--drain-delay 0s --drain-timeout 1s");
+        let session = server.session();
+        let mut sending = server.connect();
+        let headers = [("Content-Length", length), ("Mcp-Session-Id", session.id.as_str())];
+        sending.head("POST", "/mcp", &Connection::post_headers(&headers));
+        sending.send("{");
+        server.until_metric("proxyrunner_connections", 2);
+        server.signal(Signal::SIGTERM);
+        let told = sending.response();
+        assert_eq!((told.status, told.header("connection")), (503, Some("close")));
+        assert!(told.text().contains("shutting down"), "{}", told.text());
+        assert_eq!(server.exit_code(), 0);
+    }
+}
+
 /// The one message of a response, which says that proxyrunner ends.
 fn assert_told(connection: &mut Connection) {
     let answers = connection.response().messages();

@@ -261,6 +261,7 @@ fn a_child_that_closes_its_stdout_is_ended() {
     let server = Server::start("--restart-limit 0 --close-grace 100ms --terminate-grace 100ms");
     let answer = server.session().call("close_stdout", json!({}));
     assert_eq!(reason(&answer), "child_closed_stdout");
+    server.until_logged("the server closed its stdout, and");
     server.exit_code();
 }
 

@@ -5,6 +5,7 @@ mod support;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use support::{Server, Session, lives, scratch, until};
 
@@ -137,9 +138,16 @@ fn how_a_server_could_not_be_started_is_told() {
     let program = scratch("no-program");
     std::fs::write(&program, "#!/bin/sh\n").expect("a file");
     let program = program.to_string_lossy().into_owned();
+    let script = scratch("no-interpreter");
+    std::fs::write(&script, "#!/no/such/interpreter\n").expect("a file");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    let script = script.to_string_lossy().into_owned();
     for (words, told) in [
-        (vec!["/no/such/program"], "no such program"),
+        (vec!["/no/such/program"], "no such program; give its full path"),
         (vec![program.as_str()], "permission denied; is it executable?"),
+        (vec![script.as_str()], "it is there, but what its first line (#!)"),
+        (vec!["python3 server.py"], "give program and arguments as separate words"),
+        (vec!["/tmp"], "it is a directory"),
     ] {
         let (status, log) = Server::with().program(&words).run();
         assert_eq!(status.code(), Some(1), "{log}");

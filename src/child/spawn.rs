@@ -341,6 +341,21 @@ fn die_with(_parent: nix::unistd::Pid) -> io::Result<()> {
     Ok(())
 }
 
+/// The program as a path, if it is given as one; a relative one is looked for in `--cwd`.
+fn path(settings: &Settings) -> Option<std::path::PathBuf> {
+    let program = Path::new(&settings.program);
+    let cwd = settings.cwd.as_deref().unwrap_or(Path::new("."));
+    (program.components().count() > 1).then(|| cwd.join(program))
+}
+
+fn is_there(settings: &Settings) -> bool {
+    path(settings).is_some_and(|path| path.is_file())
+}
+
+fn is_directory(settings: &Settings) -> bool {
+    path(settings).is_some_and(|path| path.is_dir())
+}
+
 fn describe(settings: &Settings, error: &io::Error) -> String {
     let program = Path::new(&settings.program).display();
     let cwd_missing = settings.cwd.as_ref().filter(|cwd| !cwd.is_dir());
@@ -348,9 +363,21 @@ fn describe(settings: &Settings, error: &io::Error) -> String {
         (_, Some(cwd)) => {
             format!("cannot start `{program}`: --cwd {} is no directory", cwd.display())
         }
+        (io::ErrorKind::NotFound, _) if is_there(settings) => format!(
+            "cannot start `{program}`: it is there, but what its first line (#!) or its headers name to run it is not"
+        ),
+        (io::ErrorKind::NotFound, _) if settings.program.to_string_lossy().contains(char::is_whitespace) => {
+            format!(
+                "cannot start `{program}`: no such program; give program and arguments as separate words, without quotes \
+                 around all of them"
+            )
+        }
         (io::ErrorKind::NotFound, _) => format!(
             "cannot start `{program}`: no such program; give its full path, or check PATH and spelling"
         ),
+        (io::ErrorKind::PermissionDenied, _) if is_directory(settings) => {
+            format!("cannot start `{program}`: it is a directory; give the program in it")
+        }
         _ if error.raw_os_error() == Some(nix::libc::EPERM) => format!(
             "cannot start `{program}`: not permitted; --child-nofile, --child-memory, --child-nice, --child-user or \
              --child-group asks for more than proxyrunner may give"

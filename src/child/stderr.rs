@@ -30,7 +30,11 @@ impl Tail {
         if lines.len() == LAST_LINES {
             lines.pop_front();
         }
-        lines.push_back(line.chars().take(LINE_SHOWN).collect());
+        let mut shown: String = line.chars().take(LINE_SHOWN).collect();
+        if shown.len() < line.len() {
+            shown.push('…');
+        }
+        lines.push_back(shown);
     }
 }
 
@@ -49,14 +53,14 @@ impl Lines {
     }
 
     fn log(&mut self, framed: &Framed) {
-        let bytes = match framed {
-            Framed::Frame { bytes, .. } => bytes,
-            Framed::Oversized { head, .. } => head,
+        let (bytes, bytes_in_all) = match framed {
+            Framed::Frame { bytes, .. } => (bytes, None),
+            Framed::Oversized { head, length, .. } => (head, Some(*length)),
         };
-        let line = String::from_utf8_lossy(bytes);
+        let (line, more) = (String::from_utf8_lossy(bytes), if bytes_in_all.is_some() { "…" } else { "" });
         self.tail.push(&line);
         if self.allowance.take(Instant::now()) {
-            tracing::info!(child = self.child, stream = "stderr", "{line}");
+            tracing::info!(child = self.child, stream = "stderr", bytes_in_all, "{line}{more}");
         }
     }
 }

@@ -91,9 +91,14 @@ impl Whole {
 ///
 /// # Errors
 /// 413 as soon as it is known to be too long; 408 when it comes too slowly, and sooner so while others wait for the
-/// room that it takes; 503 when there is no room for it.
+/// room that it takes; 503 when there is no room for it, or proxyrunner ends.
 pub async fn read(server: &Server, mut body: Incoming, account: &Account) -> Result<Whole, Rejection> {
-    match receive(server, &mut body, account).await {
+    let received = tokio::select! {
+        biased;
+        received = receive(server, &mut body, account) => received,
+        () = server.shutdown.over() => Err(Rejection::shutting_down().closing()),
+    };
+    match received {
         Ok(whole) => Ok(whole),
         Err(rejection) => Err(refuse(body, rejection)),
     }

@@ -58,6 +58,10 @@ const SECRETS: [&str; 13] = [
     "cookie",
     "signature",
 ];
+/// Whole keys whose values are secrets, in the same form.
+const SECRET_WORDS: [&str; 8] = ["sig", "pin", "otp", "jwt", "pass", "auth", "creds", "sid"];
+/// The members of an object that name another value in it, and those that hold that value.
+const NAMES: ([&str; 4], [&str; 3]) = (["name", "key", "k", "header"], ["value", "val", "v"]);
 /// What a text begins with that is a secret.
 const BEGINNINGS: [&str; 8] = ["Bearer ", "bearer ", "Basic ", "eyJ", "-----BEGIN", "sk-", "ghp_", "xox"];
 
@@ -78,9 +82,30 @@ fn shown(json: &[u8], redact: &[String]) -> String {
 fn hide(value: &mut Value, redact: &[String]) {
     match value {
         Value::Object(members) => {
+            let (names, values) = NAMES;
+            let named = |name: &&str| members.get(*name).and_then(Value::as_str);
+            if names.iter().filter_map(named).any(|name| is_secret(name, redact)) {
+                for name in values {
+                    if let Some(value) = members.get_mut(name) {
+                        *value = REDACTED.into();
+                    }
+                }
+            }
             *members = std::mem::take(members).into_iter().map(|member| hidden(member, redact)).collect();
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| hide(item, redact)),
+        // A pair, or an option of a command line and its value.
+        Value::Array(items) => {
+            let is_pair = items.len() == 2;
+            let mut follows_key = false;
+            for item in items {
+                if follows_key && !item.is_null() {
+                    *item = REDACTED.into();
+                }
+                let word = item.as_str().filter(|word| is_pair || word.starts_with('-'));
+                follows_key = word.is_some_and(|word| !word.contains([' ', '=']) && is_secret(word, redact));
+                hide(item, redact);
+            }
+        }
         Value::String(text) if BEGINNINGS.iter().any(|beginning| text.starts_with(beginning)) => {
             *text = REDACTED.to_owned();
         }
@@ -114,7 +139,9 @@ fn embedded(text: &str, redact: &[String]) -> String {
 
 fn is_secret(key: &str, redact: &[String]) -> bool {
     let key = normal(cut(key, 256));
-    SECRETS.iter().any(|secret| key.contains(secret)) || redact.contains(&key)
+    SECRETS.iter().any(|secret| key.contains(secret))
+        || SECRET_WORDS.contains(&key.as_str())
+        || redact.contains(&key)
 }
 
 /// A key without what differs from one spelling to the other.
@@ -140,6 +167,18 @@ mod tests {
             (
                 r#"{"dsn":"postgres://u:p@h/d","k://u:p@h":["see https://t@h/?api_key=a"]}"#,
                 r#"{"dsn":"postgres://<redacted>@h/d","k://<redacted>@h":["see https://<redacted>@h/?api_key=<redacted>"]}"#,
+            ),
+            (
+                r#"[{"name":"password","value":"p"},{"name":"x","value":"y"},{"key":"auth","v":1}]"#,
+                r#"[{"name":"password","value":"<redacted>"},{"name":"x","value":"y"},{"key":"auth","v":"<redacted>"}]"#,
+            ),
+            (
+                r#"{"args":["mysql","--password","p","-h","db"],"headers":[["Authorization","a"],["Accept","b"]]}"#,
+                r#"{"args":["mysql","--password","<redacted>","-h","db"],"headers":[["Authorization","<redacted>"],["Accept","b"]]}"#,
+            ),
+            (
+                r#"{"sig":"s","signal":"t","q":"https://h/?sig=s"}"#,
+                r#"{"sig":"<redacted>","signal":"t","q":"https://h/?sig=<redacted>"}"#,
             ),
             (r#"{"text":"Bearer abc"}"#, r#"{"text":"<redacted>"}"#),
             (

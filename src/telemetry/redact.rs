@@ -4,7 +4,24 @@ use super::capture::REDACTED;
 use std::borrow::Cow;
 
 /// What words begin with that are secrets, and the least length of such a word.
-const TOKENS: ([&str; 5], usize) = (["eyJ", "sk-", "ghp_", "github_pat_", "xox"], 16);
+const TOKENS: ([&str; 13], usize) = (
+    [
+        "eyJ",
+        "sk-",
+        "ghp_",
+        "gho_",
+        "ghs_",
+        "github_pat_",
+        "glpat-",
+        "xox",
+        "npm_",
+        "hf_",
+        "AKIA",
+        "ASIA",
+        "AIza",
+    ],
+    16,
+);
 /// What stands before a secret.
 const SCHEMES: [&str; 2] = ["bearer", "basic"];
 /// What a key ends at, besides everything that is no letter or digit.
