@@ -23,6 +23,8 @@ const READ: usize = 16 * 1024;
 const HEADS: usize = 4 * 1024 * 1024;
 /// Bytes of one unfinished head that are not counted: a page of the buffer that each connection has anyway.
 const FREE_HEAD: usize = 2 * 1024;
+/// What is counted besides for a longer one: what reading it takes, as measured.
+const READING: usize = 12 * 1024;
 
 /// All connections that are open.
 #[derive(Debug)]
@@ -189,9 +191,12 @@ impl Connections {
             pulse.unasked_since.store(self.now(), Ordering::Relaxed);
         }
         let unasked = before + bytes;
-        let counted = unasked.saturating_sub(FREE_HEAD).min(bytes);
+        let mut counted = unasked.saturating_sub(FREE_HEAD).min(bytes);
         if counted == 0 {
             return;
+        }
+        if before <= FREE_HEAD {
+            counted += READING;
         }
         pulse.head.fetch_add(counted, Ordering::Relaxed);
         if self.heads.fetch_add(counted, Ordering::Relaxed) + counted > HEADS {

@@ -198,6 +198,7 @@ class Round:
         )
         assert process.stdin and process.stdout
         process.stdin.write(json.dumps(plan).encode() + b"\n")
+        process.stdin.close()
         killed = False
         try:
             await asyncio.wait_for(self.listen(process.stdout), plan["seconds"] + 6)
@@ -208,11 +209,12 @@ class Round:
             if not isinstance(error, asyncio.TimeoutError):  # else it was too busy to notice, and ends here
                 raise
         finally:
-            # It ends only once all that it said is read.
-            code, _ = await asyncio.gather(process.wait(), process.stdout.read())
+            # It ends only once all that it said is read. Its end itself is not always noticed.
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.gather(process.wait(), process.stdout.read()), 10)
             self.current = {name: count for name, count in self.current.items() if name not in plan["cases"]}
-        if code and not killed:
-            self.findings.wrong.append(f"a worker broke with code {code}")
+        if process.returncode and not killed:
+            self.findings.wrong.append(f"a worker broke with code {process.returncode}")
 
     async def listen(self, stdout: asyncio.StreamReader) -> None:
         while line := await stdout.readline():
