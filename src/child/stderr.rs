@@ -57,10 +57,11 @@ impl Lines {
             Framed::Frame { bytes, .. } => (bytes, None),
             Framed::Oversized { head, length, .. } => (head, Some(*length)),
         };
-        let (line, more) = (String::from_utf8_lossy(bytes), if bytes_in_all.is_some() { "…" } else { "" });
+        let more = if bytes_in_all.is_some() { "…" } else { "" };
+        let line = format!("{}{more}", String::from_utf8_lossy(bytes));
         self.tail.push(&line);
         if self.allowance.take(Instant::now()) {
-            tracing::info!(child = self.child, stream = "stderr", bytes_in_all, "{line}{more}");
+            tracing::info!(child = self.child, stream = "stderr", bytes_in_all, "{line}");
         }
     }
 }

@@ -93,8 +93,8 @@ impl OtherEnd {
 }
 
 /// How much a child may leave unread. What is in the pipe can neither be taken back when its request is cancelled, nor
-/// give way to what other clients send; so a child that reads slowly gets little at a time. A pipe's capacity is the
-/// most, which one that reads quickly soon gets.
+/// give way to what other clients send; so a child that reads slowly gets little at a time. A child that reads quickly
+/// soon gets as much as a pipe holds.
 struct Window<'a> {
     other_end: &'a OtherEnd,
     uptake: Arc<Uptake>,
@@ -141,8 +141,8 @@ impl<'a> Window<'a> {
         used(self) < self.size || self.size >= BATCH as u64
     }
 
-    /// Finds out how much is unread, when this much was or is about to be: a child that reads in time gets more if it
-    /// needs it, and less if not; one that does not gets less.
+    /// Finds out how much is unread, and changes the size. `used` is what is unread or about to be written. The size grows
+    /// for a child that reads in time and used all of it, and shrinks for one that used little or is late.
     fn look(&mut self, used: u64) {
         let unread = self.other_end.unread().unwrap_or(0);
         let read = self.written.saturating_sub(unread);
@@ -201,7 +201,7 @@ async fn next<W>(intake: &mut Intake, writer: &mut Writer<'_, W>) -> Option<Mess
             biased;
             urgent = urgent.recv() => return match urgent {
                 Some(urgent) => Some(Message::Urgent(urgent)),
-                // Nobody is left who could send anything.
+                // All senders are gone.
                 None => orders.ready().map(Message::Order),
             },
             () = turn => if let Some(order) = orders.ready() {

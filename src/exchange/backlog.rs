@@ -46,8 +46,8 @@ impl Backlog {
         self.state().held.len()
     }
 
-    /// The child has handled the first `count` of those that had their places. True if others came meanwhile, or wait,
-    /// and the caller is to go on.
+    /// The child has handled the first `count` of those that had their places; `wait` says whether others still wait to be
+    /// written. True if the caller is to ask again: others wait, or were written meanwhile.
     #[must_use]
     pub fn proven(&self, count: usize, wait: bool) -> bool {
         let mut state = self.state();

@@ -1,6 +1,7 @@
 //! The two queues in front of a child's stdin: what waits its turn, and what never waits.
 //!
-//! Requests and notifications take turns, as [`orders`](super::orders) says. Answers to the child's own questions and cancellations overtake them: the child may need them to make progress at all.
+//! Requests and notifications take turns, as [`orders`](super::orders) says. Answers to the child's own questions and
+//! cancellations overtake them: the child may need them to make progress at all.
 
 use super::backlog::Backlog;
 use super::orders::{self, Orders, OrdersIntake};

@@ -78,19 +78,19 @@ pub(super) fn orders(backlog: Arc<Backlog>, uptake: Arc<Uptake>) -> (Orders, Ord
 }
 
 impl Orders {
-    /// Whether nobody writes to the child any more.
+    /// Whether the child's stdin is closed.
     pub(super) fn is_closed(&self) -> bool {
         self.0.state().closed
     }
 
-    /// Queues a request of a client, or of proxyrunner; false once nobody writes to the child any more.
+    /// Queues a request of a client, or of proxyrunner; false if the child's stdin is closed.
     #[must_use]
     pub(super) fn request(&self, client: Option<Client>, wire_id: WireId, frame: Spliced) -> bool {
         let length = frame.len();
         self.0.push(client, length, Order::Request { wire_id, frame })
     }
 
-    /// Queues a notification once there is room for it. It is dropped once nobody writes to the child any more.
+    /// Queues a notification as soon as there is room for it. It is dropped if the child's stdin is closed.
     pub(super) async fn notification(&self, frame: Spliced, places: Option<Places>) {
         let Ok(permit) = self.0.notifications.acquire().await else { return };
         // Given back with the order's turn.

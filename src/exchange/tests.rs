@@ -248,7 +248,7 @@ fn when_requests_are_cancelled_before_their_turn_the_others_keep_their_order() {
     assert_eq!(written(&link, &mut ends), expected);
 }
 
-/// Whoever notes a request when its frame is made must not find that it waits: nobody would read what is said of it.
+/// Callers note a request as running when its frame is made, so no frame may be made that is never written.
 #[test]
 fn no_frame_is_made_when_nobody_writes_any_more() {
     let (link, ends) = Link::new(1, 512);

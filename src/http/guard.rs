@@ -143,7 +143,7 @@ pub fn principal(settings: &Settings, headers: &HeaderMap) -> Result<Principal, 
     }
 }
 
-/// The principal that a value names; none for a list that a proxy joined, of which a part names nobody.
+/// The principal in the value of a header. None if a proxy joined several, and one of them names nobody.
 fn principal_of(value: &str) -> Option<Principal> {
     let names_somebody = |part: &str| Principal::named(part.trim().trim_matches('"')).is_some();
     value.split(',').all(names_somebody).then(|| Principal::named(value.trim())).flatten()

@@ -269,8 +269,8 @@ fn victim(table: &Table, newcomer: &Pulse, limit: usize, latest: u64) -> Option<
     ranked.max_by_key(|(rank, _)| *rank).map(|(_, pulse)| Arc::clone(pulse))
 }
 
-/// The connection that loses its spare place, if any may. One without a whole request must be open since `silent`; one with a request
-/// must have sent it before `slow`.
+/// The connection that loses its spare place, if any may. One without a whole request must be open since `silent`; one
+/// with a request must have sent it before `slow`.
 fn spare_victim(table: &Table, silent: u64, slow: u64) -> Option<Arc<Pulse>> {
     let spare = table.seats.spare.iter().filter_map(|number| table.open.get(number));
     let spare = spare.filter(|pulse| !pulse.waits());
