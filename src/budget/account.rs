@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 /// Makes an account's owner give bytes back; false if it has nothing to give.
 type GiveWay = Box<dyn Fn() -> bool + Send + Sync>;
@@ -144,6 +146,19 @@ impl Account {
         charge.try_add(bytes).then_some(charge)
     }
 
+    /// A charge of so many bytes: at once if there is room for them, or after a wait if its client holds little. `None` when
+    /// there is no room, and none within `patience` for such a client.
+    pub async fn charge_soon(&self, bytes: usize, patience: Duration) -> Option<Charge> {
+        if let Some(charge) = self.try_charge(bytes) {
+            return Some(charge);
+        }
+        if !self.is_little(bytes) {
+            return None;
+        }
+        let mut charge = self.charge();
+        Box::pin(timeout(patience, charge.cover(bytes))).await.ok().map(|()| charge)
+    }
+
     /// Whether so many more bytes have room now, without taking it.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.0.budget.used().saturating_add(bytes) <= self.most(bytes)
@@ -158,9 +173,8 @@ impl Account {
     /// clients that hold little altogether; and for a message so large that it could never have the limit for itself.
     fn most(&self, bytes: usize) -> usize {
         let budget = &self.0.budget;
-        let held = self.client_used();
-        let alone = bytes > budget.0.limit / 2 && held <= budget.reserve();
-        let reserve = if held.saturating_add(bytes) <= budget.small() || alone {
+        let alone = bytes > budget.0.limit / 2 && self.client_used() <= budget.reserve();
+        let reserve = if self.is_little(bytes) || alone {
             budget.reserve()
         } else if self.is_small(bytes) {
             budget.reserve() / 2
@@ -173,6 +187,11 @@ impl Account {
     /// Whether the account is within its share of the reserve, with so many bytes more.
     fn is_small(&self, bytes: usize) -> bool {
         self.used().saturating_add(bytes) <= self.0.budget.small()
+    }
+
+    /// Whether its client holds little altogether, with so many bytes more.
+    pub(super) fn is_little(&self, bytes: usize) -> bool {
+        self.client_used().saturating_add(bytes) <= self.0.budget.small()
     }
 
     fn add(&self, bytes: usize) {

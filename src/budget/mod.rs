@@ -20,6 +20,7 @@ pub use charged::{Charged, outside};
 
 use crate::client::Client;
 use account::Accounts;
+use std::cmp::Reverse;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -134,27 +135,28 @@ impl Budget {
         self.0.overdrawn.notify_one();
     }
 
-    /// The account that gives way first: of the client that holds most, the account that holds most. `None` unless that
-    /// client holds more than half of the limit while another waits; where one client is alone, the same between its
-    /// accounts.
-    pub fn fullest(&self) -> Option<Account> {
+    /// The accounts that are asked to give way, in this order: those of the client that holds most first, and of each
+    /// client the one that holds most. Only clients with more than half of the limit give way to another that waits;
+    /// where one client is alone, the same between its accounts; where the reserve is used up too, everybody does.
+    pub fn fullest(&self) -> Vec<Account> {
         let waiting = self.turns().first_account(self.0.limit);
         let far = self.is_far_exceeded();
         if waiting.is_none() && !far {
-            return None;
+            return Vec::new();
         }
-        // Upgraded under the lock, and dropped outside of it: the last handle on an account takes the lock itself.
-        let open = self.accounts().open();
-        let holding = open.into_iter().filter(|account| account.used() > 0);
-        let fullest = holding.max_by_key(|account| (account.client_used(), account.used()))?;
         let half = self.0.limit / 2;
-        let Some(waiting) = waiting else { return Some(fullest) };
-        let gives_way = if fullest.is_of_same_client(&waiting) {
-            fullest.used() > half && !fullest.is(&waiting)
-        } else {
-            fullest.client_used() > half
+        let gives_way = |account: &Account| match &waiting {
+            _ if far => account.used() > 0,
+            Some(waiting) if account.is_of_same_client(waiting) => {
+                account.used() > half && !account.is(waiting)
+            }
+            _ => account.used() > 0 && account.client_used() > half,
         };
-        gives_way.then_some(fullest)
+        // Upgraded under the lock, and dropped outside of it: the last handle on an account takes the lock itself.
+        let mut open = self.accounts().open();
+        open.retain(gives_way);
+        open.sort_by_cached_key(|account| Reverse((account.client_used(), account.used())));
+        open
     }
 
     /// Whether memory has been short for a while, so that waiting for room is of no use to those that cannot wait long.

@@ -2,9 +2,11 @@
 
 use super::*;
 use std::cell::Cell;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize as Counter;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// A limit whose half is above the reserve, so that only large bodies matter.
 const LIMIT: usize = 64 * 1024 * 1024;
@@ -20,7 +22,7 @@ fn charged(account: &Account, bytes: usize) -> Charge {
 }
 
 /// A body that waits for room, polled by hand.
-struct Body(std::pin::Pin<Box<dyn Future<Output = Charge>>>);
+struct Body(Pin<Box<dyn Future<Output = Charge>>>);
 
 impl Body {
     fn growing(mut charge: Charge, bytes: usize) -> Body {
@@ -35,10 +37,7 @@ impl Body {
     }
 
     fn poll(&mut self) -> Option<Charge> {
-        match self.0.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(charge) => Some(charge),
-            Poll::Pending => None,
-        }
+        poll_once(Pin::new(&mut self.0))
     }
 
     fn waits(&mut self) {
@@ -47,6 +46,13 @@ impl Body {
 
     fn has_room(&mut self) -> Charge {
         self.poll().expect("room")
+    }
+}
+
+fn poll_once<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
     }
 }
 
@@ -216,13 +222,54 @@ fn the_client_that_holds_most_gives_way_with_the_account_that_holds_most() {
     let counted = Arc::clone(&asked);
     more_of_it.on_give_way(move || counted.fetch_add(1, Ordering::Relaxed) == 0);
     let _held = (charged(&greedy, 20 * MIB), charged(&more_of_it, 30 * MIB));
-    assert!(budget.fullest().is_none(), "nobody waits");
+    assert!(budget.fullest().is_empty(), "nobody waits");
     let mut body = Body::of(&other, 20 * MIB);
     body.waits();
-    let fullest = budget.fullest().expect("somebody holds more than half");
-    assert!(fullest.is(&more_of_it));
-    assert!(fullest.give_way() && !fullest.give_way());
-    assert!(!greedy.give_way(), "nobody answers for it");
+    let fullest = budget.fullest();
+    let [first, second] = &fullest[..] else {
+        panic!("both accounts of the client with more than half: {fullest:?}")
+    };
+    assert!(first.is(&more_of_it) && second.is(&greedy));
+    assert!(first.give_way() && !first.give_way());
+    assert!(!second.give_way(), "nobody answers for it");
+}
+
+#[test]
+fn everybody_gives_way_when_the_reserve_is_used_up() {
+    let budget = budget();
+    let others: Vec<_> =
+        (2..5).map(|client| charged(&budget.account(Client::numbered(client)), 20 * MIB)).collect();
+    let forced = budget.account(Client::numbered(5));
+    let copies: Vec<_> = (0..20).map(|_| forced.hold(vec![b'x'; MIB])).collect();
+    assert!(budget.is_far_exceeded());
+    let mut body = Body::of(&budget.account(Client::numbered(9)), 1024);
+    body.waits();
+    assert_eq!(budget.fullest().len(), 4, "though nobody holds half, and somebody waits");
+    assert!(budget.fullest()[0].is(&forced));
+    drop(copies);
+    assert_eq!(body.has_room().bytes(), 1024);
+    drop(others);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_of_a_client_that_holds_little_waits_for_room_and_others_are_refused() {
+    let budget = budget();
+    let patience = Duration::from_secs(5);
+    let (greedy, modest) = (budget.account(Client::numbered(1)), budget.account(Client::numbered(2)));
+    let mut held: Vec<_> = (0..72).map(|_| greedy.hold(vec![b'x'; MIB])).collect();
+    assert!(budget.is_far_exceeded());
+    assert!(
+        poll_once(pin!(greedy.charge_soon(1024, patience))).is_some_and(|charge| charge.is_none()),
+        "refused at once"
+    );
+    let mut large = Body::of(&budget.account(Client::numbered(3)), 20 * MIB);
+    large.waits();
+    let mut soon = pin!(modest.charge_soon(40 * 1024, patience));
+    assert!(poll_once(soon.as_mut()).is_none(), "it waits");
+    held.truncate(66);
+    assert_eq!(soon.await.map(|charge| charge.bytes()), Some(40 * 1024), "before the body that came first");
+    held.extend((0..6).map(|_| greedy.hold(vec![b'x'; MIB])));
+    assert!(modest.charge_soon(40 * 1024, patience).await.is_none(), "but not for ever");
 }
 
 #[test]
@@ -232,17 +279,17 @@ fn nobody_gives_way_to_itself_nor_with_less_than_half() {
     let held = charged(&alone, 60 * MIB);
     let mut own = Body::of(&alone, 10 * MIB);
     own.waits();
-    assert!(budget.fullest().is_none(), "it waits for itself");
+    assert!(budget.fullest().is_empty(), "it waits for itself");
     drop(own);
     let mut body = Body::of(&sibling, 10 * MIB);
     body.waits();
-    assert!(budget.fullest().is_some_and(|fullest| fullest.is(&alone)), "between one client's own");
+    assert!(matches!(&budget.fullest()[..], [fullest] if fullest.is(&alone)), "between one client's own");
     drop((body, held));
     let others: Vec<_> =
         (2..5).map(|client| charged(&budget.account(Client::numbered(client)), 20 * MIB)).collect();
     let mut body = Body::of(&budget.account(Client::numbered(9)), 10 * MIB);
     body.waits();
-    assert!(budget.fullest().is_none(), "each holds a third");
+    assert!(budget.fullest().is_empty(), "each holds a third");
     drop(others);
 }
 

@@ -1,9 +1,10 @@
 //! The order in which bodies that wait for room get it.
 //!
-//! 1. A body that holds a part already, since its length was not known, goes before those that hold nothing: they may
+//! 1. A client that holds little goes first: what it waits for comes out of the reserve.
+//! 2. A body that holds a part already, since its length was not known, goes before those that hold nothing: they may
 //!    wait for what it holds.
-//! 2. A client that stays within half of the limit goes before one that would not.
-//! 3. Then the body that came first is served first, however much less room one behind it would need: else a stream of
+//! 3. A client that stays within half of the limit goes before one that would not.
+//! 4. Then the body that came first is served first, however much less room one behind it would need: else a stream of
 //!    short bodies would starve a long one.
 
 use super::{Account, Charge};
@@ -92,8 +93,9 @@ impl Turns {
             Some((Number { client: *client, order: *order }, turn))
         });
         heads.min_by_key(|(number, turn)| {
+            let little = turn.account.is_little(turn.bytes);
             let within_half = turn.account.client_used().saturating_add(turn.bytes) <= limit / 2;
-            (number.order.holds_nothing, !within_half, number.order.number)
+            (!little, number.order.holds_nothing, !within_half, number.order.number)
         })
     }
 

@@ -44,6 +44,8 @@ pub const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 const SPARE_HEAD: Duration = Duration::from_secs(2);
 /// How long such a connection may take until it has read its answer.
 const SPARE_LIFE: Duration = Duration::from_secs(10);
+/// How long a request of a client that holds little waits for room.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 /// What a request in progress takes besides its messages, in bytes: its task, its head and its connection's buffers.
 const REQUEST: usize = 40 * 1024;
 /// What a request's head may take before it counts by itself, in bytes.
@@ -295,7 +297,7 @@ impl Visitor {
         let is_probe = endpoint::is_probe(request.uri().path());
         let usual = if request.method() == Method::GET { STREAM } else { REQUEST };
         let takes = usual + head_length(&request).saturating_sub(USUAL_HEAD);
-        let charge = if is_probe { None } else { requests.try_charge(takes) };
+        let charge = if is_probe { None } else { requests.charge_soon(takes, ROOM_PATIENCE).await };
         let (mut visit, origin) = match is_probe {
             true => (None, Origin::unseen(peer, account)),
             false => Visit::begin(&server.settings, &request, peer, account),

@@ -37,7 +37,7 @@ pub use listener::{HEAD_PATIENCE, Listener, Role, raise_file_limit};
 pub use places::SPARE;
 pub use public_url::PublicUrl;
 
-use crate::budget::Budget;
+use crate::budget::{Account, Budget};
 use crate::phase::Phase;
 use crate::pulse::Pulse;
 use crate::session::Directory;
@@ -162,17 +162,15 @@ impl Server {
     }
 
     fn fullest_gives_way(&self) -> bool {
-        let Some(fullest) = self.budget.fullest() else { return false };
-        let gave_way = fullest.give_way() || self.upstream.give_way(&fullest);
-        if gave_way {
-            counters::GAVE_WAY.increment();
-            tracing::warn!(
-                bytes = fullest.used(),
-                client_bytes = fullest.client_used(),
-                "--max-buffered is used up: the client that holds most gives way to others"
-            );
-        }
-        gave_way
+        let gives_way = |account: &Account| account.give_way() || self.upstream.give_way(account);
+        let Some(fullest) = self.budget.fullest().into_iter().find(gives_way) else { return false };
+        counters::GAVE_WAY.increment();
+        tracing::warn!(
+            bytes = fullest.used(),
+            client_bytes = fullest.client_used(),
+            "--max-buffered is used up: the client that holds most gives way to others"
+        );
+        true
     }
 
     fn cut_slowest(&self) -> bool {
