@@ -13,13 +13,14 @@ pub struct Noise {
     lines: AtomicU64,
     first: OnceLock<String>,
     headers: AtomicBool,
+    utf16: AtomicBool,
     echoes: AtomicBool,
 }
 
 /// The likely reason why a child does not answer, from what it wrote to stdout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// It wrote no line at all.
+    /// It wrote no whole line.
     Silent,
     /// It wrote messages only.
     Quiet,
@@ -29,6 +30,8 @@ pub enum Hint {
     Headers,
     /// It spreads messages over several lines.
     Lines,
+    /// It writes in UTF-16.
+    Utf16,
     /// It wrote so many other lines, this one first.
     Other(u64, String),
 }
@@ -40,6 +43,9 @@ impl Noise {
         self.first.get_or_init(|| quoted(line));
         if line.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"content-length:")) {
             self.headers.store(true, Ordering::Relaxed);
+        }
+        if line.windows(2).take(4).any(|pair| matches!(pair, [b'{', 0] | [0, b'{'])) {
+            self.utf16.store(true, Ordering::Relaxed);
         }
     }
 
@@ -57,7 +63,11 @@ impl Noise {
     pub fn mistake(&self) -> Option<Hint> {
         let is_header = self.headers.load(Ordering::Relaxed);
         let is_part = matches!(self.first.get().map(String::as_str), Some("{" | "["));
-        if is_header { Some(Hint::Headers) } else { is_part.then_some(Hint::Lines) }
+        match () {
+            () if is_header => Some(Hint::Headers),
+            () if is_part => Some(Hint::Lines),
+            () => self.utf16.load(Ordering::Relaxed).then_some(Hint::Utf16),
+        }
     }
 
     /// The likely reason for a missing answer; `heard` is the number of lines of any kind.
@@ -84,7 +94,7 @@ impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Hint::Silent => f.write_str(
-                "it wrote no line to stdout; check that the command is an MCP server on stdio, that it ends each \
+                "it wrote no whole line to stdout; check that the command is an MCP server on stdio, that it ends each \
                  message with a newline and flushes stdout (Python: PYTHONUNBUFFERED=1), that it needs neither a \
                  terminal nor Content-Length headers, and try --child-era legacy",
             ),
@@ -93,6 +103,7 @@ impl fmt::Display for Hint {
             Hint::Headers => f.write_str(
                 "it writes Content-Length headers; MCP on stdio is one JSON message per line, without headers",
             ),
+            Hint::Utf16 => f.write_str("it writes in UTF-16; MCP on stdio is UTF-8"),
             Hint::Lines => f.write_str("it spreads a message over several lines; MCP is one JSON message per line"),
             Hint::Other(1, first) => write!(f, "it wrote a line to stdout that is no message: {first}"),
             Hint::Other(lines, first) => {
@@ -117,6 +128,9 @@ mod tests {
         assert_eq!(Noise::default().hint(1), Hint::Quiet);
         assert_eq!(hint(&["Welcome", "Content-length: 5"]), Hint::Headers);
         assert_eq!(hint(&["{", "  \"jsonrpc\": \"2.0\""]), Hint::Lines);
+        for utf16 in ["{\0\"\0i\0d\0", "\0{\0\"\0i\0d", "\u{feff}\0{\0\"\0"] {
+            assert_eq!(hint(&[utf16]), Hint::Utf16);
+        }
         assert_eq!(hint(&["Welcome\u{1b}", "x"]), Hint::Other(2, "Welcome\\x1b".into()));
         let noise = Noise::default();
         noise.note_echo();
