@@ -373,7 +373,9 @@ fn failed_start(start: Start) -> String {
 fn a_failed_start_is_explained_by_what_was_seen_on_stdout() {
     let silent = failed_start(Server::with().program(&["sleep", "600"]));
     assert!(
-        silent.contains("did not answer initialize within 2 s (--start-timeout): it wrote no whole line to stdout"),
+        silent.contains(
+            "did not answer initialize within 2 s (--start-timeout): it wrote no whole line to stdout"
+        ),
         "{silent}"
     );
     assert!(silent.contains("PYTHONUNBUFFERED=1") && silent.contains("--child-era legacy"), "{silent}");

@@ -369,7 +369,9 @@ fn a_drain_waits_for_retries_and_ends_the_parked_at_last() {
     assert_eq!(result(&heard)["heard"], json!([yes()]));
     assert_eq!((server.exit_code(), journal.runs("interview")), (0, 1));
     let (server, journal) = journalled("--drain-delay 0s --drain-timeout 300ms");
-    Asked::of(&server.asked().call("interview", arguments));
+    // With a second question to ask, the call is not over when its first has been refused.
+    let rounds = rounds(json!([[elicit("m")], [elicit("n")]]));
+    Asked::of(&server.asked().call("interview", rounds));
     server.signal(Signal::SIGTERM);
     assert_eq!(server.exit_code(), 0);
     assert!(journal.is_cancelled("interview"));

@@ -64,6 +64,9 @@ pub fn levels(server: &Server) -> Levels {
         queued: upstream.queued(),
         parked: upstream.parked(),
         buffered: server.budget.used(),
+        most_children: upstream.settings().max_children,
+        most_in_flight: upstream.settings().max_in_flight,
+        most_buffered: server.budget.limit(),
         unbudgeted: crate::budget::outside(),
         ready: *server.phase.borrow() == Phase::Ready && !server.shutdown.has_begun(),
     }

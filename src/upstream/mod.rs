@@ -190,6 +190,11 @@ impl Upstream {
         self.entrance.accepted()
     }
 
+    /// The operator's choices.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Requests in flight, over all children.
     pub fn in_flight(&self) -> usize {
         self.entrance.in_flight()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,20 +175,6 @@ def client_errors() -> list[str]:
     text = RULES.read_text() + DASHBOARD.read_text().replace('\\"', '"')
     found = set(re.findall(r'error_type!?~"(cancelled[^"]*)"', text))
     return [] if len(found) == 1 else sorted(found)
-
-
-def wrong_limits() -> list[str]:
-    """Limits in the rules that are not the defaults of the flags that stand above them, by the README."""
-    units = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-    readme = re.findall(r"^\| `(--[a-z-]+) \w+` \| (\d+)(\w*)(?:, at most [^|]+)? \|", (ROOT / "README.md").read_text(), re.M)
-    defaults = {flag: int(number) * units[unit] for flag, number, unit in readme if unit in units}
-    limits = re.findall(r"# (--[a-z-]+)\n +- record: (\S+:limit)\n +expr: .+\) \+ ([\d* ]+)\n", RULES.read_text())
-    problems = [
-        f"{record} is {limit}, {flag} {defaults.get(flag)}"
-        for flag, record, limit in limits
-        if math.prod(int(factor) for factor in limit.split("*")) != defaults.get(flag)
-    ]
-    return problems if len(limits) == RULES.read_text().count(":limit\n        expr") else ["a limit has no flag"]
 
 
 def dashboard_problems() -> list[str]:

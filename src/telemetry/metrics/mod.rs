@@ -102,6 +102,12 @@ pub struct Levels {
     pub buffered: usize,
     /// Message bytes kept outside of the budget.
     pub unbudgeted: usize,
+    /// The limit of `children`.
+    pub most_children: usize,
+    /// The limit of `in_flight`.
+    pub most_in_flight: usize,
+    /// The limit of `buffered`.
+    pub most_buffered: usize,
     /// Whether the server has completed its handshake.
     pub ready: bool,
 }
@@ -157,6 +163,12 @@ definitions! {
         "Requests that wait for a modern client's answer now."
     BUFFERED Gauge "proxyrunner_buffered_bytes" None, "By"
         "Bytes of messages in transit and of the requests that carry them, among --max-buffered."
+    CHILDREN_LIMIT Gauge "proxyrunner_children_limit" None, "{child}"
+        "Children that may run: --max-children."
+    IN_FLIGHT_LIMIT Gauge "proxyrunner_in_flight_limit" None, "{request}"
+        "Requests that may be at a child: --max-in-flight."
+    BUFFERED_LIMIT Gauge "proxyrunner_buffered_limit_bytes" None, "By"
+        "Bytes at which request bodies wait for room: --max-buffered without the reserve for small messages."
     UNBUDGETED Gauge "proxyrunner_unbudgeted_bytes" None, "By"
         "Message bytes outside of --max-buffered: ids, tokens, and proxyrunner's own messages, each of limited size."
     CHILD_CPU Counter "proxyrunner_child_cpu_seconds_total" None, "s"
@@ -201,6 +213,9 @@ pub fn gather(levels: Levels) -> Vec<Family> {
         number(QUEUED_NOW, levels.queued),
         number(PARKED, levels.parked),
         number(BUFFERED, levels.buffered),
+        number(CHILDREN_LIMIT, levels.most_children),
+        number(IN_FLIGHT_LIMIT, levels.most_in_flight),
+        number(BUFFERED_LIMIT, levels.most_buffered),
         number(UNBUDGETED, levels.unbudgeted),
     ]);
     families.extend(process_families());
