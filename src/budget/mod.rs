@@ -39,6 +39,9 @@ const SMALL_PART: usize = 32;
 /// That share at least, in bytes, while four of them fit.
 const LEAST_SMALL: usize = 64 * 1024;
 
+/// Requests that may wait for room without a charge: they hold a head and the buffers of a connection.
+const MOST_PATIENT: usize = 64;
+
 /// The limit, and what is charged to it. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Shared>);
@@ -54,6 +57,16 @@ struct Shared {
     awaited: Notify,
     overdrawn: Notify,
     tight: AtomicBool,
+    patient: AtomicUsize,
+}
+
+/// One that waits without a charge, until it is dropped.
+struct Patient<'a>(&'a AtomicUsize);
+
+impl Drop for Patient<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Budget {
@@ -68,6 +81,7 @@ impl Budget {
             awaited: Notify::new(),
             overdrawn: Notify::new(),
             tight: AtomicBool::new(false),
+            patient: AtomicUsize::new(0),
         }))
     }
 
@@ -167,6 +181,12 @@ impl Budget {
     /// A wait for room was in vain.
     pub fn note_tight(&self) {
         self.0.tight.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets one more wait that is not charged for what it is; `None` when enough do.
+    fn be_patient(&self) -> Option<Patient<'_>> {
+        let patient = Patient(&self.0.patient);
+        (self.0.patient.fetch_add(1, Ordering::Relaxed) < MOST_PATIENT).then_some(patient)
     }
 
     fn reserve(&self) -> usize {

@@ -25,6 +25,7 @@ mod public_url;
 mod reject;
 mod response;
 mod rewound;
+mod scrape;
 mod site;
 mod socket;
 pub mod sse;
@@ -36,6 +37,7 @@ pub use health::levels;
 pub use listener::{HEAD_PATIENCE, Listener, Role, raise_file_limit};
 pub use places::SPARE;
 pub use public_url::PublicUrl;
+pub use scrape::Scrapes;
 
 use crate::budget::{Account, Budget};
 use crate::phase::Phase;
@@ -108,6 +110,8 @@ pub struct Server {
     pub shutdown: Shutdown,
     /// The bytes in transit.
     pub budget: Budget,
+    /// The latest metrics.
+    pub scrapes: Scrapes,
     /// Whether the child has completed its handshake.
     pub phase: watch::Receiver<Phase>,
     /// Whether the event loop turns.
