@@ -151,20 +151,22 @@ impl Budget {
 
     /// The accounts that are asked to give way, in this order: those of the client that holds most first, and of each
     /// client the one that holds most. Only clients with more than half of the limit give way to another that waits;
-    /// where one client is alone, the same between its accounts; where the reserve is used up too, everybody does.
+    /// where one client is alone, the same between its accounts; where the reserve is used up too, everybody does. An
+    /// account that holds little is never asked: that would harm its owner, and help nobody.
     pub fn fullest(&self) -> Vec<Account> {
         let waiting = self.turns().first_account(self.0.limit);
         let far = self.is_far_exceeded();
         if waiting.is_none() && !far {
             return Vec::new();
         }
-        let half = self.0.limit / 2;
+        let (half, little) = (self.0.limit / 2, self.small());
         let gives_way = |account: &Account| match &waiting {
-            _ if far => account.used() > 0,
+            _ if account.used() <= little => false,
+            _ if far => true,
             Some(waiting) if account.is_of_same_client(waiting) => {
                 account.used() > half && !account.is(waiting)
             }
-            _ => account.used() > 0 && account.client_used() > half,
+            _ => account.client_used() > half,
         };
         // Upgraded under the lock, and dropped outside of it: the last handle on an account takes the lock itself.
         let mut open = self.accounts().open();

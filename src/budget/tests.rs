@@ -221,7 +221,8 @@ fn the_client_that_holds_most_gives_way_with_the_account_that_holds_most() {
     let asked = Arc::new(Counter::new(0));
     let counted = Arc::clone(&asked);
     more_of_it.on_give_way(move || counted.fetch_add(1, Ordering::Relaxed) == 0);
-    let _held = (charged(&greedy, 20 * MIB), charged(&more_of_it, 30 * MIB));
+    let modest = budget.account(Client::numbered(1));
+    let _held = (charged(&greedy, 20 * MIB), charged(&more_of_it, 30 * MIB), charged(&modest, 1024));
     assert!(budget.fullest().is_empty(), "nobody waits");
     let mut body = Body::of(&other, 20 * MIB);
     body.waits();
