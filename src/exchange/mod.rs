@@ -170,6 +170,8 @@ pub enum Step {
 pub struct Exchange {
     pending: Option<Pending<Held, Outcome>>,
     outcome: Option<Outcome>,
+    /// What giving the slot up found, until the child has been told.
+    given_up: Option<Abandoned>,
     mailbox: Arc<Mailbox>,
     inbox: Inbox,
     wire_id: WireId,
@@ -185,7 +187,7 @@ impl Exchange {
         operation: Option<ChildOperation>,
     ) -> Self {
         let wire_id = pending.wire_id();
-        Exchange { pending: Some(pending), outcome: None, mailbox, inbox, wire_id, operation }
+        Exchange { pending: Some(pending), outcome: None, given_up: None, mailbox, inbox, wire_id, operation }
     }
 
     /// The id under which the child knows the request.
@@ -213,6 +215,13 @@ impl Exchange {
             std::mem::replace(&mut *has, places)
         };
         drop(before);
+    }
+
+    /// From now on an answer comes too late, whatever else the child is told before it is told that.
+    pub fn give_up(&mut self) {
+        if let Some(mut pending) = self.pending.take() {
+            self.given_up = Some(pending.abandon());
+        }
     }
 
     /// Ends the exchange before its outcome, telling the child why.
@@ -273,8 +282,9 @@ impl Exchange {
 
     /// Gives the slot up. A request that was not begun to be written never is; else the child is told.
     fn withdraw(&mut self, cancellation: Option<Spliced>, reason: &str) {
-        let Some(mut pending) = self.pending.take() else { return };
-        match pending.abandon() {
+        self.give_up();
+        let Some(given_up) = self.given_up.take() else { return };
+        match given_up {
             Abandoned::InFlight => {
                 let frame = cancellation.unwrap_or_else(|| inbox::cancellation(self.wire_id, reason));
                 self.inbox.uptake().note_notified();
