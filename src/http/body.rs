@@ -2,7 +2,7 @@
 
 use super::Server;
 use super::deviation::Deviation;
-use super::pace::Pace;
+use super::peers::Pace;
 use super::reject::Rejection;
 use crate::budget::{Account, Budget, Charge, Charged, OVERHEAD};
 use crate::jsonrpc::{self, Defect, Fault, Kind, Message, codes, text};

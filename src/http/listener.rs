@@ -1,14 +1,11 @@
-//! Accepts connections: bounded in [number](super::places), and each in how long it may send nothing or read nothing.
+//! Accepts connections: bounded in [number](super::peers), and each in how long it may send nothing or read nothing.
 
 use super::Server;
-use super::connections::{Pulse, Watched};
 use super::endpoint::{self, Full};
-use super::marks::{Mark, Marked};
+use super::marked::Marked;
 use super::origin::Origin;
-use super::places::Places;
+use super::peers::{Connection, Line, Mark, Places, Rewound, Socket, Watched};
 use super::response::Body;
-use super::rewound::Rewound;
-use super::socket::{Line, Socket};
 use super::unread::Explained;
 use super::visit::Visit;
 use crate::budget::Account;
@@ -29,7 +26,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -108,10 +104,10 @@ impl Listener {
                 let (stream, peer) = self.0.accept().await?;
                 prepare(&stream, &server);
                 let socket = Socket::new(stream);
-                let pulse = places.take(peer.ip(), Some(socket.line())).await;
-                Ok((socket, peer, pulse))
+                let connection = places.take(peer.ip(), Some(socket.line())).await;
+                Ok((socket, peer, connection))
             };
-            let (socket, peer, pulse) = tokio::select! {
+            let (socket, peer, connection) = tokio::select! {
                 patience = &mut closed => break patience,
                 accepted = accept => match accepted {
                     Ok(accepted) => accepted,
@@ -122,7 +118,7 @@ impl Listener {
                 },
             };
             let line = socket.line();
-            let stream = connections.watch(socket, Arc::clone(&pulse));
+            let stream = Watched::new(socket, Arc::clone(&connection), &connections);
             let account = server.budget.account(Client::at(Some(peer.ip())));
             account.on_give_way(stream.cutter());
             let requests = account.sibling(account.client());
@@ -130,7 +126,7 @@ impl Listener {
                 server: Arc::clone(&server),
                 role,
                 places: Arc::clone(&places),
-                pulse: Arc::clone(&pulse),
+                connection: Arc::clone(&connection),
                 account,
                 requests,
             };
@@ -140,8 +136,8 @@ impl Listener {
                     biased;
                     () = served => {}
                     () = left(&line) => tracing::debug!("the peer hung up"),
-                    () = pulse.closes() => tracing::debug!("the connection makes room for another"),
-                    () = overstays(&pulse) => tracing::debug!("the connection kept a spare place for too long"),
+                    () = connection.closes() => tracing::debug!("the connection makes room for another"),
+                    () = overstays(&connection) => tracing::debug!("the connection kept a spare place for too long"),
                 }
             });
         };
@@ -169,14 +165,14 @@ async fn left(line: &Line) {
 }
 
 /// Resolves when a connection has kept a spare place for too long.
-async fn overstays(pulse: &Pulse) {
-    if pulse.is_spare() {
+async fn overstays(connection: &Connection) {
+    if connection.is_spare() {
         sleep(SPARE_HEAD).await;
-        if pulse.is_spare() && pulse.has_asked.load(Ordering::Relaxed) {
+        if connection.is_spare() && connection.has_asked() {
             sleep(SPARE_LIFE).await;
         }
     }
-    if !pulse.is_spare() {
+    if !connection.is_spare() {
         std::future::pending::<()>().await;
     }
 }
@@ -196,7 +192,7 @@ struct Visitor {
     server: Arc<Server>,
     role: Role,
     places: Arc<Places>,
-    pulse: Arc<Pulse>,
+    connection: Arc<Connection>,
     /// Whom the messages are charged to.
     account: Account,
     /// Whom the requests themselves are charged to, so that they leave small messages their share.
@@ -243,7 +239,7 @@ impl Visitor {
             Role::Clients => self.server.settings.keep_alive_timeout.max(HEAD_PATIENCE),
             Role::Admin => HEAD_PATIENCE,
         };
-        let mut connection = hyper::server::conn::http1::Builder::new()
+        let mut http = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(head_patience)
             .max_buf_size(BUFFER)
@@ -261,21 +257,21 @@ impl Visitor {
         let is_idle = std::future::poll_fn(|cx| {
             if !is_closing && closes.as_mut().poll(cx).is_ready() {
                 is_closing = true;
-                Pin::new(&mut connection).graceful_shutdown();
+                Pin::new(&mut http).graceful_shutdown();
             }
-            if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+            if let Poll::Ready(ended) = http.poll_without_shutdown(cx) {
                 return Poll::Ready(ended.map(|()| false));
             }
-            if is_closing || !self.pulse.gives_buffers_back() {
+            if is_closing || !self.connection.gives_buffers_back() {
                 return Poll::Pending;
             }
             // Only an idle connection ends at once; one that does not is closed once its response is written.
             is_closing = true;
-            Pin::new(&mut connection).graceful_shutdown();
-            connection.poll_without_shutdown(cx).map_ok(|()| true)
+            Pin::new(&mut http).graceful_shutdown();
+            http.poll_without_shutdown(cx).map_ok(|()| true)
         })
         .await?;
-        let parts = connection.into_parts();
+        let parts = http.into_parts();
         let Rewound { stream, .. } = parts.io.into_inner().into_inner();
         if is_idle {
             return Ok(Some(Rewound { first: parts.read_buf, stream }));
@@ -286,9 +282,9 @@ impl Visitor {
     }
 
     async fn answer(self, request: Request<Incoming>, peer: Peer, mark: Mark) -> Response<Marked<Body>> {
-        let Visitor { server, role, places, pulse, account, requests } = self;
+        let Visitor { server, role, places, connection, account, requests } = self;
         if role == Role::Admin {
-            pulse.may_rest(request.body().is_end_stream());
+            connection.set_may_rest(request.body().is_end_stream());
             let response = endpoint::serve_admin(&server, request);
             return response.map(|body| Marked::new(body, mark, None, None));
         }
@@ -302,22 +298,23 @@ impl Visitor {
             true => (None, Origin::unseen(peer, account)),
             false => Visit::begin(&server.settings, &request, peer, account),
         };
-        let mut response = if pulse.is_spare() && !is_probe && !Box::pin(places.settle(&pulse)).await {
-            endpoint::refuse(request, Full::Connections)
-        } else if charge.is_none() && !is_probe {
-            endpoint::refuse(request, Full::Memory)
-        } else {
-            scoped(origin.span, endpoint::serve(server, &origin, request)).await
-        };
+        let mut response =
+            if connection.is_spare() && !is_probe && !Box::pin(places.settle(&connection)).await {
+                endpoint::refuse(request, Full::Connections)
+            } else if charge.is_none() && !is_probe {
+                endpoint::refuse(request, Full::Memory)
+            } else {
+                scoped(origin.span, endpoint::serve(server, &origin, request)).await
+            };
         // Hyper may still be reading the body of a refused request: such a connection keeps its buffers.
         let is_error = response.status().is_client_error() || response.status().is_server_error();
-        pulse.may_rest(!has_body || !is_error);
+        connection.set_may_rest(!has_body || !is_error);
         let leaves_body = has_body && is_error && is_long;
-        pulse.leaves_body.store(leaves_body, Ordering::Relaxed);
+        connection.set_leaves_body(leaves_body);
         if let Some(visit) = &mut visit {
             visit.answered(response.status());
         }
-        if pulse.is_spare() || leaves_body {
+        if connection.is_spare() || leaves_body {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(|body| Marked::new(body, mark, visit, charge))

@@ -1,0 +1,45 @@
+//! The body of a response, which keeps what belongs to its request for as long as it lasts.
+
+use super::peers::Mark;
+use super::visit::Visit;
+use crate::budget::Charge;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// A response body that keeps its connection busy for as long as it lasts.
+#[derive(Debug)]
+pub struct Marked<B> {
+    body: B,
+    _mark: Mark,
+    _visit: Option<Visit>,
+    /// What the request takes besides its messages.
+    _charge: Option<Charge>,
+}
+
+impl<B> Marked<B> {
+    /// The body, with the mark of its request, how that is seen, and what it takes.
+    pub fn new(body: B, mark: Mark, visit: Option<Visit>, charge: Option<Charge>) -> Self {
+        Marked { body, _mark: mark, _visit: visit, _charge: charge }
+    }
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Marked<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
