@@ -3,7 +3,8 @@
 //! `cargo bench --bench soak -- --sessions 100000 --calls 10` checks every answer, prints the curve, and fails unless it
 //! is flat and everything is given back. With `--keep` it writes `docs/soak.svg` and `docs/soak.csv`.
 
-#[path = "../tests/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use more of it")]
+#[path = "../tests/integration/support/mod.rs"]
 mod support;
 
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! proxyrunner spawns a stdio MCP server as its child and serves it over HTTP.
 //!
-//! Each module imports only from those below it; `tests/architecture.rs` holds the table of layers.
+//! Each module imports only from those below it; `tests/integration/architecture.rs` holds the table of layers.
 
 pub mod admission;
 pub mod app;

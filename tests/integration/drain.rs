@@ -1,0 +1,177 @@
+//! The end by signal: whoever waits is told, whatever it waits for.
+
+use crate::support::{Connection, Server, scratch};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+/// Its `initialize` on its way.
+fn begin_initialize(server: &Server, capabilities: serde_json::Value) -> Connection {
+    let mut connection = server.connect();
+    connection.post(&[], server.opening().capabilities(capabilities).body());
+    connection
+}
+
+#[test]
+fn whoever_waits_for_a_child_to_start_is_told_of_the_end() {
+    let ask = json!({"sampling": {}});
+    for (capabilities, flags) in
+        [(json!({}), ""), (json!({}), "--sse-commit-after 0"), (ask, "--child-era legacy")]
+    {
+        let server = Server::with().flags("--drain-timeout 1s").flags(flags).child("--mute").start();
+        let exclusive = capabilities != json!({});
+        let mut waiting = begin_initialize(&server, capabilities);
+        server.until_metric("proxyrunner_children", if exclusive { 2 } else { 1 });
+        server.signal(Signal::SIGTERM);
+        let answers = waiting.response().messages();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        assert!(answers[0]["error"]["message"].as_str().unwrap().contains("shutting down"), "{answers:?}");
+        assert_eq!(server.exit_code(), 0);
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_stdin_to_be_read_is_told_of_the_end() {
+    let flags = "--drain-timeout 1s --close-grace 1s --terminate-grace 1s --max-client-in-flight 300";
+    let server = Server::start(flags);
+    let session = server.session();
+    let until_file = scratch("never-reads-again");
+    session.result("stop_reading", json!({"until": until_file}));
+    let pad = "x".repeat(20_000);
+    // More than its queue and a pipe hold.
+    let mut calls: Vec<_> = (0..300).map(|id| session.begin_call(id, "echo", json!({"pad": pad}))).collect();
+    server.until_metric("proxyrunner_in_flight", 300);
+    server.signal(Signal::SIGTERM);
+    for call in &mut calls {
+        let answers = call.response().messages();
+        assert_eq!((answers.len(), &answers[0]["error"]["data"]["reason"]), (1, &json!("shutting_down")));
+    }
+    assert_eq!(server.exit_code(), 0);
+}
+
+/// It was cut without an answer.
+#[test]
+fn whoever_has_sent_a_part_of_a_body_is_told_of_the_end() {
+    for length in ["1000", "1000000"] {
+        let server = Server::start("--drain-delay 0s --drain-timeout 1s");
+        let session = server.session();
+        let mut sending = server.connect();
+        let headers = [("Content-Length", length), ("Mcp-Session-Id", session.id.as_str())];
+        sending.head("POST", "/mcp", &Connection::post_headers(&headers));
+        sending.send("{");
+        server.until_metric("proxyrunner_connections", 2);
+        server.signal(Signal::SIGTERM);
+        let told = sending.response();
+        assert_eq!((told.status, told.header("connection")), (503, Some("close")));
+        assert!(told.text().contains("shutting down"), "{}", told.text());
+        assert_eq!(server.exit_code(), 0);
+    }
+}
+
+/// The one message of a response, which says that proxyrunner ends.
+fn assert_told(connection: &mut Connection) {
+    let answers = connection.response().messages();
+    assert_eq!((answers.len(), &answers[0]["error"]["data"]["reason"]), (1, &json!("shutting_down")));
+}
+
+#[test]
+fn modern_calls_that_take_too_long_are_told() {
+    for flags in ["", "--sse-commit-after 0"] {
+        for modern_child in [false, true] {
+            let start = Server::with().flags("--drain-timeout 300ms --close-grace 100ms").flags(flags);
+            let server = if modern_child { start.modern_child("").start() } else { start.start() };
+            let mut calls: Vec<_> =
+                (0..10).map(|id| server.modern().begin_call(id, "hang", json!({}))).collect();
+            server.until_metric("proxyrunner_in_flight", 10);
+            server.signal(Signal::SIGTERM);
+            calls.iter_mut().for_each(assert_told);
+            assert_eq!(server.exit_code(), 0);
+        }
+    }
+}
+
+#[test]
+fn modern_requests_that_wait_for_a_start_are_told() {
+    for flags in ["", "--sse-commit-after 0"] {
+        let graces = "--drain-timeout 300ms --close-grace 100ms --terminate-grace 100ms";
+        let server = Server::with().flags(graces).flags(flags).modern_child("--gate /no/such").start();
+        let client = server.modern();
+        let mut waiting: Vec<_> = [
+            client.body(1, "tools/call", json!({"name": "echo", "arguments": {}})),
+            client.body(2, "server/discover", json!({})),
+            client.body(3, "subscriptions/listen", json!({"notifications": {}})),
+        ]
+        .iter()
+        .map(|body| client.begin_body(body))
+        .collect();
+        server.until_metric("proxyrunner_queued", 1);
+        server.signal(Signal::SIGTERM);
+        waiting.iter_mut().for_each(assert_told);
+        assert_eq!(server.exit_code(), 0);
+    }
+}
+
+#[test]
+fn what_waits_its_turn_is_served_before_the_end() {
+    let server = Server::start("--max-child-in-flight 1");
+    let session = server.session();
+    let file = scratch("answer-now");
+    let answer = r#"{"jsonrpc":"2.0","id":$ID,"result":{}}"#;
+    let arguments = json!({"lines": [], "answer": false, "after": [answer], "file": file});
+    let mut held = session.begin_call(0, "emit", arguments);
+    server.until_metric("proxyrunner_in_flight", 1);
+    let mut calls: Vec<_> = (1..40).map(|id| session.begin_call(id, "sleep", json!({"ms": 2}))).collect();
+    let modern = server.modern();
+    let mut moderns: Vec<_> = (1..40).map(|id| modern.begin_call(id, "sleep", json!({"ms": 2}))).collect();
+    server.until_metric("proxyrunner_queued", 78);
+    server.signal(Signal::SIGTERM);
+    server.until_logged("shutting down");
+    // The first one's place is what the others wait for.
+    std::fs::write(&file, "").expect("a scratch file");
+    held.response();
+    for call in calls.iter_mut().chain(&mut moderns) {
+        assert_eq!(call.response().answer()["result"]["ms"], 2);
+    }
+    assert_eq!(server.exit_code(), 0);
+}
+
+#[test]
+fn who_waits_for_a_child_that_is_being_replaced_is_served_before_the_end() {
+    for resumed in [false, true] {
+        let flags = "--restart-backoff 1s --restart-backoff-max 1s --resume-sessions";
+        let server = Server::start(flags);
+        let session = if resumed { server.opening().exclusive().open() } else { server.session() };
+        assert_eq!(session.call("leave", json!({"code": 3}))["error"]["data"]["exitCode"], 3);
+        let mut waiting = session.begin_call(1, "sleep", json!({"ms": 0}));
+        server.until_metric("proxyrunner_queued", 1);
+        server.signal(Signal::SIGTERM);
+        assert_eq!(waiting.response().answer()["result"]["ms"], 0);
+        assert_eq!(server.exit_code(), 0);
+    }
+}
+
+#[test]
+fn streams_are_told_to_come_back_elsewhere() {
+    let server = Server::start("");
+    let session = server.session();
+    let mut stream = session.listen();
+    server.signal(Signal::SIGTERM);
+    let last = std::iter::from_fn(|| stream.next()).last().expect("a word before the end");
+    assert_eq!(last.retry, Some(500), "{last:?}");
+    assert_eq!(server.exit_code(), 0);
+}
+
+#[test]
+fn a_client_that_was_told_to_come_back_finds_its_answer() {
+    let server = Server::start("--sse-commit-after 0 --sse-max-age 1ms");
+    let session = server.session();
+    let mut events = session.begin_call(3, "wait", json!({"name": "a"})).events();
+    let primer = events.next().and_then(|event| event.id).expect("the priming event");
+    assert_eq!(std::iter::from_fn(|| events.next()).last().expect("a word").retry, Some(500));
+    session.result("release", json!({"name": "a"}));
+    server.until_metric("proxyrunner_in_flight", 0);
+    server.signal(Signal::SIGTERM);
+    server.until_logged("shutting down");
+    let mut resumed = session.resume(&primer);
+    assert_eq!(resumed.message()["id"], 3);
+    assert_eq!(server.exit_code(), 0);
+}
