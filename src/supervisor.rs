@@ -11,12 +11,13 @@ use crate::telemetry::metrics::labels::{Revision, Side};
 use crate::telemetry::metrics::{self, usage};
 use crate::upstream::Want;
 use nix::sys::signal::Signal;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
@@ -227,8 +228,8 @@ impl Supervisor {
         (End { how: how.into(), code, last_words }, router)
     }
 
-    fn servers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Signaller>> {
-        self.0.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn servers(&self) -> parking_lot::MutexGuard<'_, HashMap<u64, Signaller>> {
+        self.0.servers.lock()
     }
 }
 

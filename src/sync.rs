@@ -4,9 +4,29 @@
 //! switch tokio over as well.
 
 #[cfg(proxyrunner_loom)]
-pub use loom::{cell::UnsafeCell, sync::Arc, sync::Mutex, sync::MutexGuard, sync::atomic};
+pub use loom::{cell::UnsafeCell, sync::Arc, sync::MutexGuard, sync::atomic};
 #[cfg(not(proxyrunner_loom))]
-pub use std::sync::{Arc, Mutex, MutexGuard, atomic};
+pub use parking_lot::{Mutex, MutexGuard};
+#[cfg(not(proxyrunner_loom))]
+pub use std::sync::{Arc, atomic};
+
+/// loom's lock behind parking_lot's interface.
+#[cfg(proxyrunner_loom)]
+#[derive(Debug)]
+pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+#[cfg(proxyrunner_loom)]
+impl<T> Mutex<T> {
+    /// A lock around `value`.
+    pub fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    /// Waits for the lock.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
 
 /// std's cell behind loom's interface, which hands out pointers for the length of a closure so that loom
 /// can see where an access begins and ends.

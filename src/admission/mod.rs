@@ -22,7 +22,7 @@ use crate::sync::{Mutex, MutexGuard};
 use queues::{Left, Place, Queues, Ticket, Verdict};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 /// The permits of one thing that is bounded, and who waits for them.
@@ -89,7 +89,7 @@ impl Admission {
 
     fn lock(&self) -> MutexGuard<'_, Queues<Option<Waker>>> {
         // Nothing in there can panic half way, short of a broken invariant.
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queues.lock()
     }
 }
 

@@ -20,10 +20,11 @@ pub use charged::{Charged, outside};
 
 use crate::client::Client;
 use account::Accounts;
+use parking_lot::{Mutex, MutexGuard};
 use std::cmp::Reverse;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use turns::{Due, Turns};
 
@@ -205,12 +206,11 @@ impl Budget {
         }
     }
 
-    /// No code panics while it holds the lock, so a poisoned one is whole.
     fn turns(&self) -> MutexGuard<'_, Turns> {
-        self.0.turns.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.turns.lock()
     }
 
     fn accounts(&self) -> MutexGuard<'_, Accounts> {
-        self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.accounts.lock()
     }
 }

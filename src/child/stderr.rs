@@ -2,8 +2,9 @@
 
 use crate::framing::{Framed, Framer};
 use crate::telemetry::Allowance;
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::sync::CancellationToken;
@@ -22,11 +23,11 @@ pub struct Tail(Arc<Mutex<VecDeque<String>>>);
 impl Tail {
     /// Oldest first.
     pub fn lines(&self) -> Arc<[String]> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.0.lock().iter().cloned().collect()
     }
 
     fn push(&self, line: &str) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.0.lock();
         if lines.len() == LAST_LINES {
             lines.pop_front();
         }

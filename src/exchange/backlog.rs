@@ -2,8 +2,8 @@
 //! answer to a later request shows that the child has come that far. Until then they keep their places.
 
 use super::Places;
+use parking_lot::{Mutex, MutexGuard};
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Notifications that a child is sent before it has to show that it handles them.
 const UNPROVEN: usize = 32;
@@ -65,6 +65,6 @@ impl Backlog {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

@@ -7,9 +7,10 @@ use super::{Class, Failure, Interim, Topic};
 use crate::budget::{Account, Charged};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 /// Messages that wait for a request's driver. It only moves them on, so this is far more than it needs.
@@ -150,9 +151,8 @@ impl Mailbox {
         counters::DROPPED_EVENTS.add(std::mem::take(&mut state.queue).len() as u64);
     }
 
-    /// No code panics while it holds the lock, so a poisoned one is whole.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

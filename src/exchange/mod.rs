@@ -33,9 +33,10 @@ use crate::client::Client;
 use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};
 use crate::mux::{Abandoned, Lost, Pending, WireId};
 use crate::telemetry::{ChildOperation, Operation};
+use parking_lot::Mutex;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// The one end of an exchange.
@@ -197,7 +198,7 @@ impl Exchange {
         // One that is answered needs none.
         let Some(held) = held else { return };
         let before = {
-            let mut has = held.places.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut has = held.places.lock();
             std::mem::replace(&mut *has, places)
         };
         drop(before);

@@ -8,9 +8,10 @@ use super::uptake::Uptake;
 use crate::client::Client;
 use crate::jsonrpc::Spliced;
 use crate::mux::WireId;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::sync::Semaphore;
 
@@ -181,9 +182,8 @@ impl Queue {
         true
     }
 
-    /// No code panics while it holds the lock, so a poisoned one is whole.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -10,7 +10,6 @@ use crate::jsonrpc::{self, Defect, Fault, Message, Span, Spelling, codes, echoed
 use crate::mux::{Completed, WireId};
 use crate::session::Audience;
 use crate::telemetry::counters;
-use std::sync::PoisonError;
 use std::time::Instant;
 
 /// How many messages one batch of a child may have.
@@ -141,7 +140,7 @@ impl Router {
     /// Whether a client waits for a request. Proxyrunner's own need no places.
     fn is_of_client(&self, wire_id: WireId) -> bool {
         let held = self.answering.held(wire_id);
-        held.is_some_and(|held| held.places.lock().unwrap_or_else(PoisonError::into_inner).is_some())
+        held.is_some_and(|held| held.places.lock().is_some())
     }
 
     pub(super) fn oversized(&mut self, id: Option<Vec<u8>>, failure: Failure) {

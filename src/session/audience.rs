@@ -6,9 +6,10 @@ use super::{Changes, Holder, Kind, Post, Running, Session, SessionId};
 use crate::exchange::{Class, Failure, Interim, Interruption, Mailbox, Topic};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 /// Resources that sessions may watch at one child, all together.
@@ -271,7 +272,7 @@ impl Members {
     }
 
     fn turn_at(&self, uri: &str) -> Arc<AsyncMutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.turns.lock();
         turns.retain(|_, turn| turn.strong_count() > 0);
         let known = turns.get(uri).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {
@@ -381,7 +382,7 @@ impl Members {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

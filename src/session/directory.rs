@@ -6,11 +6,12 @@ use crate::budget::Account;
 use crate::client::Client;
 use crate::exchange::Failure;
 use crate::telemetry::counters;
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// All sessions of this process.
@@ -168,14 +169,14 @@ impl Directory {
     }
 
     fn opening(&self) -> MutexGuard<'_, Vec<Weak<Session>>> {
-        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+        self.opening.lock()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<SessionId, Arc<Session>>> {
-        self.sessions.read().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<SessionId, Arc<Session>>> {
-        self.sessions.write().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.write()
     }
 }

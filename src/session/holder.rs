@@ -4,8 +4,9 @@ use super::{Changes, Running};
 use crate::budget::Charged;
 use crate::exchange::{Class, Mailbox, Topic};
 use crate::jsonrpc::Spliced;
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 /// Which exchange has a leased child at the moment, and how often the child's lists have changed.
 #[derive(Debug, Default)]
@@ -54,6 +55,6 @@ impl Holder {
     }
 
     fn mailbox(&self) -> MutexGuard<'_, Weak<Mailbox>> {
-        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mailbox.lock()
     }
 }

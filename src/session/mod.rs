@@ -58,8 +58,9 @@ use crate::telemetry::metrics;
 use crate::telemetry::metrics::labels::Side;
 use asked::Asked;
 use in_flight::InFlight;
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use streams::{Event, Streams};
 use tokio_util::sync::CancellationToken;
@@ -385,7 +386,7 @@ impl Session {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

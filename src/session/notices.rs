@@ -3,7 +3,8 @@
 
 use super::{Kind, Members};
 use crate::jsonrpc::Spliced;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
@@ -28,7 +29,7 @@ enum State {
 
 impl Notices {
     fn states(&self) -> MutexGuard<'_, [State; 3]> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Whether a change is to be told at once; else it is told with those that follow.

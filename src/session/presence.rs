@@ -3,7 +3,7 @@
 
 use super::{Session, Settings, State};
 use crate::exchange::Failure;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A message of the client that is being handled.
@@ -49,11 +49,11 @@ impl Session {
 
     /// Gives its place to another session, though something may still hold this one for a moment.
     pub(super) fn give_up_place(&self) {
-        drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.place.lock().take());
     }
 
     pub(super) fn has_place(&self) -> bool {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.place.lock().is_some()
     }
 
     fn end_if(&self, failure: &Failure, condition: impl FnOnce(&State) -> bool) -> bool {

@@ -3,8 +3,9 @@
 
 use crate::exchange::Mailbox;
 use crate::mux::WireId;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 /// Those of one child, by the wire id of the call. One whose mailbox is gone is over.
 #[derive(Debug, Default)]
@@ -29,6 +30,6 @@ impl Running {
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<u64, Weak<Mailbox>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

@@ -3,7 +3,8 @@
 use super::{Members, Post, Watched};
 use crate::budget::Charged;
 use crate::exchange::Link;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use tokio::sync::{Notify, OnceCell, oneshot};
 
 /// A session's place at a child.
@@ -85,7 +86,7 @@ impl Own {
 
     /// What it was told.
     pub fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+        self.told.lock()
     }
 }
 
@@ -120,12 +121,12 @@ impl Stateless {
 
     /// From which level on the client wants log messages; none until it said.
     pub fn level(&self) -> Option<&'static str> {
-        *self.level.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.level.lock()
     }
 
     /// The client said it.
     pub fn set_level(&self, level: &'static str) {
-        *self.level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level);
+        *self.level.lock() = Some(level);
     }
 }
 

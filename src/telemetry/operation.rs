@@ -12,10 +12,11 @@ use super::subject::Subject;
 use super::verdict::Verdict;
 use super::{access, capture, names};
 use crate::trace_context::{Context, Trace};
+use parking_lot::{Mutex, MutexGuard};
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -276,7 +277,7 @@ impl Seen {
     }
 
     fn span(&self) -> MutexGuard<'_, Option<Span>> {
-        self.span.lock().unwrap_or_else(PoisonError::into_inner)
+        self.span.lock()
     }
 }
 

@@ -17,7 +17,8 @@ use crate::era::results::{Hint, Signature};
 use crate::era::{Era, discover};
 use crate::exchange::Link;
 use crate::session::{Kind, Members, Principal, Wish};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
@@ -180,7 +181,7 @@ impl Crew {
 
     /// Those that are there from the start.
     pub fn at_start(&self) -> MutexGuard<'_, Vec<Arc<Shared>>> {
-        self.from_start.lock().unwrap_or_else(PoisonError::into_inner)
+        self.from_start.lock()
     }
 
     /// Puts a child where its predecessor at the same post was.
@@ -204,12 +205,12 @@ impl Crew {
 
     /// Whether the server serves an era, if that is known.
     pub fn serves(&self, era: Era) -> Option<bool> {
-        *self.late(era).serves.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.late(era).serves.lock()
     }
 
     /// What was found out.
     pub fn note(&self, era: Era, serves: bool) {
-        *self.late(era).serves.lock().unwrap_or_else(PoisonError::into_inner) = Some(serves);
+        *self.late(era).serves.lock() = Some(serves);
     }
 
     /// The running child of an era that the fewest share.
@@ -255,6 +256,6 @@ impl Crew {
 
 impl Late {
     pub fn child(&self) -> MutexGuard<'_, Option<Arc<Shared>>> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+        self.child.lock()
     }
 }

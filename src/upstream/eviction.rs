@@ -7,7 +7,7 @@ use crate::exchange::Failure;
 use crate::session::Session;
 use crate::telemetry::counters;
 use std::pin::pin;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -51,7 +51,7 @@ impl Upstream {
     /// Closes idle children until so many are ending that one of them is for this newcomer; false if there are too few.
     fn makes_room(&self, newcomer: Use, place: &Waiting) -> bool {
         // One at a time, so that no two count on the same one.
-        let _turn = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.making_room.lock();
         while self.places.ending() < place.turn() {
             if self.pool.evict() || self.evict(now()) {
                 continue;
@@ -75,7 +75,7 @@ impl Upstream {
         let own = newcomer.client().map_or(0, count);
         let most = holders.iter().copied().max_by_key(|&client| count(client));
         let Some(most) = most.filter(|&most| count(most) > own + 1) else { return Way::Stays };
-        let exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
+        let exclusive = self.exclusive.lock();
         let mut sessions: Vec<_> = exclusive.iter().filter_map(Weak::upgrade).collect();
         drop(exclusive);
         sessions.retain(|session| !session.is_ended() && session.opener() == most);
@@ -110,7 +110,7 @@ impl Upstream {
     /// Ends the session that has been quiet longest, if that is longer than `--evict-after`.
     fn evict(&self, now: Instant) -> bool {
         let patience = self.settings.evict_after;
-        let exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
+        let exclusive = self.exclusive.lock();
         let mut quiet: Vec<_> = exclusive.iter().filter_map(Weak::upgrade).collect();
         drop(exclusive);
         quiet.retain(|session| !session.is_ended() && session.is_quiet_for(patience, now));

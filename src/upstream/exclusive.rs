@@ -14,7 +14,7 @@ use crate::jsonrpc::{Spliced, codes, rewrite};
 use crate::session::{Audience, Own, Seat, Session, Version};
 use crate::telemetry::scope::spanned;
 use crate::telemetry::{counters, names};
-use std::sync::{Arc, Once, PoisonError};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -269,7 +269,7 @@ impl Upstream {
         link: Arc<Link>,
         legacy: Option<(Arc<Own>, Option<Handshake>)>,
     ) {
-        let mut exclusive = self.exclusive.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut exclusive = self.exclusive.lock();
         exclusive.retain(|session| session.strong_count() > 0);
         exclusive.push(Arc::downgrade(session));
         drop(exclusive);

@@ -17,7 +17,8 @@ use crate::jsonrpc::{Spliced, rewrite};
 use crate::mux::WireId;
 use crate::session::{Audience, Holder, Principal, Running, Session, SessionId};
 use crate::telemetry::counters;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -163,11 +164,11 @@ impl Pool {
     }
 
     fn warm(&self) -> MutexGuard<'_, Vec<Leasable>> {
-        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+        self.warm.lock()
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 }
 
@@ -189,7 +190,7 @@ impl Lease {
 
     /// Whether the child is known to log from `level` on.
     fn logs_from(&self, level: &'static str) -> bool {
-        *self.child.level.lock().unwrap_or_else(PoisonError::into_inner) == Some(level)
+        *self.child.level.lock() == Some(level)
     }
 
     /// From now on, what the child says of its own accord goes to `mailbox`.
@@ -305,7 +306,7 @@ impl Upstream {
         };
         let answer = self.ask(lease.link(), "logging/setLevel", self.settings.request_timeout, write).await;
         if matches!(answer, Ok(Ok(answer)) if answer.result.is_some()) {
-            *lease.child.level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level);
+            *lease.child.level.lock() = Some(level);
         }
     }
 }

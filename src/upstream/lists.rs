@@ -17,8 +17,8 @@ use crate::exchange::Answer;
 use crate::jsonrpc::{Message, member, members, text};
 use crate::session::{Kind, Principal};
 use crate::telemetry::counters;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 #[cfg(test)]
@@ -220,7 +220,7 @@ impl Lists {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

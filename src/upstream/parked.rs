@@ -5,8 +5,9 @@
 
 use crate::admission::{Admission, Bounds, Permit};
 use crate::client::Client;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The table; `T` is what waits.
@@ -104,7 +105,7 @@ impl<T> Parked<T> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

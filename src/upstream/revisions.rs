@@ -4,7 +4,7 @@ use crate::era::MODERN_VERSION;
 use crate::exchange::Answer;
 use crate::jsonrpc::{Span, items, member, string_member, text};
 use crate::session::LEGACY_VERSIONS;
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 /// The revisions that one process, and those that follow it in the same handshake, are asked for.
 #[derive(Debug)]
@@ -74,13 +74,13 @@ impl Known {
     /// The revisions to ask for, from the newest one that the server did not refuse. Where a process of it is `serving`
     /// already, another one ends for other reasons.
     pub fn start(&self, serving: bool) -> Revisions {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.0.lock();
         Revisions { asked: state.newest, told: false, may_restart: !state.ends_anyway && !serving }
     }
 
     /// A handshake is over.
     pub fn learn(&self, revisions: &Revisions, completed: bool) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         // What it said itself holds for the next process, though this one ended over it.
         if completed || revisions.told {
             state.newest = revisions.asked;
@@ -91,7 +91,7 @@ impl Known {
 
     /// The newest revision that the server takes, if it refused a newer one.
     pub fn ceiling(&self) -> Option<&'static str> {
-        let newest = self.0.lock().unwrap_or_else(PoisonError::into_inner).newest;
+        let newest = self.0.lock().newest;
         (newest > 0).then(|| LEGACY_VERSIONS[newest])
     }
 }

@@ -4,7 +4,8 @@
 use super::{Isolation, Refusal, Upstream, now};
 use crate::era::Era;
 use crate::exchange::Failure;
-use std::sync::{Mutex, Once, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 /// How long a second process is not tried again: the exit of the last one may have had another reason.
@@ -20,12 +21,12 @@ pub(super) struct Solitude(Mutex<Option<Instant>>);
 impl Solitude {
     /// Whether the server is known to run only once.
     pub fn is_known(&self) -> bool {
-        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self.0.lock();
         since.is_some_and(|since| now() - since < RETRY_AFTER)
     }
 
     fn note(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
+        *self.0.lock() = Some(now());
     }
 }
 

@@ -9,8 +9,9 @@ use crate::era::headers::HeaderParams;
 use crate::exchange::{Answer, Link};
 use crate::jsonrpc::{LONGEST_NAME, items, member, string_member};
 use crate::session::Kind;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
@@ -93,7 +94,7 @@ impl Catalogue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -4,8 +4,9 @@ use super::lag::Lag;
 use super::seats::Share;
 use super::socket::Line;
 use crate::sync::AtomicWaker;
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ impl Connection {
         // Asked first: what is written before the next line then counts as taken for a moment, which harms nobody.
         let untaken = self.line.as_ref().map_or(0, Line::untaken);
         let taken = self.written.load(Ordering::Relaxed).saturating_sub(untaken);
-        self.lag.lock().unwrap_or_else(PoisonError::into_inner).look(now, waits_since, taken)
+        self.lag.lock().look(now, waits_since, taken)
     }
 
     /// Whether a whole request ever began.

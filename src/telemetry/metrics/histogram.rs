@@ -3,8 +3,9 @@
 
 use crate::telemetry::clock;
 use crate::trace_context::Context;
+use parking_lot::Mutex;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, OnceLock};
 
 /// Buckets, with the one above the last bound.
 pub const BUCKETS: usize = BOUNDS + 1;
@@ -98,7 +99,7 @@ impl Histogram {
     fn show(&self, bucket: usize, nanos: u64, context: Context) {
         let exemplars = self.exemplars.get_or_init(Box::default);
         // Whoever is there at the same time has one that is as good.
-        if let Ok(mut exemplar) = exemplars[bucket].try_lock() {
+        if let Some(mut exemplar) = exemplars[bucket].try_lock() {
             let seconds = nanos as f64 / 1e9;
             *exemplar = Some(Exemplar { seconds, context, unix_nanos: clock::unix_nanos() });
         }
@@ -107,7 +108,7 @@ impl Histogram {
     /// What it holds. Values that come meanwhile may be in one part of it and not in another.
     pub fn read(&self) -> Distribution {
         let exemplars = self.exemplars.get();
-        let exemplar = |at: usize| exemplars.and_then(|all| *all[at].lock().ok()?);
+        let exemplar = |at: usize| exemplars.and_then(|all| *all[at].lock());
         Distribution {
             bounds: self.bounds,
             buckets: std::array::from_fn(|at| self.buckets[at].load(Relaxed)),

@@ -1,7 +1,8 @@
 //! By what operations are told apart: a method of the protocol, a tool or prompt that the child lists, how it came out, and
 //! the revision. Each is one of a bounded set, whatever clients and children say; the rest is [`OTHER`].
 
-use std::sync::{OnceLock, PoisonError, RwLock};
+use parking_lot::RwLock;
+use std::sync::OnceLock;
 
 /// What is none of the known ones.
 pub const OTHER: &str = "_OTHER";
@@ -188,7 +189,7 @@ impl Names {
         if name.len() > LONGEST_NAME || self.id(name) != NameId::default() || self.is_full() {
             return;
         }
-        let mut known = self.known().write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known().write();
         let Err(at) = known.find(name.as_bytes()) else { return };
         if known.names.len() < usize::from(self.most) {
             // It is never forgotten.
@@ -201,23 +202,23 @@ impl Names {
 
     /// What it is counted as.
     pub fn id(&self, name: impl AsRef<[u8]>) -> NameId {
-        let known = self.known().read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known().read();
         NameId(known.find(name.as_ref()).map_or(0, |at| known.sorted[at].1))
     }
 
     fn is_full(&self) -> bool {
-        let known = self.known().read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known().read();
         known.names.len() >= usize::from(self.most)
     }
 
     /// Whether anything was listed.
     pub fn is_empty(&self) -> bool {
-        self.known().read().unwrap_or_else(PoisonError::into_inner).names.is_empty()
+        self.known().read().names.is_empty()
     }
 
     /// The name that is counted as this.
     pub fn name(&self, id: NameId) -> &'static str {
-        let known = self.known().read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known().read();
         usize::from(id.0).checked_sub(1).and_then(|at| known.names.get(at)).copied().unwrap_or(OTHER)
     }
 

@@ -2,8 +2,9 @@
 
 use crate::proc::{self, Families};
 use crate::telemetry::clock;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// What one process, or several together, take.
@@ -90,7 +91,7 @@ pub fn of_proxyrunner() -> Usage {
 }
 
 fn servers() -> MutexGuard<'static, Servers> {
-    SERVERS.lock().unwrap_or_else(PoisonError::into_inner)
+    SERVERS.lock()
 }
 
 impl Usage {

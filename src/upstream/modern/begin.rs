@@ -19,7 +19,8 @@ use crate::upstream::lists;
 use crate::upstream::seal::{Purpose, State};
 use crate::upstream::tools::Whose;
 use crate::upstream::{Incoming, NotBegun, Refusal, Shared, Upstream, now};
-use std::sync::{Arc, Mutex};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Instant;
 
 impl Upstream {
