@@ -23,6 +23,7 @@ use queues::{Left, Place, Queues, Ticket, Verdict};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 /// The permits of one thing that is bounded, and who waits for them.
@@ -30,6 +31,24 @@ use std::task::{Context, Poll, Waker};
 pub struct Admission {
     // None until the waiter was polled first.
     queues: Mutex<Queues<Option<Waker>>>,
+}
+
+/// One that was accepted and is not over: counted until it is dropped.
+#[derive(Debug)]
+pub struct Accepted(Arc<AtomicUsize>);
+
+impl Accepted {
+    /// Counts one more.
+    pub fn count(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Accepted(Arc::clone(all))
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What comes of asking for a permit.

@@ -25,8 +25,8 @@ const LEAST_PAUSE: Duration = Duration::from_millis(1);
 const MOST_PAUSE: Duration = Duration::from_millis(16);
 
 /// Writes until `close` is cancelled, nobody is left who could send anything, or the child has closed its end; then
-/// stdin is closed. A frame that was begun is finished first, unless the child doesn't take it. If the child closed its
-/// end, `mute` is cancelled before the first who has something to send is refused. Must be called within a tokio runtime.
+/// stdin is closed. A frame that was begun is finished first, unless the child doesn't take it. `mute` is cancelled before
+/// the first who has something to send is refused. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// When the child has closed its end, at once even if there is nothing to write: what was written to it last may be
@@ -60,9 +60,7 @@ pub async fn write<W: AsyncWrite + AsFd + Unpin>(
         () = close.cancelled() => Ok(()),
         closed = other_end.closed() => Err(closed),
     };
-    if written.is_err() {
-        mute.cancel();
-    }
+    mute.cancel();
     uptake.note_read(other_end.unread() == Some(0));
     written
 }

@@ -27,7 +27,7 @@ pub use noise::{Hint, Noise, quoted};
 pub use orders::Order;
 pub use uptake::Uptake;
 
-use crate::admission::Permit;
+use crate::admission::{Accepted, Permit};
 use crate::budget::Charged;
 use crate::client::Client;
 use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};
@@ -72,6 +72,8 @@ pub struct Places {
     pub child: Permit,
     /// A notification's place among the unproven ones of its child; see [`Backlog`].
     pub notice: Option<Permit>,
+    /// Counts a notification that is not written yet among what a drain waits for.
+    pub accepted: Option<Accepted>,
 }
 
 /// A child's response: a result or an error of its own.

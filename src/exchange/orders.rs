@@ -104,7 +104,7 @@ impl Orders {
 
     /// Whether notifications wait.
     pub(super) fn have_notifications(&self) -> bool {
-        self.0.notifications.available_permits() < NOTIFICATIONS
+        !self.0.notifications.is_closed() && self.0.notifications.available_permits() < NOTIFICATIONS
     }
 
     /// Takes a request out whose turn has not come.
@@ -136,9 +136,11 @@ impl OrdersIntake {
         Some(order)
     }
 
-    /// A notification was written; it keeps its places until the child has shown that it handles them.
+    /// A notification was written: no drain waits for it. It keeps its places until the child has shown that it handles
+    /// them.
     pub fn wrote_notification(&self, places: Option<Places>) {
-        if let Some(places) = places {
+        if let Some(mut places) = places {
+            places.accepted = None;
             self.0.backlog.written(places);
         }
     }

@@ -135,7 +135,7 @@ fn dropping_an_exchange_cancels_it_at_the_child_only_if_it_was_sent() {
 fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
     let admission = Admission::new(Bounds { in_flight: 2, per_client: 2, queued: 0 });
     let place = || admission.take(Client::named("a client")).expect("two are free");
-    let places = Places { all: place(), child: place(), notice: None };
+    let places = Places { all: place(), child: place(), notice: None, accepted: None };
     let (link, mut ends) = Link::new(1, 2);
     let exchange = begun_with(&link, Held { places: Some(places).into(), ..held() });
     let id = exchange.wire_id();
@@ -151,7 +151,7 @@ fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
 fn a_request_that_waits_for_its_client_gives_its_places_up_and_gets_others() {
     let admission = Admission::new(Bounds { in_flight: 2, per_client: 2, queued: 0 });
     let place = || admission.take(Client::named("a client")).expect("two are free");
-    let places = || Some(Places { all: place(), child: place(), notice: None });
+    let places = || Some(Places { all: place(), child: place(), notice: None, accepted: None });
     let (link, mut ends) = Link::new(1, 2);
     let mut exchange = begun_with(&link, Held { places: places().into(), ..held() });
     written(&link, &mut ends);
@@ -191,7 +191,7 @@ fn clients_take_turns_and_each_keeps_its_order() {
     let many: Vec<_> = (0..3).map(|n| begin(1, format!("many {n}"))).collect();
     let places = || {
         let place = || admission.take(Client::numbered(1)).expect("there is one");
-        Some(Places { all: place(), child: place(), notice: None })
+        Some(Places { all: place(), child: place(), notice: None, accepted: None })
     };
     now(link.notify(name("many notified".into()), places())).expect("there is room");
     let large = begin(3, format!("large {}", "x".repeat(64 * 1024)));

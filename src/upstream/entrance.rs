@@ -5,7 +5,7 @@
 //! Some wait for something else, each for its own reason. They are counted among those who wait, and bounded as they are.
 
 use super::{Refusal, Settings, now};
-use crate::admission::{Admission, Asked, Bounds, Permit};
+use crate::admission::{Accepted, Admission, Asked, Bounds, Permit};
 use crate::client::Client;
 use crate::exchange::{Link, Places};
 use crate::telemetry::{Operation, counters};
@@ -65,10 +65,9 @@ impl Entrance {
         }
     }
 
-    /// A request is taken: until the guard is dropped, a drain waits for it.
+    /// A request or notification is taken: until the guard is dropped, a drain waits for it.
     pub fn accept(&self) -> Accepted {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-        Accepted(Arc::clone(&self.accepted))
+        Accepted::count(&self.accepted)
     }
 
     /// Requests that are taken and not over.
@@ -123,7 +122,7 @@ impl Entrance {
         };
         let child = self.turn(link.admission(self.at_child), Level::Child, &mut turns).await?;
         let all = self.turn(&self.all, Level::All, &mut turns).await?;
-        Ok(Places { all, child, notice })
+        Ok(Places { all, child, notice, accepted: None })
     }
 
     /// The same for what was begun, which is not refused half way: it waits for as long as its caller does, and where
@@ -131,7 +130,7 @@ impl Entrance {
     pub async fn enter_again(&self, client: Client, link: &Link) -> Option<Places> {
         let child = self.patient_turn(link.admission(self.at_child), client).await?;
         let all = self.patient_turn(&self.all, client).await?;
-        Some(Places { all, child, notice: None })
+        Some(Places { all, child, notice: None, accepted: None })
     }
 
     /// Counts one among those who wait, that waits for something else than a place.
@@ -196,16 +195,6 @@ impl Entrance {
         counters::QUEUED_REQUESTS.increment();
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Counted(&self.waiting)
-    }
-}
-
-/// A request that is taken.
-#[derive(Debug)]
-pub(super) struct Accepted(Arc<AtomicUsize>);
-
-impl Drop for Accepted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

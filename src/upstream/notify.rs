@@ -2,15 +2,18 @@
 //! child's stdin with what nothing answers.
 
 use super::{Incoming, Refusal, Upstream};
-use crate::exchange::Link;
+use crate::exchange::{Failure, Link};
 use crate::jsonrpc::{Spliced, rewrite};
 use crate::mux::WireId;
 use crate::session::{Seat, Session};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::sleep;
 
 /// How long a child may take to answer the ping that shows that it handles notifications.
 const PROOF: Duration = Duration::from_secs(5);
+/// How long after a ping that could not be sent the next one is tried.
+const AGAIN: Duration = Duration::from_millis(100);
 
 impl Upstream {
     /// Passes a notification of a client on, as its child may see it.
@@ -36,10 +39,11 @@ impl Upstream {
         // To a child that is being replaced there is nothing to notify.
         let Some(link) = seat.link().filter(|_| passed) else { return Ok(()) };
         let (operation, client) = (&incoming.operation, session.client());
-        let places = match seat.is_exclusive() {
+        let mut places = match seat.is_exclusive() {
             true => self.entrance.enter(operation, client, &link).await?,
             false => self.entrance.enter_notice(operation, client, &link).await?,
         };
+        places.accepted = Some(self.entrance.accept());
         let Incoming { frame, message, trace, operation } = incoming;
         let trace = operation.traced(trace);
         let proves = places.notice.is_some();
@@ -70,8 +74,14 @@ impl Upstream {
                 let id = wire_id.as_u64().to_string();
                 Spliced::from(rewrite::request(id.as_bytes(), "ping", None))
             };
+            let proof = tokio::select! {
+                _ = link.closed() => return,
+                proof = self.ask(&link, "ping", PROOF, ping) => proof,
+            };
             // A child that does not answer is found by others; its notifications need not wait for that.
-            let _ = self.ask(&link, "ping", PROOF, ping).await;
+            if !matches!(proof, Ok(_) | Err(Failure::TimedOut(_))) {
+                sleep(AGAIN).await;
+            }
             if link.is_closed() || !link.backlog().proven(held, link.has_notifications()) {
                 return;
             }

@@ -1,6 +1,6 @@
 //! The end by signal: whoever waits is told, whatever it waits for.
 
-use crate::support::{Connection, Server, scratch};
+use crate::support::{Connection, Journal, Server, scratch, until};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -46,6 +46,38 @@ fn whoever_waits_for_a_stdin_to_be_read_is_told_of_the_end() {
         assert_eq!((answers.len(), &answers[0]["error"]["data"]["reason"]), (1, &json!("shutting_down")));
     }
     assert_eq!(server.exit_code(), 0);
+}
+
+/// The event loop turned in a circle from the signal on.
+#[test]
+fn notifications_that_wait_for_a_stdin_to_be_read_are_written_or_given_up_with_the_rest() {
+    for (is_read_again, flags) in
+        [(true, "--drain-timeout 60s"), (false, "--drain-timeout 1s --close-grace 1s")]
+    {
+        let journal = Journal::new();
+        let flags = format!("--drain-delay 0s --terminate-grace 1s {flags}");
+        let server = Server::with().flags(&flags).child(&journal.flag()).start();
+        let session = server.session();
+        let until_file = scratch("reads-again");
+        session.result("stop_reading", json!({"until": until_file}));
+        // More than go out before the server has to show that it handles them.
+        for n in 0..48 {
+            let method = format!("notifications/number-{n}");
+            session.tell(json!({"jsonrpc": "2.0", "method": method}));
+        }
+        server.signal(Signal::SIGTERM);
+        until("the drain has begun", || server.request("GET", "/readyz", &[], b"").status == 503);
+        if is_read_again {
+            std::fs::write(&until_file, "").expect("the file");
+        }
+        assert_eq!(server.exit_code(), 0);
+        let read = journal.frames();
+        let numbered = read
+            .iter()
+            .filter(|read| read.message["method"].as_str().is_some_and(|method| method.contains("number-")));
+        let numbered = numbered.count();
+        assert!(if is_read_again { numbered == 48 } else { numbered < 48 }, "{numbered} were read");
+    }
 }
 
 /// It was cut without an answer.

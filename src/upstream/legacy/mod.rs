@@ -5,9 +5,9 @@ mod asking;
 mod translation;
 
 use super::deadline::Deadline;
-use super::entrance::Accepted;
 use super::lists::Asked;
 use super::{Incoming, NotBegun, RESTARTING, Refusal, Upstream, now};
+use crate::admission::Accepted;
 use crate::era::downgrade;
 use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Link, Outcome, Places, Step, Topic};
 use crate::jsonrpc::{ClientId, Edits, Spliced, kept, rewrite, splice};

@@ -13,11 +13,11 @@ mod task;
 pub use begin::is_retry;
 
 use super::deadline::Deadline;
-use super::entrance::Accepted;
 use super::lease::Lease;
 use super::lists::{Asked, Fresh};
 use super::seal::{Purpose, State};
 use super::{Shared, Upstream, now};
+use crate::admission::Accepted;
 use crate::budget::Charged;
 use crate::client::Client;
 use crate::era::capabilities::Capabilities;
