@@ -116,6 +116,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         directory: Arc::clone(&directory),
         shutdown: shutdown.clone(),
         budget: budget.clone(),
+        scrapes: http::Scrapes::default(),
         phase: phase_watched,
         pulse: pulse.clone(),
     });

@@ -17,6 +17,7 @@ mod tests;
 pub use queues::Bounds;
 pub use shares::{Holder, Share, Shares, Taken};
 
+use crate::budget::Charge;
 use crate::client::Client;
 use crate::sync::{Mutex, MutexGuard};
 use queues::{Left, Place, Queues, Ticket, Verdict};
@@ -33,21 +34,25 @@ pub struct Admission {
     queues: Mutex<Queues<Option<Waker>>>,
 }
 
-/// One that was accepted and is not over: counted until it is dropped.
+/// A request or notification that was accepted and is not over: counted until it is dropped.
 #[derive(Debug)]
-pub struct Accepted(Arc<AtomicUsize>);
+pub struct Accepted {
+    all: Arc<AtomicUsize>,
+    /// What it takes besides its messages.
+    _charge: Option<Charge>,
+}
 
 impl Accepted {
-    /// Counts one more.
-    pub fn count(all: &Arc<AtomicUsize>) -> Self {
+    /// Counts one more, which takes what `charge` covers.
+    pub fn count(all: &Arc<AtomicUsize>, charge: Option<Charge>) -> Self {
         all.fetch_add(1, Ordering::Relaxed);
-        Accepted(Arc::clone(all))
+        Accepted { all: Arc::clone(all), _charge: charge }
     }
 }
 
 impl Drop for Accepted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

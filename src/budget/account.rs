@@ -146,15 +146,14 @@ impl Account {
         charge.try_add(bytes).then_some(charge)
     }
 
-    /// A charge of so many bytes: at once if there is room for them, or after a wait if its client holds little. `None` when
-    /// there is no room, and none within `patience` for such a client.
+    /// A charge of so many bytes: at once if there is room for them, or after a wait if its client holds little and few
+    /// others wait like that, since what waits is charged nowhere. `None` when there is no room, and none within `patience`
+    /// for such a client.
     pub async fn charge_soon(&self, bytes: usize, patience: Duration) -> Option<Charge> {
         if let Some(charge) = self.try_charge(bytes) {
             return Some(charge);
         }
-        if !self.is_little(bytes) {
-            return None;
-        }
+        let _patient = self.0.budget.be_patient().filter(|_| self.is_little(bytes))?;
         let mut charge = self.charge();
         Box::pin(timeout(patience, charge.cover(bytes))).await.ok().map(|()| charge)
     }

@@ -40,6 +40,9 @@ const SMALL_PART: usize = 32;
 /// That share at least, in bytes, while four of them fit.
 const LEAST_SMALL: usize = 64 * 1024;
 
+/// Requests that may wait for room without a charge: they hold a head and the buffers of a connection.
+const MOST_PATIENT: usize = 64;
+
 /// The limit, and what is charged to it. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Shared>);
@@ -55,6 +58,16 @@ struct Shared {
     awaited: Notify,
     overdrawn: Notify,
     tight: AtomicBool,
+    patient: AtomicUsize,
+}
+
+/// One that waits without a charge, until it is dropped.
+struct Patient<'a>(&'a AtomicUsize);
+
+impl Drop for Patient<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Budget {
@@ -69,6 +82,7 @@ impl Budget {
             awaited: Notify::new(),
             overdrawn: Notify::new(),
             tight: AtomicBool::new(false),
+            patient: AtomicUsize::new(0),
         }))
     }
 
@@ -138,20 +152,22 @@ impl Budget {
 
     /// The accounts that are asked to give way, in this order: those of the client that holds most first, and of each
     /// client the one that holds most. Only clients with more than half of the limit give way to another that waits;
-    /// where one client is alone, the same between its accounts; where the reserve is used up too, everybody does.
+    /// where one client is alone, the same between its accounts; where the reserve is used up too, everybody does. An
+    /// account that holds little is never asked: that would harm its owner, and help nobody.
     pub fn fullest(&self) -> Vec<Account> {
         let waiting = self.turns().first_account(self.0.limit);
         let far = self.is_far_exceeded();
         if waiting.is_none() && !far {
             return Vec::new();
         }
-        let half = self.0.limit / 2;
+        let (half, little) = (self.0.limit / 2, self.small());
         let gives_way = |account: &Account| match &waiting {
-            _ if far => account.used() > 0,
+            _ if account.used() <= little => false,
+            _ if far => true,
             Some(waiting) if account.is_of_same_client(waiting) => {
                 account.used() > half && !account.is(waiting)
             }
-            _ => account.used() > 0 && account.client_used() > half,
+            _ => account.client_used() > half,
         };
         // Upgraded under the lock, and dropped outside of it: the last handle on an account takes the lock itself.
         let mut open = self.accounts().open();
@@ -168,6 +184,12 @@ impl Budget {
     /// A wait for room was in vain.
     pub fn note_tight(&self) {
         self.0.tight.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets one more wait that is not charged for what it is; `None` when enough do.
+    fn be_patient(&self) -> Option<Patient<'_>> {
+        let patient = Patient(&self.0.patient);
+        (self.0.patient.fetch_add(1, Ordering::Relaxed) < MOST_PATIENT).then_some(patient)
     }
 
     fn reserve(&self) -> usize {

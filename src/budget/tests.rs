@@ -221,7 +221,8 @@ fn the_client_that_holds_most_gives_way_with_the_account_that_holds_most() {
     let asked = Arc::new(Counter::new(0));
     let counted = Arc::clone(&asked);
     more_of_it.on_give_way(move || counted.fetch_add(1, Ordering::Relaxed) == 0);
-    let _held = (charged(&greedy, 20 * MIB), charged(&more_of_it, 30 * MIB));
+    let modest = budget.account(Client::numbered(1));
+    let _held = (charged(&greedy, 20 * MIB), charged(&more_of_it, 30 * MIB), charged(&modest, 1024));
     assert!(budget.fullest().is_empty(), "nobody waits");
     let mut body = Body::of(&other, 20 * MIB);
     body.waits();
@@ -270,6 +271,16 @@ async fn a_request_of_a_client_that_holds_little_waits_for_room_and_others_are_r
     assert_eq!(soon.await.map(|charge| charge.bytes()), Some(40 * 1024), "before the body that came first");
     held.extend((0..6).map(|_| greedy.hold(vec![b'x'; MIB])));
     assert!(modest.charge_soon(40 * 1024, patience).await.is_none(), "but not for ever");
+    let others = (10..10 + MOST_PATIENT as u64).map(|client| budget.account(Client::numbered(client)));
+    let mut waiting: Vec<_> =
+        others.map(|other| Box::pin(async move { other.charge_soon(1024, patience).await })).collect();
+    assert!(waiting.iter_mut().all(|waiting| poll_once(waiting.as_mut()).is_none()));
+    assert!(
+        poll_once(pin!(modest.charge_soon(1024, patience))).is_some_and(|charge| charge.is_none()),
+        "enough wait"
+    );
+    waiting.pop();
+    assert!(poll_once(pin!(modest.charge_soon(1024, patience))).is_none(), "one has left");
 }
 
 #[test]

@@ -15,13 +15,7 @@ pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
 }
 
 pub(crate) fn held() -> Held {
-    Held {
-        mailbox: Arc::new(Mailbox::default()),
-        token: None,
-        takes_questions: false,
-        client: None,
-        places: Default::default(),
-    }
+    Held::unasked(Arc::new(Mailbox::default()))
 }
 
 /// A request that waits to be written.

@@ -61,6 +61,16 @@ pub struct Held {
     pub client: Option<Client>,
     /// None for proxyrunner's own requests, nor while its client is asked.
     pub places: Mutex<Option<Places>>,
+    /// A subscription's place among `--max-listens`, which it keeps until the child no longer has it.
+    pub listen: Option<Arc<Permit>>,
+}
+
+impl Held {
+    /// What a request holds that has no place and no token, and takes no questions.
+    pub fn unasked(mailbox: Arc<Mailbox>) -> Self {
+        let (token, client, places, listen) = Default::default();
+        Held { mailbox, token, takes_questions: false, client, places, listen }
+    }
 }
 
 /// What a request is admitted by; given up when it is dropped.

@@ -48,8 +48,9 @@ pub fn serve(server: &Server, path: &str) -> Option<Response<Body>> {
 pub fn metrics(server: &Server, headers: &HeaderMap) -> Response<Body> {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let format = Format::accepted(accept);
-    let text = metrics::write(&metrics::gather(levels(server)), format);
-    let body = Body::whole(Spliced::from(Charged::own(text)));
+    let write = || metrics::write(&metrics::gather(levels(server)), format).into();
+    let text = server.scrapes.text(format, Instant::now(), write);
+    let body = Body::whole(Spliced::from(text));
     response::typed(StatusCode::OK, format.content_type(), body)
 }
 

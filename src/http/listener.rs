@@ -42,8 +42,8 @@ const SPARE_HEAD: Duration = Duration::from_secs(2);
 const SPARE_LIFE: Duration = Duration::from_secs(10);
 /// How long a request of a client that holds little waits for room.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
-/// What a request in progress takes besides its messages, in bytes: its task, its head and its connection's buffers.
-const REQUEST: usize = 40 * 1024;
+/// What a request takes at its connection, in bytes: its task, its head and the buffers.
+const REQUEST: usize = 32 * 1024;
 /// What a request's head may take before it counts by itself, in bytes.
 const USUAL_HEAD: usize = 4 * 1024;
 /// What a stream to a client takes besides its messages, in bytes.

@@ -21,6 +21,7 @@ mod peers;
 mod public_url;
 mod reject;
 mod response;
+mod scrape;
 mod site;
 pub mod sse;
 mod unread;
@@ -30,6 +31,7 @@ pub use health::levels;
 pub use listener::{HEAD_PATIENCE, Listener, Role, raise_file_limit};
 pub use peers::{Connections, SPARE};
 pub use public_url::PublicUrl;
+pub use scrape::Scrapes;
 
 use crate::budget::{Account, Budget};
 use crate::phase::Phase;
@@ -102,6 +104,8 @@ pub struct Server {
     pub shutdown: Shutdown,
     /// The bytes in transit.
     pub budget: Budget,
+    /// The latest metrics.
+    pub scrapes: Scrapes,
     /// Whether the child has completed its handshake.
     pub phase: watch::Receiver<Phase>,
     /// Whether the event loop turns.

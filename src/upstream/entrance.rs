@@ -4,7 +4,7 @@
 //!
 //! Some wait for something else, each for its own reason. They are counted among those who wait, and bounded as they are.
 
-use super::{Refusal, Settings, now};
+use super::{Incoming, Refusal, Settings, now};
 use crate::admission::{Accepted, Admission, Asked, Bounds, Permit};
 use crate::client::Client;
 use crate::exchange::{Link, Places};
@@ -13,6 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
+
+/// What a request in progress takes besides its messages, in bytes, as measured: its tasks and its state.
+const REQUEST: usize = 8 * 1024;
+/// How often its id, token and name are kept besides, about; and how long they are together at most.
+const COPIES: usize = 4;
+const LONGEST_COPIED: usize = 3 * 1024;
+/// How long a request of a client that holds little waits for room.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+const NO_ROOM: Refusal = Refusal::Busy("messages in transit take all of --max-buffered");
 
 /// What part of `--max-child-in-flight` notifications may take.
 const NOTICES: usize = 4;
@@ -65,9 +74,22 @@ impl Entrance {
         }
     }
 
-    /// A request or notification is taken: until the guard is dropped, a drain waits for it.
-    pub fn accept(&self) -> Accepted {
-        Accepted::count(&self.accepted)
+    /// Counts a notification among what a drain waits for, until the guard is dropped.
+    pub fn accept_notification(&self) -> Accepted {
+        Accepted::count(&self.accepted, None)
+    }
+
+    /// Accepts a request: until the guard is dropped, a drain waits for it, and what it takes is charged to its client.
+    ///
+    /// # Errors
+    /// When `--max-buffered` has no room for it.
+    pub async fn accept(&self, incoming: &Incoming) -> Result<Accepted, Refusal> {
+        let takes = REQUEST + COPIES * incoming.frame.len().min(LONGEST_COPIED);
+        let charge = match incoming.frame.account() {
+            Some(account) => Some(account.charge_soon(takes, ROOM_PATIENCE).await.ok_or(NO_ROOM)?),
+            None => None,
+        };
+        Ok(Accepted::count(&self.accepted, charge))
     }
 
     /// Requests that are taken and not over.

@@ -165,13 +165,8 @@ impl Upstream {
         let places = self.entrance.enter(&incoming.operation, session.client(), link).await?;
         let asked = incoming.ask(link);
         let trace = incoming.trace_for(asked.as_ref());
-        let held = Held {
-            mailbox: incoming.mailbox(),
-            token: None,
-            takes_questions: false,
-            client: Some(session.client()),
-            places: Some(places).into(),
-        };
+        let (client, places) = (Some(session.client()), Some(places).into());
+        let held = Held { client, places, ..Held::unasked(incoming.mailbox()) };
         let write = |wire_id: crate::mux::WireId| {
             let roots = self.settings.forward_roots;
             let ceiling = self.revisions.ceiling();

@@ -269,7 +269,16 @@ pub(super) fn begin_as(
     mailbox: Arc<Mailbox>,
     write: impl FnOnce(WireId) -> Spliced,
 ) -> Result<Exchange, Failure> {
-    let held = Held { mailbox, token: None, takes_questions: false, client, places: Default::default() };
+    begin_held(link, Held { client, ..Held::unasked(mailbox) }, operation, write)
+}
+
+/// The same, with all that its slot holds.
+pub(super) fn begin_held(
+    link: &Link,
+    held: Held,
+    operation: Option<ChildOperation>,
+    write: impl FnOnce(WireId) -> Spliced,
+) -> Result<Exchange, Failure> {
     let trace = operation.as_ref().map(|operation| operation.traced(&Trace::default()).into_owned());
     let write = |wire_id| match &trace {
         Some(trace) if trace.replaces_context() => with_context(write(wire_id), trace),

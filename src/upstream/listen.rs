@@ -6,10 +6,9 @@ use super::modern::{Caller, Happening, Reply};
 use super::{Incoming, Refusal, Shared, Upstream, greet};
 use crate::admission::Permit;
 use crate::budget::Charged;
-use crate::client::Client;
 use crate::era::{Era, discover, errors, keys, notifications};
 use crate::exchange::{
-    Answer, Exchange, Failure, Interim, Interruption, Link, Mailbox, Standing, Step, Topic,
+    Answer, Exchange, Failure, Held, Interim, Interruption, Link, Mailbox, Standing, Step, Topic,
 };
 use crate::jsonrpc::{self, ClientId, Edits, Span, Spliced, codes, items, member, rewrite, splice, text};
 use crate::mux::WireId;
@@ -36,7 +35,7 @@ pub struct Listening {
     outbox: VecDeque<Spliced>,
     /// The subscription at a modern child.
     passed: Option<Passed>,
-    place: Permit,
+    place: Arc<Permit>,
 }
 
 /// A subscription at a modern child, and what it takes to open it again at the next one.
@@ -65,7 +64,7 @@ impl Upstream {
             return Err(Refusal::Withheld(codes::INVALID_PARAMS, "the subscription is longer than 32 KiB"));
         }
         let client = caller.client();
-        let place = self.listens.take(client).ok_or_else(|| {
+        let place = self.listens.take(client).map(Arc::new).ok_or_else(|| {
             Refusal::Busy(if self.listens.is_at_own_bound(client) {
                 "this client has a quarter of --max-listens subscriptions open already"
             } else {
@@ -114,9 +113,9 @@ impl Upstream {
         &self,
         shared: Arc<Shared>,
         incoming: &Incoming,
-        place: Permit,
+        place: Arc<Permit>,
     ) -> Result<Box<Listening>, Refusal> {
-        let begun = pass(&shared.link, place.client(), incoming).map_err(Refusal::Failed)?;
+        let begun = pass(&shared.link, &place, incoming).map_err(Refusal::Failed)?;
         let ear = ear()?;
         let mailbox = Arc::clone(begun.mailbox());
         // The child says itself what is for this one; this is for the end that is ours.
@@ -146,14 +145,19 @@ impl Upstream {
     }
 }
 
-fn pass(link: &Link, client: Client, incoming: &Incoming) -> Result<Exchange, Failure> {
+fn pass(link: &Link, place: &Arc<Permit>, incoming: &Incoming) -> Result<Exchange, Failure> {
     let Incoming { frame, message, trace, operation } = incoming;
     let trace = operation.traced(trace);
     let write = |wire_id: WireId| {
         let id = Some(wire_id.as_u64());
         rewrite::request_for_child(frame, message, id, None, &trace)
     };
-    greet::begin_as(link, Some(client), None, incoming.mailbox(), write)
+    let held = Held {
+        client: Some(place.client()),
+        listen: Some(Arc::clone(place)),
+        ..Held::unasked(incoming.mailbox())
+    };
+    greet::begin_held(link, held, None, write)
 }
 
 fn ear() -> Result<SessionId, Refusal> {
@@ -337,7 +341,7 @@ impl Listening {
         };
         let begun = match link {
             Some(link) => {
-                let begun = pass(&link, self.place.client(), &passed.incoming);
+                let begun = pass(&link, &self.place, &passed.incoming);
                 begun.map(|begun| (begun, link.stand()))
             }
             None => Err(passed.open.as_ref().err().cloned().unwrap_or(Failure::Lost)),

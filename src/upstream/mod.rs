@@ -239,13 +239,15 @@ impl Upstream {
         session: &Arc<Session>,
         incoming: Incoming,
     ) -> Result<Begun, Refusal> {
-        let _accepted = self.entrance.accept();
+        let accepted = self.entrance.accept(&incoming).await?;
         let uninitialized = Refusal::Withheld(codes::INVALID_REQUEST, "send initialize first");
         let seat = session.seat().ok_or(uninitialized)?;
         if let Seat::Exclusive(own) = seat {
             self.note_told(own, &incoming)?;
             self.await_initialized(own, &incoming).await;
-            return Box::pin(self.pass(session, seat, incoming, false, None)).await.map(Begun::Running);
+            return Box::pin(self.pass(session, seat, incoming, accepted, false, None))
+                .await
+                .map(Begun::Running);
         }
         if let Some(result) = shared::answered_here(seat, &incoming)? {
             return Ok(Begun::Answered(Spliced::from(rewrite::result(incoming.id(), result))));
@@ -262,7 +264,7 @@ impl Upstream {
         match (seat, subscribing) {
             (_, Some(subscribe)) => {
                 let patience = self.settings.request_timeout;
-                let change = Box::pin(self.change_subscription(session, seat, incoming, subscribe));
+                let change = Box::pin(self.change_subscription(session, seat, incoming, accepted, subscribe));
                 let timed_out = |_| {
                     counters::TIMED_OUT_REQUESTS.increment();
                     Refusal::Failed(Failure::TimedOut(patience))
@@ -270,11 +272,11 @@ impl Upstream {
                 Ok(Begun::Answered(timeout(patience, change).await.map_err(timed_out)??))
             }
             (Seat::Stateless(seat), None) => {
-                Box::pin(self.translate(session, seat, incoming, asked)).await.map(Begun::Running)
+                Box::pin(self.translate(session, seat, incoming, accepted, asked)).await.map(Begun::Running)
             }
             (seat, None) => {
                 let newer = matches!(seat, Seat::Shared { newer: true, .. });
-                Box::pin(self.pass(session, seat, incoming, newer, asked)).await.map(Begun::Running)
+                Box::pin(self.pass(session, seat, incoming, accepted, newer, asked)).await.map(Begun::Running)
             }
         }
     }

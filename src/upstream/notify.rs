@@ -43,7 +43,7 @@ impl Upstream {
             true => self.entrance.enter(operation, client, &link).await?,
             false => self.entrance.enter_notice(operation, client, &link).await?,
         };
-        places.accepted = Some(self.entrance.accept());
+        places.accepted = Some(self.entrance.accept_notification());
         let Incoming { frame, message, trace, operation } = incoming;
         let trace = operation.traced(trace);
         let proves = places.notice.is_some();

@@ -2,6 +2,7 @@
 //! what of them no client may see, since it would cross from one to another.
 
 use super::{Incoming, MOST_REMEMBERED, Refusal, SEATED, Shared, Upstream, initialize, now};
+use crate::admission::Accepted;
 use crate::era::envelope::{Envelope, log_level};
 use crate::era::{Era, discover};
 use crate::exchange::{Failure, Link};
@@ -81,13 +82,14 @@ impl Upstream {
         session: &Arc<Session>,
         seat: &Seat,
         incoming: Incoming,
+        accepted: Accepted,
         subscribe: bool,
     ) -> Result<Spliced, Refusal> {
         let uri = incoming.message.params.as_ref().and_then(|params| params.uri.clone());
         let uri = uri.ok_or(Refusal::Withheld(codes::INVALID_PARAMS, "params.uri is missing"))?;
         let uri = text(&incoming.frame, &uri).into_owned();
         if uri.len() > LONGEST_URI {
-            return Err(Refusal::Withheld(codes::INVALID_PARAMS, "params.uri is too long"));
+            return Err(Refusal::Withheld(codes::INVALID_PARAMS, "params.uri is longer than 2 KiB"));
         }
         let nothing = Spliced::from(rewrite::result(incoming.id(), b"{}"));
         let Some(members) = seat.members() else { return Ok(nothing) };
@@ -109,7 +111,7 @@ impl Upstream {
             }
             Seat::Stateless(seat) => (seat.members.post.listen(None).await, nothing),
             seat => {
-                let call = self.pass(session, seat, incoming, false, None).await?;
+                let call = self.pass(session, seat, incoming, accepted, false, None).await?;
                 let answer = call.run(|_| ()).await.flatten();
                 let answer = answer.map_err(|_| Refusal::Failed(Failure::NoRoom))?;
                 let agreed = jsonrpc::scan(&answer).is_ok_and(|message| message.result.is_some());

@@ -134,10 +134,8 @@ fn undelivered_answers_are_bounded_and_the_slowest_reader_is_cut() {
     server.until_metric("proxyrunner_in_flight", 0);
     until("most of it is there", || server.metric("proxyrunner_buffered_bytes") > 8 << 20);
     assert!(server.metric("proxyrunner_buffered_bytes") <= 18 << 20, "the limit and its reserve");
-    assert_eq!(
-        quick.call("blob", json!({"bytes": 1 << 20}))["result"]["blob"].as_str().map(str::len),
-        Some(1 << 20)
-    );
+    let answer = quick.call("blob", json!({"bytes": 1 << 20}));
+    assert_eq!(answer["result"]["blob"].as_str().map(str::len), Some(1 << 20), "{answer}");
     let gave_way = |name| server.metric(name);
     assert!(gave_way("proxyrunner_gave_way_total") + gave_way("proxyrunner_cut_streams_total") > 0);
     drop(unread);

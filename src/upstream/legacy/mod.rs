@@ -57,6 +57,7 @@ impl Upstream {
         session: &Arc<Session>,
         seat: &Seat,
         incoming: Incoming,
+        accepted: Accepted,
         newer: bool,
         asked: Option<Asked>,
     ) -> Result<Box<LegacyCall>, Refusal> {
@@ -76,7 +77,7 @@ impl Upstream {
             let held = |places| {
                 let (mailbox, token) = (Arc::clone(&mailbox), token.clone());
                 let client = Some(session.client());
-                Held { mailbox, token, takes_questions: false, client, places: Some(places).into() }
+                Held { token, client, places: Some(places).into(), ..Held::unasked(mailbox) }
             };
             self.begin_where_it_sits(session, seat, None, &incoming, held, &write).await
         };
@@ -92,7 +93,7 @@ impl Upstream {
             asked,
             translation: None,
             operation: incoming.operation,
-            _accepted: self.entrance.accept(),
+            _accepted: accepted,
         }))
     }
 }

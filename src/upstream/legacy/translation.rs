@@ -4,6 +4,7 @@
 
 use super::asking::Asking;
 use super::{LegacyCall, LegacyStep, unless_interrupted};
+use crate::admission::Accepted;
 use crate::client::Client;
 use crate::era::input::{ASKING, Answers, InputRequired};
 use crate::era::results::{self, Unknown};
@@ -70,6 +71,7 @@ impl Upstream {
         session: &Arc<Session>,
         seat: &Arc<Stateless>,
         incoming: Incoming,
+        accepted: Accepted,
         asked: Option<Asked>,
     ) -> Result<Box<LegacyCall>, Refusal> {
         let method = incoming.method().into_owned();
@@ -115,7 +117,7 @@ impl Upstream {
             asked,
             operation: Arc::clone(&translation.incoming.operation),
             translation: Some(Box::new(translation)),
-            _accepted: self.entrance.accept(),
+            _accepted: accepted,
         }))
     }
 }
@@ -130,7 +132,7 @@ impl Translation {
         if let Some(lease) = &self.lease {
             lease.hear(&mailbox);
         }
-        Held { mailbox, token, takes_questions: false, client: Some(client), places: places.into() }
+        Held { token, client: Some(client), places: places.into(), ..Held::unasked(mailbox) }
     }
 
     /// A round's request; `retry` is what makes it one after the first.

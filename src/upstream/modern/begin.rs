@@ -43,7 +43,7 @@ impl Upstream {
         caller: Caller,
         incoming: Incoming,
     ) -> Result<Box<ModernCall>, Refusal> {
-        let accepted = self.entrance.accept();
+        let accepted = self.entrance.accept(&incoming).await?;
         let client = caller.client();
         let shared = self.shared_for(Era::Modern, client, &incoming.operation).await?;
         let method = incoming.method().into_owned();
@@ -361,6 +361,7 @@ impl ModernCall {
             takes_questions: self.lease.is_none() && self.is_asking() && !may_ask,
             client: Some(self.caller.client()),
             places: Mutex::default(),
+            listen: None,
         };
         match &mut self.task {
             // It runs on after the child's first answer.
