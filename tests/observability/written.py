@@ -225,7 +225,7 @@ def untrue(sources: Path = ROOT / "src") -> list[str]:
     source = "\n".join(path.read_text() for path in sources.rglob("*.rs"))
     # Long texts are wrapped in the sources.
     source = re.sub(r"\\\n\s*", "", source)
-    flags = set(re.findall(r"`(--[a-z-]+)", (ROOT / "README.md").read_text()))
+    flags = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs" / "settings.md").read_text()))
     problems = []
     for path in [*books(), RUNBOOKS / "README.md", RULES]:
         text = path.read_text()
