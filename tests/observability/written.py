@@ -129,7 +129,7 @@ def runbook_problems(alerts: list[dict[str, Any]]) -> list[str]:
 
 
 # Each runbook answers these.
-PARTS = ["What it means", "See what it is", "Likely causes", "What to do", "Not again"]
+PARTS = ["Meaning", "Diagnosis", "Likely causes", "What to do", "Prevention"]
 
 
 def links(text: str) -> list[str]:
