@@ -56,7 +56,7 @@ pub const SETTINGS: &[Group] = &[
                 "keep-alive-timeout",
                 "DURATION",
                 "620s",
-                "Close an idle connection after this; exceed the load balancer's limit",
+                "Idle time before a connection is closed; exceed the load balancer's",
             ),
         ],
     },
@@ -67,7 +67,7 @@ pub const SETTINGS: &[Group] = &[
                 "sse-commit-after",
                 "DURATION",
                 "5s; 250ms for 2025-11-25",
-                "Time to wait for a response before starting an event stream",
+                "Time to wait for a response before starting a stream (0s: no wait)",
             ),
             one(
                 "sse-max-age",
@@ -130,7 +130,7 @@ pub const SETTINGS: &[Group] = &[
                 "restart-limit",
                 "COUNT",
                 "5",
-                "Consecutive restarts before exiting with the child's code (0: none)",
+                "Consecutive restarts before exiting with the child's code (0: never)",
             ),
             one(
                 "restart-backoff",
@@ -167,12 +167,12 @@ pub const SETTINGS: &[Group] = &[
             one("isolation", "MODE", "auto", "Which clients share a child: auto, shared or session"),
             one("children", "COUNT", "1", "Number of shared children"),
             one("max-children", "COUNT", "32", "Maximum number of children, shared and exclusive together"),
-            one("warm", "COUNT", "0", "Spare children kept ready for modern clients that answer questions"),
+            one("warm", "COUNT", "0", "Spare children kept ready for leases of modern clients (0: none)"),
             one(
                 "evict-after",
                 "DURATION",
                 "1m",
-                "Idle time after which --max-children may evict an exclusive child",
+                "Idle time before an exclusive child may be evicted at --max-children",
             ),
             one(
                 "at-cap",
@@ -197,7 +197,7 @@ pub const SETTINGS: &[Group] = &[
                 "cancel-grace",
                 "DURATION",
                 "10s",
-                "Time an unanswered cancelled request counts as in flight",
+                "Time an unanswered cancelled request counts as in flight (0s: none)",
             ),
             absent(
                 "cache-lists",
