@@ -11,6 +11,7 @@ mod otel;
 mod parse;
 mod problem;
 mod reader;
+mod setting;
 mod stopping;
 pub mod table;
 mod unknown;
