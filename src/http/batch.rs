@@ -7,14 +7,14 @@ use super::guard::Form;
 use super::origin::Origin;
 use super::reject::Rejection;
 use super::response::{self, Body};
-use super::sse::EventStream;
-use super::{Server, call, legacy, oneway};
+use super::stream::EventStream;
+use super::{Server, call, commit, guard, oneway, outcome, sessions};
 use crate::budget::Charged;
 use crate::exchange::Mailbox;
 use crate::jsonrpc::{self, ClientId, Kind, Message, Spliced, text};
 use crate::session::{Reader, Session, StreamId, Underway};
 use crate::telemetry::scope::scoped;
-use crate::upstream::Incoming;
+use crate::upstream::{Incoming, Refusal};
 use hyper::header::HeaderMap;
 use hyper::{Response, StatusCode};
 use std::collections::VecDeque;
@@ -48,12 +48,11 @@ pub async fn respond(
         ));
     }
     let (requests, others) = split(&batch)?;
-    let _present = legacy::receive(server, session)?;
+    let _present = sessions::receive(server, session)?;
     for frame in others {
         let incoming = take(server, session, origin, frame)?;
         let operation = Arc::clone(&incoming.operation);
-        let accepted = scoped(operation.context(), oneway::accept(server, session, incoming)).await;
-        accepted.inspect_err(|rejection| operation.end(&rejection.verdict()))?;
+        scoped(operation.context(), oneway::accept(server, session, incoming)).await?;
     }
     if requests.is_empty() {
         return Ok(response::empty(StatusCode::ACCEPTED));
@@ -61,7 +60,7 @@ pub async fn respond(
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down());
     }
-    let form = legacy::form(headers)?;
+    let form = guard::response_form(headers)?;
     let unbegun = Unbegun(Some(session.open_stream()));
     let batch = Arc::new(Batch {
         server: Arc::clone(server),
@@ -77,7 +76,7 @@ pub async fn respond(
             work.as_mut().await;
             true
         }
-        Form::Either => timeout(call::commit_after(server, session), &mut work).await.is_ok(),
+        Form::Either => timeout(commit::delay_in(&server.settings, session), &mut work).await.is_ok(),
     };
     let mut reader = unbegun.begin();
     if finished && batch.only_answers.load(Ordering::Acquire) {
@@ -116,7 +115,7 @@ fn read(frame: &Charged) -> Result<Message, Rejection> {
 fn take(server: &Server, session: &Session, origin: &Origin, frame: Charged) -> Result<Incoming, Rejection> {
     let message = read(&frame)?;
     let incoming = origin.incoming(&server.settings, frame, message);
-    legacy::see(session, &incoming.operation);
+    sessions::describe(session, &incoming.operation);
     Ok(incoming)
 }
 
@@ -186,8 +185,9 @@ impl Batch {
         let operation = Arc::clone(&incoming.operation);
         let answer = match underway.over() {
             Some(failure) => {
-                operation.end(&failure.verdict());
-                Spliced::from(failure.response(incoming.id()))
+                let refused = Refusal::Failed(failure).into();
+                outcome::refuse(&operation, incoming.id(), refused)
+                    .unwrap_or_else(|rejection| rejection.message())
             }
             None => {
                 // From here on it is noted by who begins it.
@@ -199,7 +199,6 @@ impl Batch {
     }
 
     async fn answer(&self, incoming: Incoming) -> Spliced {
-        let (id, operation) = (incoming.id().to_vec(), Arc::clone(&incoming.operation));
         match call::start(&self.server, &self.session, incoming).await {
             Ok(call::Started::Running(call)) if self.form == Form::Json => call.run_unheard().await,
             Ok(call::Started::Running(call)) => {
@@ -210,10 +209,7 @@ impl Batch {
                 .await
             }
             Ok(call::Started::Answered(message)) => message,
-            Err(rejection) => {
-                operation.end(&rejection.verdict());
-                rejection.of(&id).message()
-            }
+            Err(rejection) => rejection.message(),
         }
     }
 }

@@ -1,27 +1,23 @@
 //! One request of a client, from the child's first word to the response: JSON if the first word is the answer, else
 //! a stream (D7).
 
-use super::Server;
 use super::guard::Form;
-use super::reject::{self, Rejection};
+use super::outcome::{self, Refused};
+use super::reject::Rejection;
 use super::response::{self, Body};
-use super::sse::EventStream;
+use super::stream::EventStream;
+use super::{Server, commit};
 use crate::exchange::{Class, Interim};
 use crate::jsonrpc::{Spliced, rewrite};
 use crate::session::{Session, StreamId};
 use crate::telemetry::scope::scoped;
-use crate::telemetry::{Operation, Verdict, counters};
+use crate::telemetry::{Operation, counters};
 use crate::trace_context::Context;
 use crate::upstream::{Begun, Incoming, LegacyCall, LegacyStep, Refusal};
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::time::{timeout, timeout_at};
-
-/// A quiet child delays the response head no longer.
-const COMMIT_AFTER: Duration = Duration::from_secs(5);
-/// For 2025-11-25, where a client that is cut off before the priming event could not come back for its answer.
-const COMMIT_PRIMED_AFTER: Duration = Duration::from_millis(250);
+use std::time::Instant;
+use tokio::time::timeout_at;
 
 /// What became of a request right away.
 pub enum Started {
@@ -40,37 +36,47 @@ pub struct Call {
     context: Option<Context>,
 }
 
-/// Sends a request to the session's child; but `ping` is answered here, promptly, whatever the child is doing
-/// (2025-11-25, utilities/ping).
+impl From<Spliced> for Started {
+    fn from(message: Spliced) -> Self {
+        Started::Answered(message)
+    }
+}
+
+/// Starts a request at the session's child. `ping` is answered here, promptly, whatever the child is doing (2025-11-25,
+/// utilities/ping).
 ///
 /// # Errors
-/// When a bound is reached, or proxyrunner takes nothing new.
+/// 503 when a limit is reached, or proxyrunner is shutting down.
 pub async fn start(
     server: &Server,
     session: &Arc<Session>,
     incoming: Incoming,
 ) -> Result<Started, Rejection> {
     let (client_id, operation) = (incoming.client_id(), Arc::clone(&incoming.operation));
-    if incoming.method() == "ping" {
-        operation.end(&Verdict::Success);
-        return Ok(Started::Answered(Spliced::from(rewrite::result(client_id.raw(), b"{}"))));
-    }
-    if server.shutdown.is_refusing() {
-        return Err(Rejection::shutting_down().of(client_id.raw()));
-    }
-    let begun = tokio::select! {
-        biased;
-        begun = server.upstream.begin(session, incoming) => begun,
-        // Until it has begun, the session does not know of it, and could not tell it.
-        () = session.ended() => Err(Refusal::Failed(session.why_ended())),
-    };
-    match begun {
+    let outcome = match begin(server, session, incoming).await {
+        // Its operation ends with the child's answer.
         Ok(Begun::Running(call)) => {
             let (call, session) = (Some(call), Arc::clone(session));
-            Ok(Started::Running(Call { call, session, context: operation.context() }))
+            return Ok(Started::Running(Call { call, session, context: operation.context() }));
         }
         Ok(Begun::Answered(message)) => Ok(Started::Answered(message)),
-        Err(refused) => reject::refusal(refused, client_id.raw(), &operation).map(Started::Answered),
+        Err(refused) => Err(refused),
+    };
+    outcome::settle(&operation, client_id.raw(), outcome)
+}
+
+async fn begin(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Result<Begun, Refused> {
+    if incoming.method() == "ping" {
+        return Ok(Begun::Answered(Spliced::from(rewrite::result(incoming.id(), b"{}"))));
+    }
+    if server.shutdown.is_refusing() {
+        return Err(Rejection::shutting_down().into());
+    }
+    tokio::select! {
+        biased;
+        begun = server.upstream.begin(session, incoming) => begun.map_err(Refused::from),
+        // The session does not know a request that has not begun, so its end would not reach the request.
+        () = session.ended() => Err(Refused::from(Refusal::Failed(session.why_ended()))),
     }
 }
 
@@ -91,7 +97,7 @@ pub async fn respond(
     if form == Form::Json {
         return Ok(response::json(StatusCode::OK, call.run_unheard().await));
     }
-    let commit_at = Instant::now() + commit_after(server, session);
+    let commit_at = Instant::now() + commit::delay_in(&server.settings, session);
     let first = match timeout_at(commit_at.into(), call.next()).await {
         Ok(LegacyStep::Answered(message)) => return Ok(response::json(StatusCode::OK, message)),
         Ok(LegacyStep::Said(interim)) => Some(interim),
@@ -104,12 +110,6 @@ pub async fn respond(
     }
     tokio::spawn(scoped(call.context, call.follow(stream)));
     Ok(response::events(EventStream::resumable(server, reader)))
-}
-
-/// How long the head waits for the child's first word.
-pub fn commit_after(server: &Server, session: &Session) -> Duration {
-    let default = if session.version().primes() { COMMIT_PRIMED_AFTER } else { COMMIT_AFTER };
-    server.settings.sse_commit_after.unwrap_or(default)
 }
 
 impl Call {
@@ -168,28 +168,6 @@ pub fn say_elsewhere(session: &Session, interim: Interim) {
     }
 }
 
-/// What `work` comes to, if that is within `patience`. The time does not count in which its message waits for its turn: it
-/// may still be refused then, and a refusal is a status.
-pub async fn within<F: Future + Unpin>(
-    operation: &Operation,
-    patience: Duration,
-    work: &mut F,
-) -> Option<F::Output> {
-    loop {
-        if let Ok(output) = timeout(patience, &mut *work).await {
-            return Some(output);
-        }
-        if !operation.waits() {
-            return None;
-        }
-        tokio::select! {
-            biased;
-            output = &mut *work => return Some(output),
-            () = operation.turned() => {}
-        }
-    }
-}
-
 /// Waits for `work` as long as the head may wait for a child, then commits a stream on which its message follows.
 pub async fn respond_slowly<F>(
     server: &Server,
@@ -202,10 +180,10 @@ where
     F: Future<Output = Result<Spliced, Rejection>> + Send + 'static,
 {
     let mut work = Box::pin(work);
-    let patience = server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
+    let delay = commit::delay(&server.settings);
     let done = match form {
         Form::Json => Some(work.as_mut().await),
-        Form::Either => within(operation, patience, &mut work).await,
+        Form::Either => commit::within(operation, delay, &mut work).await,
     };
     match done {
         Some(Ok(message)) => response::json(StatusCode::OK, message),

@@ -1,6 +1,7 @@
 //! Checks on a request's head: framing, Content-Type, Content-Encoding, Accept, and the caller's principal.
 
 use super::Settings;
+use super::deviation::Deviation;
 use super::reject::Rejection;
 use crate::jsonrpc::codes;
 use crate::session::Principal;
@@ -66,13 +67,22 @@ pub enum Form {
     Json,
 }
 
-/// Returns the content types that a client accepts for the answer to a request. Clients must list both JSON and event
-/// streams, but are refused only if they cannot be answered at all. Without an Accept header the answer is JSON, which
-/// every client can read.
+/// Returns the content types that a client accepts for the answer to a request, and logs a client that lists JSON only.
 ///
 /// # Errors
 /// 406 when the client does not accept JSON.
-pub fn answers_in(headers: &HeaderMap) -> Result<Form, Rejection> {
+pub fn response_form(headers: &HeaderMap) -> Result<Form, Rejection> {
+    let form = answers_in(headers)?;
+    if form == Form::Json {
+        Deviation::Accept.tolerate(headers);
+    }
+    Ok(form)
+}
+
+/// Returns the content types that a client accepts for the answer to a request. Clients must list both JSON and event
+/// streams, but are refused only if they cannot be answered at all. Without an Accept header the answer is JSON, which
+/// every client can read.
+fn answers_in(headers: &HeaderMap) -> Result<Form, Rejection> {
     if !headers.contains_key(ACCEPT) {
         return Ok(Form::Json);
     }
@@ -120,7 +130,7 @@ fn is_zero_weight(parameter: &str) -> bool {
     weight.is_some_and(|(_, value)| value.trim().parse() == Ok(0.0_f32))
 }
 
-/// Returns the caller's principal from the header that the operator trusts (D14). With `--principal-header` no request is
+/// Returns the caller's principal from the header that the operator trusts (docs/architecture.md#principal). With `--principal-header` no request is
 /// anonymous: a request without the header bypassed the proxy that sets it, or the proxy did not authenticate it.
 ///
 /// # Errors

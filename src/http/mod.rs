@@ -5,6 +5,7 @@
 mod batch;
 mod body;
 mod call;
+mod commit;
 mod deviation;
 mod endpoint;
 mod guard;
@@ -17,35 +18,40 @@ mod modern;
 mod old_sse;
 mod oneway;
 mod origin;
+mod outcome;
+mod paths;
 mod peers;
 mod public_url;
 mod reject;
+mod relief;
+mod replayed;
 mod response;
+mod routes;
+mod service;
+mod sessions;
 mod site;
 pub mod sse;
+mod stream;
 mod unread;
 mod visit;
 
 pub use health::levels;
-pub use listener::{HEAD_PATIENCE, Listener, Role, raise_file_limit};
+pub use listener::{Listener, raise_file_limit};
 pub use peers::{Connections, SPARE};
 pub use public_url::PublicUrl;
+pub use service::{HEAD_PATIENCE, Role};
 
-use crate::budget::{Account, Budget};
+use crate::budget::Budget;
 use crate::phase::Phase;
 use crate::pulse::Pulse;
 use crate::session::Directory;
 use crate::shutdown::Shutdown;
-use crate::telemetry::counters;
 use crate::trace_context::AllowedBaggage;
 use crate::upstream::Upstream;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// How far a reader must lag behind to be cut because `--max-buffered` is used up.
-const READER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where and how clients are served.
 #[derive(Clone, Debug)]
@@ -108,73 +114,4 @@ pub struct Server {
     pub pulse: Pulse,
     /// The connections, and which of them stall.
     pub connections: Arc<Connections>,
-}
-
-impl Server {
-    /// Makes room when messages in transit take more than `--max-buffered`, or a body waits for it: first what is kept for
-    /// replay or from memory, then what clients that left may come back for, the oldest first and only as much as is
-    /// needed; then the client that holds most gives way to the others; last, and only for what is too much, the slowest
-    /// reader. False when bytes are about to be given back, so that it is worth to look again soon.
-    pub fn relieve(&self) -> bool {
-        if self.make_room() {
-            return true;
-        }
-        if self.fullest_gives_way() {
-            return false;
-        }
-        self.budget.excess() == 0 || !self.cut_slowest()
-    }
-
-    /// Looks again, every now and then, whether room is to be made: those that were not slow enough before may be now.
-    /// For a body that has waited since the last look the slowest reader goes too.
-    pub fn relieve_bodies(&self, waited_before: bool) -> bool {
-        self.connections.look();
-        if self.budget.excess() > 0 || self.budget.is_awaited() {
-            self.budget.remind();
-        }
-        if !self.budget.is_awaited() {
-            return false;
-        }
-        if !self.make_room() && waited_before {
-            self.cut_slowest();
-        }
-        true
-    }
-
-    /// Takes what nobody reads now; whether that is enough.
-    fn make_room(&self) -> bool {
-        let enough = || self.budget.lack() == 0;
-        if enough() {
-            return true;
-        }
-        self.upstream.forget_lists();
-        for session in self.directory.all() {
-            session.forget_delivered();
-        }
-        self.directory.forget_owed(enough);
-        enough()
-    }
-
-    fn fullest_gives_way(&self) -> bool {
-        let gives_way = |account: &Account| account.give_way() || self.upstream.give_way(account);
-        let Some(fullest) = self.budget.fullest().into_iter().find(gives_way) else { return false };
-        counters::GAVE_WAY.increment();
-        tracing::warn!(
-            bytes = fullest.used(),
-            client_bytes = fullest.client_used(),
-            "--max-buffered is used up: the client that holds most gives way to others"
-        );
-        true
-    }
-
-    fn cut_slowest(&self) -> bool {
-        // A peer that pauses for a moment is none that stalls; but memory is finite.
-        let patience = if self.budget.is_far_exceeded() { Duration::ZERO } else { READER_PATIENCE };
-        let cut = self.connections.cut_slowest(patience);
-        if cut {
-            counters::CUT_STREAMS.increment();
-            tracing::warn!("--max-buffered is used up: the slowest reader is cut");
-        }
-        cut
-    }
 }

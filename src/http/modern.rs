@@ -2,10 +2,12 @@
 //! and statuses. Stateless: nothing of sessions is minted or echoed, and a client that disconnects has cancelled.
 
 use super::guard::Form;
-use super::live::{Live, LiveStream};
-use super::reject::{self, Rejection};
+use super::live::Live;
+use super::origin::Origin;
+use super::reject::Rejection;
 use super::response::{self, Body};
-use super::{Server, call, guard, legacy};
+use super::stream::EventStream;
+use super::{Server, commit, guard, outcome};
 use crate::era::MODERN_VERSION;
 use crate::era::envelope::Envelope;
 use crate::era::headers::{decode, named_by};
@@ -18,9 +20,7 @@ use crate::upstream::{self, Caller, Happening, Incoming, Refusal, Reply};
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 use serde_json::json;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
@@ -30,16 +30,13 @@ const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 const EVENTS: &str = "text/event-stream";
 
-/// A quiet child delays the response head no longer: until then, its first word decides the status.
-const COMMIT_AFTER: Duration = Duration::from_secs(5);
-
 /// Methods of legacy clients that the modern revision removed: a legacy child would answer them.
 const REMOVED: [&str; 5] =
     ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
 
 /// Whether a message is a modern client's: its envelope says so, or without one its header does.
 pub fn is_modern(headers: &HeaderMap, incoming: &Incoming) -> bool {
-    has_envelope(incoming) || speaks_modern(headers)
+    has_envelope(incoming) || has_modern_version(headers)
 }
 
 fn has_envelope(incoming: &Incoming) -> bool {
@@ -48,7 +45,7 @@ fn has_envelope(incoming: &Incoming) -> bool {
 }
 
 /// Whether the request's header names a modern revision.
-pub fn speaks_modern(headers: &HeaderMap) -> bool {
+pub fn has_modern_version(headers: &HeaderMap) -> bool {
     let version = headers.get(PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
     let version = version.and_then(|version| version.split(',').next()).map(str::trim);
     version.is_some_and(|version| is_date(version) && version >= MODERN_VERSION)
@@ -69,7 +66,7 @@ pub async fn respond(
     server: &Arc<Server>,
     headers: &HeaderMap,
     principal: Principal,
-    peer: IpAddr,
+    origin: &Origin,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
     match incoming.message.kind {
@@ -83,11 +80,11 @@ pub async fn respond(
         }
         Kind::Request => {}
     }
-    let form = legacy::form(headers).map_err(|rejection| rejection.of(incoming.id()))?;
+    let form = guard::response_form(headers).map_err(|rejection| rejection.of(incoming.id()))?;
     let envelope = climb(headers, &incoming).map_err(|rejection| rejection.of(incoming.id()))?;
     let caller = Caller {
         principal,
-        address: Some(peer),
+        address: Some(origin.peer.socket.ip()),
         capabilities: envelope.capabilities(),
         log_level: envelope.log_level,
         params: repeated_params(headers),
@@ -123,20 +120,19 @@ async fn answer(
     id: Vec<u8>,
 ) -> Result<Response<Body>, Rejection> {
     let operation = Arc::clone(&incoming.operation);
-    let patience = server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
     let mut opening = Box::pin(open(Arc::clone(server), caller, incoming));
-    let Some(opened) = call::within(&operation, patience, &mut opening).await else {
+    let Some(opened) = commit::within(&operation, commit::delay(&server.settings), &mut opening).await else {
         let context = operation.context();
         let next = async move {
             let opened = opening.await;
             opened.unwrap_or_else(|refused| (None, Happening::Answered(told(refused, &id, &operation))))
         };
-        return Ok(response::live(LiveStream::quiet(server, context, Box::pin(next))));
+        return Ok(response::events(EventStream::quiet(server, context, Box::pin(next))));
     };
     Ok(match opened {
         Ok((_, Happening::Answered(reply))) => whole(reply),
         Ok((Some(Live::Call(call)), Happening::Asks)) => whole(call.park()),
-        Ok((live, first)) => response::live(LiveStream::begun(server, operation.context(), live, first)),
+        Ok((live, first)) => response::events(EventStream::begun(server, operation.context(), live, first)),
         Err(Refusal::Busy(why)) => return Err(Rejection::busy(why).of(&id)),
         Err(refused) => whole(told(refused, &id, &operation)),
     })
@@ -224,7 +220,7 @@ fn told(refused: Refusal, id: &[u8], operation: &Operation) -> Reply {
         Refusal::Withheld(codes::METHOD_NOT_FOUND, _) => 404,
         _ => 200,
     };
-    reject::refusal(refused, id, operation).map_or_else(
+    outcome::refuse(operation, id, refused.into()).map_or_else(
         |rejection| Reply { status: rejection.status().as_u16(), message: rejection.message() },
         |message| Reply { message, status },
     )

@@ -2,8 +2,7 @@
 
 use super::response::{self, Body};
 use crate::jsonrpc::{Fault, Spliced, codes, rewrite};
-use crate::telemetry::{Operation, Verdict, counters};
-use crate::upstream::Refusal;
+use crate::telemetry::{Verdict, counters};
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde_json::Value;
@@ -138,18 +137,4 @@ pub fn method_not_allowed(allowed: &'static str) -> Response<Body> {
     let mut response = rejection.response();
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
-}
-
-/// What a client is told of a request that no child took: a status where it is proxyrunner's doing, an answer like
-/// any other where it is not.
-pub fn refusal(refusal: Refusal, id: &[u8], operation: &Operation) -> Result<Spliced, Rejection> {
-    operation.end(&refusal.verdict());
-    match refusal {
-        Refusal::Busy(why) => Err(Rejection::busy(why).of(id)),
-        Refusal::Failed(failure) => Ok(Spliced::from(failure.response(id))),
-        Refusal::Mismatch(mismatch) => {
-            Err(Rejection::new(StatusCode::BAD_REQUEST, codes::HEADER_MISMATCH, mismatch.to_string()).of(id))
-        }
-        Refusal::Withheld(code, why) => Ok(Spliced::from(rewrite::error(Some(id), code, why, None))),
-    }
 }

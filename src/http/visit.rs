@@ -96,7 +96,7 @@ fn describe<B>(span: &mut Span, settings: &Settings, request: &Request<B>, peer:
         _ => "_OTHER",
     };
     let verb = if method == "_OTHER" { "HTTP" } else { method };
-    let route = super::endpoint::route_of(settings, path);
+    let route = super::paths::route_of(settings, path);
     span.name(match route {
         Some(route) => names::two_words(verb, route),
         None => verb.to_owned(),

@@ -1,7 +1,7 @@
 //! The state of one connection: what its peer has sent and read, and whether a request is in progress.
 
 use super::lag::Lag;
-use super::seats::Share;
+use super::share::Share;
 use super::socket::Line;
 use crate::sync::AtomicWaker;
 use parking_lot::Mutex;

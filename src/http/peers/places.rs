@@ -44,6 +44,11 @@ impl Places {
         Arc::new(Places { limit, connections })
     }
 
+    /// Returns the connections that hold the places.
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
     /// Gives a new connection a place: a regular one if one is free, else a spare one, which another connection without
     /// a request loses if need be. Waits while each of those may still be about to send its request.
     pub async fn take(&self, client: IpAddr, line: Option<Line>) -> Arc<Connection> {

@@ -1,10 +1,11 @@
 //! Counts of the places that connections hold, in all and by client.
 
 use super::connection::Connection;
+use super::share::Share;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Counts of taken places.
 #[derive(Debug, Default)]
@@ -13,32 +14,6 @@ pub(super) struct Seats {
     /// The numbers of the connections on spare places.
     pub(super) spare: Vec<u64>,
     shares: HashMap<IpAddr, Arc<Share>>,
-}
-
-/// The places that one client address holds.
-#[derive(Debug)]
-pub(super) struct Share {
-    pub(super) client: IpAddr,
-    regular: AtomicUsize,
-    all: AtomicUsize,
-}
-
-impl Default for Share {
-    fn default() -> Self {
-        Share { client: Ipv6Addr::UNSPECIFIED.into(), regular: AtomicUsize::new(0), all: AtomicUsize::new(0) }
-    }
-}
-
-impl Share {
-    /// The number of its connections.
-    pub(super) fn all(&self) -> usize {
-        self.all.load(Ordering::Relaxed)
-    }
-
-    /// The number of its regular places.
-    pub(super) fn regular(&self) -> usize {
-        self.regular.load(Ordering::Relaxed)
-    }
 }
 
 impl Seats {
