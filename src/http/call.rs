@@ -1,5 +1,5 @@
-//! One request of a client, from the child's first word to the response: JSON if the first word is the answer, else
-//! a stream (D7).
+//! One request of a legacy client, to its response: JSON if the child's first message is the answer, else an event stream
+//! (docs/architecture.md#commit).
 
 use super::guard::Form;
 use super::outcome::{self, Refused};
@@ -19,20 +19,20 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::time::timeout_at;
 
-/// What became of a request right away.
+/// The state of a request after its start.
 pub enum Started {
-    /// It is at the child.
+    /// The child is working on it.
     Running(Call),
-    /// It is answered.
+    /// It is answered already.
     Answered(Spliced),
 }
 
-/// A request at the child. Dropping it does not cancel: a legacy client that disconnects has not cancelled
-/// (2025-11-25, transports §Sending Messages); the request goes on without anyone listening.
+/// A request at the child. Dropping it does not cancel the request, since a legacy client that disconnects has not
+/// cancelled (2025-11-25, transports §Sending Messages). The request continues without a listener.
 pub struct Call {
     call: Option<Box<LegacyCall>>,
     session: Arc<Session>,
-    /// Where it stands in its trace.
+    /// The request's position in its trace.
     context: Option<Context>,
 }
 
@@ -83,7 +83,7 @@ async fn begin(server: &Server, session: &Arc<Session>, incoming: Incoming) -> R
 /// Answers a request of a Streamable HTTP client.
 ///
 /// # Errors
-/// When a bound is reached.
+/// As [`start`].
 pub async fn respond(
     server: &Server,
     session: &Arc<Session>,
@@ -114,30 +114,30 @@ pub async fn respond(
 
 impl Call {
     async fn next(&mut self) -> LegacyStep {
-        // Nobody asks on after the answer.
+        // No caller polls again after the answer.
         let Some(call) = &mut self.call else { return std::future::pending().await };
         let step = call.next().await;
         if let LegacyStep::Answered(_) = step {
-            // Nothing is left that would have to go on alone.
+            // The request is complete, so that dropping it spawns nothing.
             self.call = None;
         }
         step
     }
 
-    /// Puts all that happens on a stream, which then ends.
+    /// Writes all messages to a stream, which ends with the answer.
     async fn follow(self, stream: StreamId) {
         let session = Arc::clone(&self.session);
         let last = self.run(|interim| session.push(stream, interim.frame, interim.class)).await;
         session.finish(stream, Some(last));
     }
 
-    /// Runs to the end. Messages before the answer go to the session's standalone stream.
+    /// Returns the answer. Questions before it go to the session's standalone stream, other messages are dropped.
     pub async fn run_unheard(self) -> Spliced {
         let session = Arc::clone(&self.session);
         self.run(|interim| say_elsewhere(&session, interim)).await
     }
 
-    /// Runs to the end, handing what happens meanwhile to `each`.
+    /// Returns the answer, and passes each message before it to `each`.
     pub async fn run(mut self, mut each: impl FnMut(Interim)) -> Spliced {
         loop {
             match self.next().await {
@@ -151,7 +151,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let Some(call) = self.call.take() else { return };
-        // One that goes on alone is dropped with the runtime, at the very end: that cancels it.
+        // At exit the runtime drops the spawned request, which cancels it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let session = Arc::clone(&self.session);
             let run = call.run(move |interim| say_elsewhere(&session, interim));
@@ -160,7 +160,7 @@ impl Drop for Call {
     }
 }
 
-/// Delivers a message of a request without a stream of its own: questions go to the standalone stream, the rest is dropped.
+/// Delivers a message of a request without a stream: questions go to the standalone stream, others are dropped.
 pub fn say_elsewhere(session: &Session, interim: Interim) {
     match interim.class {
         Class::Dear => session.say(interim.frame, interim.class),
@@ -168,7 +168,7 @@ pub fn say_elsewhere(session: &Session, interim: Interim) {
     }
 }
 
-/// Waits for `work` as long as the head may wait for a child, then commits a stream on which its message follows.
+/// Answers with the message that `work` returns: as JSON if it returns soon, else on a stream.
 pub async fn respond_slowly<F>(
     server: &Server,
     session: &Arc<Session>,

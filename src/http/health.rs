@@ -1,4 +1,4 @@
-//! What probes and scrapers ask: alive, ready, started, and the metrics.
+//! Answers to probes and scrapers.
 
 use super::Server;
 use super::paths::Probe;
@@ -30,7 +30,7 @@ pub fn serve(server: &Server, probe: Probe) -> Response<Body> {
     response::json(status, Spliced::from(Charged::own(text)))
 }
 
-/// The metrics, in the format that is asked for.
+/// Answers `/metrics` in the format that the client accepts.
 pub fn metrics(server: &Server, headers: &HeaderMap) -> Response<Body> {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let format = Format::accepted(accept);
@@ -39,7 +39,7 @@ pub fn metrics(server: &Server, headers: &HeaderMap) -> Response<Body> {
     response::typed(StatusCode::OK, format.content_type(), body)
 }
 
-/// How many there are of everything now.
+/// Returns the current values of all gauges.
 pub fn levels(server: &Server) -> Levels {
     let upstream = &server.upstream;
     Levels {

@@ -1,4 +1,4 @@
-//! HTTP+SSE of 2024-11-05 (`--sse`): one GET stream is the whole session, and everything is posted beside it.
+//! HTTP+SSE of 2024-11-05 (`--sse`): a GET stream is a session, and its client posts messages to another path.
 
 use super::origin::Origin;
 use super::paths::SSE_POST;
@@ -14,10 +14,10 @@ use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
 
-/// Opens a session, which lasts as long as its stream.
+/// Opens a session, which ends with its stream.
 ///
 /// # Errors
-/// When there are too many, or the client doesn't take a stream.
+/// 406 when the client does not accept event streams, and as [`sessions::open`].
 pub fn stream(
     server: &Arc<Server>,
     origin: &Origin,
@@ -50,10 +50,10 @@ fn post_to(settings: &Settings, stream: &str) -> String {
     up.to_owned() + SSE_POST.trim_start_matches('/')
 }
 
-/// Takes a message; what answers it comes on the stream.
+/// Takes a message, which is answered on the stream.
 ///
 /// # Errors
-/// 400 without a session, 404 for an unknown one, 400 for what is no message.
+/// 400 without a session, 404 for an unknown session, 400 for an invalid message.
 pub async fn post(
     server: &Arc<Server>,
     origin: &Origin,
@@ -98,7 +98,7 @@ fn admit(settings: &Settings, headers: &HeaderMap) -> Result<Principal, Rejectio
     guard::principal(settings, headers)
 }
 
-/// Runs one request; all that comes of it goes to the stream.
+/// Runs one request, whose messages and answer go to the stream.
 async fn answer(
     server: Arc<Server>,
     session: Arc<Session>,

@@ -1,4 +1,4 @@
-//! What a client posts that gets no answer: notifications, and its answers to a child's questions.
+//! The messages of legacy clients that get no answer: notifications, and answers to a child's questions.
 
 use super::Server;
 use super::reject::Rejection;
@@ -68,7 +68,7 @@ fn answer(session: &Session, frame: &Charged, message: &Message) {
     }
 }
 
-/// The child at which the session sits.
+/// Returns the link to the session's child.
 fn link(session: &Session) -> Option<Arc<Link>> {
     session.seat()?.link()
 }

@@ -26,7 +26,7 @@ impl Server {
     /// Measures the readers again, and wakes [`relieve`](Self::relieve) while room is needed. With `waited_before`, a body
     /// has waited since the last call, and the slowest reader is disconnected for it. Returns whether a body waits.
     pub fn relieve_bodies(&self, waited_before: bool) -> bool {
-        self.connections.look();
+        self.connections.measure();
         if self.budget.excess() > 0 || self.budget.is_awaited() {
             self.budget.remind();
         }

@@ -15,13 +15,13 @@ use std::task::{Context, Poll};
 pub enum Body {
     /// Nothing.
     Empty,
-    /// One message; its segments are written one after another, never copied together.
+    /// One message. Its segments are written one after another and never copied together.
     Whole(Whole),
     /// Events as they come.
     Events(Box<EventStream>),
 }
 
-/// A message on its way to the socket.
+/// A message that is partly written.
 #[derive(Debug)]
 pub struct Whole {
     segments: std::vec::IntoIter<Charged>,
@@ -29,7 +29,7 @@ pub struct Whole {
 }
 
 impl Body {
-    /// A message.
+    /// Returns the body that is one message.
     pub fn whole(message: Spliced) -> Self {
         Body::Whole(Whole { remaining: message.len(), segments: message.into_iter() })
     }
@@ -72,14 +72,14 @@ impl HttpBody for Body {
     }
 }
 
-/// A response with nothing in it.
+/// Returns a response without a body.
 pub fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = status;
     response
 }
 
-/// A JSON-RPC message.
+/// Returns a response that is one JSON-RPC message.
 pub fn json(status: StatusCode, message: Spliced) -> Response<Body> {
     typed(status, "application/json", Body::whole(message))
 }
@@ -95,7 +95,7 @@ pub fn events(events: EventStream) -> Response<Body> {
     response
 }
 
-/// Anything else.
+/// Returns a response of any content type.
 pub fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;

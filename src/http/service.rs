@@ -96,7 +96,7 @@ impl Service {
         peer: SocketAddr,
         closing: &CancellationToken,
     ) -> hyper::Result<Option<Rewound<Watched<Socket>>>> {
-        let marker = stream.stream.busy();
+        let marker = stream.stream.marker();
         let (service, peer) = (self.clone(), Peer::from(peer));
         let mut http = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -121,7 +121,7 @@ impl Service {
             if let Poll::Ready(ended) = http.poll_without_shutdown(cx) {
                 return Poll::Ready(ended.map(|()| false));
             }
-            if is_closing || !self.connection.gives_buffers_back() {
+            if is_closing || !self.connection.take_rest() {
                 return Poll::Pending;
             }
             // Only an idle connection ends at once; any other is closed once its response is written.
@@ -178,7 +178,7 @@ impl Service {
         let leaves_body = has_body && is_error && is_long;
         connection.set_leaves_body(leaves_body);
         if let Some(visit) = &mut visit {
-            visit.answered(response.status());
+            visit.set_status(response.status());
         }
         if connection.is_spare() || leaves_body {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

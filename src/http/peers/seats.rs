@@ -17,7 +17,7 @@ pub(super) struct Seats {
 }
 
 impl Seats {
-    /// The share of a client: an IPv4 address, or the /64 network of an IPv6 one.
+    /// Returns the share of a client: an IPv4 address, or the /64 network of an IPv6 one.
     pub(super) fn share(&mut self, client: IpAddr) -> Arc<Share> {
         let client = match client.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

@@ -18,12 +18,12 @@ impl Default for Share {
 }
 
 impl Share {
-    /// The number of its connections.
+    /// Returns the number of its connections.
     pub(super) fn all(&self) -> usize {
         self.all.load(Ordering::Relaxed)
     }
 
-    /// The number of its regular places.
+    /// Returns the number of its regular places.
     pub(super) fn regular(&self) -> usize {
         self.regular.load(Ordering::Relaxed)
     }
