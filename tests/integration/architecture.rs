@@ -97,9 +97,9 @@ const KNOWN_CYCLES: &[&str] = &[
     "jsonrpc: scan text",
     "telemetry: capture redact",
     "telemetry: child_operation operation",
-    "upstream: crew entrance greet greeting initialize lease legacy::asking legacy::mod legacy::translation lists \
+    "upstream: crew entrance greet greeting initialize lease legacy legacy::asking legacy::translation lists \
      mod names places shared solitude tools union vigil",
-    "upstream: modern::mod modern::task",
+    "upstream: modern modern::task",
 ];
 
 /// The files of `src`, by module path, and what each imports from its own room.
@@ -187,10 +187,11 @@ impl Files {
         base.extend(names);
         (1..=base.len()).rev().find_map(|length| {
             let name = base[..length].join("::");
-            if let Some((by, path)) = self.passed_on.get(&name) {
-                return self.resolve(by, path);
+            if self.sources.contains_key(&name) {
+                return Some(name);
             }
-            self.sources.contains_key(&name).then_some(name)
+            let (by, path) = self.passed_on.get(&name)?;
+            self.resolve(by, path)
         })
     }
 
@@ -260,12 +261,23 @@ fn expand(tree: &str) -> Vec<String> {
     parts.flat_map(|part| expand(part)).map(|path| format!("{}{path}", prefix.trim())).collect()
 }
 
+/// Whether all files of a cycle belong to one known cycle.
+fn is_part(cycle: &str, known: &str) -> bool {
+    let (Some((room, files)), Some((known_room, known))) = (cycle.split_once(": "), known.split_once(": "))
+    else {
+        return false;
+    };
+    room == known_room && files.split(' ').all(|file| known.split(' ').any(|known| known == file))
+}
+
 #[test]
 fn files_of_a_room_do_not_import_each_other_in_cycles() {
     let cycles = Files::read().cycles();
-    let new: Vec<_> = cycles.iter().filter(|cycle| !KNOWN_CYCLES.contains(&cycle.as_str())).collect();
+    let is_known = |cycle: &&String| KNOWN_CYCLES.iter().any(|known| is_part(cycle, known));
+    let new: Vec<_> = cycles.iter().filter(|cycle| !is_known(cycle)).collect();
     assert!(new.is_empty(), "{new:#?}");
-    let cut: Vec<_> = KNOWN_CYCLES.iter().filter(|known| !cycles.contains(**known)).collect();
+    let cut: Vec<_> =
+        KNOWN_CYCLES.iter().filter(|known| !cycles.iter().any(|cycle| is_part(cycle, known))).collect();
     assert!(cut.is_empty(), "these cycles are cut; take them off the list: {cut:#?}");
 }
 
@@ -339,6 +351,8 @@ fn the_tests_that_the_reliability_page_names_are_there() {
         words.filter(|(_, name)| name.chars().all(|c| c == '_' || c.is_alphanumeric())).collect();
     assert!(named.len() > 20, "{named:?}");
     for (file, name) in named {
+        // A command may stand before it.
+        let file = file.rsplit(' ').next().unwrap_or(file);
         let tests = std::fs::read_to_string(format!("{root}/tests/integration/{file}.rs"));
         let is_there = match &tests {
             Ok(tests) => tests.contains(&format!("fn {name}(")),
