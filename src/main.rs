@@ -1,11 +1,11 @@
-//! Parse, run, exit code; nothing else. Or, executed by itself under another name, a guardian.
+//! Parses the arguments, runs proxyrunner, and returns the exit code. Under another name it runs as a guardian.
 
 use proxyrunner::child::guardian;
 use proxyrunner::{app, config, memory, proc};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // The environment has secrets that are not for the server, such as the headers for collectors.
+    // The environment holds secrets that the server must not read, such as headers for collectors.
     proc::forbid_inspection();
     let mut words = std::env::args_os();
     if guardian::is_meant(words.next()) {

@@ -1,83 +1,89 @@
-//! One request of a client, from the child's first word to the response: JSON if the first word is the answer, else
-//! a stream (D7).
+//! One request of a legacy client, to its response: JSON if the child's first message is the answer, else an event stream
+//! (docs/architecture.md#commit).
 
-use super::Server;
 use super::guard::Form;
-use super::reject::{self, Rejection};
+use super::outcome::{self, Refused};
+use super::reject::Rejection;
 use super::response::{self, Body};
-use super::sse::EventStream;
+use super::stream::EventStream;
+use super::{Server, commit};
 use crate::exchange::{Class, Interim};
 use crate::jsonrpc::{Spliced, rewrite};
 use crate::session::{Session, StreamId};
 use crate::telemetry::scope::scoped;
-use crate::telemetry::{Operation, Verdict, counters};
+use crate::telemetry::{Operation, counters};
 use crate::trace_context::Context;
 use crate::upstream::{Begun, Incoming, LegacyCall, LegacyStep, Refusal};
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::time::{timeout, timeout_at};
+use std::time::Instant;
+use tokio::time::timeout_at;
 
-/// A quiet child delays the response head no longer.
-const COMMIT_AFTER: Duration = Duration::from_secs(5);
-/// For 2025-11-25, where a client that is cut off before the priming event could not come back for its answer.
-const COMMIT_PRIMED_AFTER: Duration = Duration::from_millis(250);
-
-/// What became of a request right away.
+/// The state of a request after its start.
 pub enum Started {
-    /// It is at the child.
+    /// The child is working on it.
     Running(Call),
-    /// It is answered.
+    /// It is answered already.
     Answered(Spliced),
 }
 
-/// A request at the child. Dropping it does not cancel: a legacy client that disconnects has not cancelled
-/// (2025-11-25, transports §Sending Messages); the request goes on without anyone listening.
+/// A request at the child. Dropping it does not cancel the request, since a legacy client that disconnects has not
+/// cancelled (2025-11-25, transports §Sending Messages). The request continues without a listener.
 pub struct Call {
     call: Option<Box<LegacyCall>>,
     session: Arc<Session>,
-    /// Where it stands in its trace.
+    /// The request's position in its trace.
     context: Option<Context>,
 }
 
-/// Sends a request to the session's child; but `ping` is answered here, promptly, whatever the child is doing
-/// (2025-11-25, utilities/ping).
+impl From<Spliced> for Started {
+    fn from(message: Spliced) -> Self {
+        Started::Answered(message)
+    }
+}
+
+/// Starts a request at the session's child. `ping` is answered here, promptly, whatever the child is doing (2025-11-25,
+/// utilities/ping).
 ///
 /// # Errors
-/// When a bound is reached, or proxyrunner takes nothing new.
+/// 503 when a limit is reached, or proxyrunner is shutting down.
 pub async fn start(
     server: &Server,
     session: &Arc<Session>,
     incoming: Incoming,
 ) -> Result<Started, Rejection> {
     let (client_id, operation) = (incoming.client_id(), Arc::clone(&incoming.operation));
-    if incoming.method() == "ping" {
-        operation.end(&Verdict::Success);
-        return Ok(Started::Answered(Spliced::from(rewrite::result(client_id.raw(), b"{}"))));
-    }
-    if server.shutdown.is_refusing() {
-        return Err(Rejection::shutting_down().of(client_id.raw()));
-    }
-    let begun = tokio::select! {
-        biased;
-        begun = server.upstream.begin(session, incoming) => begun,
-        // Until it has begun, the session does not know of it, and could not tell it.
-        () = session.ended() => Err(Refusal::Failed(session.why_ended())),
-    };
-    match begun {
+    let outcome = match begin(server, session, incoming).await {
+        // Its operation ends with the child's answer.
         Ok(Begun::Running(call)) => {
             let (call, session) = (Some(call), Arc::clone(session));
-            Ok(Started::Running(Call { call, session, context: operation.context() }))
+            return Ok(Started::Running(Call { call, session, context: operation.context() }));
         }
         Ok(Begun::Answered(message)) => Ok(Started::Answered(message)),
-        Err(refused) => reject::refusal(refused, client_id.raw(), &operation).map(Started::Answered),
+        Err(refused) => Err(refused),
+    };
+    outcome::settle(&operation, client_id.raw(), outcome)
+}
+
+async fn begin(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Result<Begun, Refused> {
+    if incoming.method() == "ping" {
+        return Ok(Begun::Answered(Spliced::from(rewrite::result(incoming.id(), b"{}"))));
+    }
+    if server.shutdown.is_refusing() {
+        return Err(Rejection::shutting_down().into());
+    }
+    tokio::select! {
+        biased;
+        begun = server.upstream.begin(session, incoming) => begun.map_err(Refused::from),
+        // The session does not know a request that has not begun, so its end would not reach the request.
+        () = session.ended() => Err(Refused::from(Refusal::Failed(session.why_ended()))),
     }
 }
 
 /// Answers a request of a Streamable HTTP client.
 ///
 /// # Errors
-/// When a bound is reached.
+/// As [`start`].
 pub async fn respond(
     server: &Server,
     session: &Arc<Session>,
@@ -91,7 +97,7 @@ pub async fn respond(
     if form == Form::Json {
         return Ok(response::json(StatusCode::OK, call.run_unheard().await));
     }
-    let commit_at = Instant::now() + commit_after(server, session);
+    let commit_at = Instant::now() + commit::delay_in(&server.settings, session);
     let first = match timeout_at(commit_at.into(), call.next()).await {
         Ok(LegacyStep::Answered(message)) => return Ok(response::json(StatusCode::OK, message)),
         Ok(LegacyStep::Said(interim)) => Some(interim),
@@ -106,38 +112,32 @@ pub async fn respond(
     Ok(response::events(EventStream::resumable(server, reader)))
 }
 
-/// How long the head waits for the child's first word.
-pub fn commit_after(server: &Server, session: &Session) -> Duration {
-    let default = if session.version().primes() { COMMIT_PRIMED_AFTER } else { COMMIT_AFTER };
-    server.settings.sse_commit_after.unwrap_or(default)
-}
-
 impl Call {
     async fn next(&mut self) -> LegacyStep {
-        // Nobody asks on after the answer.
+        // No caller polls again after the answer.
         let Some(call) = &mut self.call else { return std::future::pending().await };
         let step = call.next().await;
         if let LegacyStep::Answered(_) = step {
-            // Nothing is left that would have to go on alone.
+            // The request is complete, so that dropping it spawns nothing.
             self.call = None;
         }
         step
     }
 
-    /// Puts all that happens on a stream, which then ends.
+    /// Writes all messages to a stream, which ends with the answer.
     async fn follow(self, stream: StreamId) {
         let session = Arc::clone(&self.session);
         let last = self.run(|interim| session.push(stream, interim.frame, interim.class)).await;
         session.finish(stream, Some(last));
     }
 
-    /// Runs to the end. Messages before the answer go to the session's standalone stream.
+    /// Returns the answer. Questions before it go to the session's standalone stream, other messages are dropped.
     pub async fn run_unheard(self) -> Spliced {
         let session = Arc::clone(&self.session);
         self.run(|interim| say_elsewhere(&session, interim)).await
     }
 
-    /// Runs to the end, handing what happens meanwhile to `each`.
+    /// Returns the answer, and passes each message before it to `each`.
     pub async fn run(mut self, mut each: impl FnMut(Interim)) -> Spliced {
         loop {
             match self.next().await {
@@ -151,7 +151,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let Some(call) = self.call.take() else { return };
-        // One that goes on alone is dropped with the runtime, at the very end: that cancels it.
+        // At exit the runtime drops the spawned request, which cancels it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let session = Arc::clone(&self.session);
             let run = call.run(move |interim| say_elsewhere(&session, interim));
@@ -160,7 +160,7 @@ impl Drop for Call {
     }
 }
 
-/// Delivers a message of a request without a stream of its own: questions go to the standalone stream, the rest is dropped.
+/// Delivers a message of a request without a stream: questions go to the standalone stream, others are dropped.
 pub fn say_elsewhere(session: &Session, interim: Interim) {
     match interim.class {
         Class::Dear => session.say(interim.frame, interim.class),
@@ -168,29 +168,7 @@ pub fn say_elsewhere(session: &Session, interim: Interim) {
     }
 }
 
-/// What `work` comes to, if that is within `patience`. The time does not count in which its message waits for its turn: it
-/// may still be refused then, and a refusal is a status.
-pub async fn within<F: Future + Unpin>(
-    operation: &Operation,
-    patience: Duration,
-    work: &mut F,
-) -> Option<F::Output> {
-    loop {
-        if let Ok(output) = timeout(patience, &mut *work).await {
-            return Some(output);
-        }
-        if !operation.waits() {
-            return None;
-        }
-        tokio::select! {
-            biased;
-            output = &mut *work => return Some(output),
-            () = operation.turned() => {}
-        }
-    }
-}
-
-/// Waits for `work` as long as the head may wait for a child, then commits a stream on which its message follows.
+/// Answers with the message that `work` returns: as JSON if it returns soon, else on a stream.
 pub async fn respond_slowly<F>(
     server: &Server,
     session: &Arc<Session>,
@@ -202,10 +180,10 @@ where
     F: Future<Output = Result<Spliced, Rejection>> + Send + 'static,
 {
     let mut work = Box::pin(work);
-    let patience = server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
+    let delay = commit::delay(&server.settings);
     let done = match form {
         Form::Json => Some(work.as_mut().await),
-        Form::Either => within(operation, patience, &mut work).await,
+        Form::Either => commit::within(operation, delay, &mut work).await,
     };
     match done {
         Some(Ok(message)) => response::json(StatusCode::OK, message),

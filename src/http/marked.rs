@@ -1,4 +1,4 @@
-//! The body of a response, which keeps what belongs to its request for as long as it lasts.
+//! The body of a response, with the state of its request that must last as long as the body.
 
 use super::peers::Mark;
 use super::visit::Visit;
@@ -13,12 +13,12 @@ pub struct Marked<B> {
     body: B,
     _mark: Mark,
     _visit: Option<Visit>,
-    /// What the request takes besides its messages.
+    /// The memory that the request takes besides its messages.
     _charge: Option<Charge>,
 }
 
 impl<B> Marked<B> {
-    /// The body, with the mark of its request, how that is seen, and what it takes.
+    /// Adds the state of its request to a body.
     pub fn new(body: B, mark: Mark, visit: Option<Visit>, charge: Option<Charge>) -> Self {
         Marked { body, _mark: mark, _visit: visit, _charge: charge }
     }

@@ -1,10 +1,11 @@
-//! HTTP+SSE of 2024-11-05 (`--sse`): one GET stream is the whole session, and everything is posted beside it.
+//! HTTP+SSE of 2024-11-05 (`--sse`): a GET stream is a session, and its client posts messages to another path.
 
 use super::origin::Origin;
+use super::paths::SSE_POST;
 use super::reject::{Rejection, method_not_allowed};
 use super::response::{self, Body};
-use super::sse::EventStream;
-use super::{Server, Settings, body, call, guard, legacy, oneway};
+use super::stream::EventStream;
+use super::{Server, Settings, body, call, guard, oneway, outcome, sessions};
 use crate::jsonrpc::{Kind, Spliced};
 use crate::session::{Owed, Presence, Principal, Session, StreamId};
 use crate::telemetry::scope::scoped;
@@ -13,15 +14,10 @@ use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
 
-/// Where the stream is.
-pub const STREAM_PATH: &str = "/sse";
-/// Where messages are posted.
-pub const POST_PATH: &str = "/messages";
-
-/// Opens a session, which lasts as long as its stream.
+/// Opens a session, which ends with its stream.
 ///
 /// # Errors
-/// When there are too many, or the client doesn't take a stream.
+/// 406 when the client does not accept event streams, and as [`sessions::open`].
 pub fn stream(
     server: &Arc<Server>,
     origin: &Origin,
@@ -35,7 +31,7 @@ pub fn stream(
         guard::takes_events(request.headers())?;
     }
     let principal = guard::principal(&server.settings, request.headers())?;
-    let session = legacy::open(server, principal, origin, &[])?;
+    let session = sessions::open(server, principal, origin, &[])?;
     session.become_old_sse();
     let reader = session.open_standalone();
     server.directory.list(&session);
@@ -48,16 +44,16 @@ pub fn stream(
 /// unknown prefix; with `--public-url` the prefix is known, and the reference is an absolute path.
 fn post_to(settings: &Settings, stream: &str) -> String {
     if let Some(public) = &settings.public_url {
-        return public.prefix(&settings.path).to_owned() + POST_PATH;
+        return public.prefix(&settings.path).to_owned() + SSE_POST;
     }
     let up = if stream.ends_with('/') { "../" } else { "" };
-    up.to_owned() + POST_PATH.trim_start_matches('/')
+    up.to_owned() + SSE_POST.trim_start_matches('/')
 }
 
-/// Takes a message; what answers it comes on the stream.
+/// Takes a message, which is answered on the stream.
 ///
 /// # Errors
-/// 400 without a session, 404 for an unknown one, 400 for what is no message.
+/// 400 without a session, 404 for an unknown session, 400 for an invalid message.
 pub async fn post(
     server: &Arc<Server>,
     origin: &Origin,
@@ -79,18 +75,15 @@ pub async fn post(
     let session = server.directory.find(id, &principal).filter(|session| session.is_old_sse());
     let Some(session) = session else { return Err(body::refuse(body, Rejection::unknown_session())) };
     let body = body::read(server, body, session.account()).await?;
-    let present = legacy::receive(server, &session)?;
+    let present = sessions::receive(server, &session)?;
     let (frame, message) = body.into_message(&head.headers)?;
     let incoming = origin.incoming(&server.settings, frame, message);
     let operation = Arc::clone(&incoming.operation);
-    legacy::see(&session, &operation);
+    sessions::describe(&session, &operation);
     if incoming.message.kind != Kind::Request {
-        let accepted = scoped(operation.context(), oneway::accept(server, &session, incoming)).await;
-        accepted.inspect_err(|rejection| operation.end(&rejection.verdict()))?;
+        scoped(operation.context(), oneway::accept(server, &session, incoming)).await?;
     } else if server.shutdown.is_refusing() {
-        let rejection = Rejection::shutting_down();
-        operation.end(&rejection.verdict());
-        return Err(rejection.of(incoming.id()));
+        outcome::refuse(&operation, incoming.id(), Rejection::shutting_down().into())?;
     } else if let Some(stream) = session.newest_standalone() {
         let owed = session.owe();
         let answering = answer(Arc::clone(server), session, incoming, stream, (owed, present));
@@ -105,7 +98,7 @@ fn admit(settings: &Settings, headers: &HeaderMap) -> Result<Principal, Rejectio
     guard::principal(settings, headers)
 }
 
-/// Runs one request; all that comes of it goes to the stream.
+/// Runs one request, whose messages and answer go to the stream.
 async fn answer(
     server: Arc<Server>,
     session: Arc<Session>,
@@ -113,20 +106,15 @@ async fn answer(
     stream: StreamId,
     (owed, _present): (Owed, Presence),
 ) {
-    let operation = Arc::clone(&incoming.operation);
     let last = if incoming.method() == "initialize" {
         initialize(&server, &session, incoming).await
     } else {
-        let id = incoming.id().to_vec();
         match call::start(&server, &session, incoming).await {
             Ok(call::Started::Running(call)) => {
                 call.run(|interim| session.push(stream, interim.frame, interim.class)).await
             }
             Ok(call::Started::Answered(message)) => message,
-            Err(rejection) => {
-                operation.end(&rejection.verdict());
-                rejection.of(&id).message()
-            }
+            Err(rejection) => rejection.message(),
         }
     };
     session.push_answer(stream, last);
@@ -134,11 +122,11 @@ async fn answer(
 }
 
 async fn initialize(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Spliced {
-    let id = incoming.id().to_vec();
-    if session.seat().is_some() {
+    let welcomed = if session.seat().is_some() {
         let rejection = Rejection::invalid("this session is initialized already");
-        incoming.operation.end(&rejection.verdict());
-        return rejection.of(&id).message();
-    }
-    legacy::welcome(server, session, incoming).await.unwrap_or_else(|rejection| rejection.message())
+        outcome::refuse(&incoming.operation, incoming.id(), rejection.into())
+    } else {
+        sessions::welcome(server, session, incoming).await
+    };
+    welcomed.unwrap_or_else(|rejection| rejection.message())
 }

@@ -1,4 +1,4 @@
-//! Where messages come from: what all messages of one HTTP request have in common, as far as they are traced.
+//! The origin of messages: the trace context, peer and account that all messages of one HTTP request share.
 
 use super::Settings;
 use crate::budget::{Account, Charged};
@@ -14,23 +14,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Origin {
     /// The trace context in the headers.
     pub trace: Trace,
-    /// The span of the HTTP request, or else its client's.
+    /// The span of the HTTP request, else its client's.
     pub span: Option<Context>,
-    /// Who sent them.
+    /// The client that sent them.
     pub peer: Peer,
-    /// Whom they are charged to.
+    /// The account that they are charged to.
     pub account: Account,
-    /// Whether any was read; where somebody wants to know.
+    /// Set once a message was read; only with an access log.
     pub brought: Option<Arc<AtomicBool>>,
 }
 
 impl Origin {
-    /// That of messages which nobody follows.
+    /// Returns the origin of a request that is not traced.
     pub fn unseen(peer: Peer, account: Account) -> Self {
         Origin { trace: Trace::default(), span: None, peer, account, brought: None }
     }
 
-    /// A message that was read.
+    /// Begins the operation of a message.
     pub fn incoming(&self, settings: &Settings, frame: Charged, message: Message) -> Incoming {
         if let Some(brought) = &self.brought.as_ref().filter(|_| message.kind != Kind::Response) {
             brought.store(true, Ordering::Relaxed);
@@ -51,7 +51,7 @@ impl Origin {
             id: message.id.clone().map(|id| &frame[id]),
             peer: Some(&self.peer),
         };
-        // An answer of the client belongs to the child's question; it is no operation of its own.
+        // An answer of the client belongs to the operation of the child's question.
         let operation = match message.kind {
             Kind::Response => Arc::default(),
             _ => Operation::begin(|| subject(&frame, &message), arrival),
@@ -61,22 +61,22 @@ impl Origin {
             Some(&frame[arguments])
         });
         let (frame, message) = match names_a_request(&frame, &message) {
-            true => placed(frame, message, &operation.traced(&trace)),
+            true => inject(frame, message, &operation.traced(&trace)),
             false => (frame, message),
         };
         Incoming { frame, message: Box::new(message), trace, operation }
     }
 }
 
-/// Whether a notification is passed on as it is, but for the id or token in it.
+/// Returns whether a message is a notification that reaches the child with only its id or token rewritten.
 fn names_a_request(frame: &Charged, message: &Message) -> bool {
     let method = message.method.as_ref().filter(|_| message.kind == Kind::Notification);
     let method = method.map(|method| unescaped(&frame[method.clone()]));
     matches!(method.as_deref(), Some(b"notifications/cancelled" | b"notifications/progress"))
 }
 
-/// A message with its place in its trace, and without the baggage that may not pass.
-fn placed(frame: Charged, message: Message, trace: &Trace) -> (Charged, Message) {
+/// Writes the trace context into a message, and removes baggage that is not allowed.
+fn inject(frame: Charged, message: Message, trace: &Trace) -> (Charged, Message) {
     if !trace.replaces_context() && !trace.replaces_baggage() {
         return (frame, message);
     }
@@ -88,7 +88,7 @@ fn placed(frame: Charged, message: Message, trace: &Trace) -> (Charged, Message)
     }
 }
 
-/// What a message is about.
+/// Returns the subject of a message.
 fn subject(frame: &Charged, message: &Message) -> Subject {
     let string = |span: &Option<Span>| {
         let span = span.as_ref().filter(|span| frame[span.start] == b'"')?;

@@ -1,7 +1,6 @@
 //! Response bodies: empty, a message in one or more segments, or a stream of events.
 
-use super::live::LiveStream;
-use super::sse::EventStream;
+use super::stream::EventStream;
 use crate::budget::Charged;
 use crate::jsonrpc::Spliced;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -16,15 +15,13 @@ use std::task::{Context, Poll};
 pub enum Body {
     /// Nothing.
     Empty,
-    /// One message; its segments are written one after another, never copied together.
+    /// One message. Its segments are written one after another and never copied together.
     Whole(Whole),
-    /// Events of a session, as they come.
+    /// Events as they come.
     Events(Box<EventStream>),
-    /// Events of one modern request, as they come.
-    Live(Box<LiveStream>),
 }
 
-/// A message on its way to the socket.
+/// A message that is partly written.
 #[derive(Debug)]
 pub struct Whole {
     segments: std::vec::IntoIter<Charged>,
@@ -32,7 +29,7 @@ pub struct Whole {
 }
 
 impl Body {
-    /// A message.
+    /// Returns the body that is one message.
     pub fn whole(message: Spliced) -> Self {
         Body::Whole(Whole { remaining: message.len(), segments: message.into_iter() })
     }
@@ -52,7 +49,6 @@ impl HttpBody for Body {
                 whole.remaining -= segment.len();
                 Ok(Frame::data(segment))
             })),
-            Body::Live(events) => events.poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
             Body::Events(events) => {
                 events.poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
@@ -63,7 +59,7 @@ impl HttpBody for Body {
         match self {
             Body::Empty => true,
             Body::Whole(whole) => whole.remaining == 0,
-            Body::Events(_) | Body::Live(_) => false,
+            Body::Events(_) => false,
         }
     }
 
@@ -71,34 +67,26 @@ impl HttpBody for Body {
         match self {
             Body::Empty => SizeHint::with_exact(0),
             Body::Whole(whole) => SizeHint::with_exact(whole.remaining as u64),
-            Body::Events(_) | Body::Live(_) => SizeHint::default(),
+            Body::Events(_) => SizeHint::default(),
         }
     }
 }
 
-/// A response with nothing in it.
+/// Returns a response without a body.
 pub fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = status;
     response
 }
 
-/// A JSON-RPC message.
+/// Returns a response that is one JSON-RPC message.
 pub fn json(status: StatusCode, message: Spliced) -> Response<Body> {
     typed(status, "application/json", Body::whole(message))
 }
 
-/// A stream of events.
+/// Returns an event stream.
 pub fn events(events: EventStream) -> Response<Body> {
-    stream(Body::Events(Box::new(events)))
-}
-
-/// The stream of a modern request.
-pub fn live(events: LiveStream) -> Response<Body> {
-    stream(Body::Live(Box::new(events)))
-}
-
-fn stream(body: Body) -> Response<Body> {
+    let body = Body::Events(Box::new(events));
     let mut response = typed(StatusCode::OK, "text/event-stream", body);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
@@ -107,7 +95,7 @@ fn stream(body: Body) -> Response<Body> {
     response
 }
 
-/// Anything else.
+/// Returns a response of any content type.
 pub fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;

@@ -214,7 +214,7 @@ fn the_first_signal_is_not_the_second_though_the_server_has_ended_by_itself() {
     // That is its own reason to end; only then comes the signal.
     server.until_logged("\"ERROR\"");
     server.signal(Signal::SIGTERM);
-    server.until_logged("once more ends it at once");
+    server.until_logged("another signal exits immediately");
     until("refusals", || own.post(crate::support::tool_call(3, "echo", &json!({}))).status == 503);
     let release = own.post(crate::support::tool_call(2, "release", &json!({"name": "a"})));
     assert_eq!(release.status, 503, "nothing new is begun");

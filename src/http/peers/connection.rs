@@ -1,7 +1,7 @@
 //! The state of one connection: what its peer has sent and read, and whether a request is in progress.
 
 use super::lag::Lag;
-use super::seats::Share;
+use super::share::Share;
 use super::socket::Line;
 use crate::sync::AtomicWaker;
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ pub struct Connection {
     /// Milliseconds after [`Connections::since`], plus one, when it was accepted or a whole request last began or
     /// ended. Single bytes are no activity: a peer could send one every now and then forever.
     pub(super) active: AtomicU64,
-    /// Whether its buffers may be dropped while it is idle, and whether they are to be.
+    /// Whether its buffers may be dropped while it is idle, and whether they should be.
     pub(super) may_rest: AtomicBool,
     pub(super) rests: AtomicBool,
     /// Whether a whole request ever began.
@@ -38,7 +38,7 @@ pub struct Connection {
     pub(super) unasked: AtomicUsize,
     /// Milliseconds after [`Connections::since`], plus one, when the first of them came, or the request before was over.
     pub(super) unasked_since: AtomicU64,
-    /// Bytes that the system took to be sent; only the connection itself adds to it.
+    /// Bytes handed to the system; only the connection itself adds to them.
     pub(super) written: AtomicU64,
     lag: Mutex<Lag>,
     pub(super) line: Option<Line>,
@@ -56,26 +56,26 @@ impl Connection {
         Connection { number, line, share, ..Connection::default() }
     }
 
-    /// How far the peer lags behind now.
+    /// Returns how far the peer lags behind now.
     pub(super) fn behind(&self, now: u64) -> Duration {
         let waits_since = Some(self.stalled.load(Ordering::Relaxed)).filter(|&since| since > 0);
-        // Asked first: what is written before the next line then counts as taken for a moment, which harms nobody.
+        // Read first: bytes that are written before the next line count as read for a moment, which is harmless.
         let untaken = self.line.as_ref().map_or(0, Line::untaken);
         let taken = self.written.load(Ordering::Relaxed).saturating_sub(untaken);
-        self.lag.lock().look(now, waits_since, taken)
+        self.lag.lock().update(now, waits_since, taken)
     }
 
-    /// Whether a whole request ever began.
+    /// Returns whether a whole request ever began.
     pub fn has_asked(&self) -> bool {
         self.has_asked.load(Ordering::Relaxed)
     }
 
-    /// Notes whether the rest of a refused body is still being read.
+    /// Sets whether the rest of a refused body is still being read.
     pub fn set_leaves_body(&self, leaves: bool) {
         self.leaves_body.store(leaves, Ordering::Relaxed);
     }
 
-    /// Resolves when the connection is to be closed.
+    /// Resolves when the connection must close.
     pub async fn closes(&self) {
         std::future::poll_fn(|cx| {
             // The same task reads and writes, so one waker is enough.
@@ -85,13 +85,13 @@ impl Connection {
         .await;
     }
 
-    /// Notes whether the last request was read to its end, so that the connection may rest.
+    /// Sets whether the last request was read to its end, so that the buffers may be dropped.
     pub fn set_may_rest(&self, may: bool) {
         self.may_rest.store(may, Ordering::Relaxed);
     }
 
-    /// Whether the connection is to give its buffers back now; true once each time.
-    pub fn gives_buffers_back(&self) -> bool {
+    /// Takes the request to drop the buffers; false when there is none or the connection is in use.
+    pub fn take_rest(&self) -> bool {
         let rests = self.rests.load(Ordering::Acquire) && self.rests.swap(false, Ordering::AcqRel);
         rests && self.has_nothing_in_progress() && self.may_rest.swap(false, Ordering::Relaxed)
     }
@@ -101,12 +101,12 @@ impl Connection {
         is_read && !self.is_busy() && self.stalled.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether unread bytes have arrived.
+    /// Returns whether unread bytes have arrived.
     pub(super) fn has_unread(&self) -> bool {
         self.line.as_ref().is_some_and(Line::has_unread)
     }
 
-    /// Whether a request is in progress.
+    /// Returns whether a request is in progress.
     pub(super) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed) > 0
     }
@@ -115,16 +115,16 @@ impl Connection {
         self.cut.load(Ordering::Acquire)
     }
 
-    pub(super) fn waits(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// Whether it has a spare place, which is for one answer only.
+    /// Returns whether the connection has a spare place, which is for one answer only.
     pub fn is_spare(&self) -> bool {
         self.is_spare.load(Ordering::Relaxed)
     }
 
-    /// Whether no request is in progress, and none was since `latest`.
+    /// Returns whether no request is in progress, and none was since `latest`.
     pub(super) fn is_idle(&self, latest: u64) -> bool {
         !self.is_busy() && self.active.load(Ordering::Relaxed) <= latest
     }

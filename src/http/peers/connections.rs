@@ -16,10 +16,10 @@ use tokio::sync::Notify;
 const HEADS: usize = 4 * 1024 * 1024;
 /// Bytes of one unfinished head that are not counted: a page of the buffer that each connection has anyway.
 const FREE_HEAD: usize = 2 * 1024;
-/// What is counted besides for a longer one: what reading it takes, as measured.
+/// Bytes that are counted in addition for a longer one: the measured cost of reading it.
 const READING: usize = 12 * 1024;
 
-/// All connections that are open.
+/// The open connections.
 #[derive(Debug)]
 pub struct Connections {
     since: Instant,
@@ -96,7 +96,7 @@ impl Connections {
         slow.len()
     }
 
-    /// Has connections that were idle for `patience` give their buffers back.
+    /// Makes connections that were idle for `patience` drop their buffers.
     pub fn shrink_idle(&self, patience: Duration) {
         let latest = self.before(patience);
         for connection in self.table().open.values() {
@@ -111,15 +111,14 @@ impl Connections {
     }
 
     /// Measures how far each peer lags behind. Regular measurements tell what each read in between.
-    pub fn look(&self) {
+    pub fn measure(&self) {
         let now = self.now();
         self.table().open.values().for_each(|connection| {
             connection.behind(now);
         });
     }
 
-    /// Closes the connection that lags behind farthest, of those with a write that waits; false when none lags behind
-    /// for `patience`.
+    /// Closes the connection that lags farthest behind and has a write that waits; false if none lags by `patience`.
     pub fn cut_slowest(&self, patience: Duration) -> bool {
         let now = self.now();
         let mut table = self.table();
@@ -134,7 +133,7 @@ impl Connections {
         slowest.inspect(|connection| table.cut(connection)).is_some()
     }
 
-    /// The number of open connections.
+    /// Returns the number of open connections.
     pub fn count(&self) -> usize {
         self.table().open.len()
     }
@@ -214,9 +213,9 @@ impl Table {
         connection.task.wake();
     }
 
-    /// The connections that wait for a regular place.
+    /// Returns the connections that wait for a regular place.
     pub(super) fn waiting(&self) -> Vec<&Arc<Connection>> {
         let spare = self.seats.spare.iter().filter_map(|number| self.open.get(number));
-        spare.filter(|connection| connection.waits()).collect()
+        spare.filter(|connection| connection.is_waiting()).collect()
     }
 }

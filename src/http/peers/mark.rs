@@ -10,12 +10,12 @@ use std::sync::atomic::Ordering;
 pub struct Marker(Arc<Connection>, Arc<Connections>);
 
 impl Marker {
-    /// A marker for this connection.
+    /// Returns a marker for a connection.
     pub fn new(connection: Arc<Connection>, connections: Arc<Connections>) -> Self {
         Marker(connection, connections)
     }
 
-    /// Busy until the mark is dropped.
+    /// Marks the connection as busy until the mark is dropped.
     pub fn mark(&self, is_get: bool, has_body: bool) -> Mark {
         let Marker(connection, connections) = self;
         connection.busy.fetch_add(1, Ordering::Relaxed);
@@ -40,7 +40,7 @@ impl Drop for Mark {
         }
         let now = connections.now();
         connection.active.store(now, Ordering::Relaxed);
-        // What the peer sent meanwhile has waited for this answer: its own time begins now.
+        // Bytes that the peer sent meanwhile waited for this answer, so their time begins now.
         connection.unasked_since.store(now, Ordering::Relaxed);
         connection.busy.fetch_sub(1, Ordering::Relaxed);
         connections.freed.notify_waiters();

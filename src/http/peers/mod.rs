@@ -8,6 +8,7 @@ mod pace;
 mod places;
 mod rewound;
 mod seats;
+mod share;
 mod socket;
 mod watched;
 

@@ -1,53 +1,53 @@
-//! How quickly a body must come. No clock.
+//! The rate at which a body must arrive. It has no clock of its own.
 
 use std::time::{Duration, Instant};
 
-/// How long a body may take, however short; and how far a longer one may fall behind.
+/// Time that every body has, and the most that a longer one may fall behind its rate.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What a longer one must bring per second beyond that: below the slowest link worth serving.
+/// Bytes per second at which a longer one must arrive: less than the slowest link worth serving.
 const LEAST_RATE: f64 = 16.0 * 1024.0;
-/// How far it may fall behind while others wait for the room that it holds, ...
+/// The most that a body may fall behind while others wait for its memory.
 const AWAITED_PATIENCE: Duration = Duration::from_secs(5);
-/// ... when it must come as quickly as if it held that for so long.
+/// Time in which a body must release its memory then, which determines its rate.
 const AWAITED_HOLD: Duration = Duration::from_secs(15);
 
-/// One body's pace.
+/// The deadline of one body.
 #[derive(Debug)]
 pub struct Pace {
     deadline: Instant,
-    /// Runs only while others wait.
+    /// The deadline while others wait for memory.
     awaited: Option<Instant>,
 }
 
 impl Pace {
-    /// A body begins.
+    /// Begins a body.
     pub fn begin(now: Instant) -> Self {
         Pace { deadline: now + PATIENCE, awaited: None }
     }
 
-    /// When it is too slow, unless it brings something.
+    /// Returns when the body is too slow unless more of it arrives.
     pub fn deadline(&self) -> Instant {
         self.awaited.map_or(self.deadline, |awaited| awaited.min(self.deadline))
     }
 
-    /// Whether it is known that others wait.
+    /// Returns whether others wait for memory, as last set.
     pub fn is_awaited(&self) -> bool {
         self.awaited.is_some()
     }
 
-    /// Whether others wait now.
-    pub fn awaited(&mut self, others_wait: bool, now: Instant) {
+    /// Sets whether others wait for memory.
+    pub fn set_awaited(&mut self, others_wait: bool, now: Instant) {
         self.awaited = others_wait.then(|| self.awaited.unwrap_or(now + AWAITED_PATIENCE));
     }
 
-    /// It waited itself, which is not its client's slowness.
-    pub fn waited(&mut self, pause: Duration) {
+    /// Extends the deadline by time in which the body itself waited for memory.
+    pub fn extend(&mut self, pause: Duration) {
         self.deadline += pause;
         self.awaited = self.awaited.map(|awaited| awaited + pause);
     }
 
-    /// It brought `bytes`, and holds room for `held`.
-    pub fn brought(&mut self, bytes: usize, held: usize, now: Instant) {
+    /// Credits `bytes` that arrived for a body that holds `held` bytes of memory.
+    pub fn credit(&mut self, bytes: usize, held: usize, now: Instant) {
         self.deadline = later(self.deadline, bytes, LEAST_RATE, now + PATIENCE);
         if let Some(awaited) = self.awaited {
             let rate = LEAST_RATE.max(held as f64 / AWAITED_HOLD.as_secs_f64());
@@ -56,8 +56,8 @@ impl Pace {
     }
 }
 
-/// What was brought buys time, but never more than one is patient for: a body that came quickly at first must not
-/// hold its part of `--max-buffered` for as long as it would have taken.
+/// Returns the deadline after `brought` bytes. It is at most `latest`, so that a body that began quickly cannot then hold
+/// its memory for long.
 fn later(deadline: Instant, brought: usize, rate: f64, latest: Instant) -> Instant {
     (deadline + Duration::from_secs_f64(brought as f64 / rate)).min(latest)
 }
@@ -74,14 +74,14 @@ mod tests {
     fn a_body_may_fall_behind_but_not_for_long() {
         let start = Instant::now();
         let mut pace = Pace::begin(start);
-        pace.brought(64 << 20, 64 << 20, start);
+        pace.credit(64 << 20, 64 << 20, start);
         assert_eq!(pace.deadline(), start + PATIENCE, "a quick start buys no hour");
         for n in 1..=600 {
             assert!(start + second(n) < pace.deadline(), "the least rate is enough");
-            pace.brought(LEAST_RATE as usize, 64 << 20, start + second(n));
+            pace.credit(LEAST_RATE as usize, 64 << 20, start + second(n));
         }
         let before = pace.deadline();
-        pace.brought(1, 64 << 20, start + second(601));
+        pace.credit(1, 64 << 20, start + second(601));
         assert!(pace.deadline() < before + Duration::from_millis(1));
     }
 
@@ -90,10 +90,10 @@ mod tests {
         let start = Instant::now();
         let lasts = |held: usize, per_second: usize| {
             let mut pace = Pace::begin(start);
-            pace.awaited(true, start);
+            pace.set_awaited(true, start);
             let kept_up = |n: &u64| {
                 let in_time = start + second(*n) < pace.deadline();
-                pace.brought(per_second, held, start + second(*n));
+                pace.credit(per_second, held, start + second(*n));
                 in_time
             };
             (1..=60).take_while(kept_up).count()
@@ -108,14 +108,14 @@ mod tests {
     fn once_nobody_waits_the_hurry_is_over() {
         let start = Instant::now();
         let mut pace = Pace::begin(start);
-        pace.awaited(true, start);
+        pace.set_awaited(true, start);
         assert_eq!(pace.deadline(), start + AWAITED_PATIENCE);
-        pace.awaited(true, start + second(3));
+        pace.set_awaited(true, start + second(3));
         assert_eq!(pace.deadline(), start + AWAITED_PATIENCE, "it goes on");
-        pace.awaited(false, start + second(4));
+        pace.set_awaited(false, start + second(4));
         assert_eq!(pace.deadline(), start + PATIENCE);
-        pace.awaited(true, start + second(10));
-        pace.waited(second(2));
+        pace.set_awaited(true, start + second(10));
+        pace.extend(second(2));
         assert_eq!(pace.deadline(), start + second(12) + AWAITED_PATIENCE);
     }
 }

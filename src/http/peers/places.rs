@@ -31,7 +31,7 @@ const HEAD_ARRIVES: Duration = Duration::from_millis(10);
 /// A connection counts as idle after this time without a request: its request may be in transit.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// All places of one listener.
+/// The places of one listener.
 #[derive(Debug)]
 pub struct Places {
     limit: usize,
@@ -39,15 +39,20 @@ pub struct Places {
 }
 
 impl Places {
-    /// `limit` regular places and the spare ones, for these connections.
+    /// Creates `limit` regular places and the spare ones for these connections.
     pub fn new(limit: usize, connections: Arc<Connections>) -> Arc<Self> {
         Arc::new(Places { limit, connections })
+    }
+
+    /// Returns the connections that hold the places.
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
     }
 
     /// Gives a new connection a place: a regular one if one is free, else a spare one, which another connection without
     /// a request loses if need be. Waits while each of those may still be about to send its request.
     pub async fn take(&self, client: IpAddr, line: Option<Line>) -> Arc<Connection> {
-        while !self.makes_room() {
+        while !self.make_room() {
             let _ = timeout(HEAD_ARRIVES, self.connections.freed.notified()).await;
         }
         self.connections.enter(client, line, |table, connection| {
@@ -57,7 +62,7 @@ impl Places {
     }
 
     /// Closes a connection on a spare place if no place is free; false if none may be closed yet.
-    fn makes_room(&self) -> bool {
+    fn make_room(&self) -> bool {
         let (silent, slow) = (self.connections.before(HEAD_ARRIVES), self.connections.before(FRESH));
         let mut table = self.connections.table();
         if table.seats.regular < self.limit || table.seats.spare.len() < SPARE {
@@ -89,7 +94,7 @@ impl Places {
         }
     }
 
-    /// Exchanges a spare place for a regular one; false when none becomes free in time.
+    /// Exchanges a spare place for a regular one; false if none becomes free in time.
     pub async fn settle(&self, connection: &Connection) -> bool {
         if self.promote(connection) {
             return true;
@@ -103,7 +108,7 @@ impl Places {
                 if self.promote(connection) {
                     break true;
                 }
-                if !connection.waits() {
+                if !connection.is_waiting() {
                     break false;
                 }
             }
@@ -113,7 +118,7 @@ impl Places {
         settled
     }
 
-    /// Has a connection wait for a regular place; false when enough others wait, and no client has two more of them.
+    /// Queues a connection for a regular place; false if the queue is full and no client has two more in it.
     fn queue(&self, connection: &Connection) -> bool {
         let table = self.connections.table();
         let waiting = table.waiting();
@@ -157,7 +162,7 @@ impl Places {
     }
 }
 
-/// The connection whose regular place goes to `newcomer`.
+/// Returns the connection that loses its regular place to `newcomer`.
 fn victim(table: &Table, newcomer: &Connection, limit: usize, latest: u64) -> Option<Arc<Connection>> {
     let own = newcomer.share.regular();
     let regular = table.open.values().filter(|connection| !connection.is_spare() && !connection.is_cut());
@@ -177,11 +182,11 @@ fn victim(table: &Table, newcomer: &Connection, limit: usize, latest: u64) -> Op
     ranked.max_by_key(|(rank, _)| *rank).map(|(_, connection)| Arc::clone(connection))
 }
 
-/// The connection that loses its spare place, if any may. One without a whole request must be open since `silent`; one
+/// Returns the connection that loses its spare place, if any may. One without a whole request must be open since `silent`; one
 /// with a request must have sent it before `slow`.
 fn spare_victim(table: &Table, silent: u64, slow: u64) -> Option<Arc<Connection>> {
     let spare = table.seats.spare.iter().filter_map(|number| table.open.get(number));
-    let spare = spare.filter(|connection| !connection.waits());
+    let spare = spare.filter(|connection| !connection.is_waiting());
     let spare =
         spare.filter(|connection| match (connection.is_busy(), connection.active.load(Ordering::Relaxed)) {
             (true, since) => since <= slow,
@@ -221,9 +226,9 @@ mod tests {
         assert!(opened[..WAITING].iter().all(|connection| places.queue(connection)));
         assert!(places.queue(&opened[WAITING]), "another client has none");
         let waiting =
-            |opened: &[Arc<Connection>]| opened.iter().filter(|connection| connection.waits()).count();
+            |opened: &[Arc<Connection>]| opened.iter().filter(|connection| connection.is_waiting()).count();
         assert_eq!(waiting(&opened[..WAITING]), WAITING - 1, "one gave way to it");
-        assert!(!opened[WAITING - 1].waits(), "the one that had waited the shortest");
+        assert!(!opened[WAITING - 1].is_waiting(), "the one that had waited the shortest");
         assert!(!places.queue(&opened[WAITING + 1]), "this client has most");
     }
 

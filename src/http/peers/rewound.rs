@@ -1,4 +1,4 @@
-//! A stream with bytes that were read from it before and are to be read again.
+//! A stream with bytes that were read before and must be read again.
 
 use bytes::Bytes;
 use std::io::{self, IoSlice};
@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream whose first bytes are at hand.
+/// A stream whose first bytes are buffered.
 #[derive(Debug)]
 pub struct Rewound<S> {
-    /// Read before anything else.
+    /// The first bytes.
     pub first: Bytes,
     /// The stream.
     pub stream: S,

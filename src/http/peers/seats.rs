@@ -1,10 +1,11 @@
 //! Counts of the places that connections hold, in all and by client.
 
 use super::connection::Connection;
+use super::share::Share;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Counts of taken places.
 #[derive(Debug, Default)]
@@ -15,34 +16,8 @@ pub(super) struct Seats {
     shares: HashMap<IpAddr, Arc<Share>>,
 }
 
-/// The places that one client address holds.
-#[derive(Debug)]
-pub(super) struct Share {
-    pub(super) client: IpAddr,
-    regular: AtomicUsize,
-    all: AtomicUsize,
-}
-
-impl Default for Share {
-    fn default() -> Self {
-        Share { client: Ipv6Addr::UNSPECIFIED.into(), regular: AtomicUsize::new(0), all: AtomicUsize::new(0) }
-    }
-}
-
-impl Share {
-    /// The number of its connections.
-    pub(super) fn all(&self) -> usize {
-        self.all.load(Ordering::Relaxed)
-    }
-
-    /// The number of its regular places.
-    pub(super) fn regular(&self) -> usize {
-        self.regular.load(Ordering::Relaxed)
-    }
-}
-
 impl Seats {
-    /// The share of a client: an IPv4 address, or the /64 network of an IPv6 one.
+    /// Returns the share of a client: an IPv4 address, or the /64 network of an IPv6 one.
     pub(super) fn share(&mut self, client: IpAddr) -> Arc<Share> {
         let client = match client.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

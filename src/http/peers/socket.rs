@@ -1,5 +1,5 @@
-//! A peer's socket, with a [`Line`] to it beside reading and writing: by that one hears that the peer hung up, however
-//! much it sent that nobody has read yet, and knows how much of what was written it has taken.
+//! A peer's socket, and a [`Line`] that observes it without reading or writing: whether the peer hung up, even behind unread
+//! bytes, and how many written bytes it has read.
 
 use socket2::SockRef;
 use std::io::{self, IoSlice};
@@ -11,20 +11,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-/// A socket.
+/// The socket of a peer.
 #[derive(Debug)]
 pub struct Socket {
-    /// Reads as a whole stream does, without a look at the socket that is known to find nothing.
+    /// A half reads like the whole stream, and skips reads that are known to find nothing.
     read: OwnedReadHalf,
     line: Line,
 }
 
-/// What is known of a socket by whoever neither reads nor writes. Clones are lines to the same socket.
+/// A handle that observes a socket. Clones observe the same socket.
 #[derive(Clone, Debug)]
 pub struct Line(Arc<OwnedWriteHalf>);
 
 impl Socket {
-    /// Takes the stream over.
+    /// Wraps a stream.
     pub fn new(stream: TcpStream) -> Self {
         let (read, write) = stream.into_split();
         Socket { read, line: Line(Arc::new(write)) }
@@ -35,7 +35,7 @@ impl Socket {
         let stream = self.line.stream();
         loop {
             self.read.readable().await?;
-            // Readiness may be reported though nothing is there; only trying tells, and clears it.
+            // Readiness may be spurious; only an attempt to read shows and clears it.
             let peek = || SockRef::from(stream).peek(&mut [std::mem::MaybeUninit::uninit()]);
             match stream.try_io(tokio::io::Interest::READABLE, peek) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -44,55 +44,55 @@ impl Socket {
         }
     }
 
-    /// A line to it.
+    /// Returns a line to the socket.
     pub fn line(&self) -> Line {
         self.line.clone()
     }
 }
 
 impl Line {
-    /// Resolves when the peer will send nothing more: it closed, reset, or said so and may still read. HTTP takes all
-    /// of it for hanging up, as it does where it reads the end itself.
+    /// Resolves when the peer will send nothing more: it closed the connection, reset it, or closed its sending half. Each
+    /// counts as hanging up, as it does when HTTP reads the end itself.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub async fn hung_up(&self) {
-        // The one interest that the end satisfies and unread bytes do not. Nobody registered for urgent bytes, so they
-        // don't either.
+        // The only interest that the end satisfies and unread bytes do not. Urgent bytes are not registered for, so they
+        // do not satisfy it either.
         let _ = self.0.ready(tokio::io::Interest::PRIORITY).await;
     }
 
-    /// Elsewhere it is noticed only by who reads, once all that was sent before is read.
+    /// Never resolves: here only reading shows the end, after all bytes before it.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub async fn hung_up(&self) {
         std::future::pending().await
     }
 
-    /// How many of the bytes that were written the peer has not taken yet.
+    /// Returns the number of written bytes that the peer has not acknowledged.
     #[cfg(target_os = "linux")]
     pub fn untaken(&self) -> u64 {
         use std::os::fd::AsRawFd;
         let mut bytes = 0;
-        // SAFETY: the descriptor is open for as long as this half of it lives, and the kernel writes one int.
+        // SAFETY: the descriptor is open as long as this half lives, and the kernel writes one int.
         let asked = unsafe { outstanding(self.stream().as_raw_fd(), &raw mut bytes) };
         asked.ok().and_then(|_| u64::try_from(bytes).ok()).unwrap_or(0)
     }
 
-    /// Elsewhere what the system took counts as taken.
+    /// Returns 0: here written bytes count as read.
     #[cfg(not(target_os = "linux"))]
     pub fn untaken(&self) -> u64 {
         0
     }
 
-    /// Whether unread bytes have arrived.
+    /// Returns whether unread bytes have arrived.
     #[cfg(target_os = "linux")]
     pub fn has_unread(&self) -> bool {
         use std::os::fd::AsRawFd;
         let mut bytes = 0;
-        // SAFETY: the descriptor is open for as long as this half of it lives, and the kernel writes one int.
+        // SAFETY: the descriptor is open as long as this half lives, and the kernel writes one int.
         let asked = unsafe { arrived(self.stream().as_raw_fd(), &raw mut bytes) };
         asked.is_ok() && bytes > 0
     }
 
-    /// Elsewhere what arrived counts as read.
+    /// Returns false: here arrived bytes count as read.
     #[cfg(not(target_os = "linux"))]
     pub fn has_unread(&self) -> bool {
         false
@@ -157,7 +157,7 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// Writes as soon as the socket takes something.
+/// Writes as soon as the socket accepts bytes.
 fn poll_until_written(
     stream: &TcpStream,
     cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! The stream of a connection, which notes what is read and written and fails once the connection is cut.
+//! The stream of a connection, which records what is read and written, and fails once the connection is cut.
 
 use super::connection::Connection;
 use super::connections::Connections;
@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that one read takes at most, which bounds what is buffered behind a request in progress.
+/// The most bytes that one read returns, which bounds the buffer behind a request in progress.
 const READ: usize = 16 * 1024;
 
 /// A connection that can be cut.
@@ -37,7 +37,7 @@ impl Watched<Socket> {
 }
 
 impl<S> Watched<S> {
-    /// Notes whether a write waits, and fails it once the connection is cut.
+    /// Records whether a write waits, and fails it once the connection is cut.
     fn wrote(&self, cx: &Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(done) = &written {
             let bytes = done.as_ref().map_or(0, |&bytes| bytes as u64);
@@ -49,7 +49,7 @@ impl<S> Watched<S> {
             return written;
         }
         if self.is_cut(cx) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing")));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer reads nothing")));
         }
         if self.connection.stalled.load(Ordering::Relaxed) == 0 {
             self.connection.stalled.store(self.connections.now(), Ordering::Relaxed);
@@ -57,14 +57,14 @@ impl<S> Watched<S> {
         Poll::Pending
     }
 
-    /// Looked at only where the stream itself would wait.
+    /// Returns whether the connection is cut. Checked only where the stream itself would wait.
     fn is_cut(&self, cx: &Context<'_>) -> bool {
-        // Registered before the look, so that a cut in between is not missed.
+        // Registered before the check, so that a cut in between is not missed.
         self.connection.task.register(cx.waker());
         self.connection.is_cut()
     }
 
-    /// Cuts the connection when it is called, if it was not cut before.
+    /// Returns a function that cuts the connection, and whether it was open.
     pub fn cutter(&self) -> impl Fn() -> bool + Send + Sync + use<S> {
         let (connection, connections) = (Arc::downgrade(&self.connection), Arc::downgrade(&self.connections));
         move || {
@@ -79,8 +79,8 @@ impl<S> Watched<S> {
         }
     }
 
-    /// Marks requests on this connection.
-    pub fn busy(&self) -> Marker {
+    /// Returns the marker for requests on this connection.
+    pub fn marker(&self) -> Marker {
         Marker::new(Arc::clone(&self.connection), Arc::clone(&self.connections))
     }
 }
@@ -105,14 +105,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let mut part = buffer.take(READ);
         let read = Pin::new(&mut self.stream).poll_read(cx, &mut part);
         let bytes = part.filled().len();
-        // SAFETY: `part` is the beginning of what is unfilled of `buffer`, and these bytes of it are filled.
+        // SAFETY: `part` is the beginning of the unfilled part of `buffer`, and these bytes of it are filled.
         unsafe { buffer.assume_init(bytes) };
         buffer.advance(bytes);
         if bytes > 0 && !self.connection.has_body.load(Ordering::Relaxed) {
             self.connections.count_head(&self.connection, bytes);
         }
         if read.is_pending() && self.is_cut(cx) {
-            let why = "the connection makes room for another";
+            let why = "another connection needs its place";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
         }
         read
