@@ -12,7 +12,7 @@ pub use endpoint::{Endpoint, Header, Protocol, Signal, Tls};
 
 use crate::telemetry::metrics::{self, Levels};
 use crate::telemetry::otlp::{Exports, Resource, Temporality};
-use crate::telemetry::{counters, logs, tracer};
+use crate::telemetry::{counters, logs, tracer, unix_nanos};
 use collector::Collector;
 use ship::{Delivery, Shipment};
 use std::fmt;
@@ -117,7 +117,7 @@ async fn ship_metrics(
             _ = tick.tick() => false,
             () = ends.cancelled() => true,
         };
-        let (records, delivered) = exports.encode(&metrics::gather(levels()), metrics::now());
+        let (records, delivered) = exports.encode(&metrics::gather(levels()), unix_nanos());
         match delivery.deliver(Shipment { records: &records, count: 1 }, &ends).await {
             // What a collector rejects of it, it would reject again.
             Ok(_) => exports.note(delivered),

@@ -2,10 +2,12 @@
 
 use super::clock::Moment;
 use super::metrics::labels::{Labels, Names, PROMPTS, PROMPTS_LIST, Revision, Side, TOOLS, TOOLS_LIST};
-use super::span::{Parent, Span, SpanKind, Tracer, tracer};
+use super::trace::{Parent, Span, SpanKind, Tracer, tracer};
 use super::subject::Subject;
 use super::verdict::Verdict;
-use super::{Operation, metrics, names, scope};
+use super::operation::Operation;
+use super::trace::scope;
+use super::{metrics, names};
 use crate::trace_context::Trace;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -34,6 +36,14 @@ impl Cause {
             Cause::Message(message) => message.subject().expect("one that is seen"),
             Cause::Own(subject) => subject,
         }
+    }
+}
+
+impl Operation {
+    /// A request that it causes at its child, with a span below its own.
+    pub fn ask(self: &Arc<Self>, revision: Revision, child: u64) -> Option<ChildOperation> {
+        self.subject()?;
+        ChildOperation::of(Arc::clone(self), revision, child)
     }
 }
 

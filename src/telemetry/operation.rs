@@ -1,16 +1,17 @@
 //! One message of a client, from its arrival to its one outcome, as it is seen: its SERVER span, the CLIENT spans below it,
 //! what is counted of it, and its line in the access log. All of it is shared by whoever has to do with the message.
 
-use super::child_operation::ChildOperation;
 use super::clock::Moment;
 use super::metrics;
 use super::metrics::labels::{Labels, Revision, Side};
 use super::otlp::Attributes;
 use super::peer::Peer;
-use super::span::{Parent, Span, SpanKind, Tracer, tracer};
+use super::trace::{Parent, Span, SpanKind, Tracer, tracer};
 use super::subject::Subject;
 use super::verdict::Verdict;
-use super::{access, capture, names};
+use super::logs::access;
+use super::names;
+use super::trace::{capture, scope};
 use crate::trace_context::{Context, Trace};
 use parking_lot::{Mutex, MutexGuard};
 use std::borrow::Cow;
@@ -174,12 +175,6 @@ impl Operation {
         self.waits.load(Relaxed)
     }
 
-    /// A request that it causes at its child, with a span below its own.
-    pub fn ask(self: &Arc<Self>, revision: Revision, child: u64) -> Option<ChildOperation> {
-        self.seen.as_ref()?;
-        ChildOperation::of(Arc::clone(self), revision, child)
-    }
-
     /// The trace context of what its child is told of it without a request: its own, if it has one to tell.
     pub fn traced<'a>(&self, trace: &'a Trace) -> Cow<'a, Trace> {
         match self.as_parent().filter(|_| tracer().is_some_and(Tracer::propagates)) {
@@ -244,7 +239,7 @@ impl Operation {
                 waited: Duration::from_nanos(waited),
                 child: Duration::from_nanos(child),
             };
-            super::scope::within(seen.context, || access::log(&line));
+            scope::within(seen.context, || access::log(&line));
         }
         if let Some(mut span) = span {
             // Only now, since the child may have listed the tool meanwhile.

@@ -1,7 +1,7 @@
 //! What waits to be exported: encoded records, in batches, bounded in number. Whoever records never waits; what finds no
 //! room is dropped, and counted.
 
-use super::counters::Counter;
+use super::metrics::counters::Counter;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use super::metrics::labels::ErrorType;
 use super::names;
-use super::span::Span;
+use super::trace::Span;
 use std::borrow::Cow;
 
 /// How a message came out.

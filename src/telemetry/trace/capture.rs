@@ -1,8 +1,8 @@
 //! What tools are given and what they give back, for spans: only where the operator asks for it (`--trace-arguments`,
 //! `--trace-results`), and without what looks like a secret.
 
-use super::otlp::cut;
-use super::redact::redacted;
+use super::redact::{REDACTED, redacted};
+use crate::telemetry::otlp::cut;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -21,27 +21,25 @@ pub struct Settings {
 static CAPTURED: OnceLock<Settings> = OnceLock::new();
 
 /// From now on this is captured. The first call counts.
-pub(super) fn install(settings: &Settings) {
+pub(in crate::telemetry) fn install(settings: &Settings) {
     let redact = settings.redact.iter().map(|key| normal(key)).collect();
     let _ = CAPTURED.set(Settings { redact, ..settings.clone() });
 }
 
 /// A tool's arguments as they may be shown, if they are wanted; only then they are looked for.
-pub(super) fn arguments<'a>(json: impl FnOnce() -> Option<&'a [u8]>) -> Option<String> {
+pub(in crate::telemetry) fn arguments<'a>(json: impl FnOnce() -> Option<&'a [u8]>) -> Option<String> {
     let captured = CAPTURED.get().filter(|captured| captured.arguments)?;
     Some(shown(json()?, &captured.redact))
 }
 
 /// A tool's result as it may be shown, if it is wanted; only then it is looked for.
-pub(super) fn result<'a>(json: impl FnOnce() -> Option<&'a [u8]>) -> Option<String> {
+pub(in crate::telemetry) fn result<'a>(json: impl FnOnce() -> Option<&'a [u8]>) -> Option<String> {
     let captured = CAPTURED.get().filter(|captured| captured.results)?;
     Some(shown(json()?, &captured.redact))
 }
 
 /// What is longer is not looked into, in bytes: a span shows its beginning only, and a beginning can't be redacted.
 const LONGEST: usize = 64 * 1024;
-/// What stands in place of a secret.
-pub(super) const REDACTED: &str = "<redacted>";
 /// What a key has in it whose value is a secret, in lower case and without anything but letters and digits.
 const SECRETS: [&str; 13] = [
     "pwd",

@@ -1,7 +1,7 @@
 //! In which span something happens, for the lines that are logged meanwhile: known to the thread as long as it works on it.
 
-use super::otlp::Attributes;
 use super::span::{Parent, SpanKind, tracer};
+use crate::telemetry::otlp::Attributes;
 use crate::trace_context::Context;
 use std::cell::Cell;
 use std::fmt::Display;

@@ -1,12 +1,12 @@
 //! Spans: something that takes time, with a name and attributes, in a trace. One that is not sampled costs its id and
 //! nothing more. A span ends when it is dropped, and goes to the outbox in OTLP's encoding (opentelemetry/proto/trace/v1).
 
-use super::clock::Begun;
-use super::counters;
 use super::ids;
-use super::otlp::{Attributes, Fields};
-use super::outbox::{Bounds, Outbox};
 use super::sampler::Sampler;
+use crate::telemetry::clock::Begun;
+use crate::telemetry::metrics::counters;
+use crate::telemetry::otlp::{Attributes, Fields, cut};
+use crate::telemetry::outbox::{Bounds, Outbox};
 use crate::trace_context::Context;
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -58,7 +58,7 @@ impl Tracer {
     }
 
     /// One for itself.
-    pub(super) fn new(sampler: Sampler, propagates: bool, longest: usize, bounds: Bounds) -> Self {
+    pub(in crate::telemetry) fn new(sampler: Sampler, propagates: bool, longest: usize, bounds: Bounds) -> Self {
         Tracer { sampler, propagates, longest, outbox: Outbox::new(bounds, &counters::DROPPED_SPANS) }
     }
 
@@ -236,7 +236,7 @@ impl Recording {
         if let Some(error) = &self.error {
             out.message(15, |out| {
                 if !error.is_empty() {
-                    out.bytes(2, super::otlp::cut(error, LONGEST_ERROR).as_bytes());
+                    out.bytes(2, cut(error, LONGEST_ERROR).as_bytes());
                 }
                 out.varint(3, STATUS_ERROR);
             });

@@ -1,6 +1,6 @@
 //! Limits how many lines of a child are logged per second (`--child-log-rate`), and counts the others.
 
-use super::counters;
+use crate::telemetry::metrics::counters;
 use std::time::{Duration, Instant};
 
 /// The log lines that one stream of a child may cause.

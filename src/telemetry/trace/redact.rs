@@ -1,8 +1,9 @@
 //! Secrets inside of texts: in addresses, connection strings, command lines and headers.
 
-use super::capture::REDACTED;
 use std::borrow::Cow;
 
+/// What stands in place of a secret.
+pub(super) const REDACTED: &str = "<redacted>";
 /// What words begin with that are secrets, and the least length of such a word.
 const TOKENS: ([&str; 13], usize) = (
     [

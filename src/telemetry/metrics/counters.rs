@@ -1,6 +1,6 @@
 //! Counters of what is dropped, refused or repaired, by name; process-wide, since each is a plain atomic.
 
-use super::metrics::{Definition, Family, Kind, Value};
+use super::family::{Definition, Family, Kind, Value};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One counter that only grows.

@@ -20,7 +20,7 @@ pub fn is_kept() -> bool {
 
 /// What is said of one message.
 #[derive(Debug)]
-pub(super) struct Line<'a> {
+pub(in crate::telemetry) struct Line<'a> {
     pub method: &'a str,
     pub target: Option<&'a str>,
     pub peer: Option<SocketAddr>,
@@ -38,8 +38,8 @@ fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e3
 }
 
-pub(super) fn log(line: &Line<'_>) {
-    let shown = |text| super::otlp::cut(text, SHOWN);
+pub(in crate::telemetry) fn log(line: &Line<'_>) {
+    let shown = |text| crate::telemetry::otlp::cut(text, SHOWN);
     tracing::info!(
         method = shown(line.method),
         target = line.target.map(shown),
@@ -56,7 +56,7 @@ pub(super) fn log(line: &Line<'_>) {
 /// refused before it was read.
 pub fn log_request(method: &str, path: &str, status: u16, peer: SocketAddr, took: Duration) {
     if is_kept() {
-        let path = super::otlp::cut(path, SHOWN);
+        let path = crate::telemetry::otlp::cut(path, SHOWN);
         let duration_ms = millis(took);
         tracing::info!(http_method = method, path, status, %peer, duration_ms, "access");
     }

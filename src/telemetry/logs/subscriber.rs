@@ -1,0 +1,52 @@
+//! The subscriber of all log events: writes them to stderr and, if they are exported, makes records of them.
+
+use super::escape::EscapedFields;
+use super::format::Traced;
+use super::records;
+use super::writer::Lines;
+use crate::telemetry::outbox::Bounds;
+use std::io::{self, IsTerminal};
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, fmt};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging. Dropping the guard writes the lines that are still buffered.
+///
+/// A thread of its own writes the lines and drops them when it falls behind: a blocked stderr must never block a request.
+pub(in crate::telemetry) fn start(
+    format: Format,
+    level: LevelFilter,
+    records: Option<Bounds>,
+    longest: usize,
+) -> WorkerGuard {
+    let (writer, guard) = Lines::to(io::stderr());
+    let lines = fmt::layer().with_writer(writer).with_ansi(false);
+    let event = fmt::format().with_target(false);
+    let lines = match format {
+        Format::Text => {
+            let ansi = io::stderr().is_terminal();
+            let event = Traced { lines: event.with_ansi(ansi), json: false };
+            lines.with_ansi(ansi).fmt_fields(EscapedFields::default()).event_format(event).boxed()
+        }
+        Format::Json => {
+            let event = Traced { lines: event.json(), json: true };
+            lines.fmt_fields(JsonFields::new()).event_format(event).boxed()
+        }
+    };
+    let records = records.map(|bounds| records::install(bounds, longest));
+    let subscriber = tracing_subscriber::registry().with(level).with(lines).with(records);
+    // Tests start more than once; the first subscriber stays.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    guard
+}
