@@ -136,7 +136,7 @@ async fn take(
 /// Says of a message whose it is.
 pub fn see(session: &Session, operation: &Operation) {
     let version = session.version();
-    operation.speaks(version.revision(), version.as_str());
+    operation.set_revision(version.revision(), version.as_str());
     operation.describe(|attributes| attributes.text(names::SESSION, &session.id().to_string()));
 }
 

@@ -95,7 +95,7 @@ pub async fn respond(
     let id = incoming.id().to_vec();
     let method = incoming.method();
     // A request with the name of a notification is none of either.
-    incoming.operation.speaks(MODERN, MODERN_VERSION);
+    incoming.operation.set_revision(MODERN, MODERN_VERSION);
     if REMOVED.contains(&&*method) || method.starts_with("notifications/") {
         return Err(Rejection::new(
             StatusCode::NOT_FOUND,

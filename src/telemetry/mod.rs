@@ -1,4 +1,4 @@
-//! What can be seen of proxyrunner: logs, spans, and the counters of everything that was dropped, refused or repaired.
+//! Telemetry: log lines, traces and metrics. `docs/observability.md` describes them for operators.
 
 mod child_operation;
 mod clock;
@@ -17,9 +17,9 @@ mod verdict;
 
 pub use child_operation::ChildOperation;
 pub use clock::unix_nanos;
-pub use logs::{Allowance, Format, access, count_lost_lines};
+pub use logs::{Allowance, LogFormat, access, count_lost_lines};
 pub use metrics::counters;
-pub use operation::{Arrival, Operation, Waiting};
+pub use operation::{Arrival, Operation, QueueWait};
 pub use outbox::{Batch, Bounds, Outbox};
 pub use peer::Peer;
 pub use subject::Subject;
@@ -30,37 +30,37 @@ pub use verdict::Verdict;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
 
-/// What the operator wants to see.
+/// The telemetry that the operator asks for.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `--log-format`
-    pub format: Format,
+    pub format: LogFormat,
     /// `--log-level`
     pub level: LevelFilter,
     /// `--access-log`
     pub access_log: bool,
     /// `--metrics`
     pub metrics: bool,
-    /// What of tools' arguments and results is put into spans.
+    /// Which tool arguments and results spans include.
     pub capture: capture::Settings,
-    /// Spans, if they are exported.
+    /// Sampling and queueing of spans; `None` if they are not exported.
     pub spans: Option<SpanSettings>,
-    /// Log records, if they are exported.
+    /// Queueing of log records; `None` if they are not exported.
     pub records: Option<Bounds>,
-    /// `OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT`
+    /// Maximum length of an exported string in bytes (`OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT`).
     pub longest: usize,
-    /// `OTEL_METRICS_EXEMPLAR_FILTER`: whether metrics name traces.
+    /// Whether histograms keep exemplars (`OTEL_METRICS_EXEMPLAR_FILTER`).
     pub exemplars: bool,
 }
 
-/// Which spans are recorded.
+/// How spans are sampled, propagated and queued.
 #[derive(Clone, Copy, Debug)]
 pub struct SpanSettings {
     /// `OTEL_TRACES_SAMPLER`
     pub sampler: Sampler,
-    /// `OTEL_PROPAGATORS`: whether the child is told where they stand.
+    /// Whether the child receives the trace context (`OTEL_PROPAGATORS`).
     pub propagates: bool,
-    /// How many may wait to be exported.
+    /// Limits of the export queue.
     pub bounds: Bounds,
 }
 
@@ -69,10 +69,10 @@ pub struct SpanSettings {
 pub fn start(settings: &Settings) -> WorkerGuard {
     let guard = logs::start(settings.format, settings.level, settings.records, settings.longest);
     if settings.access_log {
-        access::keep();
+        access::enable();
     }
     if settings.metrics {
-        metrics::keep(settings.exemplars);
+        metrics::enable(settings.exemplars);
     }
     if let Some(SpanSettings { sampler, propagates, bounds }) = settings.spans {
         Tracer::install(sampler, propagates, settings.longest, bounds);

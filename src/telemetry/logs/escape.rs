@@ -1,4 +1,4 @@
-//! Log lines as people and terminals may see them: one line each, without characters that act instead of being shown.
+//! Escapes control characters, and characters that reorder or hide text, so that a log line shows what it contains.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -6,7 +6,7 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 
-/// Fields of lines for people, escaped: a server's stderr is among them, and clients' texts.
+/// Formats the fields of text lines and escapes them: they include the child's stderr and text from clients.
 #[derive(Debug, Default)]
 pub(super) struct EscapedFields(DefaultFields);
 
@@ -18,7 +18,7 @@ impl<'writer> FormatFields<'writer> for EscapedFields {
     }
 }
 
-/// A text without control characters other than tabs, and without those that reorder or hide others.
+/// Escapes control characters other than tabs, and characters that reorder or hide text.
 pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     replaced(text, |c, out| match c {
         '\n' => out.push_str("\\n"),
@@ -28,7 +28,7 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// JSON that means the same, without those characters: outside of strings JSON has none of them but line ends.
+/// Escapes the same characters in serialized JSON, which contains them only within strings, except for line ends.
 pub(super) fn escaped_json(json: &str) -> Cow<'_, str> {
     replaced(json, |c, out| {
         let mut units = [0; 2];
@@ -49,7 +49,7 @@ fn replaced(text: &str, write: impl Fn(char, &mut String)) -> Cow<'_, str> {
     out.into()
 }
 
-/// Whether a character acts on a terminal or on the order of others, or can't be seen (UAX #9, UTR #36).
+/// Returns whether a character controls a terminal, reorders text, or is invisible (UAX #9, UTR #36).
 fn is_active(c: char) -> bool {
     match c {
         '\t' => false,

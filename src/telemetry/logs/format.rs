@@ -1,4 +1,4 @@
-//! The format of log lines, with the trace that each belongs to.
+//! Formats log lines and adds the ids of the current trace and span.
 
 use super::escape::escaped_json;
 use crate::telemetry::trace::scope;
@@ -8,12 +8,12 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// A format of lines, with the trace and the span in each that belongs to one.
+/// A log line format that adds the ids of the current trace and span.
 #[derive(Debug)]
 pub(super) struct Traced<F> {
-    /// How the rest of the line looks.
+    /// The format of the rest of the line.
     pub lines: F,
-    /// Whether that is one JSON object.
+    /// Whether that format writes one JSON object.
     pub json: bool,
 }
 

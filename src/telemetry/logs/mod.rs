@@ -1,4 +1,4 @@
-//! Logs: lines on stderr, the access log, and records for a collector.
+//! Logs: lines on stderr, the access log, and log records for a collector.
 
 pub mod access;
 mod allowance;
@@ -12,6 +12,6 @@ pub use allowance::Allowance;
 pub use records::outbox;
 pub use writer::count_lost as count_lost_lines;
 
-pub use subscriber::Format;
+pub use subscriber::LogFormat;
 
 pub(super) use subscriber::start;

@@ -1,4 +1,4 @@
-//! The subscriber of all log events: writes them to stderr and, if they are exported, makes records of them.
+//! The subscriber for log events: writes them to stderr and, if log export is enabled, records them.
 
 use super::escape::EscapedFields;
 use super::format::Traced;
@@ -12,20 +12,21 @@ use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, fmt};
 
-/// How log lines look.
+/// The format of log lines (`--log-format`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
+pub enum LogFormat {
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Starts logging. Dropping the guard writes the lines that are still buffered.
+/// Installs the subscriber. Dropping the guard writes the lines that are still buffered.
 ///
-/// A thread of its own writes the lines and drops them when it falls behind: a blocked stderr must never block a request.
+/// A separate thread writes the lines and drops them when it falls behind: a blocked stderr must never block a
+/// request.
 pub(in crate::telemetry) fn start(
-    format: Format,
+    format: LogFormat,
     level: LevelFilter,
     records: Option<Bounds>,
     longest: usize,
@@ -34,12 +35,12 @@ pub(in crate::telemetry) fn start(
     let lines = fmt::layer().with_writer(writer).with_ansi(false);
     let event = fmt::format().with_target(false);
     let lines = match format {
-        Format::Text => {
+        LogFormat::Text => {
             let ansi = io::stderr().is_terminal();
             let event = Traced { lines: event.with_ansi(ansi), json: false };
             lines.with_ansi(ansi).fmt_fields(EscapedFields::default()).event_format(event).boxed()
         }
-        Format::Json => {
+        LogFormat::Json => {
             let event = Traced { lines: event.json(), json: true };
             lines.fmt_fields(JsonFields::new()).event_format(event).boxed()
         }

@@ -1,4 +1,4 @@
-//! The writer of log lines, and a count of those that were lost on their way.
+//! Writes log lines from a separate thread, with a bounded buffer, and counts the lines dropped when it is full.
 
 use crate::telemetry::metrics::counters;
 use std::io;
@@ -6,22 +6,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes of lines that may wait for a slow stderr; further lines are dropped rather than waited for.
+/// Maximum size in bytes of the buffered lines; further lines are dropped.
 const MOST_WAITING: usize = 4 * 1024 * 1024;
-/// What a line takes at least, in bytes, so that there are never too many of them for the channel.
+/// Minimum size in bytes charged per line. It bounds the number of lines in the channel.
 const LEAST: usize = 512;
 
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
 static COUNTED: AtomicUsize = AtomicUsize::new(0);
 
-/// Writes lines by a thread of its own, which keeps a limited number of bytes: a blocked reader must never block a
-/// request, nor take memory without bound.
+/// Writes lines from a separate thread and buffers a limited number of bytes: a blocked reader of stderr must neither
+/// block a request nor use unbounded memory.
 #[derive(Clone, Debug)]
 pub(super) struct Lines(NonBlocking);
 
 impl Lines {
-    /// Writes them there; dropping the guard writes what is still waiting.
+    /// Creates a writer to `out`. Dropping the guard writes the buffered lines.
     pub(super) fn to(out: impl io::Write + Send + 'static) -> (Lines, WorkerGuard) {
         let (writer, guard) = NonBlockingBuilder::default()
             .lossy(true)
@@ -41,7 +41,7 @@ impl MakeWriter<'_> for Lines {
 }
 
 impl io::Write for Lines {
-    /// Takes a whole line, or drops it.
+    /// Buffers a whole line, or drops it if the buffer is full.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let bytes = cost(line);
         if WAITING.fetch_add(bytes, Ordering::Relaxed) + bytes > MOST_WAITING {
@@ -57,7 +57,7 @@ impl io::Write for Lines {
     }
 }
 
-/// The other end, which makes room.
+/// The writing end: frees buffer space after each line.
 struct Emptying<W>(W);
 
 impl<W: io::Write> io::Write for Emptying<W> {
@@ -65,7 +65,7 @@ impl<W: io::Write> io::Write for Emptying<W> {
         self.0.write(bytes)
     }
 
-    /// A whole line, as the thread gives it.
+    /// The thread passes one whole line per call.
     fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
         let written = self.0.write_all(line);
         WAITING.fetch_sub(cost(line), Ordering::Relaxed);
@@ -81,14 +81,18 @@ fn cost(line: &[u8]) -> usize {
     line.len().max(LEAST)
 }
 
-/// Counts the lines that were lost since the last call, and logs their number.
+/// Adds the lines dropped since the last call to the counter, and logs their number.
 pub fn count_lost() {
     let dropped = DROPPED.load(Ordering::Relaxed);
     let lost = dropped.saturating_sub(COUNTED.swap(dropped, Ordering::Relaxed));
     if lost > 0 {
         counters::LOST_LINES.add(lost as u64);
-        // This one may be lost as well; the next one has the total.
-        tracing::warn!(lines = lost, total = dropped, "log lines were lost: stderr is not read fast enough");
+        // This line may be dropped, too; the next one repeats the total.
+        tracing::warn!(
+            lines = lost,
+            total = dropped,
+            "log lines were lost because stderr is read too slowly"
+        );
     }
 }
 

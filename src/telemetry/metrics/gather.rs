@@ -1,4 +1,4 @@
-//! Reads every metric at one moment.
+//! Takes a snapshot of every metric.
 
 use super::definitions::*;
 use super::family::{Definition, Family, Sample, Value};
@@ -10,24 +10,24 @@ use crate::telemetry::names;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// What only others know: how many there are of something now.
+/// Current levels, which other rooms know.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Levels {
-    /// Connections of clients.
+    /// Open client connections.
     pub connections: usize,
-    /// Sessions of clients.
+    /// Open client sessions.
     pub sessions: usize,
-    /// Children.
+    /// Running children.
     pub children: usize,
-    /// Requests at a child.
+    /// Requests in flight at children.
     pub in_flight: usize,
-    /// Requests that wait for their turn.
+    /// Requests waiting for a permit or a child.
     pub queued: usize,
-    /// Requests that wait for a modern client's retry.
+    /// Requests waiting for a modern client's retry.
     pub parked: usize,
     /// Bytes of messages in transit.
     pub buffered: usize,
-    /// Message bytes kept outside of the budget.
+    /// Message bytes outside the budget.
     pub unbudgeted: usize,
     /// The limit of `children`.
     pub most_children: usize,
@@ -35,11 +35,11 @@ pub struct Levels {
     pub most_in_flight: usize,
     /// The limit of `buffered`.
     pub most_buffered: usize,
-    /// Whether the server has completed its handshake.
+    /// Whether a child has completed its handshake.
     pub ready: bool,
 }
 
-/// Every metric as it is now.
+/// Returns a snapshot of every metric.
 pub fn gather(levels: Levels) -> Vec<Family> {
     let mut families = operation_families(&OPERATIONS.read());
     families.extend(session_families(&SESSIONS.read()));
@@ -119,7 +119,7 @@ fn operation_families(operations: &[(Labels, Distribution)]) -> Vec<Family> {
     ]
 }
 
-/// Samples of the same labels, which differ in what these do not tell, together.
+/// Merges samples with the same labels.
 fn merged(samples: Vec<Sample>) -> Vec<Sample> {
     let mut merged: BTreeMap<Vec<(&'static str, Cow<'static, str>)>, Value> = BTreeMap::new();
     for Sample { labels, value } in samples {
@@ -132,7 +132,7 @@ fn merged(samples: Vec<Sample>) -> Vec<Sample> {
     merged.into_iter().map(|(labels, value)| Sample { labels, value }).collect()
 }
 
-/// As the conventions have them (gen-ai/mcp.md §Metrics).
+/// Returns the labels of the conventions (gen-ai/mcp.md §Metrics).
 fn operation_labels(labels: &Labels) -> Vec<(&'static str, Cow<'static, str>)> {
     let mut all: Vec<(&'static str, Cow<'static, str>)> = vec![(names::METHOD, labels.method.name().into())];
     if labels.method.is_tool_call() {
@@ -147,7 +147,7 @@ fn operation_labels(labels: &Labels) -> Vec<(&'static str, Cow<'static, str>)> {
             all.push((names::STATUS, error.into()));
         }
     }
-    // Before the end of a handshake there is none.
+    // The revision is unknown before the handshake is complete.
     if labels.revision != Revision::default() {
         all.push((names::PROTOCOL, labels.revision.name().into()));
     }
@@ -182,11 +182,11 @@ fn session_families(sessions: &[(Labels, Distribution)]) -> Vec<Family> {
 }
 
 fn process_families() -> Vec<Family> {
-    let (children, own) = (usage::of_servers(), usage::of_proxyrunner());
+    let (children, own) = (usage::of_children(), usage::of_proxyrunner());
     let seconds = |definition: Definition, value: f64| definition.alone(Value::Number(value));
     let count = |definition: Definition, value: u64| definition.alone(Value::Count(value));
-    let start =
-        usage::servers_started().map(|started| Sample { labels: Vec::new(), value: Value::Number(started) });
+    let start = usage::oldest_child_start()
+        .map(|started| Sample { labels: Vec::new(), value: Value::Number(started) });
     let version = vec![("version", env!("CARGO_PKG_VERSION").into())];
     vec![
         seconds(CHILD_CPU, children.cpu.as_secs_f64()),

@@ -1,4 +1,4 @@
-//! Metrics: how long operations, sessions and waits took, what the processes take, and all that is counted.
+//! Metrics: durations, levels, resource usage of processes, and counters.
 
 pub mod counters;
 mod definitions;
@@ -14,7 +14,7 @@ pub mod usage;
 #[cfg(test)]
 pub(super) use definitions::RESERVED;
 pub use exposition::{Format, write};
-pub use family::{Definition, Family, Kind, Sample, Value};
+pub use family::{Definition, Family, MetricKind, Sample, Value};
 pub use gather::{Levels, gather};
-pub use histogram::{Bounds, CONVENTION, Distribution, Exemplar, Histogram};
-pub use recording::{are_kept, keep, operation, request, session, started};
+pub use histogram::{BucketBounds, CONVENTION, Distribution, Exemplar, Histogram};
+pub use recording::{enable, is_enabled, operation, request, session, started};

@@ -1,4 +1,4 @@
-//! Durations of operations, sessions and waits, as they are recorded.
+//! Records durations of operations, sessions and queueing.
 
 use super::histogram::{FINE, Histogram};
 use super::labels::{Labels, Method, Revision, Side};
@@ -13,35 +13,35 @@ pub(super) static OPERATIONS: LazyLock<Operations> = LazyLock::new(Operations::d
 pub(super) static SESSIONS: LazyLock<Operations> = LazyLock::new(Operations::default);
 pub(super) static QUEUED: LazyLock<Histogram> = LazyLock::new(|| Histogram::new(&FINE));
 pub(super) static ROUTED: LazyLock<Histogram> = LazyLock::new(|| Histogram::new(&FINE));
-static KEPT: AtomicBool = AtomicBool::new(false);
+static ENABLED: AtomicBool = AtomicBool::new(false);
 static EXEMPLARS: AtomicBool = AtomicBool::new(false);
 static STARTED: OnceLock<u64> = OnceLock::new();
 
-/// From now on operations are counted, with the traces of some as exemplars if those are wanted.
-pub fn keep(exemplars: bool) {
+/// Enables metrics, with exemplars if wanted.
+pub fn enable(exemplars: bool) {
     started();
     EXEMPLARS.store(exemplars, Ordering::Relaxed);
-    KEPT.store(true, Ordering::Relaxed);
+    ENABLED.store(true, Ordering::Relaxed);
 }
 
-/// Whether operations are counted.
+/// Returns whether metrics are enabled.
 #[inline]
-pub fn are_kept() -> bool {
-    KEPT.load(Ordering::Relaxed)
+pub fn is_enabled() -> bool {
+    ENABLED.load(Ordering::Relaxed)
 }
 
-/// Since when counters have grown, in nanoseconds since 1970.
+/// Returns the start of counting in nanoseconds since the Unix epoch.
 pub fn started() -> u64 {
     *STARTED.get_or_init(clock::unix_nanos)
 }
 
-/// An operation is over that took so many nanoseconds; `span` is where, if that is recorded.
+/// Records an operation that took this many nanoseconds, and its span, if recorded, as an exemplar.
 #[inline(always)]
 pub fn operation(labels: Labels, took: u64, span: Option<&Context>) {
     OPERATIONS.record(labels, took, exemplar(span));
 }
 
-/// A request is over, of which so many nanoseconds were a wait and so many neither that nor the child's.
+/// Records the time a request was queued, and the time spent in proxyrunner itself, in nanoseconds.
 #[inline]
 pub fn request(waited: u64, routed: u64, span: Option<&Context>) {
     if waited > 0 {
@@ -54,9 +54,9 @@ fn exemplar(span: Option<&Context>) -> Option<&Context> {
     span.filter(|_| EXEMPLARS.load(Ordering::Relaxed))
 }
 
-/// A session is over: a client's, or that with a child.
+/// Records the duration of a client's session or of a child's.
 pub fn session(side: Side, revision: Revision, took: Duration) {
-    if !are_kept() {
+    if !is_enabled() {
         return;
     }
     let labels =

@@ -1,4 +1,4 @@
-//! Traces: spans, what they may say, and which of them are recorded.
+//! Traces: spans, their sampling, the current span of a task, and redaction of captured contents.
 
 pub(crate) mod capture;
 mod ids;
