@@ -106,7 +106,7 @@ impl Supervisor {
         let pid = process.pid();
         tracing::info!(child = number, pid = pid, "server started");
         self.servers().insert(number, process.signaller());
-        usage::server_started(number, pid);
+        usage::track_child(number, pid);
         let started = Instant::now();
         let (link, ends) = Link::new(number, slots);
         let grace = self.0.cancel_grace.as_secs().max(1);
@@ -135,7 +135,7 @@ impl Supervisor {
             router.close(&Failure::Ended(ended.clone()));
         }
         self.servers().remove(&number);
-        usage::server_ended(number);
+        usage::forget_child(number);
         if link.revision() != Revision::default() {
             metrics::session(Side::Client, link.revision(), started.elapsed());
         }

@@ -330,7 +330,7 @@ fn session(reader: &mut Reader, max_buffered: usize) -> session::Settings {
 }
 
 fn telemetry(reader: &mut Reader, otel: &otel::Meant) -> telemetry::Settings {
-    use telemetry::Format;
+    use telemetry::LogFormat;
     let levels = [
         ("error", LevelFilter::ERROR),
         ("warn", LevelFilter::WARN),
@@ -340,7 +340,7 @@ fn telemetry(reader: &mut Reader, otel: &otel::Meant) -> telemetry::Settings {
         ("off", LevelFilter::OFF),
     ];
     telemetry::Settings {
-        format: reader.choice("log-format", &[("text", Format::Text), ("json", Format::Json)]),
+        format: reader.choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
         level: reader.choice("log-level", &levels),
         access_log: reader.one("access-log", SWITCH),
         metrics: reader.one("metrics", SWITCH),

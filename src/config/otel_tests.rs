@@ -1,4 +1,4 @@
-//! Each variable that is read, what it means, and that nothing of it keeps proxyrunner from starting.
+//! Tests the effect of each variable, and that no value prevents the start.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn meant(variables: &[(&str, &str)]) -> Meant {
     read(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
 }
 
-/// Where the three signals go.
+/// Returns the endpoints of the three signals.
 fn targets(variables: &[(&str, &str)]) -> [Option<String>; 3] {
     let export = meant(variables).export;
     let metrics = export.metrics.map(|metrics| metrics.endpoint);

@@ -189,7 +189,7 @@ impl Link {
         }
         counters::EXCHANGES.increment();
         if let Some(operation) = &mut operation {
-            operation.sent(wire_id.as_u64());
+            operation.set_wire_id(wire_id.as_u64());
         }
         Ok(Exchange::new(pending, mailbox, self.inbox.clone(), operation))
     }

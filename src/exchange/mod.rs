@@ -230,7 +230,7 @@ impl Exchange {
     /// From now on it is seen as caused by another message: the retry of the one that was.
     pub fn caused_by(&mut self, message: &Arc<Operation>) {
         if let Some(operation) = &mut self.operation {
-            operation.caused_by(message);
+            operation.set_cause(message);
         }
     }
 

@@ -6,7 +6,7 @@ use crate::telemetry::{ChildOperation, Verdict};
 
 /// An exchange is over.
 pub(super) fn end(operation: ChildOperation, outcome: &Outcome) {
-    if let (Some((names, list)), Ok(answer)) = (operation.lists(), outcome)
+    if let (Some((names, list)), Ok(answer)) = (operation.listed_names(), outcome)
         && let Some(result) = &answer.result
     {
         let listed = member(&answer.frame, result, list);
@@ -20,7 +20,7 @@ pub(super) fn end(operation: ChildOperation, outcome: &Outcome) {
         // A question to the client has no content (2026-07-28, MRTR), nor has a task that is only begun.
         let is_last = |result: &Span| member(&answer.frame, result, "content").is_some();
         let result = || answer.result.clone().filter(is_last).map(|result| &answer.frame[result]);
-        operation.gave(result);
+        operation.record_result(result);
     }
     operation.end(&match outcome {
         Ok(answer) => answer.verdict(),

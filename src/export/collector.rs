@@ -1,4 +1,4 @@
-//! One request to a collector, over HTTP or gRPC, and what its answer means for what was sent.
+//! Sends a request to a collector over HTTP or gRPC, and classifies the response.
 
 use super::Unusable;
 use super::connect::{Sender, sender};
@@ -21,14 +21,14 @@ use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
 
-/// What is read of an answer, in bytes: nothing of use is longer.
+/// Maximum number of response bytes read; no useful response is longer.
 const MOST_ANSWER: usize = 64 * 1024;
-/// How long the rest of an answer may take, once its status is there.
+/// Timeout for the body of a response after its status.
 const REST: Duration = Duration::from_secs(2);
-/// How proxyrunner calls itself.
+/// The User-Agent header.
 const AGENT: &str = concat!("proxyrunner/", env!("CARGO_PKG_VERSION"));
 
-/// A collector for one signal.
+/// The collector of one signal.
 #[derive(Debug)]
 pub struct Collector {
     endpoint: Endpoint,
@@ -36,44 +36,44 @@ pub struct Collector {
     sender: Sender,
 }
 
-/// Why something was not delivered.
+/// A failed delivery.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Undelivered {
-    /// In words.
+    /// The reason.
     pub why: String,
-    /// Whether the same may succeed later, and when, if the collector says that.
+    /// Whether to retry.
     pub again: Again,
 }
 
-/// Whether to try again.
+/// Whether a failed delivery is worth retrying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {
-    /// It would fail again.
+    /// A retry would fail again.
     Never,
-    /// It may succeed.
+    /// A retry may succeed.
     Later,
-    /// It may succeed after so long.
+    /// A retry may succeed after this delay, which the collector asked for.
     After(Duration),
 }
 
 impl Collector {
-    /// One at an endpoint.
+    /// Creates a collector at an endpoint.
     ///
     /// # Errors
-    /// When its certificates can't be used.
+    /// When its certificates are unusable.
     pub fn new(endpoint: &Endpoint, signal: Signal) -> Result<Self, Unusable> {
         Ok(Collector { endpoint: endpoint.clone(), signal, sender: sender(endpoint)? })
     }
 
-    /// Where it is.
+    /// Returns the endpoint.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Sends a request; the answer.
+    /// Sends a request and returns the response.
     ///
     /// # Errors
-    /// When the collector did not take it.
+    /// When the collector did not accept it.
     pub async fn send(&self, request: Bytes) -> Result<Bytes, Undelivered> {
         let patience = self.endpoint.timeout;
         let sending = async {
@@ -84,7 +84,7 @@ impl Collector {
         };
         timeout(patience, sending).await.unwrap_or_else(|_| {
             Err(Undelivered {
-                why: format!("no answer within {} s", patience.as_secs_f64()),
+                why: format!("no response within {} s", patience.as_secs_f64()),
                 again: Again::Later,
             })
         })
@@ -108,7 +108,7 @@ impl Collector {
             .for_each(|header| drop(headers.insert(&header.name, header.value.clone())));
         let response = self.sender.request(request).await.map_err(|error| later(explained(&error)))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        // What was said already counts, whatever becomes of the rest.
+        // The status counts even if the body fails.
         let answer = timeout(REST, Limited::new(response.into_body(), MOST_ANSWER).collect()).await;
         match (status, answer) {
             (status, Ok(Ok(answer))) if status.is_success() => Ok(answer.to_bytes()),
@@ -140,7 +140,7 @@ impl Collector {
     }
 }
 
-/// gRPC's own paths are below the root.
+/// The paths of gRPC are below the root.
 fn origin(uri: &Uri) -> Uri {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::from_static("/"));
@@ -149,7 +149,7 @@ fn origin(uri: &Uri) -> Uri {
 
 fn compressed(body: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
-    // Writing to memory can't fail.
+    // Writing to memory cannot fail.
     let _ = encoder.write_all(body);
     encoder.finish().unwrap_or_default().into()
 }
@@ -158,7 +158,7 @@ fn later(why: String) -> Undelivered {
     Undelivered { why, again: Again::Later }
 }
 
-/// An error and what caused it: the outermost says least.
+/// Joins the messages of an error and its causes: the outermost explains least.
 fn explained(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
@@ -169,7 +169,7 @@ fn explained(error: &dyn std::error::Error) -> String {
     words
 }
 
-/// Which statuses are worth another try (OTLP §OTLP/HTTP Response).
+/// Classifies an HTTP status (OTLP §OTLP/HTTP Response).
 fn refused(status: StatusCode, headers: &HeaderMap) -> Undelivered {
     let asked = headers.get(RETRY_AFTER).and_then(|after| after.to_str().ok()?.trim().parse().ok());
     let again = match (status.as_u16(), asked) {
@@ -177,18 +177,18 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> Undelivered {
         (429 | 502 | 503 | 504, None) => Again::Later,
         _ => Again::Never,
     };
-    Undelivered { why: format!("the answer was {status}"), again }
+    Undelivered { why: format!("the collector answered {status}"), again }
 }
 
-/// Which codes are worth another try (OTLP §Failures), and when.
+/// Classifies a gRPC status (OTLP §Failures).
 fn failed(status: &Status) -> Undelivered {
-    // It is no answer, but why there was none.
+    // A status with a cause is no response of the collector but a failure to reach it.
     if let Some(cause) = std::error::Error::source(status) {
         return later(explained(cause));
     }
     let asked = retry_delay(status.details());
     let again = match status.code() {
-        // Without a time at which it will have room again, it won't.
+        // Without a delay, the collector does not expect to recover.
         Code::ResourceExhausted => asked.map_or(Again::Never, Again::After),
         Code::Cancelled
         | Code::DeadlineExceeded
@@ -204,8 +204,8 @@ fn failed(status: &Status) -> Undelivered {
     }
 }
 
-/// When to come back, where an answer's details say so (OTLP §OTLP/gRPC Throttling): `google.rpc.RetryInfo` in
-/// `google.rpc.Status`.
+/// Returns the delay before a retry that the response's details ask for (OTLP §OTLP/gRPC Throttling):
+/// `google.rpc.RetryInfo` in `google.rpc.Status`.
 fn retry_delay(details: &[u8]) -> Option<Duration> {
     let inner = |message, number| {
         fields(message).find_map(move |(field, value)| match value {
@@ -232,7 +232,7 @@ fn retry_delay(details: &[u8]) -> Option<Duration> {
     )
 }
 
-/// Messages that are encoded already, and answers that are read elsewhere.
+/// A codec for messages that are already encoded, and for responses that are decoded elsewhere.
 #[derive(Clone, Copy, Debug)]
 struct Raw;
 

@@ -1,5 +1,5 @@
-//! Ships telemetry to collectors by the OpenTelemetry Protocol, over HTTP or gRPC. It is never in the way of a request:
-//! records wait in bounded outboxes, and what no collector takes is lost and counted.
+//! Exports telemetry to collectors by the OpenTelemetry Protocol, over HTTP or gRPC. It never delays a request:
+//! records wait in bounded queues, and those that no collector accepts are dropped and counted.
 
 mod collector;
 mod connect;
@@ -12,7 +12,7 @@ pub use endpoint::{Endpoint, Header, Protocol, Signal, Tls};
 
 use crate::telemetry::metrics::{self, Levels};
 use crate::telemetry::otlp::{Exports, Resource, Temporality};
-use crate::telemetry::{counters, logs, tracer};
+use crate::telemetry::{counters, logs, tracer, unix_nanos};
 use collector::Collector;
 use ship::{Delivery, Shipment};
 use std::fmt;
@@ -22,23 +22,23 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Where telemetry goes; what is not set goes nowhere.
+/// The collectors per signal; a signal without one is not exported.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Spans.
+    /// Collector for spans.
     pub traces: Option<Endpoint>,
-    /// Log records.
+    /// Collector for log records.
     pub logs: Option<Endpoint>,
-    /// Metrics.
+    /// Collector for metrics.
     pub metrics: Option<MetricSettings>,
-    /// Who they are from: `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, and what is known besides.
+    /// Attributes of the resource: `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, and attributes of this process.
     pub resource: Vec<(String, String)>,
 }
 
-/// Where metrics go, and how.
+/// The collector for metrics, and how to export them.
 #[derive(Clone, Debug)]
 pub struct MetricSettings {
-    /// Where.
+    /// The collector.
     pub endpoint: Endpoint,
     /// `OTEL_METRIC_EXPORT_INTERVAL`
     pub interval: Duration,
@@ -46,7 +46,7 @@ pub struct MetricSettings {
     pub temporality: Temporality,
 }
 
-/// Why telemetry can't be shipped at all: something about an endpoint.
+/// An endpoint setting that makes export impossible.
 #[derive(Debug)]
 pub struct Unusable(String);
 
@@ -58,7 +58,7 @@ impl fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
-/// Ships until it is [`flush`](Self::flush)ed.
+/// Running exports, until [`flush`](Self::flush) is called.
 #[derive(Debug)]
 pub struct Exporter {
     ending: CancellationToken,
@@ -66,10 +66,10 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Starts shipping; `levels` says how many there are of everything. Must be called within a tokio runtime.
+    /// Starts exporting; `levels` returns the current levels. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When an endpoint's certificates can't be used.
+    /// When the certificates of an endpoint are unusable.
     pub fn start(settings: Settings, levels: impl Fn() -> Levels + Send + 'static) -> Result<Self, Unusable> {
         let ending = CancellationToken::new();
         let mut shipping = JoinSet::new();
@@ -93,7 +93,7 @@ impl Exporter {
         Ok(Exporter { ending, shipping })
     }
 
-    /// Ships what is left, for so long at most.
+    /// Exports the remaining records within `patience`.
     pub async fn flush(mut self, patience: Duration) {
         self.ending.cancel();
         let all = async { while self.shipping.join_next().await.is_some() {} };
@@ -110,18 +110,18 @@ async fn ship_metrics(
     let mut exports = Exports::new(settings.temporality, metrics::started());
     let mut tick = interval(settings.interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Nothing has happened yet.
+    // The first tick is immediate, and there is nothing to export yet.
     tick.tick().await;
     loop {
         let last = tokio::select! {
             _ = tick.tick() => false,
             () = ends.cancelled() => true,
         };
-        let (records, delivered) = exports.encode(&metrics::gather(levels()), metrics::now());
+        let (records, delivered) = exports.encode(&metrics::gather(levels()), unix_nanos());
         match delivery.deliver(Shipment { records: &records, count: 1 }, &ends).await {
-            // What a collector rejects of it, it would reject again.
+            // A collector that rejects a data point would reject it again.
             Ok(_) => exports.note(delivered),
-            // What is summed up is not lost: the next export says it too.
+            // Sums are not lost: the next export includes them.
             Err(_) => counters::FAILED_METRIC_EXPORTS.increment(),
         }
         if last {

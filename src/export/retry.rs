@@ -1,14 +1,14 @@
-//! When a delivery that failed is tried again: exponential backoff with jitter, unless the collector says how long to wait
-//! (OTLP §OTLP/HTTP Throttling, §OTLP/gRPC Throttling). Time is an argument.
+//! The backoff between retries of a delivery: exponential with jitter, or longer if the collector asks for it (OTLP
+//! §OTLP/HTTP Throttling, §OTLP/gRPC Throttling). Time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// The first pause.
+/// Delay before the first retry.
 const FIRST: Duration = Duration::from_millis(500);
-/// No pause is longer, unless the collector asks for it.
+/// Maximum delay, unless the collector asks for a longer one.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// The attempts of one delivery.
+/// The retries of one delivery.
 #[derive(Debug)]
 pub struct Attempts {
     until: Instant,
@@ -16,17 +16,17 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// For so long from now.
+    /// Creates the retries of a delivery that may take `patience` from now.
     pub fn new(now: Instant, patience: Duration) -> Self {
         Attempts { until: now + patience, next: FIRST }
     }
 
-    /// How long to wait after one that failed; `None` if there is no time for another. `asked` is what the collector
-    /// asked for; `chance`, from 0 to 1, spreads the attempts of many.
+    /// Returns the delay before the next retry; `None` if no time is left for one. `asked` is the delay that the
+    /// collector asked for; `chance`, from 0 to 1, is the jitter.
     pub fn pause(&mut self, now: Instant, asked: Option<Duration>, chance: f64) -> Option<Duration> {
         let own = self.next.mul_f64(0.5 + 0.5 * chance);
         self.next = (self.next * 2).min(LONGEST);
-        // A collector that asks for no pause, or for one of any length, gets no more than it should.
+        // A collector can prolong the delay but not shorten it.
         let pause = asked.map_or(own, |asked| asked.max(own));
         now.checked_add(pause).is_some_and(|at| at < self.until).then_some(pause)
     }

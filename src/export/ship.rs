@@ -1,5 +1,5 @@
-//! Takes records out of an outbox and has them delivered, batch after batch. A collector that does not take them is told of
-//! once, however long that lasts; what is lost meanwhile is counted.
+//! Takes batches of records out of a queue and delivers them. The first failure is logged, further ones are only
+//! counted until a delivery succeeds.
 
 use super::collector::{Again, Collector};
 use super::endpoint::Signal;
@@ -11,37 +11,37 @@ use std::time::Instant;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Records that are delivered together.
+/// The records of one delivery.
 #[derive(Clone, Copy, Debug)]
 pub struct Shipment<'a> {
-    /// One after the other.
+    /// The encoded records.
     pub records: &'a [u8],
-    /// How many.
+    /// The number of records.
     pub count: usize,
 }
 
-/// No collector took anything of it.
+/// The collector accepted nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Untaken;
 
-/// The way of one signal to its collector.
+/// Delivers the records of one signal to its collector.
 #[derive(Debug)]
 pub struct Delivery {
     collector: Collector,
     signal: Signal,
     resource: Arc<Resource>,
-    /// It was told that nothing arrives.
-    told: bool,
+    /// Whether the current failure was logged.
+    is_failing: bool,
 }
 
 impl Delivery {
-    /// None was tried yet.
+    /// Creates the delivery of one signal.
     pub fn new(collector: Collector, signal: Signal, resource: Arc<Resource>) -> Self {
-        Delivery { collector, signal, resource, told: false }
+        Delivery { collector, signal, resource, is_failing: false }
     }
 
-    /// Delivers records; how many were lost, or that nothing was taken. Once proxyrunner `ends`, what is under way is still waited for, a pause is
-    /// over at once, and there are no more of them.
+    /// Delivers records and returns how many the collector rejected. Once `ends` is cancelled, a pending request is
+    /// still awaited, a pending delay is skipped, and there is one last attempt.
     pub async fn deliver(
         &mut self,
         shipment: Shipment<'_>,
@@ -67,7 +67,7 @@ impl Delivery {
                     () = ends.cancelled() => {}
                 },
                 None => {
-                    self.tell(&undelivered.why);
+                    self.warn_once(&undelivered.why);
                     return Err(Untaken);
                 }
             }
@@ -77,18 +77,18 @@ impl Delivery {
     fn delivered(&mut self, answer: &[u8], count: usize) -> usize {
         let (lost, why) = rejected(answer);
         if lost > 0 || !why.is_empty() {
-            self.tell(&format!("it rejected {lost} of {count}: {why}"));
-        } else if std::mem::take(&mut self.told) {
+            self.warn_once(&format!("the collector rejected {lost} of {count}: {why}"));
+        } else if std::mem::take(&mut self.is_failing) {
             tracing::info!("{} are delivered again", self.signal.things());
         }
         lost.min(count)
     }
 
-    /// Once, until something is delivered again.
-    fn tell(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.told, true) {
+    /// Logs a failure, once until a delivery succeeds.
+    fn warn_once(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.is_failing, true) {
             tracing::warn!(
-                "{} are not delivered to {}: {why}; nothing else is affected, and more of this is only counted",
+                "{} are not delivered to {}: {why}; requests are not affected, and further failures are only counted",
                 self.signal.things(),
                 self.collector.endpoint().shown()
             );
@@ -96,7 +96,7 @@ impl Delivery {
     }
 }
 
-/// Ships what comes into an outbox, until the end, and then what is left.
+/// Delivers the records of a queue until `ends` is cancelled, and then the remaining ones.
 pub async fn records(mut delivery: Delivery, outbox: &'static Outbox, ends: CancellationToken) {
     loop {
         let last = tokio::select! {
@@ -106,7 +106,7 @@ pub async fn records(mut delivery: Delivery, outbox: &'static Outbox, ends: Canc
         };
         while let Some(batch) = outbox.take() {
             let shipment = Shipment { records: &batch.bytes, count: batch.records };
-            outbox.lost(delivery.deliver(shipment, &ends).await.unwrap_or(shipment.count));
+            outbox.count_lost(delivery.deliver(shipment, &ends).await.unwrap_or(shipment.count));
         }
         if last {
             return;

@@ -34,13 +34,13 @@ pub async fn within<F: Future + Unpin>(
         if let Ok(output) = timeout(delay, &mut *work).await {
             return Some(output);
         }
-        if !operation.waits() {
+        if !operation.is_waiting() {
             return None;
         }
         tokio::select! {
             biased;
             output = &mut *work => return Some(output),
-            () = operation.turned() => {}
+            () = operation.wait_for_turn() => {}
         }
     }
 }

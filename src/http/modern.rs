@@ -92,7 +92,7 @@ pub async fn respond(
     let id = incoming.id().to_vec();
     let method = incoming.method();
     // A request with the method of a notification is neither.
-    incoming.operation.speaks(MODERN, MODERN_VERSION);
+    incoming.operation.set_revision(MODERN, MODERN_VERSION);
     if REMOVED.contains(&&*method) || method.starts_with("notifications/") {
         return Err(Rejection::new(
             StatusCode::NOT_FOUND,

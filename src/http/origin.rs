@@ -56,7 +56,7 @@ impl Origin {
             Kind::Response => Arc::default(),
             _ => Operation::begin(|| subject(&frame, &message), arrival),
         };
-        operation.given(|| {
+        operation.record_arguments(|| {
             let arguments = jsonrpc::member(&frame, &message.params.as_ref()?.span, "arguments")?;
             Some(&frame[arguments])
         });

@@ -70,7 +70,7 @@ fn unknown(server: &Server) -> Rejection {
 /// Records a message's session and protocol revision.
 pub fn describe(session: &Session, operation: &Operation) {
     let version = session.version();
-    operation.speaks(version.revision(), version.as_str());
+    operation.set_revision(version.revision(), version.as_str());
     operation.describe(|attributes| attributes.text(names::SESSION, &session.id().to_string()));
 }
 

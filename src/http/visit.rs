@@ -41,7 +41,7 @@ impl Visit {
         account: Account,
     ) -> (Option<Self>, Origin) {
         let trace = guard::trace(request.headers(), settings.propagates);
-        let mut logged = access::is_kept().then(|| Logged {
+        let mut logged = access::is_enabled().then(|| Logged {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             peer: peer.socket,

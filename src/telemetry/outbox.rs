@@ -1,36 +1,36 @@
-//! What waits to be exported: encoded records, in batches, bounded in number. Whoever records never waits; what finds no
-//! room is dropped, and counted.
+//! The export queue: encoded records in batches, bounded in number and bytes. Recording never waits; a record that
+//! does not fit is dropped and counted.
 
-use super::counters::Counter;
+use super::metrics::counters::Counter;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// The operator's bounds on one kind of records.
+/// The limits of one export queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Records that may wait (`OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BLRP_MAX_QUEUE_SIZE`).
+    /// Maximum number of queued records (`OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BLRP_MAX_QUEUE_SIZE`).
     pub queued: usize,
-    /// Records in one export (`…_MAX_EXPORT_BATCH_SIZE`).
+    /// Maximum number of records per export (`…_MAX_EXPORT_BATCH_SIZE`).
     pub batch: usize,
-    /// How long a record waits at most before an export (`…_SCHEDULE_DELAY`).
+    /// Maximum delay before an export (`…_SCHEDULE_DELAY`).
     pub delay: Duration,
 }
 
-/// What may wait in one outbox, in bytes, however many records may: a span can be long.
+/// Maximum size of one queue in bytes, whatever the number of records: a span can be long.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
-/// Records that are exported together.
+/// A batch of encoded records for one export.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// One after the other, as a repeated field.
+    /// The encoded records, as a repeated field.
     pub bytes: Vec<u8>,
-    /// How many there are.
+    /// The number of records.
     pub records: usize,
 }
 
-/// The records of one kind.
+/// The queue of one signal.
 #[derive(Debug)]
 pub struct Outbox {
     bounds: Bounds,
@@ -48,12 +48,12 @@ struct State {
 }
 
 impl Outbox {
-    /// An empty one; what it has no room for is counted.
+    /// Creates an empty queue; `dropped` counts the records that do not fit.
     pub fn new(bounds: Bounds, dropped: &'static Counter) -> Self {
         Outbox { bounds, state: Mutex::default(), full: Notify::new(), dropped }
     }
 
-    /// Puts a record in.
+    /// Adds a record, or drops and counts it if the queue is full.
     pub fn put(&self, record: &[u8]) {
         let mut state = self.state();
         if state.records >= self.bounds.queued || state.bytes + record.len() > MOST_BYTES {
@@ -66,7 +66,7 @@ impl Outbox {
         state.open.bytes.extend_from_slice(record);
         if state.open.records >= self.bounds.batch {
             let batch = std::mem::take(&mut state.open);
-            // The next one is likely to be as long.
+            // The next batch is likely to be as large.
             state.open.bytes.reserve(batch.bytes.len());
             state.whole.push_back(batch);
             drop(state);
@@ -74,7 +74,7 @@ impl Outbox {
         }
     }
 
-    /// Takes the oldest batch out; `None` if nothing waits.
+    /// Removes the oldest batch; `None` if the queue is empty.
     pub fn take(&self) -> Option<Batch> {
         let mut state = self.state();
         let open = |state: &mut State| (state.open.records > 0).then(|| std::mem::take(&mut state.open));
@@ -84,18 +84,18 @@ impl Outbox {
         Some(batch)
     }
 
-    /// Resolves once a batch is full.
+    /// Resolves when a batch is full.
     pub async fn filled(&self) {
         self.full.notified().await;
     }
 
-    /// How long a record waits at most before an export.
+    /// Returns the maximum delay before an export.
     pub fn delay(&self) -> Duration {
         self.bounds.delay
     }
 
-    /// Records that were taken out could not be delivered.
-    pub fn lost(&self, records: usize) {
+    /// Counts records that were removed but not delivered.
+    pub fn count_lost(&self, records: usize) {
         self.dropped.add(records as u64);
     }
 

@@ -50,7 +50,7 @@ impl Upstream {
 
 /// Whether anybody wants to tell calls apart by name.
 pub(super) fn are_wanted() -> bool {
-    metrics::are_kept() || tracer().is_some()
+    metrics::is_enabled() || tracer().is_some()
 }
 
 /// Where the next page of a list begins, unless that is said at unreasonable length.

@@ -39,11 +39,11 @@ PROTOCOLS = ["http/protobuf", "grpc"]
 IMPATIENT = {"OTEL_EXPORTER_OTLP_TIMEOUT": "100"}
 
 BAD = {
-    "hangs": (Answer(hangs=True), "no answer within 0.1 s"),
-    "busy": (Answer(429, headers=(("Retry-After", "3600"),)), "the answer was 429"),
-    "broken": (Answer(500), "the answer was 500"),
-    "unavailable": (Answer(503), "the answer was 503"),
-    "elsewhere": (Answer(302, headers=(("Location", "http://127.0.0.1:1/"),)), "the answer was 302"),
+    "hangs": (Answer(hangs=True), "no response within 0.1 s"),
+    "busy": (Answer(429, headers=(("Retry-After", "3600"),)), "the collector answered 429"),
+    "broken": (Answer(500), "the collector answered 500"),
+    "unavailable": (Answer(503), "the collector answered 503"),
+    "elsewhere": (Answer(302, headers=(("Location", "http://127.0.0.1:1/"),)), "the collector answered 302"),
 }
 
 

@@ -1,52 +1,53 @@
-//! Metrics in OTLP's encoding (opentelemetry/proto/metrics/v1), as sums since the start or since the last export.
+//! Encodes metrics for OTLP (opentelemetry/proto/metrics/v1) with cumulative or delta temporality.
 
 use super::Attributes;
 use super::protobuf::Fields;
-use crate::telemetry::metrics::{Distribution, Exemplar, Family, Kind, Sample, Value};
+use crate::telemetry::metrics::{Distribution, Exemplar, Family, MetricKind, Sample, Value};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Since when what has been summed up counts (`OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`); the value is OTLP's.
+/// The start of the interval that exported sums cover (`OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`), with
+/// OTLP's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Temporality {
-    /// The last export.
+    /// Since the last export.
     Delta = 1,
-    /// The start.
+    /// Since the start of the process.
     Cumulative = 2,
 }
 
-/// What was exported last, for those who want the difference.
+/// The values of the last export, from which deltas are computed.
 #[derive(Debug)]
 pub struct Exports {
     temporality: Temporality,
     before: Before,
-    /// When that was, in nanoseconds since 1970; at first, the start.
+    /// The time of the last export in nanoseconds since the Unix epoch; initially the start.
     since: u64,
 }
 
 type Labels = Vec<(&'static str, Cow<'static, str>)>;
 type Before = HashMap<(&'static str, Labels), Value>;
 
-/// What an export becomes once it was delivered.
+/// The values of an export, to be passed to [`Exports::note`] when it was delivered.
 #[derive(Debug)]
 pub struct Delivered(Before, u64);
 
 impl Exports {
-    /// None yet.
+    /// Creates the state before the first export.
     pub fn new(temporality: Temporality, started: u64) -> Self {
         Exports { temporality, before: HashMap::new(), since: started }
     }
 
-    /// The metrics of this moment, one after the other as a scope's field, without those that have no value. It counts as
-    /// exported once it is [`noted`](Self::note).
+    /// Encodes metrics as a repeated field of a scope, without those that have no samples. The export counts as
+    /// delivered once it is passed to [`note`](Self::note).
     pub fn encode(&self, families: &[Family], now: u64) -> (Vec<u8>, Delivered) {
         let mut out = Vec::with_capacity(32 * 1024);
         for family in families.iter().filter(|family| !family.samples.is_empty()) {
             self.put_family(&mut out, family, now);
         }
-        let kept = families
-            .iter()
-            .filter(|family| self.temporality == Temporality::Delta && family.definition.kind != Kind::Gauge);
+        let kept = families.iter().filter(|family| {
+            self.temporality == Temporality::Delta && family.definition.kind != MetricKind::Gauge
+        });
         let kept = kept.flat_map(|family| {
             let name = family.definition.name;
             family.samples.iter().map(move |sample| ((name, sample.labels.clone()), sample.value.clone()))
@@ -54,7 +55,7 @@ impl Exports {
         (out, Delivered(kept.collect(), now))
     }
 
-    /// That was delivered.
+    /// Notes that an export was delivered.
     pub fn note(&mut self, Delivered(before, now): Delivered) {
         if self.temporality == Temporality::Delta {
             (self.before, self.since) = (before, now);
@@ -68,19 +69,19 @@ impl Exports {
             out.bytes(2, definition.help.as_bytes());
             out.bytes(3, definition.unit.as_bytes());
             let field = match definition.kind {
-                Kind::Gauge => 5,
-                Kind::Counter => 7,
-                Kind::Histogram => 9,
+                MetricKind::Gauge => 5,
+                MetricKind::Counter => 7,
+                MetricKind::Histogram => 9,
             };
             out.message(field, |out| {
                 for sample in samples {
                     let before = self.before.get(&(definition.name, sample.labels.clone()));
                     out.message(1, |out| self.put_point(out, sample, before, now));
                 }
-                if definition.kind != Kind::Gauge {
+                if definition.kind != MetricKind::Gauge {
                     out.varint(2, self.temporality as u64);
                 }
-                if definition.kind == Kind::Counter {
+                if definition.kind == MetricKind::Counter {
                     out.varint(3, 1);
                 }
             });

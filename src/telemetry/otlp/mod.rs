@@ -1,4 +1,5 @@
-//! The OpenTelemetry Protocol's messages, written as bytes: records as they come, requests around them.
+//! The messages of the OpenTelemetry Protocol, encoded as bytes: records as they occur, and the requests that carry
+//! them.
 
 mod attributes;
 mod metrics;

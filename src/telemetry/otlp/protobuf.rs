@@ -1,8 +1,7 @@
-//! Protocol Buffers as OTLP needs them: fields written one after the other into one buffer, none of them kept as a value.
-//! And the little that is read of an answer.
+//! Writes the Protocol Buffers that OTLP needs, field by field into one buffer, and reads the few fields that matter
+//! in a response.
 //!
-//! Written by hand since it is on the way of each request: the types that are generated from the same definitions own a
-//! string for each key and each value.
+//! Hand-written because each request uses it: the generated types own a string for each key and each value.
 
 /// Wire types (Protocol Buffers, Encoding §Message Structure).
 const VARINT: u32 = 0;
@@ -10,23 +9,23 @@ const FIXED64: u32 = 1;
 const LENGTH: u32 = 2;
 const FIXED32: u32 = 5;
 
-/// Fields of a message, appended to a buffer. As proto3 has it, a field with its default value need not be written.
+/// Appends fields of a message to a buffer. As in proto3, fields with default values may be omitted.
 pub trait Fields {
-    /// A `uint32`, `uint64`, `bool` or enumeration.
+    /// Appends a `uint32`, `uint64`, `bool` or enumeration.
     fn varint(&mut self, field: u32, value: u64);
-    /// A `fixed64` or `sfixed64`.
+    /// Appends a `fixed64` or `sfixed64`.
     fn fixed64(&mut self, field: u32, value: u64);
-    /// A `fixed32`.
+    /// Appends a `fixed32`.
     fn fixed32(&mut self, field: u32, value: u32);
-    /// A `double`.
+    /// Appends a `double`.
     fn double(&mut self, field: u32, value: f64);
-    /// A `string` or `bytes`, or a message that was written elsewhere.
+    /// Appends a `string`, `bytes`, or an encoded message.
     fn bytes(&mut self, field: u32, value: &[u8]);
-    /// The beginning of a message of a known length, whose fields follow.
+    /// Begins a message of a known length, whose fields follow.
     fn length(&mut self, field: u32, length: usize);
-    /// A message, which `write` appends.
+    /// Appends a message that `write` encodes.
     fn message(&mut self, field: u32, write: impl FnOnce(&mut Vec<u8>));
-    /// A `repeated fixed64` or `repeated double`, packed.
+    /// Appends a packed `repeated fixed64` or `repeated double`.
     fn packed(&mut self, field: u32, values: impl ExactSizeIterator<Item = u64>);
 }
 
@@ -63,7 +62,7 @@ impl Fields for Vec<u8> {
     fn message(&mut self, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
         tag(self, field, LENGTH);
         let at = self.len();
-        // Nearly every message is short enough for one byte of length.
+        // Nearly every message is short enough for a length of one byte.
         self.push(0);
         write(self);
         let length = self.len() - at - 1;
@@ -95,12 +94,12 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// The length in bytes of a varint.
+/// Returns the encoded length of a varint in bytes.
 pub fn varint_length(value: usize) -> usize {
     (usize::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
 
-/// A field of a message that was received.
+/// A field of a received message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Field<'a> {
     /// A number of any wire type.
@@ -109,7 +108,7 @@ pub enum Field<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The fields of a message, up to the first that is malformed.
+/// Iterates over the fields of a message up to the first malformed one.
 pub fn fields(mut message: &[u8]) -> impl Iterator<Item = (u32, Field<'_>)> {
     std::iter::from_fn(move || {
         let tag = take_varint(&mut message)?;

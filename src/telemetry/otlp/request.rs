@@ -1,18 +1,18 @@
-//! What is around records that are exported together: who they are from, and by what they were made. Requests of all kinds
-//! are built alike (opentelemetry/proto/collector), and so are the answers.
+//! The requests around exported records, which name the resource and scope, and the responses to them. All signals
+//! use the same structure (opentelemetry/proto/collector).
 
 use super::protobuf::{Field, Fields, fields};
 use super::{Attributes, cut};
 
-/// Who the records are from: the attributes of the resource, encoded once.
+/// The attributes of the resource, encoded once.
 #[derive(Clone, Debug)]
 pub struct Resource(Vec<u8>);
 
-/// The longest value of a resource's attribute, in bytes.
+/// Maximum length of an attribute value of a resource in bytes.
 const LONGEST: usize = 4_096;
 
 impl Resource {
-    /// One with these attributes.
+    /// Encodes a resource with these attributes.
     pub fn new<'a>(attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut encoded = Attributes::new(1, LONGEST);
         attributes.into_iter().for_each(|(key, value)| encoded.text(key, value));
@@ -20,7 +20,7 @@ impl Resource {
     }
 }
 
-/// A request that exports records, which stand one after the other in field 2 of a scope.
+/// Encodes a request that exports records, which are encoded as field 2 of a scope.
 pub fn request(resource: &Resource, records: &[u8]) -> Vec<u8> {
     let mut scope = Vec::with_capacity(64);
     scope.message(1, |out| {
@@ -31,7 +31,7 @@ pub fn request(resource: &Resource, records: &[u8]) -> Vec<u8> {
     whole.bytes(1, &resource.0);
     whole.length(2, scope.len() + records.len());
     whole.extend_from_slice(&scope);
-    // The lengths are known, so that the records, which are many, are copied once.
+    // The lengths are known in advance, so that the records are copied only once.
     let mut out = Vec::with_capacity(whole.len() + records.len() + 16);
     out.length(1, whole.len() + records.len());
     out.extend_from_slice(&whole);
@@ -39,7 +39,7 @@ pub fn request(resource: &Resource, records: &[u8]) -> Vec<u8> {
     out
 }
 
-/// How many records a collector did not want, and why; nothing, where it took all.
+/// Returns the number of records that the collector rejected and its reason; zero and empty if it accepted all.
 pub fn rejected(answer: &[u8]) -> (usize, String) {
     let mut rejected = (0, String::new());
     for (_, field) in fields(answer).filter(|(number, _)| *number == 1) {

@@ -1,7 +1,7 @@
-//! What is written, read by the code that is generated from OTLP's own definitions.
+//! Decodes the encoded messages with the code generated from OTLP's definitions.
 
 use super::*;
-use crate::telemetry::metrics::{Definition, Exemplar, Histogram, Kind, Sample, Value};
+use crate::telemetry::metrics::{Definition, Exemplar, Histogram, MetricKind, Sample, Value};
 use crate::telemetry::{Bounds, Parent, Sampler, Span, SpanKind, Tracer};
 use crate::trace_context::Context;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -18,7 +18,7 @@ fn tracer(sampler: &str, longest: usize) -> &'static Tracer {
     Box::leak(Box::new(Tracer::new(sampler, true, longest, bounds)))
 }
 
-/// The spans that have ended.
+/// Returns the ended spans.
 fn written(tracer: &Tracer) -> Vec<Written> {
     let batch = tracer.outbox().take().expect("spans");
     let resource = Resource::new([("service.name", "me")]);
@@ -97,12 +97,12 @@ fn what_is_not_sampled_costs_no_record_but_has_a_context() {
 }
 
 const COUNTER: Definition =
-    Definition { name: "c_total", convention: None, unit: "1", kind: Kind::Counter, help: "How many." };
+    Definition { name: "c_total", convention: None, unit: "1", kind: MetricKind::Counter, help: "How many." };
 const HISTOGRAM: Definition = Definition {
     name: "h_seconds",
     convention: Some("h.duration"),
     unit: "s",
-    kind: Kind::Histogram,
+    kind: MetricKind::Histogram,
     help: "How long.",
 };
 
@@ -120,7 +120,7 @@ fn metrics_are_read_as_they_were_meant() {
     histogram.record(15_000_000, Some(&context));
     histogram.record(1_000_000_000_000, None);
     let labels = vec![("gen_ai.tool.name", "echo".into())];
-    let gauge = Definition { name: "g", kind: Kind::Gauge, ..COUNTER };
+    let gauge = Definition { name: "g", kind: MetricKind::Gauge, ..COUNTER };
     let families = [
         COUNTER.family(vec![Sample { labels, value: Value::Count(7) }]),
         gauge.alone(Value::Number(0.5)),

@@ -237,7 +237,7 @@ impl LegacyCall {
         self.keeps(answer);
         let method = self.translation.as_ref()?.method.as_str();
         let unknown = match stripped(answer, &self.client_id, &self.session.version(), method) {
-            Ok((message, told)) => return Some(self.is_over(message, &answer.verdict().told_as(told))),
+            Ok((message, told)) => return Some(self.is_over(message, &answer.verdict().with_code(told))),
             Err(unknown) => unknown,
         };
         match &answer.result {

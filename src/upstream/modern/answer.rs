@@ -70,7 +70,7 @@ impl ModernCall {
             match errors::to_modern(&answer.frame, error, &self.method, self.uri.as_deref(), &mut edits) {
                 errors::ForModern::Error(told) => {
                     status = errors::http_status(told, Era::Modern);
-                    verdict = verdict.told_as(Some(told));
+                    verdict = verdict.with_code(Some(told));
                 }
                 errors::ForModern::UrlElicitation => return self.open_url(answer, error),
             }

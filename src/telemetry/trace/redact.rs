@@ -1,9 +1,10 @@
-//! Secrets inside of texts: in addresses, connection strings, command lines and headers.
+//! Redacts secrets in texts: in URLs, connection strings, command lines and headers.
 
-use super::capture::REDACTED;
 use std::borrow::Cow;
 
-/// What words begin with that are secrets, and the least length of such a word.
+/// The replacement for a secret.
+pub(super) const REDACTED: &str = "<redacted>";
+/// Prefixes of words that are secrets, and the minimum length of such a word.
 const TOKENS: ([&str; 13], usize) = (
     [
         "eyJ",
@@ -22,12 +23,12 @@ const TOKENS: ([&str; 13], usize) = (
     ],
     16,
 );
-/// What stands before a secret.
+/// Authentication schemes that precede a secret.
 const SCHEMES: [&str; 2] = ["bearer", "basic"];
-/// What a key ends at, besides everything that is no letter or digit.
+/// Characters besides letters and digits that may be part of a key.
 const KEY: [char; 3] = ['_', '-', '.'];
 
-/// A text without its secrets; `is_secret` tells the keys whose values are.
+/// Redacts the secrets in a text; `is_secret` returns whether the values of a key are secrets.
 pub(super) fn redacted<'a>(text: &'a str, is_secret: &impl Fn(&str) -> bool) -> Cow<'a, str> {
     let mut redaction = Redaction { is_secret, out: String::with_capacity(text.len()), hide: Hide::Nothing };
     let mut follows_key = false;
@@ -47,13 +48,13 @@ fn is_quote(c: char) -> bool {
     matches!(c, '"' | '\'' | '`')
 }
 
-/// What is hidden of the text that follows.
+/// How much of the following text is redacted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hide {
     Nothing,
-    /// The next word, or all of it that is quoted.
+    /// The next word or quotation.
     Word,
-    /// Up to the end of the line or of the quotation; all of what follows in quotes.
+    /// The rest of the line or quotation, or the whole quotation that follows.
     Line,
     Until(char),
     Rest,
@@ -66,7 +67,7 @@ struct Redaction<'a, F> {
 }
 
 impl<F: Fn(&str) -> bool> Redaction<'_, F> {
-    /// A word and what ends it; whether it is a key whose value may follow.
+    /// Processes a word and its delimiter. Returns whether the word is a key whose value may follow.
     fn piece(&mut self, word: &str, end: Option<char>, follows_key: bool) -> bool {
         let quote = end.filter(|&c| is_quote(c));
         let mut is_key = false;
@@ -87,7 +88,7 @@ impl<F: Fn(&str) -> bool> Redaction<'_, F> {
                 self.out.push_str(REDACTED);
                 self.until(quote.is_some() || end == Some('\n'), end, Hide::Until('\n'))
             }
-            // A header ends at the line or the quotation that it stands in.
+            // A header ends with its line or quotation.
             (Hide::Until('\n'), _) => {
                 self.until(quote.is_some() || end == Some('\n'), end, Hide::Until('\n'))
             }
@@ -122,7 +123,7 @@ impl<F: Fn(&str) -> bool> Redaction<'_, F> {
         Hide::Nothing
     }
 
-    /// Writes a word; whether it is a key, and what it says is to be hidden.
+    /// Writes a word. Returns whether it is a key, and what to redact next.
     fn word(&mut self, word: &str, follows_key: bool) -> (bool, Hide) {
         if follows_key && word.starts_with([':', '=']) {
             self.out.push_str(&word[..1]);
@@ -153,7 +154,7 @@ impl<F: Fn(&str) -> bool> Redaction<'_, F> {
         }
     }
 
-    /// Writes what may be `key=value` or `key:value`, one or many of them.
+    /// Writes a word that may consist of `key=value` or `key:value` pairs.
     fn pairs(&mut self, word: &str) -> Hide {
         let mut hide = Hide::Nothing;
         for pair in word.split_inclusive(['&', ';', '?', '#']) {
@@ -178,12 +179,12 @@ impl<F: Fn(&str) -> bool> Redaction<'_, F> {
     }
 }
 
-/// What stands before a `=`, back to where the key begins.
+/// Returns the key that ends the text before a `=`.
 fn key(text: &str) -> &str {
     text.rsplit(|c: char| !c.is_alphanumeric() && !KEY.contains(&c)).next().unwrap_or_default()
 }
 
-/// An address without user and password (RFC 3986, section 3.2.1), which may hold what should be escaped.
+/// Redacts user information in URLs (RFC 3986, section 3.2.1), which may contain unescaped delimiters.
 fn without_user_information(word: &str) -> Cow<'_, str> {
     let mut shown = String::new();
     let mut rest = word;
@@ -200,7 +201,7 @@ fn without_user_information(word: &str) -> Cow<'_, str> {
 }
 
 fn end_of_user_information(after: &str) -> Option<usize> {
-    // The next address has its own.
+    // The next URL has its own user information.
     let after = after.split_once("://").map_or(after, |(this, _)| this);
     let authority = after.split(['/', '?', '#']).next().unwrap_or_default();
     let has_password = authority

@@ -1,26 +1,27 @@
-//! The access log (`--access-log`): a line for each message of a client, once it is over. What is said is no part of it.
+//! The access log (`--access-log`): one line per client message, written when the message is complete. It contains no
+//! message contents.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-static KEPT: AtomicBool = AtomicBool::new(false);
+static ENABLED: AtomicBool = AtomicBool::new(false);
 
-/// From now on there is one.
-pub fn keep() {
-    KEPT.store(true, Relaxed);
+/// Enables the access log.
+pub fn enable() {
+    ENABLED.store(true, Relaxed);
 }
 
-/// Whether there is one.
+/// Returns whether the access log is enabled.
 #[inline]
-pub fn is_kept() -> bool {
-    KEPT.load(Relaxed)
+pub fn is_enabled() -> bool {
+    ENABLED.load(Relaxed)
 }
 
-/// What is said of one message.
+/// The fields of one access log line.
 #[derive(Debug)]
-pub(super) struct Line<'a> {
+pub(in crate::telemetry) struct Line<'a> {
     pub method: &'a str,
     pub target: Option<&'a str>,
     pub peer: Option<SocketAddr>,
@@ -30,16 +31,16 @@ pub(super) struct Line<'a> {
     pub child: Duration,
 }
 
-/// Longest method and target that are shown, in bytes: they are the client's own words.
+/// Maximum length in bytes of a logged method, target or path: clients choose them.
 const SHOWN: usize = 128;
 
-/// To the microsecond.
+/// Returns milliseconds with microsecond precision.
 fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e3
 }
 
-pub(super) fn log(line: &Line<'_>) {
-    let shown = |text| super::otlp::cut(text, SHOWN);
+pub(in crate::telemetry) fn log(line: &Line<'_>) {
+    let shown = |text| crate::telemetry::otlp::cut(text, SHOWN);
     tracing::info!(
         method = shown(line.method),
         target = line.target.map(shown),
@@ -52,11 +53,11 @@ pub(super) fn log(line: &Line<'_>) {
     );
 }
 
-/// A line for an HTTP request that brought no message: a stream that was opened, a session that was ended, or what was
-/// refused before it was read.
+/// Logs an HTTP request without a message: an opened stream, an ended session, or a request rejected before it was
+/// read.
 pub fn log_request(method: &str, path: &str, status: u16, peer: SocketAddr, took: Duration) {
-    if is_kept() {
-        let path = super::otlp::cut(path, SHOWN);
+    if is_enabled() {
+        let path = crate::telemetry::otlp::cut(path, SHOWN);
         let duration_ms = millis(took);
         tracing::info!(http_method = method, path, status, %peer, duration_ms, "access");
     }

@@ -1,20 +1,20 @@
-//! Ids of traces and spans: random, never zero, from a generator of each thread's own that the system has seeded.
+//! Random, nonzero ids of traces and spans, from a generator per thread that is seeded by the operating system.
 
 use fastrand::Rng;
 use std::cell::Cell;
 
 thread_local! {
-    /// The generator's state; 0 before its first use, and as good as never later.
+    /// The generator's state; 0 before its first use, and practically never afterwards.
     static STATE: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The id of a new trace. All of it is random, as samplers expect (Trace Context Level 2, §Random Trace ID Flag).
+/// Returns a new trace id. All of it is random, as samplers expect (Trace Context Level 2, §Random Trace ID Flag).
 pub fn trace() -> [u8; 16] {
     let (high, low) = with_random(|random| (random.u64(..), random.u64(..).max(1)));
     (u128::from(high) << 64 | u128::from(low)).to_be_bytes()
 }
 
-/// The id of a new span.
+/// Returns a new span id.
 pub fn span() -> [u8; 8] {
     with_random(|random| random.u64(..).max(1)).to_ne_bytes()
 }
@@ -29,7 +29,7 @@ fn with_random<T>(make: impl FnOnce(&mut Rng) -> T) -> T {
 
 #[cold]
 fn seed() -> u64 {
-    // Without the system's randomness, from the time and the thread.
+    // If the operating system's source fails, the seed comes from the time and the thread.
     getrandom::u64().unwrap_or_else(|_| fastrand::u64(..))
 }
 

@@ -1,7 +1,7 @@
-//! In which span something happens, for the lines that are logged meanwhile: known to the thread as long as it works on it.
+//! The current span of a thread, for the log lines written while it works on a task.
 
-use super::otlp::Attributes;
 use super::span::{Parent, SpanKind, tracer};
+use crate::telemetry::otlp::Attributes;
 use crate::trace_context::Context;
 use std::cell::Cell;
 use std::fmt::Display;
@@ -12,14 +12,14 @@ thread_local! {
     static CURRENT: Cell<Option<Context>> = const { Cell::new(None) };
 }
 
-/// The span in which the thread works now.
+/// Returns the current span.
 pub fn current() -> Option<Context> {
     CURRENT.get()
 }
 
-/// Does something within a span; without one, where it is.
+/// Runs `work` within a span; without one, leaves the current span unchanged.
 pub fn within<T>(context: Option<Context>, work: impl FnOnce() -> T) -> T {
-    /// Back to where it was, whatever happens.
+    /// Restores the previous span, also after a panic.
     struct Before(Option<Context>);
     impl Drop for Before {
         fn drop(&mut self) {
@@ -31,16 +31,16 @@ pub fn within<T>(context: Option<Context>, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// A future whose work is within a span. It is on the heap: a future is copied by each one that it becomes part of, and
-/// these are the large ones.
+/// Wraps a future so that it is polled within a span. The future is boxed because these futures are large, and an
+/// unboxed future is copied into each future that contains it.
 #[inline]
 pub fn scoped<F: Future>(context: Option<Context>, future: F) -> Scoped<F> {
     Scoped { context, future: Box::pin(future) }
 }
 
-/// The last that a [`scoped`] future does, within another span than it began in: that one is changed once, at this call,
-/// and not again each time that both are polled. To be awaited at once, by that future itself: what runs beside it there
-/// would be within the other span too.
+/// Wraps the last part of a [`scoped`] future so that it runs within another span. The current span is changed once,
+/// by this call, instead of on each poll. Await the result immediately, in the same future: anything that runs
+/// concurrently within it would be in the other span, too.
 #[inline]
 pub fn scoped_to_the_end<F: Future>(context: Option<Context>, future: F) -> Scoped<F> {
     let changes = context.is_some() && current().is_some();
@@ -50,7 +50,7 @@ pub fn scoped_to_the_end<F: Future>(context: Option<Context>, future: F) -> Scop
     scoped(context.filter(|_| !changes), future)
 }
 
-/// See [`scoped`].
+/// A future that is polled within a span; see [`scoped`].
 #[derive(Debug)]
 pub struct Scoped<F> {
     context: Option<Context>,
@@ -62,7 +62,7 @@ impl<F: Future> Future for Scoped<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let Scoped { context, future } = &mut *self;
-        /// Back to where it was; but the future may have gone on to another, see [`scoped_to_the_end`].
+        /// Restores the previous span, and keeps a change by [`scoped_to_the_end`].
         struct Entered<'a> {
             own: &'a mut Context,
             before: Option<Context>,
@@ -81,7 +81,7 @@ impl<F: Future> Future for Scoped<F> {
     }
 }
 
-/// A future whose work is a span of its own, of this name, below the one where it is begun; `describe` says what came of it.
+/// Runs `work` in a new span of this name below the current one; `describe` adds attributes from its result.
 pub async fn spanned<T, E: Display>(
     name: &'static str,
     work: impl Future<Output = Result<T, E>>,

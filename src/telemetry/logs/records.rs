@@ -1,76 +1,34 @@
-//! Log lines: to stderr, with the trace that they belong to; and as records to a collector, where that is asked for.
+//! Converts log events to log records for a collector (`OTEL_LOGS_EXPORTER`).
 
-use super::clock;
-use super::counters;
-use super::lines::escaped_json;
-use super::otlp::{Fields, cut};
-use super::outbox::{Bounds, Outbox};
-use super::scope;
+use crate::telemetry::clock;
+use crate::telemetry::metrics::counters;
+use crate::telemetry::otlp::{Fields, cut};
+use crate::telemetry::outbox::{Bounds, Outbox};
+use crate::telemetry::trace::scope;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::OnceLock;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Context, Layer};
-use tracing_subscriber::registry::LookupSpan;
-
-/// A format of lines, with the trace and the span in each that belongs to one.
-#[derive(Debug)]
-pub(super) struct Traced<F> {
-    /// How the rest of the line looks.
-    pub lines: F,
-    /// Whether that is one JSON object.
-    pub json: bool,
-}
-
-impl<S, N, F> FormatEvent<S, N> for Traced<F>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-    F: FormatEvent<S, N>,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut out: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let span = scope::current();
-        if span.is_none() && !self.json {
-            return self.lines.format_event(context, out, event);
-        }
-        let mut line = String::with_capacity(256);
-        self.lines.format_event(context, Writer::new(&mut line), event)?;
-        let line = line.trim_end_matches('\n');
-        let line = if self.json { escaped_json(line) } else { line.into() };
-        let Some(span) = span else { return writeln!(out, "{line}") };
-        let (trace, span) = (span.trace_id(), span.span_id());
-        match line.strip_suffix('}').filter(|_| self.json) {
-            Some(object) => writeln!(out, "{object},\"trace_id\":\"{trace}\",\"span_id\":\"{span}\"}}"),
-            None => writeln!(out, "{line} trace_id={trace} span_id={span}"),
-        }
-    }
-}
 
 static OUTBOX: OnceLock<Outbox> = OnceLock::new();
 
-/// Where records wait to be exported, if they are.
+/// Returns the queue of log records; `None` if they are not exported.
 pub fn outbox() -> Option<&'static Outbox> {
     OUTBOX.get()
 }
 
-/// Makes a record of each line. The first call counts.
+/// Creates the layer that converts events to log records, and its queue. Only the first call has an effect.
 pub(super) fn install(bounds: Bounds, longest: usize) -> Records {
     OUTBOX.get_or_init(|| Outbox::new(bounds, &counters::DROPPED_LOG_RECORDS));
     Records { longest }
 }
 
-/// Makes records (opentelemetry/proto/logs/v1).
+/// A layer that converts events to log records (opentelemetry/proto/logs/v1).
 #[derive(Debug)]
 pub(super) struct Records {
-    /// The longest text, in bytes.
+    /// Maximum length of a string in bytes.
     longest: usize,
 }
 
@@ -82,14 +40,15 @@ const ATTRIBUTES: u32 = 6;
 impl<S: Subscriber> Layer<S> for Records {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let Some(outbox) = outbox() else { return };
-        // What the libraries say of an export would be exported itself, and so on.
+        // Exporting the libraries' own events would cause further exports.
         if !event.metadata().target().starts_with(env!("CARGO_PKG_NAME")) {
             return;
         }
         thread_local! {
             static RECORD: RefCell<(Vec<u8>, Vec<u8>)> = RefCell::default();
         }
-        // At a thread's end there may be none any more; and what is logged while a record is made is no record.
+        // The buffer is gone when a thread ends, and in use when an event occurs while a record is written. Both
+        // events are skipped.
         let _ = RECORD.try_with(|buffers| {
             let Ok(mut buffers) = buffers.try_borrow_mut() else { return };
             let (record, field) = &mut *buffers;
@@ -105,7 +64,7 @@ impl<S: Subscriber> Layer<S> for Records {
 impl Records {
     fn encode(&self, event: &Event<'_>, out: &mut Vec<u8>) {
         let now = clock::unix_nanos();
-        // The numbers of severities (logs/data-model §Field SeverityNumber).
+        // Severity numbers (logs/data-model §Field SeverityNumber).
         let (number, name) = match *event.metadata().level() {
             Level::ERROR => (17, "ERROR"),
             Level::WARN => (13, "WARN"),
@@ -126,14 +85,14 @@ impl Records {
     }
 }
 
-/// Writes an event's fields: the message as the body, the rest as attributes.
+/// Writes the fields of an event: the message as the body, all others as attributes.
 struct Visitor<'a> {
     out: &'a mut Vec<u8>,
     longest: usize,
 }
 
 impl Visitor<'_> {
-    /// `AnyValue`: its field, and the value by `write`.
+    /// Writes a field whose `AnyValue` is encoded by `write`.
     fn value(&mut self, field: &Field, write: impl FnOnce(&mut Vec<u8>)) {
         if field.name() == "message" {
             return self.out.message(5, write);

@@ -1,29 +1,29 @@
-//! Spans: something that takes time, with a name and attributes, in a trace. One that is not sampled costs its id and
-//! nothing more. A span ends when it is dropped, and goes to the outbox in OTLP's encoding (opentelemetry/proto/trace/v1).
+//! Spans. An unsampled span costs only its id. A span ends when it is dropped, and is then queued in OTLP's encoding
+//! (opentelemetry/proto/trace/v1).
 
-use super::clock::Begun;
-use super::counters;
 use super::ids;
-use super::otlp::{Attributes, Fields};
-use super::outbox::{Bounds, Outbox};
 use super::sampler::Sampler;
+use crate::telemetry::clock::Begun;
+use crate::telemetry::metrics::counters;
+use crate::telemetry::otlp::{Attributes, Fields, cut};
+use crate::telemetry::outbox::{Bounds, Outbox};
 use crate::trace_context::Context;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::OnceLock;
 
-/// What kind of a span it is; the value is OTLP's.
+/// The kind of a span, with OTLP's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanKind {
-    /// Nobody else is involved.
+    /// Work within proxyrunner.
     Internal = 1,
-    /// Answers somebody else's.
+    /// Handles a request of another process.
     Server = 2,
-    /// Waits for somebody else's.
+    /// Waits for another process.
     Client = 3,
 }
 
-/// How spans are made and where they go.
+/// Begins spans and queues the ended ones.
 #[derive(Debug)]
 pub struct Tracer {
     sampler: Sampler,
@@ -34,7 +34,7 @@ pub struct Tracer {
 
 static TRACER: OnceLock<Tracer> = OnceLock::new();
 
-/// Whoever makes spans, if anybody wants them.
+/// Returns the tracer, if spans are exported.
 #[inline]
 pub fn tracer() -> Option<&'static Tracer> {
     TRACER.get()
@@ -43,45 +43,51 @@ pub fn tracer() -> Option<&'static Tracer> {
 /// The parent of a span.
 #[derive(Clone, Copy, Debug)]
 pub struct Parent<'a> {
-    /// The span itself.
+    /// The parent's context.
     pub context: Context,
-    /// What its trace's vendors say.
+    /// The parent's `tracestate`.
     pub tracestate: Option<&'a str>,
-    /// Whether it is another process's.
+    /// Whether the parent belongs to another process.
     pub remote: bool,
 }
 
 impl Tracer {
-    /// From now on spans are made. The first call counts.
+    /// Installs the process-wide tracer. Only the first call has an effect.
     pub fn install(sampler: Sampler, propagates: bool, longest: usize, bounds: Bounds) -> &'static Tracer {
         TRACER.get_or_init(|| Self::new(sampler, propagates, longest, bounds))
     }
 
-    /// One for itself.
-    pub(super) fn new(sampler: Sampler, propagates: bool, longest: usize, bounds: Bounds) -> Self {
+    /// Creates a tracer without installing it.
+    pub(in crate::telemetry) fn new(
+        sampler: Sampler,
+        propagates: bool,
+        longest: usize,
+        bounds: Bounds,
+    ) -> Self {
         Tracer { sampler, propagates, longest, outbox: Outbox::new(bounds, &counters::DROPPED_SPANS) }
     }
 
-    /// Whether others are told where its spans stand.
+    /// Returns whether the trace context is passed on to children.
     pub fn propagates(&self) -> bool {
         self.propagates
     }
 
-    /// Where ended spans wait to be exported.
+    /// Returns the queue of ended spans.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
-    /// Begins a span; the root of a new trace, without a parent. Each request begins three, and where
-    /// that counts, few are sampled.
+    /// Begins a span: the root of a new trace if it has no parent. Each request begins three spans, of which few are
+    /// sampled under load.
     #[inline(always)]
     pub fn begin(&'static self, kind: SpanKind, parent: Option<Parent<'_>>) -> Span {
         let above = parent.as_ref().map(|parent| &parent.context);
         let trace = above.map_or_else(ids::trace, |above| above.trace);
         let sampled = self.sampler.samples(&trace, above);
-        // That flag is about the trace's id, which stays; others are not to be set (Trace Context Level 2 §2.2.2.5).
+        // The flag describes the trace id, which stays the same; other flags must not be set (Trace Context Level 2
+        // §2.2.2.5).
         let other = above.map_or(Context::RANDOM, |above| above.flags & Context::RANDOM);
-        // Its id is its own even if nothing else is kept of it (OpenTelemetry, Trace SDK §SDK Span creation).
+        // A span has its own id even if it is not recorded (OpenTelemetry, Trace SDK §SDK Span creation).
         let context = Context { trace, span: ids::span(), flags: other | u8::from(sampled) };
         let recording = if sampled { Some(self.record(kind, parent)) } else { None };
         Span { context, recording }
@@ -104,7 +110,7 @@ impl Tracer {
     }
 }
 
-/// A span under way.
+/// A span that has not ended.
 #[derive(Debug)]
 pub struct Span {
     context: Context,
@@ -127,44 +133,44 @@ struct Recording {
 }
 
 impl Span {
-    /// Where it stands, for those below it.
+    /// Returns the span's context.
     pub fn context(&self) -> Context {
         self.context
     }
 
-    /// It as a parent of this process's own spans.
+    /// Returns the span as a parent of another span of this process.
     pub fn as_parent(&self) -> Parent<'_> {
         let tracestate = self.recording.as_ref().and_then(|recording| recording.tracestate.as_deref());
         Parent { context: self.context, tracestate, remote: false }
     }
 
-    /// Whether anything said of it is kept.
+    /// Returns whether the span is recorded.
     pub fn is_recorded(&self) -> bool {
         self.recording.is_some()
     }
 
-    /// Names it.
+    /// Sets the name.
     pub fn name(&mut self, name: impl Into<Cow<'static, str>>) {
         if let Some(recording) = &mut self.recording {
             recording.name = name.into();
         }
     }
 
-    /// Gives it attributes, if they are kept.
+    /// Adds attributes, if the span is recorded.
     pub fn describe(&mut self, attributes: impl FnOnce(&mut Attributes)) {
         if let Some(recording) = &mut self.recording {
             attributes(&mut recording.attributes);
         }
     }
 
-    /// Relates it to a span that is not above it.
+    /// Links the span to one that is not its ancestor.
     pub fn link(&mut self, other: Context) {
         if let Some(recording) = &mut self.recording {
             recording.link = Some(other);
         }
     }
 
-    /// It failed, as the text says; where there is nothing to say, it is empty.
+    /// Sets the error status, with a description that may be empty.
     pub fn fail(&mut self, why: impl Into<String>) {
         if let Some(recording) = &mut self.recording {
             recording.error = Some(why.into());
@@ -185,22 +191,22 @@ impl Drop for Span {
 const SPANS: u32 = 2;
 /// `Span.attributes`
 const ATTRIBUTES: u32 = 9;
-/// `SpanFlags`: it is known whether the context is another process's, and that it is.
+/// `SpanFlags`: whether the parent is remote is known, and that it is.
 const HAS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
 /// `Status.STATUS_CODE_ERROR`
 const STATUS_ERROR: u64 = 2;
-/// The longest status message, in bytes.
+/// Maximum length of a status message in bytes.
 const LONGEST_ERROR: usize = 1024;
 
 impl Recording {
     #[cold]
     fn end(&self, context: &Context) {
         thread_local! {
-            /// What is being encoded, so that no memory is taken for it each time.
+            /// Buffers for encoding, reused to avoid allocations.
             static ENCODED: RefCell<(Vec<u8>, Vec<u8>)> = RefCell::default();
         }
-        // At a thread's end there may be none any more.
+        // The buffers are gone when a thread ends.
         let _ = ENCODED.try_with(|encoded| {
             let (span, record) = &mut *encoded.borrow_mut();
             span.clear();
@@ -236,7 +242,7 @@ impl Recording {
         if let Some(error) = &self.error {
             out.message(15, |out| {
                 if !error.is_empty() {
-                    out.bytes(2, super::otlp::cut(error, LONGEST_ERROR).as_bytes());
+                    out.bytes(2, cut(error, LONGEST_ERROR).as_bytes());
                 }
                 out.varint(3, STATUS_ERROR);
             });

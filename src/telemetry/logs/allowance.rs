@@ -1,14 +1,14 @@
-//! Limits how many lines of a child are logged per second (`--child-log-rate`), and counts the others.
+//! Limits the number of logged lines per second and child (`--child-log-rate`), and counts the suppressed ones.
 
-use super::counters;
+use crate::telemetry::metrics::counters;
 use std::time::{Duration, Instant};
 
-/// The log lines that one stream of a child may cause.
+/// The rate limit for the log lines of one output stream of a child.
 #[derive(Debug)]
 pub struct Allowance {
     child: u64,
     stream: &'static str,
-    /// Unset: all.
+    /// Lines per second; `None`: unlimited.
     per_second: Option<u64>,
     begun: Instant,
     logged: u64,
@@ -16,7 +16,7 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// The allowance of `stream` of child number `child`: `per_second` lines; 0 is all.
+    /// Creates the limit for `stream` of child number `child`: `per_second` lines (0: unlimited).
     pub fn new(child: u64, stream: &'static str, per_second: usize, now: Instant) -> Self {
         Allowance {
             child,
@@ -28,7 +28,7 @@ impl Allowance {
         }
     }
 
-    /// Whether a line that comes now may be logged. If so, reports the lines that were left out before it.
+    /// Returns whether a line may be logged now. If so, first reports the lines suppressed before it.
     pub fn take(&mut self, now: Instant) -> bool {
         let Some(most) = self.per_second else { return true };
         if now.saturating_duration_since(self.begun) >= Duration::from_secs(1) {
@@ -43,7 +43,7 @@ impl Allowance {
         true
     }
 
-    /// Reports the lines that were left out since the last report, if there are any. Returns their number.
+    /// Logs and counts the lines suppressed since the last report. Returns their number.
     pub fn report(&mut self) -> u64 {
         let lines = std::mem::take(&mut self.left_out);
         if lines > 0 {
@@ -52,7 +52,7 @@ impl Allowance {
                 child = self.child,
                 source = self.stream,
                 lines,
-                "the server wrote more lines than --child-log-rate; these were not logged"
+                "the child wrote more lines than --child-log-rate allows; the excess was not logged"
             );
         }
         lines

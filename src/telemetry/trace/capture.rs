@@ -1,48 +1,47 @@
-//! What tools are given and what they give back, for spans: only where the operator asks for it (`--trace-arguments`,
-//! `--trace-results`), and without what looks like a secret.
+//! Captures tool arguments and results for spans, if the operator enables it (`--trace-arguments`,
+//! `--trace-results`), and redacts secrets in them.
 
-use super::otlp::cut;
-use super::redact::redacted;
+use super::redact::{REDACTED, redacted};
+use crate::telemetry::otlp::cut;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
-/// What is captured.
+/// What spans capture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// `--trace-arguments`
     pub arguments: bool,
     /// `--trace-results`
     pub results: bool,
-    /// `--redact`: keys whose values are kept out, besides those that look like secrets.
+    /// `--redact`: additional keys whose values are redacted.
     pub redact: Vec<String>,
 }
 
 static CAPTURED: OnceLock<Settings> = OnceLock::new();
 
-/// From now on this is captured. The first call counts.
-pub(super) fn install(settings: &Settings) {
+/// Enables capturing. Only the first call has an effect.
+pub(in crate::telemetry) fn install(settings: &Settings) {
     let redact = settings.redact.iter().map(|key| normal(key)).collect();
     let _ = CAPTURED.set(Settings { redact, ..settings.clone() });
 }
 
-/// A tool's arguments as they may be shown, if they are wanted; only then they are looked for.
-pub(super) fn arguments<'a>(json: impl FnOnce() -> Option<&'a [u8]>) -> Option<String> {
+/// Returns redacted arguments if they are captured; only then calls `json`.
+pub(in crate::telemetry) fn arguments<'a>(json: impl FnOnce() -> Option<&'a [u8]>) -> Option<String> {
     let captured = CAPTURED.get().filter(|captured| captured.arguments)?;
     Some(shown(json()?, &captured.redact))
 }
 
-/// A tool's result as it may be shown, if it is wanted; only then it is looked for.
-pub(super) fn result<'a>(json: impl FnOnce() -> Option<&'a [u8]>) -> Option<String> {
+/// Returns a redacted result if it is captured; only then calls `json`.
+pub(in crate::telemetry) fn result<'a>(json: impl FnOnce() -> Option<&'a [u8]>) -> Option<String> {
     let captured = CAPTURED.get().filter(|captured| captured.results)?;
     Some(shown(json()?, &captured.redact))
 }
 
-/// What is longer is not looked into, in bytes: a span shows its beginning only, and a beginning can't be redacted.
+/// Maximum size in bytes of JSON that is captured. A span shows only the beginning of a longer text, and a truncated
+/// text cannot be redacted.
 const LONGEST: usize = 64 * 1024;
-/// What stands in place of a secret.
-pub(super) const REDACTED: &str = "<redacted>";
-/// What a key has in it whose value is a secret, in lower case and without anything but letters and digits.
+/// Parts of keys whose values are secrets, in normalized form: lower-case letters and digits.
 const SECRETS: [&str; 13] = [
     "pwd",
     "password",
@@ -58,11 +57,11 @@ const SECRETS: [&str; 13] = [
     "cookie",
     "signature",
 ];
-/// Whole keys whose values are secrets, in the same form.
+/// Whole keys whose values are secrets, in normalized form.
 const SECRET_WORDS: [&str; 8] = ["sig", "pin", "otp", "jwt", "pass", "auth", "creds", "sid"];
-/// The members of an object that name another value in it, and those that hold that value.
+/// Members of an object that hold the name of a value, and members that hold the value.
 const NAMES: ([&str; 4], [&str; 3]) = (["name", "key", "k", "header"], ["value", "val", "v"]);
-/// What a text begins with that is a secret.
+/// Prefixes of texts that are secrets.
 const BEGINNINGS: [&str; 8] = ["Bearer ", "bearer ", "Basic ", "eyJ", "-----BEGIN", "sk-", "ghp_", "xox"];
 
 fn shown(json: &[u8], redact: &[String]) -> String {
@@ -74,7 +73,7 @@ fn shown(json: &[u8], redact: &[String]) -> String {
             hide(&mut value, redact);
             value.to_string()
         }
-        // Deeper than that is read.
+        // The JSON is malformed or nested too deeply.
         Err(_) => format!("<{} bytes>", json.len()),
     }
 }
@@ -93,7 +92,7 @@ fn hide(value: &mut Value, redact: &[String]) {
             }
             *members = std::mem::take(members).into_iter().map(|member| hidden(member, redact)).collect();
         }
-        // A pair, or an option of a command line and its value.
+        // A key-value pair, or a command line option and its value.
         Value::Array(items) => {
             let is_pair = items.len() == 2;
             let mut follows_key = false;
@@ -109,7 +108,7 @@ fn hide(value: &mut Value, redact: &[String]) {
         Value::String(text) if BEGINNINGS.iter().any(|beginning| text.starts_with(beginning)) => {
             *text = REDACTED.to_owned();
         }
-        // A text may be JSON itself, as tools' results often are.
+        // A text may contain JSON, as results of tools often do.
         Value::String(text) if text.trim_start().starts_with(['{', '[']) => *text = embedded(text, redact),
         Value::String(text) => {
             if let Cow::Owned(shown) = redacted(text, &|key| is_secret(key, redact)) {
@@ -120,7 +119,7 @@ fn hide(value: &mut Value, redact: &[String]) {
     }
 }
 
-/// A member as it may be shown. A key may be an address, too.
+/// Redacts a member of an object. Its key may be a URL, too.
 fn hidden((key, mut value): (String, Value), redact: &[String]) -> (String, Value) {
     if is_secret(&key, redact) {
         return (key, REDACTED.into());
@@ -129,7 +128,8 @@ fn hidden((key, mut value): (String, Value), redact: &[String]) -> (String, Valu
     (redacted(&key, &|key| is_secret(key, redact)).into_owned(), value)
 }
 
-/// One JSON value after the other. Where there is anything else beside, nobody knows what is in it.
+/// Redacts a sequence of JSON values. A text that contains anything else is replaced, because it cannot be redacted
+/// reliably.
 fn embedded(text: &str, redact: &[String]) -> String {
     let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
     let Ok(mut values) = values else { return format!("<{} bytes>", text.len()) };
@@ -144,7 +144,7 @@ fn is_secret(key: &str, redact: &[String]) -> bool {
         || redact.contains(&key)
 }
 
-/// A key without what differs from one spelling to the other.
+/// Normalizes a key: removes everything but letters and digits, in lower case.
 fn normal(key: &str) -> String {
     key.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }

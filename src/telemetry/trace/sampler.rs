@@ -1,26 +1,26 @@
-//! Which traces are recorded: the samplers of `OTEL_TRACES_SAMPLER`.
+//! The samplers of `OTEL_TRACES_SAMPLER`.
 
 use crate::trace_context::Context;
 
-/// Decides, for each span, by its trace and its parent.
+/// Decides by its trace id and parent whether a span is recorded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampler {
     root: Root,
-    /// A span with a parent is recorded if that is.
+    /// A span with a parent is recorded if the parent is.
     parent_based: bool,
 }
 
-/// How spans without a parent that would decide are sampled.
+/// The decision for spans whose parent does not decide.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Root {
     Always,
     Never,
-    /// Of all traces, those whose id is below this.
+    /// Traces whose id is below this value.
     Below(u64),
 }
 
 impl Sampler {
-    /// The sampler of this name, with its argument; `None` if there is none of that name.
+    /// Returns the sampler of this name with its argument; `None` if the name is unknown.
     pub fn named(name: &str, argument: Option<f64>) -> Option<Self> {
         let (root, parent_based) = match name {
             "always_on" => (Root::Always, false),
@@ -34,13 +34,14 @@ impl Sampler {
         Some(Sampler { root, parent_based })
     }
 
-    /// Whether a span of this trace is recorded.
+    /// Returns whether a span of this trace is recorded.
     pub fn samples(&self, trace: &[u8; 16], parent: Option<&Context>) -> bool {
         match (parent.filter(|_| self.parent_based), self.root) {
             (Some(parent), _) => parent.is_sampled(),
             (None, Root::Always) => true,
             (None, Root::Never) => false,
-            // Its last eight bytes are random (Trace Context §3.2.2.3), of which the SDKs take the upper 63 bits.
+            // The last eight bytes are random (Trace Context §3.2.2.3); like the SDKs, this compares the upper 63
+            // bits.
             (None, Root::Below(bound)) => {
                 let mut random = [0; 8];
                 random.copy_from_slice(&trace[8..]);
@@ -50,7 +51,7 @@ impl Sampler {
     }
 }
 
-/// Everything that its parent does not decide.
+/// `parentbased_always_on`
 impl Default for Sampler {
     fn default() -> Self {
         Sampler { root: Root::Always, parent_based: true }
