@@ -12,7 +12,7 @@ use crate::shutdown::{CLOSING, FLUSHING, Shutdown};
 use crate::signals::{Meaning, Signals};
 use crate::supervisor::Supervisor;
 use crate::upstream::{Seal, Upstream};
-use crate::{child, memory, phase, telemetry};
+use crate::{memory, phase, telemetry};
 use anyhow::Context;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -86,7 +86,7 @@ impl Drop for ExitOnPanic {
 async fn serve(config: Config) -> anyhow::Result<i32> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let spawner = Spawner::start(config.child.clone()).context("cannot start threads")?;
-    child::reaper::start(spawner.clone()).context("cannot listen for SIGCHLD")?;
+    spawner.clone().reap_on_sigchld().context("cannot listen for SIGCHLD")?;
     let connections = max_connections(&config, http::raise_file_limit());
     let budget = Budget::within(config.max_buffered);
     let shutdown = Shutdown::default();

@@ -2,15 +2,16 @@
 //!
 //! Each module imports only from those below it; `tests/integration/architecture.rs` holds the table of layers.
 
-pub mod admission;
+mod admission;
 pub mod app;
+mod backoff;
 pub mod budget;
 pub mod child;
 pub mod client;
 pub mod config;
 pub mod era;
 pub mod exchange;
-pub mod export;
+mod export;
 pub mod framing;
 pub mod http;
 pub mod jsonrpc;
@@ -19,13 +20,13 @@ pub mod memory;
 pub mod mux;
 pub mod phase;
 pub mod proc;
-pub mod pulse;
+mod pulse;
 pub mod router;
 pub mod session;
-pub mod shutdown;
-pub mod signals;
-pub mod supervisor;
-pub mod sync;
+mod shutdown;
+mod signals;
+mod supervisor;
+mod sync;
 pub mod telemetry;
 pub mod trace_context;
 pub mod upstream;

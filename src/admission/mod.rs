@@ -4,7 +4,7 @@
 //! the clients that wait, and within a client to the one who waits longest. The queues are bounded together; when they
 //! are full, the longest gives way to a client with a shorter one, so that a noisy client cannot keep the others out.
 //!
-//! There is no clock here: who waits no longer drops the [`Waiting`], at any time, and loses no permit by it.
+//! There is no clock here: who waits no longer drops the [`QueuedPermit`], at any time, and loses no permit by it.
 //! A mutex is enough: it is held for a few map operations, and no waker is woken or dropped meanwhile.
 
 #[cfg(all(test, proxyrunner_loom))]
@@ -19,7 +19,7 @@ pub use shares::{Holder, Share, Shares, Taken};
 
 use crate::client::Client;
 use crate::sync::{Mutex, MutexGuard};
-use queues::{Left, Place, Queues, Ticket, Verdict};
+use queues::{Left, Queues, Ruling, Ticket, TicketState};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -53,11 +53,11 @@ impl Drop for Accepted {
 
 /// What comes of asking for a permit.
 #[derive(Debug)]
-pub enum Asked {
+pub enum Decision {
     /// There it is.
     Granted(Permit),
     /// It takes a while.
-    Waits(Waiting),
+    Waits(QueuedPermit),
     /// As many wait as may.
     Full,
 }
@@ -73,14 +73,14 @@ impl Admission {
     }
 
     /// Takes a permit, or a place in the client's queue.
-    pub fn ask(self: &Arc<Self>, client: Client) -> Asked {
+    pub fn ask(self: &Arc<Self>, client: Client) -> Decision {
         let verdict = self.lock().ask(client, None);
         match verdict {
-            Verdict::Granted => Asked::Granted(Permit { admission: Arc::clone(self), client }),
-            Verdict::Full => Asked::Full,
-            Verdict::Waits(ticket, displaced) => {
+            Ruling::Granted => Decision::Granted(Permit { admission: Arc::clone(self), client }),
+            Ruling::Full => Decision::Full,
+            Ruling::Waits(ticket, displaced) => {
                 tell(displaced);
-                Asked::Waits(Waiting { admission: Some(Arc::clone(self)), client, ticket })
+                Decision::Waits(QueuedPermit { admission: Some(Arc::clone(self)), client, ticket })
             }
         }
     }
@@ -143,24 +143,26 @@ impl Drop for Permit {
 /// A place in a client's queue, which is left when this is dropped. Resolves to a permit.
 #[derive(Debug)]
 #[must_use = "a place that is dropped is left"]
-pub struct Waiting {
+pub struct QueuedPermit {
     // Taken when it resolves.
     admission: Option<Arc<Admission>>,
     client: Client,
     ticket: Ticket,
 }
 
-impl Future for Waiting {
+impl Future for QueuedPermit {
     type Output = Result<Permit, Displaced>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (client, ticket) = (self.client, self.ticket);
         let admission = self.admission.as_ref().expect("it is not polled after it resolved");
-        let stands = match admission.lock().place(client, ticket) {
-            Place::Granted => Ok(true),
-            Place::Displaced => Ok(false),
-            Place::Waiting(waker) if waker.as_ref().is_some_and(|old| old.will_wake(cx.waker())) => Err(None),
-            Place::Waiting(waker) => Err(waker.replace(cx.waker().clone())),
+        let stands = match admission.lock().ticket_state(client, ticket) {
+            TicketState::Granted => Ok(true),
+            TicketState::Displaced => Ok(false),
+            TicketState::Waiting(waker) if waker.as_ref().is_some_and(|old| old.will_wake(cx.waker())) => {
+                Err(None)
+            }
+            TicketState::Waiting(waker) => Err(waker.replace(cx.waker().clone())),
         };
         // A waker that is left over is dropped here, without the lock.
         let Ok(granted) = stands else { return Poll::Pending };
@@ -169,7 +171,7 @@ impl Future for Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for QueuedPermit {
     fn drop(&mut self) {
         if let Some(admission) = &self.admission {
             let left = admission.lock().leave(self.client, self.ticket);

@@ -19,7 +19,7 @@ pub struct Bounds {
     pub in_flight: usize,
     /// Permits of one client.
     pub per_client: usize,
-    /// Waiting requests in all.
+    /// QueuedPermit requests in all.
     pub queued: usize,
 }
 
@@ -37,7 +37,7 @@ pub struct Ticket(u64);
 
 /// What comes of asking for a permit.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict<W> {
+pub enum Ruling<W> {
     /// The client holds one more.
     Granted,
     /// It waits. If it displaced another waiter, that one is to be told.
@@ -48,7 +48,7 @@ pub enum Verdict<W> {
 
 /// Where a ticket stands.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Place<'a, W> {
+pub enum TicketState<'a, W> {
     /// It waits; `W` is what was left to tell it by.
     Waiting(&'a mut W),
     /// It was granted: the client holds its permit.
@@ -138,24 +138,24 @@ impl<W> Queues<W> {
     }
 
     /// Takes a permit, or a place in the client's queue.
-    pub fn ask(&mut self, key: Client, waiter: W) -> Verdict<W> {
+    pub fn ask(&mut self, key: Client, waiter: W) -> Ruling<W> {
         if self.take(key) {
-            return Verdict::Granted;
+            return Ruling::Granted;
         }
         let mut told = None;
         if self.queued >= self.bounds.queued {
             let own = self.clients.get(&key).map_or(0, |client| client.waiting.len());
             match self.lengths.last() {
                 Some(&(length, longest)) if length > own + 1 => told = self.displace(longest),
-                _ => return Verdict::Full,
+                _ => return Ruling::Full,
             }
         }
         let ticket = Ticket(self.number());
         self.client(key).waiting.insert(ticket, waiter);
         self.queued += 1;
-        self.resized(key, 1);
+        self.update_length(key, 1);
         self.settle(key);
-        Verdict::Waits(ticket, told)
+        Ruling::Waits(ticket, told)
     }
 
     /// Gives a permit back; the one who gets it is to be told.
@@ -177,23 +177,23 @@ impl<W> Queues<W> {
     }
 
     /// Where a ticket stands.
-    pub fn place(&mut self, key: Client, ticket: Ticket) -> Place<'_, W> {
+    pub fn ticket_state(&mut self, key: Client, ticket: Ticket) -> TicketState<'_, W> {
         if self.displaced.remove(&ticket) {
-            return Place::Displaced;
+            return TicketState::Displaced;
         }
         // A place ends by a grant, by being displaced, or by its owner, who does not ask afterwards.
         match self.clients.get_mut(&key).and_then(|client| client.waiting.get_mut(&ticket)) {
-            Some(waiter) => Place::Waiting(waiter),
-            None => Place::Granted,
+            Some(waiter) => TicketState::Waiting(waiter),
+            None => TicketState::Granted,
         }
     }
 
     /// Ends the ticket of one who waits no longer.
     pub fn leave(&mut self, key: Client, ticket: Ticket) -> Left<W> {
-        match self.place(key, ticket) {
-            Place::Displaced => Left::Displaced,
-            Place::Granted => Left::Granted(self.release(key)),
-            Place::Waiting(_) => Left::Waiting(self.remove(key, ticket)),
+        match self.ticket_state(key, ticket) {
+            TicketState::Displaced => Left::Displaced,
+            TicketState::Granted => Left::Granted(self.release(key)),
+            TicketState::Waiting(_) => Left::Waiting(self.remove(key, ticket)),
         }
     }
 
@@ -232,13 +232,13 @@ impl<W> Queues<W> {
     fn remove(&mut self, key: Client, ticket: Ticket) -> Option<W> {
         let waiter = self.client(key).waiting.remove(&ticket);
         self.queued -= 1;
-        self.resized(key, -1);
+        self.update_length(key, -1);
         self.settle(key);
         waiter
     }
 
     /// Notes a queue's new length, which has just changed by `by`.
-    fn resized(&mut self, key: Client, by: isize) {
+    fn update_length(&mut self, key: Client, by: isize) {
         let length = self.client(key).waiting.len();
         self.lengths.remove(&(length.wrapping_add_signed(-by), key));
         if length > 0 {

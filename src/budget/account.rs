@@ -1,14 +1,12 @@
 //! Accounts and charges: who holds how many bytes, and how an account gives way.
 
-use super::turns::Number;
-use super::{Budget, Charged, OVERHEAD};
+use super::Budget;
 use crate::client::Client;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// Makes an account's owner give bytes back; false if it has nothing to give.
@@ -126,20 +124,6 @@ impl Account {
         Charge { account: self.clone(), bytes: 0 }
     }
 
-    /// Charges a message that is there already, however little room there is. For messages whose size is bounded by
-    /// something small.
-    pub fn hold(&self, bytes: Vec<u8>) -> Charged {
-        let mut charge = self.charge();
-        charge.add(bytes.len() + OVERHEAD);
-        charge.hold(bytes)
-    }
-
-    /// Charges a message if there is room for it.
-    pub fn try_hold(&self, bytes: Vec<u8>) -> Option<Charged> {
-        let charge = self.try_charge(bytes.len() + OVERHEAD)?;
-        Some(charge.hold(bytes))
-    }
-
     /// A charge of so many bytes, if there is room for them now.
     pub fn try_charge(&self, bytes: usize) -> Option<Charge> {
         let mut charge = self.charge();
@@ -223,22 +207,6 @@ pub struct Charge {
     bytes: usize,
 }
 
-/// A place in the queue for room, until it is dropped.
-struct Waiting<'a> {
-    budget: &'a Budget,
-    number: Number,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if self.budget.turns().leave(&self.number) {
-            self.budget.0.waiting.fetch_sub(1, Ordering::SeqCst);
-            // There may be room for those behind it.
-            self.budget.serve();
-        }
-    }
-}
-
 impl Charge {
     /// Whether it covers nothing.
     pub fn is_empty(&self) -> bool {
@@ -253,14 +221,6 @@ impl Charge {
     /// Whose it is.
     pub fn account(&self) -> &Account {
         &self.account
-    }
-
-    /// Waits until it covers `bytes` together. The caller bounds the wait.
-    pub async fn cover(&mut self, bytes: usize) {
-        if !self.try_cover(bytes) {
-            let granted = self.turn(bytes - self.bytes).await;
-            self.absorb(granted);
-        }
     }
 
     /// Covers `bytes` together if that takes no waiting; whether it does. Nobody that waits is overtaken, but by small
@@ -311,32 +271,7 @@ impl Charge {
         }
     }
 
-    /// The bytes of a message, charged with this for as long as any slice of them lives.
-    pub fn hold(mut self, bytes: Vec<u8>) -> Charged {
-        let needed = bytes.len() + OVERHEAD;
-        if needed > self.bytes {
-            self.add(needed - self.bytes);
-        }
-        self.shrink_to(needed);
-        Charged::paid(bytes, self)
-    }
-
-    /// Waits for its turn.
-    async fn turn(&self, more: usize) -> Charge {
-        let budget = self.account.budget();
-        let (grant, granted) = oneshot::channel();
-        let others = budget.0.waiting.fetch_add(1, Ordering::SeqCst);
-        let number = budget.turns().enter(self.account.clone(), more, self.is_empty(), grant);
-        let _waiting = Waiting { budget, number };
-        budget.serve();
-        if others == 0 && budget.is_awaited() {
-            budget.0.awaited.notify_waiters();
-        }
-        budget.remind();
-        granted.await.expect("a turn leaves the queue with its waiter, or is granted")
-    }
-
-    fn absorb(&mut self, mut other: Charge) {
+    pub(super) fn absorb(&mut self, mut other: Charge) {
         // What is taken out of it is not given back when it is dropped.
         self.bytes += std::mem::take(&mut other.bytes);
     }
@@ -351,7 +286,7 @@ impl Account {
         let budget = &self.0.budget;
         // In one order with the count of those that wait: one that is counted after this look finds these bytes.
         let before = budget.0.used.fetch_sub(bytes, Ordering::SeqCst);
-        budget.released(before - bytes);
+        budget.handle_release(before - bytes);
     }
 }
 

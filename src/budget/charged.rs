@@ -1,6 +1,6 @@
 //! Bytes of a message, with their charge.
 
-use super::{Account, Charge};
+use super::{Account, Charge, OVERHEAD};
 use bytes::{Buf, Bytes};
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -108,6 +108,34 @@ impl Charged {
         {
             charge.move_to(account);
         }
+    }
+}
+
+impl Account {
+    /// Charges a message that is there already, however little room there is. For messages whose size is bounded by
+    /// something small.
+    pub fn hold(&self, bytes: Vec<u8>) -> Charged {
+        let mut charge = self.charge();
+        charge.add(bytes.len() + OVERHEAD);
+        charge.hold(bytes)
+    }
+
+    /// Charges a message if there is room for it.
+    pub fn try_hold(&self, bytes: Vec<u8>) -> Option<Charged> {
+        let charge = self.try_charge(bytes.len() + OVERHEAD)?;
+        Some(charge.hold(bytes))
+    }
+}
+
+impl Charge {
+    /// The bytes of a message, charged with this for as long as any slice of them lives.
+    pub fn hold(mut self, bytes: Vec<u8>) -> Charged {
+        let needed = bytes.len() + OVERHEAD;
+        if needed > self.bytes() {
+            self.add(needed - self.bytes());
+        }
+        self.shrink_to(needed);
+        Charged::paid(bytes, self)
     }
 }
 

@@ -15,7 +15,8 @@ mod turns;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Account, Charge};
+pub use account::Account;
+pub(crate) use account::Charge;
 pub use charged::{Charged, outside};
 
 use crate::client::Client;
@@ -186,7 +187,7 @@ impl Budget {
     }
 
     /// Bytes have been given back.
-    fn released(&self, left: usize) {
+    fn handle_release(&self, left: usize) {
         if left < self.0.limit / 2 && self.is_tight() {
             self.0.tight.store(false, Ordering::Relaxed);
         }

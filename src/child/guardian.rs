@@ -6,7 +6,7 @@
 //! three files, the fourth is a socket to proxyrunner.
 
 use super::limits::Limits;
-use super::report::{Order, Report};
+use super::report::{Instruction, Report};
 use crate::proc::Families;
 use nix::errno::Errno;
 use nix::libc;
@@ -132,7 +132,7 @@ fn watch(server: Pid, mut socket: &UnixStream, ended: &SignalFd) -> io::Result<(
             Ok(0) => break,
             Ok(length) => {
                 orders.extend_from_slice(&read[..length]);
-                Order::take_all(&mut orders).into_iter().for_each(|order| obey(order, server));
+                Instruction::take_all(&mut orders).into_iter().for_each(|order| obey(order, server));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => break,
@@ -149,12 +149,12 @@ fn watch(server: Pid, mut socket: &UnixStream, ended: &SignalFd) -> io::Result<(
     Ok(())
 }
 
-fn obey(order: Order, server: Pid) {
+fn obey(order: Instruction, server: Pid) {
     // A process that is gone already is fine.
     let _ = match order {
-        Order::Group(Signal::SIGKILL) => return kill_all(),
-        Order::Group(signal) => killpg(server, signal),
-        Order::Server(signal) => kill(server, signal),
+        Instruction::Group(Signal::SIGKILL) => return kill_all(),
+        Instruction::Group(signal) => killpg(server, signal),
+        Instruction::Server(signal) => kill(server, signal),
     };
 }
 

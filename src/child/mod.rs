@@ -4,18 +4,19 @@
 pub mod guardian;
 mod limits;
 mod process;
-pub mod reaper;
+mod reaper;
 mod report;
 mod spawn;
+mod start_error;
 mod stderr;
 mod stdin;
 mod stdout;
 
-pub use limits::{Identity, Limits};
-pub use process::{Process, Signaller};
-pub use reaper::Lineage;
-pub use spawn::{Spawned, Spawner, StartError};
-pub use stderr::{Lines, Tail};
+pub(crate) use limits::{Identity, Limits};
+pub(crate) use process::{Process, Signaller};
+pub(crate) use spawn::{Spawned, Spawner};
+pub(crate) use start_error::StartError;
+pub(crate) use stderr::{Lines, Tail};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -50,6 +51,6 @@ pub struct Settings {
     pub terminate_grace: Duration,
 }
 
-pub use stderr::follow as follow_stderr;
-pub use stdin::write as write_stdin;
-pub use stdout::{Heard, Lines as StdoutLines, read as read_stdout};
+pub(crate) use stderr::follow as follow_stderr;
+pub(crate) use stdin::write as write_stdin;
+pub(crate) use stdout::{Heard, Lines as StdoutLines, read as read_stdout};

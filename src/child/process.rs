@@ -2,7 +2,7 @@
 //! directly where there can be none.
 
 use super::reaper::Lineage;
-use super::report::{Order, Report};
+use super::report::{Instruction, Report};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use std::io::{self, Write};
@@ -108,7 +108,7 @@ impl Signaller {
     /// A signal to the server's process group; SIGKILL to everything that it ever started, as far as that is known.
     pub fn group(&self, signal: Signal) {
         match &*self.0 {
-            Target::Guarded(socket) => order(socket, Order::Group(signal)),
+            Target::Guarded(socket) => order(socket, Instruction::Group(signal)),
             // A group that is gone already is fine.
             Target::Direct(pid) => drop(killpg(*pid, signal)),
         }
@@ -117,13 +117,13 @@ impl Signaller {
     /// A signal to the server alone.
     pub fn server(&self, signal: Signal) {
         match &*self.0 {
-            Target::Guarded(socket) => order(socket, Order::Server(signal)),
+            Target::Guarded(socket) => order(socket, Instruction::Server(signal)),
             Target::Direct(pid) => drop(kill(*pid, signal)),
         }
     }
 }
 
 /// Two bytes always have room; a guardian that is gone needs no orders.
-fn order(mut socket: &std::os::unix::net::UnixStream, order: Order) {
+fn order(mut socket: &std::os::unix::net::UnixStream, order: Instruction) {
     let _ = socket.write_all(&order.bytes());
 }

@@ -8,43 +8,20 @@
 //! could not be executed. So it is the spawning thread that does it. It is also the only one that sends signals to
 //! guardians: until it has taken a guardian's status, nothing else can have its process id.
 
-use super::Spawner;
 use crate::proc::{self, Families};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::collections::HashMap;
-use std::io;
 use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// The time that the processes of an ended guardian have to be gone before the next server is started all the same.
 const CLEARING: Duration = Duration::from_secs(1);
 
 /// The variable that a server and whatever it starts have in their environment.
 pub(super) const MARK: &str = "MCP_SERVER_GUARDIAN";
-
-/// Has the spawning thread reap whenever something ended, for as long as proxyrunner runs.
-///
-/// # Errors
-/// When SIGCHLD can't be listened for.
-pub fn start(spawner: Spawner) -> io::Result<()> {
-    if !super::spawn::can_guard() {
-        return Ok(());
-    }
-    // Without it, what a guardian leaves behind falls to the system's init, and goes on.
-    #[cfg(target_os = "linux")]
-    let _ = nix::sys::prctl::set_child_subreaper(true);
-    let mut ended = signal(SignalKind::child())?;
-    tokio::spawn(async move {
-        while ended.recv().await.is_some() {
-            spawner.reap();
-        }
-    });
-    Ok(())
-}
 
 /// Tells the processes of one server from all others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +60,7 @@ impl Guardians {
     }
 
     /// One was started; its process id.
-    pub fn note(&mut self, guardian: &Child) -> i32 {
+    pub fn register(&mut self, guardian: &Child) -> i32 {
         let pid = i32::try_from(guardian.id()).unwrap_or_default();
         self.running.insert(pid, false);
         pid
@@ -132,8 +109,8 @@ impl Guardians {
         loop {
             self.reap();
             let strays = self.strays(lineage);
-            let is_over = Instant::now() >= deadline;
-            if strays.is_empty() && !self.running.contains_key(&lineage.guardian) || is_over {
+            let is_late = Instant::now() >= deadline;
+            if strays.is_empty() && !self.running.contains_key(&lineage.guardian) || is_late {
                 break;
             }
             for pid in strays {

@@ -44,19 +44,19 @@ impl Report {
 
 /// What proxyrunner asks of a guardian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum Instruction {
     /// A signal to the server's process group; SIGKILL to everything that it ever started.
     Group(Signal),
     /// A signal to the server alone.
     Server(Signal),
 }
 
-impl Order {
+impl Instruction {
     /// As it is written.
     pub fn bytes(self) -> [u8; 2] {
         let (tag, signal) = match self {
-            Order::Group(signal) => (b'G', signal),
-            Order::Server(signal) => (b'S', signal),
+            Instruction::Group(signal) => (b'G', signal),
+            Instruction::Server(signal) => (b'S', signal),
         };
         // There are 31 of them.
         [tag, signal as u8]
@@ -72,8 +72,8 @@ impl Order {
     fn read(tag: u8, signal: u8) -> Option<Self> {
         let signal = Signal::try_from(i32::from(signal)).ok()?;
         match tag {
-            b'G' => Some(Order::Group(signal)),
-            b'S' => Some(Order::Server(signal)),
+            b'G' => Some(Instruction::Group(signal)),
+            b'S' => Some(Instruction::Server(signal)),
             _ => None,
         }
     }
@@ -98,13 +98,13 @@ mod tests {
 
     #[test]
     fn orders_are_read_though_they_come_in_pieces_and_nonsense_is_skipped() {
-        let (one, two) = (Order::Group(Signal::SIGKILL), Order::Server(Signal::SIGHUP));
+        let (one, two) = (Instruction::Group(Signal::SIGKILL), Instruction::Server(Signal::SIGHUP));
         let mut read: Vec<u8> = one.bytes().to_vec();
         read.extend([b'?', 9, b'G', 255]);
         read.push(two.bytes()[0]);
-        assert_eq!(Order::take_all(&mut read), [one]);
+        assert_eq!(Instruction::take_all(&mut read), [one]);
         read.push(two.bytes()[1]);
-        assert_eq!(Order::take_all(&mut read), [two]);
+        assert_eq!(Instruction::take_all(&mut read), [two]);
         assert!(read.is_empty());
     }
 }

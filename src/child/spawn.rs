@@ -6,9 +6,9 @@
 use super::process::Process;
 use super::reaper::{Guardians, Lineage, MARK};
 use super::report::Report;
+use super::start_error::StartError;
 use super::{Settings, guardian};
 use nix::sys::resource::{Resource, getrlimit};
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
@@ -24,6 +24,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// A started child: the process and its pipes.
@@ -39,23 +40,11 @@ pub struct Spawned {
     pub stderr: ChildStderr,
 }
 
-/// Why a child could not be started: which program, and the reason.
-#[derive(Clone, Debug)]
-pub struct StartError(Arc<str>);
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for StartError {}
-
 type Reply = oneshot::Sender<Result<Spawned, StartError>>;
 
 /// What the spawning thread is to do.
 #[derive(Debug)]
-enum Order {
+enum SpawnerTask {
     Spawn(Reply),
     Reap,
     Clear { lineage: Lineage, done: oneshot::Sender<()> },
@@ -64,7 +53,7 @@ enum Order {
 /// Starts children of one kind.
 #[derive(Clone, Debug)]
 pub struct Spawner {
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<SpawnerTask>,
     /// Whether the thread is to reap already: a server can cause signals without end.
     is_to_reap: Arc<AtomicBool>,
 }
@@ -87,15 +76,15 @@ impl Spawner {
         let reaps = Arc::clone(&is_to_reap);
         thread::Builder::new().name("spawner".into()).spawn(move || {
             let _runtime = runtime.enter();
-            for order in intake {
-                match order {
-                    Order::Spawn(reply) => drop(reply.send(spawn(&settings, &mut guardians))),
-                    Order::Reap => {
+            for task in intake {
+                match task {
+                    SpawnerTask::Spawn(reply) => drop(reply.send(spawn(&settings, &mut guardians))),
+                    SpawnerTask::Reap => {
                         // First: what ends after this is another order.
                         reaps.store(false, Ordering::SeqCst);
                         guardians.reap();
                     }
-                    Order::Clear { lineage, done } => {
+                    SpawnerTask::Clear { lineage, done } => {
                         guardians.clear_after(&lineage);
                         let _ = done.send(());
                     }
@@ -111,30 +100,50 @@ impl Spawner {
     /// When the program can't be executed.
     pub async fn spawn(&self) -> Result<Spawned, StartError> {
         let (reply, spawned) = oneshot::channel();
-        let gone = || StartError("cannot start the server: the spawning thread is gone".into());
-        self.orders.send(Order::Spawn(reply)).map_err(|_| gone())?;
+        let gone = || StartError::new("cannot start the server: the spawning thread is gone");
+        self.orders.send(SpawnerTask::Spawn(reply)).map_err(|_| gone())?;
         spawned.await.map_err(|_| gone())?
     }
 
     /// Ends a guardian that does not report, and whatever its server left behind.
     pub async fn clear_after(&self, lineage: Lineage) {
         let (done, cleared) = oneshot::channel();
-        if self.orders.send(Order::Clear { lineage, done }).is_ok() {
+        if self.orders.send(SpawnerTask::Clear { lineage, done }).is_ok() {
             let _ = cleared.await;
         }
     }
 
-    /// Takes the status of everything that has ended, but not in the middle of a start.
-    pub fn reap(&self) {
+    /// Reaps ended processes on every SIGCHLD, for as long as proxyrunner runs.
+    ///
+    /// # Errors
+    /// When the handler for SIGCHLD cannot be installed.
+    pub fn reap_on_sigchld(self) -> io::Result<()> {
+        if !can_guard() {
+            return Ok(());
+        }
+        // Otherwise the processes that a killed guardian leaves behind are adopted by the system's init, and go on.
+        #[cfg(target_os = "linux")]
+        let _ = nix::sys::prctl::set_child_subreaper(true);
+        let mut ended = signal(SignalKind::child())?;
+        tokio::spawn(async move {
+            while ended.recv().await.is_some() {
+                self.reap();
+            }
+        });
+        Ok(())
+    }
+
+    /// Takes the status of every ended process, but not in the middle of a start.
+    fn reap(&self) {
         if !self.is_to_reap.swap(true, Ordering::SeqCst) {
             // Without that thread there is nothing left to be done.
-            let _ = self.orders.send(Order::Reap);
+            let _ = self.orders.send(SpawnerTask::Reap);
         }
     }
 }
 
 fn spawn(settings: &Settings, guardians: &mut Guardians) -> Result<Spawned, StartError> {
-    let refused = |error: io::Error| StartError(describe(settings, &error).into());
+    let refused = |error: io::Error| StartError::refused(settings, &error);
     if !can_guard() {
         return direct(settings).map_err(refused);
     }
@@ -142,16 +151,16 @@ fn spawn(settings: &Settings, guardians: &mut Guardians) -> Result<Spawned, Star
         Some(cwd) if !cwd.is_dir() => refused(error),
         cwd => {
             let place = cwd.as_ref().map(|cwd| format!(" in --cwd {}", cwd.display())).unwrap_or_default();
-            StartError(
-                format!("cannot execute proxyrunner again as the server's guardian{place}: {error}").into(),
-            )
+            StartError::new(format!(
+                "cannot execute proxyrunner again as the server's guardian{place}: {error}"
+            ))
         }
     })?;
     guarded(guarding, guardians).map_err(refused)
 }
 
 /// Whether proxyrunner can execute itself again.
-pub(super) fn can_guard() -> bool {
+fn can_guard() -> bool {
     cfg!(target_os = "linux") && Path::new(OWN_PROGRAM).exists()
 }
 
@@ -185,7 +194,7 @@ fn guardian(settings: &Settings, guardians: &mut Guardians) -> io::Result<Guardi
     }
     let mark = mark();
     let guardian = prepared(&mut command, settings).env(MARK, &*mark).spawn()?;
-    let pid = guardians.note(&guardian);
+    let pid = guardians.register(&guardian);
     // The other end of the socket is the guardian's alone: it goes with the command.
     Ok(Guarding { socket, guardian, pid, mark })
 }
@@ -339,52 +348,4 @@ fn die_with(parent: nix::unistd::Pid) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn die_with(_parent: nix::unistd::Pid) -> io::Result<()> {
     Ok(())
-}
-
-/// The program as a path, if it is given as one; a relative one is looked for in `--cwd`.
-fn path(settings: &Settings) -> Option<std::path::PathBuf> {
-    let program = Path::new(&settings.program);
-    let cwd = settings.cwd.as_deref().unwrap_or(Path::new("."));
-    (program.components().count() > 1).then(|| cwd.join(program))
-}
-
-fn is_there(settings: &Settings) -> bool {
-    path(settings).is_some_and(|path| path.is_file())
-}
-
-fn is_directory(settings: &Settings) -> bool {
-    path(settings).is_some_and(|path| path.is_dir())
-}
-
-fn describe(settings: &Settings, error: &io::Error) -> String {
-    let program = Path::new(&settings.program).display();
-    let cwd_missing = settings.cwd.as_ref().filter(|cwd| !cwd.is_dir());
-    match (error.kind(), cwd_missing) {
-        (_, Some(cwd)) => {
-            format!("cannot start `{program}`: --cwd {} is no directory", cwd.display())
-        }
-        (io::ErrorKind::NotFound, _) if is_there(settings) => format!(
-            "cannot start `{program}`: it is there, but what its first line (#!) or its headers name to run it is not"
-        ),
-        (io::ErrorKind::NotFound, _) if settings.program.to_string_lossy().contains(char::is_whitespace) => {
-            format!(
-                "cannot start `{program}`: no such program; give program and arguments as separate words, without quotes \
-                 around all of them"
-            )
-        }
-        (io::ErrorKind::NotFound, _) => format!(
-            "cannot start `{program}`: no such program; give its full path, or check PATH and spelling"
-        ),
-        (io::ErrorKind::PermissionDenied, _) if is_directory(settings) => {
-            format!("cannot start `{program}`: it is a directory; give the program in it")
-        }
-        _ if error.raw_os_error() == Some(nix::libc::EPERM) => format!(
-            "cannot start `{program}`: not permitted; --child-nofile, --child-memory, --child-nice, --child-user or \
-             --child-group asks for more than proxyrunner may give"
-        ),
-        (io::ErrorKind::PermissionDenied, _) => {
-            format!("cannot start `{program}`: permission denied; is it executable?")
-        }
-        _ => format!("cannot start `{program}`: {error}"),
-    }
 }

@@ -1,5 +1,6 @@
 //! The task that writes a child's stdin: whole frames, one per line, the urgent ones first.
 
+use crate::backoff::Backoff;
 use crate::exchange::{Intake, Mux, Order, Uptake, Urgent};
 use crate::jsonrpc::Spliced;
 use bytes::BytesMut;
@@ -164,19 +165,18 @@ impl<'a> Window<'a> {
         }
     }
 
-    fn wrote(&mut self, bytes: usize) {
+    fn note_written(&mut self, bytes: usize) {
         self.written += bytes as u64;
         let written = self.written;
         self.mark.get_or_insert_with(|| Mark::at(written));
     }
 
     /// Resolves when it is open.
-    async fn opens(&mut self, about: usize) {
-        let mut pause = LEAST_PAUSE;
+    async fn wait_open(&mut self, about: usize) {
+        let mut pauses = Backoff::new(LEAST_PAUSE, MOST_PAUSE);
         while !self.is_open(about) {
             self.uptake.note_waiting(true);
-            sleep(pause).await;
-            pause = (pause * 2).min(MOST_PAUSE);
+            sleep(pauses.advance()).await;
         }
         self.uptake.note_waiting(false);
     }
@@ -192,17 +192,17 @@ async fn next<W>(intake: &mut Intake, writer: &mut Writer<'_, W>) -> Option<Mess
     loop {
         let Intake { orders, urgent, .. } = intake;
         let turn = async {
-            orders.some().await;
-            writer.window.opens(writer.batch.len()).await;
+            orders.wait().await;
+            writer.window.wait_open(writer.batch.len()).await;
         };
         tokio::select! {
             biased;
             urgent = urgent.recv() => return match urgent {
                 Some(urgent) => Some(Message::Urgent(urgent)),
                 // All senders are gone.
-                None => orders.ready().map(Message::Order),
+                None => orders.try_next().map(Message::Order),
             },
-            () = turn => if let Some(order) = orders.ready() {
+            () = turn => if let Some(order) = orders.try_next() {
                 return Some(Message::Order(order));
             },
         }
@@ -214,7 +214,7 @@ fn ready<W>(intake: &mut Intake, writer: &mut Writer<'_, W>) -> Option<Message> 
         return Some(Message::Urgent(urgent));
     }
     let is_open = writer.window.is_open(writer.batch.len());
-    is_open.then(|| intake.orders.ready().map(Message::Order)).flatten()
+    is_open.then(|| intake.orders.try_next().map(Message::Order)).flatten()
 }
 
 /// What is written, and what is gathered to be.
@@ -232,7 +232,7 @@ impl<W: AsyncWrite + Unpin> Writer<'_, W> {
             Message::Order(Order::Request { wire_id, frame }) if self.mux.mark_sent(wire_id) => frame,
             Message::Order(Order::Request { .. }) => return Ok(()),
             Message::Order(Order::Notification { frame, places }) => {
-                intake.orders.wrote_notification(places);
+                intake.orders.note_written(places);
                 frame
             }
             Message::Urgent(Urgent(frame)) => frame,
@@ -272,7 +272,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
             0 => return Err(io::ErrorKind::WriteZero.into()),
             taken => {
                 bytes = &bytes[taken..];
-                window.wrote(taken);
+                window.note_written(taken);
             }
         }
         window.uptake.note_taken();

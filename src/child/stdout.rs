@@ -24,14 +24,14 @@ const REGAINED: u32 = 4;
 /// How long lines may still wait for room, all together: many that wait a little hold others up as one does that waits
 /// long.
 #[derive(Debug)]
-struct Patience {
+struct WaitAllowance {
     left: Duration,
     since: Instant,
 }
 
-impl Patience {
+impl WaitAllowance {
     fn new(now: Instant) -> Self {
-        Patience { left: PATIENCE, since: now }
+        WaitAllowance { left: PATIENCE, since: now }
     }
 
     /// How long the next wait may take, which begins now.
@@ -42,7 +42,7 @@ impl Patience {
     }
 
     /// The wait is over.
-    fn waited(&mut self, now: Instant) {
+    fn note_waited(&mut self, now: Instant) {
         self.left = self.left.saturating_sub(now - self.since);
         self.since = now;
     }
@@ -91,7 +91,7 @@ pub async fn read<R: AsyncRead + Unpin>(
 ) {
     let mut framer = Framer::new(max_frame);
     let mut charge = lines.account.charge();
-    let mut patience = Patience::new(Instant::now());
+    let mut patience = WaitAllowance::new(Instant::now());
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -136,7 +136,7 @@ pub async fn read<R: AsyncRead + Unpin>(
 }
 
 /// Whether there is room for so many bytes of an unfinished line, or soon will be.
-async fn has_room(charge: &mut Charge, bytes: usize, patience: &mut Patience) -> bool {
+async fn has_room(charge: &mut Charge, bytes: usize, patience: &mut WaitAllowance) -> bool {
     if charge.try_cover(bytes) {
         return true;
     }
@@ -146,7 +146,7 @@ async fn has_room(charge: &mut Charge, bytes: usize, patience: &mut Patience) ->
         return false;
     }
     let has_room = timeout(patience.left(Instant::now()), charge.cover(bytes)).await.is_ok();
-    patience.waited(Instant::now());
+    patience.note_waited(Instant::now());
     if !has_room {
         budget.note_tight();
     }
@@ -160,11 +160,11 @@ mod tests {
     #[test]
     fn many_lines_together_wait_no_longer_than_one() {
         let begun = Instant::now();
-        let (mut patience, mut now) = (Patience::new(begun), begun);
+        let (mut patience, mut now) = (WaitAllowance::new(begun), begun);
         for _ in 0..10 {
             // Room comes just in time.
             now += patience.left(now).min(PATIENCE * 9 / 10);
-            patience.waited(now);
+            patience.note_waited(now);
         }
         assert_eq!(now - begun, PATIENCE);
         now += PATIENCE;

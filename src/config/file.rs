@@ -3,7 +3,7 @@
 //! Values keep the text that they were written with, for the same parsers to read as on the command line:
 //! `007` stays `007`, and an unquoted `5` is as good as a quoted one.
 
-use super::problem::{Place, Problem, Refusal, Source};
+use super::problem::{FileLine, Problem, Refusal, Source};
 use super::table::{Arity, NOT_IN_FILE, Setting, find};
 use serde_core::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
@@ -62,7 +62,7 @@ fn parse(text: &str, path: &str, problems: &mut Vec<Problem>) -> File {
         }
         Err(error) => {
             let line = error.location().map_or(1, |location| location.line());
-            let place = Place { path: path.into(), line };
+            let place = FileLine { path: path.into(), line };
             // The parser's own message may quote the file, and the file may hold secrets.
             let (reason, accepts) = match error {
                 serde_saphyr::Error::DuplicateMappingKey { .. } => ("names a key twice", "keep one"),
@@ -244,14 +244,14 @@ impl Reading<'_> {
         }
     }
 
-    fn place<T>(&self, node: &Spanned<T>) -> Place {
-        Place { path: self.path.clone(), line: node.referenced.line() }
+    fn place<T>(&self, node: &Spanned<T>) -> FileLine {
+        FileLine { path: self.path.clone(), line: node.referenced.line() }
     }
 
     fn refuse(
         &mut self,
         subject: &str,
-        place: Place,
+        place: FileLine,
         reason: &'static str,
         accepts: impl Into<std::borrow::Cow<'static, str>>,
     ) {
@@ -306,7 +306,7 @@ mod tests {
     fn env_is_a_map_or_a_list_and_values_know_their_line() {
         let file = parsed("# first\n\nenv:\n  A: 1\n  B: \"x=y\"\n  C:\nallow-host: one\n");
         assert_eq!(file.values["env"].0, ["A=1", "B=x=y", "C"]);
-        assert_eq!(file.values["env"].1, Source::File(Place { path: "c.yaml".into(), line: 3 }));
+        assert_eq!(file.values["env"].1, Source::File(FileLine { path: "c.yaml".into(), line: 3 }));
         assert_eq!(file.values["allow-host"].0, ["one"]);
     }
 

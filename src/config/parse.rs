@@ -12,34 +12,42 @@ use std::time::Duration;
 
 /// How one kind of value is read, and shown again.
 #[derive(Clone, Copy)]
-pub(super) struct Kind<T> {
+pub(super) struct ValueKind<T> {
     pub(super) parse: fn(&str) -> Result<T, Refusal>,
     pub(super) show: fn(&T) -> Value,
 }
 
-pub(super) const DURATION: Kind<Duration> = Kind { parse: duration, show: show_duration };
-pub(super) const DURATION_OR_ZERO: Kind<Duration> = Kind { parse: duration_or_zero, show: show_duration };
-pub(super) const SIZE: Kind<usize> = Kind { parse: size, show: show_size };
-pub(super) const COUNT: Kind<usize> = Kind { parse: count, show: |count| (*count).into() };
-pub(super) const COUNT_OR_ZERO: Kind<usize> = Kind { parse: count_or_zero, show: |count| (*count).into() };
-pub(super) const SWITCH: Kind<bool> = Kind { parse: switch, show: |on| (*on).into() };
-pub(super) const LISTEN: Kind<SocketAddr> = Kind { parse: address::listen, show: |to| to.to_string().into() };
-pub(super) const PATH: Kind<String> = Kind { parse: address::path, show: |text| text.as_str().into() };
-pub(super) const ORIGIN: Kind<String> = Kind { parse: address::origin, show: |text| text.as_str().into() };
-pub(super) const HOST: Kind<String> = Kind { parse: address::host, show: |text| text.as_str().into() };
-pub(super) const PUBLIC_URL: Kind<PublicUrl> =
-    Kind { parse: address::public_url, show: |url| url.as_str().into() };
-pub(super) const HEADER: Kind<String> = Kind { parse: address::header, show: |text| text.as_str().into() };
-pub(super) const DIRECTORY: Kind<PathBuf> =
-    Kind { parse: directory, show: |path| path.to_string_lossy().into() };
+pub(super) const DURATION: ValueKind<Duration> = ValueKind { parse: duration, show: show_duration };
+pub(super) const DURATION_OR_ZERO: ValueKind<Duration> =
+    ValueKind { parse: duration_or_zero, show: show_duration };
+pub(super) const SIZE: ValueKind<usize> = ValueKind { parse: size, show: show_size };
+pub(super) const COUNT: ValueKind<usize> = ValueKind { parse: count, show: |count| (*count).into() };
+pub(super) const COUNT_OR_ZERO: ValueKind<usize> =
+    ValueKind { parse: count_or_zero, show: |count| (*count).into() };
+pub(super) const SWITCH: ValueKind<bool> = ValueKind { parse: switch, show: |on| (*on).into() };
+pub(super) const LISTEN: ValueKind<SocketAddr> =
+    ValueKind { parse: address::listen, show: |to| to.to_string().into() };
+pub(super) const PATH: ValueKind<String> =
+    ValueKind { parse: address::path, show: |text| text.as_str().into() };
+pub(super) const ORIGIN: ValueKind<String> =
+    ValueKind { parse: address::origin, show: |text| text.as_str().into() };
+pub(super) const HOST: ValueKind<String> =
+    ValueKind { parse: address::host, show: |text| text.as_str().into() };
+pub(super) const PUBLIC_URL: ValueKind<PublicUrl> =
+    ValueKind { parse: address::public_url, show: |url| url.as_str().into() };
+pub(super) const HEADER: ValueKind<String> =
+    ValueKind { parse: address::header, show: |text| text.as_str().into() };
+pub(super) const DIRECTORY: ValueKind<PathBuf> =
+    ValueKind { parse: directory, show: |path| path.to_string_lossy().into() };
 
-pub(super) const KEY_FILE: Kind<KeyFile> =
-    Kind { parse: key_file, show: |file| file.path.to_string_lossy().into() };
+pub(super) const KEY_FILE: ValueKind<KeyFile> =
+    ValueKind { parse: key_file, show: |file| file.path.to_string_lossy().into() };
 
-pub(super) const KEY: Kind<String> = Kind { parse: key, show: |text| text.as_str().into() };
-pub(super) const NICE: Kind<i32> = Kind { parse: nice, show: |nice| (*nice).into() };
-pub(super) const USER: Kind<User> = Kind { parse: identity::user, show: |user| user.id.into() };
-pub(super) const GROUP: Kind<Group> = Kind { parse: identity::group, show: |group| group.id.into() };
+pub(super) const KEY: ValueKind<String> = ValueKind { parse: key, show: |text| text.as_str().into() };
+pub(super) const NICE: ValueKind<i32> = ValueKind { parse: nice, show: |nice| (*nice).into() };
+pub(super) const USER: ValueKind<User> = ValueKind { parse: identity::user, show: |user| user.id.into() };
+pub(super) const GROUP: ValueKind<Group> =
+    ValueKind { parse: identity::group, show: |group| group.id.into() };
 
 /// A name without a comma or blanks around it.
 fn key(text: &str) -> Result<String, Refusal> {

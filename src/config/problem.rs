@@ -12,12 +12,12 @@ pub(super) enum Source {
     /// This environment variable.
     Variable(String),
     /// A line of the configuration file.
-    File(Place),
+    File(FileLine),
 }
 
 /// A line of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct FileLine {
     pub(super) path: Rc<str>,
     /// From 1.
     pub(super) line: u64,
@@ -28,7 +28,7 @@ impl fmt::Display for Source {
         match self {
             Source::Flag => f.write_str("the command line"),
             Source::Variable(name) => f.write_str(name),
-            Source::File(Place { path, line }) => write!(f, "{}, line {line}", path.escape_debug()),
+            Source::File(FileLine { path, line }) => write!(f, "{}, line {line}", path.escape_debug()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::args::Typed;
 use super::file::File;
-use super::parse::{Kind, choose, name_of};
+use super::parse::{ValueKind, choose, name_of};
 use super::problem::{Problem, Refusal, Source};
 use super::table::{Arity, Fallback, NOT_IN_FILE, Setting, find, settings};
 use serde_json::Value;
@@ -48,7 +48,7 @@ impl Reader {
     }
 
     /// A setting that has a default.
-    pub(super) fn one<T>(&mut self, flag: &'static str, kind: Kind<T>) -> T {
+    pub(super) fn one<T>(&mut self, flag: &'static str, kind: ValueKind<T>) -> T {
         self.one_by(flag, kind.parse, kind.show)
     }
 
@@ -58,21 +58,21 @@ impl Reader {
     }
 
     /// A setting that need not be there.
-    pub(super) fn optional<T>(&mut self, flag: &'static str, kind: Kind<T>) -> Option<T> {
+    pub(super) fn optional<T>(&mut self, flag: &'static str, kind: ValueKind<T>) -> Option<T> {
         let value = self.value(flag, kind.parse);
         self.show(flag, &value.as_ref().map(kind.show).unwrap_or_default());
         value
     }
 
     /// A setting whose default depends on something else.
-    pub(super) fn one_or<T>(&mut self, flag: &'static str, kind: Kind<T>, fallback: T) -> T {
+    pub(super) fn one_or<T>(&mut self, flag: &'static str, kind: ValueKind<T>, fallback: T) -> T {
         let value = self.value(flag, kind.parse).unwrap_or(fallback);
         self.show(flag, &(kind.show)(&value));
         value
     }
 
     /// A list.
-    pub(super) fn list<T>(&mut self, flag: &'static str, kind: Kind<T>) -> Vec<T> {
+    pub(super) fn list<T>(&mut self, flag: &'static str, kind: ValueKind<T>) -> Vec<T> {
         let Given { items, source } = self.given(flag);
         let values: Vec<T> =
             items.iter().filter_map(|item| self.parsed(flag, item, &source, kind.parse)).collect();

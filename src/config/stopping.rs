@@ -1,4 +1,4 @@
-//! Fits the stages of the end into the time that the place gives, from SIGTERM to SIGKILL.
+//! Fits the stages of the end into the time that the platform gives, from SIGTERM to SIGKILL.
 
 use super::parse::DURATION_OR_ZERO;
 use super::reader::Reader;
@@ -12,7 +12,7 @@ const LEAST: Duration = Duration::from_secs(1);
 
 /// Where proxyrunner runs, and how long a stop may take there.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Platform {
     name: &'static str,
     /// From SIGTERM to SIGKILL, unless the operator says otherwise there.
     grace: Duration,
@@ -25,7 +25,7 @@ struct Place {
     delay: Duration,
 }
 
-const KUBERNETES: Place = Place {
+const KUBERNETES: Platform = Platform {
     name: "Kubernetes",
     grace: Duration::from_secs(30),
     setting: "terminationGracePeriodSeconds",
@@ -33,7 +33,7 @@ const KUBERNETES: Place = Place {
     delay: Duration::from_secs(5),
 };
 
-const ELSEWHERE: Place = Place {
+const ELSEWHERE: Platform = Platform {
     name: "Docker",
     grace: Duration::from_secs(10),
     setting: "docker stop --time, or stop_grace_period",
@@ -50,28 +50,28 @@ pub(super) struct Stopping {
     pub drain: Duration,
     /// All stages together.
     pub within: Duration,
-    /// That they take longer than the place gives.
+    /// That they take longer than the platform gives.
     pub warning: Option<String>,
 }
 
 /// Reads the settings of the end; the child's own graces are known already.
 pub(super) fn read(reader: &mut Reader, child: &child::Settings, in_kubernetes: bool) -> Stopping {
-    let place = if in_kubernetes { KUBERNETES } else { ELSEWHERE };
-    let delay = reader.one_or("drain-delay", DURATION_OR_ZERO, place.delay);
-    let usable = place.grace - place.margin;
+    let platform = if in_kubernetes { KUBERNETES } else { ELSEWHERE };
+    let delay = reader.one_or("drain-delay", DURATION_OR_ZERO, platform.delay);
+    let usable = platform.grace - platform.margin;
     let child = child.close_grace.saturating_add(child.terminate_grace).saturating_add(KILLING);
     // Connections close meanwhile.
     let after = child.max(CLOSING).saturating_add(FLUSHING);
     let left = usable.saturating_sub(delay).saturating_sub(after).max(LEAST);
     let drain = reader.one_or("drain-timeout", DURATION_OR_ZERO, left);
     let longest = delay.saturating_add(drain).saturating_add(after);
-    let warning = (longest > usable).then(|| place.too_long(longest));
+    let warning = (longest > usable).then(|| platform.too_long(longest));
     Stopping { delay, drain, within: longest.max(usable), warning }
 }
 
-impl Place {
+impl Platform {
     fn too_long(&self, longest: Duration) -> String {
-        let Place { name, grace, setting, margin, .. } = self;
+        let Platform { name, grace, setting, margin, .. } = self;
         let needed = longest.saturating_add(*margin).as_secs_f64().ceil();
         format!(
             "stopping may take {} s, but {name} kills after {} s by default: lower --drain-delay, --drain-timeout, \

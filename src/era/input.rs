@@ -151,13 +151,6 @@ fn read_question(frame: &Charged, key: Span, request: &Span) -> Option<Question>
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadRetry(&'static str);
 
-impl BadRetry {
-    /// The JSON-RPC code.
-    pub fn code(self) -> i64 {
-        codes::INVALID_PARAMS
-    }
-}
-
 impl fmt::Display for BadRetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)

@@ -15,16 +15,16 @@
 //! in HTTP headers.
 
 pub mod capabilities;
-pub mod discover;
-pub mod downgrade;
+pub(crate) mod discover;
+pub(crate) mod downgrade;
 pub mod envelope;
-pub mod errors;
-pub mod headers;
-pub mod input;
-pub mod notifications;
+pub(crate) mod errors;
+pub(crate) mod headers;
+pub(crate) mod input;
+pub(crate) mod notifications;
 pub mod probe;
-pub mod question;
-pub mod results;
+pub(crate) mod question;
+pub(crate) mod results;
 
 #[cfg(test)]
 mod duplicates_tests;

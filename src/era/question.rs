@@ -4,7 +4,7 @@
 use super::{capabilities::Capabilities, keys, raw};
 use crate::budget::Charged;
 use crate::jsonrpc::{
-    Amendment, Edits, Message, NoRoom, Span, Spliced, amend, codes, distinct_members, items, member, members,
+    Amendment, Edits, Message, NoRoom, Span, Spliced, amend, distinct_members, items, member, members,
     retain, rewrite, splice, string_member, text,
 };
 use crate::session::Version;
@@ -265,34 +265,6 @@ fn one_block_each(
     }
     edits.replace_with(message, &Spliced::of(pieces));
     Ok(())
-}
-
-/// What a legacy child is told when nobody answers its question in time: the user's silence where the protocol
-/// has a word for it, else an error.
-pub fn unanswered(id: &[u8], method: &str) -> Charged {
-    match method {
-        "elicitation/create" => rewrite::result(id, b"{\"action\":\"cancel\"}"),
-        _ => rewrite::error(Some(id), codes::INTERNAL_ERROR, "the client did not answer in time", None),
-    }
-}
-
-/// What a legacy child is told when it asks for what the request's client did not declare.
-pub fn undeclared(id: &[u8]) -> Charged {
-    rewrite::error(Some(id), codes::METHOD_NOT_FOUND, "the client does not answer this kind of request", None)
-}
-
-/// Whether a result, raw, can be the answer to such a question.
-pub fn fits(method: &str, result: &[u8]) -> bool {
-    let whole = 0..result.len();
-    let opens = |name, open: &[u8]| {
-        member(result, &whole, name).is_some_and(|value| open.contains(&result[value.start]))
-    };
-    match method {
-        "elicitation/create" => opens("action", b"\""),
-        "sampling/createMessage" => opens("role", b"\"") && opens("model", b"\"") && opens("content", b"{["),
-        "roots/list" => opens("roots", b"["),
-        _ => false,
-    }
 }
 
 fn raw_string(text: &str) -> Charged {

@@ -21,7 +21,7 @@ struct State {
 }
 
 impl Backlog {
-    /// A notification is on its way. True if the caller is to send a request now and to call [`proven`](Self::proven)
+    /// A notification is on its way. True if the caller is to send a request now and to call [`note_proven`](Self::note_proven)
     /// when that is answered.
     #[must_use]
     pub fn add(&self) -> bool {
@@ -31,7 +31,7 @@ impl Backlog {
     }
 
     /// A notification was written to the child. It keeps its places if it is among the unproven.
-    pub fn written(&self, places: Places) {
+    pub fn note_written(&self, places: Places) {
         let mut state = self.state();
         if state.proving && places.notice.is_some() {
             state.held.push(places);
@@ -41,7 +41,7 @@ impl Backlog {
         }
     }
 
-    /// The notifications that have their places now, to be passed to [`proven`](Self::proven).
+    /// The notifications that have their places now, to be passed to [`note_proven`](Self::note_proven).
     pub fn held(&self) -> usize {
         self.state().held.len()
     }
@@ -49,7 +49,7 @@ impl Backlog {
     /// The child has handled the first `count` of those that had their places; `wait` says whether others still wait to be
     /// written. True if the caller is to ask again: others wait, or were written meanwhile.
     #[must_use]
-    pub fn proven(&self, count: usize, wait: bool) -> bool {
+    pub fn note_proven(&self, count: usize, wait: bool) -> bool {
         let mut state = self.state();
         let count = count.min(state.held.len());
         let rest = state.held.split_off(count);

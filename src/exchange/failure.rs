@@ -11,7 +11,7 @@ use std::time::Duration;
 /// How a child ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
-    /// In words: `exited with code 3`, `was ended by signal 9 (SIGKILL)`.
+    /// In words: `exited with code 3`, `was killed by signal 9 (SIGKILL)`.
     pub how: Arc<str>,
     /// What a shell would report: the exit code, or 128 + the signal.
     pub code: i32,

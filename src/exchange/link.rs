@@ -104,7 +104,7 @@ impl Link {
     }
 
     /// The revision that it speaks; set once, from its handshake.
-    pub fn speaks(&self, revision: &str) {
+    pub fn set_revision(&self, revision: &str) {
         let _ = self.revision.set(Revision::of(revision));
     }
 
@@ -119,7 +119,7 @@ impl Link {
     }
 
     /// A request in flight is not to count as one that the child is to answer.
-    pub fn stand(self: &Arc<Self>) -> Standing {
+    pub fn mark_standing(self: &Arc<Self>) -> Standing {
         self.standing.fetch_add(1, Ordering::Relaxed);
         Standing(Arc::clone(self))
     }
@@ -202,7 +202,7 @@ impl Link {
 
     /// Whether notifications wait for their turn.
     pub fn has_notifications(&self) -> bool {
-        self.inbox.orders.have_notifications()
+        self.inbox.orders.has_notifications()
     }
 
     /// Sends an answer to a question of the child; never waits.
@@ -226,7 +226,7 @@ impl Link {
     }
 
     /// The child said something. Only one task reads a child.
-    pub fn hear(&self) {
+    pub fn note_frame(&self) {
         self.heard.store(self.heard.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 

@@ -43,7 +43,7 @@ struct State {
 
 impl State {
     /// Makes room for what can be dropped in place of the oldest such, since the latest progress says most.
-    fn replaces(&mut self, interim: &Interim) -> bool {
+    fn make_room_for(&mut self, interim: &Interim) -> bool {
         let droppable = |interim: &Interim| interim.class == Class::Droppable;
         let oldest = self.queue.iter().position(droppable).filter(|_| droppable(interim));
         let dropped = oldest.is_some_and(|at| self.queue.remove(at).is_some());
@@ -96,7 +96,7 @@ impl Mailbox {
             return Ok(());
         }
         let bound = if interim.class == Class::Dear { 2 * CAPACITY } else { CAPACITY };
-        if state.closed || (state.queue.len() >= bound && !state.replaces(&interim)) {
+        if state.closed || (state.queue.len() >= bound && !state.make_room_for(&interim)) {
             return Err(interim);
         }
         state.queue.push_back(interim);

@@ -18,14 +18,15 @@ pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
-pub use backlog::Backlog;
 pub use failure::{End, Failure, LastWords};
-pub use inbox::{Inbox, Intake, Urgent};
-pub use link::{Ends, Link, Refused, Standing};
-pub use mailbox::{Interruption, Mailbox};
-pub use noise::{Hint, Noise, quoted};
+pub(crate) use inbox::Inbox;
+pub use inbox::{Intake, Urgent};
+pub(crate) use link::Standing;
+pub use link::{Ends, Link, Refused};
+pub(crate) use mailbox::{Interruption, Mailbox};
+pub(crate) use noise::{Hint, Noise, quoted};
 pub use orders::Order;
-pub use uptake::Uptake;
+pub(crate) use uptake::Uptake;
 
 use crate::admission::{Accepted, Permit};
 use crate::budget::Charged;
@@ -195,7 +196,7 @@ impl Exchange {
     }
 
     /// It has these places from now on: none while it waits for its client, and no longer for the child.
-    pub fn has_places(&self, places: Option<Places>) {
+    pub fn set_places(&self, places: Option<Places>) {
         let held = self.pending.as_ref().and_then(Pending::held);
         // One that is answered needs none.
         let Some(held) = held else { return };
@@ -213,18 +214,18 @@ impl Exchange {
 
     /// The same, for a failure of the request, as which it is seen.
     pub fn fail(mut self, failure: &Failure) {
-        self.is_seen_to_fail(failure);
+        self.end_operation(failure);
         self.withdraw(None, &failure.to_string());
     }
 
     /// From now on it is seen as caused by another message: the retry of the one that was.
-    pub fn caused_by(&mut self, message: &Arc<Operation>) {
+    pub fn set_cause(&mut self, message: &Arc<Operation>) {
         if let Some(operation) = &mut self.operation {
             operation.caused_by(message);
         }
     }
 
-    fn is_seen_to_fail(&mut self, failure: &Failure) {
+    fn end_operation(&mut self, failure: &Failure) {
         if let Some(operation) = self.operation.take() {
             operation.end(&failure.verdict());
         }
@@ -257,7 +258,7 @@ impl Exchange {
 
     fn interrupted(&mut self, interruption: Interruption) -> Failure {
         let Interruption { failure, cancellation } = interruption;
-        self.is_seen_to_fail(&failure);
+        self.end_operation(&failure);
         self.withdraw(cancellation, &failure.to_string());
         failure
     }

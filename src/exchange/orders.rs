@@ -103,7 +103,7 @@ impl Orders {
     }
 
     /// Whether notifications wait.
-    pub(super) fn have_notifications(&self) -> bool {
+    pub(super) fn has_notifications(&self) -> bool {
         !self.0.notifications.is_closed() && self.0.notifications.available_permits() < NOTIFICATIONS
     }
 
@@ -120,12 +120,12 @@ impl Orders {
 
 impl OrdersIntake {
     /// Resolves when there is an order.
-    pub async fn some(&self) {
-        poll_fn(|cx| self.poll_some(cx)).await;
+    pub async fn wait(&self) {
+        poll_fn(|cx| self.poll_wait(cx)).await;
     }
 
     /// The order whose turn it is, if there is one.
-    pub fn ready(&self) -> Option<Order> {
+    pub fn try_next(&self) -> Option<Order> {
         let mut state = self.0.state();
         let ((turn, _), order) = state.waiting.pop_first()?;
         state.now = turn;
@@ -138,14 +138,14 @@ impl OrdersIntake {
 
     /// A notification was written: no drain waits for it. It keeps its places until the child has shown that it handles
     /// them.
-    pub fn wrote_notification(&self, places: Option<Places>) {
+    pub fn note_written(&self, places: Option<Places>) {
         if let Some(mut places) = places {
             places.accepted = None;
-            self.0.backlog.written(places);
+            self.0.backlog.note_written(places);
         }
     }
 
-    fn poll_some(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_wait(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.state();
         if !state.waiting.is_empty() {
             return Poll::Ready(());

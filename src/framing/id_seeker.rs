@@ -11,9 +11,9 @@ const LONGEST_ID: usize = 256;
 /// that ends within its id.
 #[derive(Debug, Default)]
 pub struct IdSeeker {
-    place: Place,
+    position: Position,
     escape: Escape,
-    key: Key,
+    key: KeyStart,
     /// Containers open within the top-level object.
     depth: u64,
     id: Vec<u8>,
@@ -28,7 +28,7 @@ pub struct IdSeeker {
 
 /// Where the next byte stands: all are in the top-level object itself, but for those in a value.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     #[default]
     Outside,
     BeforeKey,
@@ -47,8 +47,8 @@ impl IdSeeker {
     /// Reads on.
     pub fn feed(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
-        while self.place != Place::Over {
-            if self.place == Place::InString && self.escape == Escape::None {
+        while self.position != Position::Over {
+            if self.position == Position::InString && self.escape == Escape::None {
                 // The bulk of a large frame: only its end or an escape matters.
                 let plain = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
                 rest = &rest[plain..];
@@ -65,61 +65,61 @@ impl IdSeeker {
     }
 
     fn step(&mut self, byte: u8) {
-        match self.place {
-            Place::Outside => match byte {
-                b'{' => self.place = Place::BeforeKey,
+        match self.position {
+            Position::Outside => match byte {
+                b'{' => self.position = Position::BeforeKey,
                 b' ' | b'\t' | b'\r' | b'\n' => {}
-                _ => self.place = Place::Over,
+                _ => self.position = Position::Over,
             },
-            Place::BeforeKey => match byte {
+            Position::BeforeKey => match byte {
                 b'"' => {
-                    self.key = Key::default();
-                    self.place = Place::InKey;
+                    self.key = KeyStart::default();
+                    self.position = Position::InKey;
                 }
-                b'}' => self.place = Place::Over,
+                b'}' => self.position = Position::Over,
                 _ => {}
             },
-            Place::InKey => match self.escape.read(byte) {
+            Position::InKey => match self.escape.read(byte) {
                 Read::Nothing => {}
                 Read::Character(byte) => self.key.push(byte),
                 Read::End => {
                     self.answers |= self.key.name() == b"result";
-                    self.place = Place::BehindKey;
+                    self.position = Position::BehindKey;
                 }
             },
-            Place::BehindKey => match byte {
-                b':' => self.place = Place::BeforeValue,
-                b',' => self.place = Place::BeforeKey,
-                b'}' => self.place = Place::Over,
+            Position::BehindKey => match byte {
+                b':' => self.position = Position::BeforeValue,
+                b',' => self.position = Position::BeforeKey,
+                b'}' => self.position = Position::Over,
                 _ => {}
             },
-            Place::BeforeValue => match byte {
+            Position::BeforeValue => match byte {
                 b' ' | b'\t' | b'\r' | b'\n' => {}
                 _ => self.begin_value(byte),
             },
-            Place::InIdString => {
+            Position::InIdString => {
                 self.remember(byte);
                 if self.escape.read(byte) == Read::End {
                     self.complete = true;
-                    self.place = Place::InValue;
+                    self.position = Position::InValue;
                 }
             }
-            Place::InIdNumber if matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-') => {
+            Position::InIdNumber if matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-') => {
                 self.remember(byte);
             }
-            Place::InIdNumber => {
+            Position::InIdNumber => {
                 let ended = matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\r' | b'\n');
                 self.complete = ended && self.id != b"-";
-                self.place = Place::InValue;
+                self.position = Position::InValue;
                 self.step(byte);
             }
-            Place::InValue => self.step_value(byte),
-            Place::InString => {
+            Position::InValue => self.step_value(byte),
+            Position::InString => {
                 if self.escape.read(byte) == Read::End {
-                    self.place = Place::InValue;
+                    self.position = Position::InValue;
                 }
             }
-            Place::Over => {}
+            Position::Over => {}
         }
     }
 
@@ -131,14 +131,14 @@ impl IdSeeker {
         match byte {
             b'"' if id => {
                 self.remember(byte);
-                self.place = Place::InIdString;
+                self.position = Position::InIdString;
             }
             b'-' | b'0'..=b'9' if id => {
                 self.remember(byte);
-                self.place = Place::InIdNumber;
+                self.position = Position::InIdNumber;
             }
             _ => {
-                self.place = Place::InValue;
+                self.position = Position::InValue;
                 self.step_value(byte);
             }
         }
@@ -146,11 +146,11 @@ impl IdSeeker {
 
     fn step_value(&mut self, byte: u8) {
         match byte {
-            b'"' => self.place = Place::InString,
+            b'"' => self.position = Position::InString,
             b'{' | b'[' => self.depth += 1,
-            b'}' if self.depth == 0 => self.place = Place::Over,
+            b'}' if self.depth == 0 => self.position = Position::Over,
             b'}' | b']' => self.depth = self.depth.saturating_sub(1),
-            b',' if self.depth == 0 => self.place = Place::BeforeKey,
+            b',' if self.depth == 0 => self.position = Position::BeforeKey,
             _ => {}
         }
     }
@@ -219,12 +219,12 @@ impl Escape {
 
 /// As much of a key as it takes to tell it from those that matter.
 #[derive(Debug, Default)]
-struct Key {
+struct KeyStart {
     start: [u8; 8],
     length: usize,
 }
 
-impl Key {
+impl KeyStart {
     fn push(&mut self, byte: u8) {
         if let Some(place) = self.start.get_mut(self.length) {
             *place = byte;

@@ -2,7 +2,7 @@
 //! members that are null because a serializer writes every field of its type.
 
 use super::message::{Fault, Message, Span};
-use super::scan::members;
+use super::object::members;
 use super::text::{integer, unescaped};
 use super::{codes, scan};
 

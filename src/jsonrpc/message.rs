@@ -8,6 +8,11 @@ use super::codes::{INVALID_REQUEST, PARSE_ERROR};
 /// Where a value stands in its message, in bytes. Strings include their quotes.
 pub type Span = Range<usize>;
 
+/// What an id, a token, a method or a name may take, in bytes of raw JSON. They are kept beyond their message.
+pub const LONGEST_NAME: usize = 1024;
+/// What a URI may take, in bytes of raw JSON.
+pub const LONGEST_URI: usize = 16 * 1024;
+
 /// The three kinds of JSON-RPC messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

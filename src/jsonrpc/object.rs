@@ -3,10 +3,39 @@
 
 use super::lexer::Lexer;
 use super::message::Span;
-use super::scan::members;
 use super::splice::Edits;
 use super::text::{key_of, text};
 use std::collections::HashMap;
+
+/// The members of a JSON object that was validated already, as (key, value) places in `bytes`.
+/// Anything but an object has none.
+pub fn members(bytes: &[u8], object: Span) -> Members<'_> {
+    let mut lexer = Lexer::starting_at(&bytes[..object.end], object.start);
+    let open = lexer.take(b'{');
+    lexer.space();
+    let more = open && !lexer.take(b'}');
+    Members { lexer, more }
+}
+
+/// Yields an object's members in their order; see [`members`].
+pub struct Members<'a> {
+    lexer: Lexer<'a>,
+    more: bool,
+}
+
+impl Iterator for Members<'_> {
+    type Item = (Span, Span);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if !std::mem::take(&mut self.more) {
+            return None;
+        }
+        let key = self.lexer.key().ok()?;
+        let value = self.lexer.value().ok()?;
+        self.more = self.lexer.more(b'}').ok()?;
+        Some((key, value))
+    }
+}
 
 /// Where the value of an object's member stands. Of several with that name the last, which is what most
 /// parsers take. `None` too if `object` is no object.

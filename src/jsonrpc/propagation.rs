@@ -2,7 +2,7 @@
 //! the child.
 
 use super::message::{Message, Meta, Span};
-use super::small::SmallBytes;
+use super::splice::SmallBytes;
 use super::text::text;
 use crate::trace_context::{
     Context, OwnBaggage, TRACEPARENT_LEN, Trace, Traceparent, is_baggage, is_traceparent, is_tracestate,
@@ -99,16 +99,16 @@ pub(super) fn injection(
     for (key, value) in [("traceparent", longer), ("tracestate", state), ("baggage", baggage)] {
         let Some(value) = value else { continue };
         let comma = if members.is_empty() { "" } else { "," };
-        members.push(format!("{comma}\"{key}\":{}", Value::from(value)).as_bytes());
+        members.extend_from_slice(format!("{comma}\"{key}\":{}", Value::from(value)).as_bytes());
     }
     (keys, members)
 }
 
 /// One of version 00, or as long as one: hexadecimal digits need no escapes.
 fn put_traceparent(value: &[u8; TRACEPARENT_LEN], members: &mut SmallBytes) {
-    members.push(b"\"traceparent\":\"");
-    members.push(value);
-    members.push(b"\"");
+    members.extend_from_slice(b"\"traceparent\":\"");
+    members.extend_from_slice(value);
+    members.extend_from_slice(b"\"");
 }
 
 #[cfg(test)]

@@ -8,8 +8,7 @@ use std::borrow::Cow;
 use super::message::{Message, Span};
 use super::object::{Amendment, amend};
 use super::propagation::injection;
-use super::small::SmallBytes;
-use super::splice::{Edits, Spliced, splice};
+use super::splice::{Edits, SmallBytes, Spliced, splice};
 use crate::trace_context::Trace;
 
 /// The message as it is, without whitespace around it.
@@ -152,9 +151,9 @@ fn joined<'a>(first: &'a [u8], then: &'a [u8]) -> Cow<'a, [u8]> {
 fn wrapped(members: &[u8]) -> SmallBytes {
     let mut meta = SmallBytes::new();
     if !members.is_empty() {
-        meta.push(b"\"_meta\":{");
-        meta.push(members);
-        meta.push(b"}");
+        meta.extend_from_slice(b"\"_meta\":{");
+        meta.extend_from_slice(members);
+        meta.extend_from_slice(b"}");
     }
     meta
 }

@@ -7,13 +7,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::lexer::{Broken, Lexer};
-use super::message::{Fault, Kind, Message, Meta, Params, Span};
+use super::message::{Fault, Kind, LONGEST_NAME, LONGEST_URI, Message, Meta, Params, Span};
 use super::text::{key_of, unescaped};
-
-/// What an id, a token, a method or a name may take, in bytes of raw JSON. They are kept beyond their message.
-pub const LONGEST_NAME: usize = 1024;
-/// What a URI may take, in bytes of raw JSON.
-pub const LONGEST_URI: usize = 16 * 1024;
 
 /// How many members that JSON-RPC does not know a message may have beside those that it does.
 /// Each costs memory for the search for duplicates; nobody sends more than a few.
@@ -86,36 +81,6 @@ pub fn elements(bytes: &[u8], most: usize) -> Result<Vec<Span>, Fault> {
     }
 }
 
-/// The members of a JSON object that was validated already, as (key, value) places in `bytes`.
-/// Anything but an object has none.
-pub fn members(bytes: &[u8], object: Span) -> Members<'_> {
-    let mut lexer = Lexer::starting_at(&bytes[..object.end], object.start);
-    let open = lexer.take(b'{');
-    lexer.space();
-    let more = open && !lexer.take(b'}');
-    Members { lexer, more }
-}
-
-/// Yields an object's members in their order; see [`members`].
-pub struct Members<'a> {
-    lexer: Lexer<'a>,
-    more: bool,
-}
-
-impl Iterator for Members<'_> {
-    type Item = (Span, Span);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if !std::mem::take(&mut self.more) {
-            return None;
-        }
-        let key = self.lexer.key().ok()?;
-        let value = self.lexer.value().ok()?;
-        self.more = self.lexer.more(b'}').ok()?;
-        Some((key, value))
-    }
-}
-
 /// What has been seen of a message so far.
 #[derive(Default)]
 struct Envelope {
@@ -166,7 +131,7 @@ impl Envelope {
             // Line breaks around the object are no part of the message.
             lexer.line_break = false;
             let mut unknown = HashSet::new();
-            self.object = lexer.object(|lexer, key| self.member(lexer, key, &mut unknown))?;
+            self.object = lexer.object(|lexer, key| self.read_member(lexer, key, &mut unknown))?;
             self.multiline = lexer.line_break;
         } else {
             self.blame("a message is an object", lexer.at());
@@ -175,7 +140,7 @@ impl Envelope {
         lexer.end()
     }
 
-    fn member<'a>(
+    fn read_member<'a>(
         &mut self,
         lexer: &mut Lexer<'a>,
         key: Span,

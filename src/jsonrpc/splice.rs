@@ -8,7 +8,10 @@ use std::fmt;
 
 use super::lexer::Lexer;
 use super::message::Span;
-use super::small::SmallBytes;
+
+/// The new bytes of one message. In place there is room for two ids and a traceparent with its key, so that a request to
+/// a child takes no allocation.
+pub(super) type SmallBytes = SmallVec<[u8; 128]>;
 
 /// Up to this many bytes a copy costs less than handling several segments.
 pub const FLAT: usize = 16 * 1024;
@@ -50,16 +53,16 @@ impl Edits {
     /// Puts `text` where `span` was.
     pub fn replace(&mut self, span: &Span, text: &[u8]) {
         let start = self.text.len();
-        self.text.push(text);
+        self.text.extend_from_slice(text);
         self.list.push((span.clone(), New::Text(start..self.text.len())));
     }
 
     /// Puts members, and a comma behind them if there are others, before the byte at `at`.
     pub fn insert_members(&mut self, at: usize, members: &[u8], others: bool) {
         let start = self.text.len();
-        self.text.push(members);
+        self.text.extend_from_slice(members);
         if others {
-            self.text.push(b",");
+            self.text.extend_from_slice(b",");
         }
         self.list.push((at..at, New::Text(start..self.text.len())));
     }

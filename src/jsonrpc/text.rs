@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::message::Span;
-use super::scan::LONGEST_NAME;
+use super::message::{LONGEST_NAME, Span};
 use crate::budget::Charged;
 
 /// Of a longer text with escapes only so much is unescaped, in bytes: nothing that long means anything to proxyrunner.

@@ -61,7 +61,7 @@ impl Lifecycle {
     }
 
     /// Takes what happened at `now`, says what to do.
-    pub fn on(&mut self, event: Event, now: Instant) -> Option<Action> {
+    pub fn handle(&mut self, event: Event, now: Instant) -> Option<Action> {
         let (state, action) = match (self.state, event) {
             (State::Running, Event::Stop) => {
                 (State::Closing { until: now + self.graces.close }, Action::Close)
@@ -106,40 +106,40 @@ mod tests {
         let start = Instant::now();
         let mut child = Lifecycle::new(GRACES);
         assert_eq!(child.deadline(), None);
-        assert_eq!(child.on(Event::Stop, start), Some(Action::Close));
-        assert_eq!(child.on(Event::Stop, start), None, "stopping twice changes nothing");
+        assert_eq!(child.handle(Event::Stop, start), Some(Action::Close));
+        assert_eq!(child.handle(Event::Stop, start), None, "stopping twice changes nothing");
         assert_eq!(child.deadline(), Some(start + GRACES.close));
-        assert_eq!(child.on(Event::Deadline, start), None, "too early");
+        assert_eq!(child.handle(Event::Deadline, start), None, "too early");
         let later = start + GRACES.close;
-        assert_eq!(child.on(Event::Deadline, later), Some(Action::Terminate));
+        assert_eq!(child.handle(Event::Deadline, later), Some(Action::Terminate));
         assert_eq!(child.deadline(), Some(later + GRACES.terminate));
-        assert_eq!(child.on(Event::Deadline, later), None, "too early");
+        assert_eq!(child.handle(Event::Deadline, later), None, "too early");
         let killed = later + GRACES.terminate;
-        assert_eq!(child.on(Event::Deadline, killed), Some(Action::Kill));
+        assert_eq!(child.handle(Event::Deadline, killed), Some(Action::Kill));
         assert_eq!(child.deadline(), Some(killed + KILLING));
-        assert_eq!(child.on(Event::Deadline, killed), None, "too early");
-        assert_eq!(child.on(Event::Deadline, killed + KILLING), Some(Action::Abandon));
+        assert_eq!(child.handle(Event::Deadline, killed), None, "too early");
+        assert_eq!(child.handle(Event::Deadline, killed + KILLING), Some(Action::Abandon));
         assert_eq!(child.deadline(), None);
-        assert_eq!(child.on(Event::Deadline, killed + KILLING), None);
+        assert_eq!(child.handle(Event::Deadline, killed + KILLING), None);
     }
 
     #[test]
     fn one_that_hangs_is_terminated_at_once() {
         let start = Instant::now();
         let mut child = Lifecycle::new(GRACES);
-        assert_eq!(child.on(Event::Hang, start), Some(Action::Terminate));
-        assert_eq!(child.on(Event::Hang, start), None, "finding it out twice changes nothing");
-        assert_eq!(child.on(Event::Stop, start), None);
-        assert_eq!(child.on(Event::Deadline, start + GRACES.terminate), Some(Action::Kill));
+        assert_eq!(child.handle(Event::Hang, start), Some(Action::Terminate));
+        assert_eq!(child.handle(Event::Hang, start), None, "finding it out twice changes nothing");
+        assert_eq!(child.handle(Event::Stop, start), None);
+        assert_eq!(child.handle(Event::Deadline, start + GRACES.terminate), Some(Action::Kill));
 
         let mut closing = Lifecycle::new(GRACES);
-        closing.on(Event::Stop, start);
-        assert_eq!(closing.on(Event::Hang, start), Some(Action::Terminate));
+        closing.handle(Event::Stop, start);
+        assert_eq!(closing.handle(Event::Hang, start), Some(Action::Terminate));
     }
 
     #[test]
     fn a_running_child_has_no_deadline() {
         let mut child = Lifecycle::new(GRACES);
-        assert_eq!(child.on(Event::Deadline, Instant::now()), None);
+        assert_eq!(child.handle(Event::Deadline, Instant::now()), None);
     }
 }

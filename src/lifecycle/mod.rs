@@ -6,7 +6,9 @@ mod restarts;
 mod silence;
 mod stall;
 
-pub use ending::{Action, Event, Graces, KILLING, Lifecycle};
-pub use restarts::{Policy, Restarts};
-pub use silence::{Patience, Seen, Silence, Verdict};
-pub use stall::{Leeway, Stall, Stdin};
+pub use ending::Event;
+pub(crate) use ending::{Action, Graces, KILLING, Lifecycle};
+pub use restarts::Policy;
+pub(crate) use restarts::Restarts;
+pub(crate) use silence::{Diagnosis, Patience, Seen, Silence};
+pub(crate) use stall::{Leeway, Stall, Stdin};

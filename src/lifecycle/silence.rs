@@ -29,7 +29,7 @@ pub struct Seen {
 
 /// What follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Diagnosis {
     /// Nothing.
     Fine,
     /// It is to be asked for a sign of life.
@@ -58,28 +58,28 @@ impl Silence {
     }
 
     /// Takes what is seen at `now`, says what follows.
-    pub fn look(&mut self, seen: Seen, now: Instant) -> Verdict {
+    pub fn look(&mut self, seen: Seen, now: Instant) -> Diagnosis {
         let busy = seen.in_flight > 0;
         if seen.heard != self.heard || seen.waits {
             (self.heard, self.since) = (seen.heard, now);
             (self.busy_since, self.owes_since) = (busy.then_some(now), busy.then_some(now));
-            return Verdict::Fine;
+            return Diagnosis::Fine;
         }
         if busy {
             let busy_since = *self.busy_since.get_or_insert(now);
             self.owes_since.get_or_insert(now);
             let hangs = now.saturating_duration_since(busy_since) >= self.patience.busy;
-            return if hangs { Verdict::Hangs } else { Verdict::Fine };
+            return if hangs { Diagnosis::Hangs } else { Diagnosis::Fine };
         }
         self.busy_since = None;
         let may_be_busy =
             self.owes_since.is_some_and(|since| now.saturating_duration_since(since) < self.patience.busy);
         if may_be_busy || now.saturating_duration_since(self.since) < self.patience.idle {
-            return Verdict::Fine;
+            return Diagnosis::Fine;
         }
         // Asked again only after as long.
         self.since = now;
-        Verdict::Ask
+        Diagnosis::Ask
     }
 }
 
@@ -95,19 +95,19 @@ mod tests {
     fn one_that_is_idle_is_asked_once_an_interval() {
         let start = Instant::now();
         let mut silence = Silence::new(PATIENCE, start);
-        assert_eq!(silence.look(QUIET, start + Duration::from_secs(29)), Verdict::Fine);
-        assert_eq!(silence.look(QUIET, start + Duration::from_secs(30)), Verdict::Ask);
-        assert_eq!(silence.look(QUIET, start + Duration::from_secs(31)), Verdict::Fine);
-        assert_eq!(silence.look(QUIET, start + Duration::from_secs(60)), Verdict::Ask);
+        assert_eq!(silence.look(QUIET, start + Duration::from_secs(29)), Diagnosis::Fine);
+        assert_eq!(silence.look(QUIET, start + Duration::from_secs(30)), Diagnosis::Ask);
+        assert_eq!(silence.look(QUIET, start + Duration::from_secs(31)), Diagnosis::Fine);
+        assert_eq!(silence.look(QUIET, start + Duration::from_secs(60)), Diagnosis::Ask);
     }
 
     #[test]
     fn a_call_may_take_its_time_and_no_longer() {
         let start = Instant::now();
         let mut silence = Silence::new(PATIENCE, start);
-        assert_eq!(silence.look(BUSY, start), Verdict::Fine, "it has become busy");
-        assert_eq!(silence.look(BUSY, start + Duration::from_secs(299)), Verdict::Fine);
-        assert_eq!(silence.look(BUSY, start + Duration::from_secs(300)), Verdict::Hangs);
+        assert_eq!(silence.look(BUSY, start), Diagnosis::Fine, "it has become busy");
+        assert_eq!(silence.look(BUSY, start + Duration::from_secs(299)), Diagnosis::Fine);
+        assert_eq!(silence.look(BUSY, start + Duration::from_secs(300)), Diagnosis::Hangs);
     }
 
     #[test]
@@ -116,13 +116,13 @@ mod tests {
         let (later, end) = (start + Duration::from_secs(299), start + Duration::from_secs(301));
         let mut silence = Silence::new(PATIENCE, start);
         silence.look(BUSY, start);
-        assert_eq!(silence.look(Seen { heard: 1, ..BUSY }, later), Verdict::Fine);
-        assert_eq!(silence.look(Seen { heard: 1, ..BUSY }, end), Verdict::Fine);
+        assert_eq!(silence.look(Seen { heard: 1, ..BUSY }, later), Diagnosis::Fine);
+        assert_eq!(silence.look(Seen { heard: 1, ..BUSY }, end), Diagnosis::Fine);
 
         let mut silence = Silence::new(PATIENCE, start);
         silence.look(BUSY, start);
-        assert_eq!(silence.look(QUIET, later), Verdict::Fine);
-        assert_eq!(silence.look(BUSY, end), Verdict::Fine);
+        assert_eq!(silence.look(QUIET, later), Diagnosis::Fine);
+        assert_eq!(silence.look(BUSY, end), Diagnosis::Fine);
     }
 
     /// Whoever cancels a call does not end it at a server that does one thing at a time.
@@ -133,13 +133,13 @@ mod tests {
         let mut silence = Silence::new(PATIENCE, start);
         silence.look(BUSY, start);
         for seconds in [20, 60, 299] {
-            assert_eq!(silence.look(QUIET, after(seconds)), Verdict::Fine, "{seconds}");
+            assert_eq!(silence.look(QUIET, after(seconds)), Diagnosis::Fine, "{seconds}");
         }
-        assert_eq!(silence.look(QUIET, after(300)), Verdict::Ask);
-        assert_eq!(silence.look(QUIET, after(329)), Verdict::Fine);
-        assert_eq!(silence.look(QUIET, after(330)), Verdict::Ask, "it has still not been heard");
-        assert_eq!(silence.look(Seen { heard: 1, ..QUIET }, after(331)), Verdict::Fine);
-        assert_eq!(silence.look(Seen { heard: 1, ..QUIET }, after(361)), Verdict::Ask);
+        assert_eq!(silence.look(QUIET, after(300)), Diagnosis::Ask);
+        assert_eq!(silence.look(QUIET, after(329)), Diagnosis::Fine);
+        assert_eq!(silence.look(QUIET, after(330)), Diagnosis::Ask, "it has still not been heard");
+        assert_eq!(silence.look(Seen { heard: 1, ..QUIET }, after(331)), Diagnosis::Fine);
+        assert_eq!(silence.look(Seen { heard: 1, ..QUIET }, after(361)), Diagnosis::Ask);
     }
 
     /// Calls that are given up one after the other, before a moment without any is long enough.
@@ -150,10 +150,10 @@ mod tests {
         let mut silence = Silence::new(PATIENCE, start);
         for seconds in 0..300 {
             let seen = if seconds % 10 < 7 { BUSY } else { QUIET };
-            assert_eq!(silence.look(seen, after(seconds)), Verdict::Fine, "{seconds}");
+            assert_eq!(silence.look(seen, after(seconds)), Diagnosis::Fine, "{seconds}");
         }
-        assert_eq!(silence.look(BUSY, after(306)), Verdict::Fine, "a healthy one may be in this call");
-        assert_eq!(silence.look(QUIET, after(307)), Verdict::Ask);
+        assert_eq!(silence.look(BUSY, after(306)), Diagnosis::Fine, "a healthy one may be in this call");
+        assert_eq!(silence.look(QUIET, after(307)), Diagnosis::Ask);
     }
 
     #[test]
@@ -161,10 +161,10 @@ mod tests {
         let start = Instant::now();
         let mut silence = Silence::new(PATIENCE, start);
         let waits = Seen { waits: true, ..BUSY };
-        assert_eq!(silence.look(waits, start + Duration::from_secs(9_999)), Verdict::Fine);
+        assert_eq!(silence.look(waits, start + Duration::from_secs(9_999)), Diagnosis::Fine);
         assert_eq!(
             silence.look(BUSY, start + Duration::from_secs(10_000)),
-            Verdict::Fine,
+            Diagnosis::Fine,
             "not since just now"
         );
     }
