@@ -1,6 +1,7 @@
 //! proxyrunner spawns a stdio MCP server as its child and serves it over HTTP.
 //!
-//! Each module imports only from those below it; `tests/integration/architecture.rs` holds the table of layers.
+//! `docs/architecture.md` describes the rooms, the way of a request, and the decisions behind both. Each module imports
+//! only from the modules below it; `tests/integration/architecture.rs` holds the table of layers.
 
 mod admission;
 pub mod app;

@@ -1,4 +1,4 @@
-//! Drives the children's lifecycle: starts one when it is wanted, watches it, and brings it to its end.
+//! Drives the lifecycle of children: starts one on request, watches it, and ends it.
 
 use crate::budget::{Account, Budget};
 use crate::child::{self, Heard, Process, Signaller, Spawned, Spawner, StartError, Tail};
@@ -26,11 +26,11 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long the pipes of a dead child are still read: what it wrote last is there already, and a grandchild that
-/// holds them open must not delay the end.
+/// Timeout for reading the pipes of a dead child. Its last bytes are there already, and a grandchild that holds the pipes
+/// open must not delay the end.
 const LAST_READ: Duration = Duration::from_millis(250);
 
-/// Starts and ends all children of one kind.
+/// Starts and ends all children of one server.
 #[derive(Clone, Debug)]
 pub struct Supervisor(Arc<Shared>);
 
@@ -47,7 +47,7 @@ struct Shared {
 }
 
 impl Supervisor {
-    /// Nothing runs yet.
+    /// A supervisor without children.
     pub fn new(settings: child::Settings, cancel_grace: Duration, budget: Budget, spawner: Spawner) -> Self {
         Supervisor(Arc::new(Shared {
             settings,
@@ -61,7 +61,7 @@ impl Supervisor {
         }))
     }
 
-    /// Starts what is wanted, until nobody is left who could want anything.
+    /// Starts the requested children, until all requesters are gone.
     pub async fn serve(self, mut wanted: mpsc::Receiver<Want>) {
         while let Some(want) = wanted.recv().await {
             let supervisor = self.clone();
@@ -69,31 +69,31 @@ impl Supervisor {
         }
     }
 
-    /// Brings every child to its end, and waits for it.
+    /// Ends every child, and waits for all of them.
     pub async fn stop(&self) {
         self.0.stopping.cancel();
         self.0.running.close();
         self.0.running.wait().await;
     }
 
-    /// SIGKILL to every child and all that it started, now.
+    /// Sends SIGKILL to every child and its descendants.
     pub fn kill(&self) {
         self.servers().values().for_each(|server| server.group(Signal::SIGKILL));
     }
 
-    /// Passes a signal on to every child, though not to what it started.
+    /// Forwards a signal to every child, but not to its descendants.
     pub fn forward(&self, signal: Signal) {
         self.servers().values().for_each(|server| server.server(signal));
     }
 
-    /// One child from its start to its end.
+    /// Runs one child from its start to its end.
     async fn raise(self, want: Want) {
         let Want { audience, slots, place, reply } = want;
         if self.0.stopping.is_cancelled() {
             return;
         }
         let spawned = tokio::select! {
-            // The end need not wait for a program that cannot be loaded.
+            // Shutdown does not wait for a program that cannot be loaded.
             () = self.0.stopping.cancelled() => return,
             spawned = self.0.spawner.spawn() => spawned,
         };
@@ -128,7 +128,8 @@ impl Supervisor {
         }
         let ended = self.accompany(process, &tokens, pipes).await;
         drop(place);
-        // In this order: the error is published, the intake is closed, then everyone who waits fails (D9).
+        // The order matters: publish the error, close the intake, then fail every waiting request
+        // (docs/architecture.md#one-answer).
         let (ended, mut router) = ended;
         end.send_replace(Some(ended.clone()));
         if let Some(router) = &mut router {
@@ -210,7 +211,7 @@ impl Run<'_> {
     /// Waits for the next event of the child's lifecycle.
     ///
     /// # Errors
-    /// When the child has exited: its status.
+    /// When the child has exited, with its status.
     async fn next(&mut self, deadline: Option<Instant>) -> Result<Event, io::Result<ExitStatus>> {
         loop {
             let at = deadline.unwrap_or_else(Instant::now).into();

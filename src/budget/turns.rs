@@ -1,11 +1,11 @@
-//! The rank in which bodies that wait for room get it.
+//! The order in which waiting bodies get room.
 //!
-//! 1. A client that holds little goes first: what it waits for comes out of the reserve.
-//! 2. A body that holds a part already, since its length was not known, goes before those that hold nothing: they may
-//!    wait for what it holds.
-//! 3. A client that stays within half of the limit goes before one that would not.
-//! 4. Then the body that came first is served first, however much less room one behind it would need: else a stream of
-//!    short bodies would starve a long one.
+//! 1. Clients that hold little go first: they are served from the reserve.
+//! 2. Bodies of unknown length that already hold some bytes go before bodies that hold none, which may be waiting for those
+//!    bytes.
+//! 3. Clients that stay within half of the limit go before clients that would exceed it.
+//! 4. Then bodies are served in the order of arrival, even if a later one needs less. Otherwise a stream of short bodies
+//!    would starve a long one.
 
 use super::{Account, Budget, Charge};
 use crate::client::Client;
@@ -13,28 +13,28 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
-/// The queue, by client.
+/// The waiting bodies, by client.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     last: u64,
     waiting: HashMap<Client, BTreeMap<Rank, Turn>>,
 }
 
-/// A turn's place within its client's queue.
+/// The position of a body within its client's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     holds_nothing: bool,
     number: u64,
 }
 
-/// Where a turn is found again.
+/// The key of a waiting body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Number {
     client: Client,
     rank: Rank,
 }
 
-/// A body that waits.
+/// A waiting body.
 #[derive(Debug)]
 struct Turn {
     account: Account,
@@ -42,7 +42,7 @@ struct Turn {
     grant: oneshot::Sender<Charge>,
 }
 
-/// A turn that has come.
+/// A body whose turn has come.
 #[derive(Debug)]
 pub(super) struct Due {
     pub charge: Charge,
@@ -65,12 +65,12 @@ impl Turns {
         Number { client, rank }
     }
 
-    /// Takes out a body that waits no longer; whether it was there.
+    /// Removes a body; returns whether it was still waiting.
     pub fn leave(&mut self, number: &Number) -> bool {
         self.take(number).is_some()
     }
 
-    /// The turn that is next, if there is room for it.
+    /// Takes the next body, if there is room for it.
     pub fn next_due(&mut self, limit: usize) -> Option<Due> {
         let (number, turn) = self.first(limit)?;
         let charge = turn.account.try_charge(turn.bytes)?;
@@ -78,12 +78,12 @@ impl Turns {
         Some(Due { charge, grant: turn.grant })
     }
 
-    /// What the next turn needs, in bytes.
+    /// Bytes that the next body needs.
     pub fn needed(&self, limit: usize) -> usize {
         self.first(limit).map_or(0, |(_, turn)| turn.bytes)
     }
 
-    /// Whose turn is next.
+    /// The account of the next body.
     pub fn first_account(&self, limit: usize) -> Option<Account> {
         self.first(limit).map(|(_, turn)| turn.account.clone())
     }
@@ -110,7 +110,7 @@ impl Turns {
     }
 }
 
-/// A place in the queue for room, until it is dropped.
+/// A waiting body's entry in the queue, removed on drop.
 struct TurnGuard<'a> {
     budget: &'a Budget,
     number: Number,
@@ -120,14 +120,14 @@ impl Drop for TurnGuard<'_> {
     fn drop(&mut self) {
         if self.budget.turns().leave(&self.number) {
             self.budget.0.waiting.fetch_sub(1, Ordering::SeqCst);
-            // There may be room for those behind it.
+            // There may be room for the bodies behind it.
             self.budget.serve();
         }
     }
 }
 
 impl Charge {
-    /// Waits until it covers `bytes` together. The caller bounds the wait.
+    /// Waits until the charge covers `bytes`. The caller bounds the wait.
     pub async fn cover(&mut self, bytes: usize) {
         if !self.try_cover(bytes) {
             let granted = self.turn(bytes - self.bytes()).await;
@@ -135,7 +135,7 @@ impl Charge {
         }
     }
 
-    /// Waits for its turn.
+    /// Waits for the body's turn.
     async fn turn(&self, more: usize) -> Charge {
         let budget = self.account().budget();
         let (grant, granted) = oneshot::channel();

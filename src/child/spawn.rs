@@ -1,7 +1,7 @@
-//! Starting a server: through a [guardian](super::guardian), or directly where there can be none.
+//! Starts servers, through a [guardian](super::guardian) or directly where there can be none.
 //!
-//! From a thread that lives as long as proxyrunner does: the parent-death signal fires when the *thread* that spawned a
-//! process ends, not the process (prctl(2), PR_SET_PDEATHSIG), and a runtime's threads come and go.
+//! Servers are started by a thread that lives as long as proxyrunner. The parent-death signal fires when the *thread* that
+//! spawned a process ends (prctl(2), PR_SET_PDEATHSIG), and the runtime's threads come and go.
 
 use super::process::Process;
 use super::reaper::{Guardians, Lineage, MARK};
@@ -32,17 +32,17 @@ use tokio::sync::oneshot;
 pub struct Spawned {
     /// The process, which leads a process group of its own.
     pub process: Process,
-    /// To be written.
+    /// The pipe to its stdin.
     pub stdin: ChildStdin,
-    /// To be read.
+    /// The pipe from its stdout.
     pub stdout: ChildStdout,
-    /// To be read, always, or the child stalls.
+    /// The pipe from its stderr. Must always be read, or the child stalls.
     pub stderr: ChildStderr,
 }
 
 type Reply = oneshot::Sender<Result<Spawned, StartError>>;
 
-/// What the spawning thread is to do.
+/// A task for the spawning thread.
 #[derive(Debug)]
 enum SpawnerTask {
     Spawn(Reply),
@@ -50,11 +50,11 @@ enum SpawnerTask {
     Clear { lineage: Lineage, done: oneshot::Sender<()> },
 }
 
-/// Starts children of one kind.
+/// Starts children with the same settings.
 #[derive(Clone, Debug)]
 pub struct Spawner {
     orders: mpsc::Sender<SpawnerTask>,
-    /// Whether the thread is to reap already: a server can cause signals without end.
+    /// A reap is queued already. Without this flag a server could queue any number of them.
     is_to_reap: Arc<AtomicBool>,
 }
 
@@ -62,14 +62,16 @@ impl Spawner {
     /// Starts the spawning thread. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When the system has no thread to give.
+    /// When the system refuses to create a thread.
     pub fn start(mut settings: Settings) -> io::Result<Self> {
         let (orders, intake) = mpsc::channel();
         let runtime = tokio::runtime::Handle::current();
-        // Before proxyrunner raises its own limit, so that the child gets the one it was meant to have.
+        // Read before proxyrunner raises its own limit, so that the child inherits the original one.
         settings.limits.files = settings.limits.files.or(getrlimit(Resource::RLIMIT_NOFILE).ok());
         if !can_guard() {
-            tracing::warn!("/proc is not there: what a server starts in sessions of its own may outlive it");
+            tracing::warn!(
+                "/proc is missing: processes that a server starts in their own sessions may outlive it"
+            );
         }
         let mut guardians = Guardians::new();
         let is_to_reap = Arc::new(AtomicBool::new(false));
@@ -80,7 +82,7 @@ impl Spawner {
                 match task {
                     SpawnerTask::Spawn(reply) => drop(reply.send(spawn(&settings, &mut guardians))),
                     SpawnerTask::Reap => {
-                        // First: what ends after this is another order.
+                        // Cleared first, so that a process that ends after this point queues another reap.
                         reaps.store(false, Ordering::SeqCst);
                         guardians.reap();
                     }
@@ -97,7 +99,7 @@ impl Spawner {
     /// Starts one child.
     ///
     /// # Errors
-    /// When the program can't be executed.
+    /// When the program cannot be executed.
     pub async fn spawn(&self) -> Result<Spawned, StartError> {
         let (reply, spawned) = oneshot::channel();
         let gone = || StartError::new("cannot start the server: the spawning thread is gone");
@@ -105,7 +107,7 @@ impl Spawner {
         spawned.await.map_err(|_| gone())?
     }
 
-    /// Ends a guardian that does not report, and whatever its server left behind.
+    /// Kills a guardian that does not report, and the processes that its server left behind.
     pub async fn clear_after(&self, lineage: Lineage) {
         let (done, cleared) = oneshot::channel();
         if self.orders.send(SpawnerTask::Clear { lineage, done }).is_ok() {
@@ -136,7 +138,7 @@ impl Spawner {
     /// Takes the status of every ended process, but not in the middle of a start.
     fn reap(&self) {
         if !self.is_to_reap.swap(true, Ordering::SeqCst) {
-            // Without that thread there is nothing left to be done.
+            // Without the spawning thread, proxyrunner is ending anyway.
             let _ = self.orders.send(SpawnerTask::Reap);
         }
     }
@@ -164,12 +166,12 @@ fn can_guard() -> bool {
     cfg!(target_os = "linux") && Path::new(OWN_PROGRAM).exists()
 }
 
-/// What runs now.
+/// The running program.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
-/// What runs now as an open file, so that it can be executed whatever has become of its name. By the link itself an
-/// instrumenting tool such as valgrind would be executed. As a mere path (open(2), O_PATH), since it may be a file that
-/// proxyrunner may execute but not read.
+/// Returns a path to the running program as an open file, so that it can be executed even if it was renamed or deleted.
+/// Executing `/proc/self/exe` itself would start the tool under which proxyrunner runs, such as valgrind. The file is
+/// opened as a mere path (open(2), O_PATH), since it may be executable but not readable.
 fn own_program() -> io::Result<String> {
     static OPENED: OnceLock<File> = OnceLock::new();
     if OPENED.get().is_none() {
@@ -195,11 +197,11 @@ fn guardian(settings: &Settings, guardians: &mut Guardians) -> io::Result<Guardi
     let mark = mark();
     let guardian = prepared(&mut command, settings).env(MARK, &*mark).spawn()?;
     let pid = guardians.register(&guardian);
-    // The other end of the socket is the guardian's alone: it goes with the command.
+    // `command` is dropped here, and with it the guardian's end of the socket.
     Ok(Guarding { socket, guardian, pid, mark })
 }
 
-/// A guardian that was executed, and has not reported yet.
+/// A guardian that was executed, but has not reported yet.
 struct Guarding {
     socket: UnixStream,
     guardian: Child,
@@ -207,7 +209,7 @@ struct Guarding {
     mark: Arc<str>,
 }
 
-/// The server that a guardian starts.
+/// Waits for the guardian's first report, and returns the started server.
 fn guarded(guarding: Guarding, guardians: &mut Guardians) -> io::Result<Spawned> {
     let Guarding { socket, mut guardian, pid, mark } = guarding;
     let pipes = (|| {
@@ -226,16 +228,16 @@ fn guarded(guarding: Guarding, guardians: &mut Guardians) -> io::Result<Spawned>
             Ok(Spawned { process, stdin, stdout, stderr })
         }
         Some(Report::Failed(errno)) => Err(io::Error::from_raw_os_error(errno)),
-        _ => Err(io::Error::other("its guardian says nothing sensible")),
+        _ => Err(io::Error::other("its guardian sent a malformed report")),
     }
 }
 
-/// How long the system may take to start a process.
+/// Timeout of the system for starting a process.
 const STARTING: Duration = Duration::from_secs(60);
-/// Interval between looks at a guardian that has not reported yet: its server may have stopped it.
+/// Interval between checks of a guardian that has not reported yet. Its server may have stopped it.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What a guardian reports first.
+/// Reads the guardian's first report.
 fn first_report(mut socket: &UnixStream, guardians: &mut Guardians) -> io::Result<[u8; Report::LENGTH]> {
     let deadline = Instant::now() + STARTING;
     let (mut report, mut length) = ([0; Report::LENGTH], 0);
@@ -254,21 +256,21 @@ fn first_report(mut socket: &UnixStream, guardians: &mut Guardians) -> io::Resul
     Ok(report)
 }
 
-/// A value that no other server's processes have in their environment.
+/// A value that marks the processes of one server.
 fn mark() -> Arc<str> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
     format!("{}-{since}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)).into()
 }
 
-/// Puts a file at a place in the process that is about to be executed.
+/// Duplicates a file to the descriptor `at`, in the process that is about to be executed.
 fn place(file: &UnixStream, at: i32) -> io::Result<()> {
     if file.as_raw_fd() == at {
         let keep = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
         nix::fcntl::fcntl(file, keep)?;
         return Ok(());
     }
-    // SAFETY: both are numbers of files; what was at that place is of no use to the process.
+    // SAFETY: both are file descriptors, and the process has no use for the file at `at`.
     if unsafe { nix::libc::dup2(file.as_raw_fd(), at) } < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -279,8 +281,8 @@ fn direct(settings: &Settings) -> io::Result<Spawned> {
     let mut command = Command::new(program(settings));
     command.args(&settings.args).process_group(0);
     let (limits, parent) = (settings.limits.clone(), nix::unistd::getpid());
-    // SAFETY: between fork and exec only async-signal-safe calls are made: setrlimit(2), prctl(2), getppid(2) and their
-    // like; memory is taken only where groups are changed.
+    // SAFETY: between fork and exec only async-signal-safe calls are made, such as setrlimit(2), prctl(2) and getppid(2).
+    // Memory is allocated only if groups are changed.
     unsafe {
         command.pre_exec(move || {
             limits.apply()?;
@@ -292,7 +294,7 @@ fn direct(settings: &Settings) -> io::Result<Spawned> {
     let pipes = (|| Some((process.stdin.take()?, process.stdout.take()?, process.stderr.take()?)))();
     let (stdin, stdout, stderr) = pipes.ok_or_else(without_pipes)?;
     let pid = process.id().and_then(|pid| i32::try_from(pid).ok());
-    let pid = pid.ok_or_else(|| io::Error::other("it was gone at once"))?;
+    let pid = pid.ok_or_else(|| io::Error::other("it exited at once"))?;
     Ok(Spawned { process: Process::direct(pid, process), stdin, stdout, stderr })
 }
 
@@ -309,7 +311,7 @@ fn without_pipes() -> io::Error {
     io::Error::other("it has no pipes")
 }
 
-/// The program, looked up in proxyrunner's own PATH: the child's may be another, or none.
+/// The program's path, looked up in proxyrunner's own PATH: the child may have another one, or none.
 fn program(settings: &Settings) -> PathBuf {
     let name = Path::new(&settings.program);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -319,8 +321,8 @@ fn program(settings: &Settings) -> PathBuf {
     if name.components().count() == 1 { found() } else { None }.unwrap_or_else(|| name.to_path_buf())
 }
 
-/// The child gets what the operator gave proxyrunner for it, and nothing that was meant for proxyrunner itself: its own
-/// settings, and the headers that it shows its collectors, which are secrets. What `--env` names, it gets in any case.
+/// Sets the child's environment: proxyrunner's own, without its settings and without the headers for collectors, which are
+/// secrets (`docs/architecture.md#credentials`). Variables named by `--env` are always passed.
 fn environment(command: &mut Command, settings: &Settings) {
     if settings.env_clear {
         command.env_clear();

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Why a child could not be started: which program, and the reason.
+/// The reason why a child could not be started, with the program's name.
 #[derive(Clone, Debug)]
 pub struct StartError(Arc<str>);
 
@@ -29,7 +29,7 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// The program as a path, if it is given as one; a relative one is looked for in `--cwd`.
+/// The program's path, if it was given as a path. A relative path is resolved in `--cwd`.
 fn path(settings: &Settings) -> Option<PathBuf> {
     let program = Path::new(&settings.program);
     let cwd = settings.cwd.as_deref().unwrap_or(Path::new("."));
@@ -49,10 +49,10 @@ fn describe(settings: &Settings, error: &io::Error) -> String {
     let cwd_missing = settings.cwd.as_ref().filter(|cwd| !cwd.is_dir());
     match (error.kind(), cwd_missing) {
         (_, Some(cwd)) => {
-            format!("cannot start `{program}`: --cwd {} is no directory", cwd.display())
+            format!("cannot start `{program}`: --cwd {} is not a directory", cwd.display())
         }
         (io::ErrorKind::NotFound, _) if is_there(settings) => format!(
-            "cannot start `{program}`: it is there, but what its first line (#!) or its headers name to run it is not"
+            "cannot start `{program}`: the file exists, but its interpreter (#! line or ELF header) does not"
         ),
         (io::ErrorKind::NotFound, _) if settings.program.to_string_lossy().contains(char::is_whitespace) => {
             format!(

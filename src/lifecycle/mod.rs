@@ -1,5 +1,5 @@
-//! A child's life as state machines on borrowed time: how it ends, whether another follows it, and whether it is
-//! still there. None of them knows a process or a clock.
+//! State machines of a child's life: how it ends, whether it is restarted, and whether it hangs. They know neither
+//! processes nor clocks; time is an argument (`docs/architecture.md#no-clock`).
 
 mod ending;
 mod restarts;

@@ -1,23 +1,23 @@
-//! Whether a child that ended is followed by another, and when: exponential backoff with jitter, and a budget that a
-//! stable run gives back.
+//! Decides whether and when a child that ended is restarted: exponential backoff with jitter, and a budget that a stable
+//! run restores.
 
 use crate::backoff::{Backoff, jittered};
 use std::time::{Duration, Instant};
 
-/// The operator's choice.
+/// The operator's settings for restarts.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// `--restart-limit`: restarts in a row.
+    /// `--restart-limit`: consecutive restarts.
     pub limit: u32,
-    /// `--restart-backoff`: the pause before the first of them; it doubles with each.
+    /// `--restart-backoff`: the delay of the first restart. It doubles with each.
     pub first: Duration,
-    /// `--restart-backoff-max`: no pause is longer.
+    /// `--restart-backoff-max`: the longest delay.
     pub longest: Duration,
-    /// `--restart-reset`: a child that has served for so long was stable, and the next end is a first one.
+    /// `--restart-reset`: a child that has served for this long resets the count.
     pub stable: Duration,
 }
 
-/// The restarts of one post, which children fill one after the other.
+/// The consecutive restarts of one child.
 #[derive(Debug)]
 pub struct Restarts {
     policy: Policy,
@@ -27,18 +27,18 @@ pub struct Restarts {
 }
 
 impl Restarts {
-    /// None was used.
+    /// No restarts yet.
     pub fn new(policy: Policy) -> Self {
         Restarts { policy, backoff: Backoff::new(policy.first, policy.longest), used: 0, serving_since: None }
     }
 
-    /// The child has completed its handshake.
+    /// Notes that the child has completed its handshake.
     pub fn note_serving(&mut self, now: Instant) {
         self.serving_since = Some(now);
     }
 
-    /// The child has ended, or did not start: how long to wait before the next one; `None` if the budget is used up.
-    /// `chance`, from 0 to 1, spreads the restarts of many that ended over one cause.
+    /// Notes that the child ended or failed to start, and returns the delay before the next start; `None` when the budget is
+    /// used up. `chance`, from 0 to 1, spreads restarts that have a common cause.
     pub fn next_pause(&mut self, now: Instant, chance: f64) -> Option<Duration> {
         let served = self.serving_since.take().map(|since| now.saturating_duration_since(since));
         if served.is_some_and(|served| served >= self.policy.stable) {
@@ -52,12 +52,12 @@ impl Restarts {
         Some(jittered(self.backoff.advance(), chance))
     }
 
-    /// Restarts in a row so far.
+    /// Consecutive restarts so far.
     pub fn used(&self) -> u32 {
         self.used
     }
 
-    /// How many there may be.
+    /// The maximum number of consecutive restarts.
     pub fn limit(&self) -> u32 {
         self.policy.limit
     }

@@ -1,40 +1,39 @@
-//! Whether a child that says nothing is only quiet, or hangs.
+//! Decides whether a silent child is idle, or hangs.
 //!
-//! While nothing is in flight it is asked for a sign of life. While something is, silence proves nothing, since a
-//! synchronous server is rightly silent in the middle of a call; only when it has been silent for longer than any
-//! request may take does it hang. What was cancelled and never answered may still keep it busy for as long, though it is
-//! in flight no longer.
+//! An idle child is pinged. While requests are in flight, silence proves nothing, since a synchronous server is silent in
+//! the middle of a call. It hangs only when it has been silent for longer than any request may take. Cancelled requests
+//! without an answer may keep it busy just as long, although they are no longer in flight.
 
 use std::time::{Duration, Instant};
 
-/// How long a child may be silent.
+/// The longest silence of a healthy child.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// `--ping-interval`: with nothing in flight, before it is asked.
+    /// `--ping-interval`: silence of an idle child before it is pinged.
     pub idle: Duration,
-    /// With something in flight all the while, before it is taken to hang: longer than a request may take.
+    /// Silence of a busy child before it counts as hanging: longer than a request may take.
     pub busy: Duration,
 }
 
-/// What can be seen of a child at one moment.
+/// An observation of a child.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
-    /// Frames that it has said so far.
+    /// Frames that it has written so far.
     pub heard: u64,
-    /// Requests that it has not answered.
+    /// Unanswered requests.
     pub in_flight: usize,
-    /// It waits for somebody else: a client that it asked something.
+    /// The child waits for a client's answer to its question.
     pub waits: bool,
 }
 
-/// What follows from it.
+/// The conclusion from an observation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Diagnosis {
-    /// Nothing.
+    /// No action is needed.
     Fine,
-    /// It is to be asked for a sign of life.
+    /// The child must be pinged.
     Ask,
-    /// It hangs.
+    /// The child hangs.
     Hangs,
 }
 
@@ -43,21 +42,21 @@ pub enum Diagnosis {
 pub struct Silence {
     patience: Patience,
     heard: u64,
-    /// When it was heard last, or asked.
+    /// Time of the last frame or ping.
     since: Instant,
-    /// Since when something has been in flight all the while.
+    /// Start of the current uninterrupted period with requests in flight.
     busy_since: Option<Instant>,
-    /// When the first request came that it may still be busy with, since it has not been heard after that.
+    /// Arrival of the first request that may still keep the child busy: no frame came since.
     owes_since: Option<Instant>,
 }
 
 impl Silence {
-    /// It has just been heard.
+    /// The silence of a child that has just written a frame.
     pub fn new(patience: Patience, now: Instant) -> Self {
         Silence { patience, heard: 0, since: now, busy_since: None, owes_since: None }
     }
 
-    /// Takes what is seen at `now`, says what follows.
+    /// Evaluates an observation at `now`.
     pub fn look(&mut self, seen: Seen, now: Instant) -> Diagnosis {
         let busy = seen.in_flight > 0;
         if seen.heard != self.heard || seen.waits {
@@ -77,7 +76,7 @@ impl Silence {
         if may_be_busy || now.saturating_duration_since(self.since) < self.patience.idle {
             return Diagnosis::Fine;
         }
-        // Asked again only after as long.
+        // Pinged again only after another idle period.
         self.since = now;
         Diagnosis::Ask
     }

@@ -151,7 +151,7 @@ fn a_servers_last_words_reach_the_log_and_neither_clients_nor_probes() {
     let server = Server::start(slow);
     let told = told_of_an_end(&server);
     assert!(!told.contains("hunter2"), "{told}");
-    let log = server.until_logged("its last words: postgres");
+    let log = server.until_logged("last line of stderr: postgres");
     assert!(log.contains(LAST_WORDS), "{log}");
 }
 
@@ -358,7 +358,7 @@ fn a_child_that_cannot_be_started_is_told_clearly() {
 fn a_child_that_fails_its_handshake_is_told_clearly() {
     let (status, log) = Server::with().child("--die 3").run();
     assert_eq!(status.code(), Some(3));
-    assert!(log.contains("exited with code 3; its last words: cannot go on"), "{log}");
+    assert!(log.contains("exited with code 3; last line of stderr: cannot go on"), "{log}");
     let (status, log) = Server::with().child("--refuse").run();
     assert_eq!(status.code(), Some(1));
     assert!(log.contains("not today"), "{log}");
