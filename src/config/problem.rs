@@ -1,10 +1,10 @@
-//! A bad setting, where it came from, and what would be accepted instead.
+//! A bad setting: its source, and the accepted values.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::rc::Rc;
 
-/// Where a setting came from.
+/// The source of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     /// The command line.
@@ -33,7 +33,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// Why a parser refused a value: `is not a duration`, and `give e.g. 30s, 5m, 1h`.
+/// The reason why a value was refused, and the accepted values: `is not a duration`, `give e.g. 30s, 5m, 1h`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) reason: Cow<'static, str>,
@@ -49,19 +49,19 @@ impl Refusal {
     }
 }
 
-/// One line of the list that is printed when settings are bad.
+/// One line of the report on bad settings.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Problem {
-    /// What is bad: `--session-idle`, `COMMAND`, or a key in a file.
+    /// The bad setting: `--session-idle`, `COMMAND`, or a key in a file.
     pub(super) subject: String,
-    /// The value as given; never one that may be a secret.
+    /// The given value; never one that may be a secret.
     pub(super) value: Option<String>,
     pub(super) source: Option<Source>,
     pub(super) refusal: Refusal,
 }
 
 impl Problem {
-    /// A problem that is not about one value.
+    /// A problem that does not concern one value.
     pub(super) fn general(subject: impl Into<String>, refusal: Refusal) -> Problem {
         Problem { subject: subject.into(), value: None, source: None, refusal }
     }

@@ -1,4 +1,4 @@
-//! Fits the stages of the end into the time that the platform gives, from SIGTERM to SIGKILL.
+//! Fits the stages of shutdown into the time between SIGTERM and SIGKILL that the platform gives.
 
 use super::parse::DURATION_OR_ZERO;
 use super::reader::Reader;
@@ -7,21 +7,21 @@ use crate::lifecycle::KILLING;
 use crate::shutdown::{CLOSING, FLUSHING};
 use std::time::Duration;
 
-/// The least that a default leaves to requests in flight.
+/// The shortest default time for requests in flight.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// Where proxyrunner runs, and how long a stop may take there.
+/// A platform, and its time limit for stopping.
 #[derive(Clone, Copy, Debug)]
 struct Platform {
     name: &'static str,
-    /// From SIGTERM to SIGKILL, unless the operator says otherwise there.
+    /// The platform's default time from SIGTERM to SIGKILL.
     grace: Duration,
-    /// How the operator says otherwise.
+    /// The platform's setting for that time.
     setting: &'static str,
-    /// What is not planned with.
+    /// A reserve that is not planned with.
     margin: Duration,
-    /// The default of `--drain-delay`: endpoints leave a Service's load balancing some seconds after SIGTERM; elsewhere
-    /// nobody waits for that.
+    /// The default of `--drain-delay`. In Kubernetes, endpoints leave load balancing some seconds after SIGTERM; elsewhere no
+    /// delay is needed.
     delay: Duration,
 }
 
@@ -41,7 +41,7 @@ const ELSEWHERE: Platform = Platform {
     delay: Duration::ZERO,
 };
 
-/// How long each stage of the end may take.
+/// The time for each stage of shutdown.
 #[derive(Clone, Debug)]
 pub(super) struct Stopping {
     /// `--drain-delay`
@@ -50,17 +50,17 @@ pub(super) struct Stopping {
     pub drain: Duration,
     /// All stages together.
     pub within: Duration,
-    /// That they take longer than the platform gives.
+    /// A warning if the stages take longer than the platform allows.
     pub warning: Option<String>,
 }
 
-/// Reads the settings of the end; the child's own graces are known already.
+/// Reads the settings for shutdown. The child's grace periods are known already.
 pub(super) fn read(reader: &mut Reader, child: &child::Settings, in_kubernetes: bool) -> Stopping {
     let platform = if in_kubernetes { KUBERNETES } else { ELSEWHERE };
     let delay = reader.one_or("drain-delay", DURATION_OR_ZERO, platform.delay);
     let usable = platform.grace - platform.margin;
     let child = child.close_grace.saturating_add(child.terminate_grace).saturating_add(KILLING);
-    // Connections close meanwhile.
+    // Connections are closed at the same time.
     let after = child.max(CLOSING).saturating_add(FLUSHING);
     let left = usable.saturating_sub(delay).saturating_sub(after).max(LEAST);
     let drain = reader.one_or("drain-timeout", DURATION_OR_ZERO, left);
