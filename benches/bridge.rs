@@ -1,9 +1,9 @@
-//! The whole way, measured on the real binary in front of an echo child: requests per second, time and memory of
-//! large messages, idle memory. This program is the child too.
+//! Measures the real binary in front of an echo child: requests per second, time and memory for large messages, and idle
+//! memory. This program is also the child.
 //!
-//!     cargo bench --bench bridge                 all of it
+//!     cargo bench --bench bridge                 everything
 //!     cargo bench --bench bridge -- load|large|idle
-//!     cargo bench --bench bridge -- load 3       the load only, three rounds
+//!     cargo bench --bench bridge -- load 3       only the load, three rounds
 //!
 //! Load is bounded in count and goes to loopback. Quote ratios and medians: machines are noisy.
 

@@ -1,4 +1,4 @@
-//! Who counts as one client: the unit in which every limit is shared out.
+//! Identifies clients: the unit among which every limit is shared.
 //!
 //! A client is its principal if it has one, else its session, else its address.
 
@@ -6,8 +6,8 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::LazyLock;
 
-/// Identifies one client. Two clients whose names hash alike share their limits, and nothing else. The hash is keyed
-/// with a secret of this process, so nobody can aim at another client's.
+/// Identifies one client. Clients whose names have the same hash share their limits, and nothing else. The hash is keyed
+/// with a secret of this process, so no client can choose another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Client(u64);
 
@@ -41,12 +41,12 @@ impl Client {
         })
     }
 
-    /// A child, which holds memory as clients do.
+    /// A child, as a holder of memory.
     pub fn child(number: u64) -> Self {
         Client::of(&Name::Child(number))
     }
 
-    /// The lists that are answered from memory, which hold memory as clients do.
+    /// The cached lists, as a holder of memory.
     pub fn lists() -> Self {
         Client::of(&Name::Lists)
     }
@@ -56,7 +56,7 @@ impl Client {
         Client(SECRET.hash_one(name))
     }
 
-    /// A client that tests choose.
+    /// A client chosen by a test.
     #[cfg(test)]
     pub(crate) const fn numbered(number: u64) -> Self {
         Client(number)

@@ -1,17 +1,18 @@
 //! proxyrunner spawns a stdio MCP server as its child and serves it over HTTP.
 //!
-//! Each module imports only from those below it; `tests/integration/architecture.rs` holds the table of layers.
-//! `docs/architecture.md` explains the rooms, the way of a request and the decisions.
+//! `docs/architecture.md` describes the rooms, the way of a request, and the decisions behind both. Each module imports
+//! only from the modules below it; `tests/integration/architecture.rs` holds the table of layers.
 
-pub mod admission;
+mod admission;
 pub mod app;
+mod backoff;
 pub mod budget;
 pub mod child;
 pub mod client;
 pub mod config;
 pub mod era;
 pub mod exchange;
-pub mod export;
+mod export;
 pub mod framing;
 pub mod http;
 pub mod jsonrpc;
@@ -20,13 +21,13 @@ pub mod memory;
 pub mod mux;
 pub mod phase;
 pub mod proc;
-pub mod pulse;
+mod pulse;
 pub mod router;
 pub mod session;
-pub mod shutdown;
-pub mod signals;
-pub mod supervisor;
-pub mod sync;
+mod shutdown;
+mod signals;
+mod supervisor;
+mod sync;
 pub mod telemetry;
 pub mod trace_context;
 pub mod upstream;

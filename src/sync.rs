@@ -1,4 +1,4 @@
-//! Owns the choice between std's atomics and loom's model of them, so that what is tested is what runs.
+//! Chooses between std's atomics and loom's model of them, so that the tested code is the code that runs.
 //!
 //! Build with `--cfg proxyrunner_loom` for loom. The cfg has a name of its own because `--cfg loom` would
 //! switch tokio over as well.
@@ -54,7 +54,7 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// The waker of one waiting task; registering and waking may race.
+/// The waker of one waiting task. Registering and waking may race.
 #[derive(Debug)]
 pub struct AtomicWaker {
     #[cfg(not(proxyrunner_loom))]
@@ -64,12 +64,12 @@ pub struct AtomicWaker {
 }
 
 impl AtomicWaker {
-    /// A cell with no waker in it.
+    /// A cell without a waker.
     pub fn new() -> Self {
         Self { inner: Default::default() }
     }
 
-    /// Keeps a copy of `waker`, or wakes it at once if a wake-up is under way.
+    /// Registers a copy of `waker`, or wakes it at once if a wake-up is in progress.
     #[inline]
     pub fn register(&self, waker: &std::task::Waker) {
         #[cfg(not(proxyrunner_loom))]
@@ -78,13 +78,13 @@ impl AtomicWaker {
         self.inner.register_by_ref(waker);
     }
 
-    /// Wakes the task that registered last, if it has not been woken since.
+    /// Wakes the task that registered last, unless it was woken since.
     #[inline]
     pub fn wake(&self) {
         self.inner.wake();
     }
 
-    /// Forgets the registered waker without waking it.
+    /// Drops the registered waker without waking it.
     pub fn clear(&self) {
         #[cfg(not(proxyrunner_loom))]
         drop(self.inner.take());

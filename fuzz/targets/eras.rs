@@ -1,7 +1,7 @@
-//! Any sequence of operations on the upstream: clients of both eras and two principals in front of a server of either
-//! era or of both, which answers, asks, crashes, answers twice or for another; clients that answer, retry, replay,
-//! forge, cancel and leave. Every request that was taken gets exactly one outcome, under its own id, which is about itself; nothing
-//! of another client's reaches anyone; and in the end nothing is left.
+//! Runs any sequence of operations on the upstream. Clients of both eras and two principals use a server of either era or
+//! of both, which answers, asks, crashes, and answers twice or for another request. The clients answer, retry, replay,
+//! forge, cancel and leave. Every accepted request gets exactly one outcome of its own, under its own id; no client receives
+//! another's messages; and nothing is left in the end.
 #![no_main]
 
 #[path = "../../tests/world/mod.rs"]

@@ -1,5 +1,5 @@
-//! Frames are the same however the bytes are split into reads, and as a naive model has them; the id
-//! seeker agrees with the scan wherever that finds a message.
+//! Checks that frames do not depend on how the bytes are split into reads, and equal those of a naive model; and that the id
+//! seeker agrees with the scan wherever the scan finds a message.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

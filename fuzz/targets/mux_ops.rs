@@ -1,4 +1,4 @@
-//! Any sequence of the multiplexer's operations does what a plain list of exchanges says it should.
+//! Compares any sequence of the multiplexer's operations with a plain list of exchanges.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! What a scan calls JSON is what serde_json calls JSON; what it finds is what a parser finds; what a
-//! rewrite should not touch stays.
+//! Checks that the scan accepts the same JSON as serde_json and finds the same values as a parser, and that a rewrite
+//! changes nothing else.
 #![no_main]
 
 use std::collections::BTreeMap;

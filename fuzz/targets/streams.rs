@@ -1,6 +1,5 @@
-//! Any sequence of operations on a session's streams: a reader that stays gets every dear event once and in order,
-//! an event's id names one event for ever, what is kept stays within its bounds, and every event parses back from
-//! its SSE bytes.
+//! Runs any sequence of operations on a session's streams. A connected reader gets every dear event once and in order, an
+//! event's id is never reused, the replay buffer stays within its bounds, and every event can be parsed from its SSE bytes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

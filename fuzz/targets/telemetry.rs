@@ -1,5 +1,5 @@
-//! Whatever strangers write into trace headers is well-formed or ignored, no baggage passes that may not, and no answer of
-//! a collector is more than a count and a short reason.
+//! Checks that any trace headers are well-formed or ignored, that no baggage passes unless it may, and that a collector's
+//! answer becomes at most a count and a short reason.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,6 @@
 //! Every interleaving of up to three threads at one or two permits: the bound holds, and nobody waits for ever.
 
-use super::{Admission, Asked, Bounds, Permit};
+use super::{Admission, Bounds, Decision, Permit};
 use crate::client::Client;
 use loom::{future::block_on, thread};
 use std::sync::Arc;
@@ -23,9 +23,9 @@ fn admission(in_flight: usize) -> Arc<Admission> {
 /// Waits until it has a permit: a lost wake-up is a deadlock, which loom reports.
 fn permit(admission: &Arc<Admission>, key: u64) -> Permit {
     match admission.ask(Client::numbered(key)) {
-        Asked::Granted(permit) => permit,
-        Asked::Waits(waiting) => block_on(waiting).expect("the queues are never full"),
-        Asked::Full => panic!("the queues are never full"),
+        Decision::Granted(permit) => permit,
+        Decision::Waits(waiting) => block_on(waiting).expect("the queues are never full"),
+        Decision::Full => panic!("the queues are never full"),
     }
 }
 
@@ -65,7 +65,7 @@ fn a_release_a_leaving_waiter_and_an_arrival_lose_nobody() {
     model(|| {
         let admission = admission(1);
         let held = permit(&admission, 1);
-        let Asked::Waits(mut leaving) = admission.ask(Client::numbered(2)) else {
+        let Decision::Waits(mut leaving) = admission.ask(Client::numbered(2)) else {
             panic!("the permit is held")
         };
         let _ = std::pin::Pin::new(&mut leaving).poll(&mut Context::from_waker(Waker::noop()));

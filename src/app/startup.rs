@@ -1,7 +1,7 @@
 //! Start-up: creates and connects the parts of the process, and binds the listeners.
 
 use crate::budget::Budget;
-use crate::child::{self, Spawner};
+use crate::child::Spawner;
 use crate::config::Config;
 use crate::export::Exporter;
 use crate::http::{self, Listener, Server};
@@ -47,7 +47,7 @@ pub(super) struct Parts {
 pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
     let signals = Signals::listen().context("cannot listen for signals")?;
     let spawner = Spawner::start(config.child.clone()).context("cannot start threads")?;
-    child::reaper::start(spawner.clone()).context("cannot listen for SIGCHLD")?;
+    spawner.clone().reap_on_sigchld().context("cannot listen for SIGCHLD")?;
     let max_connections = max_connections(config, http::raise_file_limit());
     let budget = Budget::within(config.max_buffered);
     let pulse = Pulse::new(Instant::now());

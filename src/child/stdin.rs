@@ -1,5 +1,6 @@
-//! The task that writes a child's stdin: whole frames, one per line, the urgent ones first.
+//! The task that writes a child's stdin: complete frames, one per line, urgent ones first.
 
+use crate::backoff::Backoff;
 use crate::exchange::{Intake, Mux, Order, Uptake, Urgent};
 use crate::jsonrpc::Spliced;
 use bytes::BytesMut;
@@ -12,25 +13,24 @@ use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// Frames up to this size are gathered into one write.
+/// The longest frame that is copied into a batch, in bytes.
 const GATHERED: usize = 16 * 1024;
-/// One write of gathered frames is at most about this long: a pipe's default capacity.
+/// The longest batch, in bytes: the default capacity of a pipe.
 const BATCH: usize = 64 * 1024;
-/// Bytes that a child may leave unread at first, and a slow one always: about five messages.
+/// The smallest window, in bytes: about five messages. Each child starts with it.
 const LEAST_WINDOW: u64 = 1024;
-/// A child that has not read after this time what was written is slow.
+/// A child that has not read written bytes within this time is slow.
 const SLOW: Duration = Duration::from_millis(20);
-/// Between looks at how much a child has read, at first and later.
+/// The first and the longest interval between checks of a child's progress.
 const LEAST_PAUSE: Duration = Duration::from_millis(1);
 const MOST_PAUSE: Duration = Duration::from_millis(16);
 
-/// Writes until `close` is cancelled, nobody is left who could send anything, or the child has closed its end; then
-/// stdin is closed. A frame that was begun is finished first, unless the child doesn't take it. `mute` is cancelled before
-/// the first who has something to send is refused. Must be called within a tokio runtime.
+/// Writes until `close` is cancelled, all senders are gone, or the child has closed its end. Then stdin is closed. A frame
+/// that was begun is finished first, unless the child does not read it. `mute` is cancelled before the first message is
+/// refused. Must be called within a tokio runtime.
 ///
 /// # Errors
-/// When the child has closed its end, at once even if there is nothing to write: what was written to it last may be
-/// lost.
+/// When the child has closed its end, even if there is nothing to write. The last messages may be lost then.
 pub async fn write<W: AsyncWrite + AsFd + Unpin>(
     pipe: W,
     mut intake: Intake,
@@ -65,7 +65,7 @@ pub async fn write<W: AsyncWrite + AsFd + Unpin>(
     written
 }
 
-/// Watches whether anybody still reads what is written.
+/// Watches the reading end of the pipe.
 struct OtherEnd(pipe::Sender);
 
 impl OtherEnd {
@@ -73,7 +73,7 @@ impl OtherEnd {
         Ok(OtherEnd(pipe::Sender::from_owned_fd(pipe.as_fd().try_clone_to_owned()?)?))
     }
 
-    /// Bytes that the child has not read. What a child left unread when it ended is still there.
+    /// Bytes that the child has not read. After the child's end, those that it left unread.
     fn unread(&self) -> Option<u64> {
         let mut unread: nix::libc::c_int = 0;
         // SAFETY: the file is open, and FIONREAD writes one c_int (ioctl_pipe, FIONREAD(2const)).
@@ -81,7 +81,7 @@ impl OtherEnd {
         u64::try_from(unread).ok().filter(|_| asked == 0)
     }
 
-    /// A pipe that nobody reads any more has an error (poll(2), POLLERR).
+    /// Resolves when the child has closed its end: the pipe then has an error (poll(2), POLLERR).
     async fn closed(&self) -> io::Error {
         match self.0.ready(Interest::ERROR).await {
             Ok(_) => io::ErrorKind::BrokenPipe.into(),
@@ -90,26 +90,26 @@ impl OtherEnd {
     }
 }
 
-/// How much a child may leave unread. What is in the pipe can neither be taken back when its request is cancelled, nor
-/// give way to what other clients send; so a child that reads slowly gets little at a time. A child that reads quickly
-/// soon gets as much as a pipe holds.
+/// Limits the bytes that a child may leave unread. Bytes in the pipe can neither be withdrawn when their request is
+/// cancelled, nor make room for other clients' messages. A slow child therefore gets a small window; a child that reads
+/// quickly soon gets the whole pipe.
 struct Window<'a> {
     other_end: &'a OtherEnd,
     uptake: Arc<Uptake>,
-    /// Bytes that may be unread.
+    /// The limit on unread bytes.
     size: u64,
     written: u64,
-    /// Of those written, how many the child was seen to have read.
+    /// Written bytes that the child has been seen to have read.
     read: u64,
     mark: Option<Mark>,
 }
 
-/// A place in what is written, by which it is found how soon a child reads.
+/// A position in the written bytes, used to measure how quickly a child reads.
 struct Mark {
-    /// The bytes written up to it.
+    /// Bytes written up to this position.
     written: u64,
     at: Instant,
-    /// It was seen not to be read in time.
+    /// The child did not read up to this position in time.
     is_late: bool,
 }
 
@@ -118,7 +118,7 @@ impl Mark {
         Mark { written, at: Instant::now(), is_late: false }
     }
 
-    /// Whether it should be read by now.
+    /// Whether the child should have read up to this position by now.
     fn is_due(&self) -> bool {
         self.at.elapsed() >= SLOW
     }
@@ -129,18 +129,18 @@ impl<'a> Window<'a> {
         Window { other_end, uptake, size: LEAST_WINDOW, written: 0, read: 0, mark: None }
     }
 
-    /// Whether more may be written when this much is about to be.
+    /// Whether a batch of `about` bytes may be written.
     fn is_open(&mut self, about: usize) -> bool {
         let used = |window: &Self| window.written - window.read + about as u64;
         if used(self) >= self.size || self.mark.as_ref().is_some_and(Mark::is_due) {
             self.look(used(self));
         }
-        // A pipe bounds itself.
+        // A full-size window needs no check, since the pipe has a capacity of its own.
         used(self) < self.size || self.size >= BATCH as u64
     }
 
-    /// Finds out how much is unread, and changes the size. `used` is what is unread or about to be written. The size grows
-    /// for a child that reads in time and used all of it, and shrinks for one that used little or is late.
+    /// Measures the unread bytes, and adapts the window. `used` counts the bytes that are unread or about to be written. The
+    /// window grows for a child that reads in time and used all of it. It shrinks for one that used little, or is late.
     fn look(&mut self, used: u64) {
         let unread = self.other_end.unread().unwrap_or(0);
         let read = self.written.saturating_sub(unread);
@@ -164,19 +164,18 @@ impl<'a> Window<'a> {
         }
     }
 
-    fn wrote(&mut self, bytes: usize) {
+    fn note_written(&mut self, bytes: usize) {
         self.written += bytes as u64;
         let written = self.written;
         self.mark.get_or_insert_with(|| Mark::at(written));
     }
 
-    /// Resolves when it is open.
-    async fn opens(&mut self, about: usize) {
-        let mut pause = LEAST_PAUSE;
+    /// Waits until the window is open.
+    async fn wait_open(&mut self, about: usize) {
+        let mut pauses = Backoff::new(LEAST_PAUSE, MOST_PAUSE);
         while !self.is_open(about) {
             self.uptake.note_waiting(true);
-            sleep(pause).await;
-            pause = (pause * 2).min(MOST_PAUSE);
+            sleep(pauses.advance()).await;
         }
         self.uptake.note_waiting(false);
     }
@@ -187,22 +186,22 @@ enum Message {
     Urgent(Urgent),
 }
 
-/// What is to be written next: what is urgent at once, anything else when the child has read most of what was written.
+/// Returns the next message: an urgent one at once, any other as soon as the window is open.
 async fn next<W>(intake: &mut Intake, writer: &mut Writer<'_, W>) -> Option<Message> {
     loop {
         let Intake { orders, urgent, .. } = intake;
         let turn = async {
-            orders.some().await;
-            writer.window.opens(writer.batch.len()).await;
+            orders.wait().await;
+            writer.window.wait_open(writer.batch.len()).await;
         };
         tokio::select! {
             biased;
             urgent = urgent.recv() => return match urgent {
                 Some(urgent) => Some(Message::Urgent(urgent)),
                 // All senders are gone.
-                None => orders.ready().map(Message::Order),
+                None => orders.try_next().map(Message::Order),
             },
-            () = turn => if let Some(order) = orders.ready() {
+            () = turn => if let Some(order) = orders.try_next() {
                 return Some(Message::Order(order));
             },
         }
@@ -214,10 +213,10 @@ fn ready<W>(intake: &mut Intake, writer: &mut Writer<'_, W>) -> Option<Message> 
         return Some(Message::Urgent(urgent));
     }
     let is_open = writer.window.is_open(writer.batch.len());
-    is_open.then(|| intake.orders.ready().map(Message::Order)).flatten()
+    is_open.then(|| intake.orders.try_next().map(Message::Order)).flatten()
 }
 
-/// What is written, and what is gathered to be.
+/// Gathers frames into batches, and writes them.
 struct Writer<'a, W> {
     pipe: W,
     batch: BytesMut,
@@ -228,11 +227,11 @@ struct Writer<'a, W> {
 impl<W: AsyncWrite + Unpin> Writer<'_, W> {
     async fn put_message(&mut self, message: Message, intake: &Intake) -> io::Result<()> {
         let frame = match message {
-            // What was cancelled before its turn came is never begun.
+            // A request that was cancelled before its turn is never written.
             Message::Order(Order::Request { wire_id, frame }) if self.mux.mark_sent(wire_id) => frame,
             Message::Order(Order::Request { .. }) => return Ok(()),
             Message::Order(Order::Notification { frame, places }) => {
-                intake.orders.wrote_notification(places);
+                intake.orders.note_written(places);
                 frame
             }
             Message::Urgent(Urgent(frame)) => frame,
@@ -260,7 +259,7 @@ impl<W: AsyncWrite + Unpin> Writer<'_, W> {
     }
 }
 
-/// Writes all of it, and says how the child takes it.
+/// Writes all bytes, and records the child's progress.
 async fn write_all<W: AsyncWrite + Unpin>(
     pipe: &mut W,
     mut bytes: &[u8],
@@ -272,7 +271,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
             0 => return Err(io::ErrorKind::WriteZero.into()),
             taken => {
                 bytes = &bytes[taken..];
-                window.wrote(taken);
+                window.note_written(taken);
             }
         }
         window.uptake.note_taken();

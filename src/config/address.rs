@@ -1,11 +1,11 @@
-//! From text to what HTTP is addressed by: where to listen, paths, origins, hosts, headers.
+//! Parses addresses for HTTP: listeners, paths, origins, hosts and header names.
 
 use super::problem::Refusal;
 use crate::http::PublicUrl;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// `address:port`; without an address, every IPv4 interface.
+/// Parses `address:port`. Without an address, all IPv4 interfaces.
 pub(super) fn listen(text: &str) -> Result<SocketAddr, Refusal> {
     let spelled_out = match text.rsplit_once(':') {
         Some(("", port)) => format!("{}:{port}", Ipv4Addr::UNSPECIFIED),
@@ -17,7 +17,7 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, Refusal> {
         .map_err(|_| Refusal::new("is not an address", "give e.g. 127.0.0.1:8080, :8080, [::1]:8080"))
 }
 
-/// A path of its own, as it stands in a request line.
+/// Parses the endpoint's path, as in a request line.
 pub(super) fn path(text: &str) -> Result<String, Refusal> {
     const PATHS: &str = "give e.g. /mcp";
     const TAKEN: [&str; 6] = ["/livez", "/readyz", "/startupz", "/metrics", "/sse", "/messages"];
@@ -50,7 +50,7 @@ fn is_path(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&b))
 }
 
-/// `scheme://host`, or with a port, as browsers send it: no path, in lower case. `*.` may stand before a domain.
+/// Parses `scheme://host` or `scheme://host:port`, as browsers send it: no path, in lower case. `*.` may precede a domain.
 pub(super) fn origin(text: &str) -> Result<String, Refusal> {
     let refused = || Refusal::new("is not an origin", "give e.g. https://app.example.com");
     let (scheme, authority) = text.split_once("://").ok_or_else(refused)?;
@@ -59,7 +59,7 @@ pub(super) fn origin(text: &str) -> Result<String, Refusal> {
     if lead && rest && is_authority(zone(authority)) { Ok(text.to_ascii_lowercase()) } else { Err(refused()) }
 }
 
-/// A host as in a `Host` header, with or without a port; in lower case. `*.` may stand before a domain.
+/// Parses a host as in a `Host` header, with or without a port, in lower case. `*.` may precede a domain.
 pub(super) fn host(text: &str) -> Result<String, Refusal> {
     if is_authority(zone(text)) {
         return Ok(text.to_ascii_lowercase());
@@ -72,7 +72,7 @@ fn zone(host: &str) -> &str {
     host.strip_prefix("*.").filter(|zone| !zone.starts_with(['[', '.'])).unwrap_or(host)
 }
 
-/// A host, and perhaps a port (RFC 3986, section 3.2, without user information).
+/// Whether a text is a host with an optional port (RFC 3986 §3.2, without user information).
 fn is_authority(text: &str) -> bool {
     let (host_is_sound, port) = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
         Some((address, port)) => (address.parse::<Ipv6Addr>().is_ok(), port),
@@ -87,7 +87,7 @@ fn is_authority(text: &str) -> bool {
     host_is_sound && port_is_sound
 }
 
-/// A header's name, in lower case. One that carries a credential would bring it into logs.
+/// Parses a header's name, in lower case. Headers with credentials are refused: their values would reach the logs.
 pub(super) fn header(text: &str) -> Result<String, Refusal> {
     const HEADERS: &str = "give e.g. x-forwarded-user";
     let name = HeaderName::from_bytes(text.as_bytes())

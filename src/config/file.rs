@@ -1,9 +1,9 @@
-//! What a configuration file says: YAML or JSON, the flags' names as keys.
+//! Configuration files: YAML or JSON, with the names of flags as keys.
 //!
-//! Values keep the text that they were written with, for the same parsers to read as on the command line:
-//! `007` stays `007`, and an unquoted `5` is as good as a quoted one.
+//! Values keep the text that they were written with, and are read by the same parsers as on the command line: `007` stays
+//! `007`, and an unquoted `5` equals a quoted one.
 
-use super::problem::{Place, Problem, Refusal, Source};
+use super::problem::{FileLine, Problem, Refusal, Source};
 use super::table::{Arity, NOT_IN_FILE, Setting, find};
 use serde_core::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
@@ -21,7 +21,7 @@ pub(super) struct File {
     pub(super) command: Vec<OsString>,
 }
 
-/// Reads `path`. What can't be used is left out and told in `problems`.
+/// Reads `path`. Unusable parts are left out and reported in `problems`.
 pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> File {
     match std::fs::read(path) {
         Ok(bytes) => match String::from_utf8(bytes) {
@@ -62,7 +62,7 @@ fn parse(text: &str, path: &str, problems: &mut Vec<Problem>) -> File {
         }
         Err(error) => {
             let line = error.location().map_or(1, |location| location.line());
-            let place = Place { path: path.into(), line };
+            let place = FileLine { path: path.into(), line };
             // The parser's own message may quote the file, and the file may hold secrets.
             let (reason, accepts) = match error {
                 serde_saphyr::Error::DuplicateMappingKey { .. } => ("names a key twice", "keep one"),
@@ -74,11 +74,11 @@ fn parse(text: &str, path: &str, problems: &mut Vec<Problem>) -> File {
     reading.file
 }
 
-/// A YAML node. What a plain scalar says is in the text it spans.
+/// A YAML node. The text of a plain scalar is read from its span.
 #[derive(Debug)]
 enum Node {
     Null,
-    /// A number or a boolean, by its place.
+    /// A number or a boolean.
     Plain,
     Text(String),
     List(Vec<Spanned<Node>>),
@@ -177,7 +177,7 @@ impl Reading<'_> {
         }
     }
 
-    /// The values of one setting; nothing where it is left empty or can't be used.
+    /// The values of one setting; `None` if it is empty or unusable.
     fn items(&mut self, setting: &Setting, node: &Spanned<Node>) -> Option<Vec<OsString>> {
         match (&node.value, setting.arity) {
             (Node::Null, _) => None,
@@ -213,7 +213,7 @@ impl Reading<'_> {
         items
     }
 
-    /// `NAME: value` as `NAME=value`, and `NAME:` alone as `NAME`.
+    /// Turns `NAME: value` into `NAME=value`, and `NAME:` alone into `NAME`.
     fn variables(&mut self, entries: &[(Spanned<String>, Spanned<Node>)]) -> Option<Vec<OsString>> {
         let mut items = Vec::with_capacity(entries.len());
         for (name, node) in entries {
@@ -230,7 +230,7 @@ impl Reading<'_> {
         Some(items)
     }
 
-    /// A scalar as it was written.
+    /// The text of a scalar as it was written.
     fn scalar(&self, node: &Spanned<Node>) -> Option<String> {
         match &node.value {
             Node::Text(text) => Some(text.clone()),
@@ -244,14 +244,14 @@ impl Reading<'_> {
         }
     }
 
-    fn place<T>(&self, node: &Spanned<T>) -> Place {
-        Place { path: self.path.clone(), line: node.referenced.line() }
+    fn place<T>(&self, node: &Spanned<T>) -> FileLine {
+        FileLine { path: self.path.clone(), line: node.referenced.line() }
     }
 
     fn refuse(
         &mut self,
         subject: &str,
-        place: Place,
+        place: FileLine,
         reason: &'static str,
         accepts: impl Into<std::borrow::Cow<'static, str>>,
     ) {
@@ -306,7 +306,7 @@ mod tests {
     fn env_is_a_map_or_a_list_and_values_know_their_line() {
         let file = parsed("# first\n\nenv:\n  A: 1\n  B: \"x=y\"\n  C:\nallow-host: one\n");
         assert_eq!(file.values["env"].0, ["A=1", "B=x=y", "C"]);
-        assert_eq!(file.values["env"].1, Source::File(Place { path: "c.yaml".into(), line: 3 }));
+        assert_eq!(file.values["env"].1, Source::File(FileLine { path: "c.yaml".into(), line: 3 }));
         assert_eq!(file.values["allow-host"].0, ["one"]);
     }
 

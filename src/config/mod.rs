@@ -1,7 +1,7 @@
-//! What was meant: every room's settings, checked whole before anything starts.
+//! Settings: reads and checks those of every room before anything starts (`docs/architecture.md#settings`).
 //!
-//! A setting is typed as a flag, else comes from its environment variable, else from the file of `--config`, else
-//! from its default. Everything that is bad is told at once.
+//! A setting comes from its flag, else from its environment variable, else from the file of `--config`, else it has its
+//! default. All bad settings are reported at once.
 
 mod address;
 mod args;
@@ -33,33 +33,33 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
-/// Everything that proxyrunner was told, by the room it is for.
+/// The settings of all rooms.
 pub struct Config {
     /// Logs, metrics and spans.
     pub telemetry: telemetry::Settings,
-    /// Where they go besides.
+    /// The export of logs, metrics and spans.
     pub export: export::Settings,
-    /// What was not understood of the environment, and settings that do not fit the place, to be logged.
+    /// Warnings to be logged: unknown variables, and settings that do not fit the platform.
     pub warnings: Vec<String>,
-    /// The program to spawn, and how it ends.
+    /// The program to spawn, and its limits.
     pub child: child::Settings,
-    /// Who shares a child, and how much it is given.
+    /// The sharing of children, and limits for requests.
     pub upstream: upstream::Settings,
     /// Legacy sessions.
     pub session: session::Settings,
     /// The listening side.
     pub http: http::Settings,
-    /// After SIGTERM, how long to serve on while endpoints are being removed.
+    /// Time after SIGTERM to keep serving while endpoints are being removed.
     pub drain_delay: Duration,
-    /// After that, how long to wait for requests in flight.
+    /// Time after that for requests in flight to finish.
     pub drain_timeout: Duration,
-    /// How long all stages of the end may take together.
+    /// Time for all stages of shutdown together.
     pub stop_within: Duration,
-    /// Bytes of bodies, undelivered answers and replay buffers together.
+    /// Maximum bytes of bodies, undelivered answers and replay buffers together.
     pub max_buffered: usize,
 }
 
-/// Why there is no [`Config`] to run with: help was asked for, or settings are bad.
+/// The reason why proxyrunner exits without running: help was requested, or settings are bad.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Exit {
     code: u8,
@@ -83,15 +83,15 @@ impl Exit {
         self.code
     }
 
-    /// What is to be told.
+    /// The text to print.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Tells it, on stdout when it was asked for and else on stderr.
+    /// Prints the text, on stdout if it was requested and else on stderr.
     pub fn report(&self) -> ExitCode {
         let text = self.text.trim_end();
-        // Nobody is left to tell when the other end of the pipe is gone.
+        // A closed pipe has no reader to be told.
         let _ = if self.code == 0 {
             writeln!(std::io::stdout(), "{text}")
         } else {
@@ -101,11 +101,11 @@ impl Exit {
     }
 }
 
-/// Reads the command line (the program's name first), the environment as it is given, and the configuration file.
-/// `memory` is what the system leaves the process, in bytes, if it sets a limit.
+/// Reads the command line (beginning with the program's name), the given environment, and the configuration file. `memory`
+/// is the system's memory limit in bytes, if any.
 ///
 /// # Errors
-/// `--help`, `--version` and `--check` with code 0; every bad setting, one a line, with [`Exit::USAGE`].
+/// `--help`, `--version` and `--check` with code 0; every bad setting, one per line, with [`Exit::USAGE`].
 pub fn load(
     args: impl IntoIterator<Item = OsString>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
@@ -140,7 +140,7 @@ pub fn load(
     }
 }
 
-/// Where the configuration file is, if there is one.
+/// The path of the configuration file, if there is one.
 fn location(typed: &args::Typed, env: impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
     let from_flag = typed.values.get("config").and_then(|paths| paths.last().cloned());
     from_flag.or_else(|| env(&table::find("config")?.variable()).filter(|path| !path.is_empty()))
@@ -153,7 +153,7 @@ fn assemble(
     memory: Option<u64>,
 ) -> Config {
     let otel = otel::read(env);
-    // In the order in which --check shows them.
+    // In the order of --check.
     let max_buffered = reader.one_or("max-buffered", SIZE, buffered(memory));
     let http = http(reader, otel.propagates, max_buffered);
     let child = child(reader, command, env, max_buffered);
@@ -177,7 +177,7 @@ fn assemble(
     }
 }
 
-/// The default of `--max-buffered`: messages leave the child, and what else takes memory, more than half of it.
+/// The default of `--max-buffered`, which leaves more than half of the memory for everything else.
 fn buffered(memory: Option<u64>) -> usize {
     let part = memory.map_or(u64::MAX, |limit| limit / 5 * 2);
     usize::try_from(part).unwrap_or(usize::MAX).clamp(1 << 20, 256 << 20)
@@ -256,7 +256,7 @@ fn limits(reader: &mut Reader) -> child::Limits {
     }
 }
 
-/// As whom the server runs: a user with its own groups, or with the one that is named beside.
+/// The user and groups of the server: a user with its own groups, or with the given one.
 fn identity(reader: &mut Reader) -> Option<child::Identity> {
     let user = reader.optional("child-user", USER);
     let group = reader.optional("child-group", GROUP);
@@ -356,7 +356,7 @@ fn telemetry(reader: &mut Reader, otel: &otel::Meant) -> telemetry::Settings {
     }
 }
 
-/// What the standard variables of OpenTelemetry say, for `--check`.
+/// Shows the standard variables of OpenTelemetry in `--check`.
 fn exports(reader: &mut Reader, export: export::Settings) -> export::Settings {
     let metrics = export.metrics.as_ref().map(|metrics| &metrics.endpoint);
     for (what, endpoint) in
@@ -369,7 +369,7 @@ fn exports(reader: &mut Reader, export: export::Settings) -> export::Settings {
     export
 }
 
-/// Settings that are each sound, but not together.
+/// Checks settings that are valid on their own, but not together.
 fn cross_check(reader: &mut Reader, config: &Config) {
     let Config { upstream, session, http, child, max_buffered, .. } = config;
     reader.cross_check(

@@ -1,4 +1,4 @@
-//! From text to values: durations, sizes, counts, choices. And back, for `--check`.
+//! Parses durations, sizes, counts and choices, and formats them for `--check`.
 
 use super::address;
 use super::identity::{self, Group, User};
@@ -10,60 +10,68 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How one kind of value is read, and shown again.
+/// Parses and formats one kind of value.
 #[derive(Clone, Copy)]
-pub(super) struct Kind<T> {
+pub(super) struct ValueKind<T> {
     pub(super) parse: fn(&str) -> Result<T, Refusal>,
     pub(super) show: fn(&T) -> Value,
 }
 
-pub(super) const DURATION: Kind<Duration> = Kind { parse: duration, show: show_duration };
-pub(super) const DURATION_OR_ZERO: Kind<Duration> = Kind { parse: duration_or_zero, show: show_duration };
-pub(super) const SIZE: Kind<usize> = Kind { parse: size, show: show_size };
-pub(super) const COUNT: Kind<usize> = Kind { parse: count, show: |count| (*count).into() };
-pub(super) const COUNT_OR_ZERO: Kind<usize> = Kind { parse: count_or_zero, show: |count| (*count).into() };
-pub(super) const SWITCH: Kind<bool> = Kind { parse: switch, show: |on| (*on).into() };
-pub(super) const LISTEN: Kind<SocketAddr> = Kind { parse: address::listen, show: |to| to.to_string().into() };
-pub(super) const PATH: Kind<String> = Kind { parse: address::path, show: |text| text.as_str().into() };
-pub(super) const ORIGIN: Kind<String> = Kind { parse: address::origin, show: |text| text.as_str().into() };
-pub(super) const HOST: Kind<String> = Kind { parse: address::host, show: |text| text.as_str().into() };
-pub(super) const PUBLIC_URL: Kind<PublicUrl> =
-    Kind { parse: address::public_url, show: |url| url.as_str().into() };
-pub(super) const HEADER: Kind<String> = Kind { parse: address::header, show: |text| text.as_str().into() };
-pub(super) const DIRECTORY: Kind<PathBuf> =
-    Kind { parse: directory, show: |path| path.to_string_lossy().into() };
+pub(super) const DURATION: ValueKind<Duration> = ValueKind { parse: duration, show: show_duration };
+pub(super) const DURATION_OR_ZERO: ValueKind<Duration> =
+    ValueKind { parse: duration_or_zero, show: show_duration };
+pub(super) const SIZE: ValueKind<usize> = ValueKind { parse: size, show: show_size };
+pub(super) const COUNT: ValueKind<usize> = ValueKind { parse: count, show: |count| (*count).into() };
+pub(super) const COUNT_OR_ZERO: ValueKind<usize> =
+    ValueKind { parse: count_or_zero, show: |count| (*count).into() };
+pub(super) const SWITCH: ValueKind<bool> = ValueKind { parse: switch, show: |on| (*on).into() };
+pub(super) const LISTEN: ValueKind<SocketAddr> =
+    ValueKind { parse: address::listen, show: |to| to.to_string().into() };
+pub(super) const PATH: ValueKind<String> =
+    ValueKind { parse: address::path, show: |text| text.as_str().into() };
+pub(super) const ORIGIN: ValueKind<String> =
+    ValueKind { parse: address::origin, show: |text| text.as_str().into() };
+pub(super) const HOST: ValueKind<String> =
+    ValueKind { parse: address::host, show: |text| text.as_str().into() };
+pub(super) const PUBLIC_URL: ValueKind<PublicUrl> =
+    ValueKind { parse: address::public_url, show: |url| url.as_str().into() };
+pub(super) const HEADER: ValueKind<String> =
+    ValueKind { parse: address::header, show: |text| text.as_str().into() };
+pub(super) const DIRECTORY: ValueKind<PathBuf> =
+    ValueKind { parse: directory, show: |path| path.to_string_lossy().into() };
 
-pub(super) const KEY_FILE: Kind<KeyFile> =
-    Kind { parse: key_file, show: |file| file.path.to_string_lossy().into() };
+pub(super) const KEY_FILE: ValueKind<KeyFile> =
+    ValueKind { parse: key_file, show: |file| file.path.to_string_lossy().into() };
 
-pub(super) const KEY: Kind<String> = Kind { parse: key, show: |text| text.as_str().into() };
-pub(super) const NICE: Kind<i32> = Kind { parse: nice, show: |nice| (*nice).into() };
-pub(super) const USER: Kind<User> = Kind { parse: identity::user, show: |user| user.id.into() };
-pub(super) const GROUP: Kind<Group> = Kind { parse: identity::group, show: |group| group.id.into() };
+pub(super) const KEY: ValueKind<String> = ValueKind { parse: key, show: |text| text.as_str().into() };
+pub(super) const NICE: ValueKind<i32> = ValueKind { parse: nice, show: |nice| (*nice).into() };
+pub(super) const USER: ValueKind<User> = ValueKind { parse: identity::user, show: |user| user.id.into() };
+pub(super) const GROUP: ValueKind<Group> =
+    ValueKind { parse: identity::group, show: |group| group.id.into() };
 
-/// A name without a comma or blanks around it.
+/// A name without commas and surrounding blanks.
 fn key(text: &str) -> Result<String, Refusal> {
     let key = text.trim();
     let sound = !key.is_empty() && !key.contains([',', ';', '=']);
     if sound { Ok(key.to_owned()) } else { Err(Refusal::new("is no key", "give a name, e.g. user.id")) }
 }
 
-/// A file with a secret in it; only its name is ever shown.
+/// A file with a secret. Only its name is ever shown.
 pub(super) struct KeyFile {
     path: PathBuf,
     pub(super) key: Key,
 }
 
-/// The longest duration: added to any clock reading it doesn't overflow.
+/// The longest duration. It can be added to any clock reading without overflow.
 const LONGEST: Duration = Duration::from_secs(365 * DAY);
-/// The largest count: some are allocated for at once.
+/// The largest count. Memory for some counts is allocated at once.
 const MOST: usize = 1 << 20;
 const DAY: u64 = 24 * 60 * 60;
 
 const DURATIONS: &str = "give e.g. 500ms, 30s, 5m, 1h30m";
 const SIZES: &str = "give bytes, or e.g. 16KiB, 16MiB, 1GiB";
 
-/// By descending length, each with its milliseconds.
+/// Units of time, longest first, in milliseconds.
 const TIME_UNITS: [(&str, u64); 5] =
     [("d", DAY * 1000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
@@ -100,7 +108,7 @@ fn duration_or_zero(text: &str) -> Result<Duration, Refusal> {
     Ok(duration)
 }
 
-/// Whole numbers, each with a unit shorter than the one before: `1h30m`.
+/// Parses whole numbers with units, each unit shorter than the one before: `1h30m`.
 fn millis(mut text: &str) -> Option<u64> {
     let mut total: u64 = 0;
     let mut units = &TIME_UNITS[..];
@@ -197,7 +205,7 @@ fn switch(text: &str) -> Result<bool, Refusal> {
     }
 }
 
-/// Reads one of a few names, in any case.
+/// Parses one of a few names, in any case.
 pub(super) fn choose<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, Refusal> {
     names.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, value)| *value).ok_or_else(|| {
         let all: Vec<_> = names.iter().map(|(name, _)| *name).collect();

@@ -1,6 +1,5 @@
-//! What a child says of itself, in the other era's words: `InitializeResult` for clients with a session,
-//! `DiscoverResult` for clients without. Both documents are small and rare, so they are put together anew, of the
-//! child's own raw parts.
+//! Translates a child's self-description: `InitializeResult` for clients with a session, `DiscoverResult` for clients
+//! without. Both documents are small and rare, so they are composed anew from the child's raw parts.
 
 use super::{MODERN_VERSION, keys, raw, results::Hint};
 use crate::budget::Charged;
@@ -8,8 +7,8 @@ use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, spli
 use crate::session::{LEGACY_VERSIONS, Version};
 use serde_json::{Value, json};
 
-/// A legacy child's `InitializeResult` as the `DiscoverResult` that modern clients are given (C2). The tasks of
-/// both eras are taken out of its capabilities; all else is kept, `experimental` and foreign extensions too.
+/// Translates a legacy child's `InitializeResult` into a `DiscoverResult`. The tasks of both eras are removed from its
+/// capabilities; everything else is kept, including `experimental` and foreign extensions.
 pub fn from_initialize(initialized: &Charged, hint: Hint) -> Charged {
     let whole = 0..initialized.len();
     let capabilities = capabilities(initialized, &whole);
@@ -30,8 +29,8 @@ pub fn from_initialize(initialized: &Charged, hint: Hint) -> Charged {
     initialized.derive(text.into_bytes())
 }
 
-/// A modern child's `DiscoverResult` as modern clients are given it: as it is, but with the revisions that are served
-/// here (A1 row 11). Some children list the legacy ones too, which say nothing to a modern client.
+/// A modern child's `DiscoverResult` for modern clients: unchanged but for `supportedVersions`, which lists the revisions
+/// served here (server/discover). Some children also list legacy ones, which a modern client cannot use.
 pub fn served(discovered: &Charged) -> Charged {
     let whole = 0..discovered.len();
     let add = format!("\"supportedVersions\":[\"{MODERN_VERSION}\"]");
@@ -40,8 +39,8 @@ pub fn served(discovered: &Charged) -> Charged {
     discovered.derive(splice(discovered, &whole, edits).to_vec())
 }
 
-/// A modern child's `DiscoverResult` as the `InitializeResult` that a client of `version` is given (C3).
-/// `serverInfo` is required there: what the child does not say is made up, and never empty.
+/// Translates a modern child's `DiscoverResult` into an `InitializeResult` for a client of `version`. It requires
+/// `serverInfo`, so missing values get defaults that are never empty.
 pub fn to_initialize(discovered: &Charged, version: &Version) -> Charged {
     let whole = 0..discovered.len();
     let mut text = format!(
@@ -58,13 +57,13 @@ pub fn to_initialize(discovered: &Charged, version: &Version) -> Charged {
     discovered.derive(text.into_bytes())
 }
 
-/// The revision that a legacy client is answered with: its own if proxyrunner knows it, else the newest
-/// (lifecycle §Version Negotiation).
+/// The revision in the answer to a legacy client: its own if proxyrunner supports it, else the newest (basic/lifecycle
+/// §Version Negotiation).
 pub fn negotiated(asked: Option<&Version>) -> Version {
     asked.filter(|asked| asked.is_known()).cloned().unwrap_or_else(|| Version::new(LEGACY_VERSIONS[0]))
 }
 
-/// The `serverInfo` of an `InitializeResult`, to be put into every result for a modern client.
+/// The `serverInfo` of an `InitializeResult`, which is added to every result for a modern client.
 pub fn server_info(initialized: &[u8]) -> Option<Span> {
     member(initialized, &(0..initialized.len()), "serverInfo").filter(|info| initialized[info.start] == b'{')
 }
@@ -79,8 +78,8 @@ pub fn capabilities_of(discovered: &[u8]) -> impl Fn(&str, &str) -> bool {
     }
 }
 
-/// Whether two children say the same of themselves, in their `InitializeResult` or `DiscoverResult`, whatever its order
-/// and whitespace. How long it may be kept does not count.
+/// Whether two children describe themselves alike, apart from order and whitespace. Compares `InitializeResult`s or
+/// `DiscoverResult`s, without their caching hints.
 pub fn same_words(one: &[u8], other: &[u8]) -> bool {
     let read = |words: &[u8]| {
         let mut words: serde_json::Value = serde_json::from_slice(words).ok()?;
@@ -94,8 +93,8 @@ pub fn same_words(one: &[u8], other: &[u8]) -> bool {
     read(one).is_some_and(|words| read(other) == Some(words))
 }
 
-/// Whether a legacy child runs tools as tasks. One that does not declare it is not to be asked to, whatever its tools say
-/// of themselves (2025-11-25, basic/utilities/tasks §Tool-Level Negotiation).
+/// Whether a legacy child supports tool calls as tasks. If it does not declare so, tools must not be called as tasks,
+/// whatever their own `taskSupport` (2025-11-25, basic/utilities/tasks §Tool-Level Negotiation).
 pub fn runs_tasks(initialized: &[u8]) -> bool {
     let path = ["capabilities", "tasks", "requests", "tools", "call"];
     let whole = 0..initialized.len();
@@ -110,8 +109,8 @@ pub fn capability_names(discovered: &[u8]) -> Vec<String> {
     names.map(|(key, _)| text(discovered, &key).into_owned()).collect()
 }
 
-/// The revisions of a `DiscoverResult`, or of -32022's `data`; `None` if `name` is no array of strings there.
-/// Some children list the legacy ones too.
+/// The revisions in a `DiscoverResult`, or in the `data` of -32022; `None` if `name` is not an array of strings. Some
+/// children also list legacy ones.
 pub fn versions(bytes: &[u8], object: &Span, name: &str) -> Option<Vec<String>> {
     let list = member(bytes, object, name).filter(|list| bytes[list.start] == b'[')?;
     let strings =
@@ -119,7 +118,7 @@ pub fn versions(bytes: &[u8], object: &Span, name: &str) -> Option<Vec<String>> 
     strings.collect()
 }
 
-/// The child's capabilities without tasks, of the legacy core and of the modern extension.
+/// The child's capabilities without the tasks of the legacy core and the modern extension.
 fn capabilities(bytes: &Charged, result: &Span) -> String {
     let Some(span) = member(bytes, result, "capabilities").filter(|span| bytes[span.start] == b'{') else {
         return "{}".to_owned();
@@ -137,7 +136,7 @@ fn string(bytes: &[u8], object: &Span, name: &str) -> Option<Span> {
     member(bytes, object, name).filter(|value| bytes[value.start] == b'"')
 }
 
-/// The raw members of a result's `_meta`, without who sent it.
+/// The raw members of a result's `_meta`, without `serverInfo`.
 fn kept_meta(bytes: &[u8], result: &Span) -> Vec<String> {
     let Some(meta) = member(bytes, result, "_meta") else { return Vec::new() };
     members(bytes, meta)
@@ -150,7 +149,7 @@ fn meta_member(members: &[String]) -> String {
     if members.is_empty() { String::new() } else { format!(",\"_meta\":{{{}}}", members.join(",")) }
 }
 
-/// The `Implementation` of a modern child, with what `version` defines of it.
+/// The `Implementation` of a modern child, with the members that `version` defines.
 fn implementation(discovered: &[u8], version: &Version) -> String {
     let meta = member(discovered, &(0..discovered.len()), "_meta");
     let info = meta.and_then(|meta| member(discovered, &meta, keys::SERVER_INFO));

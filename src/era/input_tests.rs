@@ -107,33 +107,12 @@ fn a_retry_is_read_and_answers_the_child() {
         r#"{"inputResponses":{"a":{},"\u0061":{}}}"#,
         r#"{"inputResponses":{"a":{},"b":{},"c":{}}}"#,
     ] {
-        assert_eq!(read(&format!(",\"params\":{bad}")).unwrap_err().code(), -32602, "{bad}");
-    }
-}
-
-#[test]
-fn an_answer_fits_its_question() {
-    for (method, good, bad) in [
-        ("elicitation/create", json!({"action": "accept"}), json!({"content": {}})),
-        (
-            "sampling/createMessage",
-            json!({"role": "assistant", "model": "m", "content": {"type": "text", "text": ""}}),
-            json!({"role": "assistant", "model": "m", "content": "text"}),
-        ),
-        ("roots/list", json!({"roots": []}), json!({"roots": {}})),
-    ] {
-        assert!(fits(method, good.to_string().as_bytes()), "{method}");
-        assert!(!fits(method, bad.to_string().as_bytes()), "{method}");
-        assert!(!fits("ping", good.to_string().as_bytes()));
+        assert!(read(&format!(",\"params\":{bad}")).is_err(), "{bad}");
     }
 }
 
 #[test]
 fn nobody_answers() {
-    assert_eq!(parsed(unanswered(b"0", "elicitation/create"))["result"], json!({"action": "cancel"}));
-    assert_eq!(parsed(unanswered(b"0", "sampling/createMessage"))["error"]["code"], -32603);
-    assert_eq!(parsed(undeclared(b"\"a\""))["id"], "a");
-    assert_eq!(parsed(undeclared(b"0"))["error"]["code"], -32601);
     assert_eq!(
         parsed(unanswerable(b"1", "prompts/get", "why"))["error"],
         json!({"code": -32603, "message": "why"})

@@ -1,18 +1,18 @@
-//! Notifications on their way to a client of the other era. Subscriptions belong to a `subscriptions/listen` in
-//! the modern era and to the session in the legacy one, so only their stamp differs.
+//! Translates notifications for clients of the other era. Subscriptions belong to a `subscriptions/listen` in the modern era,
+//! and to the session in the legacy one, so only the subscription's stamp differs.
 
 use super::keys;
 use crate::jsonrpc::{Amendment, Edits, Message, rewrite::Changes, rewrite::edits_with};
 use crate::trace_context::Trace;
 
-/// The edits that stamp a notification with the raw id of the listen it is for, in place of any stamp that it has
+/// The edits that stamp a notification with the raw id of its listen, instead of any stamp that it has
 /// (basic/patterns/subscriptions §Receiving Notifications).
 pub fn stamp(frame: &[u8], message: &Message, listen_id: &[u8]) -> Edits {
     let add = format!("\"{}\":{}", keys::SUBSCRIPTION_ID, String::from_utf8_lossy(listen_id));
     change(frame, message, &add)
 }
 
-/// The edits that take the stamp off, for a client that has no listen.
+/// The edits that remove the stamp, for a client without a listen.
 pub fn unstamp(frame: &[u8], message: &Message) -> Edits {
     change(frame, message, "")
 }

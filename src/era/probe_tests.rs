@@ -249,11 +249,11 @@ fn the_operators_choice_is_an_era() {
 #[test]
 fn why_a_child_serves_neither_era_is_said_of_it() {
     for (reason, words) in [
-        (Reason::Exited, "the server ended before"),
+        (Reason::Exited, "the server exited before"),
         (Reason::NoCommonVersion(vec!["a".into(), "b".into()]), "the server speaks only a, b,"),
         (Reason::InitializeRefused(-7), "the server refused initialize with the error -7"),
         (Reason::NotModern(Some(-8)), "the server refused server/discover with the error -8; is --child-era"),
-        (Reason::NotModern(None), "the server's answer to server/discover is none; is --child-era"),
+        (Reason::NotModern(None), "the server's answer to server/discover is malformed; is --child-era"),
     ] {
         assert!(reason.to_string().starts_with(words), "{reason}");
     }

@@ -36,13 +36,13 @@ pub(crate) fn written(link: &Link, ends: &mut Ends) -> Vec<String> {
     while let Ok(urgent) = ends.intake.urgent.try_recv() {
         frames.push(urgent.0);
     }
-    while let Some(order) = ends.intake.orders.ready() {
+    while let Some(order) = ends.intake.orders.try_next() {
         match order {
             Order::Request { wire_id, frame } if link.mux().mark_sent(wire_id) => frames.push(frame),
             Order::Request { .. } => {}
             Order::Notification { frame, places } => {
                 frames.push(frame);
-                ends.intake.orders.wrote_notification(places);
+                ends.intake.orders.note_written(places);
             }
         }
     }

@@ -155,14 +155,14 @@ fn a_request_that_waits_for_its_client_gives_its_places_up_and_gets_others() {
     let (link, mut ends) = Link::new(1, 2);
     let mut exchange = begun_with(&link, Held { places: places().into(), ..held() });
     written(&link, &mut ends);
-    exchange.has_places(None);
+    exchange.set_places(None);
     assert_eq!((admission.in_flight(), link.in_flight()), (0, 1));
-    exchange.has_places(places());
+    exchange.set_places(places());
     assert_eq!(admission.in_flight(), 2);
     assert!(matches!(answer(&mut ends, exchange.wire_id()), Completed::Delivered));
     assert!(outcome(&mut exchange).unwrap().is_ok());
     assert_eq!(admission.in_flight(), 0);
-    exchange.has_places(places());
+    exchange.set_places(places());
     assert_eq!(admission.in_flight(), 0, "what is answered needs none");
 }
 

@@ -1,4 +1,4 @@
-//! A client's request id, kept as it came so that it can be given back byte for byte.
+//! A client's request id, kept as received so that it can be returned byte for byte.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -6,15 +6,15 @@ use std::hash::{Hash, Hasher};
 use super::text::unescaped;
 use crate::budget::Charged;
 
-/// A request id as its client wrote it. Equal ids have the same JSON type and the same value, however
-/// they were spelled: `"1"` is not `1`, `"\u0031"` is `"1"`.
+/// A request id as its client wrote it. Ids are equal if they have the same JSON type and value, however they are spelled:
+/// `"1"` is not `1`, but `"\u0031"` is `"1"`.
 #[derive(Clone)]
 pub struct ClientId {
     raw: Charged,
 }
 
 impl ClientId {
-    /// Copies the raw JSON of a valid id, which the scan bounds to 1 KiB.
+    /// Copies the raw JSON of a valid id. The scan limits it to 1 KiB.
     pub fn new(raw: &[u8]) -> Self {
         Self { raw: Charged::own(raw) }
     }

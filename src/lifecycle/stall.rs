@@ -1,27 +1,27 @@
-//! Whether a child still takes what is written to it. One that takes nothing hangs, however much it says.
+//! Decides whether a child still reads its stdin. A child that reads nothing hangs, even if it writes.
 //!
-//! A synchronous server rightly takes nothing while it works on a request. Each has its time, though: once that is over
-//! for all that it was sent, and it still takes nothing, it never will.
+//! A synchronous server reads nothing while it works on a request. It hangs if it still reads nothing after all of its
+//! requests have timed out.
 
 use std::time::{Duration, Instant};
 
-/// How long a child may take nothing of what waits for it.
+/// The longest time for which a child may leave waiting bytes unread.
 #[derive(Clone, Copy, Debug)]
 pub struct Leeway {
-    /// In all: longer than a request may take that reports no progress.
+    /// In any case: longer than a request without progress may take.
     pub whole: Duration,
-    /// Once no request at it is in its time any more.
+    /// After the last of its requests has timed out.
     pub idle: Duration,
 }
 
-/// What can be seen of a child's stdin at one moment.
+/// An observation of a child's stdin.
 #[derive(Clone, Copy, Debug)]
 pub struct Stdin {
-    /// Bytes wait to be taken.
+    /// Bytes wait to be read.
     pub waits: bool,
-    /// How often it has taken some.
+    /// Number of times that the child has read some bytes.
     pub taken: u64,
-    /// A request that it was sent may still be answered in its time.
+    /// A request may still be answered in time.
     pub works: bool,
 }
 
@@ -35,12 +35,12 @@ pub struct Stall {
 }
 
 impl Stall {
-    /// It has just taken something.
+    /// The stall of a child that has just read something.
     pub fn new(leeway: Leeway, now: Instant) -> Self {
         Stall { leeway, taken: 0, since: now, worked: now }
     }
 
-    /// Takes what is seen at `now`; whether it hangs.
+    /// Evaluates an observation at `now`; returns whether the child hangs.
     pub fn look(&mut self, seen: Stdin, now: Instant) -> bool {
         if !seen.waits || seen.taken != self.taken {
             (self.taken, self.since) = (seen.taken, now);

@@ -5,7 +5,7 @@
 //! Some wait for something else, each for its own reason. They are counted among those who wait, and bounded as they are.
 
 use super::{Incoming, Refusal, Settings, now};
-use crate::admission::{Accepted, Admission, Asked, Bounds, Permit};
+use crate::admission::{Accepted, Admission, Bounds, Decision, Permit};
 use crate::client::Client;
 use crate::exchange::{Link, Places};
 use crate::telemetry::{Operation, counters};
@@ -188,9 +188,9 @@ impl Entrance {
     ) -> Result<Permit, Refusal> {
         let client = *client;
         let waiting = match admission.ask(client) {
-            Asked::Granted(permit) => return Ok(permit),
-            Asked::Full => return Err(full(admission, client, level)),
-            Asked::Waits(waiting) => waiting,
+            Decision::Granted(permit) => return Ok(permit),
+            Decision::Full => return Err(full(admission, client, level)),
+            Decision::Waits(waiting) => waiting,
         };
         let (_counted, _seen) = (self.count(), operation.wait());
         // The clock is looked at only by those that wait.
@@ -204,9 +204,9 @@ impl Entrance {
 
     async fn patient_turn(&self, admission: &Arc<Admission>, client: Client) -> Option<Permit> {
         match admission.ask(client) {
-            Asked::Granted(permit) => Some(permit),
-            Asked::Full => None,
-            Asked::Waits(waiting) => {
+            Decision::Granted(permit) => Some(permit),
+            Decision::Full => None,
+            Decision::Waits(waiting) => {
                 let _counted = self.count();
                 waiting.await.ok()
             }

@@ -195,7 +195,7 @@ impl Upstream {
                 .unwrap_or_else(|| Version::new("2025-03-26"))
         });
         if let Some(version) = &version {
-            link.speaks(version.as_str());
+            link.set_revision(version.as_str());
         }
         Ok((answer, version))
     }

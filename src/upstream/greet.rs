@@ -135,7 +135,7 @@ impl Upstream {
                 return Err(Failure::NotStarted("the server's answer to the handshake exceeds 1 MiB".into()));
             }
             unmet.keep();
-            link.speaks(&revision(era, &words));
+            link.set_revision(&revision(era, &words));
             tracing::info!(child = link.number(), "the server speaks the {era} protocol era");
             return Ok(Greeted { link, era, words, other, place });
         }

@@ -4,6 +4,7 @@
 use super::crew::Shared;
 use super::greet::Guest;
 use super::{Isolation, Place, RESTARTING, Refusal, Upstream, Use, listen, names, now};
+use crate::backoff::chance;
 use crate::client::Client;
 use crate::era::probe::Choice;
 use crate::era::{Era, discover};
@@ -110,7 +111,7 @@ impl Upstream {
         loop {
             let failure = match self.raise(members, choice, self.start_timeout, Arc::clone(place)).await {
                 Ok(child) => {
-                    restarts.serves(now());
+                    restarts.note_serving(now());
                     return Ok(child);
                 }
                 Err(failure @ Failure::ShuttingDown) => return Err(failure),
@@ -130,7 +131,7 @@ impl Upstream {
 
     /// Waits until the next child may be started; `None` if none may.
     pub(super) async fn pause(&self, restarts: &mut Restarts, why: &Failure) -> Option<()> {
-        let pause = restarts.ended(now(), chance())?;
+        let pause = restarts.next_pause(now(), chance())?;
         counters::RESTARTED_CHILDREN.increment();
         tracing::warn!(
             restart = restarts.used(),
@@ -170,7 +171,7 @@ impl Upstream {
     async fn keep_post(self: &Arc<Self>, mut shared: Arc<Shared>) -> Failure {
         let place = Arc::clone(&shared.place);
         let mut restarts = Restarts::new(self.settings.restarts);
-        restarts.serves(now());
+        restarts.note_serving(now());
         loop {
             let end = {
                 let mut accompanied = pin!(self.accompany(&shared.link, shared.era, || false));
@@ -415,9 +416,4 @@ impl Upstream {
     pub fn end_listens(&self) {
         self.crew.all().iter().for_each(|shared| listen::end_all(shared));
     }
-}
-
-/// From 0 to 1. Without randomness restarts are merely not spread.
-fn chance() -> f64 {
-    getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX))
 }

@@ -121,7 +121,7 @@ impl Upstream {
         // The child says itself what is for this one; this is for the end that is ours.
         shared.members.listen(&ear, Filter::default(), &mailbox);
         let client_id = ClientId::new(incoming.id());
-        let open = Ok((begun, shared.link.stand()));
+        let open = Ok((begun, shared.link.mark_standing()));
         let replacing = self.start_timeout;
         let incoming = incoming.unseen();
         let passed = Passed { incoming, replacing, open, acknowledged: false };
@@ -342,7 +342,7 @@ impl Listening {
         let begun = match link {
             Some(link) => {
                 let begun = pass(&link, &self.place, &passed.incoming);
-                begun.map(|begun| (begun, link.stand()))
+                begun.map(|begun| (begun, link.mark_standing()))
             }
             None => Err(passed.open.as_ref().err().cloned().unwrap_or(Failure::Lost)),
         };

@@ -82,7 +82,7 @@ impl Upstream {
             if !matches!(proof, Ok(_) | Err(Failure::TimedOut(_))) {
                 sleep(AGAIN).await;
             }
-            if link.is_closed() || !link.backlog().proven(held, link.has_notifications()) {
+            if link.is_closed() || !link.backlog().note_proven(held, link.has_notifications()) {
                 return;
             }
         }

@@ -85,7 +85,7 @@ impl Upstream {
     ) -> Failure {
         let mut restarts = Restarts::new(self.settings.restarts);
         loop {
-            restarts.serves(now());
+            restarts.note_serving(now());
             let waits = || session.upgrade().is_some_and(|session| session.is_asked());
             let ended = Failure::Ended(self.accompany(&link, Era::Legacy, waits).await);
             let lives = session.upgrade().filter(|session| !session.is_ended());

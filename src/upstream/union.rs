@@ -6,6 +6,7 @@
 
 use super::greet::{begin_as, own_request};
 use super::now;
+use crate::backoff::Backoff;
 use crate::era::{discover, notifications};
 use crate::exchange::{Exchange, Interim, Link, Standing, Step, Topic};
 use crate::jsonrpc::{self, LONGEST_URI, items, member, splice, text};
@@ -23,6 +24,10 @@ const WISHES: usize = 256;
 /// How long after its end a subscription is opened again: at first, and at most.
 const REOPEN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+fn reopening() -> Backoff {
+    Backoff::new(REOPEN.0, REOPEN.1)
+}
+
 /// The subscription of one child.
 #[derive(Debug)]
 struct Union {
@@ -35,7 +40,7 @@ struct Union {
     listen: Option<(Exchange, Standing)>,
     covers: HashSet<String>,
     /// When to open it again, and how long to wait the next time.
-    again: Option<(Instant, Duration)>,
+    again: Option<(Instant, Backoff)>,
     /// It has ended, and not been opened again since.
     lapsed: bool,
     /// Of what it covers, resources that someone is about to watch; so many at most as there are requests to do so.
@@ -87,9 +92,9 @@ impl Union {
                 }
                 step = next_of(&mut self.listen) => self.hear(step),
                 () = sleep_until(again.unwrap_or_else(now).into()), if again.is_some() => {
-                    let pause = self.again.take().map_or(REOPEN.0, |(_, pause)| pause);
+                    let mut pauses = self.again.take().map_or_else(reopening, |(_, pauses)| pauses);
                     if !self.cover(None).await {
-                        self.again = Some((now() + pause, (pause * 2).min(REOPEN.1)));
+                        self.again = Some((now() + pauses.advance(), pauses));
                     }
                 }
                 // What is subscribed is cancelled, so that nobody misses it when the child ends.
@@ -128,7 +133,7 @@ impl Union {
             self.members.changes.note_all();
         }
         // What went before is cancelled only now.
-        let standing = self.link.stand();
+        let standing = self.link.mark_standing();
         (self.listen, self.covers, self.again) = (Some((listen, standing)), wanted, None);
         true
     }
@@ -174,7 +179,8 @@ impl Union {
                 self.listen = None;
                 self.covers.clear();
                 self.lapsed = true;
-                self.again = Some((now() + REOPEN.0, REOPEN.0 * 2));
+                let mut pauses = reopening();
+                self.again = Some((now() + pauses.advance(), pauses));
             }
             Step::Interim(interim) => self.tell(interim),
         }

@@ -7,7 +7,7 @@ use super::{Upstream, now};
 use crate::era::Era;
 use crate::exchange::{End, Failure, Link};
 use crate::jsonrpc::{Spliced, rewrite};
-use crate::lifecycle::{Leeway, Patience, Seen, Silence, Stall, Stdin, Verdict};
+use crate::lifecycle::{Diagnosis, Leeway, Patience, Seen, Silence, Stall, Stdin};
 use crate::mux::WireId;
 use crate::telemetry::counters;
 use std::sync::Arc;
@@ -105,8 +105,8 @@ impl Upstream {
             looks.tick().await;
             let seen = Seen { heard: link.heard(), in_flight: link.calls(), waits: waits() };
             match silence.look(seen, now()) {
-                Verdict::Fine => {}
-                Verdict::Ask => match self.ask_for_a_sign(link, era).await {
+                Diagnosis::Fine => {}
+                Diagnosis::Ask => match self.ask_for_a_sign(link, era).await {
                     Sign::Given => self.pings.answered.store(true, Relaxed),
                     Sign::Undecided => {}
                     Sign::None if self.pings.are_pointless() => {}
@@ -119,7 +119,7 @@ impl Upstream {
                         return;
                     }
                 },
-                Verdict::Hangs => {
+                Diagnosis::Hangs => {
                     tracing::error!(
                         child = link.number(),
                         "the server has said nothing for {} s, longer than its requests may take: it hangs, and is ended",

@@ -151,7 +151,7 @@ fn a_servers_last_words_reach_the_log_and_neither_clients_nor_probes() {
     let server = Server::start(slow);
     let told = told_of_an_end(&server);
     assert!(!told.contains("hunter2"), "{told}");
-    let log = server.until_logged("its last words: postgres");
+    let log = server.until_logged("last line of stderr: postgres");
     assert!(log.contains(LAST_WORDS), "{log}");
 }
 
@@ -259,7 +259,7 @@ fn a_child_that_closes_its_stdout_is_ended() {
     let server = Server::start("--restart-limit 0 --close-grace 100ms --terminate-grace 100ms");
     let answer = server.session().call("close_stdout", json!({}));
     assert_eq!(reason(&answer), "child_closed_stdout");
-    server.until_logged("the server closed its stdout, and");
+    server.until_logged("the server closed its stdout and");
     server.exit_code();
 }
 
@@ -358,7 +358,7 @@ fn a_child_that_cannot_be_started_is_told_clearly() {
 fn a_child_that_fails_its_handshake_is_told_clearly() {
     let (status, log) = Server::with().child("--die 3").run();
     assert_eq!(status.code(), Some(3));
-    assert!(log.contains("exited with code 3; its last words: cannot go on"), "{log}");
+    assert!(log.contains("exited with code 3; last line of stderr: cannot go on"), "{log}");
     let (status, log) = Server::with().child("--refuse").run();
     assert_eq!(status.code(), Some(1));
     assert!(log.contains("not today"), "{log}");
@@ -444,7 +444,7 @@ fn a_child_that_closes_its_stdin_is_ended_and_who_waits_is_told() {
         let answer = call.response().answer();
         assert!(matches!(reason(&answer), "child_ended" | "child_closed_stdin"), "{answer}");
     }
-    server.until_logged("no longer reads its stdin");
+    server.until_logged("the server closed its stdin; stopping it");
     assert_eq!(other.call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
 }
 
@@ -455,7 +455,7 @@ fn a_child_that_closes_its_stdin_is_replaced_before_anybody_calls() {
     let first = session.result("facts", json!({}))["pid"].clone();
     // It answers nobody, so nothing is written after it.
     let mut call = session.begin_call(1, "close_stdin", json!({}));
-    server.until_logged("no longer reads its stdin");
+    server.until_logged("the server closed its stdin; stopping it");
     server.until_logged("restarted: it serves again");
     assert_eq!(reason(&call.response().answer()), "child_ended");
     assert_ne!(session.result("facts", json!({}))["pid"], first);

@@ -380,7 +380,7 @@ fn a_failed_start_is_explained_by_what_was_seen_on_stdout() {
     );
     assert!(silent.contains("PYTHONUNBUFFERED=1") && silent.contains("--child-era legacy"), "{silent}");
     let text = failed_start(Server::with().program(&["sh", "-c", "echo Ready.; echo Go on.; sleep 600"]));
-    assert!(text.contains("it wrote 2 lines to stdout that are no messages, the first: Ready."), "{text}");
+    assert!(text.contains("it wrote 2 lines to stdout that are not messages, the first: Ready."), "{text}");
     let headers = failed_start(with("--headers"));
     assert!(
         headers.contains("it writes Content-Length headers; MCP on stdio is one JSON message per line"),
@@ -427,7 +427,7 @@ fn a_server_that_refused_nothing_is_not_said_to_have_refused() {
     assert!(!quiet.contains("refused"), "{quiet}");
     let log = failed_start(with("--nan"));
     assert!(
-        log.contains("the handshake failed at initialize: the server's answer is no JSON-RPC message"),
+        log.contains("the handshake failed at initialize: the server's answer is not a JSON-RPC message"),
         "{log}"
     );
     assert!(!log.contains("refused"), "{log}");

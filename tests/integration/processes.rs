@@ -112,7 +112,7 @@ fn the_end_of_a_guardian_is_the_end_of_its_server_and_another_follows() {
     kill(Pid::from_raw(guardian), Signal::SIGKILL).expect("it lives");
     until_gone(&[served]);
     until_replaced(&session, served);
-    assert!(server.logged().contains("its guardian was ended"), "{}", server.logged());
+    assert!(server.logged().contains("its guardian was killed"), "{}", server.logged());
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn as_pid_1_it_survives_servers_that_cannot_be_started() {
     for _ in 0..20 {
         std::fs::remove_dir(&folder).expect("it is empty");
         let refused = server.opening().send();
-        assert!(refused.text().contains("is no directory"), "{}", refused.text());
+        assert!(refused.text().contains("is not a directory"), "{}", refused.text());
         std::fs::create_dir(&folder).expect("a folder");
         let session = server.session();
         assert!(pid(&session.result("facts", json!({}))) > 0);

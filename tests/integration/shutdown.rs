@@ -109,7 +109,7 @@ fn a_child_that_ignores_everything_is_killed() {
     let server = Server::with().flags(graces).child("--ignore-eof --ignore-sigterm").start();
     let child = pid(&server.session());
     server.signal(Signal::SIGTERM);
-    let logged = server.until_logged("was ended by signal");
+    let logged = server.until_logged("was killed by signal");
     assert!(logged.contains("SIGKILL"), "{logged}");
     assert!(server.logged().contains("SIGTERM ignored"), "it was asked first");
     assert_eq!(server.exit_code(), 0);

@@ -194,7 +194,7 @@ impl Child {
             if let Ok(Urgent(frame)) = self.intake.urgent.try_recv() {
                 return Some(frame);
             }
-            match self.intake.orders.ready()? {
+            match self.intake.orders.try_next()? {
                 Order::Request { wire_id, frame } if self.link.mux().mark_sent(wire_id) => {
                     return Some(frame);
                 }

@@ -294,7 +294,7 @@ impl ModernCall {
         self.token = progress_token(incoming);
         self.operation = Arc::clone(&incoming.operation);
         if let Some(exchange) = &mut self.exchange {
-            exchange.caused_by(&self.operation);
+            exchange.set_cause(&self.operation);
         }
         self.deadline.go_on(now());
         self.take_answers(retry);

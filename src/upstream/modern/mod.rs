@@ -187,7 +187,7 @@ impl ModernCall {
     fn has_places(&mut self, places: Option<Places>) {
         match (&mut self.task, &self.exchange) {
             (Some(task), _) => task.places = places,
-            (None, Some(exchange)) => exchange.has_places(places),
+            (None, Some(exchange)) => exchange.set_places(places),
             (None, None) => {}
         }
     }
