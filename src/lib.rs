@@ -4,6 +4,7 @@
 
 pub mod admission;
 pub mod app;
+pub mod audience;
 pub mod budget;
 pub mod child;
 pub mod client;

@@ -184,7 +184,7 @@ impl Batch {
     async fn run_one(self: Arc<Self>, Waiting { frame, underway }: Waiting) {
         let Ok(incoming) = take(&self.server, &self.session, &self.origin, frame) else { return };
         let operation = Arc::clone(&incoming.operation);
-        let answer = match underway.over() {
+        let answer = match underway.failure() {
             Some(failure) => {
                 operation.end(&failure.verdict());
                 Spliced::from(failure.response(incoming.id()))

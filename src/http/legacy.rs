@@ -320,7 +320,7 @@ fn get(server: &Arc<Server>, headers: &HeaderMap) -> Result<Response<Body>, Reje
     let principal = guard::principal(&server.settings, headers)?;
     let session = session(server, headers, &principal)?;
     // Reading is no message: else reconnecting would put off an eviction for ever.
-    session.alive(Instant::now());
+    session.note_alive(Instant::now());
     // Some event sources send an empty value before the first event.
     if let Some(last) = guard::single(headers, &LAST_EVENT_ID)?.filter(|last| !last.is_empty()) {
         let reader = session.resume(last).map_err(|_| {

@@ -95,7 +95,7 @@ impl EventStream {
     /// The next bytes of the body.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Charged>> {
         if std::mem::take(&mut self.comment_out) {
-            self.reader.session().alive(Instant::now());
+            self.reader.session().note_alive(Instant::now());
         }
         if let Some(bytes) = self.waiting.pop_front() {
             return Poll::Ready(Some(bytes));

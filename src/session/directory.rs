@@ -1,7 +1,8 @@
 //! The table of sessions: bounded, searched by id and principal, swept by age.
 
-use super::{Principal, Session, SessionId, Settings};
+use super::{Principal, Session, Settings};
 use crate::admission::{Holder, Share, Shares, Taken};
+use crate::audience::{Members, SessionId};
 use crate::budget::Account;
 use crate::client::Client;
 use crate::exchange::Failure;
@@ -112,6 +113,14 @@ impl Directory {
     pub fn end(&self, session: &Session, failure: &Failure) {
         self.write().remove(session.id());
         session.end(failure);
+    }
+
+    /// Ends and forgets all sessions at a shared child.
+    pub fn end_seated(&self, members: &Members, failure: &Failure) {
+        for session in members.sessions() {
+            self.write().remove(session.id());
+            session.end(failure);
+        }
     }
 
     /// Ends a session and forgets it if it is quiet, and has been without a message for `idle`; whether it was.

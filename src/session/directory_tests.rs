@@ -62,8 +62,8 @@ fn an_idle_session_expires_unless_it_is_heard_of() {
     let [idle, heard, alive] = [(); 3].map(|()| listed(&directory, now));
     directory.expire(now + IDLE - BEFORE);
     assert_eq!(directory.count(), 3);
-    heard.heard(now + BEFORE);
-    alive.alive(now + BEFORE);
+    heard.note_message(now + BEFORE);
+    alive.note_alive(now + BEFORE);
     assert_eq!(heard.last_message(), now + BEFORE);
     assert_eq!(alive.last_message(), now, "a keep-alive is no message");
     directory.expire(now + IDLE);
@@ -78,10 +78,10 @@ fn a_request_in_flight_puts_off_idleness_but_not_old_age() {
     let (link, _ends) = Link::new(1, 2);
     let [busy, done] = [(); 2].map(|()| {
         let (session, exchange) = (listed(&directory, now), begun(&link));
-        session.began(client_id("1"), Some(exchange.wire_id()), Arc::clone(exchange.mailbox()));
+        session.note_request(client_id("1"), Some(exchange.wire_id()), Arc::clone(exchange.mailbox()));
         (session, exchange)
     });
-    done.0.finished(done.1.mailbox(), now + BEFORE);
+    done.0.finish_request(done.1.mailbox(), now + BEFORE);
     directory.expire(now + IDLE);
     assert!(!done.0.is_ended(), "an answer counts as a message");
     directory.expire(now + IDLE + BEFORE);

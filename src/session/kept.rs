@@ -1,7 +1,7 @@
 //! Which of a session's events are kept for a reader who comes back, and which of them go first when they are too
 //! many.
 
-use super::StreamId;
+use super::event_id::StreamId;
 use crate::exchange::Class;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +30,7 @@ impl Worth {
 
 /// A kept event's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct KeptEvent {
     pub stream: StreamId,
     pub seq: u64,
     pub bytes: usize,
@@ -53,7 +53,7 @@ pub(super) struct Kept {
     max_events: usize,
     max_bytes: usize,
     bytes: usize,
-    by_worth: [VecDeque<(Since, Place)>; 3],
+    by_worth: [VecDeque<(Since, KeptEvent)>; 3],
 }
 
 impl Kept {
@@ -61,7 +61,7 @@ impl Kept {
         Kept { max_events, max_bytes, bytes: 0, by_worth: Default::default() }
     }
 
-    pub(super) fn put(&mut self, place: Place, worth: Worth) {
+    pub(super) fn put(&mut self, place: KeptEvent, worth: Worth) {
         self.bytes += place.bytes;
         self.by_worth[worth as usize].push_back((Since::now(), place));
     }
@@ -72,14 +72,14 @@ impl Kept {
     }
 
     /// The oldest one of this worth.
-    pub(super) fn pop_oldest(&mut self, worth: Worth) -> Option<Place> {
+    pub(super) fn pop_oldest(&mut self, worth: Worth) -> Option<KeptEvent> {
         let (_, place) = self.by_worth[worth as usize].pop_front()?;
         self.bytes -= place.bytes;
         Some(place)
     }
 
     /// The next one to go, while there are too many. The last one stays, whatever its size.
-    pub(super) fn pop_excess(&mut self) -> Option<Place> {
+    pub(super) fn pop_excess(&mut self) -> Option<KeptEvent> {
         let events: usize = self.by_worth.iter().map(VecDeque::len).sum();
         if events <= 1 || (events <= self.max_events && self.bytes <= self.max_bytes) {
             return None;
@@ -88,14 +88,14 @@ impl Kept {
     }
 
     /// The next one to go that is worth no more than `worth`.
-    pub(super) fn pop(&mut self, worth: Worth) -> Option<Place> {
+    pub(super) fn pop(&mut self, worth: Worth) -> Option<KeptEvent> {
         let (_, place) = self.by_worth[..=worth as usize].iter_mut().find_map(VecDeque::pop_front)?;
         self.bytes -= place.bytes;
         Some(place)
     }
 
     /// Takes out those for which `stays` is false.
-    pub(super) fn retain(&mut self, mut stays: impl FnMut(&Place) -> bool) {
+    pub(super) fn retain(&mut self, mut stays: impl FnMut(&KeptEvent) -> bool) {
         for places in &mut self.by_worth {
             places.retain(|(_, place)| {
                 let stays = stays(place);
@@ -112,8 +112,8 @@ impl Kept {
 mod tests {
     use super::*;
 
-    fn place(seq: u64, bytes: usize) -> Place {
-        Place { stream: StreamId::numbered(1), seq, bytes }
+    fn place(seq: u64, bytes: usize) -> KeptEvent {
+        KeptEvent { stream: StreamId::numbered(1), seq, bytes }
     }
 
     fn popped(kept: &mut Kept) -> Vec<u64> {

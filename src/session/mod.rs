@@ -1,64 +1,54 @@
-//! Legacy sessions: what is in flight, what was asked of the client, and its streams.
+//! Legacy sessions: their requests in flight, the questions to their clients, and their streams with replay buffers.
 //!
-//! [`Session`] is the one object that the HTTP side and the router both know. Time is an argument everywhere.
+//! [`Session`] is the object that both the HTTP side and the router know. Time is always an argument.
 
-mod asked;
-mod audience;
-mod changes;
 mod directory;
+mod event_id;
 mod from_child;
-mod holder;
-mod id;
 mod in_flight;
 mod kept;
-mod notices;
-mod post;
+mod owed;
 mod presence;
+mod principal;
+mod questions;
 mod reader;
-mod running;
-mod seat;
 mod streams;
+mod underway;
 mod version;
-mod watched;
 
-#[cfg(test)]
-mod audience_tests;
 #[cfg(test)]
 mod directory_tests;
 #[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]
+mod members_tests;
+#[cfg(test)]
 mod streams_tests;
 #[cfg(test)]
 mod tests;
 
-pub use audience::{Audience, Filter, Members, Turn};
-pub use changes::{Changes, Kind};
 pub use directory::{Directory, Full};
-pub use from_child::TooManyQuestions;
-pub use holder::Holder;
-pub use id::{Principal, SessionId};
-pub use in_flight::{Cancelled, Underway};
+pub use event_id::StreamId;
 pub use kept::Since;
-pub use post::Post;
+pub use owed::Owed;
 pub use presence::Presence;
+pub use principal::Principal;
 pub use reader::Reader;
-pub use running::Running;
-pub use seat::{Own, Seat, Stateless, Told, Wish};
-pub use streams::{Item, StreamId, UnknownEvent};
+pub use streams::{Item, UnknownEvent};
+pub use underway::{Cancelled, Underway};
 pub use version::{LEGACY_VERSIONS, Version};
-pub use watched::Watched;
 
 use crate::admission::Share;
+use crate::audience::{Seat, SessionId};
 use crate::budget::Account;
 use crate::client::Client;
 use crate::exchange::{Class, Failure, Interruption};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::labels::Side;
-use asked::Asked;
 use in_flight::InFlight;
 use parking_lot::{Mutex, MutexGuard};
+use questions::Questions;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -93,16 +83,16 @@ pub struct Session {
     ended: CancellationToken,
     why_ended: OnceLock<Failure>,
     old_sse: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<SessionState>,
     place: Mutex<Option<Share>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct SessionState {
     last_active: Instant,
     last_message: Instant,
     in_flight: Vec<InFlight>,
-    asked: Asked,
+    questions: Questions,
     streams: Streams,
     owed: usize,
     /// Messages of the client that are being handled.
@@ -133,11 +123,11 @@ impl Session {
             ended: CancellationToken::new(),
             why_ended: OnceLock::new(),
             old_sse: AtomicBool::new(false),
-            state: Mutex::new(State {
+            state: Mutex::new(SessionState {
                 last_active: now,
                 last_message: now,
                 in_flight: Vec::new(),
-                asked: Asked::default(),
+                questions: Questions::default(),
                 streams,
                 owed: 0,
                 present: 0,
@@ -179,7 +169,7 @@ impl Session {
     }
 
     /// Set once, from the answer to `initialize`.
-    pub fn negotiated(&self, version: Version) {
+    pub fn set_version(&self, version: Version) {
         let _ = self.version.set(version);
     }
 
@@ -192,12 +182,11 @@ impl Session {
     /// twice at once. A session that has ended meanwhile gives it up at once.
     #[must_use]
     pub fn take_seat(self: &Arc<Self>, seat: Seat) -> bool {
-        let members = seat.members().cloned();
         if self.seat.set(seat).is_err() {
             return false;
         }
-        if let Some(members) = members {
-            members.join(self);
+        if let Some(seat) = self.seat() {
+            seat.join(self);
         }
         // Looked at after the seat was set: an end in between found none to give up.
         if self.is_ended() {
@@ -207,16 +196,8 @@ impl Session {
     }
 
     fn leave_seat(&self) {
-        match self.seat() {
-            Some(Seat::Exclusive(own)) => stop(&own.post),
-            Some(Seat::Shared { members, .. }) => members.leave(&self.id),
-            Some(Seat::Stateless(seat)) => {
-                seat.members.leave(&self.id);
-                if seat.own {
-                    stop(&seat.members.post);
-                }
-            }
-            None => {}
+        if let Some(seat) = self.seat() {
+            seat.leave(&self.id);
         }
     }
 
@@ -246,32 +227,20 @@ impl Session {
     }
 
     /// A message of the client came, or was answered.
-    pub fn heard(&self, now: Instant) {
+    pub fn note_message(&self, now: Instant) {
         let mut state = self.state();
         state.last_active = now;
         state.last_message = now;
     }
 
     /// The client took a keep-alive, or came back for a stream: it is still there.
-    pub fn alive(&self, now: Instant) {
+    pub fn note_alive(&self, now: Instant) {
         self.state().last_active = now;
     }
 
     /// When its last message came or was answered: what an open stream does not put off.
     pub fn last_message(&self) -> Instant {
         self.state().last_message
-    }
-
-    /// Opens the stream of a request.
-    pub fn open_stream(self: &Arc<Self>) -> Reader {
-        let attached = self.state().streams.open();
-        Reader::new(Arc::clone(self), attached)
-    }
-
-    /// Opens the standalone stream of a GET; what waited for one goes to it.
-    pub fn open_standalone(self: &Arc<Self>) -> Reader {
-        let attached = self.state().streams.open_standalone();
-        Reader::new(Arc::clone(self), attached)
     }
 
     /// Puts a message on a stream.
@@ -284,12 +253,6 @@ impl Session {
         self.push(stream, answer, Class::Dear);
     }
 
-    /// An answer will come on the standalone stream: until then, the session's end does not end it.
-    pub fn owe(self: &Arc<Self>) -> Owed {
-        self.state().owed += 1;
-        Owed(Arc::clone(self))
-    }
-
     /// The standalone stream that was opened last.
     pub fn newest_standalone(&self) -> Option<StreamId> {
         self.state().streams.newest_standalone()
@@ -299,16 +262,6 @@ impl Session {
     pub fn finish(&self, stream: StreamId, last: Option<Spliced>) {
         let event = last.map(|frame| Event { frame, class: Class::Dear });
         self.state().streams.finish(stream, event);
-    }
-
-    /// Reads on after the event that `last_event_id` names; an earlier reader of its stream ends.
-    ///
-    /// # Errors
-    /// When the session has no such event, or keeps nothing of its stream.
-    pub fn resume(self: &Arc<Self>, last_event_id: &str) -> Result<Reader, UnknownEvent> {
-        let (stream, seq) = streams::parse_event_id(last_event_id).ok_or(UnknownEvent)?;
-        let attached = self.state().streams.attach(stream, seq).ok_or(UnknownEvent)?;
-        Ok(Reader::new(Arc::clone(self), attached))
     }
 
     /// A stream was closed for age, and its client told to come back: it is expected until then.
@@ -385,29 +338,7 @@ impl Session {
         self.leave_seat();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SessionState> {
         self.state.lock()
-    }
-}
-
-/// Nobody else sits at such a post.
-fn stop(post: &Post) {
-    if let Some(link) = post.link() {
-        link.stop();
-    }
-    post.close();
-}
-
-/// An answer that is still to come on the standalone stream, as every answer of HTTP+SSE is.
-#[derive(Debug)]
-pub struct Owed(Arc<Session>);
-
-impl Drop for Owed {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.owed -= 1;
-        if state.owed == 0 && self.0.is_ended() {
-            state.streams.finish_standalone();
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Keeps a session from being ended as idle while a message of its client is handled: whether it is idle is checked in
 //! the same step that ends it.
 
-use super::{Session, Settings, State};
+use super::{Session, SessionState, Settings};
 use crate::exchange::Failure;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ impl Session {
         self.place.lock().is_some()
     }
 
-    fn end_if(&self, failure: &Failure, condition: impl FnOnce(&State) -> bool) -> bool {
+    fn end_if(&self, failure: &Failure, condition: impl FnOnce(&SessionState) -> bool) -> bool {
         let state = self.state();
         if self.is_ended() || !condition(&state) {
             return false;
@@ -68,10 +68,10 @@ impl Session {
     }
 }
 
-impl State {
+impl SessionState {
     /// Nothing in flight, no message that is being handled, and nobody waits for an answer of the client.
     pub(super) fn is_quiet(&self) -> bool {
-        self.present == 0 && self.in_flight.is_empty() && self.asked.is_quiet()
+        self.present == 0 && self.in_flight.is_empty() && self.questions.is_quiet()
     }
 }
 

@@ -11,7 +11,8 @@
 //!    that was opened last has those that belong to no request. What waits on one whose reader left, or that never
 //!    had one, moves to the next that is opened.
 
-use super::kept::{Kept, Place, Since, Worth};
+use super::event_id::StreamId;
+use super::kept::{Kept, KeptEvent, Since, Worth};
 use crate::exchange::Class;
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
@@ -20,28 +21,6 @@ use std::task::{Context, Poll, Waker};
 
 /// Standalone streams that one session may read at once; one more ends the oldest.
 const STANDALONE_READERS: usize = 8;
-
-/// A stream's number in its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StreamId(u32);
-
-impl StreamId {
-    /// The id of the event `seq` on this stream, as SSE's `id` field carries it. Event 0 is the priming event.
-    pub fn event_id(self, seq: u64) -> String {
-        format!("{}-{seq}", self.0)
-    }
-
-    #[cfg(test)]
-    pub(super) fn numbered(number: u32) -> Self {
-        StreamId(number)
-    }
-}
-
-/// The stream and number in an event id of ours.
-pub(super) fn parse_event_id(id: &str) -> Option<(StreamId, u64)> {
-    let (stream, seq) = id.split_once('-')?;
-    Some((StreamId(stream.parse().ok()?), seq.parse().ok()?))
-}
 
 /// `Last-Event-ID` names no event of this session, or one of a stream of which nothing is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +120,7 @@ impl Streams {
 
     fn insert(&mut self, stream: Stream) -> StreamId {
         self.last += 1;
-        let id = StreamId(self.last);
+        let id = StreamId::numbered(self.last);
         self.streams.insert(id, stream);
         id
     }
@@ -168,7 +147,7 @@ impl Streams {
         if stream.attached {
             wake(&mut stream.waker);
         } else {
-            self.keep(Place { stream: id, seq, bytes }, Worth::of(class, false));
+            self.keep(KeptEvent { stream: id, seq, bytes }, Worth::of(class, false));
         }
     }
 
@@ -284,7 +263,7 @@ impl Streams {
         let worth = Worth::of(event.class, true);
         stream.cursor = item.seq;
         stream.taken = stream.taken.max(item.seq);
-        self.keep(Place { stream: attached.stream, seq: item.seq, bytes: item.frame.len() }, worth);
+        self.keep(KeptEvent { stream: attached.stream, seq: item.seq, bytes: item.frame.len() }, worth);
         Poll::Ready(Some(item))
     }
 
@@ -323,14 +302,14 @@ impl Streams {
         }
     }
 
-    fn keep(&mut self, place: Place, worth: Worth) {
+    fn keep(&mut self, place: KeptEvent, worth: Worth) {
         self.kept.put(place, worth);
         while let Some(place) = self.kept.pop_excess() {
             self.drop_event(place);
         }
     }
 
-    fn drop_event(&mut self, Place { stream: id, seq, .. }: Place) {
+    fn drop_event(&mut self, KeptEvent { stream: id, seq, .. }: KeptEvent) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if let Ok(at) = stream.events.binary_search_by_key(&seq, |stored| stored.seq) {
             stream.events.remove(at);
@@ -361,12 +340,12 @@ impl Stream {
     }
 
     /// The events after `after` up to `until`, as they are to be kept.
-    fn places(&self, id: StreamId, after: u64, until: u64) -> Vec<(Place, Worth)> {
+    fn places(&self, id: StreamId, after: u64, until: u64) -> Vec<(KeptEvent, Worth)> {
         let (from, to) = (self.index_after(after), self.index_after(until));
         let events = self.events.range(from..to.max(from));
         let place = |Stored { seq, event }: &Stored| {
             let worth = Worth::of(event.class, *seq <= self.taken);
-            (Place { stream: id, seq: *seq, bytes: event.frame.len() }, worth)
+            (KeptEvent { stream: id, seq: *seq, bytes: event.frame.len() }, worth)
         };
         events.map(place).collect()
     }
