@@ -42,7 +42,7 @@ pub async fn respond(
     origin: &Origin,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Rejection> {
-    if !session.version().batches() {
+    if !session.version().has_batches() {
         return Err(Rejection::invalid(
             "batches are not part of this session's protocol version; send one message",
         ));

@@ -108,7 +108,7 @@ pub async fn respond(
 
 /// How long the head waits for the child's first word.
 pub fn commit_after(server: &Server, session: &Session) -> Duration {
-    let default = if session.version().primes() { COMMIT_PRIMED_AFTER } else { COMMIT_AFTER };
+    let default = if session.version().has_priming_events() { COMMIT_PRIMED_AFTER } else { COMMIT_AFTER };
     server.settings.sse_commit_after.unwrap_or(default)
 }
 

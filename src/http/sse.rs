@@ -45,7 +45,7 @@ impl EventStream {
     /// A stream that its client can resume. Those of 2025-11-25 begin with a priming event and are closed after
     /// `--sse-max-age`, since their clients come back (transports §Sending Messages 6).
     pub fn resumable(server: &Server, reader: Reader) -> Self {
-        let primes = reader.session().version().primes();
+        let primes = reader.session().version().has_priming_events();
         let mut waiting = VecDeque::new();
         if primes {
             let id = reader.stream().event_id(reader.began_after());

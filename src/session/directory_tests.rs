@@ -1,7 +1,7 @@
 //! Places, names and ages.
 
 use super::fixtures::{IDLE, MAX_AGE, account, client_id, directory, drain, said};
-use super::{Directory, Full, Principal, Session, StreamId};
+use super::{Directory, DirectoryFull, Principal, Session, StreamId};
 use crate::exchange::fixtures::begun;
 use crate::exchange::{Class, Failure, Link};
 use std::cell::Cell;
@@ -20,7 +20,7 @@ fn listed(directory: &Directory, now: Instant) -> Arc<Session> {
 fn a_place_comes_back_when_nobody_holds_the_session_any_more() {
     let (directory, now) = (directory(), Instant::now());
     let mut sessions: Vec<_> = (0..3).map(|_| listed(&directory, now)).collect();
-    assert_eq!(directory.open(Principal::anonymous(), None, account(), now).unwrap_err(), Full);
+    assert_eq!(directory.open(Principal::anonymous(), None, account(), now).unwrap_err(), DirectoryFull);
     let last = sessions.pop().unwrap();
     directory.end(&last, &Failure::SessionEnded);
     assert_eq!(directory.count(), 2);

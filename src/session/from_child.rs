@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::questions::AnswerFor;
-use super::streams::Event;
+use super::streams::StreamEvent;
 use crate::audience::{SeatedSession, SessionId, TooManyQuestions};
 use crate::budget::Charged;
 use crate::exchange::{Class, Failure, Interim, Mailbox, Topic};
@@ -80,7 +80,7 @@ impl Session {
 
     /// Puts a message on the standalone stream.
     pub fn say(&self, frame: Spliced, class: Class) {
-        self.state().streams.push_standalone(Event { frame, class });
+        self.state().streams.push_standalone(StreamEvent { frame, class });
     }
 
     /// Opens a question that a request asks the client itself; returns its id, which is unique in the session. The answer
