@@ -5,6 +5,7 @@
 
 mod admission;
 pub mod app;
+pub mod audience;
 mod backoff;
 pub mod budget;
 pub mod child;

@@ -1,11 +1,12 @@
 //! What a child writes, and who gets it.
 
 use super::*;
+use crate::audience::{Members, Seat};
 use crate::budget::{Account, Budget};
 use crate::exchange::fixtures::{begun, begun_with, held, interim, outcome, text, written};
 use crate::exchange::{Ends, Held, Link};
+use crate::session::Principal;
 use crate::session::fixtures::{account, client_id, directory, drain, session};
-use crate::session::{Members, Principal, Seat};
 use std::time::Instant;
 
 /// The router of a child, and what is left of the child's side.
@@ -156,7 +157,7 @@ fn a_shared_childs_questions_and_logs_reach_nobody_and_it_is_told() {
 #[test]
 fn what_a_child_says_unasked_counts_among_the_bytes_in_transit() {
     let session = session();
-    let mut child = child(Audience::Exclusive { session: Arc::downgrade(&session), roots: true });
+    let mut child = child(Audience::exclusive(&session, true));
     let mut get = session.open_standalone();
     let long = "x".repeat(100_000);
     child.says(&format!(
@@ -171,7 +172,7 @@ fn what_a_child_says_unasked_counts_among_the_bytes_in_transit() {
 #[test]
 fn an_exclusive_childs_questions_and_logs_reach_its_session() {
     let session = session();
-    let mut child = child(Audience::Exclusive { session: Arc::downgrade(&session), roots: true });
+    let mut child = child(Audience::exclusive(&session, true));
     let mut get = session.open_standalone();
     child.says(r#"{"jsonrpc":"2.0","id":"q","method":"roots/list"}"#);
     child.says(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"q"}}"#);

@@ -113,7 +113,7 @@ impl Supervisor {
         let Ends { answering, intake, noise, stop, hung, mute, end } = ends;
         let account = self.0.budget.account(Client::child(number));
         let router = Router::new(number, answering, audience, link.inbox().clone(), grace)
-            .observed(noise, self.0.settings.log_rate);
+            .with_noise(noise, self.0.settings.log_rate);
         let tokens = EndTokens { stop, hung, mute };
         let pipes = Pipes::start(
             &self.0.settings,

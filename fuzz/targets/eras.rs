@@ -293,7 +293,7 @@ impl Play {
         };
         let Some(session) = self.sessions[client].clone() else { return };
         let answer = incoming(&answer);
-        let restored = session.answered(&ClientId::new(answer.id()), &answer.frame, &answer.message);
+        let restored = session.take_answer(&ClientId::new(answer.id()), &answer.frame, &answer.message);
         if let (Some(frame), Some(seat)) = (restored, session.seat()) {
             if let Some(link) = seat.link() {
                 link.answer(frame);

@@ -42,7 +42,7 @@ pub async fn respond(
     origin: &Origin,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Rejection> {
-    if !session.version().batches() {
+    if !session.version().has_batches() {
         return Err(Rejection::invalid(
             "batches are not part of this session's protocol version; send one message",
         ));
@@ -183,7 +183,7 @@ impl Batch {
     async fn run_one(self: Arc<Self>, Queued { frame, underway }: Queued) {
         let Ok(incoming) = parse(&self.server, &self.session, &self.origin, frame) else { return };
         let operation = Arc::clone(&incoming.operation);
-        let answer = match underway.over() {
+        let answer = match underway.failure() {
             Some(failure) => {
                 let refused = Refusal::Failed(failure).into();
                 outcome::refuse(&operation, incoming.id(), refused)

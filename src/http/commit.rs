@@ -19,7 +19,7 @@ pub fn delay(settings: &Settings) -> Duration {
 
 /// The same for a request of this session.
 pub fn delay_in(settings: &Settings, session: &Session) -> Duration {
-    let default = if session.version().primes() { COMMIT_PRIMED_AFTER } else { COMMIT_AFTER };
+    let default = if session.version().has_priming_events() { COMMIT_PRIMED_AFTER } else { COMMIT_AFTER };
     settings.sse_commit_after.unwrap_or(default)
 }
 

@@ -62,7 +62,7 @@ async fn notify(server: &Server, session: &Arc<Session>, incoming: &Incoming) ->
 
 fn answer(session: &Session, frame: &Charged, message: &Message) {
     let Some(id) = message.id.clone() else { return };
-    let restored = session.answered(&ClientId::new(&frame[id]), frame, message);
+    let restored = session.take_answer(&ClientId::new(&frame[id]), frame, message);
     if let (Some(answer), Some(link)) = (restored, link(session)) {
         link.answer(answer);
     }

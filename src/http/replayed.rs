@@ -35,7 +35,7 @@ impl Replayed {
     /// Returns the events of a stream that its client can resume. Streams of 2025-11-25 begin with a priming event and
     /// are closed after `--sse-max-age`, since their clients reconnect (transports §Sending Messages).
     pub fn resumable(server: &Server, reader: Reader, out: &mut VecDeque<Charged>) -> Self {
-        let primes = reader.session().version().primes();
+        let primes = reader.session().version().has_priming_events();
         if primes {
             out.push_back(sse::prime(&reader.stream().event_id(reader.began_after())));
         }
@@ -71,7 +71,7 @@ impl Replayed {
 
     /// Notes that the client has read all that was sent.
     pub fn note_read(&self) {
-        self.reader.session().alive(Instant::now());
+        self.reader.session().note_alive(Instant::now());
     }
 
     /// Encodes the next event; false when the stream is complete.

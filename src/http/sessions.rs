@@ -83,7 +83,7 @@ pub fn stream(server: &Server, headers: &HeaderMap) -> Result<Response<Body>, Re
     let principal = guard::principal(&server.settings, headers)?;
     let session = find(server, headers, &principal)?;
     // A GET does not count as a message, else a client could put off eviction forever by reconnecting.
-    session.alive(Instant::now());
+    session.note_alive(Instant::now());
     // Some event sources send an empty value before the first event.
     if let Some(last) = guard::single(headers, &LAST_EVENT_ID)?.filter(|last| !last.is_empty()) {
         let reader = session.resume(last).map_err(|_| {

@@ -1,7 +1,7 @@
 //! Places, names and ages.
 
 use super::fixtures::{IDLE, MAX_AGE, account, client_id, directory, drain, said};
-use super::{Directory, Full, Principal, Session, StreamId};
+use super::{Directory, DirectoryFull, Principal, Session, StreamId};
 use crate::exchange::fixtures::begun;
 use crate::exchange::{Class, Failure, Link};
 use std::cell::Cell;
@@ -20,7 +20,7 @@ fn listed(directory: &Directory, now: Instant) -> Arc<Session> {
 fn a_place_comes_back_when_nobody_holds_the_session_any_more() {
     let (directory, now) = (directory(), Instant::now());
     let mut sessions: Vec<_> = (0..3).map(|_| listed(&directory, now)).collect();
-    assert_eq!(directory.open(Principal::anonymous(), None, account(), now).unwrap_err(), Full);
+    assert_eq!(directory.open(Principal::anonymous(), None, account(), now).unwrap_err(), DirectoryFull);
     let last = sessions.pop().unwrap();
     directory.end(&last, &Failure::SessionEnded);
     assert_eq!(directory.count(), 2);
@@ -62,8 +62,8 @@ fn an_idle_session_expires_unless_it_is_heard_of() {
     let [idle, heard, alive] = [(); 3].map(|()| listed(&directory, now));
     directory.expire(now + IDLE - BEFORE);
     assert_eq!(directory.count(), 3);
-    heard.heard(now + BEFORE);
-    alive.alive(now + BEFORE);
+    heard.note_message(now + BEFORE);
+    alive.note_alive(now + BEFORE);
     assert_eq!(heard.last_message(), now + BEFORE);
     assert_eq!(alive.last_message(), now, "a keep-alive is no message");
     directory.expire(now + IDLE);
@@ -78,10 +78,10 @@ fn a_request_in_flight_puts_off_idleness_but_not_old_age() {
     let (link, _ends) = Link::new(1, 2);
     let [busy, done] = [(); 2].map(|()| {
         let (session, exchange) = (listed(&directory, now), begun(&link));
-        session.began(client_id("1"), Some(exchange.wire_id()), Arc::clone(exchange.mailbox()));
+        session.note_request(client_id("1"), Some(exchange.wire_id()), Arc::clone(exchange.mailbox()));
         (session, exchange)
     });
-    done.0.finished(done.1.mailbox(), now + BEFORE);
+    done.0.finish_request(done.1.mailbox(), now + BEFORE);
     directory.expire(now + IDLE);
     assert!(!done.0.is_ended(), "an answer counts as a message");
     directory.expire(now + IDLE + BEFORE);

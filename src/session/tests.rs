@@ -2,6 +2,7 @@
 
 use super::fixtures::{client_id, drain, read, said, scanned, session};
 use super::*;
+use crate::audience::{Members, Own, SeatedSession, TooManyQuestions};
 use crate::exchange::fixtures::{begun, interim, outcome, written};
 use crate::exchange::{Ends, Exchange, Link};
 
@@ -11,7 +12,7 @@ const QUESTION: &str =
 /// A request of this client id at the child, noted in the session.
 fn request(session: &Session, link: &Link, raw: &str) -> Exchange {
     let exchange = begun(link);
-    session.began(client_id(raw), Some(exchange.wire_id()), Arc::clone(exchange.mailbox()));
+    session.note_request(client_id(raw), Some(exchange.wire_id()), Arc::clone(exchange.mailbox()));
     exchange
 }
 
@@ -30,7 +31,7 @@ fn ask(session: &Session, json: &str) -> Result<(), TooManyQuestions> {
 
 fn answer(session: &Session, raw: &str) -> Option<String> {
     let (frame, message) = scanned(&format!(r#"{{"jsonrpc":"2.0","id":{raw},"result":{{"n":1.0}}}}"#));
-    session.answered(&client_id(raw), &frame, &message).map(|frame| read(&frame))
+    session.take_answer(&client_id(raw), &frame, &message).map(|frame| read(&frame))
 }
 
 fn link() -> (Arc<Link>, Ends) {
@@ -62,7 +63,7 @@ fn a_cancellation_that_could_mean_several_cancels_none() {
     assert_eq!(cancel(&session, "2"), Cancelled::None);
     assert_eq!(cancel(&session, "1"), Cancelled::Several);
     assert!(both.iter_mut().all(|exchange| outcome(exchange).is_none()));
-    session.finished(both[0].mailbox(), Instant::now());
+    session.finish_request(both[0].mailbox(), Instant::now());
     assert_eq!(cancel(&session, "1"), Cancelled::One);
     assert!(outcome(&mut both[0]).is_none());
     assert!(outcome(&mut both[1]).is_some());
@@ -74,7 +75,7 @@ fn requests_of_one_wire_id_at_two_children_are_two() {
     let (session, (one, _one), (other, _other)) = (session(), link(), link());
     let (mut first, mut second) = (request(&session, &one, "1"), request(&session, &other, "2"));
     assert_eq!(first.wire_id(), second.wire_id());
-    session.finished(second.mailbox(), Instant::now());
+    session.finish_request(second.mailbox(), Instant::now());
     assert_eq!(cancel(&session, "2"), Cancelled::None);
     assert_eq!(cancel(&session, "1"), Cancelled::One);
     assert!(outcome(&mut first).is_some() && outcome(&mut second).is_none());
@@ -152,9 +153,9 @@ fn a_question_that_was_withdrawn_can_no_longer_be_answered() {
     drain(&mut get);
     let json = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"a"}}"#;
     let (frame, message) = scanned(json);
-    session.question_withdrawn(br#""b""#, &frame, &message);
+    session.withdraw_question(br#""b""#, &frame, &message);
     assert!(drain(&mut get).0.is_empty(), "no such question");
-    session.question_withdrawn(br#""a""#, &frame, &message);
+    session.withdraw_question(br#""a""#, &frame, &message);
     assert_eq!(
         drain(&mut get).0,
         [r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#]

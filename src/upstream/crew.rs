@@ -10,13 +10,14 @@ use super::greet::Greeted;
 use super::lists::{self, Asked, Freshness, Key};
 use super::tools::Catalogue;
 use super::{Incoming, Place, union};
+use crate::audience::{ListKind, Members, Wish};
 use crate::budget::Charged;
 use crate::era::capabilities::Capabilities;
 use crate::era::probe::Choice;
 use crate::era::results::{Hint, Signature};
 use crate::era::{Era, discover};
 use crate::exchange::Link;
-use crate::session::{Kind, Members, Principal, Wish};
+use crate::session::Principal;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -112,9 +113,9 @@ impl Shared {
             (Era::Legacy, None) => return None,
             (Era::Legacy, Some(kind)) => {
                 let capability = match kind {
-                    Kind::Tools => "tools",
-                    Kind::Prompts => "prompts",
-                    Kind::Resources => "resources",
+                    ListKind::Tools => "tools",
+                    ListKind::Prompts => "prompts",
+                    ListKind::Resources => "resources",
                 };
                 let tells = discover::capabilities_of(&self.words)(capability, "listChanged");
                 let until_changed = tells.then_some(Freshness::UntilChanged);

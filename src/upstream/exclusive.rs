@@ -7,11 +7,12 @@ use super::solitude::EXITS_WITHIN;
 use super::{
     AtCap, Incoming, Isolation, Place, Refusal, SEATED, Shared, Upstream, Use, initialize, now, refusal,
 };
+use crate::audience::{Audience, Own, Seat};
 use crate::era::probe::Choice;
 use crate::era::{Era, errors};
 use crate::exchange::{Answer, Failure, Held, Link, Step};
 use crate::jsonrpc::{Spliced, codes, rewrite};
-use crate::session::{Audience, Own, Seat, Session, Version};
+use crate::session::{Session, Version};
 use crate::telemetry::scope::spanned;
 use crate::telemetry::{counters, names};
 use std::sync::{Arc, Once};
@@ -104,8 +105,7 @@ impl Upstream {
         incoming: Incoming,
         place: Place,
     ) -> Result<Spliced, Refusal> {
-        let audience =
-            Audience::Exclusive { session: Arc::downgrade(session), roots: self.settings.forward_roots };
+        let audience = Audience::exclusive(session, self.settings.forward_roots);
         let slots = self.settings.slots_for_one();
         let starting = self.want(audience, slots, Arc::clone(&place));
         let started = spanned(names::CHILD_START, starting, |link, attributes| {
@@ -139,9 +139,9 @@ impl Upstream {
             return Ok(answer.restored(&client_id));
         };
         self.crew.note(Era::Legacy, true);
-        session.negotiated(version);
+        session.set_version(version);
         // The child's slow start is no idleness of the client.
-        session.heard(now());
+        session.note_message(now());
         let own = Arc::new(Own::new(&link));
         if !session.take_seat(Seat::Exclusive(Arc::clone(&own))) {
             return Err(SEATED);
@@ -243,7 +243,7 @@ impl Upstream {
         incoming: &Incoming,
         place: Place,
     ) -> Result<Spliced, Refusal> {
-        let audience = Audience::Exclusive { session: Arc::downgrade(session), roots: false };
+        let audience = Audience::exclusive(session, false);
         let slots = self.settings.slots_for_one();
         let guest = Guest::shared(audience, slots, Choice::Modern, self.start_timeout);
         let greeted = self.greet(guest, Arc::clone(&place)).await.map_err(Refusal::Failed);

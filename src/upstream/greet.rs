@@ -3,6 +3,7 @@
 use super::greeting::{DISCOVER, Greeting, Met, Stage};
 use super::revisions::Revisions;
 use super::{Place, Upstream, Want, initialize, refusal};
+use crate::audience::Audience;
 use crate::budget::Charged;
 use crate::child::StartError;
 use crate::client::Client;
@@ -12,7 +13,6 @@ use crate::era::{Era, MODERN_VERSION};
 use crate::exchange::{Exchange, Failure, Held, Link, Mailbox, Outcome, Step};
 use crate::jsonrpc::{self, Spliced, rewrite};
 use crate::mux::WireId;
-use crate::session::Audience;
 use crate::telemetry::otlp::Attributes;
 use crate::telemetry::scope::spanned;
 use crate::telemetry::{ChildOperation, names};

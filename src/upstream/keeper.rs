@@ -4,6 +4,7 @@
 use super::crew::Shared;
 use super::greet::Guest;
 use super::{Isolation, Place, RESTARTING, Refusal, Upstream, Use, listen, names, now};
+use crate::audience::{Audience, Members};
 use crate::backoff::chance;
 use crate::client::Client;
 use crate::era::probe::Choice;
@@ -12,7 +13,6 @@ use crate::exchange::Failure;
 use crate::jsonrpc::{Spliced, rewrite};
 use crate::lifecycle::Restarts;
 use crate::phase::Phase;
-use crate::session::{Audience, Members};
 use crate::telemetry::names::{ATTEMPT, CHILD_RESTART};
 use crate::telemetry::scope::spanned;
 use crate::telemetry::{Operation, counters};
@@ -223,9 +223,7 @@ impl Upstream {
         let same = before.era == next.era && discover::same_words(&before.words, &next.words);
         if !same {
             tracing::warn!("the restarted server says something else of itself: its sessions are ended");
-            for session in members.sessions() {
-                self.directory.end(&session, &Failure::Changed);
-            }
+            self.directory.end_seated(members, &Failure::Changed);
             listen::end_all(next);
         }
         self.crew.succeed(next);
@@ -398,9 +396,7 @@ impl Upstream {
         );
         self.crew.note(era, false);
         *self.crew.late(era).child() = None;
-        for session in members.sessions() {
-            self.directory.end(&session, &failure);
-        }
+        self.directory.end_seated(&members, &failure);
         members.end_listeners(&failure);
     }
 

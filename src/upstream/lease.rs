@@ -9,13 +9,14 @@ use super::greet::{Greeted, Guest};
 use super::places::Taken;
 use super::tools::Catalogue;
 use super::{Place, Refusal, Upstream, Use, initialize, now};
+use crate::audience::{Audience, LeaseHolder, Running, SessionId};
 use crate::client::Client;
 use crate::era::Era;
 use crate::era::probe::Choice;
 use crate::exchange::{Failure, Link, Mailbox};
 use crate::jsonrpc::{Spliced, rewrite};
 use crate::mux::WireId;
-use crate::session::{Audience, Holder, Principal, Running, Session, SessionId};
+use crate::session::{Principal, Session};
 use crate::telemetry::counters;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::{Arc, Weak};
@@ -71,7 +72,7 @@ pub struct Leasable {
     /// The child.
     pub link: Arc<Link>,
     /// Who has it.
-    pub holder: Arc<Holder>,
+    pub holder: Arc<LeaseHolder>,
     /// How it is spoken to.
     pub era: Era,
     /// From which level on it logs, as far as it was told.
@@ -195,7 +196,7 @@ impl Lease {
 
     /// From now on, what the child says of its own accord goes to `mailbox`.
     pub fn hear(&self, mailbox: &Arc<Mailbox>) {
-        self.child.holder.hear(mailbox);
+        self.child.holder.attach(mailbox);
     }
 }
 
@@ -250,7 +251,7 @@ impl Upstream {
     }
 
     async fn start_leasable(self: &Arc<Self>, era: Era, place: Place) -> Result<Leasable, Refusal> {
-        let holder = Arc::new(Holder::default());
+        let holder = Arc::new(LeaseHolder::default());
         let guest = Guest {
             audience: Audience::Leased(Arc::clone(&holder)),
             slots: LEASED_SLOTS.min(self.settings.max_in_flight),
@@ -268,7 +269,7 @@ impl Upstream {
         let child = Leasable { link, holder, era, level, catalogue, place: Arc::downgrade(&place) };
         let (upstream, watched) = (Arc::clone(self), child.clone());
         tokio::spawn(async move {
-            upstream.accompany(&watched.link, era, || watched.holder.waits()).await;
+            upstream.accompany(&watched.link, era, || watched.holder.is_waiting()).await;
             upstream.keep_warm();
         });
         Ok(child)
@@ -313,7 +314,7 @@ impl Upstream {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.child.holder.hear_nobody();
+        self.child.holder.detach();
         let Some(owner) = self.owner.take() else { return self.child.link.stop() };
         let (child, pool) = (self.child.clone(), self.pool.clone());
         let give_back = move |idle: bool| match pool.upgrade() {

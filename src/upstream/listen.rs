@@ -5,6 +5,7 @@
 use super::modern::{Caller, Happening, Reply};
 use super::{Incoming, Refusal, Shared, Upstream, greet};
 use crate::admission::Permit;
+use crate::audience::{Filter, SessionId};
 use crate::budget::Charged;
 use crate::era::{Era, discover, errors, keys, notifications};
 use crate::exchange::{
@@ -12,7 +13,6 @@ use crate::exchange::{
 };
 use crate::jsonrpc::{self, ClientId, Edits, Span, Spliced, codes, items, member, rewrite, splice, text};
 use crate::mux::WireId;
-use crate::session::{Filter, SessionId};
 use crate::telemetry::counters;
 use serde_json::{Value, json};
 use std::collections::VecDeque;

@@ -9,13 +9,14 @@
 //! 3. What is private is its principal's alone, and never kept for `anonymous` (D14).
 
 use super::{Upstream, now};
+use crate::audience::ListKind;
 use crate::budget::Account;
 use crate::era::Era;
 use crate::era::capabilities::Capabilities;
 use crate::era::results::{ResultType, Scope, result_type};
 use crate::exchange::Answer;
 use crate::jsonrpc::{Message, member, members, text};
-use crate::session::{Kind, Principal};
+use crate::session::Principal;
 use crate::telemetry::counters;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -104,11 +105,11 @@ pub struct Fresh {
 }
 
 /// What a method lists; `None` if it lists nothing.
-pub fn kind_of(method: &str) -> Option<Kind> {
+pub fn kind_of(method: &str) -> Option<ListKind> {
     Some(match method {
-        "tools/list" => Kind::Tools,
-        "prompts/list" => Kind::Prompts,
-        "resources/list" | "resources/templates/list" => Kind::Resources,
+        "tools/list" => ListKind::Tools,
+        "prompts/list" => ListKind::Prompts,
+        "resources/list" | "resources/templates/list" => ListKind::Resources,
         _ => return None,
     })
 }

@@ -46,6 +46,7 @@ pub use seal::{Key, Seal};
 pub use settings::{AtCap, Isolation, Settings};
 
 use crate::admission::{Admission, Bounds};
+use crate::audience::{Audience, Seat};
 use crate::budget::Budget;
 use crate::child::StartError;
 use crate::client::Client;
@@ -53,7 +54,7 @@ use crate::era::capabilities::Capabilities;
 use crate::exchange::{Failure, Link, Refused};
 use crate::jsonrpc::{Spliced, codes, rewrite};
 use crate::phase::Phase;
-use crate::session::{Audience, Directory, Seat, Session};
+use crate::session::{Directory, Session};
 use crate::telemetry::{Verdict, counters};
 use crew::Crew;
 use entrance::Entrance;

@@ -2,10 +2,11 @@
 //! child's stdin with what nothing answers.
 
 use super::{Incoming, Refusal, Upstream};
+use crate::audience::Seat;
 use crate::exchange::{Failure, Link};
 use crate::jsonrpc::{Spliced, rewrite};
 use crate::mux::WireId;
-use crate::session::{Seat, Session};
+use crate::session::Session;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;

@@ -3,6 +3,7 @@
 
 use super::shared::WATCHES_ENOUGH;
 use super::{Incoming, MOST_REMEMBERED, Place, Refusal, Upstream, now};
+use crate::audience::{Audience, Own};
 use crate::budget::Charged;
 use crate::era::envelope::log_level;
 use crate::era::{Era, discover};
@@ -10,7 +11,7 @@ use crate::exchange::{Answer, Failure, Link};
 use crate::jsonrpc::{Span, Spliced, rewrite, text};
 use crate::lifecycle::Restarts;
 use crate::mux::WireId;
-use crate::session::{Audience, Own, Session};
+use crate::session::Session;
 use std::sync::{Arc, Once, Weak};
 
 /// How a session began at its child, in bytes of its own: those of the messages are charged to `--max-buffered`, and this
@@ -86,7 +87,7 @@ impl Upstream {
         let mut restarts = Restarts::new(self.settings.restarts);
         loop {
             restarts.note_serving(now());
-            let waits = || session.upgrade().is_some_and(|session| session.is_asked());
+            let waits = || session.upgrade().is_some_and(|session| session.has_open_question());
             let ended = Failure::Ended(self.accompany(&link, Era::Legacy, waits).await);
             let lives = session.upgrade().filter(|session| !session.is_ended());
             let (Some(session), Some(handshake)) = (lives, &handshake) else { return ended };
@@ -133,8 +134,7 @@ impl Upstream {
         own: &Own,
         handshake: &Handshake,
     ) -> Result<Arc<Link>, Failure> {
-        let audience =
-            Audience::Exclusive { session: Arc::downgrade(session), roots: self.settings.forward_roots };
+        let audience = Audience::exclusive(session, self.settings.forward_roots);
         let slots = self.settings.slots_for_one();
         let link = self.want(audience, slots, Arc::clone(&handshake.place)).await?;
         let unseated = super::greet::StopOnDrop::new(&link);

@@ -3,12 +3,13 @@
 
 use super::{Incoming, MOST_REMEMBERED, Refusal, SEATED, Shared, Upstream, initialize, now};
 use crate::admission::Accepted;
+use crate::audience::{Members, ResourceTurn, Seat, Stateless};
 use crate::era::envelope::{Envelope, log_level};
 use crate::era::{Era, discover};
 use crate::exchange::{Failure, Link};
 use crate::jsonrpc::{self, ClientId, Span, Spliced, codes, rewrite, text};
 use crate::mux::WireId;
-use crate::session::{Members, Seat, Session, Stateless, Turn, Underway, Version};
+use crate::session::{Session, Underway, Version};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -70,8 +71,8 @@ impl Upstream {
     }
 
     fn take_seat(&self, session: &Arc<Session>, version: Version, seat: Seat) -> Result<(), Refusal> {
-        session.negotiated(version);
-        session.heard(now());
+        session.set_version(version);
+        session.note_message(now());
         if session.take_seat(seat) { Ok(()) } else { Err(SEATED) }
     }
 
@@ -131,7 +132,7 @@ impl Upstream {
         incoming: &Incoming,
         members: &Members,
         uri: &str,
-    ) -> Result<Turn, Refusal> {
+    ) -> Result<ResourceTurn, Refusal> {
         if let Some(turn) = members.try_turn(uri) {
             return Ok(turn);
         }

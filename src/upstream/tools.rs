@@ -4,11 +4,11 @@
 use super::lease::Leasable;
 use super::names::{MOST_PAGES, PATIENCE, list, next_cursor};
 use super::{Shared, Upstream, now};
+use crate::audience::ListKind;
 use crate::era::Era;
 use crate::era::headers::HeaderParams;
 use crate::exchange::{Answer, Link};
 use crate::jsonrpc::{LONGEST_NAME, items, member, string_member};
-use crate::session::Kind;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -124,8 +124,8 @@ impl Whose {
 
     fn changes(&self) -> u64 {
         match self {
-            Whose::Shared(shared) => shared.members.changes.of(Kind::Tools),
-            Whose::Leased(child) => child.holder.changes.of(Kind::Tools),
+            Whose::Shared(shared) => shared.members.changes.of(ListKind::Tools),
+            Whose::Leased(child) => child.holder.changes.of(ListKind::Tools),
         }
     }
 

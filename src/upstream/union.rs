@@ -6,11 +6,11 @@
 
 use super::greet::{begin_as, own_request};
 use super::now;
+use crate::audience::{Members, Wish};
 use crate::backoff::Backoff;
 use crate::era::{discover, notifications};
 use crate::exchange::{Exchange, Interim, Link, Standing, Step, Topic};
 use crate::jsonrpc::{self, LONGEST_URI, items, member, splice, text};
-use crate::session::{Members, Wish};
 use crate::telemetry::counters;
 use serde_json::{Value, json};
 use std::collections::HashSet;

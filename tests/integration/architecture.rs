@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["jsonrpc", "framing", "phase", "pulse", "shutdown", "signals", "telemetry"],
     &["mux", "lifecycle", "admission", "export"],
     &["exchange"],
+    &["audience"],
     &["session"],
     &["era"],
     &["child", "router"],

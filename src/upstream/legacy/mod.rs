@@ -8,11 +8,12 @@ use super::deadline::Deadline;
 use super::lists::Asked;
 use super::{Incoming, NotBegun, RESTARTING, Refusal, Upstream, now};
 use crate::admission::Accepted;
+use crate::audience::Seat;
 use crate::era::downgrade;
 use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Link, Outcome, Places, Step, Topic};
 use crate::jsonrpc::{ClientId, Edits, Spliced, kept, rewrite, splice};
 use crate::mux::WireId;
-use crate::session::{Seat, Session, Underway, Version};
+use crate::session::{Session, Underway, Version};
 use crate::telemetry::{Operation, Verdict, counters};
 use crate::trace_context::Trace;
 use std::sync::Arc;
@@ -69,7 +70,7 @@ impl Upstream {
         let token = message.params.as_ref().and_then(|params| params.meta.as_ref()?.progress_token.clone());
         let token = token.map(|token| kept(frame, &token));
         let write = |wire_id: WireId, trace: &Trace| {
-            underway.sent(wire_id);
+            underway.mark_sent(wire_id);
             let id = Some(wire_id.as_u64());
             rewrite::request_for_child(frame, message, id, id, trace)
         };

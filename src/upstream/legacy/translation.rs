@@ -5,6 +5,7 @@
 use super::asking::Asking;
 use super::{LegacyCall, LegacyStep, unless_interrupted};
 use crate::admission::Accepted;
+use crate::audience::{Seat, Stateless};
 use crate::client::Client;
 use crate::era::input::{ASKING, Answers, InputRequired};
 use crate::era::results::{self, Unknown};
@@ -13,7 +14,7 @@ use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Interruption, Ma
 use crate::jsonrpc::rewrite::Changes;
 use crate::jsonrpc::{ClientId, Edits, Spliced, codes, kept, rewrite, splice};
 use crate::mux::WireId;
-use crate::session::{Seat, Session, Stateless, Underway, Version};
+use crate::session::{Session, Underway, Version};
 use crate::telemetry::Verdict;
 use crate::trace_context::Trace;
 use crate::upstream::lease::{Lease, Owner};
@@ -96,7 +97,7 @@ impl Upstream {
             idle_rounds: 0,
         };
         let write = |wire_id: WireId, trace: &Trace| {
-            underway.sent(wire_id);
+            underway.mark_sent(wire_id);
             translation.frame(wire_id, trace, &Spliced::of([]))
         };
         let beginning = async {

@@ -38,7 +38,7 @@ impl ModernCall {
     /// A child that waits for its client's answers is rightly silent.
     pub(super) fn note_waiting(&self) {
         if let Some(lease) = &self.lease {
-            lease.child().holder.wait(!self.open.is_empty());
+            lease.child().holder.set_waiting(!self.open.is_empty());
         }
     }
 

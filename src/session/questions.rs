@@ -1,65 +1,65 @@
-//! A child's open questions to its client (sampling, elicitation, roots), under ids of ours.
+//! The open questions of children to a session's client (sampling, elicitation, roots), under ids of proxyrunner's own.
 //!
-//! A child numbers its questions from 0, and so does the next one; ours are unique in the session (protocol D2).
-//! The question's progress token, if it has one, becomes our id too. A modern child asks in its answer instead: then
-//! it is the call that asks, on the child's behalf, and that gets the answers.
+//! Every child numbers its questions from 0; these ids are unique in the session (`docs/architecture.md#wire-ids`). The
+//! progress token of a question is replaced by the same id. A modern child asks in its result instead: then the call asks
+//! on the child's behalf, and gets the answers.
 
-use super::TooManyQuestions;
+use crate::audience::TooManyQuestions;
 use crate::budget::Charged;
 use crate::exchange::Mailbox;
 use crate::jsonrpc::{ClientId, Edits, Message, Spliced, integer, rewrite, splice};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-/// Questions that a client may leave unanswered.
+/// Limit on the questions that a client may leave unanswered.
 const CAPACITY: usize = 1_024;
 
 /// The open questions of one session.
 #[derive(Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct Questions {
     last: u64,
-    open: HashMap<u64, Question>,
+    open: HashMap<u64, OpenQuestion>,
 }
 
 #[derive(Debug)]
-struct Question {
+struct OpenQuestion {
     asker: Asker,
-    /// The request on whose stream it went out; none for the standalone stream.
+    /// The request whose stream carried the question; none for the standalone stream.
     asked_on: Option<Weak<Mailbox>>,
 }
 
-/// Who asks.
+/// The sender of a question.
 #[derive(Debug)]
 enum Asker {
-    /// An exclusive child. This is put back when the answer comes; raw JSON.
+    /// An exclusive child; its own id and token as raw JSON, which the answer and progress get back.
     Child { id: Charged, token: Option<Charged> },
-    /// The request on whose stream it goes out.
+    /// The request whose stream carries the question.
     Call,
 }
 
-impl Question {
-    /// The request on whose stream it went out is over.
+impl OpenQuestion {
+    /// Returns whether the request whose stream carried it is over.
     fn is_over(&self) -> bool {
         self.asked_on.as_ref().is_some_and(|on| on.strong_count() == 0)
     }
 }
 
-/// Where an answer of the client goes.
+/// The recipient of a client's answer.
 #[derive(Debug)]
-pub(super) enum Answered {
-    /// To the child, as it is here.
-    ForChild(Spliced),
-    /// To the request that asked.
-    ForCall(Weak<Mailbox>, u64),
+pub(super) enum AnswerFor {
+    /// The child, which gets this frame.
+    Child(Spliced),
+    /// The request that asked.
+    Call(Weak<Mailbox>, u64),
 }
 
-impl Asked {
-    /// Whether nobody waits for an answer: what was asked for a request that is over is not likely to be answered.
+impl Questions {
+    /// Returns whether no answer is expected. A client is unlikely to answer a question whose request is over.
     pub(super) fn is_quiet(&self) -> bool {
-        self.open.values().all(Question::is_over)
+        self.open.values().all(OpenQuestion::is_over)
     }
 
-    /// The question under an id of ours, and that id.
+    /// Opens a question of the child; returns its new id and the frame that carries it.
     pub(super) fn ask(
         &mut self,
         frame: &Charged,
@@ -81,27 +81,27 @@ impl Asked {
         let spliced = splice(frame, &message.object, edits);
         let token = token.map(|token| Charged::own(&frame[token]));
         let asker = Asker::Child { id: Charged::own(&frame[id]), token };
-        self.open.insert(number, Question { asker, asked_on: None });
+        self.open.insert(number, OpenQuestion { asker, asked_on: None });
         Ok((number, spliced))
     }
 
-    /// An id for a question that a request asks by itself.
+    /// Opens a question that a request asks itself; returns its id.
     pub(super) fn ask_for(&mut self, request: &Arc<Mailbox>) -> Result<u64, TooManyQuestions> {
         if self.open.len() >= CAPACITY && !self.forget_one() {
             return Err(TooManyQuestions);
         }
         let number = self.next();
         let asked_on = Some(Arc::downgrade(request));
-        self.open.insert(number, Question { asker: Asker::Call, asked_on });
+        self.open.insert(number, OpenQuestion { asker: Asker::Call, asked_on });
         Ok(number)
     }
 
-    /// Nobody waits for the answer any more.
+    /// Forgets a question whose answer nobody needs.
     pub(super) fn forget(&mut self, our_id: u64) {
         self.open.remove(&our_id);
     }
 
-    /// The child is gone: nobody takes the answers to what it asked itself.
+    /// Forgets the questions of a child that is gone.
     pub(super) fn forget_child(&mut self) {
         self.open.retain(|_, question| !matches!(question.asker, Asker::Child { .. }));
     }
@@ -111,30 +111,31 @@ impl Asked {
         self.last
     }
 
-    /// Forgets the oldest question whose request is over: of all, it is the least likely to be answered.
+    /// Forgets the oldest question whose request is over, since it is the least likely to be answered.
     fn forget_one(&mut self) -> bool {
         let oldest = self.open.iter().filter(|(_, question)| question.is_over()).map(|(&id, _)| id).min();
         oldest.is_some_and(|id| self.open.remove(&id).is_some())
     }
 
-    /// The question went out on the stream of a request.
-    pub(super) fn asked_on(&mut self, our_id: u64, mailbox: &Arc<Mailbox>) {
+    /// Notes that the stream of a request carried the question.
+    pub(super) fn set_asked_on(&mut self, our_id: u64, mailbox: &Arc<Mailbox>) {
         if let Some(question) = self.open.get_mut(&our_id) {
             question.asked_on = Some(Arc::downgrade(mailbox));
         }
     }
 
-    /// Whom the client answers; each question is answered once.
-    pub(super) fn answer(&mut self, id: &ClientId, frame: &Charged, message: &Message) -> Option<Answered> {
+    /// Closes the question that the client answers; returns who gets the answer.
+    pub(super) fn answer(&mut self, id: &ClientId, frame: &Charged, message: &Message) -> Option<AnswerFor> {
         let number = integer(id.raw())?;
         let question = self.open.remove(&number)?;
         Some(match question.asker {
-            Asker::Child { id, .. } => Answered::ForChild(rewrite::with_id(frame, message, &id)),
-            Asker::Call => Answered::ForCall(question.asked_on.unwrap_or_default(), number),
+            Asker::Child { id, .. } => AnswerFor::Child(rewrite::with_id(frame, message, &id)),
+            Asker::Call => AnswerFor::Call(question.asked_on.unwrap_or_default(), number),
         })
     }
 
-    /// The child's cancellation of its question, with our id; and the request on whose stream that went out.
+    /// Closes a question that the child withdraws; returns its cancellation with the id that the client knows, and the
+    /// request whose stream carried the question.
     pub(super) fn withdraw(
         &mut self,
         child_id: &[u8],
@@ -152,7 +153,7 @@ impl Asked {
         ))
     }
 
-    /// The client's progress on a question, with the child's token.
+    /// Returns the client's progress on a question with the child's own token.
     pub(super) fn progress(&self, token: &ClientId, frame: &Charged, message: &Message) -> Option<Spliced> {
         let question = self.open.get(&integer(token.raw())?)?;
         let Asker::Child { token: Some(token), .. } = &question.asker else { return None };
@@ -165,17 +166,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_table_forgets_what_was_asked_of_requests_that_are_over_and_nothing_else() {
+    fn a_full_table_forgets_only_questions_of_finished_requests() {
         let frame =
             Charged::fixed(br#"{"jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{}}"#);
         let message = crate::jsonrpc::scan(&frame).unwrap();
-        let mut asked = Asked::default();
+        let mut asked = Questions::default();
         let (running, over) = (Arc::new(Mailbox::default()), Arc::new(Mailbox::default()));
         for n in 0..CAPACITY {
             let (id, _) = asked.ask(&frame, &message).unwrap();
             match n {
-                0 => asked.asked_on(id, &running),
-                1 => asked.asked_on(id, &over),
+                0 => asked.set_asked_on(id, &running),
+                1 => asked.set_asked_on(id, &over),
                 _ => {}
             }
         }

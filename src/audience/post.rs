@@ -1,107 +1,123 @@
-//! A place at which children serve, one after the other: who sits there stays when the child is replaced.
+//! A post at which children serve, one after the other. Sessions stay at their post when the child is replaced.
 
-use super::Wish;
 use crate::exchange::Link;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-/// A post, and which child fills it at the moment.
+/// A post, and the child that fills it at the moment.
 #[derive(Debug)]
-pub struct Post(watch::Sender<State>);
+pub struct Post(watch::Sender<Occupant>);
 
 #[derive(Clone, Debug, Default)]
-enum State {
-    /// No child yet, or the next one is on its way.
+enum Occupant {
+    /// No child has started yet, or the next one is starting.
     #[default]
     Vacant,
-    Filled(Filled),
-    /// No child will fill it again.
+    Child(Serving),
+    /// No child will serve here again.
     Closed,
 }
 
-/// The child that fills a post.
+/// The child that serves at a post.
 #[derive(Clone, Debug)]
-struct Filled {
+struct Serving {
     link: Arc<Link>,
-    /// What a modern child's sessions want to hear of.
+    /// Takes the wishes for the subscription to a modern child.
     wishes: Option<mpsc::Sender<Wish>>,
+}
+
+/// A wish that the subscription to a modern child covers what its members watch.
+#[derive(Debug)]
+pub struct Wish {
+    /// A resource to cover in addition.
+    pub also: Option<String>,
+    /// Receives whether the subscription covers them.
+    pub reply: oneshot::Sender<bool>,
 }
 
 impl Default for Post {
     fn default() -> Self {
-        Post(watch::Sender::new(State::Vacant))
+        Post(watch::Sender::new(Occupant::Vacant))
     }
 }
 
 impl Post {
-    /// One that a child fills.
+    /// Returns a post filled by this child.
     pub fn of(link: &Arc<Link>) -> Self {
         let post = Post::default();
         post.fill(link, None);
         post
     }
 
-    /// From now on this child serves here.
+    /// Has this child serve here from now on.
     pub fn fill(&self, link: &Arc<Link>, wishes: Option<mpsc::Sender<Wish>>) {
-        self.0.send_replace(State::Filled(Filled { link: Arc::clone(link), wishes }));
+        self.0.send_replace(Occupant::Child(Serving { link: Arc::clone(link), wishes }));
     }
 
-    /// The child is gone, another one will come.
+    /// Removes the child; another one will come.
     pub fn vacate(&self) {
-        self.0.send_replace(State::Vacant);
+        self.0.send_replace(Occupant::Vacant);
     }
 
-    /// The child is gone, and no other comes.
+    /// Removes the child for ever.
     pub fn close(&self) {
-        self.0.send_replace(State::Closed);
+        self.0.send_replace(Occupant::Closed);
     }
 
-    /// The child here, which may be ending.
+    /// Stops the child, and closes the post.
+    pub fn stop(&self) {
+        if let Some(link) = self.link() {
+            link.stop();
+        }
+        self.close();
+    }
+
+    /// Returns the child here, which may be ending.
     pub fn link(&self) -> Option<Arc<Link>> {
         match &*self.0.borrow() {
-            State::Filled(filled) => Some(Arc::clone(&filled.link)),
-            State::Vacant | State::Closed => None,
+            Occupant::Child(child) => Some(Arc::clone(&child.link)),
+            Occupant::Vacant | Occupant::Closed => None,
         }
     }
 
-    /// Whether no child will ever serve here again.
+    /// Returns whether no child will ever serve here again.
     pub fn is_closed(&self) -> bool {
-        matches!(*self.0.borrow(), State::Closed)
+        matches!(*self.0.borrow(), Occupant::Closed)
     }
 
-    /// A child that serves; waits for the next one at most for `patience`.
+    /// Returns a child that serves, after waiting at most `patience` for the next one.
     pub async fn serving(&self, patience: Duration) -> Option<Arc<Link>> {
-        // As it nearly always is.
+        // The usual case needs no subscription to the channel.
         if let Some(link) = self.link().filter(|link| !link.is_closed()) {
             return Some(link);
         }
         let mut changes = self.0.subscribe();
         let settled = changes.wait_for(|state| match state {
-            State::Vacant => false,
-            State::Filled(filled) => !filled.link.is_closed(),
-            State::Closed => true,
+            Occupant::Vacant => false,
+            Occupant::Child(child) => !child.link.is_closed(),
+            Occupant::Closed => true,
         });
         match timeout(patience, settled).await {
             Ok(Ok(state)) => match &*state {
-                State::Filled(filled) => Some(Arc::clone(&filled.link)),
-                State::Vacant | State::Closed => None,
+                Occupant::Child(child) => Some(Arc::clone(&child.link)),
+                Occupant::Vacant | Occupant::Closed => None,
             },
             _ => None,
         }
     }
 
-    /// Has the subscription to a modern child be there, without waiting for it.
+    /// Asks for the subscription to a modern child, without waiting for it.
     pub fn listen_soon(&self) {
         let (reply, _) = oneshot::channel();
         if let Some(wishes) = self.wishes() {
-            // Where there is no room, another wish that waits has the same effect.
+            // If the queue is full, a wish in it has the same effect.
             let _ = wishes.try_send(Wish { also: None, reply });
         }
     }
 
-    /// Has that subscription cover what is watched, and `also`; whether the child agreed.
+    /// Has that subscription cover all watched resources and `also`; returns whether the child agreed.
     pub async fn listen(&self, also: Option<String>) -> bool {
         let Some(wishes) = self.wishes() else { return false };
         let (reply, covered) = oneshot::channel();
@@ -110,8 +126,8 @@ impl Post {
 
     fn wishes(&self) -> Option<mpsc::Sender<Wish>> {
         match &*self.0.borrow() {
-            State::Filled(filled) => filled.wishes.clone(),
-            State::Vacant | State::Closed => None,
+            Occupant::Child(child) => child.wishes.clone(),
+            Occupant::Vacant | Occupant::Closed => None,
         }
     }
 }
@@ -123,7 +139,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3_600);
 
     #[tokio::test]
-    async fn who_waits_gets_the_next_child() {
+    async fn a_waiting_caller_gets_the_next_child() {
         let (first, first_ends) = Link::new(1, 1);
         let (second, _second_ends) = Link::new(2, 1);
         let post = Arc::new(Post::of(&first));
@@ -143,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_post_keeps_nobody_waiting_and_an_empty_one_not_for_ever() {
+    async fn waiting_ends_at_once_at_a_closed_post_and_in_time_at_a_vacant_one() {
         let post = Post::default();
         assert!(post.serving(Duration::ZERO).await.is_none());
         post.close();

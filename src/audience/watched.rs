@@ -1,24 +1,24 @@
-//! What one session watches: bounded in number and in bytes, since it is remembered as long as the session lasts, and no
-//! part of `--max-buffered`.
+//! The resources that one session watches: bounded in number and bytes, since they are kept as long as the session lasts
+//! and are not part of `--max-buffered`.
 
 use std::collections::BTreeSet;
 
-/// Resources that one session may watch.
-const MOST: usize = 64;
-/// The bytes of their URIs together.
-const MOST_BYTES: usize = 8 * 1024;
+/// Limit on the resources that one session may watch.
+const MAX_COUNT: usize = 64;
+/// Limit on the bytes of their URIs.
+const MAX_BYTES: usize = 8 * 1024;
 
-/// How much one session watches.
+/// The number and bytes of the URIs that one session watches.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Load {
+pub(super) struct WatchLoad {
     count: usize,
     bytes: usize,
 }
 
-impl Load {
-    /// One more, if there is room for it.
+impl WatchLoad {
+    /// Adds a URI; returns false if a limit is reached.
     pub(super) fn add(&mut self, uri: &str) -> bool {
-        let has_room = self.count < MOST && self.bytes + uri.len() <= MOST_BYTES;
+        let has_room = self.count < MAX_COUNT && self.bytes + uri.len() <= MAX_BYTES;
         if has_room {
             self.count += 1;
             self.bytes += uri.len();
@@ -26,22 +26,22 @@ impl Load {
         has_room
     }
 
-    /// One that was added is watched no longer.
+    /// Removes a URI that was added before.
     pub(super) fn remove(&mut self, uri: &str) {
         self.count -= 1;
         self.bytes -= uri.len();
     }
 }
 
-/// The resources that one session watches.
+/// The URIs of the resources that one session watches.
 #[derive(Clone, Debug, Default)]
-pub struct Watched {
+pub struct WatchedResources {
     uris: BTreeSet<String>,
-    load: Load,
+    load: WatchLoad,
 }
 
-impl Watched {
-    /// One more, or one that is watched already; false if there is no room for it.
+impl WatchedResources {
+    /// Adds a resource; returns false if a limit is reached. A resource that is there already needs no room.
     #[must_use]
     pub fn insert(&mut self, uri: &str) -> bool {
         if self.uris.contains(uri) {
@@ -54,14 +54,14 @@ impl Watched {
         added
     }
 
-    /// One is watched no longer.
+    /// Removes a resource.
     pub fn remove(&mut self, uri: &str) {
         if self.uris.remove(uri) {
             self.load.remove(uri);
         }
     }
 
-    /// All of them.
+    /// Returns the URIs of all of them.
     pub fn uris(&self) -> impl Iterator<Item = &str> {
         self.uris.iter().map(String::as_str)
     }
@@ -72,8 +72,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_room_for_so_many_and_so_many_bytes() {
-        let mut watched = Watched::default();
+    fn resources_are_limited_in_number_and_in_bytes() {
+        let mut watched = WatchedResources::default();
         assert!((0..64).all(|n| watched.insert(&n.to_string())));
         assert!(watched.insert("7"), "that one is there");
         assert!(!watched.insert("64"));
@@ -81,7 +81,7 @@ mod tests {
         watched.remove("7");
         assert!(watched.insert("64"));
 
-        let mut watched = Watched::default();
+        let mut watched = WatchedResources::default();
         let long = |n: usize| format!("{n}{}", "x".repeat(2 * 1024 - 1));
         assert!((0..4).all(|n| watched.insert(&long(n))));
         assert!(!watched.insert("4"));

@@ -1,7 +1,8 @@
 //! Who hears what at a shared child.
 
 use super::fixtures::{account, directory, drain, said};
-use super::{Members, Principal, Reader, Seat, Session, SessionId};
+use super::{Principal, Reader, Session};
+use crate::audience::{Members, Seat, SessionId};
 use crate::exchange::Failure;
 use std::sync::Arc;
 use std::time::Instant;
