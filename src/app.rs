@@ -93,8 +93,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     let pulse = Pulse::new(Instant::now());
     let directory = Arc::new(Directory::new(config.session.clone()));
     let (phase, phase_watched) = phase::channel();
-    let seal =
-        Seal::new(config.upstream.state_key.as_ref()).context("the system has no randomness to give")?;
+    let seal = Seal::new(config.state_key.as_ref()).context("the system has no randomness to give")?;
     let cancel_grace = config.upstream.cancel_grace;
     let (upstream, wanted) = Upstream::new(
         config.upstream.clone(),

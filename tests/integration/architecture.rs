@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// From the bottom up; rooms of one layer are siblings that never meet.
 const LAYERS: &[&[&str]] = &[
-    &["client", "memory", "proc", "sync", "trace_context"],
+    &["client", "clock", "memory", "proc", "sync", "trace_context"],
     &["budget"],
     &["jsonrpc", "framing", "phase", "pulse", "shutdown", "signals", "telemetry"],
     &["mux", "lifecycle", "admission", "export"],
@@ -13,6 +13,10 @@ const LAYERS: &[&[&str]] = &[
     &["session"],
     &["era"],
     &["child", "router"],
+    &["ingress", "inquiry"],
+    &["catalogue"],
+    &["children"],
+    &["calls"],
     &["upstream"],
     &["http", "supervisor"],
     &["config"],

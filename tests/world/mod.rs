@@ -100,7 +100,6 @@ pub fn settings(choice: Choice) -> Settings {
         max_listens: 64,
         max_parked: 32,
         park_timeout: Duration::from_secs(600),
-        state_key: None,
     }
 }
 

@@ -1,0 +1,100 @@
+//! How a legacy session's request begins: at its child, or answered here.
+
+use super::legacy::{self, LegacyCall};
+use super::{Calls, withheld};
+use crate::catalogue::lists::{self, ListRequest};
+use crate::children::await_initialized;
+use crate::clock::now;
+use crate::era::capabilities::Capabilities;
+use crate::exchange::Failure;
+use crate::ingress::{Incoming, Refusal};
+use crate::jsonrpc::{Spliced, codes, rewrite};
+use crate::session::{Seat, Session};
+use crate::telemetry::{Verdict, counters};
+use std::sync::Arc;
+use tokio::time::timeout;
+
+/// A request that was taken.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is at the child, and noted in its session.
+    Running(Box<LegacyCall>),
+    /// It is answered already.
+    Answered(Spliced),
+}
+
+impl Calls {
+    /// Begins a request of a session at its child.
+    ///
+    /// # Errors
+    /// When a bound is reached, the child is gone, or it is shared and must not see the request.
+    pub async fn begin(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        incoming: Incoming,
+    ) -> Result<Begun, Refusal> {
+        let operation = Arc::clone(&incoming.operation);
+        let begun = self.begin_seen(session, incoming).await;
+        if let Ok(Begun::Answered(_)) = &begun {
+            operation.end(&Verdict::Success);
+        }
+        begun
+    }
+
+    async fn begin_seen(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        incoming: Incoming,
+    ) -> Result<Begun, Refusal> {
+        let _accepted = self.entrance.accept();
+        let uninitialized = Refusal::Withheld(codes::INVALID_REQUEST, "send initialize first");
+        let seat = session.seat().ok_or(uninitialized)?;
+        if let Seat::Exclusive(own) = seat {
+            self.children.note_told(own, &incoming)?;
+            await_initialized(own, &incoming).await;
+            return Box::pin(self.pass(session, seat, incoming, false, None)).await.map(Begun::Running);
+        }
+        if let Some(result) = withheld::answered_here(seat, &incoming)? {
+            return Ok(Begun::Answered(Spliced::from(rewrite::result(incoming.id(), result))));
+        }
+        let subscribing = match &*incoming.method() {
+            "resources/subscribe" => Some(true),
+            "resources/unsubscribe" => Some(false),
+            _ => None,
+        };
+        let asked = self.asks_for_list(session, seat, &incoming);
+        if let Some(fresh) = asked.as_ref().and_then(|asked| self.lists.find(asked, now())) {
+            return Ok(Begun::Answered(legacy::from_memory(session, seat, &incoming, &fresh.answer)));
+        }
+        match (seat, subscribing) {
+            (_, Some(subscribe)) => {
+                let patience = self.children.settings().request_timeout;
+                let change = Box::pin(self.change_subscription(session, seat, incoming, subscribe));
+                let timed_out = |_| {
+                    counters::TIMED_OUT_REQUESTS.increment();
+                    Refusal::Failed(Failure::TimedOut(patience))
+                };
+                Ok(Begun::Answered(timeout(patience, change).await.map_err(timed_out)??))
+            }
+            (Seat::Stateless(seat), None) => {
+                Box::pin(self.translate(session, seat, incoming, asked)).await.map(Begun::Running)
+            }
+            (seat, None) => {
+                let newer = matches!(seat, Seat::Shared { newer: true, .. });
+                Box::pin(self.pass(session, seat, incoming, newer, asked)).await.map(Begun::Running)
+            }
+        }
+    }
+
+    /// A session's request as one whose answer may be kept.
+    fn asks_for_list(&self, session: &Session, seat: &Seat, incoming: &Incoming) -> Option<ListRequest> {
+        lists::kind_of(&incoming.method())?;
+        let members = seat.members()?;
+        let shared = self.children.serving(members)?;
+        let class = match seat {
+            Seat::Stateless(seat) => Capabilities::read(&seat.capabilities, &(0..seat.capabilities.len())),
+            _ => Capabilities::default(),
+        };
+        shared.asks_for_list(incoming, class, session.principal(), self.children.settings().cache_lists)
+    }
+}

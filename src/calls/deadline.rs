@@ -1,0 +1,100 @@
+//! How long a request may take: `--request-timeout` since it was last heard of, and `--request-max` in all. While its
+//! client is asked, both clocks stand still.
+
+use crate::children::Settings;
+use crate::exchange::Failure;
+use std::time::{Duration, Instant};
+
+/// What a request whose client was slow to answer still gets.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// A request's clocks.
+#[derive(Debug)]
+pub(super) struct Deadline {
+    patience: Duration,
+    most: Duration,
+    quiet_until: Instant,
+    last: Instant,
+    /// Since when the clocks stand still.
+    stopped: Option<Instant>,
+}
+
+impl Deadline {
+    /// For a request that begins now.
+    pub fn new(settings: &Settings, now: Instant) -> Self {
+        let (patience, most) = (settings.request_timeout, settings.request_max);
+        Deadline { patience, most, quiet_until: now + patience, last: now + most, stopped: None }
+    }
+
+    /// When it is over, as things are.
+    pub fn at(&self) -> Instant {
+        self.quiet_until.min(self.last)
+    }
+
+    /// The child reported progress.
+    pub fn progressed(&mut self, now: Instant) {
+        self.quiet_until = now + self.patience;
+    }
+
+    /// The client is asked: the clocks stand still.
+    pub fn stop(&mut self, now: Instant) {
+        self.stopped.get_or_insert(now);
+    }
+
+    /// The client has answered: the clocks go on.
+    pub fn go_on(&mut self, now: Instant) {
+        if let Some(stopped) = self.stopped.take() {
+            let pause = now.saturating_duration_since(stopped);
+            self.quiet_until = (self.quiet_until + pause).max(now + LEAST);
+            self.last = (self.last + pause).max(now + LEAST);
+        }
+    }
+
+    /// What the client is told when it is over.
+    pub fn failure(&self) -> Failure {
+        if self.last <= self.quiet_until {
+            Failure::TookTooLong(self.most)
+        } else {
+            Failure::TimedOut(self.patience)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deadline(patience: u64, most: u64, now: Instant) -> Deadline {
+        let (patience, most) = (Duration::from_secs(patience), Duration::from_secs(most));
+        Deadline { patience, most, quiet_until: now + patience, last: now + most, stopped: None }
+    }
+
+    #[test]
+    fn progress_puts_it_off_as_far_as_the_maximum() {
+        let begun = Instant::now();
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        let mut deadline = deadline(10, 25, begun);
+        assert_eq!(deadline.at(), after(10));
+        deadline.progressed(after(9));
+        assert_eq!(deadline.at(), after(19));
+        assert!(matches!(deadline.failure(), Failure::TimedOut(_)));
+        deadline.progressed(after(18));
+        assert_eq!(deadline.at(), after(25));
+        assert!(matches!(deadline.failure(), Failure::TookTooLong(_)));
+    }
+
+    #[test]
+    fn while_the_client_is_asked_the_clocks_stand_still() {
+        let begun = Instant::now();
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        let mut deadline = deadline(10, 25, begun);
+        deadline.stop(after(4));
+        deadline.go_on(after(104));
+        assert_eq!((deadline.at(), deadline.last), (after(110), after(125)));
+        deadline.stop(after(110));
+        deadline.go_on(after(120));
+        assert_eq!(deadline.at(), after(121), "it gets a second at least");
+        deadline.go_on(after(500));
+        assert_eq!(deadline.at(), after(121), "it was not stopped");
+    }
+}

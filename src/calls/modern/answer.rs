@@ -1,0 +1,126 @@
+//! What a modern client is answered: the child's answer in the words of its revision.
+
+use super::{Happening, MOST_ANSWERS, ModernCall, Reply};
+use crate::calls::seal::State;
+use crate::catalogue::lists::FreshList;
+use crate::era::capabilities::Capabilities;
+use crate::era::results::Hint;
+use crate::era::{Era, MODERN_VERSION, errors, input, results};
+use crate::exchange::{Answer, Failure, Outcome};
+use crate::jsonrpc::{Edits, Span, Spliced, codes, member, rewrite, splice};
+use crate::telemetry::{Verdict, counters};
+use serde_json::Value;
+
+/// How often a client is sent to open a URL for one call.
+const MOST_URLS: u8 = 8;
+
+impl ModernCall {
+    pub(super) fn timed_out(&mut self) -> Reply {
+        counters::TIMED_OUT_REQUESTS.increment();
+        let failure = self.deadline.failure();
+        self.fail(&failure);
+        self.failed(&failure)
+    }
+
+    pub(super) fn reply(&mut self, outcome: Outcome) -> Reply {
+        self.exchange = None;
+        match outcome {
+            Ok(answer) => {
+                if let Some(asked) = self.listed.take() {
+                    self.calls.keep(&asked, &answer);
+                }
+                self.translated(&answer, None)
+            }
+            Err(failure) => self.failed(&failure),
+        }
+    }
+
+    /// An error of proxyrunner's own.
+    pub(super) fn errs(&self, code: i64, why: &'static str, data: Option<Value>) -> Reply {
+        let error = rewrite::error(Some(self.client_id.raw()), code, why, data);
+        let status = if code == codes::MISSING_CAPABILITY { 400 } else { 200 };
+        self.replies(Spliced::from(error), status, &Verdict::Error { code, message: why.into() })
+    }
+
+    /// The answer out of memory.
+    pub(super) fn remembered(&self, fresh: &FreshList) -> Happening {
+        Happening::Answered(self.translated(&fresh.answer, fresh.left))
+    }
+
+    pub(super) fn failed(&self, failure: &Failure) -> Reply {
+        let message = Spliced::from(failure.response(self.client_id.raw()));
+        self.replies(message, 200, &failure.verdict())
+    }
+
+    /// The child's answer in the words of the modern revision, which a modern child's are already.
+    /// `left` is how much longer, in milliseconds, a list is good that was kept.
+    fn translated(&self, answer: &Answer, left: Option<u64>) -> Reply {
+        let mut edits = Edits::new();
+        edits.replace(&answer.id, self.client_id.raw());
+        let mut status = 200;
+        let mut verdict = answer.verdict();
+        if self.shared.era == Era::Modern {
+            self.pass_result(answer, left, &mut edits);
+            let code = answer.error.as_ref().and_then(|error| errors::code(&answer.frame, error));
+            status = code.map_or(status, |(code, _)| errors::http_status(code, Era::Modern));
+        } else if let Some(result) = &answer.result {
+            let signature = &self.shared.signature;
+            results::complete(&answer.frame, result, &self.method, signature, Hint::default(), &mut edits);
+        } else if let Some(error) = &answer.error {
+            match errors::to_modern(&answer.frame, error, &self.method, self.uri.as_deref(), &mut edits) {
+                errors::ForModern::Error(told) => {
+                    status = errors::http_status(told, Era::Modern);
+                    verdict = verdict.told_as(Some(told));
+                }
+                errors::ForModern::UrlElicitation => return self.open_url(answer, error),
+            }
+        }
+        let message = splice(&answer.frame, &answer.object, edits);
+        self.replies(message, status, &verdict)
+    }
+
+    /// A modern child's result passes as it is, but for two things that are proxyrunner's to say: for how long what it
+    /// kept is still good, and which revisions it serves.
+    fn pass_result(&self, answer: &Answer, left: Option<u64>, edits: &mut Edits) {
+        let Some(result) = &answer.result else { return };
+        let mut replace = |name, text: String| {
+            if let Some(value) = member(&answer.frame, result, name) {
+                edits.replace(&value, text.as_bytes());
+            }
+        };
+        if let Some(left) = left {
+            replace("ttlMs", left.to_string());
+        }
+        if self.method == "server/discover" {
+            replace("supportedVersions", format!("[\"{MODERN_VERSION}\"]"));
+        }
+    }
+
+    /// The child wants the user to open a URL first. Nothing waits for that: the retry is a call of its own.
+    fn open_url(&self, answer: &Answer, error: &Span) -> Reply {
+        let questions = input::from_url_required(&answer.frame, error, MOST_ANSWERS);
+        let (code, why, data) = match questions {
+            Some(_) if self.urls >= MOST_URLS => {
+                (codes::INTERNAL_ERROR, "the server wants the user to open a URL again and again", None)
+            }
+            Some(questions) if self.caller.capabilities.url => {
+                let seal = &self.calls.seal;
+                let state =
+                    self.purpose.as_ref().map(|purpose| seal.seal(State::Urls(self.urls + 1), purpose));
+                let state = state.and_then(Result::ok);
+                let info = self.shared.server_info();
+                let required = input::input_required(&questions, state.as_deref(), info);
+                let message = rewrite::result_of(self.client_id.raw(), &required);
+                return self.replies(message, 200, &Verdict::Success);
+            }
+            Some(_) => {
+                let url = Capabilities { url: true, ..Capabilities::default() };
+                let data = serde_json::json!({"requiredCapabilities": url.declaration()});
+                let why = "the server wants the user to open a URL, which the request did not declare";
+                (codes::MISSING_CAPABILITY, why, Some(data))
+            }
+            None => (codes::INTERNAL_ERROR, "the server's request to open a URL is malformed", None),
+        };
+        self.errs(code, why, data)
+    }
+}

@@ -1,0 +1,410 @@
+//! How a modern request begins: at which child, with what is known of its tool, or as the retry of one that is parked.
+
+use super::params::{agrees, unchecked};
+use super::task::Task;
+use super::{Caller, MOST_ANSWERS, ModernCall};
+use crate::budget::{Account, Charged};
+use crate::calls::Calls;
+use crate::calls::deadline::Deadline;
+use crate::calls::not_begun::NotBegun;
+use crate::calls::seal::{Purpose, State};
+use crate::catalogue::lists;
+use crate::children::Shared;
+use crate::children::ToolSource;
+use crate::children::{Lease, Owner};
+use crate::clock::now;
+use crate::era::capabilities::Capabilities;
+use crate::era::input::{ASKING, Retry};
+use crate::era::{Era, discover, envelope};
+use crate::exchange::{Exchange, Held};
+use crate::ingress::{Incoming, Refusal};
+use crate::jsonrpc::rewrite::Changes;
+use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, kept, rewrite, splice, text};
+use crate::mux::WireId;
+use crate::telemetry::{counters, names};
+use crate::trace_context::Trace;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Calls {
+    /// Begins a modern request, or goes on with the one that it is a retry of.
+    ///
+    /// # Errors
+    /// When a bound is reached, the child is gone, it does not offer what the method is about, or the retry's state
+    /// is not one that was given out for this.
+    pub async fn begin_modern(
+        self: &Arc<Self>,
+        caller: Caller,
+        incoming: Incoming,
+    ) -> Result<Box<ModernCall>, Refusal> {
+        let accepted = self.entrance.accept();
+        let client = caller.client();
+        let shared = self.shared_for(Era::Modern, client, &incoming.operation).await?;
+        let method = incoming.method().into_owned();
+        let mut call = ModernCall::new(self, shared, caller, &incoming, method);
+        call.accepted = Some(accepted);
+        if let Some((parked, retry)) = self.resumed(&mut call, &incoming).await? {
+            return Box::pin(parked.go_on(call.caller.clone(), &incoming, &retry)).await;
+        }
+        if call.shared.era == Era::Legacy && !offers(&call.shared, &call.method) {
+            return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
+        }
+        // By what the shared child lists, a mismatch is told before a child is started, and so before a stream has begun.
+        if let Err(mismatch @ Refusal::Mismatch(_)) = call.knows_tool(&incoming).await {
+            return Err(mismatch);
+        }
+        call.lease = self.lease_for(&call).await?;
+        call.task = None;
+        call.knows_tool(&incoming).await?;
+        if call.lease.is_none() && lists::may_be_kept(&call.method) {
+            let (class, principal) = (call.caller.capabilities, &call.caller.principal);
+            call.listed =
+                call.shared.asks_for_list(&incoming, class, principal, self.children.settings().cache_lists);
+            call.fresh = call.listed.as_ref().and_then(|asked| self.lists.find(asked, now()));
+        }
+        if call.fresh.is_none() {
+            call.send(incoming).await?;
+        }
+        Ok(Box::new(call))
+    }
+
+    /// The child that a call has for itself, if it needs one.
+    async fn lease_for(self: &Arc<Self>, call: &ModernCall) -> Result<Option<Lease>, Refusal> {
+        let Caller { principal, capabilities, log_level, .. } = &call.caller;
+        let owner = Owner::of_request(principal);
+        if call.shared.era == Era::Modern {
+            // What it logs names no request: only of a child that has no other is it known whose it is.
+            let logs = log_level.is_some() && call.is_asking();
+            return Ok(if logs {
+                self.children.lease_modern(owner.as_ref(), call.caller.client()).await
+            } else {
+                None
+            });
+        }
+        if !self.may_ask(*capabilities) || !(call.is_asking() || call.method.ends_with("/list")) {
+            return Ok(None);
+        }
+        let lease = self.children.lease(owner.as_ref(), call.caller.client()).await?;
+        if let (Some(lease), Some(level), true) = (&lease, *log_level, call.is_asking())
+            && call.shared.declares("logging")
+        {
+            self.children.set_level(lease, level).await;
+        }
+        Ok(lease)
+    }
+
+    /// Whether a legacy child may ask such a client anything.
+    fn may_ask(&self, capabilities: Capabilities) -> bool {
+        capabilities.asks() || (capabilities.roots && self.children.settings().forward_roots)
+    }
+
+    /// The parked call that a request goes on with, if it is a retry. A modern child has states of its own; but ours is
+    /// ours, though the child of the call's own era may have come up since it was parked.
+    async fn resumed(
+        self: &Arc<Self>,
+        call: &mut ModernCall,
+        incoming: &Incoming,
+    ) -> Result<Option<(Box<ModernCall>, Retry)>, Refusal> {
+        let legacy = call.shared.era == Era::Legacy;
+        if !legacy && !is_retry(incoming) {
+            return Ok(None);
+        }
+        let retry = match Retry::read(&incoming.frame, &incoming.message, MOST_ANSWERS) {
+            Ok(retry) => retry,
+            Err(_) if !legacy => return Ok(None),
+            Err(_) => {
+                let why = "inputResponses or requestState is malformed";
+                return Err(Refusal::Withheld(codes::INVALID_PARAMS, why));
+            }
+        };
+        let Some(state) = retry.state.as_deref().filter(|_| call.is_asking()) else { return Ok(None) };
+        match self.seal.open(state, &call.purpose_of(incoming)) {
+            // Nothing waits for it: the call is begun anew.
+            Some(State::Urls(rounds)) => call.urls = rounds,
+            None if !legacy => {}
+            state => {
+                let parked = self.claim(&call.caller, incoming, state).await?;
+                return Ok(Some((parked, retry)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The parked call of a state. Whatever is wrong with that, the tool is never run again.
+    async fn claim(
+        self: &Arc<Self>,
+        caller: &Caller,
+        incoming: &Incoming,
+        state: Option<State>,
+    ) -> Result<Box<ModernCall>, Refusal> {
+        let parked = match state {
+            Some(State::Parked(handle)) => {
+                // The tools may have changed since the call was parked.
+                let source = self.parked.look(handle, |call| call.tool_source());
+                if let Some(source) = source.filter(|_| !caller.params.is_empty()) {
+                    source.tools().await;
+                }
+                self.parked.look(handle, |call| call.agrees_again(caller, incoming)).transpose()?;
+                self.parked.claim(handle, now())
+            }
+            Some(State::Elsewhere) => {
+                return Err(Refusal::Withheld(
+                    codes::INVALID_PARAMS,
+                    "requestState was given out by another replica, where the call waits; route retries to the replica that asked",
+                ));
+            }
+            Some(State::Urls(_)) | None => None,
+        };
+        parked.ok_or(Refusal::Withheld(
+            codes::INVALID_PARAMS,
+            "requestState is unknown, used already, past its time, or was given out for another request; start the call anew",
+        ))
+    }
+
+    /// Cancels the parked calls whose clients did not come back in time, closes children that nobody leases, and forgets
+    /// lists that are no longer fresh.
+    pub fn expire(&self, now: Instant) {
+        for call in self.parked.expire(now) {
+            counters::EXPIRED_PARKED.increment();
+            call.give_up();
+        }
+        self.lists.expire(now);
+    }
+
+    /// Cancels a parked call whose questions are charged to this account; false if there is none.
+    pub fn give_way(&self, account: &Account) -> bool {
+        let call = self.parked.claim_where(|call| call.is_charged_to(account));
+        call.map(ModernCall::give_up).is_some()
+    }
+
+    /// Cancels all parked calls: proxyrunner ends.
+    pub fn end_parked(&self) {
+        for call in self.parked.drain() {
+            call.give_up();
+        }
+    }
+}
+
+/// Whether a request only goes on with a call that was begun before.
+pub fn is_retry(incoming: &Incoming) -> bool {
+    let params = incoming.message.params.as_ref();
+    let state = params.and_then(|params| params.request_state.as_ref());
+    state.is_some() && ASKING.contains(&&*incoming.method())
+}
+
+impl ModernCall {
+    /// Whether one of its open questions is charged to this account.
+    fn is_charged_to(&self, account: &Account) -> bool {
+        let params = self.open.iter().filter_map(|open| open.question.params.as_ref());
+        params.filter_map(Charged::account).any(|charged| charged.is(account))
+    }
+
+    fn new(
+        calls: &Arc<Calls>,
+        shared: Arc<Shared>,
+        caller: Caller,
+        incoming: &Incoming,
+        method: String,
+    ) -> Self {
+        let params = incoming.message.params.as_ref();
+        let raw = |span: Option<&Span>| span.map(|span| kept(&incoming.frame, span));
+        ModernCall {
+            calls: Arc::clone(calls),
+            exchange: None,
+            lease: None,
+            shared,
+            caller,
+            purpose: None,
+            open: Vec::new(),
+            ask_at: None,
+            token: progress_token(incoming),
+            asked: 0,
+            urls: 0,
+            task: None,
+            listed: None,
+            fresh: None,
+            method,
+            uri: raw(params.and_then(|params| params.uri.as_ref())),
+            client_id: ClientId::new(incoming.id()),
+            deadline: Deadline::new(calls.children.settings(), now()),
+            operation: Arc::clone(&incoming.operation),
+            parked: None,
+            accepted: None,
+        }
+    }
+
+    /// Whether its answer may be a question.
+    fn is_asking(&self) -> bool {
+        ASKING.contains(&&*self.method)
+    }
+
+    fn purpose_of(&self, incoming: &Incoming) -> Purpose {
+        Purpose::of(&self.caller.principal, &incoming.frame, &incoming.message)
+    }
+
+    /// What is known of the tool that is called: the call's headers must agree with it (A1 row 14), and a legacy child
+    /// may run it as a task only.
+    async fn knows_tool(&mut self, incoming: &Incoming) -> Result<(), Refusal> {
+        let params = incoming.message.params.as_ref();
+        let name = params.and_then(|params| params.name.clone()).filter(|_| self.method == "tools/call");
+        let Some(name) = name else { return Ok(()) };
+        if !self.shared.declares("tools") {
+            return Ok(());
+        }
+        let Some(tools) = self.tool_source().tools().await else {
+            return unchecked(&self.caller);
+        };
+        let name = text(&incoming.frame, &name);
+        agrees(&self.caller, &tools, &name, incoming)?;
+        let legacy = self.shared.era == Era::Legacy;
+        if legacy && tools.tasks.contains(&*name) && discover::runs_tasks(&self.shared.words) {
+            self.task = Some(Task::of(incoming));
+        }
+        Ok(())
+    }
+
+    /// Goes on after it was parked, with what its retry brings. Waits for its places as it did at first, but is not
+    /// refused half way; a client that leaves meanwhile has cancelled.
+    async fn go_on(
+        mut self: Box<Self>,
+        caller: Caller,
+        incoming: &Incoming,
+        retry: &Retry,
+    ) -> Result<Box<Self>, Refusal> {
+        let mut resuming = incoming.operation.internal(names::RESUME);
+        if let (Some(resuming), Some(parked)) = (&mut resuming, self.parked.take()) {
+            resuming.link(parked.context());
+        }
+        let client = caller.client();
+        let places = self.calls.entrance.enter_again(client, self.link()).await;
+        self.set_places(places);
+        self.caller = caller;
+        self.client_id = ClientId::new(incoming.id());
+        self.token = progress_token(incoming);
+        self.operation = Arc::clone(&incoming.operation);
+        if let Some(exchange) = &mut self.exchange {
+            exchange.caused_by(&self.operation);
+        }
+        self.deadline.go_on(now());
+        self.take_answers(retry);
+        Ok(self)
+    }
+
+    fn tool_source(&self) -> ToolSource {
+        match &self.lease {
+            Some(lease) => ToolSource::Leased(lease.child().clone()),
+            None => ToolSource::Shared(Arc::clone(&self.shared)),
+        }
+    }
+
+    /// Whether the headers of a retry agree with its body, as those of the call that it goes on with had to.
+    fn agrees_again(&self, caller: &Caller, incoming: &Incoming) -> Result<(), Refusal> {
+        let name = incoming.message.params.as_ref().and_then(|params| params.name.clone());
+        match (name, self.tool_source().known_tools()) {
+            (Some(name), Some(tools)) if self.method == "tools/call" => {
+                agrees(caller, &tools, &text(&incoming.frame, &name), incoming)
+            }
+            (Some(_), None) if self.method == "tools/call" => unchecked(caller),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends the request to its child; if that ends before it was sent anything, to the next one.
+    async fn send(&mut self, incoming: Incoming) -> Result<(), Refusal> {
+        if self.lease.is_some() || self.caller.capabilities.url {
+            self.purpose = Some(self.purpose_of(&incoming));
+        }
+        let mut gone = None;
+        loop {
+            match self.send_once(&incoming).await {
+                Ok(exchange) => {
+                    self.exchange = Some(exchange);
+                    return Ok(());
+                }
+                Err(NotBegun::Gone(failure))
+                    if self.lease.is_none() && self.calls.may_look_again(&failure, &mut gone) =>
+                {
+                    let client = self.caller.client();
+                    let next = self.calls.shared_for(Era::Modern, client, &self.operation).await?;
+                    if next.era != self.shared.era {
+                        return Err(Refusal::Failed(failure));
+                    }
+                    self.shared = next;
+                }
+                Err(not_begun) => return Err(not_begun.into()),
+            }
+        }
+    }
+
+    async fn send_once(&mut self, incoming: &Incoming) -> Result<Exchange, NotBegun> {
+        let client = self.caller.client();
+        let link = self.lease.as_ref().map_or(&self.shared.link, Lease::link);
+        let entered = self.calls.entrance.enter(&self.operation, client, link).await;
+        let places = entered.map_err(NotBegun::Refused)?;
+        self.deadline = Deadline::new(self.calls.children.settings(), now());
+        let may_ask = self.calls.may_ask(self.caller.capabilities);
+        let mut held = Held {
+            mailbox: incoming.mailbox(),
+            token: self.token.clone(),
+            // At a shared child none is answered; but a request that is the only one can be told what it lacks.
+            takes_questions: self.lease.is_none() && self.is_asking() && !may_ask,
+            client: Some(self.caller.client()),
+            places: Mutex::default(),
+        };
+        match &mut self.task {
+            // It runs on after the child's first answer.
+            Some(task) => task.places = Some(places),
+            None => held.places = Some(places).into(),
+        }
+        if let Some(lease) = &self.lease {
+            lease.hear(self.task.as_ref().map_or(&held.mailbox, Task::desk));
+        }
+        let running = self.lease.as_ref().map_or(&self.shared.members.running, Lease::running);
+        let (era, task) = (self.shared.era, self.task.as_ref());
+        let asked = incoming.ask(link);
+        let trace = incoming.trace_for(asked.as_ref());
+        let begun = link.begin(held, asked, |wire_id| {
+            if let Some(task) = task {
+                running.note(wire_id, task.desk());
+            }
+            for_child(incoming, &trace, era, task.is_some(), wire_id)
+        });
+        begun.map_err(NotBegun::from)
+    }
+}
+
+fn progress_token(incoming: &Incoming) -> Option<Charged> {
+    let params = incoming.message.params.as_ref()?;
+    let token = params.meta.as_ref()?.progress_token.clone()?;
+    Some(kept(&incoming.frame, &token))
+}
+
+/// The request as the child may read it: a legacy one without its envelope, which some refuse.
+/// With `task` it is to run as one.
+fn for_child(incoming: &Incoming, trace: &Trace, era: Era, task: bool, wire_id: WireId) -> Spliced {
+    let Incoming { frame, message, .. } = incoming;
+    let id = Some(wire_id.as_u64());
+    if era == Era::Modern {
+        return rewrite::request_for_child(frame, message, id, id, trace);
+    }
+    let params = Amendment { drop: &[], add: if task { b"\"task\":{}" } else { b"" } };
+    let changes = Changes { wire_id: id, progress_token: id, params, ..Changes::new(trace) };
+    let edits = envelope::take_off(frame, message, &changes);
+    splice(frame, &message.object, edits)
+}
+
+/// Whether a server of these capabilities offers a method. Children exist that answer what they do not declare, and
+/// others that call it wrong parameters.
+fn offers(shared: &Shared, method: &str) -> bool {
+    let capability = match method.split('/').next() {
+        Some("tools") => "tools",
+        Some("prompts") => "prompts",
+        Some("resources") => "resources",
+        Some("completion") => "completions",
+        // An extension of the modern era, which no legacy child has.
+        Some("tasks") => return false,
+        _ => return true,
+    };
+    shared.declares(capability)
+}

@@ -1,0 +1,127 @@
+//! Room for one more child when there are `--max-children`: as many idle ones are closed as newcomers wait for a place,
+//! those that are ending anyway included.
+
+use super::Children;
+use super::places::{Place, Use, Waiting};
+use crate::clock::now;
+use crate::exchange::Failure;
+use crate::session::Session;
+use crate::telemetry::counters;
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// How long an evicted child may take to make room before the newcomer is refused.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a newcomer looks whether the place that it counts on is still to come.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Whether the client with most children makes room for a newcomer.
+enum Way {
+    /// One of its children is ending now.
+    Gives,
+    /// One can be ended soon: it is only being started.
+    WillGive,
+    /// It has no more than it may.
+    Stays,
+}
+
+impl Children {
+    /// A place for one more child; if need be that of a child which is idle, or of a client that has more.
+    pub(super) async fn place(&self, wanted: Use) -> Option<Place> {
+        if let Some(place) = self.places.try_take(wanted) {
+            return Some(place);
+        }
+        let mut place = pin!(self.places.wait(wanted));
+        if !self.makes_room(wanted, &place) {
+            return None;
+        }
+        let coming = async {
+            loop {
+                match timeout(LOOK, &mut place).await {
+                    Ok(place) => return place,
+                    // One that was counted on may have made room for its own successor.
+                    Err(_) => self.makes_room(wanted, &place),
+                };
+            }
+        };
+        timeout(PATIENCE, coming).await.ok()
+    }
+
+    /// Closes idle children until so many are ending that one of them is for this newcomer; false if there are too few.
+    fn makes_room(&self, newcomer: Use, place: &Waiting) -> bool {
+        // One at a time, so that no two count on the same one.
+        let _turn = self.making_room.lock();
+        while self.places.ending() < place.turn() {
+            if self.pool.evict() || self.evict(now()) {
+                continue;
+            }
+            match self.gives_way(newcomer, now()) {
+                Way::Gives => {}
+                Way::WillGive => return true,
+                Way::Stays => return false,
+            }
+        }
+        true
+    }
+
+    /// Takes a child from the client that has most of its own, sessions' and leased ones, if that has more than the
+    /// newcomer will have: the idlest of its quiet sessions ends. Where a newcomer without any would be refused, or that
+    /// client has more than half of `--max-children`, it loses one in use: the leased one that it has had longest, or its
+    /// idlest session.
+    fn gives_way(&self, newcomer: Use, now: Instant) -> Way {
+        let holders = self.places.clients();
+        let count = |client| holders.iter().filter(|&&holder| holder == client).count();
+        let own = newcomer.client().map_or(0, count);
+        let most = holders.iter().copied().max_by_key(|&client| count(client));
+        let Some(most) = most.filter(|&most| count(most) > own + 1) else { return Way::Stays };
+        let exclusive = self.exclusive.lock();
+        let mut sessions: Vec<_> = exclusive.iter().filter_map(Weak::upgrade).collect();
+        drop(exclusive);
+        sessions.retain(|session| !session.is_ended() && session.opener() == most);
+        sessions.sort_by_cached_key(|session| session.last_message());
+        let failure = Failure::SessionEnded;
+        let ends =
+            |session: &&Arc<Session>| self.directory.end_if_quiet_for(Duration::ZERO, session, &failure, now);
+        if let Some(quiet) = sessions.iter().find(ends) {
+            counters::EVICTED_SESSIONS.increment();
+            tracing::info!(session = %quiet.id(), "evicted: --max-children is reached, and its client has most of them");
+            return Way::Gives;
+        }
+        let has_most = count(most) * 2 > self.settings.max_children;
+        if self.may_share() || !has_most && own > 0 {
+            return Way::Stays;
+        }
+        if self.places.end_one_of(most) {
+            tracing::warn!(
+                "a call lost its server: --max-children is reached, and its client has most of them"
+            );
+            return Way::Gives;
+        }
+        if let Some(idlest) = sessions.first() {
+            self.directory.end(idlest, &failure);
+            counters::EVICTED_SESSIONS.increment();
+            tracing::info!(session = %idlest.id(), "evicted: --max-children is reached, and its client has most of them");
+            return Way::Gives;
+        }
+        if self.places.is_starting_one_of(most) { Way::WillGive } else { Way::Stays }
+    }
+
+    /// Ends the session that has been quiet longest, if that is longer than `--evict-after`.
+    fn evict(&self, now: Instant) -> bool {
+        let patience = self.settings.evict_after;
+        let exclusive = self.exclusive.lock();
+        let mut quiet: Vec<_> = exclusive.iter().filter_map(Weak::upgrade).collect();
+        drop(exclusive);
+        quiet.retain(|session| !session.is_ended() && session.is_quiet_for(patience, now));
+        quiet.sort_by_key(|session| session.last_message());
+        let ends = |session: &&Arc<Session>| {
+            self.directory.end_if_quiet_for(patience, session, &Failure::SessionEnded, now)
+        };
+        let Some(longest) = quiet.iter().find(ends) else { return false };
+        counters::EVICTED_SESSIONS.increment();
+        tracing::info!(session = %longest.id(), "evicted: --max-children is reached, and it was idle longest");
+        true
+    }
+}

@@ -1,0 +1,191 @@
+//! Which legacy revision a child is asked for in its handshake: the newest one first, and an older one if it refuses.
+
+use crate::era::MODERN_VERSION;
+use crate::exchange::Answer;
+use crate::jsonrpc::{Span, items, member, string_member, text};
+use crate::session::LEGACY_VERSIONS;
+use parking_lot::Mutex;
+
+/// The revisions that one process, and those that follow it in the same handshake, are asked for.
+#[derive(Debug)]
+pub(super) struct Revisions {
+    asked: usize,
+    /// Whether the child said itself that it takes no newer one.
+    told: bool,
+    /// Whether a child that ends over a revision is started again for an older one.
+    may_restart: bool,
+}
+
+impl Revisions {
+    /// The revision that is asked for now.
+    pub fn asked(&self) -> &'static str {
+        LEGACY_VERSIONS[self.asked]
+    }
+
+    /// Chooses the next revision after the child refused the one that it was asked for; false if there is none. From a
+    /// list of what it supports, the newest one that both know; without a list, the next older one.
+    pub fn refused(&mut self, answer: &Answer) -> bool {
+        let Some(error) = &answer.error else { return false };
+        let listed = listed(&answer.frame, error);
+        let next = match &listed {
+            // It is spoken to in the other era.
+            Some(listed) if listed.iter().any(|version| version == MODERN_VERSION) => None,
+            Some(listed) => {
+                self.older().find(|&at| listed.iter().any(|version| version == LEGACY_VERSIONS[at]))
+            }
+            None if is_about_version(&answer.frame, error) => self.older().next(),
+            None => None,
+        };
+        self.told |= next.is_some();
+        self.ask(next, "the server refused a protocol revision")
+    }
+
+    /// Chooses the next older revision after the child ended when it had read the one before; false if there is none.
+    pub fn ended_over(&mut self) -> bool {
+        let next = self.older().next().filter(|_| self.may_restart);
+        self.ask(next, "the server ended when it was asked for a protocol revision, perhaps because of that")
+    }
+
+    fn older(&self) -> std::ops::Range<usize> {
+        self.asked + 1..LEGACY_VERSIONS.len()
+    }
+
+    fn ask(&mut self, next: Option<usize>, why: &str) -> bool {
+        if let Some(next) = next {
+            tracing::warn!(revision = self.asked(), "{why}; asking for {}", LEGACY_VERSIONS[next]);
+            self.asked = next;
+        }
+        next.is_some()
+    }
+}
+
+/// What is known of a server's revisions, over all of its processes.
+#[derive(Debug, Default)]
+pub(super) struct KnownRevisions(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    newest: usize,
+    /// Older revisions were tried at a server that ended over each of them: it ends for another reason.
+    ends_anyway: bool,
+}
+
+impl KnownRevisions {
+    /// The revisions to ask for, from the newest one that the server did not refuse. Where a process of it is `serving`
+    /// already, another one ends for other reasons.
+    pub fn start(&self, serving: bool) -> Revisions {
+        let state = self.0.lock();
+        Revisions { asked: state.newest, told: false, may_restart: !state.ends_anyway && !serving }
+    }
+
+    /// A handshake is over.
+    pub fn learn(&self, revisions: &Revisions, completed: bool) {
+        let mut state = self.0.lock();
+        // What it said itself holds for the next process, though this one ended over it.
+        if completed || revisions.told {
+            state.newest = revisions.asked;
+        } else if revisions.older().is_empty() {
+            state.ends_anyway = true;
+        }
+    }
+
+    /// The newest revision that the server takes, if it refused a newer one.
+    pub fn ceiling(&self) -> Option<&'static str> {
+        let newest = self.0.lock().newest;
+        (newest > 0).then(|| LEGACY_VERSIONS[newest])
+    }
+}
+
+/// The strings in an array within the error's data, or the one there; `supported` by the specification, other names in
+/// other servers.
+fn listed(frame: &[u8], error: &Span) -> Option<Vec<String>> {
+    let data = member(frame, error, "data")?;
+    let names = ["supported", "supportedVersions", "supportedProtocolVersions", "supported_versions"];
+    let array = names.into_iter().find_map(|name| member(frame, &data, name)).unwrap_or(data);
+    let only = std::iter::once(array.clone());
+    let strings: Vec<String> = items(frame, array)
+        .chain(only)
+        .filter(|item| frame[item.start] == b'"')
+        .map(|item| text(frame, &item).into_owned())
+        .collect();
+    (!strings.is_empty()).then_some(strings)
+}
+
+fn is_about_version(frame: &[u8], error: &Span) -> bool {
+    let message = string_member(frame, error, "message").unwrap_or_default().to_ascii_lowercase();
+    message.contains("version") || message.contains("revision")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jsonrpc::scan;
+    use bytes::Bytes;
+
+    fn refusal(error: &str) -> Answer {
+        let frame = Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":1,"error":{error}}}"#));
+        let message = scan(&frame).expect("a message");
+        Answer {
+            object: message.object,
+            id: message.id.expect("an id"),
+            result: None,
+            error: message.error,
+            is_error: false,
+            frame: frame.into(),
+        }
+    }
+
+    #[test]
+    fn an_older_revision_follows_a_refusal_that_is_about_the_revision() {
+        for (error, next) in [
+            (
+                r#"{"code":-32602,"message":"x","data":{"supported":["1999-01-01","2024-11-05","2025-06-18"]}}"#,
+                Some(1),
+            ),
+            (r#"{"code":-32602,"message":"x","data":{"supported":["2025-11-25","2025-03-26"]}}"#, Some(2)),
+            (r#"{"code":-32000,"message":"x","data":{"supportedVersions":["2024-11-05"]}}"#, Some(3)),
+            (r#"{"code":-32602,"message":"x","data":{"supported":"2025-06-18"}}"#, Some(1)),
+            (r#"{"code":-32602,"message":"x","data":["2025-03-26"]}"#, Some(2)),
+            (r#"{"code":-32602,"message":"Unsupported protocol version: 2025-11-25"}"#, Some(1)),
+            (
+                r#"{"code":-32602,"message":"Unsupported protocol version","data":{"supported":["1999-01-01"]}}"#,
+                None,
+            ),
+            (r#"{"code":-32022,"message":"version","data":{"supported":["2026-07-28","2025-06-18"]}}"#, None),
+            (r#"{"code":-32603,"message":"not today"}"#, None),
+            (r#""version""#, None),
+        ] {
+            let mut revisions = KnownRevisions::default().start(false);
+            assert_eq!(revisions.refused(&refusal(error)), next.is_some(), "{error}");
+            assert_eq!(revisions.asked, next.unwrap_or(0), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_was_found_out_holds_for_the_next_process() {
+        let known = KnownRevisions::default();
+        let mut revisions = known.start(false);
+        assert!(!known.start(true).ended_over(), "it is no question of revisions where a process serves");
+        assert!(revisions.ended_over());
+        known.learn(&revisions, true);
+        assert_eq!((known.start(false).asked(), known.ceiling()), ("2025-06-18", Some("2025-06-18")));
+        let mut revisions = known.start(false);
+        while revisions.ended_over() {}
+        known.learn(&revisions, false);
+        assert_eq!(known.start(false).asked(), "2025-06-18");
+        assert!(
+            !known.start(false).ended_over(),
+            "a server that ends over each is not started for each again"
+        );
+    }
+
+    #[test]
+    fn what_a_server_said_before_it_ended_holds_for_the_next_process() {
+        let known = KnownRevisions::default();
+        let mut revisions = known.start(false);
+        let error = r#"{"code":-32602,"message":"x","data":{"supported":["2025-03-26"]}}"#;
+        assert!(revisions.refused(&refusal(error)));
+        known.learn(&revisions, false);
+        assert_eq!(known.start(false).asked(), "2025-03-26");
+    }
+}
