@@ -2,9 +2,9 @@
 //! [`children`](crate::children), which say which child serves.
 
 pub use crate::calls::{
-    Begun, Caller, Happening, Key, LegacyCall, LegacyStep, Listening, ModernCall, Reply, Seal, is_retry,
+    Begun, Caller, Happening, LegacyCall, LegacyStep, Listening, ModernCall, Reply, Seal, SealKey, is_retry,
 };
-pub use crate::children::{AtCap, Isolation, Place, Settings, Want};
+pub use crate::children::{AtCap, ChildPlace, Isolation, Settings, Want};
 pub use crate::ingress::{Incoming, Refusal};
 
 use crate::budget::{Account, Budget, Charged};

@@ -42,7 +42,7 @@ impl Deadline {
     }
 
     /// The client has answered: the clocks go on.
-    pub fn go_on(&mut self, now: Instant) {
+    pub fn resume(&mut self, now: Instant) {
         if let Some(stopped) = self.stopped.take() {
             let pause = now.saturating_duration_since(stopped);
             self.quiet_until = (self.quiet_until + pause).max(now + LEAST);
@@ -89,12 +89,12 @@ mod tests {
         let after = |seconds| begun + Duration::from_secs(seconds);
         let mut deadline = deadline(10, 25, begun);
         deadline.stop(after(4));
-        deadline.go_on(after(104));
+        deadline.resume(after(104));
         assert_eq!((deadline.at(), deadline.last), (after(110), after(125)));
         deadline.stop(after(110));
-        deadline.go_on(after(120));
+        deadline.resume(after(120));
         assert_eq!(deadline.at(), after(121), "it gets a second at least");
-        deadline.go_on(after(500));
+        deadline.resume(after(500));
         assert_eq!(deadline.at(), after(121), "it was not stopped");
     }
 }

@@ -18,7 +18,7 @@ pub use begin::Begun;
 pub use legacy::{LegacyCall, LegacyStep};
 pub use listen::Listening;
 pub use modern::{Caller, Happening, ModernCall, Reply, is_retry};
-pub use seal::{Key, Seal};
+pub use seal::{Seal, SealKey};
 
 use crate::admission::{Admission, Bounds};
 use crate::budget::Budget;

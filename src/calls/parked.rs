@@ -21,11 +21,11 @@ pub struct Parked<T> {
 #[derive(Debug)]
 struct State<T> {
     last: u64,
-    waiting: HashMap<u64, Waiting<T>>,
+    waiting: HashMap<u64, ParkedEntry<T>>,
 }
 
 #[derive(Debug)]
-struct Waiting<T> {
+struct ParkedEntry<T> {
     until: Instant,
     exchange: T,
     _place: Permit,
@@ -56,7 +56,7 @@ impl<T> Parked<T> {
             let own = self.places.is_at_own_bound(client);
             return Err(if own { Full::ForClient } else { Full::ForAll });
         };
-        let waiting = Waiting { until: now + self.patience, exchange, _place: place };
+        let waiting = ParkedEntry { until: now + self.patience, exchange, _place: place };
         let mut state = self.state();
         state.last += 1;
         let handle = state.last;
@@ -71,7 +71,7 @@ impl<T> Parked<T> {
 
     /// The exchange, once.
     pub fn claim(&self, handle: u64, now: Instant) -> Option<T> {
-        let Waiting { until, exchange, .. } = self.state().waiting.remove(&handle)?;
+        let ParkedEntry { until, exchange, .. } = self.state().waiting.remove(&handle)?;
         // One that is past its time is dropped here just as the sweep would have.
         (now < until).then_some(exchange)
     }

@@ -43,18 +43,18 @@ pub enum State {
 
 /// A key for [`Seal`].
 #[derive(Clone, PartialEq, Eq)]
-pub struct Key([u8; 32]);
+pub struct SealKey([u8; 32]);
 
-impl Key {
+impl SealKey {
     /// Of a secret of any kind; `None` if it has fewer than 32 bytes.
     pub fn of(secret: &[u8]) -> Option<Self> {
-        (secret.len() >= 32).then(|| Key(Sha256::digest(secret).into()))
+        (secret.len() >= 32).then(|| SealKey(Sha256::digest(secret).into()))
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for SealKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(…)")
+        f.write_str("SealKey(…)")
     }
 }
 
@@ -76,7 +76,7 @@ impl Seal {
     ///
     /// # Errors
     /// When the operating system has no randomness to give.
-    pub fn new(key: Option<&Key>) -> Result<Self, getrandom::Error> {
+    pub fn new(key: Option<&SealKey>) -> Result<Self, getrandom::Error> {
         let (mut random, mut instance) = ([0; 32], [0; INSTANCE]);
         getrandom::fill(&mut random)?;
         getrandom::fill(&mut instance)?;
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_state_opens_for_its_purpose_only() {
-        let key = Key::of(&[7; 32]).unwrap();
+        let key = SealKey::of(&[7; 32]).unwrap();
         let seal = Seal::new(Some(&key)).unwrap();
         let state = seal.seal(State::Parked(7), &purpose("ann", 1)).unwrap();
         assert_eq!(seal.open(&state, &purpose("ann", 1)), Some(State::Parked(7)));
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(replica.open(&urls, &purpose("ann", 1)), Some(State::Urls(3)));
         let other = Seal::new(None).unwrap();
         assert_eq!(other.open(&state, &purpose("ann", 1)), None, "another key");
-        assert_eq!(Key::of(&[7; 31]), None, "too short");
+        assert_eq!(SealKey::of(&[7; 31]), None, "too short");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! Each serves at a post, where the next one follows it when it ends; the `keeper` sees to that.
 
 use super::greet::Greeted;
-use super::places::Place;
+use super::places::ChildPlace;
 use super::union;
 use crate::budget::Charged;
 use crate::catalogue::lists::{self, Freshness, ListKey, ListRequest};
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     /// Its tools.
     pub(super) tools: ToolCache,
     /// Its place among `--max-children`, which is its successor's too.
-    pub(super) place: Place,
+    pub(super) place: ChildPlace,
 }
 
 impl Shared {

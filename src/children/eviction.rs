@@ -2,7 +2,7 @@
 //! those that are ending anyway included.
 
 use super::Children;
-use super::places::{Place, Use, Waiting};
+use super::places::{ChildPlace, PlaceWait, Use};
 use crate::clock::now;
 use crate::exchange::Failure;
 use crate::session::Session;
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Whether the client with most children makes room for a newcomer.
-enum Way {
+enum LargestHolder {
     /// One of its children is ending now.
     Gives,
     /// One can be ended soon: it is only being started.
@@ -29,12 +29,12 @@ enum Way {
 
 impl Children {
     /// A place for one more child; if need be that of a child which is idle, or of a client that has more.
-    pub(super) async fn place(&self, wanted: Use) -> Option<Place> {
+    pub(super) async fn place(&self, wanted: Use) -> Option<ChildPlace> {
         if let Some(place) = self.places.try_take(wanted) {
             return Some(place);
         }
         let mut place = pin!(self.places.wait(wanted));
-        if !self.makes_room(wanted, &place) {
+        if !self.make_room(wanted, &place) {
             return None;
         }
         let coming = async {
@@ -42,7 +42,7 @@ impl Children {
                 match timeout(LOOK, &mut place).await {
                     Ok(place) => return place,
                     // One that was counted on may have made room for its own successor.
-                    Err(_) => self.makes_room(wanted, &place),
+                    Err(_) => self.make_room(wanted, &place),
                 };
             }
         };
@@ -50,17 +50,17 @@ impl Children {
     }
 
     /// Closes idle children until so many are ending that one of them is for this newcomer; false if there are too few.
-    fn makes_room(&self, newcomer: Use, place: &Waiting) -> bool {
+    fn make_room(&self, newcomer: Use, place: &PlaceWait) -> bool {
         // One at a time, so that no two count on the same one.
         let _turn = self.making_room.lock();
         while self.places.ending() < place.turn() {
             if self.pool.evict() || self.evict(now()) {
                 continue;
             }
-            match self.gives_way(newcomer, now()) {
-                Way::Gives => {}
-                Way::WillGive => return true,
-                Way::Stays => return false,
+            match self.take_from_largest(newcomer, now()) {
+                LargestHolder::Gives => {}
+                LargestHolder::WillGive => return true,
+                LargestHolder::Stays => return false,
             }
         }
         true
@@ -70,12 +70,12 @@ impl Children {
     /// newcomer will have: the idlest of its quiet sessions ends. Where a newcomer without any would be refused, or that
     /// client has more than half of `--max-children`, it loses one in use: the leased one that it has had longest, or its
     /// idlest session.
-    fn gives_way(&self, newcomer: Use, now: Instant) -> Way {
+    fn take_from_largest(&self, newcomer: Use, now: Instant) -> LargestHolder {
         let holders = self.places.clients();
         let count = |client| holders.iter().filter(|&&holder| holder == client).count();
         let own = newcomer.client().map_or(0, count);
         let most = holders.iter().copied().max_by_key(|&client| count(client));
-        let Some(most) = most.filter(|&most| count(most) > own + 1) else { return Way::Stays };
+        let Some(most) = most.filter(|&most| count(most) > own + 1) else { return LargestHolder::Stays };
         let exclusive = self.exclusive.lock();
         let mut sessions: Vec<_> = exclusive.iter().filter_map(Weak::upgrade).collect();
         drop(exclusive);
@@ -87,25 +87,25 @@ impl Children {
         if let Some(quiet) = sessions.iter().find(ends) {
             counters::EVICTED_SESSIONS.increment();
             tracing::info!(session = %quiet.id(), "evicted: --max-children is reached, and its client has most of them");
-            return Way::Gives;
+            return LargestHolder::Gives;
         }
         let has_most = count(most) * 2 > self.settings.max_children;
-        if self.may_share() || !has_most && own > 0 {
-            return Way::Stays;
+        if self.settings.may_share() || !has_most && own > 0 {
+            return LargestHolder::Stays;
         }
         if self.places.end_one_of(most) {
             tracing::warn!(
                 "a call lost its server: --max-children is reached, and its client has most of them"
             );
-            return Way::Gives;
+            return LargestHolder::Gives;
         }
         if let Some(idlest) = sessions.first() {
             self.directory.end(idlest, &failure);
             counters::EVICTED_SESSIONS.increment();
             tracing::info!(session = %idlest.id(), "evicted: --max-children is reached, and its client has most of them");
-            return Way::Gives;
+            return LargestHolder::Gives;
         }
-        if self.places.is_starting_one_of(most) { Way::WillGive } else { Way::Stays }
+        if self.places.is_starting_one_of(most) { LargestHolder::WillGive } else { LargestHolder::Stays }
     }
 
     /// Ends the session that has been quiet longest, if that is longer than `--evict-after`.

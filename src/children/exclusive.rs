@@ -2,9 +2,9 @@
 
 use super::crew::Shared;
 use super::greet::{Guest, StopOnDrop};
-use super::places::{Place, Use};
+use super::places::{ChildPlace, Use};
 use super::resume::Handshake;
-use super::settings::{AtCap, Isolation};
+use super::settings::Isolation;
 use super::solitude::EXITS_WITHIN;
 use super::{Children, SEATED, initialize};
 use crate::clock::now;
@@ -49,7 +49,7 @@ impl Children {
             Some(place) => {
                 let seated = self.seat_exclusive(session, incoming.clone(), Arc::clone(&place)).await;
                 let seated = place.outcome(seated);
-                if !self.notes_solitude(Era::Legacy, &seated) {
+                if !self.note_solitude(Era::Legacy, &seated) {
                     return seated;
                 }
                 self.seat_at_only_child(session, &incoming).await
@@ -57,7 +57,7 @@ impl Children {
             None if era.is_none() && self.crew.serves(Era::Modern) == Some(true) => {
                 self.seat_shared(session, &incoming).await
             }
-            None if self.may_share() => {
+            None if self.settings.may_share() => {
                 counters::SHARED_AT_CAP.increment();
                 tracing::warn!(session = %session.id(), "--max-children is reached: a client that declares sampling or elicitation shares a server, without them");
                 self.seat_shared(session, &incoming).await
@@ -72,7 +72,7 @@ impl Children {
         session: &Arc<Session>,
         incoming: &Incoming,
     ) -> Result<Spliced, Refusal> {
-        if !self.may_share() {
+        if !self.settings.may_share() {
             return Err(Refusal::Busy("the server exits when it is started a second time (--at-cap refuse)"));
         }
         counters::SHARED_AT_CAP.increment();
@@ -92,15 +92,11 @@ impl Children {
         }
     }
 
-    pub(super) fn may_share(&self) -> bool {
-        self.settings.isolation == Isolation::Auto && self.settings.at_cap == AtCap::Share
-    }
-
     async fn seat_exclusive(
         self: &Arc<Self>,
         session: &Arc<Session>,
         incoming: Incoming,
-        place: Place,
+        place: ChildPlace,
     ) -> Result<Spliced, Refusal> {
         let audience =
             Audience::Exclusive { session: Arc::downgrade(session), roots: self.settings.forward_roots };
@@ -170,7 +166,7 @@ impl Children {
         self: &Arc<Self>,
         session: &Arc<Session>,
         incoming: &Incoming,
-        place: Place,
+        place: ChildPlace,
     ) -> Result<Spliced, Refusal> {
         let audience = Audience::Exclusive { session: Arc::downgrade(session), roots: false };
         let slots = self.settings.slots_for_one();

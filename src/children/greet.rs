@@ -2,7 +2,7 @@
 
 use super::greeting::{self, DISCOVER, Greeting, Initialize, LONGEST_QUOTE, Met, Stage};
 use super::revisions::Revisions;
-use super::{Children, Place, Want, initialize};
+use super::{ChildPlace, Children, Want, initialize};
 use crate::budget::Charged;
 use crate::child::StartError;
 use crate::era::probe::{Choice, Decision, Probe, Step as Next};
@@ -33,7 +33,7 @@ pub(super) struct Greeted {
     /// Whether a process of it that is spoken to in the other era serves that too, if that is known.
     pub other: Option<bool>,
     /// Its place among `--max-children`.
-    pub place: Place,
+    pub place: ChildPlace,
 }
 
 /// What is to be started, and how it is spoken to.
@@ -63,7 +63,7 @@ impl Children {
     ///
     /// # Errors
     /// When it can't be started, or serves no era that it may be of.
-    pub(super) async fn greet(&self, guest: Guest, place: Place) -> Result<Greeted, Failure> {
+    pub(super) async fn greet(&self, guest: Guest, place: ChildPlace) -> Result<Greeted, Failure> {
         let patience = guest.patience;
         let mut stage = Stage { link: None, asked: DISCOVER };
         let greeting = async {
@@ -78,7 +78,7 @@ impl Children {
         Box::pin(spanned(names::CHILD_START, greeting, of_child)).await
     }
 
-    async fn meet(&self, guest: Guest, place: Place, stage: &mut Stage) -> Result<Greeted, Failure> {
+    async fn meet(&self, guest: Guest, place: ChildPlace, stage: &mut Stage) -> Result<Greeted, Failure> {
         let mut revisions = self.revisions.start(self.crew.is_serving());
         let met = self.meet_for(guest, place, stage, &mut revisions).await;
         let is_legacy = |met: &Greeted| met.era == Era::Legacy;
@@ -93,7 +93,7 @@ impl Children {
     async fn meet_for(
         &self,
         guest: Guest,
-        place: Place,
+        place: ChildPlace,
         stage: &mut Stage,
         revisions: &mut Revisions,
     ) -> Result<Greeted, Failure> {
@@ -161,7 +161,7 @@ impl Children {
         &self,
         audience: Audience,
         slots: usize,
-        place: Place,
+        place: ChildPlace,
     ) -> Result<Arc<Link>, Failure> {
         let (reply, started) = oneshot::channel();
         let want = Want { audience, slots, place: Arc::clone(&place), reply };

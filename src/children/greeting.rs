@@ -143,7 +143,7 @@ impl<'a> Greeting<'a> {
         let open = if discovered { &mut self.discovering } else { &mut self.initializing };
         *open = None;
         let read = match heard {
-            Ok(answer) if !discovered && self.revisions.refused(&answer) => return Next::SendInitialize,
+            Ok(answer) if !discovered && self.revisions.step_down(&answer) => return Next::SendInitialize,
             Ok(answer) => self.read(&answer, discovered),
             Err(Failure::ClosedStdout | Failure::ClosedStdin | Failure::Ended(_)) => {
                 return self.exited(probe).await;
@@ -176,7 +176,7 @@ impl<'a> Greeting<'a> {
         let before = probe.clone();
         let next = probe.on_exit();
         let read_initialize = self.stage.asked == INITIALIZE && self.link.uptake().has_read_all();
-        if next == Next::Failed(Reason::Exited) && read_initialize && self.revisions.ended_over() {
+        if next == Next::Failed(Reason::Exited) && read_initialize && self.revisions.step_down_after_exit() {
             *probe = before;
             return Next::RestartAndInitialize;
         }

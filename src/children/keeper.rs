@@ -4,7 +4,7 @@
 use super::Children;
 use super::crew::Shared;
 use super::greet::Guest;
-use super::places::{Place, Use};
+use super::places::{ChildPlace, Use};
 use super::settings::Isolation;
 use crate::catalogue::names;
 use crate::clock::now;
@@ -90,7 +90,7 @@ impl Children {
         members: &Arc<Members>,
         choice: Choice,
         patience: Duration,
-        place: Place,
+        place: ChildPlace,
     ) -> Result<Arc<Shared>, Failure> {
         let slots = self.settings.slots_to_share();
         let guest = Guest::shared(Audience::Shared(Arc::clone(members)), slots, choice, patience);
@@ -106,7 +106,7 @@ impl Children {
         &self,
         members: &Arc<Members>,
         mut choice: Choice,
-        place: &Place,
+        place: &ChildPlace,
         restarts: &mut Restarts,
     ) -> Result<Arc<Shared>, Failure> {
         loop {

@@ -3,7 +3,7 @@
 use super::Children;
 use super::greet::{Greeted, Guest};
 use super::initialize;
-use super::places::{Place, Use};
+use super::places::{ChildPlace, Use};
 use super::pool::{Leasable, Lease, Owner};
 use crate::client::Client;
 use crate::era::Era;
@@ -36,13 +36,13 @@ impl Children {
         match place {
             Some(place) => {
                 let started = self.start_leasable(Era::Legacy, place).await;
-                if self.notes_solitude(Era::Legacy, &started) && self.may_share() {
+                if self.note_solitude(Era::Legacy, &started) && self.settings.may_share() {
                     counters::SHARED_AT_CAP.increment();
                     return Ok(None);
                 }
                 started.map(|child| Some(self.pool.lease(child, owner, client)))
             }
-            None if self.may_share() => {
+            None if self.settings.may_share() => {
                 counters::SHARED_AT_CAP.increment();
                 Ok(None)
             }
@@ -60,11 +60,11 @@ impl Children {
         }
         let place = self.place(Use::Call(client)).await?;
         let started = self.start_leasable(Era::Modern, place).await;
-        self.notes_solitude(Era::Modern, &started);
+        self.note_solitude(Era::Modern, &started);
         started.ok().map(|child| self.pool.lease(child, owner, client))
     }
 
-    async fn start_leasable(self: &Arc<Self>, era: Era, place: Place) -> Result<Leasable, Refusal> {
+    async fn start_leasable(self: &Arc<Self>, era: Era, place: ChildPlace) -> Result<Leasable, Refusal> {
         let holder = Arc::new(Holder::default());
         let guest = Guest {
             audience: Audience::Leased(Arc::clone(&holder)),

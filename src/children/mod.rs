@@ -30,7 +30,7 @@ mod vigil;
 
 pub(crate) use crew::Shared;
 pub(crate) use handshake::await_initialized;
-pub use places::Place;
+pub use places::ChildPlace;
 pub(crate) use pool::{Lease, Owner};
 pub use settings::{AtCap, Isolation, Settings};
 pub(crate) use subscriptions::WATCHES_ENOUGH;
@@ -44,7 +44,7 @@ use crate::phase::Phase;
 use crate::session::{Audience, Directory, Members, Session};
 use crew::Crew;
 use parking_lot::Mutex;
-use places::Places;
+use places::ChildPlaces;
 use pool::Pool;
 use revisions::KnownRevisions;
 use solitude::Solitude;
@@ -71,7 +71,7 @@ pub struct Want {
     /// Requests that it may have in flight.
     pub slots: usize,
     /// Its place among `--max-children`, to be held until the process is gone.
-    pub place: Place,
+    pub place: ChildPlace,
     /// Where the started child goes.
     pub reply: oneshot::Sender<Result<Arc<Link>, StartError>>,
 }
@@ -90,7 +90,7 @@ pub(crate) struct Children {
     /// Where requests for a child go.
     wants: mpsc::Sender<Want>,
     /// The `--max-children` places.
-    places: Places,
+    places: ChildPlaces,
     /// Locked while room is made for another child.
     making_room: Mutex<()>,
     /// The shared children.
@@ -124,7 +124,7 @@ impl Children {
     ) -> (Arc<Self>, mpsc::Receiver<Want>) {
         let (wants, wanted) = mpsc::channel(16);
         let children = Children {
-            places: Places::new(settings.max_children),
+            places: ChildPlaces::new(settings.max_children),
             making_room: Mutex::default(),
             crew: Crew::new(settings.child_era),
             revisions: KnownRevisions::default(),

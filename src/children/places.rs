@@ -19,7 +19,7 @@ const GAVE_WAY: Refusal =
 /// The places of all children. A place is taken before its child starts, and is free again once the process is gone: a
 /// child counts for its client during its whole life. A free place goes to the waiting client that has fewest.
 #[derive(Clone, Debug)]
-pub(super) struct Places(Arc<Mutex<Room>>);
+pub(super) struct ChildPlaces(Arc<Mutex<Room>>);
 
 #[derive(Debug)]
 struct Room {
@@ -36,22 +36,22 @@ struct Room {
 struct Waiter {
     number: u64,
     purpose: Use,
-    sender: oneshot::Sender<Place>,
+    sender: oneshot::Sender<ChildPlace>,
 }
 
 /// One place. A post keeps its own, so that no other child gets it while the next one is started.
-pub type Place = Arc<Taken>;
+pub type ChildPlace = Arc<Taken>;
 
 /// A place, held until this is dropped.
 #[derive(Debug)]
 pub struct Taken {
-    held: Mutex<Held>,
-    places: Places,
+    held: Mutex<Holding>,
+    places: ChildPlaces,
 }
 
 /// By whom, and since when.
 #[derive(Debug)]
-struct Held {
+struct Holding {
     purpose: Use,
     since: Instant,
     /// The child that has it, once it is started.
@@ -73,10 +73,10 @@ pub(super) enum Use {
 
 /// Waits for a place until it is dropped.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct PlaceWait {
     number: u64,
-    place: oneshot::Receiver<Place>,
-    places: Places,
+    place: oneshot::Receiver<ChildPlace>,
+    places: ChildPlaces,
 }
 
 impl Use {
@@ -89,15 +89,15 @@ impl Use {
     }
 }
 
-impl Places {
+impl ChildPlaces {
     /// `limit` free ones.
     pub fn new(limit: usize) -> Self {
         let room = Room { limit, free: limit, taken: Vec::new(), waiting: Vec::new(), waited: 0 };
-        Places(Arc::new(Mutex::new(room)))
+        ChildPlaces(Arc::new(Mutex::new(room)))
     }
 
     /// Takes a free place; none while others wait.
-    pub fn try_take(&self, purpose: Use) -> Option<Place> {
+    pub fn try_take(&self, purpose: Use) -> Option<ChildPlace> {
         let mut room = self.room();
         if room.free == 0 || !room.waiting.is_empty() {
             return None;
@@ -106,7 +106,7 @@ impl Places {
     }
 
     /// Begins to wait for a place.
-    pub fn wait(&self, purpose: Use) -> Waiting {
+    pub fn wait(&self, purpose: Use) -> PlaceWait {
         let (sender, place) = oneshot::channel();
         let mut room = self.room();
         room.waited += 1;
@@ -114,7 +114,7 @@ impl Places {
         room.waiting.push(Waiter { number, purpose, sender });
         drop(room);
         self.hand_out();
-        Waiting { number, place, places: self.clone() }
+        PlaceWait { number, place, places: self.clone() }
     }
 
     /// Those taken.
@@ -139,7 +139,7 @@ impl Places {
         let mut all = self.all();
         all.retain(|place| place.now().purpose == Use::Call(client));
         all.sort_by_key(|place| place.now().since);
-        all.iter().any(|place| place.gives_way())
+        all.iter().any(|place| place.end_child())
     }
 
     /// Whether a place of this client is taken, and its child is still to be started.
@@ -166,9 +166,9 @@ impl Places {
         }
     }
 
-    fn hold(&self, room: &mut Room, purpose: Use) -> Place {
+    fn hold(&self, room: &mut Room, purpose: Use) -> ChildPlace {
         room.free -= 1;
-        let held = Held { purpose, since: now(), child: Weak::new(), gave_way: false };
+        let held = Holding { purpose, since: now(), child: Weak::new(), gave_way: false };
         let place = Arc::new(Taken { held: Mutex::new(held), places: self.clone() });
         room.taken.retain(|place| place.strong_count() > 0);
         room.taken.push(Arc::downgrade(&place));
@@ -176,7 +176,7 @@ impl Places {
     }
 
     /// To be dropped while the room is not locked: the last to have a place gives it back.
-    fn all(&self) -> Vec<Place> {
+    fn all(&self) -> Vec<ChildPlace> {
         self.room().taken.iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -185,7 +185,7 @@ impl Places {
     }
 }
 
-fn clients(all: &[Place]) -> Vec<Client> {
+fn clients(all: &[ChildPlace]) -> Vec<Client> {
     let kept = all.iter().filter(|place| !place.is_ending());
     kept.filter_map(|place| place.now().purpose.client()).collect()
 }
@@ -207,7 +207,7 @@ impl Room {
     }
 }
 
-impl Waiting {
+impl PlaceWait {
     /// How many get a place before this one does, and it. 0 when it has one.
     pub fn turn(&self) -> usize {
         let all = self.places.all();
@@ -217,10 +217,10 @@ impl Waiting {
     }
 }
 
-impl Future for Waiting {
-    type Output = Place;
+impl Future for PlaceWait {
+    type Output = ChildPlace;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Place> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ChildPlace> {
         match Pin::new(&mut self.place).poll(cx) {
             Poll::Ready(Ok(place)) => Poll::Ready(place),
             // The sender is kept for as long as this waits.
@@ -229,7 +229,7 @@ impl Future for Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for PlaceWait {
     fn drop(&mut self) {
         self.place.close();
         self.places.room().waiting.retain(|waiter| waiter.number != self.number);
@@ -257,7 +257,7 @@ impl Taken {
     }
 
     /// Ends its child; false if there is none that is not ending.
-    fn gives_way(&self) -> bool {
+    fn end_child(&self) -> bool {
         let mut held = self.now();
         let open = held.child.upgrade().filter(|link| !link.is_closed());
         held.gave_way |= open.is_some();
@@ -269,7 +269,7 @@ impl Taken {
         child.is_some_and(|link| link.is_ending())
     }
 
-    fn now(&self) -> MutexGuard<'_, Held> {
+    fn now(&self) -> MutexGuard<'_, Holding> {
         self.held.lock()
     }
 }
@@ -291,7 +291,7 @@ mod tests {
         Use::Call(Client::numbered(client))
     }
 
-    fn given(waiting: &mut Pin<&mut Waiting>) -> Option<Place> {
+    fn given(waiting: &mut Pin<&mut PlaceWait>) -> Option<ChildPlace> {
         match waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(place) => Some(place),
             Poll::Pending => None,
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_place_goes_to_the_client_that_has_fewest() {
-        let places = Places::new(3);
+        let places = ChildPlaces::new(3);
         let [first, second, third] =
             [1, 1, 2].map(|client| places.try_take(call(client)).expect("it is free"));
         let (mut hog, mut again) = (pin!(places.wait(call(1))), pin!(places.wait(call(1))));
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn who_waits_no_longer_keeps_no_place() {
-        let places = Places::new(1);
+        let places = ChildPlaces::new(1);
         let held = places.try_take(Use::Shared).expect("it is free");
         let (left, stays) = (places.wait(call(1)), places.wait(call(2)));
         drop(left);

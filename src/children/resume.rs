@@ -2,7 +2,7 @@
 //! keeps nothing of a session. The next one gets the client's own handshake again, and what it was told since.
 
 use super::greet::StopOnDrop;
-use super::places::Place;
+use super::places::ChildPlace;
 use super::subscriptions::WATCHES_ENOUGH;
 use super::{Children, MOST_REMEMBERED};
 use crate::budget::Charged;
@@ -26,7 +26,7 @@ pub(super) struct Handshake {
     /// What the child said of itself.
     words: Charged,
     /// The child's place among `--max-children`.
-    place: Place,
+    place: ChildPlace,
 }
 
 impl Children {
@@ -35,7 +35,7 @@ impl Children {
         &self,
         initialize: &Incoming,
         answer: &Answer,
-        place: &Place,
+        place: &ChildPlace,
     ) -> Option<Handshake> {
         static WARNED: Once = Once::new();
         if !self.settings.resume_sessions {

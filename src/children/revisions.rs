@@ -24,7 +24,7 @@ impl Revisions {
 
     /// Chooses the next revision after the child refused the one that it was asked for; false if there is none. From a
     /// list of what it supports, the newest one that both know; without a list, the next older one.
-    pub fn refused(&mut self, answer: &Answer) -> bool {
+    pub fn step_down(&mut self, answer: &Answer) -> bool {
         let Some(error) = &answer.error else { return false };
         let listed = listed(&answer.frame, error);
         let next = match &listed {
@@ -41,7 +41,7 @@ impl Revisions {
     }
 
     /// Chooses the next older revision after the child ended when it had read the one before; false if there is none.
-    pub fn ended_over(&mut self) -> bool {
+    pub fn step_down_after_exit(&mut self) -> bool {
         let next = self.older().next().filter(|_| self.may_restart);
         self.ask(next, "the server ended when it was asked for a protocol revision, perhaps because of that")
     }
@@ -156,7 +156,7 @@ mod tests {
             (r#""version""#, None),
         ] {
             let mut revisions = KnownRevisions::default().start(false);
-            assert_eq!(revisions.refused(&refusal(error)), next.is_some(), "{error}");
+            assert_eq!(revisions.step_down(&refusal(error)), next.is_some(), "{error}");
             assert_eq!(revisions.asked, next.unwrap_or(0), "{error}");
         }
     }
@@ -165,16 +165,19 @@ mod tests {
     fn what_was_found_out_holds_for_the_next_process() {
         let known = KnownRevisions::default();
         let mut revisions = known.start(false);
-        assert!(!known.start(true).ended_over(), "it is no question of revisions where a process serves");
-        assert!(revisions.ended_over());
+        assert!(
+            !known.start(true).step_down_after_exit(),
+            "it is no question of revisions where a process serves"
+        );
+        assert!(revisions.step_down_after_exit());
         known.learn(&revisions, true);
         assert_eq!((known.start(false).asked(), known.ceiling()), ("2025-06-18", Some("2025-06-18")));
         let mut revisions = known.start(false);
-        while revisions.ended_over() {}
+        while revisions.step_down_after_exit() {}
         known.learn(&revisions, false);
         assert_eq!(known.start(false).asked(), "2025-06-18");
         assert!(
-            !known.start(false).ended_over(),
+            !known.start(false).step_down_after_exit(),
             "a server that ends over each is not started for each again"
         );
     }
@@ -184,7 +187,7 @@ mod tests {
         let known = KnownRevisions::default();
         let mut revisions = known.start(false);
         let error = r#"{"code":-32602,"message":"x","data":{"supported":["2025-03-26"]}}"#;
-        assert!(revisions.refused(&refusal(error)));
+        assert!(revisions.step_down(&refusal(error)));
         known.learn(&revisions, false);
         assert_eq!(known.start(false).asked(), "2025-03-26");
     }

@@ -83,6 +83,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether a client shares a child where it should have one of its own, but cannot.
+    pub(crate) fn may_share(&self) -> bool {
+        self.isolation == Isolation::Auto && self.at_cap == AtCap::Share
+    }
+
     /// The limits of the queues that requests wait in.
     pub(crate) fn limits(&self) -> Limits {
         Limits {

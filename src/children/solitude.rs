@@ -36,7 +36,7 @@ impl Solitude {
 impl Children {
     /// Whether another process of the server exited in its handshake, or refused it, while a shared one serves; then it is
     /// remembered.
-    pub(super) fn notes_solitude<T>(&self, era: Era, started: &Result<T, Refusal>) -> bool {
+    pub(super) fn note_solitude<T>(&self, era: Era, started: &Result<T, Refusal>) -> bool {
         static WARNED: Once = Once::new();
         let Err(Refusal::Failed(failure @ (Failure::Ended(_) | Failure::NotStarted(_)))) = started else {
             return false;

@@ -29,7 +29,7 @@ pub(super) struct Pings {
 
 impl Pings {
     /// Whether silence proves nothing: no ping was ever answered, though a second process had the chance.
-    fn are_pointless(&self) -> bool {
+    fn note_silence(&self) -> bool {
         if self.answered.load(Relaxed) {
             return false;
         }
@@ -109,7 +109,7 @@ impl Children {
                 Verdict::Ask => match self.ask_for_a_sign(link, era).await {
                     Sign::Given => self.pings.answered.store(true, Relaxed),
                     Sign::Undecided => {}
-                    Sign::None if self.pings.are_pointless() => {}
+                    Sign::None if self.pings.note_silence() => {}
                     Sign::None => {
                         tracing::error!(
                             child = link.number(),

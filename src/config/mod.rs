@@ -45,7 +45,7 @@ pub struct Config {
     /// Who shares a child, and how much it is given.
     pub upstream: upstream::Settings,
     /// Seals the `requestState` of parked requests (`--state-key-file`); unset: a key made at start.
-    pub state_key: Option<upstream::Key>,
+    pub state_key: Option<upstream::SealKey>,
     /// Legacy sessions.
     pub session: session::Settings,
     /// The listening side.

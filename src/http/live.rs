@@ -31,7 +31,7 @@ impl Live {
             Live::Call(call) => tokio::select! {
                 biased;
                 happening = call.next() => happening,
-                () = shutdown.over() => call.shuts_down(),
+                () = shutdown.over() => call.shut_down(),
             },
             // It is told itself, and ends gracefully.
             Live::Listening(listening) => listening.next().await,

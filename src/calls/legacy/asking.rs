@@ -30,7 +30,7 @@ pub(super) struct Asking {
 
 impl LegacyCall {
     /// Puts the child's questions to the client; or answers for it, if it cannot be asked.
-    pub(super) fn asks(&mut self, required: &InputRequired) {
+    pub(super) fn put_questions(&mut self, required: &InputRequired) {
         let Some(translation) = self.translation.as_mut() else { return };
         let seat = &translation.seat;
         let declared = Capabilities::read(&seat.capabilities, &(0..seat.capabilities.len()));
@@ -65,29 +65,29 @@ impl LegacyCall {
     }
 
     /// The client answered one of them; with the last, the next round begins.
-    pub(super) fn takes_answer(&mut self, our_id: u64, frame: Spliced) {
+    pub(super) fn take_answer(&mut self, our_id: u64, frame: Spliced) {
         let Some(translation) = self.translation.as_mut() else { return };
         let Some(asking) = translation.asking.as_mut() else { return };
         let Some(index) = asking.our_ids.iter().position(|id| *id == Some(our_id)) else { return };
         let Ok(frame) = frame.flatten() else {
             let ending = unanswered(&self.client_id, &translation.method, Failure::NoRoom.to_string());
-            return self.withdraws_questions(ending);
+            return self.withdraw_questions(ending);
         };
         let Ok(message) = jsonrpc::scan(&frame) else { return };
         asking.our_ids[index] = None;
         if let Err(refused) = asking.answers.put(index, &frame, &message) {
             let ending = unanswered(&self.client_id, &translation.method, refused.to_string());
-            return self.withdraws_questions(ending);
+            return self.withdraw_questions(ending);
         }
         if asking.answers.is_complete() {
-            self.deadline.go_on(now());
+            self.deadline.resume(now());
             translation.again = Some((now(), asking.answers.members()));
             translation.asking = None;
         }
     }
 
     /// Ends the request with this answer, after the client is told that the questions are void.
-    pub(super) fn withdraws_questions(&mut self, ending: (Spliced, Verdict)) {
+    pub(super) fn withdraw_questions(&mut self, ending: (Spliced, Verdict)) {
         let Some(translation) = self.translation.as_mut() else { return };
         if let Some(asking) = translation.asking.take() {
             for our_id in asking.our_ids.iter().flatten() {

@@ -185,18 +185,18 @@ impl LegacyCall {
                     None => continue,
                 }
             }
-            let Some(exchange) = self.exchange.as_mut() else { return self.fails(&Failure::Lost) };
+            let Some(exchange) = self.exchange.as_mut() else { return self.fail(&Failure::Lost) };
             let until = self.deadline.at();
             // A child that never stops talking does not put it off.
             if until <= now() {
-                return self.times_out();
+                return self.time_out();
             }
             match timeout_at(until.into(), exchange.next()).await {
                 // It tells of a subscription only.
                 Ok(Step::Interim(Interim { topic: Topic::Withdrawn(_), .. })) => {}
-                Ok(Step::Interim(interim)) => return self.says(interim),
-                Ok(Step::Outcome(outcome)) => return self.answers(outcome),
-                Err(_) => return self.times_out(),
+                Ok(Step::Interim(interim)) => return self.tell(interim),
+                Ok(Step::Outcome(outcome)) => return self.answer(outcome),
+                Err(_) => return self.time_out(),
             }
         }
     }
@@ -211,46 +211,46 @@ impl LegacyCall {
         }
     }
 
-    fn says(&mut self, interim: Interim) -> LegacyStep {
+    fn tell(&mut self, interim: Interim) -> LegacyStep {
         if interim.topic == Topic::Progress {
             self.deadline.progressed(now());
         }
         LegacyStep::Said(interim)
     }
 
-    fn answers(&mut self, outcome: Outcome) -> LegacyStep {
+    fn answer(&mut self, outcome: Outcome) -> LegacyStep {
         let answer = match outcome {
             Ok(answer) => answer,
-            Err(failure) => return self.fails(&failure),
+            Err(failure) => return self.fail(&failure),
         };
-        self.keeps(&answer);
+        self.keep_list(&answer);
         let version = self.session.version();
         let message = restored(&answer, &self.client_id, &version, self.downgrade.as_deref());
-        self.is_over(message, &answer.verdict())
+        self.finish(message, &answer.verdict())
     }
 
     /// Keeps the child's answer for those who ask the same, if it may be kept.
-    fn keeps(&mut self, answer: &Answer) {
+    fn keep_list(&mut self, answer: &Answer) {
         if let Some(asked) = self.asked.take() {
             self.calls.keep(&asked, answer);
         }
     }
 
-    fn times_out(&mut self) -> LegacyStep {
+    fn time_out(&mut self) -> LegacyStep {
         counters::TIMED_OUT_REQUESTS.increment();
         let failure = self.deadline.failure();
         if let Some(exchange) = self.exchange.take() {
             exchange.fail(&failure);
         }
-        self.fails(&failure)
+        self.fail(&failure)
     }
 
-    fn fails(&mut self, failure: &Failure) -> LegacyStep {
-        self.is_over(Spliced::from(failure.response(self.client_id.raw())), &failure.verdict())
+    fn fail(&mut self, failure: &Failure) -> LegacyStep {
+        self.finish(Spliced::from(failure.response(self.client_id.raw())), &failure.verdict())
     }
 
     /// The one answer.
-    fn is_over(&mut self, message: Spliced, verdict: &Verdict) -> LegacyStep {
+    fn finish(&mut self, message: Spliced, verdict: &Verdict) -> LegacyStep {
         self.operation.end(verdict);
         self.exchange = None;
         self.translation = None;

@@ -177,7 +177,7 @@ impl LegacyCall {
             return Some(LegacyStep::Said(interim));
         }
         if let Some((message, verdict)) = translation.ending.take() {
-            return Some(self.is_over(message, &verdict));
+            return Some(self.finish(message, &verdict));
         }
         let until = translation.asking.as_ref().map_or(self.deadline.at(), |asking| asking.until);
         let client = self.session.client();
@@ -191,88 +191,88 @@ impl LegacyCall {
         };
         match event {
             Event::Desk(Ok(Interim { frame, topic: Topic::Answer(our_id), .. })) => {
-                self.takes_answer(our_id, frame);
+                self.take_answer(our_id, frame);
                 None
             }
-            Event::Desk(Ok(interim)) => Some(self.says(interim)),
+            Event::Desk(Ok(interim)) => Some(self.tell(interim)),
             Event::Desk(Err(Interruption { failure, .. })) => {
                 if let Some(exchange) = self.exchange.take() {
                     exchange.fail(&failure);
                 }
-                Some(self.fails(&failure))
+                Some(self.fail(&failure))
             }
             Event::Child(Step::Interim(Interim { topic: Topic::Withdrawn(_), .. })) => None,
-            Event::Child(Step::Interim(interim)) => Some(self.says(interim)),
-            Event::Child(Step::Outcome(Ok(answer))) => self.hears_answer(&answer),
-            Event::Child(Step::Outcome(Err(failure))) => Some(self.fails(&failure)),
+            Event::Child(Step::Interim(interim)) => Some(self.tell(interim)),
+            Event::Child(Step::Outcome(Ok(answer))) => self.hear_answer(&answer),
+            Event::Child(Step::Outcome(Err(failure))) => Some(self.fail(&failure)),
             Event::Begun(Ok(exchange)) => {
                 translation.again = None;
                 self.exchange = Some(exchange);
                 None
             }
-            Event::Begun(Err(refusal)) => Some(self.refused(refusal)),
-            Event::Late => self.is_late(),
+            Event::Begun(Err(refusal)) => Some(self.refuse(refusal)),
+            Event::Late => self.expire(),
         }
     }
 
-    fn refused(&mut self, refusal: Refusal) -> LegacyStep {
+    fn refuse(&mut self, refusal: Refusal) -> LegacyStep {
         match refusal {
-            Refusal::Failed(failure) => self.fails(&failure),
-            Refusal::Busy(why) | Refusal::Withheld(_, why) => self.errs(why),
-            Refusal::Mismatch(mismatch) => self.errs(&mismatch.to_string()),
+            Refusal::Failed(failure) => self.fail(&failure),
+            Refusal::Busy(why) | Refusal::Withheld(_, why) => self.fail_with(why),
+            Refusal::Mismatch(mismatch) => self.fail_with(&mismatch.to_string()),
         }
     }
 
-    fn is_late(&mut self) -> Option<LegacyStep> {
+    fn expire(&mut self) -> Option<LegacyStep> {
         if self.translation.as_ref().is_some_and(|translation| translation.asking.is_some()) {
             let failure = Failure::Unanswered(self.calls.children.settings().park_timeout);
             let message = failure.response(self.client_id.raw());
-            self.withdraws_questions((Spliced::from(message), failure.verdict()));
+            self.withdraw_questions((Spliced::from(message), failure.verdict()));
             return None;
         }
-        Some(self.times_out())
+        Some(self.time_out())
     }
 
     /// The child's answer, in the words of the session's revision; or the questions in it.
-    fn hears_answer(&mut self, answer: &Answer) -> Option<LegacyStep> {
+    fn hear_answer(&mut self, answer: &Answer) -> Option<LegacyStep> {
         self.exchange = None;
-        self.keeps(answer);
+        self.keep_list(answer);
         let method = self.translation.as_ref()?.method.as_str();
         let unknown = match stripped(answer, &self.client_id, &self.session.version(), method) {
-            Ok((message, told)) => return Some(self.is_over(message, &answer.verdict().told_as(told))),
+            Ok((message, told)) => return Some(self.finish(message, &answer.verdict().told_as(told))),
             Err(unknown) => unknown,
         };
         match &answer.result {
             Some(result) if unknown.is_input_required() && ASKING.contains(&method) => {
                 match InputRequired::read(&answer.frame, result, MOST_QUESTIONS) {
-                    Ok(required) => self.is_asked(required),
-                    Err(bad) => Some(self.errs(&bad.to_string())),
+                    Ok(required) => self.begin_round(required),
+                    Err(bad) => Some(self.fail_with(&bad.to_string())),
                 }
             }
-            _ => Some(self.errs(&unknown.to_string())),
+            _ => Some(self.fail_with(&unknown.to_string())),
         }
     }
 
-    fn is_asked(&mut self, required: InputRequired) -> Option<LegacyStep> {
+    fn begin_round(&mut self, required: InputRequired) -> Option<LegacyStep> {
         let translation = self.translation.as_mut()?;
         translation.rounds += 1;
         let idle = required.questions.is_empty();
         translation.idle_rounds = if idle { translation.idle_rounds + 1 } else { 0 };
         if translation.idle_rounds > MOST_IDLE_ROUNDS || translation.rounds > MOST_ROUNDS {
-            return Some(self.errs("the server asks to be called again and again, and comes to no end"));
+            return Some(self.fail_with("the server asks to be called again and again, and comes to no end"));
         }
         if idle {
             let retry = Answers::new(&required).members();
             translation.again = Some((now() + PACE, retry));
             return None;
         }
-        self.asks(&required);
+        self.put_questions(&required);
         None
     }
 
-    fn errs(&mut self, why: &str) -> LegacyStep {
+    fn fail_with(&mut self, why: &str) -> LegacyStep {
         let verdict = Verdict::Error { code: codes::INTERNAL_ERROR, message: why.to_owned().into() };
-        self.is_over(error(&self.client_id, why), &verdict)
+        self.finish(error(&self.client_id, why), &verdict)
     }
 }
 

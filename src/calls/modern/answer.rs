@@ -15,11 +15,11 @@ use serde_json::Value;
 const MOST_URLS: u8 = 8;
 
 impl ModernCall {
-    pub(super) fn timed_out(&mut self) -> Reply {
+    pub(super) fn time_out(&mut self) -> Reply {
         counters::TIMED_OUT_REQUESTS.increment();
         let failure = self.deadline.failure();
         self.fail(&failure);
-        self.failed(&failure)
+        self.reply_failure(&failure)
     }
 
     pub(super) fn reply(&mut self, outcome: Outcome) -> Reply {
@@ -31,25 +31,25 @@ impl ModernCall {
                 }
                 self.translated(&answer, None)
             }
-            Err(failure) => self.failed(&failure),
+            Err(failure) => self.reply_failure(&failure),
         }
     }
 
     /// An error of proxyrunner's own.
-    pub(super) fn errs(&self, code: i64, why: &'static str, data: Option<Value>) -> Reply {
+    pub(super) fn fail_with(&self, code: i64, why: &'static str, data: Option<Value>) -> Reply {
         let error = rewrite::error(Some(self.client_id.raw()), code, why, data);
         let status = if code == codes::MISSING_CAPABILITY { 400 } else { 200 };
-        self.replies(Spliced::from(error), status, &Verdict::Error { code, message: why.into() })
+        self.finish(Spliced::from(error), status, &Verdict::Error { code, message: why.into() })
     }
 
     /// The answer out of memory.
-    pub(super) fn remembered(&self, fresh: &FreshList) -> Happening {
+    pub(super) fn reply_from_memory(&self, fresh: &FreshList) -> Happening {
         Happening::Answered(self.translated(&fresh.answer, fresh.left))
     }
 
-    pub(super) fn failed(&self, failure: &Failure) -> Reply {
+    pub(super) fn reply_failure(&self, failure: &Failure) -> Reply {
         let message = Spliced::from(failure.response(self.client_id.raw()));
-        self.replies(message, 200, &failure.verdict())
+        self.finish(message, 200, &failure.verdict())
     }
 
     /// The child's answer in the words of the modern revision, which a modern child's are already.
@@ -76,7 +76,7 @@ impl ModernCall {
             }
         }
         let message = splice(&answer.frame, &answer.object, edits);
-        self.replies(message, status, &verdict)
+        self.finish(message, status, &verdict)
     }
 
     /// A modern child's result passes as it is, but for two things that are proxyrunner's to say: for how long what it
@@ -111,7 +111,7 @@ impl ModernCall {
                 let info = self.shared.server_info();
                 let required = input::input_required(&questions, state.as_deref(), info);
                 let message = rewrite::result_of(self.client_id.raw(), &required);
-                return self.replies(message, 200, &Verdict::Success);
+                return self.finish(message, 200, &Verdict::Success);
             }
             Some(_) => {
                 let url = Capabilities { url: true, ..Capabilities::default() };
@@ -121,6 +121,6 @@ impl ModernCall {
             }
             None => (codes::INTERNAL_ERROR, "the server's request to open a URL is malformed", None),
         };
-        self.errs(code, why, data)
+        self.fail_with(code, why, data)
     }
 }

@@ -77,7 +77,7 @@ impl ModernCall {
         self.cancel("the client cannot be asked");
         let why = "the server asks for what the request did not declare";
         let data = serde_json::json!({"requiredCapabilities": missing});
-        Happening::Answered(self.errs(codes::MISSING_CAPABILITY, why, Some(data)))
+        Happening::Answered(self.fail_with(codes::MISSING_CAPABILITY, why, Some(data)))
     }
 
     fn refuse_questions(&mut self) {

@@ -2,30 +2,28 @@
 
 use super::params::{agrees, unchecked};
 use super::task::Task;
-use super::{Caller, MOST_ANSWERS, ModernCall};
-use crate::budget::{Account, Charged};
+use super::{Caller, ModernCall};
+use crate::budget::Charged;
 use crate::calls::Calls;
 use crate::calls::deadline::Deadline;
 use crate::calls::not_begun::NotBegun;
-use crate::calls::seal::{Purpose, State};
+use crate::calls::seal::Purpose;
 use crate::catalogue::lists;
 use crate::children::Shared;
 use crate::children::ToolSource;
 use crate::children::{Lease, Owner};
 use crate::clock::now;
 use crate::era::capabilities::Capabilities;
-use crate::era::input::{ASKING, Retry};
+use crate::era::input::ASKING;
 use crate::era::{Era, discover, envelope};
 use crate::exchange::{Exchange, Held};
 use crate::ingress::{Incoming, Refusal};
 use crate::jsonrpc::rewrite::Changes;
 use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, kept, rewrite, splice, text};
 use crate::mux::WireId;
-use crate::telemetry::{counters, names};
 use crate::trace_context::Trace;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::Instant;
 
 impl Calls {
     /// Begins a modern request, or goes on with the one that it is a retry of.
@@ -51,12 +49,12 @@ impl Calls {
             return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
         }
         // By what the shared child lists, a mismatch is told before a child is started, and so before a stream has begun.
-        if let Err(mismatch @ Refusal::Mismatch(_)) = call.knows_tool(&incoming).await {
+        if let Err(mismatch @ Refusal::Mismatch(_)) = call.learn_tool(&incoming).await {
             return Err(mismatch);
         }
         call.lease = self.lease_for(&call).await?;
         call.task = None;
-        call.knows_tool(&incoming).await?;
+        call.learn_tool(&incoming).await?;
         if call.lease.is_none() && lists::may_be_kept(&call.method) {
             let (class, principal) = (call.caller.capabilities, &call.caller.principal);
             call.listed =
@@ -98,108 +96,9 @@ impl Calls {
     fn may_ask(&self, capabilities: Capabilities) -> bool {
         capabilities.asks() || (capabilities.roots && self.children.settings().forward_roots)
     }
-
-    /// The parked call that a request goes on with, if it is a retry. A modern child has states of its own; but ours is
-    /// ours, though the child of the call's own era may have come up since it was parked.
-    async fn resumed(
-        self: &Arc<Self>,
-        call: &mut ModernCall,
-        incoming: &Incoming,
-    ) -> Result<Option<(Box<ModernCall>, Retry)>, Refusal> {
-        let legacy = call.shared.era == Era::Legacy;
-        if !legacy && !is_retry(incoming) {
-            return Ok(None);
-        }
-        let retry = match Retry::read(&incoming.frame, &incoming.message, MOST_ANSWERS) {
-            Ok(retry) => retry,
-            Err(_) if !legacy => return Ok(None),
-            Err(_) => {
-                let why = "inputResponses or requestState is malformed";
-                return Err(Refusal::Withheld(codes::INVALID_PARAMS, why));
-            }
-        };
-        let Some(state) = retry.state.as_deref().filter(|_| call.is_asking()) else { return Ok(None) };
-        match self.seal.open(state, &call.purpose_of(incoming)) {
-            // Nothing waits for it: the call is begun anew.
-            Some(State::Urls(rounds)) => call.urls = rounds,
-            None if !legacy => {}
-            state => {
-                let parked = self.claim(&call.caller, incoming, state).await?;
-                return Ok(Some((parked, retry)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The parked call of a state. Whatever is wrong with that, the tool is never run again.
-    async fn claim(
-        self: &Arc<Self>,
-        caller: &Caller,
-        incoming: &Incoming,
-        state: Option<State>,
-    ) -> Result<Box<ModernCall>, Refusal> {
-        let parked = match state {
-            Some(State::Parked(handle)) => {
-                // The tools may have changed since the call was parked.
-                let source = self.parked.look(handle, |call| call.tool_source());
-                if let Some(source) = source.filter(|_| !caller.params.is_empty()) {
-                    source.tools().await;
-                }
-                self.parked.look(handle, |call| call.agrees_again(caller, incoming)).transpose()?;
-                self.parked.claim(handle, now())
-            }
-            Some(State::Elsewhere) => {
-                return Err(Refusal::Withheld(
-                    codes::INVALID_PARAMS,
-                    "requestState was given out by another replica, where the call waits; route retries to the replica that asked",
-                ));
-            }
-            Some(State::Urls(_)) | None => None,
-        };
-        parked.ok_or(Refusal::Withheld(
-            codes::INVALID_PARAMS,
-            "requestState is unknown, used already, past its time, or was given out for another request; start the call anew",
-        ))
-    }
-
-    /// Cancels the parked calls whose clients did not come back in time, closes children that nobody leases, and forgets
-    /// lists that are no longer fresh.
-    pub fn expire(&self, now: Instant) {
-        for call in self.parked.expire(now) {
-            counters::EXPIRED_PARKED.increment();
-            call.give_up();
-        }
-        self.lists.expire(now);
-    }
-
-    /// Cancels a parked call whose questions are charged to this account; false if there is none.
-    pub fn give_way(&self, account: &Account) -> bool {
-        let call = self.parked.claim_where(|call| call.is_charged_to(account));
-        call.map(ModernCall::give_up).is_some()
-    }
-
-    /// Cancels all parked calls: proxyrunner ends.
-    pub fn end_parked(&self) {
-        for call in self.parked.drain() {
-            call.give_up();
-        }
-    }
-}
-
-/// Whether a request only goes on with a call that was begun before.
-pub fn is_retry(incoming: &Incoming) -> bool {
-    let params = incoming.message.params.as_ref();
-    let state = params.and_then(|params| params.request_state.as_ref());
-    state.is_some() && ASKING.contains(&&*incoming.method())
 }
 
 impl ModernCall {
-    /// Whether one of its open questions is charged to this account.
-    fn is_charged_to(&self, account: &Account) -> bool {
-        let params = self.open.iter().filter_map(|open| open.question.params.as_ref());
-        params.filter_map(Charged::account).any(|charged| charged.is(account))
-    }
-
     fn new(
         calls: &Arc<Calls>,
         shared: Arc<Shared>,
@@ -235,17 +134,17 @@ impl ModernCall {
     }
 
     /// Whether its answer may be a question.
-    fn is_asking(&self) -> bool {
+    pub(super) fn is_asking(&self) -> bool {
         ASKING.contains(&&*self.method)
     }
 
-    fn purpose_of(&self, incoming: &Incoming) -> Purpose {
+    pub(super) fn purpose_of(&self, incoming: &Incoming) -> Purpose {
         Purpose::of(&self.caller.principal, &incoming.frame, &incoming.message)
     }
 
     /// What is known of the tool that is called: the call's headers must agree with it (A1 row 14), and a legacy child
     /// may run it as a task only.
-    async fn knows_tool(&mut self, incoming: &Incoming) -> Result<(), Refusal> {
+    async fn learn_tool(&mut self, incoming: &Incoming) -> Result<(), Refusal> {
         let params = incoming.message.params.as_ref();
         let name = params.and_then(|params| params.name.clone()).filter(|_| self.method == "tools/call");
         let Some(name) = name else { return Ok(()) };
@@ -264,49 +163,10 @@ impl ModernCall {
         Ok(())
     }
 
-    /// Goes on after it was parked, with what its retry brings. Waits for its places as it did at first, but is not
-    /// refused half way; a client that leaves meanwhile has cancelled.
-    async fn go_on(
-        mut self: Box<Self>,
-        caller: Caller,
-        incoming: &Incoming,
-        retry: &Retry,
-    ) -> Result<Box<Self>, Refusal> {
-        let mut resuming = incoming.operation.internal(names::RESUME);
-        if let (Some(resuming), Some(parked)) = (&mut resuming, self.parked.take()) {
-            resuming.link(parked.context());
-        }
-        let client = caller.client();
-        let places = self.calls.entrance.enter_again(client, self.link()).await;
-        self.set_places(places);
-        self.caller = caller;
-        self.client_id = ClientId::new(incoming.id());
-        self.token = progress_token(incoming);
-        self.operation = Arc::clone(&incoming.operation);
-        if let Some(exchange) = &mut self.exchange {
-            exchange.caused_by(&self.operation);
-        }
-        self.deadline.go_on(now());
-        self.take_answers(retry);
-        Ok(self)
-    }
-
-    fn tool_source(&self) -> ToolSource {
+    pub(super) fn tool_source(&self) -> ToolSource {
         match &self.lease {
             Some(lease) => ToolSource::Leased(lease.child().clone()),
             None => ToolSource::Shared(Arc::clone(&self.shared)),
-        }
-    }
-
-    /// Whether the headers of a retry agree with its body, as those of the call that it goes on with had to.
-    fn agrees_again(&self, caller: &Caller, incoming: &Incoming) -> Result<(), Refusal> {
-        let name = incoming.message.params.as_ref().and_then(|params| params.name.clone());
-        match (name, self.tool_source().known_tools()) {
-            (Some(name), Some(tools)) if self.method == "tools/call" => {
-                agrees(caller, &tools, &text(&incoming.frame, &name), incoming)
-            }
-            (Some(_), None) if self.method == "tools/call" => unchecked(caller),
-            _ => Ok(()),
         }
     }
 
@@ -374,7 +234,7 @@ impl ModernCall {
     }
 }
 
-fn progress_token(incoming: &Incoming) -> Option<Charged> {
+pub(super) fn progress_token(incoming: &Incoming) -> Option<Charged> {
     let params = incoming.message.params.as_ref()?;
     let token = params.meta.as_ref()?.progress_token.clone()?;
     Some(kept(&incoming.frame, &token))

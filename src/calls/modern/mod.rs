@@ -8,9 +8,10 @@ mod answer;
 mod asking;
 mod begin;
 mod params;
+mod retry;
 mod task;
 
-pub use begin::is_retry;
+pub use retry::is_retry;
 
 use super::Calls;
 use super::seal::{Purpose, State};
@@ -137,7 +138,7 @@ impl ModernCall {
     /// What happens next; the answer at the latest when the request's time is over.
     pub async fn next(&mut self) -> Happening {
         if let Some(fresh) = self.fresh.take() {
-            return self.remembered(&fresh);
+            return self.reply_from_memory(&fresh);
         }
         loop {
             if self.task.is_some() {
@@ -148,7 +149,7 @@ impl ModernCall {
             }
             let until = self.ask_at.unwrap_or_else(|| self.deadline.at());
             let Some(exchange) = self.exchange.as_mut() else {
-                return Happening::Answered(self.failed(&Failure::Lost));
+                return Happening::Answered(self.reply_failure(&Failure::Lost));
             };
             // A child that never stops talking does not put it off.
             let over = until <= now();
@@ -161,20 +162,20 @@ impl ModernCall {
                 }
                 Some(Step::Outcome(outcome)) => return Happening::Answered(self.reply(outcome)),
                 None if self.ask_at.is_some() => return self.ask_client(),
-                None => return Happening::Answered(self.timed_out()),
+                None => return Happening::Answered(self.time_out()),
             }
         }
     }
 
     /// proxyrunner ends before it was answered: its one answer.
-    pub fn shuts_down(&mut self) -> Happening {
+    pub fn shut_down(&mut self) -> Happening {
         let failure = Failure::ShuttingDown;
         self.fail(&failure);
-        Happening::Answered(self.failed(&failure))
+        Happening::Answered(self.reply_failure(&failure))
     }
 
     /// Its one answer, and how that is seen.
-    fn replies(&self, message: Spliced, status: u16, verdict: &Verdict) -> Reply {
+    fn finish(&self, message: Spliced, status: u16, verdict: &Verdict) -> Reply {
         self.operation.end(verdict);
         Reply { message, status }
     }

@@ -159,9 +159,9 @@ impl ModernCall {
                 task.stage = if task.stage == Stage::Over { Stage::Fetching } else { Stage::Asking };
                 None
             }
-            Event::Begun(Err(failure)) => Some(Happening::Answered(self.failed(&failure))),
+            Event::Begun(Err(failure)) => Some(Happening::Answered(self.reply_failure(&failure))),
             Event::Late if self.ask_at.is_some() => Some(self.ask_client()),
-            Event::Late => Some(Happening::Answered(self.timed_out())),
+            Event::Late => Some(Happening::Answered(self.time_out())),
         }
     }
 

@@ -3,9 +3,10 @@
 //! client goes or proxyrunner ends.
 
 use super::Calls;
+mod filter;
+
 use super::modern::{Caller, Happening, Reply};
 use crate::admission::Permit;
-use crate::budget::Charged;
 use crate::children::Shared;
 use crate::client::Client;
 use crate::era::{Era, discover, errors, keys, notifications};
@@ -14,17 +15,15 @@ use crate::exchange::{
 };
 use crate::ingress::{Incoming, Refusal};
 use crate::inquiry;
-use crate::jsonrpc::{self, ClientId, Edits, Span, Spliced, codes, items, member, rewrite, splice, text};
+use crate::jsonrpc::{self, ClientId, Edits, Spliced, codes, member, rewrite, splice};
 use crate::mux::WireId;
 use crate::session::{Filter, SessionId};
 use crate::telemetry::counters;
-use serde_json::{Value, json};
+use filter::{RequestedFilter, acknowledgement, changed_since};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Resources that one subscription may name.
-const MOST_RESOURCES: usize = 256;
 /// What a subscription may say, in bytes: some of it is remembered as long as it is open.
 const LONGEST: usize = 32 * 1024;
 
@@ -79,16 +78,16 @@ impl Calls {
         if shared.era == Era::Modern {
             return self.pass_listen(shared, &incoming, place).await;
         }
-        let asked = asked(&incoming).ok_or(Refusal::Withheld(
+        let requested = RequestedFilter::read(&incoming).ok_or(Refusal::Withheld(
             codes::INVALID_PARAMS,
             "params.notifications is no subscription filter",
         ))?;
         let described = shared.discovered.clone();
         let offered = discover::capabilities_of(&described);
         let filter = Filter {
-            tools: asked.tools && offered("tools", "listChanged"),
-            prompts: asked.prompts && offered("prompts", "listChanged"),
-            resources: asked.resources && offered("resources", "listChanged"),
+            tools: requested.tools && offered("tools", "listChanged"),
+            prompts: requested.prompts && offered("prompts", "listChanged"),
+            resources: requested.resources && offered("resources", "listChanged"),
         };
         let ear = ear()?;
         let mailbox = incoming.mailbox();
@@ -103,7 +102,7 @@ impl Calls {
             place,
         });
         listening.shared.members.listen(&listening.ear, filter, &listening.mailbox);
-        let watched = match asked.uris {
+        let watched = match requested.uris {
             Some(uris) if offered("resources", "subscribe") => Some(self.watch_all(&listening, uris).await),
             _ => None,
         };
@@ -163,95 +162,6 @@ fn pass(link: &Link, client: Client, incoming: &Incoming) -> Result<Exchange, Fa
 
 fn ear() -> Result<SessionId, Refusal> {
     SessionId::mint().map_err(|_| Refusal::Busy("the system has no randomness to give"))
-}
-
-/// For the acknowledgement of a subscription whose client was told of one already: the lists that may have changed
-/// while it was not open.
-fn changed_since(frame: &Charged, acknowledged: bool) -> Option<Vec<String>> {
-    let message = jsonrpc::scan(frame).ok().filter(|_| acknowledged)?;
-    if text(frame, message.method.as_ref()?) != "notifications/subscriptions/acknowledged" {
-        return None;
-    }
-    let filter = message.params.as_ref().and_then(|params| member(frame, &params.span, "notifications"));
-    let honours = |flag: &str| {
-        let flag = filter.as_ref().and_then(|filter| member(frame, filter, flag));
-        flag.is_some_and(|flag| &frame[flag] == b"true")
-    };
-    let kinds = ["tools", "prompts", "resources"].into_iter();
-    let changed = kinds.filter(|kind| honours(&format!("{kind}ListChanged")));
-    Some(changed.map(|kind| format!("notifications/{kind}/list_changed")).collect())
-}
-
-struct Asked {
-    tools: bool,
-    prompts: bool,
-    resources: bool,
-    uris: Option<Vec<String>>,
-}
-
-fn asked(incoming: &Incoming) -> Option<Asked> {
-    let frame = &incoming.frame;
-    let params = incoming.message.params.as_ref()?;
-    let filter = member(frame, &params.span, "notifications").filter(|filter| frame[filter.start] == b'{')?;
-    let flag = |name| match member(frame, &filter, name).map(|span| frame.slice(span)) {
-        None => Some(false),
-        Some(raw) if &raw[..] == b"true" => Some(true),
-        Some(raw) if &raw[..] == b"false" => Some(false),
-        Some(_) => None,
-    };
-    let uris = match member(frame, &filter, "resourceSubscriptions") {
-        None => None,
-        Some(list) => Some(strings(frame, list)?),
-    };
-    Some(Asked {
-        tools: flag("toolsListChanged")?,
-        prompts: flag("promptsListChanged")?,
-        resources: flag("resourcesListChanged")?,
-        uris,
-    })
-}
-
-fn strings(frame: &[u8], list: Span) -> Option<Vec<String>> {
-    if frame[list.start] != b'[' {
-        return None;
-    }
-    let mut strings = Vec::new();
-    for item in items(frame, list).take(MOST_RESOURCES) {
-        if frame[item.start] != b'"' {
-            return None;
-        }
-        strings.push(text(frame, &item).into_owned());
-    }
-    Some(strings)
-}
-
-fn acknowledgement(
-    client_id: &ClientId,
-    filter: Filter,
-    watched: Option<Vec<String>>,
-    incoming: &Charged,
-) -> Charged {
-    let mut honoured = serde_json::Map::new();
-    let flags = [
-        ("toolsListChanged", filter.tools),
-        ("promptsListChanged", filter.prompts),
-        ("resourcesListChanged", filter.resources),
-    ];
-    honoured.extend(
-        flags.into_iter().filter(|(_, on)| *on).map(|(name, _)| (name.to_owned(), Value::from(true))),
-    );
-    if let Some(watched) = watched {
-        honoured.insert("resourceSubscriptions".to_owned(), json!(watched));
-    }
-    let id = String::from_utf8_lossy(client_id.raw()).into_owned();
-    let params = format!(
-        "{{\"_meta\":{{\"{}\":{id}}},\"notifications\":{}}}",
-        keys::SUBSCRIPTION_ID,
-        Value::from(honoured)
-    );
-    let message = rewrite::notification("notifications/subscriptions/acknowledged", Some(params.as_bytes()));
-    // It repeats what the request named.
-    incoming.derive(message.to_vec())
 }
 
 impl Listening {
