@@ -1,4 +1,4 @@
-//! How a legacy session's request begins: at its child, or answered here.
+//! Begins requests of legacy sessions: at a child, or with an answer of proxyrunner's own.
 
 use super::legacy::{self, LegacyCall};
 use super::{Calls, withheld};
@@ -14,12 +14,12 @@ use crate::telemetry::{Verdict, counters};
 use std::sync::Arc;
 use tokio::time::timeout;
 
-/// A request that was taken.
+/// An accepted request.
 #[derive(Debug)]
 pub enum Begun {
-    /// It is at the child, and noted in its session.
+    /// The request is at the child, and registered in its session.
     Running(Box<LegacyCall>),
-    /// It is answered already.
+    /// The request is answered already.
     Answered(Spliced),
 }
 
@@ -86,7 +86,7 @@ impl Calls {
         }
     }
 
-    /// A session's request as one whose answer may be kept.
+    /// Describes a session's request as a list request, if the answer may be kept.
     fn asks_for_list(&self, session: &Session, seat: &Seat, incoming: &Incoming) -> Option<ListRequest> {
         lists::kind_of(&incoming.method())?;
         let members = seat.members()?;

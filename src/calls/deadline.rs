@@ -1,47 +1,47 @@
-//! How long a request may take: `--request-timeout` since it was last heard of, and `--request-max` in all. While its
-//! client is asked, both clocks stand still.
+//! The deadline of a request: `--request-timeout` since its last progress, and `--request-max` in total. Both clocks
+//! stop while the client is asked.
 
 use crate::children::Settings;
 use crate::exchange::Failure;
 use std::time::{Duration, Instant};
 
-/// What a request whose client was slow to answer still gets.
+/// The least time that remains after the client has answered.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// A request's clocks.
+/// The clocks of a request.
 #[derive(Debug)]
 pub(super) struct Deadline {
     patience: Duration,
     most: Duration,
     quiet_until: Instant,
     last: Instant,
-    /// Since when the clocks stand still.
+    /// When the clocks were stopped, if they are.
     stopped: Option<Instant>,
 }
 
 impl Deadline {
-    /// For a request that begins now.
+    /// Starts the clocks of a request.
     pub fn new(settings: &Settings, now: Instant) -> Self {
         let (patience, most) = (settings.request_timeout, settings.request_max);
         Deadline { patience, most, quiet_until: now + patience, last: now + most, stopped: None }
     }
 
-    /// When it is over, as things are.
+    /// Returns when the time is over, as things are.
     pub fn at(&self) -> Instant {
         self.quiet_until.min(self.last)
     }
 
-    /// The child reported progress.
+    /// Restarts the timeout, since the child reported progress.
     pub fn progressed(&mut self, now: Instant) {
         self.quiet_until = now + self.patience;
     }
 
-    /// The client is asked: the clocks stand still.
+    /// Stops the clocks: the client is asked.
     pub fn stop(&mut self, now: Instant) {
         self.stopped.get_or_insert(now);
     }
 
-    /// The client has answered: the clocks go on.
+    /// Resumes the clocks: the client has answered.
     pub fn resume(&mut self, now: Instant) {
         if let Some(stopped) = self.stopped.take() {
             let pause = now.saturating_duration_since(stopped);
@@ -50,7 +50,7 @@ impl Deadline {
         }
     }
 
-    /// What the client is told when it is over.
+    /// Returns the failure for a request whose time is over.
     pub fn failure(&self) -> Failure {
         if self.last <= self.quiet_until {
             Failure::TookTooLong(self.most)

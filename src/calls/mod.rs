@@ -1,6 +1,8 @@
-//! A client's request from its beginning to its one answer. Requests of legacy sessions begin in [`begin`] and run in
-//! [`legacy`]; requests of modern clients stand for themselves ([`modern`], [`listen`]). Which child serves is for
-//! `children` to say.
+//! One request of a client from its beginning to its one answer. Requests of legacy sessions begin in [`begin`] and
+//! run in [`legacy`]; each request of a modern client stands for itself ([`modern`], [`listen`]). `children` decides
+//! which child serves; this room uses it, never the reverse. A call has two handles: a [`LegacyCall`] or
+//! [`ModernCall`] owns all that belongs to the request (its deadline, its lease, its questions); its exchange is the
+//! current request at the child, which a translated call replaces from round to round.
 
 mod begin;
 mod deadline;
@@ -33,7 +35,7 @@ use crate::telemetry::Operation;
 use parked::Parked;
 use std::sync::Arc;
 
-/// All requests that are under way.
+/// The requests that are under way, and the limits on them.
 #[derive(Debug)]
 pub(crate) struct Calls {
     /// The children that serve them.

@@ -1,4 +1,4 @@
-//! Requests that did not begin at a child, and may look for the next one.
+//! Requests that did not begin at a child, and may be sent to the next one.
 
 use super::Calls;
 use crate::clock::now;
@@ -8,9 +8,9 @@ use std::time::Instant;
 
 /// Why a request did not begin at a child.
 pub(super) enum NotBegun {
-    /// The child is gone, and was sent nothing of it.
+    /// The child is gone, and received nothing of the request.
     Gone(Failure),
-    /// Anything else.
+    /// The request was refused.
     Refused(Refusal),
 }
 
@@ -33,8 +33,8 @@ impl From<NotBegun> for Refusal {
 }
 
 impl Calls {
-    /// Whether a request that a child was sent nothing of may look for the next one; for `--restart-wait` since the first
-    /// was `gone`.
+    /// Whether a request may be sent to the next child, since the last one received nothing of it: within
+    /// `--restart-wait` of the first attempt, whose time is kept in `gone`.
     pub(super) fn may_look_again(&self, failure: &Failure, gone: &mut Option<Instant>) -> bool {
         let since = *gone.get_or_insert_with(now);
         failure.is_childs_end() && now() - since < self.children.settings().restart_wait

@@ -1,5 +1,5 @@
-//! Notifications of clients. They take their turn in the queues in which requests wait, so that no client fills a
-//! child's stdin with what nothing answers.
+//! Notifications of clients. They wait in the same queues as requests, so that no client fills a child's stdin with
+//! messages that nothing answers.
 
 use super::Calls;
 use crate::children::await_initialized;
@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// How long a child may take to answer the ping that shows that it handles notifications.
+/// Time a child has to answer the ping that proves that it has handled its notifications.
 const PROOF: Duration = Duration::from_secs(5);
-/// How long after a ping that could not be sent the next one is tried.
+/// Delay after a ping that could not be sent.
 const AGAIN: Duration = Duration::from_millis(100);
 
 impl Calls {
@@ -26,19 +26,20 @@ impl Calls {
         let Some(seat) = session.seat() else { return Ok(()) };
         let method = incoming.method();
         if let Seat::Stateless(seat) = seat {
-            // It has no handshake, and the client's roots are asked for when they are needed (C3).
+            // A modern child has no handshake, and the client's roots are asked for when they are needed
+            // (client/roots).
             if method == "notifications/initialized" {
                 seat.members.post.listen_soon();
             }
             return Ok(());
         }
         let passed = match &*method {
-            // No request, but a child might take it for one.
+            // Without an id this is a notification, but a child might take it for a request.
             "initialize" => false,
             "notifications/initialized" | "notifications/roots/list_changed" => seat.is_exclusive(),
             _ => true,
         };
-        // To a child that is being replaced there is nothing to notify.
+        // A child that is being replaced needs no notifications.
         let Some(link) = seat.link().filter(|_| passed) else { return Ok(()) };
         let (operation, client) = (&incoming.operation, session.client());
         let mut places = match seat.is_exclusive() {
@@ -61,7 +62,7 @@ impl Calls {
             }
             _ => notify.await,
         }
-        // At a child of its own a client keeps only itself waiting.
+        // A client with a child of its own delays only itself.
         if proves && link.backlog().add() {
             tokio::spawn(prove(link));
         }
@@ -69,7 +70,7 @@ impl Calls {
     }
 }
 
-/// Has a child show how many of its notifications it has handled: a ping is answered after them.
+/// Learns how many of its notifications a child has handled: it answers a ping after them.
 async fn prove(link: Arc<Link>) {
     loop {
         let held = link.backlog().held();
@@ -77,7 +78,7 @@ async fn prove(link: Arc<Link>) {
             _ = link.closed() => return,
             proof = inquiry::ask(&link, "ping", PROOF, inquiry::ping) => proof,
         };
-        // A child that does not answer is found by others; its notifications need not wait for that.
+        // The vigil finds a child that does not answer; its notifications need not wait for that.
         if !matches!(proof, Ok(_) | Err(Failure::TimedOut(_))) {
             sleep(AGAIN).await;
         }

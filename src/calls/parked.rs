@@ -1,7 +1,7 @@
-//! Exchanges of modern clients that wait for a retry: a legacy child asked something, the client was told
-//! `input_required`, and will come back with the answers, or never (protocol C2a).
+//! Parked exchanges: a legacy child asked something, the modern client was answered `input_required`, and its retry
+//! with the answers is awaited (basic/patterns/mrtr).
 //!
-//! Bounded in number, in all and for each client, and in time; each is claimed once.
+//! The table is bounded in total, per client and in time; each exchange is claimed once.
 
 use crate::admission::{Admission, Bounds, Permit};
 use crate::client::Client;
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The table; `T` is what waits.
+/// A table of parked exchanges of type `T`.
 #[derive(Debug)]
 pub struct Parked<T> {
     places: Arc<Admission>,
@@ -31,23 +31,23 @@ struct ParkedEntry<T> {
     _place: Permit,
 }
 
-/// Why one more can't be parked.
+/// Why an exchange cannot be parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// As many wait as may.
+    /// `--max-parked` is reached.
     ForAll,
-    /// As many of this client wait as may of one.
+    /// The client's share of `--max-parked` is used up.
     ForClient,
 }
 
 impl<T> Parked<T> {
-    /// For `capacity` exchanges (`--max-parked`), each for `patience` (`--park-timeout`).
+    /// Creates a table for `capacity` exchanges (`--max-parked`), each for `patience` (`--park-timeout`).
     pub fn new(capacity: usize, patience: Duration) -> Self {
         let places = Admission::new(Bounds::shared_out(capacity));
         Parked { places, patience, state: Mutex::new(State { last: 0, waiting: HashMap::new() }) }
     }
 
-    /// Lets an exchange of a client wait.
+    /// Parks an exchange of a client, and returns its handle.
     ///
     /// # Errors
     /// When there are too many; then it is dropped.
@@ -64,26 +64,26 @@ impl<T> Parked<T> {
         Ok(handle)
     }
 
-    /// Looks at one that waits, without claiming it.
+    /// Inspects a parked exchange without claiming it.
     pub fn look<R>(&self, handle: u64, look: impl FnOnce(&T) -> R) -> Option<R> {
         self.state().waiting.get(&handle).map(|waiting| look(&waiting.exchange))
     }
 
-    /// The exchange, once.
+    /// Takes an exchange out; `None` if it was claimed before or has expired.
     pub fn claim(&self, handle: u64, now: Instant) -> Option<T> {
         let ParkedEntry { until, exchange, .. } = self.state().waiting.remove(&handle)?;
-        // One that is past its time is dropped here just as the sweep would have.
+        // An expired exchange is dropped here, as the sweep would do.
         (now < until).then_some(exchange)
     }
 
-    /// Takes one out for which this holds.
+    /// Takes out one exchange that satisfies the predicate.
     pub fn claim_where(&self, holds: impl Fn(&T) -> bool) -> Option<T> {
         let mut state = self.state();
         let found = state.waiting.iter().find(|(_, one)| holds(&one.exchange)).map(|(handle, _)| *handle);
         state.waiting.remove(&found?).map(|waiting| waiting.exchange)
     }
 
-    /// Takes out those whose time is over; dropping them cancels at the child.
+    /// Takes out the expired exchanges; dropping them cancels them at the child.
     pub fn expire(&self, now: Instant) -> Vec<T> {
         let mut state = self.state();
         let over: Vec<u64> =
@@ -94,12 +94,12 @@ impl<T> Parked<T> {
             .collect()
     }
 
-    /// Takes all out: proxyrunner ends.
+    /// Takes out all exchanges: proxyrunner shuts down.
     pub fn drain(&self) -> Vec<T> {
         self.state().waiting.drain().map(|(_, waiting)| waiting.exchange).collect()
     }
 
-    /// How many wait.
+    /// Returns the number of parked exchanges.
     pub fn count(&self) -> usize {
         self.state().waiting.len()
     }

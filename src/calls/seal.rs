@@ -1,8 +1,8 @@
 //! `requestState`: sealed, so that only proxyrunner can have made it, and bound to what it was made for.
 //!
-//! For a parked exchange it carries the handle, not the execution: a running legacy tool lives in its child, and that in
-//! this process (protocol C2a). What it is bound to is authenticated with it: the principal, the method and the
-//! parameters. That a handle is used once, and within its time, is the table of parked exchanges' to see.
+//! The state of a parked exchange contains its handle, not the execution: a running legacy tool lives in its child,
+//! and that in this process (basic/patterns/mrtr). The state is authenticated with the principal, the method and the
+//! parameters. The table of parked exchanges ensures that a handle is used once, and in time.
 //!
 //! With a key that several replicas share, one knows another's states: it can say that the retry came to the wrong
 //! replica, and states that need no process are good everywhere.

@@ -12,8 +12,8 @@ use std::sync::Arc;
 const LONGEST_URI: usize = 2 * 1024;
 
 impl Calls {
-    /// `resources/subscribe` and `unsubscribe` at a shared child, which hears of the first and the last. The caller
-    /// bounds the wait.
+    /// Handles `resources/subscribe` and `unsubscribe` at a shared child, which hears of the first and the last
+    /// watcher. The caller bounds the wait.
     pub(super) async fn change_subscription(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -60,7 +60,8 @@ impl Calls {
         Ok(answer)
     }
 
-    /// Its turn at a resource. Those who wait for theirs are bounded like those who wait for a place, and can be cancelled.
+    /// Waits for the request's turn at a resource. Waiting requests are bounded like those that wait for a place, and
+    /// can be cancelled.
     async fn turn(
         &self,
         session: &Arc<Session>,

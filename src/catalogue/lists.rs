@@ -1,12 +1,12 @@
 //! Lists of shared children, answered from memory while they are fresh: `tools/list`, `prompts/list`,
 //! `resources/list`, `resources/templates/list` and a modern child's `server/discover`. Time is an argument.
 //!
-//! A modern child says itself how long, and for whom, its list is good (server/utilities/caching). A legacy one's is
-//! good until it says `list_changed`, if it declares that it does; or for `--cache-lists`.
+//! A modern child's list is good for as long, and for whom, as the child says (server/utilities/caching). A legacy
+//! child's list is good until it sends `list_changed`, if it declares that; or for `--cache-lists`.
 //!
-//! 1. An entry belongs to one life of one child, to what the client declared, and to the request's parameters.
-//! 2. What a change overtook is not stored: its number is read before the request is sent.
-//! 3. What is private is its principal's alone, and never kept for `anonymous` (D14).
+//! 1. An entry belongs to one process, to the client's capabilities, and to the request's parameters.
+//! 2. A list that changed meanwhile is not stored: the number of changes is read before the request is sent.
+//! 3. A private list belongs to its principal, and is never kept for `anonymous` (`docs/architecture.md#principal`).
 
 use crate::budget::Account;
 use crate::era::capabilities::Capabilities;
@@ -23,48 +23,48 @@ use std::time::{Duration, Instant};
 #[path = "lists_tests.rs"]
 mod tests;
 
-/// Entries, all together.
+/// Entries in total.
 const MOST_ENTRIES: usize = 1_024;
-/// Their bytes, with what they are found by, all together; and of one.
+/// Bytes in total, with the keys; and of one list.
 const MOST_BYTES: usize = 16 << 20;
 const LARGEST: usize = 2 << 20;
-/// Parameters that a list is found by. Nobody's cursor is longer, and they are kept for each entry.
+/// Bytes of the parameters in a key. No cursor is longer, and they are kept per entry.
 const MOST_PARAMS: usize = 4 << 10;
-/// The longest that a child's word is taken for: a day.
+/// The longest lifetime that is accepted, in milliseconds: a day.
 const LONGEST: u64 = 24 * 60 * 60 * 1000;
 
-/// What a list was asked by.
+/// The key of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListKey {
-    /// The child's number, which no other life has.
+    /// The number of the child's process.
     pub child: u64,
-    /// What the client declared.
+    /// The client's capabilities.
     pub class: Capabilities,
     /// The method.
     pub method: String,
-    /// The raw parameters but for `_meta`.
+    /// The raw parameters without `_meta`.
     pub params: Vec<u8>,
 }
 
-/// A request whose answer may be kept.
+/// A request for a list whose answer may be kept.
 #[derive(Clone, Debug)]
 pub struct ListRequest {
-    /// By what.
+    /// The key.
     pub key: ListKey,
-    /// Who asks.
+    /// The client's principal.
     pub principal: Principal,
-    /// How many changes there were when it was sent.
+    /// The number of changes when the request was sent.
     pub changes: u64,
-    /// How long a legacy child's list is good; `None` for a modern child's, which says so itself.
+    /// The lifetime of a legacy child's list; `None` for a modern child, which states it.
     pub legacy: Option<Freshness>,
 }
 
-/// How long a list is good.
+/// The lifetime of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// For so long.
+    /// For this time.
     For(Duration),
-    /// Until the child says that it changed.
+    /// Until the child reports a change.
     UntilChanged,
 }
 
@@ -76,10 +76,10 @@ struct KeptList {
     until: Option<Instant>,
 }
 
-/// What an entry is found by; what anyone may be given has no owner.
+/// The key of an entry and its owner; a public list has none.
 type OwnedKey = (ListKey, Option<Principal>);
 
-/// The answers that are kept.
+/// The kept lists.
 #[derive(Debug)]
 pub struct Lists {
     account: Account,
@@ -92,16 +92,16 @@ struct State {
     bytes: usize,
 }
 
-/// A list that is still good.
+/// A list that is still fresh.
 #[derive(Debug)]
 pub struct FreshList {
-    /// As the child answered.
+    /// The child's answer.
     pub answer: Answer,
-    /// For how much longer, in milliseconds, if that is limited.
+    /// The remaining lifetime in milliseconds, if limited.
     pub left: Option<u64>,
 }
 
-/// What a method lists; `None` if it lists nothing.
+/// Returns the kind of list of a method; `None` if it lists nothing.
 pub fn kind_of(method: &str) -> Option<Kind> {
     Some(match method {
         "tools/list" => Kind::Tools,
@@ -116,8 +116,8 @@ pub fn may_be_kept(method: &str) -> bool {
     kind_of(method).is_some() || method == "server/discover"
 }
 
-/// The parameters that make a difference, raw. `None` if what they give is not to be kept: it answers a retry
-/// (server/utilities/caching), or they are too long.
+/// Returns the parameters that distinguish lists, raw. `None` if the answer must not be kept: the request is a retry
+/// (server/utilities/caching), or the parameters are too long.
 pub fn distinguishing(frame: &[u8], message: &Message) -> Option<Vec<u8>> {
     let mut distinguishing = Vec::new();
     for (key, value) in message.params.iter().flat_map(|params| members(frame, params.span.clone())) {
@@ -138,17 +138,17 @@ pub fn distinguishing(frame: &[u8], message: &Message) -> Option<Vec<u8>> {
 }
 
 impl Lists {
-    /// None yet; those that will be kept are charged to `account`.
+    /// Creates an empty cache, charged to `account`.
     pub fn new(account: Account) -> Self {
         Lists { account, state: Mutex::default() }
     }
 
-    /// Forgets all of them, for the sake of messages that need the memory.
+    /// Forgets all lists, since messages need the memory.
     pub fn forget(&self) {
         *self.state() = State::default();
     }
 
-    /// The answer, if one is kept that is good for who asks.
+    /// Returns the kept answer if it is fresh for this request.
     pub fn find(&self, asked: &ListRequest, now: Instant) -> Option<FreshList> {
         let mut state = self.state();
         let mut owners = [None, Some(asked.principal.clone())].into_iter();
@@ -174,7 +174,7 @@ impl Lists {
         fresh
     }
 
-    /// Keeps an answer, if it may be kept; `changes` is how many changes there are by now.
+    /// Keeps an answer, if it may be kept; `changes` is the current number of changes.
     pub fn put(&self, asked: &ListRequest, answer: &Answer, changes: u64, now: Instant) {
         if changes != asked.changes || answer.frame.len() > LARGEST {
             return;
@@ -192,14 +192,14 @@ impl Lists {
         if owner.as_ref().is_some_and(Principal::is_anonymous) {
             return;
         }
-        // A copy, since the answer is charged to the client that asked first.
+        // A copy, since the answer is charged to the first client.
         let Some(frame) = self.account.try_hold(answer.frame.to_vec()) else { return };
         let answer = Answer { frame, ..answer.clone() };
         let entry = KeptList { answer, changes, stored: now, until };
         self.state().insert((asked.key.clone(), owner), entry, now);
     }
 
-    /// Forgets what is no longer good by its time.
+    /// Forgets the lists whose time is over.
     pub fn expire(&self, now: Instant) {
         self.state().retain(|entry| entry.until.is_none_or(|until| now < until));
     }
@@ -242,13 +242,13 @@ impl State {
     }
 }
 
-/// The bytes that an entry takes.
+/// Returns the bytes of an entry.
 fn size((key, owner): &OwnedKey, entry: &KeptList) -> usize {
     let owner = owner.as_ref().map_or(0, |owner| owner.name().len());
     entry.answer.frame.len() + key.params.len() + owner
 }
 
-/// How long a modern child's complete result is good, and for whom; `None` if it is not to be kept.
+/// Returns the lifetime and the scope of a modern child's complete result; `None` if it must not be kept.
 fn hint(frame: &[u8], result: &crate::jsonrpc::Span) -> Option<(Duration, Scope)> {
     if result_type(frame, result) != ResultType::Complete {
         return None;

@@ -1,10 +1,11 @@
-//! The shared children: those that are there from the start, and the one of the other era that is started when that
-//! era's first client comes; which eras the operator's server serves, as far as that is known.
+//! The shared children: those that run from the start, and one of the other era that is started for that era's first
+//! client. It also remembers which eras the server serves, as far as that is known.
 //!
-//! A server that serves both eras is run once per era, so that clients of both are served untranslated (C0). Where
-//! the second process is not allowed or does not start, clients of its era are translated for.
+//! A server that serves both eras runs once per era, so that all clients are served untranslated
+//! (`docs/architecture.md#eras`). Where the second process is not allowed or does not start, its clients' requests
+//! are translated.
 //!
-//! Each serves at a post, where the next one follows it when it ends; the `keeper` sees to that.
+//! Each child serves at a post; the `keeper` fills the post with the next child when it ends.
 
 use super::greet::Greeted;
 use super::places::ChildPlace;
@@ -30,29 +31,29 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc};
 pub(crate) struct Shared {
     /// The child.
     pub link: Arc<Link>,
-    /// Who shares it.
+    /// The sessions and subscriptions that share it.
     pub members: Arc<Members>,
-    /// How it is spoken to.
+    /// The protocol era that it is spoken to in.
     pub era: Era,
-    /// What it says of itself: its `InitializeResult` or `DiscoverResult`.
+    /// Its `InitializeResult` or `DiscoverResult`.
     pub words: Charged,
-    /// The same as the `DiscoverResult` that modern clients are given.
+    /// The `DiscoverResult` for modern clients.
     pub discovered: Charged,
     info: Option<Charged>,
-    /// What a legacy child's results are completed with.
+    /// Members that complete a legacy child's results.
     pub(crate) signature: Signature,
     /// The names of its capabilities.
     capabilities: Vec<String>,
-    /// What its legacy sessions, if it is modern, want to hear of; see [`union`].
+    /// Receives what the legacy sessions of a modern child subscribe to; see [`union`].
     wishes: mpsc::Sender<Wish>,
     /// Its tools.
     pub(super) tools: ToolCache,
-    /// Its place among `--max-children`, which is its successor's too.
+    /// Its place among `--max-children`, which its successor takes over.
     pub(super) place: ChildPlace,
 }
 
 impl Shared {
-    /// A greeted child for the post of `members`; `patience` is for its subscriptions.
+    /// Creates a shared child for the post of `members`; `patience` is the timeout of its subscriptions.
     pub(super) fn new(greeted: Greeted, members: Arc<Members>, patience: Duration) -> Arc<Self> {
         let Greeted { link, era, words, place, .. } = greeted;
         let discovered = match era {
@@ -61,7 +62,7 @@ impl Shared {
         };
         let wishes = union::start(&link, &members, &words, patience);
         let tools = ToolCache::default();
-        // Looked up once: every answer needs the one, and nearly every request one of the others.
+        // Looked up once, since nearly every request needs them.
         let info = discover::server_info(&words).map(|info| words.slice(info));
         let signature = Signature::of(info.as_deref());
         let capabilities = discover::capability_names(&discovered);
@@ -80,26 +81,26 @@ impl Shared {
         })
     }
 
-    /// From now on it serves at its post.
+    /// Takes the post: from now on the child serves.
     pub(super) fn serve(self: Arc<Self>) -> Arc<Self> {
         self.members.post.fill(&self.link, Some(self.wishes.clone()));
         self
     }
 
-    /// Has a modern child tell of changes to its lists, if it can; a legacy one does by itself.
+    /// Subscribes to a modern child's list changes, if it offers that; a legacy child reports them unasked.
     pub(super) async fn hear_of_changes(&self) {
         if self.era == Era::Modern {
             self.members.post.listen(None).await;
         }
     }
 
-    /// How often the list of a method has changed.
+    /// Returns how many times the list of a method has changed.
     pub(crate) fn changes(&self, method: &str) -> u64 {
         lists::kind_of(method).map_or(0, |kind| self.members.changes.of(kind))
     }
 
-    /// A request as one whose answer may be kept, if it is for a list, and this child's lists may be kept. `period` is
-    /// what the operator says of a legacy child.
+    /// Describes a request for a list, if this child's lists may be kept. `period` is the operator's setting for a
+    /// legacy child.
     pub(crate) fn asks_for_list(
         &self,
         incoming: &Incoming,
@@ -134,7 +135,7 @@ impl Shared {
         Some(ListRequest { key, principal: principal.clone(), changes, legacy })
     }
 
-    /// A legacy child's `serverInfo`, in raw JSON; a modern one puts its own into every result.
+    /// Returns a legacy child's `serverInfo`, in raw JSON; a modern child puts its own into every result.
     pub fn server_info(&self) -> Option<&Charged> {
         self.info.as_ref()
     }
@@ -150,20 +151,20 @@ impl Shared {
     }
 }
 
-/// All of them.
+/// All shared children.
 #[derive(Debug, Default)]
 pub(super) struct Crew {
     from_start: Mutex<Vec<Arc<Shared>>>,
     legacy: Late,
     modern: Late,
-    /// How long the first child took to be ready.
+    /// The time that the first child took to be ready.
     took: OnceLock<Duration>,
 }
 
-/// The shared child of one era that is started when it is needed.
+/// The shared child of one era that is started on demand.
 #[derive(Debug, Default)]
 pub(super) struct Late {
-    /// Held by whoever starts it.
+    /// Held while the child is started.
     pub turn: AsyncMutex<()>,
     child: Mutex<Option<Arc<Shared>>>,
     /// Whether the server serves this era, if that is known.
@@ -171,7 +172,7 @@ pub(super) struct Late {
 }
 
 impl Crew {
-    /// None yet, of a server of which the operator says this.
+    /// Creates an empty crew; `choice` is the operator's word about the server's era.
     pub fn new(choice: Choice) -> Self {
         let crew = Crew::default();
         if choice != Choice::Auto {
@@ -181,18 +182,18 @@ impl Crew {
         crew
     }
 
-    /// Those that run, of both eras.
+    /// Returns the running children of both eras.
     pub fn all(&self) -> Vec<Arc<Shared>> {
         let late = [&self.legacy, &self.modern].into_iter().filter_map(|late| late.child().clone());
         self.at_start().iter().cloned().chain(late).collect()
     }
 
-    /// Those that are there from the start.
+    /// The children that run from the start.
     pub fn at_start(&self) -> MutexGuard<'_, Vec<Arc<Shared>>> {
         self.from_start.lock()
     }
 
-    /// Puts a child where its predecessor at the same post was.
+    /// Replaces the child at the same post.
     pub fn succeed(&self, next: &Arc<Shared>) {
         let same_post = |shared: &&mut Arc<Shared>| Arc::ptr_eq(&shared.members, &next.members);
         if let Some(shared) = self.at_start().iter_mut().find(same_post) {
@@ -206,7 +207,7 @@ impl Crew {
         }
     }
 
-    /// Whether one of those that are there from the start serves.
+    /// Whether a child of those from the start serves.
     pub fn is_serving(&self) -> bool {
         self.at_start().iter().any(|shared| !shared.link.is_closed())
     }
@@ -216,15 +217,15 @@ impl Crew {
         *self.late(era).serves.lock()
     }
 
-    /// What was found out.
+    /// Notes whether the server serves an era.
     pub fn note(&self, era: Era, serves: bool) {
         *self.late(era).serves.lock() = Some(serves);
     }
 
-    /// The running child of an era that the fewest share.
+    /// Returns the running child of an era that has fewest members.
     pub fn open(&self, era: Era) -> Option<Arc<Shared>> {
         let is_open = |shared: &&Arc<Shared>| shared.era == era && !shared.link.is_closed();
-        // As it nearly always is.
+        // The usual case.
         if let [only] = &**self.at_start()
             && is_open(&only)
         {
@@ -234,7 +235,7 @@ impl Crew {
         all.iter().filter(is_open).min_by_key(|shared| shared.members.count()).cloned()
     }
 
-    /// A post of this era that has no child at the moment.
+    /// Returns a post of this era that has no child at the moment.
     pub fn vacant(&self, era: Era) -> Option<Arc<Members>> {
         let vacant = self.all().into_iter().find(|shared| shared.era == era && shared.link.is_closed());
         vacant.map(|shared| Arc::clone(&shared.members))
@@ -247,12 +248,12 @@ impl Crew {
         }
     }
 
-    /// How long the first child took to be ready.
+    /// The time that the first child took to be ready.
     pub fn took(&self) -> Duration {
         self.took.get().copied().unwrap_or_default()
     }
 
-    /// A child was ready after so long.
+    /// Notes how long a child took to be ready, and the eras that it serves.
     pub fn learn(&self, greeted: &Greeted, took: Duration) {
         let _ = self.took.set(took);
         self.note(greeted.era, true);

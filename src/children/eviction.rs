@@ -1,5 +1,5 @@
-//! Room for one more child when there are `--max-children`: as many idle ones are closed as newcomers wait for a place,
-//! those that are ending anyway included.
+//! Makes room for another child when `--max-children` is reached: as many idle children are closed as newcomers wait
+//! for a place, minus those that are ending already.
 
 use super::Children;
 use super::places::{ChildPlace, PlaceWait, Use};
@@ -12,23 +12,23 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// How long an evicted child may take to make room before the newcomer is refused.
+/// Time an evicted child has to exit before the newcomer is refused.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a newcomer looks whether the place that it counts on is still to come.
+/// Interval at which a newcomer checks that its place is still to come.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Whether the client with most children makes room for a newcomer.
+/// Whether the client with most children can lose one to the newcomer.
 enum LargestHolder {
-    /// One of its children is ending now.
+    /// One of its children is ending.
     Gives,
-    /// One can be ended soon: it is only being started.
+    /// A child that is being started can be ended soon.
     WillGive,
-    /// It has no more than it may.
+    /// It keeps its children.
     Stays,
 }
 
 impl Children {
-    /// A place for one more child; if need be that of a child which is idle, or of a client that has more.
+    /// Returns a place for another child; if need be, that of an idle child or of the client that holds most.
     pub(super) async fn place(&self, wanted: Use) -> Option<ChildPlace> {
         if let Some(place) = self.places.try_take(wanted) {
             return Some(place);
@@ -41,7 +41,7 @@ impl Children {
             loop {
                 match timeout(LOOK, &mut place).await {
                     Ok(place) => return place,
-                    // One that was counted on may have made room for its own successor.
+                    // The expected place may have gone to its own successor.
                     Err(_) => self.make_room(wanted, &place),
                 };
             }
@@ -49,9 +49,9 @@ impl Children {
         timeout(PATIENCE, coming).await.ok()
     }
 
-    /// Closes idle children until so many are ending that one of them is for this newcomer; false if there are too few.
+    /// Closes idle children until enough of them are ending for this newcomer; false if there are too few.
     fn make_room(&self, newcomer: Use, place: &PlaceWait) -> bool {
-        // One at a time, so that no two count on the same one.
+        // One newcomer at a time, so that no two count on the same place.
         let _turn = self.making_room.lock();
         while self.places.ending() < place.turn() {
             if self.pool.evict() || self.evict(now()) {
@@ -66,10 +66,10 @@ impl Children {
         true
     }
 
-    /// Takes a child from the client that has most of its own, sessions' and leased ones, if that has more than the
-    /// newcomer will have: the idlest of its quiet sessions ends. Where a newcomer without any would be refused, or that
-    /// client has more than half of `--max-children`, it loses one in use: the leased one that it has had longest, or its
-    /// idlest session.
+    /// Takes a child from the client that holds most, if it holds more than the newcomer will: its longest quiet
+    /// session ends. If a newcomer without a child would be refused, or that client holds more than half of
+    /// `--max-children`, it loses a child in use: the one that a call has leased longest, or that of its idlest
+    /// session.
     fn take_from_largest(&self, newcomer: Use, now: Instant) -> LargestHolder {
         let holders = self.places.clients();
         let count = |client| holders.iter().filter(|&&holder| holder == client).count();
@@ -108,7 +108,7 @@ impl Children {
         if self.places.is_starting_one_of(most) { LargestHolder::WillGive } else { LargestHolder::Stays }
     }
 
-    /// Ends the session that has been quiet longest, if that is longer than `--evict-after`.
+    /// Ends the session that has been quiet longest, and longer than `--evict-after`.
     fn evict(&self, now: Instant) -> bool {
         let patience = self.settings.evict_after;
         let exclusive = self.exclusive.lock();

@@ -1,4 +1,4 @@
-//! A child for one session: when it gets one, and its handshake, which is the client's own.
+//! Children of single sessions: when a session gets one, and how it is seated there with the client's own handshake.
 
 use super::crew::Shared;
 use super::greet::{Guest, StopOnDrop};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 impl Children {
-    /// Answers a client's `initialize`: seats its session at a child, and says what that child says of itself.
+    /// Answers a client's `initialize`, and seats its session at a child.
     ///
     /// # Errors
     /// When there is no room, or the child doesn't start.
@@ -37,7 +37,7 @@ impl Children {
             self.until_ready(&incoming.operation).await?;
         }
         let era = self.crew.serves(Era::Legacy);
-        // A modern child says of each question whose it is, so that nobody needs one for itself.
+        // A modern child's questions name their request, so no client needs a child for itself.
         if era == Some(false) && self.settings.isolation != Isolation::Session {
             return self.seat_shared(session, &incoming).await;
         }
@@ -66,7 +66,7 @@ impl Children {
         }
     }
 
-    /// Seats a client that wants a child of its own where the server runs only once.
+    /// Seats a client without a child of its own, since the server runs only once.
     async fn seat_at_only_child(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -106,7 +106,7 @@ impl Children {
             attributes.number(names::CHILD, link.number().cast_signed());
         });
         let link = started.await.map_err(Refusal::Failed)?;
-        // A client that goes away before its handshake is complete leaves no child behind.
+        // A client that disconnects during its handshake leaves no child behind.
         let unseated = StopOnDrop::new(&link);
         let client_id = incoming.client_id();
         let known =
@@ -123,7 +123,7 @@ impl Children {
         }
         let (answer, version) = forwarded?;
         let Some(version) = version else {
-            // It refused and may exit: then it runs only once, as one that exits without a word.
+            // If it exits after the refusal, it runs only once, like a server that exits without an answer.
             if self.crew.open(Era::Legacy).is_some()
                 && let Ok(end) = timeout(EXITS_WITHIN, link.ended()).await
             {
@@ -134,14 +134,14 @@ impl Children {
         };
         self.crew.note(Era::Legacy, true);
         session.negotiated(version);
-        // The child's slow start is no idleness of the client.
+        // The child's slow start does not count as the client's idle time.
         session.heard(now());
         let own = Arc::new(Own::new(&link));
         if !session.take_seat(Seat::Exclusive(Arc::clone(&own))) {
             return Err(SEATED);
         }
         unseated.keep();
-        // Without it, the place is free as soon as the process is gone.
+        // Without a handshake to resume, the place is released with the process.
         let handshake = self.remember(&incoming, &answer, &place);
         place.pass_to(Use::Session(session.opener()));
         self.watch(session, link, Some((own, handshake)));
@@ -182,7 +182,7 @@ impl Children {
         Ok(answer)
     }
 
-    /// The session ends with its child, and its client gets 404 and initialises anew; unless it may be resumed.
+    /// Ends the session with its child, unless it is resumed; its client gets 404 and initializes again.
     fn watch(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -206,8 +206,8 @@ impl Children {
     }
 }
 
-/// Whether a child that is known to be modern would not be initialised by a client. Another error may be the client's
-/// own fault, and is passed to it.
+/// Whether a child that is known to be modern rejects legacy clients. Another error may be the client's own fault,
+/// and is passed on.
 fn refuses_era(forwarded: &Result<(Answer, Option<Version>), Refusal>) -> bool {
     match forwarded {
         Ok((answer, _)) => {

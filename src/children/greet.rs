@@ -1,4 +1,4 @@
-//! A child's first words: which era it is of, found out on its own pipe, and its handshake.
+//! Starts a child, detects its era on its own pipe, and completes its handshake.
 
 use super::greeting::{self, DISCOVER, Greeting, Initialize, LONGEST_QUOTE, Met, Stage};
 use super::revisions::Revisions;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// The longest `InitializeResult` or `DiscoverResult`: it is kept as long as the child serves, and copied into others.
+/// The longest `InitializeResult` or `DiscoverResult`, since it is kept while the child serves, and copied.
 const LONGEST_WORDS: usize = 1024 * 1024;
 
 /// A child that is ready to serve.
@@ -30,36 +30,36 @@ pub(super) struct Greeted {
     pub era: Era,
     /// Its `InitializeResult` or `DiscoverResult`.
     pub words: Charged,
-    /// Whether a process of it that is spoken to in the other era serves that too, if that is known.
+    /// Whether the server serves the other era too, in another process, if that is known.
     pub other: Option<bool>,
     /// Its place among `--max-children`.
     pub place: ChildPlace,
 }
 
-/// What is to be started, and how it is spoken to.
+/// A child to be started, and its greeting.
 #[derive(Debug)]
 pub(super) struct Guest {
-    /// Who listens to it.
+    /// Who hears what the child says.
     pub audience: Audience,
     /// Requests that it may have in flight.
     pub slots: usize,
-    /// Which era it is taken to be of.
+    /// The expected era.
     pub choice: Choice,
-    /// Its `initialize`, if it is sent one, for a revision.
+    /// Writes its `initialize`, if it is sent one.
     pub initialize: Initialize,
-    /// How long it may take.
+    /// Time for start and handshake.
     pub patience: Duration,
 }
 
 impl Guest {
-    /// A child that several share.
+    /// Creates the guest for a child that several clients share.
     pub fn shared(audience: Audience, slots: usize, choice: Choice, patience: Duration) -> Self {
         Guest { audience, slots, choice, initialize: initialize::for_shared, patience }
     }
 }
 
 impl Children {
-    /// Starts a child, finds out its era as far as that is open, and completes its handshake.
+    /// Starts a child, detects its era if that is open, and completes its handshake.
     ///
     /// # Errors
     /// When it can't be started, or serves no era that it may be of.
@@ -74,7 +74,7 @@ impl Children {
             attributes.number(names::CHILD, greeted.link.number().cast_signed());
             attributes.text(names::ERA, &greeted.era.to_string());
         };
-        // On the heap, since few requests start a child, and all would carry the room for it.
+        // On the heap: few requests start a child, and all futures would reserve the space.
         Box::pin(spanned(names::CHILD_START, greeting, of_child)).await
     }
 
@@ -145,7 +145,7 @@ impl Children {
         })
     }
 
-    /// What a child says of itself, that was found out to be modern by other words.
+    /// Fetches the `DiscoverResult` of a child already known to be modern.
     async fn discover_again(&self, link: &Arc<Link>) -> Result<Charged, Failure> {
         let answer = inquiry::ask(link, DISCOVER, self.start_timeout, greeting::discover).await.flatten()?;
         let result = answer.result.clone().ok_or_else(|| {
@@ -156,7 +156,7 @@ impl Children {
         Ok(answer.frame.slice(result))
     }
 
-    /// Asks for a child and waits until it has started; its handshake is still to come.
+    /// Requests a child from the supervisor, and waits until it has started.
     pub(super) async fn want(
         &self,
         audience: Audience,
@@ -174,12 +174,12 @@ impl Children {
     }
 }
 
-/// A child that is being started. If it comes just when nobody waits for it any more, it is ended.
+/// A child that is being started. It is ended if nobody waits for it any more.
 struct Awaited(oneshot::Receiver<Result<Arc<Link>, StartError>>);
 
 impl Drop for Awaited {
     fn drop(&mut self) {
-        // What comes after this is refused, and what came before it is found.
+        // A later child is refused, an earlier one is found.
         self.0.close();
         if let Ok(Ok(link)) = self.0.try_recv() {
             link.stop();
@@ -187,7 +187,7 @@ impl Drop for Awaited {
     }
 }
 
-/// The revision that a child speaks that says this of itself.
+/// Returns the revision that a child negotiated.
 fn revision(era: Era, words: &Charged) -> String {
     match era {
         Era::Modern => MODERN_VERSION.to_owned(),
@@ -196,17 +196,17 @@ fn revision(era: Era, words: &Charged) -> String {
     }
 }
 
-/// Stops a child unless it was kept.
+/// Stops a child when dropped, unless it is kept.
 #[derive(Debug)]
 pub(super) struct StopOnDrop(Option<Arc<Link>>);
 
 impl StopOnDrop {
-    /// For a child that nobody else would end.
+    /// Guards a child that nothing else would end.
     pub fn new(link: &Arc<Link>) -> Self {
         StopOnDrop(Some(Arc::clone(link)))
     }
 
-    /// It goes on without this.
+    /// Releases the child.
     pub fn keep(mut self) {
         self.0 = None;
     }

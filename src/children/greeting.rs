@@ -1,4 +1,4 @@
-//! The greeting of one process, from the first thing that is said to it to the decision about its era.
+//! The greeting of one process, from the first message to the decision about its era.
 
 use super::revisions::Revisions;
 use crate::budget::Charged;
@@ -17,10 +17,10 @@ pub(super) const DISCOVER: &str = "server/discover";
 /// The first request to a legacy child.
 pub(super) const INITIALIZE: &str = "initialize";
 
-/// How long a legacy child may take to answer `server/discover` when it is initialised already.
+/// Time an initialized legacy child has to answer `server/discover`.
 const LATE_ANSWER: Duration = Duration::from_secs(60);
 
-/// How much of a server's refusal is told, in bytes.
+/// Bytes of a server's refusal that are quoted.
 pub(super) const LONGEST_QUOTE: usize = 2048;
 
 /// Writes `initialize` for a revision.
@@ -31,15 +31,15 @@ pub(super) fn discover(wire_id: WireId) -> Spliced {
     inquiry::modern_request(wire_id, DISCOVER, "")
 }
 
-/// How the greeting of one process ended.
+/// The result of a greeting.
 pub(super) enum Met {
-    /// It is of this era.
+    /// The process is of this era.
     Decided(Decision, Option<Charged>),
-    /// It ended over what it was sent, and is to be started again.
+    /// The process exited over a message, and is to be started again.
     Again(Next),
 }
 
-/// How far a handshake has come, for the error if it takes too long.
+/// The progress of a handshake, for the error if it takes too long.
 #[derive(Debug)]
 pub(super) struct Stage {
     pub link: Option<Arc<Link>>,
@@ -48,7 +48,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// The failure of a handshake that took longer than `after`.
+    /// Returns the failure of a handshake that took longer than `after`.
     pub fn timed_out(&self, after: Duration) -> Failure {
         let hint = self.link.as_ref().map_or(Hint::Quiet, |link| link.hint());
         Failure::SlowStart { after, asked: self.asked, hint }
@@ -68,14 +68,14 @@ pub(super) struct Greeting<'a> {
     discovered: Option<Charged>,
     /// Its `InitializeResult`.
     initialized: Option<Charged>,
-    /// The error that it answered `initialize` with, in full.
+    /// The error response to `initialize`, in full.
     refusal: Option<Charged>,
-    /// Why its answer to `initialize` is none.
+    /// Why no valid answer to `initialize` came.
     no_answer: Option<Failure>,
 }
 
 impl<'a> Greeting<'a> {
-    /// Nothing was said yet.
+    /// Creates a greeting before the first message.
     pub fn new(
         link: &'a Arc<Link>,
         initialize: Initialize,
@@ -98,7 +98,7 @@ impl<'a> Greeting<'a> {
         }
     }
 
-    /// From `next`, the first thing to be said, to the decision.
+    /// Runs the greeting from its first message to the decision.
     pub async fn run(&mut self, probe: &mut Probe, mut next: Next) -> Result<Met, Failure> {
         loop {
             let said = match next {
@@ -130,11 +130,11 @@ impl<'a> Greeting<'a> {
         }
     }
 
-    /// The next thing that the child does, or that it does nothing.
+    /// Waits for the child's next answer, its exit, or silence.
     async fn hear(&mut self, probe: &mut Probe) -> Next {
         let silent_at = now() + self.silence;
         let (discovered, heard) = tokio::select! {
-            // Where both answers are there, the one to the first question says more: it carries what the child says.
+            // If both answers are there, that to `server/discover` comes first, since it describes the child.
             biased;
             heard = answered(&mut self.discovering) => (true, heard),
             heard = answered(&mut self.initializing) => (false, heard),
@@ -148,7 +148,7 @@ impl<'a> Greeting<'a> {
             Err(Failure::ClosedStdout | Failure::ClosedStdin | Failure::Ended(_)) => {
                 return self.exited(probe).await;
             }
-            // What is no message is no answer of either era.
+            // An invalid message is an answer of neither era.
             Err(failure) => {
                 self.no_answer = Some(failure).filter(|_| !discovered);
                 probe::Answer::Error(codes::INTERNAL_ERROR, None)
@@ -170,7 +170,7 @@ impl<'a> Greeting<'a> {
         read
     }
 
-    /// The process is gone before the next one is started: two would fight over what they hold.
+    /// Waits for the exit before the next process starts, since both would compete for the same resources.
     async fn exited(&mut self, probe: &mut Probe) -> Next {
         self.link.ended().await;
         let before = probe.clone();
@@ -189,7 +189,7 @@ impl<'a> Greeting<'a> {
             Decision::Legacy { .. } => {
                 let notification = rewrite::notification("notifications/initialized", None);
                 self.link.notify(Spliced::from(notification), None).await;
-                // Such a child expects nothing else now, least of all a cancellation. It may still answer.
+                // The child is not sent a cancellation, which it may not expect now. It may still answer.
                 if let Some(mut discovering) = self.discovering.take() {
                     tokio::spawn(async move { timeout(LATE_ANSWER, outcome(&mut discovering)).await });
                 }
@@ -201,7 +201,7 @@ impl<'a> Greeting<'a> {
 
     async fn failed(&self, reason: &Reason) -> Failure {
         match (reason, &self.refusal, &self.no_answer) {
-            // An exit is reported in full: the status and the last words.
+            // An exit is reported in full: status and stderr.
             (Reason::Exited, ..) => Failure::Ended(self.link.ended().await),
             (Reason::InitializeRefused(_), _, Some(failure)) => {
                 Failure::NotStarted(format!("the handshake failed at initialize: {failure}").into())
@@ -215,7 +215,7 @@ impl<'a> Greeting<'a> {
     }
 }
 
-/// The outcome of what is open; never, if nothing is.
+/// Returns the outcome of an open request; never, if none is open.
 async fn answered(open: &mut Option<Exchange>) -> Outcome {
     match open {
         Some(exchange) => outcome(exchange).await,

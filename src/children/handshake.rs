@@ -11,11 +11,11 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long a client's first request is held back for its `notifications/initialized`.
+/// Time a client's first request is held back for its `notifications/initialized`.
 const INITIALIZED_WITHIN: Duration = Duration::from_millis(500);
 
 impl Children {
-    /// The child's answer, and the revision in it if it is a result.
+    /// Forwards a client's `initialize`. Returns the child's answer, and the revision in it if it is a result.
     pub(super) async fn forward_initialize(
         &self,
         link: &Arc<Link>,
@@ -67,8 +67,8 @@ impl Children {
     }
 }
 
-/// Holds a message back until the child was sent `notifications/initialized`, as a client may send both on different
-/// connections. Where the client does not send it, proxyrunner does.
+/// Holds a message back until the child was sent `notifications/initialized`, since a client may send both on
+/// different connections. If the client does not send it in time, proxyrunner does.
 pub(crate) async fn await_initialized(own: &Own, incoming: &Incoming) {
     static WARNED: Once = Once::new();
     let initialized = own.initialized();

@@ -1,4 +1,4 @@
-//! The handshake's documents: what a client declares, what a child is told, what a client is answered.
+//! The documents of the handshake: the client's `initialize`, the child's, and the answers.
 
 use super::MOST_REMEMBERED;
 use crate::budget::Charged;
@@ -9,14 +9,14 @@ use crate::mux::WireId;
 use crate::session::{LEGACY_VERSIONS, Version};
 use crate::trace_context::Trace;
 
-/// The longest name of a revision, in bytes of raw JSON.
+/// The longest revision, in bytes of raw JSON.
 const LONGEST_VERSION: usize = 64;
 
 #[cfg(test)]
 #[path = "initialize_tests.rs"]
 mod tests;
 
-/// Refuses a client's `initialize` whose capabilities and name card are too long to be remembered.
+/// Refuses an `initialize` whose capabilities and `clientInfo` are too long to be remembered.
 pub fn is_short(message: &Message) -> Result<(), Refusal> {
     let length = |part: Option<&Span>| part.map_or(0, |span| span.len());
     let info = message.params.as_ref().and_then(|params| params.client_info.as_ref());
@@ -26,18 +26,19 @@ pub fn is_short(message: &Message) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `initialize` for a shared child: no capabilities, so that it never asks anybody anything (D6).
+/// Writes `initialize` for a shared child: without capabilities, so that it never asks clients anything
+/// (`docs/architecture.md#isolation`).
 pub fn for_shared(wire_id: WireId, revision: &str) -> Spliced {
     own(wire_id, revision, serde_json::json!({}))
 }
 
-/// `initialize` for a child that is leased: every question that can be translated is welcome, and each is checked
-/// against what its own request declared.
+/// Writes `initialize` for a leased child: with every capability that can be translated; each question is checked
+/// against its own request's capabilities.
 pub fn for_leased(wire_id: WireId, revision: &str) -> Spliced {
     own(wire_id, revision, ASKS.declaration())
 }
 
-/// The same where the operator lets clients' roots reach the child (`--forward-roots`).
+/// Writes `initialize` for a leased child that may ask for roots (`--forward-roots`).
 pub fn for_leased_with_roots(wire_id: WireId, revision: &str) -> Spliced {
     own(wire_id, revision, Capabilities { roots: true, ..ASKS }.declaration())
 }
@@ -55,9 +56,9 @@ fn own(wire_id: WireId, revision: &str, capabilities: serde_json::Value) -> Spli
     Spliced::from(rewrite::request(id.as_bytes(), "initialize", Some(params.to_string().as_bytes())))
 }
 
-/// A client's `initialize` for a child of its own: `roots` is withheld unless the operator opted in, since a
-/// stock filesystem server replaces its allowed directories by the client's roots. A revision later than `ceiling` is
-/// replaced by it, since the server refuses it.
+/// Forwards a client's `initialize` to its own child. `roots` is withheld unless the operator opted in, since a stock
+/// filesystem server replaces its allowed directories by the client's roots. A revision later than `ceiling`, which
+/// the server refuses, is replaced by it.
 pub fn for_exclusive(
     frame: &Charged,
     message: &Message,
@@ -88,22 +89,22 @@ pub fn declares(frame: &[u8], message: &Message, capability: &str) -> bool {
     declared.is_some_and(|value| &frame[value] != b"null")
 }
 
-/// The revision that a client's `initialize` asks for.
+/// Returns the revision that a client's `initialize` requests.
 pub fn requested_version(frame: &[u8], message: &Message) -> Option<Version> {
     let span = message.params.as_ref()?.protocol_version.as_ref()?;
     (frame[span.start] == b'"' && span.len() <= LONGEST_VERSION).then(|| Version::new(&text(frame, span)))
 }
 
-/// The revision that an `InitializeResult` names.
+/// Returns the revision of an `InitializeResult`.
 pub fn negotiated_version(frame: &[u8], result: &Span) -> Option<Version> {
     let span = member(frame, result, "protocolVersion")?;
     (frame[span.start] == b'"' && span.len() <= LONGEST_VERSION).then(|| Version::new(&text(frame, &span)))
 }
 
-/// What a client of a shared child is answered: the child's own words, in the client's revision where the child
-/// is not older (lifecycle §Version Negotiation), without the tasks that would cross clients.
+/// Returns the answer for a client of a shared child: the child's own result, in the client's revision if the child's
+/// is not older (lifecycle §Version Negotiation), without tasks, which would cross clients.
 ///
-/// The flag says that the child is of a later revision than the client.
+/// The flag is set if the child's revision is later than the client's.
 pub fn welcome(result: &Charged, asked: Option<&Version>) -> (Version, bool, Charged) {
     let whole = 0..result.len();
     let own = negotiated_version(result, &whole).unwrap_or_else(|| Version::new(LEGACY_VERSIONS[0]));
@@ -134,7 +135,7 @@ fn capabilities(message: &Message) -> Option<&Span> {
     message.params.as_ref()?.capabilities.as_ref()
 }
 
-/// The object without a member, or `None` if it has none of that name.
+/// Returns the object without a member; `None` if it lacks that member.
 fn without(bytes: &[u8], object: &Span, name: &str) -> Option<String> {
     member(bytes, object, name)?;
     let kept: Vec<String> = members(bytes, object.clone())

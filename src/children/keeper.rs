@@ -1,5 +1,5 @@
-//! Keeps the posts of the shared children filled: starts the first ones, replaces those that end or hang, says the
-//! handshake again, and lets the clients stay as long as the next child says the same of itself (D15).
+//! Keeps the shared children running: starts them, replaces those that end or hang, repeats the handshake, and keeps
+//! the clients' sessions if the next child gives the same result (`docs/architecture.md#restarts`).
 
 use super::Children;
 use super::crew::Shared;
@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 impl Children {
-    /// Starts the shared children, or in `session` mode one that is only to show that it starts.
+    /// Starts the shared children; in `session` mode one child that only shows that the server starts.
     ///
     /// # Errors
     /// When one can't be started or doesn't complete its handshake, as often as it may be tried.
@@ -48,7 +48,7 @@ impl Children {
     }
 
     async fn start_shared(self: &Arc<Self>) -> Result<(), Failure> {
-        // All places are taken first: an exclusive child must not get one of them while the first child still starts.
+        // All places are taken first, so that no exclusive child gets one while the first child starts.
         let mut places = Vec::with_capacity(self.settings.children);
         for _ in 0..self.settings.children {
             places.push(self.places.wait(Use::Shared).await);
@@ -58,7 +58,7 @@ impl Children {
             let members = Arc::new(Members::default());
             let mut restarts = Restarts::new(self.settings.restarts);
             let child = self.fill(&members, choice, &place, &mut restarts).await?;
-            // What the first one was found to be, the others are.
+            // The other children are of the first one's era.
             choice = Choice::from(child.era);
             let child = child.serve();
             self.learn_names(&child);
@@ -100,8 +100,8 @@ impl Children {
         Ok(Shared::new(greeted, Arc::clone(members), self.settings.request_timeout))
     }
 
-    /// Starts a child for a post until one serves or the budget is used up. The place is the post's, so that no
-    /// exclusive child gets it in between.
+    /// Starts children for a post until one serves or the restart budget is used up. The post keeps its place, so
+    /// that no exclusive child gets it in between.
     async fn fill(
         &self,
         members: &Arc<Members>,
@@ -116,21 +116,21 @@ impl Children {
                     return Ok(child);
                 }
                 Err(failure @ Failure::ShuttingDown) => return Err(failure),
-                // What has never served is tried again only if it ended: the rest needs the operator.
+                // A child that has never served is tried again only if it exited; other failures need the operator.
                 Err(failure) if restarts.used() == 0 && !matches!(failure, Failure::Ended(_)) => {
                     return Err(failure);
                 }
                 Err(failure) => failure,
             };
             if matches!(failure, Failure::NotStarted(_)) {
-                // It may have become of the other era.
+                // The server may have changed its era.
                 choice = self.settings.child_era;
             }
             self.pause(restarts, &failure).await.ok_or(failure)?;
         }
     }
 
-    /// Waits until the next child may be started; `None` if none may.
+    /// Waits for the backoff before the next start; `None` if the budget is used up.
     pub(super) async fn pause(&self, restarts: &mut Restarts, why: &Failure) -> Option<()> {
         let pause = restarts.ended(now(), chance())?;
         counters::RESTARTED_CHILDREN.increment();
@@ -145,7 +145,7 @@ impl Children {
         Some(())
     }
 
-    /// Keeps the posts filled that are there from the start; resolves with the end that was one too many.
+    /// Keeps the posts from the start filled; resolves with the end that exceeds the restart budget.
     pub async fn keep_filled(self: &Arc<Self>) -> Failure {
         let mut keepers = JoinSet::new();
         for shared in self.crew.at_start().iter() {
@@ -162,13 +162,13 @@ impl Children {
         }
     }
 
-    /// Notes that no server will run. Requests that wait for one fail with this.
+    /// Notes that no server will run; waiting requests fail with this.
     fn fail(&self, failure: &Failure) {
         let _ = self.failed.set(failure.clone());
         self.phase.send_replace(Phase::Failed(failure.for_probes()));
     }
 
-    /// Sees to one post until its budget is used up.
+    /// Keeps one post filled until its restart budget is used up.
     pub(super) async fn keep_post(self: &Arc<Self>, mut shared: Arc<Shared>) -> Failure {
         let place = Arc::clone(&shared.place);
         let mut restarts = Restarts::new(self.settings.restarts);
@@ -178,7 +178,7 @@ impl Children {
                 let mut accompanied = pin!(self.accompany(&shared.link, shared.era, || false));
                 tokio::select! {
                     end = &mut accompanied => end,
-                    // It may take its time to end, but serves nobody any more.
+                    // It may take time to exit, but serves no longer.
                     why = shared.link.closed() => {
                         self.note_restart(&why);
                         accompanied.await
@@ -211,14 +211,14 @@ impl Children {
         }
     }
 
-    /// A child serves no longer. Where another does, proxyrunner is as ready as before.
+    /// Notes that a child serves no longer. While another one serves, proxyrunner stays ready.
     fn note_restart(&self, why: &Failure) {
         if !self.crew.is_serving() {
             self.phase.send_replace(Phase::Restarting(why.for_probes()));
         }
     }
 
-    /// The next child serves where its predecessor did.
+    /// Lets the next child take over its predecessor's post.
     fn take_over(self: &Arc<Self>, before: &Shared, next: &Arc<Shared>) {
         let members = &next.members;
         let same = before.era == next.era && discover::same_words(&before.words, &next.words);
@@ -242,7 +242,7 @@ impl Children {
         }
     }
 
-    /// Subscribes to what is watched, and tells those who stayed that anything may have changed.
+    /// Subscribes to the watched resources again, and reports that all lists may have changed.
     async fn restore(&self, shared: &Shared) {
         let members = &shared.members;
         for uri in members.watched() {
@@ -274,7 +274,7 @@ impl Children {
     }
 }
 
-/// From 0 to 1. Without randomness restarts are merely not spread.
+/// Returns a random number from 0 to 1. Without randomness, restarts are not spread.
 fn chance() -> f64 {
     getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX))
 }

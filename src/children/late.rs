@@ -1,5 +1,5 @@
-//! The shared child for clients of an era: the one that runs, the one that is being restarted, or one more process that is
-//! started when the era's first client comes.
+//! Finds the shared child for clients of an era: a running one, one that is being restarted, or another process that
+//! is started for the era's first client.
 
 use super::crew::Shared;
 use super::places::Use;
@@ -31,7 +31,7 @@ impl Children {
         self.failed.get().map_or(Ok(()), |failure| Err(Refusal::Failed(failure.clone())))
     }
 
-    /// The shared child for clients of an era, if it is there and known to be the one.
+    /// Returns the shared child for clients of an era if it is ready.
     pub fn at_hand(&self, client: Era) -> Option<Arc<Shared>> {
         if *self.phase.borrow() == Phase::Starting {
             return None;
@@ -40,7 +40,7 @@ impl Children {
         self.crew.open(client).or_else(|| translated().flatten())
     }
 
-    /// The result of `server/discover` for a legacy child; `None` if the child is modern, and answers itself.
+    /// Returns the result of `server/discover` for a legacy child; `None` if the child is modern, and answers itself.
     ///
     /// # Errors
     /// When no child has completed its handshake.
@@ -49,8 +49,8 @@ impl Children {
         Ok((shared.era == Era::Legacy).then(|| shared.discovered.clone()))
     }
 
-    /// The shared child for clients of an era, once it is ready: one of their own era if the server serves that, else
-    /// one that is translated for.
+    /// Returns the shared child for clients of an era once it is ready: one of their own era if the server serves
+    /// that, else one that is translated for.
     pub async fn shared(
         self: &Arc<Self>,
         client: Era,
@@ -85,7 +85,7 @@ impl Children {
         }
     }
 
-    /// The next child of this era, where one has ended and is being replaced. Waits for `--restart-wait`.
+    /// Waits for `--restart-wait` for the next child of this era, if one is being restarted.
     async fn refilled(&self, era: Era, operation: &Operation) -> Option<Arc<Shared>> {
         let members = self.crew.vacant(era)?;
         let _waits = operation.wait();
@@ -93,7 +93,7 @@ impl Children {
         self.crew.open(era)
     }
 
-    /// The child of an era that nobody needed until now.
+    /// Starts the child of an era that had no clients until now.
     async fn start_late(self: &Arc<Self>, era: Era, operation: &Operation) -> Result<Arc<Shared>, Refusal> {
         let _waits = operation.wait_for_start();
         let late = self.crew.late(era);
@@ -101,7 +101,7 @@ impl Children {
         if let Some(shared) = self.crew.open(era) {
             return Ok(shared);
         }
-        // One that is being replaced is not to be started beside its successor.
+        // A child that is being replaced must not be started beside its successor.
         if self.crew.vacant(era).is_some() {
             return Err(Refusal::Busy(RESTARTING));
         }
@@ -137,7 +137,8 @@ impl Children {
         }
     }
 
-    /// Sees to the post of the other era. When its budget is used up, that era's clients are translated for.
+    /// Keeps the post of the other era filled. Once its restart budget is used up, that era's clients are translated
+    /// for.
     async fn keep_late(self: &Arc<Self>, era: Era, shared: Arc<Shared>) {
         let members = Arc::clone(&shared.members);
         let failure = self.keep_post(shared).await;
@@ -153,7 +154,8 @@ impl Children {
         members.end_listeners(&failure);
     }
 
-    /// How long a child may take to start that may turn out not to serve its era: what the first one took, with room.
+    /// Returns the start timeout of a child that may not serve its era: twice the time of the first child, and the
+    /// probe timeout.
     pub(super) fn patience_for(&self, known: bool) -> Duration {
         if known {
             return self.start_timeout;

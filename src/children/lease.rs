@@ -1,4 +1,4 @@
-//! How an exchange gets a child for itself: the one that its owner used last, a warm one, or one that is started.
+//! Leases a child to one exchange: the one that its owner used last, a warm one, or a new one.
 
 use super::Children;
 use super::greet::{Greeted, Guest};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 const LEASED_SLOTS: usize = 16;
 
 impl Children {
-    /// A legacy child for one exchange; `None` when it is to share one, without being asked.
+    /// Leases a legacy child; `None` if the exchange is to share one, without questions.
     pub async fn lease(
         self: &Arc<Self>,
         owner: Option<&Owner>,
@@ -50,7 +50,7 @@ impl Children {
         }
     }
 
-    /// A modern child for one exchange; `None` when it is to share one, without log messages.
+    /// Leases a modern child; `None` if the exchange is to share one, without log messages.
     pub async fn lease_modern(self: &Arc<Self>, owner: Option<&Owner>, client: Client) -> Option<Lease> {
         if let Some(lease) = self.pool.take(owner, client, Era::Modern) {
             return Some(lease);
@@ -89,8 +89,7 @@ impl Children {
         Ok(child)
     }
 
-    /// Starts children until `--warm` of them are ready, as far as there are places for them. Only a legacy server
-    /// needs them.
+    /// Starts children until `--warm` of them are ready, as far as there are places. Only a legacy server needs them.
     pub(super) fn keep_warm(self: &Arc<Self>) {
         if self.settings.warm == 0 || self.crew.serves(Era::Modern) == Some(true) {
             return;
@@ -109,7 +108,7 @@ impl Children {
         });
     }
 
-    /// Has a leased child log from a level on, before the request that wants it.
+    /// Sets the log level of a leased child before the request that wants it.
     pub async fn set_level(&self, lease: &Lease, level: &'static str) {
         if lease.logs_from(level) {
             return;

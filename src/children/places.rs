@@ -1,4 +1,4 @@
-//! The `--max-children` places: which client has each, and who waits.
+//! The `--max-children` places: which client holds each, and who waits.
 
 use crate::client::Client;
 use crate::clock::now;
@@ -12,12 +12,12 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// Answers a client whose child was ended while it started.
+/// The refusal for a client whose child was ended while it started.
 const GAVE_WAY: Refusal =
     Refusal::Busy("--max-children servers run already, and this client has most of them: try again later");
 
-/// The places of all children. A place is taken before its child starts, and is free again once the process is gone: a
-/// child counts for its client during its whole life. A free place goes to the waiting client that has fewest.
+/// The places of all children. A place is taken before its child starts, and released once the process is gone: a
+/// child counts for its client during its whole life. A released place goes to the waiting client that holds fewest.
 #[derive(Clone, Debug)]
 pub(super) struct ChildPlaces(Arc<Mutex<Room>>);
 
@@ -26,9 +26,9 @@ struct Room {
     limit: usize,
     free: usize,
     taken: Vec<Weak<Taken>>,
-    /// In the order in which they came.
+    /// In order of arrival.
     waiting: Vec<Waiter>,
-    /// How many have waited.
+    /// Number of the last waiter.
     waited: u64,
 }
 
@@ -39,39 +39,39 @@ struct Waiter {
     sender: oneshot::Sender<ChildPlace>,
 }
 
-/// One place. A post keeps its own, so that no other child gets it while the next one is started.
+/// A place. A post keeps its place, so that no other child gets it while the next one starts.
 pub type ChildPlace = Arc<Taken>;
 
-/// A place, held until this is dropped.
+/// A held place; dropping it releases the place.
 #[derive(Debug)]
 pub struct Taken {
     held: Mutex<Holding>,
     places: ChildPlaces,
 }
 
-/// By whom, and since when.
+/// The holder of a place.
 #[derive(Debug)]
 struct Holding {
     purpose: Use,
     since: Instant,
-    /// The child that has it, once it is started.
+    /// The child, once it is started.
     child: Weak<Link>,
     /// Whether the child was ended to make room.
     gave_way: bool,
 }
 
-/// What a place is used for.
+/// The purpose of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// A child that clients share, or that nobody has at the moment.
+    /// A child that clients share, or that no client uses at the moment.
     Shared,
-    /// A child that a call of this client has, or that is being started for one of its calls or sessions.
+    /// A child that a call of this client leases, or that is being started for a call or session of it.
     Call(Client),
     /// The child of a session of this client.
     Session(Client),
 }
 
-/// Waits for a place until it is dropped.
+/// A wait for a place; dropping it leaves the queue.
 #[derive(Debug)]
 pub(super) struct PlaceWait {
     number: u64,
@@ -80,7 +80,7 @@ pub(super) struct PlaceWait {
 }
 
 impl Use {
-    /// The client that it counts for.
+    /// Returns the client that the place counts for.
     pub fn client(self) -> Option<Client> {
         match self {
             Use::Shared => None,
@@ -90,13 +90,13 @@ impl Use {
 }
 
 impl ChildPlaces {
-    /// `limit` free ones.
+    /// Creates `limit` free places.
     pub fn new(limit: usize) -> Self {
         let room = Room { limit, free: limit, taken: Vec::new(), waiting: Vec::new(), waited: 0 };
         ChildPlaces(Arc::new(Mutex::new(room)))
     }
 
-    /// Takes a free place; none while others wait.
+    /// Takes a free place; `None` while others wait.
     pub fn try_take(&self, purpose: Use) -> Option<ChildPlace> {
         let mut room = self.room();
         if room.free == 0 || !room.waiting.is_empty() {
@@ -105,7 +105,7 @@ impl ChildPlaces {
         Some(self.hold(&mut room, purpose))
     }
 
-    /// Begins to wait for a place.
+    /// Queues for a place.
     pub fn wait(&self, purpose: Use) -> PlaceWait {
         let (sender, place) = oneshot::channel();
         let mut room = self.room();
@@ -117,24 +117,24 @@ impl ChildPlaces {
         PlaceWait { number, place, places: self.clone() }
     }
 
-    /// Those taken.
+    /// Returns the number of taken places.
     pub fn count(&self) -> usize {
         let room = self.room();
         room.limit - room.free
     }
 
-    /// Those whose child was asked to end and has not ended yet.
+    /// Counts the places whose child is ending.
     pub fn ending(&self) -> usize {
         self.all().iter().filter(|place| place.is_ending()).count()
     }
 
-    /// For each place that some client has, and whose child is not ending: that client.
+    /// Returns the client of each place that is not ending.
     pub fn clients(&self) -> Vec<Client> {
         clients(&self.all())
     }
 
-    /// Ends the child that a call of this client has had longest, or that is started for the client; false if there is
-    /// none.
+    /// Ends the child that a call of this client has leased longest, or that is being started for it; false if there
+    /// is none.
     pub fn end_one_of(&self, client: Client) -> bool {
         let mut all = self.all();
         all.retain(|place| place.now().purpose == Use::Call(client));
@@ -142,7 +142,7 @@ impl ChildPlaces {
         all.iter().any(|place| place.end_child())
     }
 
-    /// Whether a place of this client is taken, and its child is still to be started.
+    /// Whether a child of this client is still to be started.
     pub fn is_starting_one_of(&self, client: Client) -> bool {
         self.all().iter().any(|place| {
             let held = place.now();
@@ -160,7 +160,7 @@ impl ChildPlaces {
             let Some(next) = next.filter(|_| room.free > 0) else { return };
             let Waiter { purpose, sender, .. } = room.waiting.remove(next);
             let place = self.hold(&mut room, purpose);
-            // Before a place is given back, which looks here again.
+            // The lock is released before a returned place looks here again.
             drop(room);
             drop(sender.send(place));
         }
@@ -175,7 +175,7 @@ impl ChildPlaces {
         place
     }
 
-    /// To be dropped while the room is not locked: the last to have a place gives it back.
+    /// The result is dropped while the room is not locked, since the last holder of a place returns it.
     fn all(&self) -> Vec<ChildPlace> {
         self.room().taken.iter().filter_map(Weak::upgrade).collect()
     }
@@ -191,8 +191,8 @@ fn clients(all: &[ChildPlace]) -> Vec<Client> {
 }
 
 impl Room {
-    /// The order in which waiting clients get places: fewest places first. `holders` names a client for each place that it
-    /// has.
+    /// Returns the order in which waiting clients get places: fewest places first. `holders` names the client of each
+    /// taken place.
     fn order(&self, holders: &[Client]) -> Vec<usize> {
         let mut counts: HashMap<Client, usize> = HashMap::new();
         holders.iter().for_each(|&holder| *counts.entry(holder).or_default() += 1);
@@ -208,7 +208,7 @@ impl Room {
 }
 
 impl PlaceWait {
-    /// How many get a place before this one does, and it. 0 when it has one.
+    /// Returns the position in the queue, from 1; 0 when the wait has its place.
     pub fn turn(&self) -> usize {
         let all = self.places.all();
         let room = self.places.room();
@@ -223,7 +223,7 @@ impl Future for PlaceWait {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ChildPlace> {
         match Pin::new(&mut self.place).poll(cx) {
             Poll::Ready(Ok(place)) => Poll::Ready(place),
-            // The sender is kept for as long as this waits.
+            // The sender lives as long as the wait.
             _ => Poll::Pending,
         }
     }
@@ -237,18 +237,18 @@ impl Drop for PlaceWait {
 }
 
 impl Taken {
-    /// From now on it is this one's.
+    /// Changes the purpose of the place.
     pub(super) fn pass_to(&self, purpose: Use) {
         let mut held = self.now();
         (held.purpose, held.since) = (purpose, now());
     }
 
-    /// From now on this child has it.
+    /// Notes the child that takes the place.
     pub(super) fn seat(&self, child: &Arc<Link>) {
         self.now().child = Arc::downgrade(child);
     }
 
-    /// What came of starting its child; if that was ended to make room for another, the client is told so.
+    /// Replaces the error of a child that was ended to make room while it started.
     pub(super) fn outcome<T>(&self, started: Result<T, Refusal>) -> Result<T, Refusal> {
         match started {
             Err(_) if self.now().gave_way => Err(GAVE_WAY),
@@ -256,7 +256,7 @@ impl Taken {
         }
     }
 
-    /// Ends its child; false if there is none that is not ending.
+    /// Ends the child; false if it does not run or is ending already.
     fn end_child(&self) -> bool {
         let mut held = self.now();
         let open = held.child.upgrade().filter(|link| !link.is_closed());

@@ -1,9 +1,10 @@
-//! Children that one exchange has for itself, since only then it is known whose their questions and log messages are
-//! (D6). Legacy ones are initialised with every question that can be translated; each is checked against what its own
-//! request declared.
+//! Leased children: one exchange has the child for itself, since only then questions and log messages can be
+//! attributed (`docs/architecture.md#isolation`). Legacy ones are initialized with every capability that can be
+//! translated; each question is checked against its own request's capabilities.
 //!
-//! A child never changes owner, and is leased again only once nothing is in flight on it. What it says late would reach
-//! the next exchange, so the child of an exchange without an owner is closed with it. `--warm` hides the next one's start.
+//! A child never changes owner, and is leased again only once nothing is in flight. Late messages would reach the
+//! next exchange, so the child of an exchange without an owner is closed after it. `--warm` hides the start of the
+//! next one.
 
 use super::places::{Taken, Use};
 use crate::catalogue::tools::ToolCache;
@@ -17,15 +18,15 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex as AsyncMutex;
 
-/// The children that nobody has at the moment.
+/// The children that are not leased.
 #[derive(Debug)]
 pub(crate) struct Pool {
     idle: Mutex<Vec<Idle>>,
-    /// Legacy ones that nobody had yet.
+    /// Legacy children that were never leased.
     warm: Mutex<Vec<Leasable>>,
-    /// Locked while a warm one starts.
+    /// Locked while a warm child starts.
     pub(super) warming: AsyncMutex<()>,
-    /// How long a cancelled call may keep a child from being leased again.
+    /// Time a cancelled call has to be answered before its child is closed.
     grace: Duration,
 }
 
@@ -36,7 +37,7 @@ struct Idle {
     since: Instant,
 }
 
-/// Identifies the one client that may be leased a child again.
+/// The client that may lease a child again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// A named principal.
@@ -46,12 +47,12 @@ pub(crate) enum Owner {
 }
 
 impl Owner {
-    /// The owner of a modern request's child; an anonymous request has none.
+    /// Returns the owner for a modern request; an anonymous request has none.
     pub fn of_request(principal: &Principal) -> Option<Self> {
         (!principal.is_anonymous()).then(|| Owner::Principal(principal.clone()))
     }
 
-    /// The owner of the child of a session's request.
+    /// Returns the owner for a session's request.
     pub fn of_session(session: &Session) -> Self {
         Owner::of_request(session.principal()).unwrap_or_else(|| Owner::Session(session.id().clone()))
     }
@@ -62,11 +63,11 @@ impl Owner {
 pub(crate) struct Leasable {
     /// The child.
     pub link: Arc<Link>,
-    /// Who has it.
+    /// Its current holder.
     pub holder: Arc<Holder>,
-    /// How it is spoken to.
+    /// The protocol era that it is spoken to in.
     pub era: Era,
-    /// From which level on it logs, as far as it was told.
+    /// The log level that was last set.
     pub level: Arc<Mutex<Option<&'static str>>>,
     /// Its tools, which may be more than those of a shared child.
     pub tools: Arc<ToolCache>,
@@ -82,7 +83,7 @@ impl Leasable {
     }
 }
 
-/// A child in the hands of one exchange; dropping it gives it back.
+/// A leased child; dropping the lease returns the child.
 #[derive(Debug)]
 pub(crate) struct Lease {
     child: Leasable,
@@ -91,7 +92,7 @@ pub(crate) struct Lease {
 }
 
 impl Pool {
-    /// An empty one.
+    /// Creates an empty pool.
     pub fn new(grace: Duration) -> Arc<Self> {
         Arc::new(Pool {
             idle: Mutex::default(),
@@ -101,7 +102,7 @@ impl Pool {
         })
     }
 
-    /// The child of that era that `owner` used last, if one is idle, for this client.
+    /// Leases the idle child that `owner` used last, if there is one of that era.
     pub(super) fn take(self: &Arc<Self>, owner: Option<&Owner>, client: Client, era: Era) -> Option<Lease> {
         let owner = owner?;
         let mut idle = self.idle();
@@ -112,7 +113,7 @@ impl Pool {
         Some(self.lease(child, Some(owner), client))
     }
 
-    /// A legacy child that nobody had yet, if one is ready.
+    /// Takes a warm child, if one is ready.
     pub(super) fn take_warm(&self) -> Option<Leasable> {
         let mut warm = self.warm();
         warm.retain(|child| !child.link.is_closed());
@@ -125,13 +126,13 @@ impl Pool {
         warm.len()
     }
 
-    /// A child that was just started, for `owner` and this client.
+    /// Leases a child to `owner`, for this client.
     pub(super) fn lease(self: &Arc<Self>, child: Leasable, owner: Option<&Owner>, client: Client) -> Lease {
         child.count_for(Use::Call(client));
         Lease { child, owner: owner.cloned(), pool: Arc::downgrade(self) }
     }
 
-    /// Closes the one that has been idle longest, or one that nobody had yet; false when there is none.
+    /// Closes the child that has been idle longest, or a warm one; false if there is none.
     pub fn evict(&self) -> bool {
         let mut idle = self.idle();
         let longest = (0..idle.len()).min_by_key(|&at| idle[at].since);
@@ -139,7 +140,7 @@ impl Pool {
         evicted.inspect(|child| child.link.stop()).is_some()
     }
 
-    /// Closes those that have been idle for `patience`.
+    /// Closes the children that have been idle for `patience`.
     pub fn expire(&self, patience: Duration, now: Instant) {
         self.idle().retain(|idle| {
             let keep = now.saturating_duration_since(idle.since) < patience;
@@ -170,12 +171,12 @@ impl Lease {
         &self.child
     }
 
-    /// The way to it.
+    /// The child's link.
     pub fn link(&self) -> &Arc<Link> {
         &self.child.link
     }
 
-    /// What runs on at it as a task.
+    /// The tasks that run on at the child.
     pub fn running(&self) -> &Running {
         &self.child.holder.running
     }
@@ -185,7 +186,7 @@ impl Lease {
         *self.child.level.lock() == Some(level)
     }
 
-    /// From now on, what the child says of its own accord goes to `mailbox`.
+    /// Sends the child's messages outside of requests to `mailbox` from now on.
     pub fn hear(&self, mailbox: &Arc<Mailbox>) {
         self.child.holder.hear(mailbox);
     }
@@ -203,7 +204,7 @@ impl Drop for Lease {
         if self.child.link.in_flight() == 0 {
             return give_back(true);
         }
-        // A cancelled call is still there: the child is leased again only once it has answered.
+        // A cancelled call is still in flight: the child is leased again only once it has answered.
         let grace = self.pool.upgrade().map_or(Duration::ZERO, |pool| pool.grace);
         let link = Arc::clone(&self.child.link);
         match tokio::runtime::Handle::try_current() {
@@ -213,9 +214,10 @@ impl Drop for Lease {
     }
 }
 
-/// Whether what is in flight is answered within the grace. What counts no longer after it was never answered.
+/// Waits until nothing is in flight; false if the grace ends first. A slot that is released after the grace was not
+/// answered.
 async fn quiet(link: &Link, grace: Duration) -> bool {
-    // A little less: once the grace has passed, the child's slot is free as if it had answered.
+    // A little shorter, since the slot is released after the grace as if the child had answered.
     let until = now() + grace.mul_f64(0.9);
     while link.in_flight() > 0 && now() < until {
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,5 +1,6 @@
-//! Sessions whose own child is followed by another (`--resume-sessions`): only where the operator says that the server
-//! keeps nothing of a session. The next one gets the client's own handshake again, and what it was told since.
+//! Resumes sessions at the next process of their child (`--resume-sessions`), only if the operator says that the
+//! server keeps no state per session. The next process gets the client's own handshake, and the log level and
+//! subscriptions that were set since.
 
 use super::greet::StopOnDrop;
 use super::places::ChildPlace;
@@ -17,20 +18,20 @@ use crate::lifecycle::Restarts;
 use crate::session::{Audience, Own, Session};
 use std::sync::{Arc, Once, Weak};
 
-/// How a session began at its child, in bytes of its own: those of the messages are charged to `--max-buffered`, and this
-/// is remembered as long as the session lasts.
+/// A session's handshake, in its own memory: messages are charged to `--max-buffered`, and this lasts as long as the
+/// session.
 #[derive(Debug)]
 pub(super) struct Handshake {
     /// The client's `initialize`.
     initialize: Incoming,
-    /// What the child said of itself.
+    /// The child's `InitializeResult`.
     words: Charged,
     /// The child's place among `--max-children`.
     place: ChildPlace,
 }
 
 impl Children {
-    /// The handshake of a session that may be resumed; none if it is too long to be remembered.
+    /// Returns the handshake of a session that may be resumed; `None` if it is too long.
     pub(super) fn remember(
         &self,
         initialize: &Incoming,
@@ -55,7 +56,7 @@ impl Children {
         Some(Handshake { initialize: initialize.unseen(), words, place: Arc::clone(place) })
     }
 
-    /// Notes what the next child would have to be told.
+    /// Notes the log level and the subscriptions for the next child.
     ///
     /// # Errors
     /// When that would be more than is remembered of one session: a subscription would be lost with the child.
@@ -79,7 +80,7 @@ impl Children {
         Ok(())
     }
 
-    /// Sees to a session's own child; resolves with why the session ends.
+    /// Keeps a session's own child running; resolves with the reason why the session ends.
     pub(super) async fn keep_own(
         self: &Arc<Self>,
         session: &Weak<Session>,
@@ -123,14 +124,14 @@ impl Children {
             }
             match self.revive(session, own, handshake).await {
                 Ok(link) => return Ok(link),
-                // It lives, but is not the one that the client knows.
+                // It runs, but differs from the server that the client knows.
                 Err(failure @ Failure::Changed) => return Err(failure),
                 Err(other) => failure = other,
             }
         }
     }
 
-    /// Starts a child in the place of the one before, and tells it what that was told.
+    /// Starts the next child in the same place, and restores the session there.
     async fn revive(
         &self,
         session: &Arc<Session>,
@@ -158,7 +159,7 @@ impl Children {
         }
         let initialized = rewrite::notification("notifications/initialized", None);
         link.notify(Spliced::from(initialized), None).await;
-        // A late one of the client is not for this child.
+        // A late notification of the client is not for this child.
         own.initialized().send(std::future::ready(())).await;
         let told = own.told().clone();
         if let Some(level) = told.level {

@@ -1,4 +1,4 @@
-//! Which legacy revision a child is asked for in its handshake: the newest one first, and an older one if it refuses.
+//! The legacy revision that a child is asked for in its handshake: the newest first, then older ones if it refuses.
 
 use crate::era::MODERN_VERSION;
 use crate::exchange::Answer;
@@ -6,29 +6,29 @@ use crate::jsonrpc::{Span, items, member, string_member, text};
 use crate::session::LEGACY_VERSIONS;
 use parking_lot::Mutex;
 
-/// The revisions that one process, and those that follow it in the same handshake, are asked for.
+/// The revisions that the processes of one handshake are asked for.
 #[derive(Debug)]
 pub(super) struct Revisions {
     asked: usize,
-    /// Whether the child said itself that it takes no newer one.
+    /// Whether the child itself refused newer revisions.
     told: bool,
-    /// Whether a child that ends over a revision is started again for an older one.
+    /// Whether a child that exits over a revision is started again for an older one.
     may_restart: bool,
 }
 
 impl Revisions {
-    /// The revision that is asked for now.
+    /// Returns the current revision.
     pub fn asked(&self) -> &'static str {
         LEGACY_VERSIONS[self.asked]
     }
 
-    /// Chooses the next revision after the child refused the one that it was asked for; false if there is none. From a
-    /// list of what it supports, the newest one that both know; without a list, the next older one.
+    /// Chooses the next revision after a refusal: the newest of the listed revisions that proxyrunner knows, or the
+    /// next older one without a list. Returns false if there is none.
     pub fn step_down(&mut self, answer: &Answer) -> bool {
         let Some(error) = &answer.error else { return false };
         let listed = listed(&answer.frame, error);
         let next = match &listed {
-            // It is spoken to in the other era.
+            // The child is addressed in the other era.
             Some(listed) if listed.iter().any(|version| version == MODERN_VERSION) => None,
             Some(listed) => {
                 self.older().find(|&at| listed.iter().any(|version| version == LEGACY_VERSIONS[at]))
@@ -40,7 +40,7 @@ impl Revisions {
         self.ask(next, "the server refused a protocol revision")
     }
 
-    /// Chooses the next older revision after the child ended when it had read the one before; false if there is none.
+    /// Chooses the next older revision after the child exited over the last one; false if there is none.
     pub fn step_down_after_exit(&mut self) -> bool {
         let next = self.older().next().filter(|_| self.may_restart);
         self.ask(next, "the server ended when it was asked for a protocol revision, perhaps because of that")
@@ -59,29 +59,29 @@ impl Revisions {
     }
 }
 
-/// What is known of a server's revisions, over all of its processes.
+/// The known revisions of a server, over all of its processes.
 #[derive(Debug, Default)]
 pub(super) struct KnownRevisions(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     newest: usize,
-    /// Older revisions were tried at a server that ended over each of them: it ends for another reason.
+    /// The server exited over every revision: it exits for another reason.
     ends_anyway: bool,
 }
 
 impl KnownRevisions {
-    /// The revisions to ask for, from the newest one that the server did not refuse. Where a process of it is `serving`
-    /// already, another one ends for other reasons.
+    /// Starts with the newest revision that was not refused. While a process is `serving`, another one exits for
+    /// other reasons.
     pub fn start(&self, serving: bool) -> Revisions {
         let state = self.0.lock();
         Revisions { asked: state.newest, told: false, may_restart: !state.ends_anyway && !serving }
     }
 
-    /// A handshake is over.
+    /// Learns from a completed or failed handshake.
     pub fn learn(&self, revisions: &Revisions, completed: bool) {
         let mut state = self.0.lock();
-        // What it said itself holds for the next process, though this one ended over it.
+        // An explicit refusal holds for the next process, even if this one exited.
         if completed || revisions.told {
             state.newest = revisions.asked;
         } else if revisions.older().is_empty() {
@@ -89,15 +89,15 @@ impl KnownRevisions {
         }
     }
 
-    /// The newest revision that the server takes, if it refused a newer one.
+    /// Returns the newest accepted revision, if a newer one was refused.
     pub fn ceiling(&self) -> Option<&'static str> {
         let newest = self.0.lock().newest;
         (newest > 0).then(|| LEGACY_VERSIONS[newest])
     }
 }
 
-/// The strings in an array within the error's data, or the one there; `supported` by the specification, other names in
-/// other servers.
+/// Returns the revisions listed in the error's data, under the specification's name `supported` or the names other
+/// servers use.
 fn listed(frame: &[u8], error: &Span) -> Option<Vec<String>> {
     let data = member(frame, error, "data")?;
     let names = ["supported", "supportedVersions", "supportedProtocolVersions", "supported_versions"];

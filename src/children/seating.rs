@@ -12,7 +12,7 @@ use crate::session::{Seat, Session, Stateless, Version};
 use std::sync::Arc;
 
 impl Children {
-    /// Seats a session at a shared child; its answer to `initialize` is ours.
+    /// Seats a session at a shared child; proxyrunner answers its `initialize`.
     pub(super) async fn seat_shared(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -29,7 +29,7 @@ impl Children {
         Ok(rewrite::result_of(incoming.id(), &Spliced::from(result)))
     }
 
-    /// Seats a session at a modern child; `own` says that this runs for the session only.
+    /// Seats a session at a modern child; `own` means that no other session uses the child.
     pub(super) fn seat_stateless(
         &self,
         session: &Arc<Session>,

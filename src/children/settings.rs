@@ -1,11 +1,11 @@
-//! The operator's choice of children: how many, who has one, how they are watched, and how long anything may take.
+//! The settings of children and calls: how many children run, who gets one, how they are watched, and all timeouts.
 
 use crate::era::probe::Choice;
 use crate::ingress::Limits;
 use crate::lifecycle::Policy;
 use std::time::Duration;
 
-/// Who gets a child of its own (D6).
+/// Who gets a child of its own (`docs/architecture.md#isolation`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
     /// Clients that declare sampling or elicitation; the others share.
@@ -16,16 +16,16 @@ pub enum Isolation {
     Session,
 }
 
-/// What happens to a client that should have a child of its own when there are `--max-children`.
+/// The behaviour for a client that needs its own child when `--max-children` is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtCap {
-    /// It shares, without the capabilities that need an exclusive child.
+    /// It shares a child, without the capabilities that need an exclusive one.
     Share,
     /// It gets 503.
     Refuse,
 }
 
-/// The operator's choice of children.
+/// The operator's settings of children and calls.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `--child-era`
@@ -83,7 +83,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether a client shares a child where it should have one of its own, but cannot.
+    /// Whether a client may share a child if it cannot have its own.
     pub(crate) fn may_share(&self) -> bool {
         self.isolation == Isolation::Auto && self.at_cap == AtCap::Share
     }

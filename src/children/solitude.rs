@@ -1,5 +1,5 @@
 //! Servers that run only once: they hold a lock, a browser profile or a port, and exit when a second process starts.
-//! Their clients share the first one.
+//! Their clients share the first process.
 
 use super::Children;
 use super::settings::Isolation;
@@ -11,13 +11,13 @@ use parking_lot::Mutex;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-/// How long a second process is not tried again: the exit of the last one may have had another reason.
+/// Time until a second process is tried again: the last exit may have had another reason.
 const RETRY_AFTER: Duration = Duration::from_secs(600);
 
-/// How long a process may take to exit once it has refused its handshake.
+/// Time a process has to exit after it has refused its handshake.
 pub(super) const EXITS_WITHIN: Duration = Duration::from_secs(1);
 
-/// Whether a second process of the server was seen to exit.
+/// When a second process of the server was last seen to exit.
 #[derive(Debug, Default)]
 pub(super) struct Solitude(Mutex<Option<Instant>>);
 
@@ -34,8 +34,8 @@ impl Solitude {
 }
 
 impl Children {
-    /// Whether another process of the server exited in its handshake, or refused it, while a shared one serves; then it is
-    /// remembered.
+    /// Notes that the server runs only once, if a second process failed in its handshake while a shared one serves.
+    /// Returns whether it did.
     pub(super) fn note_solitude<T>(&self, era: Era, started: &Result<T, Refusal>) -> bool {
         static WARNED: Once = Once::new();
         let Err(Refusal::Failed(failure @ (Failure::Ended(_) | Failure::NotStarted(_)))) = started else {

@@ -10,17 +10,17 @@ use crate::jsonrpc::codes;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-/// Subscriptions without a watcher that a child is asked to end at once.
+/// Orphaned subscriptions that a child is asked to end at once.
 const ENDED_AT_ONCE: usize = 32;
 
-/// The URIs that a session watches are remembered as long as it lasts.
+/// Refuses a subscription beyond the limits of a session or a server, since URIs are remembered.
 pub(crate) const WATCHES_ENOUGH: Refusal = Refusal::Withheld(
     codes::INVALID_PARAMS,
     "no more resources can be watched: a session may watch 64, and 8 KiB of URIs; all sessions at a server 8,192",
 );
 
 impl Children {
-    /// Tells shared children which resources nobody watches any more, since their sessions have ended.
+    /// Unsubscribes shared children from resources whose sessions have ended.
     pub async fn forget_orphaned_subscriptions(self: &Arc<Self>) {
         let mut ending = JoinSet::new();
         for shared in self.crew.all() {
@@ -33,7 +33,7 @@ impl Children {
         ending.join_all().await;
     }
 
-    /// Ends subscriptions that nobody has any more at a legacy child, several at a time.
+    /// Ends orphaned subscriptions at a legacy child, several at a time.
     async fn end_orphaned(self: Arc<Self>, shared: Arc<Shared>) {
         let mut ending = JoinSet::new();
         loop {
@@ -53,7 +53,7 @@ impl Children {
         }
     }
 
-    /// Subscribes to a resource, or unsubscribes from it, on nobody's behalf; whether the child agreed.
+    /// Subscribes to a resource or unsubscribes from it. Returns whether the child agreed.
     pub async fn tell_subscription(&self, link: &Link, method: &str, uri: &str) -> bool {
         inquiry::ask_subscription(link, method, uri, self.settings.request_timeout).await
     }

@@ -1,8 +1,8 @@
-//! What legacy sessions at a modern child hear of it: one `subscriptions/listen` for all of them, kept open by a task
-//! of its own, that covers the lists the child tells of and every resource that any of them watches (protocol C3).
+//! The common subscription of the legacy sessions at a modern child: one `subscriptions/listen`, kept open by a task,
+//! that covers the child's lists and every watched resource (basic/patterns/subscriptions).
 //!
-//! A subscription's filter can't be changed. Where it has to be, the next one is opened first, and the old one is
-//! cancelled once the child has acknowledged that.
+//! A subscription's filter cannot be changed. To change it, the next subscription is opened first, and the old one is
+//! cancelled after the acknowledgement.
 
 use crate::clock::now;
 use crate::era::{discover, notifications};
@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 
-/// Wishes that wait for the one before them.
+/// Capacity of the queue of changes.
 const WISHES: usize = 256;
-/// How long after its end a subscription is opened again: at first, and at most.
+/// First and longest delay before an ended subscription is opened again.
 const REOPEN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// The subscription of one child.
@@ -28,22 +28,22 @@ const REOPEN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 struct Union {
     link: Arc<Link>,
     members: Arc<Members>,
-    /// The filter but for resources: the lists whose changes the child tells of.
+    /// The filter without resources: the lists whose changes the child reports.
     lists: serde_json::Map<String, Value>,
     resources: bool,
     patience: Duration,
     listen: Option<(Exchange, Standing)>,
     covers: HashSet<String>,
-    /// When to open it again, and how long to wait the next time.
+    /// When to open it again, and the delay after that.
     again: Option<(Instant, Duration)>,
-    /// It has ended, and not been opened again since.
+    /// It ended, and is not open again yet.
     lapsed: bool,
-    /// Of what it covers, resources that someone is about to watch; so many at most as there are requests to do so.
+    /// Covered resources that a session is about to watch; bounded by the requests to watch.
     promised: HashSet<String>,
 }
 
-/// Starts the task, which opens nothing until it is wished for and ends with the child. `words` are the child's
-/// `DiscoverResult`; a child that acknowledges nothing within `patience` refuses.
+/// Starts the task, which opens nothing until asked and ends with the child. `words` is the child's `DiscoverResult`;
+/// no acknowledgement within `patience` is a refusal.
 pub(super) fn start(
     link: &Arc<Link>,
     members: &Arc<Members>,
@@ -92,17 +92,17 @@ impl Union {
                         self.again = Some((now() + pause, (pause * 2).min(REOPEN.1)));
                     }
                 }
-                // What is subscribed is cancelled, so that nobody misses it when the child ends.
+                // The subscription is cancelled, so that nothing is missed when the child ends.
                 () = link.stopped() => return,
                 _ = link.ended() => return,
             }
         }
     }
 
-    /// Makes the subscription cover what is watched, and `also`; whether the child agreed.
+    /// Makes the subscription cover the watched resources and `also`. Returns whether the child agreed.
     async fn cover(&mut self, also: Option<String>) -> bool {
-        // Who was just told that it is covered is noted as a watcher a moment later; another's wish may come in between. That
-        // is looked at first: who is not about to watch any more has been noted by then, or has left.
+        // A session is noted as a watcher a moment after it is told so, and another change may come in between.
+        // Sessions that are no longer awaited have been noted by now, or have left.
         self.promised.retain(|uri| self.members.is_awaited(uri));
         let mut wanted: HashSet<String> = self.members.watched().into_iter().collect();
         wanted.extend(self.promised.iter().cloned());
@@ -124,21 +124,21 @@ impl Union {
         }
         self.promise(also);
         if std::mem::take(&mut self.lapsed) {
-            // What changed since the last one ended was not heard.
+            // Changes since the last subscription ended were missed.
             self.members.changes.note_all();
         }
-        // What went before is cancelled only now.
+        // The old subscription is cancelled only now.
         let standing = self.link.stand();
         (self.listen, self.covers, self.again) = (Some((listen, standing)), wanted, None);
         true
     }
 
-    /// Whoever asked for it is about to be noted as a watcher.
+    /// Notes that a session is about to watch the resource.
     fn promise(&mut self, uri: Option<String>) {
         self.promised.extend(uri);
     }
 
-    /// Opens a subscription; it, and the resources that the child acknowledged.
+    /// Opens a subscription. Returns it, and the resources that the child acknowledged.
     async fn open(&mut self, wanted: &HashSet<String>) -> Option<(Exchange, HashSet<String>)> {
         let mut filter = self.lists.clone();
         if !wanted.is_empty() {
@@ -147,7 +147,7 @@ impl Union {
         let params = format!("\"notifications\":{}", Value::from(filter));
         let link = Arc::clone(&self.link);
         let patience = self.patience;
-        // It is open for hours, and is no operation of which anybody wants to know how long it took.
+        // It is open for hours, so its duration is not recorded as an operation.
         let write = |wire_id| modern_request(wire_id, "subscriptions/listen", &params);
         let opened = async {
             let mut listen = begin_as(&link, None, None, Arc::default(), write).ok()?;
@@ -180,7 +180,7 @@ impl Union {
         }
     }
 
-    /// What the child says to the subscription, without its stamp.
+    /// Delivers a notification of the subscription, without its stamp.
     fn tell(&self, interim: Interim) {
         let Ok(frame) = interim.frame.flatten() else { return counters::DROPPED_EVENTS.increment() };
         let Ok(message) = jsonrpc::scan(&frame) else { return };
@@ -202,7 +202,7 @@ impl Union {
     }
 }
 
-/// The resources that an acknowledgement honours, of those that are or are to be watched; `None` if the message is none.
+/// Returns the acknowledged resources that are watched or about to be; `None` if the message is no acknowledgement.
 fn acknowledged(interim: Interim, members: &Members) -> Option<HashSet<String>> {
     let frame = interim.frame.flatten().ok()?;
     let message = jsonrpc::scan(&frame).ok()?;
@@ -218,7 +218,7 @@ fn acknowledged(interim: Interim, members: &Members) -> Option<HashSet<String>> 
     Some(known.map(std::borrow::Cow::into_owned).collect())
 }
 
-/// What the child says next; never, if there is no subscription.
+/// Returns the child's next step; never, without a subscription.
 async fn next_of(listen: &mut Option<(Exchange, Standing)>) -> Step {
     match listen {
         Some((exchange, _)) => exchange.next().await,

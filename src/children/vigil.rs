@@ -1,6 +1,6 @@
-//! Watches a child until it ends, and ends one that hangs: by `ping`, or `server/discover` if it is modern, while
-//! nothing is in flight; else by the time that its requests may take. One that takes nothing of what is written to it
-//! hangs too, whatever it says.
+//! Watches a child until it exits, and ends it if it hangs. An idle child is sent `ping`, or `server/discover` if it
+//! is modern; a busy one has the time of its requests. A child that reads nothing from its stdin hangs too, whatever
+//! it writes.
 
 use super::Children;
 use crate::clock::now;
@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// How often a child is looked at, at least and at most.
+/// Shortest and longest interval between checks.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// How long a child may take at least, after its last request is over, to read on.
+/// Least time a child has to read on after its last request.
 const LEAST_IDLE: Duration = Duration::from_secs(1);
 
-/// What is known of the server's answers to pings. Servers exist that have none, and must not be ended for that.
+/// Whether the server answers pings. Some servers never do, and must not be ended for that.
 #[derive(Debug, Default)]
 pub(super) struct Pings {
     answered: AtomicBool,
@@ -28,7 +28,8 @@ pub(super) struct Pings {
 }
 
 impl Pings {
-    /// Whether silence proves nothing: no ping was ever answered, though a second process had the chance.
+    /// Counts an unanswered ping. Returns whether silence proves nothing: no ping was ever answered, though a second
+    /// process had the chance.
     fn note_silence(&self) -> bool {
         if self.answered.load(Relaxed) {
             return false;
@@ -41,16 +42,17 @@ impl Pings {
     }
 }
 
-/// What came of asking for a sign of life.
+/// The result of a ping.
 enum Sign {
     Given,
     None,
-    /// None, but a request overtook the question, and it may be busy with that.
+    /// None, but a request overtook the ping, and the child may be busy with it.
     Undecided,
 }
 
 impl Children {
-    /// Resolves with the child's end; never, if proxyrunner ends it together with itself. `waits` says whether it waits for a client's answer.
+    /// Resolves with the child's end; never, if proxyrunner shuts down. `waits` tells whether the child waits for a
+    /// client's answer.
     pub(super) async fn accompany(&self, link: &Arc<Link>, era: Era, waits: impl Fn() -> bool) -> End {
         let end = self.watch_over(link, era, waits).await;
         if self.closed.load(Relaxed) {
@@ -95,7 +97,7 @@ impl Children {
     }
 
     async fn until_it_hangs(&self, link: &Arc<Link>, era: Era, waits: impl Fn() -> bool) {
-        // By then a request has had its time, and was cancelled without an effect.
+        // By then a request has timed out, and its cancellation had no effect.
         let busy = self.settings.request_timeout + self.settings.cancel_grace;
         let patience = Patience { idle: self.settings.ping_interval, busy };
         let mut silence = Silence::new(patience, now());
@@ -131,12 +133,12 @@ impl Children {
         }
     }
 
-    /// Whether the child says anything within `--ping-timeout` of being asked. An error is a sign of life too.
+    /// Asks the child for a sign of life within `--ping-timeout`; an error is one too.
     async fn ask_for_a_sign(&self, link: &Arc<Link>, era: Era) -> Sign {
         let heard = link.heard();
         let mut overtaken = false;
         let ping = |wire_id: WireId| {
-            // The question itself is one.
+            // The ping itself counts.
             overtaken = link.calls() > 1;
             match era {
                 Era::Modern => modern_request(wire_id, "server/discover", ""),
@@ -148,7 +150,7 @@ impl Children {
             Err(Failure::TimedOut(_)) if link.heard() != heard => Sign::Given,
             Err(Failure::TimedOut(_)) if overtaken => Sign::Undecided,
             Err(Failure::TimedOut(_)) => Sign::None,
-            // Or it has ended, which is seen elsewhere.
+            // If the child has ended, that is handled elsewhere.
             _ => Sign::Given,
         }
     }

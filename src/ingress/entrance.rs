@@ -1,8 +1,8 @@
-//! Where requests of clients wait until they may go to their child: first for one of the child's places, then for one
-//! among all. In this order, since one that waits for a slow child must not take a place from requests to others; and
-//! always in this order, so that no two wait for each other. Both waits together take `--queue-timeout` at most.
+//! The queues of clients' requests: each request takes a place at its child first, then one among all. In this order,
+//! since a request that waits for a slow child must not take a place from requests to others, and so that no two wait
+//! for each other. Both waits together take `--queue-timeout` at most.
 //!
-//! Some wait for something else, each for its own reason. They are counted among those who wait, and bounded as they are.
+//! Some requests wait for something else, such as a child. They are counted and bounded as well.
 
 use super::Refusal;
 use crate::admission::{Accepted, Admission, Asked, Bounds, Permit};
@@ -15,16 +15,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
 
-/// What part of `--max-child-in-flight` notifications may take.
+/// The divisor of `--max-child-in-flight` for notifications.
 const NOTICES: usize = 4;
 
-/// The bounds, and who waits for them.
+/// The bounds, and the counts of those that wait.
 #[derive(Debug)]
 pub(crate) struct Entrance {
     all: Arc<Admission>,
     at_child: Bounds,
-    /// Those that wait for something else than a place, such as a child: as many as may wait for a place, and of one client
-    /// as many as it may have in flight.
+    /// Requests that wait for something else than a place: as many as may wait for a place, and per client as many as
+    /// it may have in flight.
     elsewhere: Arc<Admission>,
     patience: Duration,
     waiting: AtomicUsize,
@@ -47,14 +47,14 @@ pub(crate) struct Limits {
     pub patience: Duration,
 }
 
-/// One request on its way through both queues, and until when it waits, once it does.
+/// A request on its way through the queues, and its timeout once it waits.
 struct Turns<'a> {
     operation: &'a Operation,
     client: Client,
     until: Option<Instant>,
 }
 
-/// Why one had to wait, in the flag's name.
+/// The bound that a request waits for.
 #[derive(Clone, Copy, Debug)]
 enum Level {
     All,
@@ -80,27 +80,27 @@ impl Entrance {
         }
     }
 
-    /// A request or notification is taken: until the guard is dropped, a drain waits for it.
+    /// Accepts a request or notification: a drain waits until the guard is dropped.
     pub fn accept(&self) -> Accepted {
         Accepted::count(&self.accepted)
     }
 
-    /// Requests that are taken and not over.
+    /// Returns the number of accepted requests that are not over.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Requests that have their places.
+    /// Returns the number of requests in flight.
     pub fn in_flight(&self) -> usize {
         self.all.in_flight()
     }
 
-    /// Requests that wait for a place, or for a child.
+    /// Returns the number of requests that wait for a place or a child.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// The places of a request, as soon as it is its turn. Dropping the future leaves the queue.
+    /// Waits for the places of a request. Dropping the future leaves the queue.
     ///
     /// # Errors
     /// When too many wait, or it was not its turn within `--queue-timeout`; the refusal says which bound it was.
@@ -108,8 +108,8 @@ impl Entrance {
         self.enter_among(None, Turns { operation, client, until: None }, link).await
     }
 
-    /// The same for a notification, which is one of few at a child that several clients share: nothing answers it, and a
-    /// child that handles one thing at a time would be busy with them for long.
+    /// Waits for the places of a notification. Few notifications may be at a shared child, since a child that handles
+    /// one message at a time would be busy with them, and nothing answers them.
     ///
     /// # Errors
     /// As [`enter`](Self::enter).
@@ -140,15 +140,15 @@ impl Entrance {
         Ok(Places { all, child, notice, accepted: None })
     }
 
-    /// The same for what was begun, which is not refused half way: it waits for as long as its caller does, and where
-    /// the queues are full it goes on without.
+    /// Waits for the places of a call that has begun: it is never refused, and goes on without places if the queues
+    /// are full.
     pub async fn enter_again(&self, client: Client, link: &Link) -> Option<Places> {
         let child = self.patient_turn(link.admission(self.at_child), client).await?;
         let all = self.patient_turn(&self.all, client).await?;
         Some(Places { all, child, notice: None, accepted: None })
     }
 
-    /// Counts one among those who wait, that waits for something else than a place.
+    /// Counts a request that waits for something else than a place.
     ///
     /// # Errors
     /// When too many do.
@@ -162,13 +162,13 @@ impl Entrance {
         }
     }
 
-    /// Counts what is at no child now and has no place, but is to be waited for.
+    /// Counts a request that is at no child and has no place, but that a drain waits for.
     pub fn linger(&self) -> Lingering {
         self.lingering.fetch_add(1, Ordering::Relaxed);
         Lingering(Arc::clone(&self.lingering))
     }
 
-    /// What lingers.
+    /// Returns the number of lingering requests.
     pub fn lingering(&self) -> usize {
         self.lingering.load(Ordering::Relaxed)
     }
@@ -213,7 +213,7 @@ impl Entrance {
     }
 }
 
-/// One that waits.
+/// The count of one waiting request.
 #[derive(Debug)]
 struct Counted<'a>(&'a AtomicUsize);
 
@@ -223,14 +223,14 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// One that waits for something else, until it is dropped.
+/// A request that waits for something else than a place, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Waits<'a> {
     _counted: Counted<'a>,
     _permit: Permit,
 }
 
-/// One that lingers, until it is dropped.
+/// A lingering request, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Lingering(Arc<AtomicUsize>);
 

@@ -1,4 +1,4 @@
-//! A message of a client on its way to a child, and why one goes to none.
+//! A client's message on its way to a child, and the reasons to refuse it.
 
 use crate::budget::Charged;
 use crate::era::headers::Mismatch;
@@ -9,66 +9,66 @@ use crate::trace_context::Trace;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A message of a client, as it came.
+/// A client's message as it came.
 #[derive(Clone, Debug)]
 pub struct Incoming {
     /// Its bytes.
     pub frame: Charged,
-    /// Where its parts are; on the heap, since messages are handed on through many futures.
+    /// Where its parts are; on the heap, since messages are passed through many futures.
     pub message: Box<Message>,
     /// The trace context of its HTTP request.
     pub trace: Trace,
-    /// How it is seen.
+    /// The recorded operation.
     pub operation: Arc<Operation>,
 }
 
 impl Incoming {
-    /// The same without how it is seen: for what is kept long after its request is over.
+    /// Returns the message without its operation, for use long after its request.
     pub(crate) fn unseen(&self) -> Incoming {
         Incoming { operation: Arc::default(), ..self.clone() }
     }
 
-    /// A mailbox for the child's messages about it, which are charged as it is.
+    /// Creates a mailbox for the child's interim messages, charged to the same account.
     pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
         Mailbox::charging(self.frame.account())
     }
 
-    /// How it is seen at a child, as which it is sent there.
+    /// Begins the operation at a child.
     pub(crate) fn ask(&self, link: &Link) -> Option<ChildOperation> {
         self.operation.ask(link.revision(), link.number())
     }
 
-    /// The trace context that a child is given with it: where it is seen there, or else where it came from.
+    /// Returns the trace context for the child: that of the operation there, or the client's.
     pub(crate) fn trace_for(&self, asked: Option<&ChildOperation>) -> Cow<'_, Trace> {
         asked.map_or(Cow::Borrowed(&self.trace), |asked| asked.traced(&self.trace))
     }
 
-    /// The method; empty for a response.
+    /// Returns the method; empty for a response.
     pub fn method(&self) -> Cow<'_, str> {
         self.message.method.as_ref().map(|method| text(&self.frame, method)).unwrap_or_default()
     }
 
-    /// The id, to outlive the message.
+    /// Returns the id as a value that outlives the message.
     pub fn client_id(&self) -> ClientId {
         ClientId::new(self.id())
     }
 
-    /// The id as the client wrote it.
+    /// Returns the id as the client wrote it.
     pub fn id(&self) -> &[u8] {
         self.message.id.clone().map_or(&[], |id| &self.frame[id])
     }
 }
 
-/// Why a request goes to no child.
+/// The reason why a request is not sent to a child.
 #[derive(Debug)]
 pub enum Refusal {
     /// A bound is reached: 503, with the reason.
     Busy(&'static str),
-    /// It failed; the client gets the error.
+    /// The request failed; the client gets the error.
     Failed(Failure),
-    /// A shared child must not see it: the code and the reason.
+    /// The request is refused: the error code and the reason.
     Withheld(i64, &'static str),
-    /// Its headers say something else than its body.
+    /// The headers contradict the body.
     Mismatch(Mismatch),
 }
 
@@ -82,7 +82,7 @@ impl From<Refused> for Refusal {
 }
 
 impl Refusal {
-    /// How the request came out.
+    /// Returns the recorded outcome of the request.
     pub fn verdict(&self) -> Verdict {
         let error = |code, message| Verdict::Error { code, message };
         match self {

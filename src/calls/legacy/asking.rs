@@ -1,5 +1,5 @@
-//! A modern child's questions within a legacy session's request: put to the client as requests of its own revision, on
-//! the stream of the request that caused them, and answered together (protocol C3).
+//! A modern child's questions within a legacy session's request: the client receives them as requests of its own
+//! revision, on the stream of that request, and the answers are sent to the child together (basic/patterns/mrtr).
 
 use super::LegacyCall;
 use crate::clock::now;
@@ -15,21 +15,21 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The questions that the client has not answered. Dropping it forgets them.
+/// The client's open questions. Dropping this forgets them.
 #[derive(Debug)]
 pub(super) struct Asking {
     session: Arc<Session>,
     answers: Answers,
-    /// Under which ids the client knows them, in the child's order; none for those that are answered.
+    /// The ids of the questions at the client, in the child's order; `None` for those that are answered.
     our_ids: Vec<Option<u64>>,
-    /// The client may take so long.
+    /// When the client's time is over.
     pub(super) until: Instant,
-    /// It has no place among the requests in flight meanwhile; but a drain waits for it.
+    /// Counts the request, which has no place in flight meanwhile, for a drain.
     _lingering: Lingering,
 }
 
 impl LegacyCall {
-    /// Puts the child's questions to the client; or answers for it, if it cannot be asked.
+    /// Sends the child's questions to the client, or answers in its place if it cannot be asked.
     pub(super) fn put_questions(&mut self, required: &InputRequired) {
         let Some(translation) = self.translation.as_mut() else { return };
         let seat = &translation.seat;
@@ -64,7 +64,7 @@ impl LegacyCall {
         translation.asking = Some(asking);
     }
 
-    /// The client answered one of them; with the last, the next round begins.
+    /// Takes the client's answer to one question; the last answer begins the next round.
     pub(super) fn take_answer(&mut self, our_id: u64, frame: Spliced) {
         let Some(translation) = self.translation.as_mut() else { return };
         let Some(asking) = translation.asking.as_mut() else { return };
@@ -86,7 +86,7 @@ impl LegacyCall {
         }
     }
 
-    /// Ends the request with this answer, after the client is told that the questions are void.
+    /// Tells the client that the questions are void, and ends the request with this answer.
     pub(super) fn withdraw_questions(&mut self, ending: (Spliced, Verdict)) {
         let Some(translation) = self.translation.as_mut() else { return };
         if let Some(asking) = translation.asking.take() {
@@ -101,7 +101,7 @@ impl LegacyCall {
     }
 }
 
-/// The answer of a request whose client cannot be asked, or answered otherwise than it had to; and how that is seen.
+/// Returns the answer and the verdict of a request whose client cannot be asked or gave an unusable answer.
 fn unanswered(client_id: &ClientId, method: &str, why: String) -> (Spliced, Verdict) {
     let message = unanswerable(client_id.raw(), method, &why);
     let verdict = match method {
@@ -111,7 +111,7 @@ fn unanswered(client_id: &ClientId, method: &str, why: String) -> (Spliced, Verd
     (Spliced::from(message), verdict)
 }
 
-/// A question in the words of the session's revision.
+/// Translates a question to the session's revision.
 fn in_session(
     question: &Question,
     our_id: u64,

@@ -1,5 +1,5 @@
-//! Requests of legacy sessions at a child, from the beginning to the one answer. At a child of its own era a request
-//! passes as it is; at a modern one it is [translated](translation).
+//! Requests of legacy sessions at a child, from beginning to answer. A child of the session's own era receives them
+//! unchanged; for a modern child they are [translated](translation).
 
 mod asking;
 mod translation;
@@ -23,16 +23,16 @@ use std::sync::Arc;
 use tokio::time::timeout_at;
 use translation::Translation;
 
-/// What happens to a request.
+/// An event of a request.
 #[derive(Debug)]
 pub enum LegacyStep {
-    /// Something to be told meanwhile: of the child, or a question to the client.
+    /// A message that goes before the answer: the child's, or a question to the client.
     Said(Interim),
-    /// Its one answer; nothing follows.
+    /// The one answer; nothing follows.
     Answered(Spliced),
 }
 
-/// A request of a session at its child. Dropping it cancels it there.
+/// A session's request at its child. Dropping it cancels it there.
 #[derive(Debug)]
 pub struct LegacyCall {
     calls: Arc<Calls>,
@@ -41,21 +41,21 @@ pub struct LegacyCall {
     underway: Option<Underway>,
     client_id: ClientId,
     deadline: Deadline,
-    /// The method, where the session's revision is too old for what the child may answer.
+    /// The method, if the child's answer may exceed the session's revision.
     downgrade: Option<String>,
-    /// Its answer may be kept.
+    /// Set if the answer may be kept.
     asked: Option<ListRequest>,
-    /// What a modern child needs beside.
+    /// The translation, if the child is modern.
     translation: Option<Box<Translation>>,
-    /// How it is seen.
+    /// The recorded operation.
     operation: Arc<Operation>,
-    /// A drain waits for it.
+    /// Makes a drain wait for the call.
     _accepted: Accepted,
 }
 
 impl Calls {
-    /// Begins a request at a child of the session's own era; `newer` says that the child may answer what the session's
-    /// revision does not know.
+    /// Begins a request at a child of the session's own era. `newer` says that the child's revision is later than the
+    /// session's.
     pub(super) async fn pass(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -102,8 +102,8 @@ impl Calls {
 }
 
 impl Calls {
-    /// Begins a request at the child where its session sits, or at the one that it leased. One that was sent nothing of it
-    /// before it ended is followed by the next.
+    /// Begins a request at the session's child or at the leased one; at the next child if that one ends before it
+    /// received anything.
     async fn begin_where_it_sits(
         &self,
         session: &Session,
@@ -131,13 +131,13 @@ impl Calls {
         }
     }
 
-    /// Whether a session stays where it sits when its child is followed by another.
+    /// Whether a session stays when its child is replaced.
     fn stays(&self, seat: &Seat) -> bool {
         !seat.is_exclusive() || self.children.settings().resume_sessions
     }
 
-    /// The child where a session sits; while it is being replaced, the next one, for `--restart-wait`. A session with a
-    /// child of its own ends with that, unless it may be resumed.
+    /// Returns the session's child; while that is being replaced, waits for the next one for `--restart-wait`. A
+    /// session with a child of its own ends with it, unless it may be resumed.
     pub(super) async fn serving(
         &self,
         session: &Session,
@@ -155,7 +155,7 @@ impl Calls {
             _ => None,
         };
         match link {
-            // It may have ended meanwhile, since the next child says something else of itself.
+            // The session may have ended meanwhile, since the next child differs.
             _ if session.is_ended() => Err(Refusal::Failed(session.why_ended())),
             Some(link) => Ok(link),
             None => Err(Refusal::Busy(RESTARTING)),
@@ -163,7 +163,7 @@ impl Calls {
     }
 }
 
-/// The beginning of a request, which its client may cancel while it waits its turn.
+/// Runs the beginning of a request until its client cancels it.
 async fn unless_interrupted<T>(
     underway: &Underway,
     beginning: impl Future<Output = Result<T, Refusal>>,
@@ -176,7 +176,7 @@ async fn unless_interrupted<T>(
 }
 
 impl LegacyCall {
-    /// What happens next; the answer at the latest when the request's time is over. Safe to drop and call again.
+    /// Returns the next event; at the latest, when the time is over, the answer. Cancel safe.
     pub async fn next(&mut self) -> LegacyStep {
         loop {
             if self.translation.is_some() {
@@ -187,12 +187,12 @@ impl LegacyCall {
             }
             let Some(exchange) = self.exchange.as_mut() else { return self.fail(&Failure::Lost) };
             let until = self.deadline.at();
-            // A child that never stops talking does not put it off.
+            // A child that keeps talking does not postpone the deadline.
             if until <= now() {
                 return self.time_out();
             }
             match timeout_at(until.into(), exchange.next()).await {
-                // It tells of a subscription only.
+                // This concerns subscriptions only.
                 Ok(Step::Interim(Interim { topic: Topic::Withdrawn(_), .. })) => {}
                 Ok(Step::Interim(interim)) => return self.tell(interim),
                 Ok(Step::Outcome(outcome)) => return self.answer(outcome),
@@ -201,7 +201,7 @@ impl LegacyCall {
         }
     }
 
-    /// Runs to the end, handing what happens meanwhile to `each`.
+    /// Runs to the end, and passes interim messages to `each`.
     pub async fn run(mut self: Box<Self>, mut each: impl FnMut(Interim)) -> Spliced {
         loop {
             match self.next().await {
@@ -229,7 +229,7 @@ impl LegacyCall {
         self.finish(message, &answer.verdict())
     }
 
-    /// Keeps the child's answer for those who ask the same, if it may be kept.
+    /// Keeps the child's answer for the same request of others, if it may be kept.
     fn keep_list(&mut self, answer: &Answer) {
         if let Some(asked) = self.asked.take() {
             self.calls.keep(&asked, answer);
@@ -249,7 +249,7 @@ impl LegacyCall {
         self.finish(Spliced::from(failure.response(self.client_id.raw())), &failure.verdict())
     }
 
-    /// The one answer.
+    /// Records the outcome, and returns the one answer.
     fn finish(&mut self, message: Spliced, verdict: &Verdict) -> LegacyStep {
         self.operation.end(verdict);
         self.exchange = None;
@@ -261,8 +261,8 @@ impl LegacyCall {
     }
 }
 
-/// A legacy child's answer under the client's id; for `downgrade`, without what the session's revision does not know of
-/// that method's results.
+/// Restores the client's id in a legacy child's answer, and removes what the session's revision does not know if
+/// `downgrade` names the method.
 fn restored(answer: &Answer, client_id: &ClientId, version: &Version, downgrade: Option<&str>) -> Spliced {
     match (downgrade, &answer.result) {
         (Some(method), Some(result)) if answer.frame[result.start] == b'{' => {
@@ -275,7 +275,7 @@ fn restored(answer: &Answer, client_id: &ClientId, version: &Version, downgrade:
     }
 }
 
-/// A kept answer, as a session's request for the same is told it.
+/// Translates a remembered answer for a session's request.
 pub(super) fn from_memory(session: &Session, seat: &Seat, incoming: &Incoming, answer: &Answer) -> Spliced {
     let (client_id, version, method) = (ClientId::new(incoming.id()), session.version(), incoming.method());
     match seat {

@@ -1,6 +1,6 @@
-//! A legacy session's request at a modern child (protocol C3): each round is a request of its own there, with an
-//! envelope that says whose it is; what the child asks in its answer is put to the client, and the next round brings
-//! the answers.
+//! A legacy session's request at a modern child: each round is a request of its own there, whose envelope names the
+//! client (basic/patterns/mrtr). The child's questions are sent to the client, and the next round carries the
+//! answers.
 
 use super::asking::Asking;
 use super::{LegacyCall, LegacyStep, unless_interrupted};
@@ -27,38 +27,38 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
 
-/// Questions that a child may ask at once.
+/// Questions a child may ask at once.
 const MOST_QUESTIONS: usize = 64;
-/// Rounds in which a child only gives a state to come back with, one after the other.
+/// Consecutive rounds without a question.
 const MOST_IDLE_ROUNDS: u32 = 8;
 /// Rounds in all.
 const MOST_ROUNDS: u32 = 64;
-/// How long a round waits that brings nothing but the state.
+/// Delay of a round that carries nothing but the state.
 const PACE: Duration = Duration::from_millis(250);
 
-/// What a request at a modern child needs beside its exchange.
+/// The state of a translated request beside its exchange.
 #[derive(Debug)]
 pub(super) struct Translation {
     pub(super) seat: Arc<Stateless>,
-    /// The request as the client wrote it: each round is made from it.
+    /// The client's request; each round is made from it.
     incoming: Incoming,
     pub(super) method: String,
-    /// Cancellations, and the client's answers.
+    /// Receives cancellations and the client's answers.
     pub(super) desk: Arc<Mailbox>,
-    /// The child that it has for itself, so that log messages are known to be its own.
+    /// The leased child, if log messages have to be attributed.
     lease: Option<Lease>,
     pub(super) asking: Option<Asking>,
-    /// What is to be told next.
+    /// Messages for the client.
     pub(super) outbox: VecDeque<Interim>,
-    /// The answer, once what goes before it is told.
+    /// The answer, to be sent after the outbox.
     pub(super) ending: Option<(Spliced, Verdict)>,
-    /// The next round: when, and the raw members of `params` that make it one.
+    /// The next round: its time, and the raw members of `params` that make it a retry.
     pub(super) again: Option<(Instant, Spliced)>,
     rounds: u32,
     idle_rounds: u32,
 }
 
-/// What happens next to a request.
+/// An event of a translated request.
 enum Event {
     Desk(Result<Interim, Interruption>),
     Child(Step),
@@ -67,7 +67,7 @@ enum Event {
 }
 
 impl Calls {
-    /// Begins a request of a session at a modern child.
+    /// Begins a session's request at a modern child.
     pub(in crate::calls) async fn translate(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -76,7 +76,7 @@ impl Calls {
         asked: Option<ListRequest>,
     ) -> Result<Box<LegacyCall>, Refusal> {
         let method = incoming.method().into_owned();
-        // What it logs names no request: only of a child that has no other is it known whose it is.
+        // Log messages name no request: only those of a child without other calls can be attributed.
         let logs = seat.level().is_some() && !seat.own && ASKING.contains(&&*method);
         let owner = logs.then(|| Owner::of_session(session));
         let lease =
@@ -125,7 +125,7 @@ impl Calls {
 }
 
 impl Translation {
-    /// What a round's slot holds.
+    /// Returns the contents of a round's slot.
     fn held(&self, client: Client, places: Option<Places>) -> Held {
         let params = self.incoming.message.params.as_ref();
         let token = params.and_then(|params| params.meta.as_ref()?.progress_token.clone());
@@ -137,7 +137,7 @@ impl Translation {
         Held { mailbox, token, takes_questions: false, client: Some(client), places: places.into() }
     }
 
-    /// A round's request; `retry` is what makes it one after the first.
+    /// Writes a round's request; `retry` makes it one after the first.
     fn frame(&self, wire_id: WireId, trace: &Trace, retry: &Spliced) -> Spliced {
         let Incoming { frame, message, .. } = &self.incoming;
         let envelope = &self.seat.envelope;
@@ -151,8 +151,8 @@ impl Translation {
         splice(frame, &message.object, edits)
     }
 
-    /// Begins the next round when its time comes. Waits for its places: what was begun is not refused half way. It goes
-    /// to whichever process serves then: all that a modern child has to know is in the round.
+    /// Begins the next round when it is due. It waits for its places, since a call is not refused once begun, and
+    /// goes to whichever process serves then: the round contains all that a modern child needs.
     async fn round(&self, calls: &Calls, client: Client) -> Result<Exchange, Refusal> {
         let Some((at, retry)) = &self.again else { return std::future::pending().await };
         sleep_until((*at).into()).await;
@@ -170,7 +170,7 @@ impl Translation {
 }
 
 impl LegacyCall {
-    /// What happens next, if that is to be told.
+    /// Waits for the next event, and returns it if the client is to see it.
     pub(super) async fn next_translated(&mut self) -> Option<LegacyStep> {
         let translation = self.translation.as_mut()?;
         if let Some(interim) = translation.outbox.pop_front() {
@@ -183,7 +183,7 @@ impl LegacyCall {
         let client = self.session.client();
         let event = tokio::select! {
             biased;
-            // First, since a child that never stops talking does not put it off.
+            // First, since a child that keeps talking does not postpone the deadline.
             () = sleep_until(until.into()) => Event::Late,
             heard = translation.desk.next() => Event::Desk(heard),
             step = next_of(&mut self.exchange) => Event::Child(step),
@@ -233,7 +233,7 @@ impl LegacyCall {
         Some(self.time_out())
     }
 
-    /// The child's answer, in the words of the session's revision; or the questions in it.
+    /// Handles the child's answer: translates it, or the questions in it.
     fn hear_answer(&mut self, answer: &Answer) -> Option<LegacyStep> {
         self.exchange = None;
         self.keep_list(answer);
@@ -280,8 +280,8 @@ pub(super) fn error(client_id: &ClientId, why: &str) -> Spliced {
     Spliced::from(rewrite::error(Some(client_id.raw()), codes::INTERNAL_ERROR, why, None))
 }
 
-/// A modern child's answer in the words of the session's revision, under the client's id; and the code that it has there,
-/// if it is an error.
+/// Translates a modern child's answer to the session's revision, under the client's id. Returns the error code that
+/// the client sees, too.
 pub(super) fn stripped(
     answer: &Answer,
     client_id: &ClientId,
@@ -300,7 +300,7 @@ pub(super) fn stripped(
     Ok((splice(frame, &answer.object, edits), told))
 }
 
-/// What a child says next; never, if nothing is in flight.
+/// Returns the child's next step; never, if nothing is in flight.
 async fn next_of(exchange: &mut Option<Exchange>) -> Step {
     match exchange {
         Some(exchange) => exchange.next().await,

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 /// Resources that one subscription may name.
 const MOST_RESOURCES: usize = 256;
 
-/// For the acknowledgement of a subscription whose client was told of one already: the lists that may have changed
-/// while it was not open.
+/// Returns the list_changed notifications for an acknowledgement of a subscription that was acknowledged before:
+/// these lists may have changed while the subscription was closed.
 pub(super) fn changed_since(frame: &Charged, acknowledged: bool) -> Option<Vec<String>> {
     let message = jsonrpc::scan(frame).ok().filter(|_| acknowledged)?;
     if text(frame, message.method.as_ref()?) != "notifications/subscriptions/acknowledged" {
@@ -100,6 +100,6 @@ pub(super) fn acknowledgement(
         Value::from(honoured)
     );
     let message = rewrite::notification("notifications/subscriptions/acknowledged", Some(params.as_bytes()));
-    // It repeats what the request named.
+    // The acknowledgement repeats URIs of the request.
     incoming.derive(message.to_vec())
 }

@@ -1,6 +1,6 @@
-//! `subscriptions/listen` (basic/patterns/subscriptions). A modern child is asked for it and speaks for itself. In front
-//! of a legacy one: acknowledged first, then what the child says of its own accord, filtered and stamped, until its
-//! client goes or proxyrunner ends.
+//! `subscriptions/listen` (basic/patterns/subscriptions). A modern child receives the request and answers it itself.
+//! In front of a legacy child, proxyrunner acknowledges the subscription, then filters and stamps the child's
+//! notifications until the client disconnects or proxyrunner shuts down.
 
 use super::Calls;
 mod filter;
@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a subscription may say, in bytes: some of it is remembered as long as it is open.
+/// The longest subscription request, in bytes: parts of it are remembered while it is open.
 const LONGEST: usize = 32 * 1024;
 
 /// A subscription. Dropping it ends it.
@@ -34,22 +34,22 @@ pub struct Listening {
     ear: SessionId,
     mailbox: Arc<Mailbox>,
     client_id: ClientId,
-    /// What is to be told first.
+    /// Messages for the client that go before new ones.
     outbox: VecDeque<Spliced>,
     /// The subscription at a modern child.
     passed: Option<Passed>,
     place: Permit,
 }
 
-/// A subscription at a modern child, and what it takes to open it again at the next one.
+/// A subscription at a modern child, with all it takes to open it again at the next child.
 #[derive(Debug)]
 struct Passed {
     incoming: Incoming,
     /// How long the next child may take.
     replacing: Duration,
-    /// How the child ended that it was open at, while that is being replaced.
+    /// The open subscription; or how its child ended, while that is being replaced.
     open: Result<(Exchange, Standing), Failure>,
-    /// Its client was told already that it is open.
+    /// The client has received an acknowledgement.
     acknowledged: bool,
 }
 
@@ -111,7 +111,7 @@ impl Calls {
         Ok(listening)
     }
 
-    /// Opens a subscription at a modern child. It takes no permit, since it ends when its client wants.
+    /// Opens a subscription at a modern child. It takes no permit, since the client decides when it ends.
     async fn pass_listen(
         &self,
         shared: Arc<Shared>,
@@ -121,7 +121,8 @@ impl Calls {
         let begun = pass(&shared.link, place.client(), incoming).map_err(Refusal::Failed)?;
         let ear = ear()?;
         let mailbox = Arc::clone(begun.mailbox());
-        // The child says itself what is for this one; this is for the end that is ours.
+        // The child sends this subscription's notifications itself; the mailbox is for the end that proxyrunner
+        // causes.
         shared.members.listen(&ear, Filter::default(), &mailbox);
         let client_id = ClientId::new(incoming.id());
         let open = Ok((begun, shared.link.stand()));
@@ -132,7 +133,7 @@ impl Calls {
         Ok(Box::new(Listening { shared, ear, mailbox, client_id, outbox, passed, place }))
     }
 
-    /// Subscribes to resources; those that the child refuses are left out, and those beyond what one may watch.
+    /// Subscribes to resources, and returns those that the child and the limits accept.
     async fn watch_all(&self, listening: &Listening, uris: Vec<String>) -> Vec<String> {
         let (link, members) = (&listening.shared.link, &listening.shared.members);
         let mut watched = Vec::new();
@@ -165,7 +166,7 @@ fn ear() -> Result<SessionId, Refusal> {
 }
 
 impl Listening {
-    /// What happens next: the acknowledgement, then notifications, at the end the result. Safe to drop and call again.
+    /// Returns the next event: the acknowledgement, then notifications, at the end the result. Cancel safe.
     pub async fn next(&mut self) -> Happening {
         loop {
             if let Some(frame) = self.outbox.pop_front() {
@@ -196,7 +197,7 @@ impl Listening {
         }
     }
 
-    /// What a modern child says to its subscription, if its client is to be told.
+    /// Handles a message of a modern child; returns the event if the client is to receive one.
     fn heard(&mut self, step: Step) -> Option<Happening> {
         let passed = self.passed.as_mut()?;
         match step {
@@ -241,13 +242,13 @@ impl Listening {
         }
     }
 
-    /// Opens it again at the next child; else the last that its client is told.
+    /// Opens the subscription again at the next child. If that fails, returns the last message for the client.
     async fn reopen(&mut self) -> Option<Reply> {
         let passed = self.passed.as_mut()?;
         let members = &self.shared.members;
         let link = tokio::select! {
             link = members.post.serving(passed.replacing) => link,
-            // Nothing is said here any more but that it is over.
+            // Only the end of the subscription arrives here.
             _ = self.mailbox.next() => return Some(self.result()),
         };
         let begun = match link {
@@ -264,7 +265,7 @@ impl Listening {
                 passed.open = Ok((begun, standing));
                 None
             }
-            // That one ended too: the next one may serve.
+            // That child ended too; the next one may serve.
             Err(failure) if failure.is_childs_end() && !members.post.is_closed() => None,
             Err(failure) => {
                 let message = failure.response(self.client_id.raw());
@@ -273,7 +274,7 @@ impl Listening {
         }
     }
 
-    /// The child's end of its subscription, under the client's id.
+    /// Returns the child's result of the subscription, under the client's id.
     fn answered(&self, answer: &Answer) -> Reply {
         let frame = &answer.frame;
         let mut edits = Edits::new();
@@ -287,7 +288,7 @@ impl Listening {
         Reply { message: splice(frame, &answer.object, edits), status }
     }
 
-    /// A notification that says whose it is; `None` if there is no room for that.
+    /// Adds the subscription's id to a notification; `None` if there is no memory for that.
     fn stamped(&self, frame: Spliced) -> Option<Spliced> {
         let Ok(frame) = frame.flatten() else {
             counters::DROPPED_EVENTS.increment();
@@ -298,7 +299,7 @@ impl Listening {
         Some(splice(&frame, &message.object, edits))
     }
 
-    /// The graceful end.
+    /// Returns the result that ends the subscription gracefully.
     fn result(&self) -> Reply {
         let id = String::from_utf8_lossy(self.client_id.raw()).into_owned();
         let mut meta = format!("\"{}\":{id}", keys::SUBSCRIPTION_ID);

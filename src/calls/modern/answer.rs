@@ -1,4 +1,4 @@
-//! What a modern client is answered: the child's answer in the words of its revision.
+//! Answers for modern clients: translates the child's answer to the modern revision.
 
 use super::{Happening, MOST_ANSWERS, ModernCall, Reply};
 use crate::calls::seal::State;
@@ -11,7 +11,7 @@ use crate::jsonrpc::{Edits, Span, Spliced, codes, member, rewrite, splice};
 use crate::telemetry::{Verdict, counters};
 use serde_json::Value;
 
-/// How often a client is sent to open a URL for one call.
+/// URLs that a client is asked to open for one call.
 const MOST_URLS: u8 = 8;
 
 impl ModernCall {
@@ -35,14 +35,14 @@ impl ModernCall {
         }
     }
 
-    /// An error of proxyrunner's own.
+    /// Ends the call with an error of proxyrunner's own.
     pub(super) fn fail_with(&self, code: i64, why: &'static str, data: Option<Value>) -> Reply {
         let error = rewrite::error(Some(self.client_id.raw()), code, why, data);
         let status = if code == codes::MISSING_CAPABILITY { 400 } else { 200 };
         self.finish(Spliced::from(error), status, &Verdict::Error { code, message: why.into() })
     }
 
-    /// The answer out of memory.
+    /// Ends the call with a remembered answer.
     pub(super) fn reply_from_memory(&self, fresh: &FreshList) -> Happening {
         Happening::Answered(self.translated(&fresh.answer, fresh.left))
     }
@@ -52,8 +52,8 @@ impl ModernCall {
         self.finish(message, 200, &failure.verdict())
     }
 
-    /// The child's answer in the words of the modern revision, which a modern child's are already.
-    /// `left` is how much longer, in milliseconds, a list is good that was kept.
+    /// Translates the child's answer; a modern child's passes as it is. `left` is the remaining lifetime of a
+    /// remembered list, in milliseconds.
     fn translated(&self, answer: &Answer, left: Option<u64>) -> Reply {
         let mut edits = Edits::new();
         edits.replace(&answer.id, self.client_id.raw());
@@ -79,8 +79,8 @@ impl ModernCall {
         self.finish(message, status, &verdict)
     }
 
-    /// A modern child's result passes as it is, but for two things that are proxyrunner's to say: for how long what it
-    /// kept is still good, and which revisions it serves.
+    /// Corrects two members of a modern child's result: the remaining lifetime of a remembered list, and the
+    /// supported revisions.
     fn pass_result(&self, answer: &Answer, left: Option<u64>, edits: &mut Edits) {
         let Some(result) = &answer.result else { return };
         let mut replace = |name, text: String| {
@@ -96,7 +96,7 @@ impl ModernCall {
         }
     }
 
-    /// The child wants the user to open a URL first. Nothing waits for that: the retry is a call of its own.
+    /// Asks the client to open the child's URL. Nothing is parked: the retry is a new call.
     fn open_url(&self, answer: &Answer, error: &Span) -> Reply {
         let questions = input::from_url_required(&answer.frame, error, MOST_ANSWERS);
         let (code, why, data) = match questions {

@@ -1,5 +1,5 @@
-//! A legacy child's questions within a modern call: gathered, put to the client as `input_required`, and answered by
-//! its retry; or given up (protocol C2a).
+//! A legacy child's questions within a modern call (basic/patterns/mrtr): they are collected, sent to the client as
+//! `input_required`, and answered by its retry, or refused.
 
 use super::{Happening, MOST_ANSWERS, ModernCall, Open, Reply, SIBLINGS, State};
 use crate::budget::Charged;
@@ -22,7 +22,7 @@ impl ModernCall {
         match read {
             Some(question) if self.open.len() < MOST_ANSWERS && self.may_be_asked(&question) => {
                 self.open.push(Open { child_id, question });
-                // Its siblings are waited for a moment, so that the client is asked once.
+                // Further questions are awaited for a moment, so that the client is asked once.
                 self.ask_at.get_or_insert_with(|| now() + SIBLINGS);
                 self.note_waiting();
             }
@@ -35,14 +35,15 @@ impl ModernCall {
         }
     }
 
-    /// A child that waits for its client's answers is rightly silent.
+    /// Marks the child as waiting for a client: its silence is expected.
     pub(super) fn note_waiting(&self) {
         if let Some(lease) = &self.lease {
             lease.child().holder.wait(!self.open.is_empty());
         }
     }
 
-    /// Roots widen what some servers read, so the operator has to let them through.
+    /// Whether the client may be asked. Roots extend the directories that some servers read, so the operator has to
+    /// allow them.
     fn may_be_asked(&self, question: &Question) -> bool {
         question.method != "roots/list" || self.calls.children.settings().forward_roots
     }
@@ -52,7 +53,8 @@ impl ModernCall {
         self.link().answer(frame.into());
     }
 
-    /// Passes the answers of a retry on; what it leaves out is asked again, what was not asked is ignored.
+    /// Sends the child the answers of a retry. Unanswered questions are asked again; answers to other questions are
+    /// ignored.
     pub(super) fn take_answers(&mut self, retry: &Retry) {
         let open = std::mem::take(&mut self.open);
         for open in open {
@@ -69,7 +71,7 @@ impl ModernCall {
         self.note_waiting();
     }
 
-    /// The client is to be asked, unless it did not declare that it can be.
+    /// Asks the client, or fails the call if the client did not declare the capability.
     pub(super) fn ask_client(&mut self) -> Happening {
         let missing =
             self.open.iter().find_map(|open| self.caller.capabilities.missing(open.question.required()?));
@@ -95,8 +97,8 @@ impl ModernCall {
         }
     }
 
-    /// Lets the call wait for its client's answers; the answer that asks for them. Its clock stands still meanwhile, and
-    /// its places among the requests in flight are others': a client that never answers must keep nobody out.
+    /// Parks the call, and returns the `input_required` answer. Its clock stops, and its places in flight are
+    /// released: a client that never answers must block nobody.
     pub fn park(mut self: Box<Self>) -> Reply {
         let (client_id, operation) = (self.client_id.clone(), Arc::clone(&self.operation));
         let questions: Vec<Question> = self.open.iter().map(|open| open.question.clone()).collect();
@@ -122,7 +124,7 @@ impl ModernCall {
         Reply { message, status: 200 }
     }
 
-    /// Waits in the table; the state that it is claimed by, or why it was cancelled instead.
+    /// Puts the call into the table. Returns the `requestState` that claims it, or why the call was cancelled.
     fn wait_parked(self: Box<Self>) -> Result<String, &'static str> {
         const NO_STATE: &str = "no requestState could be made; the call was cancelled";
         let calls = Arc::clone(&self.calls);
@@ -135,14 +137,14 @@ impl ModernCall {
             }
         })?;
         let sealed = calls.seal.seal(State::Parked(handle), &purpose);
-        // Without a state nobody can claim it.
+        // Without a state, nobody can claim the call.
         sealed.map_err(|_| {
             drop(calls.parked.claim(handle, now()));
             NO_STATE
         })
     }
 
-    /// The client did not come back.
+    /// Cancels the call, since its client did not retry it.
     pub(super) fn give_up(mut self: Box<Self>) {
         if let Some(mut parked) = self.parked.take() {
             parked.fail("the client did not answer");
@@ -150,12 +152,12 @@ impl ModernCall {
         self.cancel("the client did not answer the server's question");
     }
 
-    /// Ends the call at the child. What that asked last, and nobody has read, is refused with all else that is open.
+    /// Cancels the call at the child. Unread and open questions of the child are refused.
     pub(super) fn cancel(&mut self, why: &str) {
         self.end_exchange(|exchange| exchange.cancel(why));
     }
 
-    /// The same, for a failure of the call.
+    /// Ends the call at the child with a failure; see [`cancel`](Self::cancel).
     pub(super) fn fail(&mut self, failure: &Failure) {
         self.end_exchange(|exchange| exchange.fail(failure));
     }

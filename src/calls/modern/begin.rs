@@ -1,4 +1,4 @@
-//! How a modern request begins: at which child, with what is known of its tool, or as the retry of one that is parked.
+//! Begins modern requests: chooses the child, checks the request against the child's tools, and sends it.
 
 use super::params::{agrees, unchecked};
 use super::task::Task;
@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 
 impl Calls {
-    /// Begins a modern request, or goes on with the one that it is a retry of.
+    /// Begins a modern request, or resumes the parked call that it retries.
     ///
     /// # Errors
     /// When a bound is reached, the child is gone, it does not offer what the method is about, or the retry's state
@@ -48,7 +48,7 @@ impl Calls {
         if call.shared.era == Era::Legacy && !offers(&call.shared, &call.method) {
             return Err(Refusal::Withheld(codes::METHOD_NOT_FOUND, "the server does not offer this"));
         }
-        // By what the shared child lists, a mismatch is told before a child is started, and so before a stream has begun.
+        // The shared child's list reveals a mismatch before a child is started, and so before a stream has begun.
         if let Err(mismatch @ Refusal::Mismatch(_)) = call.learn_tool(&incoming).await {
             return Err(mismatch);
         }
@@ -67,12 +67,12 @@ impl Calls {
         Ok(Box::new(call))
     }
 
-    /// The child that a call has for itself, if it needs one.
+    /// Leases a child for a call that needs one for itself.
     async fn lease_for(self: &Arc<Self>, call: &ModernCall) -> Result<Option<Lease>, Refusal> {
         let Caller { principal, capabilities, log_level, .. } = &call.caller;
         let owner = Owner::of_request(principal);
         if call.shared.era == Era::Modern {
-            // What it logs names no request: only of a child that has no other is it known whose it is.
+            // Log messages name no request: only those of a child without other calls can be attributed.
             let logs = log_level.is_some() && call.is_asking();
             return Ok(if logs {
                 self.children.lease_modern(owner.as_ref(), call.caller.client()).await
@@ -92,7 +92,7 @@ impl Calls {
         Ok(lease)
     }
 
-    /// Whether a legacy child may ask such a client anything.
+    /// Whether a legacy child may ask a client with these capabilities anything.
     fn may_ask(&self, capabilities: Capabilities) -> bool {
         capabilities.asks() || (capabilities.roots && self.children.settings().forward_roots)
     }
@@ -133,7 +133,7 @@ impl ModernCall {
         }
     }
 
-    /// Whether its answer may be a question.
+    /// Whether the method's answer may be a question.
     pub(super) fn is_asking(&self) -> bool {
         ASKING.contains(&&*self.method)
     }
@@ -142,8 +142,8 @@ impl ModernCall {
         Purpose::of(&self.caller.principal, &incoming.frame, &incoming.message)
     }
 
-    /// What is known of the tool that is called: the call's headers must agree with it (A1 row 14), and a legacy child
-    /// may run it as a task only.
+    /// Checks the call's headers against the tool (streamable-http §Server Validation), and
+    /// notes whether a legacy child runs the tool as a task only.
     async fn learn_tool(&mut self, incoming: &Incoming) -> Result<(), Refusal> {
         let params = incoming.message.params.as_ref();
         let name = params.and_then(|params| params.name.clone()).filter(|_| self.method == "tools/call");
@@ -170,7 +170,7 @@ impl ModernCall {
         }
     }
 
-    /// Sends the request to its child; if that ends before it was sent anything, to the next one.
+    /// Sends the request to its child; to the next one if that child ends before it received anything.
     async fn send(&mut self, incoming: Incoming) -> Result<(), Refusal> {
         if self.lease.is_some() || self.caller.capabilities.url {
             self.purpose = Some(self.purpose_of(&incoming));
@@ -207,13 +207,14 @@ impl ModernCall {
         let mut held = Held {
             mailbox: incoming.mailbox(),
             token: self.token.clone(),
-            // At a shared child none is answered; but a request that is the only one can be told what it lacks.
+            // A shared child gets no answers; but if the call is its only one, the client can be told which
+            // capability it lacks.
             takes_questions: self.lease.is_none() && self.is_asking() && !may_ask,
             client: Some(self.caller.client()),
             places: Mutex::default(),
         };
         match &mut self.task {
-            // It runs on after the child's first answer.
+            // The task runs on after the child's first answer.
             Some(task) => task.places = Some(places),
             None => held.places = Some(places).into(),
         }
@@ -240,8 +241,8 @@ pub(super) fn progress_token(incoming: &Incoming) -> Option<Charged> {
     Some(kept(&incoming.frame, &token))
 }
 
-/// The request as the child may read it: a legacy one without its envelope, which some refuse.
-/// With `task` it is to run as one.
+/// Writes the request for its child: for a legacy child without the envelope, which some reject, and as a task if
+/// `task` is set.
 fn for_child(incoming: &Incoming, trace: &Trace, era: Era, task: bool, wire_id: WireId) -> Spliced {
     let Incoming { frame, message, .. } = incoming;
     let id = Some(wire_id.as_u64());
@@ -254,15 +255,15 @@ fn for_child(incoming: &Incoming, trace: &Trace, era: Era, task: bool, wire_id: 
     splice(frame, &message.object, edits)
 }
 
-/// Whether a server of these capabilities offers a method. Children exist that answer what they do not declare, and
-/// others that call it wrong parameters.
+/// Whether a server declares a method. Some servers answer methods that they do not declare, others report wrong
+/// parameters.
 fn offers(shared: &Shared, method: &str) -> bool {
     let capability = match method.split('/').next() {
         Some("tools") => "tools",
         Some("prompts") => "prompts",
         Some("resources") => "resources",
         Some("completion") => "completions",
-        // An extension of the modern era, which no legacy child has.
+        // An extension of the modern era; no legacy child has it.
         Some("tasks") => return false,
         _ => return true,
     };

@@ -1,8 +1,7 @@
-//! Requests of modern clients (2026-07-28). Each stands for itself, so all share a child. At a modern one they pass as
-//! they are; at a legacy one, what they mean and are told is translated on the way (protocol C2): a request whose
-//! client can be asked something has a child for itself as long as it lasts, since only then it is known whose that
-//! child's questions are. A question becomes the answer `input_required`, and the call waits, parked, for the retry
-//! (C2a).
+//! Requests of modern clients (2026-07-28). Each stands for itself, so all share a child. A modern child receives
+//! them unchanged; for a legacy child they are translated (`docs/architecture.md#eras`). A request whose client can
+//! be asked something leases a child for its duration, since only then the child's questions can be attributed. A
+//! question becomes the answer `input_required`, and the call is parked until its retry (basic/patterns/mrtr).
 
 mod answer;
 mod asking;
@@ -34,44 +33,44 @@ use std::time::{Duration, Instant};
 use task::Task;
 use tokio::time::timeout_at;
 
-/// Questions that a client is asked, and answers that it gives, at once.
+/// Questions that a client is asked, and answers that it may give, at once.
 const MOST_ANSWERS: usize = 64;
-/// How long a child's further questions are waited for before the client is asked.
+/// Time to wait for further questions of the child before the client is asked.
 const SIBLINGS: Duration = Duration::from_millis(25);
 
-/// What happens to a modern request.
+/// An event of a modern request.
 #[derive(Debug)]
 pub enum Happening {
-    /// Something to be told meanwhile.
+    /// A message that goes before the answer.
     Said(Spliced),
-    /// Its one answer; nothing follows.
+    /// The one answer; nothing follows.
     Answered(Reply),
-    /// The child asks the client: the call is to be [parked](ModernCall::park), which gives the answer.
+    /// The child asks the client: [park](ModernCall::park) the call, which returns the answer.
     Asks,
 }
 
-/// Who calls, and what it can be asked.
+/// The sender of a modern request, and its capabilities.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// ToolSource request it is.
+    /// The principal that the request belongs to.
     pub principal: Principal,
-    /// Where it comes from, as far as is known.
+    /// The client's address, if known.
     pub address: Option<IpAddr>,
-    /// What it declares.
+    /// The declared capabilities.
     pub capabilities: Capabilities,
-    /// From which level on it wants log messages.
+    /// The lowest level of log messages that it wants.
     pub log_level: Option<&'static str>,
-    /// The request's `Mcp-Param-*` headers: names in lower case, and values. One that came twice has none.
+    /// The request's `Mcp-Param-*` headers: names in lower case, and values. A repeated header has no value.
     pub params: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Caller {
-    /// The client that counts as its sender.
+    /// Returns the client that the request counts for.
     pub fn client(&self) -> Client {
         self.principal.client_or(|| Client::at(self.address))
     }
 
-    /// The value of a header; that of one that came twice agrees with nothing.
+    /// Returns the value of a header; a repeated header's value agrees with nothing.
     fn param(&self, name: &str) -> Option<&[u8]> {
         let (_, value) = self.params.iter().find(|(given, _)| given == name)?;
         Some(value.as_deref().unwrap_or(b"=?base64?!?="))
@@ -90,7 +89,7 @@ struct Open {
 pub struct Reply {
     /// The response.
     pub message: Spliced,
-    /// The HTTP status that goes with it, as long as the head has not been sent.
+    /// The HTTP status, for a head that is not sent yet.
     pub status: u16,
 }
 
@@ -100,42 +99,42 @@ pub struct Reply {
 pub struct ModernCall {
     calls: Arc<Calls>,
     exchange: Option<Exchange>,
-    /// The child that it has for itself.
+    /// The leased child, if any.
     lease: Option<Lease>,
-    /// Describes the server.
+    /// The shared child; it describes the server.
     shared: Arc<Shared>,
     caller: Caller,
-    /// What it is, for the state that it is resumed by; where it may need one.
+    /// What the `requestState` is bound to, if the call may need one.
     purpose: Option<Purpose>,
     open: Vec<Open>,
-    /// When the client is asked, whatever else the child says until then; set while a question is open.
+    /// When the client is asked; set while a question is open.
     ask_at: Option<Instant>,
-    /// The retry's progress token: the child's slot knows the first request's.
+    /// The progress token of the last retry: the child's slot knows that of the first request.
     token: Option<Charged>,
     asked: u64,
-    /// How often its client was sent to open a URL before.
+    /// URLs that the client was asked to open before.
     urls: u8,
-    /// What the child runs it as.
+    /// The task that the child runs the call as, if any.
     task: Option<Task>,
-    /// Its answer may be kept.
+    /// Set if the answer may be kept.
     listed: Option<ListRequest>,
-    /// Its answer, if that was kept.
+    /// The remembered answer, if any.
     fresh: Option<FreshList>,
     method: String,
     /// `params.uri`, in raw JSON.
     uri: Option<Charged>,
     client_id: ClientId,
     deadline: Deadline,
-    /// How it is seen: as the request that was last.
+    /// The recorded operation of the last request.
     operation: Arc<Operation>,
-    /// The wait for its client's answers.
+    /// The span of the wait for the client's answers.
     parked: Option<Span>,
-    /// A drain waits for it.
+    /// Makes a drain wait for the call.
     accepted: Option<Accepted>,
 }
 
 impl ModernCall {
-    /// What happens next; the answer at the latest when the request's time is over.
+    /// Returns the next event; at the latest, when the time is over, the answer.
     pub async fn next(&mut self) -> Happening {
         if let Some(fresh) = self.fresh.take() {
             return self.reply_from_memory(&fresh);
@@ -151,7 +150,7 @@ impl ModernCall {
             let Some(exchange) = self.exchange.as_mut() else {
                 return Happening::Answered(self.reply_failure(&Failure::Lost));
             };
-            // A child that never stops talking does not put it off.
+            // A child that keeps talking does not postpone the deadline.
             let over = until <= now();
             let step = if over { None } else { timeout_at(until.into(), exchange.next()).await.ok() };
             match step {
@@ -167,25 +166,25 @@ impl ModernCall {
         }
     }
 
-    /// proxyrunner ends before it was answered: its one answer.
+    /// Ends the call, since proxyrunner shuts down.
     pub fn shut_down(&mut self) -> Happening {
         let failure = Failure::ShuttingDown;
         self.fail(&failure);
         Happening::Answered(self.reply_failure(&failure))
     }
 
-    /// Its one answer, and how that is seen.
+    /// Records the outcome, and returns the one answer.
     fn finish(&self, message: Spliced, status: u16, verdict: &Verdict) -> Reply {
         self.operation.end(verdict);
         Reply { message, status }
     }
 
-    /// The way to its child.
+    /// Returns the link to the call's child.
     fn link(&self) -> &Arc<Link> {
         self.lease.as_ref().map_or(&self.shared.link, Lease::link)
     }
 
-    /// It has these places among the requests in flight from now on.
+    /// Replaces the call's places in flight.
     fn set_places(&mut self, places: Option<Places>) {
         match (&mut self.task, &self.exchange) {
             (Some(task), _) => task.places = places,
@@ -218,7 +217,8 @@ impl ModernCall {
         }
     }
 
-    /// The child's slot restores the first request's token; a retry may have another, or want no progress.
+    /// Writes the last retry's progress token, which may differ from the one that the child's slot restores; `None`
+    /// if it wants no progress.
     fn with_token(&self, frame: Spliced) -> Option<Spliced> {
         let token = self.token.as_ref()?;
         let bytes = frame.flatten().inspect_err(|_| counters::DROPPED_EVENTS.increment()).ok()?;
@@ -228,7 +228,7 @@ impl ModernCall {
 }
 
 impl Drop for ModernCall {
-    /// However it ends, no question of the child stays without an answer.
+    /// However the call ends, all questions of the child are answered.
     fn drop(&mut self) {
         self.cancel("no longer needed");
         self.cancel_task();

@@ -1,4 +1,4 @@
-//! `Mcp-Param-*` headers held against the body of a call, as far as the child's tools are known.
+//! Checks `Mcp-Param-*` headers against the body of a call, by the child's list of tools.
 
 use super::Caller;
 use crate::catalogue::tools::Tools;
@@ -14,7 +14,7 @@ pub(super) fn unchecked(caller: &Caller) -> Result<(), Refusal> {
     Err(Refusal::Busy("Mcp-Param headers cannot be verified until the server has listed its tools"))
 }
 
-/// Whether a call's headers agree with its body, by what its child says of the tool.
+/// Checks a call's headers against its body, by the child's description of the tool.
 pub(super) fn agrees(caller: &Caller, tools: &Tools, name: &str, incoming: &Incoming) -> Result<(), Refusal> {
     if tools.are_unread {
         return unchecked(caller);

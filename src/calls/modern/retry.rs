@@ -1,5 +1,5 @@
-//! The retry of a parked call: the call that its `requestState` names goes on with the answers in it. Calls whose clients
-//! do not come back are given up.
+//! Retries of parked calls: a call resumes with the answers in its retry. Calls whose clients do not retry are
+//! cancelled.
 
 use super::begin::progress_token;
 use super::params::{agrees, unchecked};
@@ -16,7 +16,7 @@ use crate::telemetry::{counters, names};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Whether a request only goes on with a call that was begun before.
+/// Whether a request retries a call that was begun before.
 pub fn is_retry(incoming: &Incoming) -> bool {
     let params = incoming.message.params.as_ref();
     let state = params.and_then(|params| params.request_state.as_ref());
@@ -24,8 +24,8 @@ pub fn is_retry(incoming: &Incoming) -> bool {
 }
 
 impl Calls {
-    /// The parked call that a request goes on with, if it is a retry. A modern child has states of its own; but ours is
-    /// ours, though the child of the call's own era may have come up since it was parked.
+    /// Returns the parked call that a request retries. A modern child has states of its own; but a state of
+    /// proxyrunner's is recognised even if a child of the client's era was started meanwhile.
     pub(super) async fn resumed(
         self: &Arc<Self>,
         call: &mut ModernCall,
@@ -45,7 +45,7 @@ impl Calls {
         };
         let Some(state) = retry.state.as_deref().filter(|_| call.is_asking()) else { return Ok(None) };
         match self.seal.open(state, &call.purpose_of(incoming)) {
-            // Nothing waits for it: the call is begun anew.
+            // Nothing is parked: the call begins anew.
             Some(State::Urls(rounds)) => call.urls = rounds,
             None if !legacy => {}
             state => {
@@ -56,7 +56,7 @@ impl Calls {
         Ok(None)
     }
 
-    /// The parked call of a state. Whatever is wrong with that, the tool is never run again.
+    /// Claims the parked call of a state. On any error, the tool is not run again.
     async fn claim(
         self: &Arc<Self>,
         caller: &Caller,
@@ -87,8 +87,7 @@ impl Calls {
         ))
     }
 
-    /// Cancels the parked calls whose clients did not come back in time, closes children that nobody leases, and forgets
-    /// lists that are no longer fresh.
+    /// Cancels the parked calls whose clients did not retry in time, and forgets lists that are no longer fresh.
     pub fn expire(&self, now: Instant) {
         for call in self.parked.expire(now) {
             counters::EXPIRED_PARKED.increment();
@@ -103,7 +102,7 @@ impl Calls {
         call.map(ModernCall::give_up).is_some()
     }
 
-    /// Cancels all parked calls: proxyrunner ends.
+    /// Cancels all parked calls: proxyrunner shuts down.
     pub fn end_parked(&self) {
         for call in self.parked.drain() {
             call.give_up();
@@ -112,14 +111,14 @@ impl Calls {
 }
 
 impl ModernCall {
-    /// Whether one of its open questions is charged to this account.
+    /// Whether an open question is charged to this account.
     fn is_charged_to(&self, account: &Account) -> bool {
         let params = self.open.iter().filter_map(|open| open.question.params.as_ref());
         params.filter_map(Charged::account).any(|charged| charged.is(account))
     }
 
-    /// Goes on after it was parked, with what its retry brings. Waits for its places as it did at first, but is not
-    /// refused half way; a client that leaves meanwhile has cancelled.
+    /// Resumes the call with its retry. It waits for its places as at first, but is not refused; a client that
+    /// disconnects meanwhile has cancelled.
     pub(super) async fn go_on(
         mut self: Box<Self>,
         caller: Caller,
@@ -145,7 +144,7 @@ impl ModernCall {
         Ok(self)
     }
 
-    /// Whether the headers of a retry agree with its body, as those of the call that it goes on with had to.
+    /// Checks the headers of a retry against its body, as those of the call were checked.
     fn agrees_again(&self, caller: &Caller, incoming: &Incoming) -> Result<(), Refusal> {
         let name = incoming.message.params.as_ref().and_then(|params| params.name.clone());
         match (name, self.tool_source().known_tools()) {

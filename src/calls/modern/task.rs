@@ -1,6 +1,5 @@
-//! A tool that a legacy child runs as a task only, called by a client that knows nothing of tasks (protocol C2): the
-//! call creates the task, which is asked for until it is over, and its result is the call's answer (2025-11-25,
-//! basic/utilities/tasks).
+//! Tools that a legacy child runs as tasks only, for clients that do not know tasks: the call creates the task and
+//! polls it, and the task's result is the call's answer (2025-11-25, basic/utilities/tasks).
 
 use super::{Happening, ModernCall};
 use crate::budget::Charged;
@@ -19,10 +18,10 @@ use tokio::time::sleep_until;
 #[path = "task_tests.rs"]
 mod tests;
 
-/// How often a task is asked for: as the child wishes, within these bounds; and if it wishes nothing.
+/// Bounds of the poll interval that the child suggests, and the default.
 const POLL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 const DEFAULT_POLL: Duration = Duration::from_millis(500);
-/// How long a child may take to agree that a task is cancelled.
+/// Time a child has to confirm a cancelled task.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A task at a legacy child.
@@ -31,7 +30,7 @@ pub(super) struct Task {
     stage: Stage,
     /// Its id, in raw JSON, once it is created.
     id: Option<Charged>,
-    /// What the child asks and tells while it runs, whichever request of ours is under way.
+    /// Receives the child's questions and progress, whichever request is under way.
     desk: Arc<Mailbox>,
     /// Its places among the requests in flight.
     pub places: Option<Places>,
@@ -41,26 +40,26 @@ pub(super) struct Task {
 enum Stage {
     #[default]
     Creating,
-    /// To be asked for at this time.
+    /// The next poll is due at this time.
     Waiting(Instant),
     Asking,
-    /// Over: its result is to be fetched.
+    /// The task has ended; its result is to be fetched.
     Over,
     Fetching,
 }
 
 impl Task {
-    /// One that is to be created by this call.
+    /// Creates the task of a call.
     pub fn of(call: &Incoming) -> Self {
         Task { desk: call.mailbox(), ..Task::default() }
     }
 
-    /// Where the child's questions and progress go.
+    /// Returns the mailbox for the child's questions and progress.
     pub fn desk(&self) -> &Arc<Mailbox> {
         &self.desk
     }
 
-    /// The child's answer to what was asked last. Gives it back if it is the call's.
+    /// Handles the child's answer to the last request. Returns the answer if it is the call's.
     fn hear(&mut self, answer: Answer, now: Instant) -> Option<Answer> {
         let Some(result) = answer.result.clone() else { return Some(answer) };
         let frame = &answer.frame;
@@ -78,19 +77,19 @@ impl Task {
         let working = string_member(frame, &task, "status").is_none_or(|status| status == "working");
         let poll = member(frame, &task, "pollInterval").and_then(|poll| jsonrpc::integer(&frame[poll]));
         let poll = poll.map_or(DEFAULT_POLL, Duration::from_millis).clamp(POLL.0, POLL.1);
-        // One that needs input asks for it while its result is fetched.
+        // A task that needs input asks for it while its result is fetched.
         self.stage = if working { Stage::Waiting(now + poll) } else { Stage::Over };
         None
     }
 
-    /// Sends what is due next.
+    /// Sends the next request when it is due.
     async fn go_on(&self, link: &Link) -> Result<Exchange, Failure> {
         let (method, mailbox) = match self.stage {
             Stage::Waiting(at) => {
                 sleep_until(at.into()).await;
                 ("tasks/get", Arc::default())
             }
-            // So what the child said before the result is told before it.
+            // Messages before the result are delivered before it.
             Stage::Over => ("tasks/result", Arc::clone(&self.desk)),
             _ => return std::future::pending().await,
         };
@@ -105,13 +104,13 @@ impl Task {
     }
 }
 
-/// A task's result, without the word that it is one's.
+/// Removes the related-task member from a task's result.
 fn without_related_task(answer: Answer) -> Answer {
     let meta = answer.result.as_ref().and_then(|result| member(&answer.frame, result, "_meta"));
     let Some(meta) = meta.filter(|meta| answer.frame[meta.start] == b'{') else { return answer };
     let mut edits = Edits::new();
     amend(&answer.frame, &meta, Amendment { drop: &[keys::RELATED_TASK], add: b"" }, &mut edits);
-    // Where there is no room for a copy, the word stays.
+    // Without memory for a copy, the member stays.
     let Ok(frame) = splice(&answer.frame, &answer.object, edits).flatten() else { return answer };
     match jsonrpc::scan(&frame) {
         Ok(message) => Answer {
@@ -126,7 +125,7 @@ fn without_related_task(answer: Answer) -> Answer {
     }
 }
 
-/// What happens next to a call that runs as a task.
+/// An event of a call that runs as a task.
 enum Event {
     Child(Step),
     Begun(Result<Exchange, Failure>),
@@ -134,14 +133,14 @@ enum Event {
 }
 
 impl ModernCall {
-    /// What happens next, if that is to be told.
+    /// Waits for the next event, and returns it if the client is to see it.
     pub(super) async fn next_of_task(&mut self) -> Option<Happening> {
         let task = self.task.as_ref()?;
         let link = self.lease.as_ref().map_or(&self.shared.link, |lease| lease.link());
         let until = self.ask_at.unwrap_or_else(|| self.deadline.at());
         let event = tokio::select! {
             biased;
-            // First, since a child that never stops talking does not put it off.
+            // First, since a child that keeps talking does not postpone the deadline.
             () = sleep_until(until.into()) => Event::Late,
             heard = task.desk.next() => match heard {
                 Ok(interim) => Event::Child(Step::Interim(interim)),
@@ -172,7 +171,7 @@ impl ModernCall {
                 let task = self.task.as_mut()?;
                 let answer = task.hear(answer, now())?;
                 if task.stage != Stage::Asking {
-                    // It is over, so that nothing is left to be cancelled.
+                    // The task has ended, so nothing is left to cancel.
                     self.task = None;
                 }
                 Ok(answer)
@@ -182,8 +181,7 @@ impl ModernCall {
         Some(Happening::Answered(self.reply(outcome)))
     }
 
-    /// Ends what the child still works on, where the call ends before it. Until the child agrees, the task keeps its
-    /// places, and the child that it has for itself.
+    /// Cancels a task that outlives its call. Until the child confirms, the task keeps its places and its lease.
     pub(super) fn cancel_task(&mut self) {
         let Some(task) = self.task.take().filter(|task| task.id.is_some()) else { return };
         let lease = self.lease.take();
@@ -198,7 +196,7 @@ impl ModernCall {
     }
 }
 
-/// What a child says next; never, if nothing is in flight.
+/// Returns the child's next step; never, if nothing is in flight.
 async fn next_of(exchange: &mut Option<Exchange>) -> Step {
     match exchange {
         Some(exchange) => exchange.next().await,
