@@ -23,7 +23,7 @@ impl Children {
     /// Answers a client's `initialize`, and seats its session at a child.
     ///
     /// # Errors
-    /// When there is no room, or the child doesn't start.
+    /// When there is no room, or the child does not start.
     pub async fn initialize(
         self: &Arc<Self>,
         session: &Arc<Session>,

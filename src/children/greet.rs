@@ -62,7 +62,7 @@ impl Children {
     /// Starts a child, detects its era if that is open, and completes its handshake.
     ///
     /// # Errors
-    /// When it can't be started, or serves no era that it may be of.
+    /// When it cannot be started, or serves no expected era.
     pub(super) async fn greet(&self, guest: Guest, place: ChildPlace) -> Result<Greeted, Failure> {
         let patience = guest.patience;
         let mut stage = Stage { link: None, asked: DISCOVER };

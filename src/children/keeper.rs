@@ -28,7 +28,7 @@ impl Children {
     /// Starts the shared children; in `session` mode one child that only shows that the server starts.
     ///
     /// # Errors
-    /// When one can't be started or doesn't complete its handshake, as often as it may be tried.
+    /// When a child cannot be started or does not complete its handshake, after all attempts that are allowed.
     pub async fn start(self: &Arc<Self>) -> Result<(), Failure> {
         let started = match self.settings.isolation {
             Isolation::Session => self.try_one().await,

@@ -59,7 +59,7 @@ impl Children {
     /// Notes the log level and the subscriptions for the next child.
     ///
     /// # Errors
-    /// When that would be more than is remembered of one session: a subscription would be lost with the child.
+    /// When the limit of one session is exceeded: a subscription would be lost with the child.
     pub fn note_told(&self, own: &Own, incoming: &Incoming) -> Result<(), Refusal> {
         if !self.settings.resume_sessions {
             return Ok(());

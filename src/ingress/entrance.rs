@@ -103,7 +103,7 @@ impl Entrance {
     /// Waits for the places of a request. Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// When too many wait, or it was not its turn within `--queue-timeout`; the refusal says which bound it was.
+    /// When too many wait, or `--queue-timeout` is over; the refusal names the bound.
     pub async fn enter(&self, operation: &Operation, client: Client, link: &Link) -> Result<Places, Refusal> {
         self.enter_among(None, Turns { operation, client, until: None }, link).await
     }
@@ -151,7 +151,7 @@ impl Entrance {
     /// Counts a request that waits for something else than a place.
     ///
     /// # Errors
-    /// When too many do.
+    /// When too many wait.
     pub fn wait(&self, client: Client) -> Result<Waits<'_>, Refusal> {
         match self.elsewhere.take(client) {
             Some(permit) => Ok(Waits { _counted: self.count(), _permit: permit }),
