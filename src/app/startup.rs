@@ -53,7 +53,7 @@ pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
     let pulse = Pulse::new(Instant::now());
     let directory = Arc::new(Directory::new(config.session.clone()));
     let (phase, phase_watched) = phase::channel();
-    let seal = Seal::new(config.upstream.state_key.as_ref()).context("cannot get random bytes")?;
+    let seal = Seal::new(config.state_key.as_ref()).context("cannot get random bytes")?;
     let (upstream, wanted) = Upstream::new(
         config.upstream.clone(),
         config.child.start_timeout,

@@ -45,6 +45,8 @@ pub struct Config {
     pub child: child::Settings,
     /// The sharing of children, and limits for requests.
     pub upstream: upstream::Settings,
+    /// Seals the `requestState` of parked requests (`--state-key-file`); unset: a key made at start.
+    pub state_key: Option<upstream::SealKey>,
     /// Legacy sessions.
     pub session: session::Settings,
     /// The listening side.
@@ -157,7 +159,9 @@ fn assemble(
     let max_buffered = reader.one_or("max-buffered", SIZE, buffered(memory));
     let http = http(reader, otel.propagates, max_buffered);
     let child = child(reader, command, env, max_buffered);
-    let (upstream, session) = (upstream(reader), session(reader, max_buffered));
+    let upstream = upstream(reader);
+    let state_key = reader.optional("state-key-file", KEY_FILE).map(|file| file.key);
+    let session = session(reader, max_buffered);
     let stopping = stopping::read(reader, &child, env("KUBERNETES_SERVICE_HOST").is_some());
     let telemetry = telemetry(reader, &otel);
     let export = exports(reader, otel.export);
@@ -166,6 +170,7 @@ fn assemble(
         http,
         child,
         upstream,
+        state_key,
         session,
         max_buffered,
         drain_delay: stopping.delay,
@@ -305,7 +310,6 @@ fn upstream(reader: &mut Reader) -> upstream::Settings {
         max_listens: reader.one("max-listens", COUNT),
         max_parked: reader.one("max-parked", COUNT),
         park_timeout: reader.one("park-timeout", DURATION),
-        state_key: reader.optional("state-key-file", KEY_FILE).map(|file| file.key),
     }
 }
 

@@ -4,7 +4,7 @@ use super::address;
 use super::identity::{self, Group, User};
 use super::problem::Refusal;
 use crate::http::PublicUrl;
-use crate::upstream::Key;
+use crate::upstream::SealKey;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -59,7 +59,7 @@ fn key(text: &str) -> Result<String, Refusal> {
 /// A file with a secret. Only its name is ever shown.
 pub(super) struct KeyFile {
     path: PathBuf,
-    pub(super) key: Key,
+    pub(super) key: SealKey,
 }
 
 /// The longest duration. It can be added to any clock reading without overflow.
@@ -179,7 +179,7 @@ fn key_file(text: &str) -> Result<KeyFile, Refusal> {
     let secret = std::fs::read(&path).map_err(|error| {
         Refusal::new(format!("cannot be read: {error}"), "name a file with at least 32 random bytes")
     })?;
-    let key = Key::of(secret.trim_ascii());
+    let key = SealKey::of(secret.trim_ascii());
     let key = key.ok_or_else(|| {
         Refusal::new(
             "holds too little",

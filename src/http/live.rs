@@ -28,7 +28,7 @@ impl Live {
             Live::Call(call) => tokio::select! {
                 biased;
                 happening = call.next() => happening,
-                () = shutdown.over() => call.shuts_down(),
+                () = shutdown.over() => call.shut_down(),
             },
             // The drain ends subscriptions itself, gracefully.
             Live::Listening(listening) => listening.next().await,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// From the bottom up; rooms of one layer are siblings that never meet.
 const LAYERS: &[&[&str]] = &[
-    &["backoff", "client", "memory", "proc", "sync", "trace_context"],
+    &["backoff", "client", "clock", "memory", "proc", "sync", "trace_context"],
     &["budget"],
     &["jsonrpc", "framing", "phase", "pulse", "shutdown", "signals", "telemetry"],
     &["mux", "lifecycle", "admission", "export"],
@@ -16,6 +16,10 @@ const LAYERS: &[&[&str]] = &[
     &["session"],
     &["era"],
     &["child", "router"],
+    &["ingress", "inquiry"],
+    &["catalogue"],
+    &["children"],
+    &["calls"],
     &["upstream"],
     &["http", "supervisor"],
     &["config"],

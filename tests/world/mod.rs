@@ -17,7 +17,7 @@ use proxyrunner::phase;
 use proxyrunner::router::Router;
 use proxyrunner::session::{Directory, Principal, Session};
 use proxyrunner::trace_context::Trace;
-use proxyrunner::upstream::{AtCap, Incoming, Isolation, Place, Seal, Settings, Upstream, Want};
+use proxyrunner::upstream::{AtCap, ChildPlace, Incoming, Isolation, Seal, Settings, Upstream, Want};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,7 +63,7 @@ pub struct Child {
     intake: Intake,
     stop: CancellationToken,
     end: watch::Sender<Option<End>>,
-    _place: Place,
+    _place: ChildPlace,
 }
 
 /// Settings for a world: small bounds.
@@ -100,7 +100,6 @@ pub fn settings(choice: Choice) -> Settings {
         max_listens: 64,
         max_parked: 32,
         park_timeout: Duration::from_secs(600),
-        state_key: None,
     }
 }
 

@@ -1,0 +1,188 @@
+//! The children, and which of them serves: a child is greeted first, which tells its era ([`greet`]); the shared ones are
+//! the [`crew`], which the [`keeper`] keeps complete. Legacy sessions are seated at a child ([`exclusive`], [`seating`]);
+//! modern requests share one, or [`lease`] one for themselves.
+//!
+//! This room never starts a process itself: it sends a [`Want`], and the supervisor listens. It knows nothing of calls,
+//! which use it.
+
+mod crew;
+mod eviction;
+mod exclusive;
+mod greet;
+mod greeting;
+mod handshake;
+mod initialize;
+mod keeper;
+mod late;
+mod lease;
+mod places;
+mod pool;
+mod resume;
+mod revisions;
+mod seating;
+mod settings;
+mod slots;
+mod solitude;
+mod subscriptions;
+mod tools;
+mod union;
+mod vigil;
+
+pub(crate) use crew::Shared;
+pub(crate) use handshake::await_initialized;
+pub use places::ChildPlace;
+pub(crate) use pool::{Lease, Owner};
+pub use settings::{AtCap, Isolation, Settings};
+pub(crate) use subscriptions::WATCHES_ENOUGH;
+pub(crate) use tools::ToolSource;
+
+use crate::audience::{Audience, Members};
+use crate::child::StartError;
+use crate::exchange::{Failure, Link};
+use crate::ingress::{Entrance, Refusal};
+use crate::jsonrpc::codes;
+use crate::phase::Phase;
+use crate::session::{Directory, Session};
+use crew::Crew;
+use parking_lot::Mutex;
+use places::ChildPlaces;
+use pool::Pool;
+use revisions::KnownRevisions;
+use solitude::Solitude;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+use vigil::Pings;
+
+/// Bytes that are remembered of one session's handshake as long as the session lasts.
+const MOST_REMEMBERED: usize = 64 * 1024;
+
+/// There is no child at the moment.
+pub(crate) const RESTARTING: &str = "the server has ended, and is being restarted";
+
+/// A session has one handshake.
+const SEATED: Refusal = Refusal::Withheld(codes::INVALID_REQUEST, "this session is initialized already");
+
+/// A request for a child, for the supervisor.
+#[derive(Debug)]
+pub struct Want {
+    /// Who hears what the child says.
+    pub audience: Audience,
+    /// Requests that it may have in flight.
+    pub slots: usize,
+    /// Its place among `--max-children`, to be held until the process is gone.
+    pub place: ChildPlace,
+    /// Where the started child goes.
+    pub reply: oneshot::Sender<Result<Arc<Link>, StartError>>,
+}
+
+/// All children of this process.
+#[derive(Debug)]
+pub(crate) struct Children {
+    /// The operator's settings.
+    settings: Settings,
+    /// `--start-timeout`: how long a child may take to start and to complete its handshake.
+    start_timeout: Duration,
+    /// The legacy sessions, which end with their children.
+    directory: Arc<Directory>,
+    /// The queues that a session's handshake waits in, as every request of a client does.
+    entrance: Arc<Entrance>,
+    /// Where requests for a child go.
+    wants: mpsc::Sender<Want>,
+    /// The `--max-children` places.
+    places: ChildPlaces,
+    /// Locked while room is made for another child.
+    making_room: Mutex<()>,
+    /// The shared children.
+    crew: Crew,
+    /// Which legacy revisions the server takes.
+    revisions: KnownRevisions,
+    /// Whether the server runs only once.
+    solitude: Solitude,
+    /// The sessions that have a child of their own.
+    exclusive: Mutex<Vec<Weak<Session>>>,
+    /// The children that no exchange leases at the moment.
+    pool: Arc<Pool>,
+    /// Whether the server answers pings.
+    pings: Pings,
+    /// The phase that probes see.
+    phase: watch::Sender<Phase>,
+    /// Set when proxyrunner shuts down: no child is replaced any more.
+    closed: AtomicBool,
+    /// Why no server runs, and none will.
+    failed: OnceLock<Failure>,
+}
+
+impl Children {
+    /// Creates the room without a child; requests for children come out of the receiver.
+    pub fn new(
+        settings: Settings,
+        start_timeout: Duration,
+        directory: Arc<Directory>,
+        phase: watch::Sender<Phase>,
+        entrance: Arc<Entrance>,
+    ) -> (Arc<Self>, mpsc::Receiver<Want>) {
+        let (wants, wanted) = mpsc::channel(16);
+        let children = Children {
+            places: ChildPlaces::new(settings.max_children),
+            making_room: Mutex::default(),
+            crew: Crew::new(settings.child_era),
+            revisions: KnownRevisions::default(),
+            solitude: Solitude::default(),
+            exclusive: Mutex::default(),
+            pool: Pool::new(settings.cancel_grace),
+            pings: Pings::default(),
+            closed: AtomicBool::new(false),
+            failed: OnceLock::new(),
+            settings,
+            start_timeout,
+            directory,
+            entrance,
+            wants,
+            phase,
+        };
+        (Arc::new(children), wanted)
+    }
+
+    /// The operator's settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// `--start-timeout`.
+    pub fn start_timeout(&self) -> Duration {
+        self.start_timeout
+    }
+
+    /// Counts the children that run, or are being started or ended.
+    pub fn count(&self) -> usize {
+        self.places.count()
+    }
+
+    /// Stops replacing children that end: proxyrunner shuts down.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes the children that no exchange has leased for `--evict-after`.
+    pub fn expire(&self, now: Instant) {
+        self.pool.expire(self.settings.evict_after, now);
+    }
+
+    /// Returns the shared child that serves these members, if one does.
+    pub fn serving(&self, members: &Arc<Members>) -> Option<Arc<Shared>> {
+        let serves = |shared: &Arc<Shared>| Arc::ptr_eq(&shared.members, members) && !shared.link.is_closed();
+        self.crew.all().into_iter().find(serves)
+    }
+
+    /// Returns the shared child of this number, if it is not replaced yet.
+    pub fn numbered(&self, number: u64) -> Option<Arc<Shared>> {
+        self.crew.all().into_iter().find(|shared| shared.link.number() == number)
+    }
+
+    /// Ends the subscriptions of modern clients: proxyrunner shuts down.
+    pub fn end_listens(&self) {
+        self.crew.all().iter().for_each(|shared| shared.end_listens());
+    }
+}
