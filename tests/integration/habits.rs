@@ -223,7 +223,7 @@ fn a_flood_of_lines_that_are_no_messages_is_logged_in_part_and_the_rest_is_count
     server.until_metric("proxyrunner_malformed_frames_total", 20_000);
     let left_out = || server.metric("proxyrunner_left_out_log_lines_total");
     crate::support::until("all are logged or counted", || {
-        times(&server.logged(), "no JSON-RPC message") as u64 + left_out() == 20_000
+        times(&server.logged(), "not a JSON-RPC message") as u64 + left_out() == 20_000
     });
     assert!(left_out() > 10_000, "{}", left_out());
     let told = server.until_logged("more lines than --child-log-rate");

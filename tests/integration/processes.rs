@@ -143,7 +143,7 @@ fn how_a_server_could_not_be_started_is_told() {
     for (words, told) in [
         (vec!["/no/such/program"], "no such program; give its full path"),
         (vec![program.as_str()], "permission denied; is it executable?"),
-        (vec![script.as_str()], "it is there, but what its first line (#!)"),
+        (vec![script.as_str()], "the file exists, but its interpreter (#! line"),
         (vec!["python3 server.py"], "give program and arguments as separate words"),
         (vec!["/tmp"], "it is a directory"),
     ] {
@@ -361,7 +361,7 @@ fn as_pid_1_it_ends_what_an_ended_guardian_left_behind_and_nothing_else() {
     until_gone(&left);
     until_replaced(&session, served);
     assert!(lives(sleeper), "no server started it");
-    server.until_logged("left alone");
+    server.until_logged("leaving adopted processes alone");
 }
 
 #[test]
