@@ -21,6 +21,11 @@ impl ModernCall {
         });
         match read {
             Some(question) if self.open.len() < MOST_ANSWERS && self.may_be_asked(&question) => {
+                let lacks = |required| self.caller.capabilities.missing(required).is_some();
+                if question.required().is_some_and(lacks) {
+                    // The call fails for it, whatever else is asked.
+                    self.ask_at = Some(now());
+                }
                 self.open.push(Open { child_id, question });
                 // Further questions are awaited for a moment, so that the client is asked once.
                 self.ask_at.get_or_insert_with(|| now() + SIBLINGS);
