@@ -172,6 +172,8 @@ pub enum Step {
 pub struct Exchange {
     pending: Option<Pending<Held, Outcome>>,
     outcome: Option<Outcome>,
+    /// What giving the slot up found, until the child has been told.
+    given_up: Option<Abandoned>,
     mailbox: Arc<Mailbox>,
     inbox: Inbox,
     wire_id: WireId,
@@ -187,7 +189,7 @@ impl Exchange {
         operation: Option<ChildOperation>,
     ) -> Self {
         let wire_id = pending.wire_id();
-        Exchange { pending: Some(pending), outcome: None, mailbox, inbox, wire_id, operation }
+        Exchange { pending: Some(pending), outcome: None, given_up: None, mailbox, inbox, wire_id, operation }
     }
 
     /// The request's id at the child.
@@ -215,6 +217,13 @@ impl Exchange {
             std::mem::replace(&mut *has, places)
         };
         drop(before);
+    }
+
+    /// From now on an answer comes too late, whatever else the child is told before it is told that.
+    pub fn give_up(&mut self) {
+        if let Some(mut pending) = self.pending.take() {
+            self.given_up = Some(pending.abandon());
+        }
     }
 
     /// Cancels the request at the child, with a reason.
@@ -275,8 +284,9 @@ impl Exchange {
 
     /// Gives the slot up. The child is told unless the request has not been written yet; then it never is.
     fn withdraw(&mut self, cancellation: Option<Spliced>, reason: &str) {
-        let Some(mut pending) = self.pending.take() else { return };
-        match pending.abandon() {
+        self.give_up();
+        let Some(given_up) = self.given_up.take() else { return };
+        match given_up {
             Abandoned::InFlight => {
                 let frame = cancellation.unwrap_or_else(|| inbox::cancellation(self.wire_id, reason));
                 self.inbox.uptake().note_notified();

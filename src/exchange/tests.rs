@@ -148,6 +148,20 @@ fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
 }
 
 #[test]
+fn a_cancelled_subscription_keeps_its_place_until_the_child_no_longer_has_it() {
+    let listens = Admission::new(Bounds { in_flight: 1, per_client: 1, queued: 0 });
+    let place = Arc::new(listens.take(Client::named("a client")).expect("it is free"));
+    let (link, mut ends) = Link::new(1, 2);
+    let exchange = begun_with(&link, Held { listen: Some(Arc::clone(&place)), ..held() });
+    let id = exchange.wire_id();
+    written(&link, &mut ends);
+    drop((exchange, place));
+    assert_eq!(listens.in_flight(), 1);
+    assert!(matches!(answer(&mut ends, id), Completed::Late));
+    assert_eq!(listens.in_flight(), 0);
+}
+
+#[test]
 fn a_request_that_waits_for_its_client_gives_its_places_up_and_gets_others() {
     let admission = Admission::new(Bounds { in_flight: 2, per_client: 2, queued: 0 });
     let place = || admission.take(Client::named("a client")).expect("two are free");

@@ -154,3 +154,16 @@ fn announce_version(server: &Server, session: &str, version: &str) -> u16 {
     connection.head("POST", "/mcp", &Connection::post_headers(&headers));
     connection.response().status
 }
+
+/// Its client had left, and what it took counted nowhere.
+#[test]
+fn a_call_is_charged_until_it_is_over_although_its_client_has_left() {
+    let server = Server::start("");
+    let session = server.session();
+    let call = session.begin_call(1, "hang", json!({}));
+    server.until_metric("proxyrunner_in_flight", 1);
+    drop(call);
+    server.until_metric("proxyrunner_connections", 1);
+    assert_eq!(server.metric("proxyrunner_in_flight"), 1, "a client that leaves has not cancelled");
+    assert!(server.metric("proxyrunner_buffered_bytes") > 8 << 10);
+}

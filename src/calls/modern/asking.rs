@@ -168,7 +168,11 @@ impl ModernCall {
     }
 
     fn end_exchange(&mut self, end: impl FnOnce(Exchange)) {
-        let exchange = self.exchange.take();
+        let mut exchange = self.exchange.take();
+        if let Some(exchange) = &mut exchange {
+            // First, for the refusals may make the child answer.
+            exchange.give_up();
+        }
         let said = exchange.as_ref().map(|exchange| exchange.mailbox());
         let desk = self.task.as_ref().map(|task| task.desk());
         let unread: Vec<_> = [said, desk].into_iter().flatten().cloned().collect();
