@@ -6,7 +6,7 @@
 //! configured.
 
 use crate::export::{self, Endpoint, Header, MetricSettings, Protocol, Signal, Tls};
-use crate::telemetry::otlp::Temporality;
+use crate::telemetry::metrics::Temporality;
 use crate::telemetry::{Bounds, Sampler, SpanSettings};
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
@@ -397,9 +397,6 @@ fn resource(variables: &mut Variables<'_>) -> Vec<(String, String)> {
         ("service.name", "proxyrunner".to_owned()),
         ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("service.instance.id", instance()),
-        ("telemetry.sdk.name", "proxyrunner".to_owned()),
-        ("telemetry.sdk.language", "rust".to_owned()),
-        ("telemetry.sdk.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("process.pid", std::process::id().to_string()),
     ];
     for (key, value) in known {

@@ -13,7 +13,7 @@ use crate::exchange::{Exchange, Failure, Held, Link, Mailbox, Outcome, Step};
 use crate::jsonrpc::{self, Spliced, rewrite};
 use crate::mux::WireId;
 use crate::session::Audience;
-use crate::telemetry::otlp::Attributes;
+use crate::telemetry::Attributes;
 use crate::telemetry::scope::spanned;
 use crate::telemetry::{ChildOperation, names};
 use crate::trace_context::Trace;
