@@ -195,10 +195,10 @@ impl Exporter {
     }
 
     /// Exports the remaining records within `patience`.
-    pub async fn flush(self, patience: Duration) {
+    pub async fn flush(mut self, patience: Duration) {
         self.ending.cancel();
         let (ended, mut all_ended) = mpsc::channel::<()>(1);
-        for shut_down in self.running {
+        for shut_down in std::mem::take(&mut self.running) {
             let ended = ended.clone();
             // The SDK blocks until its last export is over.
             let work = move || {
@@ -209,6 +209,13 @@ impl Exporter {
         }
         drop(ended);
         let _ = timeout(patience, all_ended.recv()).await;
+    }
+}
+
+impl Drop for Exporter {
+    /// Without a flush, the process ends at once: the SDK's providers would block for a last export when they are dropped.
+    fn drop(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.running));
     }
 }
 

@@ -109,7 +109,13 @@ impl HttpClient for Transport {
     {
         let collector = Arc::clone(&self.0);
         let attempt = self.0.runtime.spawn(async move { collector.attempt(request.into_body()).await });
-        Box::pin(async move { Ok(attempt.await?) })
+        let delivery = Arc::clone(&self.0.delivery);
+        Box::pin(async move {
+            Ok(attempt.await.unwrap_or_else(|_| {
+                delivery.note_failure("proxyrunner ended before a response".to_owned());
+                status(StatusCode::BAD_REQUEST)
+            }))
+        })
     }
 }
 
@@ -145,19 +151,12 @@ impl Collector {
             Again::Later => self.delivery.delay(None, fastrand::f64()),
             Again::After(asked) => self.delivery.delay(Some(asked), fastrand::f64()),
         };
-        let status = match delay {
-            None => StatusCode::BAD_REQUEST,
-            Some(delay) => {
-                tokio::select! {
-                    () = sleep(delay) => {}
-                    () = self.ending.cancelled() => {}
-                }
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-        };
-        let mut response = Response::default();
-        *response.status_mut() = status;
-        response
+        let Some(delay) = delay else { return status(StatusCode::BAD_REQUEST) };
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = self.ending.cancelled() => {}
+        }
+        status(StatusCode::SERVICE_UNAVAILABLE)
     }
 
     async fn send(&self, request: Bytes) -> Result<Bytes, Undelivered> {
@@ -215,6 +214,13 @@ impl Collector {
             Err(status) => Err(failed(&status)),
         }
     }
+}
+
+/// Returns an empty response.
+fn status(status: StatusCode) -> Response<Bytes> {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    response
 }
 
 /// The paths of gRPC are below the root.
