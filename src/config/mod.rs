@@ -8,6 +8,7 @@ mod args;
 mod file;
 mod identity;
 mod otel;
+mod otel_variables;
 mod parse;
 mod problem;
 mod reader;

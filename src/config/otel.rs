@@ -5,21 +5,18 @@
 //! warnings and ignored, as the specification asks. Nothing is exported unless a collector or an exporter is
 //! configured.
 
+use super::otel_variables::{Variables, infix};
 use crate::export::{self, Endpoint, Header, MetricSettings, Protocol, Signal, Tls};
-use crate::telemetry::otlp::Temporality;
+use crate::telemetry::metrics::Temporality;
 use crate::telemetry::{Bounds, Sampler, SpanSettings};
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 use std::ffi::OsString;
-use std::fmt::Display;
-use std::str::FromStr;
 use std::time::Duration;
 
 /// Default maximum length of a string in bytes: clients and children send strings of any length.
 const LONGEST: usize = 4_096;
 
-/// A practically unlimited duration.
-const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Minimum interval between exports: without one, they would use all CPU time.
 const SOONEST: Duration = Duration::from_millis(10);
 
@@ -44,7 +41,7 @@ pub(super) struct Propagates {
 
 /// Reads the variables.
 pub(super) fn read(env: impl Fn(&str) -> Option<OsString>) -> Meant {
-    let mut variables = Variables { env: &env, warnings: Vec::new() };
+    let mut variables = Variables::new(&env);
     let disabled = variables.flag("OTEL_SDK_DISABLED").unwrap_or(false);
     let mut export = export::Settings { resource: resource(&mut variables), ..export::Settings::default() };
     if !disabled {
@@ -70,79 +67,7 @@ pub(super) fn read(env: impl Fn(&str) -> Option<OsString>) -> Meant {
             variables.warn(unknown, "is not supported", "using the other variables");
         }
     }
-    Meant { spans, records, longest, exemplars, propagates, export, warnings: variables.warnings }
-}
-
-struct Variables<'a> {
-    env: &'a dyn Fn(&str) -> Option<OsString>,
-    warnings: Vec<String>,
-}
-
-impl Variables<'_> {
-    /// Returns the value of a variable. An empty value counts as unset.
-    fn text(&mut self, name: &str) -> Option<String> {
-        let value = (self.env)(name)?;
-        match value.into_string() {
-            Ok(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
-            Err(_) => {
-                self.warn(name, "is not UTF-8", "ignoring it");
-                None
-            }
-        }
-    }
-
-    fn warn(&mut self, name: &str, what: impl Display, instead: impl Display) {
-        self.warnings.push(format!("{name} {what}; {instead}"));
-    }
-
-    fn parsed<T: FromStr>(&mut self, name: &str, what: &str) -> Option<T> {
-        let text = self.text(name)?;
-        let parsed = text.parse().ok();
-        if parsed.is_none() {
-            self.warn(name, format!("{text:?} is not a {what}"), "ignoring it");
-        }
-        parsed
-    }
-
-    fn number(&mut self, name: &str) -> Option<usize> {
-        self.parsed(name, "whole number")
-    }
-
-    fn millis(&mut self, name: &str) -> Option<Duration> {
-        let millis = self.parsed(name, "number of milliseconds")?;
-        // Some values mean "unlimited" but would overflow the clock.
-        Some(Duration::from_millis(millis).min(FOR_EVER))
-    }
-
-    /// Returns a timeout; zero disables it (specification/configuration/common.md §Timeout).
-    fn limit(&mut self, name: &str) -> Option<Duration> {
-        self.millis(name).map(|limit| if limit.is_zero() { FOR_EVER } else { limit })
-    }
-
-    fn flag(&mut self, name: &str) -> Option<bool> {
-        let text = self.text(name)?.to_ascii_lowercase();
-        if !matches!(text.as_str(), "true" | "false") {
-            self.warn(name, format!("{text:?} is neither true nor false"), "using false");
-        }
-        Some(text == "true")
-    }
-
-    /// Returns a variable of one signal, such as `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, or else the one for all
-    /// signals; with its name.
-    fn of_signal(&mut self, signal: Signal, what: &str) -> Option<(String, String)> {
-        let own = format!("OTEL_EXPORTER_OTLP_{}_{what}", infix(signal));
-        let all = format!("OTEL_EXPORTER_OTLP_{what}");
-        let found = self.text(&own).map(|text| (own, text));
-        found.or_else(|| Some((all.clone(), self.text(&all)?)))
-    }
-}
-
-fn infix(signal: Signal) -> &'static str {
-    match signal {
-        Signal::Traces => "TRACES",
-        Signal::Metrics => "METRICS",
-        Signal::Logs => "LOGS",
-    }
+    Meant { spans, records, longest, exemplars, propagates, export, warnings: variables.into_warnings() }
 }
 
 /// Returns the endpoint of a signal, if it is exported.
@@ -397,9 +322,6 @@ fn resource(variables: &mut Variables<'_>) -> Vec<(String, String)> {
         ("service.name", "proxyrunner".to_owned()),
         ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("service.instance.id", instance()),
-        ("telemetry.sdk.name", "proxyrunner".to_owned()),
-        ("telemetry.sdk.language", "rust".to_owned()),
-        ("telemetry.sdk.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("process.pid", std::process::id().to_string()),
     ];
     for (key, value) in known {

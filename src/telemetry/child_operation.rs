@@ -74,9 +74,9 @@ impl ChildOperation {
             span.describe(|attributes| {
                 cause.subject().describe(attributes);
                 if revision != Revision::default() {
-                    attributes.text(names::PROTOCOL, revision.name());
+                    attributes.constant(names::PROTOCOL, revision.name());
                 }
-                attributes.text(names::TRANSPORT, "pipe");
+                attributes.constant(names::TRANSPORT, "pipe");
                 attributes.number(names::CHILD, child.cast_signed());
             });
         }

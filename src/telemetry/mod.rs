@@ -8,10 +8,10 @@ pub mod logs;
 pub mod metrics;
 pub mod names;
 mod operation;
-pub mod otlp;
 mod outbox;
 mod peer;
 mod subject;
+mod text;
 mod trace;
 mod verdict;
 
@@ -20,13 +20,15 @@ pub use clock::unix_nanos;
 pub use logs::{Allowance, LogFormat, access, count_lost_lines};
 pub use metrics::counters;
 pub use operation::{Arrival, Operation, QueueWait};
-pub use outbox::{Batch, Bounds, Outbox};
+pub use outbox::{Bounds, Outbox, Weighed};
 pub use peer::Peer;
 pub use subject::Subject;
+pub(crate) use text::cut;
 pub(crate) use trace::capture;
-pub use trace::{Parent, Sampler, Span, SpanKind, Tracer, scope, tracer};
+pub use trace::{Attributes, Parent, Sampler, Span, SpanKind, Tracer, scope, tracer};
 pub use verdict::Verdict;
 
+use opentelemetry::InstrumentationScope;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
 
@@ -64,6 +66,11 @@ pub struct SpanSettings {
     pub bounds: Bounds,
 }
 
+/// Returns the instrumentation scope of all telemetry.
+pub fn scope_of_instrumentation() -> InstrumentationScope {
+    InstrumentationScope::builder(env!("CARGO_PKG_NAME")).with_version(env!("CARGO_PKG_VERSION")).build()
+}
+
 /// Starts logging to stderr, and recording what the settings ask for. Dropping the guard writes the lines that are still
 /// buffered.
 pub fn start(settings: &Settings) -> WorkerGuard {
@@ -75,7 +82,7 @@ pub fn start(settings: &Settings) -> WorkerGuard {
         metrics::enable(settings.exemplars);
     }
     if let Some(SpanSettings { sampler, propagates, bounds }) = settings.spans {
-        Tracer::install(sampler, propagates, settings.longest, bounds);
+        Tracer::install(sampler, propagates, settings.longest, bounds, scope_of_instrumentation());
         capture::install(&settings.capture);
     }
     guard

@@ -6,9 +6,9 @@ use super::logs::access;
 use super::metrics;
 use super::metrics::labels::{Labels, Revision, Side};
 use super::names;
-use super::otlp::Attributes;
 use super::peer::Peer;
 use super::subject::Subject;
+use super::trace::Attributes;
 use super::trace::{Parent, Span, SpanKind, Tracer, tracer};
 use super::trace::{capture, scope};
 use super::verdict::Verdict;
@@ -286,9 +286,9 @@ fn describe_arrival(arrival: &Arrival<'_>, attributes: &mut Attributes) {
         let raw = || String::from_utf8_lossy(id);
         attributes.text(names::REQUEST, &text.map_or_else(raw, Cow::Owned));
     }
-    attributes.text(names::TRANSPORT, "tcp");
-    attributes.text(names::NETWORK, "http");
-    attributes.text(names::NETWORK_VERSION, "1.1");
+    attributes.constant(names::TRANSPORT, "tcp");
+    attributes.constant(names::NETWORK, "http");
+    attributes.constant(names::NETWORK_VERSION, "1.1");
     if let Some(peer) = arrival.peer {
         attributes.text(names::CLIENT, peer.ip());
         attributes.number(names::CLIENT_PORT, peer.socket.port().into());

@@ -2,7 +2,7 @@
 
 use super::metrics::labels::{Method, NameId, Names, PROMPTS, TOOLS, TOOLS_CALL};
 use super::names;
-use super::otlp::Attributes;
+use super::trace::Attributes;
 use std::borrow::Cow;
 
 /// Maximum length in bytes of a stored method or target: clients choose both.
@@ -87,7 +87,7 @@ impl Subject {
     pub(super) fn describe(&self, attributes: &mut Attributes) {
         attributes.text(names::METHOD, self.method());
         if self.known.is_tool_call() {
-            attributes.text(names::OPERATION, "execute_tool");
+            attributes.constant(names::OPERATION, "execute_tool");
         }
         let key = match self.known {
             method if method.is_tool_call() => names::TOOL,
@@ -171,9 +171,9 @@ mod tests {
     #[test]
     fn only_resources_are_called_so() {
         let described = |method: &str| {
-            let mut attributes = Attributes::new(9, 100);
+            let mut attributes = Attributes::new(100);
             subject(method, "file:///a").describe(&mut attributes);
-            String::from_utf8_lossy(attributes.encoded()).into_owned()
+            format!("{:?}", attributes.list())
         };
         assert!(described("resources/read").contains(names::RESOURCE));
         assert!(described("resources/subscribe").contains("file:///a"));

@@ -171,7 +171,7 @@ def test_what_a_collector_rejects_is_counted_and_told_once(run, receive):
     is_lost(running.wire, LOST["spans"], 3)
     running.stop()
     (line,) = running.lines("not delivered")
-    assert "rejected 1 of" in line["fields"]["message"] and "one is too many" in line["fields"]["message"]
+    assert "rejected 1 of the spans" in line["fields"]["message"] and "one is too many" in line["fields"]["message"]
 
 
 def test_a_collector_that_comes_back_is_told_of(run, receive):

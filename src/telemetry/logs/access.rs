@@ -40,7 +40,7 @@ fn millis(duration: Duration) -> f64 {
 }
 
 pub(in crate::telemetry) fn log(line: &Line<'_>) {
-    let shown = |text| crate::telemetry::otlp::cut(text, SHOWN);
+    let shown = |text| crate::telemetry::text::cut(text, SHOWN);
     tracing::info!(
         method = shown(line.method),
         target = line.target.map(shown),
@@ -57,7 +57,7 @@ pub(in crate::telemetry) fn log(line: &Line<'_>) {
 /// read.
 pub fn log_request(method: &str, path: &str, status: u16, peer: SocketAddr, took: Duration) {
     if is_enabled() {
-        let path = crate::telemetry::otlp::cut(path, SHOWN);
+        let path = crate::telemetry::text::cut(path, SHOWN);
         let duration_ms = millis(took);
         tracing::info!(http_method = method, path, status, %peer, duration_ms, "access");
     }

@@ -14,6 +14,15 @@ pub enum MetricKind {
     Histogram,
 }
 
+/// The start of the interval that exported sums cover (`OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temporality {
+    /// Since the last export.
+    Delta,
+    /// Since the start of the process.
+    Cumulative,
+}
+
 /// The definition of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Definition {

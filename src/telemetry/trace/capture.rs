@@ -2,7 +2,7 @@
 //! `--trace-results`), and redacts secrets in them.
 
 use super::redact::{REDACTED, redacted};
-use crate::telemetry::otlp::cut;
+use crate::telemetry::text::cut;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::sync::OnceLock;

@@ -1,5 +1,6 @@
 //! Traces: spans, their sampling, the current span of a task, and redaction of captured contents.
 
+mod attributes;
 pub(crate) mod capture;
 mod ids;
 mod redact;
@@ -7,5 +8,6 @@ mod sampler;
 pub mod scope;
 mod span;
 
+pub use attributes::Attributes;
 pub use sampler::Sampler;
 pub use span::{Parent, Span, SpanKind, Tracer, tracer};

@@ -1,7 +1,7 @@
 //! The current span of a thread, for the log lines written while it works on a task.
 
+use super::attributes::Attributes;
 use super::span::{Parent, SpanKind, tracer};
-use crate::telemetry::otlp::Attributes;
 use crate::trace_context::Context;
 use std::cell::Cell;
 use std::fmt::Display;

@@ -1,27 +1,23 @@
 //! Spans. An unsampled span costs only its id. A span ends when it is dropped, and is then queued in OTLP's encoding
 //! (opentelemetry/proto/trace/v1).
 
+use super::attributes::Attributes;
 use super::ids;
 use super::sampler::Sampler;
 use crate::telemetry::clock::Begun;
 use crate::telemetry::metrics::counters;
-use crate::telemetry::otlp::{Attributes, Fields, cut};
-use crate::telemetry::outbox::{Bounds, Outbox};
+use crate::telemetry::outbox::{Bounds, Outbox, Weighed};
+use crate::telemetry::text::cut;
 use crate::trace_context::Context;
+use opentelemetry::trace::{Link, SpanContext, Status, TraceState};
+use opentelemetry::{InstrumentationScope, KeyValue, SpanId, TraceFlags, TraceId, Value};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::str::FromStr;
 use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The kind of a span, with OTLP's values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SpanKind {
-    /// Work within proxyrunner.
-    Internal = 1,
-    /// Handles a request of another process.
-    Server = 2,
-    /// Waits for another process.
-    Client = 3,
-}
+pub use opentelemetry::trace::SpanKind;
 
 /// Begins spans and queues the ended ones.
 #[derive(Debug)]
@@ -29,7 +25,8 @@ pub struct Tracer {
     sampler: Sampler,
     propagates: bool,
     longest: usize,
-    outbox: Outbox,
+    scope: InstrumentationScope,
+    outbox: Outbox<SpanData>,
 }
 
 static TRACER: OnceLock<Tracer> = OnceLock::new();
@@ -53,8 +50,14 @@ pub struct Parent<'a> {
 
 impl Tracer {
     /// Installs the process-wide tracer. Only the first call has an effect.
-    pub fn install(sampler: Sampler, propagates: bool, longest: usize, bounds: Bounds) -> &'static Tracer {
-        TRACER.get_or_init(|| Self::new(sampler, propagates, longest, bounds))
+    pub fn install(
+        sampler: Sampler,
+        propagates: bool,
+        longest: usize,
+        bounds: Bounds,
+        scope: InstrumentationScope,
+    ) -> &'static Tracer {
+        TRACER.get_or_init(|| Self::new(sampler, propagates, longest, bounds, scope))
     }
 
     /// Creates a tracer without installing it.
@@ -63,8 +66,9 @@ impl Tracer {
         propagates: bool,
         longest: usize,
         bounds: Bounds,
+        scope: InstrumentationScope,
     ) -> Self {
-        Tracer { sampler, propagates, longest, outbox: Outbox::new(bounds, &counters::DROPPED_SPANS) }
+        Tracer { sampler, propagates, longest, scope, outbox: Outbox::new(bounds, &counters::DROPPED_SPANS) }
     }
 
     /// Returns whether the trace context is passed on to children.
@@ -73,7 +77,7 @@ impl Tracer {
     }
 
     /// Returns the queue of ended spans.
-    pub fn outbox(&self) -> &Outbox {
+    pub fn outbox(&self) -> &Outbox<SpanData> {
         &self.outbox
     }
 
@@ -103,7 +107,7 @@ impl Tracer {
             remote: parent.as_ref().is_some_and(|parent| parent.remote),
             tracestate: parent.and_then(|parent| parent.tracestate).map(Box::from),
             begun: Begun::now(),
-            attributes: Attributes::new(ATTRIBUTES, self.longest),
+            attributes: Attributes::new(self.longest),
             link: None,
             error: None,
         })
@@ -182,72 +186,63 @@ impl Drop for Span {
     #[inline]
     fn drop(&mut self) {
         if let Some(recording) = self.recording.take() {
-            recording.end(&self.context);
+            let outbox = &recording.tracer.outbox;
+            outbox.put((*recording).finish(&self.context));
         }
     }
 }
 
-/// `ScopeSpans.spans`
-const SPANS: u32 = 2;
-/// `Span.attributes`
-const ATTRIBUTES: u32 = 9;
-/// `SpanFlags`: whether the parent is remote is known, and that it is.
-const HAS_REMOTE: u32 = 0x100;
-const IS_REMOTE: u32 = 0x200;
-/// `Status.STATUS_CODE_ERROR`
-const STATUS_ERROR: u64 = 2;
 /// Maximum length of a status message in bytes.
 const LONGEST_ERROR: usize = 1024;
 
 impl Recording {
     #[cold]
-    fn end(&self, context: &Context) {
-        thread_local! {
-            /// Buffers for encoding, reused to avoid allocations.
-            static ENCODED: RefCell<(Vec<u8>, Vec<u8>)> = RefCell::default();
-        }
-        // The buffers are gone when a thread ends.
-        let _ = ENCODED.try_with(|encoded| {
-            let (span, record) = &mut *encoded.borrow_mut();
-            span.clear();
-            record.clear();
-            self.encode(context, span);
-            record.bytes(SPANS, span);
-            self.tracer.outbox.put(record);
-        });
-    }
-
-    fn encode(&self, context: &Context, out: &mut Vec<u8>) {
+    fn finish(mut self, context: &Context) -> SpanData {
         let end = self.begun.unix_nanos_now();
-        out.bytes(1, &context.trace);
-        out.bytes(2, &context.span);
-        if let Some(tracestate) = &self.tracestate {
-            out.bytes(3, tracestate.as_bytes());
-        }
-        if let Some(parent) = &self.parent {
-            out.bytes(4, parent);
-        }
-        out.bytes(5, self.name.as_bytes());
-        out.varint(6, self.kind as u64);
-        out.fixed64(7, self.begun.unix_nanos());
-        out.fixed64(8, end);
-        out.extend_from_slice(self.attributes.encoded());
+        let mut links = SpanLinks::default();
         if let Some(link) = &self.link {
-            out.message(13, |out| {
-                out.bytes(1, &link.trace);
-                out.bytes(2, &link.span);
-                out.fixed32(6, u32::from(link.flags) | HAS_REMOTE);
-            });
+            links.links.push(Link::with_context(span_context(link, TraceState::default())));
         }
-        if let Some(error) = &self.error {
-            out.message(15, |out| {
-                if !error.is_empty() {
-                    out.bytes(2, cut(error, LONGEST_ERROR).as_bytes());
-                }
-                out.varint(3, STATUS_ERROR);
-            });
+        let state = self.tracestate.as_deref().and_then(|state| TraceState::from_str(state).ok());
+        SpanData {
+            span_context: span_context(context, state.unwrap_or_default()),
+            parent_span_id: self.parent.map_or(SpanId::INVALID, SpanId::from_bytes),
+            parent_span_is_remote: self.remote,
+            span_kind: self.kind,
+            name: self.name,
+            start_time: at(self.begun.unix_nanos()),
+            end_time: at(end),
+            attributes: self.attributes.take(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links,
+            status: self.error.map_or(Status::Unset, |error| match cut(&error, LONGEST_ERROR).len() {
+                whole if whole == error.len() => Status::error(error),
+                shorter => Status::error(error[..shorter].to_owned()),
+            }),
+            instrumentation_scope: self.tracer.scope.clone(),
         }
-        let remote = HAS_REMOTE | if self.remote { IS_REMOTE } else { 0 };
-        out.fixed32(16, u32::from(context.flags) | remote);
     }
 }
+
+fn at(unix_nanos: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(unix_nanos)
+}
+
+fn span_context(context: &Context, state: TraceState) -> SpanContext {
+    let (trace, span) = (TraceId::from_bytes(context.trace), SpanId::from_bytes(context.span));
+    SpanContext::new(trace, span, TraceFlags::new(context.flags), false, state)
+}
+
+impl Weighed for SpanData {
+    fn bytes(&self) -> usize {
+        let text = |value: &Value| if let Value::String(text) = value { text.as_str().len() } else { 0 };
+        let attributes = self.attributes.iter().map(|pair| size_of::<KeyValue>() + text(&pair.value));
+        let status = if let Status::Error { description } = &self.status { description.len() } else { 0 };
+        size_of::<SpanData>() + self.name.len() + status + attributes.sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+#[path = "span_tests.rs"]
+mod tests;

@@ -1,10 +1,15 @@
-//! Sends a request to a collector over HTTP or gRPC, and classifies the response.
+//! Sends OTLP requests over HTTP or gRPC, through a client of proxyrunner's own: names are resolved in the process, and
+//! certificates and timeouts are the operator's. The exporters of `opentelemetry-otlp` use it as their HTTP client. They
+//! encode, and retry by the status that is returned to them, into which a status of gRPC is translated.
 
 use super::Unusable;
 use super::connect::{Sender, sender};
+use super::delivery::Delivery;
 use super::endpoint::{Endpoint, Protocol, Signal};
-use crate::telemetry::otlp::{Field, fields};
-use bytes::{Buf, BufMut, Bytes};
+use super::metrics::Completion;
+use super::rpc::{Raw, retry_delay};
+use crate::telemetry::cut;
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::{BodyExt, Full, Limited};
@@ -12,13 +17,22 @@ use hyper::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT,
 };
 use hyper::http::uri::PathAndQuery;
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message;
 use std::io::Write;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::runtime::Handle;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::client::Grpc;
-use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::CompressionEncoding;
 use tonic::{Code, Status};
 
 /// Maximum number of response bytes read; no useful response is longer.
@@ -28,26 +42,35 @@ const REST: Duration = Duration::from_secs(2);
 /// The User-Agent header.
 const AGENT: &str = concat!("proxyrunner/", env!("CARGO_PKG_VERSION"));
 
+/// The HTTP client of one signal's exporter.
+#[derive(Clone, Debug)]
+pub(super) struct Transport(Arc<Collector>);
+
 /// The collector of one signal.
 #[derive(Debug)]
-pub struct Collector {
+struct Collector {
     endpoint: Endpoint,
     signal: Signal,
     sender: Sender,
+    runtime: Handle,
+    ending: CancellationToken,
+    delivery: Arc<Delivery>,
+    /// What the SDK's metrics lack; of that signal only.
+    completion: Option<Arc<Completion>>,
 }
 
 /// A failed delivery.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Undelivered {
+struct Undelivered {
     /// The reason.
-    pub why: String,
+    why: String,
     /// Whether to retry.
-    pub again: Again,
+    again: Again,
 }
 
 /// Whether a failed delivery is worth retrying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
+enum Again {
     /// A retry would fail again.
     Never,
     /// A retry may succeed.
@@ -56,38 +79,91 @@ pub enum Again {
     After(Duration),
 }
 
+impl Transport {
+    /// Creates the client of a signal's exporter. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the certificates of the endpoint are unusable.
+    pub(super) fn new(
+        endpoint: &Endpoint,
+        signal: Signal,
+        delivery: Arc<Delivery>,
+        completion: Option<Arc<Completion>>,
+        ending: CancellationToken,
+    ) -> Result<Self, Unusable> {
+        let (sender, endpoint) = (sender(endpoint)?, endpoint.clone());
+        let runtime = Handle::current();
+        Ok(Transport(Arc::new(Collector { endpoint, signal, sender, runtime, ending, delivery, completion })))
+    }
+}
+
+impl HttpClient for Transport {
+    /// Sends a request from the runtime, since exporters have a thread of their own outside of it.
+    fn send_bytes<'client, 'sending>(
+        &'client self,
+        request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'sending>>
+    where
+        'client: 'sending,
+        Self: 'sending,
+    {
+        let collector = Arc::clone(&self.0);
+        let attempt = self.0.runtime.spawn(async move { collector.attempt(request.into_body()).await });
+        let delivery = Arc::clone(&self.0.delivery);
+        Box::pin(async move {
+            Ok(attempt.await.unwrap_or_else(|_| {
+                delivery.note_failure("proxyrunner ended before a response".to_owned());
+                status(StatusCode::BAD_REQUEST)
+            }))
+        })
+    }
+}
+
 impl Collector {
-    /// Creates a collector at an endpoint.
-    ///
-    /// # Errors
-    /// When its certificates are unusable.
-    pub fn new(endpoint: &Endpoint, signal: Signal) -> Result<Self, Unusable> {
-        Ok(Collector { endpoint: endpoint.clone(), signal, sender: sender(endpoint)? })
-    }
-
-    /// Returns the endpoint.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
-    /// Sends a request and returns the response.
-    ///
-    /// # Errors
-    /// When the collector did not accept it.
-    pub async fn send(&self, request: Bytes) -> Result<Bytes, Undelivered> {
+    /// Sends a request once. The status of the response says whether to retry, and nothing else.
+    async fn attempt(&self, body: Bytes) -> Response<Bytes> {
+        let last = self.ending.is_cancelled();
+        let body = self.completion.as_ref().map_or(body.clone(), |completion| completion.complete(&body));
         let patience = self.endpoint.timeout;
-        let sending = async {
-            match self.endpoint.protocol {
-                Protocol::Http => self.post(request).await,
-                Protocol::Grpc => self.call(request).await,
-            }
-        };
-        timeout(patience, sending).await.unwrap_or_else(|_| {
+        let sent = timeout(patience, self.send(body)).await.unwrap_or_else(|_| {
             Err(Undelivered {
                 why: format!("no response within {} s", patience.as_secs_f64()),
                 again: Again::Later,
             })
-        })
+        });
+        match sent {
+            Ok(answer) => {
+                let (rejected, why) = rejected(self.signal, &answer);
+                self.delivery.note_accepted(rejected, why);
+                Response::new(answer)
+            }
+            Err(Undelivered { why, again }) => {
+                self.delivery.note_failure(why);
+                self.retry(if last { Again::Never } else { again }).await
+            }
+        }
+    }
+
+    /// Returns the response that makes the exporter give up, or retry after a delay, which a shutdown cuts short.
+    async fn retry(&self, again: Again) -> Response<Bytes> {
+        let delay = match again {
+            Again::Never => None,
+            Again::Later => self.delivery.delay(None, fastrand::f64()),
+            Again::After(asked) => self.delivery.delay(Some(asked), fastrand::f64()),
+        };
+        let Some(delay) = delay else { return status(StatusCode::BAD_REQUEST) };
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = self.ending.cancelled() => {}
+        }
+        status(StatusCode::SERVICE_UNAVAILABLE)
+    }
+
+    async fn send(&self, request: Bytes) -> Result<Bytes, Undelivered> {
+        match self.endpoint.protocol {
+            Protocol::Http => self.post(request).await,
+            Protocol::Grpc => self.call(request).await,
+        }
     }
 
     async fn post(&self, body: Bytes) -> Result<Bytes, Undelivered> {
@@ -138,6 +214,13 @@ impl Collector {
             Err(status) => Err(failed(&status)),
         }
     }
+}
+
+/// Returns an empty response.
+fn status(status: StatusCode) -> Response<Bytes> {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    response
 }
 
 /// The paths of gRPC are below the root.
@@ -198,94 +281,36 @@ fn failed(status: &Status) -> Undelivered {
         | Code::DataLoss => asked.map_or(Again::Later, Again::After),
         _ => Again::Never,
     };
-    Undelivered {
-        why: format!("{:?}: {}", status.code(), crate::telemetry::otlp::cut(status.message(), 256)),
-        again,
-    }
+    Undelivered { why: format!("{:?}: {}", status.code(), cut(status.message(), 256)), again }
 }
 
-/// Returns the delay before a retry that the response's details ask for (OTLP §OTLP/gRPC Throttling):
-/// `google.rpc.RetryInfo` in `google.rpc.Status`.
-fn retry_delay(details: &[u8]) -> Option<Duration> {
-    let inner = |message, number| {
-        fields(message).find_map(move |(field, value)| match value {
-            Field::Bytes(bytes) if field == number => Some(bytes),
-            _ => None,
-        })
+/// Returns the number of records that the collector rejected and its reason; zero and empty if it accepted all.
+pub fn rejected(signal: Signal, answer: &[u8]) -> (usize, String) {
+    let partial = match signal {
+        Signal::Traces => ExportTraceServiceResponse::decode(answer)
+            .ok()
+            .and_then(|answer| answer.partial_success)
+            .map(|partial| (partial.rejected_spans, partial.error_message)),
+        Signal::Logs => ExportLogsServiceResponse::decode(answer)
+            .ok()
+            .and_then(|answer| answer.partial_success)
+            .map(|partial| (partial.rejected_log_records, partial.error_message)),
+        Signal::Metrics => ExportMetricsServiceResponse::decode(answer)
+            .ok()
+            .and_then(|answer| answer.partial_success)
+            .map(|partial| (partial.rejected_data_points, partial.error_message)),
     };
-    let number = |message, number| {
-        fields(message).find_map(move |(field, value)| match value {
-            Field::Number(value) if field == number => Some(value),
-            _ => None,
-        })
-    };
-    let delay = fields(details).find_map(|(field, value)| match value {
-        Field::Bytes(any) if field == 3 && inner(any, 1)?.ends_with(b"/google.rpc.RetryInfo") => {
-            inner(inner(any, 2)?, 1)
-        }
-        _ => None,
-    })?;
-    let nanos = number(delay, 2).and_then(|nanos| u32::try_from(nanos).ok()).unwrap_or_default();
-    Some(
-        Duration::from_secs(number(delay, 1).unwrap_or_default())
-            .saturating_add(Duration::from_nanos(nanos.into())),
-    )
-}
-
-/// A codec for messages that are already encoded, and for responses that are decoded elsewhere.
-#[derive(Clone, Copy, Debug)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Raw;
-    type Decoder = Raw;
-
-    fn encoder(&mut self) -> Raw {
-        Raw
-    }
-
-    fn decoder(&mut self) -> Raw {
-        Raw
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(message.copy_to_bytes(message.remaining())))
-    }
+    let (rejected, why) = partial.unwrap_or_default();
+    (usize::try_from(rejected).unwrap_or_default(), cut(&why, 256).to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::rpc::tests::details;
     use super::*;
-    use crate::telemetry::otlp::Fields;
 
     #[test]
     fn a_status_says_whether_and_when_to_come_back() {
-        let details = |kind: &str| {
-            let mut details = Vec::new();
-            details.varint(1, 8);
-            details.message(3, |any| {
-                any.bytes(1, format!("type.googleapis.com/google.rpc.{kind}").as_bytes());
-                any.message(2, |info| info.message(1, |delay| delay.varint(1, 7)));
-            });
-            Bytes::from(details)
-        };
         let again = |code, details| failed(&Status::with_details(code, "", details)).again;
         let seven = Again::After(Duration::from_secs(7));
         for (code, plain, asked) in [
@@ -297,5 +322,16 @@ mod tests {
             assert_eq!(again(code, details("ErrorInfo")), plain, "{code:?}");
             assert_eq!(again(code, details("RetryInfo")), asked, "{code:?}");
         }
+    }
+
+    #[test]
+    fn an_answer_tells_what_was_rejected() {
+        use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
+        let of = |answer: &[u8]| rejected(Signal::Traces, answer);
+        assert_eq!(of(&[]), (0, String::new()));
+        let partial = ExportTracePartialSuccess { rejected_spans: 3, error_message: "too old".to_owned() };
+        let answer = ExportTraceServiceResponse { partial_success: Some(partial) };
+        assert_eq!(of(&answer.encode_to_vec()), (3, "too old".to_owned()));
+        assert_eq!(of(b"<html>not found</html>"), (0, String::new()));
     }
 }
