@@ -61,9 +61,9 @@ fn echo() {
 }
 
 fn answer(line: &[u8]) -> Option<Vec<u8>> {
-    let message = proxyrunner::jsonrpc::scan(line).expect("a message");
+    let message = proxyrunner::internals::jsonrpc::scan(line).expect("a message");
     let id = &line[message.id?];
-    let method = proxyrunner::jsonrpc::text(line, message.method.as_ref()?);
+    let method = proxyrunner::internals::jsonrpc::text(line, message.method.as_ref()?);
     let params = message.params.as_ref().map_or(&b"{}"[..], |params| &line[params.span.clone()]);
     let result = match &*method {
         "initialize" => {

@@ -8,13 +8,13 @@
 #[path = "../tests/world/mod.rs"]
 mod world;
 
-use proxyrunner::budget::Charged;
-use proxyrunner::era::envelope::Envelope;
-use proxyrunner::era::probe::Choice;
-use proxyrunner::jsonrpc;
-use proxyrunner::session::{Principal, Session};
-use proxyrunner::trace_context::Trace;
-use proxyrunner::upstream::{Begun, Caller, Happening, Incoming, LegacyStep};
+use proxyrunner::internals::budget::Charged;
+use proxyrunner::internals::era::envelope::Envelope;
+use proxyrunner::internals::era::probe::Choice;
+use proxyrunner::internals::jsonrpc;
+use proxyrunner::internals::session::{Principal, Session};
+use proxyrunner::internals::trace_context::Trace;
+use proxyrunner::internals::upstream::{Begun, Caller, Happening, Incoming, LegacyStep};
 use serde_json::json;
 use std::hint::black_box;
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 //! - `cargo bench --bench mux -- count mux|map N` runs N exchanges on one thread and prints nothing, to be
 //!   counted by callgrind: see `instructions.sh`.
 
-use proxyrunner::mux::{self, Answering, Completed, Lost, Mux, Pending, WireId};
+use proxyrunner::internals::mux::{self, Answering, Completed, Lost, Mux, Pending, WireId};
 use std::{
     collections::HashMap,
     hint::{black_box, spin_loop},

@@ -47,11 +47,6 @@ impl Shutdown {
         self.refusing.is_cancelled()
     }
 
-    /// Resolves once [`refuse`](Self::refuse) was called.
-    pub async fn refusing(&self) {
-        self.refusing.cancelled().await;
-    }
-
     /// Returns whether [`finish`](Self::finish) was called.
     pub fn is_over(&self) -> bool {
         self.over.is_cancelled()

@@ -8,13 +8,13 @@
 mod world;
 
 use libfuzzer_sys::fuzz_target;
-use proxyrunner::era::Era;
-use proxyrunner::era::capabilities::Capabilities;
-use proxyrunner::era::probe::Choice;
-use proxyrunner::exchange::Failure;
-use proxyrunner::jsonrpc::{self, ClientId};
-use proxyrunner::session::{Principal, Session};
-use proxyrunner::upstream::{Begun, Caller, Happening, LegacyStep, Refusal};
+use proxyrunner::internals::era::Era;
+use proxyrunner::internals::era::capabilities::Capabilities;
+use proxyrunner::internals::era::probe::Choice;
+use proxyrunner::internals::exchange::Failure;
+use proxyrunner::internals::jsonrpc::{self, ClientId};
+use proxyrunner::internals::session::{Principal, Session};
+use proxyrunner::internals::upstream::{Begun, Caller, Happening, LegacyStep, Refusal};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -73,7 +73,7 @@ fn locked(heard: &Mutex<Heard>) -> std::sync::MutexGuard<'_, Heard> {
     heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn parsed(frame: proxyrunner::jsonrpc::Spliced) -> Value {
+fn parsed(frame: proxyrunner::internals::jsonrpc::Spliced) -> Value {
     serde_json::from_slice(&frame.to_vec()).expect("JSON")
 }
 

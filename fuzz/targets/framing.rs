@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proxyrunner::framing::{Framed, Framer, IdSeeker};
-use proxyrunner::jsonrpc::{Kind, scan};
+use proxyrunner::internals::framing::{Framed, Framer, IdSeeker};
+use proxyrunner::internals::jsonrpc::{Kind, scan};
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 

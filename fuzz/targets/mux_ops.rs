@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proxyrunner::mux::{self, Abandoned, Answering, Completed, Lost, Mux, Pending, Refused, WireId};
+use proxyrunner::internals::mux::{self, Abandoned, Answering, Completed, Lost, Mux, Pending, Refused, WireId};
 use std::{
     collections::HashSet,
     future::Future,

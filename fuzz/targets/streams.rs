@@ -3,12 +3,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proxyrunner::budget::{Budget, Charged};
-use proxyrunner::client::Client;
-use proxyrunner::exchange::Class;
-use proxyrunner::http::sse;
-use proxyrunner::jsonrpc::{self, Spliced, rewrite};
-use proxyrunner::session::{Directory, Principal, Reader, Session, Settings, StreamId};
+use proxyrunner::internals::budget::{Budget, Charged};
+use proxyrunner::internals::client::Client;
+use proxyrunner::internals::exchange::Class;
+use proxyrunner::internals::http::sse;
+use proxyrunner::internals::jsonrpc::{self, Spliced, rewrite};
+use proxyrunner::internals::session::{Directory, Principal, Reader, Session, Settings, StreamId};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};

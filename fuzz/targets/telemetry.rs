@@ -3,11 +3,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proxyrunner::budget::Charged;
-use proxyrunner::export::{Signal, rejected};
-use proxyrunner::jsonrpc::rewrite::request_for_child;
-use proxyrunner::jsonrpc::{Span, scan, text as text_of};
-use proxyrunner::trace_context::{
+use proxyrunner::internals::budget::Charged;
+use proxyrunner::internals::export::{Signal, rejected};
+use proxyrunner::internals::jsonrpc::rewrite::request_for_child;
+use proxyrunner::internals::jsonrpc::{Span, scan, text as text_of};
+use proxyrunner::internals::trace_context::{
     AllowedBaggage, Context, OwnBaggage, Trace, is_baggage, is_traceparent, is_tracestate,
 };
 

@@ -22,7 +22,7 @@ pub use listener::Filter;
 pub use members::{Members, ResourceTurn};
 pub use post::{Post, Wish};
 pub use running::Running;
-pub use seat::{Own, Seat, Stateless, Told};
+pub use seat::{Own, Seat, Stateless};
 pub use seated_session::{SeatedSession, TooManyQuestions};
 pub use session_id::SessionId;
 

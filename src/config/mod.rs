@@ -81,16 +81,6 @@ impl Exit {
         Exit { code: Self::USAGE, text }
     }
 
-    /// The exit code.
-    pub fn code(&self) -> u8 {
-        self.code
-    }
-
-    /// The text to print.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
     /// Prints the text, on stdout if it was requested and else on stderr.
     pub fn report(&self) -> ExitCode {
         let text = self.text.trim_end();

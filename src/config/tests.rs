@@ -30,19 +30,19 @@ fn load_with(args: &[&str], vars: &[(&str, &str)]) -> Result<Config, Exit> {
 }
 
 fn loaded(args: &[&str], vars: &[(&str, &str)]) -> Config {
-    load_with(args, vars).unwrap_or_else(|exit| panic!("{}", exit.text()))
+    load_with(args, vars).unwrap_or_else(|exit| panic!("{}", exit.text))
 }
 
 fn lines(args: &[&str], vars: &[(&str, &str)]) -> Vec<String> {
     let exit = load_with(args, vars).err().expect("problems");
-    assert_eq!(exit.code(), Exit::USAGE);
-    exit.text().lines().map(str::to_owned).collect()
+    assert_eq!(exit.code, Exit::USAGE);
+    exit.text.lines().map(str::to_owned).collect()
 }
 
 fn check(args: &[&str], vars: &[(&str, &str)]) -> String {
     let exit = load_with(&[&["--check"], args].concat(), vars).err().expect("an answer");
-    assert_eq!(exit.code(), 0, "{}", exit.text());
-    exit.text().to_owned()
+    assert_eq!(exit.code, 0, "{}", exit.text);
+    exit.text.to_owned()
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn every_problem_is_told_at_once_with_its_flag_source_and_what_would_do() {
 fn messages_take_at_most_two_fifths_of_the_memory_there_is() {
     let with = |args: &[&str], memory: u64| {
         let args = ["proxyrunner"].iter().chain(args).chain(&["server"]).map(OsString::from);
-        let config = load(args, [], Some(memory)).unwrap_or_else(|exit| panic!("{}", exit.text()));
+        let config = load(args, [], Some(memory)).unwrap_or_else(|exit| panic!("{}", exit.text));
         (config.max_buffered, config.http.max_body, config.child.max_frame, config.session.replay_bytes)
     };
     let mebibytes =

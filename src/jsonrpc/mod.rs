@@ -20,7 +20,6 @@ pub(crate) use message::{LONGEST_NAME, LONGEST_URI};
 pub(crate) use object::{Amendment, amend, distinct_members, items, string_member};
 pub use object::{member, members, retain};
 pub(crate) use propagation::{Carried, carried};
-pub use rewrite::{error, result};
 pub use scan::{elements, is_batch, scan};
 pub use splice::{Edits, Spliced, break_no_lines, splice};
 pub(crate) use splice::{FLAT, NoRoom};

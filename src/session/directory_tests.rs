@@ -1,7 +1,8 @@
 //! Places, names and ages.
 
+use super::directory::DirectoryFull;
 use super::fixtures::{IDLE, MAX_AGE, account, client_id, directory, drain, said};
-use super::{Directory, DirectoryFull, Principal, Session, StreamId};
+use super::{Directory, Principal, Session, StreamId};
 use crate::exchange::fixtures::begun;
 use crate::exchange::{Class, Failure, Link};
 use std::cell::Cell;

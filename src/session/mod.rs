@@ -27,15 +27,14 @@ mod streams_tests;
 #[cfg(test)]
 mod tests;
 
-pub use directory::{Directory, DirectoryFull};
+pub use directory::Directory;
 pub use event_id::StreamId;
 pub use kept::Since;
 pub use owed::Owed;
 pub use presence::Presence;
 pub use principal::Principal;
 pub use reader::Reader;
-pub use streams::{Item, UnknownEvent};
-pub use underway::{Cancelled, Underway};
+pub use underway::Underway;
 pub use version::{LEGACY_VERSIONS, Version};
 
 use crate::admission::Share;

@@ -1,7 +1,8 @@
 //! Streams through their readers. The fixtures keep four events for replay.
 
 use super::fixtures::{drain, next, said, session};
-use super::{Reader, Session, StreamId, UnknownEvent};
+use super::streams::UnknownEvent;
+use super::{Reader, Session, StreamId};
 use crate::exchange::Class::{self, Dear, Droppable, Idempotent};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,7 @@
 //! Requests in flight, questions of a child, and the end of a session.
 
 use super::fixtures::{client_id, drain, read, said, scanned, session};
+use super::underway::Cancelled;
 use super::*;
 use crate::audience::{Members, Own, SeatedSession, TooManyQuestions};
 use crate::exchange::fixtures::{begun, interim, outcome, written};

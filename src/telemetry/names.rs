@@ -6,6 +6,7 @@ macro_rules! attributes {
     ($($ident:ident $name:literal $help:literal)*) => {
         $(#[doc = $help] pub const $ident: &str = $name;)*
         /// All attributes, as pairs of name and help text.
+        #[cfg(test)]
         pub const ATTRIBUTES: &[(&str, &str)] = &[$(($name, $help)),*];
     };
 }
@@ -45,6 +46,7 @@ macro_rules! spans {
     ($($ident:ident $name:literal $help:literal)*) => {
         $(#[doc = $help] pub const $ident: &str = $name;)*
         /// All spans whose name is fixed, as pairs of name and help text.
+        #[cfg(test)]
         pub const SPANS: &[(&str, &str)] = &[$(($name, $help)),*];
     };
 }

@@ -1,6 +1,6 @@
 //! The command line, on the real binary: what it prints, where, and how it exits.
 
-use proxyrunner::config::table;
+use proxyrunner::internals::config::table;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 

@@ -379,7 +379,7 @@ fn an_empty_last_event_id_is_none() {
 #[test]
 fn an_idle_connection_is_kept_longer_than_load_balancers_keep_it() {
     let by_default =
-        proxyrunner::config::table::find("keep-alive-timeout").expect("a setting").default_words();
+        proxyrunner::internals::config::table::find("keep-alive-timeout").expect("a setting").default_words();
     let seconds = by_default.and_then(|words| words.strip_suffix('s')?.parse::<u32>().ok()).expect("seconds");
     assert!(seconds > 600, "load balancers keep idle connections for up to 600 s");
     let server = Server::start("--keep-alive-timeout 300ms");

@@ -6,18 +6,20 @@
 
 #![allow(dead_code, reason = "the fuzz target and the benchmark each use their own part")]
 
-use proxyrunner::budget::{Account, Budget, Charged};
-use proxyrunner::client::Client;
-use proxyrunner::era::{Era, probe::Choice};
-use proxyrunner::exchange::{End, Ends, Failure, Intake, LastWords, Link, Order, Urgent};
-use proxyrunner::framing::Framed;
-use proxyrunner::jsonrpc::{self, Spliced};
-use proxyrunner::lifecycle::Policy;
-use proxyrunner::phase;
-use proxyrunner::router::Router;
-use proxyrunner::session::{Directory, Principal, Session};
-use proxyrunner::trace_context::Trace;
-use proxyrunner::upstream::{AtCap, ChildPlace, Incoming, Isolation, Seal, Settings, Upstream, Want};
+use proxyrunner::internals::budget::{Account, Budget, Charged};
+use proxyrunner::internals::client::Client;
+use proxyrunner::internals::era::{Era, probe::Choice};
+use proxyrunner::internals::exchange::{End, Ends, Failure, Intake, LastWords, Link, Order, Urgent};
+use proxyrunner::internals::framing::Framed;
+use proxyrunner::internals::jsonrpc::{self, Spliced};
+use proxyrunner::internals::lifecycle::Policy;
+use proxyrunner::internals::phase;
+use proxyrunner::internals::router::Router;
+use proxyrunner::internals::session::{Directory, Principal, Session};
+use proxyrunner::internals::trace_context::Trace;
+use proxyrunner::internals::upstream::{
+    AtCap, ChildPlace, Incoming, Isolation, Seal, Settings, Upstream, Want,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,7 +109,7 @@ impl World {
     /// With its first child ready.
     pub async fn start(serves: Serves, settings: Settings) -> World {
         let budget = Budget::new(1 << 30);
-        let sessions = proxyrunner::session::Settings {
+        let sessions = proxyrunner::internals::session::Settings {
             idle: Duration::from_secs(1 << 20),
             max_age: Duration::from_secs(1 << 20),
             max_sessions: 64,

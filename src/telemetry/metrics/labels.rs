@@ -79,11 +79,6 @@ macro_rules! label {
                 usize::from(self.0).checked_sub(1).map_or(OTHER, |at| $set[at])
             }
 
-            /// Returns the label in eight bits.
-            pub fn bits(self) -> u8 {
-                self.0
-            }
-
             /// Restores a label from its bits; unknown bits are [`OTHER`].
             pub fn from_bits(bits: u8) -> Self {
                 $name(if usize::from(bits) <= $set.len() { bits } else { 0 })
@@ -103,6 +98,13 @@ label! {
 label! {
     /// A revision of the protocol.
     Revision REVISIONS
+}
+
+impl Revision {
+    /// Returns the label in eight bits.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
 }
 
 /// `tools/call`

@@ -16,5 +16,7 @@ pub(super) use definitions::RESERVED;
 pub use exposition::{Format, write};
 pub use family::{Definition, Family, MetricKind, Sample, Temporality, Value};
 pub use gather::{Levels, gather};
-pub use histogram::{BucketBounds, CONVENTION, Distribution, Exemplar, Histogram};
+#[cfg(test)]
+pub use histogram::{CONVENTION, Histogram};
+pub use histogram::{Distribution, Exemplar};
 pub use recording::{enable, is_enabled, operation, request, session, started};
