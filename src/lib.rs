@@ -3,6 +3,8 @@
 //! `docs/architecture.md` describes the rooms, the way of a request, and the decisions behind both. Each module imports
 //! only from the modules below it; `tests/integration/architecture.rs` holds the table of layers.
 
+#![warn(clippy::missing_docs_in_private_items)]
+
 mod admission;
 mod app;
 mod audience;

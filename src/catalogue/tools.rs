@@ -72,7 +72,9 @@ impl Reading {
 
 /// The state of the cache as a call finds it.
 pub(crate) enum Found {
+    /// It has been read.
     Read(Arc<Tools>),
+    /// Another call is reading it.
     Awaited(Reading),
     /// The caller is to read the list; dropping the sender says that it is done.
     Unknown(Reading, watch::Sender<()>),

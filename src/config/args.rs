@@ -3,7 +3,7 @@
 //! Values stay unparsed here. clap sees neither the environment nor the defaults, so its result is the command
 //! line alone and `reader` decides precedence in one place.
 
-use super::Exit;
+use super::exit::Exit;
 use super::table::{Arity, SETTINGS, Setting, settings};
 use clap::{Arg, ArgAction, Command};
 use std::collections::HashMap;

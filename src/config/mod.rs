@@ -5,6 +5,7 @@
 
 mod address;
 mod args;
+mod exit;
 mod file;
 mod identity;
 mod otel;
@@ -21,6 +22,7 @@ use crate::era::probe::Choice;
 use crate::lifecycle::Policy;
 use crate::trace_context::AllowedBaggage;
 use crate::{child, export, http, session, telemetry, upstream};
+pub use exit::Exit;
 use parse::{
     COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, GROUP, HEADER, HOST, KEY, KEY_FILE, LISTEN,
     NICE, ORIGIN, PATH, PUBLIC_URL, SIZE, SWITCH, USER,
@@ -28,9 +30,7 @@ use parse::{
 use problem::{Problem, Refusal};
 use reader::Reader;
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
-use std::process::ExitCode;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
@@ -60,38 +60,6 @@ pub struct Config {
     pub stop_within: Duration,
     /// Maximum bytes of bodies, undelivered answers and replay buffers together.
     pub max_buffered: usize,
-}
-
-/// The reason why proxyrunner exits without running: help was requested, or settings are bad.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Exit {
-    code: u8,
-    text: String,
-}
-
-impl Exit {
-    /// `EX_USAGE` of sysexits.h.
-    pub const USAGE: u8 = 64;
-
-    fn done(text: String) -> Exit {
-        Exit { code: 0, text }
-    }
-
-    fn usage(text: String) -> Exit {
-        Exit { code: Self::USAGE, text }
-    }
-
-    /// Prints the text, on stdout if it was requested and else on stderr.
-    pub fn report(&self) -> ExitCode {
-        let text = self.text.trim_end();
-        // A closed pipe has no reader to be told.
-        let _ = if self.code == 0 {
-            writeln!(std::io::stdout(), "{text}")
-        } else {
-            writeln!(std::io::stderr(), "{text}")
-        };
-        ExitCode::from(self.code)
-    }
 }
 
 /// Reads the command line (beginning with the program's name), the given environment, and the configuration file. `memory`

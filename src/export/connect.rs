@@ -1,8 +1,8 @@
 //! Connections to collectors: name resolution, TCP and TLS.
 
-use super::Unusable;
 use super::endpoint::{Endpoint, Protocol, Tls};
 use super::resolve::Resolver;
+use super::unusable::Unusable;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;

@@ -10,6 +10,7 @@ mod records;
 mod resolve;
 mod rpc;
 mod transport;
+mod unusable;
 
 pub use endpoint::{Endpoint, Header, Protocol, Signal, Tls};
 pub use transport::rejected;
@@ -36,6 +37,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use transport::Transport;
+use unusable::Unusable;
 
 /// The collectors per signal; a signal without one is not exported.
 #[derive(Clone, Debug, Default)]
@@ -60,18 +62,6 @@ pub struct MetricSettings {
     /// `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`
     pub temporality: Temporality,
 }
-
-/// An endpoint setting that makes export impossible.
-#[derive(Debug)]
-pub struct Unusable(String);
-
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Unusable {}
 
 /// Maximum length of an attribute value of the resource in bytes.
 const LONGEST_VALUE: usize = 4_096;

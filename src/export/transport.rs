@@ -2,12 +2,12 @@
 //! certificates and timeouts are the operator's. The exporters of `opentelemetry-otlp` use it as their HTTP client. They
 //! encode, and retry by the status that is returned to them, into which a status of gRPC is translated.
 
-use super::Unusable;
 use super::connect::{Sender, sender};
 use super::delivery::Delivery;
 use super::endpoint::{Endpoint, Protocol, Signal};
 use super::metrics::Completion;
 use super::rpc::{Raw, retry_delay};
+use super::unusable::Unusable;
 use crate::telemetry::cut;
 use bytes::Bytes;
 use flate2::Compression;

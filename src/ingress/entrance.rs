@@ -72,6 +72,7 @@ enum Level {
 }
 
 impl Entrance {
+    /// Nobody has entered yet.
     pub fn new(limits: &Limits) -> Self {
         let Limits { in_flight, per_client, per_child, queued, patience } = *limits;
         Entrance {
