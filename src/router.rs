@@ -273,7 +273,7 @@ impl Router {
     fn fail_echoed(&mut self, raw_id: &[u8]) {
         self.noise.note_echo();
         if let Some(wire_id) = self.wire_id(raw_id) {
-            self.complete(wire_id, Err(Failure::Malformed("it echoes the request")));
+            self.complete(wire_id, Err(Failure::Malformed("the server echoes the request")));
         }
     }
 
@@ -286,7 +286,7 @@ impl Router {
 fn refusal(raw_id: &[u8], name: &str, why: NotAsked) -> Charged {
     let (code, message): (_, Cow<'_, str>) = match why {
         NotAsked::NoExchange => {
-            (codes::METHOD_NOT_FOUND, "no request is in flight whose client could be asked".into())
+            (codes::METHOD_NOT_FOUND, "no client can be asked: no request is in flight".into())
         }
         NotAsked::TooMany => {
             (codes::INTERNAL_ERROR, "the client has left too many questions unanswered".into())
@@ -294,7 +294,7 @@ fn refusal(raw_id: &[u8], name: &str, why: NotAsked) -> Charged {
         NotAsked::Withheld => (
             codes::METHOD_NOT_FOUND,
             format!(
-                "no client can be asked for {name}: it is withheld, or several clients share this server"
+                "no client can be asked for {name}: it is disabled, or several clients share this server"
             )
             .into(),
         ),

@@ -163,7 +163,7 @@ impl Supervisor {
                 Some(Action::Close) => run.pipes.close_stdin.cancel(),
                 Some(Action::Terminate) => server.group(Signal::SIGTERM),
                 Some(Action::Kill) => server.group(Signal::SIGKILL),
-                Some(Action::Abandon) => break Err(io::Error::other("it is still running after SIGKILL")),
+                Some(Action::Abandon) => break Err(io::Error::other("still running after SIGKILL")),
                 None => {}
             }
         };

@@ -117,7 +117,7 @@ pub(super) async fn drain(server: &Server, delay: Duration, patience: Duration, 
     if timeout(patience, quiet).await.is_err() {
         tracing::warn!(
             requests = server.upstream.underway(),
-            "the remaining requests fail: --drain-timeout is over"
+            "--drain-timeout has passed; failing the remaining requests"
         );
     }
     for session in server.directory.all() {

@@ -133,10 +133,31 @@ impl Account {
     /// A charge of `bytes`: at once if there is room, or after a wait of at most `patience` if the client holds little and few
     /// others wait like this, since a waiting request is not charged. `None` if there is no room.
     pub async fn charge_soon(&self, bytes: usize, patience: Duration) -> Option<Charge> {
-        if let Some(charge) = self.try_charge(bytes) {
-            return Some(charge);
+        match self.try_charge(bytes) {
+            Some(charge) => Some(charge),
+            None if self.is_little(bytes) => self.wait_for(bytes, patience).await,
+            None => None,
         }
-        let _patient = self.0.budget.be_patient().filter(|_| self.is_little(bytes))?;
+    }
+
+    /// A charge for what a message takes besides its own bytes, which are charged already. If the client holds little besides
+    /// this message, the whole reserve is open to it, as to a small message: a large one that had to wait for its room must not
+    /// be refused for the little that it takes more.
+    pub async fn charge_beside(&self, message: usize, bytes: usize, patience: Duration) -> Option<Charge> {
+        let besides = self.client_used().saturating_sub(message + OVERHEAD);
+        if besides.saturating_add(bytes) > self.0.budget.small() {
+            return self.charge_soon(bytes, patience).await;
+        }
+        let mut charge = self.charge();
+        match charge.try_add_up_to(bytes, self.0.budget.0.limit + self.0.budget.reserve()) {
+            true => Some(charge),
+            false => self.wait_for(bytes, patience).await,
+        }
+    }
+
+    /// Waits for room, unless enough others wait for it without a charge.
+    async fn wait_for(&self, bytes: usize, patience: Duration) -> Option<Charge> {
+        let _patient = self.0.budget.be_patient()?;
         let mut charge = self.charge();
         Box::pin(timeout(patience, charge.cover(bytes))).await.ok().map(|()| charge)
     }
@@ -233,7 +254,11 @@ impl Charge {
 
     /// Takes `more` bytes if there is room.
     pub(super) fn try_add(&mut self, more: usize) -> bool {
-        let most = self.account.most(more);
+        self.try_add_up_to(more, self.account.most(more))
+    }
+
+    /// The same, up to this use of the budget.
+    fn try_add_up_to(&mut self, more: usize, most: usize) -> bool {
         let room = |used: usize| used.checked_add(more).filter(|&sum| sum <= most);
         let taken = self.account.0.budget.0.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, room);
         if taken.is_ok() {

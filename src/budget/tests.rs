@@ -283,6 +283,23 @@ async fn a_request_of_a_client_that_holds_little_waits_for_room_and_others_are_r
     assert!(poll_once(pin!(modest.charge_soon(1024, patience))).is_none(), "one has left");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_large_message_is_not_refused_for_the_little_that_it_takes_more() {
+    let budget = budget();
+    let patience = Duration::from_secs(5);
+    let (greedy, honest) = (budget.account(Client::numbered(1)), budget.account(Client::numbered(2)));
+    let message = honest.hold(vec![b'x'; 6 * MIB]);
+    let _held: Vec<_> = (0..60).map(|_| greedy.hold(vec![b'x'; MIB])).collect();
+    assert!(budget.excess() > 0 && !budget.is_far_exceeded());
+    assert!(honest.try_charge(1024).is_none() && honest.charge_soon(1024, patience).await.is_none());
+    let more = honest.charge_beside(message.len(), 20 * 1024, patience).await;
+    assert_eq!(more.map(|charge| charge.bytes()), Some(20 * 1024));
+    assert!(
+        greedy.charge_beside(MIB, 20 * 1024, patience).await.is_none(),
+        "it holds more than this message"
+    );
+}
+
 #[test]
 fn nobody_gives_way_to_itself_nor_with_less_than_half() {
     let budget = budget();

@@ -43,7 +43,7 @@ impl Calls {
             _ if !needs_child => (true, nothing),
             Seat::Stateless(seat) if subscribe => {
                 if !seat.members.post.listen(Some(uri.clone())).await {
-                    let why = "the server does not tell of changes to this resource";
+                    let why = "the server does not report changes of this resource";
                     return Err(Refusal::Withheld(codes::INVALID_PARAMS, why));
                 }
                 (true, nothing)

@@ -15,7 +15,7 @@ pub(super) fn answered_here(seat: &Seat, incoming: &Incoming) -> Result<Option<&
             let level = params.and_then(|params| params.level.as_ref());
             let level = level.and_then(|level| log_level(&text(&incoming.frame, level)));
             let level =
-                level.ok_or(Refusal::Withheld(codes::INVALID_PARAMS, "params.level is no log level"))?;
+                level.ok_or(Refusal::Withheld(codes::INVALID_PARAMS, "params.level is not a log level"))?;
             if let Seat::Stateless(seat) = seat {
                 seat.set_level(level);
             }
@@ -27,11 +27,11 @@ pub(super) fn answered_here(seat: &Seat, incoming: &Incoming) -> Result<Option<&
         ),
         method if method.starts_with("tasks/") => Err(Refusal::Withheld(
             codes::METHOD_NOT_FOUND,
-            "tasks would cross from one client to another at a shared server; start proxyrunner with --isolation session",
+            "tasks are disabled on a server that clients share, because one client could reach another's; start proxyrunner with --isolation session",
         )),
         _ if params.is_some_and(|params| params.task.is_some()) => Err(Refusal::Withheld(
             codes::INVALID_PARAMS,
-            "tasks would cross from one client to another at a shared server; start proxyrunner with --isolation session",
+            "tasks are disabled on a server that clients share, because one client could reach another's; start proxyrunner with --isolation session",
         )),
         _ => Ok(None),
     }

@@ -122,7 +122,7 @@ impl Guardians {
         if unknown > 0 {
             tracing::warn!(
                 processes = unknown,
-                "leaving adopted processes alone: nothing shows that a server started them"
+                "leaving adopted processes alone: no server is known to have started them"
             );
         }
     }

@@ -70,7 +70,7 @@ impl Spawner {
         settings.limits.files = settings.limits.files.or(getrlimit(Resource::RLIMIT_NOFILE).ok());
         if !can_guard() {
             tracing::warn!(
-                "/proc is missing: processes that a server starts in their own sessions may outlive it"
+                "/proc is not mounted; processes that a server starts in sessions of their own may outlive it"
             );
         }
         let mut guardians = Guardians::new();

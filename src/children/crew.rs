@@ -7,7 +7,7 @@
 //!
 //! Each child serves at a post; the `keeper` fills the post with the next child when it ends.
 
-use super::greet::Greeted;
+use super::guest::Greeted;
 use super::places::ChildPlace;
 use super::union;
 use crate::audience::{ListKind, Members, Wish};

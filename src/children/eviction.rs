@@ -86,7 +86,7 @@ impl Children {
             |session: &&Arc<Session>| self.directory.end_if_quiet_for(Duration::ZERO, session, &failure, now);
         if let Some(quiet) = sessions.iter().find(ends) {
             counters::EVICTED_SESSIONS.increment();
-            tracing::info!(session = %quiet.id(), "evicted: --max-children is reached, and its client has most of them");
+            tracing::info!(session = %quiet.id(), "evicted a session's server: --max-children is reached, and the session's client holds the most servers");
             return LargestHolder::Gives;
         }
         let has_most = count(most) * 2 > self.settings.max_children;
@@ -95,14 +95,14 @@ impl Children {
         }
         if self.places.end_one_of(most) {
             tracing::warn!(
-                "a call lost its server: --max-children is reached, and its client has most of them"
+                "evicted a call's server: --max-children is reached, and the call's client holds the most servers"
             );
             return LargestHolder::Gives;
         }
         if let Some(idlest) = sessions.first() {
             self.directory.end(idlest, &failure);
             counters::EVICTED_SESSIONS.increment();
-            tracing::info!(session = %idlest.id(), "evicted: --max-children is reached, and its client has most of them");
+            tracing::info!(session = %idlest.id(), "evicted a session's server: --max-children is reached, and the session's client holds the most servers");
             return LargestHolder::Gives;
         }
         if self.places.is_starting_one_of(most) { LargestHolder::WillGive } else { LargestHolder::Stays }
@@ -121,7 +121,7 @@ impl Children {
         };
         let Some(longest) = quiet.iter().find(ends) else { return false };
         counters::EVICTED_SESSIONS.increment();
-        tracing::info!(session = %longest.id(), "evicted: --max-children is reached, and it was idle longest");
+        tracing::info!(session = %longest.id(), "evicted a session's server: --max-children is reached, and the session was idle longest");
         true
     }
 }

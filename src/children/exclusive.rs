@@ -1,7 +1,8 @@
 //! Children of single sessions: when a session gets one, and how it is seated there with the client's own handshake.
 
 use super::crew::Shared;
-use super::greet::{Guest, StopOnDrop};
+use super::greet::StopOnDrop;
+use super::guest::Guest;
 use super::places::{ChildPlace, Use};
 use super::resume::Handshake;
 use super::settings::Isolation;
@@ -50,7 +51,7 @@ impl Children {
             Some(place) => {
                 let seated = self.seat_exclusive(session, incoming.clone(), Arc::clone(&place)).await;
                 let seated = place.outcome(seated);
-                if !self.note_solitude(Era::Legacy, &seated) {
+                if !(self.shares(Era::Legacy) && self.solitude.note(&seated)) {
                     return seated;
                 }
                 self.seat_at_only_child(session, &incoming).await
@@ -60,10 +61,10 @@ impl Children {
             }
             None if self.settings.may_share() => {
                 counters::SHARED_AT_CAP.increment();
-                tracing::warn!(session = %session.id(), "--max-children is reached: a client that declares sampling or elicitation shares a server, without them");
+                tracing::warn!(session = %session.id(), "--max-children is reached; a client that declares sampling or elicitation shares a server without them");
                 self.seat_shared(session, &incoming).await
             }
-            None => Err(Refusal::Busy("--max-children servers run already, and none is idle")),
+            None => Err(Refusal::Busy("--max-children servers are running, and none is idle")),
         }
     }
 
@@ -74,7 +75,7 @@ impl Children {
         incoming: &Incoming,
     ) -> Result<Spliced, Refusal> {
         if !self.settings.may_share() {
-            return Err(Refusal::Busy("the server exits when it is started a second time (--at-cap refuse)"));
+            return Err(Refusal::Busy("the server exits when started a second time (--at-cap refuse)"));
         }
         counters::SHARED_AT_CAP.increment();
         self.seat_shared(session, incoming).await
@@ -115,7 +116,7 @@ impl Children {
         let forwarded = self.forward_initialize(&link, session, incoming.clone(), patience).await;
         if !known && refuses_era(&forwarded) {
             tracing::info!(
-                "the server refused initialize: it is translated for clients of the legacy protocol era"
+                "the server refused initialize; translating for clients of the legacy protocol era"
             );
             self.crew.note(Era::Legacy, false);
             drop(unseated);
@@ -157,7 +158,7 @@ impl Children {
         if self.settings.isolation != Isolation::Session {
             return self.seat_shared(session, incoming).await;
         }
-        let full = Refusal::Busy("--max-children servers run already, and none is idle");
+        let full = Refusal::Busy("--max-children servers are running, and none is idle");
         let place = self.place(Use::Call(session.opener())).await.ok_or(full)?;
         self.seat_own_modern(session, incoming, place).await
     }

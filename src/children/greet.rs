@@ -1,12 +1,13 @@
 //! Starts a child, detects its era on its own pipe, and completes its handshake.
 
-use super::greeting::{self, DISCOVER, Greeting, Initialize, LONGEST_QUOTE, Met, Stage};
+use super::greeting::{self, DISCOVER, Greeting, LONGEST_QUOTE, Met, Stage};
+use super::guest::{Greeted, Guest};
 use super::revisions::Revisions;
 use super::{ChildPlace, Children, Want, initialize};
 use crate::audience::Audience;
 use crate::budget::Charged;
 use crate::child::StartError;
-use crate::era::probe::{Choice, Decision, Probe, Step as Next};
+use crate::era::probe::{Decision, Probe, Step as Next};
 use crate::era::{Era, MODERN_VERSION};
 use crate::exchange::{Failure, Link};
 use crate::inquiry;
@@ -14,49 +15,11 @@ use crate::telemetry::Attributes;
 use crate::telemetry::names;
 use crate::telemetry::scope::spanned;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// The longest `InitializeResult` or `DiscoverResult`, since it is kept while the child serves, and copied.
 const LONGEST_WORDS: usize = 1024 * 1024;
-
-/// A child that is ready to serve.
-#[derive(Debug)]
-pub(super) struct Greeted {
-    /// The child.
-    pub link: Arc<Link>,
-    /// Its era.
-    pub era: Era,
-    /// Its `InitializeResult` or `DiscoverResult`.
-    pub words: Charged,
-    /// Whether the server serves the other era too, in another process, if that is known.
-    pub other: Option<bool>,
-    /// Its place among `--max-children`.
-    pub place: ChildPlace,
-}
-
-/// A child to be started, and its greeting.
-#[derive(Debug)]
-pub(super) struct Guest {
-    /// Who hears what the child says.
-    pub audience: Audience,
-    /// Requests that it may have in flight.
-    pub slots: usize,
-    /// The expected era.
-    pub choice: Choice,
-    /// Writes its `initialize`, if it is sent one.
-    pub initialize: Initialize,
-    /// Time for start and handshake.
-    pub patience: Duration,
-}
-
-impl Guest {
-    /// Creates the guest for a child that several clients share.
-    pub fn shared(audience: Audience, slots: usize, choice: Choice, patience: Duration) -> Self {
-        Guest { audience, slots, choice, initialize: initialize::for_shared, patience }
-    }
-}
 
 impl Children {
     /// Starts a child, detects its era if that is open, and completes its handshake.

@@ -124,7 +124,7 @@ impl<'a> Greeting<'a> {
             };
             if self.link.is_echo() {
                 return Err(Failure::NotStarted(
-                    format!("the server does not answer: {}", Hint::Echoes).into(),
+                    format!("the server does not respond: {}", Hint::Echoes).into(),
                 ));
             }
         }

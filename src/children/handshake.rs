@@ -79,7 +79,7 @@ pub(crate) async fn await_initialized(own: &Own, incoming: &Incoming) {
     WARNED.call_once(|| {
         tracing::warn!(
             child = link.number(),
-            "a client did not send notifications/initialized; it is sent to the server on its behalf"
+            "a client did not send notifications/initialized; sending it to the server on the client's behalf"
         );
     });
     let notification = rewrite::notification("notifications/initialized", None);

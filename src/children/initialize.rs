@@ -1,6 +1,5 @@
 //! The documents of the handshake: the client's `initialize`, the child's, and the answers.
 
-use super::MOST_REMEMBERED;
 use crate::budget::Charged;
 use crate::era::capabilities::Capabilities;
 use crate::ingress::Refusal;
@@ -9,6 +8,8 @@ use crate::mux::WireId;
 use crate::session::{LEGACY_VERSIONS, Version};
 use crate::trace_context::Trace;
 
+/// Bytes that are remembered of one session's handshake as long as the session lasts.
+pub const MOST_REMEMBERED: usize = 64 * 1024;
 /// The longest revision, in bytes of raw JSON.
 const LONGEST_VERSION: usize = 64;
 

@@ -3,7 +3,7 @@
 
 use super::Children;
 use super::crew::Shared;
-use super::greet::Guest;
+use super::guest::Guest;
 use super::places::{ChildPlace, Use};
 use super::settings::Isolation;
 use crate::audience::{Audience, Members};
@@ -138,7 +138,7 @@ impl Children {
         tracing::warn!(
             restart = restarts.used(),
             limit = restarts.limit(),
-            "{}: starting it again in {:.1} s",
+            "{}; restarting it in {:.1} s",
             why.for_log(),
             pause.as_secs_f64()
         );
@@ -224,7 +224,9 @@ impl Children {
         let members = &next.members;
         let same = before.era == next.era && discover::same_words(&before.words, &next.words);
         if !same {
-            tracing::warn!("the restarted server says something else of itself: its sessions are ended");
+            tracing::warn!(
+                "the restarted server reports a different version, different capabilities or instructions; ending its sessions"
+            );
             self.directory.end_seated(members, &Failure::Changed);
             next.end_listens();
         }
@@ -234,7 +236,11 @@ impl Children {
         if self.crew.is_serving() {
             self.phase.send_replace(Phase::Ready);
         }
-        tracing::info!(child = next.link.number(), sessions = members.count(), "restarted: it serves again");
+        tracing::info!(
+            child = next.link.number(),
+            sessions = members.count(),
+            "the restarted server is serving"
+        );
         if same {
             let (children, next) = (Arc::clone(self), Arc::clone(next));
             tokio::spawn(async move { children.restore(&next).await });
@@ -252,7 +258,7 @@ impl Children {
                     Era::Modern => members.post.listen(None).await,
                 };
             if !restored {
-                tracing::warn!("the restarted server refused to be subscribed to a resource again");
+                tracing::warn!("the restarted server refused a subscription to a resource");
             }
         }
         members.changes.note_all();

@@ -110,10 +110,10 @@ impl Children {
             return Err(unserved);
         }
         let place =
-            self.place(Use::Shared).await.ok_or(Refusal::Busy("--max-children servers run already"))?;
+            self.place(Use::Shared).await.ok_or(Refusal::Busy("--max-children servers are running"))?;
         let known = self.crew.serves(era) == Some(true);
         tracing::info!(
-            "the first client of the {era} protocol era: starting the server once more, for that era"
+            "first client of the {era} protocol era; starting another server process for that era"
         );
         let members = Arc::new(Members::default());
         match self.raise(&members, Choice::from(era), self.patience_for(known), place).await {
@@ -127,10 +127,7 @@ impl Children {
             Err(failure @ Failure::ShuttingDown) => Err(Refusal::Failed(failure)),
             Err(failure) if known => Err(Refusal::Failed(failure)),
             Err(failure) => {
-                tracing::info!(
-                    "{}: it is translated for clients of the {era} protocol era",
-                    failure.for_log()
-                );
+                tracing::info!("{}; translating for clients of the {era} protocol era", failure.for_log());
                 self.crew.note(era, false);
                 Err(unserved)
             }
@@ -143,7 +140,7 @@ impl Children {
         let members = Arc::clone(&shared.members);
         let failure = self.keep_post(shared).await;
         tracing::warn!(
-            "{}: clients of the {era} protocol era are translated for from now on",
+            "{}; translating for clients of the {era} protocol era from now on",
             failure.for_log()
         );
         self.crew.note(era, false);

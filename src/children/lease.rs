@@ -1,7 +1,7 @@
 //! Leases a child to one exchange: the one that its owner used last, a warm one, or a new one.
 
 use super::Children;
-use super::greet::{Greeted, Guest};
+use super::guest::{Greeted, Guest};
 use super::initialize;
 use super::places::{ChildPlace, Use};
 use super::pool::{Leasable, Lease, Owner};
@@ -36,7 +36,8 @@ impl Children {
         match place {
             Some(place) => {
                 let started = self.start_leasable(Era::Legacy, place).await;
-                if self.note_solitude(Era::Legacy, &started) && self.settings.may_share() {
+                let is_only_one = self.shares(Era::Legacy) && self.solitude.note(&started);
+                if is_only_one && self.settings.may_share() {
                     counters::SHARED_AT_CAP.increment();
                     return Ok(None);
                 }
@@ -46,7 +47,7 @@ impl Children {
                 counters::SHARED_AT_CAP.increment();
                 Ok(None)
             }
-            None => Err(Refusal::Busy("--max-children servers run already, and none is idle")),
+            None => Err(Refusal::Busy("--max-children servers are running, and none is idle")),
         }
     }
 
@@ -60,7 +61,9 @@ impl Children {
         }
         let place = self.place(Use::Call(client)).await?;
         let started = self.start_leasable(Era::Modern, place).await;
-        self.note_solitude(Era::Modern, &started);
+        if self.shares(Era::Modern) {
+            self.solitude.note(&started);
+        }
         started.ok().map(|child| self.pool.lease(child, owner, client))
     }
 
@@ -102,7 +105,7 @@ impl Children {
                 match children.start_leasable(Era::Legacy, place).await {
                     Ok(child) => children.pool.warm().push(child),
                     Err(Refusal::Failed(Failure::ShuttingDown)) => return,
-                    Err(_) => return tracing::warn!("a child of --warm did not start"),
+                    Err(_) => return tracing::warn!("a warm server did not start (--warm)"),
                 }
             }
         });

@@ -10,11 +10,13 @@ mod eviction;
 mod exclusive;
 mod greet;
 mod greeting;
+mod guest;
 mod handshake;
 mod initialize;
 mod keeper;
 mod late;
 mod lease;
+mod pings;
 mod places;
 mod pool;
 mod resume;
@@ -38,6 +40,7 @@ pub(crate) use tools::ToolSource;
 
 use crate::audience::{Audience, Members};
 use crate::child::StartError;
+use crate::era::Era;
 use crate::exchange::{Failure, Link};
 use crate::ingress::{Entrance, Refusal};
 use crate::jsonrpc::codes;
@@ -45,6 +48,7 @@ use crate::phase::Phase;
 use crate::session::{Directory, Session};
 use crew::Crew;
 use parking_lot::Mutex;
+use pings::Pings;
 use places::ChildPlaces;
 use pool::Pool;
 use revisions::KnownRevisions;
@@ -53,16 +57,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
-use vigil::Pings;
-
-/// Bytes that are remembered of one session's handshake as long as the session lasts.
-const MOST_REMEMBERED: usize = 64 * 1024;
 
 /// There is no child at the moment.
-pub(crate) const RESTARTING: &str = "the server has ended, and is being restarted";
+pub(crate) const RESTARTING: &str = "the server exited and is being restarted";
 
 /// A session has one handshake.
-const SEATED: Refusal = Refusal::Withheld(codes::INVALID_REQUEST, "this session is initialized already");
+const SEATED: Refusal = Refusal::Withheld(codes::INVALID_REQUEST, "the session is already initialized");
 
 /// A request for a child, for the supervisor.
 #[derive(Debug)]
@@ -179,6 +179,11 @@ impl Children {
     /// Returns the shared child of this number, if it is not replaced yet.
     pub fn numbered(&self, number: u64) -> Option<Arc<Shared>> {
         self.crew.all().into_iter().find(|shared| shared.link.number() == number)
+    }
+
+    /// Whether a client that cannot have a process of its own shares a running one of this era.
+    fn shares(&self, era: Era) -> bool {
+        self.settings.isolation != Isolation::Session && self.crew.open(era).is_some()
     }
 
     /// Ends the subscriptions of modern clients: proxyrunner shuts down.

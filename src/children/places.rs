@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 /// The refusal for a client whose child was ended while it started.
 const GAVE_WAY: Refusal =
-    Refusal::Busy("--max-children servers run already, and this client has most of them: try again later");
+    Refusal::Busy("--max-children servers are running, and this client holds the most; try again later");
 
 /// The places of all children. A place is taken before its child starts, and released once the process is gone: a
 /// child counts for its client during its whole life. A released place goes to the waiting client that holds fewest.

@@ -2,10 +2,11 @@
 //! server keeps no state per session. The next process gets the client's own handshake, and the log level and
 //! subscriptions that were set since.
 
+use super::Children;
 use super::greet::StopOnDrop;
+use super::initialize::MOST_REMEMBERED;
 use super::places::ChildPlace;
 use super::subscriptions::WATCHES_ENOUGH;
-use super::{Children, MOST_REMEMBERED};
 use crate::audience::{Audience, Own};
 use crate::budget::Charged;
 use crate::clock::now;
@@ -49,7 +50,7 @@ impl Children {
             WARNED.call_once(|| {
                 tracing::warn!(
                     length,
-                    "a session's handshake is longer than {MOST_REMEMBERED} bytes: it and others like it will not be resumed"
+                    "a session's handshake exceeds {MOST_REMEMBERED} bytes; such sessions cannot be resumed on another process"
                 );
             });
             return None;
@@ -107,7 +108,7 @@ impl Children {
                 Err(failure) => return failure,
             }
             own.post.fill(&link, None);
-            tracing::info!(child = link.number(), session = %session.id(), "resumed at another process");
+            tracing::info!(child = link.number(), session = %session.id(), "session resumed on another process");
         }
     }
 
@@ -154,7 +155,7 @@ impl Children {
         };
         let words = answer.result.clone().map(|result| answer.frame.slice(result));
         if !words.is_some_and(|words| discover::same_words(&handshake.words, &words)) {
-            tracing::warn!(session = %session.id(), "the restarted server says something else of itself");
+            tracing::warn!(session = %session.id(), "the restarted server reports a different version, different capabilities or instructions");
             return Err(Failure::Changed);
         }
         let initialized = rewrite::notification("notifications/initialized", None);

@@ -43,7 +43,7 @@ impl Revisions {
     /// Chooses the next older revision after the child exited over the last one; false if there is none.
     pub fn step_down_after_exit(&mut self) -> bool {
         let next = self.older().next().filter(|_| self.may_restart);
-        self.ask(next, "the server ended when it was asked for a protocol revision, perhaps because of that")
+        self.ask(next, "the server exited when asked for a protocol revision, perhaps because of it")
     }
 
     fn older(&self) -> std::ops::Range<usize> {

@@ -2,7 +2,8 @@
 //! that it never asks.
 
 use super::crew::Shared;
-use super::{Children, MOST_REMEMBERED, SEATED, initialize};
+use super::initialize::{self, MOST_REMEMBERED};
+use super::{Children, SEATED};
 use crate::audience::{Seat, Stateless};
 use crate::clock::now;
 use crate::era::envelope::Envelope;

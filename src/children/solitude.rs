@@ -1,10 +1,7 @@
 //! Servers that run only once: they hold a lock, a browser profile or a port, and exit when a second process starts.
 //! Their clients share the first process.
 
-use super::Children;
-use super::settings::Isolation;
 use crate::clock::now;
-use crate::era::Era;
 use crate::exchange::Failure;
 use crate::ingress::Refusal;
 use parking_lot::Mutex;
@@ -28,23 +25,14 @@ impl Solitude {
         since.is_some_and(|since| now() - since < RETRY_AFTER)
     }
 
-    fn note(&self) {
-        *self.0.lock() = Some(now());
-    }
-}
-
-impl Children {
     /// Notes that the server runs only once, if a second process failed in its handshake while a shared one serves.
     /// Returns whether it did.
-    pub(super) fn note_solitude<T>(&self, era: Era, started: &Result<T, Refusal>) -> bool {
+    pub fn note<T>(&self, started: &Result<T, Refusal>) -> bool {
         static WARNED: Once = Once::new();
         let Err(Refusal::Failed(failure @ (Failure::Ended(_) | Failure::NotStarted(_)))) = started else {
             return false;
         };
-        if self.settings.isolation == Isolation::Session || self.crew.open(era).is_none() {
-            return false;
-        }
-        self.solitude.note();
+        *self.0.lock() = Some(now());
         WARNED.call_once(|| {
             tracing::warn!(
                 "a second process of the server did not complete its handshake ({}): clients share the running one, \

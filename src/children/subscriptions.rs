@@ -16,7 +16,7 @@ const ENDED_AT_ONCE: usize = 32;
 /// Refuses a subscription beyond the limits of a session or a server, since URIs are remembered.
 pub(crate) const WATCHES_ENOUGH: Refusal = Refusal::Withheld(
     codes::INVALID_PARAMS,
-    "no more resources can be watched: a session may watch 64, and 8 KiB of URIs; all sessions at a server 8,192",
+    "too many watched resources: the limits are 64 and 8 KiB of URIs per session, and 8,192 per server",
 );
 
 impl Children {

@@ -11,7 +11,7 @@ use crate::lifecycle::{Diagnosis, Leeway, Patience, Seen, Silence, Stall, Stdin}
 use crate::mux::WireId;
 use crate::telemetry::counters;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -19,28 +19,6 @@ use tokio::time::{MissedTickBehavior, interval};
 const LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// Least time a child has to read on after its last request.
 const LEAST_IDLE: Duration = Duration::from_secs(1);
-
-/// Whether the server answers pings. Some servers never do, and must not be ended for that.
-#[derive(Debug, Default)]
-pub(super) struct Pings {
-    answered: AtomicBool,
-    silences: AtomicU32,
-}
-
-impl Pings {
-    /// Counts an unanswered ping. Returns whether silence proves nothing: no ping was ever answered, though a second
-    /// process had the chance.
-    fn note_silence(&self) -> bool {
-        if self.answered.load(Relaxed) {
-            return false;
-        }
-        let before = self.silences.fetch_add(1, Relaxed);
-        if before == 1 {
-            tracing::warn!("the server answers no pings, so that its silence says nothing while it is idle");
-        }
-        before > 0
-    }
-}
 
 /// The result of a ping.
 enum Sign {
@@ -88,7 +66,7 @@ impl Children {
             if stall.look(seen, now()) {
                 tracing::error!(
                     child = link.number(),
-                    "the server has read nothing for {} s, longer than its requests may take: it hangs, and is ended",
+                    "the server has read nothing for {} s, longer than a request may take; stopping it as hung",
                     leeway.whole.as_secs_f64()
                 );
                 return;
@@ -109,13 +87,13 @@ impl Children {
             match silence.look(seen, now()) {
                 Diagnosis::Fine => {}
                 Diagnosis::Ask => match self.ask_for_a_sign(link, era).await {
-                    Sign::Given => self.pings.answered.store(true, Relaxed),
+                    Sign::Given => self.pings.note_answer(),
                     Sign::Undecided => {}
                     Sign::None if self.pings.note_silence() => {}
                     Sign::None => {
                         tracing::error!(
                             child = link.number(),
-                            "the server did not answer a ping within {} s (--ping-timeout): it hangs, and is ended",
+                            "the server did not answer a ping within {} s (--ping-timeout); stopping it as hung",
                             self.settings.ping_timeout.as_secs_f64()
                         );
                         return;
@@ -124,7 +102,7 @@ impl Children {
                 Diagnosis::Hangs => {
                     tracing::error!(
                         child = link.number(),
-                        "the server has said nothing for {} s, longer than its requests may take: it hangs, and is ended",
+                        "the server has written nothing for {} s, longer than a request may take; stopping it as hung",
                         busy.as_secs_f64()
                     );
                     return;

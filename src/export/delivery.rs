@@ -102,7 +102,7 @@ impl Delivery {
                 self.signal.things(),
                 self.address
             ),
-            None if was_failing => tracing::info!("{} are delivered again", self.signal.things()),
+            None if was_failing => tracing::info!("delivering {} again", self.signal.things()),
             _ => {}
         }
     }

@@ -167,7 +167,7 @@ async fn make_room(whole: &mut Whole, bytes: usize) -> Result<(), Rejection> {
     let charged = bytes + OVERHEAD;
     if !whole.charge.try_cover(charged) {
         let covered = Box::pin(timeout(PATIENCE, whole.charge.cover(charged))).await;
-        covered.map_err(|_| Rejection::busy("messages in transit take all of --max-buffered").closing())?;
+        covered.map_err(|_| Rejection::busy("--max-buffered is used up by messages in transit").closing())?;
     }
     let more = bytes - whole.bytes.len();
     whole.bytes.reserve_exact(more);

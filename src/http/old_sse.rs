@@ -123,7 +123,7 @@ async fn answer(
 
 async fn initialize(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Spliced {
     let welcomed = if session.seat().is_some() {
-        let rejection = Rejection::invalid("this session is initialized already");
+        let rejection = Rejection::invalid("the session is already initialized");
         outcome::refuse(&incoming.operation, incoming.id(), rejection.into())
     } else {
         sessions::welcome(server, session, incoming).await

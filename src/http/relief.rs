@@ -60,7 +60,7 @@ impl Server {
         tracing::warn!(
             bytes = fullest.used(),
             client_bytes = fullest.client_used(),
-            "--max-buffered is used up: the client that holds most gives way to others"
+            "--max-buffered is used up; dropping data of the client that holds the most"
         );
         true
     }
@@ -71,7 +71,7 @@ impl Server {
         let cut = self.connections.cut_slowest(patience);
         if cut {
             counters::CUT_STREAMS.increment();
-            tracing::warn!("--max-buffered is used up: the slowest reader is cut");
+            tracing::warn!("--max-buffered is used up; closing the slowest reader's stream");
         }
         cut
     }

@@ -76,7 +76,7 @@ pub enum Full {
 pub fn refuse(request: Request<Incoming>, full: Full) -> Response<Body> {
     let rejection = Rejection::busy(match full {
         Full::Connections => "all --max-connections connections are busy",
-        Full::Memory => "messages in transit take all of --max-buffered",
+        Full::Memory => "--max-buffered is used up by messages in transit",
     });
     body::refuse(request.into_body(), rejection.closing()).response()
 }

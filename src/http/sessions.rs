@@ -149,7 +149,7 @@ fn check_initialize(server: &Server, headers: &HeaderMap, principal: &Principal)
         Ok(None) => {}
         Ok(Some(id)) if server.directory.find(id, principal).is_some() => {
             return Err(Rejection::invalid(
-                "this session is initialized already; send initialize without Mcp-Session-Id to open another",
+                "the session is already initialized; send initialize without Mcp-Session-Id to open another",
             ));
         }
         _ => Deviation::StaleSession.tolerate(headers),

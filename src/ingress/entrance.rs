@@ -23,7 +23,7 @@ const COPIES: usize = 4;
 const LONGEST_COPIED: usize = 3 * 1024;
 /// Time for which a request of a client that holds little memory waits for room.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
-const NO_ROOM: Refusal = Refusal::Busy("messages in transit take all of --max-buffered");
+const NO_ROOM: Refusal = Refusal::Busy("--max-buffered is used up by messages in transit");
 
 /// The divisor of `--max-child-in-flight` for notifications.
 const NOTICES: usize = 4;
@@ -103,7 +103,10 @@ impl Entrance {
     pub async fn accept(&self, incoming: &Incoming) -> Result<Accepted, Refusal> {
         let takes = REQUEST + COPIES * incoming.frame.len().min(LONGEST_COPIED);
         let charge = match incoming.frame.account() {
-            Some(account) => Some(account.charge_soon(takes, ROOM_PATIENCE).await.ok_or(NO_ROOM)?),
+            Some(account) => {
+                let length = incoming.frame.len();
+                Some(account.charge_beside(length, takes, ROOM_PATIENCE).await.ok_or(NO_ROOM)?)
+            }
             None => None,
         };
         Ok(Accepted::count(&self.accepted, charge))
@@ -180,9 +183,9 @@ impl Entrance {
         match self.elsewhere.take(client) {
             Some(permit) => Ok(Waits { _counted: self.count(), _permit: permit }),
             None if self.elsewhere.is_at_own_bound(client) => {
-                Err(Refusal::Busy("--max-client-in-flight requests of this client wait already"))
+                Err(Refusal::Busy("--max-client-in-flight requests of this client are waiting"))
             }
-            None => Err(Refusal::Busy("--max-queued requests wait already")),
+            None => Err(Refusal::Busy("--max-queued requests are waiting")),
         }
     }
 
@@ -267,19 +270,23 @@ impl Drop for Lingering {
 fn full(admission: &Admission, client: Client, level: Level) -> Refusal {
     Refusal::Busy(match level {
         _ if admission.is_at_own_bound(client) => {
-            "--max-client-in-flight requests of this client are in flight already, and --max-queued wait"
+            "--max-client-in-flight requests of this client are in flight, and --max-queued are waiting"
         }
-        Level::All => "--max-in-flight requests are in flight already, and --max-queued wait",
-        Level::Child => "--max-child-in-flight requests are at this server already, and --max-queued wait",
+        Level::All => "--max-in-flight requests are in flight, and --max-queued are waiting",
+        Level::Child => {
+            "--max-child-in-flight requests are in flight at this server, and --max-queued are waiting"
+        }
     })
 }
 
 fn late(admission: &Admission, client: Client, level: Level) -> Refusal {
     Refusal::Busy(match level {
         _ if admission.is_at_own_bound(client) => {
-            "it waited for --queue-timeout: --max-client-in-flight requests of this client are in flight"
+            "the request waited for --queue-timeout: --max-client-in-flight requests of this client are in flight"
         }
-        Level::All => "it waited for --queue-timeout: --max-in-flight requests are in flight",
-        Level::Child => "it waited for --queue-timeout: --max-child-in-flight requests are at this server",
+        Level::All => "the request waited for --queue-timeout: --max-in-flight requests are in flight",
+        Level::Child => {
+            "the request waited for --queue-timeout: --max-child-in-flight requests are in flight at this server"
+        }
     })
 }

@@ -75,7 +75,7 @@ pub enum Refusal {
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Full => Refusal::Busy("the server has as many requests in flight as it may have"),
+            Refused::Full => Refusal::Busy("the server has reached its limit of requests in flight"),
             Refused::Closed(failure) => Refusal::Failed(failure),
         }
     }

@@ -119,7 +119,7 @@ impl Router {
                 "the server wrote an error without an id; failed the only request in flight"
             );
         }
-        self.complete(wire_id, Err(Failure::Malformed("it is an error without an id")));
+        self.complete(wire_id, Err(Failure::Malformed("an error without an id")));
     }
 
     /// Returns whether an error without an id may be about this request. Many servers answer notifications with errors, and
@@ -161,10 +161,10 @@ impl Router {
                 child,
                 length,
                 frame,
-                "dropped a line of the server: it exceeds the memory left (--max-buffered)"
+                "dropped a line from the server: it exceeds the memory left (--max-buffered)"
             );
         } else {
-            tracing::warn!(child, length, frame, "discarded a line of the server: it exceeds --max-frame");
+            tracing::warn!(child, length, frame, "discarded a line from the server: it exceeds --max-frame");
         }
     }
 
@@ -193,7 +193,7 @@ impl Router {
 }
 
 /// The reason that fails a request whose answer holds an invalid error.
-const NO_ERROR: &str = "its error is not an object with a numeric code and a message";
+const NO_ERROR: &str = "error is not an object with a numeric code and a message";
 
 /// Returns whether an error has the numeric code and the message that clients expect.
 fn is_error(frame: &[u8], error: &Span) -> bool {

@@ -41,9 +41,9 @@ impl Habits {
 impl Habit {
     fn description(self) -> &'static str {
         match self {
-            Habit::ByteOrderMark => "the server begins a line with a byte order mark; it is removed",
-            Habit::StringIds => "the server returns integer ids as strings; they are accepted",
-            Habit::FloatIds => "the server returns integer ids as floating-point numbers; they are accepted",
+            Habit::ByteOrderMark => "the server begins a line with a byte order mark; removed",
+            Habit::StringIds => "the server returns integer ids as strings; accepted",
+            Habit::FloatIds => "the server returns integer ids as floating-point numbers; accepted",
             Habit::NullMembers => {
                 "the server writes members that are null, such as \"error\":null beside a result; they are removed"
             }
@@ -55,7 +55,7 @@ impl Habit {
                  notification; such errors are discarded"
             }
             Habit::Batches => {
-                "the server writes batches, which revision 2025-03-26 allows; each message is taken by itself"
+                "the server writes batches, which only revision 2025-03-26 allows; each message is handled separately"
             }
         }
     }

@@ -88,7 +88,7 @@ impl Directory {
         self.end(idlest, &failure);
         idlest.give_up_place();
         counters::EVICTED_SESSIONS.increment();
-        tracing::info!(session = %idlest.id(), "evicted a session: --max-sessions is reached, and its client has the most sessions");
+        tracing::info!(session = %idlest.id(), "evicted a session: --max-sessions is reached, and its client holds the most sessions");
         true
     }
 

@@ -305,7 +305,7 @@ fn where_sharing_is_refused_a_client_is_told_that_the_server_runs_only_once() {
     for _ in 0..2 {
         let refused = server.opening().exclusive().send();
         assert_eq!(refused.status, 503);
-        assert!(refused.text().contains("exits when it is started a second time"), "{}", refused.text());
+        assert!(refused.text().contains("exits when started a second time"), "{}", refused.text());
     }
     assert!(server.session().result("say", json!({}))["pid"].is_number());
 }

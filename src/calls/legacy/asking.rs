@@ -91,7 +91,7 @@ impl LegacyCall {
         let Some(translation) = self.translation.as_mut() else { return };
         if let Some(asking) = translation.asking.take() {
             for our_id in asking.our_ids.iter().flatten() {
-                let params = json!({"requestId": our_id, "reason": "the request that asked is over"});
+                let params = json!({"requestId": our_id, "reason": "the request that asked has ended"});
                 let params = params.to_string();
                 let frame = rewrite::notification("notifications/cancelled", Some(params.as_bytes()));
                 translation.outbox.push_back(said(frame));
@@ -120,7 +120,7 @@ fn in_session(
 ) -> Result<Spliced, String> {
     let missing = question.required().and_then(|required| declared.missing(required));
     if let Some(missing) = missing {
-        return Err(format!("the server asks the client for what it did not declare: {missing}"));
+        return Err(format!("the server asks for a capability that the client did not declare: {missing}"));
     }
     let elicitation_id = format!("elicitation-{our_id}");
     let frame = question.for_client(version, our_id.to_string().as_bytes(), &elicitation_id);

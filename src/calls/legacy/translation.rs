@@ -261,7 +261,7 @@ impl LegacyCall {
         let idle = required.questions.is_empty();
         translation.idle_rounds = if idle { translation.idle_rounds + 1 } else { 0 };
         if translation.idle_rounds > MOST_IDLE_ROUNDS || translation.rounds > MOST_ROUNDS {
-            return Some(self.fail_with("the server asks to be called again and again, and comes to no end"));
+            return Some(self.fail_with("the server asks to be called again without end"));
         }
         if idle {
             let retry = Answers::new(&required).members();

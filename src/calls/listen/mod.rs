@@ -68,9 +68,9 @@ impl Calls {
         let client = caller.client();
         let place = self.listens.take(client).map(Arc::new).ok_or_else(|| {
             Refusal::Busy(if self.listens.is_at_own_bound(client) {
-                "this client has a quarter of --max-listens subscriptions open already"
+                "this client has reached its share of subscriptions (a quarter of --max-listens)"
             } else {
-                "--max-listens subscriptions are open already"
+                "--max-listens subscriptions are open"
             })
         })?;
         let shared = self.children.shared(Era::Modern, &incoming.operation).await?;
@@ -79,7 +79,7 @@ impl Calls {
         }
         let requested = RequestedFilter::read(&incoming).ok_or(Refusal::Withheld(
             codes::INVALID_PARAMS,
-            "params.notifications is no subscription filter",
+            "params.notifications is not a subscription filter",
         ))?;
         let described = shared.discovered.clone();
         let offered = discover::capabilities_of(&described);
@@ -166,7 +166,7 @@ fn pass(link: &Link, place: &Arc<Permit>, incoming: &Incoming) -> Result<Exchang
 }
 
 fn ear() -> Result<SessionId, Refusal> {
-    SessionId::mint().map_err(|_| Refusal::Busy("the system has no randomness to give"))
+    SessionId::mint().map_err(|_| Refusal::Busy("the system's random number generator failed"))
 }
 
 impl Listening {

@@ -101,7 +101,7 @@ impl ModernCall {
         let questions = input::from_url_required(&answer.frame, error, MOST_ANSWERS);
         let (code, why, data) = match questions {
             Some(_) if self.urls >= MOST_URLS => {
-                (codes::INTERNAL_ERROR, "the server wants the user to open a URL again and again", None)
+                (codes::INTERNAL_ERROR, "the server asks the user to open a URL over and over", None)
             }
             Some(questions) if self.caller.capabilities.url => {
                 let seal = &self.calls.seal;
@@ -116,7 +116,8 @@ impl ModernCall {
             Some(_) => {
                 let url = Capabilities { url: true, ..Capabilities::default() };
                 let data = serde_json::json!({"requiredCapabilities": url.declaration()});
-                let why = "the server wants the user to open a URL, which the request did not declare";
+                let why =
+                    "the server asks the user to open a URL, a capability that the request did not declare";
                 (codes::MISSING_CAPABILITY, why, Some(data))
             }
             None => (codes::INTERNAL_ERROR, "the server's request to open a URL is malformed", None),

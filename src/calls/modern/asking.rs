@@ -34,7 +34,7 @@ impl ModernCall {
             _ => self.answer(rewrite::error(
                 Some(&child_id),
                 codes::METHOD_NOT_FOUND,
-                "no client can be asked this",
+                "no client can be asked this question",
                 None,
             )),
         }
@@ -82,7 +82,7 @@ impl ModernCall {
             self.open.iter().find_map(|open| self.caller.capabilities.missing(open.question.required()?));
         let Some(missing) = missing else { return Happening::Asks };
         self.cancel("the client cannot be asked");
-        let why = "the server asks for what the request did not declare";
+        let why = "the server asks for a capability that the request did not declare";
         let data = serde_json::json!({"requiredCapabilities": missing});
         Happening::Answered(self.fail_with(codes::MISSING_CAPABILITY, why, Some(data)))
     }
@@ -136,9 +136,9 @@ impl ModernCall {
         let purpose = self.purpose.clone().ok_or(NO_STATE)?;
         let client = self.caller.client();
         let handle = calls.parked.park(client, self, now()).map_err(|full| match full {
-            Full::ForAll => "--max-parked requests wait for an answer already; the call was cancelled",
+            Full::ForAll => "--max-parked requests are waiting for their clients' answers; the call was cancelled",
             Full::ForClient => {
-                "this client leaves a quarter of --max-parked requests waiting for its answers already; the call was cancelled"
+                "this client has reached its share of requests waiting for answers (a quarter of --max-parked); the call was cancelled"
             }
         })?;
         let sealed = calls.seal.seal(State::Parked(handle), &purpose);

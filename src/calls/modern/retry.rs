@@ -76,14 +76,14 @@ impl Calls {
             Some(State::Elsewhere) => {
                 return Err(Refusal::Withheld(
                     codes::INVALID_PARAMS,
-                    "requestState was given out by another replica, where the call waits; route retries to the replica that asked",
+                    "requestState was issued by another replica, where the call is waiting; route retries to that replica",
                 ));
             }
             Some(State::Urls(_)) | None => None,
         };
         parked.ok_or(Refusal::Withheld(
             codes::INVALID_PARAMS,
-            "requestState is unknown, used already, past its time, or was given out for another request; start the call anew",
+            "requestState is unknown, expired, already used, or was issued for another request; repeat the original call",
         ))
     }
 

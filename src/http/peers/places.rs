@@ -152,7 +152,7 @@ impl Places {
         if table.seats.regular >= self.limit {
             let Some(victim) = victim(&table, connection, self.limit, latest) else { return false };
             if victim.is_busy() {
-                tracing::warn!(client = %victim.share.client, "closed a busy connection of the client address that holds most of --max-connections");
+                tracing::warn!(client = %victim.share.client, "--max-connections is reached; closed a busy connection of the address that holds the most");
             }
             table.cut(&victim);
         }

@@ -88,11 +88,7 @@ pub fn count_lost() {
     if lost > 0 {
         counters::LOST_LINES.add(lost as u64);
         // This line may be dropped, too; the next one repeats the total.
-        tracing::warn!(
-            lines = lost,
-            total = dropped,
-            "log lines were lost because stderr is read too slowly"
-        );
+        tracing::warn!(lines = lost, total = dropped, "lost log lines because stderr is read too slowly");
     }
 }
 
