@@ -1,6 +1,6 @@
 //! Accounts and charges: which account holds how many bytes, and how accounts give way.
 
-use super::Budget;
+use super::{Budget, OVERHEAD};
 use crate::client::Client;
 use std::collections::HashMap;
 use std::fmt;
