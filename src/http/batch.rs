@@ -8,7 +8,7 @@ use super::origin::Origin;
 use super::reject::Rejection;
 use super::response::{self, Body};
 use super::stream::EventStream;
-use super::{Server, call, commit, guard, oneway, outcome, sessions};
+use super::{Server, guard, legacy, oneway, outcome, sessions};
 use crate::budget::Charged;
 use crate::exchange::Mailbox;
 use crate::jsonrpc::{self, ClientId, Kind, Message, Spliced, text};
@@ -76,7 +76,7 @@ pub async fn respond(
             work.as_mut().await;
             true
         }
-        Form::Either => timeout(commit::delay_in(&server.settings, session), &mut work).await.is_ok(),
+        Form::Either => timeout(response::delay_in(&server.settings, session), &mut work).await.is_ok(),
     };
     let mut reader = unbegun.begin();
     if finished && batch.only_answers.load(Ordering::Acquire) {
@@ -199,16 +199,16 @@ impl Batch {
     }
 
     async fn answer(&self, incoming: Incoming) -> Spliced {
-        match call::start(&self.server, &self.session, incoming).await {
-            Ok(call::Started::Running(call)) if self.form == Form::Json => call.run_unheard().await,
-            Ok(call::Started::Running(call)) => {
+        match legacy::start(&self.server, &self.session, incoming).await {
+            Ok(legacy::Started::Running(call)) if self.form == Form::Json => call.run_unheard().await,
+            Ok(legacy::Started::Running(call)) => {
                 call.run(|interim| {
                     self.only_answers.store(false, Ordering::Release);
                     self.session.push(self.stream, interim.frame, interim.class);
                 })
                 .await
             }
-            Ok(call::Started::Answered(message)) => message,
+            Ok(legacy::Started::Answered(message)) => message,
             Err(rejection) => rejection.message(),
         }
     }

@@ -1,15 +1,26 @@
-//! The front for 2025-03-26, 2025-06-18 and 2025-11-25: one message of a session, or the `initialize` that opens one.
+//! The front for 2025-03-26, 2025-06-18 and 2025-11-25: one message of a session, or the `initialize` that opens one. The
+//! response to a request is JSON if the child's first message is the answer, else an event stream
+//! (docs/architecture.md#commit).
 
+use super::guard::Form;
 use super::origin::Origin;
+use super::outcome::{self, Refused};
 use super::reject::Rejection;
 use super::response::{self, Body};
-use super::{Server, call, guard, oneway, sessions};
-use crate::jsonrpc::Kind;
-use crate::session::Principal;
-use crate::upstream::Incoming;
+use super::stream::EventStream;
+use super::{Server, guard, oneway, sessions};
+use crate::exchange::{Class, Interim};
+use crate::jsonrpc::{Kind, Spliced, rewrite};
+use crate::session::{Principal, Session, StreamId};
+use crate::telemetry::counters;
+use crate::telemetry::scope::scoped;
+use crate::trace_context::Context;
+use crate::upstream::{Begun, Incoming, LegacyCall, LegacyStep, Refusal};
 use hyper::header::HeaderMap;
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
+use std::time::Instant;
+use tokio::time::timeout_at;
 
 /// Serves one message.
 ///
@@ -31,8 +42,157 @@ pub async fn respond(
     sessions::describe(&session, &incoming.operation);
     if incoming.message.kind == Kind::Request {
         let form = guard::response_form(headers).map_err(of)?;
-        return call::respond(server, &session, incoming, form).await;
+        return answer(server, &session, incoming, form).await;
     }
     Box::pin(oneway::accept(server, &session, incoming)).await?;
     Ok(response::empty(StatusCode::ACCEPTED))
+}
+
+/// The state of a request after its start.
+pub enum Started {
+    /// The child is working on it.
+    Running(Call),
+    /// It is answered already.
+    Answered(Spliced),
+}
+
+/// A request at the child. Dropping it does not cancel the request, since a legacy client that disconnects has not
+/// cancelled (2025-11-25, transports §Sending Messages). The request continues without a listener.
+pub struct Call {
+    call: Option<Box<LegacyCall>>,
+    session: Arc<Session>,
+    /// The request's position in its trace.
+    context: Option<Context>,
+}
+
+impl From<Spliced> for Started {
+    fn from(message: Spliced) -> Self {
+        Started::Answered(message)
+    }
+}
+
+/// Starts a request at the session's child. `ping` is answered here, promptly, whatever the child is doing (2025-11-25,
+/// utilities/ping).
+///
+/// # Errors
+/// 503 when a limit is reached, or proxyrunner is shutting down.
+pub async fn start(
+    server: &Server,
+    session: &Arc<Session>,
+    incoming: Incoming,
+) -> Result<Started, Rejection> {
+    let (client_id, operation) = (incoming.client_id(), Arc::clone(&incoming.operation));
+    let outcome = match begin(server, session, incoming).await {
+        // Its operation ends with the child's answer.
+        Ok(Begun::Running(call)) => {
+            let (call, session) = (Some(call), Arc::clone(session));
+            return Ok(Started::Running(Call { call, session, context: operation.context() }));
+        }
+        Ok(Begun::Answered(message)) => Ok(Started::Answered(message)),
+        Err(refused) => Err(refused),
+    };
+    outcome::settle(&operation, client_id.raw(), outcome)
+}
+
+async fn begin(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Result<Begun, Refused> {
+    if incoming.method() == "ping" {
+        return Ok(Begun::Answered(Spliced::from(rewrite::result(incoming.id(), b"{}"))));
+    }
+    if server.shutdown.is_refusing() {
+        return Err(Rejection::shutting_down().into());
+    }
+    tokio::select! {
+        biased;
+        begun = server.upstream.begin(session, incoming) => begun.map_err(Refused::from),
+        // The session does not know a request that has not begun, so its end would not reach the request.
+        () = session.ended() => Err(Refused::from(Refusal::Failed(session.why_ended()))),
+    }
+}
+
+/// Answers a request of a Streamable HTTP client.
+///
+/// # Errors
+/// As [`start`].
+async fn answer(
+    server: &Server,
+    session: &Arc<Session>,
+    incoming: Incoming,
+    form: Form,
+) -> Result<Response<Body>, Rejection> {
+    let mut call = match start(server, session, incoming).await? {
+        Started::Running(call) => call,
+        Started::Answered(message) => return Ok(response::json(StatusCode::OK, message)),
+    };
+    if form == Form::Json {
+        return Ok(response::json(StatusCode::OK, call.run_unheard().await));
+    }
+    let commit_at = Instant::now() + response::delay_in(&server.settings, session);
+    let first = match timeout_at(commit_at.into(), call.next()).await {
+        Ok(LegacyStep::Answered(message)) => return Ok(response::json(StatusCode::OK, message)),
+        Ok(LegacyStep::Said(interim)) => Some(interim),
+        Err(_) => None,
+    };
+    let reader = session.open_stream();
+    let stream = reader.stream();
+    if let Some(interim) = first {
+        session.push(stream, interim.frame, interim.class);
+    }
+    tokio::spawn(scoped(call.context, call.follow(stream)));
+    Ok(response::events(EventStream::resumable(server, reader)))
+}
+
+impl Call {
+    async fn next(&mut self) -> LegacyStep {
+        // No caller polls again after the answer.
+        let Some(call) = &mut self.call else { return std::future::pending().await };
+        let step = call.next().await;
+        if let LegacyStep::Answered(_) = step {
+            // The request is complete, so that dropping it spawns nothing.
+            self.call = None;
+        }
+        step
+    }
+
+    /// Writes all messages to a stream, which ends with the answer.
+    async fn follow(self, stream: StreamId) {
+        let session = Arc::clone(&self.session);
+        let last = self.run(|interim| session.push(stream, interim.frame, interim.class)).await;
+        session.finish(stream, Some(last));
+    }
+
+    /// Returns the answer. Questions before it go to the session's standalone stream, other messages are dropped.
+    pub async fn run_unheard(self) -> Spliced {
+        let session = Arc::clone(&self.session);
+        self.run(|interim| say_elsewhere(&session, interim)).await
+    }
+
+    /// Returns the answer, and passes each message before it to `each`.
+    pub async fn run(mut self, mut each: impl FnMut(Interim)) -> Spliced {
+        loop {
+            match self.next().await {
+                LegacyStep::Said(interim) => each(interim),
+                LegacyStep::Answered(message) => return message,
+            }
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let Some(call) = self.call.take() else { return };
+        // At exit the runtime drops the spawned request, which cancels it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let session = Arc::clone(&self.session);
+            let run = call.run(move |interim| say_elsewhere(&session, interim));
+            runtime.spawn(scoped(self.context, run));
+        }
+    }
+}
+
+/// Delivers a message of a request without a stream: questions go to the standalone stream, others are dropped.
+pub fn say_elsewhere(session: &Session, interim: Interim) {
+    match interim.class {
+        Class::Dear => session.say(interim.frame, interim.class),
+        _ => counters::DROPPED_EVENTS.increment(),
+    }
 }

@@ -7,7 +7,7 @@
 //! 3. [`routes`] checks framing, Host and Origin ([`guard`], [`site`]), and routes by path ([`paths`]) to [`health`],
 //!    [`old_sse`] or
 //! 4. [`endpoint`], which reads the body ([`body`]), decides the era of its message, and hands it to
-//! 5. [`legacy`] → [`call`], or [`modern`]. Both send it to [`Upstream`], wait for the first happening ([`commit`]), and
+//! 5. [`legacy`] or [`modern`]. Both send it to [`Upstream`], wait for its first message or its answer, and
 //! 6. answer with JSON ([`response`]) or an event stream ([`stream`]), or refuse it ([`reject`], [`outcome`]).
 //!
 //! Beside that way: [`sessions`] opens, finds and ends the sessions of legacy clients, and serves their GET streams;
@@ -16,8 +16,6 @@
 
 mod batch;
 mod body;
-mod call;
-mod commit;
 mod deviation;
 mod endpoint;
 mod guard;

@@ -7,7 +7,7 @@ use super::origin::Origin;
 use super::reject::Rejection;
 use super::response::{self, Body};
 use super::stream::EventStream;
-use super::{Server, commit, guard, outcome};
+use super::{Server, guard, outcome};
 use crate::era::MODERN_VERSION;
 use crate::era::envelope::Envelope;
 use crate::era::headers::{decode, named_by};
@@ -121,7 +121,8 @@ async fn answer(
 ) -> Result<Response<Body>, Rejection> {
     let operation = Arc::clone(&incoming.operation);
     let mut opening = Box::pin(open(Arc::clone(server), caller, incoming));
-    let Some(opened) = commit::within(&operation, commit::delay(&server.settings), &mut opening).await else {
+    let Some(opened) = response::within(&operation, response::delay(&server.settings), &mut opening).await
+    else {
         let context = operation.context();
         let next = async move {
             let opened = opening.await;

@@ -5,7 +5,7 @@ use super::paths::SSE_POST;
 use super::reject::{Rejection, method_not_allowed};
 use super::response::{self, Body};
 use super::stream::EventStream;
-use super::{Server, Settings, body, call, guard, oneway, outcome, sessions};
+use super::{Server, Settings, body, guard, legacy, oneway, outcome, sessions};
 use crate::jsonrpc::{Kind, Spliced};
 use crate::session::{Owed, Presence, Principal, Session, StreamId};
 use crate::telemetry::scope::scoped;
@@ -109,11 +109,11 @@ async fn answer(
     let last = if incoming.method() == "initialize" {
         initialize(&server, &session, incoming).await
     } else {
-        match call::start(&server, &session, incoming).await {
-            Ok(call::Started::Running(call)) => {
+        match legacy::start(&server, &session, incoming).await {
+            Ok(legacy::Started::Running(call)) => {
                 call.run(|interim| session.push(stream, interim.frame, interim.class)).await
             }
-            Ok(call::Started::Answered(message)) => message,
+            Ok(legacy::Started::Answered(message)) => message,
             Err(rejection) => rejection.message(),
         }
     };

@@ -1,5 +1,6 @@
 //! The sessions of legacy clients: opened by `initialize`, named by `Mcp-Session-Id`, streamed by GET, ended by DELETE.
 
+use super::Server;
 use super::deviation::Deviation;
 use super::guard::{self, Form};
 use super::origin::Origin;
@@ -7,10 +8,10 @@ use super::outcome;
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
 use super::stream::EventStream;
-use super::{Server, call};
 use crate::exchange::Failure;
 use crate::jsonrpc::Spliced;
 use crate::session::{LEGACY_VERSIONS, Presence, Principal, Session};
+use crate::telemetry::scope::scoped;
 use crate::telemetry::{Operation, names};
 use crate::upstream::{Incoming, Refusal};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -131,7 +132,7 @@ pub async fn initialize(
     let id = HeaderValue::from_str(session.id().secret());
     let operation = Arc::clone(&incoming.operation);
     let work = handshake(Arc::clone(server), Arc::clone(&session), incoming);
-    let mut response = call::respond_slowly(server, &session, &operation, form, work).await;
+    let mut response = respond_slowly(server, &session, &operation, form, work).await;
     // The head of a stream is sent before the handshake succeeds. The id of a session that fails then is not found later.
     if response.status() == StatusCode::OK
         && let Ok(id) = id
@@ -215,4 +216,36 @@ pub async fn welcome(
         describe(session, &operation);
     }
     outcome::settle(&operation, &id, welcomed.map_err(Into::into))
+}
+
+/// Answers with the message that `work` returns: as JSON if it returns soon, else on a stream.
+async fn respond_slowly<F>(
+    server: &Server,
+    session: &Arc<Session>,
+    operation: &Operation,
+    form: Form,
+    work: F,
+) -> Response<Body>
+where
+    F: Future<Output = Result<Spliced, Rejection>> + Send + 'static,
+{
+    let mut work = Box::pin(work);
+    let delay = response::delay(&server.settings);
+    let done = match form {
+        Form::Json => Some(work.as_mut().await),
+        Form::Either => response::within(operation, delay, &mut work).await,
+    };
+    match done {
+        Some(Ok(message)) => response::json(StatusCode::OK, message),
+        Some(Err(rejection)) => rejection.response(),
+        None => {
+            let reader = session.open_stream();
+            let (session, stream) = (Arc::clone(session), reader.stream());
+            tokio::spawn(scoped(operation.context(), async move {
+                let message = work.await.unwrap_or_else(|rejection| rejection.message());
+                session.finish(stream, Some(message));
+            }));
+            response::events(EventStream::handshake(server, reader))
+        }
+    }
 }
