@@ -415,7 +415,7 @@ fn a_client_that_waits_for_a_failed_start_is_told_why_it_failed() {
 fn a_program_that_repeats_its_input_is_told_apart_from_a_server_that_refuses() {
     for era in ["auto", "legacy", "modern"] {
         let log = failed_start(Server::with().flags(&format!("--child-era {era}")).program(&["cat"]));
-        assert!(log.contains("the server does not answer: it writes back what it reads"), "{log}");
+        assert!(log.contains("the server does not respond: it writes back what it reads"), "{log}");
         assert!(!log.contains("refused"), "{log}");
     }
 }
