@@ -11,7 +11,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A sequence that starts at `first` and never exceeds `longest`.
+    /// Creates a sequence that starts at `first` and never exceeds `longest`.
     pub fn new(first: Duration, longest: Duration) -> Self {
         Backoff { first, longest, next: first.min(longest) }
     }
@@ -34,7 +34,8 @@ pub fn jittered(delay: Duration, chance: f64) -> Duration {
     delay.mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))
 }
 
-/// A random number from 0 to 1; 1 if the system's random number generator failed, so that delays are not spread.
+/// Returns a random number from 0 to 1; 1 if the system's random number generator failed, so that delays are not
+/// spread.
 pub fn chance() -> f64 {
     getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-/// Returns the time as the runtime's timers see it: where a test moves that, deadlines move too.
+/// Returns the time of the runtime's timers. If a test moves that clock, deadlines move, too.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -1,4 +1,4 @@
-//! Requests that proxyrunner itself makes of a child: they take no permit, since requests of clients wait for them.
+//! Requests of proxyrunner itself to a child: they take no permit, since requests of clients wait for them.
 
 use crate::client::Client;
 use crate::era::envelope::Envelope;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Asks a child, and waits for its answer for `patience` at most.
+/// Sends a child a request, and waits at most `patience` for its answer.
 ///
 /// # Errors
 /// When the child is gone, or does not answer in time.
@@ -25,14 +25,14 @@ pub(crate) async fn ask(
     timeout(patience, asked).await.unwrap_or(Err(Failure::TimedOut(patience)))
 }
 
-/// Subscribes to a resource at a legacy child, or unsubscribes from it. Returns whether the child agreed.
+/// Subscribes to a resource at a legacy child, or unsubscribes from it. Returns whether the child accepted it.
 pub(crate) async fn ask_subscription(link: &Link, method: &str, uri: &str, patience: Duration) -> bool {
     let params = serde_json::json!({"uri": uri}).to_string();
     let answer = ask(link, method, patience, |wire_id| legacy_request(wire_id, method, Some(&params))).await;
     matches!(answer, Ok(Ok(answer)) if answer.result.is_some())
 }
 
-/// Asks a legacy child to log from a level on. Returns whether it agreed.
+/// Asks a legacy child to log messages from a level on. Returns whether it accepted.
 pub(crate) async fn ask_level(link: &Link, level: &str, patience: Duration) -> bool {
     const METHOD: &str = "logging/setLevel";
     let params = serde_json::json!({"level": level}).to_string();
@@ -85,7 +85,7 @@ pub(crate) fn begin_for(
     begin_as(link, None, operation, mailbox, write)
 }
 
-/// Begins a request that is recorded as `operation`, if at all.
+/// Begins a request that is recorded as `operation`, if there is one.
 ///
 /// # Errors
 /// When the child is gone.

@@ -1,7 +1,7 @@
 //! proxyrunner spawns a stdio MCP server as its child and serves it over HTTP.
 //!
-//! `docs/architecture.md` describes the rooms, the way of a request, and the decisions behind both. Each module imports
-//! only from the modules below it; `tests/integration/architecture.rs` holds the table of layers.
+//! `docs/architecture.md` describes the modules, the path of a request, and the decisions behind both. Each module
+//! imports only from the modules below it; `tests/integration/architecture.rs` contains the table of layers.
 
 #![warn(clippy::missing_docs_in_private_items)]
 
@@ -45,7 +45,7 @@ use std::process::ExitCode;
 
 /// Parses the arguments, runs proxyrunner, and returns the exit code. Under another name it runs as a guardian.
 pub fn run() -> ExitCode {
-    // The environment holds secrets that the server must not read, such as headers for collectors.
+    // The environment contains secrets that the server must not read, such as headers for collectors.
     proc::forbid_inspection();
     let mut words = std::env::args_os();
     if child::guardian::is_meant(words.next()) {
@@ -64,8 +64,8 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// What benches, fuzz targets and black-box tests use of the modules. All else is private, so that the compiler finds
-/// what nothing calls.
+/// The items that benches, fuzz targets and black-box tests use. All others are private, so that the compiler reports
+/// unused ones.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::http::sse;
@@ -111,7 +111,7 @@ pub mod internals {
     }
 
     pub mod mux {
-        pub use crate::mux::{Abandoned, Answering, Completed, Lost, Mux, Pending, Refused, WireId, table};
+        pub use crate::mux::{Abandoned, Answering, Completed, Lost, Mux, Refused, Pending, WireId, table};
     }
 
     pub mod phase {

@@ -1,7 +1,7 @@
 //! The memory limit of the system, and the allocator's settings.
 //!
-//! Freed memory is given back to the system. Otherwise a burst would stay resident as long as the process lives, and memory
-//! in use would say little about resident memory.
+//! Freed memory is returned to the system. Otherwise a burst would stay resident as long as the process lives, and
+//! memory in use would say little about resident memory.
 
 /// Allocations of at least this size are returned to the system as soon as they are freed, in bytes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -16,8 +16,8 @@ pub fn set_up() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         use nix::libc::{M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, mallopt};
-        // The default threshold grows with freed allocations, up to 32 MiB, so that large messages would end up among small
-        // ones. Each arena keeps its own free memory, so there are only two.
+        // The default threshold grows with freed allocations, up to 32 MiB, so that large messages would be placed
+        // among small ones. Each arena keeps its own free memory, so there are only two.
         // SAFETY: mallopt(3) only sets parameters of the allocator.
         unsafe {
             mallopt(M_MMAP_THRESHOLD, MAPPED);
@@ -27,7 +27,7 @@ pub fn set_up() {
     }
 }
 
-/// Whether the allocator keeps much free memory.
+/// Returns whether the allocator keeps much free memory.
 pub fn is_kept() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: a thread-safe function of the allocator without preconditions.
@@ -49,16 +49,16 @@ pub fn give_back() {
 const HIERARCHIES: [(&str, &str); 2] =
     [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
 
-/// The memory limit of this process's control groups, in bytes; `None` if they set none.
+/// Returns the memory limit of this process's control groups, in bytes; `None` if they set none.
 ///
-/// Reads control groups v2 and v1: the limits of the process's own group and of all groups above it. Without `/proc` only
-/// the mounted root is read, which in a container is its own group.
+/// Reads control groups v2 and v1: the limits of the process's own group and of all groups above it. Without `/proc`
+/// only the mounted root is read, which in a container is its own group.
 pub fn limit() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     limit_of(&groups, |path| std::fs::read_to_string(path).ok())
 }
 
-/// The same, for a given text of `/proc/self/cgroup` and a function that reads files.
+/// Returns the limit for a given text of `/proc/self/cgroup` and a function that reads files.
 fn limit_of(groups: &str, read: impl Fn(&str) -> Option<String>) -> Option<u64> {
     // hierarchy:controllers:path
     let paths = groups.lines().filter_map(|line| {
@@ -74,7 +74,7 @@ fn limit_of(groups: &str, read: impl Fn(&str) -> Option<String>) -> Option<u64> 
             path = above;
         }
     }
-    // "max", or v1's largest number of pages, is no limit.
+    // "max", or v1's largest number of pages, means no limit.
     let limits = files.iter().filter_map(|file| read(file)?.trim().parse().ok());
     limits.min().filter(|&limit: &u64| limit < 1 << 62)
 }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_limit_of_all_groups_above_holds() {
+    fn the_lowest_limit_of_all_groups_above_applies() {
         let files = [
             ("/sys/fs/cgroup/pods/memory.max", "104857600\n"),
             ("/sys/fs/cgroup/pods/one/memory.max", "max\n"),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_of_control_groups_is_read_too() {
+    fn version_1_of_control_groups_is_also_read() {
         let groups = "11:cpu,cpuacct:/docker/a\n4:memory:/docker/a\n1:name=systemd:/docker/a\n";
         let own = ("/sys/fs/cgroup/memory/docker/a/memory.limit_in_bytes", "7\n");
         assert_eq!(limited(groups, &[own]), Some(7));

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 
 /// The phase of the child that decides readiness.
 ///
-/// With several shared children, it is the most advanced of those started with proxyrunner. Where no child is kept
+/// With several shared children, it is the most advanced of those started with proxyrunner. If no child is kept
 /// (`--isolation session`), it is the child that showed that the server starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -30,7 +30,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// A channel whose first value is [`Phase::Starting`].
+/// Creates a channel whose first value is [`Phase::Starting`].
 pub fn channel() -> (watch::Sender<Phase>, watch::Receiver<Phase>) {
     watch::channel(Phase::Starting)
 }

@@ -41,13 +41,13 @@ pub fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
         .map(<[u8]>::to_vec)
 }
 
-/// Number of open files of a process, as far as accessible.
+/// Returns the number of open files of a process, as far as accessible.
 pub fn open_files(pid: i32) -> u64 {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |files| files.count() as u64)
 }
 
-/// Keeps other processes of the same user from reading this one's environment and memory, and from tracing it. Disables its
-/// core dumps, too. Executed programs are not affected.
+/// Prevents other processes of the same user from reading this process's environment and memory, and from tracing it.
+/// Disables its core dumps, too. Executed programs are not affected.
 pub fn forbid_inspection() {
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_dumpable(false);
@@ -70,12 +70,12 @@ impl Families {
         Families(families)
     }
 
-    /// The children of a process.
+    /// Returns the children of a process.
     pub fn children(&self, parent: i32) -> &[i32] {
         self.0.get(&parent).map_or(&[], Vec::as_slice)
     }
 
-    /// The descendants of a process, nearest first.
+    /// Returns the descendants of a process, nearest first.
     pub fn below(&self, root: i32) -> Vec<i32> {
         let mut found = self.children(root).to_vec();
         let mut at = 0;

@@ -1,5 +1,5 @@
-//! Detects a blocked event loop. A task on the loop records heartbeats; `/livez` checks the last one, and so does a thread
-//! of its own, which logs when the loop blocks.
+//! Detects a blocked event loop. A task on the loop records heartbeats; `/livez` checks the last one, and so does a
+//! separate thread, which logs when the loop blocks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// A heartbeat recorded at `now`.
+    /// Creates a pulse with a heartbeat at `now`.
     pub fn new(now: Instant) -> Self {
         Pulse { begun: now, last: Arc::default() }
     }
@@ -35,7 +35,7 @@ impl Pulse {
         }
     }
 
-    /// Checks the heartbeat forever, and logs when the loop blocks and when it recovers. Must run on a thread of its own.
+    /// Checks the heartbeat forever, and logs when the loop blocks and when it recovers. Must run on its own thread.
     pub fn watch(self) {
         let mut was_stuck = false;
         loop {
@@ -53,7 +53,7 @@ impl Pulse {
         }
     }
 
-    /// Whether the last heartbeat is too old.
+    /// Returns whether the last heartbeat is too old.
     pub fn is_stuck(&self, now: Instant) -> bool {
         let last = self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed));
         now.saturating_duration_since(last) >= STUCK
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_stuck_when_it_has_not_beaten_for_long_and_no_longer_when_it_beats_again() {
+    fn it_is_stuck_without_heartbeats_and_recovers_with_the_next_one() {
         let begun = Instant::now();
         let pulse = Pulse::new(begun);
         assert!(!pulse.is_stuck(begun + STUCK - BEAT));
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_event_loop_that_turns_beats() {
+    async fn a_running_event_loop_records_heartbeats() {
         let begun = Instant::now().checked_sub(STUCK).expect("a clock that is not new");
         let pulse = Pulse::new(begun);
         assert!(pulse.is_stuck(Instant::now()));

@@ -1,5 +1,5 @@
-//! Routes each frame from a child to its request, session or stream. The router never waits, so that a child's stdout is
-//! always read (`docs/architecture.md#three-tasks`).
+//! Routes each frame from a child to its request, session or stream. The router never waits, so that a child's stdout
+//! is always read (`docs/architecture.md#three-tasks`).
 
 mod answers;
 mod habits;
@@ -29,7 +29,7 @@ pub struct Router {
     noise: Arc<Noise>,
     allowance: Allowance,
     habits: Habits,
-    /// Number of errors without an id that were taken for answers to notifications.
+    /// Number of errors without an id that were counted as answers to notifications.
     answered_notifications: u64,
     cancel_grace: u64,
     ticks: u64,
@@ -58,7 +58,7 @@ impl Router {
         }
     }
 
-    /// Notes invalid lines in `noise`, and logs at most `log_rate` of them per second (0: all).
+    /// Records invalid lines in `noise`, and logs at most `log_rate` of them per second (0: all).
     pub fn with_noise(mut self, noise: Arc<Noise>, log_rate: usize) -> Self {
         self.noise = noise;
         self.allowance = Allowance::new(self.child, "stdout", log_rate, Instant::now());
@@ -82,8 +82,8 @@ impl Router {
         }
     }
 
-    /// Routes the child's last line, which has no newline. If the line was cut short, its request fails with the child's
-    /// end, which explains more than half an answer does.
+    /// Routes the child's last line, which has no newline. If the line was cut short, its request fails with the
+    /// child's end, which explains more than half an answer does.
     pub fn deliver_rest(&mut self, framed: Framed, charge: Charge) {
         match &framed {
             Framed::Frame { bytes, .. } => match jsonrpc::scan(bytes) {
@@ -104,7 +104,7 @@ impl Router {
         self.allowance.report();
     }
 
-    /// Fails all requests in flight with `failure`, and prevents new ones: the child cannot answer any more.
+    /// Fails all requests in flight with `failure`, and prevents new ones: the child can no longer answer.
     pub fn close(&mut self, failure: &Failure) {
         self.allowance.report();
         let failed = self.answering.close(|| Err(failure.clone()));
@@ -128,8 +128,8 @@ impl Router {
         self.route(charge.hold(bytes), message);
     }
 
-    /// Routes each message of a batch (2025-03-26, basic §Batching). Short messages are copied, so that they do not keep the
-    /// whole batch in memory.
+    /// Routes each message of a batch (2025-03-26, basic §Batching). Short messages are copied, so that they do not
+    /// keep the whole batch in memory.
     fn batch(&mut self, mut bytes: Vec<u8>, charge: Charge, elements: Vec<Span>) {
         self.note_repair(Habit::Batches);
         jsonrpc::break_no_lines(&mut bytes);
@@ -180,7 +180,7 @@ impl Router {
             "notifications/tasks/status" | "notifications/elicitation/complete" => {
                 self.audience.tell(frame, message, Class::Idempotent, Topic::Other);
             }
-            // The client that logs and unknown notifications concern is known for an exclusive child only.
+            // The client of log messages and unknown notifications is known for an exclusive child only.
             "notifications/message" => self.audience.tell(frame, message, Class::Droppable, Topic::Log),
             _ => self.audience.tell(frame, message, Class::Droppable, Topic::Other),
         }
@@ -228,7 +228,8 @@ impl Router {
         self.audience.withdraw_question(frame, message, id);
     }
 
-    /// Ends a subscription that the child cancelled, as some modern children do (2026-07-28, basic/patterns/cancellation).
+    /// Ends a subscription that the child cancelled, as some modern children do (2026-07-28,
+    /// basic/patterns/cancellation).
     fn end_subscription(&self, raw_id: &[u8]) {
         let held = self.wire_id(raw_id).and_then(|wire_id| self.answering.held(wire_id));
         let topic = Topic::Withdrawn(Charged::own(raw_id));
@@ -256,8 +257,8 @@ impl Router {
         }
     }
 
-    /// Gives a question of a shared child to the only request in flight, if that accepts questions: the question can be
-    /// about no other request.
+    /// Gives a question of a shared child to the only request in flight, if that accepts questions: the question can
+    /// concern no other request.
     fn ask_only_request(&self, frame: &mut Charged, message: &Message, id: Span) -> bool {
         if !self.audience.is_shared() {
             return false;
@@ -282,7 +283,7 @@ impl Router {
     }
 }
 
-/// Returns the answer to a question that no client is asked.
+/// Returns the answer to a question that is not forwarded to a client.
 fn refusal(raw_id: &[u8], name: &str, why: NotAsked) -> Charged {
     let (code, message): (_, Cow<'_, str>) = match why {
         NotAsked::NoExchange => {

@@ -6,9 +6,9 @@
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The least time for connections to close after the drain.
+/// Minimum time for connections to close after the drain.
 pub const CLOSING: Duration = Duration::from_secs(2);
-/// The least time to export the last telemetry.
+/// Minimum time to export the last telemetry.
 pub const FLUSHING: Duration = Duration::from_millis(500);
 
 /// A handle on the stages; clones share them.

@@ -1,4 +1,4 @@
-//! Drives the lifecycle of children: starts one on request, watches it, and ends it.
+//! Drives the lifecycle of children: starts a child on request, watches it, and ends it.
 
 use crate::budget::{Account, Budget};
 use crate::child::{self, Heard, Process, Signaller, Spawned, Spawner, StartError, Tail};
@@ -26,8 +26,8 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Timeout for reading the pipes of a dead child. Its last bytes are there already, and a grandchild that holds the pipes
-/// open must not delay the end.
+/// Timeout for reading the pipes of a dead child. Its last bytes have arrived already, and a grandchild that holds
+/// the pipes open must not delay the end.
 const LAST_READ: Duration = Duration::from_millis(250);
 
 /// Starts and ends all children of one server.
@@ -47,7 +47,7 @@ struct Shared {
 }
 
 impl Supervisor {
-    /// A supervisor without children.
+    /// Creates a supervisor without children.
     pub fn new(settings: child::Settings, cancel_grace: Duration, budget: Budget, spawner: Spawner) -> Self {
         Supervisor(Arc::new(Shared {
             settings,
@@ -61,7 +61,7 @@ impl Supervisor {
         }))
     }
 
-    /// Starts the requested children, until all requesters are gone.
+    /// Starts the requested children, until all requesters are dropped.
     pub async fn serve(self, mut wanted: mpsc::Receiver<Want>) {
         while let Some(want) = wanted.recv().await {
             let supervisor = self.clone();
@@ -128,7 +128,7 @@ impl Supervisor {
         }
         let ended = self.accompany(process, &tokens, pipes).await;
         drop(place);
-        // The order matters: publish the error, close the intake, then fail every waiting request
+        // The order matters: publish the error, close the intake, then fail the waiting requests
         // (docs/architecture.md#one-answer).
         let (ended, mut router) = ended;
         end.send_replace(Some(ended.clone()));
@@ -144,7 +144,7 @@ impl Supervisor {
         tracing::info!(child = number, pid = pid, code = ended.code, "{}", ended.for_log());
     }
 
-    /// Waits for the child's exit, and brings it about when the callers or the supervisor ask for it.
+    /// Waits for the child's exit, and ends the child when its callers or the supervisor request it.
     async fn accompany(&self, process: Process, tokens: &EndTokens, pipes: Pipes) -> (End, Option<Router>) {
         let settings = &self.0.settings;
         let graces = Graces { close: settings.close_grace, terminate: settings.terminate_grace };
@@ -167,7 +167,7 @@ impl Supervisor {
                 None => {}
             }
         };
-        // The child's own processes end with it. Its guardian has done that already, unless it was killed itself.
+        // The child's own processes end with it. Its guardian has ended them already, unless it was killed itself.
         server.group(Signal::SIGKILL);
         if status.is_err()
             && let Some(lineage) = run.process.lineage()
@@ -185,7 +185,7 @@ impl Supervisor {
     }
 }
 
-/// The tokens that ask for a child's end, and the one that announces it.
+/// The tokens that request a child's end, and the token that announces it.
 struct EndTokens {
     stop: CancellationToken,
     hung: CancellationToken,
@@ -200,10 +200,10 @@ struct Run<'a> {
     stopping: &'a CancellationToken,
     /// The router, once the child's stdout is closed.
     router: Option<Router>,
-    /// Nothing has asked for the child's end yet.
+    /// Whether no end of the child has been requested yet.
     running: bool,
     hung: bool,
-    /// The pipe that the child closed, if that is why it is ended.
+    /// The pipe that the child closed, if that is the reason for its end.
     closed: Option<&'static str>,
 }
 
@@ -241,7 +241,7 @@ impl Run<'_> {
 
     async fn handle_closed_stdout(&mut self) -> Result<Event, io::Result<ExitStatus>> {
         self.tokens.mute.cancel();
-        // A child may close its stdout right before it exits. The exit status tells more.
+        // A child may close its stdout right before it exits. The exit status is more informative.
         if let Ok(status) = timeout(LAST_READ, self.process.wait()).await {
             return Err(status);
         }
@@ -257,7 +257,7 @@ impl Run<'_> {
         if let Ok(status) = timeout(LAST_READ, self.process.wait()).await {
             return Err(status);
         }
-        // The child can take no more requests. Until it has ended, it may still answer those that it has read.
+        // The child can receive no more requests. Until it has ended, it may still answer those that it has read.
         tracing::warn!(%error, "the server closed its stdin; stopping it");
         self.closed = self.closed.or(Some("closed its stdin").filter(|_| self.running));
         Ok(Event::Stop)
@@ -320,12 +320,12 @@ impl Pipes {
         }
     }
 
-    /// Reads what a dead child still had to say; its last lines on stderr.
+    /// Reads the remaining output of a dead child; returns its last lines on stderr.
     async fn finish(mut self, router: &mut Option<Router>) -> Arc<[String]> {
         self.close_stdin.cancel();
         let rest = async {
             if !self.stdin_over {
-                // It says whether the child has read all that was written to it.
+                // Its result tells whether the child has read all bytes written to it.
                 let _ = (&mut self.stdin).await;
             }
             if router.is_none() {
@@ -344,11 +344,11 @@ impl Pipes {
     }
 }
 
-/// Describes a child's end, and gives the exit code that a shell would report.
+/// Describes a child's end, and returns the exit code that a shell would report.
 fn describe_end(status: io::Result<ExitStatus>, closed: Option<&str>) -> (String, i32) {
     match (status, closed) {
         (Err(error), _) => (format!("was lost: {error}"), 1),
-        // The signal was proxyrunner's own, and tells nothing.
+        // The signal was proxyrunner's own, and is not informative.
         (Ok(status), Some(closed)) if status.code().is_none() => (format!("{closed} and was stopped"), 1),
         (Ok(status), Some(closed)) => {
             let (how, code) = describe(status);

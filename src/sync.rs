@@ -1,7 +1,7 @@
 //! Chooses between std's atomics and loom's model of them, so that the tested code is the code that runs.
 //!
-//! Build with `--cfg proxyrunner_loom` for loom. The cfg has a name of its own because `--cfg loom` would
-//! switch tokio over as well.
+//! Build with `--cfg proxyrunner_loom` for loom. The cfg has its own name because `--cfg loom` would also switch
+//! tokio.
 
 #[cfg(proxyrunner_loom)]
 pub use loom::{cell::UnsafeCell, sync::Arc, sync::MutexGuard, sync::atomic};
@@ -17,7 +17,7 @@ pub struct Mutex<T>(loom::sync::Mutex<T>);
 
 #[cfg(proxyrunner_loom)]
 impl<T> Mutex<T> {
-    /// A lock around `value`.
+    /// Creates a lock around `value`.
     pub fn new(value: T) -> Self {
         Self(loom::sync::Mutex::new(value))
     }
@@ -28,26 +28,26 @@ impl<T> Mutex<T> {
     }
 }
 
-/// std's cell behind loom's interface, which hands out pointers for the length of a closure so that loom
-/// can see where an access begins and ends.
+/// std's cell behind loom's interface, which passes pointers to a closure so that loom can see where an access begins
+/// and ends.
 #[cfg(not(proxyrunner_loom))]
 #[derive(Debug)]
 pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
 #[cfg(not(proxyrunner_loom))]
 impl<T> UnsafeCell<T> {
-    /// A cell that holds `value`.
+    /// Creates a cell that holds `value`.
     pub fn new(value: T) -> Self {
         Self(std::cell::UnsafeCell::new(value))
     }
 
-    /// Lends a pointer to read through.
+    /// Passes a pointer for reading to `read`.
     #[inline(always)]
     pub fn with<R>(&self, read: impl FnOnce(*const T) -> R) -> R {
         read(self.0.get())
     }
 
-    /// Lends a pointer to write through.
+    /// Passes a pointer for writing to `write`.
     #[inline(always)]
     pub fn with_mut<R>(&self, write: impl FnOnce(*mut T) -> R) -> R {
         write(self.0.get())
@@ -64,7 +64,7 @@ pub struct AtomicWaker {
 }
 
 impl AtomicWaker {
-    /// A cell without a waker.
+    /// Creates a cell without a waker.
     pub fn new() -> Self {
         Self { inner: Default::default() }
     }

@@ -1,20 +1,20 @@
-//! W3C Trace Context and Baggage: checking whether values are well-formed, and representing a span's position in its trace.
-//! Malformed values are ignored, as the recommendations require; they never fail a request.
+//! W3C Trace Context and Baggage: checks whether values are well-formed, and represents a span's position in its
+//! trace. Malformed values are ignored, as the recommendations require; they never fail a request.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest tracestate that is passed on, in bytes. The recommendation requires at least 512.
+/// Maximum length of a tracestate that is passed on, in bytes. The recommendation requires at least 512.
 const LONGEST_TRACESTATE: usize = 512;
-/// The longest baggage that is passed on, in bytes, as in the recommendation.
+/// Maximum length of baggage that is passed on, in bytes, as in the recommendation.
 const LONGEST_BAGGAGE: usize = 8192;
 /// The length of a traceparent of version 00, in bytes.
 pub const TRACEPARENT_LEN: usize = 55;
-/// The longest traceparent that is accepted. Later versions may append fields.
+/// Maximum length of a traceparent that is accepted. Later versions may append fields.
 const LONGEST_TRACEPARENT: usize = 256;
 
-/// The trace context of a request, with well-formed parts only. Each request to a child has one. A span in it costs no
-/// allocation.
+/// The trace context of a request, with well-formed parts only. Each request to a child has one. A span in it costs
+/// no allocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trace {
     traceparent: Option<Traceparent>,
@@ -60,11 +60,11 @@ struct Replaces {
 }
 
 impl Trace {
-    /// Keeps the well-formed values. Each argument is a header's value. Several `tracestate` or `baggage` headers are joined by
-    /// commas; several `traceparent` headers count as none.
+    /// Keeps the well-formed values. Each argument is a header's value. Several `tracestate` or `baggage` headers are
+    /// joined by commas; several `traceparent` headers count as none.
     pub fn from_headers(traceparent: Option<&str>, tracestate: Option<&str>, baggage: Option<&str>) -> Self {
         let traceparent = traceparent.map(trim).filter(|value| is_traceparent(value));
-        // Without its span, vendor state means nothing.
+        // Without its span, vendor state has no meaning.
         let tracestate = tracestate.map(trim).filter(|value| traceparent.is_some() && is_tracestate(value));
         let baggage = baggage.map(trim).filter(|value| is_baggage(value));
         Self {
@@ -75,8 +75,8 @@ impl Trace {
         }
     }
 
-    /// Removes baggage that may not pass. A message's own well-formed baggage takes precedence over that of the header, and
-    /// stays unchanged if all of it may pass. Malformed baggage never passes, since its keys are unknown.
+    /// Removes baggage that may not pass. A message's own well-formed baggage takes precedence over that of the
+    /// header, and stays unchanged if all of it may pass. Malformed baggage never passes, since its keys are unknown.
     pub fn with_allowed_baggage(mut self, own: OwnBaggage<'_>, allowed: &AllowedBaggage) -> Self {
         self.replaces.baggage = match own {
             OwnBaggage::None => false,
@@ -102,17 +102,17 @@ impl Trace {
         }
     }
 
-    /// Whether the message's own span is replaced.
+    /// Returns whether the message's own span is replaced.
     pub fn replaces_context(&self) -> bool {
         self.replaces.context
     }
 
-    /// Whether the message's own baggage is replaced or removed.
+    /// Returns whether the message's own baggage is replaced or removed.
     pub fn replaces_baggage(&self) -> bool {
         self.replaces.baggage
     }
 
-    /// The caller's span.
+    /// Returns the caller's span.
     pub fn context(&self) -> Option<Context> {
         match self.traceparent.as_ref()? {
             Traceparent::Received(value) => Context::parse(value),
@@ -120,7 +120,7 @@ impl Trace {
         }
     }
 
-    /// The span that is passed on.
+    /// Returns the span that is passed on.
     pub fn traceparent(&self) -> Option<&Traceparent> {
         self.traceparent.as_ref()
     }
@@ -160,9 +160,9 @@ pub struct Context {
 }
 
 impl Context {
-    /// The span is recorded, and its children should be, too.
+    /// Flag: the span is recorded, and its children should be, too.
     pub const SAMPLED: u8 = 1;
-    /// The trace id is random (Trace Context Level 2 §2.2.2.5).
+    /// Flag: the trace id is random (Trace Context Level 2 §2.2.2.5).
     pub const RANDOM: u8 = 2;
 
     /// Parses a traceparent; `None` if it is malformed.
@@ -178,7 +178,7 @@ impl Context {
         Some(context)
     }
 
-    /// Whether the span is recorded.
+    /// Returns whether the span is recorded.
     pub fn is_sampled(&self) -> bool {
         self.flags & Self::SAMPLED != 0
     }
@@ -192,12 +192,12 @@ impl Context {
         text
     }
 
-    /// The trace id in hexadecimal.
+    /// Returns the trace id in hexadecimal.
     pub fn trace_id(&self) -> String {
         hex(&self.trace)
     }
 
-    /// The span id in hexadecimal.
+    /// Returns the span id in hexadecimal.
     pub fn span_id(&self) -> String {
         hex(&self.span)
     }
@@ -242,7 +242,7 @@ fn unhex(text: &[u8], bytes: &mut [u8]) {
 pub struct AllowedBaggage(Vec<String>);
 
 impl AllowedBaggage {
-    /// These keys, compared exactly; `*` allows all.
+    /// Allows these keys, compared exactly; `*` allows all.
     pub fn new(keys: Vec<String>) -> Self {
         Self(keys)
     }
@@ -251,7 +251,7 @@ impl AllowedBaggage {
         self.0.iter().any(|key| key == "*")
     }
 
-    /// The unchanged members that may pass; `None` if there are none.
+    /// Returns the unchanged members that may pass; `None` if there are none.
     fn filter(&self, baggage: &str) -> Option<Arc<str>> {
         if self.is_all() {
             return Some(baggage.into());
@@ -262,8 +262,8 @@ impl AllowedBaggage {
     }
 }
 
-/// Whether a traceparent is well-formed: `version-traceid-parentid-flags` in lower-case hexadecimal, with ids that are not
-/// zero (Trace Context §3.2). Versions above 00 may append `-` and more; ff is forbidden.
+/// Returns whether a traceparent is well-formed: `version-traceid-parentid-flags` in lower-case hexadecimal, with ids
+/// that are not zero (Trace Context §3.2). Versions above 00 may append `-` and more; ff is forbidden.
 pub fn is_traceparent(value: &str) -> bool {
     let bytes = value.as_bytes();
     let Some((fixed, more)) = bytes.split_first_chunk::<TRACEPARENT_LEN>() else { return false };
@@ -285,8 +285,8 @@ pub fn is_traceparent(value: &str) -> bool {
         && bytes.len() <= LONGEST_TRACEPARENT
 }
 
-/// Whether a tracestate is well-formed: at most 32 `key=value` members without duplicate keys, and 512 bytes (Trace Context
-/// §3.3). Members may be empty, but not all of them.
+/// Returns whether a tracestate is well-formed: at most 32 `key=value` members without duplicate keys, and 512 bytes
+/// (Trace Context §3.3). Members may be empty, but not all of them.
 pub fn is_tracestate(value: &str) -> bool {
     if value.len() > LONGEST_TRACESTATE {
         return false;
@@ -302,7 +302,8 @@ pub fn is_tracestate(value: &str) -> bool {
     (1..=32).contains(&keys.len())
 }
 
-/// Whether a key is `simple` or `tenant@system`. Level 2 lets the first two begin with a digit, but not the system.
+/// Returns whether a key is `simple` or `tenant@system`. Level 2 lets the first two begin with a digit, but not the
+/// system.
 fn is_state_key(key: &str) -> bool {
     let part = |part: &str, longest: usize| {
         part.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
@@ -317,13 +318,15 @@ fn is_state_key(key: &str) -> bool {
     }
 }
 
-/// Whether a value is printable ASCII without commas and equals signs. It was trimmed before, so it ends in no blank.
+/// Returns whether a value is printable ASCII without commas and equals signs. It was trimmed before, so it ends in
+/// no blank.
 fn is_state_value(value: &str) -> bool {
     (1..=256).contains(&value.len())
         && value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b',' && byte != b'=')
 }
 
-/// Whether baggage is well-formed: at most 64 `key=value;properties` members and 8192 bytes (Baggage §3.2, §3.3.2).
+/// Returns whether baggage is well-formed: at most 64 `key=value;properties` members and 8192 bytes (Baggage §3.2,
+/// §3.3.2).
 pub fn is_baggage(value: &str) -> bool {
     value.len() <= LONGEST_BAGGAGE
         && value.split(',').count() <= 64
@@ -343,7 +346,7 @@ fn is_baggage_pair(pair: &str) -> bool {
     })
 }
 
-/// Whether a text is a token (RFC 9110 §5.6.2).
+/// Returns whether a text is a token (RFC 9110 §5.6.2).
 fn is_token(token: &str) -> bool {
     !token.is_empty()
         && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
@@ -415,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_context_is_what_its_traceparent_says() {
+    fn a_context_is_parsed_and_formatted() {
         let context = Context::parse(PARENT).unwrap();
         assert_eq!(context.to_string(), PARENT);
         assert_eq!(
@@ -425,12 +428,12 @@ mod tests {
         assert!(context.is_sampled());
         assert_eq!(Context::parse("00-xyz"), None);
         let later = Context::parse(&format!("cc{}-what-ever", &PARENT[2..])).unwrap();
-        assert_eq!(later.to_string(), PARENT, "in the version that is spoken here");
+        assert_eq!(later.to_string(), PARENT, "in the supported version");
         assert!(!Context::parse(&PARENT.replace("-01", "-02")).unwrap().is_sampled());
     }
 
     #[test]
-    fn baggage_passes_by_its_key() {
+    fn baggage_is_filtered_by_key() {
         let allowed = |keys: &[&str]| AllowedBaggage::new(keys.iter().map(|&key| key.to_owned()).collect());
         let header = || Trace::from_headers(None, None, Some("a=1,secret=2;p, b = 3"));
         let passed = |own, keys: &[&str]| {
@@ -439,22 +442,22 @@ mod tests {
         };
         let (none, malformed) = (OwnBaggage::None, OwnBaggage::Malformed);
         assert_eq!(passed(malformed, &[]), (None, true));
-        assert_eq!(passed(malformed, &["a"]), (Some("a=1".into()), true), "the header's takes its place");
-        assert!(!passed(malformed, &["*"]).1, "anything may pass");
+        assert_eq!(passed(malformed, &["a"]), (Some("a=1".into()), true), "the header's replaces it");
+        assert!(!passed(malformed, &["*"]).1, "all keys are allowed");
         assert_eq!(passed(none, &[]), (None, false));
         assert_eq!(passed(none, &["a", "b", "A"]), (Some("a=1, b = 3".into()), false));
         assert_eq!(passed(none, &["*"]), (Some("a=1,secret=2;p, b = 3".into()), false));
-        assert_eq!(passed(OwnBaggage::WellFormed("a=7"), &["a"]), (None, false), "it stays as it is");
+        assert_eq!(passed(OwnBaggage::WellFormed("a=7"), &["a"]), (None, false), "it stays unchanged");
         assert_eq!(passed(OwnBaggage::WellFormed("a=7,c=8"), &["a"]), (Some("a=7".into()), true));
         assert_eq!(
             passed(OwnBaggage::WellFormed("c=8"), &["a"]),
             (None, true),
-            "it goes, and the header's does not come"
+            "it is removed, and the header's is not added"
         );
     }
 
     #[test]
-    fn headers_keep_what_is_well_formed() {
+    fn only_well_formed_headers_are_kept() {
         let received = Traceparent::Received(PARENT.into());
         let trace = Trace::from_headers(Some(PARENT), Some("bad"), Some("a=1"));
         assert_eq!(

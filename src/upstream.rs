@@ -1,5 +1,5 @@
-//! The façade that `http` sees: it delegates to [`calls`](crate::calls), where a request runs to its end, and to
-//! [`children`](crate::children), which say which child serves.
+//! The façade that `http` uses: it delegates to [`calls`](crate::calls), where a request runs to its end, and to
+//! [`children`](crate::children), which select the child that serves.
 
 pub use crate::calls::{
     Begun, Caller, Happening, LegacyCall, LegacyStep, Listening, ModernCall, Reply, Seal, SealKey, is_retry,
@@ -23,14 +23,14 @@ use tokio::sync::{mpsc, watch};
 /// All children of this process, and the requests at them.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Which child serves: starts, replaces and evicts children, and seats sessions at them.
+    /// The children: starts, replaces and evicts them, and seats sessions at them.
     children: Arc<Children>,
     /// The requests of clients, each from its beginning to its one answer.
     calls: Arc<Calls>,
 }
 
 impl Upstream {
-    /// Creates the rooms without a child; requests for children come out of the receiver.
+    /// Creates the modules' state without a child; the receiver yields the requests for children.
     pub fn new(
         settings: Settings,
         start_timeout: Duration,
@@ -83,7 +83,7 @@ impl Upstream {
         self.calls.begin(session, incoming)
     }
 
-    /// Passes a notification of a legacy session on, as its child may see it.
+    /// Forwards a notification of a legacy session in the form that its child may see.
     ///
     /// # Errors
     /// When too many requests and notifications wait already, or its turn does not come in time.
@@ -103,11 +103,11 @@ impl Upstream {
         self.children.discover(operation)
     }
 
-    /// Begins a modern request, or goes on with the parked request that it retries.
+    /// Begins a modern request, or resumes the parked request that it retries.
     ///
     /// # Errors
-    /// When a bound is reached, the child is gone, it does not offer the method, or the retry's `requestState` was not
-    /// given out for this request.
+    /// When a bound is reached, the child is gone, it does not offer the method, or the retry's `requestState` was
+    /// not issued for this request.
     pub fn begin_modern(
         &self,
         caller: Caller,
@@ -128,24 +128,24 @@ impl Upstream {
         self.calls.listen(caller, incoming)
     }
 
-    /// Cancels parked requests whose clients did not come back in time, closes idle leased children, and forgets lists that
-    /// are no longer fresh.
+    /// Cancels parked requests whose clients did not retry in time, closes idle leased children, and removes lists
+    /// that are no longer fresh.
     pub fn expire(&self, now: Instant) {
         self.calls.expire(now);
         self.children.expire(now);
     }
 
-    /// Tells shared children which resources are watched no more, since the sessions that watched them have ended.
+    /// Tells shared children which resources are no longer watched, since the sessions that watched them have ended.
     pub async fn forget_orphaned_subscriptions(&self) {
         self.children.forget_orphaned_subscriptions().await;
     }
 
-    /// Cancels a parked request whose questions are charged to this account; false if there is none.
+    /// Cancels a parked request whose questions are charged to this account; returns false if there is none.
     pub fn give_way(&self, account: &Account) -> bool {
         self.calls.give_way(account)
     }
 
-    /// Forgets the lists that are kept.
+    /// Clears the cached lists.
     pub fn forget_lists(&self) {
         self.calls.forget_lists();
     }
@@ -165,23 +165,24 @@ impl Upstream {
         self.children.end_listens();
     }
 
-    /// The operator's settings.
+    /// Returns the operator's settings.
     pub fn settings(&self) -> &Settings {
         self.children.settings()
     }
 
-    /// `--request-timeout`.
+    /// Returns `--request-timeout`.
     pub fn request_timeout(&self) -> Duration {
         self.settings().request_timeout
     }
 
-    /// `--max-client-in-flight`.
+    /// Returns `--max-client-in-flight`.
     pub fn max_client_in_flight(&self) -> usize {
         self.settings().max_client_in_flight
     }
 
-    /// Counts the requests that a client waits for: at a child, or waiting for their turn, for a child, or for a modern
-    /// client's retry. Cancelled and timed out requests are over, though their child may not have answered yet.
+    /// Counts the requests that a client waits for: at a child, waiting for their turn or for a child, or parked
+    /// until a modern client's retry. Cancelled and timed-out requests are over, though their child may not have
+    /// answered yet.
     pub fn underway(&self) -> usize {
         self.calls.underway()
     }
@@ -191,7 +192,7 @@ impl Upstream {
         self.calls.in_flight()
     }
 
-    /// Counts the requests that wait for a place among those in flight.
+    /// Counts the requests that wait for a permit to be in flight.
     pub fn queued(&self) -> usize {
         self.calls.queued()
     }

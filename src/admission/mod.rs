@@ -1,11 +1,11 @@
 //! Admits requests: a bound for all, a bound for each client, and fair queues between clients.
 //!
-//! A request without a permit waits in its client's queue. Freed permits go to the waiting clients in turn, and within a
-//! client to the request that has waited longest. The queues have a common bound. When they are full, the longest gives way
-//! to a client with a shorter one, so that a noisy client cannot keep the others out.
+//! A request without a permit waits in its client's queue. Freed permits go to the waiting clients in turn, and
+//! within a client to the request that has waited longest. The queues have a common bound. When they are full, the
+//! longest gives way to a client with a shorter one, so that a noisy client cannot keep the others out.
 //!
-//! There is no clock here: a waiter that times out drops its [`QueuedPermit`] and loses no permit by it. A mutex is enough:
-//! it is held for a few map operations, and no waker is woken or dropped meanwhile.
+//! There is no clock here: a waiter that times out drops its [`QueuedPermit`], which loses no permit. A mutex is
+//! enough: it is held for a few map operations, and no waker is woken or dropped meanwhile.
 
 #[cfg(all(test, proxyrunner_loom))]
 mod loom_tests;
@@ -38,12 +38,12 @@ pub struct Admission {
 #[derive(Debug)]
 pub struct Accepted {
     all: Arc<AtomicUsize>,
-    /// What it takes besides its messages.
+    /// Covers the memory that the request takes besides its messages.
     _charge: Option<Charge>,
 }
 
 impl Accepted {
-    /// Increments the counter; `charge` covers what the request takes.
+    /// Increments the counter; `charge` covers the memory that the request takes.
     pub fn count(all: &Arc<AtomicUsize>, charge: Option<Charge>) -> Self {
         all.fetch_add(1, Ordering::Relaxed);
         Accepted { all: Arc::clone(all), _charge: charge }
@@ -72,7 +72,7 @@ pub enum Decision {
 pub struct Displaced;
 
 impl Admission {
-    /// All permits are free.
+    /// Creates an admission whose permits are all free.
     pub fn new(bounds: Bounds) -> Arc<Self> {
         Arc::new(Admission { queues: Mutex::new(Queues::new(bounds)) })
     }
@@ -96,17 +96,17 @@ impl Admission {
         taken.then(|| Permit { admission: Arc::clone(self), client })
     }
 
-    /// Number of permits in use.
+    /// Returns the number of permits in use.
     pub fn in_flight(&self) -> usize {
         self.lock().in_flight()
     }
 
-    /// Number of waiting requests.
+    /// Returns the number of waiting requests.
     pub fn queued(&self) -> usize {
         self.lock().queued()
     }
 
-    /// Whether a client has used up its own bound, so that it only waits for itself.
+    /// Returns whether a client has used up its own bound, so that it only waits for itself.
     pub fn is_at_own_bound(&self, client: Client) -> bool {
         self.lock().is_at_own_bound(client)
     }
@@ -117,14 +117,15 @@ impl Admission {
     }
 }
 
-/// Wakes a waiter whose ticket was granted or displaced. One that was not polled yet will find out when it is.
+/// Wakes a waiter whose ticket was granted or displaced. A waiter that was not polled yet reads the result on its
+/// first poll.
 fn tell(waiter: Option<Option<Waker>>) {
     if let Some(waker) = waiter.flatten() {
         waker.wake();
     }
 }
 
-/// The right of one request to be in flight, until it is dropped.
+/// The permit of one request to be in flight, returned on drop.
 #[derive(Debug)]
 pub struct Permit {
     admission: Arc<Admission>,
@@ -132,7 +133,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The client that holds it.
+    /// Returns the client that holds it.
     pub fn client(&self) -> Client {
         self.client
     }

@@ -1,4 +1,4 @@
-//! The rules of admission, without threads and clocks: who gets a permit, who waits, and whose turn is next.
+//! The rules of admission, without threads and clocks: which client gets a permit, and which waits.
 //!
 //! Invariants between method calls:
 //! 1. `in_flight` is the sum of the clients' `held`, and at most `bounds.in_flight`; `held` is at most
@@ -24,8 +24,8 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Bounds for a resource that is held for long and never waited for. One client gets at most a quarter, so that it takes
-    /// several clients to keep the others out.
+    /// Returns bounds for a resource that is held for long and never waited for. One client gets at most a quarter,
+    /// so that it takes several clients to keep the others out.
     pub fn shared_out(most: usize) -> Self {
         Bounds { in_flight: most, per_client: most.div_ceil(4), queued: 0 }
     }
@@ -40,31 +40,31 @@ pub struct Ticket(u64);
 pub enum Ruling<W> {
     /// The client has the permit.
     Granted,
-    /// The request waits. If it displaced another waiter, that one must be woken.
+    /// The request waits. If it displaced another waiter, that waiter must be woken.
     Waits(Ticket, Option<W>),
-    /// The queues are full, and no other queue is so much longer that it must give way.
+    /// The queues are full, and no other queue is long enough to give way.
     Full,
 }
 
 /// The state of a ticket.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TicketState<'a, W> {
-    /// It waits; `W` is its means of being woken.
+    /// The ticket waits; `W` wakes its waiter.
     Waiting(&'a mut W),
-    /// It was granted a permit.
+    /// The ticket was granted a permit.
     Granted,
-    /// It gave way to a client with a shorter queue. Reported once.
+    /// The ticket gave way to a client with a shorter queue. Reported once.
     Displaced,
 }
 
 /// The state in which a ticket was given up.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Left<W> {
-    /// It waited; this is its means of being woken.
+    /// The ticket waited; `W` wakes its waiter.
     Waiting(Option<W>),
-    /// It had a permit, which passes on to this waiter.
+    /// The ticket had a permit, which passes on to this waiter.
     Granted(Option<W>),
-    /// It had given way.
+    /// The ticket had been displaced.
     Displaced,
 }
 
@@ -78,7 +78,7 @@ struct Account<W> {
     turn: Option<Turn>,
 }
 
-/// The permits and the queues. `W` is a waiter's means of being woken.
+/// The permits and the queues. A `W` wakes one waiter.
 #[derive(Debug)]
 pub struct Queues<W> {
     bounds: Bounds,
@@ -92,7 +92,7 @@ pub struct Queues<W> {
 }
 
 impl<W> Queues<W> {
-    /// All permits are free, and no request waits.
+    /// Creates the queues without waiters; all permits are free.
     pub fn new(bounds: Bounds) -> Self {
         Queues {
             bounds,
@@ -106,17 +106,17 @@ impl<W> Queues<W> {
         }
     }
 
-    /// Number of permits in use.
+    /// Returns the number of permits in use.
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Number of waiting requests.
+    /// Returns the number of waiting requests.
     pub fn queued(&self) -> usize {
         self.queued
     }
 
-    /// Whether a client has used up its own bound.
+    /// Returns whether a client has used up its own bound.
     pub fn is_at_own_bound(&self, key: Client) -> bool {
         self.clients.get(&key).is_some_and(|client| client.held >= self.bounds.per_client)
     }
@@ -176,12 +176,12 @@ impl<W> Queues<W> {
         self.grant()
     }
 
-    /// The state of a ticket.
+    /// Returns the state of a ticket.
     pub fn ticket_state(&mut self, key: Client, ticket: Ticket) -> TicketState<'_, W> {
         if self.displaced.remove(&ticket) {
             return TicketState::Displaced;
         }
-        // A ticket leaves its queue when it is granted, displaced, or given up; nobody asks for it afterwards.
+        // A ticket leaves its queue when it is granted, displaced or given up; it is not queried afterwards.
         match self.clients.get_mut(&key).and_then(|client| client.waiting.get_mut(&ticket)) {
             Some(waiter) => TicketState::Waiting(waiter),
             None => TicketState::Granted,
@@ -207,8 +207,8 @@ impl<W> Queues<W> {
         self.next
     }
 
-    /// Gives the free permit, if any, to the client whose turn it is. One grant is enough: none was free before, or only the
-    /// client that gave one back may take one (3).
+    /// Gives the free permit, if any, to the client whose turn it is. One grant is enough: either no permit was free
+    /// before, or only the client that gave one back may take one (3).
     fn grant(&mut self) -> Option<W> {
         if self.in_flight >= self.bounds.in_flight {
             return None;
@@ -222,7 +222,7 @@ impl<W> Queues<W> {
         self.remove(key, first)
     }
 
-    /// Displaces the newest waiter of the longest queue: it would have waited longest.
+    /// Displaces the newest waiter of the longest queue, which has the longest wait ahead.
     fn displace(&mut self, longest: Client) -> Option<W> {
         let &newest = self.client(longest).waiting.keys().next_back()?;
         self.displaced.insert(newest);
@@ -278,7 +278,7 @@ impl<W> Queues<W> {
 
 #[cfg(test)]
 impl<W> Queues<W> {
-    /// Number of known clients.
+    /// Returns the number of known clients.
     pub fn clients(&self) -> usize {
         self.clients.len()
     }

@@ -1,5 +1,5 @@
-//! Places that clients hold for long. A single client may hold all of them. When another client asks for one, the client
-//! that holds most gives way.
+//! Places that clients hold for long. A single client may hold all of them. When another client asks for one, the
+//! client that holds most gives way.
 
 use crate::client::Client;
 use crate::sync::{Mutex, MutexGuard};
@@ -38,7 +38,7 @@ pub struct Holder {
 }
 
 impl Shares {
-    /// `most` places, all of them free.
+    /// Creates `most` places, all of them free.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Shares { most, state: Mutex::new(State::default()) })
     }
@@ -98,7 +98,7 @@ mod tests {
     const C: Client = Client::numbered(3);
 
     #[test]
-    fn a_lone_client_may_hold_all_and_gives_way_until_it_holds_no_more_than_others() {
+    fn a_lone_client_may_hold_all_places_and_gives_way_down_to_an_equal_share() {
         let shares = Shares::new(4);
         let mut held: Vec<Share> = (0..4).map(|_| shares.take(A).unwrap()).collect();
         assert_eq!(shares.take(A).unwrap_err(), Taken { by: None }, "it would give way to itself");

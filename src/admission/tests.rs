@@ -1,4 +1,4 @@
-//! The rules by themselves, one by one and against a model at random; and the futures around them.
+//! Tests the rules one by one and against a model with random operations, and the futures around them.
 
 use super::queues::{Left, Queues, Ruling, Ticket, TicketState};
 use super::{Admission, Bounds, Decision, Displaced, Permit, QueuedPermit};
@@ -57,7 +57,7 @@ fn a_client_at_its_own_bound_is_passed_over_until_it_gives_one_back() {
 }
 
 #[test]
-fn one_who_leaves_is_passed_over_and_passes_on_what_it_was_granted() {
+fn a_leaving_waiter_is_passed_over_and_passes_its_permit_on() {
     let mut queues = queues(1, 9, 9);
     assert!(queues.take(C));
     let first = waits(queues.ask(A, "a1"));
@@ -72,7 +72,7 @@ fn one_who_leaves_is_passed_over_and_passes_on_what_it_was_granted() {
 }
 
 #[test]
-fn full_queues_refuse_the_noisy_and_make_way_for_the_quiet() {
+fn full_queues_refuse_a_noisy_client_and_make_room_for_a_quiet_one() {
     let mut queues = queues(1, 9, 3);
     assert!(queues.take(C));
     waits(queues.ask(A, "a1"));
@@ -81,20 +81,20 @@ fn full_queues_refuse_the_noisy_and_make_way_for_the_quiet() {
     assert_eq!(queues.ask(A, "a4"), Ruling::Full);
     assert!(matches!(queues.ask(B, "b1"), Ruling::Waits(_, Some("a3"))));
     assert_eq!(queues.ticket_state(A, newest), TicketState::Displaced);
-    assert_eq!(queues.ask(B, "b2"), Ruling::Full, "the lengths are as equal as they get");
+    assert_eq!(queues.ask(B, "b2"), Ruling::Full, "the lengths differ by at most one");
     assert_eq!(queues.queued(), 3);
     queues.check();
 }
 
 #[test]
-fn where_nobody_may_wait_the_bound_refuses() {
+fn a_queue_bound_of_zero_refuses_at_once() {
     let mut queues = queues(1, 1, 0);
     assert_eq!(queues.ask(A, "a"), Ruling::Granted);
     assert_eq!(queues.ask(B, "b"), Ruling::Full);
     assert_eq!(queues.clients(), 1);
 }
 
-/// The rules again, as plainly as can be: a list of who holds and a list of who waits.
+/// The rules in their plainest form: a list of holders and a list of waiters.
 #[derive(Default)]
 struct Model {
     held: Vec<Client>,
@@ -113,7 +113,7 @@ impl Model {
         self.waiting.iter().filter(|(waiter, _)| *waiter == key).count()
     }
 
-    /// Puts the turns right for `key`, and grants what can be granted; gives who was granted.
+    /// Updates the turns for `key`, and grants a permit if possible. Returns the waiter that got it.
     fn settle(&mut self, key: Client, bounds: Bounds) -> Option<usize> {
         let may = self.may(key, bounds);
         match self.turns.iter().position(|turn| *turn == key) {
@@ -138,7 +138,7 @@ impl Model {
     }
 }
 
-/// Small steps of a linear congruential generator: the same ones on every run.
+/// A linear congruential generator with a fixed seed: every run sees the same numbers.
 struct Dice(u64);
 
 impl Dice {
@@ -164,7 +164,7 @@ fn a_client_with_half_of_all_permits_gets_no_more_while_others_wait() {
 }
 
 #[test]
-fn whatever_happens_the_model_says_the_same() {
+fn the_queues_agree_with_the_model_after_any_operations() {
     for seed in 0..300 {
         let mut dice = Dice(seed);
         let bounds =
@@ -229,7 +229,7 @@ fn ask(
     }
 }
 
-/// Counts how often it was woken.
+/// Counts its wake-ups.
 #[derive(Default)]
 struct Bell(AtomicUsize);
 
@@ -278,7 +278,7 @@ fn a_waiter_is_woken_with_a_permit_and_another_when_it_is_dropped_with_it() {
 }
 
 #[test]
-fn a_permit_that_is_free_may_be_taken() {
+fn a_free_permit_may_be_taken() {
     let admission = Admission::new(Bounds { in_flight: 2, per_client: 1, queued: 0 });
     assert!(!admission.is_at_own_bound(A));
     let permit = admission.take(A).expect("it is free");
@@ -291,7 +291,7 @@ fn a_permit_that_is_free_may_be_taken() {
 }
 
 #[test]
-fn one_who_gives_way_is_woken_and_told() {
+fn a_displaced_waiter_is_woken_and_gets_an_error() {
     let admission = one();
     let _held = granted(&admission, A);
     let _first = waiting(&admission, B);

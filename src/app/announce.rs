@@ -3,14 +3,12 @@
 use crate::http::Settings;
 use std::io::{self, IsTerminal};
 
-/// Announces that clients are served.
+/// Announces the address, since clients are served from now on.
 pub(super) fn listening(settings: &Settings) {
     let address = settings.listen;
     tracing::info!(%address, path = settings.path, "listening");
     if !address.ip().is_loopback() && settings.allow_host.is_empty() {
-        tracing::warn!(
-            "only requests to an IP address or localhost are served; name the hosts that clients use with --allow-host"
-        );
+        tracing::warn!("requests to public host names are refused; allow them with --allow-host");
     }
     if io::stderr().is_terminal() {
         let host =

@@ -17,7 +17,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Exit code of a process that a signal ended, minus the signal, as shells report it.
+/// Added to the number of the signal that ended the process, to form the exit code, as shells do.
 const BY_SIGNAL: i32 = 128;
 
 /// Runs until a signal or the child's exit ends the process, and returns the exit code.
@@ -41,8 +41,8 @@ pub fn run(config: Config) -> anyhow::Result<i32> {
     code
 }
 
-/// Ends the process on a panic while it exists. The runtime panics when the system grants fewer threads than it needs, and
-/// then waits forever for the threads it has.
+/// Ends the process on a panic while it exists. The runtime panics when the system grants fewer threads than it
+/// needs, and then waits forever for the threads it has.
 struct ExitOnPanic(());
 
 impl ExitOnPanic {
@@ -100,7 +100,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     }
 }
 
-/// Starts the children that exist from the start, and restarts them; resolves when they are restarted no longer.
+/// Starts the initial children, and restarts them. Resolves when no restart follows.
 async fn run_children(upstream: &Arc<Upstream>) -> Ended {
     match upstream.start().await {
         Ok(()) => {

@@ -15,9 +15,9 @@ use tokio::signal::unix::SignalKind;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-/// The longest time to export the last telemetry.
+/// Maximum time to export the last telemetry.
 const LONGEST_FLUSH: Duration = Duration::from_secs(3);
-/// Time for clients to be told of requests that failed at the end of the drain, before the children are closed.
+/// Time for failures at the end of the drain to reach the clients, before the children are closed.
 const TELLING: Duration = Duration::from_secs(1);
 /// Interval between checks for requests in flight.
 const POLL: Duration = Duration::from_millis(10);
@@ -30,8 +30,8 @@ pub(super) enum Ended {
 }
 
 impl Ended {
-    /// Returns how long requests are accepted after the shutdown began (`--drain-delay`), since endpoints are removed late.
-    /// Zero for Ctrl-C at a terminal, and when the child has exited.
+    /// Returns how long requests are still accepted after the shutdown began (`--drain-delay`), since endpoints are
+    /// removed with a delay. Zero for Ctrl-C at a terminal, and when the child has exited.
     pub(super) fn drain_delay(&self, config: &Config) -> Duration {
         match self {
             Ended::BySignal(signal)
@@ -60,14 +60,14 @@ pub(super) async fn next_signal(signals: &mut Signals, supervisor: &Supervisor) 
         match signals.next().await {
             Meaning::End(signal) => return signal,
             Meaning::Forward(signal) => {
-                tracing::info!(%signal, "passed on to the server");
+                tracing::info!(%signal, "signal forwarded to the server");
                 supervisor.forward(signal);
             }
         }
     }
 }
 
-/// Resolves with the signal that skips the shutdown: the second one, whether or not the first one began it.
+/// Resolves with the signal that skips the shutdown: the second one, whether or not a signal began the shutdown.
 pub(super) async fn insist(ended: &Ended, signals: &mut Signals, supervisor: &Supervisor) -> i32 {
     if !matches!(ended, Ended::BySignal(_)) {
         let signal = next_signal(signals, supervisor).await;
@@ -90,7 +90,7 @@ impl Drained {
         Drained { shutdown: server.shutdown.clone(), deadline: Arc::default() }
     }
 
-    /// Resolves at the end of the drain with the time that connections have to close: what is left of `--drain-timeout`,
+    /// Resolves at the end of the drain with the time that connections have to close: the rest of `--drain-timeout`,
     /// since a large answer may be on a slow connection.
     pub(super) fn closing_time(&self) -> impl Future<Output = Duration> + use<> {
         let (shutdown, deadline) = (self.shutdown.clone(), Arc::clone(&self.deadline));
@@ -102,8 +102,8 @@ impl Drained {
     }
 }
 
-/// Accepts requests for `delay`, then refuses new ones and waits for those in flight. After `patience` the remaining ones
-/// fail.
+/// Accepts requests for `delay`, then refuses new ones and waits for those in flight. After `patience` the remaining
+/// ones fail.
 pub(super) async fn drain(server: &Server, delay: Duration, patience: Duration, drained: &Drained) {
     server.shutdown.begin();
     sleep(delay).await;

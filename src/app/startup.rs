@@ -25,19 +25,19 @@ const OTHER_FILES: usize = 64;
 
 /// The parts of the process.
 pub(super) struct Parts {
-    /// What serves requests.
+    /// The HTTP server.
     pub server: Arc<Server>,
-    /// What runs the children.
+    /// Starts and ends the children.
     pub supervisor: Supervisor,
-    /// The children that the upstream asks the supervisor for.
+    /// Receives the upstream's requests for children.
     pub wanted: mpsc::Receiver<Want>,
-    /// `--listen`
+    /// The listener of `--listen`.
     pub listener: Listener,
-    /// `--admin-listen`
+    /// The listener of `--admin-listen`.
     pub admin: Option<Listener>,
-    /// What the liveness probe watches.
+    /// The pulse that the liveness probe checks.
     pub pulse: Pulse,
-    /// What exports telemetry.
+    /// Exports telemetry.
     pub exporter: Exporter,
     /// The signals of the process.
     pub signals: Signals,
@@ -98,8 +98,8 @@ fn start_exporter(config: &Config, server: &Arc<Server>) -> anyhow::Result<Expor
     Exporter::start(config.export.clone(), levels).context("cannot export telemetry")
 }
 
-/// Returns `--max-connections`, lowered to what the limit on open files leaves. Children and logs reserve at most half of
-/// that limit, since few children run at once.
+/// Returns `--max-connections`, lowered to the number that the limit on open files allows. Children and logs reserve
+/// at most half of that limit, since few children run at once.
 fn max_connections(config: &Config, files: usize) -> usize {
     let children = FILES_PER_CHILD * config.upstream.max_children;
     let reserved = (OTHER_FILES + http::SPARE + children).min(files / 2);

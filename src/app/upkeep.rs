@@ -12,11 +12,11 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 /// Interval between sweeps for expired sessions, children and connections.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Interval between returns of free memory to the system.
+/// Interval at which free memory is returned to the system.
 const GIVE_BACK: Duration = Duration::from_millis(250);
-/// The same while messages take a quarter of `--max-buffered`.
+/// The same interval while messages take a quarter of `--max-buffered`.
 const GIVE_BACK_SOON: Duration = Duration::from_millis(50);
-/// Idle time after which a connection gives its buffers back.
+/// Idle time after which a connection releases its buffers.
 const REST: Duration = Duration::from_secs(1);
 /// Time for a disconnected client's bytes to be released before the next client is disconnected.
 const RELIEF: Duration = Duration::from_millis(20);
@@ -68,7 +68,8 @@ async fn sweep(server: Arc<Server>) {
     }
 }
 
-/// Cancels subscriptions without a subscriber at shared children. A task of its own, since a child may answer slowly.
+/// Cancels subscriptions without a subscriber at shared children. Runs as its own task, since a child may answer
+/// slowly.
 async fn forget_orphans(upstream: Arc<Upstream>) {
     let mut tick = sweeps();
     loop {

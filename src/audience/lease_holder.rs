@@ -13,19 +13,19 @@ use std::sync::{Arc, Weak};
 pub struct LeaseHolder {
     /// The changes of the child's lists.
     pub changes: ListChanges,
-    /// The calls that continue as tasks.
+    /// The calls of the exchange that continue as tasks.
     pub running: Running,
     mailbox: Mutex<Weak<Mailbox>>,
     is_waiting: AtomicBool,
 }
 
 impl LeaseHolder {
-    /// Passes this exchange the messages of the child that name no request.
+    /// Attaches the exchange that receives the child's messages without a request.
     pub fn attach(&self, mailbox: &Arc<Mailbox>) {
         *self.mailbox() = Arc::downgrade(mailbox);
     }
 
-    /// Passes such messages to nobody from now on.
+    /// Detaches the exchange: such messages are dropped from now on.
     pub fn detach(&self) {
         *self.mailbox() = Weak::new();
         self.set_waiting(false);
@@ -41,7 +41,7 @@ impl LeaseHolder {
         self.is_waiting.store(is_waiting, Ordering::Relaxed);
     }
 
-    /// Gives the exchange a message as `write` makes it; returns false if there is no exchange or it has no room.
+    /// Passes the exchange the message that `write` makes; returns false if there is no exchange or it has no room.
     pub fn tell(
         &self,
         frame: &mut Charged,

@@ -25,8 +25,8 @@ impl ListKind {
     }
 }
 
-/// The number of changes of each of one child's lists. They are counted as its frames are read, so that every later
-/// answer of the child counts as newer.
+/// The number of changes of each list of one child. Changes are counted as the child's frames are read, so that every
+/// later answer of the child counts as newer.
 #[derive(Debug, Default)]
 pub struct ListChanges([AtomicU64; 3]);
 
@@ -41,7 +41,7 @@ impl ListChanges {
         self.0[kind as usize].fetch_add(1, Ordering::Release);
     }
 
-    /// Counts a change of every list: nobody listened for a while, so any of them may have changed.
+    /// Counts a change of every list: without a listener for a while, any of them may have changed.
     pub fn note_all(&self) {
         [ListKind::Tools, ListKind::Prompts, ListKind::Resources]
             .into_iter()

@@ -9,14 +9,14 @@ use std::sync::{Arc, Weak};
 /// A listener at a shared child.
 #[derive(Debug)]
 pub(super) enum Ear {
-    /// A legacy session, which hears of every changed list.
+    /// A legacy session, which is notified of every changed list.
     Session(Weak<dyn SeatedSession>),
-    /// A modern subscription, which hears of the lists in its filter.
+    /// A modern subscription, which is notified of the lists in its filter.
     Subscription(Filter, Arc<Mailbox>),
 }
 
 impl Ear {
-    /// Returns whether the listener hears of the changed list that `method` names.
+    /// Returns whether the listener is notified of the changed list that `method` names.
     pub(super) fn hears(&self, method: &str) -> bool {
         match self {
             Ear::Session(_) => true,
@@ -24,7 +24,7 @@ impl Ear {
         }
     }
 
-    /// Returns the session, if it is one that still exists.
+    /// Returns the session, if the listener is a session that still exists.
     pub(super) fn session(&self) -> Option<Arc<dyn SeatedSession>> {
         match self {
             Ear::Session(session) => session.upgrade(),
@@ -48,7 +48,7 @@ impl Ear {
     }
 }
 
-/// The lists whose changes a modern subscription hears of.
+/// The lists whose changes a modern subscription is notified of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// `toolsListChanged`
@@ -70,7 +70,7 @@ impl Filter {
     }
 }
 
-/// A listener that is told something, held without the lock on the members.
+/// A listener to notify, held without the lock on the members.
 pub(super) enum Recipient {
     Session(Arc<dyn SeatedSession>),
     Subscription(Arc<Mailbox>),

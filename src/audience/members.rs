@@ -1,4 +1,4 @@
-//! The members of a shared child: what each of them watches, and what they are told.
+//! The members of a shared child, the resources that they watch, and the notifications that they get.
 
 use super::listener::{Ear, Filter};
 use super::notices::Notices;
@@ -30,8 +30,8 @@ pub struct Members {
 /// A member's turn at one resource; see [`Members::turn`].
 pub type ResourceTurn = OwnedMutexGuard<()>;
 
-/// Room for one resource, reserved before the child is asked, so that a session exceeds its limit by no number of
-/// concurrent requests. Dropping it releases the room.
+/// Room for one resource, reserved before the child is asked, so that concurrent requests of a session cannot exceed
+/// its limit. Dropping it releases the room.
 #[derive(Debug)]
 pub struct WatchReservation<'a> {
     members: &'a Members,
@@ -42,7 +42,7 @@ pub struct WatchReservation<'a> {
 }
 
 impl WatchReservation<'_> {
-    /// Has the member watch the resource from now on; if it left meanwhile, its subscription is orphaned.
+    /// Makes the member watch the resource. If it left meanwhile, its subscription is orphaned.
     pub fn watch(mut self) {
         let mut roster = self.members.roster();
         if std::mem::take(&mut self.is_reserved) {
@@ -73,7 +73,7 @@ impl Members {
         self.roster().ears().for_each(|ear| ear.end_subscription(failure));
     }
 
-    /// Returns the sessions here.
+    /// Returns the sessions among the members.
     pub fn sessions(&self) -> Vec<Arc<dyn SeatedSession>> {
         self.roster().ears().filter_map(Ear::session).collect()
     }
@@ -84,14 +84,14 @@ impl Members {
         self.roster().join(session.id(), Ear::Session(weak));
     }
 
-    /// Removes a session or subscription, and with it what it watched.
+    /// Removes a session or subscription together with its watched resources.
     pub fn leave(&self, id: &SessionId) {
         self.roster().leave(id);
     }
 
-    /// Waits for the turn at a resource, which is held across a subscription's exchange with the child: the child then
-    /// sees the first `subscribe` and the last `unsubscribe` in the order in which the members sent them. A child that
-    /// never answers delays nobody at other resources.
+    /// Waits for the turn at a resource, which is held during the exchange with the child: the child then sees the
+    /// first `subscribe` and the last `unsubscribe` in the order in which the members sent them. A child that never
+    /// answers delays no member at other resources.
     pub async fn turn(&self, uri: &str) -> ResourceTurn {
         self.turn_at(uri).lock_owned().await
     }
@@ -117,7 +117,7 @@ impl Members {
         self.roster().count()
     }
 
-    /// Takes at most `limit` resources that only departed members watched; the child is to be told.
+    /// Takes at most `limit` resources that only departed members watched, so that the child can be told.
     pub fn take_orphaned(&self, limit: usize) -> Vec<String> {
         self.roster().take_orphaned(limit)
     }
@@ -137,8 +137,8 @@ impl Members {
         self.roster().is_awaited(uri)
     }
 
-    /// Reserves room for a resource that the member is about to watch. Returns `None` if the member has left or reached
-    /// its limit, or if nobody watches the resource and the child has too many subscriptions, or too many to end.
+    /// Reserves room for a resource that the member is about to watch. Returns `None` if the member has left or
+    /// reached its limit, or if the resource is new to the child and the child has too many subscriptions or orphans.
     pub fn room_for<'a>(&'a self, uri: &'a str, id: &'a SessionId) -> Option<WatchReservation<'a>> {
         let admitted = self.roster().reserve(uri, id)?;
         Some(WatchReservation { members: self, uri, id, is_reserved: admitted == Admitted::Reserved })
@@ -149,7 +149,7 @@ impl Members {
         self.roster().unwatch(uri, id)
     }
 
-    /// Tells every session, and every subscription to that list, that a list changed, as `method` says.
+    /// Notifies every session, and every subscription to the list, of the change that `method` names.
     pub fn tell_all(&self, method: &str, frame: &Spliced) {
         let roster = self.roster();
         let ears = roster.ears().filter(|ear| ear.hears(method));
@@ -158,7 +158,7 @@ impl Members {
         recipients.into_iter().for_each(|recipient| recipient.tell(frame.clone()));
     }
 
-    /// Tells of a changed list as [`tell_all`](Self::tell_all) does, but combines changes in quick succession.
+    /// Notifies of a changed list as [`tell_all`](Self::tell_all) does, but combines changes in quick succession.
     pub fn tell_changed(self: &Arc<Self>, method: &str, frame: &Spliced) {
         let (Some(kind), Ok(runtime)) = (ListKind::changed_by(method), Handle::try_current()) else {
             return self.tell_all(method, frame);
@@ -178,7 +178,7 @@ impl Members {
         });
     }
 
-    /// Tells the watchers of a resource that it changed. The child may name a part of the resource
+    /// Notifies the watchers of a resource of its change. The child may name a part of the resource
     /// (`ResourceUpdatedNotificationParams.uri`).
     pub fn tell_watchers(&self, uri: &str, frame: &Spliced) {
         let recipients = self.roster().watchers_of(uri);

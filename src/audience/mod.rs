@@ -1,4 +1,4 @@
-//! The audience of a child: who sits at it, and which of its messages each of them may hear.
+//! The audience of a child: its clients, and the messages that each of them may receive.
 //!
 //! A message that names no request reaches only clients that caused it or subscribed to it
 //! (`docs/architecture.md#isolation`).
@@ -35,13 +35,13 @@ use std::sync::{Arc, Weak};
 /// The audience of one child.
 #[derive(Clone, Debug)]
 pub enum Audience {
-    /// The child was started only to see whether it starts.
+    /// The child was started only to check that it starts.
     Nobody,
     /// The one client of an exclusive child.
     Exclusive {
         /// The client's session.
         session: Weak<dyn SeatedSession>,
-        /// Whether the child may ask for roots (`--forward-roots`): it may ask for more than was declared to it.
+        /// Whether the child may ask for roots (`--forward-roots`), even beyond the capabilities declared to it.
         roots: bool,
     },
     /// The sessions and subscriptions at a shared child.
@@ -50,14 +50,14 @@ pub enum Audience {
     Leased(Arc<LeaseHolder>),
 }
 
-/// The reason why a question of the child is not asked.
+/// The reason why a child's question is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAsked {
     /// A leased child has no exchange at the moment, or its exchange has no room.
     NoExchange,
     /// The client has left too many questions unanswered.
     TooMany,
-    /// No client may be asked this.
+    /// No client may receive this question.
     Withheld,
 }
 
@@ -78,7 +78,7 @@ impl Audience {
         matches!(self, Audience::Exclusive { .. })
     }
 
-    /// Counts a notification that tells of a changed list, before anyone hears of it: a client that asks again must get
+    /// Counts a notification of a changed list before any client receives it: a client that then asks again must get
     /// the new list.
     pub fn note_change(&self, method: &str) {
         let changes = match self {
@@ -91,7 +91,7 @@ impl Audience {
         }
     }
 
-    /// Returns the calls that continue as tasks, where proxyrunner made tasks of them.
+    /// Returns the calls that proxyrunner turned into tasks and that continue, if the child has any.
     pub fn running(&self) -> Option<&Running> {
         match self {
             Audience::Shared(members) => Some(&members.running),
@@ -100,7 +100,8 @@ impl Audience {
         }
     }
 
-    /// Tells of a changed list, or of the changed resource `uri`: members of a shared child by what they subscribed to.
+    /// Notifies of a changed list, or of the changed resource `uri`. Members of a shared child get the changes that
+    /// they subscribed to.
     pub fn tell_changed(&self, frame: Charged, message: &Message, method: &str, uri: Option<&str>) {
         let Audience::Shared(members) = self else {
             return self.tell(frame, message, Class::Idempotent, Topic::Other);
@@ -112,7 +113,7 @@ impl Audience {
         }
     }
 
-    /// Passes on a notification that names no request: to the one client of the child, else to nobody.
+    /// Passes on a notification that names no request to the only client of the child. A shared child's is dropped.
     pub fn tell(&self, mut frame: Charged, message: &Message, class: Class, topic: Topic) {
         match self {
             Audience::Leased(holder) => {
@@ -127,10 +128,10 @@ impl Audience {
         }
     }
 
-    /// Asks the one client of the child a question named `method`, whose id is at `id`.
+    /// Forwards a question named `method`, whose id is at `id`, to the only client of the child.
     ///
     /// # Errors
-    /// Returns why the client is not asked; the child is to be told.
+    /// Returns the reason why the client is not asked; the child is to be told.
     pub fn ask(
         &self,
         method: &str,

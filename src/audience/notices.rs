@@ -1,5 +1,6 @@
-//! Combines notices of changed lists: the first change is told at once, those that follow shortly after together. A child
-//! that changes its lists all the time must not cost a walk over all members each time.
+//! Combines notifications of changed lists: the first change is sent at once, further changes within the pause are
+//! sent together. Otherwise a child that changes its lists all the time would cost a walk over all members for each
+//! change.
 
 use super::ListKind;
 use crate::jsonrpc::Spliced;
@@ -7,31 +8,31 @@ use parking_lot::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Pause between two notices of the same list.
+/// Minimum time between two notifications of the same list.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The notices of each kind of list.
+/// The pending notifications of each kind of list.
 #[derive(Debug, Default)]
 pub(super) struct Notices(Mutex<[Notice; 3]>);
 
 #[derive(Debug, Default)]
 enum Notice {
-    /// Nothing was told for the length of a pause.
+    /// No change was sent within the last pause.
     #[default]
     Quiet,
-    /// A change was told within the last pause.
+    /// A change was sent within the last pause.
     Told,
-    /// Another change followed, and is told when the pause is over.
+    /// Another change followed, and is sent at the end of the pause.
     Deferred(Spliced),
 }
 
 impl Notices {
-    /// Waits for the pause between two notices.
+    /// Waits for the pause between two notifications.
     pub(super) async fn pause() {
         sleep(PAUSE).await;
     }
 
-    /// Returns whether a change is to be told at once; else keeps it until the pause is over.
+    /// Returns whether a change is to be sent at once; else keeps it until the end of the pause.
     pub(super) fn take_or_defer(&self, kind: ListKind, frame: &Spliced) -> bool {
         let notice = &mut self.notices()[kind as usize];
         let is_first = matches!(notice, Notice::Quiet);
@@ -39,7 +40,7 @@ impl Notices {
         is_first
     }
 
-    /// Takes the change that was deferred; without one, the next change is told at once.
+    /// Takes the deferred change. Without one, the next change is sent at once.
     pub(super) fn take_deferred(&self, kind: ListKind) -> Option<Spliced> {
         let notice = &mut self.notices()[kind as usize];
         match std::mem::take(notice) {

@@ -1,4 +1,4 @@
-//! A post at which children serve, one after the other. Sessions stay at their post when the child is replaced.
+//! A post at which children serve, one after the other. Sessions keep their post when the child is replaced.
 
 use crate::exchange::Link;
 use std::sync::Arc;
@@ -24,16 +24,16 @@ enum Occupant {
 #[derive(Clone, Debug)]
 struct Serving {
     link: Arc<Link>,
-    /// Takes the wishes for the subscription to a modern child.
+    /// Takes requests to update the subscription to a modern child.
     wishes: Option<mpsc::Sender<Wish>>,
 }
 
-/// A wish that the subscription to a modern child covers what its members watch.
+/// A request to update the subscription to a modern child, so that it covers all resources that its members watch.
 #[derive(Debug)]
 pub struct Wish {
     /// A resource to cover in addition.
     pub also: Option<String>,
-    /// Receives whether the subscription covers them.
+    /// Receives whether the subscription covers the resources.
     pub reply: oneshot::Sender<bool>,
 }
 
@@ -51,7 +51,7 @@ impl Post {
         post
     }
 
-    /// Has this child serve here from now on.
+    /// Makes this child serve at the post.
     pub fn fill(&self, link: &Arc<Link>, wishes: Option<mpsc::Sender<Wish>>) {
         self.0.send_replace(Occupant::Child(Serving { link: Arc::clone(link), wishes }));
     }
@@ -61,7 +61,7 @@ impl Post {
         self.0.send_replace(Occupant::Vacant);
     }
 
-    /// Removes the child for ever.
+    /// Removes the child permanently.
     pub fn close(&self) {
         self.0.send_replace(Occupant::Closed);
     }
@@ -74,7 +74,7 @@ impl Post {
         self.close();
     }
 
-    /// Returns the child here, which may be ending.
+    /// Returns the child at the post, which may be ending.
     pub fn link(&self) -> Option<Arc<Link>> {
         match &*self.0.borrow() {
             Occupant::Child(child) => Some(Arc::clone(&child.link)),
@@ -82,7 +82,7 @@ impl Post {
         }
     }
 
-    /// Returns whether no child will ever serve here again.
+    /// Returns whether no child will serve at the post again.
     pub fn is_closed(&self) -> bool {
         matches!(*self.0.borrow(), Occupant::Closed)
     }
@@ -112,12 +112,12 @@ impl Post {
     pub fn listen_soon(&self) {
         let (reply, _) = oneshot::channel();
         if let Some(wishes) = self.wishes() {
-            // If the queue is full, a wish in it has the same effect.
+            // If the queue is full, a request in it has the same effect.
             let _ = wishes.try_send(Wish { also: None, reply });
         }
     }
 
-    /// Has that subscription cover all watched resources and `also`; returns whether the child agreed.
+    /// Updates the subscription to cover all watched resources and `also`; returns whether the child accepted it.
     pub async fn listen(&self, also: Option<String>) -> bool {
         let Some(wishes) = self.wishes() else { return false };
         let (reply, covered) = oneshot::channel();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiting_ends_at_once_at_a_closed_post_and_in_time_at_a_vacant_one() {
+    async fn a_wait_ends_at_once_at_a_closed_post_and_times_out_at_a_vacant_one() {
         let post = Post::default();
         assert!(post.serving(Duration::ZERO).await.is_none());
         post.close();

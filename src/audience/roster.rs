@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 
 /// Limit on the watched resources of one child, over all its members.
 const MAX_WATCHED: usize = 8 * 1024;
-/// Number of orphaned subscriptions from which the child is sent no new ones: sessions can leave faster than the child
-/// can be told.
+/// Number of orphaned subscriptions from which the child is sent no new ones: sessions can leave faster than the
+/// child can be told.
 const MAX_ORPHANS: usize = 1_024;
 
 /// The members of one shared child.
@@ -17,20 +17,20 @@ const MAX_ORPHANS: usize = 1_024;
 pub(super) struct Roster {
     members: HashMap<SessionId, Member>,
     watchers: HashMap<String, HashSet<SessionId>>,
-    /// Resources that members are about to watch, and by how many.
+    /// Resources that members are about to watch, with the number of those members.
     awaited: HashMap<String, usize>,
-    /// Resources that only departed members watched, and that the child still believes to be watched.
+    /// Resources that only departed members watched, while the child has not been told.
     orphaned: HashSet<String>,
 }
 
-/// A member, and how much it watches.
+/// A member, and the size of its watched resources.
 #[derive(Debug)]
 struct Member {
     ear: Ear,
     load: WatchLoad,
 }
 
-/// The answer to a member that wants to watch a resource.
+/// The result of a request to watch a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admitted {
     /// The member watches the resource already.
@@ -40,7 +40,7 @@ pub(super) enum Admitted {
 }
 
 impl Roster {
-    /// Adds a member. A member that was there keeps what it watches.
+    /// Adds a member. An existing member keeps its watched resources.
     pub(super) fn listen(&mut self, id: &SessionId, ear: Ear) {
         match self.members.entry(id.clone()) {
             Entry::Occupied(mut known) => known.get_mut().ear = ear,
@@ -126,7 +126,7 @@ impl Roster {
         Some(Admitted::Reserved)
     }
 
-    /// Has the member watch the resource from now on; if it left meanwhile, its subscription is orphaned.
+    /// Makes the member watch the resource. If it left meanwhile, its subscription is orphaned.
     pub(super) fn watch(&mut self, uri: &str, id: &SessionId) {
         if self.members.contains_key(id) {
             self.watchers.entry(uri.to_owned()).or_default().insert(id.clone());
@@ -135,7 +135,7 @@ impl Roster {
         }
     }
 
-    /// Ends a reservation: the member watches the resource now, or never will.
+    /// Ends a reservation: the member watches the resource now, or the attempt failed.
     pub(super) fn end_reservation(&mut self, uri: &str) {
         if let Some(count) = self.awaited.get_mut(uri) {
             *count -= 1;
@@ -145,7 +145,7 @@ impl Roster {
         }
     }
 
-    /// Stops counting the resource among those that the member watches.
+    /// Removes the resource from the member's count.
     pub(super) fn unload(&mut self, uri: &str, id: &SessionId) {
         if let Some(member) = self.members.get_mut(id) {
             member.load.remove(uri);
@@ -173,8 +173,8 @@ impl Roster {
 }
 
 /// Returns whether `uri` is `whole` or a part of it: longer by a suffix that begins at a delimiter (RFC 3986 §2,
-/// reserved characters), so that `note://10` is no part of `note://1`. A URI that names no resource, such as `file:///`,
-/// has no parts; otherwise its watcher would hear of everything that others watch.
+/// reserved characters), so that `note://10` is no part of `note://1`. A URI that names no resource, such as
+/// `file:///`, has no parts; otherwise its watcher would be notified of every resource that others watch.
 fn is_within(whole: &str, uri: &str) -> bool {
     let path = whole.split_once(':').map_or("", |(_, path)| path);
     if path.trim_start_matches('/').is_empty() {

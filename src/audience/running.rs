@@ -1,5 +1,5 @@
-//! Calls that continue as tasks after their child answered them. The child still reports their progress under the call's
-//! own token (2025-11-25, basic/utilities/tasks §Task Progress).
+//! Calls that continue as tasks after their child answered them. The child still reports their progress under the
+//! call's own token (2025-11-25, basic/utilities/tasks §Task Progress).
 
 use crate::exchange::Mailbox;
 use crate::mux::WireId;
@@ -7,7 +7,8 @@ use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-/// One child's calls that continue as tasks, by the wire id of the call. A call is over when its mailbox is gone.
+/// The calls of one child that continue as tasks, by the wire id of the call. A call is over when its mailbox is
+/// gone.
 #[derive(Debug, Default)]
 pub struct Running(Mutex<HashMap<u64, Weak<Mailbox>>>);
 

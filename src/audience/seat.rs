@@ -1,4 +1,4 @@
-//! The seat of a session: at a child of its own, at a shared child, or at a modern child, which knows no sessions.
+//! The seat of a session: at an exclusive child, at a shared child, or at a modern child, which knows no sessions.
 
 use super::watched::WatchedResources;
 use super::{Members, Post, SeatedSession, SessionId};
@@ -11,16 +11,17 @@ use tokio::sync::{Notify, OnceCell};
 /// A session's seat at a child.
 #[derive(Clone, Debug)]
 pub enum Seat {
-    /// A child of its own.
+    /// A seat at an exclusive child.
     Exclusive(Arc<Own>),
     /// A seat at a shared child.
     Shared {
         /// The members of the child.
         members: Arc<Members>,
-        /// Whether the child was initialised at a later revision than the session's, and may send what that lacks.
+        /// Whether the child was initialized with a later revision than the session's, and may send features that the
+        /// session lacks.
         newer: bool,
     },
-    /// A seat at a modern child, which learns with each request about its client.
+    /// A seat at a modern child, which is told about its client with each request.
     Stateless(Arc<Stateless>),
 }
 
@@ -29,7 +30,7 @@ pub enum Seat {
 pub struct Own {
     /// The post at which it serves.
     pub post: Post,
-    /// What its replacement would have to be told again.
+    /// The state that a replacement has to be told again.
     told: Mutex<Told>,
     initialized: Initialized,
 }
@@ -65,17 +66,17 @@ impl Initialized {
     }
 }
 
-/// What a child was told about a session in addition to the handshake.
+/// The state that a child was told about a session after the handshake.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
-    /// The lowest level of log messages that it sends.
+    /// The minimum level of log messages that the child sends.
     pub level: Option<&'static str>,
-    /// The resources whose changes it announces.
+    /// The resources whose changes the child announces.
     pub watched: WatchedResources,
 }
 
 impl Own {
-    /// Returns the exclusive child behind `link`, which was told nothing yet.
+    /// Returns the exclusive child behind `link`, which has been told nothing yet.
     pub fn new(link: &Arc<Link>) -> Self {
         Own { post: Post::of(link), told: Mutex::default(), initialized: Initialized::default() }
     }
@@ -85,7 +86,7 @@ impl Own {
         &self.initialized
     }
 
-    /// Locks what the child was told.
+    /// Locks the state that the child was told.
     pub fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock()
     }
@@ -111,12 +112,12 @@ impl Stateless {
         Stateless { members, own, capabilities, envelope, level: Mutex::default() }
     }
 
-    /// Returns the lowest level of log messages that the client wants, if it set one.
+    /// Returns the minimum level of log messages that the client set, if any.
     pub fn level(&self) -> Option<&'static str> {
         *self.level.lock()
     }
 
-    /// Sets the lowest level of log messages that the client wants.
+    /// Sets the minimum level of log messages for the client.
     pub fn set_level(&self, level: &'static str) {
         *self.level.lock() = Some(level);
     }
@@ -146,7 +147,7 @@ impl Seat {
         }
     }
 
-    /// Returns whether the child serves this session alone, and is of its era.
+    /// Returns whether the child serves only this session and has the same era.
     pub fn is_exclusive(&self) -> bool {
         matches!(self, Seat::Exclusive(_))
     }

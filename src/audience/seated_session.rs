@@ -1,4 +1,4 @@
-//! A legacy session as its child reaches it, so that this room knows nothing of sessions themselves.
+//! The interface of a legacy session towards its child, so that this module does not depend on sessions.
 
 use super::SessionId;
 use crate::budget::Charged;
@@ -11,7 +11,7 @@ pub trait SeatedSession: Debug + Send + Sync {
     /// Returns the session's id.
     fn id(&self) -> &SessionId;
 
-    /// Puts a notification of the child on the stream where it belongs.
+    /// Puts a notification of the child on the stream to which it belongs.
     fn notify(&self, frame: Spliced, class: Class);
 
     /// Charges a notification of the child to the session and passes it on; drops it when the session has no room.
@@ -23,13 +23,13 @@ pub trait SeatedSession: Debug + Send + Sync {
     /// Fails when too many questions are unanswered, or when the session has no room for this one.
     fn ask(&self, frame: &mut Charged, message: &Message) -> Result<(), TooManyQuestions>;
 
-    /// Withdraws the question that the child asked under `child_id`, and tells the client so.
+    /// Withdraws the question that the child asked under `child_id`, and notifies the client.
     fn withdraw_question(&self, child_id: &[u8], frame: &Charged, message: &Message);
 
     /// Ends the session.
     fn end(&self, failure: &Failure);
 }
 
-/// The client has left as many questions unanswered as a session keeps.
+/// The client has left the maximum number of questions unanswered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyQuestions;

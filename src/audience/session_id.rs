@@ -1,4 +1,4 @@
-//! The name of a session, by which a child's audience tells its members apart.
+//! The id of a session, by which a child's audience tells its members apart.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// `Mcp-Session-Id`: 128 bits from the operating system's random source, in hexadecimal.
 ///
-/// Whoever knows the id can use the session, so `Debug` and `Display` show only its first characters.
+/// Anyone who knows the id can use the session, so `Debug` and `Display` show only its first characters.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(Arc<str>);
 
@@ -27,7 +27,7 @@ impl SessionId {
     }
 }
 
-/// Lets a table of ids be searched by the header that a client sent.
+/// Allows a lookup of ids by the text of the header that a client sent.
 impl Borrow<str> for SessionId {
     fn borrow(&self) -> &str {
         &self.0
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_long_and_differ_and_are_not_shown_whole() {
+    fn ids_are_long_and_unique_and_never_shown_in_full() {
         let (a, b) = (SessionId::mint().unwrap(), SessionId::mint().unwrap());
         assert_ne!(a, b);
         assert_eq!(a.secret().len(), 32);

@@ -1,5 +1,5 @@
-//! The resources that one session watches: bounded in number and bytes, since they are kept as long as the session lasts
-//! and are not part of `--max-buffered`.
+//! The resources that one session watches: bounded in number and bytes, since they are kept as long as the session
+//! lasts and are not part of `--max-buffered`.
 
 use std::collections::BTreeSet;
 
@@ -41,7 +41,7 @@ pub struct WatchedResources {
 }
 
 impl WatchedResources {
-    /// Adds a resource; returns false if a limit is reached. A resource that is there already needs no room.
+    /// Adds a resource; returns false if a limit is reached. A resource that is already watched needs no room.
     #[must_use]
     pub fn insert(&mut self, uri: &str) -> bool {
         if self.uris.contains(uri) {
@@ -61,7 +61,7 @@ impl WatchedResources {
         }
     }
 
-    /// Returns the URIs of all of them.
+    /// Returns the URIs of all watched resources.
     pub fn uris(&self) -> impl Iterator<Item = &str> {
         self.uris.iter().map(String::as_str)
     }
@@ -75,7 +75,7 @@ mod tests {
     fn resources_are_limited_in_number_and_in_bytes() {
         let mut watched = WatchedResources::default();
         assert!((0..64).all(|n| watched.insert(&n.to_string())));
-        assert!(watched.insert("7"), "that one is there");
+        assert!(watched.insert("7"), "already watched");
         assert!(!watched.insert("64"));
         watched.remove("never");
         watched.remove("7");

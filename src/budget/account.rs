@@ -1,4 +1,4 @@
-//! Accounts and charges: which account holds how many bytes, and how accounts give way.
+//! Accounts and charges: the bytes of each account, and how accounts give way.
 
 use super::{Budget, OVERHEAD};
 use crate::client::Client;
@@ -45,7 +45,7 @@ pub(super) struct Accounts {
 }
 
 impl Accounts {
-    /// All open accounts.
+    /// Returns all open accounts.
     pub fn open(&self) -> Vec<Account> {
         self.open.values().filter_map(Weak::upgrade).map(Account).collect()
     }
@@ -79,32 +79,32 @@ impl Account {
         Account::open(&self.0.budget, client)
     }
 
-    /// The account's budget.
+    /// Returns the account's budget.
     pub fn budget(&self) -> &Budget {
         &self.0.budget
     }
 
-    /// Bytes charged to it.
+    /// Returns the bytes charged to it.
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    /// Bytes charged to all accounts of its client.
+    /// Returns the bytes charged to all accounts of its client.
     pub fn client_used(&self) -> usize {
         self.0.total.used.load(Ordering::Relaxed)
     }
 
-    /// Whether both are the same account.
+    /// Returns whether both are the same account.
     pub fn is(&self, other: &Account) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Whether both belong to the same client.
+    /// Returns whether both belong to the same client.
     pub fn is_of_same_client(&self, other: &Account) -> bool {
         Arc::ptr_eq(&self.0.total, &other.0.total)
     }
 
-    /// The account's client.
+    /// Returns the account's client.
     pub fn client(&self) -> Client {
         self.0.total.client
     }
@@ -119,19 +119,20 @@ impl Account {
         self.0.gives_way.get().is_some_and(|give_way| give_way())
     }
 
-    /// An empty charge.
+    /// Returns an empty charge.
     pub fn charge(&self) -> Charge {
         Charge { account: self.clone(), bytes: 0 }
     }
 
-    /// A charge of `bytes`, if there is room for them now.
+    /// Returns a charge of `bytes`, if there is room for them now.
     pub fn try_charge(&self, bytes: usize) -> Option<Charge> {
         let mut charge = self.charge();
         charge.try_add(bytes).then_some(charge)
     }
 
-    /// A charge of `bytes`: at once if there is room, or after a wait of at most `patience` if the client holds little and few
-    /// others wait like this, since a waiting request is not charged. `None` if there is no room.
+    /// Returns a charge of `bytes`: at once if there is room, or after a wait of at most `patience` if the client
+    /// holds little and few others wait like this, since a waiting request is not charged. `None` if there is no
+    /// room.
     pub async fn charge_soon(&self, bytes: usize, patience: Duration) -> Option<Charge> {
         match self.try_charge(bytes) {
             Some(charge) => Some(charge),
@@ -140,9 +141,9 @@ impl Account {
         }
     }
 
-    /// A charge for what a message takes besides its own bytes, which are charged already. If the client holds little besides
-    /// this message, the whole reserve is open to it, as to a small message: a large one that had to wait for its room must not
-    /// be refused for the little that it takes more.
+    /// Returns a charge for the memory that a message takes besides its own bytes, which are charged already. If the
+    /// client holds little besides this message, the whole reserve is open to it, as to a small message: a large
+    /// message that had to wait for its room must not be refused for this small addition.
     pub async fn charge_beside(&self, message: usize, bytes: usize, patience: Duration) -> Option<Charge> {
         let besides = self.client_used().saturating_sub(message + OVERHEAD);
         if besides.saturating_add(bytes) > self.0.budget.small() {
@@ -155,25 +156,26 @@ impl Account {
         }
     }
 
-    /// Waits for room, unless enough others wait for it without a charge.
+    /// Waits for room, unless too many others wait without a charge.
     async fn wait_for(&self, bytes: usize, patience: Duration) -> Option<Charge> {
         let _patient = self.0.budget.be_patient()?;
         let mut charge = self.charge();
         Box::pin(timeout(patience, charge.cover(bytes))).await.ok().map(|()| charge)
     }
 
-    /// Whether there is room for `bytes` more.
+    /// Returns whether there is room for `bytes` more.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.0.budget.used().saturating_add(bytes) <= self.most(bytes)
     }
 
-    /// Whether `bytes` that are charged to another account may be moved to this one.
+    /// Returns whether `bytes` that are charged to another account may be moved to this one.
     pub fn may_take_over(&self, bytes: usize) -> bool {
         self.0.budget.used() <= self.most(bytes)
     }
 
-    /// The highest use of the budget at which the account may still take `bytes`. The reserve is for small messages, half of it
-    /// only for clients that hold little, and for a single message that is too large ever to fit below the limit.
+    /// Returns the maximum use of the budget at which the account may still take `bytes`. The reserve is for small
+    /// messages, half of it only for clients that hold little, and for a single message that is too large ever to fit
+    /// below the limit.
     fn most(&self, bytes: usize) -> usize {
         let budget = &self.0.budget;
         let alone = bytes > budget.0.limit / 2 && self.client_used() <= budget.reserve();
@@ -187,12 +189,12 @@ impl Account {
         budget.0.limit + reserve
     }
 
-    /// Whether the account is within its share of the reserve, with `bytes` more.
+    /// Returns whether the account is within its share of the reserve, with `bytes` more.
     fn is_small(&self, bytes: usize) -> bool {
         self.used().saturating_add(bytes) <= self.0.budget.small()
     }
 
-    /// Whether the client's total is within its share of the reserve, with `bytes` more.
+    /// Returns whether the client's total is within its share of the reserve, with `bytes` more.
     pub(super) fn is_little(&self, bytes: usize) -> bool {
         self.client_used().saturating_add(bytes) <= self.0.budget.small()
     }
@@ -227,22 +229,22 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Whether it covers no bytes.
+    /// Returns whether it covers no bytes.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// Number of bytes that it covers.
+    /// Returns the number of bytes that it covers.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The account that holds it.
+    /// Returns the account that holds it.
     pub fn account(&self) -> &Account {
         &self.account
     }
 
-    /// Extends the charge to `bytes` if that is possible without waiting; returns whether it was. Only small messages overtake
+    /// Extends the charge to `bytes` if there is room now; returns whether it did. Only small messages overtake
     /// waiting ones.
     pub fn try_cover(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
@@ -257,7 +259,7 @@ impl Charge {
         self.try_add_up_to(more, self.account.most(more))
     }
 
-    /// The same, up to this use of the budget.
+    /// Takes `more` bytes if the use of the budget then stays within `most`.
     fn try_add_up_to(&mut self, more: usize, most: usize) -> bool {
         let room = |used: usize| used.checked_add(more).filter(|&sum| sum <= most);
         let taken = self.account.0.budget.0.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, room);
@@ -295,7 +297,7 @@ impl Charge {
     }
 
     pub(super) fn absorb(&mut self, mut other: Charge) {
-        // Emptied, so that its drop gives nothing back.
+        // Emptied, so that dropping it gives nothing back.
         self.bytes += std::mem::take(&mut other.bytes);
     }
 }
@@ -307,7 +309,7 @@ impl Account {
         }
         self.subtract(bytes);
         let budget = &self.0.budget;
-        // SeqCst orders this after the count of waiters: a waiter that is counted later finds these bytes.
+        // SeqCst orders this after the count of waiters: a waiter that is counted later sees these bytes.
         let before = budget.0.used.fetch_sub(bytes, Ordering::SeqCst);
         budget.handle_release(before - bytes);
     }

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Number of bytes in proxyrunner's own messages, and in short values copied from others.
 static OUTSIDE: AtomicUsize = AtomicUsize::new(0);
 
-/// Message bytes outside every budget. Each value is small by construction, and the number of values is bounded.
+/// Returns the number of message bytes outside every budget. Each value is small by construction, and the number of
+/// values is bounded.
 pub fn outside() -> usize {
     OUTSIDE.load(Ordering::Relaxed)
 }
@@ -33,7 +34,7 @@ struct Held {
 
 enum Owner {
     Charge(Charge),
-    /// No account: the bytes count among [`outside`].
+    /// The bytes have no account and count among [`outside`].
     Outside,
 }
 
@@ -50,14 +51,15 @@ impl Charged {
         Self::held(bytes, Owner::Charge(charge))
     }
 
-    /// A message of proxyrunner's own, or a short value copied from another one. The caller ensures that it is at most a few KiB.
+    /// Wraps a message of proxyrunner's own, or a short value copied from another one. The caller ensures that it is
+    /// at most a few KiB.
     pub fn own(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         OUTSIDE.fetch_add(bytes.len(), Ordering::Relaxed);
         Self::held(bytes, Owner::Outside)
     }
 
-    /// Bytes that are part of the program.
+    /// Wraps bytes that are part of the program.
     pub const fn fixed(bytes: &'static [u8]) -> Self {
         Charged(Repr::Fixed(bytes))
     }
@@ -67,7 +69,7 @@ impl Charged {
         Charged(Repr::Held { held: Arc::new(Held { bytes: bytes.into(), owner }), range })
     }
 
-    /// New bytes in the same account: a modified copy that is not much longer.
+    /// Wraps new bytes in the same account: a modified copy that is not much longer.
     pub fn derive(&self, bytes: Vec<u8>) -> Self {
         match self.account() {
             Some(account) => account.hold(bytes),
@@ -75,7 +77,7 @@ impl Charged {
         }
     }
 
-    /// A slice, which shares the charge.
+    /// Returns a slice, which shares the charge.
     ///
     /// # Panics
     /// When the range is out of bounds.
@@ -90,7 +92,7 @@ impl Charged {
         }
     }
 
-    /// The account that the bytes are charged to.
+    /// Returns the account that the bytes are charged to.
     pub fn account(&self) -> Option<&Account> {
         match &self.0 {
             Repr::Held { held, .. } => match &held.owner {

@@ -1,11 +1,11 @@
 //! Bounds the bytes of messages in transit (`--max-buffered`), and shares them among clients
 //! (`docs/architecture.md#bounds`).
 //!
-//! 1. Message bytes exist only as [`Charged`]: slices share one charge, a copy takes another. The few bytes without a charge
-//!    are small by construction, and counted by [`outside`].
+//! 1. Message bytes exist only as [`Charged`]: slices share one charge, a copy takes another. The few bytes without a
+//!    charge are small by construction, and counted by [`outside`].
 //! 2. A charge belongs to an [`Account`], such as a connection, a session or a child. An account belongs to a client.
-//! 3. Bodies wait for room ([`Charge::cover`]), in [turn](turns). Small messages have a reserve above the limit, of which
-//!    each account has a small share, so that they pass while large ones wait.
+//! 3. Bodies wait for room ([`Charge::cover`]), in [turn](turns). Small messages have a reserve above the limit, of
+//!    which each account has a small share, so that they pass while large ones wait.
 //! 4. While others wait, no client keeps more than half of the limit: the client that holds most gives way first
 //!    ([`Budget::fullest`]).
 
@@ -63,7 +63,7 @@ struct Shared {
     patient: AtomicUsize,
 }
 
-/// One that waits without a charge, until it is dropped.
+/// A wait for room that is not covered by a charge, counted until it is dropped.
 struct Patient<'a>(&'a AtomicUsize);
 
 impl Drop for Patient<'_> {
@@ -73,7 +73,7 @@ impl Drop for Patient<'_> {
 }
 
 impl Budget {
-    /// A budget of `limit` bytes.
+    /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Budget(Arc::new(Shared {
             limit,
@@ -88,7 +88,7 @@ impl Budget {
         }))
     }
 
-    /// A budget for `--max-buffered`. Its limit is a little lower, to leave room for the reserve.
+    /// Creates a budget for `--max-buffered`. Its limit is a little lower, to leave room for the reserve.
     pub fn within(max_buffered: usize) -> Self {
         Budget::new(max_buffered - max_buffered / (2 * RESERVE_PART))
     }
@@ -98,33 +98,34 @@ impl Budget {
         Account::open(self, client)
     }
 
-    /// Bytes charged now. They exceed the limit at most by the reserve and by copies of messages that are being sent.
+    /// Returns the bytes charged now. They exceed the limit at most by the reserve and by copies of messages that are
+    /// being sent.
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    /// The limit, in bytes.
+    /// Returns the limit, in bytes.
     pub fn limit(&self) -> usize {
         self.0.limit
     }
 
-    /// Bytes above the limit.
+    /// Returns the number of bytes above the limit.
     pub fn excess(&self) -> usize {
         self.used().saturating_sub(self.0.limit)
     }
 
-    /// Whether the reserve is used up, too.
+    /// Returns whether the reserve is used up, too.
     pub fn is_far_exceeded(&self) -> bool {
         self.excess() > self.reserve()
     }
 
-    /// Bytes to be released: the excess, plus those that the next waiting body needs.
+    /// Returns the number of bytes to release: the excess, plus the bytes that the next waiting body needs.
     pub fn lack(&self) -> usize {
         let needed = if self.is_awaited() { self.turns().needed(self.0.limit) } else { 0 };
         (self.used() + needed).saturating_sub(self.0.limit)
     }
 
-    /// Whether a body waits for room.
+    /// Returns whether a body waits for room.
     pub fn is_awaited(&self) -> bool {
         self.0.waiting.load(Ordering::Relaxed) > 0
     }
@@ -152,10 +153,10 @@ impl Budget {
         self.0.overdrawn.notify_one();
     }
 
-    /// The accounts that have to give way, in order: the client that holds most first, and of each client its largest account.
-    /// Usually only clients with more than half of the limit give way to a waiting one. If there is only one client, the same
-    /// applies among its accounts. If the reserve is used up, every account gives way. An account that holds little is never
-    /// asked: that would harm its owner and help nobody.
+    /// Returns the accounts that have to give way, in order: the client that holds most first, and of each client its
+    /// largest account. Usually only clients with more than half of the limit give way to a waiting one. If there is
+    /// only one client, the same applies among its accounts. If the reserve is used up, every account gives way. An
+    /// account that holds little is never asked: that would harm its owner and help no other client.
     pub fn fullest(&self) -> Vec<Account> {
         let waiting = self.turns().first_account(self.0.limit);
         let far = self.is_far_exceeded();
@@ -171,14 +172,15 @@ impl Budget {
             }
             _ => account.client_used() > half,
         };
-        // Upgraded under the lock, but dropped after its release: dropping the last handle on an account takes the lock.
+        // Upgraded under the lock, but dropped after its release: dropping the last handle of an account takes the
+        // lock.
         let mut open = self.accounts().open();
         open.retain(gives_way);
         open.sort_by_cached_key(|account| Reverse((account.client_used(), account.used())));
         open
     }
 
-    /// Whether memory has been short for a while, so that short waits for room are pointless.
+    /// Returns whether memory has been short for a while, so that short waits for room are pointless.
     pub fn is_tight(&self) -> bool {
         self.0.tight.load(Ordering::Relaxed)
     }
@@ -188,7 +190,7 @@ impl Budget {
         self.0.tight.store(true, Ordering::Relaxed);
     }
 
-    /// Lets one more wait that is not charged for what it is; `None` when enough do.
+    /// Registers one more wait that is not covered by a charge; `None` if [`MOST_PATIENT`] are registered.
     fn be_patient(&self) -> Option<Patient<'_>> {
         let patient = Patient(&self.0.patient);
         (self.0.patient.fetch_add(1, Ordering::Relaxed) < MOST_PATIENT).then_some(patient)
@@ -198,7 +200,7 @@ impl Budget {
         RESERVE.min(self.0.limit / RESERVE_PART)
     }
 
-    /// The share of the reserve that each client or account may always use for small messages.
+    /// Returns the share of the reserve that each client or account may always use for small messages.
     fn small(&self) -> usize {
         (self.reserve() / SMALL_PART).max(LEAST_SMALL.min(self.reserve() / 4))
     }
@@ -225,7 +227,7 @@ impl Budget {
             let due = self.turns().next_due(self.0.limit);
             let Some(Due { charge, grant }) = due else { return };
             self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-            // Sent after the lock is released: the bytes of a receiver that is gone are given back at once.
+            // Sent after the lock is released: if the receiver is gone, the bytes are given back at once.
             drop(grant.send(charge));
         }
     }

@@ -1,11 +1,11 @@
 //! The order in which waiting bodies get room.
 //!
 //! 1. Clients that hold little go first: they are served from the reserve.
-//! 2. Bodies of unknown length that already hold some bytes go before bodies that hold none, which may be waiting for those
-//!    bytes.
+//! 2. Bodies of unknown length that already hold some bytes go before bodies that hold none, which may be waiting for
+//!    those bytes.
 //! 3. Clients that stay within half of the limit go before clients that would exceed it.
-//! 4. Then bodies are served in the order of arrival, even if a later one needs less. Otherwise a stream of short bodies
-//!    would starve a long one.
+//! 4. Then bodies are served in the order of arrival, even if a later one needs less. Otherwise a stream of short
+//!    bodies would starve a long one.
 
 use super::{Account, Budget, Charge};
 use crate::client::Client;
@@ -78,12 +78,12 @@ impl Turns {
         Some(Due { charge, grant: turn.grant })
     }
 
-    /// Bytes that the next body needs.
+    /// Returns the number of bytes that the next body needs.
     pub fn needed(&self, limit: usize) -> usize {
         self.first(limit).map_or(0, |(_, turn)| turn.bytes)
     }
 
-    /// The account of the next body.
+    /// Returns the account of the next body.
     pub fn first_account(&self, limit: usize) -> Option<Account> {
         self.first(limit).map(|(_, turn)| turn.account.clone())
     }

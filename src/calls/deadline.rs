@@ -5,7 +5,7 @@ use crate::children::Settings;
 use crate::exchange::Failure;
 use std::time::{Duration, Instant};
 
-/// The least time that remains after the client has answered.
+/// Minimum time that remains after the client has answered.
 const LEAST: Duration = Duration::from_secs(1);
 
 /// The clocks of a request.
@@ -15,7 +15,7 @@ pub(super) struct Deadline {
     most: Duration,
     quiet_until: Instant,
     last: Instant,
-    /// When the clocks were stopped, if they are.
+    /// The time at which the clocks were stopped, if they are.
     stopped: Option<Instant>,
 }
 
@@ -26,7 +26,7 @@ impl Deadline {
         Deadline { patience, most, quiet_until: now + patience, last: now + most, stopped: None }
     }
 
-    /// Returns when the time is over, as things are.
+    /// Returns the time at which the request fails, unless it makes progress.
     pub fn at(&self) -> Instant {
         self.quiet_until.min(self.last)
     }
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_puts_it_off_as_far_as_the_maximum() {
+    fn progress_extends_the_deadline_up_to_the_maximum() {
         let begun = Instant::now();
         let after = |seconds| begun + Duration::from_secs(seconds);
         let mut deadline = deadline(10, 25, begun);
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn while_the_client_is_asked_the_clocks_stand_still() {
+    fn the_clocks_stop_while_the_client_is_asked() {
         let begun = Instant::now();
         let after = |seconds| begun + Duration::from_secs(seconds);
         let mut deadline = deadline(10, 25, begun);
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!((deadline.at(), deadline.last), (after(110), after(125)));
         deadline.stop(after(110));
         deadline.resume(after(120));
-        assert_eq!(deadline.at(), after(121), "it gets a second at least");
+        assert_eq!(deadline.at(), after(121), "at least one second remains");
         deadline.resume(after(500));
         assert_eq!(deadline.at(), after(121), "it was not stopped");
     }

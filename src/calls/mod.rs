@@ -1,8 +1,9 @@
-//! One request of a client from its beginning to its one answer. Requests of legacy sessions begin in [`begin`] and
-//! run in [`legacy`]; each request of a modern client stands for itself ([`modern`], [`listen`]). `children` decides
-//! which child serves; this room uses it, never the reverse. A call has two handles: a [`LegacyCall`] or
-//! [`ModernCall`] owns all that belongs to the request (its deadline, its lease, its questions); its exchange is the
-//! current request at the child, which a translated call replaces from round to round.
+//! Runs one request of a client from its beginning to its one answer. Requests of legacy sessions begin in [`begin`]
+//! and run in [`legacy`]; each request of a modern client is independent ([`modern`], [`listen`]). The module
+//! `children` selects the child that serves a request; this module depends on it, never the reverse. A call has two
+//! handles: a [`LegacyCall`] or [`ModernCall`] owns all that belongs to the request (its deadline, its lease, its
+//! questions); its exchange is the current request at the child, which a translated call replaces from round to
+//! round.
 
 mod begin;
 mod deadline;
@@ -40,7 +41,7 @@ use std::sync::Arc;
 pub(crate) struct Calls {
     /// The children that serve them.
     children: Arc<Children>,
-    /// The queues that requests wait in, and the counts of those that are in flight.
+    /// The queues of waiting requests, and the counts of requests in flight.
     entrance: Arc<Entrance>,
     /// Seals and opens the `requestState` of parked requests.
     seal: Seal,
@@ -48,12 +49,12 @@ pub(crate) struct Calls {
     parked: Parked<Box<ModernCall>>,
     /// The bound of open subscriptions.
     listens: Arc<Admission>,
-    /// The lists that are answered from memory.
+    /// The cached lists.
     lists: Lists,
 }
 
 impl Calls {
-    /// Creates the room without a request.
+    /// Creates the state without requests.
     pub fn new(children: Arc<Children>, entrance: Arc<Entrance>, seal: Seal, budget: &Budget) -> Arc<Self> {
         let settings = children.settings();
         Arc::new(Calls {
@@ -66,8 +67,9 @@ impl Calls {
         })
     }
 
-    /// Counts the requests that a client waits for: at a child, or waiting for their turn, for a child, or for a modern
-    /// client's retry. Cancelled and timed out requests are over, though their child may not have answered yet.
+    /// Counts the requests that a client waits for: at a child, waiting for their turn or for a child, or parked
+    /// until a modern client's retry. Cancelled and timed-out requests are over, though their child may not have
+    /// answered yet.
     pub fn underway(&self) -> usize {
         self.entrance.accepted()
     }
@@ -77,23 +79,23 @@ impl Calls {
         self.entrance.in_flight()
     }
 
-    /// Counts the requests that wait for a place among those in flight.
+    /// Counts the requests that wait for a permit to be in flight.
     pub fn queued(&self) -> usize {
         self.entrance.waiting()
     }
 
-    /// Counts the requests that wait for their client: for a modern client's retry, or a legacy client's answer. They have
-    /// no place among those in flight.
+    /// Counts the requests that wait for their client: for a modern client's retry, or a legacy client's answer. They
+    /// have no permit to be in flight.
     pub fn parked(&self) -> usize {
         self.parked.count() + self.entrance.lingering()
     }
 
-    /// Forgets the lists that are kept.
+    /// Clears the cached lists.
     pub fn forget_lists(&self) {
         self.lists.forget();
     }
 
-    /// Returns the shared child for clients of an era. Where none is ready, the request waits among others.
+    /// Returns the shared child for clients of an era. If none is ready, the request waits in the queue.
     async fn shared_for(
         &self,
         era: Era,
@@ -111,7 +113,8 @@ impl Calls {
     fn keep(&self, request: &ListRequest, answer: &Answer) {
         let Some(shared) = self.children.numbered(request.key.child) else { return };
         if shared.era == Era::Modern {
-            // It reports changes only to subscribers. Until then the lifetime that it gave the list holds.
+            // A modern child reports changes only to subscribers. Until then the child's own lifetime for the list
+            // holds.
             shared.members.post.listen_soon();
         }
         self.lists.put(request, answer, shared.changes(&request.key.method), now());

@@ -6,7 +6,7 @@ use crate::exchange::{Failure, Refused};
 use crate::ingress::Refusal;
 use std::time::Instant;
 
-/// Why a request did not begin at a child.
+/// The reason why a request did not begin at a child.
 pub(super) enum NotBegun {
     /// The child is gone, and received nothing of the request.
     Gone(Failure),
@@ -33,7 +33,7 @@ impl From<NotBegun> for Refusal {
 }
 
 impl Calls {
-    /// Whether a request may be sent to the next child, since the last one received nothing of it: within
+    /// Returns whether a request may be sent to the next child, since the last one received nothing of it: within
     /// `--restart-wait` of the first attempt, whose time is kept in `gone`.
     pub(super) fn may_look_again(&self, failure: &Failure, gone: &mut Option<Instant>) -> bool {
         let since = *gone.get_or_insert_with(now);

@@ -1,5 +1,5 @@
 //! Notifications of clients. They wait in the same queues as requests, so that no client fills a child's stdin with
-//! messages that nothing answers.
+//! messages that need no answer.
 
 use super::Calls;
 use crate::audience::Seat;
@@ -19,7 +19,7 @@ const PROOF: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(100);
 
 impl Calls {
-    /// Passes a notification of a client on, as its child may see it.
+    /// Forwards a client's notification in the form that the child may see.
     ///
     /// # Errors
     /// When too many requests and notifications wait already, or its turn does not come in time.
@@ -27,7 +27,7 @@ impl Calls {
         let Some(seat) = session.seat() else { return Ok(()) };
         let method = incoming.method();
         if let Seat::Stateless(seat) = seat {
-            // A modern child has no handshake, and the client's roots are asked for when they are needed
+            // A modern child has no handshake, and the client's roots are requested when they are needed
             // (client/roots).
             if method == "notifications/initialized" {
                 seat.members.post.listen_soon();
@@ -35,7 +35,7 @@ impl Calls {
             return Ok(());
         }
         let passed = match &*method {
-            // Without an id this is a notification, but a child might take it for a request.
+            // Without an id this is a notification, but a child might mistake it for a request.
             "initialize" => false,
             "notifications/initialized" | "notifications/roots/list_changed" => seat.is_exclusive(),
             _ => true,
@@ -63,7 +63,7 @@ impl Calls {
             }
             _ => notify.await,
         }
-        // A client with a child of its own delays only itself.
+        // A client with an exclusive child delays only itself.
         if proves && link.backlog().add() {
             tokio::spawn(prove(link));
         }
@@ -71,7 +71,7 @@ impl Calls {
     }
 }
 
-/// Learns how many of its notifications a child has handled: it answers a ping after them.
+/// Measures how many of its notifications a child has handled: it answers a ping after them.
 async fn prove(link: Arc<Link>) {
     loop {
         let held = link.backlog().held();
@@ -79,7 +79,7 @@ async fn prove(link: Arc<Link>) {
             _ = link.closed() => return,
             proof = inquiry::ask(&link, "ping", PROOF, inquiry::ping) => proof,
         };
-        // The vigil finds a child that does not answer; its notifications need not wait for that.
+        // The vigil detects a child that does not answer; its notifications need not wait for that.
         if !matches!(proof, Ok(_) | Err(Failure::TimedOut(_))) {
             sleep(AGAIN).await;
         }

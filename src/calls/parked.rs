@@ -1,4 +1,4 @@
-//! Parked exchanges: a legacy child asked something, the modern client was answered `input_required`, and its retry
+//! Parked exchanges: a legacy child asked a question, the modern client was answered `input_required`, and its retry
 //! with the answers is awaited (basic/patterns/mrtr).
 //!
 //! The table is bounded in total, per client and in time; each exchange is claimed once.
@@ -31,7 +31,7 @@ struct ParkedEntry<T> {
     _place: Permit,
 }
 
-/// Why an exchange cannot be parked.
+/// The reason why an exchange cannot be parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
     /// `--max-parked` is reached.
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_claim_each_within_its_time() {
+    fn each_exchange_is_claimed_once_within_its_time() {
         let now = Instant::now();
         let [ann, bob] = ["ann", "bob"].map(Client::named);
         let parked = Parked::new(2, Duration::from_secs(10));
@@ -127,12 +127,12 @@ mod tests {
         assert_eq!(parked.expire(now + Duration::from_secs(15)), ["second"]);
         assert_eq!(parked.claim(second, now), None);
         let late = parked.park(ann, "late", now).unwrap();
-        assert_eq!(parked.claim(late, now + Duration::from_secs(10)), None, "past its time");
+        assert_eq!(parked.claim(late, now + Duration::from_secs(10)), None, "expired");
         assert_eq!(parked.count(), 0);
     }
 
     #[test]
-    fn one_client_has_a_quarter_at_most_and_gets_it_back() {
+    fn one_client_has_at_most_a_quarter_and_gets_it_back() {
         let now = Instant::now();
         let [ann, bob] = ["ann", "bob"].map(Client::named);
         let parked = Parked::new(8, Duration::from_secs(10));

@@ -1,11 +1,11 @@
-//! `requestState`: sealed, so that only proxyrunner can have made it, and bound to what it was made for.
+//! Seals `requestState`, so that only proxyrunner can make a state, and a state is valid for one purpose only.
 //!
 //! The state of a parked exchange contains its handle, not the execution: a running legacy tool lives in its child,
-//! and that in this process (basic/patterns/mrtr). The state is authenticated with the principal, the method and the
-//! parameters. The table of parked exchanges ensures that a handle is used once, and in time.
+//! which belongs to this process (basic/patterns/mrtr). The state is authenticated with the principal, the method and
+//! the parameters. The table of parked exchanges ensures that a handle is used once, and in time.
 //!
-//! With a key that several replicas share, one knows another's states: it can say that the retry came to the wrong
-//! replica, and states that need no process are good everywhere.
+//! Replicas that share a key recognize each other's states. A replica can then report that a retry was routed to the
+//! wrong replica, and states that need no process are valid at every replica.
 
 use crate::jsonrpc::{Message, members, text};
 use crate::session::Principal;
@@ -18,26 +18,26 @@ use std::fmt;
 
 /// XChaCha20's nonce is long enough to be random.
 const NONCE: usize = 24;
-/// Long enough that no two processes have the same.
+/// Length of a process's random id, which makes a collision between two processes practically impossible.
 const INSTANCE: usize = 16;
 
-/// What a state was made for; another principal's, method's or call's does not open it.
+/// The purpose of a state. A state cannot be opened for another principal, method or call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purpose {
-    /// Who called.
+    /// The principal of the caller.
     pub principal: Principal,
     /// The method and the digest of its parameters.
     pub call: [u8; 32],
 }
 
-/// What a state says.
+/// The content of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The exchange of this handle is parked here.
+    /// The exchange with this handle is parked in this process.
     Parked(u64),
-    /// An exchange is parked in another process of the same key.
+    /// An exchange is parked in another process with the same key.
     Elsewhere,
-    /// So many times was the client sent to open a URL; nothing waits.
+    /// The number of times that the client was asked to open a URL. No exchange is parked.
     Urls(u8),
 }
 
@@ -46,7 +46,7 @@ pub enum State {
 pub struct SealKey([u8; 32]);
 
 impl SealKey {
-    /// Of a secret of any kind; `None` if it has fewer than 32 bytes.
+    /// Derives a key from a secret of any form; `None` if the secret has fewer than 32 bytes.
     pub fn of(secret: &[u8]) -> Option<Self> {
         (secret.len() >= 32).then(|| SealKey(Sha256::digest(secret).into()))
     }
@@ -61,7 +61,7 @@ impl fmt::Debug for SealKey {
 /// Seals and opens states.
 pub struct Seal {
     cipher: XChaCha20Poly1305,
-    /// Tells this process from others of the same key.
+    /// Distinguishes this process from others with the same key.
     instance: [u8; INSTANCE],
 }
 
@@ -72,7 +72,7 @@ impl fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// With the operator's key, or one of its own.
+    /// Creates a seal with the operator's key, or with a random one.
     ///
     /// # Errors
     /// When the operating system has no randomness to give.
@@ -84,7 +84,7 @@ impl Seal {
         Ok(Seal { cipher: XChaCha20Poly1305::new(&key.into()), instance })
     }
 
-    /// The state that says that.
+    /// Returns the sealed state.
     ///
     /// # Errors
     /// When the operating system has no randomness to give.
@@ -102,7 +102,7 @@ impl Seal {
         Ok(URL_SAFE_NO_PAD.encode([&nonce[..], &sealed.unwrap_or_default()].concat()))
     }
 
-    /// What a state says, if it was made with this key, for this.
+    /// Returns the content of a state, if it was sealed with this key for this purpose.
     pub fn open(&self, state: &str, purpose: &Purpose) -> Option<State> {
         let bytes = URL_SAFE_NO_PAD.decode(state).ok()?;
         let (nonce, sealed) = bytes.split_first_chunk::<NONCE>()?;
@@ -118,7 +118,8 @@ impl Seal {
 }
 
 impl Purpose {
-    /// What a call is: its method and parameters, without what differs between a call and its retry.
+    /// Returns the purpose of a call: its method and parameters, without the members that differ between a call and
+    /// its retry.
     pub fn of(principal: &Principal, frame: &[u8], message: &Message) -> Self {
         let mut parts: Vec<(&[u8], &[u8])> = Vec::new();
         if let Some(params) = &message.params {

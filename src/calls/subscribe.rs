@@ -10,12 +10,12 @@ use crate::jsonrpc::{self, ClientId, Spliced, codes, rewrite, text};
 use crate::session::{Session, Underway};
 use std::sync::Arc;
 
-/// The longest URI of a subscription, in bytes.
+/// Maximum length of a subscription's URI, in bytes.
 const LONGEST_URI: usize = 2 * 1024;
 
 impl Calls {
-    /// Handles `resources/subscribe` and `unsubscribe` at a shared child, which hears of the first and the last
-    /// watcher. The caller bounds the wait.
+    /// Handles `resources/subscribe` and `unsubscribe` at a shared child. The child is told only of the first and the
+    /// last watcher. The caller bounds the wait.
     pub(super) async fn change_subscription(
         self: &Arc<Self>,
         session: &Arc<Session>,

@@ -5,12 +5,13 @@ use crate::era::envelope::log_level;
 use crate::ingress::{Incoming, Refusal};
 use crate::jsonrpc::{codes, text};
 
-/// Requests that a shared child must not see: what they change or show would cross from one client to another.
+/// Answers or refuses a request that a shared child must not see, since its effect would cross from one client to
+/// another. Returns `None` for other requests.
 pub(super) fn answered_here(seat: &Seat, incoming: &Incoming) -> Result<Option<&'static [u8]>, Refusal> {
     let params = incoming.message.params.as_ref();
     match &*incoming.method() {
-        // The level is the child's, not the session's, and its messages are withheld, since they name no request. A
-        // modern child is told with each request.
+        // The level belongs to the child, not to the session, and its log messages are withheld, since they name no
+        // request. A modern child is told the level with each request.
         "logging/setLevel" => {
             let level = params.and_then(|params| params.level.as_ref());
             let level = level.and_then(|level| log_level(&text(&incoming.frame, level)));
@@ -21,7 +22,7 @@ pub(super) fn answered_here(seat: &Seat, incoming: &Incoming) -> Result<Option<&
             }
             Ok(Some(b"{}"))
         }
-        // A modern child would take them for a modern client's.
+        // A modern child would attribute these requests to a modern client.
         "server/discover" | "subscriptions/listen" if matches!(seat, Seat::Stateless(_)) => Err(
             Refusal::Withheld(codes::METHOD_NOT_FOUND, "this method is not part of the session's revision"),
         ),

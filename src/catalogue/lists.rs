@@ -1,8 +1,8 @@
 //! Lists of shared children, answered from memory while they are fresh: `tools/list`, `prompts/list`,
 //! `resources/list`, `resources/templates/list` and a modern child's `server/discover`. Time is an argument.
 //!
-//! A modern child's list is good for as long, and for whom, as the child says (server/utilities/caching). A legacy
-//! child's list is good until it sends `list_changed`, if it declares that; or for `--cache-lists`.
+//! A modern child's list is valid for the time and the clients that the child states (server/utilities/caching). A
+//! legacy child's list is valid until it sends `list_changed`, if it declares that; or for `--cache-lists`.
 //!
 //! 1. An entry belongs to one process, to the client's capabilities, and to the request's parameters.
 //! 2. A list that changed meanwhile is not stored: the number of changes is read before the request is sent.
@@ -24,14 +24,14 @@ use std::time::{Duration, Instant};
 #[path = "lists_tests.rs"]
 mod tests;
 
-/// Entries in total.
+/// Maximum number of entries.
 const MOST_ENTRIES: usize = 1_024;
-/// Bytes in total, with the keys; and of one list.
+/// Maximum number of bytes in total, with the keys; and of one list.
 const MOST_BYTES: usize = 16 << 20;
 const LARGEST: usize = 2 << 20;
-/// Bytes of the parameters in a key. No cursor is longer, and they are kept per entry.
+/// Maximum number of bytes of the parameters in a key. They are kept per entry, and no cursor is longer.
 const MOST_PARAMS: usize = 4 << 10;
-/// The longest lifetime that is accepted, in milliseconds: a day.
+/// Maximum lifetime that is accepted, in milliseconds: a day.
 const LONGEST: u64 = 24 * 60 * 60 * 1000;
 
 /// The key of a list.
@@ -80,7 +80,7 @@ struct KeptList {
 /// The key of an entry and its owner; a public list has none.
 type OwnedKey = (ListKey, Option<Principal>);
 
-/// The kept lists.
+/// The cached lists.
 #[derive(Debug)]
 pub struct Lists {
     account: Account,
@@ -112,7 +112,7 @@ pub fn kind_of(method: &str) -> Option<ListKind> {
     })
 }
 
-/// Whether answers to a method may be kept at all.
+/// Returns whether answers to a method may be kept at all.
 pub fn may_be_kept(method: &str) -> bool {
     kind_of(method).is_some() || method == "server/discover"
 }
@@ -144,7 +144,7 @@ impl Lists {
         Lists { account, state: Mutex::default() }
     }
 
-    /// Forgets all lists, since messages need the memory.
+    /// Removes all lists, since messages need the memory.
     pub fn forget(&self) {
         *self.state() = State::default();
     }
@@ -200,7 +200,7 @@ impl Lists {
         self.state().insert((asked.key.clone(), owner), entry, now);
     }
 
-    /// Forgets the lists whose time is over.
+    /// Removes the lists whose lifetime is over.
     pub fn expire(&self, now: Instant) {
         self.state().retain(|entry| entry.until.is_none_or(|until| now < until));
     }

@@ -1,4 +1,4 @@
-//! What is kept of which list, for how long, and for whom.
+//! Tests which lists are kept, for how long, and for which principals.
 
 use super::*;
 use crate::era::fixtures::{response, scanned};
@@ -11,7 +11,7 @@ fn answer(result: &str) -> Answer {
     Answer { object: message.object, id, result: Some(result), error: None, is_error: false, frame }
 }
 
-/// An answer of a modern child.
+/// Returns an answer of a modern child.
 fn hinted(ttl: &str, scope: &str) -> Answer {
     answer(&format!(r#"{{"resultType":"complete","tools":[],"ttlMs":{ttl},"cacheScope":"{scope}"}}"#))
 }
@@ -34,7 +34,7 @@ fn sizes(state: &State) -> usize {
 }
 
 #[test]
-fn a_modern_childs_list_is_fresh_for_the_time_it_says_and_what_is_left_is_rounded_down() {
+fn a_modern_childs_list_is_fresh_for_its_lifetime_and_the_rest_is_rounded_down() {
     let (lists, now, ann) =
         (Lists::new(crate::session::fixtures::account()), Instant::now(), asked("ann", None));
     assert!(lists.find(&ann, now).is_none());
@@ -44,11 +44,11 @@ fn a_modern_childs_list_is_fresh_for_the_time_it_says_and_what_is_left_is_rounde
     assert_eq!(left(Duration::from_micros(1)), Some(Some(1999)));
     assert_eq!(left(2 * SECOND), None);
     lists.put(&ann, &hinted("99999999999", "public"), 0, now);
-    assert_eq!(left(Duration::ZERO), Some(Some(LONGEST)), "nobody's word is taken for longer");
+    assert_eq!(left(Duration::ZERO), Some(Some(LONGEST)), "no child's lifetime is accepted beyond this");
 }
 
 #[test]
-fn what_a_child_does_not_let_be_kept_is_not() {
+fn an_answer_that_a_child_forbids_to_keep_is_not_kept() {
     let now = Instant::now();
     let failed = Answer { result: None, error: Some(0..1), ..hinted("2000", "public") };
     let asking = answer(r#"{"resultType":"input_required","ttlMs":2000,"cacheScope":"public"}"#);
@@ -77,7 +77,7 @@ fn a_private_list_is_for_its_principal_and_a_public_one_for_all() {
 }
 
 #[test]
-fn a_change_ends_it_and_what_a_change_overtook_is_not_kept() {
+fn a_change_removes_a_list_and_an_outdated_answer_is_not_kept() {
     let (lists, now) = (Lists::new(crate::session::fixtures::account()), Instant::now());
     for legacy in [None, Some(Freshness::UntilChanged), Some(Freshness::For(SECOND))] {
         let before = asked("ann", legacy);
@@ -86,7 +86,7 @@ fn a_change_ends_it_and_what_a_change_overtook_is_not_kept() {
         assert!(lists.find(&before, now).is_some());
         assert!(lists.find(&after, now).is_none());
         lists.put(&before, &hinted("2000", "public"), 1, now);
-        assert!(lists.find(&after, now).is_none(), "it was asked for before the change");
+        assert!(lists.find(&after, now).is_none(), "it was requested before the change");
         lists.put(&after, &hinted("2000", "public"), 1, now);
         assert!(lists.find(&after, now).is_some());
         lists.state().retain(|_| false);
@@ -94,7 +94,7 @@ fn a_change_ends_it_and_what_a_change_overtook_is_not_kept() {
 }
 
 #[test]
-fn a_legacy_childs_list_says_nothing_of_its_time() {
+fn a_legacy_childs_list_has_the_configured_lifetime() {
     let (lists, now) = (Lists::new(crate::session::fixtures::account()), Instant::now());
     let plain = answer(r#"{"tools":[]}"#);
     let until_changed = asked("anonymous", Some(Freshness::UntilChanged));
@@ -102,11 +102,11 @@ fn a_legacy_childs_list_says_nothing_of_its_time() {
     let fresh = lists.find(&until_changed, now + Duration::from_secs(1 << 20));
     assert_eq!(fresh.map(|fresh| fresh.left), Some(None));
     lists.put(&asked("ann", Some(Freshness::For(SECOND))), &plain, 0, now);
-    assert!(lists.find(&until_changed, now + SECOND).is_none(), "the operator's word counts");
+    assert!(lists.find(&until_changed, now + SECOND).is_none(), "the operator's setting counts");
 }
 
 #[test]
-fn each_child_class_method_and_page_has_a_list_of_its_own() {
+fn each_child_class_method_and_page_has_a_separate_list() {
     let (lists, now, first) = (Lists::new(crate::session::fixtures::account()), Instant::now(), page(1));
     lists.put(&first, &answer("{}"), 0, now);
     let other = |change: &dyn Fn(&mut ListKey)| {
@@ -122,7 +122,7 @@ fn each_child_class_method_and_page_has_a_list_of_its_own() {
 }
 
 #[test]
-fn there_is_a_bound_and_the_oldest_makes_room() {
+fn the_cache_is_bounded_and_the_oldest_list_makes_room() {
     let (lists, now) = (Lists::new(crate::session::fixtures::account()), Instant::now());
     let kept = |at: usize| lists.find(&page(at), now).is_some();
     for at in 0..=MOST_ENTRIES {
@@ -140,7 +140,7 @@ fn there_is_a_bound_and_the_oldest_makes_room() {
 }
 
 #[test]
-fn what_is_over_is_forgotten() {
+fn expired_lists_are_removed() {
     let (lists, now) = (Lists::new(crate::session::fixtures::account()), Instant::now());
     lists.put(&asked("ann", None), &hinted("2000", "public"), 0, now);
     lists.put(&page(1), &answer("{}"), 0, now);
@@ -162,7 +162,7 @@ fn a_list_is_found_by_all_parameters_but_meta() {
     assert_eq!(raw(r#"{"\u005fmeta":1, "cursor" : "a"}"#), raw(r#"{"cursor":"a"}"#));
     assert_ne!(raw(r#"{"cursor":"a"}"#), raw(r#"{"cursor":"b"}"#));
     for retry in [r#"{"inputResponses":{}}"#, r#"{"requestState":"s","cursor":"a"}"#] {
-        assert_eq!(raw(retry), None, "what answers a retry is never kept");
+        assert_eq!(raw(retry), None, "an answer to a retry is never kept");
     }
     let long = |bytes: usize| raw(&format!(r#"{{"cursor":"{}"}}"#, "x".repeat(bytes))).is_some();
     assert_eq!([long(MOST_PARAMS / 2), long(MOST_PARAMS)], [true, false]);

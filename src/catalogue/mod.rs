@@ -1,4 +1,4 @@
-//! What children offer, as far as it is remembered: their lists, their tools and the names in them.
+//! The cached offer of the children: their lists, their tools and the names in them.
 
 pub(crate) mod lists;
 pub(crate) mod names;

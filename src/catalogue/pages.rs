@@ -1,4 +1,4 @@
-//! The pages of a child's list, as proxyrunner asks for them.
+//! Reads the pages of a child's list.
 
 use crate::era::Era;
 use crate::inquiry::{legacy_request, modern_request};
@@ -8,9 +8,9 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Pages of a list that are read.
+/// Maximum number of pages of a list that are read.
 pub(super) const MOST_PAGES: usize = 64;
-/// How long a child may take for a page: while it owes an answer, its silence does not tell whether it hangs.
+/// Timeout for a page. While the child owes an answer, its silence does not tell whether it hangs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Returns the cursor of the next page, unless it is unreasonably long.

@@ -1,6 +1,6 @@
-//! The facts about a child's tools that proxyrunner itself needs: which parameters a client repeats in headers, and which
-//! tools run as tasks only. They are read from the child's own `tools/list` when the first call needs them, and again
-//! after a change.
+//! The data about a child's tools that proxyrunner itself needs: the parameters that a client repeats in headers, and
+//! the tools that run as tasks only. They are read from the child's own `tools/list` when the first call needs them,
+//! and again after a change.
 
 use super::pages::{self, MOST_PAGES, PATIENCE, next_cursor};
 use crate::clock::now;
@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
-/// Tools that are remembered of one child.
+/// Maximum number of tools remembered per child.
 const MOST_TOOLS: usize = 4_096;
-/// How long calls wait for the list while it is being read; then those without `Mcp-Param` headers go on.
+/// Maximum time that calls wait for the list while it is being read; then calls without `Mcp-Param` headers continue.
 pub(crate) const CALL_PATIENCE: Duration = Duration::from_secs(2);
-/// How long after a failure the list is read again.
+/// Delay after a failure before the list is read again.
 const RETRY: Duration = Duration::from_secs(30);
 
 /// A child's tools.
@@ -30,7 +30,7 @@ pub(crate) struct Tools {
     pub headers: HeaderParams,
     /// The tools that a legacy child runs as tasks only.
     pub tasks: HashSet<String>,
-    /// The child did not list its tools in time, so nothing is known about them.
+    /// Whether the child did not list its tools in time, so that nothing is known about them.
     pub are_unread: bool,
 }
 
@@ -47,41 +47,41 @@ struct State {
 #[derive(Debug)]
 struct ReadTools {
     tools: Arc<Tools>,
-    /// How many changes there had been.
+    /// The number of changes when the list was read.
     changes: u64,
-    /// Set if the list could not be read.
+    /// The time of the next attempt, if the list could not be read.
     until: Option<Instant>,
 }
 
-/// The list is being read by one task for all calls.
+/// A read of the list by one task for all calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
-    /// How long calls wait for it.
+    /// The end of the time that calls wait.
     until: Instant,
     /// Closed when the task is done.
     over: watch::Receiver<()>,
 }
 
 impl Reading {
-    /// Waits until the list is read, for as long as calls wait.
+    /// Waits until the list is read, at most as long as calls wait.
     pub async fn over(mut self) {
-        // An error says that the task is done.
+        // An error means that the task is done.
         let _ = timeout_at(self.until.into(), self.over.changed()).await;
     }
 }
 
 /// The state of the cache as a call finds it.
 pub(crate) enum Found {
-    /// It has been read.
+    /// The list has been read.
     Read(Arc<Tools>),
-    /// Another call is reading it.
+    /// Another call is reading the list.
     Awaited(Reading),
-    /// The caller is to read the list; dropping the sender says that it is done.
+    /// The caller has to read the list, and drops the sender when it is done.
     Unknown(Reading, watch::Sender<()>),
 }
 
 impl ToolCache {
-    /// Looks up the tools after so many changes.
+    /// Looks up the tools; `changes` is the current number of changes.
     pub fn look(&self, changes: u64) -> Found {
         let now = now();
         let mut state = self.state();
@@ -97,12 +97,12 @@ impl ToolCache {
         Found::Unknown(reading, sender)
     }
 
-    /// Returns the tools if they were read after the last of so many changes.
+    /// Returns the tools if they were read after the last of `changes` changes.
     pub fn tools(&self, changes: u64) -> Option<Arc<Tools>> {
         self.state().tools(changes, now())
     }
 
-    /// Keeps the tools as they were after so many changes; `None` if they could not be read.
+    /// Stores the tools as of `changes` changes; `None` if they could not be read.
     pub fn put(&self, read: Option<Tools>, changes: u64) {
         let until = read.is_none().then(|| now() + RETRY);
         let tools = read.unwrap_or_else(|| Tools { are_unread: true, ..Tools::default() });

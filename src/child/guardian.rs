@@ -1,9 +1,9 @@
-//! The guardian: a process between proxyrunner and a server. It is proxyrunner's own binary, executed under another name.
-//! Orphaned descendants of the server are adopted by it, so nothing that the server started outlives the server, and
-//! nothing outlives proxyrunner, even after a SIGKILL (`docs/architecture.md#no-orphans`).
+//! The guardian: a process between proxyrunner and a server. It is proxyrunner's own binary, executed under another
+//! name. It adopts orphaned descendants of the server, so no process that the server started outlives the server or
+//! proxyrunner, even after a SIGKILL (`docs/architecture.md#no-orphans`).
 //!
-//! The guardian has one thread, never touches the bytes between proxyrunner and the server, and reads no configuration.
-//! Its first three files are the server's pipes; the fourth is a socket to proxyrunner.
+//! The guardian has one thread, never touches the bytes between proxyrunner and the server, and reads no
+//! configuration. Its first three files are the server's pipes; the fourth is a socket to proxyrunner.
 
 use super::limits::Limits;
 use super::report::{Instruction, Report};
@@ -23,13 +23,13 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-/// The guardian's program name. It differs from proxyrunner's, so that `pkill proxyrunner` leaves the guardians to clean
-/// up.
+/// The guardian's program name. It differs from proxyrunner's, so that `pkill proxyrunner` leaves the guardians to
+/// clean up.
 pub const NAME: &str = "mcp-server-guardian";
 /// The file descriptor of the socket to proxyrunner.
 pub const SOCKET: i32 = 3;
 
-/// Time for the server's descendants to disappear before the server's end is reported. The next server may need resources
+/// Time for the server's descendants to exit before the server's end is reported. The next server may need resources
 /// that they hold.
 const CLEARING: Duration = Duration::from_secs(1);
 
@@ -44,7 +44,7 @@ const IGNORED: [Signal; 7] = [
     Signal::SIGPIPE,
 ];
 
-/// Whether this process was executed as a guardian.
+/// Returns whether this process was executed as a guardian.
 pub fn is_meant(name: Option<OsString>) -> bool {
     name.is_some_and(|name| name == NAME)
 }
@@ -158,7 +158,7 @@ fn obey(order: Instruction, server: Pid) {
     };
 }
 
-/// Takes the status of one ended process; false if there is none.
+/// Takes the status of one ended process; returns false if there is none.
 fn reap(server: Pid, status: &mut Option<i32>) -> bool {
     match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
         Ok(WaitStatus::Exited(pid, code)) if pid == server => *status = Some(code << 8),
@@ -169,7 +169,7 @@ fn reap(server: Pid, status: &mut Option<i32>) -> bool {
     true
 }
 
-/// Kills every descendant; false if one is left at the deadline.
+/// Kills every descendant; returns false if one is left at the deadline.
 fn clear(server: Pid, status: &mut Option<i32>, deadline: Instant) -> bool {
     loop {
         kill_all();
@@ -188,15 +188,15 @@ fn clear_at_last(server: Pid, status: &mut Option<i32>) {
     while !clear(server, status, Instant::now() + CLEARING) {}
 }
 
-/// Sends SIGKILL to every descendant. Descendants started meanwhile are adopted by this process, and found by the next
-/// call.
+/// Sends SIGKILL to every descendant. Descendants started meanwhile are adopted by this process, and found by the
+/// next call.
 fn kill_all() {
     for pid in Families::read().below(nix::unistd::getpid().as_raw()) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }
 
-/// Ignores the signals, and returns their previous dispositions, which the server is to have.
+/// Ignores the signals, and returns their previous dispositions, which the server inherits.
 fn ignore_signals() -> io::Result<Vec<(Signal, SigAction)>> {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     let ignored = IGNORED.into_iter().map(|signal| {
@@ -209,7 +209,7 @@ fn ignore_signals() -> io::Result<Vec<(Signal, SigAction)>> {
     ignored.collect()
 }
 
-/// Closes files that proxyrunner inherited: neither this process nor the server is to have them. On systems without
+/// Closes files that proxyrunner inherited: neither this process nor the server may have them. On systems without
 /// `close_range(2)` they stay open.
 fn close_the_rest() {
     // SAFETY: nothing here owns any of these files.

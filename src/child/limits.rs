@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_says_it_all() {
+    fn limits_survive_encoding_and_decoding() {
         let identity = |user, others: &[u32]| Some(Identity { user, group: 7, others: others.to_vec() });
         let some = [
             Limits::default(),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_word() {
+    fn a_malformed_word_is_rejected() {
         for word in ["x", "memory=", "memory=-1", "files=1", "identity=1", "identity=a/1/", "identity=1/2/x"]
         {
             assert_eq!(Limits::parse(OsStr::new(word)), None, "{word}");

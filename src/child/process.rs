@@ -1,4 +1,5 @@
-//! A server's process: waiting for its end and sending it signals, through its guardian, or directly where there is none.
+//! A server's process: waiting for its end and sending it signals, through its guardian, or directly where there is
+//! none.
 
 use super::reaper::Lineage;
 use super::report::{Instruction, Report};
@@ -42,7 +43,7 @@ enum Target {
 }
 
 impl Process {
-    /// A server started by a guardian.
+    /// Creates the handle of a server that was started by a guardian.
     ///
     /// # Errors
     /// When the runtime cannot register the socket.
@@ -54,13 +55,13 @@ impl Process {
         Ok(Process { pid, way: Way::Guarded { lineage, socket, read: Vec::new() }, signaller })
     }
 
-    /// A server that is a direct child of proxyrunner.
+    /// Creates the handle of a server that is a direct child of proxyrunner.
     pub fn direct(pid: i32, process: Child) -> Self {
         let signaller = Signaller(Arc::new(Target::Direct(Pid::from_raw(pid))));
         Process { pid, way: Way::Direct(process), signaller }
     }
 
-    /// The id of the server's process and process group.
+    /// Returns the id of the server's process and process group.
     pub fn pid(&self) -> i32 {
         self.pid
     }

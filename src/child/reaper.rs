@@ -1,12 +1,12 @@
 //! Reaps adopted processes, continues stopped guardians, and kills the processes that a killed guardian left behind.
 //!
 //! proxyrunner is a subreaper. It adopts guardians, which end some time after their last report; the processes that a
-//! killed guardian left behind; and, as PID 1, those of `docker exec`. No server whose status matters is among them: a
-//! server's parent is its guardian, which reports how it ended.
+//! killed guardian left behind; and, as PID 1, the processes of `docker exec`. No server whose status matters is
+//! among them: a server's parent is its guardian, which reports how it ended.
 //!
-//! Reaping must not happen while a process is being started, since [`Command::spawn`](std::process::Command::spawn) waits
-//! for a process that could not be executed. Therefore the spawning thread reaps. It is also the only thread that signals
-//! guardians: until it has taken a guardian's status, no other process can have that process id.
+//! Reaping must not happen while a process is being started, since [`Command::spawn`](std::process::Command::spawn)
+//! waits for a process that could not be executed. Therefore the spawning thread reaps. It is also the only thread
+//! that signals guardians: until it has taken a guardian's status, no other process can have that process id.
 
 use crate::proc::{self, Families};
 use nix::sys::signal::{Signal, kill};
@@ -17,7 +17,7 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Time for the processes of a killed guardian to disappear before the next server is started anyway.
+/// Time for the processes of a killed guardian to exit before the next server is started anyway.
 const CLEARING: Duration = Duration::from_secs(1);
 
 /// The environment variable that marks a server and its descendants.
@@ -35,7 +35,7 @@ pub struct Lineage {
 }
 
 impl Lineage {
-    /// Whether a process belongs to the server, by its environment or its process group.
+    /// Returns whether a process belongs to the server, by its environment or its process group.
     fn includes(&self, pid: i32) -> bool {
         let has_mark = proc::variable(pid, MARK).is_some_and(|mark| mark == self.mark.as_bytes());
         has_mark || proc::stat(pid).is_some_and(|stat| stat.group == self.server)
@@ -47,13 +47,13 @@ impl Lineage {
 pub(super) struct Guardians {
     /// By process id: whether the guardian had to be continued before.
     running: HashMap<i32, bool>,
-    /// Whether proxyrunner may adopt processes that no server started: those of `docker exec` if it is PID 1, and children
-    /// of the process that became proxyrunner by exec(2).
+    /// Whether proxyrunner may adopt processes that no server started: those of `docker exec` if it is PID 1, and
+    /// children of the process that became proxyrunner by exec(2).
     has_others: bool,
 }
 
 impl Guardians {
-    /// No guardians yet. Must be called before the first one is started.
+    /// Creates an empty set of guardians. Must be called before the first one is started.
     pub fn new() -> Self {
         let has_others = std::process::id() == 1 || !Families::read().children(own_pid()).is_empty();
         Guardians { running: HashMap::new(), has_others }
@@ -66,8 +66,8 @@ impl Guardians {
         pid
     }
 
-    /// Takes the status of every ended process, and continues stopped guardians: a server may stop its guardian, which then
-    /// neither reports nor obeys.
+    /// Takes the status of every ended process, and continues stopped guardians: a server may stop its guardian,
+    /// which then neither reports nor obeys.
     pub fn reap(&mut self) {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
             match status {
@@ -127,14 +127,14 @@ impl Guardians {
         }
     }
 
-    /// The adopted processes of a server, and their descendants.
+    /// Returns the adopted processes of a server, and their descendants.
     fn strays(&self, lineage: &Lineage) -> Vec<i32> {
         let families = Families::read();
         let known = self.fallen(&families).filter(|&pid| !self.has_others || lineage.includes(pid));
         known.flat_map(|pid| families.below(pid).into_iter().chain([pid])).collect()
     }
 
-    /// The children of proxyrunner that are not guardians.
+    /// Returns the children of proxyrunner that are not guardians.
     fn fallen<'a>(&self, families: &'a Families) -> impl Iterator<Item = i32> + use<'a, '_> {
         families.children(own_pid()).iter().copied().filter(|pid| !self.running.contains_key(pid))
     }

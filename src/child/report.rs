@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 
-/// A guardian's message: first whether the server started, last how it ended.
+/// A guardian's message: first whether the server started, at last how it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
     /// The server runs under this process id.
@@ -85,7 +85,7 @@ mod tests {
     use std::io::Read;
 
     #[test]
-    fn reports_arrive_as_they_were_sent() {
+    fn reports_arrive_unchanged() {
         let (one, mut other) = UnixStream::pair().unwrap();
         for report in [Report::Started(1 << 20), Report::Failed(2), Report::Ended(0x8b), Report::Ended(-1)] {
             report.send(&one);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_are_read_though_they_come_in_pieces_and_nonsense_is_skipped() {
+    fn instructions_are_read_in_pieces_and_malformed_ones_are_skipped() {
         let (one, two) = (Instruction::Group(Signal::SIGKILL), Instruction::Server(Signal::SIGHUP));
         let mut read: Vec<u8> = one.bytes().to_vec();
         read.extend([b'?', 9, b'G', 255]);

@@ -1,7 +1,7 @@
-//! Starts servers, through a [guardian](super::guardian) or directly where there can be none.
+//! Starts servers through a [guardian](super::guardian), or directly where a guardian is impossible.
 //!
-//! Servers are started by a thread that lives as long as proxyrunner. The parent-death signal fires when the *thread* that
-//! spawned a process ends (prctl(2), PR_SET_PDEATHSIG), and the runtime's threads come and go.
+//! Servers are started by a thread that lives as long as proxyrunner. The parent-death signal fires when the *thread*
+//! that spawned a process ends (prctl(2), PR_SET_PDEATHSIG), and the runtime's threads come and go.
 
 use super::process::Process;
 use super::reaper::{Guardians, Lineage, MARK};
@@ -54,7 +54,7 @@ enum SpawnerTask {
 #[derive(Clone, Debug)]
 pub struct Spawner {
     orders: mpsc::Sender<SpawnerTask>,
-    /// A reap is queued already. Without this flag a server could queue any number of them.
+    /// Set while a reap is queued. Without this flag a server could queue any number of reaps.
     is_to_reap: Arc<AtomicBool>,
 }
 
@@ -115,7 +115,7 @@ impl Spawner {
         }
     }
 
-    /// Reaps ended processes on every SIGCHLD, for as long as proxyrunner runs.
+    /// Reaps ended processes on every SIGCHLD, as long as proxyrunner runs.
     ///
     /// # Errors
     /// When the handler for SIGCHLD cannot be installed.
@@ -123,7 +123,8 @@ impl Spawner {
         if !can_guard() {
             return Ok(());
         }
-        // Otherwise the processes that a killed guardian leaves behind are adopted by the system's init, and go on.
+        // Otherwise the processes that a killed guardian leaves behind are adopted by the system's init, and continue
+        // to run.
         #[cfg(target_os = "linux")]
         let _ = nix::sys::prctl::set_child_subreaper(true);
         let mut ended = signal(SignalKind::child())?;
@@ -161,7 +162,7 @@ fn spawn(settings: &Settings, guardians: &mut Guardians) -> Result<Spawned, Star
     guarded(guarding, guardians).map_err(refused)
 }
 
-/// Whether proxyrunner can execute itself again.
+/// Returns whether proxyrunner can execute itself again.
 fn can_guard() -> bool {
     cfg!(target_os = "linux") && Path::new(OWN_PROGRAM).exists()
 }
@@ -169,9 +170,9 @@ fn can_guard() -> bool {
 /// The running program.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
-/// Returns a path to the running program as an open file, so that it can be executed even if it was renamed or deleted.
-/// Executing `/proc/self/exe` itself would start the tool under which proxyrunner runs, such as valgrind. The file is
-/// opened as a mere path (open(2), O_PATH), since it may be executable but not readable.
+/// Returns a path to the running program as an open file, so that it can be executed even if it was renamed or
+/// deleted. Executing `/proc/self/exe` itself would start the tool under which proxyrunner runs, such as valgrind.
+/// The file is opened as a mere path (open(2), O_PATH), since it may be executable but not readable.
 fn own_program() -> io::Result<String> {
     static OPENED: OnceLock<File> = OnceLock::new();
     if OPENED.get().is_none() {
@@ -232,7 +233,7 @@ fn guarded(guarding: Guarding, guardians: &mut Guardians) -> io::Result<Spawned>
     }
 }
 
-/// Timeout of the system for starting a process.
+/// Maximum time that the system may take to start a process.
 const STARTING: Duration = Duration::from_secs(60);
 /// Interval between checks of a guardian that has not reported yet. Its server may have stopped it.
 const LOOK: Duration = Duration::from_millis(200);
@@ -256,7 +257,7 @@ fn first_report(mut socket: &UnixStream, guardians: &mut Guardians) -> io::Resul
     Ok(report)
 }
 
-/// A value that marks the processes of one server.
+/// Returns a value that marks the processes of one server.
 fn mark() -> Arc<str> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
@@ -281,8 +282,8 @@ fn direct(settings: &Settings) -> io::Result<Spawned> {
     let mut command = Command::new(program(settings));
     command.args(&settings.args).process_group(0);
     let (limits, parent) = (settings.limits.clone(), nix::unistd::getpid());
-    // SAFETY: between fork and exec only async-signal-safe calls are made, such as setrlimit(2), prctl(2) and getppid(2).
-    // Memory is allocated only if groups are changed.
+    // SAFETY: between fork and exec only async-signal-safe calls are made, such as setrlimit(2), prctl(2) and
+    // getppid(2). Memory is allocated only if groups are changed.
     unsafe {
         command.pre_exec(move || {
             limits.apply()?;
@@ -311,7 +312,7 @@ fn without_pipes() -> io::Error {
     io::Error::other("it has no pipes")
 }
 
-/// The program's path, looked up in proxyrunner's own PATH: the child may have another one, or none.
+/// Returns the program's path, looked up in proxyrunner's own PATH: the child may have another one, or none.
 fn program(settings: &Settings) -> PathBuf {
     let name = Path::new(&settings.program);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -321,8 +322,8 @@ fn program(settings: &Settings) -> PathBuf {
     if name.components().count() == 1 { found() } else { None }.unwrap_or_else(|| name.to_path_buf())
 }
 
-/// Sets the child's environment: proxyrunner's own, without its settings and without the headers for collectors, which are
-/// secrets (`docs/architecture.md#credentials`). Variables named by `--env` are always passed.
+/// Sets the child's environment: proxyrunner's own, without its settings and without the headers for collectors,
+/// which are secrets (`docs/architecture.md#credentials`). Variables named by `--env` are always passed.
 fn environment(command: &mut Command, settings: &Settings) {
     if settings.env_clear {
         command.env_clear();

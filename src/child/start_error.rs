@@ -1,4 +1,4 @@
-//! The reasons why a program cannot be started, and what to do about each.
+//! The reasons why a program cannot be started, and the remedy for each.
 
 use super::Settings;
 use std::fmt;
@@ -15,7 +15,7 @@ impl StartError {
         StartError(text.into())
     }
 
-    /// Explains why the system refused to start the program.
+    /// Explains the system's refusal to start the program.
     pub(super) fn refused(settings: &Settings, error: &io::Error) -> Self {
         StartError(describe(settings, error).into())
     }
@@ -29,7 +29,7 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// The program's path, if it was given as a path. A relative path is resolved in `--cwd`.
+/// Returns the program's path, if it was given as a path. A relative path is resolved in `--cwd`.
 fn path(settings: &Settings) -> Option<PathBuf> {
     let program = Path::new(&settings.program);
     let cwd = settings.cwd.as_deref().unwrap_or(Path::new("."));

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Number of last lines that are kept.
 const LAST_LINES: usize = 10;
-/// Characters of each kept line.
+/// Maximum number of characters of each kept line.
 const LINE_SHOWN: usize = 400;
-/// The longest line that is logged whole, in bytes. Of a longer line the beginning is logged.
+/// Maximum length of a line that is logged whole, in bytes. A longer line is cut.
 const LINE: usize = 16 * 1024;
 
 /// The last lines of a child's stderr; clones share them.
@@ -21,7 +21,7 @@ const LINE: usize = 16 * 1024;
 pub struct Tail(Arc<Mutex<VecDeque<String>>>);
 
 impl Tail {
-    /// The lines, oldest first.
+    /// Returns the lines, oldest first.
     pub fn lines(&self) -> Arc<[String]> {
         self.0.lock().iter().cloned().collect()
     }
@@ -48,7 +48,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Logs the lines of child number `child`, at most `per_second` of them per second (0: all).
+    /// Creates the log of child number `child`, with at most `per_second` lines per second (0: all).
     pub fn new(child: u64, tail: Tail, per_second: usize) -> Self {
         Lines { child, tail, allowance: Allowance::new(child, "stderr", per_second, Instant::now()) }
     }

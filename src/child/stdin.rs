@@ -13,21 +13,21 @@ use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// The longest frame that is copied into a batch, in bytes.
+/// Maximum length of a frame that is copied into a batch, in bytes.
 const GATHERED: usize = 16 * 1024;
-/// The longest batch, in bytes: the default capacity of a pipe.
+/// Maximum length of a batch, in bytes: the default capacity of a pipe.
 const BATCH: usize = 64 * 1024;
-/// The smallest window, in bytes: about five messages. Each child starts with it.
+/// Minimum window, in bytes: about five messages. Each child starts with it.
 const LEAST_WINDOW: u64 = 1024;
 /// A child that has not read written bytes within this time is slow.
 const SLOW: Duration = Duration::from_millis(20);
-/// The first and the longest interval between checks of a child's progress.
+/// The minimum and the maximum interval between checks of a child's progress.
 const LEAST_PAUSE: Duration = Duration::from_millis(1);
 const MOST_PAUSE: Duration = Duration::from_millis(16);
 
-/// Writes until `close` is cancelled, all senders are gone, or the child has closed its end. Then stdin is closed. A frame
-/// that was begun is finished first, unless the child does not read it. `mute` is cancelled before the first message is
-/// refused. Must be called within a tokio runtime.
+/// Writes until `close` is cancelled, all senders are gone, or the child has closed its end. Then closes stdin. A
+/// frame that was begun is finished first, unless the child does not read it. `mute` is cancelled before the first
+/// message is refused. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// When the child has closed its end, even if there is nothing to write. The last messages may be lost then.
@@ -73,7 +73,7 @@ impl OtherEnd {
         Ok(OtherEnd(pipe::Sender::from_owned_fd(pipe.as_fd().try_clone_to_owned()?)?))
     }
 
-    /// Bytes that the child has not read. After the child's end, those that it left unread.
+    /// Returns the number of bytes that the child has not read; after the child's end, of those that it left unread.
     fn unread(&self) -> Option<u64> {
         let mut unread: nix::libc::c_int = 0;
         // SAFETY: the file is open, and FIONREAD writes one c_int (ioctl_pipe, FIONREAD(2const)).
@@ -91,8 +91,8 @@ impl OtherEnd {
 }
 
 /// Limits the bytes that a child may leave unread. Bytes in the pipe can neither be withdrawn when their request is
-/// cancelled, nor make room for other clients' messages. A slow child therefore gets a small window; a child that reads
-/// quickly soon gets the whole pipe.
+/// cancelled, nor make room for other clients' messages. A slow child therefore gets a small window; a child that
+/// reads quickly soon gets the whole pipe.
 struct Window<'a> {
     other_end: &'a OtherEnd,
     uptake: Arc<Uptake>,
@@ -118,7 +118,7 @@ impl Mark {
         Mark { written, at: Instant::now(), is_late: false }
     }
 
-    /// Whether the child should have read up to this position by now.
+    /// Returns whether the child should have read up to this position by now.
     fn is_due(&self) -> bool {
         self.at.elapsed() >= SLOW
     }
@@ -129,7 +129,7 @@ impl<'a> Window<'a> {
         Window { other_end, uptake, size: LEAST_WINDOW, written: 0, read: 0, mark: None }
     }
 
-    /// Whether a batch of `about` bytes may be written.
+    /// Returns whether a batch of about `about` bytes may be written.
     fn is_open(&mut self, about: usize) -> bool {
         let used = |window: &Self| window.written - window.read + about as u64;
         if used(self) >= self.size || self.mark.as_ref().is_some_and(Mark::is_due) {
@@ -139,8 +139,9 @@ impl<'a> Window<'a> {
         used(self) < self.size || self.size >= BATCH as u64
     }
 
-    /// Measures the unread bytes, and adapts the window. `used` counts the bytes that are unread or about to be written. The
-    /// window grows for a child that reads in time and used all of it. It shrinks for one that used little, or is late.
+    /// Measures the unread bytes, and adapts the window. `used` counts the bytes that are unread or about to be
+    /// written. The window grows for a child that reads in time and used all of it. It shrinks for a child that used
+    /// little, or is late.
     fn look(&mut self, used: u64) {
         let unread = self.other_end.unread().unwrap_or(0);
         let read = self.written.saturating_sub(unread);
@@ -291,7 +292,7 @@ mod tests {
 
     const FRAME: usize = 99;
 
-    /// A child that reads when the test does, and requests for it.
+    /// A child that reads when the test tells it to, and requests for it.
     struct Child {
         link: Arc<Link>,
         stdin: std::io::PipeReader,
@@ -318,7 +319,7 @@ mod tests {
             self.requests.extend(begun);
         }
 
-        /// What is unread once nothing has happened for a while.
+        /// Returns the number of unread bytes once the pipe is idle.
         async fn unread(&self) -> u64 {
             sleep(Duration::from_secs(1)).await;
             self.watch.unread().unwrap()
@@ -332,24 +333,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_child_that_reads_slowly_gets_little_at_a_time() {
+    async fn a_slow_child_gets_few_bytes_at_a_time() {
         let mut child = child();
         child.ask(200);
         for _ in 0..4 {
-            assert_eq!(child.unread().await, LEAST_WINDOW.next_multiple_of(100), "it takes its time");
+            assert_eq!(child.unread().await, LEAST_WINDOW.next_multiple_of(100), "the child is slow");
             child.read();
         }
         assert_eq!(child.unread().await, LEAST_WINDOW.next_multiple_of(100));
         drop(std::mem::take(&mut child.requests));
         child.read();
         let told = child.unread().await;
-        assert!(told > 50 * 100, "cancellations of what was written do not wait: {told}");
+        assert!(told > 50 * 100, "cancellations of written requests do not wait: {told}");
         child.read();
-        assert_eq!(child.unread().await, 0, "what was not written never is");
+        assert_eq!(child.unread().await, 0, "cancelled requests are never written");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_child_that_reads_quickly_gets_as_much_as_a_pipe_holds() {
+    async fn a_fast_child_gets_a_whole_pipe() {
         let mut child = child();
         child.ask(4000);
         let mut most = 0;
@@ -363,7 +364,7 @@ mod tests {
         while child.unread().await > 0 {
             child.read();
         }
-        // While it needs little, it loses what it does not need.
+        // The window shrinks while the child needs little of it.
         for _ in 0..10 {
             child.ask(1);
             assert_eq!(child.unread().await, 100);
@@ -376,7 +377,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_child_that_becomes_slow_is_found_out_before_its_pipe_is_full() {
+    async fn a_child_that_becomes_slow_is_detected_before_its_pipe_is_full() {
         let mut child = child();
         child.ask(2000);
         for _ in 0..20 {
@@ -385,7 +386,7 @@ mod tests {
         }
         child.unread().await;
         child.read();
-        // It reads nothing from now on.
+        // The child reads nothing from now on.
         for _ in 0..200 {
             child.ask(1);
             sleep(Duration::from_millis(5)).await;

@@ -12,17 +12,17 @@ use tokio_util::sync::CancellationToken;
 /// Interval between ticks of the sink.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The most bytes of one read.
+/// Maximum number of bytes of one read.
 const READ: usize = 64 * 1024;
 
-/// The longest time that a child's unfinished lines may wait for memory. Meanwhile nothing else of the child is read.
+/// Maximum time that a child's unfinished lines may wait for memory. Meanwhile no other bytes of the child are read.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// While no line waits, one part in this many of the elapsed time is regained.
 const REGAINED: u32 = 4;
 
-/// The time that lines may still wait for memory, all together. Many short waits delay other messages as one long wait
-/// does.
+/// The total time that lines may still wait for memory. Many short waits delay other messages as much as one long
+/// wait.
 #[derive(Debug)]
 struct WaitAllowance {
     left: Duration,
@@ -34,7 +34,7 @@ impl WaitAllowance {
         WaitAllowance { left: PATIENCE, since: now }
     }
 
-    /// Returns the longest duration of a wait that begins now.
+    /// Returns the maximum duration of a wait that begins now.
     fn left(&mut self, now: Instant) -> Duration {
         self.left = PATIENCE.min(self.left + (now - self.since) / REGAINED);
         self.since = now;
@@ -69,7 +69,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Lines that are charged to `account`, and given up when it has to give way.
+    /// Creates lines that are charged to `account`, and given up when it has to give way.
     pub fn of(account: Account) -> Self {
         let give_up = std::sync::Arc::new(Notify::new());
         let notified = std::sync::Arc::clone(&give_up);
@@ -135,7 +135,7 @@ pub async fn read<R: AsyncRead + Unpin>(
     }
 }
 
-/// Whether there is room for `bytes` of an unfinished line, now or after a short wait.
+/// Returns whether there is room for `bytes` of an unfinished line, now or after a short wait.
 async fn has_room(charge: &mut Charge, bytes: usize, patience: &mut WaitAllowance) -> bool {
     if charge.try_cover(bytes) {
         return true;
@@ -162,13 +162,13 @@ mod tests {
         let begun = Instant::now();
         let (mut patience, mut now) = (WaitAllowance::new(begun), begun);
         for _ in 0..10 {
-            // Room comes just in time.
+            // Memory is released just in time.
             now += patience.left(now).min(PATIENCE * 9 / 10);
             patience.note_waited(now);
         }
         assert_eq!(now - begun, PATIENCE);
         now += PATIENCE;
-        assert_eq!(patience.left(now), PATIENCE / REGAINED, "it comes back while nothing waits");
+        assert_eq!(patience.left(now), PATIENCE / REGAINED, "the allowance grows while no line waits");
         assert_eq!(patience.left(now + PATIENCE * 10), PATIENCE);
     }
 }

@@ -1,5 +1,5 @@
 //! The shared children: those that run from the start, and one of the other era that is started for that era's first
-//! client. It also remembers which eras the server serves, as far as that is known.
+//! client. Also records the eras that the server serves, as far as known.
 //!
 //! A server that serves both eras runs once per era, so that all clients are served untranslated
 //! (`docs/architecture.md#eras`). Where the second process is not allowed or does not start, its clients' requests
@@ -45,7 +45,7 @@ pub(crate) struct Shared {
     pub(crate) signature: Signature,
     /// The names of its capabilities.
     capabilities: Vec<String>,
-    /// Receives what the legacy sessions of a modern child subscribe to; see [`union`].
+    /// Receives requests to subscribe for the legacy sessions of a modern child; see [`union`].
     wishes: mpsc::Sender<Wish>,
     /// Its tools.
     pub(super) tools: ToolCache,
@@ -82,13 +82,13 @@ impl Shared {
         })
     }
 
-    /// Takes the post: from now on the child serves.
+    /// Takes the post, so that the child serves from now on.
     pub(super) fn serve(self: Arc<Self>) -> Arc<Self> {
         self.members.post.fill(&self.link, Some(self.wishes.clone()));
         self
     }
 
-    /// Subscribes to a modern child's list changes, if it offers that; a legacy child reports them unasked.
+    /// Subscribes to a modern child's list changes, if it offers that; a legacy child reports them without a request.
     pub(super) async fn hear_of_changes(&self) {
         if self.era == Era::Modern {
             self.members.post.listen(None).await;
@@ -146,7 +146,7 @@ impl Shared {
         self.members.end_listeners(&Failure::ShuttingDown);
     }
 
-    /// Whether it declares a capability.
+    /// Returns whether the child declares a capability.
     pub(crate) fn declares(&self, capability: &str) -> bool {
         self.capabilities.iter().any(|declared| declared == capability)
     }
@@ -158,7 +158,7 @@ pub(super) struct Crew {
     from_start: Mutex<Vec<Arc<Shared>>>,
     legacy: Late,
     modern: Late,
-    /// The time that the first child took to be ready.
+    /// The time that the first child took to become ready.
     took: OnceLock<Duration>,
 }
 
@@ -168,12 +168,12 @@ pub(super) struct Late {
     /// Held while the child is started.
     pub turn: AsyncMutex<()>,
     child: Mutex<Option<Arc<Shared>>>,
-    /// Whether the server serves this era, if that is known.
+    /// Whether the server serves this era, if known.
     serves: Mutex<Option<bool>>,
 }
 
 impl Crew {
-    /// Creates an empty crew; `choice` is the operator's word about the server's era.
+    /// Creates an empty crew; `choice` is the operator's setting for the server's era.
     pub fn new(choice: Choice) -> Self {
         let crew = Crew::default();
         if choice != Choice::Auto {
@@ -189,7 +189,7 @@ impl Crew {
         self.at_start().iter().cloned().chain(late).collect()
     }
 
-    /// The children that run from the start.
+    /// Returns the children that run from the start.
     pub fn at_start(&self) -> MutexGuard<'_, Vec<Arc<Shared>>> {
         self.from_start.lock()
     }
@@ -208,12 +208,12 @@ impl Crew {
         }
     }
 
-    /// Whether a child of those from the start serves.
+    /// Returns whether a child that runs from the start is serving.
     pub fn is_serving(&self) -> bool {
         self.at_start().iter().any(|shared| !shared.link.is_closed())
     }
 
-    /// Whether the server serves an era, if that is known.
+    /// Returns whether the server serves an era, if known.
     pub fn serves(&self, era: Era) -> Option<bool> {
         *self.late(era).serves.lock()
     }
@@ -223,7 +223,7 @@ impl Crew {
         *self.late(era).serves.lock() = Some(serves);
     }
 
-    /// Returns the running child of an era that has fewest members.
+    /// Returns the running child of an era that has the fewest members.
     pub fn open(&self, era: Era) -> Option<Arc<Shared>> {
         let is_open = |shared: &&Arc<Shared>| shared.era == era && !shared.link.is_closed();
         // The usual case.
@@ -249,12 +249,12 @@ impl Crew {
         }
     }
 
-    /// The time that the first child took to be ready.
+    /// Returns the time that the first child took to become ready.
     pub fn took(&self) -> Duration {
         self.took.get().copied().unwrap_or_default()
     }
 
-    /// Notes how long a child took to be ready, and the eras that it serves.
+    /// Records the time that a child took to become ready, and the eras that it serves.
     pub fn learn(&self, greeted: &Greeted, took: Duration) {
         let _ = self.took.set(took);
         self.note(greeted.era, true);

@@ -1,5 +1,5 @@
-//! Makes room for another child when `--max-children` is reached: as many idle children are closed as newcomers wait
-//! for a place, minus those that are ending already.
+//! Makes room for another child when `--max-children` is reached: closes one idle child per newcomer that waits for a
+//! place, minus those that are ending already.
 
 use super::Children;
 use super::places::{ChildPlace, PlaceWait, Use};
@@ -14,21 +14,21 @@ use tokio::time::timeout;
 
 /// Time an evicted child has to exit before the newcomer is refused.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Interval at which a newcomer checks that its place is still to come.
+/// Interval at which a newcomer checks that its place is still expected.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Whether the client with most children can lose one to the newcomer.
+/// Whether the client with the most children can lose one to the newcomer.
 enum LargestHolder {
-    /// One of its children is ending.
+    /// One of the client's children is ending.
     Gives,
     /// A child that is being started can be ended soon.
     WillGive,
-    /// It keeps its children.
+    /// The client keeps its children.
     Stays,
 }
 
 impl Children {
-    /// Returns a place for another child; if need be, that of an idle child or of the client that holds most.
+    /// Returns a place for another child; if need be, takes it from an idle child or from the client that holds most.
     pub(super) async fn place(&self, wanted: Use) -> Option<ChildPlace> {
         if let Some(place) = self.places.try_take(wanted) {
             return Some(place);
@@ -49,7 +49,7 @@ impl Children {
         timeout(PATIENCE, coming).await.ok()
     }
 
-    /// Closes idle children until enough of them are ending for this newcomer; false if there are too few.
+    /// Closes idle children until enough of them are ending for this newcomer; returns false if there are too few.
     fn make_room(&self, newcomer: Use, place: &PlaceWait) -> bool {
         // One newcomer at a time, so that no two count on the same place.
         let _turn = self.making_room.lock();
@@ -66,9 +66,9 @@ impl Children {
         true
     }
 
-    /// Takes a child from the client that holds most, if it holds more than the newcomer will: its longest quiet
-    /// session ends. If a newcomer without a child would be refused, or that client holds more than half of
-    /// `--max-children`, it loses a child in use: the one that a call has leased longest, or that of its idlest
+    /// Takes a child from the client that holds most, if it holds more than the newcomer will: the session that has
+    /// been quiet longest ends. If a newcomer without a child would be refused, or that client holds more than half
+    /// of `--max-children`, it loses a child in use: the child that a call has leased longest, or that of its idlest
     /// session.
     fn take_from_largest(&self, newcomer: Use, now: Instant) -> LargestHolder {
         let holders = self.places.clients();

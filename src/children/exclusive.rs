@@ -1,4 +1,4 @@
-//! Children of single sessions: when a session gets one, and how it is seated there with the client's own handshake.
+//! Exclusive children: when a session gets one, and how it is seated there with the client's own handshake.
 
 use super::crew::Shared;
 use super::greet::StopOnDrop;
@@ -39,7 +39,7 @@ impl Children {
             self.until_ready(&incoming.operation).await?;
         }
         let era = self.crew.serves(Era::Legacy);
-        // A modern child's questions name their request, so no client needs a child for itself.
+        // A modern child's questions name their request, so no client needs an exclusive child.
         if era == Some(false) && self.settings.isolation != Isolation::Session {
             return self.seat_shared(session, &incoming).await;
         }
@@ -68,7 +68,7 @@ impl Children {
         }
     }
 
-    /// Seats a client without a child of its own, since the server runs only once.
+    /// Seats a client at the shared child, since the server runs only once.
     async fn seat_at_only_child(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -124,7 +124,7 @@ impl Children {
         }
         let (answer, version) = forwarded?;
         let Some(version) = version else {
-            // If it exits after the refusal, it runs only once, like a server that exits without an answer.
+            // If the server exits after the refusal, it runs only once, like a server that exits without an answer.
             if self.crew.open(Era::Legacy).is_some()
                 && let Ok(end) = timeout(EXITS_WITHIN, link.ended()).await
             {
@@ -149,7 +149,7 @@ impl Children {
         Ok(answer.restored(&client_id))
     }
 
-    /// Seats a session at a modern child, as `--isolation` says: one for all, or one of its own.
+    /// Seats a session at a modern child, as `--isolation` requires: a shared or an exclusive one.
     async fn seat_translated(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -207,8 +207,8 @@ impl Children {
     }
 }
 
-/// Whether a child that is known to be modern rejects legacy clients. Another error may be the client's own fault,
-/// and is passed on.
+/// Returns whether a child that is known to be modern rejects legacy clients. Another error may be the client's own
+/// fault, and is passed on.
 fn refuses_era(forwarded: &Result<(Answer, Option<Version>), Refusal>) -> bool {
     match forwarded {
         Ok((answer, _)) => {

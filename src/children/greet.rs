@@ -7,7 +7,7 @@ use super::{ChildPlace, Children, Want, initialize};
 use crate::audience::Audience;
 use crate::budget::Charged;
 use crate::child::StartError;
-use crate::era::probe::{Decision, Probe, Step as Next};
+use crate::era::probe::{DetectedEra, Probe, Step as Next};
 use crate::era::{Era, MODERN_VERSION};
 use crate::exchange::{Failure, Link};
 use crate::inquiry;
@@ -18,11 +18,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// The longest `InitializeResult` or `DiscoverResult`, since it is kept while the child serves, and copied.
+/// Maximum length of an `InitializeResult` or `DiscoverResult`, which is kept while the child serves, and copied.
 const LONGEST_WORDS: usize = 1024 * 1024;
 
 impl Children {
-    /// Starts a child, detects its era if that is open, and completes its handshake.
+    /// Starts a child, detects its era unless it is configured, and completes its handshake.
     ///
     /// # Errors
     /// When it cannot be started, or serves no expected era.
@@ -37,7 +37,7 @@ impl Children {
             attributes.number(names::CHILD, greeted.link.number().cast_signed());
             attributes.text(names::ERA, &greeted.era.to_string());
         };
-        // On the heap: few requests start a child, and all futures would reserve the space.
+        // Boxed: few requests start a child, but every future would reserve the space.
         Box::pin(spanned(names::CHILD_START, greeting, of_child)).await
     }
 
@@ -69,15 +69,15 @@ impl Children {
                 Greeting::new(&link, guest.initialize, self.settings.probe_timeout, stage, revisions);
             let handshake = self.handshake(greeting, &mut probe, next);
             let (era, words, other) = match spanned(names::CHILD_HANDSHAKE, handshake, |_, _| ()).await? {
-                Met::Decided(Decision::Modern, Some(words)) => (Era::Modern, words, None),
-                Met::Decided(Decision::Legacy { modern_too }, Some(words)) => {
+                Met::Decided(DetectedEra::Modern, Some(words)) => (Era::Modern, words, None),
+                Met::Decided(DetectedEra::Legacy { modern_too }, Some(words)) => {
                     (Era::Legacy, words, Some(modern_too))
                 }
                 Met::Decided(_, None) => return Err(Failure::Lost),
                 Met::Again(first) => {
                     tracing::info!(
                         child = link.number(),
-                        "the server exited over a handshake that it does not know; it is started once more \
+                        "the server exited after an unknown handshake request; it is started once more \
                          (--child-era avoids probing)"
                     );
                     next = first;
@@ -101,8 +101,8 @@ impl Children {
         next: Next,
     ) -> Result<Met, Failure> {
         Ok(match greeting.run(probe, next).await? {
-            Met::Decided(Decision::Modern, None) => {
-                Met::Decided(Decision::Modern, Some(self.discover_again(greeting.link).await?))
+            Met::Decided(DetectedEra::Modern, None) => {
+                Met::Decided(DetectedEra::Modern, Some(self.discover_again(greeting.link).await?))
             }
             met => met,
         })
@@ -137,12 +137,12 @@ impl Children {
     }
 }
 
-/// A child that is being started. It is ended if nobody waits for it any more.
+/// A child that is being started. It is ended if it is no longer awaited.
 struct Awaited(oneshot::Receiver<Result<Arc<Link>, StartError>>);
 
 impl Drop for Awaited {
     fn drop(&mut self) {
-        // A later child is refused, an earlier one is found.
+        // A child that arrives later is refused; an earlier one is found below.
         self.0.close();
         if let Ok(Ok(link)) = self.0.try_recv() {
             link.stop();
@@ -164,7 +164,7 @@ fn revision(era: Era, words: &Charged) -> String {
 pub(super) struct StopOnDrop(Option<Arc<Link>>);
 
 impl StopOnDrop {
-    /// Guards a child that nothing else would end.
+    /// Guards a child that is not owned otherwise yet.
     pub fn new(link: &Arc<Link>) -> Self {
         StopOnDrop(Some(Arc::clone(link)))
     }

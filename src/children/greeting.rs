@@ -3,7 +3,7 @@
 use super::revisions::Revisions;
 use crate::budget::Charged;
 use crate::clock::now;
-use crate::era::probe::{self, Decision, Probe, Reason, Step as Next};
+use crate::era::probe::{self, DetectedEra, Probe, Reason, Step as Next};
 use crate::exchange::{Answer, Exchange, Failure, Hint, Link, Outcome};
 use crate::inquiry::{self, begin, outcome};
 use crate::jsonrpc::{Spliced, codes, rewrite};
@@ -20,7 +20,7 @@ pub(super) const INITIALIZE: &str = "initialize";
 /// Time an initialized legacy child has to answer `server/discover`.
 const LATE_ANSWER: Duration = Duration::from_secs(60);
 
-/// Bytes of a server's refusal that are quoted.
+/// Maximum number of bytes of a server's refusal that are quoted.
 pub(super) const LONGEST_QUOTE: usize = 2048;
 
 /// Writes `initialize` for a revision.
@@ -33,13 +33,13 @@ pub(super) fn discover(wire_id: WireId) -> Spliced {
 
 /// The result of a greeting.
 pub(super) enum Met {
-    /// The process is of this era.
-    Decided(Decision, Option<Charged>),
-    /// The process exited over a message, and is to be started again.
+    /// The era of the process is known.
+    Decided(DetectedEra, Option<Charged>),
+    /// The process exited after a message, and has to be started again.
     Again(Next),
 }
 
-/// The progress of a handshake, for the error if it takes too long.
+/// The progress of a handshake, for the error message of a timeout.
 #[derive(Debug)]
 pub(super) struct Stage {
     pub link: Option<Arc<Link>>,
@@ -70,7 +70,7 @@ pub(super) struct Greeting<'a> {
     initialized: Option<Charged>,
     /// The error response to `initialize`, in full.
     refusal: Option<Charged>,
-    /// Why no valid answer to `initialize` came.
+    /// The reason why no valid answer to `initialize` came.
     no_answer: Option<Failure>,
 }
 
@@ -134,7 +134,7 @@ impl<'a> Greeting<'a> {
     async fn hear(&mut self, probe: &mut Probe) -> Next {
         let silent_at = now() + self.silence;
         let (discovered, heard) = tokio::select! {
-            // If both answers are there, that to `server/discover` comes first, since it describes the child.
+            // If both answers are there, the answer to `server/discover` is read first, since it describes the child.
             biased;
             heard = answered(&mut self.discovering) => (true, heard),
             heard = answered(&mut self.initializing) => (false, heard),
@@ -183,10 +183,10 @@ impl<'a> Greeting<'a> {
         next
     }
 
-    async fn decided(&mut self, decision: Decision) -> Met {
+    async fn decided(&mut self, decision: DetectedEra) -> Met {
         let words = match decision {
-            Decision::Modern => self.discovered.take(),
-            Decision::Legacy { .. } => {
+            DetectedEra::Modern => self.discovered.take(),
+            DetectedEra::Legacy { .. } => {
                 let notification = rewrite::notification("notifications/initialized", None);
                 self.link.notify(Spliced::from(notification), None).await;
                 // The child is not sent a cancellation, which it may not expect now. It may still answer.
@@ -201,7 +201,7 @@ impl<'a> Greeting<'a> {
 
     async fn failed(&self, reason: &Reason) -> Failure {
         match (reason, &self.refusal, &self.no_answer) {
-            // An exit is reported in full: status and stderr.
+            // An exit is reported with its status and stderr.
             (Reason::Exited, ..) => Failure::Ended(self.link.ended().await),
             (Reason::InitializeRefused(_), _, Some(failure)) => {
                 Failure::NotStarted(format!("the handshake failed at initialize: {failure}").into())
@@ -215,7 +215,7 @@ impl<'a> Greeting<'a> {
     }
 }
 
-/// Returns the outcome of an open request; never, if none is open.
+/// Returns the outcome of an open request; pending forever if none is open.
 async fn answered(open: &mut Option<Exchange>) -> Outcome {
     match open {
         Some(exchange) => outcome(exchange).await,

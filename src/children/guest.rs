@@ -1,4 +1,4 @@
-//! A child to be started, and the one that came of it.
+//! A child to be started, and the started child that results.
 
 use super::greeting::Initialize;
 use super::initialize;
@@ -20,7 +20,7 @@ pub(super) struct Greeted {
     pub era: Era,
     /// Its `InitializeResult` or `DiscoverResult`.
     pub words: Charged,
-    /// Whether the server serves the other era too, in another process, if that is known.
+    /// Whether the server also serves the other era in another process, if known.
     pub other: Option<bool>,
     /// Its place among `--max-children`.
     pub place: ChildPlace,
@@ -29,9 +29,9 @@ pub(super) struct Greeted {
 /// A child to be started, and its greeting.
 #[derive(Debug)]
 pub(super) struct Guest {
-    /// Who hears what the child says.
+    /// The audience of the child's messages.
     pub audience: Audience,
-    /// Requests that it may have in flight.
+    /// Maximum number of requests in flight at the child.
     pub slots: usize,
     /// The expected era.
     pub choice: Choice,

@@ -1,4 +1,4 @@
-//! A client's own handshake with a child of its own: its `initialize`, and its `notifications/initialized`.
+//! A client's own handshake with its exclusive child: its `initialize`, and its `notifications/initialized`.
 
 use super::greeting::INITIALIZE;
 use super::{Children, initialize};
@@ -64,11 +64,11 @@ impl Children {
 }
 
 /// Holds a message back until the child was sent `notifications/initialized`, since a client may send both on
-/// different connections. If the client does not send it in time, proxyrunner does.
+/// different connections. If the client does not send the notification in time, proxyrunner does.
 pub(crate) async fn await_initialized(own: &Own, incoming: &Incoming) {
     static WARNED: Once = Once::new();
     let initialized = own.initialized();
-    // A ping may come before it (lifecycle §Initialization).
+    // A ping may precede it (lifecycle §Initialization).
     if initialized.is_sent() || incoming.method() == "ping" {
         return;
     }

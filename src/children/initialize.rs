@@ -1,4 +1,4 @@
-//! The documents of the handshake: the client's `initialize`, the child's, and the answers.
+//! The messages of the handshake: the client's `initialize`, the child's, and the answers.
 
 use crate::budget::Charged;
 use crate::era::capabilities::Capabilities;
@@ -8,9 +8,9 @@ use crate::mux::WireId;
 use crate::session::{LEGACY_VERSIONS, Version};
 use crate::trace_context::Trace;
 
-/// Bytes that are remembered of one session's handshake as long as the session lasts.
+/// Maximum number of bytes of a handshake that are remembered as long as its session lasts.
 pub const MOST_REMEMBERED: usize = 64 * 1024;
-/// The longest revision, in bytes of raw JSON.
+/// Maximum length of a revision, in bytes of raw JSON.
 const LONGEST_VERSION: usize = 64;
 
 #[cfg(test)]
@@ -27,14 +27,14 @@ pub fn is_short(message: &Message) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Writes `initialize` for a shared child: without capabilities, so that it never asks clients anything
+/// Writes `initialize` for a shared child: without capabilities, so that it never asks clients questions
 /// (`docs/architecture.md#isolation`).
 pub fn for_shared(wire_id: WireId, revision: &str) -> Spliced {
     own(wire_id, revision, serde_json::json!({}))
 }
 
-/// Writes `initialize` for a leased child: with every capability that can be translated; each question is checked
-/// against its own request's capabilities.
+/// Writes `initialize` for a leased child: with every capability that can be translated. Each question is checked
+/// against the capabilities of its own request.
 pub fn for_leased(wire_id: WireId, revision: &str) -> Spliced {
     own(wire_id, revision, ASKS.declaration())
 }
@@ -57,9 +57,9 @@ fn own(wire_id: WireId, revision: &str, capabilities: serde_json::Value) -> Spli
     Spliced::from(rewrite::request(id.as_bytes(), "initialize", Some(params.to_string().as_bytes())))
 }
 
-/// Forwards a client's `initialize` to its own child. `roots` is withheld unless the operator opted in, since a stock
-/// filesystem server replaces its allowed directories by the client's roots. A revision later than `ceiling`, which
-/// the server refuses, is replaced by it.
+/// Forwards a client's `initialize` to its exclusive child. `roots` is withheld unless the operator opted in, since a
+/// stock filesystem server replaces its allowed directories by the client's roots. A revision later than `ceiling`,
+/// which the server refuses, is replaced by it.
 pub fn for_exclusive(
     frame: &Charged,
     message: &Message,
@@ -84,7 +84,7 @@ pub fn for_exclusive(
     splice(frame, &message.object, edits)
 }
 
-/// Whether a client's `initialize` declares a capability; null declares nothing.
+/// Returns whether a client's `initialize` declares a capability; null declares nothing.
 pub fn declares(frame: &[u8], message: &Message, capability: &str) -> bool {
     let declared = capabilities(message).and_then(|span| member(frame, span, capability));
     declared.is_some_and(|value| &frame[value] != b"null")
@@ -154,7 +154,7 @@ fn raw(bytes: &[u8], span: &Span) -> String {
     lossy(&bytes[span.clone()])
 }
 
-/// Scanned text is UTF-8 already.
+/// Converts scanned text, which is UTF-8 already.
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

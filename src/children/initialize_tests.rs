@@ -1,4 +1,4 @@
-//! The handshake's documents, well-formed and odd.
+//! Tests the messages of the handshake with well-formed and malformed input.
 
 use super::*;
 use crate::session::fixtures::{read, scanned};
@@ -7,7 +7,7 @@ fn initialize(params: &str) -> (Charged, Message) {
     scanned(&format!(r#"{{"jsonrpc":"2.0","id":"x","method":"initialize","params":{params}}}"#))
 }
 
-/// What is welcomed, as its revision and its text.
+/// Returns the revision and the text of the answer to `initialize`.
 fn welcomed(result: &'static str, asked: Option<&str>) -> (String, String) {
     let asked = asked.map(Version::new);
     let (version, _, result) = welcome(&Charged::fixed(result.as_bytes()), asked.as_ref());
@@ -15,7 +15,7 @@ fn welcomed(result: &'static str, asked: Option<&str>) -> (String, String) {
 }
 
 #[test]
-fn a_shared_child_is_told_of_no_capabilities() {
+fn a_shared_child_gets_no_capabilities() {
     let told = read(&for_shared(WireId::new(5).unwrap(), "2025-11-25"));
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     assert_eq!(told["id"], 5);
@@ -24,7 +24,7 @@ fn a_shared_child_is_told_of_no_capabilities() {
 }
 
 #[test]
-fn an_exclusive_child_reads_its_clients_words_without_roots() {
+fn an_exclusive_child_gets_its_clients_initialize_without_roots() {
     let forwarded = |params: &str, roots: bool| {
         let (frame, message) = initialize(params);
         read(&for_exclusive(&frame, &message, WireId::new(5).unwrap(), roots, None, &Trace::default()))
@@ -79,7 +79,7 @@ fn a_revision_is_a_string() {
 }
 
 #[test]
-fn a_client_gets_the_revision_it_asks_for_where_the_child_is_not_older() {
+fn a_client_gets_its_revision_unless_the_child_is_older() {
     let negotiated = |own, asked| welcomed(own, asked).0;
     let new = r#"{"protocolVersion":"2025-11-25"}"#;
     for known in LEGACY_VERSIONS {
@@ -96,7 +96,7 @@ fn a_client_gets_the_revision_it_asks_for_where_the_child_is_not_older() {
 }
 
 #[test]
-fn a_client_is_welcomed_in_the_childs_own_words_without_tasks() {
+fn a_client_gets_the_childs_own_result_without_tasks() {
     let own = r#"{ "n" : 1.0, "capabilities":{"t\u0061sks":{"list":{}},"tools":{"listChanged":true}},
         "protocolVersion":"2025-11-25", "instructions":"\u00e9 \/ é" }"#;
     let (_, result) = welcomed(own, Some("2025-06-18"));

@@ -1,5 +1,5 @@
-//! Keeps the shared children running: starts them, replaces those that end or hang, repeats the handshake, and keeps
-//! the clients' sessions if the next child gives the same result (`docs/architecture.md#restarts`).
+//! Keeps the shared children running: starts them, replaces children that end or hang, repeats the handshake, and
+//! keeps the clients' sessions if the next child gives the same result (`docs/architecture.md#restarts`).
 
 use super::Children;
 use super::crew::Shared;
@@ -59,7 +59,7 @@ impl Children {
             let members = Arc::new(Members::default());
             let mut restarts = Restarts::new(self.settings.restarts);
             let child = self.fill(&members, choice, &place, &mut restarts).await?;
-            // The other children are of the first one's era.
+            // All children have the era of the first one.
             choice = Choice::from(child.era);
             let child = child.serve();
             self.learn_names(&child);
@@ -117,7 +117,7 @@ impl Children {
                     return Ok(child);
                 }
                 Err(failure @ Failure::ShuttingDown) => return Err(failure),
-                // A child that has never served is tried again only if it exited; other failures need the operator.
+                // A child that has never served is started again only if it exited; other failures need the operator.
                 Err(failure) if restarts.used() == 0 && !matches!(failure, Failure::Ended(_)) => {
                     return Err(failure);
                 }
@@ -146,7 +146,7 @@ impl Children {
         Some(())
     }
 
-    /// Keeps the posts from the start filled; resolves with the end that exceeds the restart budget.
+    /// Keeps the initial posts filled; resolves with the end that exceeds the restart budget.
     pub async fn keep_filled(self: &Arc<Self>) -> Failure {
         let mut keepers = JoinSet::new();
         for shared in self.crew.at_start().iter() {
@@ -158,12 +158,12 @@ impl Children {
                 self.fail(&failure);
                 failure
             }
-            // No shared child: nothing to wait for.
+            // There is no shared child to wait for.
             _ => std::future::pending().await,
         }
     }
 
-    /// Notes that no server will run; waiting requests fail with this.
+    /// Records that no server will run; waiting requests fail with this failure.
     fn fail(&self, failure: &Failure) {
         let _ = self.failed.set(failure.clone());
         self.phase.send_replace(Phase::Failed(failure.for_probes()));
@@ -179,7 +179,7 @@ impl Children {
                 let mut accompanied = pin!(self.accompany(&shared.link, shared.era, || false));
                 tokio::select! {
                     end = &mut accompanied => end,
-                    // It may take time to exit, but serves no longer.
+                    // The child may take time to exit, but serves no longer.
                     why = shared.link.closed() => {
                         self.note_restart(&why);
                         accompanied.await
@@ -212,14 +212,14 @@ impl Children {
         }
     }
 
-    /// Notes that a child serves no longer. While another one serves, proxyrunner stays ready.
+    /// Records that a child serves no longer. While another one serves, proxyrunner stays ready.
     fn note_restart(&self, why: &Failure) {
         if !self.crew.is_serving() {
             self.phase.send_replace(Phase::Restarting(why.for_probes()));
         }
     }
 
-    /// Lets the next child take over its predecessor's post.
+    /// Makes the next child take over its predecessor's post.
     fn take_over(self: &Arc<Self>, before: &Shared, next: &Arc<Shared>) {
         let members = &next.members;
         let same = before.era == next.era && discover::same_words(&before.words, &next.words);

@@ -49,8 +49,8 @@ impl Children {
         Ok((shared.era == Era::Legacy).then(|| shared.discovered.clone()))
     }
 
-    /// Returns the shared child for clients of an era once it is ready: one of their own era if the server serves
-    /// that, else one that is translated for.
+    /// Returns the shared child for clients of an era once it is ready: a child of their own era if the server serves
+    /// that, else a child whose requests are translated.
     pub async fn shared(
         self: &Arc<Self>,
         client: Era,
@@ -134,8 +134,8 @@ impl Children {
         }
     }
 
-    /// Keeps the post of the other era filled. Once its restart budget is used up, that era's clients are translated
-    /// for.
+    /// Keeps the post of the other era filled. Once its restart budget is used up, requests of that era's clients are
+    /// translated.
     async fn keep_late(self: &Arc<Self>, era: Era, shared: Arc<Shared>) {
         let members = Arc::clone(&shared.members);
         let failure = self.keep_post(shared).await;
@@ -149,7 +149,7 @@ impl Children {
         members.end_listeners(&failure);
     }
 
-    /// Returns the start timeout of a child that may not serve its era: twice the time of the first child, and the
+    /// Returns the start timeout of a child that may not serve its era: twice the time of the first child, plus the
     /// probe timeout.
     pub(super) fn patience_for(&self, known: bool) -> Duration {
         if known {

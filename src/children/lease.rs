@@ -1,4 +1,4 @@
-//! Leases a child to one exchange: the one that its owner used last, a warm one, or a new one.
+//! Leases a child to one exchange: the child that its owner used last, a warm one, or a new one.
 
 use super::Children;
 use super::guest::{Greeted, Guest};
@@ -15,7 +15,7 @@ use crate::inquiry;
 use crate::telemetry::counters;
 use std::sync::Arc;
 
-/// A leased child has one request in flight, and cancelled ones that it has not answered.
+/// Number of slots of a leased child: it has one request in flight, and cancelled ones that it has not answered.
 const LEASED_SLOTS: usize = 16;
 
 impl Children {
@@ -92,7 +92,7 @@ impl Children {
         Ok(child)
     }
 
-    /// Starts children until `--warm` of them are ready, as far as there are places. Only a legacy server needs them.
+    /// Starts children until `--warm` of them are ready, as far as places are free. Only a legacy server needs them.
     pub(super) fn keep_warm(self: &Arc<Self>) {
         if self.settings.warm == 0 || self.crew.serves(Era::Modern) == Some(true) {
             return;

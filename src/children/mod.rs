@@ -1,8 +1,8 @@
-//! The children, and which of them serves: a child is greeted first, which tells its era ([`greet`]); the shared ones are
-//! the [`crew`], which the [`keeper`] keeps complete. Legacy sessions are seated at a child ([`exclusive`], [`seating`]);
-//! modern requests share one, or [`lease`] one for themselves.
+//! The children, and the selection of the child that serves. A child is greeted first, which tells its era
+//! ([`greet`]); the shared children are the [`crew`], which the [`keeper`] keeps complete. Legacy sessions are seated
+//! at a child ([`exclusive`], [`seating`]); modern requests share a child, or [`lease`] an exclusive one.
 //!
-//! This room never starts a process itself: it sends a [`Want`], and the supervisor listens. It knows nothing of calls,
+//! This module never starts a process itself: it sends a [`Want`] to the supervisor. It does not depend on calls,
 //! which use it.
 
 mod crew;
@@ -58,22 +58,22 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// There is no child at the moment.
+/// The message for a request while no child is running.
 pub(crate) const RESTARTING: &str = "the server exited and is being restarted";
 
-/// A session has one handshake.
+/// The refusal of a second `initialize` in a session.
 const SEATED: Refusal = Refusal::Withheld(codes::INVALID_REQUEST, "the session is already initialized");
 
 /// A request for a child, for the supervisor.
 #[derive(Debug)]
 pub struct Want {
-    /// Who hears what the child says.
+    /// The audience of the child's messages.
     pub audience: Audience,
-    /// Requests that it may have in flight.
+    /// Maximum number of requests in flight at the child.
     pub slots: usize,
     /// Its place among `--max-children`, to be held until the process is gone.
     pub place: ChildPlace,
-    /// Where the started child goes.
+    /// Receives the started child.
     pub reply: oneshot::Sender<Result<Arc<Link>, StartError>>,
 }
 
@@ -82,13 +82,13 @@ pub struct Want {
 pub(crate) struct Children {
     /// The operator's settings.
     settings: Settings,
-    /// `--start-timeout`: how long a child may take to start and to complete its handshake.
+    /// `--start-timeout`: maximum time for a child to start and to complete its handshake.
     start_timeout: Duration,
     /// The legacy sessions, which end with their children.
     directory: Arc<Directory>,
-    /// The queues that a session's handshake waits in, as every request of a client does.
+    /// The queues in which handshakes wait, like every request of a client.
     entrance: Arc<Entrance>,
-    /// Where requests for a child go.
+    /// Sends requests for a child to the supervisor.
     wants: mpsc::Sender<Want>,
     /// The `--max-children` places.
     places: ChildPlaces,
@@ -96,26 +96,26 @@ pub(crate) struct Children {
     making_room: Mutex<()>,
     /// The shared children.
     crew: Crew,
-    /// Which legacy revisions the server takes.
+    /// The legacy revisions that the server accepts.
     revisions: KnownRevisions,
     /// Whether the server runs only once.
     solitude: Solitude,
-    /// The sessions that have a child of their own.
+    /// The sessions that have an exclusive child.
     exclusive: Mutex<Vec<Weak<Session>>>,
-    /// The children that no exchange leases at the moment.
+    /// The children that are not leased at the moment.
     pool: Arc<Pool>,
     /// Whether the server answers pings.
     pings: Pings,
     /// The phase that probes see.
     phase: watch::Sender<Phase>,
-    /// Set when proxyrunner shuts down: no child is replaced any more.
+    /// Set when proxyrunner shuts down: children are no longer replaced.
     closed: AtomicBool,
-    /// Why no server runs, and none will.
+    /// The failure after which no server runs any more.
     failed: OnceLock<Failure>,
 }
 
 impl Children {
-    /// Creates the room without a child; requests for children come out of the receiver.
+    /// Creates the state without a child; the receiver yields the requests for children.
     pub fn new(
         settings: Settings,
         start_timeout: Duration,
@@ -145,12 +145,12 @@ impl Children {
         (Arc::new(children), wanted)
     }
 
-    /// The operator's settings.
+    /// Returns the operator's settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// `--start-timeout`.
+    /// Returns `--start-timeout`.
     pub fn start_timeout(&self) -> Duration {
         self.start_timeout
     }
@@ -181,7 +181,7 @@ impl Children {
         self.crew.all().into_iter().find(|shared| shared.link.number() == number)
     }
 
-    /// Whether a client that cannot have a process of its own shares a running one of this era.
+    /// Returns whether a client that cannot have its own process shares a running one of this era.
     fn shares(&self, era: Era) -> bool {
         self.settings.isolation != Isolation::Session && self.crew.open(era).is_some()
     }

@@ -1,4 +1,4 @@
-//! Whether a server answers pings.
+//! Records whether a server answers pings.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
@@ -15,8 +15,8 @@ impl Pings {
         self.answered.store(true, Relaxed);
     }
 
-    /// Counts an unanswered ping. Returns whether silence proves nothing: no ping was ever answered, though a second
-    /// process had the chance.
+    /// Counts an unanswered ping. Returns whether silence proves nothing, because the server never answered a ping
+    /// though two processes had the chance.
     pub fn note_silence(&self) -> bool {
         if self.answered.load(Relaxed) {
             return false;
@@ -24,7 +24,7 @@ impl Pings {
         let before = self.silences.fetch_add(1, Relaxed);
         if before == 1 {
             tracing::warn!(
-                "the server does not answer pings; an idle server's silence is not taken for a hang"
+                "the server does not answer pings; silence of an idle server is no longer treated as a hang"
             );
         }
         before > 0

@@ -1,4 +1,4 @@
-//! The `--max-children` places: which client holds each, and who waits.
+//! The `--max-children` places: the client that holds each, and the queue of waiting clients.
 
 use crate::client::Client;
 use crate::clock::now;
@@ -26,7 +26,7 @@ struct Room {
     limit: usize,
     free: usize,
     taken: Vec<Weak<Taken>>,
-    /// In order of arrival.
+    /// The waiters in order of arrival.
     waiting: Vec<Waiter>,
     /// Number of the last waiter.
     waited: u64,
@@ -133,8 +133,8 @@ impl ChildPlaces {
         clients(&self.all())
     }
 
-    /// Ends the child that a call of this client has leased longest, or that is being started for it; false if there
-    /// is none.
+    /// Ends the child that a call of this client has leased longest, or that is being started for it; returns false
+    /// if there is none.
     pub fn end_one_of(&self, client: Client) -> bool {
         let mut all = self.all();
         all.retain(|place| place.now().purpose == Use::Call(client));
@@ -142,7 +142,7 @@ impl ChildPlaces {
         all.iter().any(|place| place.end_child())
     }
 
-    /// Whether a child of this client is still to be started.
+    /// Returns whether a child of this client is still to be started.
     pub fn is_starting_one_of(&self, client: Client) -> bool {
         self.all().iter().any(|place| {
             let held = place.now();
@@ -160,7 +160,7 @@ impl ChildPlaces {
             let Some(next) = next.filter(|_| room.free > 0) else { return };
             let Waiter { purpose, sender, .. } = room.waiting.remove(next);
             let place = self.hold(&mut room, purpose);
-            // The lock is released before a returned place looks here again.
+            // The lock is released before a returned place locks this again.
             drop(room);
             drop(sender.send(place));
         }
@@ -175,7 +175,8 @@ impl ChildPlaces {
         place
     }
 
-    /// The result is dropped while the room is not locked, since the last holder of a place returns it.
+    /// Returns all taken places. The caller drops the result after unlocking, since the last holder of a place
+    /// returns it.
     fn all(&self) -> Vec<ChildPlace> {
         self.room().taken.iter().filter_map(Weak::upgrade).collect()
     }
@@ -256,7 +257,7 @@ impl Taken {
         }
     }
 
-    /// Ends the child; false if it does not run or is ending already.
+    /// Ends the child; returns false if it does not run or is ending already.
     fn end_child(&self) -> bool {
         let mut held = self.now();
         let open = held.child.upgrade().filter(|link| !link.is_closed());
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_goes_to_the_client_that_has_fewest() {
+    fn a_place_goes_to_the_client_with_the_fewest() {
         let places = ChildPlaces::new(3);
         let [first, second, third] =
             [1, 1, 2].map(|client| places.try_take(call(client)).expect("it is free"));
@@ -309,13 +310,13 @@ mod tests {
         drop(first);
         assert!(given(&mut hog).is_none() && given(&mut again).is_none() && given(&mut other).is_none());
         let newcomers = given(&mut newcomer).expect("it had none");
-        assert_eq!((newcomer.turn(), hog.turn()), (0, 1), "who came first is first among equals");
+        assert_eq!((newcomer.turn(), hog.turn()), (0, 1), "equal clients are served in order of arrival");
         drop(third);
         assert!(
             given(&mut other).is_some_and(|place| place.now().purpose == call(2)),
-            "it has none any more"
+            "it has no place any more"
         );
-        // That one was given back at once.
+        // The place was given back at once.
         assert!(given(&mut hog).is_some());
         assert!(given(&mut again).is_some());
         drop((second, newcomers));
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_no_longer_keeps_no_place() {
+    fn a_dropped_waiter_keeps_no_place() {
         let places = ChildPlaces::new(1);
         let held = places.try_take(Use::Shared).expect("it is free");
         let (left, stays) = (places.wait(call(1)), places.wait(call(2)));
@@ -331,7 +332,7 @@ mod tests {
         assert_eq!(stays.turn(), 1);
         drop(held);
         assert_eq!(stays.turn(), 0);
-        // It has its place without knowing.
+        // The place was granted to `stays`, which has not been polled since.
         drop(stays);
         assert_eq!(places.count(), 0);
         assert!(places.try_take(call(3)).is_some());

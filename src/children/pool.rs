@@ -1,6 +1,6 @@
 //! Leased children: one exchange has the child for itself, since only then questions and log messages can be
-//! attributed (`docs/architecture.md#isolation`). Legacy ones are initialized with every capability that can be
-//! translated; each question is checked against its own request's capabilities.
+//! attributed (`docs/architecture.md#isolation`). Legacy children are initialized with every capability that can be
+//! translated; each question is checked against the capabilities of its own request.
 //!
 //! A child never changes owner, and is leased again only once nothing is in flight. Late messages would reach the
 //! next exchange, so the child of an exchange without an owner is closed after it. `--warm` hides the start of the
@@ -103,7 +103,7 @@ impl Pool {
         })
     }
 
-    /// Leases the idle child that `owner` used last, if there is one of that era.
+    /// Leases the idle child of that era that `owner` used last, if there is one.
     pub(super) fn take(self: &Arc<Self>, owner: Option<&Owner>, client: Client, era: Era) -> Option<Lease> {
         let owner = owner?;
         let mut idle = self.idle();
@@ -133,7 +133,7 @@ impl Pool {
         Lease { child, owner: owner.cloned(), pool: Arc::downgrade(self) }
     }
 
-    /// Closes the child that has been idle longest, or a warm one; false if there is none.
+    /// Closes the child that has been idle longest, or a warm one; returns false if there is none.
     pub fn evict(&self) -> bool {
         let mut idle = self.idle();
         let longest = (0..idle.len()).min_by_key(|&at| idle[at].since);
@@ -167,22 +167,22 @@ impl Pool {
 }
 
 impl Lease {
-    /// The child.
+    /// Returns the child.
     pub fn child(&self) -> &Leasable {
         &self.child
     }
 
-    /// The child's link.
+    /// Returns the child's link.
     pub fn link(&self) -> &Arc<Link> {
         &self.child.link
     }
 
-    /// The tasks that run on at the child.
+    /// Returns the tasks that continue at the child.
     pub fn running(&self) -> &Running {
         &self.child.holder.running
     }
 
-    /// Whether the child is known to log from `level` on.
+    /// Returns whether the child is known to log from `level` on.
     pub(super) fn logs_from(&self, level: &'static str) -> bool {
         *self.child.level.lock() == Some(level)
     }
@@ -215,10 +215,10 @@ impl Drop for Lease {
     }
 }
 
-/// Waits until nothing is in flight; false if the grace ends first. A slot that is released after the grace was not
-/// answered.
+/// Waits until nothing is in flight; returns false if the grace ends first. A slot that is released after the grace
+/// was not answered.
 async fn quiet(link: &Link, grace: Duration) -> bool {
-    // A little shorter, since the slot is released after the grace as if the child had answered.
+    // Slightly shorter, since the slot is released after the grace as if the child had answered.
     let until = now() + grace.mul_f64(0.9);
     while link.in_flight() > 0 && now() < until {
         tokio::time::sleep(Duration::from_millis(20)).await;

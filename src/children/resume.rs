@@ -1,4 +1,4 @@
-//! Resumes sessions at the next process of their child (`--resume-sessions`), only if the operator says that the
+//! Resumes sessions at the next process of their child (`--resume-sessions`). The operator declares with it that the
 //! server keeps no state per session. The next process gets the client's own handshake, and the log level and
 //! subscriptions that were set since.
 
@@ -20,8 +20,8 @@ use crate::lifecycle::Restarts;
 use crate::session::Session;
 use std::sync::{Arc, Once, Weak};
 
-/// A session's handshake, in its own memory: messages are charged to `--max-buffered`, and this lasts as long as the
-/// session.
+/// A session's handshake, in its own memory: messages are charged to `--max-buffered`, but the handshake lasts as
+/// long as the session.
 #[derive(Debug)]
 pub(super) struct Handshake {
     /// The client's `initialize`.
@@ -82,7 +82,7 @@ impl Children {
         Ok(())
     }
 
-    /// Keeps a session's own child running; resolves with the reason why the session ends.
+    /// Keeps a session's exclusive child running; resolves with the reason why the session ends.
     pub(super) async fn keep_own(
         self: &Arc<Self>,
         session: &Weak<Session>,
@@ -126,7 +126,7 @@ impl Children {
             }
             match self.revive(session, own, handshake).await {
                 Ok(link) => return Ok(link),
-                // It runs, but differs from the server that the client knows.
+                // The child runs, but differs from the server that the client knows.
                 Err(failure @ Failure::Changed) => return Err(failure),
                 Err(other) => failure = other,
             }
@@ -160,7 +160,7 @@ impl Children {
         }
         let initialized = rewrite::notification("notifications/initialized", None);
         link.notify(Spliced::from(initialized), None).await;
-        // A late notification of the client is not for this child.
+        // A late notification of the client is not meant for this child.
         own.initialized().send(std::future::ready(())).await;
         let told = own.told().clone();
         if let Some(level) = told.level {

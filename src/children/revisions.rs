@@ -1,4 +1,4 @@
-//! The legacy revision that a child is asked for in its handshake: the newest first, then older ones if it refuses.
+//! Chooses the legacy revision for a child's handshake: the newest first, then older ones if the child refuses.
 
 use crate::era::MODERN_VERSION;
 use crate::exchange::Answer;
@@ -6,13 +6,13 @@ use crate::jsonrpc::{Span, items, member, string_member, text};
 use crate::session::LEGACY_VERSIONS;
 use parking_lot::Mutex;
 
-/// The revisions that the processes of one handshake are asked for.
+/// The revisions to request in one handshake, over all of its processes.
 #[derive(Debug)]
 pub(super) struct Revisions {
     asked: usize,
     /// Whether the child itself refused newer revisions.
     told: bool,
-    /// Whether a child that exits over a revision is started again for an older one.
+    /// Whether a child that exits after a revision is started again for an older one.
     may_restart: bool,
 }
 
@@ -40,7 +40,7 @@ impl Revisions {
         self.ask(next, "the server refused a protocol revision")
     }
 
-    /// Chooses the next older revision after the child exited over the last one; false if there is none.
+    /// Chooses the next older revision after the child exited over the last one; returns false if there is none.
     pub fn step_down_after_exit(&mut self) -> bool {
         let next = self.older().next().filter(|_| self.may_restart);
         self.ask(next, "the server exited when asked for a protocol revision, perhaps because of it")
@@ -66,7 +66,7 @@ pub(super) struct KnownRevisions(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     newest: usize,
-    /// The server exited over every revision: it exits for another reason.
+    /// Whether the server exited after every revision, so that the revision is not the reason.
     ends_anyway: bool,
 }
 
@@ -96,8 +96,8 @@ impl KnownRevisions {
     }
 }
 
-/// Returns the revisions listed in the error's data, under the specification's name `supported` or the names other
-/// servers use.
+/// Returns the revisions listed in the error's data, under the specification's name `supported` or the names that
+/// other servers use.
 fn listed(frame: &[u8], error: &Span) -> Option<Vec<String>> {
     let data = member(frame, error, "data")?;
     let names = ["supported", "supportedVersions", "supportedProtocolVersions", "supported_versions"];
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_revision_follows_a_refusal_that_is_about_the_revision() {
+    fn an_older_revision_follows_a_refusal_of_the_revision() {
         for (error, next) in [
             (
                 r#"{"code":-32602,"message":"x","data":{"supported":["1999-01-01","2024-11-05","2025-06-18"]}}"#,
@@ -162,12 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_out_holds_for_the_next_process() {
+    fn a_known_revision_holds_for_the_next_process() {
         let known = KnownRevisions::default();
         let mut revisions = known.start(false);
         assert!(
             !known.start(true).step_down_after_exit(),
-            "it is no question of revisions where a process serves"
+            "the revision is not the reason while a process serves"
         );
         assert!(revisions.step_down_after_exit());
         known.learn(&revisions, true);
@@ -178,12 +178,12 @@ mod tests {
         assert_eq!(known.start(false).asked(), "2025-06-18");
         assert!(
             !known.start(false).step_down_after_exit(),
-            "a server that ends over each is not started for each again"
+            "a server that exits after each revision is not started for each again"
         );
     }
 
     #[test]
-    fn what_a_server_said_before_it_ended_holds_for_the_next_process() {
+    fn a_refusal_before_an_exit_holds_for_the_next_process() {
         let known = KnownRevisions::default();
         let mut revisions = known.start(false);
         let error = r#"{"code":-32602,"message":"x","data":{"supported":["2025-03-26"]}}"#;

@@ -1,5 +1,5 @@
-//! Seats sessions at shared children. A legacy child is initialised once by proxyrunner, with no client capabilities, so
-//! that it never asks.
+//! Seats sessions at shared children. proxyrunner initializes a legacy child once, without client capabilities, so
+//! that it never asks questions.
 
 use super::crew::Shared;
 use super::initialize::{self, MOST_REMEMBERED};

@@ -1,27 +1,27 @@
-//! The settings of children and calls: how many children run, who gets one, how they are watched, and all timeouts.
+//! The settings of children and calls: the number of children, their clients, their health checks, and all timeouts.
 
 use crate::era::probe::Choice;
 use crate::ingress::Limits;
 use crate::lifecycle::Policy;
 use std::time::Duration;
 
-/// Who gets a child of its own (`docs/architecture.md#isolation`).
+/// The clients that get an exclusive child (`docs/architecture.md#isolation`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
     /// Clients that declare sampling or elicitation; the others share.
     Auto,
-    /// Nobody.
+    /// No client.
     Shared,
     /// Every session.
     Session,
 }
 
-/// The behaviour for a client that needs its own child when `--max-children` is reached.
+/// The behavior for a client that needs an exclusive child when `--max-children` is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtCap {
-    /// It shares a child, without the capabilities that need an exclusive one.
+    /// The client shares a child, without the capabilities that need an exclusive one.
     Share,
-    /// It gets 503.
+    /// The client gets 503.
     Refuse,
 }
 
@@ -30,65 +30,65 @@ pub enum AtCap {
 pub struct Settings {
     /// `--child-era`
     pub child_era: Choice,
-    /// `--probe-timeout`: a child silent for so long after `server/discover` is sent `initialize` too.
+    /// `--probe-timeout`: time to wait for the answer to `server/discover` before `initialize` is sent too.
     pub probe_timeout: Duration,
     /// `--isolation`
     pub isolation: Isolation,
-    /// `--children`: shared ones.
+    /// `--children`: number of shared children.
     pub children: usize,
-    /// `--max-children`: all together.
+    /// `--max-children`: maximum number of all children.
     pub max_children: usize,
-    /// `--warm`: children that are ready to be leased.
+    /// `--warm`: number of children kept ready to be leased.
     pub warm: usize,
-    /// `--evict-after`: a quiet exclusive child may be closed for another after so long.
+    /// `--evict-after`: idle time after which an exclusive child may be closed for another.
     pub evict_after: Duration,
     /// `--at-cap`
     pub at_cap: AtCap,
     /// `--forward-roots`
     pub forward_roots: bool,
-    /// `--cache-lists`: how long a legacy child's lists are good; unset: until it says that they changed, if it does.
+    /// `--cache-lists`: lifetime of a legacy child's lists; `None`: until it reports a change, if it does.
     pub cache_lists: Option<Duration>,
     /// `--max-in-flight`
     pub max_in_flight: usize,
-    /// `--max-client-in-flight`: of these, so many of one client.
+    /// `--max-client-in-flight`: the part of them for one client.
     pub max_client_in_flight: usize,
-    /// `--max-child-in-flight`: of these, so many at one child.
+    /// `--max-child-in-flight`: the part of them for one child.
     pub max_child_in_flight: usize,
-    /// `--max-queued`: requests that may wait for one of these places.
+    /// `--max-queued`: maximum number of requests that wait for one of these permits.
     pub max_queued: usize,
-    /// `--queue-timeout`: how long each may wait.
+    /// `--queue-timeout`: maximum time of each wait.
     pub queue_timeout: Duration,
-    /// `--request-timeout`: how long a child may neither answer nor report progress.
+    /// `--request-timeout`: maximum time without an answer or progress.
     pub request_timeout: Duration,
-    /// `--restart-limit` and what belongs to it.
+    /// `--restart-limit` and related settings.
     pub restarts: Policy,
-    /// `--restart-wait`: how long requests wait for the next child.
+    /// `--restart-wait`: maximum time that requests wait for the next child.
     pub restart_wait: Duration,
-    /// `--resume-sessions`: the server keeps nothing of a session, so that the next child may serve it.
+    /// `--resume-sessions`: the server keeps no state per session, so the next child may continue it.
     pub resume_sessions: bool,
-    /// `--ping-interval`: zero asks for no signs of life.
+    /// `--ping-interval`; zero disables pings.
     pub ping_interval: Duration,
     /// `--ping-timeout`
     pub ping_timeout: Duration,
-    /// `--request-max`: how long a request may take in all; `--request-timeout` at least.
+    /// `--request-max`: maximum duration of a request; at least `--request-timeout`.
     pub request_max: Duration,
-    /// `--cancel-grace`: how long a cancelled request still counts as in flight when the child doesn't answer it.
+    /// `--cancel-grace`: time that a cancelled request counts as in flight if the child does not answer it.
     pub cancel_grace: Duration,
-    /// `--max-listens`: subscriptions of modern clients that are open.
+    /// `--max-listens`: maximum number of open subscriptions of modern clients.
     pub max_listens: usize,
-    /// `--max-parked`: exchanges that wait for a modern client's retry.
+    /// `--max-parked`: maximum number of requests that wait for a modern client's retry.
     pub max_parked: usize,
-    /// `--park-timeout`: how long each of them waits.
+    /// `--park-timeout`: maximum time of each wait.
     pub park_timeout: Duration,
 }
 
 impl Settings {
-    /// Whether a client may share a child if it cannot have its own.
+    /// Returns whether a client may share a child if it cannot have its own.
     pub(crate) fn may_share(&self) -> bool {
         self.isolation == Isolation::Auto && self.at_cap == AtCap::Share
     }
 
-    /// The limits of the queues that requests wait in.
+    /// Returns the limits of the queues of waiting requests.
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             in_flight: self.max_in_flight,

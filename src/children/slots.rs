@@ -1,4 +1,5 @@
-//! The number of slots of a child: as many as requests are admitted, so that an admitted request always gets a slot.
+//! The number of slots of a child: equal to the number of admitted requests, so that an admitted request always gets
+//! a slot.
 
 use super::settings::Settings;
 use crate::mux::MAX_SLOTS;
@@ -14,7 +15,7 @@ impl Settings {
         self.max_in_flight.saturating_add(listens).saturating_add(OWN_REQUESTS).min(MAX_SLOTS)
     }
 
-    /// Returns the slots of a session's own child: for all of one client's requests that are admitted at one child.
+    /// Returns the slots of an exclusive child: for all of one client's requests that are admitted at one child.
     pub(super) fn slots_for_one(&self) -> usize {
         let admitted = self.max_client_in_flight.min(self.max_child_in_flight).min(self.max_in_flight);
         admitted.saturating_add(OWN_REQUESTS).min(MAX_SLOTS)

@@ -1,5 +1,5 @@
-//! Servers that run only once: they hold a lock, a browser profile or a port, and exit when a second process starts.
-//! Their clients share the first process.
+//! Detects servers that run only once: they hold a lock, a browser profile or a port, and exit when a second process
+//! starts. Their clients share the first process.
 
 use crate::clock::now;
 use crate::exchange::Failure;
@@ -8,24 +8,24 @@ use parking_lot::Mutex;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-/// Time until a second process is tried again: the last exit may have had another reason.
+/// Time until a second process is tried again, since the last exit may have had another reason.
 const RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// Time a process has to exit after it has refused its handshake.
 pub(super) const EXITS_WITHIN: Duration = Duration::from_secs(1);
 
-/// When a second process of the server was last seen to exit.
+/// The time at which a second process of the server was last seen to exit.
 #[derive(Debug, Default)]
 pub(super) struct Solitude(Mutex<Option<Instant>>);
 
 impl Solitude {
-    /// Whether the server is known to run only once.
+    /// Returns whether the server is known to run only once.
     pub fn is_known(&self) -> bool {
         let since = *self.0.lock();
         since.is_some_and(|since| now() - since < RETRY_AFTER)
     }
 
-    /// Notes that the server runs only once, if a second process failed in its handshake while a shared one serves.
+    /// Records that the server runs only once, if a second process failed in its handshake while a shared one serves.
     /// Returns whether it did.
     pub fn note<T>(&self, started: &Result<T, Refusal>) -> bool {
         static WARNED: Once = Once::new();

@@ -10,7 +10,7 @@ use crate::jsonrpc::codes;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-/// Orphaned subscriptions that a child is asked to end at once.
+/// Maximum number of orphaned subscriptions that are ended at once.
 const ENDED_AT_ONCE: usize = 32;
 
 /// Refuses a subscription beyond the limits of a session or a server, since URIs are remembered.

@@ -1,4 +1,4 @@
-//! Where the tools that matter to a call are read from: the shared child, or the one that the call leases.
+//! The source of the tools that matter to a call: the shared child, or the child that the call leases.
 
 use super::crew::Shared;
 use super::pool::Leasable;
@@ -24,7 +24,7 @@ impl ToolSource {
             Found::Read(tools) => return Some(tools),
             Found::Awaited(reading) => reading,
             Found::Unknown(reading, over) => {
-                // Goes on if this call gives up: the next call needs the tools too.
+                // The task continues if this call gives up, since the next call needs the tools too.
                 tokio::spawn(self.clone().read(over));
                 reading
             }
@@ -41,7 +41,7 @@ impl ToolSource {
     async fn read(self, _over: watch::Sender<()>) {
         let (link, era) = match &self {
             ToolSource::Shared(shared) => {
-                // A child that does not agree in time is read all the same.
+                // The tools are read even if the child does not accept the subscription in time.
                 let _ = timeout(CALL_PATIENCE / 2, shared.hear_of_changes()).await;
                 (&shared.link, shared.era)
             }

@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 
-/// Capacity of the queue of changes.
+/// Capacity of the queue of subscription requests.
 const WISHES: usize = 256;
-/// First and longest delay before an ended subscription is opened again.
+/// Minimum and maximum delay before an ended subscription is opened again.
 const REOPEN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 fn reopening() -> Backoff {
@@ -39,16 +39,16 @@ struct Union {
     patience: Duration,
     listen: Option<(Exchange, Standing)>,
     covers: HashSet<String>,
-    /// When to open it again, and the delay after that.
+    /// The time of the next attempt to open it, and the following delays.
     again: Option<(Instant, Backoff)>,
-    /// It ended, and is not open again yet.
+    /// Set when the subscription ended and is not open again yet.
     lapsed: bool,
     /// Covered resources that a session is about to watch; bounded by the requests to watch.
     promised: HashSet<String>,
 }
 
-/// Starts the task, which opens nothing until asked and ends with the child. `words` is the child's `DiscoverResult`;
-/// no acknowledgement within `patience` is a refusal.
+/// Starts the task, which opens no subscription until it is asked to, and ends with the child. `words` is the child's
+/// `DiscoverResult`; a missing acknowledgement within `patience` counts as a refusal.
 pub(super) fn start(
     link: &Arc<Link>,
     members: &Arc<Members>,
@@ -97,17 +97,17 @@ impl Union {
                         self.again = Some((now() + pauses.advance(), pauses));
                     }
                 }
-                // The subscription is cancelled, so that nothing is missed when the child ends.
+                // The subscription is cancelled with the child's end, so that no change is missed.
                 () = link.stopped() => return,
                 _ = link.ended() => return,
             }
         }
     }
 
-    /// Makes the subscription cover the watched resources and `also`. Returns whether the child agreed.
+    /// Makes the subscription cover the watched resources and `also`. Returns whether the child accepted it.
     async fn cover(&mut self, also: Option<String>) -> bool {
-        // A session is noted as a watcher a moment after it is told so, and another change may come in between.
-        // Sessions that are no longer awaited have been noted by now, or have left.
+        // A session is recorded as a watcher slightly after it gets its answer, and another change may come in
+        // between. Sessions that are no longer awaited have been recorded by now, or have left.
         self.promised.retain(|uri| self.members.is_awaited(uri));
         let mut wanted: HashSet<String> = self.members.watched().into_iter().collect();
         wanted.extend(self.promised.iter().cloned());
@@ -132,13 +132,13 @@ impl Union {
             // Changes since the last subscription ended were missed.
             self.members.changes.note_all();
         }
-        // The old subscription is cancelled only now.
+        // Only now may the old subscription be cancelled.
         let standing = self.link.mark_standing();
         (self.listen, self.covers, self.again) = (Some((listen, standing)), wanted, None);
         true
     }
 
-    /// Notes that a session is about to watch the resource.
+    /// Records that a session is about to watch the resource.
     fn promise(&mut self, uri: Option<String>) {
         self.promised.extend(uri);
     }
@@ -152,7 +152,7 @@ impl Union {
         let params = format!("\"notifications\":{}", Value::from(filter));
         let link = Arc::clone(&self.link);
         let patience = self.patience;
-        // It is open for hours, so its duration is not recorded as an operation.
+        // The subscription is open for hours, so its duration is not recorded as an operation.
         let write = |wire_id| modern_request(wire_id, "subscriptions/listen", &params);
         let opened = async {
             let mut listen = begin_as(&link, None, None, Arc::default(), write).ok()?;
@@ -208,7 +208,8 @@ impl Union {
     }
 }
 
-/// Returns the acknowledged resources that are watched or about to be; `None` if the message is no acknowledgement.
+/// Returns the acknowledged resources that are watched or about to be watched; `None` if the message is not an
+/// acknowledgement.
 fn acknowledged(interim: Interim, members: &Members) -> Option<HashSet<String>> {
     let frame = interim.frame.flatten().ok()?;
     let message = jsonrpc::scan(&frame).ok()?;
@@ -224,7 +225,7 @@ fn acknowledged(interim: Interim, members: &Members) -> Option<HashSet<String>> 
     Some(known.map(std::borrow::Cow::into_owned).collect())
 }
 
-/// Returns the child's next step; never, without a subscription.
+/// Returns the child's next step; pending forever without a subscription.
 async fn next_of(listen: &mut Option<(Exchange, Standing)>) -> Step {
     match listen {
         Some((exchange, _)) => exchange.next().await,

@@ -1,6 +1,6 @@
 //! Watches a child until it exits, and ends it if it hangs. An idle child is sent `ping`, or `server/discover` if it
-//! is modern; a busy one has the time of its requests. A child that reads nothing from its stdin hangs too, whatever
-//! it writes.
+//! is modern; a busy child has the time of its requests. A child that reads nothing from its stdin hangs, too, even
+//! if it writes.
 
 use super::Children;
 use crate::clock::now;
@@ -15,21 +15,21 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Shortest and longest interval between checks.
+/// Minimum and maximum interval between checks.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// Least time a child has to read on after its last request.
+/// Minimum time for a child to read its stdin after its last request.
 const LEAST_IDLE: Duration = Duration::from_secs(1);
 
 /// The result of a ping.
 enum Sign {
     Given,
     None,
-    /// None, but a request overtook the ping, and the child may be busy with it.
+    /// No answer, but a request overtook the ping, and the child may be busy with it.
     Undecided,
 }
 
 impl Children {
-    /// Resolves with the child's end; never, if proxyrunner shuts down. `waits` tells whether the child waits for a
+    /// Resolves with the child's end; never, if proxyrunner shuts down. `waits` returns whether the child waits for a
     /// client's answer.
     pub(super) async fn accompany(&self, link: &Arc<Link>, era: Era, waits: impl Fn() -> bool) -> End {
         let end = self.watch_over(link, era, waits).await;
@@ -111,12 +111,12 @@ impl Children {
         }
     }
 
-    /// Asks the child for a sign of life within `--ping-timeout`; an error is one too.
+    /// Pings the child; any answer within `--ping-timeout`, even an error, is a sign of life.
     async fn ask_for_a_sign(&self, link: &Arc<Link>, era: Era) -> Sign {
         let heard = link.heard();
         let mut overtaken = false;
         let ping = |wire_id: WireId| {
-            // The ping itself counts.
+            // The ping itself counts as one call.
             overtaken = link.calls() > 1;
             match era {
                 Era::Modern => modern_request(wire_id, "server/discover", ""),
@@ -128,7 +128,7 @@ impl Children {
             Err(Failure::TimedOut(_)) if link.heard() != heard => Sign::Given,
             Err(Failure::TimedOut(_)) if overtaken => Sign::Undecided,
             Err(Failure::TimedOut(_)) => Sign::None,
-            // If the child has ended, that is handled elsewhere.
+            // The child's end is handled elsewhere.
             _ => Sign::Given,
         }
     }

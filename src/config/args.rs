@@ -51,7 +51,7 @@ fn command() -> Command {
         )
         .next_line_help(true)
         .max_term_width(110)
-        // An image's ENTRYPOINT may set a flag that its user sets again: the last one wins.
+        // An image's ENTRYPOINT may set a flag that its user sets again. The last value wins.
         .args_override_self(true)
         .args(groups)
         .arg(child_command())
@@ -123,17 +123,17 @@ mod tests {
     }
 
     #[test]
-    fn a_mistyped_flag_is_not_taken_for_the_command() {
+    fn a_misspelled_flag_is_not_parsed_as_the_command() {
         assert!(refused(&["--session-idel", "5m", "python3"]).contains("--session-idle"));
     }
 
     #[test]
-    fn a_mistyped_flag_does_not_show_its_value() {
+    fn the_value_of_a_misspelled_flag_is_not_shown() {
         assert!(!refused(&["--enw=TOKEN=hunter2", "python3"]).contains("hunter2"));
     }
 
     #[test]
-    fn the_last_one_typed_wins_and_lists_grow() {
+    fn the_last_value_wins_and_lists_grow() {
         let typed =
             typed(&["--path", "/a", "--path", "/b", "--allow-host", "a", "--allow-host", "b", "server"]);
         assert_eq!(typed.values["path"], ["/b"]);

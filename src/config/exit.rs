@@ -1,4 +1,4 @@
-//! Why proxyrunner exits without running, and what it prints then.
+//! The exit of proxyrunner without running, and its output.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ impl Exit {
     /// Prints the text, on stdout if it was requested and else on stderr.
     pub fn report(&self) -> ExitCode {
         let text = self.text.trim_end();
-        // A closed pipe has no reader to be told.
+        // An error is ignored: a closed pipe has no reader.
         let _ = if self.code == 0 {
             writeln!(std::io::stdout(), "{text}")
         } else {

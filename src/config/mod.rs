@@ -1,7 +1,7 @@
-//! Settings: reads and checks those of every room before anything starts (`docs/architecture.md#settings`).
+//! Reads and checks the settings of all modules before anything starts (`docs/architecture.md#settings`).
 //!
-//! A setting comes from its flag, else from its environment variable, else from the file of `--config`, else it has its
-//! default. All bad settings are reported at once.
+//! A setting comes from its flag, else from its environment variable, else from the file of `--config`, else it has
+//! its default. All bad settings are reported at once.
 
 mod address;
 mod args;
@@ -27,14 +27,14 @@ use parse::{
     COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, GROUP, HEADER, HOST, KEY, KEY_FILE, LISTEN,
     NICE, ORIGIN, PATH, PUBLIC_URL, SIZE, SWITCH, USER,
 };
-use problem::{Problem, Refusal};
+use problem::{InvalidValue, Problem};
 use reader::Reader;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
-/// The settings of all rooms.
+/// The settings of all modules.
 pub struct Config {
     /// Logs, metrics and spans.
     pub telemetry: telemetry::Settings,
@@ -46,11 +46,11 @@ pub struct Config {
     pub child: child::Settings,
     /// The sharing of children, and limits for requests.
     pub upstream: upstream::Settings,
-    /// Seals the `requestState` of parked requests (`--state-key-file`); unset: a key made at start.
+    /// Seals the `requestState` of parked requests (`--state-key-file`); `None`: a random key is created at start.
     pub state_key: Option<upstream::SealKey>,
-    /// Legacy sessions.
+    /// The settings of legacy sessions.
     pub session: session::Settings,
-    /// The listening side.
+    /// The settings of the HTTP server.
     pub http: http::Settings,
     /// Time after SIGTERM to keep serving while endpoints are being removed.
     pub drain_delay: Duration,
@@ -62,8 +62,8 @@ pub struct Config {
     pub max_buffered: usize,
 }
 
-/// Reads the command line (beginning with the program's name), the given environment, and the configuration file. `memory`
-/// is the system's memory limit in bytes, if any.
+/// Reads the command line (beginning with the program's name), the given environment, and the configuration file.
+/// `memory` is the system's memory limit in bytes, if any.
 ///
 /// # Errors
 /// `--help`, `--version` and `--check` with code 0; every bad setting, one per line, with [`Exit::USAGE`].
@@ -101,7 +101,7 @@ pub fn load(
     }
 }
 
-/// The path of the configuration file, if there is one.
+/// Returns the path of the configuration file, if one is set.
 fn location(typed: &args::Typed, env: impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
     let from_flag = typed.values.get("config").and_then(|paths| paths.last().cloned());
     from_flag.or_else(|| env(&table::find("config")?.variable()).filter(|path| !path.is_empty()))
@@ -114,7 +114,7 @@ fn assemble(
     memory: Option<u64>,
 ) -> Config {
     let otel = otel::read(env);
-    // In the order of --check.
+    // The order is that of the output of --check.
     let max_buffered = reader.one_or("max-buffered", SIZE, buffered(memory));
     let http = http(reader, otel.propagates, max_buffered);
     let child = child(reader, command, env, max_buffered);
@@ -141,7 +141,7 @@ fn assemble(
     }
 }
 
-/// The default of `--max-buffered`, which leaves more than half of the memory for everything else.
+/// Returns the default of `--max-buffered`, which leaves more than half of the memory for everything else.
 fn buffered(memory: Option<u64>) -> usize {
     let part = memory.map_or(u64::MAX, |limit| limit / 5 * 2);
     usize::try_from(part).unwrap_or(usize::MAX).clamp(1 << 20, 256 << 20)
@@ -183,14 +183,14 @@ fn child(
     let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
     reader.show("command", &words.into());
     if command.iter().any(|word| word.as_bytes().contains(&0)) {
-        let refusal = Refusal::new("holds a NUL", "give words without");
+        let refusal = InvalidValue::new("contains a NUL byte", "remove it");
         reader.note(Problem::general("COMMAND", refusal));
     }
     let mut command = command.into_iter();
     let program = command.next().unwrap_or_default();
     if program.is_empty() {
         let refusal =
-            Refusal::new("is missing", "give the MCP server to run, e.g. proxyrunner python3 server.py");
+            InvalidValue::new("is missing", "give the MCP server to run, e.g. proxyrunner python3 server.py");
         reader.note(Problem::general("COMMAND", refusal));
     }
     child::Settings {
@@ -220,12 +220,12 @@ fn limits(reader: &mut Reader) -> child::Limits {
     }
 }
 
-/// The user and groups of the server: a user with its own groups, or with the given one.
+/// Returns the user and groups of the server: a user with its own groups, or with the given one.
 fn identity(reader: &mut Reader) -> Option<child::Identity> {
     let user = reader.optional("child-user", USER);
     let group = reader.optional("child-group", GROUP);
     if (user.is_some() || group.is_some()) && !nix::unistd::geteuid().is_root() {
-        let refusal = Refusal::new("needs root", "start proxyrunner as that user instead");
+        let refusal = InvalidValue::new("requires root", "start proxyrunner as that user instead");
         reader.note(Problem::general("--child-user, --child-group", refusal));
     }
     match (user, group) {
@@ -338,12 +338,12 @@ fn cross_check(reader: &mut Reader, config: &Config) {
     reader.cross_check(
         upstream.children <= upstream.max_children,
         &["children", "max-children"],
-        Refusal::new("is more than --max-children", format!("give at most {}", upstream.max_children)),
+        InvalidValue::new("is more than --max-children", format!("give at most {}", upstream.max_children)),
     );
     reader.cross_check(
         upstream.request_timeout <= upstream.request_max,
         &["request-timeout", "request-max"],
-        Refusal::new("is more than --request-max", "give --request-max at least as much"),
+        InvalidValue::new("is more than --request-max", "raise --request-max"),
     );
     let sizes =
         [("max-body", http.max_body), ("max-frame", child.max_frame), ("replay-bytes", session.replay_bytes)];
@@ -351,7 +351,7 @@ fn cross_check(reader: &mut Reader, config: &Config) {
         reader.cross_check(
             size <= *max_buffered,
             &[flag, "max-buffered"],
-            Refusal::new("is more than --max-buffered", format!("give at most {max_buffered} bytes")),
+            InvalidValue::new("is more than --max-buffered", format!("give at most {max_buffered} bytes")),
         );
     }
 }

@@ -71,7 +71,7 @@ impl<'a> Variables<'a> {
         Some(text == "true")
     }
 
-    /// Returns a variable of one signal, such as `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, or else the one for all
+    /// Returns a variable of one signal, such as `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, or else the variable for all
     /// signals; with its name.
     pub(super) fn of_signal(&mut self, signal: Signal, what: &str) -> Option<(String, String)> {
         let own = format!("OTEL_EXPORTER_OTLP_{}_{what}", infix(signal));

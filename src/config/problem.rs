@@ -19,7 +19,7 @@ pub(super) enum Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileLine {
     pub(super) path: Rc<str>,
-    /// From 1.
+    /// The number of the line, from 1.
     pub(super) line: u64,
 }
 
@@ -35,17 +35,17 @@ impl fmt::Display for Source {
 
 /// The reason why a value was refused, and the accepted values: `is not a duration`, `give e.g. 30s, 5m, 1h`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct InvalidValue {
     pub(super) reason: Cow<'static, str>,
     pub(super) accepts: Cow<'static, str>,
 }
 
-impl Refusal {
+impl InvalidValue {
     pub(super) fn new(
         reason: impl Into<Cow<'static, str>>,
         accepts: impl Into<Cow<'static, str>>,
-    ) -> Refusal {
-        Refusal { reason: reason.into(), accepts: accepts.into() }
+    ) -> InvalidValue {
+        InvalidValue { reason: reason.into(), accepts: accepts.into() }
     }
 }
 
@@ -54,15 +54,15 @@ impl Refusal {
 pub(super) struct Problem {
     /// The bad setting: `--session-idle`, `COMMAND`, or a key in a file.
     pub(super) subject: String,
-    /// The given value; never one that may be a secret.
+    /// The given value, unless it may be a secret.
     pub(super) value: Option<String>,
     pub(super) source: Option<Source>,
-    pub(super) refusal: Refusal,
+    pub(super) refusal: InvalidValue,
 }
 
 impl Problem {
-    /// A problem that does not concern one value.
-    pub(super) fn general(subject: impl Into<String>, refusal: Refusal) -> Problem {
+    /// Creates a problem that does not concern one value.
+    pub(super) fn general(subject: impl Into<String>, refusal: InvalidValue) -> Problem {
         Problem { subject: subject.into(), value: None, source: None, refusal }
     }
 }

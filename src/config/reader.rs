@@ -3,7 +3,7 @@
 use super::args::Typed;
 use super::file::File;
 use super::parse::{ValueKind, choose, name_of};
-use super::problem::{Problem, Refusal, Source};
+use super::problem::{InvalidValue, Problem, Source};
 use super::table::{Arity, Fallback, NOT_IN_FILE, Setting, find, settings};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -17,8 +17,8 @@ struct Given {
     source: Source,
 }
 
-/// Reads settings one by one. A bad one is recorded and replaced by its default until the end, so that the others are
-/// checked, too.
+/// Reads settings one by one. A bad setting is recorded and replaced by its default until the end, so that the others
+/// are checked, too.
 pub(super) struct Reader {
     given: HashMap<&'static str, Given>,
     problems: Vec<Problem>,
@@ -28,7 +28,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Flags take precedence over the environment, and the environment over the file.
+    /// Creates a reader. Flags take precedence over the environment, and the environment over the file.
     pub(super) fn new(
         mut typed: Typed,
         mut file: File,
@@ -88,8 +88,10 @@ impl Reader {
             match variable(item, &env) {
                 Ok(variable) => variables.push(variable),
                 Err(reason) => {
-                    let refusal =
-                        Refusal::new(format!("item {at} {reason}"), "give NAME=VALUE, or a NAME that is set");
+                    let refusal = InvalidValue::new(
+                        format!("item {at} {reason}"),
+                        "give NAME=VALUE, or the NAME of a variable that is set",
+                    );
                     self.refuse("env", None, Some(source.clone()), refusal);
                 }
             }
@@ -100,7 +102,7 @@ impl Reader {
     }
 
     /// Records a problem that concerns several settings, unless one of them is bad already.
-    pub(super) fn cross_check(&mut self, sound: bool, flags: &[&'static str], refusal: Refusal) {
+    pub(super) fn cross_check(&mut self, sound: bool, flags: &[&'static str], refusal: InvalidValue) {
         if !sound && !flags.iter().any(|flag| self.bad.contains(flag)) {
             let source = self.given.get(flags[0]).map(|given| given.source.clone());
             self.refuse(flags[0], None, source, refusal);
@@ -140,7 +142,7 @@ impl Reader {
     fn one_by<T>(
         &mut self,
         flag: &'static str,
-        parse: impl Fn(&str) -> Result<T, Refusal>,
+        parse: impl Fn(&str) -> Result<T, InvalidValue>,
         show: impl Fn(&T) -> Value,
     ) -> T {
         let value = self.value(flag, &parse).unwrap_or_else(|| {
@@ -153,7 +155,7 @@ impl Reader {
         value
     }
 
-    fn value<T>(&mut self, flag: &'static str, parse: impl Fn(&str) -> Result<T, Refusal>) -> Option<T> {
+    fn value<T>(&mut self, flag: &'static str, parse: impl Fn(&str) -> Result<T, InvalidValue>) -> Option<T> {
         let Given { items, source } = self.given(flag);
         items.last().and_then(|item| self.parsed(flag, item, &source, parse))
     }
@@ -163,11 +165,11 @@ impl Reader {
         flag: &'static str,
         item: &OsStr,
         source: &Source,
-        parse: impl Fn(&str) -> Result<T, Refusal>,
+        parse: impl Fn(&str) -> Result<T, InvalidValue>,
     ) -> Option<T> {
         let parsed = match item.to_str() {
             Some(text) => parse(text),
-            None => Err(Refusal::new("is not UTF-8", "give text")),
+            None => Err(InvalidValue::new("is not UTF-8", "give text")),
         };
         parsed
             .map_err(|refusal| {
@@ -189,14 +191,15 @@ impl Reader {
         flag: &'static str,
         value: Option<String>,
         source: Option<Source>,
-        refusal: Refusal,
+        refusal: InvalidValue,
     ) {
         self.bad.insert(flag);
         self.problems.push(Problem { subject: format!("--{flag}"), value, source, refusal });
     }
 }
 
-/// Reads a setting from its environment variable. An empty variable counts as unset, since deployments cannot always unset.
+/// Reads a setting from its environment variable. An empty variable counts as unset, since deployments cannot always
+/// unset variables.
 fn from_variable(setting: &Setting, env: impl Fn(&str) -> Option<OsString>) -> Option<Given> {
     let name = setting.variable();
     let text = env(&name).filter(|text| !text.is_empty())?;
@@ -220,13 +223,13 @@ fn variable(
 ) -> Result<(OsString, OsString), &'static str> {
     let bytes = item.as_bytes();
     if bytes.contains(&0) {
-        return Err("holds a NUL");
+        return Err("contains a NUL byte");
     }
     let Some(at) = bytes.iter().position(|byte| *byte == b'=') else {
         let value = item.to_str().filter(|name| !name.is_empty()).and_then(env);
         return value
             .map(|value| (item.to_owned(), value))
-            .ok_or("is no NAME=VALUE, nor a variable that is set");
+            .ok_or("is neither NAME=VALUE nor the name of a variable that is set");
     };
     if at == 0 {
         return Err("has no name");

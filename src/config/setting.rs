@@ -1,11 +1,11 @@
-//! What the table knows of one setting: its flag, value, default and help.
+//! The type of one setting in the table: its flag, value, default and help.
 
 /// The number of values that a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arity {
-    /// Exactly one; the last one given wins.
+    /// Exactly one value; the last one given wins.
     One,
-    /// None, which means `true`; or `=true`, `=false`.
+    /// No value, which means `true`; or `=true`, `=false`.
     Switch,
     /// A list: the flag repeats, a file holds a list, the environment holds one item per line.
     Many {
@@ -46,7 +46,7 @@ impl Setting {
         format!("PROXYRUNNER_{}", self.flag.to_ascii_uppercase().replace('-', "_"))
     }
 
-    /// Returns the default as it is shown to people, unless there is none or it is an unset switch.
+    /// Returns the default for display, unless there is none or the setting is a switch that is off.
     pub fn default_words(&self) -> Option<&'static str> {
         match self.fallback {
             Fallback::Value("false") if self.arity == Arity::Switch => None,
@@ -78,12 +78,12 @@ pub(super) const fn absent(flag: &'static str, value: &'static str, help: &'stat
     Setting { flag, value, fallback: Fallback::Absent, arity: Arity::One, help }
 }
 
-/// A switch that is off by default.
+/// Creates a switch that is off by default.
 pub(super) const fn switch(flag: &'static str, help: &'static str) -> Setting {
     Setting { flag, value: "BOOL", fallback: Fallback::Value("false"), arity: Arity::Switch, help }
 }
 
-/// A switch that is on by default.
+/// Creates a switch that is on by default.
 pub(super) const fn on(flag: &'static str, help: &'static str) -> Setting {
     Setting { flag, value: "BOOL", fallback: Fallback::Value("true"), arity: Arity::Switch, help }
 }

@@ -7,7 +7,7 @@ use crate::lifecycle::KILLING;
 use crate::shutdown::{CLOSING, FLUSHING};
 use std::time::Duration;
 
-/// The shortest default time for requests in flight.
+/// Minimum default time for requests in flight.
 const LEAST: Duration = Duration::from_secs(1);
 
 /// A platform, and its time limit for stopping.
@@ -18,10 +18,10 @@ struct Platform {
     grace: Duration,
     /// The platform's setting for that time.
     setting: &'static str,
-    /// A reserve that is not planned with.
+    /// A reserve that is kept free.
     margin: Duration,
-    /// The default of `--drain-delay`. In Kubernetes, endpoints leave load balancing some seconds after SIGTERM; elsewhere no
-    /// delay is needed.
+    /// The default of `--drain-delay`. In Kubernetes, endpoints leave load balancing some seconds after SIGTERM;
+    /// elsewhere no delay is needed.
     delay: Duration,
 }
 
@@ -48,19 +48,19 @@ pub(super) struct Stopping {
     pub delay: Duration,
     /// `--drain-timeout`
     pub drain: Duration,
-    /// All stages together.
+    /// The time for all stages together.
     pub within: Duration,
     /// A warning if the stages take longer than the platform allows.
     pub warning: Option<String>,
 }
 
-/// Reads the settings for shutdown. The child's grace periods are known already.
+/// Reads the settings for shutdown. The child's grace periods are read before.
 pub(super) fn read(reader: &mut Reader, child: &child::Settings, in_kubernetes: bool) -> Stopping {
     let platform = if in_kubernetes { KUBERNETES } else { ELSEWHERE };
     let delay = reader.one_or("drain-delay", DURATION_OR_ZERO, platform.delay);
     let usable = platform.grace - platform.margin;
     let child = child.close_grace.saturating_add(child.terminate_grace).saturating_add(KILLING);
-    // Connections are closed at the same time.
+    // Connections are closed at the same time as children.
     let after = child.max(CLOSING).saturating_add(FLUSHING);
     let left = usable.saturating_sub(delay).saturating_sub(after).max(LEAST);
     let drain = reader.one_or("drain-timeout", DURATION_OR_ZERO, left);

@@ -37,7 +37,7 @@ pub const SETTINGS: &[Group] = &[
             absent(
                 "principal-header",
                 "NAME",
-                "Header in which a trusted proxy names the principal; then required",
+                "Header in which a trusted proxy names the caller; if set, required",
             ),
             computed(
                 "max-body",
@@ -56,7 +56,7 @@ pub const SETTINGS: &[Group] = &[
                 "keep-alive-timeout",
                 "DURATION",
                 "620s",
-                "Idle time before a connection is closed; exceed the load balancer's",
+                "Close a connection idle this long; set above the load balancer's limit",
             ),
         ],
     },
@@ -120,7 +120,7 @@ pub const SETTINGS: &[Group] = &[
             absent("child-nice", "NUMBER", "Niceness of the child, -20 (favored) to 19 (unset: inherited)"),
             absent("child-user", "USER", "User, name or number, to run the child as; requires root"),
             absent("child-group", "GROUP", "Group, name or number, to run the child as; requires root"),
-            on("no-new-privileges", "Prevent the child from gaining privileges, e.g. by setuid programs"),
+            on("no-new-privileges", "Deny the child new privileges, e.g. by setuid (=false: allow them)"),
         ],
     },
     Group {
@@ -143,7 +143,7 @@ pub const SETTINGS: &[Group] = &[
                 "restart-reset",
                 "DURATION",
                 "1m",
-                "Uptime of a child that resets the count of consecutive restarts",
+                "Uptime after which the count of consecutive restarts is reset",
             ),
             one(
                 "restart-wait",
@@ -151,7 +151,7 @@ pub const SETTINGS: &[Group] = &[
                 "15s",
                 "Time a request waits for a restarting child before it gets 503",
             ),
-            switch("resume-sessions", "Replace a session's own child too; only for stateless servers"),
+            switch("resume-sessions", "Keep a session when its own child restarts; stateless servers only"),
             one("ping-interval", "DURATION", "30s", "Interval between pings to an idle child (0s: disabled)"),
             one(
                 "ping-timeout",
@@ -167,7 +167,7 @@ pub const SETTINGS: &[Group] = &[
             one("isolation", "MODE", "auto", "Which clients share a child: auto, shared or session"),
             one("children", "COUNT", "1", "Number of shared children"),
             one("max-children", "COUNT", "32", "Maximum number of children, shared and exclusive together"),
-            one("warm", "COUNT", "0", "Spare children kept ready for leases of modern clients (0: none)"),
+            one("warm", "COUNT", "0", "Idle children kept ready for calls of 2026-07-28 clients (0: none)"),
             one(
                 "evict-after",
                 "DURATION",
@@ -180,7 +180,7 @@ pub const SETTINGS: &[Group] = &[
                 "share",
                 "At --max-children with no child to evict: share one, or refuse (503)",
             ),
-            switch("forward-roots", "Forward clients' roots to the child, which may widen what it reads"),
+            switch("forward-roots", "Send clients' roots to the child, which may then read more files"),
         ],
     },
     Group {
@@ -197,7 +197,7 @@ pub const SETTINGS: &[Group] = &[
                 "cancel-grace",
                 "DURATION",
                 "10s",
-                "Time an unanswered cancelled request counts as in flight (0s: none)",
+                "Time a cancelled request without a response counts as in flight",
             ),
             absent(
                 "cache-lists",
@@ -269,7 +269,7 @@ pub const SETTINGS: &[Group] = &[
                 "max-sessions",
                 "COUNT",
                 "16384",
-                "Maximum sessions; then the largest client's idlest session ends",
+                "Maximum sessions; beyond it, the largest client loses its idlest",
             ),
             one("replay-events", "COUNT", "256", "Events kept per session for clients that resume a stream"),
             computed(
@@ -307,10 +307,10 @@ pub const SETTINGS: &[Group] = &[
                 "child-log-rate",
                 "COUNT",
                 "100",
-                "Child lines logged per second: stderr, invalid stdout (0: unlimited)",
+                "Lines logged per second from stderr and from invalid stdout (0: all)",
             ),
             switch("expose-stderr", "Show a child's last stderr lines to clients and probes (development)"),
-            on("metrics", "Record the number and duration of operations for /metrics"),
+            on("metrics", "Record count and duration of operations for /metrics (=false: off)"),
             many("allow-baggage", "KEY", "Baggage key to pass from clients to the child (*: all)"),
             switch("trace-arguments", "Record tool arguments in spans, redacted"),
             switch("trace-results", "Record tool results in spans, redacted"),

@@ -1,4 +1,4 @@
-//! Checks of the table's names and help texts, and of the pages that are made from it.
+//! Checks the table's names and help texts, and the pages that are made from it.
 
 use super::*;
 use std::collections::HashSet;
@@ -7,7 +7,7 @@ use std::collections::HashSet;
 fn names_are_kebab_case_and_unique() {
     let mut seen = HashSet::new();
     for setting in settings() {
-        assert!(seen.insert(setting.flag), "--{} is there twice", setting.flag);
+        assert!(seen.insert(setting.flag), "--{} is defined twice", setting.flag);
         assert!(setting.flag.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "--{}", setting.flag);
     }
 }
@@ -38,7 +38,7 @@ fn page(path: &str) -> String {
 }
 
 #[test]
-fn the_settings_page_holds_the_table() {
+fn the_settings_page_contains_the_table() {
     let page = page("docs/settings.md");
     let (_, rest) = page.split_once("<!-- flags -->\n").expect("the opening marker");
     let (shown, _) = rest.split_once("\n<!-- flags -->").expect("the closing marker");
@@ -56,7 +56,7 @@ fn the_readme_tells_the_truth_about_settings() {
         let mut cells = row.split(" | ");
         let flag = cells.next().expect("a flag").trim_end_matches('`');
         let flag = flag.split(' ').next().expect("a name");
-        let setting = find(flag).unwrap_or_else(|| panic!("--{flag} is no setting"));
+        let setting = find(flag).unwrap_or_else(|| panic!("--{flag} is not a setting"));
         let default = cells.next().expect("a default").trim().trim_end_matches('|').trim();
         assert_eq!(default, setting.default_words().unwrap_or_default(), "the default of --{flag}");
     }

@@ -1,5 +1,6 @@
-//! The envelope of a modern request, in `_meta`: its revision, client, client capabilities and log level. It is read and
-//! removed from a modern client's request to a legacy child, and added to a legacy client's request to a modern child.
+//! The envelope of a modern request, in `_meta`: its revision, client, client capabilities and log level. It is read
+//! and removed from a modern client's request to a legacy child, and added to a legacy client's request to a modern
+//! child.
 
 use super::{MODERN_VERSION, capabilities::Capabilities, keys};
 use crate::budget::Charged;
@@ -17,8 +18,8 @@ pub const LOG_LEVELS: [&str; 8] =
 const KEYS: [&str; 4] =
     [keys::PROTOCOL_VERSION, keys::CLIENT_INFO, keys::CLIENT_CAPABILITIES, keys::LOG_LEVEL];
 
-/// The members of `params` that legacy children are not sent: those of a retry, and `task`, which modern clients cannot use
-/// in this way.
+/// The members of `params` that legacy children are not sent: those of a retry, and `task`, which modern clients
+/// cannot use in this way.
 const NOT_LEGACY: [&str; 3] = ["inputResponses", "requestState", "task"];
 
 /// The two members of `params` that make a request a retry (basic/patterns/mrtr).
@@ -33,7 +34,7 @@ pub struct Envelope {
     pub client_info: Option<Charged>,
     /// `clientCapabilities`, a raw object.
     pub client_capabilities: Charged,
-    /// The lowest level of log messages that the request wants; `None` for no log messages.
+    /// The minimum level of log messages that the request wants; `None` for no log messages.
     pub log_level: Option<&'static str>,
 }
 
@@ -51,7 +52,7 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    /// The JSON-RPC code.
+    /// Returns the JSON-RPC code.
     pub fn code(self) -> i64 {
         codes::INVALID_PARAMS
     }
@@ -103,8 +104,8 @@ impl Envelope {
         })
     }
 
-    /// The envelope of a legacy client's requests to a modern child. `client_info` and `client_capabilities` are the raw values
-    /// of its `initialize`, in the session's revision.
+    /// Creates the envelope of a legacy client's requests to a modern child. `client_info` and `client_capabilities`
+    /// are the raw values of its `initialize`, in the session's revision.
     pub fn of_session(
         version: &Version,
         client_info: Option<&Charged>,
@@ -123,7 +124,7 @@ impl Envelope {
         }
     }
 
-    /// The envelope of proxyrunner's own requests: `server/discover` and its union listen.
+    /// Creates the envelope of proxyrunner's own requests: `server/discover` and its common subscription.
     pub fn own() -> Self {
         let info = serde_json::json!({"name": "proxyrunner", "version": env!("CARGO_PKG_VERSION")});
         Envelope {
@@ -134,12 +135,12 @@ impl Envelope {
         }
     }
 
-    /// The client's capabilities.
+    /// Returns the client's capabilities.
     pub fn capabilities(&self) -> Capabilities {
         Capabilities::read(&self.client_capabilities, &(0..self.client_capabilities.len()))
     }
 
-    /// The envelope as raw members of `_meta`, `"key":value`, separated by commas.
+    /// Returns the envelope as raw members of `_meta`, `"key":value`, separated by commas.
     pub fn members(&self) -> String {
         let version = Value::from(self.version.as_str());
         let capabilities = String::from_utf8_lossy(&self.client_capabilities);
@@ -158,14 +159,14 @@ impl Envelope {
     }
 }
 
-/// The log level with this name.
+/// Returns the log level with this name.
 pub fn log_level(name: &str) -> Option<&'static str> {
     LOG_LEVELS.into_iter().find(|level| *level == name)
 }
 
-/// The edits that turn a modern client's request into one for a legacy child: `changes`, without the envelope, which some
-/// legacy servers refuse, and without the members of a retry. Other keys of `_meta` stay, and so does `_meta`, even if it
-/// becomes empty: it is the client's own.
+/// Returns the edits that turn a modern client's request into a request to a legacy child: `changes`, without the
+/// envelope, which some legacy servers refuse, and without the members of a retry. Other keys of `_meta` stay, and so
+/// does an empty `_meta`, since it is the client's own.
 pub fn take_off(frame: &[u8], message: &Message, changes: &Changes<'_>) -> Edits {
     let meta = Amendment { drop: &KEYS, add: changes.meta.add };
     let drop: &[&str] = if is_retry(message) || has_task(message) { &NOT_LEGACY } else { &[] };
@@ -173,7 +174,7 @@ pub fn take_off(frame: &[u8], message: &Message, changes: &Changes<'_>) -> Edits
     edits_with(frame, message, &Changes { meta, params, ..*changes })
 }
 
-/// Whether a request is a retry. Knowing this saves a search for members that the scan did not find.
+/// Returns whether a request is a retry. This saves a search for members that the scan did not find.
 fn is_retry(message: &Message) -> bool {
     let params = message.params.as_ref();
     params.is_some_and(|params| params.request_state.is_some() || params.input_responses.is_some())
@@ -191,9 +192,9 @@ fn has_task(message: &Message) -> bool {
     message.params.as_ref().is_some_and(|params| params.task.is_some())
 }
 
-/// The edits that turn a legacy client's request into one for a modern child: `changes`, and the envelope in `members`
-/// instead of any that the client wrote. `retry` holds the raw members of a retry (see
-/// [`Answers`](super::input::Answers)), or nothing; the client's own members with these names are removed.
+/// Returns the edits that turn a legacy client's request into a request to a modern child: `changes`, and the
+/// envelope in `members` instead of any that the client wrote. `retry` holds the raw members of a retry (see
+/// [`Answers`](super::input::Answers)), or is empty; the client's own members with these names are removed.
 pub fn put_on(
     frame: &[u8],
     message: &Message,
@@ -204,7 +205,7 @@ pub fn put_on(
     let meta = Amendment { drop: if has_envelope(message) { &KEYS } else { &[] }, add: members.as_bytes() };
     let drop: &[&str] = if is_retry(message) { &RETRY } else { &[] };
     let span = message.params.as_ref().map(|params| params.span.clone()).filter(|_| retry.len() > 0);
-    // Without params, new ones are composed from text.
+    // Without params, new ones are composed as text.
     let text = if span.is_none() { retry.to_vec() } else { Vec::new() };
     let params = Amendment { drop, add: &text };
     let mut edits = edits_with(frame, message, &Changes { meta, params, ..*changes });
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_envelope_says_what_is_wrong() {
+    fn a_malformed_envelope_is_refused_with_the_fault() {
         let version = r#""io.modelcontextprotocol/protocolVersion":"v""#;
         let capabilities = r#""io.modelcontextprotocol/clientCapabilities":{}"#;
         for (meta, expected) in [
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_an_envelope_leaves_an_empty_meta() {
+    fn removing_the_envelope_may_leave_an_empty_meta() {
         let only = with_meta(&format!("{{ \"{}\":\"v\", \"{}\":{{}} }}", KEYS[0], KEYS[2]));
         let (frame, message) = scanned(&only);
         for (trace, expected) in [
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_modern_child_sees_the_session_in_every_request() {
+    fn every_request_to_a_modern_child_describes_the_session() {
         let mut envelope = Envelope::of_session(
             &Version::new("2025-06-18"),
             Some(&Charged::fixed(br#"{"name":"c","version":"1"}"#)),
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_on_comes_off() {
+    fn an_added_envelope_can_be_removed() {
         let envelope = Envelope::own().members();
         let trace = Trace::default();
         for params in [r#"{"name":"n", "_meta":{ "k":1 }}"#, r#"{"_meta":{}}"#] {

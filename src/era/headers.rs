@@ -1,6 +1,6 @@
-//! The HTTP headers in which modern clients repeat parts of a request, so that intermediaries can read them without the
-//! body: `Mcp-Name`, and `Mcp-Param-*` for parameters that a tool's schema marks with `x-mcp-header`. They must match the
-//! body (2026-07-28 basic/transports/streamable-http §Server Validation; SEP-2243).
+//! The HTTP headers in which modern clients repeat parts of a request, so that intermediaries can read them without
+//! the body: `Mcp-Name`, and `Mcp-Param-*` for parameters that a tool's schema marks with `x-mcp-header`. They must
+//! match the body (2026-07-28 basic/transports/streamable-http §Server Validation; SEP-2243).
 
 use crate::jsonrpc::{LONGEST_NAME, Span, items, member, members, string_member, text};
 use base64::Engine as _;
@@ -11,21 +11,22 @@ use std::fmt;
 
 /// The maximum number of marked tools that are remembered per child.
 const MOST_TOOLS: usize = 4_096;
-/// The longest tool whose marks are read, in bytes.
+/// Maximum length of a tool whose marks are read, in bytes.
 const LONGEST_TOOL: usize = 256 * 1024;
 
-/// The deepest nesting of parameters that is searched, to bound the cost of a schema.
+/// Maximum nesting of parameters that are searched, to bound the cost of a schema.
 pub(super) const DEEPEST: usize = 32;
 
 /// A header value that cannot be decoded: invalid base64, or characters outside visible ASCII.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Undecodable;
 
-/// Decodes a header value: trims whitespace, and decodes base64 if it is marked as such: `=?base64?…?=`. The marker must be
-/// in lower case and complete; any other value stands for itself (§Value Encoding).
+/// Decodes a header value: trims whitespace, and decodes base64 if it is marked as such: `=?base64?…?=`. The marker
+/// must be in lower case and complete; any other value is used unchanged (§Value Encoding).
 ///
 /// # Errors
-/// If a marked value is not padded standard base64 of UTF-8, or an unmarked one not visible ASCII, space and tab.
+/// If a marked value is not padded standard base64 of UTF-8, or an unmarked value contains other characters than
+/// visible ASCII, space and tab.
 pub fn decode(value: &[u8]) -> Result<Cow<'_, str>, Undecodable> {
     let value = trim(value);
     if let Some(encoded) = value.strip_prefix(b"=?base64?").and_then(|rest| rest.strip_suffix(b"?=")) {
@@ -46,7 +47,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// The member of `params` that `Mcp-Name` repeats, by method (§Standard Headers); `None` if there is none.
+/// Returns the member of `params` that `Mcp-Name` repeats, by method (§Standard Headers); `None` if there is none.
 pub fn named_by(method: &str) -> Option<&'static str> {
     Some(match method {
         "tools/call" | "prompts/get" => "name",
@@ -98,7 +99,7 @@ impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Mismatch::Missing(header) => {
-                write!(f, "Header mismatch: {header} is missing; read tools/list again for what it repeats")
+                write!(f, "Header mismatch: {header} is missing; read tools/list again for its parameter")
             }
             Mismatch::Undecodable(header) => {
                 write!(f, "Header mismatch: the value of {header} cannot be decoded")
@@ -114,8 +115,8 @@ impl fmt::Display for Mismatch {
 impl std::error::Error for Mismatch {}
 
 impl HeaderParams {
-    /// Adds the tools of one page of `tools/list`. A tool with invalid marks counts as unmarked: clients must leave it out of
-    /// their lists (§Schema Extension), so nothing depends on it.
+    /// Adds the tools of one page of `tools/list`. A tool with invalid marks counts as unmarked: clients must omit it
+    /// from their lists (§Schema Extension), so nothing depends on it.
     pub fn add_page(&mut self, frame: &[u8], result: &Span) {
         for tool in member(frame, result, "tools").into_iter().flat_map(|tools| items(frame, tools)) {
             // Most tools have no mark, and searching the text is cheaper than walking through the schema.
@@ -135,15 +136,15 @@ impl HeaderParams {
         }
     }
 
-    /// The repeated parameters of a tool; none for a tool that is unmarked or unknown. Names are compared without case, as some
-    /// servers do.
+    /// Returns the repeated parameters of a tool; none if the tool is unmarked or unknown. Names are compared
+    /// case-insensitively, as some servers do.
     pub fn of(&self, tool: &str) -> &[HeaderParam] {
         let same = || self.tools.iter().find(|(name, _)| same_letters(name, tool)).map(|(_, params)| params);
         self.tools.get(tool).or_else(same).map_or(&[], Vec::as_slice)
     }
 
-    /// Checks a call's headers against its `arguments` (§Server Validation). `header` returns a header's value by its name in
-    /// lower case. Headers of unmarked parameters are ignored.
+    /// Checks a call's headers against its `arguments` (§Server Validation). `header` returns a header's value by its
+    /// name in lower case. Headers of unmarked parameters are ignored.
     ///
     /// # Errors
     /// The first mismatch.
@@ -174,8 +175,8 @@ impl HeaderParams {
 }
 
 impl HeaderParam {
-    /// Returns every value that a child may read as the parameter: some parsers ignore the case of names, and of duplicate
-    /// names some take the first and some the last. Null counts as absent.
+    /// Returns every value that a child may read as the parameter: some parsers ignore the case of names, and of
+    /// duplicate names some use the first and some the last. Null counts as absent.
     fn find(&self, frame: &[u8], arguments: &Span) -> Vec<Span> {
         let mut at = vec![arguments.clone()];
         for (name, only_exact) in self.path.iter().zip(&self.only_exact) {
@@ -190,8 +191,8 @@ impl HeaderParam {
         at
     }
 
-    /// Whether a decoded header matches a value in the body. A value of the wrong type is the child's to refuse; it matches its
-    /// own JSON text.
+    /// Returns whether a decoded header matches a value in the body. A value of the wrong type matches its own JSON
+    /// text; the child has to refuse it.
     fn agrees(&self, frame: &[u8], value: &Span, header: &str) -> bool {
         let raw = &frame[value.clone()];
         match (raw[0], self.kind) {
@@ -205,8 +206,8 @@ impl HeaderParam {
     }
 }
 
-/// The value of a decimal number if it is an integer: `42`, `42.0` and `4.2e1` are equal. The revision allows at most
-/// 2^53 - 1 either way, so a double is exact.
+/// Returns the value of a decimal number if it is an integer: `42`, `42.0` and `4.2e1` are equal. The revision allows
+/// at most 2^53 - 1 either way, so a double is exact.
 fn whole_number(text: &str) -> Option<i64> {
     const LARGEST: f64 = 9_007_199_254_740_991.0;
     if !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')) {
@@ -216,7 +217,7 @@ fn whole_number(text: &str) -> Option<i64> {
     (number.fract() == 0.0 && number.abs() <= LARGEST).then_some(number as i64)
 }
 
-/// All marked parameters of a schema; `None` if a mark is invalid.
+/// Returns all marked parameters of a schema; `None` if a mark is invalid.
 fn marked(frame: &[u8], schema: Span) -> Option<Vec<HeaderParam>> {
     let mut found = Vec::new();
     collect(frame, schema, &mut Way::default(), &mut found)?;
@@ -259,7 +260,7 @@ fn collect(frame: &[u8], schema: Span, way: &mut Way, found: &mut Vec<HeaderPara
                 }
             }
             "x-mcp-header" => found.push(param(frame, &schema, &value, way)?),
-            // Data, not schemas.
+            // These contain data, not schemas.
             "default" | "const" | "enum" | "examples" => {}
             // A mark below any other keyword makes the tool invalid.
             _ if memchr::memmem::find(&frame[value], b"\"x-mcp-header\"").is_some() => return None,
@@ -286,7 +287,7 @@ fn param(frame: &[u8], schema: &Span, mark: &Span, way: &Way) -> Option<HeaderPa
     })
 }
 
-/// RFC 9110 §5.6.2.
+/// Returns whether the byte is a `tchar` (RFC 9110 §5.6.2).
 fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

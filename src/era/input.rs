@@ -1,8 +1,8 @@
 //! Questions within a request (basic/patterns/mrtr): `input_required` results, and the retries that answer them.
 //!
-//! A legacy child's questions become an [`input_required`] result for a modern client, whose [`Retry`] is read. A modern
-//! child's questions are read as [`InputRequired`] and put to a legacy client one by one; the [`Answers`] are collected for
-//! the child's retry.
+//! A legacy child's questions become an [`input_required`] result for a modern client, whose [`Retry`] is read. A
+//! modern child's questions are read as [`InputRequired`] and put to a legacy client one by one; the [`Answers`] are
+//! collected for the child's retry.
 
 use super::{keys, question::Question};
 use crate::budget::Charged;
@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::fmt;
 
-/// The longest state that proxyrunner issues, in bytes of raw JSON.
+/// Maximum length of a state that proxyrunner issues, in bytes of raw JSON.
 const LONGEST_STATE: usize = 8 * 1024;
-/// The longest quoted part of a client's error, in bytes.
+/// Maximum length of the quoted part of a client's error, in bytes.
 const LONGEST_QUOTE: usize = 512;
 
 /// The methods that may be answered with questions (basic/patterns/mrtr §Supported Requests).
 pub const ASKING: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
 
-/// The raw result that puts questions to a modern client. The protocol requires `questions`, `state` or both. `server_info` is
-/// raw.
+/// Returns the raw result that sends questions to a modern client. The protocol requires `questions`, `state` or
+/// both. `server_info` is raw.
 pub fn input_required(questions: &[Question], state: Option<&str>, server_info: Option<&Charged>) -> Spliced {
     debug_assert!(!questions.is_empty() || state.is_some(), "neither questions nor state");
     let mut result = vec![Charged::fixed(b"{\"resultType\":\"input_required\"")];
@@ -49,8 +49,8 @@ pub fn input_required(questions: &[Question], state: Option<&str>, server_info: 
     Spliced::of(result)
 }
 
-/// The questions in a legacy child's -32042 error: its URL elicitations, without state, since the retry is a new call. `None`
-/// if there is none or one is malformed. At most `most` are taken.
+/// Returns the questions in a legacy child's -32042 error: its URL elicitations, without state, since the retry is a
+/// new call. `None` if there is none or one is malformed. At most `most` are taken.
 pub fn from_url_required(frame: &Charged, error: &Span, most: usize) -> Option<Vec<Question>> {
     let data = member(frame, error, "data")?;
     let list = member(frame, &data, "elicitations")?;
@@ -202,7 +202,7 @@ impl Retry {
                 }
                 let key = text(frame, &key).into_owned();
                 if !seen.insert(key.clone()) {
-                    return Err(BadRetry("a member of params.inputResponses comes twice"));
+                    return Err(BadRetry("a member of params.inputResponses is repeated"));
                 }
                 responses.push((key, frame.slice(response)));
             }
@@ -210,7 +210,7 @@ impl Retry {
         Ok(Retry { responses, state })
     }
 
-    /// The raw answer under a key, which is the result for the child (basic/patterns/mrtr).
+    /// Returns the raw answer under a key, which is the result for the child (basic/patterns/mrtr).
     pub fn response(&self, key: &str) -> Option<&Charged> {
         self.responses.iter().find(|(name, _)| name == key).map(|(_, response)| response)
     }
@@ -218,15 +218,15 @@ impl Retry {
 
 /// A legacy client's error in answer to a question. A retry cannot carry it, so the call fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused(String);
+pub struct UnusableAnswer(String);
 
-impl fmt::Display for Refused {
+impl fmt::Display for UnusableAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the client did not answer the server's question: {}", self.0)
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for UnusableAnswer {}
 
 /// A legacy client's answers, collected for a modern child's retry.
 #[derive(Debug, Clone)]
@@ -237,7 +237,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// No answers yet.
+    /// Creates a collection without answers.
     pub fn new(asked: &InputRequired) -> Self {
         Answers {
             keys: asked.questions.iter().map(|question| question.key.clone()).collect(),
@@ -246,16 +246,16 @@ impl Answers {
         }
     }
 
-    /// Adds the client's response to the question at `index`. The first one counts.
+    /// Adds the client's response to the question at `index`. Only the first one counts.
     ///
     /// # Errors
     /// If the client answered with an error, or with a result that is not an object.
-    pub fn put(&mut self, index: usize, frame: &Charged, response: &Message) -> Result<(), Refused> {
+    pub fn put(&mut self, index: usize, frame: &Charged, response: &Message) -> Result<(), UnusableAnswer> {
         let result = response.result.clone().filter(|result| frame[result.start] == b'{');
         let Some(result) = result else {
             let message = response.error.as_ref().and_then(|error| member(frame, error, "message"));
             let quoted = |message: Span| message.start..message.end.min(message.start + LONGEST_QUOTE);
-            return Err(Refused(message.map_or_else(
+            return Err(UnusableAnswer(message.map_or_else(
                 || "its answer is malformed".to_owned(),
                 |message| text(frame, &quoted(message)).into_owned(),
             )));
@@ -266,13 +266,13 @@ impl Answers {
         Ok(())
     }
 
-    /// Whether every question is answered, which is always so if there are none.
+    /// Returns whether every question is answered; true if there are none.
     pub fn is_complete(&self) -> bool {
         self.responses.iter().all(Option::is_some)
     }
 
-    /// The raw members of the retry's `params`, for [`put_on`](super::envelope::put_on): the answers under the child's own keys,
-    /// and its unchanged state.
+    /// Returns the raw members of the retry's `params`, for [`put_on`](super::envelope::put_on): the answers under
+    /// the child's own keys, and its unchanged state.
     pub fn members(&self) -> Spliced {
         let mut members = Vec::new();
         for (key, response) in self.keys.iter().zip(&self.responses) {
@@ -293,7 +293,8 @@ impl Answers {
     }
 }
 
-/// The response for a legacy client that cannot be asked: a tool's result explains it to the model; other methods fail.
+/// Returns the response for a legacy client that cannot be asked: a tool's result explains it to the model; other
+/// methods fail.
 pub fn unanswerable(id: &[u8], method: &str, why: &str) -> Charged {
     if method != "tools/call" {
         return rewrite::error(Some(id), codes::INTERNAL_ERROR, why, None);

@@ -1,5 +1,6 @@
-//! Translates between the two eras of the protocol (`docs/architecture.md#eras`): 2026-07-28, stateless and without requests
-//! from server to client (*modern*), and all earlier revisions (*legacy*). Pure: messages in, edits or messages out.
+//! Translates between the two eras of the protocol (`docs/architecture.md#eras`): 2026-07-28, stateless and without
+//! requests from server to client (*modern*), and all earlier revisions (*legacy*). Pure: messages in, edits or
+//! messages out.
 //!
 //! | module | modern client, legacy child | legacy client, modern child |
 //! | --- | --- | --- |
@@ -11,7 +12,8 @@
 //! | [`input`], [`question`] | a child's questions → `input_required` | `input_required` → questions to the client |
 //! | [`notifications`] | stamped with the subscription | stamp removed |
 //!
-//! [`probe`] detects a child's era; [`headers`] checks the HTTP headers in which a modern client repeats parts of its request.
+//! [`probe`] detects a child's era; [`headers`] checks the HTTP headers in which a modern client repeats parts of its
+//! request.
 
 pub mod capabilities;
 pub(crate) mod discover;
@@ -49,7 +51,7 @@ pub enum Era {
 }
 
 impl Era {
-    /// The opposite era.
+    /// Returns the opposite era.
     pub fn other(self) -> Self {
         match self {
             Era::Modern => Era::Legacy,
@@ -67,7 +69,7 @@ impl std::fmt::Display for Era {
     }
 }
 
-/// A part of a scanned message, which is UTF-8, as text.
+/// Returns a part of a scanned message, which is UTF-8, as text.
 fn raw(bytes: &[u8], span: &crate::jsonrpc::Span) -> String {
     String::from_utf8_lossy(&bytes[span.clone()]).into_owned()
 }
@@ -80,7 +82,7 @@ pub mod keys {
     pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
     /// The client's capabilities.
     pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
-    /// The lowest level of log messages that a request wants.
+    /// The minimum level of log messages that a request wants.
     pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
     /// The sender of a result.
     pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
@@ -97,7 +99,7 @@ mod tests {
     use super::Era;
 
     #[test]
-    fn an_era_is_called_by_its_name() {
+    fn an_era_is_displayed_by_its_name() {
         let named = [Era::Modern, Era::Legacy].map(|era| (era.to_string(), era.other().to_string()));
         assert_eq!(named, [("modern".into(), "legacy".into()), ("legacy".into(), "modern".into())]);
     }

@@ -1,15 +1,15 @@
-//! Detects a child's era, without starting a second process and without misjudging a slow one (2026-07-28, basic/versioning).
-//! A pure state machine: the child's behaviour goes in, the next step comes out.
+//! Detects a child's era, without starting a second process and without misjudging a slow one (2026-07-28,
+//! basic/versioning). A pure state machine: the child's behavior is the input, the next step is the output.
 //!
-//! The child is sent `server/discover` first; a result shows that it is modern. After an error, or silence for the probe
-//! timeout, it is sent `initialize` on the same pipe, and the next answer decides. If it exits, it cannot handle
-//! `server/discover`: it is restarted and initialized.
+//! The child is sent `server/discover` first; a result shows that it is modern. After an error, or silence for the
+//! probe timeout, it is sent `initialize` on the same pipe, and the next answer decides. If it exits, it cannot
+//! handle `server/discover`: it is restarted and initialized.
 
 use super::{Era, MODERN_VERSION, discover::versions};
 use crate::jsonrpc::{Span, codes, member};
 use std::fmt;
 
-/// The child's era as the operator sets it: `--child-era`.
+/// The child's era as the operator sets it (`--child-era`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice {
     /// Detect the era.
@@ -44,19 +44,20 @@ pub enum Step {
     /// Wait.
     Wait,
     /// The era is known. A legacy child still needs `notifications/initialized`.
-    Decided(Decision),
+    Decided(DetectedEra),
     /// The child supports neither era.
     Failed(Reason),
 }
 
-/// The detected era, valid for this process and all that are started in the same way.
+/// The detected era, valid for this process and all processes that are started in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// It supports [`MODERN_VERSION`].
+pub enum DetectedEra {
+    /// The child supports [`MODERN_VERSION`].
     Modern,
-    /// It is initialized.
+    /// The child is initialized.
     Legacy {
-        /// It answered `server/discover` too late: a process that is not sent `initialize` would be modern.
+        /// Whether the child answered `server/discover` too late: a process that is not sent `initialize` would be
+        /// modern.
         modern_too: bool,
     },
 }
@@ -64,13 +65,14 @@ pub enum Decision {
 /// The reason why a child supports neither era.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// It exited before it answered.
+    /// The child exited before it answered.
     Exited,
-    /// It is modern, but supports no revision that proxyrunner does.
+    /// The child is modern, but supports no revision that proxyrunner does.
     NoCommonVersion(Vec<String>),
-    /// It refused `initialize` with this code.
+    /// The child refused `initialize` with this code.
     InitializeRefused(i64),
-    /// It is not modern, although the operator says so. The code is that of its error for `server/discover`, if it was one.
+    /// The child is not modern, although `--child-era` says so. The code is that of its error for `server/discover`,
+    /// if it was one.
     NotModern(Option<i64>),
 }
 
@@ -80,7 +82,7 @@ impl fmt::Display for Reason {
             Reason::Exited => f.write_str("the server exited before it answered the handshake"),
             Reason::NoCommonVersion(versions) => write!(
                 f,
-                "the server speaks only {}, and proxyrunner of these revisions only {MODERN_VERSION}",
+                "the server supports only {}, and proxyrunner supports none of these revisions",
                 versions.join(", ")
             ),
             Reason::InitializeRefused(code) => {
@@ -139,12 +141,12 @@ enum Stage {
     Initializing { discovered: bool },
     /// The child answered that it is modern, but `initialize` is open, and its answer may make the process legacy.
     Confirming,
-    /// Over.
+    /// The era is decided, or the detection failed.
     Done,
 }
 
 impl Probe {
-    /// The state machine, and its first step.
+    /// Returns the state machine, and its first step.
     pub fn start(choice: Choice) -> (Self, Step) {
         let (stage, step) = match choice {
             Choice::Legacy => (Stage::Initializing { discovered: false }, Step::SendInitialize),
@@ -160,7 +162,8 @@ impl Probe {
                 return Step::Wait;
             }
             (_, Answer::Result(Some(versions))) => versions,
-            // This code alone shows that the child is modern. Without a list of revisions, it is assumed to support ours.
+            // This code alone shows that the child is modern. Without a list of revisions, it is assumed to support
+            // ours.
             (_, Answer::Error(codes::UNSUPPORTED_VERSION, versions)) => {
                 versions.unwrap_or_else(|| vec![MODERN_VERSION.to_owned()])
             }
@@ -170,7 +173,7 @@ impl Probe {
             return self.fail(Reason::NoCommonVersion(supported));
         }
         match self.stage {
-            Stage::Discovering => self.decide(Decision::Modern),
+            Stage::Discovering => self.decide(DetectedEra::Modern),
             _ => {
                 self.stage = Stage::Confirming;
                 Step::Wait
@@ -183,10 +186,10 @@ impl Probe {
         match (self.stage, answer) {
             (Stage::Discovering | Stage::Done, _) => Step::Wait,
             (stage, Answer::Result(_)) => {
-                self.decide(Decision::Legacy { modern_too: stage == Stage::Confirming })
+                self.decide(DetectedEra::Legacy { modern_too: stage == Stage::Confirming })
             }
-            (Stage::Confirming, Answer::Error(..)) => self.decide(Decision::Modern),
-            // Modern and slow to start: the answer to `server/discover` is lost, or still to come.
+            (Stage::Confirming, Answer::Error(..)) => self.decide(DetectedEra::Modern),
+            // The child is modern and slow to start: the answer to `server/discover` is lost, or still to come.
             (
                 Stage::Initializing { discovered: true },
                 Answer::Error(codes::UNSUPPORTED_VERSION, versions),
@@ -194,7 +197,7 @@ impl Probe {
                 Some(versions) if !versions.iter().any(|version| version == MODERN_VERSION) => {
                     self.fail(Reason::NoCommonVersion(versions))
                 }
-                _ => self.decide(Decision::Modern),
+                _ => self.decide(DetectedEra::Modern),
             },
             (Stage::Initializing { .. }, Answer::Error(code, _)) => {
                 self.fail(Reason::InitializeRefused(code))
@@ -209,8 +212,8 @@ impl Probe {
                 self.stage = Stage::Initializing { discovered: true };
                 Step::SendInitialize
             }
-            // It answered that it is modern, and ignores `initialize`.
-            Stage::Confirming => self.decide(Decision::Modern),
+            // The child answered that it is modern, and ignores `initialize`.
+            Stage::Confirming => self.decide(DetectedEra::Modern),
             _ => Step::Wait,
         }
     }
@@ -224,7 +227,7 @@ impl Probe {
                 Step::RestartAndInitialize
             }
             Stage::Confirming => {
-                // From now on as with `--child-era modern`: it is not sent `initialize` again.
+                // From now on the child is not sent `initialize`, as with `--child-era modern`.
                 self.choice = Choice::Modern;
                 self.stage = Stage::Discovering;
                 Step::RestartAndDiscover
@@ -248,7 +251,7 @@ impl Probe {
         }
     }
 
-    fn decide(&mut self, decision: Decision) -> Step {
+    fn decide(&mut self, decision: DetectedEra) -> Step {
         self.stage = Stage::Done;
         Step::Decided(decision)
     }

@@ -1,5 +1,5 @@
-//! A question of a server to a client: elicitation, sampling or roots. Both eras use nearly the same parameters, so they pass
-//! unchanged, except for those that only one era has.
+//! A question of a server to a client: elicitation, sampling or roots. Both eras use nearly the same parameters, so
+//! they pass unchanged, except for those that only one era has.
 
 use super::{capabilities::Capabilities, keys, raw};
 use crate::budget::Charged;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::fmt;
 
-/// The longest form that is translated for an older revision, in bytes.
+/// Maximum length of a form that is translated for an older revision, in bytes.
 const LONGEST_FORM: usize = 1024 * 1024;
 
 /// A question, on its way from a child of one era to a client of the other.
@@ -26,14 +26,14 @@ pub struct Question {
     pub params: Option<Charged>,
 }
 
-/// The reason why a question cannot be put to a client.
+/// The reason why a question cannot be sent to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Untranslatable {
     /// It is not one of the three kinds of questions, or lacks its parameters.
     Malformed,
     /// The client's revision does not have this kind of question.
     Unknown(&'static str),
-    /// It is too long to be translated at present.
+    /// There is no memory for its translation at the moment.
     TooLong(NoRoom),
     /// A required field of a form is of a type that the client's revision does not have.
     Field(String),
@@ -64,8 +64,8 @@ impl From<NoRoom> for Untranslatable {
 }
 
 impl Question {
-    /// Translates a legacy child's request into an entry of `inputRequests` under `key`. Removes `task`, the related task, the
-    /// progress token, which would be useless, and `elicitationId`, which the modern schema does not have.
+    /// Translates a legacy child's request into an entry of `inputRequests` under `key`. Removes `task`, the related
+    /// task, the progress token, which would be useless, and `elicitationId`, which the modern schema does not have.
     ///
     /// # Errors
     /// If it is not a question that clients answer.
@@ -84,7 +84,7 @@ impl Question {
         Ok(Question { key: raw_string(key), method: method.into_owned(), params })
     }
 
-    /// An entry of -32042's `data.elicitations`; `None` if it is malformed. Its id becomes its key.
+    /// Reads an entry of -32042's `data.elicitations`; `None` if it is malformed. Its id becomes its key.
     pub fn of_url(frame: &Charged, elicitation: &Span, index: usize) -> Option<Self> {
         string_member(frame, elicitation, "url")?;
         string_member(frame, elicitation, "message")?;
@@ -97,14 +97,14 @@ impl Question {
         Some(Question { key, method: method.to_owned(), params: Some(params) })
     }
 
-    /// The capabilities that the client must have declared; `None` if it is not a question to clients.
+    /// Returns the capabilities that the client must have declared; `None` if it is not a question to clients.
     pub fn required(&self) -> Option<Capabilities> {
         let params = self.params.as_ref();
         let whole = params.map(|params| 0..params.len());
         Capabilities::required(&self.method, params.map_or(&[], |params| &params[..]), whole.as_ref())
     }
 
-    /// The request for a legacy client of `version`, with the raw `id`. An elicitation by URL needs an id:
+    /// Returns the request for a legacy client of `version`, with the raw `id`. An elicitation by URL needs an id:
     /// `elicitation_id`, unless the child set one.
     ///
     /// # Errors
@@ -164,7 +164,7 @@ impl Question {
     }
 }
 
-/// A legacy child's parameters, without those that a modern client does not know.
+/// Returns a legacy child's parameters, without those that a modern client does not know.
 fn of_legacy(frame: &Charged, params: &Span, method: &str) -> Result<Charged, NoRoom> {
     let mut edits = Edits::new();
     let mut drop = vec!["task"];
@@ -183,8 +183,8 @@ fn of_legacy(frame: &Charged, params: &Span, method: &str) -> Result<Charged, No
     splice(frame, params, edits).flatten()
 }
 
-/// A form as in 2025-06-18: without `mode`, with the titles of choices in `enumNames`, and without multiple choices, which are
-/// left out unless they are required.
+/// Returns a form as in 2025-06-18: without `mode`, with the titles of choices in `enumNames`, and without multiple
+/// choices, which are omitted unless they are required.
 fn plain_form(params: &Charged) -> Result<Spliced, Untranslatable> {
     if params.len() > LONGEST_FORM {
         return Err(Untranslatable::Unknown("a form of more than 1 MiB"));
@@ -243,7 +243,7 @@ fn one_block_each(
         match string_member(params, block, "type").as_deref() {
             Some("text" | "image") => {}
             Some("audio") if version.as_str() >= "2025-03-26" => {}
-            Some("audio") => return Err(Untranslatable::Unknown("sampling with sound")),
+            Some("audio") => return Err(Untranslatable::Unknown("sampling with audio")),
             Some("tool_use" | "tool_result") => return Err(Untranslatable::Unknown("sampling with tools")),
             _ => return Err(Untranslatable::Malformed),
         }

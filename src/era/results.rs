@@ -1,5 +1,5 @@
-//! Translates results for clients of the other era. A legacy child's lack members that the modern revision requires, a modern
-//! child's have members that strict legacy clients refuse. Every other byte stays.
+//! Translates results for clients of the other era. Results of a legacy child lack members that the modern revision
+//! requires; results of a modern child have members that strict legacy clients refuse. Every other byte stays.
 
 use super::{downgrade, keys};
 use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, quoted, retain, text};
@@ -21,7 +21,7 @@ pub const CACHEABLE: [&str; 6] = [
 /// The clients that may be given a cached result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scope {
-    /// Only the client that it was made for.
+    /// Only the client that requested it.
     #[default]
     Private,
     /// Any client.
@@ -38,7 +38,7 @@ pub struct Hint {
 }
 
 impl Hint {
-    /// The hints as raw members, `"key":value`, separated by a comma.
+    /// Returns the hints as raw members, `"key":value`, separated by a comma.
     pub fn members(self) -> String {
         format!("{},{}", self.ttl(), self.cache_scope())
     }
@@ -89,12 +89,12 @@ fn type_of(frame: &[u8], value: &Span) -> ResultType {
     }
 }
 
-/// A result that a legacy client cannot be given. It is answered with -32603.
+/// A result that has no translation for a legacy client. It is answered with -32603.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unknown(pub String);
 
 impl Unknown {
-    /// Whether the result holds questions.
+    /// Returns whether the result contains questions.
     pub fn is_input_required(&self) -> bool {
         self.0 == "input_required"
     }
@@ -117,12 +117,12 @@ impl std::error::Error for Unknown {}
 pub struct Signature {
     /// The server's identity: a raw member of `_meta`.
     sender: Option<String>,
-    /// Everything that most results lack: raw members.
+    /// The raw members that most results lack.
     usual: String,
 }
 
 impl Signature {
-    /// The completion for the server with this raw name.
+    /// Creates the members for the server with this raw `serverInfo`.
     pub fn of(server_info: Option<&[u8]>) -> Self {
         let sender = server_info.map(|info| {
             let info = super::raw(info, &(0..info.len()));
@@ -142,8 +142,8 @@ static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\\u"));
 /// The type of an answer: a raw member.
 const COMPLETE: &str = "\"resultType\":\"complete\"";
 
-/// Adds the members that a modern result requires and a legacy child's lacks: `resultType`, the server's identity, and
-/// caching hints if the method has them. The child's own members stay. A tool's `execution`, which belongs to the
+/// Adds the members that a modern result requires and a legacy child's lacks: `resultType`, the server's identity,
+/// and caching hints if the method has them. The child's own members stay. A tool's `execution`, which belongs to the
 /// legacy tasks, is removed. A result that is not an object is not changed.
 pub fn complete(
     frame: &[u8],
@@ -199,7 +199,7 @@ pub fn complete(
     }
 }
 
-/// Whether a text contains none of some names, not even escaped. If so, a search is cheaper than a walk.
+/// Returns whether a text contains none of the names, not even escaped. This search is cheaper than a walk.
 fn has_none_of(text: &[u8], names: &[&LazyLock<Finder<'static>>]) -> bool {
     names.iter().chain(&[&ESCAPE]).all(|name| name.find(text).is_none())
 }
@@ -214,8 +214,8 @@ fn without_execution(frame: &[u8], tools: Span, edits: &mut Edits) {
     }
 }
 
-/// Removes the members of a modern child's result that a legacy client of `version` does not know: `resultType`, the server's
-/// identity, caching hints, and the features of later revisions (see [`downgrade`](super::downgrade)).
+/// Removes the members of a modern child's result that a legacy client of `version` does not know: `resultType`, the
+/// server's identity, caching hints, and the features of later revisions (see [`downgrade`](super::downgrade)).
 ///
 /// # Errors
 /// If the result is not an answer: of an unknown type, or with questions, which
@@ -264,7 +264,7 @@ pub fn strip(
     Ok(())
 }
 
-/// Whether `_meta` holds only the server's identity.
+/// Returns whether `_meta` contains only the server's identity.
 fn sent_by_only(frame: &[u8], meta: &Span) -> bool {
     let mut names = members(frame, meta.clone()).map(|(key, _)| text(frame, &key) == keys::SERVER_INFO);
     frame[meta.start] == b'{' && names.next() == Some(true) && names.all(|ours| ours)
@@ -333,14 +333,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_child_says_itself_is_said_once() {
+    fn the_childs_own_members_are_not_repeated() {
         let result = r#"{"resultType":"complete","ttlMs":5,"cacheScope":"public","contents":[],"_meta":{"io.modelcontextprotocol/serverInfo":{}}}"#;
         let (frame, ..) = response(result);
         assert_eq!(frame, completed(result, "resources/read"));
     }
 
     #[test]
-    fn the_operator_says_how_long() {
+    fn the_operators_lifetime_is_used() {
         let (frame, message, span) = response("{}");
         let mut edits = Edits::new();
         complete(
@@ -365,7 +365,7 @@ mod tests {
             result_of(&stripped(&wrapped, method, "2025-11-25").unwrap())
         };
         assert_eq!(strip(full, "tools/list"), json!({"tools": [], "_meta": {"k": 1}}));
-        // Only where the revision defines them are they no business of the client's.
+        // Other methods have no such members in the revision, so these are the server's own.
         assert_eq!(strip(r#"{"ttlMs":1}"#, "tools/call"), json!({"ttlMs": 1}));
         assert_eq!(strip(r#"{"_meta":{}}"#, "tools/call"), json!({"_meta": {}}));
         assert_eq!(strip(r#"{"_meta":{"io.modelcontextprotocol/serverInfo":{}}}"#, "x"), json!({}));
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_of_another_type_is_no_answer() {
+    fn a_result_of_another_type_is_not_an_answer() {
         for (kind, expected) in [
             (r#""complete""#, ResultType::Complete),
             (r#""input_required""#, ResultType::InputRequired),
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_completed_is_stripped_to_what_it_was() {
+    fn a_completed_result_is_stripped_to_the_original() {
         for (method, result) in [
             (
                 "tools/call",

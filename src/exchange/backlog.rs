@@ -1,5 +1,5 @@
-//! Notifications that a child may not have handled yet. They have no answers, so after a number of them, only the answer to
-//! a later request proves that the child has handled them. Until then they keep their permits.
+//! Notifications that a child may not have handled yet. They have no answers, so after a number of them, only the
+//! answer to a later request proves that the child has handled them. Until then they keep their permits.
 
 use super::Places;
 use parking_lot::{Mutex, MutexGuard};
@@ -16,13 +16,13 @@ pub struct Backlog(Mutex<State>);
 struct State {
     sent: usize,
     held: Vec<Places>,
-    /// A request is in flight whose answer proves that earlier notifications were handled.
+    /// Set while a request is in flight whose answer proves that earlier notifications were handled.
     proving: bool,
 }
 
 impl Backlog {
-    /// Counts a notification. True if the caller must now send a request, and call [`note_proven`](Self::note_proven) when it
-    /// is answered.
+    /// Counts a notification. Returns true if the caller must now send a request, and call
+    /// [`note_proven`](Self::note_proven) when it is answered.
     #[must_use]
     pub fn add(&self) -> bool {
         let mut state = self.state();
@@ -30,7 +30,7 @@ impl Backlog {
         state.sent > UNPROVEN && !mem::replace(&mut state.proving, true)
     }
 
-    /// Notes that a notification was written to the child. An unproven one keeps its permits.
+    /// Records that a notification was written to the child. An unproven one keeps its permits.
     pub fn note_written(&self, places: Places) {
         let mut state = self.state();
         if state.proving && places.notice.is_some() {
@@ -41,13 +41,13 @@ impl Backlog {
         }
     }
 
-    /// The number of unproven notifications, for a later call of [`note_proven`](Self::note_proven).
+    /// Returns the number of unproven notifications, for a later call of [`note_proven`](Self::note_proven).
     pub fn held(&self) -> usize {
         self.state().held.len()
     }
 
-    /// Notes that the child has handled the first `count` unproven notifications. `wait` says whether more wait to be written.
-    /// True if the caller must send another request: more wait, or were written meanwhile.
+    /// Records that the child has handled the first `count` unproven notifications. `wait` says whether more wait to
+    /// be written. Returns true if the caller must send another request: more wait, or were written meanwhile.
     #[must_use]
     pub fn note_proven(&self, count: usize, wait: bool) -> bool {
         let mut state = self.state();

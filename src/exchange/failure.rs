@@ -1,4 +1,4 @@
-//! The reasons why a request fails without an answer of the child: whose fault it was, and what to do.
+//! The reasons why a request fails without an answer of the child, with the party at fault and the remedy.
 
 use super::Hint;
 use crate::budget::Charged;
@@ -20,7 +20,7 @@ pub struct End {
 }
 
 impl End {
-    /// The text for the log, with the last line of stderr.
+    /// Returns the text for the log, with the last line of stderr.
     pub fn for_log(&self) -> impl fmt::Display {
         self.with_words(&self.last_words.lines)
     }
@@ -38,8 +38,8 @@ impl fmt::Display for End {
     }
 }
 
-/// The last lines that a child wrote to stderr. They may hold secrets, and text caused by one client: only the log has them,
-/// unless `--expose-stderr` is set.
+/// The last lines that a child wrote to stderr. They may contain secrets, and text caused by one client: only the log
+/// shows them, unless `--expose-stderr` is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LastWords {
     lines: Arc<[String]>,
@@ -47,12 +47,12 @@ pub struct LastWords {
 }
 
 impl LastWords {
-    /// These lines, oldest first; `is_exposed` is `--expose-stderr`.
+    /// Creates the lines, oldest first; `is_exposed` is `--expose-stderr`.
     pub fn new(lines: Arc<[String]>, is_exposed: bool) -> Self {
         LastWords { lines, is_exposed }
     }
 
-    /// The lines that clients may see.
+    /// Returns the lines that clients may see.
     fn exposed(&self) -> &[String] {
         if self.is_exposed { &self.lines } else { &[] }
     }
@@ -65,9 +65,9 @@ pub enum Failure {
     Ended(End),
     /// The child closed its stdout and can no longer answer.
     ClosedStdout,
-    /// The child closed its stdin and can no longer be asked.
+    /// The child closed its stdin and can no longer receive requests.
     ClosedStdin,
-    /// The child closed its stdin or stdout, and is being stopped for it.
+    /// The child closed its stdin or stdout, and is therefore being stopped.
     ClosedPipe,
     /// The child was silent for too long, and is being replaced.
     Hung,
@@ -114,12 +114,12 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The JSON-RPC error for the client.
+    /// Returns the JSON-RPC error for the client.
     pub fn response(&self, id: &[u8]) -> Charged {
         rewrite::error(Some(id), self.code(), &self.to_string(), Some(self.data()))
     }
 
-    /// The text for the log.
+    /// Returns the text for the log.
     pub fn for_log(&self) -> impl fmt::Display {
         match self {
             Failure::Ended(end) => end.for_log().to_string(),
@@ -127,17 +127,17 @@ impl Failure {
         }
     }
 
-    /// The text for probes, which anybody may read: without the server's own words.
+    /// Returns the text for probes, which anyone may read: without the server's own words.
     pub fn for_probes(&self) -> String {
         match self {
             Failure::Ended(end) => end.to_string(),
-            Failure::NotStarted(_) => "the server's handshake failed; the log says why".to_owned(),
-            Failure::NoProgram(_) => "the server cannot be started; the log says why".to_owned(),
+            Failure::NotStarted(_) => "the server's handshake failed; see the log".to_owned(),
+            Failure::NoProgram(_) => "the server cannot be started; see the log".to_owned(),
             failure => failure.to_string(),
         }
     }
 
-    /// Whether the child is gone, so that the next one may serve the request.
+    /// Returns whether the child is gone, so that the next one may serve the request.
     pub fn is_childs_end(&self) -> bool {
         let pipes = matches!(self, Failure::ClosedStdout | Failure::ClosedStdin | Failure::ClosedPipe);
         pipes || matches!(self, Failure::Ended(_) | Failure::Hung)

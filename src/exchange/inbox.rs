@@ -13,8 +13,8 @@ use crate::telemetry::counters;
 use std::sync::Arc;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-/// Capacity for answers and cancellations. Their number is bounded by the child's questions and the calls in flight. A child
-/// that lets this many pile up reads nothing at all, and further ones are dropped.
+/// Capacity for answers and cancellations. Their number is bounded by the child's questions and the calls in flight.
+/// A child with this many unread messages reads nothing at all, and further ones are dropped.
 const URGENT: usize = 8_192;
 /// Urgent messages that may wait while the child still gets replies to its own requests.
 const REPLIES: usize = 256;
@@ -38,7 +38,7 @@ pub struct Intake {
     pub orders: OrdersIntake,
     /// Urgent messages.
     pub urgent: Receiver<Urgent>,
-    /// Where the writer records the child's progress.
+    /// Receives the child's progress from the writer.
     pub uptake: Arc<Uptake>,
 }
 
@@ -52,12 +52,13 @@ pub fn inbox(backlog: Arc<Backlog>) -> (Inbox, Intake) {
 }
 
 impl Inbox {
-    /// The child's progress with the written bytes.
+    /// Returns the child's progress with the written bytes.
     pub fn uptake(&self) -> &Uptake {
         &self.uptake
     }
 
-    /// Sends proxyrunner's own reply to a request of the child. Never waits: dropped and counted if too many are unread.
+    /// Sends proxyrunner's own reply to a request of the child. Never waits: dropped and counted if too many are
+    /// unread.
     pub fn reply(&self, frame: Charged) {
         if self.urgent.max_capacity() - self.urgent.capacity() < REPLIES {
             self.urge(Urgent(Spliced::from(frame)));
@@ -74,7 +75,7 @@ impl Inbox {
     }
 }
 
-/// A `notifications/cancelled` for a request of proxyrunner. `reason` is its own text.
+/// Returns a `notifications/cancelled` for a request of proxyrunner. `reason` is proxyrunner's own text.
 pub fn cancellation(wire_id: WireId, reason: &str) -> Spliced {
     let params = serde_json::json!({"requestId": wire_id.as_u64(), "reason": reason});
     let frame = serde_json::json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params});

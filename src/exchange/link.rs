@@ -71,7 +71,7 @@ pub struct Ends {
 }
 
 impl Link {
-    /// A link with room for `slots` requests in flight. `number` identifies the child in logs.
+    /// Creates a link with room for `slots` requests in flight. `number` identifies the child in logs.
     pub fn new(number: u64, slots: usize) -> (Arc<Link>, Ends) {
         let (mux, answering) = mux::table(slots);
         let backlog = Arc::<Backlog>::default();
@@ -98,22 +98,22 @@ impl Link {
         (link, Ends { answering, intake, noise, stop, hung, mute, end: end_sender })
     }
 
-    /// The child's number in logs.
+    /// Returns the child's number in logs.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Sets the child's protocol revision. The first call, from its handshake, counts.
+    /// Sets the child's protocol revision. Only the first call, from its handshake, has an effect.
     pub fn set_revision(&self, revision: &str) {
         let _ = self.revision.set(Revision::of(revision));
     }
 
-    /// The child's protocol revision, as far as known.
+    /// Returns the child's protocol revision, as far as known.
     pub fn revision(&self) -> Revision {
         self.revision.get().copied().unwrap_or_default()
     }
 
-    /// Requests in flight, including cancelled ones that the child may still answer.
+    /// Returns the number of requests in flight, including cancelled ones that the child may still answer.
     pub fn in_flight(&self) -> usize {
         self.mux.waiting()
     }
@@ -124,42 +124,42 @@ impl Link {
         Standing(Arc::clone(self))
     }
 
-    /// Requests in flight that the child is expected to answer.
+    /// Returns the number of requests in flight that the child is expected to answer.
     pub fn calls(&self) -> usize {
         self.in_flight().saturating_sub(self.standing.load(Ordering::Relaxed))
     }
 
-    /// Whether the child has a request that may still be answered in time.
+    /// Returns whether the child has a request that may still be answered in time.
     pub fn is_at_work(&self) -> bool {
         self.mux.unanswered() > self.standing.load(Ordering::Relaxed)
     }
 
-    /// The child's progress with the written bytes.
+    /// Returns the child's progress with the written bytes.
     pub fn uptake(&self) -> &Uptake {
         self.inbox.uptake()
     }
 
-    /// The permits for requests at this child. The first call sets the bounds.
+    /// Returns the permits for requests at this child. The first call sets the bounds.
     pub fn admission(&self, bounds: Bounds) -> &Arc<Admission> {
         self.admission.get_or_init(|| Admission::new(bounds))
     }
 
-    /// The queue of notifications, in front of that of requests. The first call sets the bounds.
+    /// Returns the queue of notifications, in front of that of requests. The first call sets the bounds.
     pub fn notices(&self, bounds: Bounds) -> &Arc<Admission> {
         self.notices.get_or_init(|| Admission::new(bounds))
     }
 
-    /// The notifications that the child may not have handled yet.
+    /// Returns the notifications that the child may not have handled yet.
     pub fn backlog(&self) -> &Backlog {
         &self.backlog
     }
 
-    /// The queues in front of stdin, for the router and the writer.
+    /// Returns the queues in front of stdin, for the router and the writer.
     pub fn inbox(&self) -> &Inbox {
         &self.inbox
     }
 
-    /// The multiplexer, for the writer, which skips requests that were cancelled before their turn.
+    /// Returns the multiplexer, for the writer, which skips requests that were cancelled before their turn.
     pub fn mux(&self) -> &Mux {
         &self.mux
     }
@@ -192,13 +192,13 @@ impl Link {
         Ok(Exchange::new(pending, mailbox, self.inbox.clone(), operation))
     }
 
-    /// Sends a notification, in order with the requests of the client that holds `places`; without places it is proxyrunner's
-    /// own. Waits for room in the queue. If the child is gone, the notification is dropped.
+    /// Sends a notification, in order with the requests of the client that holds `places`; without places it is
+    /// proxyrunner's own. Waits for room in the queue. If the child is gone, the notification is dropped.
     pub async fn notify(&self, frame: Spliced, places: Option<Places>) {
         self.inbox.orders.notification(frame, places).await;
     }
 
-    /// Whether notifications wait to be written.
+    /// Returns whether notifications wait to be written.
     pub fn has_notifications(&self) -> bool {
         self.inbox.orders.has_notifications()
     }
@@ -228,22 +228,22 @@ impl Link {
         self.heard.store(self.heard.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// Number of frames that the child has written.
+    /// Returns the number of frames that the child has written.
     pub fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
     }
 
-    /// The likely reason why the child does not answer its handshake.
+    /// Returns the likely reason why the child does not answer its handshake.
     pub fn hint(&self) -> Hint {
         self.noise.hint(self.heard())
     }
 
-    /// Whether the child writes back what it reads.
+    /// Returns whether the child writes its input back.
     pub fn is_echo(&self) -> bool {
         self.noise.is_echo()
     }
 
-    /// Whether the child has ended, was asked to end, or can no longer serve.
+    /// Returns whether the child has ended, was asked to end, or can no longer serve.
     pub fn is_closed(&self) -> bool {
         let tokens = [&self.stop, &self.hung, &self.mute];
         tokens.iter().any(|token| token.is_cancelled()) || self.end.borrow().is_some()
@@ -261,7 +261,7 @@ impl Link {
         self.closed_as(Failure::ClosedPipe)
     }
 
-    /// Whether the child was asked to end, and has not ended yet.
+    /// Returns whether the child was asked to end, and has not ended yet.
     pub fn is_ending(&self) -> bool {
         self.stop.is_cancelled() && self.end.borrow().is_none()
     }
@@ -277,7 +277,7 @@ impl Link {
         })
     }
 
-    /// The reason why no request can begin: the child's end if known, else `closed`.
+    /// Returns the reason why no request can begin: the child's end if known, else `closed`.
     fn closed_as(&self, closed: Failure) -> Failure {
         match &*self.end.borrow() {
             Some(end) => Failure::Ended(end.clone()),

@@ -1,7 +1,7 @@
 //! The bounded queue of messages about one running request, and the way to interrupt it.
 //!
-//! A channel would cost 2 KiB per request. This costs one small allocation, and nothing more until a message comes, which
-//! for most requests is never.
+//! A channel would cost 2 KiB per request. A mailbox costs one small allocation, and nothing more until a message
+//! arrives; for most requests none does.
 
 use super::{Class, Failure, Interim, Topic};
 use crate::budget::{Account, Charged};
@@ -19,7 +19,7 @@ const CAPACITY: usize = 256;
 /// The reason why a request ends before its answer.
 #[derive(Debug)]
 pub struct Interruption {
-    /// The failure that the client is told.
+    /// The failure that is reported to the client.
     pub failure: Failure,
     /// The client's own cancellation with the wire id in it, if the client cancelled.
     pub cancellation: Option<Spliced>,
@@ -42,7 +42,7 @@ struct State {
 }
 
 impl State {
-    /// Drops the oldest droppable message to make room for a newer one: the latest progress tells most.
+    /// Drops the oldest droppable message to make room for a newer one, since the latest progress is the most useful.
     fn make_room_for(&mut self, interim: &Interim) -> bool {
         let droppable = |interim: &Interim| interim.class == Class::Droppable;
         let oldest = self.queue.iter().position(droppable).filter(|_| droppable(interim));
@@ -53,18 +53,18 @@ impl State {
 }
 
 impl Mailbox {
-    /// The mailbox of a client's request, whose messages are charged to `account`.
+    /// Creates the mailbox of a client's request, whose messages are charged to `account`.
     pub fn charging(account: Option<&Account>) -> Arc<Self> {
         Arc::new(Mailbox { account: account.cloned(), ..Mailbox::default() })
     }
 
-    /// The account that messages are charged to.
+    /// Returns the account that messages are charged to.
     pub fn account(&self) -> Option<&Account> {
         self.account.as_ref()
     }
 
-    /// Charges a child's message to the request's client, and queues the frame that `write` makes; returns whether it was
-    /// queued. Without room, a droppable message is dropped; otherwise the request fails.
+    /// Charges a child's message to the request's client, and queues the frame that `write` makes; returns whether it
+    /// was queued. Without room, a droppable message is dropped; otherwise the request fails.
     pub fn take_in(
         &self,
         frame: &mut Charged,
@@ -91,7 +91,7 @@ impl Mailbox {
     /// Returns the message if the request is over or the queue is full. Dear messages have twice the capacity.
     pub fn push(&self, interim: Interim) -> Result<(), Interim> {
         let mut state = self.state();
-        // An equal state that still waits is enough.
+        // A waiting message with the same state is enough.
         if interim.class == Class::Idempotent && state.queue.contains(&interim) {
             return Ok(());
         }
@@ -114,7 +114,7 @@ impl Mailbox {
     /// Waits for the next message.
     ///
     /// # Errors
-    /// The interruption, after which no message comes.
+    /// The interruption, after which no message arrives.
     pub async fn next(&self) -> Result<Interim, Interruption> {
         poll_fn(|cx| self.poll_pop(cx)).await
     }

@@ -1,7 +1,7 @@
-//! One request's life at a child: its interim messages, and its one outcome.
+//! The life of one request at a child: its interim messages, and its one outcome.
 //!
-//! [`Link`] is the callers' handle on one child. [`Link::begin`] returns an [`Exchange`], whose [`next`](Exchange::next)
-//! yields the child's messages about the request and, last and exactly once, the outcome.
+//! [`Link`] is the callers' handle on one child. [`Link::begin`] returns an [`Exchange`], whose
+//! [`next`](Exchange::next) yields the child's messages about the request and, last and exactly once, the outcome.
 
 mod backlog;
 mod failure;
@@ -48,8 +48,8 @@ pub type Mux = crate::mux::Mux<Held, Outcome>;
 /// The multiplexer's answering half, owned by a child's router.
 pub type Answering = crate::mux::Answering<Held, Outcome>;
 
-/// The contents of a slot until it is free. They include its permits, so that a cancelled call that the child still works on
-/// counts as in flight.
+/// The contents of a slot until it is free. They include its permits, so that a cancelled call that the child still
+/// processes counts as in flight.
 #[derive(Debug)]
 pub struct Held {
     /// The queue of messages about this request.
@@ -67,7 +67,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// What a request holds that has no place and no token, and takes no questions.
+    /// Returns the data of a request that has no permits and no token, and takes no questions.
     pub fn unasked(mailbox: Arc<Mailbox>) -> Self {
         let (token, client, places, listen) = Default::default();
         Held { mailbox, token, takes_questions: false, client, places, listen }
@@ -124,7 +124,7 @@ impl Lost for Outcome {
 pub struct Interim {
     /// The message, with the client's ids and tokens.
     pub frame: Spliced,
-    /// Its fate when the client is slow.
+    /// Its handling when the client is slow.
     pub class: Class,
     /// Its subject.
     pub topic: Topic,
@@ -172,7 +172,7 @@ pub enum Step {
 pub struct Exchange {
     pending: Option<Pending<Held, Outcome>>,
     outcome: Option<Outcome>,
-    /// What giving the slot up found, until the child has been told.
+    /// The abandoned slot, until the child has been told.
     given_up: Option<Abandoned>,
     mailbox: Arc<Mailbox>,
     inbox: Inbox,
@@ -192,12 +192,12 @@ impl Exchange {
         Exchange { pending: Some(pending), outcome: None, given_up: None, mailbox, inbox, wire_id, operation }
     }
 
-    /// The request's id at the child.
+    /// Returns the request's id at the child.
     pub fn wire_id(&self) -> WireId {
         self.wire_id
     }
 
-    /// The queue of messages about this request.
+    /// Returns the queue of messages about this request.
     pub fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
     }
@@ -219,7 +219,8 @@ impl Exchange {
         drop(before);
     }
 
-    /// From now on an answer comes too late, whatever else the child is told before it is told that.
+    /// Abandons the request: an answer that the child sends from now on is discarded, even before the child is told
+    /// of the cancellation.
     pub fn give_up(&mut self) {
         if let Some(mut pending) = self.pending.take() {
             self.given_up = Some(pending.abandon());
@@ -282,7 +283,8 @@ impl Exchange {
         failure
     }
 
-    /// Gives the slot up. The child is told unless the request has not been written yet; then it never is.
+    /// Gives the slot up, and cancels the request at the child. A request that has not been written yet is never
+    /// written.
     fn withdraw(&mut self, cancellation: Option<Spliced>, reason: &str) {
         self.give_up();
         let Some(given_up) = self.given_up.take() else { return };

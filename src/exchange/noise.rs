@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// The longest quoted part of a line, in bytes.
+/// Maximum length of the quoted part of a line, in bytes.
 const QUOTED: usize = 120;
 
 /// The stdout lines of one child that were not messages. Written by its router.
@@ -17,14 +17,14 @@ pub struct Noise {
     echoes: AtomicBool,
 }
 
-/// The likely reason why a child does not answer, from what it wrote to stdout.
+/// The likely reason why a child does not answer, derived from its output on stdout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
     /// It wrote no complete line.
     Silent,
     /// It wrote only messages.
     Quiet,
-    /// It writes back what it reads.
+    /// It writes its input back.
     Echoes,
     /// It frames messages as the Language Server Protocol does.
     Headers,
@@ -49,17 +49,17 @@ impl Noise {
         }
     }
 
-    /// Records that the child wrote back a request.
+    /// Records that the child wrote a request back.
     pub fn note_echo(&self) {
         self.echoes.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the child writes back what it reads.
+    /// Returns whether the child writes its input back.
     pub fn is_echo(&self) -> bool {
         self.echoes.load(Ordering::Relaxed)
     }
 
-    /// The mistake in all of the child's output, if its first lines show one.
+    /// Returns the mistake in all of the child's output, if its first lines show one.
     pub fn mistake(&self) -> Option<Hint> {
         let is_header = self.headers.load(Ordering::Relaxed);
         let is_part = matches!(self.first.get().map(String::as_str), Some("{" | "["));
@@ -70,7 +70,7 @@ impl Noise {
         }
     }
 
-    /// The likely reason for a missing answer; `heard` counts lines of any kind.
+    /// Returns the likely reason for a missing answer; `heard` counts lines of any kind.
     pub fn hint(&self, heard: u64) -> Hint {
         let (lines, first) = (self.lines.load(Ordering::Relaxed), self.first.get());
         match (self.mistake(), first) {
@@ -83,7 +83,7 @@ impl Noise {
     }
 }
 
-/// The beginning of a line, for a log line or an error.
+/// Returns the beginning of a line, for a log line or an error.
 pub fn quoted(line: &[u8]) -> String {
     let head = &line[..line.len().min(QUOTED)];
     let more = if line.len() > QUOTED { "…" } else { "" };
@@ -99,7 +99,7 @@ impl fmt::Display for Hint {
                  terminal nor Content-Length headers, and try --child-era legacy",
             ),
             Hint::Quiet => Ok(()),
-            Hint::Echoes => f.write_str("it writes back what it reads; check that the command is an MCP server"),
+            Hint::Echoes => f.write_str("it writes its input back; check that the command is an MCP server"),
             Hint::Headers => f.write_str(
                 "it writes Content-Length headers; MCP on stdio is one JSON message per line, without headers",
             ),
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hint_names_what_was_seen() {
+    fn the_hint_names_the_mistake() {
         let hint = |lines: &[&str]| {
             let noise = Noise::default();
             lines.iter().for_each(|line| noise.note(line.as_bytes()));

@@ -1,6 +1,6 @@
-//! The queue of requests and notifications in front of a child's stdin. It is fair: clients take turns, and each client's
-//! messages keep their order, so a client that sends much to a slow child delays only itself. A request that is cancelled
-//! before its turn is removed at once, with its bytes.
+//! The queue of requests and notifications in front of a child's stdin. It is fair: clients take turns, and each
+//! client's messages keep their order, so a client that sends much to a slow child delays only itself. A request that
+//! is cancelled before its turn is removed at once, with its bytes.
 
 use super::Places;
 use super::backlog::Backlog;
@@ -17,9 +17,9 @@ use tokio::sync::Semaphore;
 
 /// Capacity for notifications; when it is used up, senders wait. Requests are bounded by their slots.
 const NOTIFICATIONS: usize = 256;
-/// Each of this many bytes counts as one more message.
+/// A message counts as one more for each of this many bytes.
 const LARGE: usize = 16 * 1024;
-/// Clients without waiting messages that are remembered.
+/// Maximum number of clients without waiting messages that are remembered.
 const REMEMBERED: usize = 64;
 
 /// A message that waits for its turn.
@@ -78,12 +78,12 @@ pub(super) fn orders(backlog: Arc<Backlog>, uptake: Arc<Uptake>) -> (Orders, Ord
 }
 
 impl Orders {
-    /// Whether the child's stdin is closed.
+    /// Returns whether the child's stdin is closed.
     pub(super) fn is_closed(&self) -> bool {
         self.0.state().closed
     }
 
-    /// Queues a request of a client, or of proxyrunner; false if the child's stdin is closed.
+    /// Queues a request of a client, or of proxyrunner; returns false if the child's stdin is closed.
     #[must_use]
     pub(super) fn request(&self, client: Option<Client>, wire_id: WireId, frame: Spliced) -> bool {
         let length = frame.len();
@@ -93,7 +93,7 @@ impl Orders {
     /// Queues a notification as soon as there is room. Dropped if the child's stdin is closed.
     pub(super) async fn notification(&self, frame: Spliced, places: Option<Places>) {
         let Ok(permit) = self.0.notifications.acquire().await else { return };
-        // Given back when the order is taken out.
+        // The permit is returned when the order is taken out.
         permit.forget();
         let client = places.as_ref().map(|places| places.child.client());
         let length = frame.len();
@@ -101,7 +101,7 @@ impl Orders {
         self.0.push(client, length, Order::Notification { frame, places });
     }
 
-    /// Whether notifications wait.
+    /// Returns whether notifications wait.
     pub(super) fn has_notifications(&self) -> bool {
         !self.0.notifications.is_closed() && self.0.notifications.available_permits() < NOTIFICATIONS
     }
@@ -135,8 +135,8 @@ impl OrdersIntake {
         Some(order)
     }
 
-    /// Notes that a notification was written, so that no drain waits for it. It keeps its permits until the child has proven
-    /// that it handled it.
+    /// Records that a notification was written, so that no drain waits for it. It keeps its permits until the child
+    /// has proven that it handled it.
     pub fn note_written(&self, places: Option<Places>) {
         if let Some(mut places) = places {
             places.accepted = None;

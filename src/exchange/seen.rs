@@ -17,7 +17,7 @@ pub(super) fn end(operation: ChildOperation, outcome: &Outcome) {
         }
     }
     if let Ok(answer) = outcome {
-        // A question to the client has no content (basic/patterns/mrtr), and neither has a task that has only begun.
+        // A question to the client has no content (basic/patterns/mrtr), and neither does a task that has only begun.
         let is_last = |result: &Span| member(&answer.frame, result, "content").is_some();
         let result = || answer.result.clone().filter(is_last).map(|result| &answer.frame[result]);
         operation.record_result(result);
@@ -29,7 +29,7 @@ pub(super) fn end(operation: ChildOperation, outcome: &Outcome) {
 }
 
 impl Answer {
-    /// The outcome for spans and metrics.
+    /// Returns the outcome for spans and metrics.
     pub fn verdict(&self) -> Verdict {
         let Some(error) = &self.error else {
             return if self.is_error { Verdict::ToolError } else { Verdict::Success };
@@ -45,7 +45,7 @@ impl Answer {
 }
 
 impl Failure {
-    /// The outcome for spans and metrics.
+    /// Returns the outcome for spans and metrics.
     pub fn verdict(&self) -> Verdict {
         match self {
             Failure::Cancelled => Verdict::Cancelled,

@@ -27,7 +27,7 @@ impl Uptake {
         self.read_all.store(all, Ordering::Relaxed);
     }
 
-    /// Whether the child has read everything, after the last write.
+    /// Returns whether the child has read everything, after the last write.
     pub fn has_read_all(&self) -> bool {
         self.read_all.load(Ordering::Relaxed)
     }
@@ -37,17 +37,17 @@ impl Uptake {
         self.notified.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Number of notifications for the child.
+    /// Returns the number of notifications for the child.
     pub fn notified(&self) -> u64 {
         self.notified.load(Ordering::Relaxed)
     }
 
-    /// Whether bytes wait to be read.
+    /// Returns whether bytes wait to be read.
     pub fn waits(&self) -> bool {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// Number of times that the child has read some bytes.
+    /// Returns the number of times that the child has read some bytes.
     pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }

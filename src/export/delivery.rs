@@ -1,4 +1,4 @@
-//! The outcome of one signal's deliveries: losses are counted, and the first failure is logged; further ones are only
+//! The outcomes of one signal's deliveries. Losses are counted. The first failure is logged; further ones are only
 //! counted until a delivery succeeds.
 
 use super::endpoint::{Endpoint, Signal};
@@ -22,11 +22,11 @@ pub(super) struct Delivery {
 
 #[derive(Debug)]
 struct State {
-    /// When the current delivery began.
+    /// The time at which the current delivery began.
     begun: Instant,
     /// The delay before its next retry.
     next: Duration,
-    /// Why its last attempt failed, or what was rejected.
+    /// The reason why its last attempt failed, or why records were rejected.
     why: String,
     /// The number of records that the collector rejected.
     rejected: usize,
@@ -53,8 +53,9 @@ impl Delivery {
         state.why.clear();
     }
 
-    /// Returns the delay before the next attempt: exponential with jitter, or longer if the collector `asked` for it (OTLP
-    /// §OTLP/HTTP Throttling, §OTLP/gRPC Throttling). `None` if no time is left. `chance`, from 0 to 1, is the jitter.
+    /// Returns the delay before the next attempt: exponential with jitter, or longer if the collector `asked` for it
+    /// (OTLP §OTLP/HTTP Throttling, §OTLP/gRPC Throttling). `None` if no time is left. `chance`, from 0 to 1, is the
+    /// jitter.
     ///
     /// The SDK's own delay blocks a thread, and a shutdown could not cut it short.
     pub(super) fn delay(&self, asked: Option<Duration>, chance: f64) -> Option<Duration> {
@@ -66,18 +67,18 @@ impl Delivery {
         (delay < self.patience.saturating_sub(state.begun.elapsed())).then_some(delay)
     }
 
-    /// Notes why an attempt failed.
+    /// Records why an attempt failed.
     pub(super) fn note_failure(&self, why: String) {
         self.state.lock().why = why;
     }
 
-    /// Notes that the collector accepted a request, and what it rejected of it.
+    /// Records that the collector accepted a request, and how many records of it were rejected.
     pub(super) fn note_accepted(&self, rejected: usize, why: String) {
         let mut state = self.state.lock();
         (state.rejected, state.why) = (rejected, why);
     }
 
-    /// Ends a delivery of so many records, of which each is lost if it failed.
+    /// Ends a delivery of `records` records, which are lost if it failed.
     pub(super) fn end(&self, records: usize, error: Option<&dyn std::error::Error>) {
         let mut state = self.state.lock();
         let (rejected, why) = (state.rejected, std::mem::take(&mut state.why));
@@ -111,7 +112,7 @@ impl Delivery {
         let counter: &Counter = match self.signal {
             Signal::Traces => &counters::DROPPED_SPANS,
             Signal::Logs => &counters::DROPPED_LOG_RECORDS,
-            // Cumulative values are not lost: the next export includes them. What is counted is the export.
+            // Cumulative values are not lost, since the next export includes them. The failed export is counted.
             Signal::Metrics => &counters::FAILED_METRIC_EXPORTS,
         };
         if lost > 0 {
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_grow_up_to_a_limit_and_begin_anew() {
+    fn delays_grow_up_to_a_limit_and_start_again() {
         let delivery = delivery();
         let delays = |count| -> Vec<_> {
             (0..count).map(|_| delivery.delay(None, 1.0).map(|delay| delay.as_millis())).collect()

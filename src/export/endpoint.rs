@@ -17,7 +17,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// Returns the name of its items for messages.
+    /// Returns the name of the signal's items for messages.
     pub fn things(self) -> &'static str {
         match self {
             Signal::Traces => "spans",
@@ -96,7 +96,7 @@ pub struct Endpoint {
     pub headers: Vec<Header>,
     /// `OTEL_EXPORTER_OTLP_TIMEOUT`: timeout of one request.
     pub timeout: Duration,
-    /// Timeout of a delivery with all its retries (`OTEL_BSP_EXPORT_TIMEOUT` and its like).
+    /// Timeout of a delivery with all its retries (`OTEL_BSP_EXPORT_TIMEOUT` and similar variables).
     pub patience: Duration,
     /// `OTEL_EXPORTER_OTLP_COMPRESSION`
     pub gzip: bool,

@@ -1,6 +1,6 @@
-//! The export of metrics: observable instruments of the SDK read the counters and levels, and a [`Completion`] adds to each
-//! request what the SDK lacks. Its histograms have no observable form and no exemplars, and its deltas would lose the values
-//! of a failed export.
+//! The export of metrics: observable instruments of the SDK read the counters and levels, and a [`Completion`] adds
+//! the data that the SDK lacks to each request. The SDK's histograms have no observable form and no exemplars, and
+//! its deltas would lose the values of a failed export.
 
 use super::delivery::Delivery;
 use crate::telemetry::metrics::{
@@ -135,8 +135,8 @@ impl PushMetricExporter for Counted {
     }
 }
 
-/// Completes the SDK's requests: adds the histograms and, if wanted, converts cumulative values to deltas since the last
-/// delivery.
+/// Completes the SDK's requests: adds the histograms and, if wanted, converts cumulative values to deltas since the
+/// last delivery.
 #[derive(Debug)]
 pub(super) struct Completion {
     snapshot: Arc<Snapshot>,
@@ -149,7 +149,7 @@ struct Deliveries {
     /// The cumulative points of the last delivery, and its time in nanoseconds since the Unix epoch.
     delivered: Points,
     since: u64,
-    /// Those of the current one.
+    /// The points and the time of the delivery under way.
     pending: (Points, u64),
 }
 
@@ -169,7 +169,7 @@ impl Completion {
         Completion { snapshot, temporality, state: Mutex::new(state) }
     }
 
-    /// Returns the completed request. A malformed one is returned as it is.
+    /// Returns the completed request. A malformed one is returned unchanged.
     pub(super) fn complete(&self, body: &Bytes) -> Bytes {
         let Ok(mut request) = ExportMetricsServiceRequest::decode(body.clone()) else { return body.clone() };
         let scope =
@@ -183,7 +183,7 @@ impl Completion {
         request.encode_to_vec().into()
     }
 
-    /// Notes that the last completed request was delivered.
+    /// Records that the last completed request was delivered.
     fn note_delivered(&self) {
         let mut state = self.state.lock();
         if self.temporality == Temporality::Delta {

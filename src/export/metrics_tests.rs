@@ -1,4 +1,4 @@
-//! Tests of the requests that carry metrics, as a collector decodes them.
+//! Tests the requests that carry metrics, as a collector decodes them.
 
 use super::*;
 use crate::telemetry::metrics::{CONVENTION, Histogram};
@@ -17,7 +17,7 @@ fn completion(temporality: Temporality) -> Completion {
     Completion::new(Arc::new(Snapshot::new(Levels::default)), temporality, 1_000)
 }
 
-/// A request as the SDK writes it, with one sum.
+/// Returns a request as the SDK writes it, with one sum.
 fn request(count: i64) -> Bytes {
     let point = otlp::NumberDataPoint {
         attributes: vec![attribute("k", "v")],
@@ -103,7 +103,7 @@ fn a_delta_counts_since_the_last_delivery() {
 }
 
 #[test]
-fn a_malformed_request_stays_as_it_is() {
+fn a_malformed_request_stays_unchanged() {
     let malformed = Bytes::from_static(b"\xff\xff");
     assert_eq!(completion(Temporality::Delta).complete(&malformed), malformed);
 }

@@ -1,6 +1,6 @@
-//! Exports telemetry to collectors by the OpenTelemetry Protocol, over HTTP or gRPC, with the SDK's batch processors and
-//! the exporters of `opentelemetry-otlp`. It never delays a request: records wait in bounded queues, and those that no
-//! collector accepts are dropped and counted.
+//! Exports telemetry to collectors by the OpenTelemetry Protocol, over HTTP or gRPC, with the SDK's batch processors
+//! and the exporters of `opentelemetry-otlp`. It never delays a request: records wait in bounded queues, and those
+//! that no collector accepts are dropped and counted.
 
 mod connect;
 mod delivery;
@@ -52,7 +52,7 @@ pub struct Settings {
     pub resource: Vec<(String, String)>,
 }
 
-/// The collector for metrics, and how to export them.
+/// The collector for metrics, and the format of the export.
 #[derive(Clone, Debug)]
 pub struct MetricSettings {
     /// The collector.
@@ -203,7 +203,8 @@ impl Exporter {
 }
 
 impl Drop for Exporter {
-    /// Without a flush, the process ends at once: the SDK's providers would block for a last export when they are dropped.
+    /// Without a flush, the process ends at once: the SDK's providers would block for a last export when they are
+    /// dropped.
     fn drop(&mut self) {
         std::mem::forget(std::mem::take(&mut self.running));
     }
@@ -215,9 +216,9 @@ impl fmt::Debug for Exporter {
     }
 }
 
-/// Sets what the SDK would otherwise read from the environment, where this was validated before.
+/// Configures an exporter, since the SDK would otherwise read the environment, which was validated before.
 fn configured<B: WithExportConfig + WithHttpConfig>(builder: B, endpoint: &Endpoint, client: Transport) -> B {
-    // The transport waits before it answers.
+    // The transport itself waits before a retry.
     let retries = RetryPolicy::disabled().with_max_retries(usize::MAX);
     builder
         .with_endpoint(endpoint.uri.to_string())

@@ -1,5 +1,5 @@
-//! The exporters of spans and log records: those of `opentelemetry-otlp`, which free the space in the intake when an export
-//! begins, and whose losses are counted.
+//! The exporters of spans and log records: those of `opentelemetry-otlp`, which free the space in the intake when an
+//! export begins, and whose losses are counted.
 
 use super::delivery::Delivery;
 use crate::telemetry::Outbox;

@@ -43,7 +43,7 @@ impl Resolver {
     }
 
     async fn resolve(self, name: Name) -> io::Result<Vec<IpAddr>> {
-        // Always this host, whatever the image's files say (RFC 6761 §6.3).
+        // `localhost` is always this host, even if the image's files differ (RFC 6761 §6.3).
         if name.as_str().eq_ignore_ascii_case("localhost") {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }

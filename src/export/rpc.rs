@@ -1,4 +1,4 @@
-//! What gRPC needs besides OTLP's messages: a codec for encoded messages, and the details of an error.
+//! The parts of gRPC besides OTLP's messages: a codec for encoded messages, and the details of an error.
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
@@ -98,7 +98,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_delay_is_read_and_garbage_is_none() {
+    fn a_delay_is_read_and_malformed_details_have_none() {
         assert_eq!(retry_delay(&details("RetryInfo")), Some(Duration::from_secs(7)));
         for garbage in [&b""[..], b"\xff\xff", b"<html>"] {
             assert_eq!(retry_delay(garbage), None);

@@ -1,6 +1,6 @@
-//! Sends OTLP requests over HTTP or gRPC, through a client of proxyrunner's own: names are resolved in the process, and
-//! certificates and timeouts are the operator's. The exporters of `opentelemetry-otlp` use it as their HTTP client. They
-//! encode, and retry by the status that is returned to them, into which a status of gRPC is translated.
+//! Sends OTLP requests over HTTP or gRPC, through proxyrunner's own client: names are resolved in the process, and
+//! certificates and timeouts are the operator's. The exporters of `opentelemetry-otlp` use it as their HTTP client.
+//! They encode, and retry by the returned status, into which a status of gRPC is translated.
 
 use super::connect::{Sender, sender};
 use super::delivery::Delivery;
@@ -55,7 +55,7 @@ struct Collector {
     runtime: Handle,
     ending: CancellationToken,
     delivery: Arc<Delivery>,
-    /// What the SDK's metrics lack; of that signal only.
+    /// Adds the data that the SDK's metrics lack; set for the metrics signal only.
     completion: Option<Arc<Completion>>,
 }
 
@@ -98,7 +98,7 @@ impl Transport {
 }
 
 impl HttpClient for Transport {
-    /// Sends a request from the runtime, since exporters have a thread of their own outside of it.
+    /// Sends a request from the runtime, since exporters have their own thread outside of it.
     fn send_bytes<'client, 'sending>(
         &'client self,
         request: Request<Bytes>,
@@ -120,7 +120,7 @@ impl HttpClient for Transport {
 }
 
 impl Collector {
-    /// Sends a request once. The status of the response says whether to retry, and nothing else.
+    /// Sends a request once. The response tells by its status whether to retry; its body is empty.
     async fn attempt(&self, body: Bytes) -> Response<Bytes> {
         let last = self.ending.is_cancelled();
         let body = self.completion.as_ref().map_or(body.clone(), |completion| completion.complete(&body));
@@ -223,7 +223,7 @@ fn status(status: StatusCode) -> Response<Bytes> {
     response
 }
 
-/// The paths of gRPC are below the root.
+/// Returns the URI's origin, since the paths of gRPC are below the root.
 fn origin(uri: &Uri) -> Uri {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::from_static("/"));
@@ -241,7 +241,7 @@ fn later(why: String) -> Undelivered {
     Undelivered { why, again: Again::Later }
 }
 
-/// Joins the messages of an error and its causes: the outermost explains least.
+/// Joins the messages of an error and its causes, since the outermost explains least.
 fn explained(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
@@ -265,7 +265,7 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> Undelivered {
 
 /// Classifies a gRPC status (OTLP §Failures).
 fn failed(status: &Status) -> Undelivered {
-    // A status with a cause is no response of the collector but a failure to reach it.
+    // A status with a cause is not a response of the collector but a failure to reach it.
     if let Some(cause) = std::error::Error::source(status) {
         return later(explained(cause));
     }
@@ -310,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_says_whether_and_when_to_come_back() {
+    fn a_status_tells_whether_and_when_to_retry() {
         let again = |code, details| failed(&Status::with_details(code, "", details)).again;
         let seven = Again::After(Duration::from_secs(7));
         for (code, plain, asked) in [
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_tells_what_was_rejected() {
+    fn a_response_tells_the_rejected_records() {
         use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
         let of = |answer: &[u8]| rejected(Signal::Traces, answer);
         assert_eq!(of(&[]), (0, String::new()));

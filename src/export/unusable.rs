@@ -1,4 +1,4 @@
-//! Why an endpoint cannot be exported to.
+//! The error for an endpoint to which export is impossible.
 
 use std::fmt;
 

@@ -1,13 +1,13 @@
 //! Finds the id of a message that is not kept, or is not valid JSON: byte by byte, in constant memory.
 
-/// The longest id that is found, in raw bytes.
+/// Maximum length of an id that is found, in raw bytes.
 const LONGEST_ID: usize = 256;
 
 /// Finds the id of the request that a frame answers, anywhere in the frame's top level.
 ///
-/// It never fails: invalid JSON is skipped as well as possible. A frame has no id if it has a `method`, or neither a `result`
-/// nor an object as its `error`, since it may be a log line that happens to have an id; if it has two ids; if it does not
-/// begin with `{`; or if it ends within its id.
+/// It never fails: invalid JSON is skipped as well as possible. A frame has no id if it has a `method`, or neither a
+/// `result` nor an object as its `error`, since it may be a log line that happens to have an id; if it has two ids;
+/// if it does not begin with `{`; or if it ends within its id.
 #[derive(Debug, Default)]
 pub struct IdSeeker {
     position: Position,
@@ -17,11 +17,11 @@ pub struct IdSeeker {
     depth: u64,
     id: Vec<u8>,
     complete: bool,
-    /// The key `id` was found.
+    /// Whether the key `id` was found.
     seen: bool,
-    /// The id must not be used.
+    /// Whether the id must not be used.
     spoilt: bool,
-    /// A member was found that only answers have.
+    /// Whether a member was found that only answers have.
     answers: bool,
 }
 
@@ -58,7 +58,7 @@ impl IdSeeker {
         }
     }
 
-    /// The raw JSON of the id: a string with its quotes, or a number.
+    /// Returns the raw JSON of the id: a string with its quotes, or a number.
     pub fn id(&self) -> Option<Vec<u8>> {
         (self.complete && self.answers && !self.spoilt).then(|| self.id.clone())
     }
@@ -177,7 +177,8 @@ enum Escape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Read {
     Nothing,
-    /// A character, or one of its bytes. All escaped characters beyond ASCII become the same byte: no known key has one.
+    /// A character, or one of its bytes. All escaped characters beyond ASCII become the same byte: no known key has
+    /// one.
     Character(u8),
     /// The end of the string.
     End,
@@ -231,7 +232,7 @@ impl KeyStart {
         }
     }
 
-    /// The key without escapes, cut after eight bytes.
+    /// Returns the key without escapes, cut after eight bytes.
     fn name(&self) -> &[u8] {
         &self.start[..self.length]
     }

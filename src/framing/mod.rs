@@ -1,4 +1,5 @@
-//! Cuts bytes into frames, one message per line. There is no I/O here, and no JSON except for the ids of discarded frames.
+//! Cuts bytes into frames, one message per line. There is no I/O here, and no JSON except for the ids of discarded
+//! frames.
 //!
 //! A line that exceeds the limit is discarded while it arrives, in constant memory, and reported with the id that it
 //! answers. No byte is searched for a newline twice.
@@ -15,7 +16,7 @@ pub use id_seeker::IdSeeker;
 const READ: usize = 8 * 1024;
 /// A frame of this size or more is moved out together with its buffer; a shorter one is copied.
 pub const LARGE: usize = 64 * 1024;
-/// The longest logged part of an oversized frame, in bytes.
+/// Maximum length of the logged part of an oversized frame, in bytes.
 const HEAD: usize = 256;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 /// Bytes of a line outside its frame: a BOM and a carriage return.
@@ -60,29 +61,29 @@ pub struct Framer {
 }
 
 impl Framer {
-    /// A framer with a limit of `max_frame` bytes.
+    /// Creates a framer with a limit of `max_frame` bytes.
     pub fn new(max_frame: usize) -> Self {
         Self { buffer: Vec::new(), start: 0, searched: 0, max_frame, discarded: None }
     }
 
-    /// Bytes of the unfinished line in the buffer.
+    /// Returns the number of bytes of the unfinished line in the buffer.
     pub fn held(&self) -> usize {
         self.buffer.len() - self.start
     }
 
-    /// The buffer to append to, with room for one read. It holds at most `max_frame` bytes and one read more, if
-    /// [`next`](Self::next) is called until empty after each read.
+    /// Returns the buffer to append to, with room for one read. It holds at most `max_frame` bytes and one read more,
+    /// if [`next`](Self::next) is called until empty after each read.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         self.searched -= self.start;
         self.buffer.drain(..std::mem::take(&mut self.start));
         let held = self.buffer.len();
         if held <= LARGE && self.buffer.capacity() > 4 * LARGE {
-            // The buffer of an earlier large frame.
+            // The buffer may be that of an earlier large frame.
             self.buffer.shrink_to(held + READ);
         }
         if self.buffer.capacity() - held < READ / 2 {
-            // Reserved by hand, since a vector would double beyond the limit. Fourfold growth costs little: unused pages are
-            // never allocated.
+            // Reserved explicitly, since a vector would double beyond the limit. Fourfold growth costs little: unused
+            // pages are never allocated.
             let most = self.max_frame.saturating_add(TRIMMINGS + READ);
             let wanted = (4 * held).min(most).max(held + READ);
             self.buffer.reserve_exact(wanted - held);
@@ -179,7 +180,7 @@ struct Discarded {
     seeker: IdSeeker,
     length: u64,
     head: Vec<u8>,
-    /// The last byte was a carriage return: part of the frame if more follows, else of the line end.
+    /// Whether the last byte was a carriage return: part of the frame if more follows, else of the line end.
     held_back: bool,
     given_up: bool,
 }

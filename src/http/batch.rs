@@ -1,7 +1,7 @@
 //! Batches (2025-03-26, basic §Batching): split into messages for the child, and answered together.
 //!
-//! Up to [`SIDE_BY_SIDE`] requests of a batch run at a time. The others are only their bytes, and an entry in the session
-//! by which their client can cancel them.
+//! Up to [`SIDE_BY_SIDE`] requests of a batch run at a time. The others consist only of their bytes, and of an entry
+//! in the session by which their client can cancel them.
 
 use super::guard::Form;
 use super::origin::Origin;
@@ -24,14 +24,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// The largest number of messages in one batch.
+/// Maximum number of messages in one batch.
 const MOST: usize = 1_024;
-/// Requests of one batch that run at a time, if its client may have that many in flight.
+/// Maximum number of requests of one batch that run at a time, if the client may have that many in flight.
 const SIDE_BY_SIDE: usize = 64;
 
-/// Answers a batch: 202 if it has no request; an array if all answers come before any other message; else a stream. When
-/// the client leaves before the response has begun, it cannot come back for it, and requests that have not been sent to
-/// the child are not run.
+/// Answers a batch: 202 if it has no request; an array if all answers come before any other message; else a stream.
+/// If the client disconnects before the response has begun, it cannot resume it, and requests that have not been sent
+/// to the child are not run.
 ///
 /// # Errors
 /// 400 for the whole batch, before any message is handled, if one message is invalid.
@@ -156,8 +156,8 @@ struct Queued {
     underway: Underway,
 }
 
-/// Starts the requests in their order; the stream ends with the last answer. Dropping the future cancels requests that
-/// have not been sent to the child.
+/// Starts the requests in their order; the stream ends with the last answer. Dropping the future cancels requests
+/// that have not been sent to the child.
 async fn run(batch: Arc<Batch>, requests: Vec<Charged>) {
     let most = batch.server.upstream.max_client_in_flight().clamp(1, SIDE_BY_SIDE);
     let mut waiting: VecDeque<_> = requests.into_iter().filter_map(|frame| batch.queue(frame)).collect();

@@ -14,9 +14,9 @@ use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 use tokio::time::{sleep_until, timeout, timeout_at};
 
-/// The longest time that a body waits for memory.
+/// Maximum time that a body waits for memory.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Bytes that a body of unknown length may hold while it waits for more memory. A longer one gets the memory for
+/// Bytes that a body of unknown length may hold while it waits for more memory. A longer body gets the memory for
 /// `--max-body` at once, so that no two bodies wait for each other.
 const PART: usize = 256 * 1024;
 /// Bytes up to which a body never waits long for memory.
@@ -51,7 +51,7 @@ impl Whole {
     /// Returns the body as one message on one line. Members that are null and have no meaning are removed.
     ///
     /// # Errors
-    /// 400 when the body is no valid message.
+    /// 400 when the body is not a valid message.
     pub fn into_message(mut self, headers: &HeaderMap) -> Result<(Charged, Message), Rejection> {
         let message = match jsonrpc::scan(&self.bytes) {
             Ok(message) => message,
@@ -90,8 +90,8 @@ impl Whole {
 /// A body of known length gets all of its memory before it is read, so that no two bodies wait for each other.
 ///
 /// # Errors
-/// 413 as soon as the body is known to exceed `--max-body`; 408 when it arrives too slowly, which is stricter while others
-/// wait for its memory; 503 when there is no memory for it, or proxyrunner is shutting down.
+/// 413 as soon as the body is known to exceed `--max-body`; 408 when it arrives too slowly, which is stricter while
+/// others wait for its memory; 503 when there is no memory for it, or proxyrunner is shutting down.
 pub async fn read(server: &Server, mut body: Incoming, account: &Account) -> Result<Whole, Rejection> {
     let received = tokio::select! {
         biased;

@@ -1,5 +1,5 @@
-//! The MCP endpoint (`--path`), the entry of both fronts: reads a request's body, decides the era of its message, and hands
-//! it to [`legacy`] or [`modern`].
+//! The MCP endpoint (`--path`), the entry of both fronts: reads a request's body, determines the era of its message,
+//! and passes it to [`legacy`] or [`modern`].
 
 use super::body::{self, Whole};
 use super::origin::Origin;
@@ -28,7 +28,7 @@ pub async fn serve(
 ) -> Result<Response<Body>, Rejection> {
     match *request.method() {
         Method::POST => post(server, origin, request).await,
-        // 2026-07-28 has neither method.
+        // 2026-07-28 defines neither method.
         Method::GET | Method::DELETE if modern::has_modern_version(request.headers()) => {
             Ok(method_not_allowed("POST"))
         }
@@ -58,7 +58,7 @@ async fn post(
     let incoming = origin.incoming(&server.settings, frame, message);
     let operation = Arc::clone(&incoming.operation);
     let responding = async {
-        // An era is decided per message: clients of 2026-07-28 may still send a stale session id (streamable-http
+        // An era is determined per message: clients of 2026-07-28 may still send a stale session id (streamable-http
         // §Earlier Streamable HTTP Revisions).
         if modern::is_modern(headers, &incoming) {
             return Box::pin(modern::respond(server, headers, principal, origin, incoming)).await;
@@ -72,8 +72,8 @@ async fn post(
     responded
 }
 
-/// Checks a request's head and returns its principal. The session of a short body is checked after the body is read, so
-/// that the error can echo the request id.
+/// Checks a request's head and returns its principal. The session of a short body is checked after the body is read,
+/// so that the error can echo the request id.
 fn admit(server: &Server, headers: &HeaderMap, body: &Incoming) -> Result<Principal, Rejection> {
     guard::sends_json(headers)?;
     guard::sends_plain(headers)?;
@@ -87,7 +87,7 @@ fn admit(server: &Server, headers: &HeaderMap, body: &Incoming) -> Result<Princi
 /// Checks the session of a legacy request before its body is read.
 ///
 /// # Errors
-/// As [`sessions::find`]; 503 for a request without a session while no session is opened any more.
+/// As [`sessions::find`]; 503 for a request without a session while no session can be opened any more.
 fn check_session(
     server: &Server,
     headers: &HeaderMap,

@@ -11,8 +11,8 @@ use hyper::header::{
     ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 
-/// Refuses any Transfer-Encoding other than a single `chunked`. Proxies disagree about where such a body ends, and bytes
-/// that one of them counts as body are the next request to another (request smuggling).
+/// Refuses any Transfer-Encoding other than a single `chunked`. Proxies disagree about where such a body ends, and
+/// bytes that one of them counts as body are the next request to another (request smuggling).
 ///
 /// # Errors
 /// 501 for an unknown coding, 400 for a repeated `chunked`. The connection is closed.
@@ -71,7 +71,8 @@ pub enum Form {
     Json,
 }
 
-/// Returns the content types that a client accepts for the answer to a request, and logs a client that lists JSON only.
+/// Returns the content types that a client accepts for the answer to a request, and logs a client that lists JSON
+/// only.
 ///
 /// # Errors
 /// 406 when the client does not accept JSON.
@@ -84,8 +85,8 @@ pub fn response_form(headers: &HeaderMap) -> Result<Form, Rejection> {
 }
 
 /// Returns the content types that a client accepts for the answer to a request. Clients must list both JSON and event
-/// streams, but are refused only if they cannot be answered at all. Without an Accept header the answer is JSON, which
-/// every client can read.
+/// streams, but are refused only if they cannot be answered at all. Without an Accept header the answer is JSON,
+/// which every client can read.
 fn answers_in(headers: &HeaderMap) -> Result<Form, Rejection> {
     if !headers.contains_key(ACCEPT) {
         return Ok(Form::Json);
@@ -136,8 +137,9 @@ fn is_zero_weight(parameter: &str) -> bool {
     weight.is_some_and(|(_, value)| value.trim().parse() == Ok(0.0_f32))
 }
 
-/// Returns the caller's principal from the header that the operator trusts (docs/architecture.md#principal). With `--principal-header` no request is
-/// anonymous: a request without the header bypassed the proxy that sets it, or the proxy did not authenticate it.
+/// Returns the caller's principal from the header that the operator trusts (docs/architecture.md#principal). With
+/// `--principal-header` no request is anonymous: a request without the header bypassed the proxy that sets it, or the
+/// proxy did not authenticate it.
 ///
 /// # Errors
 /// 400 when the header is missing, empty, `anonymous`, repeated or unreadable. Not 401: no credential from the client
@@ -151,7 +153,9 @@ pub fn principal(settings: &Settings, headers: &HeaderMap) -> Result<Principal, 
         ))),
         (Some(value), None) => match value.to_str() {
             Ok(value) => principal_of(value).ok_or_else(|| {
-                Rejection::invalid(format!("the header {name} names no principal (--principal-header)"))
+                Rejection::invalid(format!(
+                    "the header {name} or a part of it is empty or `anonymous` (--principal-header)"
+                ))
             }),
             Err(_) => Err(Rejection::invalid(format!("the header {name} is not readable"))),
         },
@@ -159,7 +163,8 @@ pub fn principal(settings: &Settings, headers: &HeaderMap) -> Result<Principal, 
     }
 }
 
-/// Returns the principal that a header's value names. `None` if a proxy joined several values and one is no principal.
+/// Returns the principal that a header's value names. `None` if a proxy joined several values and one is not a
+/// principal.
 fn principal_of(value: &str) -> Option<Principal> {
     let is_principal = |part: &str| Principal::named(part.trim().trim_matches('"')).is_some();
     value.split(',').all(is_principal).then(|| Principal::named(value.trim())).flatten()
@@ -182,8 +187,8 @@ pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'
     }
 }
 
-/// Returns the value of a header that proxies may have repeated or joined with itself. Empty parts of such a list mean
-/// nothing (RFC 9110 §5.6.1).
+/// Returns the value of a header that proxies may have repeated or joined with itself. Empty parts of such a list
+/// mean nothing (RFC 9110 §5.6.1).
 ///
 /// # Errors
 /// 400 when the values differ or are unreadable.
@@ -203,7 +208,8 @@ pub fn agreed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'
     Ok(agreed)
 }
 
-/// Returns the trace context of an HTTP request; without `propagates`, only its baggage. Malformed values are ignored.
+/// Returns the trace context of an HTTP request; without `propagates`, only its baggage. Malformed values are
+/// ignored.
 pub fn trace(headers: &HeaderMap, propagates: bool) -> Trace {
     let joined = |name: &str| {
         let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -275,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_agree_are_one() {
+    fn equal_values_count_as_one() {
         const NAME: HeaderName = HeaderName::from_static("x");
         let one =
             |values: &[&'static str]| agreed(&with(NAME, values), &NAME).map(|v| v.map(str::to_owned)).ok();

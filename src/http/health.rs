@@ -11,7 +11,8 @@ use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Response, StatusCode};
 use std::time::Instant;
 
-/// Answers a probe. Neither Host nor Origin is checked: a kubelet sends the pod's address, and the answer is no secret.
+/// Answers a probe. Neither Host nor Origin is checked: a kubelet sends the pod's address, and the answer is not
+/// secret.
 pub fn serve(server: &Server, probe: Probe) -> Response<Body> {
     let phase = || server.phase.borrow().clone();
     let (healthy, why) = match probe {
@@ -21,7 +22,7 @@ pub fn serve(server: &Server, probe: Probe) -> Response<Body> {
         Probe::Live => (true, "proxyrunner serves".to_owned()),
         Probe::Ready if server.shutdown.has_begun() => (false, "proxyrunner is shutting down".to_owned()),
         Probe::Ready => (phase() == Phase::Ready, phase().to_string()),
-        // A restart is no startup: a kubelet kills a container whose startup probe fails for too long.
+        // A restart does not count as startup: a kubelet kills a container whose startup probe fails for too long.
         Probe::Startup => (matches!(phase(), Phase::Ready | Phase::Restarting(_)), phase().to_string()),
     };
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

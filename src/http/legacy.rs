@@ -1,10 +1,10 @@
-//! The front for 2025-03-26, 2025-06-18 and 2025-11-25: one message of a session, or the `initialize` that opens one. The
-//! response to a request is JSON if the child's first message is the answer, else an event stream
+//! The front for 2025-03-26, 2025-06-18 and 2025-11-25: one message of a session, or the `initialize` that opens one.
+//! The response to a request is JSON if the child's first message is the answer, else an event stream
 //! (docs/architecture.md#commit).
 
 use super::guard::Form;
 use super::origin::Origin;
-use super::outcome::{self, Refused};
+use super::outcome::{self, NoAnswer};
 use super::reject::Rejection;
 use super::response::{self, Body};
 use super::stream::EventStream;
@@ -50,15 +50,15 @@ pub async fn respond(
 
 /// The state of a request after its start.
 pub enum Started {
-    /// The child is working on it.
-    Running(Call),
-    /// It is answered already.
+    /// The child is processing it.
+    Running(Attended),
+    /// It was answered without the child.
     Answered(Spliced),
 }
 
 /// A request at the child. Dropping it does not cancel the request, since a legacy client that disconnects has not
 /// cancelled (2025-11-25, transports §Sending Messages). The request continues without a listener.
-pub struct Call {
+pub struct Attended {
     call: Option<Box<LegacyCall>>,
     session: Arc<Session>,
     /// The request's position in its trace.
@@ -71,7 +71,7 @@ impl From<Spliced> for Started {
     }
 }
 
-/// Starts a request at the session's child. `ping` is answered here, promptly, whatever the child is doing (2025-11-25,
+/// Starts a request at the session's child. `ping` is answered here at once, even if the child is busy (2025-11-25,
 /// utilities/ping).
 ///
 /// # Errors
@@ -86,7 +86,7 @@ pub async fn start(
         // Its operation ends with the child's answer.
         Ok(Begun::Running(call)) => {
             let (call, session) = (Some(call), Arc::clone(session));
-            return Ok(Started::Running(Call { call, session, context: operation.context() }));
+            return Ok(Started::Running(Attended { call, session, context: operation.context() }));
         }
         Ok(Begun::Answered(message)) => Ok(Started::Answered(message)),
         Err(refused) => Err(refused),
@@ -94,7 +94,7 @@ pub async fn start(
     outcome::settle(&operation, client_id.raw(), outcome)
 }
 
-async fn begin(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Result<Begun, Refused> {
+async fn begin(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Result<Begun, NoAnswer> {
     if incoming.method() == "ping" {
         return Ok(Begun::Answered(Spliced::from(rewrite::result(incoming.id(), b"{}"))));
     }
@@ -103,9 +103,9 @@ async fn begin(server: &Server, session: &Arc<Session>, incoming: Incoming) -> R
     }
     tokio::select! {
         biased;
-        begun = server.upstream.begin(session, incoming) => begun.map_err(Refused::from),
-        // The session does not know a request that has not begun, so its end would not reach the request.
-        () = session.ended() => Err(Refused::from(Refusal::Failed(session.why_ended()))),
+        begun = server.upstream.begin(session, incoming) => begun.map_err(NoAnswer::from),
+        // The session does not know a request that has not begun, so the session's end would not reach the request.
+        () = session.ended() => Err(NoAnswer::from(Refusal::Failed(session.why_ended()))),
     }
 }
 
@@ -141,7 +141,7 @@ async fn answer(
     Ok(response::events(EventStream::resumable(server, reader)))
 }
 
-impl Call {
+impl Attended {
     async fn next(&mut self) -> LegacyStep {
         // No caller polls again after the answer.
         let Some(call) = &mut self.call else { return std::future::pending().await };
@@ -177,7 +177,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for Attended {
     fn drop(&mut self) {
         let Some(call) = self.call.take() else { return };
         // At exit the runtime drops the spawned request, which cancels it.

@@ -1,4 +1,4 @@
-//! Accepts connections, bounded in [number](super::peers), and hands each to a [`Service`].
+//! Accepts connections, bounded in [number](super::peers), and passes each to a [`Service`].
 
 use super::Server;
 use super::peers::{Connection, Line, Places, Socket, Watched};
@@ -21,13 +21,13 @@ use tokio_util::task::TaskTracker;
 const SPARE_HEAD: Duration = Duration::from_secs(2);
 /// Further time in which its answer must be written.
 const SPARE_LIFE: Duration = Duration::from_secs(10);
-/// Connections to `--admin-listen`.
+/// Maximum number of connections to `--admin-listen`.
 const ADMIN_CONNECTIONS: usize = 64;
-/// Connections that wait to be accepted.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
-/// Time in which requests are still answered that a peer sent before it hung up.
+/// Time in which requests that a peer sent before it hung up are still answered.
 const HANGUP_GRACE: Duration = Duration::from_millis(250);
-/// Pause when the system has no file descriptors left: a connection must close first.
+/// Pause when the system has no file descriptors left, until a connection is closed.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// A bound socket.
@@ -57,8 +57,8 @@ impl Listener {
         self.0.local_addr()
     }
 
-    /// Serves until `closed` resolves. Then no connection is accepted, idle ones are closed, and busy ones are waited for,
-    /// for at most the duration that `closed` yields.
+    /// Serves until `closed` resolves. Then no connection is accepted, idle ones are closed, and busy ones are
+    /// awaited for at most the duration that `closed` yields.
     pub async fn serve(self, server: Arc<Server>, role: Role, closed: impl Future<Output = Duration>) {
         let (limit, connections) = match role {
             Role::Clients => (server.settings.max_connections, Arc::clone(&server.connections)),
@@ -144,7 +144,7 @@ fn prepare(stream: &TcpStream, server: &Server) {
     let _ = SockRef::from(stream).set_tcp_user_timeout(Some(server.settings.write_timeout));
 }
 
-/// Resolves a moment after the peer hung up. Reading would notice that too, but nothing is read behind a request in
+/// Resolves shortly after the peer hung up. Reading would also detect this, but nothing is read behind a request in
 /// progress.
 async fn hung_up(line: &Line) {
     line.hung_up().await;
@@ -165,7 +165,7 @@ async fn overstays(connection: &Connection) {
 }
 
 async fn pause(error: &io::Error, places: &Places) {
-    // The peer gave up before it was accepted: there is nothing to wait for.
+    // The peer gave up before it was accepted, so no pause is needed.
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;
     }
@@ -176,8 +176,8 @@ async fn pause(error: &io::Error, places: &Places) {
     sleep(EXHAUSTED_PAUSE).await;
 }
 
-/// Raises the soft limit on open files to the hard limit, since every connection and every pipe of a child is a file, and
-/// returns it. Children get the previous limit.
+/// Raises the soft limit on open files to the hard limit, since every connection and every pipe of a child is a file,
+/// and returns it. Children get the previous limit.
 pub fn raise_file_limit() -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return usize::MAX };
     let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();

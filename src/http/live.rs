@@ -1,5 +1,5 @@
-//! The events of a modern request: its child's messages as they come, then its answer. None is kept: dropping the stream,
-//! as a disconnect does, cancels the request (2026-07-28, streamable-http §Cancellation).
+//! The events of a modern request: its child's messages, then its answer. No event is kept: dropping the stream, as a
+//! disconnect does, cancels the request (2026-07-28, streamable-http §Cancellation).
 
 use super::sse::encode;
 use crate::budget::Charged;
@@ -22,7 +22,7 @@ pub enum Live {
 }
 
 impl Live {
-    /// Returns the next happening; of a request that is unanswered when the drain is over, its error. Cancellation safe.
+    /// Returns the next event; for a request that is unanswered at the end of the drain, its error. Cancel-safe.
     pub async fn next(&mut self, shutdown: &Shutdown) -> Happening {
         match self {
             Live::Call(call) => tokio::select! {
@@ -36,7 +36,7 @@ impl Live {
     }
 }
 
-/// The next happening of a request, and the request itself unless it is complete or did not begin.
+/// The next event of a request, and the request itself unless it is complete or did not begin.
 pub type Next = Pin<Box<dyn Future<Output = (Option<Live>, Happening)> + Send>>;
 
 /// The events of one modern request.
@@ -55,7 +55,7 @@ impl fmt::Debug for LiveEvents {
 }
 
 impl LiveEvents {
-    /// Returns the events of `live`, whose first happening is `first`.
+    /// Returns the events of `live`, whose first event is `first`.
     pub fn begun(
         shutdown: &Shutdown,
         context: Option<TraceContext>,
@@ -95,7 +95,7 @@ impl LiveEvents {
             }
             (Happening::Answered(reply), _) => self.complete(&reply, out),
             (Happening::Asks, Some(Live::Call(call))) => self.complete(&call.park(), out),
-            // Subscriptions ask nothing.
+            // Subscriptions ask no questions.
             (Happening::Asks, _) => self.next = None,
         }
     }

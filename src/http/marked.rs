@@ -7,7 +7,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// A response body that keeps its connection busy for as long as it lasts.
+/// A response body that keeps its connection busy as long as it exists.
 #[derive(Debug)]
 pub struct Marked<B> {
     body: B,

@@ -1,18 +1,19 @@
 //! The HTTP side: from an accepted connection to a JSON response or an event stream.
 //!
-//! A request's way, file by file:
+//! The path of a request, file by file:
 //!
 //! 1. [`listener`] accepts the connection, to which [`peers`] gives a place;
 //! 2. [`service`] parses its requests with hyper, charges them, and begins their span ([`visit`], [`origin`]);
 //! 3. [`routes`] checks framing, Host and Origin ([`guard`], [`site`]), and routes by path ([`paths`]) to [`health`],
 //!    [`old_sse`] or
-//! 4. [`endpoint`], which reads the body ([`body`]), decides the era of its message, and hands it to
+//! 4. [`endpoint`], which reads the body ([`body`]), determines the era of its message, and passes it to
 //! 5. [`legacy`] or [`modern`]. Both send it to [`Upstream`], wait for its first message or its answer, and
 //! 6. answer with JSON ([`response`]) or an event stream ([`stream`]), or refuse it ([`reject`], [`outcome`]).
 //!
-//! Beside that way: [`sessions`] opens, finds and ends the sessions of legacy clients, and serves their GET streams;
-//! [`batch`] and [`oneway`] take the other messages of legacy clients. A stream's events come from a session's replay
-//! buffer ([`replayed`]) or from a modern request ([`live`]), and [`sse`] encodes them. [`relief`] frees memory.
+//! Besides these: [`sessions`] opens, finds and ends the sessions of legacy clients, and serves their GET streams;
+//! [`batch`] and [`oneway`] handle the other messages of legacy clients. A stream's events come from a session's
+//! replay buffer ([`replayed`]) or from a modern request ([`live`]), and [`sse`] encodes them. [`relief`] frees
+//! memory.
 
 mod batch;
 mod body;
@@ -78,10 +79,10 @@ pub struct Settings {
     pub public_url: Option<PublicUrl>,
     /// `--max-body`, in bytes.
     pub max_body: usize,
-    /// `--max-connections`: connections served at once.
+    /// `--max-connections`: maximum number of connections.
     pub max_connections: usize,
-    /// `--sse-commit-after`: the longest time that a quiet child delays a response's head; unset: 5 s, and
-    /// 250 ms for 2025-11-25.
+    /// `--sse-commit-after`: maximum delay of a response's head while the child is silent; `None`: 5 s, and 250 ms
+    /// for 2025-11-25.
     pub sse_commit_after: Option<Duration>,
     /// `--sse-max-age`: the age at which a resumable stream is closed.
     pub sse_max_age: Duration,
@@ -93,11 +94,11 @@ pub struct Settings {
     pub keep_alive_timeout: Duration,
     /// `--principal-header`: the header in which a trusted proxy names the principal, in lower case.
     pub principal_header: Option<String>,
-    /// `--allow-origin`: origins accepted besides loopback ones on a loopback address, in lower case; `*.` stands for
+    /// `--allow-origin`: origins accepted besides loopback ones on a loopback address, in lower case; `*.` matches
     /// labels.
     pub allow_origin: Vec<String>,
-    /// `--allow-host`: hosts accepted besides loopback names and, on other addresses, IP addresses and private names; in
-    /// lower case; `*.` stands for labels.
+    /// `--allow-host`: hosts accepted besides loopback names and, on other addresses, IP addresses and private names;
+    /// in lower case; `*.` matches labels.
     pub allow_host: Vec<String>,
     /// `OTEL_PROPAGATORS`: whether trace context is extracted from clients and injected for the child.
     pub propagates: bool,

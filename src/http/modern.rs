@@ -1,5 +1,5 @@
-//! The front for 2026-07-28: the checks of streamable-http §Sending Messages in their order, with their codes and statuses.
-//! It is stateless: it creates no sessions, and a client that disconnects has cancelled its request.
+//! The front for 2026-07-28: the checks of streamable-http §Sending Messages in their order, with their codes and
+//! statuses. It is stateless: it creates no sessions, and a client that disconnects has cancelled its request.
 
 use super::guard::Form;
 use super::live::Live;
@@ -71,9 +71,10 @@ pub async fn respond(
 ) -> Result<Response<Body>, Rejection> {
     match incoming.message.kind {
         Kind::Response => {
-            return Err(Rejection::invalid("this revision has no responses of clients; send a new request"));
+            return Err(Rejection::invalid("clients send no responses in this revision; send a new request"));
         }
-        // This revision defines no notification of clients. A cancellation could only name another client's request.
+        // This revision defines no notification from clients. A cancellation could only name another client's
+        // request.
         Kind::Notification => {
             incoming.operation.end(&Verdict::Success);
             return Ok(response::empty(StatusCode::ACCEPTED));
@@ -91,7 +92,7 @@ pub async fn respond(
     };
     let id = incoming.id().to_vec();
     let method = incoming.method();
-    // A request with the method of a notification is neither.
+    // A notification's method in a request is refused as unknown.
     incoming.operation.set_revision(MODERN, MODERN_VERSION);
     if REMOVED.contains(&&*method) || method.starts_with("notifications/") {
         return Err(Rejection::new(
@@ -111,8 +112,8 @@ pub async fn respond(
     }
 }
 
-/// Answers with JSON if the child's first message is the answer, else with a stream. A stream also begins when the child is
-/// slow to start or to read.
+/// Answers with JSON if the child's first message is the answer, else with a stream. A stream also begins when the
+/// child is slow to start or to read.
 async fn answer(
     server: &Arc<Server>,
     caller: Caller,
@@ -139,7 +140,7 @@ async fn answer(
     })
 }
 
-/// Answers with JSON, however long that takes, since the client accepts nothing else.
+/// Answers with JSON after any delay, since the client accepts nothing else.
 async fn answer_in_json(
     server: &Arc<Server>,
     caller: Caller,
@@ -160,7 +161,7 @@ async fn answer_in_json(
                 happening = live.next(&server.shutdown).await;
             }
             (Happening::Asks, Some(_)) => break,
-            // Without a live request only an answer can happen.
+            // Without a live request the event is always the answer.
             (_, None) => return Err(Rejection::busy("the request has no answer").of(&id)),
         }
     }
@@ -174,7 +175,7 @@ fn whole(reply: Reply) -> Response<Body> {
     response::json(StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK), reply.message)
 }
 
-/// Begins a request and returns its first happening; fails when the drain is over.
+/// Begins a request and returns its first event; fails at the end of the drain.
 async fn open(
     server: Arc<Server>,
     caller: Caller,
@@ -227,7 +228,8 @@ fn refusal(refused: Refusal, id: &[u8], operation: &Operation) -> Reply {
     )
 }
 
-/// Checks what needs only the request: the envelope, its version, and the headers that repeat values of the body.
+/// Checks the parts that need only the request: the envelope, its version, and the headers that repeat values of the
+/// body.
 fn check(headers: &HeaderMap, incoming: &Incoming) -> Result<Envelope, Rejection> {
     let envelope = Envelope::read(&incoming.frame, &incoming.message).map_err(|malformed| {
         let (code, message) = if incoming.method() == "initialize" && !has_envelope(incoming) {
@@ -260,7 +262,7 @@ fn check(headers: &HeaderMap, incoming: &Incoming) -> Result<Envelope, Rejection
         }
         // Without the header, the child reports the error.
         None if !headers.contains_key(NAME) => {}
-        // A child might read it as another name than the header's.
+        // A child might read it as a different name than that of the header.
         _ => return Err(mismatch(format!("{NAME} must repeat params.{member}, which is no string"))),
     }
     Ok(envelope)
@@ -280,14 +282,14 @@ fn mismatch(message: String) -> Rejection {
     Rejection::new(StatusCode::BAD_REQUEST, codes::HEADER_MISMATCH, message)
 }
 
-/// Checks that a header repeats a value of the body. It is required, since routers decide by it.
+/// Checks that a required header repeats a value of the body, since routers depend on it.
 fn check_repeats(headers: &HeaderMap, name: &HeaderName, value: &str) -> Result<(), Rejection> {
     // Only a version never contains a comma, so only its header can be split after a proxy joined values.
     let single = if *name == PROTOCOL_VERSION { guard::agreed } else { guard::single };
     let given = single(headers, name).map_err(|_| mismatch(format!("{name} is not one readable value")))?;
     let given =
         given.ok_or_else(|| mismatch(format!("{name} is missing; it must be {value:?} as in the body")))?;
-    let decoded = decode(given.as_bytes()).map_err(|_| mismatch(format!("{name} can't be decoded")))?;
+    let decoded = decode(given.as_bytes()).map_err(|_| mismatch(format!("{name} cannot be decoded")))?;
     if decoded == value {
         return Ok(());
     }

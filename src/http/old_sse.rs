@@ -40,8 +40,8 @@ pub fn stream(
     Ok(response::events(EventStream::session(server, reader, &post_to)))
 }
 
-/// Returns the reference for the endpoint event. It is relative to the stream's URL, since an ingress may have stripped an
-/// unknown prefix; with `--public-url` the prefix is known, and the reference is an absolute path.
+/// Returns the reference for the endpoint event. It is relative to the stream's URL, since an ingress may have
+/// stripped an unknown prefix; with `--public-url` the prefix is known, and the reference is an absolute path.
 fn post_to(settings: &Settings, stream: &str) -> String {
     if let Some(public) = &settings.public_url {
         return public.prefix(&settings.path).to_owned() + SSE_POST;
@@ -50,7 +50,7 @@ fn post_to(settings: &Settings, stream: &str) -> String {
     up.to_owned() + SSE_POST.trim_start_matches('/')
 }
 
-/// Takes a message, which is answered on the stream.
+/// Accepts a message, which is answered on the stream.
 ///
 /// # Errors
 /// 400 without a session, 404 for an unknown session, 400 for an invalid message.
@@ -69,9 +69,8 @@ pub async fn post(
     };
     let query = head.uri.query().unwrap_or_default();
     let id = query.split('&').find_map(|pair| pair.strip_prefix("sessionId="));
-    let id = id.ok_or_else(|| {
-        Rejection::invalid("?sessionId= is missing; take the path that the endpoint event names")
-    })?;
+    let id =
+        id.ok_or_else(|| Rejection::invalid("?sessionId= is missing; use the path from the endpoint event"))?;
     let session = server.directory.find(id, &principal).filter(|session| session.is_old_sse());
     let Some(session) = session else { return Err(body::refuse(body, Rejection::unknown_session())) };
     let body = body::read(server, body, session.account()).await?;

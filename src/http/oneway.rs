@@ -11,8 +11,8 @@ use crate::upstream::{Incoming, Refusal};
 use std::sync::Arc;
 use tokio::time::timeout;
 
-/// Takes a notification or an answer of the client. Notifications keep their order with requests, so they wait for a
-/// child that reads slowly.
+/// Handles a notification or an answer of the client. Notifications keep their order with requests, so they wait for
+/// a child that reads slowly.
 ///
 /// # Errors
 /// 503 when too many notifications wait already, or the child reads nothing for `--request-timeout`.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Origin {
     /// The trace context in the headers.
     pub trace: Trace,
-    /// The span of the HTTP request, else its client's.
+    /// The span of the HTTP request, else that of its client.
     pub span: Option<Context>,
     /// The client that sent them.
     pub peer: Peer,

@@ -1,4 +1,4 @@
-//! The outcome of a message that no child answers. Both fronts end its operation here.
+//! The outcome of a message that no child answers. Both fronts end the message's operation here.
 
 use super::reject::Rejection;
 use crate::jsonrpc::{Spliced, codes, rewrite};
@@ -6,44 +6,45 @@ use crate::telemetry::{Operation, Verdict};
 use crate::upstream::Refusal;
 use hyper::StatusCode;
 
-/// Why a message gets no answer from a child.
+/// The reason why a message gets no answer from a child.
 #[derive(Debug)]
-pub enum Refused {
+pub enum NoAnswer {
     /// The front rejects it, with an HTTP status.
     Rejected(Rejection),
     /// The upstream refuses it.
     Upstream(Refusal),
 }
 
-impl From<Rejection> for Refused {
+impl From<Rejection> for NoAnswer {
     fn from(rejection: Rejection) -> Self {
-        Refused::Rejected(rejection)
+        NoAnswer::Rejected(rejection)
     }
 }
 
-impl From<Refusal> for Refused {
+impl From<Refusal> for NoAnswer {
     fn from(refusal: Refusal) -> Self {
-        Refused::Upstream(refusal)
+        NoAnswer::Upstream(refusal)
     }
 }
 
-impl Refused {
+impl NoAnswer {
     fn verdict(&self) -> Verdict {
         match self {
-            Refused::Rejected(rejection) => rejection.verdict(),
-            Refused::Upstream(refusal) => refusal.verdict(),
+            NoAnswer::Rejected(rejection) => rejection.verdict(),
+            NoAnswer::Upstream(refusal) => refusal.verdict(),
         }
     }
 }
 
-/// Ends the operation of a message, whose answer, if it has one, is known.
+/// Ends the operation of a message whose answer, if it has one, is known.
 ///
 /// # Errors
-/// When the client is told by an HTTP status: proxyrunner is the cause. Errors of the child are answers like any other.
+/// When proxyrunner is the cause, so that the client gets an HTTP status. Errors of the child are answers like any
+/// other.
 pub fn settle<T: From<Spliced>>(
     operation: &Operation,
     id: &[u8],
-    outcome: Result<T, Refused>,
+    outcome: Result<T, NoAnswer>,
 ) -> Result<T, Rejection> {
     match outcome {
         Ok(answer) => {
@@ -58,11 +59,11 @@ pub fn settle<T: From<Spliced>>(
 ///
 /// # Errors
 /// As [`settle`].
-pub fn refuse(operation: &Operation, id: &[u8], refused: Refused) -> Result<Spliced, Rejection> {
+pub fn refuse(operation: &Operation, id: &[u8], refused: NoAnswer) -> Result<Spliced, Rejection> {
     operation.end(&refused.verdict());
     let refusal = match refused {
-        Refused::Rejected(rejection) => return Err(rejection.of(id)),
-        Refused::Upstream(refusal) => refusal,
+        NoAnswer::Rejected(rejection) => return Err(rejection.of(id)),
+        NoAnswer::Upstream(refusal) => refusal,
     };
     match refusal {
         Refusal::Busy(why) => Err(Rejection::busy(why).of(id)),

@@ -21,7 +21,7 @@ pub enum Probe {
 }
 
 impl Probe {
-    /// Returns the probe that a path asks for.
+    /// Returns the probe that a path requests.
     pub fn at(path: &str) -> Option<Self> {
         match plain(path) {
             "/health" | "/livez" => Some(Probe::Live),
@@ -39,7 +39,8 @@ pub fn plain(path: &str) -> &str {
     &path[slashes.saturating_sub(1)..]
 }
 
-/// Returns whether a path is served to monitoring: a probe or the metrics. Such requests are exempt from client limits.
+/// Returns whether a path is served to monitoring: a probe or the metrics. Such requests are exempt from client
+/// limits.
 pub fn is_monitoring(path: &str) -> bool {
     plain(path) == METRICS || Probe::at(path).is_some()
 }
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_the_same_with_more_slashes_around_it() {
+    fn additional_slashes_around_a_path_are_ignored() {
         for (path, same) in [
             ("/mcp", "/mcp"),
             ("/mcp/", "/mcp"),

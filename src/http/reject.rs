@@ -19,7 +19,7 @@ pub struct Rejection {
     message: Cow<'static, str>,
     data: Option<Value>,
     id: Option<Vec<u8>>,
-    /// The rest of the request was not read, so the connection cannot be reused.
+    /// Whether the rest of the request was not read, so the connection cannot be reused.
     closes: bool,
     header: Option<&'static Header>,
 }
@@ -33,40 +33,41 @@ impl Rejection {
         Rejection { status, code, message: message.into(), data: None, id: None, closes: false, header: None }
     }
 
-    /// 400 with -32600.
+    /// Returns a 400 with -32600.
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, codes::INVALID_REQUEST, message)
     }
 
-    /// 403: a check against cross-site requests failed.
+    /// Returns a 403: a check against cross-site requests failed.
     pub fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, codes::INVALID_REQUEST, message)
     }
 
-    /// 404: the session is unknown, has ended, or is another principal's.
+    /// Returns a 404: the session is unknown, has ended, or belongs to another principal.
     pub fn unknown_session() -> Self {
         let message =
             "this session is unknown or has ended; send initialize without Mcp-Session-Id to open a new one";
         Self::new(StatusCode::NOT_FOUND, codes::SESSION_NOT_FOUND, message)
     }
 
-    /// 413: the body is longer than `--max-body`.
+    /// Returns a 413: the body is longer than `--max-body`.
     pub fn too_large(limit: usize) -> Self {
         let message = format!("the body is longer than {limit} bytes (--max-body)");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, codes::INVALID_REQUEST, message).closing()
     }
 
-    /// 503: a limit is reached or proxyrunner is shutting down; the same request may succeed a moment later.
+    /// Returns a 503: a limit is reached or proxyrunner is shutting down; the same request may succeed a moment
+    /// later.
     pub fn busy(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, codes::INTERNAL_ERROR, message)
     }
 
-    /// 503: proxyrunner is shutting down.
+    /// Returns a 503: proxyrunner is shutting down.
     pub fn shutting_down() -> Self {
         Self::busy(SHUTTING_DOWN)
     }
 
-    /// 400: the body is no valid message.
+    /// Returns a 400: the body is not a valid message.
     pub fn fault(fault: Fault, body: &[u8]) -> Self {
         let id = fault.id.clone().and_then(|id| body.get(id)).map(<[u8]>::to_vec);
         Rejection { id, ..Self::new(StatusCode::BAD_REQUEST, fault.code, fault.to_string()) }
@@ -92,7 +93,7 @@ impl Rejection {
         Rejection { header: Some(header), ..self }
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
     }
@@ -113,7 +114,7 @@ impl Rejection {
         Spliced::from(rewrite::error(self.id.as_deref(), self.code, &self.message, self.data.clone()))
     }
 
-    /// The response.
+    /// Returns the response.
     pub fn response(self) -> Response<Body> {
         let mut response = response::json(self.status, self.message());
         let headers = response.headers_mut();

@@ -1,18 +1,19 @@
-//! Memory relief: which bytes are given up when messages take all of `--max-buffered` (docs/architecture.md#bounds).
+//! Memory relief: the order in which bytes are released when messages take all of `--max-buffered`
+//! (docs/architecture.md#bounds).
 
 use super::Server;
 use crate::budget::Account;
 use crate::telemetry::counters;
 use std::time::Duration;
 
-/// How far a client must lag behind to be disconnected for memory.
+/// Minimum lag of a client that is disconnected for memory.
 const READER_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Server {
     /// Frees memory when messages exceed `--max-buffered`, or a body waits for room. The order: replay buffers and
-    /// remembered lists; then what is kept for clients that left, the oldest first and only as much as needed; then the
-    /// client that holds most; last, and only for an excess, the slowest reader. Returns false when bytes are about to be
-    /// released, so that the caller should look again soon.
+    /// cached lists; then data kept for disconnected clients, the oldest first and only as much as needed; then data
+    /// of the client that holds most; last, and only for an excess, the slowest reader. Returns false when bytes are
+    /// about to be released, so that the caller should look again soon.
     pub fn relieve(&self) -> bool {
         if self.make_room() {
             return true;
@@ -23,8 +24,9 @@ impl Server {
         self.budget.excess() == 0 || !self.cut_slowest()
     }
 
-    /// Measures the readers again, and wakes [`relieve`](Self::relieve) while room is needed. With `waited_before`, a body
-    /// has waited since the last call, and the slowest reader is disconnected for it. Returns whether a body waits.
+    /// Measures the readers again, and wakes [`relieve`](Self::relieve) while room is needed. With `waited_before`, a
+    /// body has waited since the last call, and the slowest reader is disconnected for it. Returns whether a body
+    /// waits.
     pub fn relieve_bodies(&self, waited_before: bool) -> bool {
         self.connections.measure();
         if self.budget.excess() > 0 || self.budget.is_awaited() {
@@ -66,7 +68,7 @@ impl Server {
     }
 
     fn cut_slowest(&self) -> bool {
-        // A client that pauses for a moment has not stalled, but memory is finite.
+        // A client that pauses briefly has not stalled, but memory is finite.
         let patience = if self.budget.is_far_exceeded() { Duration::ZERO } else { READER_PATIENCE };
         let cut = self.connections.cut_slowest(patience);
         if cut {

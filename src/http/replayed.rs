@@ -1,4 +1,4 @@
-//! The events of a session's stream. They are kept for replay, so that a client may leave and come back.
+//! The events of a session's stream. They are kept for replay, so that a client may disconnect and resume.
 
 use super::Server;
 use super::sse;
@@ -14,16 +14,16 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::time::{Sleep, sleep};
 
-/// Time for which a drain waits for a client that was told to reconnect.
+/// Time that a drain waits for a client that was told to reconnect.
 const RETURN: Duration = Duration::from_secs(5);
 
 /// The events of one stream of a session.
 #[derive(Debug)]
 pub struct Replayed {
     reader: Reader,
-    /// When the stream is closed for age.
+    /// The time at which the stream is closed for its age.
     closes: Option<Pin<Box<Sleep>>>,
-    /// Set where the client can reconnect, which it is told when proxyrunner shuts down.
+    /// Set if the client can reconnect, which it is told when proxyrunner shuts down.
     shutdown: Option<Shutdown>,
     has_ids: bool,
     is_complete: bool,
@@ -32,8 +32,8 @@ pub struct Replayed {
 }
 
 impl Replayed {
-    /// Returns the events of a stream that its client can resume. Streams of 2025-11-25 begin with a priming event and
-    /// are closed after `--sse-max-age`, since their clients reconnect (transports §Sending Messages).
+    /// Returns the events of a stream that its client can resume. Streams of 2025-11-25 begin with a priming event
+    /// and are closed after `--sse-max-age`, since their clients reconnect (transports §Sending Messages).
     pub fn resumable(server: &Server, reader: Reader, out: &mut VecDeque<Charged>) -> Self {
         let primes = reader.session().version().has_priming_events();
         if primes {
@@ -43,8 +43,8 @@ impl Replayed {
         Replayed { closes, shutdown: Some(server.shutdown.clone()), ..Self::new(reader) }
     }
 
-    /// Returns the events of a slow handshake. No client can resume a session that is not initialized, so the stream is
-    /// neither primed nor closed for age, and the session ends with it.
+    /// Returns the events of a slow handshake. No client can resume a session that is not initialized, so the stream
+    /// is neither primed nor closed for age, and the session ends with it.
     pub fn handshake(reader: Reader) -> Self {
         let end = EndUnseated(Arc::clone(reader.session()));
         Replayed { _end_unseated: Some(end), ..Self::new(reader) }
@@ -69,12 +69,12 @@ impl Replayed {
         }
     }
 
-    /// Notes that the client has read all that was sent.
+    /// Records that the client has read all bytes that were sent.
     pub fn note_read(&self) {
         self.reader.session().note_alive(Instant::now());
     }
 
-    /// Encodes the next event; false when the stream is complete.
+    /// Encodes the next event; returns false when the stream is complete.
     pub fn poll_next(&mut self, cx: &mut Context<'_>, out: &mut VecDeque<Charged>) -> Poll<bool> {
         if self.is_complete {
             return Poll::Ready(false);
@@ -87,7 +87,7 @@ impl Replayed {
             }
             Poll::Ready(None) => {
                 self.is_complete = true;
-                // A drain ends the sessions a moment before it is over.
+                // A drain ends the sessions shortly before it is over.
                 let reconnects = self.shutdown.as_ref().is_some_and(Shutdown::is_refusing);
                 if reconnects {
                     out.push_back(sse::retry());
@@ -121,7 +121,7 @@ struct EndUnseated(Arc<Session>);
 
 impl Drop for EndUnseated {
     fn drop(&mut self) {
-        // A session that is seated at this very moment gives its seat up again.
+        // A session that is being seated at this moment gives up its seat again.
         if self.0.seat().is_none() {
             self.0.end(&Failure::SessionEnded);
         }

@@ -1,5 +1,5 @@
-//! Responses: their bodies, which are empty, one message, or a stream of events; and when their heads are sent, with the
-//! status of an answer that comes soon, else as the head of an event stream (docs/architecture.md#commit).
+//! Responses: their bodies (empty, one message, or a stream of events), and the time at which their heads are sent:
+//! with the status of an answer that arrives soon, else as the head of an event stream (docs/architecture.md#commit).
 
 use super::Settings;
 use super::stream::EventStream;
@@ -16,19 +16,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The longest time that a quiet child delays a response's head.
+/// Maximum delay of a response's head while the child is silent.
 const COMMIT_AFTER: Duration = Duration::from_secs(5);
-/// The same for 2025-11-25, whose clients cannot resume a stream that is cut before its priming event.
+/// The same delay for 2025-11-25, whose clients cannot resume a stream that is cut before its priming event.
 const COMMIT_PRIMED_AFTER: Duration = Duration::from_millis(250);
 
 /// A response body.
 #[derive(Debug)]
 pub enum Body {
-    /// Nothing.
+    /// An empty body.
     Empty,
     /// One message. Its segments are written one after another and never copied together.
     Whole(Whole),
-    /// Events as they come.
+    /// A stream of events.
     Events(Box<EventStream>),
 }
 
@@ -114,19 +114,19 @@ pub fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Resp
     response
 }
 
-/// Returns how long a response's head waits for the first message of the child (`--sse-commit-after`).
+/// Returns the time that a response's head waits for the first message of the child (`--sse-commit-after`).
 pub fn delay(settings: &Settings) -> Duration {
     settings.sse_commit_after.unwrap_or(COMMIT_AFTER)
 }
 
-/// The same for a request of this session.
+/// Returns the same time for a request of this session.
 pub fn delay_in(settings: &Settings, session: &Session) -> Duration {
     let default = if session.version().has_priming_events() { COMMIT_PRIMED_AFTER } else { COMMIT_AFTER };
     settings.sse_commit_after.unwrap_or(default)
 }
 
-/// Returns the output of `work`, or `None` once `delay` has passed. Time in which the message waits for its turn does not
-/// count: it may still be refused then, and a refusal needs a status.
+/// Returns the output of `work`, or `None` once `delay` has passed. Time in which the message waits for its turn does
+/// not count: it may still be refused then, and a refusal needs a status.
 pub async fn within<F: Future + Unpin>(
     operation: &Operation,
     delay: Duration,

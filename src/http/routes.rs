@@ -37,8 +37,8 @@ pub async fn serve(server: Arc<Server>, origin: &Origin, request: Request<Incomi
     response
 }
 
-/// Checks a request's Host and Origin, and returns the origin to allow by CORS. `/metrics` is served for any Host, since
-/// scrapers may use any name.
+/// Checks a request's Host and Origin, and returns the origin to allow by CORS. `/metrics` is served for any Host,
+/// since scrapers may use any name.
 fn admit(settings: &Settings, request: &Request<Incoming>) -> Result<Option<HeaderValue>, Rejection> {
     if paths::plain(request.uri().path()) != METRICS {
         site::check_host(settings, request)?;
@@ -63,7 +63,7 @@ pub fn serve_admin(server: &Server, request: Request<Incoming>) -> Response<Body
     }
 }
 
-/// The limit that a request exceeds before it is begun.
+/// The limit that a request exceeds before it begins.
 #[derive(Clone, Copy, Debug)]
 pub enum Full {
     /// No regular connection place becomes free.
@@ -72,7 +72,7 @@ pub enum Full {
     Memory,
 }
 
-/// Refuses a request before it is begun, and closes its connection.
+/// Refuses a request before it begins, and closes its connection.
 pub fn refuse(request: Request<Incoming>, full: Full) -> Response<Body> {
     let rejection = Rejection::busy(match full {
         Full::Connections => "all --max-connections connections are busy",

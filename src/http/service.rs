@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Time for a request head to complete after its first byte.
 pub const HEAD_PATIENCE: Duration = Duration::from_secs(60);
-/// Time for which a request of a client that holds little memory waits for room.
+/// Time that a request of a client that holds little memory waits for room.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes that a request takes at its connection besides its messages: its task, its head and the buffers.
 const REQUEST: usize = 32 * 1024;
@@ -45,7 +45,7 @@ const BUFFER: usize = 64 * 1024;
 /// The clients of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// MCP clients, and probes too (`--listen`).
+    /// MCP clients and probes (`--listen`).
     Clients,
     /// Probes and scrapers only (`--admin-listen`).
     Admin,
@@ -60,13 +60,13 @@ pub struct Service {
     pub(super) connection: Arc<Connection>,
     /// The account that messages are charged to.
     pub(super) account: Account,
-    /// The account that requests themselves are charged to, so that they leave small messages their share.
+    /// The account that requests themselves are charged to, so that small messages keep their own share.
     pub(super) requests: Account,
 }
 
 impl Service {
-    /// Serves the connection to its end. An idle connection has no buffers: hyper's are dropped, and created again when
-    /// the peer sends something.
+    /// Serves the connection to its end. An idle connection has no buffers: hyper's are dropped, and created again
+    /// when the peer sends something.
     pub async fn serve(self, mut stream: Watched<Socket>, peer: SocketAddr, closing: CancellationToken) {
         let mut first = Bytes::new();
         loop {
@@ -89,7 +89,7 @@ impl Service {
         }
     }
 
-    /// Serves requests until the connection ends, or is idle and should give its buffers back.
+    /// Serves requests until the connection ends, or is idle and should release its buffers.
     async fn serve_until_idle(
         &self,
         stream: Rewound<Watched<Socket>>,
@@ -139,8 +139,8 @@ impl Service {
         Ok(None)
     }
 
-    /// Returns hyper's timeout for heads, which hyper counts from the last response on. Clients may be idle for longer, so
-    /// that their slow heads are closed by `cut_slow_heads` instead.
+    /// Returns hyper's timeout for heads, which hyper counts from the last response on. Clients may be idle for
+    /// longer, so that their slow heads are closed by `cut_slow_heads` instead.
     fn head_timeout(&self) -> Duration {
         match self.role {
             Role::Clients => self.server.settings.keep_alive_timeout.max(HEAD_PATIENCE),
@@ -172,7 +172,7 @@ impl Service {
             } else {
                 scoped(origin.span, routes::serve(server, &origin, request)).await
             };
-        // Hyper may still be reading the body of a refused request: such a connection keeps its buffers.
+        // Hyper may still be reading the body of a refused request; such a connection keeps its buffers.
         let is_error = response.status().is_client_error() || response.status().is_server_error();
         connection.set_may_rest(!has_body || !is_error);
         let leaves_body = has_body && is_error && is_long;

@@ -1,4 +1,5 @@
-//! The sessions of legacy clients: opened by `initialize`, named by `Mcp-Session-Id`, streamed by GET, ended by DELETE.
+//! The sessions of legacy clients: opened by `initialize`, named by `Mcp-Session-Id`, streamed by GET, ended by
+//! DELETE.
 
 use super::Server;
 use super::deviation::Deviation;
@@ -27,12 +28,12 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Returns the session that a request names.
 ///
 /// # Errors
-/// 400 when the request names no session; 404 when the session is unknown, ended or another principal's; 400 when the
-/// protocol version is not supported.
+/// 400 when the request names no session; 404 when the session is unknown, has ended or belongs to another principal;
+/// 400 when the protocol version is not supported.
 pub fn find(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<Arc<Session>, Rejection> {
     let Some(id) = guard::agreed(headers, &SESSION_ID)? else {
         return Err(Rejection::invalid(
-            "Mcp-Session-Id is missing; send initialize first, then the id that its response names",
+            "Mcp-Session-Id is missing; send initialize first, then repeat the id from its response",
         ));
     };
     let session = server.directory.find(id, principal).ok_or_else(|| unknown(server))?;
@@ -41,10 +42,11 @@ pub fn find(server: &Server, headers: &HeaderMap, principal: &Principal) -> Resu
     }
     match guard::agreed(headers, &PROTOCOL_VERSION)? {
         Some(version) if version != session.version().as_str() => {
-            // Some clients send the version they requested or the newest they know. The negotiated one applies.
+            // Some clients send the version that they requested or the newest that they know. The negotiated one
+            // applies.
             if !LEGACY_VERSIONS.contains(&version) {
                 return Err(Rejection::invalid(format!(
-                    "MCP-Protocol-Version {version:?} is not supported; this session speaks {}",
+                    "MCP-Protocol-Version {version:?} is not supported; this session uses {}",
                     session.version().as_str()
                 )));
             }
@@ -83,12 +85,12 @@ pub fn stream(server: &Server, headers: &HeaderMap) -> Result<Response<Body>, Re
     guard::takes_events(headers)?;
     let principal = guard::principal(&server.settings, headers)?;
     let session = find(server, headers, &principal)?;
-    // A GET does not count as a message, else a client could put off eviction forever by reconnecting.
+    // A GET does not count as a message, else a client could postpone eviction forever by reconnecting.
     session.note_alive(Instant::now());
     // Some event sources send an empty value before the first event.
     if let Some(last) = guard::single(headers, &LAST_EVENT_ID)?.filter(|last| !last.is_empty()) {
         let reader = session.resume(last).map_err(|_| {
-            Rejection::invalid("Last-Event-ID names no event of this session that is still kept")
+            Rejection::invalid("Last-Event-ID is not an event of this session that is still kept")
         })?;
         // Some clients keep reconnecting to a stream that ends without a result. 204 tells them that it is complete.
         return Ok(if reader.is_over() {
@@ -133,7 +135,8 @@ pub async fn initialize(
     let operation = Arc::clone(&incoming.operation);
     let work = handshake(Arc::clone(server), Arc::clone(&session), incoming);
     let mut response = respond_slowly(server, &session, &operation, form, work).await;
-    // The head of a stream is sent before the handshake succeeds. The id of a session that fails then is not found later.
+    // The head of a stream is sent before the handshake succeeds. The id of a session that fails then is not found
+    // later.
     if response.status() == StatusCode::OK
         && let Ok(id) = id
         && !session.is_ended()
@@ -144,7 +147,7 @@ pub async fn initialize(
 }
 
 /// Checks the head of an `initialize` and returns the content types for its answer. An unknown session id is ignored:
-/// clients that kept a stale one would never recover from a refusal.
+/// a client with a stale id would never recover from a refusal.
 fn check_initialize(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<Form, Rejection> {
     match guard::agreed(headers, &SESSION_ID) {
         Ok(None) => {}
@@ -174,7 +177,7 @@ pub fn open(
     let address = Some(origin.peer.socket.ip());
     let account = origin.account.sibling(principal.client_or(|| origin.account.client()));
     let opened = server.directory.open(principal, address, account, Instant::now());
-    opened.map_err(|_| Rejection::busy("there are --max-sessions sessions already").of(request_id))
+    opened.map_err(|_| Rejection::busy("--max-sessions sessions are open").of(request_id))
 }
 
 /// Returns the answer to `initialize`, and lists the session in the directory if the handshake succeeded.
@@ -194,8 +197,8 @@ async fn handshake(
     answered
 }
 
-/// Returns the answer to `initialize`. The drain does not know a session that waits for its child, so its wait ends here
-/// when the drain does; and when the session ends because its client left.
+/// Returns the answer to `initialize`. The drain does not know a session that waits for its child, so this wait ends
+/// with the drain; and with the session, if its client disconnects.
 ///
 /// # Errors
 /// 503 when a limit is reached, or proxyrunner is shutting down.

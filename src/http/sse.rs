@@ -34,12 +34,13 @@ pub fn encode(id: Option<&str>, message: &Spliced, out: &mut VecDeque<Charged>) 
     }
 }
 
-/// Encodes the event without data that gives a client an id to resume after (2025-11-25, transports §Sending Messages).
+/// Encodes an event without data, which gives a client an id to resume after (2025-11-25, transports §Sending
+/// Messages).
 pub(super) fn prime(id: &str) -> Charged {
     Charged::own(format!("id: {id}\ndata: \n\n"))
 }
 
-/// Encodes the first event of HTTP+SSE, which tells where to post.
+/// Encodes the first event of HTTP+SSE, which names the path to post to.
 pub(super) fn endpoint(post_to: &str) -> Charged {
     Charged::own(format!("event: endpoint\ndata: {post_to}\n\n"))
 }
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_and_short_messages_are_framed_alike() {
+    fn long_and_short_messages_are_framed_in_the_same_way() {
         for length in [10, FLAT, FLAT + 1] {
             let message = Spliced::from(Charged::own(vec![b'x'; length]));
             let mut out = VecDeque::new();

@@ -26,7 +26,7 @@ pub struct EventStream {
     sent_keep_alive: bool,
 }
 
-/// Where the events of a stream come from.
+/// The source of a stream's events.
 #[derive(Debug)]
 enum Source {
     /// A session's stream.
@@ -55,7 +55,7 @@ impl EventStream {
         Self::new(server, Source::Replayed(events), encoded)
     }
 
-    /// Returns the stream of a modern request that has yielded its first happening.
+    /// Returns the stream of a modern request that has yielded its first event.
     pub fn begun(
         server: &Server,
         context: Option<TraceContext>,
@@ -110,12 +110,12 @@ impl Source {
     fn note_read(&self) {
         match self {
             Source::Replayed(events) => events.note_read(),
-            // Nothing is kept for a client that leaves.
+            // No event is kept for a modern client that disconnects.
             Source::Live(_) => {}
         }
     }
 
-    /// Encodes the next event; false when the stream is complete.
+    /// Encodes the next event; returns false when the stream is complete.
     fn poll_next(&mut self, cx: &mut Context<'_>, out: &mut VecDeque<Charged>) -> Poll<bool> {
         match self {
             Source::Replayed(events) => events.poll_next(cx, out),

@@ -1,5 +1,5 @@
-//! Bodies for hyper's own refusals. Hyper refuses a request whose head it cannot parse with a bare status; here the refusal
-//! gets a JSON-RPC error, as all others have.
+//! Bodies for hyper's own refusals. Hyper refuses a request whose head it cannot parse with a bare status; here the
+//! refusal gets a JSON-RPC error, like all others.
 
 use crate::jsonrpc::{codes, rewrite};
 use crate::telemetry::counters;
@@ -85,7 +85,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Explained<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // A refusal is a head alone, and so one slice.
+        // A refusal consists of a head only, and so of one slice.
         let mut filled = slices.iter().filter(|slice| !slice.is_empty());
         match (filled.next(), filled.next()) {
             (Some(only), None) => self.poll_write(cx, only),

@@ -77,7 +77,7 @@ impl Visit {
         }
         if let Some(span) = &mut self.span {
             span.describe(|attributes| attributes.number(names::HTTP_STATUS, status.as_u16().into()));
-            // An error of the client is no failure of the server (http/http-spans.md §Status).
+            // An error of the client is not a failure of the server (http/http-spans.md §Status).
             if status.is_server_error() {
                 span.describe(|attributes| attributes.text(names::ERROR, status.as_str()));
                 span.fail("");
@@ -117,7 +117,7 @@ fn describe<B>(span: &mut Span, settings: &Settings, request: &Request<B>, peer:
     });
 }
 
-/// The response is complete, or the peer has disconnected.
+/// Ends the telemetry: the response is complete, or the peer has disconnected.
 impl Drop for Visit {
     fn drop(&mut self) {
         let Some(logged) = self.logged.take() else { return };

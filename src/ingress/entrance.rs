@@ -1,8 +1,8 @@
-//! The queues of clients' requests: each request takes a place at its child first, then one among all. In this order,
-//! since a request that waits for a slow child must not take a place from requests to others, and so that no two wait
-//! for each other. Both waits together take `--queue-timeout` at most.
+//! The queues of clients' requests: each request takes a permit of its child first, then one of the common permits.
+//! In this order, a request that waits for a slow child takes no permit from requests to others, and no two requests
+//! wait for each other. Both waits together take at most `--queue-timeout`.
 //!
-//! Some requests wait for something else, such as a child. They are counted and bounded as well.
+//! Some requests wait for another event, such as the start of a child. They are counted and bounded as well.
 
 use super::{Incoming, Refusal};
 use crate::admission::{Accepted, Admission, Bounds, Decision, Permit};
@@ -19,22 +19,22 @@ use tokio::time::timeout_at;
 const REQUEST: usize = 8 * 1024;
 /// Approximate number of copies of a request's id, token and name.
 const COPIES: usize = 4;
-/// Maximum length of these together, in bytes.
+/// Maximum length of these copies together, in bytes.
 const LONGEST_COPIED: usize = 3 * 1024;
-/// Time for which a request of a client that holds little memory waits for room.
+/// Time that a request of a client that holds little memory waits for room.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 const NO_ROOM: Refusal = Refusal::Busy("--max-buffered is used up by messages in transit");
 
 /// The divisor of `--max-child-in-flight` for notifications.
 const NOTICES: usize = 4;
 
-/// The bounds, and the counts of those that wait.
+/// The bounds, and the counts of waiting requests.
 #[derive(Debug)]
 pub(crate) struct Entrance {
     all: Arc<Admission>,
     at_child: Bounds,
-    /// Requests that wait for something else than a place: as many as may wait for a place, and per client as many as
-    /// it may have in flight.
+    /// Requests that wait for another event than a permit: as many as may wait for a permit, and per client as many
+    /// as it may have in flight.
     elsewhere: Arc<Admission>,
     patience: Duration,
     waiting: AtomicUsize,
@@ -42,7 +42,7 @@ pub(crate) struct Entrance {
     accepted: Arc<AtomicUsize>,
 }
 
-/// How many requests may be in flight and wait, and for how long.
+/// The maximum numbers of requests in flight and waiting, and the maximum wait.
 #[derive(Debug)]
 pub(crate) struct Limits {
     /// `--max-in-flight`
@@ -72,13 +72,13 @@ enum Level {
 }
 
 impl Entrance {
-    /// Nobody has entered yet.
+    /// Creates the queues without requests.
     pub fn new(limits: &Limits) -> Self {
         let Limits { in_flight, per_client, per_child, queued, patience } = *limits;
         Entrance {
             all: Admission::new(Bounds { in_flight, per_client, queued }),
             at_child: Bounds { in_flight: per_child, per_client, queued },
-            // Where nobody may wait for a place, a server's start is waited for all the same.
+            // Even if no request may wait for a permit, requests may wait for a server's start.
             elsewhere: Admission::new(Bounds {
                 in_flight: if queued == 0 { per_client } else { queued },
                 per_client,
@@ -96,7 +96,8 @@ impl Entrance {
         Accepted::count(&self.accepted, None)
     }
 
-    /// Accepts a request: a drain waits until the guard is dropped, and its client is charged for what it takes.
+    /// Accepts a request: a drain waits until the guard is dropped, and its client is charged for the request's
+    /// memory.
     ///
     /// # Errors
     /// When `--max-buffered` has no room for it.
@@ -112,7 +113,7 @@ impl Entrance {
         Ok(Accepted::count(&self.accepted, charge))
     }
 
-    /// Returns the number of accepted requests that are not over.
+    /// Returns the number of accepted requests that have not ended.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
     }
@@ -122,12 +123,12 @@ impl Entrance {
         self.all.in_flight()
     }
 
-    /// Returns the number of requests that wait for a place or a child.
+    /// Returns the number of requests that wait for a permit or a child.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Waits for the places of a request. Dropping the future leaves the queue.
+    /// Waits for the permits of a request. Dropping the future leaves the queue.
     ///
     /// # Errors
     /// When too many wait, or `--queue-timeout` is over; the refusal names the bound.
@@ -135,8 +136,8 @@ impl Entrance {
         self.enter_among(None, Turns { operation, client, until: None }, link).await
     }
 
-    /// Waits for the places of a notification. Few notifications may be at a shared child, since a child that handles
-    /// one message at a time would be busy with them, and nothing answers them.
+    /// Waits for the permits of a notification. The number of notifications at a shared child is limited, since a
+    /// child that handles one message at a time would be busy with them, and they have no answers.
     ///
     /// # Errors
     /// As [`enter`](Self::enter).
@@ -167,15 +168,15 @@ impl Entrance {
         Ok(Places { all, child, notice, accepted: None })
     }
 
-    /// Waits for the places of a call that has begun: it is never refused, and goes on without places if the queues
-    /// are full.
+    /// Waits for the permits of a call that has begun: it is never refused, and continues without permits if the
+    /// queues are full.
     pub async fn enter_again(&self, client: Client, link: &Link) -> Option<Places> {
         let child = self.patient_turn(link.admission(self.at_child), client).await?;
         let all = self.patient_turn(&self.all, client).await?;
         Some(Places { all, child, notice: None, accepted: None })
     }
 
-    /// Counts a request that waits for something else than a place.
+    /// Counts a request that waits for another event than a permit.
     ///
     /// # Errors
     /// When too many wait.
@@ -189,7 +190,7 @@ impl Entrance {
         }
     }
 
-    /// Counts a request that is at no child and has no place, but that a drain waits for.
+    /// Counts a request that is at no child and has no permits, but that a drain waits for.
     pub fn linger(&self) -> Lingering {
         self.lingering.fetch_add(1, Ordering::Relaxed);
         Lingering(Arc::clone(&self.lingering))
@@ -213,7 +214,7 @@ impl Entrance {
             Decision::Waits(waiting) => waiting,
         };
         let (_counted, _seen) = (self.count(), operation.wait());
-        // The clock is looked at only by those that wait.
+        // Only waiting requests read the clock.
         let until = *until.get_or_insert_with(|| now() + self.patience);
         match timeout_at(until.into(), waiting).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -240,7 +241,7 @@ impl Entrance {
     }
 }
 
-/// The count of one waiting request.
+/// A count of one waiting request.
 #[derive(Debug)]
 struct Counted<'a>(&'a AtomicUsize);
 
@@ -250,7 +251,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// A request that waits for something else than a place, until this is dropped.
+/// A request that waits for another event than a permit, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Waits<'a> {
     _counted: Counted<'a>,

@@ -9,12 +9,12 @@ use crate::trace_context::Trace;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A client's message as it came.
+/// A client's message as received.
 #[derive(Clone, Debug)]
 pub struct Incoming {
     /// Its bytes.
     pub frame: Charged,
-    /// Where its parts are; on the heap, since messages are passed through many futures.
+    /// The spans of its parts; boxed, since messages are passed through many futures.
     pub message: Box<Message>,
     /// The trace context of its HTTP request.
     pub trace: Trace,

@@ -1,5 +1,5 @@
-//! A client's message before its child is chosen: the message as it came, the queues in which it waits, and why it may be
-//! refused. Children and calls both use these.
+//! A client's message before its child is chosen: the message as received, the queues in which it waits, and the
+//! reasons to refuse it. Children and calls both use these.
 
 mod entrance;
 mod incoming;

@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use super::text::unescaped;
 use crate::budget::Charged;
 
-/// A request id as its client wrote it. Ids are equal if they have the same JSON type and value, however they are spelled:
+/// A request id as its client wrote it. Ids are equal if they have the same JSON type and value, in any spelling:
 /// `"1"` is not `1`, but `"\u0031"` is `"1"`.
 #[derive(Clone)]
 pub struct ClientId {
@@ -19,7 +19,7 @@ impl ClientId {
         Self { raw: Charged::own(raw) }
     }
 
-    /// The id in JSON, as received: a string with its quotes, or an integer.
+    /// Returns the id in JSON, as received: a string with its quotes, or an integer.
     pub fn raw(&self) -> &Charged {
         &self.raw
     }
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_is_what_came() {
+    fn raw_is_the_id_as_received() {
         let id = ClientId::new(br#""\u0031""#);
         assert_eq!(&id.raw()[..], br#""\u0031""#);
         assert_eq!(format!("{id:?}"), r#"ClientId("\u0031")"#);

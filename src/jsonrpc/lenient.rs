@@ -1,12 +1,12 @@
-//! Reads invalid JSON-RPC of servers where its meaning is beyond doubt: ids in another spelling, and null members written by
-//! serializers that write every field of a type.
+//! Reads invalid JSON-RPC of servers whose meaning is unambiguous: ids in another spelling, and null members written
+//! by serializers that write every field of a type.
 
 use super::message::{Fault, Message, Span};
 use super::object::members;
 use super::text::{integer, unescaped};
 use super::{codes, scan};
 
-/// The longest number that is read, in bytes.
+/// Maximum length of a number that is read, in bytes.
 const LONGEST_NUMBER: usize = 32;
 
 /// The maximum number of corrected members.
@@ -15,10 +15,10 @@ const MOST_CHANGES: usize = 16;
 /// The members that decide the kind of a message.
 const DECISIVE: [&[u8]; 5] = [b"id", b"method", b"params", b"result", b"error"];
 
-/// A peer's spelling of an integer that it was given.
+/// A peer's spelling of an integer that it received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
-    /// The integer as it was given.
+    /// The integer as the peer received it.
     Integer,
     /// A string of its digits: `"8192"`.
     String,
@@ -26,8 +26,8 @@ pub enum Spelling {
     Float,
 }
 
-/// Returns the integer below 2^53 that a raw id or token stands for, and its spelling. Accepts a string of plain digits, and
-/// an integral float.
+/// Returns the integer below 2^53 that a raw id or token stands for, and its spelling. Accepts a string of plain
+/// digits, and an integral float.
 pub fn echoed(raw: &[u8]) -> Option<(u64, Spelling)> {
     if let Some(value) = integer(raw) {
         return Some((value, Spelling::Integer));
@@ -42,20 +42,20 @@ pub fn echoed(raw: &[u8]) -> Option<(u64, Spelling)> {
     exact.then_some((value as u64, Spelling::Float))
 }
 
-/// The defect of a frame whose meaning is beyond doubt.
+/// The defect of a frame whose meaning is unambiguous.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Defect {
     /// Its id is an integral float.
     FloatId,
-    /// It has null members that decide nothing.
+    /// It has null members without a meaning.
     Nulls,
     /// It follows escape sequences for a terminal.
     Escapes,
 }
 
-/// Corrects a frame that is not a message: removes escape sequences before it and null members that mean nothing, and
-/// writes an integral float in `id` as an integer. `fault` is the scan's. Returns `None` if that does not help; the frame
-/// may be changed then.
+/// Corrects a frame that is not a message: removes escape sequences before it and null members without a meaning, and
+/// writes an integral float in `id` as an integer. `fault` is the scan's. Returns `None` if that does not help; the
+/// frame may be changed then.
 ///
 /// The frame is changed in place, since a copy could be as long as `--max-frame`.
 pub fn mended(frame: &mut Vec<u8>, fault: &Fault) -> Option<(Message, Defect)> {
@@ -64,7 +64,7 @@ pub fn mended(frame: &mut Vec<u8>, fault: &Fault) -> Option<(Message, Defect)> {
     } else {
         (vec![(0..escapes(frame)?, None)], Defect::Escapes)
     };
-    // From the end, so that the spans of earlier changes stay valid.
+    // In reverse order, so that the spans of earlier changes stay valid.
     for (part, number) in changes.into_iter().rev() {
         let number = number.map(|number: u64| number.to_string()).unwrap_or_default();
         frame.splice(part, number.into_bytes());
@@ -75,7 +75,7 @@ pub fn mended(frame: &mut Vec<u8>, fault: &Fault) -> Option<(Message, Defect)> {
 /// A part to be removed, or replaced by a number.
 type Change = (Span, Option<u64>);
 
-/// The changes, in the order of their spans.
+/// Returns the changes, in the order of their spans.
 fn changes(frame: &[u8]) -> Option<(Vec<Change>, Defect)> {
     let object = object(frame)?;
     let has = |name: &str| {
@@ -103,7 +103,7 @@ fn changes(frame: &[u8]) -> Option<(Vec<Change>, Defect)> {
         if let Some(at) = DECISIVE.iter().position(|decisive| *name == **decisive)
             && std::mem::replace(&mut seen[at], true)
         {
-            // Readers differ in which of two members they take.
+            // Parsers differ in which of two members they take.
             return None;
         }
         if keep(&name, &value) {
@@ -116,7 +116,7 @@ fn changes(frame: &[u8]) -> Option<(Vec<Change>, Defect)> {
             }
             kept_before = true;
         } else if kept_before {
-            // The comma before the member goes, too.
+            // The comma before the member is removed, too.
             changes.push((last_end..value.end, None));
         } else {
             leading.get_or_insert(key.start);
@@ -132,8 +132,8 @@ fn changes(frame: &[u8]) -> Option<(Vec<Change>, Defect)> {
     Some((changes, defect))
 }
 
-/// The length of the escape sequences before a frame, at least one. Libraries that take stdout for a terminal write them
-/// (ECMA-48: control sequences, and operating system commands).
+/// Returns the length of the escape sequences before a frame, at least one. Libraries that mistake stdout for a
+/// terminal write them (ECMA-48: control sequences, and operating system commands).
 fn escapes(frame: &[u8]) -> Option<usize> {
     let mut at = 0;
     while let [0x1b, kind, rest @ ..] = &frame[at..] {
@@ -147,7 +147,7 @@ fn escapes(frame: &[u8]) -> Option<usize> {
     (at > 0).then_some(at)
 }
 
-/// The span of a frame's object.
+/// Returns the span of a frame's object.
 fn object(frame: &[u8]) -> Option<Span> {
     let start = frame.iter().position(|byte| !byte.is_ascii_whitespace())?;
     let end = frame.trim_ascii_end().len();
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_recognized_in_the_spellings_that_lose_nothing() {
+    fn ids_are_recognized_in_unambiguous_spellings() {
         assert_eq!(echoed(b"8192"), Some((8192, Spelling::Integer)));
         assert_eq!(echoed(br#""8192""#), Some((8192, Spelling::String)));
         assert_eq!(echoed(br#""\u0038192""#), Some((8192, Spelling::String)));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_decides_nothing_is_dropped() {
+    fn meaningless_null_members_are_removed() {
         for (written, read) in [
             (
                 r#"{"jsonrpc":"2.0","id":1,"result":{},"error":null}"#,
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_mean_two_things_stays_no_message() {
+    fn an_ambiguous_frame_is_not_corrected() {
         for text in [
             r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{},"result":null}"#,

@@ -8,9 +8,9 @@ use super::codes::{INVALID_REQUEST, PARSE_ERROR};
 /// The position of a value in its message, in bytes. Strings include their quotes.
 pub type Span = Range<usize>;
 
-/// The longest id, token, method or name, in bytes of raw JSON. They are kept longer than their message.
+/// Maximum length of an id, token, method or name, in bytes of raw JSON. They are kept longer than their message.
 pub const LONGEST_NAME: usize = 1024;
-/// The longest URI, in bytes of raw JSON.
+/// Maximum length of a URI, in bytes of raw JSON.
 pub const LONGEST_URI: usize = 16 * 1024;
 
 /// The three kinds of JSON-RPC messages.
@@ -18,7 +18,7 @@ pub const LONGEST_URI: usize = 16 * 1024;
 pub enum Kind {
     /// Has `method` and `id`: exactly one response answers it.
     Request,
-    /// Has `method` and no `id`: nothing answers it.
+    /// Has `method` and no `id`: it gets no response.
     Notification,
     /// Has `result` or `error`.
     Response,
@@ -31,8 +31,8 @@ pub struct Message {
     pub kind: Kind,
     /// The whole object, without surrounding whitespace.
     pub object: Span,
-    /// A string or an integer of any size. Requests always have one. An `error` response may lack it, or have null, which
-    /// counts as absent.
+    /// A string or an integer of any size. Requests always have one. An `error` response may lack it, or have null,
+    /// which counts as absent.
     pub id: Option<Span>,
     /// The method, a string; `None` in a response.
     pub method: Option<Span>,
@@ -42,11 +42,11 @@ pub struct Message {
     pub null_params: Option<Span>,
     /// A response's result, any value.
     pub result: Option<Span>,
-    /// The result has `isError: true` (server/tools §Error Handling).
+    /// Whether the result has `isError: true` (server/tools §Error Handling).
     pub is_error: bool,
     /// A response's error, any value.
     pub error: Option<Span>,
-    /// There are raw line breaks between tokens, so the message is not a frame as it is.
+    /// Whether there are raw line breaks between tokens, so that the message cannot be used as a frame unchanged.
     pub multiline: bool,
 }
 
@@ -87,7 +87,7 @@ pub struct Meta {
     pub tracestate: Option<Span>,
     /// `baggage`, the last one.
     pub baggage: Option<Span>,
-    /// One of the three trace keys is duplicated. Readers differ in which one they take.
+    /// Whether one of the three trace keys is duplicated. Parsers differ in which one they take.
     pub trace_repeated: bool,
     /// `io.modelcontextprotocol/protocolVersion`: its presence makes a request a modern one.
     pub era_version: Option<Span>,
@@ -103,16 +103,16 @@ pub struct Meta {
     pub related_task: Option<Span>,
 }
 
-/// Why some bytes are no message.
+/// The reason why some bytes are not a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// [`PARSE_ERROR`] or [`INVALID_REQUEST`].
     pub code: i64,
-    /// What is wrong, for the error's `message`.
+    /// A description of the fault, for the error's `message`.
     pub reason: &'static str,
-    /// Where, in bytes from the start.
+    /// The position of the fault, in bytes from the start.
     pub at: usize,
-    /// The message's id, if one valid id could be read: an answer can still name it.
+    /// The message's id, if one valid id could be read, so that an answer can name it.
     pub id: Option<Span>,
 }
 

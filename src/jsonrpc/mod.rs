@@ -1,5 +1,5 @@
-//! JSON-RPC messages as bytes: finding their parts ([`scan()`]), and changing a few of them while every other byte stays
-//! ([`rewrite`]). Nothing here builds a tree of values (`docs/architecture.md#bytes`).
+//! JSON-RPC messages as bytes: finding their parts ([`scan()`]), and changing a few of them while every other byte
+//! stays unchanged ([`rewrite`]). Nothing here builds a tree of values (`docs/architecture.md#bytes`).
 
 pub mod codes;
 pub(crate) mod id;

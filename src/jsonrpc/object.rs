@@ -1,7 +1,7 @@
 //! Objects and arrays within validated JSON: finding members, iterating over elements, and adding or removing members
 //! without touching the others.
 //!
-//! Of several members with one name the last one counts. Where that is not safe to assume, [`scan`](super::scan()) has
+//! Of several members with one name the last one counts. If that is not safe to assume, [`scan`](super::scan()) has
 //! refused the message already.
 
 use super::lexer::Lexer;
@@ -39,8 +39,8 @@ impl Iterator for Members<'_> {
     }
 }
 
-/// The span of a member's value. Of several members with that name the last one counts, as most parsers have it. `None` if
-/// `object` is not an object.
+/// Returns the span of a member's value. Of several members with that name the last one counts, as in most parsers.
+/// `None` if `object` is not an object.
 pub fn member(bytes: &[u8], object: &Span, name: &str) -> Option<Span> {
     members(bytes, object.clone())
         .filter(|(key, _)| *key_of(&bytes[key.clone()]) == *name.as_bytes())
@@ -48,7 +48,8 @@ pub fn member(bytes: &[u8], object: &Span, name: &str) -> Option<Span> {
         .map(|(_, value)| value)
 }
 
-/// The members of an object, as spans of names and values. Of several with one name, only the last, as for [`member`].
+/// Returns the members of an object, as spans of names and values. Of several with one name, only the last, as for
+/// [`member`].
 pub fn distinct_members(bytes: &[u8], object: &Span) -> Vec<(Span, Span)> {
     let mut last = HashMap::new();
     let all: Vec<_> = members(bytes, object.clone()).collect();
@@ -59,7 +60,7 @@ pub fn distinct_members(bytes: &[u8], object: &Span) -> Vec<(Span, Span)> {
     (0..all.len()).filter(is_last).map(|at| all[at].clone()).collect()
 }
 
-/// The value of a member, if it is a string.
+/// Returns the value of a member, if it is a string.
 pub fn string_member<'a>(bytes: &'a [u8], object: &Span, name: &str) -> Option<std::borrow::Cow<'a, str>> {
     member(bytes, object, name).filter(|value| bytes[value.start] == b'"').map(|value| text(bytes, &value))
 }
@@ -101,7 +102,7 @@ pub struct Amendment<'a> {
     pub add: &'a [u8],
 }
 
-/// Amends the object at `object`. True if none of its members stayed.
+/// Amends the object at `object`. Returns true if none of its members stayed.
 ///
 /// Each object must be amended at most once: two amendments would disagree about the commas.
 pub fn amend(bytes: &[u8], object: &Span, amendment: Amendment<'_>, edits: &mut Edits) -> bool {
@@ -117,8 +118,8 @@ pub fn amend(bytes: &[u8], object: &Span, amendment: Amendment<'_>, edits: &mut 
     none_kept
 }
 
-/// Removes the members that `keep` rejects from the object at `object`. `keep` is called with each name and the span of the
-/// value, in order. True if no member stayed. As with [`amend`], at most once for an object.
+/// Removes the members that `keep` rejects from the object at `object`. `keep` is called with each name and the span
+/// of the value, in order. Returns true if no member stayed. As with [`amend`], at most once for an object.
 pub fn retain(
     bytes: &[u8],
     object: &Span,
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn members_go_and_come_with_their_commas() {
+    fn members_are_removed_and_added_with_their_commas() {
         for (text, drop, add, expected) in [
             ("{}", &["a"][..], "", "{}"),
             ("{ }", &["a"], "\"n\":1", "{\"n\":1 }"),
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_in_front_goes_without_a_trace() {
+    fn members_added_in_front_can_be_removed_again() {
         for text in ["{ \"a\" : 1 }", "{}", "{ }", r#"{"a":[1, 2],"b":{}}"#] {
             let bytes = Charged::own(text.as_bytes());
             let mut edits = Edits::new();
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn of_members_of_one_name_the_last_counts() {
+    fn the_last_member_of_a_name_counts() {
         let text = r#"{"a":1,"b":2,"\u0061":3,"c":4,"b":5}"#;
         let bytes = text.as_bytes();
         let found = distinct_members(bytes, &(0..bytes.len()));
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn members_and_items_are_found_in_what_has_them() {
+    fn members_and_items_are_found_only_in_containers() {
         let text = br#"{"a":1,"b":"x\u0079","\u0061":[ 1 , {"c":2},[] ]}"#;
         let whole = 0..text.len();
         let array = member(text, &whole, "a").unwrap();

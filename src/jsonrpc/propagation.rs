@@ -9,7 +9,7 @@ use crate::trace_context::{
 use serde_json::Value;
 use std::borrow::Cow;
 
-/// The longest value that is read, in bytes of raw JSON: the longest baggage, entirely escaped.
+/// Maximum length of a value that is read, in bytes of raw JSON: the longest baggage, entirely escaped.
 const LONGEST: usize = 64 * 1024;
 
 /// The trace context of a message, as far as it is well-formed and not duplicated.
@@ -19,14 +19,14 @@ pub struct Carried<'a> {
     pub context: Option<Context>,
     /// Vendor state; only with a context.
     pub tracestate: Option<Cow<'a, str>>,
-    /// Baggage, which may come without a context.
+    /// Baggage, which may be present without a context.
     pub baggage: Option<Cow<'a, str>>,
-    /// There is baggage, but it is malformed or duplicated.
+    /// Whether there is baggage that is malformed or duplicated.
     pub has_malformed_baggage: bool,
 }
 
 impl Carried<'_> {
-    /// The baggage.
+    /// Returns the baggage.
     pub fn own_baggage(&self) -> OwnBaggage<'_> {
         match self.baggage.as_deref() {
             Some(baggage) => OwnBaggage::WellFormed(baggage),
@@ -57,7 +57,7 @@ pub fn carried<'a>(bytes: &'a [u8], message: &Message) -> Carried<'a> {
     }
 }
 
-/// The members of `trace` that `_meta` lacks or has to give up: the keys to remove, and the members to add.
+/// Returns the members of `trace` that `_meta` lacks or has to give up: the keys to remove, and the members to add.
 pub(super) fn injection(
     bytes: &[u8],
     meta: Option<&Meta>,
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_well_formed_and_said_once_is_carried() {
+    fn well_formed_and_unique_values_are_carried() {
         let parent = format!("\"traceparent\":\"{PARENT}\"");
         assert_eq!(told(&format!("{{{parent}}}")), (true, None, None));
         let all = format!(r#"{{{parent},"tracestate":"a=1","baggage":"b=2"}}"#);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn baggage_that_is_none_is_noticed() {
+    fn malformed_baggage_is_reported() {
         let twice = r#""baggage":"a=1","baggage":"a=1""#;
         let beside = format!(r#""traceparent":"{PARENT}","traceparent":"{PARENT}","baggage":"a=1""#);
         for (meta, malformed) in [

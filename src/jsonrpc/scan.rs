@@ -1,7 +1,7 @@
 //! One pass over a message that validates it as JSON and JSON-RPC, and finds the parts that matter.
 //!
-//! Keys are compared by value, not by spelling: `"\u0069d"` is `id`. A duplicate of a key that matters makes the message
-//! invalid, since two readers could take different ones.
+//! Keys are compared by value, not by spelling: `"\u0069d"` is `id`. A duplicate of a relevant key makes the message
+//! invalid, since two parsers could take different ones.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,7 +10,7 @@ use super::lexer::{Broken, Lexer};
 use super::message::{Fault, Kind, LONGEST_NAME, LONGEST_URI, Message, Meta, Params, Span};
 use super::text::{key_of, unescaped};
 
-/// The maximum number of members that JSON-RPC does not define. Each costs memory in the search for duplicates, and real
+/// Maximum number of members that JSON-RPC does not define. Each costs memory in the search for duplicates, and real
 /// messages have only a few.
 const MOST_UNKNOWN_MEMBERS: usize = 256;
 
@@ -21,8 +21,8 @@ const MOST_UNKNOWN_MEMBERS: usize = 256;
 /// # Errors
 ///
 /// [`PARSE_ERROR`](super::codes::PARSE_ERROR) if the text is not JSON in UTF-8.
-/// [`INVALID_REQUEST`](super::codes::INVALID_REQUEST) if it is not a JSON-RPC 2.0 message as MCP restricts them: `params` is
-/// an object, and an id is a string or an integer.
+/// [`INVALID_REQUEST`](super::codes::INVALID_REQUEST) if it is not a JSON-RPC 2.0 message as MCP restricts them:
+/// `params` is an object, and an id is a string or an integer.
 pub fn scan(bytes: &[u8]) -> Result<Message, Fault> {
     let mut lexer = Lexer::new(bytes);
     let mut envelope = Envelope::default();
@@ -36,12 +36,12 @@ pub fn scan(bytes: &[u8]) -> Result<Message, Fault> {
     Err(Fault { id: envelope.id.valid(), ..fault })
 }
 
-/// Whether the text is a batch: its first token opens an array.
+/// Returns whether the text is a batch: its first token opens an array.
 pub fn is_batch(bytes: &[u8]) -> bool {
     bytes.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) == Some(&b'[')
 }
 
-/// The elements of a batch, still to be scanned. The whole text is validated as JSON.
+/// Returns the elements of a batch, which are not scanned yet. The whole text is validated as JSON.
 ///
 /// # Errors
 ///
@@ -94,7 +94,7 @@ struct Envelope {
     result: Option<Span>,
     is_error: bool,
     error: Option<Span>,
-    /// The first fault of the message. The rest is still read, for its id.
+    /// The first fault of the message. The rest is still read to find its id.
     fault: Option<Fault>,
 }
 
@@ -162,7 +162,7 @@ impl Envelope {
                 let span = lexer.value()?;
                 if !matches!(self.id, Id::Absent) {
                     self.id = Id::Invalid;
-                    self.blame("a member comes twice", at);
+                    self.blame("a member is duplicated", at);
                 } else {
                     self.id = Id::new(&lexer.bytes()[span.clone()], span);
                 }
@@ -172,20 +172,20 @@ impl Envelope {
                 if unknown.len() == MOST_UNKNOWN_MEMBERS {
                     self.blame("the message has too many members", at);
                 } else if !unknown.insert(name) {
-                    self.blame("a member comes twice", at);
+                    self.blame("a member is duplicated", at);
                 }
                 return lexer.value().map(|_| ());
             }
         };
         if slot.replace(lexer.value()?).is_some() {
-            self.blame("a member comes twice", at);
+            self.blame("a member is duplicated", at);
         }
         Ok(())
     }
 
     fn read_params(&mut self, lexer: &mut Lexer<'_>, at: usize) -> Result<(), Broken> {
         if self.params.is_some() || self.null_params.is_some() {
-            self.blame("a member comes twice", at);
+            self.blame("a member is duplicated", at);
         }
         if lexer.peek() == Some(b'n') {
             self.null_params = Some(lexer.value()?);
@@ -221,7 +221,7 @@ impl Envelope {
             lexer.value()?
         };
         if self.result.replace(result).is_some() {
-            self.blame("a member comes twice", at);
+            self.blame("a member is duplicated", at);
         }
         Ok(())
     }
@@ -230,7 +230,7 @@ impl Envelope {
         self.fault.get_or_insert(Fault::invalid(reason, at));
     }
 
-    /// The kind of the message.
+    /// Returns the kind of the message.
     fn kind(&self, bytes: &[u8]) -> Result<Kind, Fault> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
@@ -276,7 +276,7 @@ impl Envelope {
     }
 }
 
-/// Whether the value at `span` is the string `value`.
+/// Returns whether the value at `span` is the string `value`.
 fn is_string(bytes: &[u8], span: &Span, value: &[u8]) -> bool {
     bytes[span.start] == b'"' && *unescaped(&bytes[span.clone()]) == *value
 }
@@ -284,7 +284,7 @@ fn is_string(bytes: &[u8], span: &Span, value: &[u8]) -> bool {
 /// The fault of a member, if any.
 type Judged = Result<(), &'static str>;
 
-const PARAM_REPEATED: &str = "a member of params comes twice";
+const PARAM_REPEATED: &str = "a member of params is duplicated";
 
 /// Reads one member of `params`.
 fn read_param(params: &mut Params, lexer: &mut Lexer<'_>, key: Span) -> Result<Judged, Broken> {

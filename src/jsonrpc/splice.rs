@@ -1,5 +1,5 @@
-//! Replaces a few parts of a message, and leaves the rest unchanged. Short messages are copied into one buffer; long ones
-//! become slices of the original with new parts between them.
+//! Replaces a few parts of a message, and leaves the rest unchanged. Short messages are copied into one buffer; long
+//! ones become slices of the original with new parts between them.
 
 use crate::budget::{Charged, OVERHEAD};
 use smallvec::SmallVec;
@@ -9,15 +9,15 @@ use std::fmt;
 use super::lexer::Lexer;
 use super::message::Span;
 
-/// The new bytes of one message. In place there is room for two ids and a traceparent with its key, so that a request to
-/// a child takes no allocation.
+/// The new bytes of one message. Its inline capacity holds two ids and a traceparent with its key, so that a request
+/// to a child takes no allocation.
 pub(super) type SmallBytes = SmallVec<[u8; 128]>;
 
-/// Up to this many bytes, copying is cheaper than handling several segments.
+/// Up to this number of bytes, copying is cheaper than handling several segments.
 pub const FLAT: usize = 16 * 1024;
 
-/// Edits of a message, in any order. If two overlap, the outer one counts: it replaces everything within it. The edits of a
-/// request to a child take no allocation.
+/// Edits of a message, in any order. If two overlap, the outer one counts: it replaces everything within it. The
+/// edits of a request to a child take no allocation.
 #[derive(Debug, Default)]
 pub struct Edits {
     list: SmallVec<[(Span, New); 4]>,
@@ -45,7 +45,7 @@ impl New {
 }
 
 impl Edits {
-    /// No edits yet.
+    /// Creates an empty list of edits.
     pub fn new() -> Self {
         Self::default()
     }
@@ -67,8 +67,8 @@ impl Edits {
         self.list.push((at..at, New::Text(start..self.text.len())));
     }
 
-    /// Inserts parts of other messages before the byte at `at`, and before everything else that is inserted there. Long parts
-    /// are not copied.
+    /// Inserts parts of other messages before the byte at `at`, and before all other insertions there. Long parts are
+    /// not copied.
     pub fn insert_first(&mut self, at: usize, pieces: impl IntoIterator<Item = Charged>) {
         let start = self.pieces.len();
         self.pieces.extend(pieces);
@@ -108,8 +108,8 @@ impl Edits {
     }
 }
 
-/// Applies `edits` to the object of a scanned message, and drops surrounding whitespace. `bytes` are the scanned bytes, on
-/// one line; `object` is the scan's; the edits are within the object.
+/// Applies `edits` to the object of a scanned message, and drops surrounding whitespace. `bytes` are the scanned
+/// bytes, on one line; `object` is the scan's; the edits are within the object.
 ///
 /// Bytes between the edits are not copied, unless the message is short.
 pub fn splice(bytes: &Charged, object: &Span, mut edits: Edits) -> Spliced {
@@ -162,14 +162,14 @@ fn walk<'a>(object: &Span, edits: &'a [(Span, New)], mut piece: impl FnMut(Piece
     }
 }
 
-/// Whether the bytes are one JSON value.
+/// Returns whether the bytes are one JSON value.
 fn is_value(bytes: &[u8]) -> bool {
     let mut lexer = Lexer::starting_at(bytes, 0);
     lexer.space();
     lexer.value().is_ok_and(|value| bytes[value.end..].trim_ascii().is_empty())
 }
 
-/// Turns line breaks into spaces. In valid JSON they stand only between tokens.
+/// Turns line breaks into spaces. In valid JSON they occur only between tokens.
 pub fn break_no_lines(json: &mut [u8]) {
     for byte in json {
         if matches!(byte, b'\n' | b'\r') {
@@ -204,7 +204,7 @@ enum Parts {
 }
 
 impl Spliced {
-    /// A message in these segments.
+    /// Creates a message from these segments.
     pub fn of(segments: impl IntoIterator<Item = Charged>) -> Self {
         let mut parts: Vec<_> = segments.into_iter().filter(|segment| !segment.is_empty()).collect();
         let len = parts.iter().map(|part| part.len()).sum();
@@ -212,13 +212,13 @@ impl Spliced {
         Spliced { parts, len }
     }
 
-    /// The length of all segments together, in bytes.
+    /// Returns the length of all segments together, in bytes.
     #[allow(clippy::len_without_is_empty, reason = "a message is never empty")]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// The segments in their order, none of them empty.
+    /// Returns the segments in their order, none of them empty.
     pub fn segments(&self) -> &[Charged] {
         match &self.parts {
             Parts::One(bytes) => std::slice::from_ref(bytes),
@@ -226,7 +226,7 @@ impl Spliced {
         }
     }
 
-    /// The whole message in one segment. Copies it if there are several.
+    /// Returns the whole message in one segment. Copies it if there are several.
     ///
     /// # Errors
     /// When the copy would be long, and there is no room for it.
@@ -241,7 +241,7 @@ impl Spliced {
                 whole
             })
         };
-        // Charged as the longest segment is: short ones may be proxyrunner's own.
+        // Charged like the longest segment, since short ones may be proxyrunner's own.
         let longest = parts.iter().max_by_key(|part| part.len());
         match longest.and_then(Charged::account) {
             Some(account) if self.len > FLAT => {
@@ -252,7 +252,7 @@ impl Spliced {
         }
     }
 
-    /// All bytes, for tests and benchmarks.
+    /// Returns all bytes, for tests and benchmarks.
     pub fn to_vec(&self) -> Vec<u8> {
         self.segments().iter().flat_map(|segment| segment.iter().copied()).collect()
     }

@@ -5,18 +5,18 @@ use std::borrow::Cow;
 use super::message::{LONGEST_NAME, Span};
 use crate::budget::Charged;
 
-/// The longest text that is unescaped completely, in bytes. Longer texts mean nothing to proxyrunner.
+/// Maximum length of a text that is unescaped completely, in bytes. No longer text has a meaning for proxyrunner.
 const LONGEST_TEXT: usize = 64 * 1024;
-/// The longest quoted part of another's text, in bytes.
+/// Maximum length of the quoted part of a foreign text, in bytes.
 const LONGEST_QUOTE: usize = 1024;
 
-/// The beginning of the JSON string at `span`, to be quoted.
+/// Returns the beginning of the JSON string at `span`, for quoting.
 pub fn quoted(bytes: &[u8], span: &Span) -> String {
     let (text, cut) = beginning(&bytes[span.clone()], LONGEST_QUOTE);
     if cut { text.trim_end_matches('\u{fffd}').to_owned() } else { text.into_owned() }
 }
 
-/// The value of the first `most` bytes of a JSON string, and whether there are more. Escapes are not cut.
+/// Returns the value of the first `most` bytes of a JSON string, and whether there are more. Escapes are not cut.
 fn beginning(raw: &[u8], most: usize) -> (Cow<'_, str>, bool) {
     if raw.len() <= most {
         return (said(raw), false);
@@ -37,8 +37,9 @@ fn beginning(raw: &[u8], most: usize) -> (Cow<'_, str>, bool) {
     (said(&inner[..end]), true)
 }
 
-/// The value of the JSON string at `span`, without quotes and escapes; of a very long one with escapes only the beginning.
-/// Lone surrogates, which a `str` cannot hold, become U+FFFD. Borrows if there is nothing to unescape.
+/// Returns the value of the JSON string at `span`, without quotes and escapes; of a very long one with escapes only
+/// the beginning. Lone surrogates, which a `str` cannot contain, become U+FFFD. Borrows if there is nothing to
+/// unescape.
 pub fn text<'a>(bytes: &'a [u8], span: &Span) -> Cow<'a, str> {
     let raw = &bytes[span.clone()];
     let is_long = raw.len() > LONGEST_TEXT && memchr::memchr(b'\\', raw).is_some();
@@ -54,25 +55,27 @@ fn said(raw: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// Longer texts are searched with memchr; for shorter ones its setup costs more than a search in words of eight bytes.
+/// Length from which texts are searched with memchr; for shorter ones its setup costs more than a search in words of
+/// eight bytes.
 const SHORT: usize = 32;
 
-/// The longest key that is unescaped. No known name is longer, however it is spelled.
+/// Maximum length of a key that is unescaped. No known name is longer, in any spelling.
 const LONGEST_KEY: usize = 1024;
 
-/// The raw value at `span`, to outlive its message: a short value is copied; a slice of a long one keeps the whole message.
+/// Returns the raw value at `span`, to outlive its message: a short value is copied; a slice of a long one keeps the
+/// whole message.
 pub fn kept(frame: &Charged, span: &Span) -> Charged {
     if span.len() > LONGEST_NAME { frame.slice(span.clone()) } else { Charged::own(&frame[span.clone()]) }
 }
 
-/// The value of an object's key. A very long key is returned as it is, without being copied.
+/// Returns the value of an object's key. A very long key is returned unchanged, without being copied.
 #[inline]
 pub fn key_of(raw: &[u8]) -> Cow<'_, [u8]> {
     if raw.len() > LONGEST_KEY { Cow::Borrowed(raw) } else { unescaped(raw) }
 }
 
-/// The value of a raw JSON number that is a plain integer of at most 2^53 - 1, as wire ids are. `None` for strings, and for
-/// every other spelling (`-0`, `1.0`, `1e3`).
+/// Returns the value of a raw JSON number that is a plain integer of at most 2^53 - 1, as wire ids are. `None` for
+/// strings, and for every other spelling (`-0`, `1.0`, `1e3`).
 pub fn integer(raw: &[u8]) -> Option<u64> {
     const LARGEST: u64 = (1 << 53) - 1;
     if raw.is_empty() || raw.len() > 16 || (raw[0] == b'0' && raw.len() > 1) {
@@ -83,8 +86,8 @@ pub fn integer(raw: &[u8]) -> Option<u64> {
         .filter(|value| *value <= LARGEST)
 }
 
-/// The value of a raw JSON string in WTF-8: UTF-8 in which lone surrogates stay distinct from each other and from U+FFFD.
-/// Two strings are equal if and only if these values are.
+/// Returns the value of a raw JSON string in WTF-8: UTF-8 in which lone surrogates stay distinct from each other and
+/// from U+FFFD. Two strings are equal if and only if these values are.
 #[inline]
 pub fn unescaped(raw: &[u8]) -> Cow<'_, [u8]> {
     let inner = raw.strip_prefix(b"\"").and_then(|raw| raw.strip_suffix(b"\"")).unwrap_or(raw);
@@ -113,7 +116,7 @@ fn without_escapes(inner: &[u8]) -> Vec<u8> {
     value
 }
 
-/// Whether the text contains a backslash.
+/// Returns whether the text contains a backslash.
 #[inline]
 fn has_escape(text: &[u8]) -> bool {
     const ONES: u64 = u64::MAX / 0xff;
@@ -195,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_ends_before_what_would_be_cut_in_two() {
+    fn a_quote_ends_at_a_character_boundary() {
         for unit in [r"\u00e9", "é", r"\ud83d\ude00", "\\\"", "a"] {
             for before in 0..12 {
                 let raw = format!("\"{}{}\"", "x".repeat(before), unit.repeat(2_000));
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_is_found_wherever_it_is() {
+    fn an_escape_is_found_at_any_position() {
         for len in 0..=2 * SHORT {
             let plain = vec![b'['; len];
             assert!(matches!(unescaped(&plain), Cow::Borrowed(_)), "{len}");
@@ -234,14 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn a_surrogate_has_the_bytes_that_utf8_would_give_it() {
+    fn a_surrogate_is_encoded_like_other_code_points() {
         assert_eq!(*unescaped(br#""\ud800""#), [0xed, 0xa0, 0x80]);
         assert_eq!(*unescaped(br#""\uDFFF""#), [0xed, 0xbf, 0xbf]);
         assert_eq!(*unescaped(br#""\udb7f\ud9d5""#), [0xed, 0xad, 0xbf, 0xed, 0xa7, 0x95]);
     }
 
     #[test]
-    fn what_is_kept_is_a_copy_unless_it_is_long() {
+    fn a_kept_value_is_a_copy_unless_it_is_long() {
         let frame = Charged::own(vec![b'7'; LONGEST_NAME + 2]);
         for (len, shares) in [(1, false), (LONGEST_NAME, false), (LONGEST_NAME + 1, true)] {
             let kept = kept(&frame, &(1..len + 1));

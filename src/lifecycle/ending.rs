@@ -8,9 +8,9 @@ pub const KILLING: Duration = Duration::from_millis(1500);
 /// The timeout of each step.
 #[derive(Clone, Copy, Debug)]
 pub struct Graces {
-    /// After stdin was closed (`--close-grace`).
+    /// The timeout after stdin was closed (`--close-grace`).
     pub close: Duration,
-    /// After SIGTERM (`--terminate-grace`).
+    /// The timeout after SIGTERM (`--terminate-grace`).
     pub terminate: Duration,
 }
 
@@ -55,7 +55,7 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// A running child.
+    /// Creates the lifecycle of a running child.
     pub fn new(graces: Graces) -> Self {
         Lifecycle { graces, state: State::Running }
     }
@@ -86,7 +86,7 @@ impl Lifecycle {
         State::Terminating { until: now + self.graces.terminate }
     }
 
-    /// The time at which to report [`Event::Deadline`] if nothing else happens.
+    /// Returns the time at which to report [`Event::Deadline`] if nothing else happens.
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Closing { until } | State::Terminating { until } | State::Killed { until } => Some(until),
@@ -124,11 +124,11 @@ mod tests {
     }
 
     #[test]
-    fn one_that_hangs_is_terminated_at_once() {
+    fn a_hanging_child_is_terminated_at_once() {
         let start = Instant::now();
         let mut child = Lifecycle::new(GRACES);
         assert_eq!(child.handle(Event::Hang, start), Some(Action::Terminate));
-        assert_eq!(child.handle(Event::Hang, start), None, "finding it out twice changes nothing");
+        assert_eq!(child.handle(Event::Hang, start), None, "hanging twice changes nothing");
         assert_eq!(child.handle(Event::Stop, start), None);
         assert_eq!(child.handle(Event::Deadline, start + GRACES.terminate), Some(Action::Kill));
 

@@ -1,5 +1,5 @@
-//! State machines of a child's life: how it ends, whether it is restarted, and whether it hangs. They know neither
-//! processes nor clocks; time is an argument (`docs/architecture.md#no-clock`).
+//! State machines of a child's life: its end, its restarts, and the detection of hangs. They use neither processes
+//! nor clocks; time is an argument (`docs/architecture.md#no-clock`).
 
 mod ending;
 mod restarts;

@@ -1,5 +1,5 @@
-//! Decides whether and when a child that ended is restarted: exponential backoff with jitter, and a budget that a stable
-//! run restores.
+//! Decides whether and when a child that ended is restarted: exponential backoff with jitter, and a budget that a
+//! stable run restores.
 
 use crate::backoff::{Backoff, jittered};
 use std::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 /// The operator's settings for restarts.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// `--restart-limit`: consecutive restarts.
+    /// `--restart-limit`: maximum number of consecutive restarts.
     pub limit: u32,
     /// `--restart-backoff`: the delay of the first restart. It doubles with each.
     pub first: Duration,
-    /// `--restart-backoff-max`: the longest delay.
+    /// `--restart-backoff-max`: maximum delay.
     pub longest: Duration,
     /// `--restart-reset`: a child that has served for this long resets the count.
     pub stable: Duration,
@@ -27,18 +27,18 @@ pub struct Restarts {
 }
 
 impl Restarts {
-    /// No restarts yet.
+    /// Creates the state before the first restart.
     pub fn new(policy: Policy) -> Self {
         Restarts { policy, backoff: Backoff::new(policy.first, policy.longest), used: 0, serving_since: None }
     }
 
-    /// Notes that the child has completed its handshake.
+    /// Records that the child has completed its handshake.
     pub fn note_serving(&mut self, now: Instant) {
         self.serving_since = Some(now);
     }
 
-    /// Notes that the child ended or failed to start, and returns the delay before the next start; `None` when the budget is
-    /// used up. `chance`, from 0 to 1, spreads restarts that have a common cause.
+    /// Records that the child ended or failed to start, and returns the delay before the next start; `None` when the
+    /// budget is used up. `chance`, from 0 to 1, spreads restarts that have a common cause.
     pub fn next_pause(&mut self, now: Instant, chance: f64) -> Option<Duration> {
         let served = self.serving_since.take().map(|since| now.saturating_duration_since(since));
         if served.is_some_and(|served| served >= self.policy.stable) {
@@ -52,12 +52,12 @@ impl Restarts {
         Some(jittered(self.backoff.advance(), chance))
     }
 
-    /// Consecutive restarts so far.
+    /// Returns the number of consecutive restarts so far.
     pub fn used(&self) -> u32 {
         self.used
     }
 
-    /// The maximum number of consecutive restarts.
+    /// Returns the maximum number of consecutive restarts.
     pub fn limit(&self) -> u32 {
         self.policy.limit
     }
@@ -75,17 +75,17 @@ mod tests {
     };
 
     #[test]
-    fn pauses_double_up_to_the_longest_until_the_budget_is_used_up() {
+    fn delays_double_up_to_the_maximum_until_the_budget_is_used_up() {
         let now = Instant::now();
         let mut restarts = Restarts::new(POLICY);
         let pauses: Vec<_> = std::iter::from_fn(|| restarts.next_pause(now, 1.0)).collect();
         assert_eq!(pauses, [1, 2, 4, 5, 5].map(Duration::from_secs));
         assert_eq!((restarts.used(), restarts.limit()), (5, 5));
-        assert_eq!(restarts.next_pause(now, 1.0), None, "used up stays used up");
+        assert_eq!(restarts.next_pause(now, 1.0), None, "the budget stays used up");
     }
 
     #[test]
-    fn chance_shortens_a_pause_by_at_most_half() {
+    fn jitter_shortens_a_delay_by_at_most_half() {
         let now = Instant::now();
         for (chance, pause) in [(0.0, 500), (0.5, 750), (1.0, 1000), (7.0, 1000), (-1.0, 500)] {
             assert_eq!(
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stable_run_gives_the_budget_back_and_a_short_one_does_not() {
+    fn only_a_stable_run_restores_the_budget() {
         let mut now = Instant::now();
         let mut restarts = Restarts::new(POLICY);
         for _ in 0..POLICY.limit {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_a_child_that_never_served_counts_for_nothing() {
+    fn the_time_of_a_child_that_never_served_does_not_count() {
         let now = Instant::now();
         let mut restarts = Restarts::new(Policy { limit: 1, ..POLICY });
         restarts.note_serving(now);
@@ -121,14 +121,14 @@ mod tests {
     }
 
     #[test]
-    fn huge_numbers_stay_within_the_longest_pause() {
+    fn huge_settings_stay_within_the_maximum_delay() {
         let now = Instant::now();
         let mut restarts = Restarts::new(Policy { limit: u32::MAX, ..POLICY });
         assert!((0..100).all(|_| restarts.next_pause(now, 1.0).is_some_and(|pause| pause <= POLICY.longest)));
     }
 
     #[test]
-    fn a_limit_of_none_means_none() {
+    fn a_limit_of_zero_allows_no_restart() {
         assert_eq!(Restarts::new(Policy { limit: 0, ..POLICY }).next_pause(Instant::now(), 1.0), None);
     }
 }

@@ -1,12 +1,12 @@
 //! Decides whether a silent child is idle, or hangs.
 //!
-//! An idle child is pinged. While requests are in flight, silence proves nothing, since a synchronous server is silent in
-//! the middle of a call. It hangs only when it has been silent for longer than any request may take. Cancelled requests
-//! without an answer may keep it busy just as long, although they are no longer in flight.
+//! An idle child is pinged. While requests are in flight, silence proves nothing, since a synchronous server is
+//! silent in the middle of a call. It hangs only when it has been silent for longer than any request may take.
+//! Cancelled requests without an answer may keep it busy just as long, although they are no longer in flight.
 
 use std::time::{Duration, Instant};
 
-/// The longest silence of a healthy child.
+/// The maximum silence of a healthy child.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// `--ping-interval`: silence of an idle child before it is pinged.
@@ -18,11 +18,11 @@ pub struct Patience {
 /// An observation of a child.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
-    /// Frames that it has written so far.
+    /// Number of frames that it has written so far.
     pub heard: u64,
-    /// Unanswered requests.
+    /// Number of unanswered requests.
     pub in_flight: usize,
-    /// The child waits for a client's answer to its question.
+    /// Whether the child waits for a client's answer to its question.
     pub waits: bool,
 }
 
@@ -46,12 +46,12 @@ pub struct Silence {
     since: Instant,
     /// Start of the current uninterrupted period with requests in flight.
     busy_since: Option<Instant>,
-    /// Arrival of the first request that may still keep the child busy: no frame came since.
+    /// Arrival of the first request that may still keep the child busy, since no frame came after it.
     owes_since: Option<Instant>,
 }
 
 impl Silence {
-    /// The silence of a child that has just written a frame.
+    /// Creates the silence of a child that has just written a frame.
     pub fn new(patience: Patience, now: Instant) -> Self {
         Silence { patience, heard: 0, since: now, busy_since: None, owes_since: None }
     }
@@ -91,7 +91,7 @@ mod tests {
     const BUSY: Seen = Seen { heard: 0, in_flight: 1, waits: false };
 
     #[test]
-    fn one_that_is_idle_is_asked_once_an_interval() {
+    fn an_idle_child_is_pinged_once_per_interval() {
         let start = Instant::now();
         let mut silence = Silence::new(PATIENCE, start);
         assert_eq!(silence.look(QUIET, start + Duration::from_secs(29)), Diagnosis::Fine);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_may_take_its_time_and_no_longer() {
+    fn a_call_may_take_its_time_and_not_longer() {
         let start = Instant::now();
         let mut silence = Silence::new(PATIENCE, start);
         assert_eq!(silence.look(BUSY, start), Diagnosis::Fine, "it has become busy");
@@ -124,9 +124,9 @@ mod tests {
         assert_eq!(silence.look(BUSY, end), Diagnosis::Fine);
     }
 
-    /// Whoever cancels a call does not end it at a server that does one thing at a time.
+    /// A cancelled call may go on at a server that handles one call at a time.
     #[test]
-    fn what_was_cancelled_may_keep_it_busy_for_as_long_as_any_request() {
+    fn a_cancelled_call_may_keep_the_server_busy_as_long_as_any_request() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut silence = Silence::new(PATIENCE, start);
@@ -136,12 +136,12 @@ mod tests {
         }
         assert_eq!(silence.look(QUIET, after(300)), Diagnosis::Ask);
         assert_eq!(silence.look(QUIET, after(329)), Diagnosis::Fine);
-        assert_eq!(silence.look(QUIET, after(330)), Diagnosis::Ask, "it has still not been heard");
+        assert_eq!(silence.look(QUIET, after(330)), Diagnosis::Ask, "it has still not written a frame");
         assert_eq!(silence.look(Seen { heard: 1, ..QUIET }, after(331)), Diagnosis::Fine);
         assert_eq!(silence.look(Seen { heard: 1, ..QUIET }, after(361)), Diagnosis::Ask);
     }
 
-    /// Calls that are given up one after the other, before a moment without any is long enough.
+    /// Cancelled calls with pauses between them that are too short to prove a hang.
     #[test]
     fn sparse_calls_do_not_hide_that_it_hangs() {
         let start = Instant::now();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_waits_for_a_client_is_never_taken_to_hang() {
+    fn a_child_that_waits_for_a_client_never_counts_as_hanging() {
         let start = Instant::now();
         let mut silence = Silence::new(PATIENCE, start);
         let waits = Seen { waits: true, ..BUSY };
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(
             silence.look(BUSY, start + Duration::from_secs(10_000)),
             Diagnosis::Fine,
-            "not since just now"
+            "the silence begins now"
         );
     }
 }

@@ -1,27 +1,27 @@
 //! Decides whether a child still reads its stdin. A child that reads nothing hangs, even if it writes.
 //!
-//! A synchronous server reads nothing while it works on a request. It hangs if it still reads nothing after all of its
+//! A synchronous server reads nothing while it handles a request. It hangs if it still reads nothing after all of its
 //! requests have timed out.
 
 use std::time::{Duration, Instant};
 
-/// The longest time for which a child may leave waiting bytes unread.
+/// The maximum time for which a child may leave waiting bytes unread.
 #[derive(Clone, Copy, Debug)]
 pub struct Leeway {
-    /// In any case: longer than a request without progress may take.
+    /// The maximum in any case: longer than a request without progress may take.
     pub whole: Duration,
-    /// After the last of its requests has timed out.
+    /// The maximum after the last of its requests has timed out.
     pub idle: Duration,
 }
 
 /// An observation of a child's stdin.
 #[derive(Clone, Copy, Debug)]
 pub struct Stdin {
-    /// Bytes wait to be read.
+    /// Whether bytes wait to be read.
     pub waits: bool,
     /// Number of times that the child has read some bytes.
     pub taken: u64,
-    /// A request may still be answered in time.
+    /// Whether a request may still be answered in time.
     pub works: bool,
 }
 
@@ -35,7 +35,7 @@ pub struct Stall {
 }
 
 impl Stall {
-    /// The stall of a child that has just read something.
+    /// Creates the stall of a child that has just read something.
     pub fn new(leeway: Leeway, now: Instant) -> Self {
         Stall { leeway, taken: 0, since: now, worked: now }
     }
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_takes_nothing_hangs_once_every_request_has_had_its_time() {
+    fn a_child_that_reads_nothing_hangs_once_every_request_has_timed_out() {
         let (mut stall, at) = stall();
         assert!(!stall.look(Stdin { works: true, ..STUCK }, at(1)));
         assert!(!stall.look(Stdin { works: true, ..STUCK }, at(300)));
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_takes_a_little_does_not() {
+    fn a_child_that_reads_slowly_does_not_hang() {
         let (mut stall, at) = stall();
         for n in 1..10 {
             assert!(!stall.look(Stdin { taken: n, ..STUCK }, at(300 * n)));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn one_for_which_nothing_waits_does_not() {
+    fn a_child_without_waiting_bytes_does_not_hang() {
         let (mut stall, at) = stall();
         assert!(!stall.look(Stdin { waits: false, ..STUCK }, at(9_999)));
         assert!(!stall.look(STUCK, at(10_000)), "not since just now");
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_works_on_what_reports_progress_is_left_alone_and_has_a_moment_after_it() {
+    fn a_request_with_progress_delays_the_detection_of_a_hang() {
         let (mut stall, at) = stall();
         assert!(!stall.look(Stdin { works: true, ..STUCK }, at(3_600)));
         assert!(!stall.look(STUCK, at(3_609)), "it may be about to read");

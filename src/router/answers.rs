@@ -1,4 +1,4 @@
-//! Routes a child's answers, and finds the request that an invalid line is about.
+//! Routes a child's answers, and finds the request that an invalid line concerns.
 
 use super::Router;
 use super::habits::Habit;
@@ -54,7 +54,7 @@ impl Router {
         if let (Some(wire_id), Some(error)) = (wire_id, &message.error)
             && !is_error(&frame, error)
         {
-            // Clients would not accept it as an answer, and keep waiting.
+            // Clients would not accept it as an answer, and would keep waiting.
             self.note_malformed(&frame, NO_ERROR);
             return self.complete(wire_id, Err(Failure::Malformed(NO_ERROR)));
         }
@@ -122,12 +122,13 @@ impl Router {
         self.complete(wire_id, Err(Failure::Malformed("an error without an id")));
     }
 
-    /// Returns whether an error without an id may be about this request. Many servers answer notifications with errors, and
-    /// some of these report an invalid request or unparsable text, since a notification has no id.
+    /// Returns whether an error without an id may concern this request. Many servers answer notifications with
+    /// errors, and some of these report an invalid request or unparsable text, since a notification has no id.
     fn may_mean(&self, wire_id: WireId, code: i64) -> bool {
         let unanswered = self.inbox.uptake().notified().saturating_sub(self.answered_notifications);
         match code {
-            // The one unanswered notification may have completed proxyrunner's own handshake, long before this request.
+            // The one unanswered notification may have completed proxyrunner's own handshake, long before this
+            // request.
             codes::PARSE_ERROR if self.answered_notifications == 0 && self.is_of_client(wire_id) => {
                 unanswered <= u64::from(!self.audience.is_exclusive())
             }
@@ -136,7 +137,7 @@ impl Router {
         }
     }
 
-    /// Returns whether a client waits for the request. Proxyrunner's own requests need no places.
+    /// Returns whether the request is a client's. proxyrunner's own requests need no permits.
     fn is_of_client(&self, wire_id: WireId) -> bool {
         let held = self.answering.held(wire_id);
         held.is_some_and(|held| held.places.lock().is_some())
@@ -192,7 +193,7 @@ impl Router {
     }
 }
 
-/// The reason that fails a request whose answer holds an invalid error.
+/// The reason for the failure of a request whose answer contains an invalid error.
 const NO_ERROR: &str = "error is not an object with a numeric code and a message";
 
 /// Returns whether an error has the numeric code and the message that clients expect.

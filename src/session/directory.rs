@@ -36,8 +36,8 @@ impl Directory {
         Directory { settings, places, opening: Mutex::default(), sessions: RwLock::default() }
     }
 
-    /// Opens a session for the client at `address`. It cannot be found before [`list`](Self::list), which is called once its
-    /// handshake is complete. Its messages are charged to `account`, which is its own.
+    /// Opens a session for the client at `address`. It cannot be found before [`list`](Self::list), which is called
+    /// once its handshake is complete. Its messages are charged to its own account, `account`.
     ///
     /// # Errors
     /// Fails if there are too many sessions.
@@ -61,7 +61,8 @@ impl Directory {
         Ok(session)
     }
 
-    /// Takes a place for another session of a client; if all are taken, by evicting a session of the client that has most.
+    /// Takes a place for another session of a client. If all places are taken, evicts a session of the client that
+    /// has most.
     fn place(&self, opener: Client, now: Instant) -> Result<Share, DirectoryFull> {
         loop {
             match self.places.take(opener) {
@@ -72,8 +73,8 @@ impl Directory {
         }
     }
 
-    /// Ends the session of a client that is idle for the longest time, a quiet one first; returns whether one was ended. Only
-    /// a client that holds more than half of all places loses a busy session.
+    /// Ends the session of a client that has been idle longest, a quiet one first; returns whether one was ended.
+    /// Only a client that holds more than half of all places loses a busy session.
     fn evict_from(&self, holder: Holder, now: Instant) -> bool {
         let opening: Vec<_> = self.opening().iter().filter_map(Weak::upgrade).collect();
         let own = |session: &Arc<Session>| session.opener() == holder.client && session.has_place();
@@ -92,12 +93,12 @@ impl Directory {
         true
     }
 
-    /// Lets the session be found from now on, unless it has ended already.
+    /// Makes the session findable, unless it has ended already.
     pub fn list(&self, session: &Arc<Session>) {
         counters::OPENED_SESSIONS.increment();
         self.opening().retain(|opening| !ptr::eq(opening.as_ptr(), Arc::as_ptr(session)));
         self.write().insert(session.id().clone(), Arc::clone(session));
-        // Checked after the session was listed: an end before that found nothing to remove.
+        // Checked after the session was listed, since an end before that found nothing to remove.
         if session.is_ended() {
             self.write().remove(session.id());
         }
@@ -149,7 +150,7 @@ impl Directory {
         }
     }
 
-    /// Drops the events kept for clients that left, the oldest first, until `enough` returns true.
+    /// Drops the events kept for disconnected clients, the oldest first, until `enough` returns true.
     pub fn forget_owed(&self, enough: impl Fn() -> bool) {
         let sessions = self.all();
         let owing = |at: usize| Some((Reverse(sessions[at].oldest_owed()?), at));

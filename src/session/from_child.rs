@@ -43,7 +43,7 @@ impl SeatedSession for Session {
     fn withdraw_question(&self, child_id: &[u8], frame: &Charged, message: &Message) {
         let withdrawn = self.state().questions.withdraw(child_id, frame, message);
         let Some((frame, asked_on)) = withdrawn else { return };
-        // The stream that carried the question carries this, too, as long as it is there.
+        // This message follows the question on the same stream, if that still exists.
         let interim = Interim { frame, class: Class::Dear, topic: Topic::Other };
         let refused = match asked_on.upgrade() {
             Some(mailbox) => mailbox.push(interim).err(),
@@ -60,9 +60,9 @@ impl SeatedSession for Session {
 }
 
 impl Session {
-    /// Puts a notification of the child on the stream where it belongs.
+    /// Puts a notification of the child on the stream to which it belongs.
     ///
-    /// In the legacy stdio transport a notification does not name the request that it is about
+    /// In the legacy stdio transport a notification does not name the request that it concerns
     /// (`docs/architecture.md#isolation`). Logs and unknown notifications go with the newest request in flight;
     /// notifications of a change go to the standalone stream.
     pub fn notify(&self, frame: Spliced, class: Class) {
@@ -83,8 +83,8 @@ impl Session {
         self.state().streams.push_standalone(StreamEvent { frame, class });
     }
 
-    /// Opens a question that a request asks the client itself; returns its id, which is unique in the session. The answer
-    /// comes to the request's mailbox.
+    /// Opens a question that a request itself asks the client; returns its id, which is unique in the session. The
+    /// answer goes to the request's mailbox.
     ///
     /// # Errors
     /// Fails when too many questions are unanswered.
@@ -108,7 +108,7 @@ impl Session {
     }
 
     /// Takes the client's answer to a question. Returns the frame for the child, with the child's own id; `None` if a
-    /// request gets the answer, or nobody expects it.
+    /// request gets the answer, or none is expected.
     pub fn take_answer(&self, id: &ClientId, frame: &Charged, message: &Message) -> Option<Spliced> {
         let recipient = self.state().questions.answer(id, frame, message);
         let undelivered = match recipient {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) client_id: ClientId,
-    /// Unset while the request waits to be sent: the child does not know it, and sends nothing about it.
+    /// Unset while the request waits to be sent: the child does not know it, and sends no messages about it.
     pub(super) wire_id: Option<WireId>,
     pub(super) mailbox: Arc<Mailbox>,
     /// Whether it was interrupted to free the memory that it holds.

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) enum Worth {
     /// Progress and logs.
     Passing,
-    /// An event that a reader has taken, so that it is missing only if the connection broke; or a change of state, which
-    /// the client can ask for.
+    /// An event that a reader has taken, so that it is missing only if the connection broke; or a change of state,
+    /// which the client can query.
     Seen,
-    /// A question or an answer that no reader has taken: a client that resumes comes for it.
+    /// A question or an answer that no reader has taken, and that a client resumes for.
     Owed,
 }
 

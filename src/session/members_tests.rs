@@ -1,4 +1,4 @@
-//! Who hears what at a shared child.
+//! Tests which members of a shared child get which notifications.
 
 use super::fixtures::{account, directory, drain, said};
 use super::{Principal, Reader, Session};
@@ -7,7 +7,7 @@ use crate::exchange::Failure;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Three sessions at one child, each with a GET.
+/// Returns three sessions at one child, each with a GET.
 fn three() -> (Arc<Members>, [(Arc<Session>, Reader); 3]) {
     let (members, directory) = (Arc::new(Members::default()), directory());
     let seated = [(); 3].map(|()| {
@@ -28,7 +28,7 @@ fn watch(members: &Members, uri: &str, id: &SessionId) {
 }
 
 #[test]
-fn a_change_is_told_to_every_member_once() {
+fn every_member_is_notified_of_a_change_once() {
     let (members, mut three) = three();
     assert_eq!(members.count(), 3);
     members.tell_all("notifications/tools/list_changed", &said("changed"));
@@ -40,7 +40,7 @@ fn a_change_is_told_to_every_member_once() {
 }
 
 #[tokio::test]
-async fn changes_in_quick_succession_are_told_as_two() {
+async fn changes_in_quick_succession_cause_two_notifications() {
     let (members, mut three) = three();
     let method = "notifications/tools/list_changed";
     for n in 0..1_000 {
@@ -57,7 +57,7 @@ async fn changes_in_quick_succession_are_told_as_two() {
 }
 
 #[test]
-fn an_update_goes_to_those_who_watch_the_resource_or_the_whole_of_it() {
+fn an_update_goes_to_the_watchers_of_the_resource_or_its_whole() {
     let (members, mut three) = three();
     watch(&members, "note://1", three[0].0.id());
     watch(&members, "note://1/part", three[0].0.id());
@@ -81,7 +81,7 @@ fn an_update_goes_to_those_who_watch_the_resource_or_the_whole_of_it() {
 }
 
 #[test]
-fn who_watches_what_names_no_resource_hears_of_nothing_that_others_watch() {
+fn a_watcher_of_a_bare_uri_gets_no_updates_of_other_resources() {
     let (members, mut three) = three();
     for whole in ["", "note", "note:", "note://", "file:///"] {
         watch(&members, whole, three[0].0.id());
@@ -95,14 +95,14 @@ fn who_watches_what_names_no_resource_hears_of_nothing_that_others_watch() {
 }
 
 #[test]
-fn the_child_hears_of_the_last_who_unsubscribes() {
+fn only_the_last_unsubscription_reaches_the_child() {
     let (members, three) = three();
     let [a, b, c] = [0, 1, 2].map(|at| three[at].0.id());
     assert!(!members.unwatch("x", a), "nobody did");
     watch(&members, "x", a);
     watch(&members, "x", a);
     watch(&members, "x", b);
-    assert!(!members.unwatch("x", c), "one who never did");
+    assert!(!members.unwatch("x", c), "it never watched it");
     assert!(!members.unwatch("x", a));
     assert!(members.is_watched("x"));
     assert!(members.unwatch("x", b));
@@ -110,16 +110,16 @@ fn the_child_hears_of_the_last_who_unsubscribes() {
 }
 
 #[test]
-fn a_session_watches_as_much_as_it_may_and_asks_for_no_more() {
+fn a_session_cannot_watch_beyond_its_limits() {
     let (members, three) = three();
     let [a, b, _] = [0, 1, 2].map(|at| three[at].0.id());
     let long: Vec<String> = (0..5).map(|n| format!("{n}{}", "x".repeat(2 * 1024 - 1))).collect();
     watch(&members, &long[0], a);
     let asked: Vec<_> =
         long[1..4].iter().map(|uri| members.room_for(uri, a).expect("there is room")).collect();
-    assert!(members.room_for(&long[4], a).is_none(), "what is asked for counts");
-    assert!(members.room_for(&long[0], a).is_some(), "it does already");
-    assert!(members.room_for(&long[4], b).is_some(), "another's is another's");
+    assert!(members.room_for(&long[4], a).is_none(), "reservations count");
+    assert!(members.room_for(&long[0], a).is_some(), "it watches it already");
+    assert!(members.room_for(&long[4], b).is_some(), "each session has its own limit");
     drop(asked);
     for uri in &long[1..4] {
         watch(&members, uri, a);
@@ -133,7 +133,7 @@ fn a_session_watches_as_much_as_it_may_and_asks_for_no_more() {
 }
 
 #[test]
-fn what_only_the_gone_watched_is_orphaned_unless_another_watches_it_since() {
+fn a_resource_without_watchers_is_orphaned_until_another_watches_it() {
     let (members, three) = three();
     let [a, b, _] = [0, 1, 2].map(|at| &three[at].0);
     for uri in ["theirs", "both", "again"] {
@@ -147,7 +147,7 @@ fn what_only_the_gone_watched_is_orphaned_unless_another_watches_it_since() {
     assert!(members.is_watched("both") && !members.is_watched("theirs"));
 }
 
-/// Each was kept again whenever its last session left.
+/// Before, an orphan was kept again whenever its last session left.
 #[test]
 fn an_orphan_is_one_however_often_it_was_left_and_many_are_taken_in_parts() {
     let (members, three) = three();
@@ -177,15 +177,15 @@ fn a_child_with_too_many_subscriptions_to_end_gets_no_others() {
         members.join(a);
     }
     assert!(members.room_for("another", a.id()).is_none());
-    assert!(members.room_for("kept", a.id()).is_some(), "the child need not hear of it");
+    assert!(members.room_for("kept", a.id()).is_some(), "the child need not be told");
     members.take_orphaned(1);
     assert!(members.room_for("another", a.id()).is_some());
 }
 
 #[test]
-fn a_subscription_that_comes_after_its_sessions_end_is_an_orphan() {
+fn a_subscription_after_its_sessions_end_is_an_orphan() {
     let (members, three) = three();
-    let room = members.room_for("late", three[0].0.id()).expect("it is still there");
+    let room = members.room_for("late", three[0].0.id()).expect("it is still a member");
     three[0].0.end(&Failure::SessionEnded);
     room.watch();
     assert!(!members.is_watched("late"));
@@ -193,7 +193,7 @@ fn a_subscription_that_comes_after_its_sessions_end_is_an_orphan() {
 }
 
 #[test]
-fn a_resource_is_awaited_until_everyone_watches_it_or_has_given_up() {
+fn a_resource_is_awaited_until_all_members_watch_it_or_give_up() {
     let (members, three) = three();
     let [a, b, c] = [0, 1, 2].map(|at| three[at].0.id());
     let rooms = [a, b, c].map(|id| members.room_for("x", id).expect("there is room"));
@@ -202,9 +202,9 @@ fn a_resource_is_awaited_until_everyone_watches_it_or_has_given_up() {
     watches.watch();
     members.leave(b);
     leaves.watch();
-    assert!(members.is_awaited("x"), "one is still about to");
+    assert!(members.is_awaited("x"), "one member is still about to watch it");
     drop(gives_up);
     assert!(!members.is_awaited("x") && members.is_watched("x"));
     drop(members.room_for("x", a));
-    assert!(!members.is_awaited("x"), "it does already");
+    assert!(!members.is_awaited("x"), "all members watch it already");
 }

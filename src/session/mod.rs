@@ -59,13 +59,13 @@ use tokio_util::sync::CancellationToken;
 pub struct Settings {
     /// `--session-idle`: time without a message or a read keep-alive after which a session ends.
     pub idle: Duration,
-    /// `--session-max-age`: longest life of a session, active or not.
+    /// `--session-max-age`: maximum age of a session, active or not.
     pub max_age: Duration,
-    /// `--max-sessions`: number of sessions.
+    /// `--max-sessions`: maximum number of sessions.
     pub max_sessions: usize,
-    /// `--replay-events`: delivered events kept per session for a client that reconnects.
+    /// `--replay-events`: maximum number of delivered events kept per session for a client that reconnects.
     pub replay_events: usize,
-    /// `--replay-bytes`: bytes of these events.
+    /// `--replay-bytes`: maximum size of these events, in bytes.
     pub replay_bytes: usize,
 }
 
@@ -93,7 +93,7 @@ struct SessionState {
     in_flight: Vec<InFlight>,
     questions: Questions,
     streams: Streams,
-    /// Number of answers to come on the standalone stream.
+    /// Number of answers that are expected on the standalone stream.
     owed: usize,
     /// Number of the client's messages that are being handled.
     present: usize,
@@ -187,7 +187,7 @@ impl Session {
         if let Some(seat) = self.seat() {
             seat.join(self);
         }
-        // Checked after the seat was set: an end before that found no seat to give up.
+        // Checked after the seat was set, since an end before that found no seat to give up.
         if self.is_ended() {
             self.leave_seat();
         }
@@ -220,24 +220,24 @@ impl Session {
         self.ended.is_cancelled()
     }
 
-    /// Returns the reason for its end, for requests that come too late.
+    /// Returns the reason for its end, for requests that arrive later.
     pub fn why_ended(&self) -> Failure {
         self.why_ended.get().cloned().unwrap_or(Failure::SessionEnded)
     }
 
-    /// Notes that a message of the client came or was answered.
+    /// Records that a message of the client arrived or was answered.
     pub fn note_message(&self, now: Instant) {
         let mut state = self.state();
         state.last_active = now;
         state.last_message = now;
     }
 
-    /// Notes that the client is still there: it read a keep-alive, or resumed a stream.
+    /// Records that the client is still active: it read a keep-alive, or resumed a stream.
     pub fn note_alive(&self, now: Instant) {
         self.state().last_active = now;
     }
 
-    /// Returns when its last message came or was answered; an open stream does not change that.
+    /// Returns the time at which its last message arrived or was answered; an open stream does not change that.
     pub fn last_message(&self) -> Instant {
         self.state().last_message
     }
@@ -263,7 +263,7 @@ impl Session {
         self.state().streams.finish(stream, event);
     }
 
-    /// Notes that a stream was closed for its age, and that its client is expected to resume it until then.
+    /// Records that a stream was closed for its age, and that its client is expected to resume it until then.
     pub fn expect_back(&self, until: Instant) {
         self.state().back_until = Some(until);
     }
@@ -274,23 +274,24 @@ impl Session {
         state.back_until.is_some_and(|until| now < until) && state.streams.owes()
     }
 
-    /// Drops the events that are kept only in case that the client did not receive them.
+    /// Drops the events that are kept only in case the client did not receive them.
     pub fn forget_delivered(&self) {
         self.state().streams.forget_delivered();
     }
 
-    /// Returns since when the oldest question or answer is kept for a client that left without it.
+    /// Returns the time from which the oldest question or answer is kept for a disconnected client.
     pub fn oldest_owed(&self) -> Option<Since> {
         self.state().streams.oldest_owed()
     }
 
-    /// Drops and counts the oldest question or answer of a client that left without it.
+    /// Drops and counts the oldest question or answer of a disconnected client.
     pub fn forget_oldest_owed(&self) {
         self.state().streams.forget_oldest_owed();
     }
 
-    /// Frees memory for other clients; returns false if there is nothing to free. The order: events kept only in case they
-    /// were not received; events for a client that left; a request in flight, which fails; and last, events that a slow
+    /// Frees memory for other clients; returns false if there is nothing to free. The order: events kept only in case
+    /// they were not received; events for a disconnected client; a request in flight, which fails; and last, events
+    /// that a slow client has not read yet.
     /// client has not read yet.
     pub fn give_way(&self) -> bool {
         let mut state = self.state();

@@ -1,14 +1,14 @@
-//! Answers that are still to come on a session's standalone stream.
+//! Answers that are expected on a session's standalone stream.
 
 use super::Session;
 use std::sync::Arc;
 
-/// An answer that is still to come on the standalone stream, as every answer of HTTP+SSE is.
+/// An answer that is expected on the standalone stream, as every answer of HTTP+SSE is.
 #[derive(Debug)]
 pub struct Owed(Arc<Session>);
 
 impl Session {
-    /// Announces an answer on the standalone stream: until it has come, the session's end does not end that stream.
+    /// Announces an answer on the standalone stream: until it arrives, the session's end does not end that stream.
     pub fn owe(self: &Arc<Self>) -> Owed {
         self.state().owed += 1;
         Owed(Arc::clone(self))

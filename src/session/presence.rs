@@ -1,5 +1,5 @@
-//! Prevents a session from being ended as idle while a message of its client is handled. The check whether it is idle and
-//! its end are one step.
+//! Prevents a session from being ended as idle while a message of its client is handled. The check whether it is idle
+//! and its end are one step.
 
 use super::{Session, SessionState, Settings};
 use crate::exchange::Failure;
@@ -47,7 +47,7 @@ impl Session {
         state.is_quiet() && now.saturating_duration_since(state.last_message) >= idle
     }
 
-    /// Frees its place for another session, even if something still holds this session for a moment.
+    /// Frees its place for another session, even if this session is still held for a moment.
     pub(super) fn give_up_place(&self) {
         drop(self.place.lock().take());
     }

@@ -1,8 +1,9 @@
-//! The open questions of children to a session's client (sampling, elicitation, roots), under ids of proxyrunner's own.
+//! The open questions of children to a session's client (sampling, elicitation, roots), under ids of proxyrunner's
+//! own.
 //!
-//! Every child numbers its questions from 0; these ids are unique in the session (`docs/architecture.md#wire-ids`). The
-//! progress token of a question is replaced by the same id. A modern child asks in its result instead: then the call asks
-//! on the child's behalf, and gets the answers.
+//! Every child numbers its questions from 0; these ids are unique in the session (`docs/architecture.md#wire-ids`).
+//! The progress token of a question is replaced by the same id. A modern child asks in its result instead: then the
+//! call asks on the child's behalf, and gets the answers.
 
 use crate::audience::TooManyQuestions;
 use crate::budget::Charged;
@@ -96,7 +97,7 @@ impl Questions {
         Ok(number)
     }
 
-    /// Forgets a question whose answer nobody needs.
+    /// Removes a question whose answer is not needed.
     pub(super) fn forget(&mut self, our_id: u64) {
         self.open.remove(&our_id);
     }
@@ -117,14 +118,14 @@ impl Questions {
         oldest.is_some_and(|id| self.open.remove(&id).is_some())
     }
 
-    /// Notes that the stream of a request carried the question.
+    /// Records that the stream of a request carried the question.
     pub(super) fn set_asked_on(&mut self, our_id: u64, mailbox: &Arc<Mailbox>) {
         if let Some(question) = self.open.get_mut(&our_id) {
             question.asked_on = Some(Arc::downgrade(mailbox));
         }
     }
 
-    /// Closes the question that the client answers; returns who gets the answer.
+    /// Closes the question that the client answers; returns the recipient of the answer.
     pub(super) fn answer(&mut self, id: &ClientId, frame: &Charged, message: &Message) -> Option<AnswerFor> {
         let number = integer(id.raw())?;
         let question = self.open.remove(&number)?;
@@ -134,8 +135,8 @@ impl Questions {
         })
     }
 
-    /// Closes a question that the child withdraws; returns its cancellation with the id that the client knows, and the
-    /// request whose stream carried the question.
+    /// Closes a question that the child withdraws; returns its cancellation with the id that the client knows, and
+    /// the request whose stream carried the question.
     pub(super) fn withdraw(
         &mut self,
         child_id: &[u8],

@@ -53,7 +53,7 @@ impl Reader {
         self.attached.after
     }
 
-    /// Drops the stream with all its events, when no client knows of it that could resume it.
+    /// Drops the stream with all its events, if no client knows its id and could resume it.
     pub fn discard(self) {
         self.session.state().streams.discard(&self.attached);
     }

@@ -1,15 +1,15 @@
-//! A session's streams of events: queues that a reader follows, and that keep events for a reader that resumes. No clock,
-//! no I/O (`docs/architecture.md#no-clock`).
+//! A session's streams of events: queues that a reader follows, and that keep events for a reader that resumes. They
+//! use no clock and no I/O (`docs/architecture.md#no-clock`).
 //!
 //! 1. An event's id is `STREAM-SEQ`, unique in the session; a stream's events are numbered upwards from 1.
 //! 2. A stream has at most one reader. A new reader takes the stream over, and the earlier reader ends.
-//! 3. An event is *pending* while an attached reader has yet to take it, else it is *kept*. Kept events are limited in
-//!    number and bytes over the whole session, and dropped in the order of their [`Worth`]. Pending events are limited
-//!    by their [`Class`](crate::exchange::Class). `--max-buffered` limits the bytes of both. A stream is opened with its
-//!    reader, so that no event is lost before the reader begins.
-//! 4. Each message is on exactly one stream (2025-11-25, transports §Multiple Connections). Messages that belong to no
-//!    request go to the standalone stream that was opened last. Events on a standalone stream without a reader move to
-//!    the next one that is opened.
+//! 3. An event is *pending* while an attached reader has yet to take it, else it is *kept*. Kept events are limited
+//!    in number and bytes over the whole session, and dropped in the order of their [`Worth`]. Pending events are
+//!    limited by their [`Class`](crate::exchange::Class). `--max-buffered` limits the bytes of both. A stream is
+//!    opened with its reader, so that no event is lost before the reader begins.
+//! 4. Each message is on exactly one stream (2025-11-25, transports §Multiple Connections). Messages that belong to
+//!    no request go to the standalone stream that was opened last. Events on a standalone stream without a reader
+//!    move to the next one that is opened.
 
 use super::event_id::StreamId;
 use super::kept::{Kept, KeptEvent, Since, Worth};
@@ -151,8 +151,8 @@ impl Streams {
         }
     }
 
-    /// Removes an event that no reader has taken and that `event` repeats. The new event goes last: of the states A, B, A,
-    /// the client must end with A.
+    /// Removes an event that no reader has taken and that `event` repeats. The new event goes last: of the states A,
+    /// B, A, the client must end with A.
     fn withdraw_equal(&mut self, id: StreamId, event: &StreamEvent) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let untaken = stream.index_after(stream.taken);
@@ -165,7 +165,8 @@ impl Streams {
         }
     }
 
-    /// Returns the standalone stream for new messages: the newest one with a reader, else the newest that may be resumed.
+    /// Returns the standalone stream for new messages: the newest one with a reader, else the newest that may be
+    /// resumed.
     pub(super) fn newest_standalone(&self) -> Option<StreamId> {
         let open = self.streams.iter().filter(|(_, stream)| stream.standalone && !stream.finished);
         open.max_by_key(|(id, stream)| (stream.attached, **id)).map(|(id, _)| *id)
@@ -195,8 +196,8 @@ impl Streams {
         }
     }
 
-    /// Attaches a reader that starts after the event `after`. The stored events after it become pending, so that they are
-    /// not dropped while they are read.
+    /// Attaches a reader that starts after the event `after`. The stored events after it become pending, so that they
+    /// are not dropped while they are read.
     pub(super) fn attach(&mut self, id: StreamId, after: u64) -> Option<Attached> {
         let stream = self.streams.get_mut(&id).filter(|stream| after <= stream.last_seq)?;
         wake(&mut stream.waker);
@@ -212,8 +213,8 @@ impl Streams {
         Some(Attached { stream: id, after, reader })
     }
 
-    /// Ends the readers with pending events, and keeps the events for a reader that resumes; returns false if there is no
-    /// such reader.
+    /// Ends the readers with pending events, and keeps the events for a reader that resumes; returns false if there
+    /// is no such reader.
     pub(super) fn end_slow_readers(&mut self) -> bool {
         let slow = self.streams.iter().filter(|(_, stream)| stream.attached && stream.pending() > 0);
         let slow: Vec<_> = slow.map(|(&id, _)| id).collect();
@@ -340,7 +341,7 @@ impl Stream {
         if self.attached { self.events.len() - self.index_after(self.cursor) } else { 0 }
     }
 
-    /// Returns the events after `after` up to `until`, as they are to be kept.
+    /// Returns the events after `after` up to `until`, in the form in which they are kept.
     fn to_keep(&self, id: StreamId, after: u64, until: u64) -> Vec<(KeptEvent, Worth)> {
         let (from, to) = (self.index_after(after), self.index_after(until));
         let events = self.events.range(from..to.max(from));

@@ -1,4 +1,4 @@
-//! Requests in flight, questions of a child, and the end of a session.
+//! Tests requests in flight, questions of a child, and the end of a session.
 
 use super::fixtures::{client_id, drain, read, said, scanned, session};
 use super::underway::Cancelled;
@@ -10,7 +10,7 @@ use crate::exchange::{Ends, Exchange, Link};
 const QUESTION: &str =
     r#"{"jsonrpc":"2.0","id":"a","method":"roots/list","params":{"_meta":{"progressToken":7}}}"#;
 
-/// A request of this client id at the child, noted in the session.
+/// Begins a request of this client id at the child, registered in the session.
 fn request(session: &Session, link: &Link, raw: &str) -> Exchange {
     let exchange = begun(link);
     session.note_request(client_id(raw), Some(exchange.wire_id()), Arc::clone(exchange.mailbox()));
@@ -40,7 +40,7 @@ fn link() -> (Arc<Link>, Ends) {
 }
 
 #[test]
-fn a_cancellation_reaches_the_child_in_the_clients_words_with_the_wire_id() {
+fn a_clients_cancellation_reaches_the_child_with_the_wire_id() {
     let (session, (link, mut ends)) = (session(), link());
     let mut exchange = request(&session, &link, r#""x""#);
     assert_eq!(written(&link, &mut ends).len(), 1);
@@ -57,7 +57,7 @@ fn a_cancellation_reaches_the_child_in_the_clients_words_with_the_wire_id() {
 }
 
 #[test]
-fn a_cancellation_that_could_mean_several_cancels_none() {
+fn an_ambiguous_cancellation_cancels_no_request() {
     let (session, (link, _ends)) = (session(), link());
     let mut both = [request(&session, &link, "1"), request(&session, &link, "1")];
     let mut other = request(&session, &link, r#""1""#);
@@ -94,9 +94,9 @@ fn logs_and_questions_go_with_the_newest_request_that_is_not_over() {
     assert_eq!(interim(&mut newer).unwrap(), "log");
     ends.answering.close(|| Err(Failure::ClosedStdout));
     assert!(outcome(&mut newer).is_some());
-    // Its driver has not said yet that it is finished.
+    // Its driver has not reported yet that it is finished.
     ask(&session, QUESTION).unwrap();
-    assert!(interim(&mut older).is_some(), "what nobody would read goes to the next");
+    assert!(interim(&mut older).is_some(), "a message that no request would read goes to the next");
     assert!(outcome(&mut older).is_some());
     ask(&session, QUESTION).unwrap();
     let (waiting, _) = drain(&mut get);
@@ -128,7 +128,7 @@ fn a_question_goes_out_under_our_id_and_its_answer_back_under_the_childs() {
 }
 
 #[test]
-fn a_question_without_a_token_has_no_progress_and_one_with_a_token_gets_it_back() {
+fn progress_on_a_question_requires_its_token() {
     let session = session();
     ask(&session, QUESTION).unwrap();
     ask(&session, r#"{"jsonrpc":"2.0","id":2,"method":"roots/list"}"#).unwrap();
@@ -165,7 +165,7 @@ fn a_question_that_was_withdrawn_can_no_longer_be_answered() {
 }
 
 #[test]
-fn a_client_that_never_answers_is_not_asked_for_ever() {
+fn a_client_that_never_answers_is_not_asked_forever() {
     let session = session();
     let asked = (0..2_000).take_while(|_| ask(&session, QUESTION).is_ok()).count();
     assert_eq!(asked, 1_024);
@@ -175,7 +175,7 @@ fn a_client_that_never_answers_is_not_asked_for_ever() {
 }
 
 #[test]
-fn an_end_interrupts_what_is_in_flight_and_what_begins_at_the_same_moment() {
+fn an_end_interrupts_requests_in_flight_and_beginning_ones() {
     let (session, (link, mut ends)) = (session(), link());
     let get = session.open_standalone();
     assert!(session.take_seat(Seat::Exclusive(Arc::new(Own::new(&link)))));
@@ -192,7 +192,7 @@ fn an_end_interrupts_what_is_in_flight_and_what_begins_at_the_same_moment() {
 }
 
 #[test]
-fn a_session_that_ended_during_its_handshake_leaves_no_child_and_no_member_behind() {
+fn a_session_that_ended_during_its_handshake_leaves_no_child_or_member() {
     let (link, _ends) = link();
     let exclusive = session();
     exclusive.end(&Failure::SessionEnded);

@@ -1,4 +1,4 @@
-//! Notes the requests in flight in their session, so that the client can cancel them by its own id.
+//! Registers the requests in flight in their session, so that the client can cancel them by its own id.
 
 use super::Session;
 use super::in_flight::InFlight;
@@ -19,12 +19,13 @@ pub enum Cancelled {
     One,
     /// No request with that id is in flight: it was answered meanwhile.
     None,
-    /// Several requests with that id are in flight. None was interrupted, since any of them may be meant.
+    /// Several requests with that id are in flight. None was interrupted, since any of them may be the intended one.
     Several,
 }
 
-/// A request that is noted in its session until this is finished or dropped. It is noted before it waits for admission,
-/// so that the client can cancel it, and before the child can read it, so that the child's messages about it arrive.
+/// A request that is registered in its session until this is finished or dropped. It is registered before it waits
+/// for admission, so that the client can cancel it, and before the child can read it, so that the child's messages
+/// about it arrive.
 #[derive(Debug)]
 #[must_use = "dropping it ends the request"]
 pub struct Underway {
@@ -34,13 +35,13 @@ pub struct Underway {
 }
 
 impl Underway {
-    /// Notes a request that waits to be sent.
+    /// Registers a request that waits to be sent.
     pub fn begin(session: &Arc<Session>, client_id: ClientId, mailbox: Arc<Mailbox>) -> Self {
         session.note_request(client_id, None, Arc::clone(&mailbox));
         Underway { session: Arc::clone(session), mailbox }
     }
 
-    /// Marks the request as sent under this id. It becomes the newest request, since the child learns of it now.
+    /// Marks the request as sent under this id. It becomes the newest request, since the child receives it now.
     pub fn mark_sent(&self, wire_id: WireId) {
         let mut state = self.session.state();
         if let Some(at) =
@@ -51,7 +52,7 @@ impl Underway {
         }
     }
 
-    /// Waits until the request is to end before it was sent: its client cancelled it, or the session ends.
+    /// Waits until the request has to end before it was sent: its client cancelled it, or the session ends.
     pub async fn interrupted(&self) -> Failure {
         loop {
             // The child does not know the request yet, so there are no other messages about it.
@@ -61,7 +62,7 @@ impl Underway {
         }
     }
 
-    /// Returns why the request has ended already, if it has.
+    /// Returns the reason for the request's end, if it has ended already.
     pub fn failure(&self) -> Option<Failure> {
         match pin!(self.interrupted()).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(failure) => Some(failure),
@@ -82,11 +83,11 @@ impl Drop for Underway {
 }
 
 impl Session {
-    /// Notes a request as in flight, so that it can be cancelled by the client's id.
+    /// Registers a request as in flight, so that it can be cancelled by the client's id.
     pub(super) fn note_request(&self, client_id: ClientId, wire_id: Option<WireId>, mailbox: Arc<Mailbox>) {
         let request = InFlight { client_id, wire_id, mailbox: Arc::clone(&mailbox), gave_way: false };
         self.state().in_flight.push(request);
-        // Checked after the request was noted: an end before that would have missed it.
+        // Checked after the request was registered, since an end before that would have missed it.
         if self.is_ended() {
             mailbox.interrupt(Interruption { failure: self.why_ended(), cancellation: None });
         }
@@ -106,7 +107,8 @@ impl Session {
         }
     }
 
-    /// Handles the client's `notifications/cancelled` for its request `id`; `frame` holds the notification as received.
+    /// Handles the client's `notifications/cancelled` for its request `id`; `frame` holds the notification as
+    /// received.
     ///
     /// If several requests in flight share the id, none is cancelled (`docs/architecture.md#wire-ids`).
     pub fn cancel(&self, id: &ClientId, frame: &Charged, message: &Message) -> Cancelled {

@@ -1,4 +1,4 @@
-//! The legacy revisions of the protocol, and the differences between them that matter here.
+//! The legacy revisions of the protocol, and the relevant differences between them.
 
 use crate::telemetry::metrics::labels::Revision;
 use std::sync::Arc;

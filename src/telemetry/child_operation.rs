@@ -26,7 +26,7 @@ pub struct ChildOperation {
 #[derive(Debug)]
 enum Cause {
     Message(Arc<Operation>),
-    /// A request of proxyrunner's own.
+    /// A request of proxyrunner itself.
     Own(Box<Subject>),
 }
 
@@ -56,7 +56,7 @@ impl ChildOperation {
         Some(Self::begin(Cause::Message(message), span, revision, child))
     }
 
-    /// Begins the telemetry of a request of proxyrunner's own. It has a span only within another span.
+    /// Begins the telemetry of a request of proxyrunner itself. It has a span only within another span.
     pub fn own(method: &str, revision: Revision, child: u64) -> Option<Self> {
         let parent = scope::current().map(|context| Parent { context, tracestate: None, remote: false });
         let span = tracer().zip(parent).map(|(tracer, parent)| tracer.begin(SpanKind::Client, Some(parent)));
@@ -112,8 +112,8 @@ impl ChildOperation {
         }
     }
 
-    /// Returns where to store the names listed in the answer, and the member that holds the list; `None` if the
-    /// request lists no tools or prompts.
+    /// Returns the set for the names listed in the answer, and the member that holds the list; `None` if the request
+    /// lists no tools or prompts.
     pub fn listed_names(&self) -> Option<(&'static Names, &'static str)> {
         match self.cause.subject().known {
             TOOLS_LIST => Some((&TOOLS, "tools")),
@@ -158,7 +158,7 @@ impl ChildOperation {
     }
 }
 
-/// The request was abandoned before the child answered.
+/// Ends the operation: the request was abandoned before the child answered.
 impl Drop for ChildOperation {
     fn drop(&mut self) {
         if !self.over {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Moment(u64);
 
 impl Moment {
-    /// Now.
+    /// Reads the clock.
     pub fn now() -> Self {
         // Every supported system has this clock.
         Moment(clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| nanos(now.into())))
@@ -28,7 +28,7 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Now.
+    /// Reads both clocks.
     pub fn now() -> Self {
         Begun { unix_nanos: unix_nanos(), moment: Moment::now() }
     }

@@ -27,13 +27,13 @@ fn table(heads: &str, rows: impl Iterator<Item = String>) -> String {
 #[test]
 fn every_span_is_listed() {
     let rows = SPANS.iter().map(|(name, says)| format!("`{name}` | {says}"));
-    same("spans", &table("span | what it covers", rows));
+    same("spans", &table("span | description", rows));
 }
 
 #[test]
 fn every_attribute_is_listed() {
     let rows = ATTRIBUTES.iter().map(|(name, says)| format!("`{name}` | {says}"));
-    same("attributes", &table("attribute | what it says", rows));
+    same("attributes", &table("attribute | description", rows));
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn every_metric_is_listed() {
         let convention = it.convention.map(|name| format!("`{name}`")).unwrap_or_default();
         format!("`{}` | {convention} | {kind} | {}", it.name, it.help)
     });
-    same("metrics", &table("metric | in OTLP, if otherwise | kind | what it says", rows));
+    same("metrics", &table("metric | name in OTLP, if different | kind | description", rows));
     assert!(!families.iter().any(|family| family.definition.name == RESERVED), "it is reserved");
     assert!(PAGE.contains(RESERVED), "it is told that it is reserved");
 }

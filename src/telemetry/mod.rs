@@ -32,7 +32,7 @@ use opentelemetry::InstrumentationScope;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
 
-/// The telemetry that the operator asks for.
+/// The telemetry that the operator requests.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `--log-format`
@@ -43,7 +43,7 @@ pub struct Settings {
     pub access_log: bool,
     /// `--metrics`
     pub metrics: bool,
-    /// Which tool arguments and results spans include.
+    /// The tool arguments and results that spans include.
     pub capture: capture::Settings,
     /// Sampling and queueing of spans; `None` if they are not exported.
     pub spans: Option<SpanSettings>,
@@ -55,7 +55,7 @@ pub struct Settings {
     pub exemplars: bool,
 }
 
-/// How spans are sampled, propagated and queued.
+/// Sampling, propagation and queueing of spans.
 #[derive(Clone, Copy, Debug)]
 pub struct SpanSettings {
     /// `OTEL_TRACES_SAMPLER`
@@ -71,8 +71,8 @@ pub fn scope_of_instrumentation() -> InstrumentationScope {
     InstrumentationScope::builder(env!("CARGO_PKG_NAME")).with_version(env!("CARGO_PKG_VERSION")).build()
 }
 
-/// Starts logging to stderr, and recording what the settings ask for. Dropping the guard writes the lines that are still
-/// buffered.
+/// Starts logging to stderr, and recording the requested telemetry. Dropping the guard writes the lines that are
+/// still buffered.
 pub fn start(settings: &Settings) -> WorkerGuard {
     let guard = logs::start(settings.format, settings.level, settings.records, settings.longest);
     if settings.access_log {

@@ -256,7 +256,7 @@ impl Operation {
     }
 }
 
-/// The client disconnected before there was an outcome.
+/// Ends the operation: the client disconnected before there was an outcome.
 impl Drop for Operation {
     fn drop(&mut self) {
         if self.seen.as_mut().is_some_and(|seen| !*seen.over.get_mut()) {

@@ -19,10 +19,10 @@ pub struct Bounds {
     pub delay: Duration,
 }
 
-/// Maximum size of one queue in bytes, whatever the number of records: a span can be long.
+/// Maximum size of one queue in bytes, regardless of the number of records, since a span can be long.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
-/// A record whose size can be told.
+/// A record whose size is known.
 pub trait Weighed {
     /// Returns the memory that the record occupies in bytes.
     fn bytes(&self) -> usize;
@@ -38,7 +38,7 @@ pub struct Outbox<T> {
     dropped: &'static Counter,
     /// The batch processor, once it is connected.
     sink: OnceLock<Sink<T>>,
-    /// Records from before that.
+    /// Records from the time before it is connected.
     early: Mutex<Vec<T>>,
 }
 
@@ -73,7 +73,7 @@ impl<T: Weighed> Outbox<T> {
         }
     }
 
-    /// Connects the batch processor and hands it the records from before. Only the first call has an effect.
+    /// Connects the batch processor and passes it the earlier records. Only the first call has an effect.
     pub fn connect(&self, sink: Sink<T>) {
         let mut early = self.early.lock();
         let _ = self.sink.set(sink);

@@ -105,7 +105,7 @@ impl Subject {
 const PARAMETERS: [&str; 8] = ["?", "#", ";", "&", "%3f", "%23", "%3b", "%26"];
 
 /// Removes the parts of a URI that may carry credentials: user information, parameters, query, fragment, and the data
-/// of a `data` URI. A text that is no URI but seems to contain user information is treated as one.
+/// of a `data` URI. A text that is not a URI but seems to contain user information is treated as one.
 fn without_credentials(uri: &str) -> Box<str> {
     let lower = uri.to_ascii_lowercase();
     let end = PARAMETERS.iter().filter_map(|parameters| lower.find(parameters)).min().unwrap_or(uri.len());
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_message_says_is_kept_and_only_what_is_listed_is_told_apart() {
+    fn targets_are_kept_and_only_listed_ones_are_labels() {
         let before = subject("tools/call", "later-listed");
         TOOLS.learn("later-listed");
         let after = subject("tools/call", "later-listed");
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn only_resources_are_called_so() {
+    fn only_resources_have_the_resource_attribute() {
         let described = |method: &str| {
             let mut attributes = Attributes::new(100);
             subject(method, "file:///a").describe(&mut attributes);

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 /// The outcome of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// A result, or the message expects none.
+    /// A result, or a message that expects none.
     Success,
     /// A tool result with `isError`.
     ToolError,

@@ -1,7 +1,7 @@
-//! Who may have a request in flight when not all can: everyone in turn, within bounds, and nobody for ever.
+//! Admission: when not all requests can be in flight, clients take turns within limits, and none waits for ever.
 //!
-//! The child's `late` answers once it is cancelled, so that a test decides when a place comes free; in what order
-//! requests got theirs is what the child read.
+//! The child's tool `late` answers once its call is cancelled, so that a test decides when a place becomes free. The
+//! order in which the child reads the calls is the order of admission.
 
 use crate::support::modern::{Modern, result};
 use crate::support::{Connection, Journal, Response, Server, Session, tool_call, until};
@@ -21,14 +21,14 @@ impl Scene {
         Scene { server: Server::with().flags(flags).child(&journal.flag()).start(), journal }
     }
 
-    /// Which calls of `late` the child has read, in order.
+    /// Returns the calls of `late` that the child has read, in order.
     fn order(&self) -> Vec<String> {
         let frames = self.journal.frames().into_iter().map(|read| read.message["params"].clone());
         let late = frames.filter(|params| params["name"] == "late");
         late.map(|params| params["arguments"]["n"].as_str().expect("a name").to_owned()).collect()
     }
 
-    /// Waits until the child has read so many.
+    /// Waits until the child has read `count` calls.
     fn until_read(&self, count: usize) {
         until("the child has read them", || self.order().len() >= count);
     }
@@ -37,7 +37,7 @@ impl Scene {
         self.server.until_metric(QUEUED, count);
     }
 
-    /// Nothing is in flight or waits any more.
+    /// Waits until no request is in flight or queued.
     fn until_idle(&self) {
         self.server.until_metric(IN_FLIGHT, 0);
         self.server.until_metric(QUEUED, 0);
@@ -48,7 +48,7 @@ fn late(session: &Session<'_>, n: &str) -> Connection {
     session.begin_call(n, "late", json!({"n": n}))
 }
 
-/// Has a call of `late` answered.
+/// Cancels a call of `late`, which makes the child answer it.
 fn end(session: &Session<'_>, n: &str) {
     end_of(session, &json!(n));
 }
@@ -63,7 +63,7 @@ fn refused(response: &Response, flag: &str) {
     assert!(response.text().contains(flag), "{}", response.text());
 }
 
-/// Both bounds are the same for it: the one of all, and the one of the child.
+/// The test runs with each bound: the total one and the one of the child.
 #[test]
 fn a_noisy_client_does_not_starve_a_quiet_one() {
     for bound in ["--max-in-flight 2", "--max-child-in-flight 2"] {
@@ -82,14 +82,18 @@ fn a_noisy_client_does_not_starve_a_quiet_one() {
             end(if done == "q1" { &quiet } else { &noisy }, done);
             scene.until_read(at + 3);
         }
-        assert_eq!(scene.order()[2..], ["q1", "n3", "n4", "n5"], "{bound}: half of all is enough");
+        assert_eq!(
+            scene.order()[2..],
+            ["q1", "n3", "n4", "n5"],
+            "{bound}: the quiet client is served second"
+        );
         drop(waiting.pop());
         scene.until_waiting(1);
     }
 }
 
 #[test]
-fn modern_clients_wait_in_turn_too_and_by_principal() {
+fn modern_clients_take_turns_by_principal() {
     let scene = Scene::new("--max-in-flight 1 --principal-header x-user");
     let (noisy, quiet) = (scene.server.modern().of("noisy"), scene.server.modern().of("quiet"));
     let call = |client: &Modern<'_>, n: &str| client.begin_call(n, "late", json!({"n": n}));
@@ -100,7 +104,7 @@ fn modern_clients_wait_in_turn_too_and_by_principal() {
         waiting.push(call(client, n));
         scene.until_waiting(at as u64 + 1);
     }
-    // One that disconnects is cancelled, and its place goes on when the child agrees.
+    // A disconnect cancels the request; its place becomes free when the child answers the cancellation.
     first.cut();
     for at in 2..=4 {
         scene.until_read(at);
@@ -114,7 +118,7 @@ fn modern_clients_wait_in_turn_too_and_by_principal() {
 }
 
 #[test]
-fn a_client_at_its_own_bound_waits_for_itself_only() {
+fn a_client_at_its_own_limit_does_not_delay_others() {
     let scene = Scene::new("--max-client-in-flight 2 --queue-timeout 300ms");
     let (noisy, quiet) = (scene.server.session(), scene.server.session());
     let _running = [late(&noisy, "n1"), late(&noisy, "n2")];
@@ -122,13 +126,13 @@ fn a_client_at_its_own_bound_waits_for_itself_only() {
     let mut third = late(&noisy, "n3");
     assert_eq!(quiet.call("echo", json!({"n": 1}))["result"]["n"], 1);
     refused(&third.response(), "--max-client-in-flight");
-    assert!(!scene.order().contains(&"n3".to_owned()), "the child never hears of it");
+    assert!(!scene.order().contains(&"n3".to_owned()), "the child never reads the call");
 }
 
 #[test]
-fn one_that_waits_too_long_is_refused_and_told_for_what() {
+fn a_request_that_exceeds_queue_timeout_gets_503_with_the_limit() {
     for bound in ["--max-in-flight", "--max-child-in-flight"] {
-        // A wait for a turn does not commit a stream, on which a refusal would be no status.
+        // A queued request does not commit a stream, so that a refusal can still have an HTTP status.
         let scene = Scene::new(&format!("{bound} 1 --queue-timeout 300ms --sse-commit-after 20ms"));
         let _running = late(&scene.server.session(), "n1");
         scene.until_read(1);
@@ -141,7 +145,7 @@ fn one_that_waits_too_long_is_refused_and_told_for_what() {
 }
 
 #[test]
-fn a_full_queue_refuses_the_noisy_and_has_room_for_the_quiet() {
+fn a_full_queue_sheds_the_noisy_client_for_a_quiet_one() {
     let scene = Scene::new("--max-in-flight 1 --max-queued 2");
     let (noisy, quiet) = (scene.server.session(), scene.server.session());
     let _running = late(&noisy, "n1");
@@ -161,13 +165,13 @@ fn a_full_queue_refuses_the_noisy_and_has_room_for_the_quiet() {
 }
 
 #[test]
-fn a_child_of_its_own_has_room_for_all_that_are_admitted() {
+fn an_exclusive_child_takes_all_admitted_requests() {
     let flags = "--max-in-flight 2000 --max-client-in-flight 1100 --max-child-in-flight 1100";
     let server = Server::start(flags);
     let session = server.opening().version("2025-03-26").exclusive().open();
     let call =
         |id: usize| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "hang"}});
-    // No more than 64 of a batch are in work at a time.
+    // At most 64 requests of a batch are processed at a time.
     let batch = |batch: usize| Value::from_iter((batch * 60..batch * 60 + 60).map(call)).to_string();
     let _running: Vec<_> = (0..20).map(|number| session.begin(batch(number))).collect();
     server.until_metric(QUEUED, 100);
@@ -176,7 +180,7 @@ fn a_child_of_its_own_has_room_for_all_that_are_admitted() {
 }
 
 #[test]
-fn a_client_that_disconnects_while_it_waits_leaves_the_queue() {
+fn a_queued_request_leaves_the_queue_on_a_disconnect() {
     let scene = Scene::new("--max-in-flight 1");
     let session = scene.server.session();
     let _running = late(&session, "n1");
@@ -191,14 +195,14 @@ fn a_client_that_disconnects_while_it_waits_leaves_the_queue() {
     scene.until_idle();
 }
 
-/// A batch of calls of `late`, of a session that knows batches.
+/// Begins a batch of calls of `late`; the session's revision must allow batches.
 fn late_batch(session: &Session<'_>, calls: &[&str]) -> Connection {
     let calls: Vec<_> = calls.iter().map(|n| tool_call(*n, "late", &json!({"n": n}))).collect();
     session.begin(format!("[{}]", calls.join(",")))
 }
 
 #[test]
-fn a_batch_whose_client_disconnects_before_the_response_leaves_the_queue() {
+fn a_queued_batch_leaves_the_queue_on_a_disconnect() {
     let scene = Scene::new("--max-in-flight 1 --queue-timeout 10m");
     let session = scene.server.opening().version("2025-03-26").open();
     let batch = late_batch(&session, &["b1", "b2", "b3"]);
@@ -206,7 +210,7 @@ fn a_batch_whose_client_disconnects_before_the_response_leaves_the_queue() {
     scene.until_waiting(2);
     batch.cut();
     scene.until_waiting(0);
-    // What is at the child runs on, as any request of a legacy client does.
+    // The call that the child has read continues, as any call of a legacy client does after a disconnect.
     assert_eq!(scene.server.metric(IN_FLIGHT), 1);
     assert!(!scene.journal.is_cancelled("late"));
     let first = scene.order()[0].clone();
@@ -216,13 +220,13 @@ fn a_batch_whose_client_disconnects_before_the_response_leaves_the_queue() {
 }
 
 #[test]
-fn a_batch_has_no_more_in_work_than_its_client_may_have_in_flight() {
+fn a_batch_does_not_exceed_max_client_in_flight() {
     let scene = Scene::new("--max-client-in-flight 2 --sse-commit-after 0");
     let session = scene.server.opening().version("2025-03-26").open();
     let mut batch = late_batch(&session, &["b1", "b2", "b3", "b4", "b5"]);
     scene.until_read(2);
-    assert_eq!(scene.server.metric("proxyrunner_queued_requests_total"), 0, "none waits for another");
-    // One that is not in work yet can be cancelled too.
+    assert_eq!(scene.server.metric("proxyrunner_queued_requests_total"), 0, "no call of the batch is queued");
+    // A call that is not processed yet can be cancelled, too.
     end(&session, "b5");
     for n in 0..4 {
         scene.until_read(n + 1);
@@ -237,9 +241,9 @@ fn a_batch_has_no_more_in_work_than_its_client_may_have_in_flight() {
     assert_eq!(first[..2], ["b1", "b2"]);
 }
 
-/// Behind a request in work nothing more is read: the end of the connection must be noticed all the same.
+/// Nothing more is read from a connection while its request is processed; a disconnect must be noticed nevertheless.
 #[test]
-fn a_disconnect_is_noticed_behind_bytes_that_nobody_reads() {
+fn a_disconnect_is_noticed_behind_unread_bytes() {
     let scene = Scene::new("--max-in-flight 1 --queue-timeout 10m");
     let session = scene.server.session();
     let _running = late(&session, "n1");
@@ -258,14 +262,14 @@ fn a_disconnect_is_noticed_behind_bytes_that_nobody_reads() {
     running.send("\r\n");
     scene.until_read(2);
     running.cut();
-    // It answers once it is cancelled.
+    // The child answers the call once it is cancelled.
     scene.until_idle();
     assert_eq!(scene.order(), ["n1", "m1"]);
 }
 
-/// One that hung up may have sent more than one request before; what takes no time is answered.
+/// A disconnected client's quick requests are still answered.
 #[test]
-fn what_was_sent_before_the_end_is_answered_as_far_as_that_is_quick() {
+fn quick_requests_before_a_disconnect_are_answered() {
     let server = Server::start("");
     let mut connection = server.connect();
     connection.send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(3) + "\r\n");
@@ -276,7 +280,7 @@ fn what_was_sent_before_the_end_is_answered_as_far_as_that_is_quick() {
 }
 
 #[test]
-fn answers_and_cancellations_pass_while_everything_is_full() {
+fn answers_and_cancellations_pass_when_max_in_flight_is_reached() {
     let scene = Scene::new("--max-in-flight 1 --sse-commit-after 0");
     let session = scene.server.opening().exclusive().open();
     let mut asking =
@@ -291,7 +295,7 @@ fn answers_and_cancellations_pass_while_everything_is_full() {
     let other = scene.server.session();
     let mut cancelled = late(&other, "other");
     scene.until_waiting(1);
-    assert_eq!(other.ask("ping", json!({}))["result"], json!({}), "what needs no child needs no place");
+    assert_eq!(other.ask("ping", json!({}))["result"], json!({}), "a ping needs no place");
     assert_eq!(scene.server.request("GET", "/readyz", &[], b"").status, 200);
     end(&other, "other");
     assert_eq!(
@@ -307,9 +311,9 @@ fn subscribe(id: usize, uri: &str) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "method": "resources/subscribe", "params": {"uri": uri}})
 }
 
-/// One child hears of one subscription to a resource at a time.
+/// A child gets one subscribe request per resource at a time.
 #[test]
-fn who_waits_to_subscribe_is_counted_and_bounded_and_can_be_cancelled() {
+fn waiting_subscribe_requests_are_counted_bounded_and_cancellable() {
     let server = Server::start("--max-queued 8 --cancel-grace 1h");
     let session = server.opening().version("2025-03-26").open();
     let batch = Value::from_iter((0..20).map(|id| subscribe(id, "hang:")));
@@ -322,7 +326,7 @@ fn who_waits_to_subscribe_is_counted_and_bounded_and_can_be_cancelled() {
     session.delete();
     server.until_metric(QUEUED, 0);
     let mut first = other.begin(subscribe(1, "hang:").to_string());
-    // The first session's counts on, since the child never agreed that it is cancelled.
+    // The first session's request still counts, because the child never answered its cancellation.
     server.until_metric(IN_FLIGHT, 2);
     let mut second = other.begin(subscribe(2, "hang:").to_string());
     server.until_metric(QUEUED, 1);
@@ -334,7 +338,7 @@ fn who_waits_to_subscribe_is_counted_and_bounded_and_can_be_cancelled() {
 }
 
 #[test]
-fn a_session_watches_as_much_as_it_may_though_it_asks_for_all_at_once() {
+fn a_batch_of_subscriptions_is_served_up_to_the_limit() {
     let scene = Scene::new("");
     let session = scene.server.opening().version("2025-03-26").open();
     let batch = (0..64).map(|id| subscribe(id, &format!("x:{id}-{}", "y".repeat(2_000))));
@@ -373,11 +377,11 @@ fn progress_keeps_a_request_alive() {
     for scene in eras("--request-timeout 1s") {
         let session = scene.server.session();
         let calls = [session.begin(work("l").to_string()), modern_work(&scene.server)];
-        until("they are there", || scene.journal.runs("work") == 2);
+        until("the calls run", || scene.journal.runs("work") == 2);
         let mut silent = session.begin_call("silent", "hang", json!({}));
         let failed = silent.response().answer();
         assert!(failed["error"]["message"].as_str().is_some_and(|why| why.contains("--request-timeout")));
-        // They began before that one, and would have been over before it.
+        // The working calls began before the silent one, and would have timed out before it.
         session.call("release", json!({"name": "go"}));
         for mut call in calls {
             let answer = call.response().messages().pop().expect("an answer");
@@ -388,7 +392,7 @@ fn progress_keeps_a_request_alive() {
 }
 
 #[test]
-fn progress_keeps_no_request_alive_beyond_the_maximum() {
+fn progress_does_not_extend_a_request_beyond_request_max() {
     for scene in eras("--request-timeout 500ms --request-max 500ms --cancel-grace 200ms") {
         let session = scene.server.session();
         for mut call in [session.begin(work("l").to_string()), modern_work(&scene.server)] {
@@ -397,7 +401,7 @@ fn progress_keeps_no_request_alive_beyond_the_maximum() {
             assert!(answer["error"]["message"].as_str().is_some_and(|why| why.contains("--request-max")));
             scene.journal.until_cancelled("work");
         }
-        // And nothing is left of them.
+        // No request is left.
         scene.until_idle();
         assert_eq!(scene.server.metric("proxyrunner_timed_out_requests_total"), 2);
         assert_eq!(
@@ -407,8 +411,9 @@ fn progress_keeps_no_request_alive_beyond_the_maximum() {
     }
 }
 
-/// Sends a serial server a hundred notifications of some sessions, then a call of another; gives how many of them it reads
-/// before the call. `held` of them may have places at once.
+/// Sends a hundred notifications from `sessions` sessions to a serial server, then a call from another session. Returns
+/// the number of notifications that the server reads before the call. `held` is the number of notifications that may
+/// have places at once.
 fn overtaken(flags: &str, sessions: usize, held: u64) -> usize {
     let journal = Journal::new();
     let child = format!("--serial {}", journal.flag());
@@ -434,27 +439,27 @@ fn overtaken(flags: &str, sessions: usize, held: u64) -> usize {
     overtaken
 }
 
-/// What is in a slow server's pipe when it stops to read.
+/// Number of messages in the pipe of a slow server when it stops reading.
 const UNREAD: usize = 32;
 
-/// Notifications took no turn: those of one client filled the queue in front of the child, and another's call waited
-/// for all of them.
+/// Regression: notifications did not take turns. One client's notifications filled the queue in front of the child, and
+/// another client's call waited for all of them.
 #[test]
 fn notifications_wait_their_turn_like_requests() {
     let overtaken = overtaken("--max-client-in-flight 4", 1, 4);
-    assert!(overtaken <= UNREAD + 4, "another's call waited for {overtaken} notifications");
+    assert!(overtaken <= UNREAD + 4, "a call waited for {overtaken} notifications");
 }
 
 #[test]
-fn notifications_of_many_clients_take_a_quarter_of_a_servers_places() {
+fn notifications_take_at_most_a_quarter_of_max_child_in_flight() {
     let overtaken = overtaken("--max-child-in-flight 24", 5, 6);
     assert!(overtaken <= UNREAD + 6, "a call waited for {overtaken} notifications");
 }
 
-/// Calls whose clients leave at once filled the pipe of a slow server, with their cancellations: others' calls waited for
-/// a minute.
+/// Regression: abandoned calls and their cancellations filled the pipe of a slow server, and the calls of other clients
+/// waited for a minute.
 #[test]
-fn calls_that_are_left_do_not_keep_others_waiting() {
+fn abandoned_calls_do_not_delay_other_clients() {
     let journal = Journal::new();
     let child = format!("--serial {}", journal.flag());
     let server = Server::with().child(&child).start();
@@ -466,8 +471,8 @@ fn calls_that_are_left_do_not_keep_others_waiting() {
     let mut call = patient.begin_call(1, "echo", json!({"n": 1}));
     server.until_metric("proxyrunner_in_flight", 201);
     drop(left);
-    // What is written stays in flight until it is answered.
-    until("the others are gone", || server.metric("proxyrunner_in_flight") <= UNREAD as u64);
+    // A written call stays in flight until it is answered.
+    until("the abandoned calls end", || server.metric("proxyrunner_in_flight") <= UNREAD as u64);
     std::fs::write(&file, "").expect("a scratch file");
     assert_eq!(call.response().answer()["result"]["n"], 1);
     let frames = journal.frames();
@@ -476,5 +481,5 @@ fn calls_that_are_left_do_not_keep_others_waiting() {
         read.message["params"]["name"] == "facts" || read.message["method"] == "notifications/cancelled"
     });
     let of_others = of_others.count();
-    assert!(of_others <= 2 * UNREAD, "it waited for {of_others} messages");
+    assert!(of_others <= 2 * UNREAD, "the call waited for {of_others} messages");
 }

@@ -1,11 +1,11 @@
-//! The architecture, as a table of layers: a room imports only from the rooms below it, and no files of a room import each
-//! other in a cycle.
+//! The architecture as a table of layers: a room imports only from rooms in lower layers, and the files of a room do
+//! not import each other in cycles.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From the bottom up; rooms of one layer are siblings that never meet.
+/// The layers from the bottom up. Rooms of the same layer do not import each other.
 const LAYERS: &[&[&str]] = &[
     &["backoff", "client", "clock", "memory", "proc", "sync", "trace_context"],
     &["budget"],
@@ -48,7 +48,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The room that a file belongs to: the first part of its path. A room's unit tests are bound as it is.
+/// Returns the room of a file: the first part of its path. Unit tests obey the same rules as their room.
 fn room(path: &Path) -> String {
     let first = path.strip_prefix(root()).expect("a source").components().next().expect("a name");
     let name = first.as_os_str().to_string_lossy();
@@ -59,7 +59,7 @@ fn layer(room: &str) -> Option<usize> {
     LAYERS.iter().position(|rooms| rooms.contains(&room))
 }
 
-/// The rooms that a source names by `crate::` or `proxyrunner::`, without what stands in comments.
+/// Returns the rooms that a source names by `crate::` or `proxyrunner::` outside comments.
 fn imports(source: &str) -> Vec<String> {
     let code: String =
         source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
@@ -76,7 +76,7 @@ fn imports(source: &str) -> Vec<String> {
     found
 }
 
-/// The name a path begins with, or all that stand in its braces.
+/// Returns the first name of a path, or all names in its braces.
 fn names(path: &str) -> Vec<String> {
     let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let Some(group) = path.strip_prefix('{') else { return vec![word(path)] };
@@ -94,15 +94,15 @@ fn names(path: &str) -> Vec<String> {
     names.iter().map(|name| word(name.trim())).filter(|name| !name.is_empty()).collect()
 }
 
-/// Cycles between files that are still to be cut, by room; the list only shrinks. `http` and `app` must never be in it.
+/// Known cycles between files, by room. This list may only shrink, and must never contain `http` or `app`.
 const KNOWN_CYCLES: &[&str] =
     &["calls: legacy legacy::asking legacy::translation", "calls: modern modern::task"];
 
-/// The files of `src`, by module path, and what each imports from its own room.
+/// The files of `src` by module path, for finding the imports within each room.
 struct Files {
     sources: BTreeMap<String, String>,
-    /// Names that a module passes on by `pub use`, with the path that they stand for. A name that is passed on is no
-    /// dependency of the module that does so: whoever imports it depends on the file that defines it.
+    /// Names that a module re-exports by `pub use`, with the paths that they stand for. A re-export is not a dependency
+    /// of its module: a file that imports the name depends on the file that defines it.
     passed_on: BTreeMap<String, (String, String)>,
 }
 
@@ -121,7 +121,7 @@ impl Files {
         let code = code.join("\n");
         let own_tests = ["#[cfg(test)]\nmod tests", "#[cfg(test)]\npub(super) mod tests"];
         let code = own_tests.iter().fold(&*code, |code, tests| code.split(tests).next().unwrap_or_default());
-        // A visibility is no dependency.
+        // A visibility is not a dependency.
         let code = code.replace("pub(in crate::", "pub(in ");
         let mut kept = String::new();
         for (at, part) in code.split(';').enumerate() {
@@ -141,7 +141,7 @@ impl Files {
         self.sources.insert(module.to_owned(), kept);
     }
 
-    /// The modules of the same room that a module depends on.
+    /// Returns the modules of the same room that a module depends on.
     fn imports(&self, module: &str) -> BTreeSet<String> {
         let code = &self.sources[module];
         let mut paths = Vec::new();
@@ -163,7 +163,7 @@ impl Files {
         found.filter(|found| found != module && found.split("::").next() == Some(room)).collect()
     }
 
-    /// The module that defines what a path names, seen from `module`.
+    /// Returns the module that defines the item at a path, as seen from `module`.
     fn resolve(&self, module: &str, path: &str) -> Option<String> {
         let mut names: VecDeque<_> = path.split("::").collect();
         let mut base: Vec<_> = module.split("::").collect();
@@ -194,7 +194,7 @@ impl Files {
         })
     }
 
-    /// Groups of modules of which each reaches every other.
+    /// Returns the groups of modules in which each module reaches every other.
     fn cycles(&self) -> BTreeSet<String> {
         let imports: BTreeMap<_, _> =
             self.sources.keys().map(|module| (module.as_str(), self.imports(module))).collect();
@@ -228,14 +228,14 @@ fn is_test(path: &Path) -> bool {
     name == "lib" || name == "tests" || name.ends_with("_tests") || name == "fixtures"
 }
 
-/// The path of a file's module, without `crate`.
+/// Returns the path of a file's module, without `crate`.
 fn module(path: &Path) -> String {
     let path = path.strip_prefix(root()).expect("a source").with_extension("");
     let names: Vec<_> = path.iter().map(|name| name.to_string_lossy()).filter(|name| name != "mod").collect();
     names.join("::")
 }
 
-/// The paths in the tree of a `use`.
+/// Returns the paths in a `use` tree.
 fn expand(tree: &str) -> Vec<String> {
     let tree = tree.trim();
     let Some((prefix, group)) = tree.split_once('{') else {
@@ -260,7 +260,7 @@ fn expand(tree: &str) -> Vec<String> {
     parts.flat_map(|part| expand(part)).map(|path| format!("{}{path}", prefix.trim())).collect()
 }
 
-/// Whether all files of a cycle belong to one known cycle.
+/// Returns whether all files of a cycle belong to one known cycle.
 fn is_part(cycle: &str, known: &str) -> bool {
     let (Some((room, files)), Some((known_room, known))) = (cycle.split_once(": "), known.split_once(": "))
     else {
@@ -277,11 +277,11 @@ fn files_of_a_room_do_not_import_each_other_in_cycles() {
     assert!(new.is_empty(), "{new:#?}");
     let cut: Vec<_> =
         KNOWN_CYCLES.iter().filter(|known| !cycles.iter().any(|cycle| is_part(cycle, known))).collect();
-    assert!(cut.is_empty(), "these cycles are cut; take them off the list: {cut:#?}");
+    assert!(cut.is_empty(), "these cycles no longer exist; remove them from the list: {cut:#?}");
 }
 
 #[test]
-fn cycles_are_found_through_names_that_a_module_passes_on() {
+fn cycles_are_found_through_reexports() {
     let mut files = Files { sources: BTreeMap::new(), passed_on: BTreeMap::new() };
     files.add("room", "mod a; mod b; mod c;\npub use a::A;\npub(crate) use c::{C, c as d};\npub struct Own;");
     files.add(
@@ -297,7 +297,7 @@ fn cycles_are_found_through_names_that_a_module_passes_on() {
 }
 
 #[test]
-fn rooms_import_only_from_below() {
+fn rooms_import_only_from_lower_layers() {
     let mut wrong = Vec::new();
     for path in sources() {
         let own = room(&path);
@@ -316,17 +316,17 @@ fn rooms_import_only_from_below() {
 }
 
 #[test]
-fn every_room_has_its_place_and_every_place_its_room() {
+fn the_table_lists_exactly_the_existing_rooms() {
     let rooms: Vec<String> = sources().iter().map(|path| room(path)).filter(|room| room != "lib").collect();
     for known in LAYERS.iter().copied().flatten() {
-        assert!(rooms.iter().any(|room| room == known), "{known} is in the table only");
+        assert!(rooms.iter().any(|room| room == known), "{known} is in the table but not in src");
     }
     let unknown: Vec<_> = rooms.iter().filter(|room| layer(room).is_none()).collect();
-    assert!(unknown.is_empty(), "{unknown:?} are in no layer");
+    assert!(unknown.is_empty(), "{unknown:?} are not in the table");
 }
 
 #[test]
-fn every_file_says_what_it_owns() {
+fn every_file_has_a_module_comment() {
     for path in sources() {
         let source = fs::read_to_string(&path).expect("a source");
         assert!(source.starts_with("//! "), "{} does not begin with //!", path.display());
@@ -334,15 +334,15 @@ fn every_file_says_what_it_owns() {
 }
 
 #[test]
-fn imports_are_found_however_they_are_written() {
+fn imports_are_found_in_every_syntax() {
     let source = "use crate::mux::{self, Mux};\nuse crate::{phase, http::{self, Server}, telemetry};\n// crate::app\n\
                   fn f() { crate::session::x(); my_crate::config::y(); } use proxyrunner::upstream;";
     assert_eq!(imports(source), ["mux", "phase", "http", "telemetry", "session", "upstream"]);
 }
 
-/// The page for operators names the test of each fault; one that is renamed would leave it telling of nothing.
+/// The page for operators cites the test of each fault; a renamed test must be renamed there, too.
 #[test]
-fn the_tests_that_the_reliability_page_names_are_there() {
+fn tests_cited_in_reliability_md_exist() {
     let root = env!("CARGO_MANIFEST_DIR");
     let page = std::fs::read_to_string(format!("{root}/docs/reliability.md")).expect("the page");
     let words = page.split('`').filter_map(|word| word.split_once("::"));
@@ -350,14 +350,14 @@ fn the_tests_that_the_reliability_page_names_are_there() {
         words.filter(|(_, name)| name.chars().all(|c| c == '_' || c.is_alphanumeric())).collect();
     assert!(named.len() > 20, "{named:?}");
     for (file, name) in named {
-        // A command may stand before it.
+        // The citation may follow a command.
         let file = file.rsplit(' ').next().unwrap_or(file);
         let tests = std::fs::read_to_string(format!("{root}/tests/integration/{file}.rs"));
         let is_there = match &tests {
             Ok(tests) => tests.contains(&format!("fn {name}(")),
-            // A module of unit tests.
+            // The citation names a module of unit tests.
             Err(_) => std::path::Path::new(&format!("{root}/src/{file}/{name}.rs")).exists(),
         };
-        assert!(is_there, "{file}::{name} is no test");
+        assert!(is_there, "{file}::{name} is not a test");
     }
 }

@@ -1,8 +1,10 @@
-//! Chaos: clients of both eras call while servers crash, hang, and say what they should not, and clients come and go. Of
-//! every accepted request there is one outcome, about itself; in the end nothing is left.
+//! Chaos: clients of both eras send calls while servers crash, hang and write invalid messages, and while clients come
+//! and go. Each accepted request must have exactly one outcome, its own. In the end nothing may be left behind.
 //!
-//! Each run follows from its seed, as far as threads and processes let it. `CHAOS_SEED=7 cargo test --test chaos one_seed`
-//! repeats one, `CHAOS_STEPS` makes it longer, `CHAOS_SEEDS=100 cargo test --test chaos more_seeds` runs so many.
+//! The seed determines each run, as far as threads and processes allow:
+//!
+//! - `CHAOS_SEED=7 cargo test --test integration chaos::one_seed` repeats one run; `CHAOS_STEPS` makes it longer.
+//! - `CHAOS_SEEDS=100 cargo test --test integration chaos::more_seeds` runs 100 more seeds.
 
 use crate::support::modern::Asked;
 use crate::support::{Response, Server, lives, scratch, tool_call, until};
@@ -11,19 +13,19 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Steps that each client takes.
+/// Number of steps per client.
 const STEPS: u64 = 24;
-/// Clients of each kind.
+/// Number of clients of each kind.
 const EACH: u64 = 2;
 
-/// Everything soon: what takes minutes in life takes moments here.
+/// Settings with short times: minutes in production are moments here.
 const FLAGS: &str = "--restart-limit 1000000 --restart-backoff 5ms --restart-backoff-max 20ms --restart-wait 20s \
      --max-children 6 --evict-after 500ms --session-idle 3s --request-timeout 2s --cancel-grace 200ms \
      --close-grace 100ms --terminate-grace 100ms --ping-interval 300ms --ping-timeout 300ms --park-timeout 1s \
      --max-frame 1MiB --max-body 1MiB --max-buffered 64MiB --queue-timeout 20s \
      --start-timeout 5s";
 
-/// splitmix64.
+/// A splitmix64 generator.
 struct Random(u64);
 
 impl Random {
@@ -39,7 +41,7 @@ impl Random {
     }
 }
 
-/// What became of the requests.
+/// The outcomes of the requests.
 #[derive(Default)]
 struct Tally {
     answered: AtomicUsize,
@@ -55,7 +57,7 @@ enum Kind {
     Asked,
 }
 
-/// One client, a thread of its own.
+/// A client, which runs in its own thread.
 struct Client<'a> {
     server: &'a Server,
     tally: &'a Tally,
@@ -66,7 +68,7 @@ struct Client<'a> {
     sent: u64,
 }
 
-/// Calls after which the server may be gone, or anybody else's call lost.
+/// Returns a random call that may end the server or lose calls of other clients.
 fn fault(random: &mut Random, tag: &str) -> (&'static str, Value) {
     let garbage = r#"{"jsonrpc":"2.0","id":$ID,"result":{"twice":true}}"#;
     let lines = |lines: &[&str]| ("emit", json!({"tag": tag, "lines": lines}));
@@ -127,7 +129,7 @@ impl Client<'_> {
         matches!(self.kind, Kind::Modern | Kind::Asked)
     }
 
-    /// Sends a request; its response is still to be read.
+    /// Sends a request without reading the response.
     fn begin(&mut self, body: &str) -> crate::support::Connection {
         let body: Value = serde_json::from_str(body).expect("JSON");
         if self.is_modern() {
@@ -163,11 +165,11 @@ impl Client<'_> {
         self.outcome(&response, tag)
     }
 
-    /// Of an accepted request exactly one outcome, about itself.
+    /// Checks that an accepted request has exactly one outcome, its own.
     fn outcome(&mut self, response: &Response, tag: &str) -> Option<Value> {
         let text = response.text();
         for (at, _) in text.match_indices("tag-") {
-            assert!(text[at..].starts_with(tag), "{tag} was told of another: {text}");
+            assert!(text[at..].starts_with(tag), "{tag} got another request's data: {text}");
         }
         if response.status != 200 {
             assert!([400, 404, 500, 503].contains(&response.status), "{}: {text}", response.status);
@@ -187,13 +189,13 @@ impl Client<'_> {
         (!result.is_null()).then_some(result)
     }
 
-    /// Is asked in the middle of a call, and answers, or never comes back.
+    /// Makes a call that asks a question, and answers it or never retries.
     fn is_asked(&mut self, tag: &str) {
         let schema = json!({"type": "object", "properties": {}});
         let question = json!({"message": tag, "requestedSchema": schema});
         let arguments = json!({"tag": tag, "method": "elicitation/create", "params": question});
         let Some(result) = self.call("ask", &arguments, tag) else { return };
-        // At --max-children it shares a server, where none is asked.
+        // At --max-children the client shares a server, whose questions are refused.
         if result["resultType"] == "complete" {
             return;
         }
@@ -211,7 +213,7 @@ impl Client<'_> {
         self.outcome(&response, tag);
     }
 
-    /// Cancels a call in the middle; its answer may be there already.
+    /// Cancels a running call, which may have been answered already.
     fn cancels(&mut self, tag: &str) {
         let mut calling = self.begin(&tool_call(self.sent, "late", &json!({"tag": tag})));
         match &self.session {
@@ -237,7 +239,7 @@ impl Client<'_> {
     }
 }
 
-/// Processes below one.
+/// Returns all descendants of a process.
 fn descendants(root: u32) -> Vec<i32> {
     let all: Vec<(i32, i32)> = std::fs::read_dir("/proc")
         .expect("a /proc")
@@ -267,7 +269,7 @@ fn resident_kib(server: &Server) -> u64 {
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// Kills and freezes servers, so many at most: on a loaded machine none would ever come up otherwise.
+/// Kills and freezes at most `most` servers: without a limit, no server would finish starting on a loaded machine.
 fn harass(server: &Server, mut random: Random, mut most: u64, done: &AtomicBool) {
     while most > 0 && !done.load(Ordering::Relaxed) {
         std::thread::sleep(std::time::Duration::from_millis(30));
@@ -281,7 +283,7 @@ fn harass(server: &Server, mut random: Random, mut most: u64, done: &AtomicBool)
         }
         let chosen = Pid::from_raw(servers[random.below(servers.len())]);
         most -= 1;
-        // One that is gone already is as good.
+        // The process may have exited already.
         let _ = kill(chosen, if random.below(2) == 0 { Signal::SIGKILL } else { Signal::SIGSTOP });
     }
 }
@@ -289,7 +291,7 @@ fn harass(server: &Server, mut random: Random, mut most: u64, done: &AtomicBool)
 fn run(seed: u64, steps: u64) {
     println!("CHAOS_SEED={seed} CHAOS_STEPS={steps}");
     let server = Server::start(FLAGS);
-    // Everything was there once.
+    // Warm up before counting files and memory.
     let warm = server.session();
     warm.result("echo", json!({}));
     server.modern().result("echo", json!({}));
@@ -316,31 +318,31 @@ fn run(seed: u64, steps: u64) {
         done.store(true, Ordering::Relaxed);
         assert!(
             ended.iter().all(Result::is_ok),
-            "a client saw what must not be; repeat it with CHAOS_SEED={seed}"
+            "a client saw an invalid outcome; repeat it with CHAOS_SEED={seed}"
         );
     });
     let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     let counts = (count(&tally.answered), count(&tally.failed), count(&tally.refused));
     println!("answered, failed, refused: {counts:?}");
-    assert!(counts.0 > 0 && counts.1 > 0, "chaos without answers or failures: {counts:?}");
+    assert!(counts.0 > 0 && counts.1 > 0, "no successful or no failed requests: {counts:?}");
     for gauge in ["proxyrunner_in_flight", "proxyrunner_queued", "proxyrunner_sessions"] {
         server.until_metric(gauge, 0);
     }
     server.until_metric("proxyrunner_children", 1);
-    // The last server may still be a frozen one that is being replaced.
+    // The last server may be frozen and still being replaced.
     let serves = || server.modern().call("echo", json!({"still": "there"})).text().contains("\"still\"");
-    until("it serves", &serves);
-    // What the last server started lives as long as it does, and no longer.
+    until("the server serves", &serves);
+    // The processes that the last server started live until it exits.
     server.modern().call("leave", json!({"code": 0}));
-    until("the next one serves", serves);
+    until("the next server serves", serves);
     until("one server and its guardian are left", || descendants(server.pid()).len() == 2);
     until("no file is left open", || files(&server) <= before);
     let grown = resident_kib(&server).saturating_sub(memory);
-    assert!(grown < 64 << 10, "it grew by {grown} KiB");
+    assert!(grown < 64 << 10, "resident memory grew by {grown} KiB");
     let left = descendants(server.pid());
     server.signal(Signal::SIGTERM);
     assert_eq!(server.exit_code(), 0);
-    until("nothing is left", || !left.iter().any(|&pid| lives(pid)));
+    until("no process is left", || !left.iter().any(|&pid| lives(pid)));
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -358,7 +360,7 @@ seeds! {
     seed_6 6 seed_7 7 seed_8 8 seed_9 9 seed_10 10
 }
 
-/// The seed of `CHAOS_SEED`; none if it says nothing.
+/// Runs the seed of `CHAOS_SEED`; does nothing if the variable is not set.
 #[test]
 fn one_seed() {
     if let Some(seed) = number("CHAOS_SEED") {
@@ -366,7 +368,7 @@ fn one_seed() {
     }
 }
 
-/// Seeds from 1,000 on, as many as `CHAOS_SEEDS` says; none if it says nothing.
+/// Runs `CHAOS_SEEDS` seeds from 1,000 on; does nothing if the variable is not set.
 #[test]
 fn more_seeds() {
     let steps = number("CHAOS_STEPS").unwrap_or(STEPS);

@@ -1,10 +1,10 @@
-//! The command line, on the real binary: what it prints, where, and how it exits.
+//! The command line of the real binary: its output on stdout and stderr, and its exit codes.
 
 use proxyrunner::internals::config::table;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// Runs the binary with these variables and no others.
+/// Runs the binary with only these environment variables.
 fn run(args: &[&str], vars: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_proxyrunner"))
         .args(args)
@@ -18,7 +18,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("UTF-8")
 }
 
-/// What was told on stderr; nothing may be on stdout, and the exit code is that of bad usage.
+/// Returns stderr of a run that must print nothing to stdout and exit with the code for bad usage.
 fn refused(args: &[&str], vars: &[(&str, &str)]) -> String {
     let output = run(args, vars);
     assert_eq!(output.status.code(), Some(64), "{output:?}");
@@ -26,7 +26,7 @@ fn refused(args: &[&str], vars: &[(&str, &str)]) -> String {
     text(&output.stderr).to_owned()
 }
 
-/// What was asked for on stdout; nothing may be on stderr.
+/// Returns stdout of a run that must succeed and print nothing to stderr.
 fn answered(args: &[&str], vars: &[(&str, &str)]) -> String {
     let output = run(args, vars);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -41,7 +41,7 @@ fn file(name: &str, content: &str) -> PathBuf {
 }
 
 #[test]
-fn every_bad_setting_is_told_at_once() {
+fn all_invalid_settings_are_reported_together() {
     let path = file("cli-bad.yaml", "sse-max-age: forever\nsse_keep_alive: 1s\n");
     let path = path.to_str().expect("text");
     let told = refused(
@@ -67,7 +67,7 @@ fn every_bad_setting_is_told_at_once() {
 }
 
 #[test]
-fn flags_win_over_the_environment_and_that_over_the_file() {
+fn flags_override_the_environment_which_overrides_the_file() {
     let path =
         file("cli-precedence.yaml", "path: /file\nmax-frame: 1KiB\nevict-after: 2m\ncommand: [from, file]\n");
     let vars =
@@ -86,7 +86,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
-fn help_tells_every_flag_with_its_variable_and_default() {
+fn help_lists_every_flag_with_its_variable_and_default() {
     let help = answered(&["--help"], &[]);
     for setting in table::settings() {
         let flag = format!("      --{}", setting.flag);
@@ -104,7 +104,7 @@ fn help_tells_every_flag_with_its_variable_and_default() {
 }
 
 #[test]
-fn version_is_on_stdout() {
+fn version_is_printed_to_stdout() {
     assert_eq!(answered(&["--version"], &[]), concat!("proxyrunner ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
@@ -125,20 +125,20 @@ fn an_unknown_flag_is_a_usage_error_with_a_suggestion() {
 #[test]
 fn an_unreadable_file_is_a_usage_error() {
     let told = refused(&["--config", "no-such-directory/c.yaml", "server"], &[]);
-    assert!(told.contains("--config: \"no-such-directory/c.yaml\" can't be read"), "{told}");
+    assert!(told.contains("--config: \"no-such-directory/c.yaml\" cannot be read"), "{told}");
     let broken = file("cli-broken.yaml", "path: /a\nenv: {TOKEN: hunter2\n");
     let told = refused(&["--config", broken.to_str().expect("text"), "server"], &[]);
-    assert!(told.contains("is not YAML or JSON here"), "{told}");
+    assert!(told.contains("is not valid YAML or JSON"), "{told}");
     assert!(!told.contains("hunter2"), "{told}");
 }
 
 #[test]
-fn the_childs_arguments_are_left_alone() {
+fn the_childs_arguments_are_not_interpreted() {
     let meant = answered(&["--check", "server", "--help", "--", "--path", "x", ""], &[]);
     assert!(meant.contains("command: [\"server\",\"--help\",\"--\",\"--path\",\"x\",\"\"]\n"), "{meant}");
 }
 
-/// A closed pipe, as of `proxyrunner --help | head -1`, is no reason to panic.
+/// A closed pipe, as in `proxyrunner --help | head -1`, must not cause a panic.
 #[test]
 fn help_into_a_closed_pipe_does_not_panic() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -155,7 +155,7 @@ fn help_into_a_closed_pipe_does_not_panic() {
 }
 
 #[test]
-fn misspelt_variables_are_warned_of_and_levels_are_read_in_any_case() {
+fn misspelled_variables_cause_warnings_and_levels_ignore_case() {
     let vars = [
         ("PROXYRUNNER_LISTN", "hunter2"),
         ("PROXYRUNNER_LOG_LEVEL", "INFO"),
@@ -163,7 +163,7 @@ fn misspelt_variables_are_warned_of_and_levels_are_read_in_any_case() {
     ];
     let meant = answered(&["--check", "server"], &vars);
     assert!(
-        meant.contains("PROXYRUNNER_LISTN is no setting and is ignored; did you mean PROXYRUNNER_LISTEN?"),
+        meant.contains("PROXYRUNNER_LISTN is not a setting and is ignored; did you mean PROXYRUNNER_LISTEN?"),
         "{meant}"
     );
     assert!(meant.contains("log-level: \"info\"") && meant.contains("log-format: \"json\""), "{meant}");

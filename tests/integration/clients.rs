@@ -1,5 +1,5 @@
-//! HTTP clients, browsers, load balancers and ingresses as they are: requests that bend the rules and are served all the
-//! same, and those that are refused since somebody else could have been meant.
+//! Deviations of real HTTP clients, browsers, load balancers and ingresses: requests that violate the specification
+//! with a clear meaning are served; ambiguous or cross-site requests are refused.
 
 use crate::support::{Connection, Journal, Response, Server, Session, tool_call};
 use serde_json::{Value, json};
@@ -8,12 +8,12 @@ const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 const VERSION: &str = "MCP-Protocol-Version";
 
-/// A POST with exactly these headers.
+/// Sends a POST with exactly these headers.
 fn post(server: &Server, headers: &[(&str, &str)], body: &str) -> Response {
     server.request("POST", "/mcp", headers, body.as_bytes())
 }
 
-/// A POST of a session with this Accept header, or without one.
+/// Sends a POST within a session, with this Accept header or without one.
 fn accepting(session: &Session<'_>, server: &Server, accept: Option<&str>, body: &str) -> Response {
     let mut headers = vec![("Content-Type", "application/json"), ("Mcp-Session-Id", &*session.id)];
     headers.extend(accept.map(|accept| ("Accept", accept)));
@@ -26,7 +26,7 @@ fn with_progress(n: u32) -> String {
 }
 
 #[test]
-fn a_version_header_that_a_proxy_repeats_or_joins_is_one() {
+fn a_repeated_or_joined_version_header_counts_once() {
     let server = Server::start("");
     let session = server.session();
     let ping = |versions: &[&str]| {
@@ -60,7 +60,7 @@ fn a_version_header_that_a_proxy_repeats_or_joins_is_one() {
 }
 
 #[test]
-fn a_supported_version_that_was_not_negotiated_is_served_and_another_is_not() {
+fn supported_versions_are_served_even_if_not_negotiated() {
     let server = Server::start("");
     let session = server.opening().version("2025-06-18").open();
     let ping = |version: &str| server.post(&[("Mcp-Session-Id", &session.id), (VERSION, version)], PING);
@@ -73,13 +73,13 @@ fn a_supported_version_that_was_not_negotiated_is_served_and_another_is_not() {
     }
     server.until_logged("MCP-Protocol-Version is not the negotiated one");
     let opened = server.opening().header(VERSION, "undefined").send();
-    assert_eq!(opened.status, 200, "before the handshake nothing is negotiated: {}", opened.text());
+    assert_eq!(opened.status, 200, "no version is negotiated before the handshake: {}", opened.text());
     assert_eq!(session.request("GET", &[(VERSION, "2025-11-25")]).response_head().status, 200);
     assert_eq!(session.request("DELETE", &[(VERSION, "2025-11-25")]).response().status, 204);
 }
 
 #[test]
-fn slashes_around_a_path_lead_to_the_same_place() {
+fn extra_slashes_around_a_path_are_ignored() {
     for flag in ["--path /deep/mcp", "--path /deep/mcp/"] {
         let server = Server::start(flag);
         let body = server.opening().body();
@@ -97,16 +97,16 @@ fn slashes_around_a_path_lead_to_the_same_place() {
     }
 }
 
-/// The endpoint event's data for a stream at `path`.
+/// Returns the data of the endpoint event of a stream at `path`.
 fn announced(server: &Server, path: &str) -> String {
     let mut connection = server.connect();
     connection.request("GET", path, &[], b"");
     connection.events().next().expect("the endpoint event").data
 }
 
-/// An absolute path lost the prefix that an ingress takes off.
+/// Regression: the endpoint event contained an absolute path, which lacked the prefix that an ingress removes.
 #[test]
-fn where_to_post_is_announced_relative_to_the_stream() {
+fn the_endpoint_event_is_relative_to_the_stream() {
     let server = Server::start("--sse");
     let reference = announced(&server, "/sse");
     assert!(reference.starts_with("messages?sessionId="), "{reference}");
@@ -126,7 +126,7 @@ fn where_to_post_is_announced_relative_to_the_stream() {
 }
 
 #[test]
-fn null_for_params_means_none_and_reaches_nobody() {
+fn null_params_are_served_and_not_forwarded() {
     let server = Server::with().asked_nothing().start();
     let session = server.session();
     assert_eq!(session.post(r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null}"#).status, 200);
@@ -154,14 +154,14 @@ fn null_for_params_means_none_and_reaches_nobody() {
 }
 
 #[test]
-fn members_that_are_null_and_decide_nothing_are_ignored() {
+fn irrelevant_null_members_are_ignored() {
     let server = Server::with().asked_nothing().start();
     let session = server.session();
     for (body, status) in [
         (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null,"result":null,"error":null}"#, 200),
         (r#"{"jsonrpc":"2.0","id":null,"method":"notifications/x"}"#, 202),
         (r#"{"jsonrpc":"2.0","id":7,"method":null,"result":{},"error":null}"#, 202),
-        // Its sender waits for an answer that could not reach it.
+        // A method with a null id is a request whose response could not be delivered.
         (r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, 400),
         (r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#, 400),
         (r#"{"jsonrpc":"2.0","id":1.0,"method":"ping"}"#, 400),
@@ -173,7 +173,7 @@ fn members_that_are_null_and_decide_nothing_are_ignored() {
 }
 
 #[test]
-fn headers_that_a_proxy_repeats_are_one() {
+fn repeated_equal_headers_count_once() {
     let server = Server::start("");
     let json = ("Content-Type", "application/json");
     let with = |more: &[(&str, &str)]| {
@@ -193,7 +193,7 @@ fn headers_that_a_proxy_repeats_are_one() {
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 #[test]
-fn a_compressed_body_is_refused_by_the_name_of_its_encoding() {
+fn a_compressed_body_is_refused_and_its_encoding_named() {
     let server = Server::start("");
     let session = server.session();
     let send = |encoding: &str| {
@@ -212,7 +212,7 @@ fn a_compressed_body_is_refused_by_the_name_of_its_encoding() {
 }
 
 #[test]
-fn a_byte_order_mark_before_the_body_is_no_part_of_it() {
+fn a_byte_order_mark_before_the_body_is_ignored() {
     let server = Server::start("");
     let session = server.session();
     assert_eq!(session.post(format!("\u{feff}{PING}")).json()["id"], 1);
@@ -220,7 +220,7 @@ fn a_byte_order_mark_before_the_body_is_no_part_of_it() {
 }
 
 #[test]
-fn a_client_that_takes_json_only_is_answered_in_json() {
+fn a_json_only_client_gets_json() {
     let server = Server::start("--sse-commit-after 0");
     let session = server.session();
     for accept in [Some("application/json"), Some("application/json, text/event-stream;q=0"), None] {
@@ -241,7 +241,7 @@ fn a_client_that_takes_json_only_is_answered_in_json() {
 }
 
 #[test]
-fn a_modern_client_that_takes_json_only_is_answered_in_json() {
+fn a_modern_json_only_client_gets_json() {
     let server = Server::with().flags("--sse-commit-after 0").modern_child("").start();
     let client = server.modern().header("Accept", "application/json");
     let accept = |body: &Value| {
@@ -264,11 +264,11 @@ fn a_modern_client_that_takes_json_only_is_answered_in_json() {
         call.text()
     );
     let listen = accept(&client.body(1, "subscriptions/listen", json!({"notifications": {}})));
-    assert_eq!((listen.status, &listen.json()["id"]), (406, &json!(1)), "it is a stream by its nature");
+    assert_eq!((listen.status, &listen.json()["id"]), (406, &json!(1)), "a subscription is always a stream");
 }
 
 #[test]
-fn a_client_that_takes_json_only_is_asked_on_its_standalone_stream() {
+fn a_json_only_client_is_asked_on_its_standalone_stream() {
     let server = Server::start("");
     let session = server.opening().exclusive().open();
     let mut stream = session.listen();
@@ -289,7 +289,7 @@ fn a_client_that_takes_json_only_is_asked_on_its_standalone_stream() {
 }
 
 #[test]
-fn a_modern_client_that_takes_json_only_cancels_by_leaving() {
+fn a_modern_json_only_client_cancels_by_disconnecting() {
     let journal = Journal::new();
     let server = Server::with().child(&journal.flag()).start();
     let body = server.modern().body(1, "tools/call", json!({"name": "hang", "arguments": {}}));
@@ -307,9 +307,9 @@ fn a_modern_client_that_takes_json_only_cancels_by_leaving() {
     journal.until_cancelled("hang");
 }
 
-/// They get an empty 202, whatever is accepted.
+/// Notifications and responses get an empty 202, whatever the client accepts.
 #[test]
-fn what_gets_no_answer_is_taken_whatever_the_client_accepts() {
+fn notifications_and_responses_are_taken_with_any_accept_header() {
     let server = Server::start("");
     let session = server.session();
     let answer = r#"{"jsonrpc":"2.0","id":77,"result":{}}"#;
@@ -325,7 +325,7 @@ fn what_gets_no_answer_is_taken_whatever_the_client_accepts() {
 }
 
 #[test]
-fn a_page_may_send_the_headers_of_a_tools_parameters() {
+fn cors_allows_parameter_headers() {
     let server = Server::start("--allow-origin https://*.app.example");
     let asked = "content-type, Mcp-Param-Region,mcp-param-count, x-evil, mcp-param-\u{e9}, mcp-paramX";
     let headers = [
@@ -350,34 +350,38 @@ fn a_page_may_send_the_headers_of_a_tools_parameters() {
 }
 
 #[test]
-fn a_client_that_lost_its_session_can_open_another_with_its_old_id() {
+fn initialize_with_a_stale_session_id_opens_a_new_session() {
     let server = Server::start("");
     let dead = server.session();
     assert_eq!(dead.delete().status, 204);
     for id in [&*dead.id, "", "undefined", "null", "\u{e9}x"] {
         let opened = server.opening().header("Mcp-Session-Id", id).send();
         assert_eq!(opened.status, 200, "{id:?}: {}", opened.text());
-        assert_ne!(opened.header("mcp-session-id").expect("a new one"), id);
+        assert_ne!(opened.header("mcp-session-id").expect("a new id"), id);
     }
     server.until_logged("initialize carries an unknown Mcp-Session-Id");
     let long = server.opening().padded(20_000).header("Mcp-Session-Id", &dead.id).send();
-    assert_eq!(long.status, 200, "a long handshake is read before it is judged");
-    assert_eq!(server.post(&[("Mcp-Session-Id", &dead.id)], PING).status, 404, "only a handshake opens one");
+    assert_eq!(long.status, 200, "a long handshake is read before it is checked");
+    assert_eq!(
+        server.post(&[("Mcp-Session-Id", &dead.id)], PING).status,
+        404,
+        "only a handshake opens a session"
+    );
     let live = server.session();
     assert_eq!(server.opening().header("Mcp-Session-Id", &live.id).send().status, 400);
 }
 
 #[test]
-fn an_empty_last_event_id_is_none() {
+fn an_empty_last_event_id_is_ignored() {
     let server = Server::start("");
     let session = server.session();
     assert_eq!(session.request("GET", &[("Last-Event-ID", "")]).response_head().status, 200);
     assert_eq!(session.request("GET", &[("Last-Event-ID", "x")]).response_head().status, 400);
 }
 
-/// A load balancer that keeps a connection longer sends a request on it just as it closes.
+/// A load balancer that kept a connection longer might send a request on it just as it closes.
 #[test]
-fn an_idle_connection_is_kept_longer_than_load_balancers_keep_it() {
+fn idle_connections_are_kept_longer_than_by_load_balancers() {
     let by_default =
         proxyrunner::internals::config::table::find("keep-alive-timeout").expect("a setting").default_words();
     let seconds = by_default.and_then(|words| words.strip_suffix('s')?.parse::<u32>().ok()).expect("seconds");
@@ -386,11 +390,11 @@ fn an_idle_connection_is_kept_longer_than_load_balancers_keep_it() {
     let mut connection = server.connect();
     connection.request("GET", "/livez", &[], b"");
     assert_eq!(connection.response().status, 200);
-    assert!(connection.is_closed(), "the flag decides");
+    assert!(connection.is_closed(), "--keep-alive-timeout applies");
 }
 
 #[test]
-fn names_of_services_are_served_off_loopback_and_public_ones_only_when_allowed() {
+fn off_loopback_service_hosts_are_served_and_public_ones_if_allowed() {
     let server = Server::start("--listen 0.0.0.0:0 --allow-host *.tools --allow-host mcp.example");
     let status = |host: &str| server.post(&[("Host", host)], PING);
     for served in [
@@ -401,7 +405,7 @@ fn names_of_services_are_served_off_loopback_and_public_ones_only_when_allowed()
         "mcp.example:8443",
         "MCP.Example.",
     ] {
-        assert_eq!(status(served).status, 400, "{served} passes the guard, and lacks a session");
+        assert_eq!(status(served).status, 400, "{served} passes the guard, but the request has no session");
     }
     for (refused, helps) in [
         ("mcp.other:8080", "--allow-host mcp.other (or '*.other')"),
@@ -416,7 +420,7 @@ fn names_of_services_are_served_off_loopback_and_public_ones_only_when_allowed()
 }
 
 #[test]
-fn metrics_are_served_to_a_scraper_by_any_name_and_to_no_other_sites_page() {
+fn metrics_are_served_for_any_host_but_not_to_foreign_origins() {
     let server = Server::start("");
     let get = |headers: &[(&str, &str)]| server.request("GET", "/metrics", headers, b"").status;
     for host in ["mcp.tools:8080", "10.1.2.3:8080", "evil.example"] {
@@ -425,9 +429,9 @@ fn metrics_are_served_to_a_scraper_by_any_name_and_to_no_other_sites_page() {
     assert_eq!(get(&[("Host", "mcp.tools"), ("Origin", "https://evil.example")]), 403);
 }
 
-/// RFC 9112 §3.2: the target's own authority counts, one Host is there, and HTTP/1.0 may leave it out.
+/// RFC 9112 §3.2: an authority in the target takes precedence, Host occurs once, and HTTP/1.0 may omit it.
 #[test]
-fn the_host_of_a_request_is_the_one_that_it_is_for() {
+fn the_host_is_determined_as_in_rfc_9112() {
     let server = Server::start("");
     let local = server.address();
     let raw = |head: &str| {
@@ -454,7 +458,7 @@ fn the_host_of_a_request_is_the_one_that_it_is_for() {
 }
 
 #[test]
-fn another_sites_page_opens_nothing_without_naming_its_origin() {
+fn cross_site_requests_without_an_origin_are_refused() {
     let server = Server::start("--sse --allow-origin https://app.example");
     let get = |headers: &[(&str, &str)]| {
         let mut connection = server.connect();
@@ -472,9 +476,9 @@ fn another_sites_page_opens_nothing_without_naming_its_origin() {
     assert_eq!(server.request("GET", "/livez", &[("Sec-Fetch-Site", "cross-site")], b"").status, 200);
 }
 
-/// Two readers that disagree about where a body ends take different requests from one connection.
+/// Two parsers that disagree about the end of a body would read different requests from the connection.
 #[test]
-fn a_body_in_any_coding_but_chunked_is_refused_and_its_connection_closed() {
+fn other_transfer_codings_are_refused_and_the_connection_closed() {
     let server = Server::start("");
     let session = server.session();
     let send = |coding: &[&str], path: &str| {
@@ -482,7 +486,7 @@ fn a_body_in_any_coding_but_chunked_is_refused_and_its_connection_closed() {
         headers.extend(coding.iter().map(|coding| ("Transfer-Encoding", *coding)));
         let mut connection = server.connect();
         connection.head("POST", path, &headers);
-        // Refused by its head, it may be closed already.
+        // The server may have refused the head and closed the connection already.
         let _ = connection.chunk(PING.as_bytes());
         let _ = connection.try_send("0\r\n\r\n");
         let response = connection.response();
@@ -499,9 +503,10 @@ fn a_body_in_any_coding_but_chunked_is_refused_and_its_connection_closed() {
     }
 }
 
-/// A request beside the proxy, or one that the proxy let through unnamed, was everybody's anonymous principal.
+/// Regression: a request that bypassed the authenticating proxy, or that it forwarded without a name, was served as the
+/// shared anonymous principal.
 #[test]
-fn where_principals_are_named_nobody_is_anonymous() {
+fn principal_header_refuses_anonymous_requests() {
     let server = Server::start("--sse --principal-header X-User");
     for user in [
         None,
@@ -525,14 +530,15 @@ fn where_principals_are_named_nobody_is_anonymous() {
         assert_eq!(server.opening().header("X-User", user).open().post(PING).status, 200, "{user}");
     }
     for path in ["/livez", "/metrics"] {
-        assert_eq!(server.request("GET", path, &[], b"").status, 200, "{path} is nobody's");
+        assert_eq!(server.request("GET", path, &[], b"").status, 200, "{path} needs no principal");
     }
-    assert_eq!(server.request("OPTIONS", "/mcp", &[], b"").status, 204, "a browser's question names nobody");
+    assert_eq!(server.request("OPTIONS", "/mcp", &[], b"").status, 204, "a preflight needs no principal");
 }
 
-/// Refused by its head alone, a long body was reset together with the answer that says why.
+/// Regression: if a long body was refused because of its head, the connection was reset before the client could read
+/// the response.
 #[test]
-fn a_client_that_is_refused_by_its_head_can_read_why_when_it_has_sent_its_body() {
+fn a_refusal_can_be_read_after_sending_a_long_body() {
     let server = Server::start("");
     let body = vec![b' '; 8 << 20];
     for (path, header, status) in [

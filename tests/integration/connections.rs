@@ -1,5 +1,5 @@
-//! Connections under attack: slow heads, unread answers, streams that stay, floods. Probes are answered within 2 s and
-//! another client's calls within 5 s; these are the only durations that tests assert.
+//! Connections under attack: slow heads, unread responses, permanent streams and floods. Probes must be answered within
+//! 2 s and calls of other clients within 5 s; these are the only durations that tests assert.
 
 use crate::support::{Connection, Server, Session, tool_call, until};
 use serde_json::json;
@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// A connection from another loopback address.
+/// Connects from the loopback address that ends in `last`.
 fn connect_from(last: u8, server: &Server) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, last], 0))))?;
@@ -17,7 +17,7 @@ fn connect_from(last: u8, server: &Server) -> std::io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// An event stream of a session, on a connection from this address.
+/// Opens an event stream of a session from the loopback address that ends in `last`.
 fn stream_from(last: u8, server: &Server, session: &Session<'_>) -> Connection {
     let mut connection = Connection::over(connect_from(last, server).expect("it is accepted"));
     connection.head("GET", "/mcp", &[("Accept", "text/event-stream"), ("Mcp-Session-Id", &session.id)]);
@@ -25,7 +25,7 @@ fn stream_from(last: u8, server: &Server, session: &Session<'_>) -> Connection {
     connection
 }
 
-/// Runs `rounds` while `attack` runs in a thread of its own until its flag is set.
+/// Runs `rounds` while `attack` runs in its own thread until its flag is set.
 fn under_attack(attack: impl Fn(&AtomicBool) + Sync, rounds: impl FnOnce()) {
     struct Over<'a>(&'a AtomicBool);
     impl Drop for Over<'_> {
@@ -41,7 +41,7 @@ fn under_attack(attack: impl Fn(&AtomicBool) + Sync, rounds: impl FnOnce()) {
     });
 }
 
-/// How long a probe from an address of its own takes, at most.
+/// Checks that probes from a separate address are answered within 2 s.
 fn probe(server: &Server) {
     for path in ["/livez", "/readyz", "/metrics"] {
         let begun = Instant::now();
@@ -52,9 +52,9 @@ fn probe(server: &Server) {
     }
 }
 
-/// Any byte of a head was activity, and a place for probes waited 60 s for a head.
+/// Regression: each byte of a head counted as activity, and a place for probes was held for 60 s by an unfinished head.
 #[test]
-fn heads_that_come_byte_by_byte_keep_no_probe_out() {
+fn slow_request_heads_do_not_block_probes() {
     let server = Server::start("--max-connections 20");
     let sessions: Vec<_> = (0..20).map(|_| server.session()).collect();
     let _streams: Vec<_> = sessions.iter().map(|session| stream_from(2, &server, session)).collect();
@@ -76,16 +76,16 @@ fn heads_that_come_byte_by_byte_keep_no_probe_out() {
     });
 }
 
-/// One client could hold every connection for as long as it liked.
+/// Regression: one client could hold all connections indefinitely.
 #[test]
 fn the_client_that_holds_most_connections_gives_way_to_another() {
     let server = Server::start("--max-connections 8 --isolation shared");
     let sessions: Vec<_> = (0..9).map(|_| server.session()).collect();
-    // It may use them all while nobody else wants one, ...
+    // A client may use all connections while no other client needs one, ...
     let mut streams: Vec<_> = (0..8).map(|n| stream_from(2, &server, &sessions[n])).collect();
     let mut own = Connection::over(connect_from(2, &server).expect("it is accepted"));
     own.post(&[("Mcp-Session-Id", &sessions[8].id)], tool_call(1, "echo", &json!({})));
-    assert_eq!(own.response().status, 503, "it has no place of another's to take");
+    assert_eq!(own.response().status, 503, "no other client has a connection to give up");
     // ... but another client's request is served.
     let mut held = Vec::new();
     for n in 0..4 {
@@ -94,16 +94,16 @@ fn the_client_that_holds_most_connections_gives_way_to_another() {
         held.push(other);
         server.until_metric("proxyrunner_in_flight", n + 1);
     }
-    // Half of them are its share, and no more.
+    // The other client's share is half of the connections.
     let mut fifth = Connection::over(connect_from(3, &server).expect("it is accepted"));
     fifth.post(&[("Mcp-Session-Id", &sessions[8].id)], tool_call(9, "echo", &json!({})));
     assert_eq!(fifth.response().status, 503);
     streams.clear();
 }
 
-/// Connections that send whole requests and read nothing were busy until `--write-timeout`.
+/// Regression: connections that sent complete requests and read nothing counted as busy until `--write-timeout`.
 #[test]
-fn answers_that_nobody_reads_and_floods_keep_no_probe_and_no_other_client_out() {
+fn unread_responses_and_floods_block_neither_probes_nor_clients() {
     let server = Server::start("--max-connections 16 --isolation shared");
     let session = server.session();
     let attack = |over: &AtomicBool| {
@@ -139,28 +139,28 @@ fn answers_that_nobody_reads_and_floods_keep_no_probe_and_no_other_client_out() 
     });
 }
 
-/// Each unfinished head took 67 KiB that nothing bounded.
+/// Regression: each unfinished head took 67 KiB, without a limit on their sum.
 #[test]
-fn unfinished_heads_of_all_connections_are_bounded_together() {
+fn unfinished_heads_share_one_memory_limit() {
     let server = Server::start("");
     let session = server.session();
     let head = format!("GET /mcp HTTP/1.1\r\nHost: localhost\r\nX: {}", "a".repeat(60_000));
     let mut heads: Vec<_> = (0..200).map(|_| server.connect()).collect();
     heads.iter_mut().for_each(|connection| drop(connection.try_send(&head)));
     server.until_logged("unfinished request heads exceed");
-    // 4 MiB hold 72 of them, and those that serve requests.
+    // 4 MiB are enough for 72 of these heads and for the connections that serve requests.
     until("most are closed", || server.metric("proxyrunner_connections") < 90);
     assert_eq!(session.call("echo", json!({"n": 1}))["result"]["n"], 1);
 }
 
 #[test]
-fn the_admin_listener_serves_probes_and_metrics_and_takes_no_place() {
+fn the_admin_listener_serves_probes_outside_max_connections() {
     let server = Server::start("--max-connections 4 --admin-listen 127.0.0.1:0");
     let line = server.until_logged("serving probes and metrics");
     let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     let admin: SocketAddr =
         line["fields"]["address"].as_str().and_then(|to| to.parse().ok()).expect("an address");
-    assert_eq!(server.session().call("echo", json!({"n": 1}))["result"]["n"], 1, "it is ready");
+    assert_eq!(server.session().call("echo", json!({"n": 1}))["result"]["n"], 1, "the server is ready");
     let _idle: Vec<_> = (0..100).map(|_| TcpStream::connect(admin).expect("it is accepted")).collect();
     for (path, status) in [("/livez", 200), ("/readyz", 200), ("/metrics", 200), ("/mcp", 404)] {
         let mut connection = Connection::open(admin);
@@ -171,5 +171,5 @@ fn the_admin_listener_serves_probes_and_metrics_and_takes_no_place() {
     connection.request("POST", "/livez", &[], b"{}");
     assert_eq!(connection.response().status, 405);
     server.until_metric("proxyrunner_connections", 1);
-    assert_eq!(server.request("GET", "/livez", &[], b"").status, 200, "probes stay here too");
+    assert_eq!(server.request("GET", "/livez", &[], b"").status, 200, "the main listener serves probes, too");
 }

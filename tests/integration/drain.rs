@@ -1,10 +1,10 @@
-//! The end by signal: whoever waits is told, whatever it waits for.
+//! Drain after a signal: every waiting request gets a response, whatever it waits for.
 
 use crate::support::{Connection, Journal, Server, scratch, until};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-/// Its `initialize` on its way.
+/// Sends `initialize` without reading the response.
 fn begin_initialize(server: &Server, capabilities: serde_json::Value) -> Connection {
     let mut connection = server.connect();
     connection.post(&[], server.opening().capabilities(capabilities).body());
@@ -12,7 +12,7 @@ fn begin_initialize(server: &Server, capabilities: serde_json::Value) -> Connect
 }
 
 #[test]
-fn whoever_waits_for_a_child_to_start_is_told_of_the_end() {
+fn requests_waiting_for_a_child_to_start_get_shutting_down() {
     let ask = json!({"sampling": {}});
     for (capabilities, flags) in
         [(json!({}), ""), (json!({}), "--sse-commit-after 0"), (ask, "--child-era legacy")]
@@ -30,14 +30,14 @@ fn whoever_waits_for_a_child_to_start_is_told_of_the_end() {
 }
 
 #[test]
-fn whoever_waits_for_a_stdin_to_be_read_is_told_of_the_end() {
+fn requests_waiting_for_a_full_stdin_get_shutting_down() {
     let flags = "--drain-timeout 1s --close-grace 1s --terminate-grace 1s --max-client-in-flight 300";
     let server = Server::start(flags);
     let session = server.session();
     let until_file = scratch("never-reads-again");
     session.result("stop_reading", json!({"until": until_file}));
     let pad = "x".repeat(20_000);
-    // More than its queue and a pipe hold.
+    // The calls exceed the capacity of the child's queue and pipe.
     let mut calls: Vec<_> = (0..300).map(|id| session.begin_call(id, "echo", json!({"pad": pad}))).collect();
     server.until_metric("proxyrunner_in_flight", 300);
     server.signal(Signal::SIGTERM);
@@ -48,9 +48,9 @@ fn whoever_waits_for_a_stdin_to_be_read_is_told_of_the_end() {
     assert_eq!(server.exit_code(), 0);
 }
 
-/// The event loop turned in a circle from the signal on.
+/// Regression: after the signal, the event loop was busy-waiting.
 #[test]
-fn notifications_that_wait_for_a_stdin_to_be_read_are_written_or_given_up_with_the_rest() {
+fn queued_notifications_are_written_until_drain_timeout() {
     for (is_read_again, flags) in
         [(true, "--drain-timeout 60s"), (false, "--drain-timeout 1s --close-grace 1s")]
     {
@@ -60,7 +60,7 @@ fn notifications_that_wait_for_a_stdin_to_be_read_are_written_or_given_up_with_t
         let session = server.session();
         let until_file = scratch("reads-again");
         session.result("stop_reading", json!({"until": until_file}));
-        // More than go out before the server has to show that it handles them.
+        // More notifications than are written before the server has to answer a ping.
         for n in 0..48 {
             let method = format!("notifications/number-{n}");
             session.tell(json!({"jsonrpc": "2.0", "method": method}));
@@ -76,13 +76,13 @@ fn notifications_that_wait_for_a_stdin_to_be_read_are_written_or_given_up_with_t
             .iter()
             .filter(|read| read.message["method"].as_str().is_some_and(|method| method.contains("number-")));
         let numbered = numbered.count();
-        assert!(if is_read_again { numbered == 48 } else { numbered < 48 }, "{numbered} were read");
+        assert!(if is_read_again { numbered == 48 } else { numbered < 48 }, "the child read {numbered}");
     }
 }
 
-/// It was cut without an answer.
+/// Regression: the connection was closed without a response.
 #[test]
-fn whoever_has_sent_a_part_of_a_body_is_told_of_the_end() {
+fn a_client_that_sent_part_of_a_body_gets_shutting_down() {
     for length in ["1000", "1000000"] {
         let server = Server::start("--drain-delay 0s --drain-timeout 1s");
         let session = server.session();
@@ -99,14 +99,14 @@ fn whoever_has_sent_a_part_of_a_body_is_told_of_the_end() {
     }
 }
 
-/// The one message of a response, which says that proxyrunner ends.
+/// Checks that the response has one message, an error with the reason `shutting_down`.
 fn assert_told(connection: &mut Connection) {
     let answers = connection.response().messages();
     assert_eq!((answers.len(), &answers[0]["error"]["data"]["reason"]), (1, &json!("shutting_down")));
 }
 
 #[test]
-fn modern_calls_that_take_too_long_are_told() {
+fn modern_calls_get_an_error_after_drain_timeout() {
     for flags in ["", "--sse-commit-after 0"] {
         for modern_child in [false, true] {
             let start = Server::with().flags("--drain-timeout 300ms --close-grace 100ms").flags(flags);
@@ -122,7 +122,7 @@ fn modern_calls_that_take_too_long_are_told() {
 }
 
 #[test]
-fn modern_requests_that_wait_for_a_start_are_told() {
+fn modern_requests_waiting_for_a_start_get_shutting_down() {
     for flags in ["", "--sse-commit-after 0"] {
         let graces = "--drain-timeout 300ms --close-grace 100ms --terminate-grace 100ms";
         let server = Server::with().flags(graces).flags(flags).modern_child("--gate /no/such").start();
@@ -143,7 +143,7 @@ fn modern_requests_that_wait_for_a_start_are_told() {
 }
 
 #[test]
-fn what_waits_its_turn_is_served_before_the_end() {
+fn queued_requests_are_served_during_the_drain() {
     let server = Server::start("--max-child-in-flight 1");
     let session = server.session();
     let file = scratch("answer-now");
@@ -157,7 +157,7 @@ fn what_waits_its_turn_is_served_before_the_end() {
     server.until_metric("proxyrunner_queued", 78);
     server.signal(Signal::SIGTERM);
     server.until_logged("shutting down");
-    // The first one's place is what the others wait for.
+    // The queued calls wait for the place of the first call.
     std::fs::write(&file, "").expect("a scratch file");
     held.response();
     for call in calls.iter_mut().chain(&mut moderns) {
@@ -167,7 +167,7 @@ fn what_waits_its_turn_is_served_before_the_end() {
 }
 
 #[test]
-fn who_waits_for_a_child_that_is_being_replaced_is_served_before_the_end() {
+fn requests_waiting_for_a_restart_are_served_during_the_drain() {
     for resumed in [false, true] {
         let flags = "--restart-backoff 1s --restart-backoff-max 1s --resume-sessions";
         let server = Server::start(flags);
@@ -182,18 +182,18 @@ fn who_waits_for_a_child_that_is_being_replaced_is_served_before_the_end() {
 }
 
 #[test]
-fn streams_are_told_to_come_back_elsewhere() {
+fn streams_get_a_retry_hint_before_they_close() {
     let server = Server::start("");
     let session = server.session();
     let mut stream = session.listen();
     server.signal(Signal::SIGTERM);
-    let last = std::iter::from_fn(|| stream.next()).last().expect("a word before the end");
+    let last = std::iter::from_fn(|| stream.next()).last().expect("a last event");
     assert_eq!(last.retry, Some(500), "{last:?}");
     assert_eq!(server.exit_code(), 0);
 }
 
 #[test]
-fn a_client_that_was_told_to_come_back_finds_its_answer() {
+fn a_client_that_reconnects_during_the_drain_gets_its_response() {
     let server = Server::start("--sse-commit-after 0 --sse-max-age 1ms");
     let session = server.session();
     let mut events = session.begin_call(3, "wait", json!({"name": "a"})).events();

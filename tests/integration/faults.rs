@@ -1,4 +1,4 @@
-//! A child that misbehaves: what its clients are told, and that nobody else notices.
+//! Faults of children: the affected clients get errors, and other clients are not affected.
 
 use crate::support::{Server, Session, scratch, tool_call, until};
 use nix::sys::signal::Signal;
@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
-/// The error's `data.reason`, after checking that there is one error with a message.
+/// Returns `data.reason` of the error, which must have a message.
 fn reason(answer: &Value) -> &str {
     assert!(answer["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{answer}");
     answer["error"]["data"]["reason"].as_str().unwrap_or_default()
@@ -18,7 +18,7 @@ fn emit(session: &Session<'_>, lines: &[&str], answer: bool) -> Value {
 }
 
 #[test]
-fn what_is_no_message_disturbs_nobody() {
+fn invalid_lines_on_stdout_are_ignored_and_counted() {
     let server = Server::with().child("--banner 2").start();
     let session = server.session();
     let garbage = [
@@ -34,13 +34,13 @@ fn what_is_no_message_disturbs_nobody() {
         "\u{0}\u{1b}[31mred\u{1b}[0m",
     ];
     assert_eq!(emit(&session, &garbage, true)["result"], json!({}));
-    assert_eq!(server.metric("proxyrunner_malformed_frames_total"), 2 + 9, "a blank line is none");
+    assert_eq!(server.metric("proxyrunner_malformed_frames_total"), 2 + 9, "a blank line does not count");
     let logged = server.until_logged("Listening on port 3000");
     assert!(logged.contains("\"level\":\"WARN\""), "{logged}");
 }
 
 #[test]
-fn an_answer_that_is_no_message_fails_its_request() {
+fn a_malformed_response_fails_its_request() {
     let server = Server::start("");
     let session = server.session();
     for line in [
@@ -55,7 +55,7 @@ fn an_answer_that_is_no_message_fails_its_request() {
 }
 
 #[test]
-fn carriage_returns_and_byte_order_marks_are_taken_off() {
+fn carriage_returns_and_byte_order_marks_are_removed() {
     let server = Server::with().child("--crlf").start();
     let session = server.session();
     let answer =
@@ -65,11 +65,11 @@ fn carriage_returns_and_byte_order_marks_are_taken_off() {
 }
 
 #[test]
-fn answers_that_nobody_waits_for_go_to_nobody() {
+fn unexpected_responses_are_dropped_and_counted() {
     let server = Server::start("");
     let (session, other) = (server.session(), server.session());
     let mut waiting = other.begin_call(7, "wait", json!({"name": "a"}));
-    until("both calls run", || server.metric("proxyrunner_in_flight") == 1);
+    until("the call runs", || server.metric("proxyrunner_in_flight") == 1);
     let unknown = [
         "{\"jsonrpc\":\"2.0\",\"id\":999999,\"result\":{\"stray\":1}}",
         "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{\"stray\":1}}",
@@ -87,7 +87,7 @@ fn answers_that_nobody_waits_for_go_to_nobody() {
 }
 
 #[test]
-fn an_error_without_an_id_fails_the_only_request_and_else_none() {
+fn an_error_without_an_id_fails_only_a_sole_request() {
     let server = Server::start("");
     let (session, other) = (server.session(), server.session());
     let nobodys = "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32700,\"message\":\"?\"}}";
@@ -103,7 +103,7 @@ fn an_error_without_an_id_fails_the_only_request_and_else_none() {
 }
 
 #[test]
-fn an_oversized_answer_fails_its_request_and_a_neighbour_goes_on() {
+fn an_oversized_response_fails_only_its_request() {
     let server = Server::start("--max-frame 100000");
     let (session, other) = (server.session(), server.session());
     let mut neighbour = other.begin_call(7, "wait", json!({"name": "a"}));
@@ -120,33 +120,33 @@ fn an_oversized_answer_fails_its_request_and_a_neighbour_goes_on() {
 }
 
 #[test]
-fn a_line_of_200_mib_takes_no_memory_to_speak_of() {
+fn a_line_of_200_mib_is_not_held_in_memory() {
     let server = Server::start("--max-frame 1MiB");
     let session = server.session();
     let answer = session.call("oversized", json!({"bytes": 200 << 20, "id": "last"}));
     assert_eq!(reason(&answer), "answer_too_large");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a process");
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
     let peak: u64 = peak.expect("the peak").trim().parse().expect("a number");
     assert!(peak < 64 << 10, "{peak} kB");
 }
 
-/// A connection string, say, that one client's call brought out.
+/// A secret that a client's call makes the server write to stderr.
 const LAST_WORDS: &str = "postgres://app:hunter2@db";
 
-/// Whatever tells of a server's end: a client's error, and the probes while it is restarting.
+/// Returns all responses that report a server's exit: errors of clients, and the probes during the restart.
 fn told_of_an_end(server: &Server) -> String {
     let session = server.session();
     let lost = session.call("leave", json!({"code": 7, "stderr": LAST_WORDS}));
     assert_eq!(lost["error"]["data"]["exitCode"], 7);
     let probes = || ["/readyz", "/startupz"].map(|path| server.request("GET", path, &[], b"").text());
-    until("the probes tell of it", || probes()[0].contains("exited with code 7"));
+    until("the probes report it", || probes()[0].contains("exited with code 7"));
     let refused = server.modern().call("echo", json!({})).text();
     format!("{lost}{refused}{:?}", probes())
 }
 
 #[test]
-fn a_servers_last_words_reach_the_log_and_neither_clients_nor_probes() {
+fn last_stderr_lines_are_logged_but_not_sent_to_clients_or_probes() {
     let slow = "--restart-backoff 1h --restart-backoff-max 1h --restart-wait 10ms";
     let server = Server::start(slow);
     let told = told_of_an_end(&server);
@@ -155,7 +155,7 @@ fn a_servers_last_words_reach_the_log_and_neither_clients_nor_probes() {
     assert!(log.contains(LAST_WORDS), "{log}");
 }
 
-/// A collector of spans: where it listens, and the bodies that it was sent.
+/// Starts a collector of spans; returns its address and the bodies that it receives.
 fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -169,7 +169,7 @@ fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
                 let mut body = vec![0; length];
                 reader.read_exact(&mut body).expect("a body");
                 store.lock().expect("no panic").extend(body);
-                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("it reads");
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("a client");
             }
         }
     });
@@ -190,7 +190,7 @@ fn content_length(reader: &mut impl BufRead) -> Option<usize> {
 }
 
 #[test]
-fn a_servers_last_words_are_in_no_span() {
+fn last_stderr_lines_are_not_in_spans() {
     let (address, bodies) = collector();
     let endpoint = format!("http://{address}/v1/traces");
     let server =
@@ -208,7 +208,7 @@ fn a_servers_last_words_are_in_no_span() {
 }
 
 #[test]
-fn a_servers_last_words_are_exposed_where_that_is_asked_for() {
+fn expose_stderr_sends_the_last_stderr_lines_to_clients() {
     let slow = "--restart-backoff 1h --restart-backoff-max 1h --restart-wait 10ms --expose-stderr";
     let told = told_of_an_end(&Server::start(slow));
     assert_eq!(
@@ -219,7 +219,7 @@ fn a_servers_last_words_are_exposed_where_that_is_asked_for() {
 }
 
 #[test]
-fn a_shared_childs_death_is_told_to_everyone_who_waits_and_decides_the_exit_code() {
+fn a_shared_childs_exit_fails_waiting_requests_and_sets_the_exit_code() {
     let server = Server::start("--restart-limit 0");
     let (one, two) = (server.session(), server.session());
     let mut first = one.begin_call("x", "hang", json!({}));
@@ -233,13 +233,16 @@ fn a_shared_childs_death_is_told_to_everyone_who_waits_and_decides_the_exit_code
         assert_eq!((&messages[0]["id"], reason(&messages[0])), (&id, "child_ended"));
         assert!(error["message"].as_str().unwrap().contains("exited with code 7"), "{error}");
         assert_eq!(error["data"]["exitCode"], 7);
-        assert!(!messages[0].to_string().contains("the database is gone"), "the log has it: {error}");
+        assert!(
+            !messages[0].to_string().contains("the database is gone"),
+            "stderr is only for the log: {error}"
+        );
     }
     assert_eq!(server.exit_code(), 7);
 }
 
 #[test]
-fn a_shared_child_that_is_killed_is_named_by_its_signal() {
+fn a_killed_child_is_reported_with_its_signal() {
     let server = Server::start("--restart-limit 0");
     let answer = server.session().call("kill", json!({}));
     assert!(answer["error"]["message"].as_str().unwrap().contains("SIGKILL"), "{answer}");
@@ -247,7 +250,7 @@ fn a_shared_child_that_is_killed_is_named_by_its_signal() {
 }
 
 #[test]
-fn a_half_line_before_the_end_is_no_answer() {
+fn an_incomplete_last_line_is_not_a_response() {
     let server = Server::start("--restart-limit 0");
     let answer = server.session().call("half", json!({}));
     assert_eq!(reason(&answer), "child_ended");
@@ -255,7 +258,7 @@ fn a_half_line_before_the_end_is_no_answer() {
 }
 
 #[test]
-fn a_child_that_closes_its_stdout_is_ended() {
+fn a_child_that_closes_its_stdout_is_terminated() {
     let server = Server::start("--restart-limit 0 --close-grace 100ms --terminate-grace 100ms");
     let answer = server.session().call("close_stdout", json!({}));
     assert_eq!(reason(&answer), "child_closed_stdout");
@@ -264,7 +267,7 @@ fn a_child_that_closes_its_stdout_is_ended() {
 }
 
 #[test]
-fn an_exclusive_childs_death_ends_its_session_only() {
+fn an_exclusive_childs_exit_ends_only_its_session() {
     let server = Server::start("");
     let shared = server.session();
     let (doomed, other) = (server.opening().exclusive().open(), server.opening().exclusive().open());
@@ -274,14 +277,14 @@ fn an_exclusive_childs_death_ends_its_session_only() {
     let answer = doomed.call("leave", json!({"code": 3}));
     assert_eq!((reason(&answer), &answer["error"]["data"]["exitCode"]), ("child_ended", &json!(3)));
     until("404", || doomed.post(tool_call(1, "facts", &json!({}))).status == 404);
-    assert_eq!(listening.rest(), Vec::<Value>::new(), "its stream ends");
+    assert_eq!(listening.rest(), Vec::<Value>::new(), "the stream ends");
     for session in [&shared, &other] {
         assert!(session.result("facts", json!({}))["pid"].is_number());
     }
 }
 
 #[test]
-fn a_child_that_never_answers_is_timed_out_and_told() {
+fn an_unanswered_request_times_out_and_is_cancelled_at_the_child() {
     let server = Server::start("--request-timeout 300ms");
     let session = server.session();
     let answer = session.call("hang", json!({}));
@@ -295,7 +298,7 @@ fn a_child_that_never_answers_is_timed_out_and_told() {
 }
 
 #[test]
-fn a_late_answer_is_dropped_and_its_permit_comes_back() {
+fn a_late_response_is_dropped_and_frees_its_permit() {
     let server = Server::start("--request-timeout 300ms --max-in-flight 1");
     let session = server.session();
     for _ in 0..3 {
@@ -306,7 +309,7 @@ fn a_late_answer_is_dropped_and_its_permit_comes_back() {
 }
 
 #[test]
-fn a_cancelled_call_that_is_never_answered_gives_its_permit_back_after_a_grace() {
+fn an_unanswered_cancelled_call_frees_its_permit_after_cancel_grace() {
     let server = Server::start("--request-timeout 100ms --max-in-flight 1 --cancel-grace 1s");
     let session = server.session();
     assert_eq!(reason(&session.call("hang", json!({}))), "timed_out");
@@ -314,7 +317,7 @@ fn a_cancelled_call_that_is_never_answered_gives_its_permit_back_after_a_grace()
     assert_eq!(session.call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
 }
 
-/// What a child writes must be read even while it reads nothing itself.
+/// The child's stdout must be read even while the child reads nothing.
 #[test]
 fn a_child_that_stops_reading_stalls_only_its_callers() {
     let server = Server::start("--request-timeout 1s");
@@ -322,26 +325,26 @@ fn a_child_that_stops_reading_stalls_only_its_callers() {
     let until_file = scratch("reads-again");
     let mut listening = stalled.listen();
     stalled.result("stop_reading", json!({"until": until_file}));
-    // More than a pipe holds.
+    // The call exceeds the capacity of a pipe.
     let big = "x".repeat(300_000);
     let answers: Vec<_> =
         (0..3).map(|id| stalled.begin_call(id, "sleep", json!({"ms": 0, "big": big}))).collect();
-    assert_eq!(listening.message()["method"], "notifications/tools/list_changed", "its stdout is read on");
+    assert_eq!(listening.message()["method"], "notifications/tools/list_changed", "its stdout is still read");
     assert_eq!(other.call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
     for mut answer in answers {
         assert_eq!(reason(&answer.response().answer()), "timed_out");
     }
-    // Notifications wait their turn too, and no longer than a request.
+    // Notifications wait in the queue, too, and no longer than requests.
     let ignored = r#"{"jsonrpc":"2.0","method":"notifications/ignored"}"#;
     let told: Vec<_> = (0..300).map(|_| stalled.begin(ignored)).collect();
     let refused = told.into_iter().map(|mut told| told.response().status).filter(|status| *status == 503);
     assert!(refused.count() > 0);
     std::fs::write(&until_file, "").expect("a scratch file");
-    until("it works again", || stalled.call("sleep", json!({"ms": 0}))["result"]["ms"] == 0);
+    until("the child works again", || stalled.call("sleep", json!({"ms": 0}))["result"]["ms"] == 0);
 }
 
 #[test]
-fn a_child_that_cannot_be_started_is_told_clearly() {
+fn a_program_that_cannot_be_started_is_reported() {
     let told = |program: &[&str]| {
         let (status, log) = Server::with().program(program).run();
         (status.code(), log)
@@ -355,7 +358,7 @@ fn a_child_that_cannot_be_started_is_told_clearly() {
 }
 
 #[test]
-fn a_child_that_fails_its_handshake_is_told_clearly() {
+fn a_failed_handshake_is_reported() {
     let (status, log) = Server::with().child("--die 3").run();
     assert_eq!(status.code(), Some(3));
     assert!(log.contains("exited with code 3; last line of stderr: cannot go on"), "{log}");
@@ -368,7 +371,7 @@ fn a_child_that_fails_its_handshake_is_told_clearly() {
 }
 
 #[test]
-fn a_slow_start_is_waited_for() {
+fn requests_wait_for_a_slow_start() {
     let gate = scratch("gate");
     let child = format!("--gate {}", gate.display());
     let server = Server::with().flags("--sse-commit-after 30s").child(&child).start();
@@ -383,7 +386,7 @@ fn a_slow_start_is_waited_for() {
 }
 
 #[test]
-fn the_childs_environment_is_what_the_operator_gave_it() {
+fn the_child_gets_only_the_configured_environment() {
     let facts = |flags: &str| {
         let server = Server::with()
             .flags(flags)
@@ -407,9 +410,9 @@ fn the_childs_environment_is_what_the_operator_gave_it() {
     assert_eq!((&cleared["NOT_NAMED"], &cleared["HOME"]), (&Value::Null, &Value::Null));
 }
 
-/// A reader that takes nothing must not stop the child's other output.
+/// A client that reads nothing must not block the child's other output.
 #[test]
-fn a_flood_of_notifications_stalls_nobody() {
+fn a_flood_of_notifications_does_not_stall_calls() {
     let server = Server::start("--sse-commit-after 0 --replay-events 16");
     let session = server.opening().exclusive().open();
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":{"progressToken":"t"},"name":"progress","arguments":{"n":20000}}}"#;
@@ -425,12 +428,12 @@ fn a_flood_of_notifications_stalls_nobody() {
     assert_eq!(
         steps.len() as u64 + server.metric("proxyrunner_dropped_events_total"),
         20000,
-        "what was dropped is counted"
+        "dropped messages are counted"
     );
 }
 
 #[test]
-fn a_child_that_closes_its_stdin_is_ended_and_who_waits_is_told() {
+fn a_child_that_closes_its_stdin_is_terminated_and_its_calls_fail() {
     let server = Server::start("--close-grace 300ms");
     let (session, other) = (server.opening().exclusive().open(), server.session());
     let mut first = session.begin_call(1, "hang", json!({}));
@@ -438,7 +441,7 @@ fn a_child_that_closes_its_stdin_is_ended_and_who_waits_is_told() {
     let mut last = session.begin_call(2, "close_stdin", json!({}));
     server.until_metric("proxyrunner_in_flight", 2);
     server.until_logged("stdin is closed");
-    // What is written now finds nobody.
+    // The child does not read this call.
     let mut lost = session.begin_call(3, "sleep", json!({"ms": 0}));
     for call in [&mut first, &mut last, &mut lost] {
         let answer = call.response().answer();
@@ -449,11 +452,11 @@ fn a_child_that_closes_its_stdin_is_ended_and_who_waits_is_told() {
 }
 
 #[test]
-fn a_child_that_closes_its_stdin_is_replaced_before_anybody_calls() {
+fn a_child_that_closes_its_stdin_is_replaced_before_the_next_call() {
     let server = Server::start("--close-grace 100ms --terminate-grace 100ms --restart-backoff 10ms");
     let session = server.session();
     let first = session.result("facts", json!({}))["pid"].clone();
-    // It answers nobody, so nothing is written after it.
+    // The child does not answer this call, so nothing is written after it.
     let mut call = session.begin_call(1, "close_stdin", json!({}));
     server.until_logged("the server closed its stdin; stopping it");
     server.until_logged("the restarted server is serving");
@@ -462,20 +465,20 @@ fn a_child_that_closes_its_stdin_is_replaced_before_anybody_calls() {
 }
 
 #[test]
-fn a_childs_stderr_can_forge_no_line_of_the_log() {
+fn a_childs_stderr_cannot_forge_log_lines() {
     let forged =
         "printf 'real\\r2026-01-01 ERROR forged\\000 \\342\\200\\256 \\302\\233\\033[31m\\n' >&2; exit 3";
     for format in ["text", "json"] {
         let flags = format!("--log-format {format} --restart-limit 0 --child-era legacy");
         let (_, log) = Server::with().flags(&flags).program(&["sh", "-c", forged]).run();
-        assert!(log.contains("real\\r2026-01-01 ERROR forged"), "it is told, escaped: {log}");
+        assert!(log.contains("real\\r2026-01-01 ERROR forged"), "the line is logged, escaped: {log}");
         assert!(!log.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')), "{log:?}");
         assert!(log.contains("x1b[31m") || log.contains("u001b[31m"), "{log}");
     }
 }
 
 #[test]
-fn log_lines_that_nobody_read_in_time_are_counted() {
+fn log_lines_dropped_for_a_slow_reader_are_counted() {
     let (flooded, told) = (scratch("flooded"), scratch("told"));
     let until = |file: &std::path::Path| {
         format!("n=0; while [ ! -e {} ] && [ $n -lt 400 ]; do sleep 0.05; n=$((n+1)); done", file.display())
@@ -483,7 +486,7 @@ fn log_lines_that_nobody_read_in_time_are_counted() {
     let flood = format!("seq 1 100000 >&2; touch {}; {}; exit 3", flooded.display(), until(&told));
     let copy = "import sys\nfor line in sys.stdin.buffer:\n    sys.stderr.buffer.write(line)\n    \
                 if b'were lost' in line: open(sys.argv[1], 'w')";
-    // Reads nothing before the flood is over.
+    // The reader of the log starts after the flood.
     let read = format!("\"$@\" 2>&1 | {{ {}; python3 -c \"{copy}\" {}; }}", until(&flooded), told.display());
     let flags = "--child-log-rate 0 --restart-limit 0 --child-era legacy";
     let start = Server::with().flags(flags).under(&["sh", "-c", &read, "sh"]).program(&["sh", "-c", &flood]);

@@ -1,4 +1,4 @@
-//! What is judged before a body is read: paths and methods, Content-Type, Accept, Host, Origin.
+//! Checks before a body is read: path, method, Content-Type, Accept, Host and Origin.
 
 use crate::support::Server;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
 #[test]
-fn only_json_is_taken() {
+fn only_json_bodies_are_accepted() {
     let server = Server::start("");
     let session = server.session();
     let status = |content_type: &[(&str, &str)]| {
@@ -26,7 +26,7 @@ fn only_json_is_taken() {
 }
 
 #[test]
-fn a_client_must_take_json_for_answers_and_streams_for_streams() {
+fn posts_must_accept_json_and_gets_must_accept_event_streams() {
     let server = Server::start("");
     let session = server.session();
     let status = |method: &str, accept: &[(&str, &str)]| {
@@ -59,7 +59,7 @@ fn a_client_must_take_json_for_answers_and_streams_for_streams() {
 }
 
 #[test]
-fn another_sites_page_is_refused_everywhere() {
+fn foreign_origins_and_hosts_are_refused_on_every_path() {
     let server = Server::start("--sse --allow-origin https://app.example --allow-host mcp.example");
     for (method, path) in
         [("POST", "/mcp"), ("GET", "/mcp"), ("DELETE", "/mcp"), ("OPTIONS", "/mcp"), ("GET", "/sse")]
@@ -84,13 +84,13 @@ fn another_sites_page_is_refused_everywhere() {
         assert_eq!(
             server.post(&[header], PING).status,
             400,
-            "{header:?} passes the guard, and lacks a session"
+            "{header:?} passes the guard, but the request has no session"
         );
     }
 }
 
 #[test]
-fn probes_are_answered_whatever_the_host() {
+fn probes_are_answered_for_any_host() {
     let server = Server::start("");
     server.session();
     for path in ["/health", "/livez", "/readyz", "/startupz", "/health/ready", "/health/startup"] {
@@ -99,7 +99,7 @@ fn probes_are_answered_whatever_the_host() {
 }
 
 #[test]
-fn only_allowed_pages_may_read() {
+fn cors_headers_are_sent_only_to_allowed_origins() {
     let server = Server::start("--allow-origin https://app.example");
     let preflight = server.request("OPTIONS", "/mcp", &[("Origin", "https://app.example")], b"");
     assert_eq!(preflight.status, 204);
@@ -124,18 +124,18 @@ fn only_allowed_pages_may_read() {
     assert_eq!(
         error.header("access-control-allow-origin"),
         Some("https://app.example"),
-        "errors can be read too"
+        "errors are readable, too"
     );
-    assert_eq!(server.opening().send().header("access-control-allow-origin"), None, "nobody asked");
+    assert_eq!(server.opening().send().header("access-control-allow-origin"), None, "no Origin was sent");
 }
 
 #[test]
-fn paths_and_methods_that_are_not_served() {
+fn unknown_paths_get_404_and_unknown_methods_405() {
     let server = Server::start("--path /deep/mcp");
     for path in ["/", "/mcp", "/deep", "/deep/mcp/x", "/sse", "/messages"] {
         let response = server.request("GET", path, &[], b"");
         assert_eq!(response.status, 404, "{path}");
-        assert!(response.text().contains("/deep/mcp"), "it says where: {}", response.text());
+        assert!(response.text().contains("/deep/mcp"), "the error names the path: {}", response.text());
     }
     for method in ["PUT", "PATCH", "TRACE", "BREW"] {
         let response = server.request(method, "/deep/mcp", &[], b"");
@@ -150,7 +150,7 @@ fn paths_and_methods_that_are_not_served() {
 }
 
 #[test]
-fn requests_whose_head_cannot_be_read_are_told_why() {
+fn unreadable_request_heads_get_an_explained_error() {
     let server = Server::start("");
     let long = "x".repeat(300_000);
     let many: String = (0..150).map(|n| format!("X-{n}: 1\r\n")).collect();
@@ -164,7 +164,7 @@ fn requests_whose_head_cannot_be_read_are_told_why() {
         ("GET /mcp HTTP/1.1\r\nHost localhost\r\n\r\n".to_owned(), 400, "not valid HTTP"),
     ] {
         let mut connection = server.connect();
-        // It may be refused before all of it is sent.
+        // The server may refuse the head before it is complete.
         let _ = connection.try_send(&head);
         let refused = connection.response();
         let error = &refused.json()["error"];

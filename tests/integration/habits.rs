@@ -1,4 +1,4 @@
-//! Servers as they are: what they do badly on stdout, in ids, in errors and in the handshake, and who still is served.
+//! Deviations of real servers on stdout, in ids, in errors and in the handshake: their clients are served nevertheless.
 
 use crate::support::{Journal, Server, Session, Start, scratch};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ fn reason(answer: &Value) -> &str {
     answer["error"]["data"]["reason"].as_str().unwrap_or_default()
 }
 
-/// A habit is logged once for each of two children.
+/// Waits until a deviation is logged once for each of two children.
 fn until_told_twice(server: &Server, text: &str) {
     crate::support::until(text, || times(&server.logged(), text) == 2);
 }
@@ -47,13 +47,13 @@ fn a_server_that_returns_ids_as_strings_or_floats_is_served() {
 }
 
 #[test]
-fn an_oversized_answer_with_the_id_as_a_string_fails_its_request() {
+fn an_oversized_response_with_a_string_id_fails_its_request() {
     let server = with("--ids float").flags("--max-frame 2000").start();
     let session = server.session();
     let long = "x".repeat(3000);
     for id in ["\"$ID\"", "$ID.0"] {
         let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":\"{long}\"}}");
-        // Shorter than a request may be, longer than an answer.
+        // The line is longer than `--max-frame`, but the request that contains it is not.
         assert_eq!(reason(&say(&session, &[&line], false)), "answer_too_large", "{id}");
     }
 }
@@ -61,7 +61,7 @@ fn an_oversized_answer_with_the_id_as_a_string_fails_its_request() {
 // ---- members
 
 #[test]
-fn a_server_that_writes_every_member_of_a_message_is_served_and_its_clients_see_none_of_them() {
+fn null_members_from_a_server_are_removed() {
     let server = with("--nulls").start();
     for session in [server.session(), server.opening().exclusive().open()] {
         let answer = session.call("say", json!({}));
@@ -80,7 +80,7 @@ fn a_server_that_writes_every_member_of_a_message_is_served_and_its_clients_see_
 }
 
 #[test]
-fn an_error_that_clients_cannot_read_is_replaced_by_one_that_they_can() {
+fn invalid_error_objects_are_replaced_by_valid_ones() {
     let server = with("").start();
     let session = server.session();
     for error in [
@@ -105,7 +105,7 @@ fn an_error_that_clients_cannot_read_is_replaced_by_one_that_they_can() {
 }
 
 #[test]
-fn a_message_behind_escape_sequences_is_read() {
+fn a_message_after_escape_sequences_is_read() {
     let server = with("").start();
     let session = server.session();
     let line = "\u{1b}[?1034h\u{1b}]0;title\u{7}{\"jsonrpc\":\"2.0\",\"id\":$ID,\"result\":{\"a\":1}}";
@@ -114,7 +114,7 @@ fn a_message_behind_escape_sequences_is_read() {
 }
 
 #[test]
-fn a_batch_that_a_server_writes_is_taken_apart() {
+fn a_batch_from_a_server_is_split() {
     let server = with("").start();
     let session = server.session();
     let note = r#"{"jsonrpc":"2.0","method":"notifications/x"}"#;
@@ -125,7 +125,7 @@ fn a_batch_that_a_server_writes_is_taken_apart() {
         assert_eq!(say(&session, &[&line], false)["result"], expected);
     }
     server.until_logged("writes batches");
-    assert_eq!(server.metric("proxyrunner_malformed_frames_total"), 2, "the numbers are no messages");
+    assert_eq!(server.metric("proxyrunner_malformed_frames_total"), 2, "the numbers are not messages");
     let answer = say(&session, &["[]", "[[]]", "[1,", r#"{"jsonrpc":"2.0","id":$ID,"result":{}}"#], false);
     assert_eq!(answer["result"], json!({}));
 }
@@ -133,7 +133,7 @@ fn a_batch_that_a_server_writes_is_taken_apart() {
 // ---- log lines
 
 #[test]
-fn a_log_line_with_the_id_of_a_request_fails_nobody() {
+fn a_log_line_with_a_request_id_fails_no_request() {
     let server = with("").flags("--max-frame 4000").child("--first-line {\"id\":1,\"level\":30}").start();
     let session = server.session();
     let long = format!("{{\"level\":30,\"id\":$ID,\"msg\":\"{}\"}}", "x".repeat(5000));
@@ -162,7 +162,7 @@ fn an_error_that_answers_a_notification_fails_no_request() {
         let gate = scratch("gate");
         let child = format!("--answer-notifications {code}{id} --hold {}", gate.display());
         let server = with(&child).start();
-        // Its error to the first notification is written once the call waits.
+        // The child writes its error for the first notification once the call waits.
         let session = server.opening().exclusive().open();
         let mut call = session.begin_call(1, "say", json!({}));
         server.until_metric("proxyrunner_in_flight", 1);
@@ -177,7 +177,7 @@ fn an_error_that_answers_a_notification_fails_no_request() {
 }
 
 #[test]
-fn a_cancellation_that_is_answered_with_an_error_fails_no_other_call() {
+fn an_error_in_response_to_a_cancellation_fails_no_other_call() {
     for code in [-32601, -32600, -32700] {
         let gate = scratch("gate");
         std::fs::write(&gate, "").expect("a scratch file");
@@ -185,13 +185,13 @@ fn a_cancellation_that_is_answered_with_an_error_fails_no_other_call() {
         let server = with(&child).flags("--cancel-grace 1s").start();
         let (one, other) = (server.session(), server.session());
         assert!(other.result("say", json!({}))["pid"].is_number());
-        std::fs::remove_file(&gate).expect("it is there");
+        std::fs::remove_file(&gate).expect("a scratch file");
         let mut given_up = one.begin_call(1, "say", json!({"answer": false}));
         server.until_metric("proxyrunner_in_flight", 1);
         one.tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}));
         assert_eq!(reason(&given_up.response().answer()), "cancelled");
         server.until_metric("proxyrunner_in_flight", 0);
-        // Now the other call is the only one, and the cancellation is answered.
+        // The other call is the only one in flight when the child answers the cancellation.
         let mut call = other.begin_call(2, "say", json!({}));
         server.until_metric("proxyrunner_in_flight", 1);
         std::fs::write(&gate, "").expect("a scratch file");
@@ -201,7 +201,7 @@ fn a_cancellation_that_is_answered_with_an_error_fails_no_other_call() {
 }
 
 #[test]
-fn an_error_without_an_id_fails_the_only_request_by_two_codes_only() {
+fn only_two_error_codes_without_an_id_fail_the_only_request() {
     let server = with("").start();
     let session = server.session();
     let error = |code: i64| {
@@ -217,7 +217,7 @@ fn an_error_without_an_id_fails_the_only_request_by_two_codes_only() {
 // ---- floods
 
 #[test]
-fn a_flood_of_lines_that_are_no_messages_is_logged_in_part_and_the_rest_is_counted() {
+fn floods_of_invalid_lines_are_logged_in_part_and_counted() {
     let server = with("--flood 20000").start();
     assert!(server.session().result("say", json!({}))["pid"].is_number());
     server.until_metric("proxyrunner_malformed_frames_total", 20_000);
@@ -233,7 +233,7 @@ fn a_flood_of_lines_that_are_no_messages_is_logged_in_part_and_the_rest_is_count
 // ---- revisions
 
 #[test]
-fn a_server_that_refuses_a_revision_is_asked_for_one_that_it_supports() {
+fn a_refused_revision_is_replaced_by_a_supported_one() {
     for (flags, revision) in [
         ("", "2025-06-18"),
         ("", "2024-11-05"),
@@ -253,7 +253,7 @@ fn a_server_that_refuses_a_revision_is_asked_for_one_that_it_supports() {
 }
 
 #[test]
-fn a_server_that_exits_before_it_reads_is_not_tried_with_older_revisions() {
+fn an_exit_before_initialize_is_read_is_not_retried_with_older_revisions() {
     let (status, log) = with("--lock /proc/none").flags("--restart-limit 0").run();
     assert_eq!(status.code(), Some(1));
     assert_eq!(times(&log, "server started"), 1 + 1, "once for each era");
@@ -261,16 +261,16 @@ fn a_server_that_exits_before_it_reads_is_not_tried_with_older_revisions() {
 }
 
 #[test]
-fn a_server_that_exits_over_every_revision_is_tried_with_each_once() {
+fn a_server_that_exits_on_every_revision_is_tried_once_with_each() {
     let (status, log) = with("--exit-over-revision --only 1999-01-01").flags("--restart-limit 1").run();
     assert_eq!(status.code(), Some(4));
-    assert_eq!(times(&log, "; asking for "), 3, "the second start asks for none of them");
+    assert_eq!(times(&log, "; asking for "), 3, "the second start tries no other revision");
 }
 
 // ---- servers that run once
 
 #[test]
-fn clients_share_a_server_that_exits_when_it_is_started_again() {
+fn clients_share_a_server_that_can_run_only_once() {
     for how in ["", "--exit-after-refusal"] {
         let lock = scratch("lock");
         let server = with(&format!("{how} --lock {}", lock.display())).start();
@@ -280,7 +280,7 @@ fn clients_share_a_server_that_exits_when_it_is_started_again() {
             assert_eq!(session.result("say", json!({}))["pid"], shared);
         }
         assert_eq!(server.metric("proxyrunner_shared_at_cap_total"), 3);
-        assert_eq!(server.metric("proxyrunner_started_children_total"), 2, "it is remembered");
+        assert_eq!(server.metric("proxyrunner_started_children_total"), 2, "not tried again");
         let told = server.until_logged("--max-children 1");
         assert!(told.contains("another instance is running"), "{told}");
         assert_eq!(times(&server.logged(), "--max-children 1"), 1);
@@ -288,18 +288,18 @@ fn clients_share_a_server_that_exits_when_it_is_started_again() {
 }
 
 #[test]
-fn a_modern_client_shares_a_server_that_exits_when_it_is_started_again() {
+fn a_modern_client_shares_a_server_that_can_run_only_once() {
     let lock = scratch("lock");
     let server = with(&format!("--lock {}", lock.display())).start();
     let asked = server.modern().capabilities(json!({"elicitation": {"form": {}}}));
     for _ in 0..2 {
         assert!(asked.result("say", json!({}))["pid"].is_number());
     }
-    assert_eq!(server.metric("proxyrunner_started_children_total"), 2, "it is remembered");
+    assert_eq!(server.metric("proxyrunner_started_children_total"), 2, "not tried again");
 }
 
 #[test]
-fn where_sharing_is_refused_a_client_is_told_that_the_server_runs_only_once() {
+fn at_cap_refuse_explains_that_the_server_runs_only_once() {
     let lock = scratch("lock");
     let server = with(&format!("--lock {}", lock.display())).flags("--at-cap refuse").start();
     for _ in 0..2 {
@@ -313,7 +313,7 @@ fn where_sharing_is_refused_a_client_is_told_that_the_server_runs_only_once() {
 // ---- notifications/initialized
 
 #[test]
-fn a_request_that_overtakes_the_end_of_the_handshake_waits_for_it() {
+fn requests_wait_for_notifications_initialized() {
     let journal = Journal::new();
     let server = with("--strict").child(&journal.flag()).start();
     for _ in 0..20 {
@@ -333,7 +333,7 @@ fn a_request_that_overtakes_the_end_of_the_handshake_waits_for_it() {
 }
 
 #[test]
-fn a_client_that_never_ends_the_handshake_is_served_and_one_that_does_late_ends_it_once() {
+fn a_missing_or_late_initialized_notification_is_sent_once() {
     let journal = Journal::new();
     let server = with("--strict").child(&journal.flag()).start();
     let (id, version) = open_without_end(&server);
@@ -353,7 +353,7 @@ fn a_client_that_never_ends_the_handshake_is_served_and_one_that_does_late_ends_
     assert_eq!(sent, 1 + 1, "the shared child and the session's own");
 }
 
-/// Opens a session of a client with a child of its own, which does not send `notifications/initialized`.
+/// Opens a session with an exclusive child, without sending `notifications/initialized`.
 fn open_without_end(server: &Server) -> (String, String) {
     let welcome = server.opening().exclusive().send();
     let version = welcome.answer()["result"]["protocolVersion"].as_str().expect("a version").to_owned();
@@ -362,7 +362,7 @@ fn open_without_end(server: &Server) -> (String, String) {
 
 // ---- hints
 
-/// What is logged of a start that fails.
+/// Returns the log of a start that fails.
 fn failed_start(start: Start) -> String {
     let (status, log) = start.flags("--start-timeout 2s --probe-timeout 100ms").run();
     assert_eq!(status.code(), Some(1), "{log}");
@@ -370,7 +370,7 @@ fn failed_start(start: Start) -> String {
 }
 
 #[test]
-fn a_failed_start_is_explained_by_what_was_seen_on_stdout() {
+fn a_failed_start_is_explained_from_the_childs_stdout() {
     let silent = failed_start(Server::with().program(&["sleep", "600"]));
     assert!(
         silent.contains(
@@ -392,9 +392,9 @@ fn a_failed_start_is_explained_by_what_was_seen_on_stdout() {
     assert!(modern.contains("did not answer server/discover within 2 s"), "{modern}");
 }
 
-/// The client was told that the server is being restarted.
+/// Regression: the client got an error that the server was being restarted.
 #[test]
-fn a_client_that_waits_for_a_failed_start_is_told_why_it_failed() {
+fn waiting_clients_get_the_reason_for_a_failed_start() {
     let go_on = scratch("go-on");
     let habits = format!("{}/tests/children/habits.py", env!("CARGO_MANIFEST_DIR"));
     let script =
@@ -412,16 +412,16 @@ fn a_client_that_waits_for_a_failed_start_is_told_why_it_failed() {
 }
 
 #[test]
-fn a_program_that_repeats_its_input_is_told_apart_from_a_server_that_refuses() {
+fn an_echoing_program_is_not_reported_as_a_refusal() {
     for era in ["auto", "legacy", "modern"] {
         let log = failed_start(Server::with().flags(&format!("--child-era {era}")).program(&["cat"]));
-        assert!(log.contains("the server does not respond: it writes back what it reads"), "{log}");
+        assert!(log.contains("the server does not respond: it writes its input back"), "{log}");
         assert!(!log.contains("refused"), "{log}");
     }
 }
 
 #[test]
-fn a_server_that_refused_nothing_is_not_said_to_have_refused() {
+fn an_invalid_or_missing_response_is_not_reported_as_a_refusal() {
     let quiet = failed_start(with("--refuse-discover"));
     assert!(quiet.contains("did not answer initialize within 2 s (--start-timeout)"), "{quiet}");
     assert!(!quiet.contains("refused"), "{quiet}");
@@ -441,17 +441,17 @@ fn a_program_that_cannot_be_started_is_logged_once() {
 }
 
 #[test]
-fn proxyrunner_starts_servers_though_its_user_may_not_read_its_binary() {
+fn an_execute_only_binary_can_start_servers() {
     use std::os::unix::fs::PermissionsExt;
     let copy = std::env::temp_dir().join(scratch("execute-only").file_name().expect("a name"));
     std::fs::copy(env!("CARGO_BIN_EXE_proxyrunner"), &copy).expect("a copy");
-    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o111)).expect("it is ours");
-    // Root may read anything.
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o111)).expect("permissions");
+    // Root may read any file, so the test changes the user.
     let drop_root = "import os, sys; os.getuid() or (os.setgroups([]), os.setgid(65534), os.setuid(65534)); \
                      os.chdir('/'); os.execv(sys.argv[1], [sys.argv[1]] + sys.argv[3:])";
     let under = ["python3", "-c", drop_root, copy.to_str().expect("UTF-8")];
     let (_, log) = Server::with().under(&under).program(&["cat"]).run();
-    std::fs::remove_file(&copy).expect("it is there");
+    std::fs::remove_file(&copy).expect("a scratch file");
     assert!(log.contains("server started"), "{log}");
-    assert!(log.contains("it writes back what it reads"), "{log}");
+    assert!(log.contains("it writes its input back"), "{log}");
 }

@@ -1,4 +1,4 @@
-//! Who shares a child, who gets one of their own, and what happens when there are enough of them.
+//! Sharing of children: which clients share a child or get an exclusive one, and the behavior at `--max-children`.
 
 use crate::support::{Server, Session, until};
 use serde_json::{Value, json};
@@ -8,16 +8,16 @@ fn pid(session: &Session<'_>) -> i64 {
     session.result("facts", json!({}))["pid"].as_i64().expect("a pid")
 }
 
-/// The capabilities that the session's child was initialised with.
+/// Returns the capabilities with which the session's child was initialized.
 fn declared(session: &Session<'_>) -> Value {
     let read = session.child_read();
     let handshakes: Vec<_> = read.iter().filter(|frame| frame["method"] == "initialize").collect();
-    assert_eq!(handshakes.len(), 1, "no child is initialised twice: {handshakes:?}");
+    assert_eq!(handshakes.len(), 1, "no child is initialized twice: {handshakes:?}");
     handshakes[0]["params"]["capabilities"].clone()
 }
 
 #[test]
-fn who_can_be_asked_gets_a_child_and_everyone_else_shares() {
+fn clients_with_elicitation_or_sampling_get_their_own_child() {
     let server = Server::start("");
     let with = |capabilities: Value| server.opening().capabilities(capabilities).open();
     let (plain, other) =
@@ -30,11 +30,11 @@ fn who_can_be_asked_gets_a_child_and_everyone_else_shares() {
     assert!(pids[0] != pids[1] && pids[1] != pids[2] && pids[0] != pids[2], "{pids:?}");
     assert_eq!(declared(&sampling), json!({"sampling": {}}));
     assert_eq!(declared(&elicitation), json!({"elicitation": {"form": {}}}), "roots are withheld");
-    assert_eq!(declared(&plain), json!({}), "and nobody initialised the shared child again");
+    assert_eq!(declared(&plain), json!({}), "the shared child was not initialized again");
 }
 
 #[test]
-fn a_child_that_asks_for_roots_unasked_gets_none() {
+fn roots_requests_are_refused_by_default() {
     let server = Server::start("");
     let session = server.opening().capabilities(json!({"roots": {}, "sampling": {}})).open();
     let answer = session.call("ask", json!({"method": "roots/list"}));
@@ -42,7 +42,7 @@ fn a_child_that_asks_for_roots_unasked_gets_none() {
 }
 
 #[test]
-fn roots_reach_the_child_only_if_the_operator_lets_them() {
+fn forward_roots_passes_roots_to_the_child() {
     let server = Server::start("--forward-roots");
     let session = server.opening().capabilities(json!({"roots": {"listChanged": true}})).open();
     assert_eq!(declared(&session), json!({"roots": {"listChanged": true}}));
@@ -54,7 +54,7 @@ fn roots_reach_the_child_only_if_the_operator_lets_them() {
 }
 
 #[test]
-fn nobody_is_asked_by_a_shared_child() {
+fn a_shared_childs_questions_are_refused() {
     let server = Server::start("");
     let (session, other) = (server.session(), server.session());
     let mut listening = other.listen();
@@ -69,7 +69,7 @@ fn nobody_is_asked_by_a_shared_child() {
 }
 
 #[test]
-fn a_shared_childs_logs_and_tasks_cross_to_nobody() {
+fn a_shared_childs_logs_and_tasks_are_withheld() {
     let server = Server::start("");
     let (session, other) = (server.session(), server.session());
     let mut listening = other.listen();
@@ -102,7 +102,7 @@ fn a_shared_childs_logs_and_tasks_cross_to_nobody() {
 }
 
 #[test]
-fn an_exclusive_child_has_everything() {
+fn an_exclusive_child_has_tasks_and_logging() {
     let server = Server::start("--isolation session");
     let session = server.session();
     assert!(session.welcome["result"]["capabilities"]["tasks"].is_object());
@@ -118,7 +118,7 @@ fn an_exclusive_child_has_everything() {
 }
 
 #[test]
-fn shared_mode_shares_with_those_who_can_be_asked_too() {
+fn isolation_shared_gives_every_client_the_shared_child() {
     let server = Server::start("--isolation shared");
     let (session, plain) = (server.opening().exclusive().open(), server.session());
     assert_eq!(pid(&session), pid(&plain));
@@ -138,10 +138,10 @@ fn sessions_spread_over_several_shared_children() {
 }
 
 #[test]
-fn at_the_cap_an_idle_child_makes_room() {
+fn at_the_cap_an_idle_child_is_evicted() {
     let server = Server::start("--max-children 2 --evict-after 300ms");
     let idle = server.opening().exclusive().open();
-    // An open stream does not put it off: nothing is said on it.
+    // An open stream without messages does not prevent the eviction.
     let mut listening = idle.listen();
     until("room", || {
         let newcomer = server.opening().exclusive().open();
@@ -154,9 +154,9 @@ fn at_the_cap_an_idle_child_makes_room() {
     assert_eq!(server.metric("proxyrunner_evicted_sessions_total"), 1);
 }
 
-/// A session that was seen to be idle took a request, which was lost when its child was closed for a newcomer.
+/// Regression: a session chosen for eviction accepted a request, which was lost when its child was closed.
 #[test]
-fn a_session_that_is_evicted_loses_no_request_that_it_took() {
+fn eviction_loses_no_accepted_request() {
     let server = Server::start("--max-children 2 --evict-after 1ms");
     for _ in 0..30 {
         let session = server.opening().exclusive().open();
@@ -175,8 +175,8 @@ fn a_session_that_is_evicted_loses_no_request_that_it_took() {
 }
 
 #[test]
-fn at_the_cap_as_many_idle_children_make_room_as_newcomers_come_at_once() {
-    // Each of them takes a while to end, so that all the newcomers wait at the same time.
+fn at_the_cap_one_idle_child_is_evicted_per_newcomer() {
+    // Each child takes a while to end, so that all newcomers wait at the same time.
     let flags = "--max-children 4 --evict-after 1ms --at-cap refuse --close-grace 500ms";
     let server = Server::with().flags(flags).child("--ignore-eof").start();
     let idle: Vec<_> = (0..3).map(|_| server.opening().exclusive().open()).collect();
@@ -197,7 +197,7 @@ fn at_the_cap_as_many_idle_children_make_room_as_newcomers_come_at_once() {
 }
 
 #[test]
-fn at_the_cap_a_busy_child_stays_and_the_newcomer_shares() {
+fn at_the_cap_a_busy_child_is_kept_and_the_newcomer_shares() {
     let server = Server::start("--max-children 2 --evict-after 1ms");
     let busy = server.opening().exclusive().open();
     let mut waiting = busy.begin_call(1, "wait", json!({"name": "a"}));
@@ -206,7 +206,7 @@ fn at_the_cap_a_busy_child_stays_and_the_newcomer_shares() {
     assert_eq!(pid(&newcomer), pid(&server.session()));
     assert_eq!(server.metric("proxyrunner_shared_at_cap_total"), 1);
     let answers = newcomer.result("ask", json!({"method": "sampling/createMessage"}))["answers"].clone();
-    assert_eq!(answers[0]["error"]["code"], -32601, "what it declared is withheld");
+    assert_eq!(answers[0]["error"]["code"], -32601, "its capabilities are withheld from the shared child");
     busy.result("release", json!({"name": "a"}));
     assert_eq!(waiting.response().answer()["result"]["name"], "a");
 }
@@ -228,11 +228,11 @@ fn a_child_with_an_open_question_is_not_idle() {
 }
 
 #[test]
-fn at_the_cap_a_newcomer_is_refused_if_the_operator_says_so() {
+fn at_the_cap_newcomers_are_refused_where_sharing_is_not_allowed() {
     for flags in ["--at-cap refuse --max-children 2", "--isolation session --at-cap share --max-children 1"] {
         let server = Server::start(flags);
         server.until_logged("ready");
-        // The child that was only to show that it starts holds its place until it is gone.
+        // With --isolation session, the child of the startup check occupies a place until it has ended.
         until("a place", || server.metric("proxyrunner_children") == u64::from(!flags.contains("session")));
         let first = server.opening().exclusive().open();
         let refused = server.opening().exclusive().send();
@@ -247,16 +247,16 @@ fn at_the_cap_a_newcomer_is_refused_if_the_operator_says_so() {
     }
 }
 
-/// One client took all processes, and kept them by a message now and then.
+/// Regression: one client could take all processes and keep them by an occasional message.
 #[test]
-fn at_the_cap_a_client_with_most_children_gives_way_to_another() {
+fn at_the_cap_the_client_with_most_children_gives_way() {
     let server =
         Server::start("--isolation session --max-children 3 --evict-after 1h --principal-header x-user");
     let open = |principal: &str| server.opening().header("X-User", principal).open();
     let refused = |principal: &str| server.opening().header("X-User", principal).send().status == 503;
     server.until_logged("ready");
     let anns = [open("ann"), open("ann"), open("ann")];
-    assert!(refused("ann"), "not to itself");
+    assert!(refused("ann"), "a client does not give way to itself");
     let bob = open("bob");
     let alive =
         |session: &Session<'_>| session.post(crate::support::tool_call(1, "facts", &json!({}))).status;

@@ -1,4 +1,4 @@
-//! Legacy children that one call of a modern client has for itself: who gets which, and who never does.
+//! Leases: legacy children that serve one call of a modern client at a time, and the choice of the child for a call.
 
 use crate::support::modern::{Asked, result};
 use crate::support::{Journal, Read, Server, until};
@@ -13,7 +13,7 @@ fn arguments() -> Value {
 fn a_leased_child_stays_with_its_principal() {
     let server = Server::start("--principal-header x-user");
     let shared = server.modern().of("ann").child();
-    assert_eq!(server.modern().of("bob").child(), shared, "who can't be asked shares");
+    assert_eq!(server.modern().of("bob").child(), shared, "clients without capabilities share");
     let ann = server.asked().of("ann").child();
     let bob = server.asked().of("bob").child();
     let carl = server.asked().of("carl").child();
@@ -27,7 +27,7 @@ fn a_leased_child_stays_with_its_principal() {
 }
 
 #[test]
-fn calls_at_once_have_a_child_each() {
+fn concurrent_calls_get_a_child_each() {
     let journal = Journal::new();
     let server = Server::with().flags("--principal-header x-user").child(&journal.flag()).start();
     let client = server.asked().of("ann");
@@ -44,9 +44,9 @@ fn calls_at_once_have_a_child_each() {
     for (n, asked) in asked.iter().enumerate().rev() {
         let answer = json!({"action": "accept", "content": {"n": n}});
         let heard = client.retry("interview", arguments(), asked, asked.all(&answer));
-        assert_eq!(result(&heard)["heard"], json!([answer]), "each gets its own answer");
+        assert_eq!(result(&heard)["heard"], json!([answer]), "each call gets its own answer");
     }
-    assert!(pids.contains(&client.child()), "then they are free again");
+    assert!(pids.contains(&client.child()), "the children are free again");
     assert_eq!(server.metric("proxyrunner_children"), 4);
 }
 
@@ -59,11 +59,11 @@ fn a_child_that_never_answered_a_cancelled_call_is_not_leased_again() {
     let hung = journal.until_called("hang").pid;
     hanging.cut();
     journal.until_cancelled("hang");
-    assert_ne!(server.asked().of("ann").child(), hung, "it may still answer");
+    assert_ne!(server.asked().of("ann").child(), hung, "the child may still answer");
     server.until_metric("proxyrunner_ended_children_total", 1);
     assert!(
         !crate::support::lives(i32::try_from(hung).expect("a pid")),
-        "the one that did not answer is closed"
+        "the child that did not answer is closed"
     );
 }
 
@@ -75,15 +75,16 @@ fn a_child_that_answered_a_cancelled_call_is_leased_again() {
     let late = server.asked().of("ann").begin_call(1, "late", json!({}));
     let pid = journal.until_called("late").pid;
     late.cut();
-    until("it is leased again", || {
+    until("the child is leased again", || {
         let response = server.asked().of("ann").call("facts", json!({}));
         response.status == 200 && result(&response)["pid"] == pid
     });
 }
 
-/// A child logged and asked for a password a second after its call was answered; the next client got both.
+/// Regression: a child logged and asked for a password one second after its call was answered, and the next client got
+/// both messages.
 #[test]
-fn what_a_child_says_after_its_call_reaches_no_other_anonymous_client() {
+fn late_messages_of_a_child_reach_no_other_anonymous_client() {
     let journal = Journal::new();
     let server = Server::with().child(&journal.flag()).start();
     let file = crate::support::scratch("speak-now");
@@ -94,33 +95,33 @@ fn what_a_child_says_after_its_call_reaches_no_other_anonymous_client() {
     wants.result("emit", json!({"lines": [], "after": after, "file": file}));
     let first = journal.call("emit").pid;
     let next = wants.begin_call(2, "progress", json!({"n": 0, "until": "released"}));
-    assert_ne!(journal.until_called("progress").pid, first, "its child was leased to another client");
+    assert_ne!(journal.until_called("progress").pid, first, "the child was leased to another client");
     std::fs::write(&file, "").expect("a scratch file");
-    until("it is closed", || !crate::support::lives(i32::try_from(first).expect("a pid")));
+    until("the child is closed", || !crate::support::lives(i32::try_from(first).expect("a pid")));
     assert_eq!(journal.answers(), Vec::<Value>::new());
     next.cut();
 }
 
-/// The same of a child that starts before anybody needs it: `--warm` hides the time that a start takes.
+/// A warm child serves one anonymous client only, too. `--warm` starts children in advance to hide the start time.
 #[test]
-fn an_anonymous_call_takes_a_warm_child_and_leaves_a_new_one_warm() {
+fn a_warm_child_used_by_an_anonymous_call_is_replaced() {
     let journal = Journal::new();
     let server = Server::with().flags("--warm 1").child(&journal.flag()).start();
     let mut seen = std::collections::HashSet::new();
     for started in 2..6 {
         server.until_metric("proxyrunner_started_children_total", started);
-        until("it is warm", || {
+        until("the child is warm", || {
             let initialized = |read: &Read| read.message["method"] == "notifications/initialized";
             journal.frames().iter().filter(|read| initialized(read)).count() as u64 == started
         });
         let child = server.asked().child();
         assert!(journal.frames().iter().any(|read| read.pid == child));
-        assert!(seen.insert(child), "it served an anonymous client before");
+        assert!(seen.insert(child), "the child served an anonymous client before");
     }
 }
 
 #[test]
-fn at_the_cap_one_shares_or_is_refused() {
+fn at_cap_decides_between_sharing_and_refusing() {
     for at_cap in ["share", "refuse"] {
         let journal = Journal::new();
         let flags = format!("--max-children 2 --at-cap {at_cap} --principal-header x-user");
@@ -133,21 +134,28 @@ fn at_the_cap_one_shares_or_is_refused() {
             assert_eq!(result(&bob)["pid"], shared);
             assert_eq!(server.metric("proxyrunner_shared_at_cap_total"), 1);
             let unasked = server.asked().of("bob").result("interview", arguments());
-            assert_eq!(unasked["heard"], json!([null]), "nobody is asked by a shared child");
+            assert_eq!(unasked["heard"], json!([null]), "a shared child's questions are refused");
         } else {
             assert_eq!((bob.status, bob.code(), bob.header("retry-after")), (503, -32603, Some("1")));
         }
         let answers = asked.all(&json!({"action": "decline"}));
         let heard = ann.retry("interview", arguments(), &asked, answers);
-        assert_eq!(result(&heard)["heard"], json!([{"action": "decline"}]), "the neighbour is not disturbed");
+        assert_eq!(
+            result(&heard)["heard"],
+            json!([{"action": "decline"}]),
+            "the other client is not affected"
+        );
         let taken = journal.call("interview").pid;
         let bobs = server.asked().of("bob").child();
-        assert!(bobs != taken && bobs != shared, "an idle child makes room, but never changes hands");
+        assert!(
+            bobs != taken && bobs != shared,
+            "an idle child is evicted rather than leased to another principal"
+        );
     }
 }
 
 #[test]
-fn children_are_kept_warm_and_replaced_when_one_is_leased() {
+fn warm_children_are_replaced_when_leased() {
     let journal = Journal::new();
     let flags = "--warm 2 --principal-header x-user";
     let server = Server::with().flags(flags).child(&journal.flag()).start();
@@ -155,13 +163,13 @@ fn children_are_kept_warm_and_replaced_when_one_is_leased() {
     let before = server.metric("proxyrunner_started_children_total");
     let warm: Vec<u64> = journal.frames().iter().map(|read| read.pid).collect();
     let ann = server.asked().of("ann").child();
-    assert!(warm.contains(&ann), "it was there already");
+    assert!(warm.contains(&ann), "the child was started in advance");
     server.until_metric("proxyrunner_started_children_total", before + 1);
     assert_ne!(server.asked().of("bob").child(), ann);
 }
 
 #[test]
-fn a_leased_child_logs_from_the_level_that_a_request_wants() {
+fn a_leased_child_gets_the_log_level_of_the_request() {
     let journal = Journal::new();
     let server = Server::with().flags("--principal-header x-user").child(&journal.flag()).start();
     let wants = server.asked().of("ann").meta("io.modelcontextprotocol/logLevel", "warning");
@@ -173,13 +181,13 @@ fn a_leased_child_logs_from_the_level_that_a_request_wants() {
         let set = journal.frames().into_iter().filter(|read| read.message["method"] == "logging/setLevel");
         set.map(|read| read.message["params"]["level"].clone()).collect::<Vec<_>>()
     };
-    assert_eq!(levels(), ["warning"], "said once");
+    assert_eq!(levels(), ["warning"], "the level is set once");
     let quiet = server.asked().of("ann").call("log", json!({"n": 1}));
-    assert!(quiet.json()["result"].is_object(), "nothing but the answer");
+    assert!(quiet.json()["result"].is_object(), "the response is plain JSON");
 }
 
 #[test]
-fn roots_are_asked_for_only_where_the_operator_lets_them_through() {
+fn roots_are_requested_only_with_forward_roots() {
     for (flags, asked) in [("", false), ("--forward-roots", true)] {
         let server = Server::start(flags);
         let client = server.modern().capabilities(json!({"roots": {}, "sampling": {}}));
@@ -190,7 +198,7 @@ fn roots_are_asked_for_only_where_the_operator_lets_them_through() {
 }
 
 #[test]
-fn a_replica_of_the_same_key_says_that_the_retry_came_to_the_wrong_one() {
+fn a_replica_with_the_same_key_recognizes_a_misrouted_retry() {
     let key = crate::support::scratch("key");
     std::fs::write(&key, "0123456789abcdef0123456789abcdef").expect("a scratch file");
     let flags = format!("--state-key-file {}", key.display());
@@ -211,7 +219,7 @@ fn a_replica_of_the_same_key_says_that_the_retry_came_to_the_wrong_one() {
 }
 
 #[test]
-fn a_client_whose_calls_have_most_children_gives_way_to_another() {
+fn the_client_with_most_leased_children_gives_way() {
     let journal = Journal::new();
     let flags = "--max-children 4 --at-cap refuse --principal-header x-user";
     let server = Server::with().flags(flags).child(&journal.flag()).start();
@@ -227,12 +235,12 @@ fn a_client_whose_calls_have_most_children_gives_way_to_another() {
             call
         })
         .collect();
-    assert_eq!(ann.call("facts", json!({})).status, 503, "not to itself");
+    assert_eq!(ann.call("facts", json!({})).status, 503, "a client does not give way to itself");
     let _bobs = server.asked().of("bob").begin_call(1, "hang", json!({}));
     hung(4);
     let mut calls = calls.into_iter();
     let lost = calls.next().expect("the oldest").response();
     assert!(lost.text().contains("error"), "{}", lost.text());
-    assert_eq!(ann.call("facts", json!({})).status, 503, "the others still run");
+    assert_eq!(ann.call("facts", json!({})).status, 503, "the other calls still run");
     assert_eq!(server.metric("proxyrunner_children"), 4);
 }

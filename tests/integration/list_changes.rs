@@ -1,4 +1,4 @@
-//! Lists that are kept, while they change and while there is no room for requests: nobody is told what is over.
+//! Cached lists while they change, and while no request can be admitted: no client gets a stale list.
 
 use crate::support::modern::{Modern, result};
 use crate::support::{Journal, Server, until};
@@ -21,7 +21,7 @@ fn asked(journal: &Journal, method: &str) -> usize {
 
 const RESOURCES: &str = "resources/list";
 
-/// The names of a list of one page.
+/// Returns the names in a list of one page.
 fn names(listed: &Value) -> Vec<&str> {
     let resources = listed["resources"].as_array().expect("resources");
     resources.iter().map(|resource| resource["name"].as_str().expect("a name")).collect()
@@ -31,24 +31,24 @@ fn list(client: &Modern<'_>) -> Value {
     result(&client.send(RESOURCES, json!({})))
 }
 
-/// The list has one resource now, of this name.
+/// Replaces the list by one resource of this name; `told` decides whether the child sends `list_changed`.
 fn relist(client: &Modern<'_>, name: &str, told: bool) {
     let pages = json!([[{"uri": "a:", "name": name}]]);
     client.result("relist", json!({"method": RESOURCES, "pages": pages, "told": told}));
 }
 
-/// A list is kept, and a change of it is heard.
+/// Fills the cache, and waits until changes of the list are noticed.
 fn warmed(server: &Server, journal: &Journal) {
     list(&server.modern());
     if asked(journal, "initialize") == 0 {
         until("the subscription", || asked(journal, "subscriptions/listen") > 0);
     }
-    // Its acknowledgement is read before the answer to this.
+    // The acknowledgment of the subscription is read before the response to this call.
     server.modern().call("facts", json!({}));
 }
 
 #[test]
-fn what_is_kept_is_told_until_the_child_says_that_it_changed() {
+fn cached_lists_are_served_until_list_changed() {
     for (server, journal) in [legacy(""), modern("")] {
         warmed(&server, &journal);
         let client = server.modern();
@@ -56,7 +56,7 @@ fn what_is_kept_is_told_until_the_child_says_that_it_changed() {
         let before = asked(&journal, RESOURCES);
         let kept = list(&client);
         assert!(!names(&kept).contains(&"unsaid"));
-        assert_eq!(asked(&journal, RESOURCES), before, "it is still good");
+        assert_eq!(asked(&journal, RESOURCES), before, "the cached list is still valid");
         relist(&client, "said", true);
         assert_eq!(names(&list(&client)), ["said"]);
         assert_eq!(names(&list(&client)), ["said"]);
@@ -66,7 +66,7 @@ fn what_is_kept_is_told_until_the_child_says_that_it_changed() {
 }
 
 #[test]
-fn what_a_change_overtook_is_told_once_and_not_kept() {
+fn a_list_that_changes_in_flight_is_not_cached() {
     for (server, journal) in [legacy(""), modern("")] {
         warmed(&server, &journal);
         let client = server.modern();
@@ -77,7 +77,7 @@ fn what_a_change_overtook_is_told_once_and_not_kept() {
         until("the request", || asked(&journal, RESOURCES) == before + 1);
         relist(&client, "new", true);
         client.result("release", json!({"name": "list"}));
-        assert_eq!(names(&result(&late.response())), ["old"], "it was asked before the change");
+        assert_eq!(names(&result(&late.response())), ["old"], "the request preceded the change");
         assert_eq!(names(&list(&client)), ["new"]);
         assert_eq!(names(&list(&client)), ["new"]);
         assert_eq!(asked(&journal, RESOURCES), before + 2);
@@ -85,7 +85,7 @@ fn what_a_change_overtook_is_told_once_and_not_kept() {
 }
 
 #[test]
-fn who_hears_of_a_change_gets_the_new_list() {
+fn a_notified_client_gets_the_new_list() {
     for (server, journal) in [legacy(""), modern("")] {
         let client = server.modern();
         let filter = json!({"notifications": {"resourcesListChanged": true}});
@@ -98,7 +98,7 @@ fn who_hears_of_a_change_gets_the_new_list() {
             let arguments = json!({"method": RESOURCES, "pages": pages});
             let mut changing = client.begin_call("c", "relist", arguments);
             assert_eq!(events.message()["method"], "notifications/resources/list_changed");
-            assert_eq!(names(&list(&client)), [name], "it asked because it heard");
+            assert_eq!(names(&list(&client)), [name], "the request followed the notification");
             assert_eq!(changing.response().status, 200);
         }
         drop(journal);
@@ -106,7 +106,7 @@ fn who_hears_of_a_change_gets_the_new_list() {
 }
 
 #[test]
-fn after_a_subscription_that_lapsed_lists_are_asked_for_again() {
+fn lists_are_fetched_again_after_a_subscription_lapses() {
     let (server, journal) = modern("");
     warmed(&server, &journal);
     let client = server.modern();
@@ -114,12 +114,12 @@ fn after_a_subscription_that_lapsed_lists_are_asked_for_again() {
     list(&client);
     client.result("end_listens", json!({}));
     relist(&client, "unheard", true);
-    until("what nobody heard of is seen", || names(&list(&client)) == ["unheard"]);
+    until("the unannounced list is seen", || names(&list(&client)) == ["unheard"]);
     assert_eq!(asked(&journal, "subscriptions/listen"), 2);
 }
 
 #[test]
-fn what_is_kept_is_told_although_there_is_no_room_for_requests() {
+fn cached_lists_are_served_when_no_request_can_be_admitted() {
     for (server, journal) in
         [legacy("--max-in-flight 1 --max-queued 0"), modern("--max-in-flight 1 --max-queued 0")]
     {
@@ -136,7 +136,7 @@ fn what_is_kept_is_told_although_there_is_no_room_for_requests() {
 }
 
 #[test]
-fn what_answers_a_retry_is_not_kept() {
+fn responses_to_retries_are_not_cached() {
     let (server, journal) = modern("");
     let client = server.modern();
     for _ in 0..2 {
@@ -147,7 +147,7 @@ fn what_answers_a_retry_is_not_kept() {
 }
 
 #[test]
-fn a_list_of_a_child_that_never_says_so_is_asked_for_each_time() {
+fn lists_are_not_cached_if_the_child_never_sends_list_changed() {
     let journal = Journal::new();
     let child = format!("--static {}", journal.flag());
     let server = Server::with().child(&child).start();

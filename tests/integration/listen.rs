@@ -21,7 +21,7 @@ const A: &str = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","
 const B: &str = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"b://x"}}"#;
 
 #[test]
-fn it_is_acknowledged_first_and_hears_what_it_asked_for_until_the_graceful_end() {
+fn a_subscription_is_acknowledged_and_served_until_a_graceful_end() {
     let server = Server::start("");
     let client = server.modern();
     let filter =
@@ -63,7 +63,7 @@ fn it_is_acknowledged_first_and_hears_what_it_asked_for_until_the_graceful_end()
 }
 
 #[test]
-fn the_child_hears_of_the_first_watcher_and_of_the_last_that_left() {
+fn the_child_stays_subscribed_until_the_last_watcher_leaves() {
     let journal = Journal::new();
     let server = Server::with().child(&journal.flag()).start();
     let heard =
@@ -77,17 +77,17 @@ fn the_child_hears_of_the_first_watcher_and_of_the_last_that_left() {
     first.cut();
     emit(&server, &[A]);
     assert_eq!(second.message()["params"]["uri"], "a://x");
-    assert_eq!(heard("resources/unsubscribe"), 0, "one still watches");
+    assert_eq!(heard("resources/unsubscribe"), 0, "one subscription is still open");
     second.cut();
     crate::support::until("the child hears that nobody watches", || heard("resources/unsubscribe") == 1);
 }
 
 #[test]
-fn a_filter_that_is_none_is_refused_and_disturbs_nobody() {
+fn an_invalid_filter_is_refused() {
     let server = Server::start("");
     let client = server.modern();
-    let mut neighbour = listen(&client, 1, json!({"toolsListChanged": true})).events();
-    neighbour.message();
+    let mut neighbor = listen(&client, 1, json!({"toolsListChanged": true})).events();
+    neighbor.message();
     for filter in [
         json!(null),
         json!([]),
@@ -101,17 +101,17 @@ fn a_filter_that_is_none_is_refused_and_disturbs_nobody() {
     let mut standalone = legacy.listen();
     standalone.next();
     emit(&server, &[TOOLS]);
-    assert_eq!(neighbour.message()["method"], "notifications/tools/list_changed");
+    assert_eq!(neighbor.message()["method"], "notifications/tools/list_changed");
     assert_eq!(
         standalone.message()["params"],
         Value::Null,
-        "a legacy session hears it as the server said it"
+        "a legacy session gets the notification unchanged"
     );
 }
 
-/// What it says is remembered as long as it is open.
+/// A subscription is kept in memory as long as it is open, so its size is limited.
 #[test]
-fn one_that_says_too_much_is_refused_and_one_that_names_too_much_is_told_what_it_has() {
+fn oversized_subscriptions_are_refused_and_excess_resources_left_out() {
     let server = Server::start("");
     let long = |n: usize| format!("x:{n}{}", "y".repeat(2_000));
     let filter = |count: usize| json!({"resourceSubscriptions": Value::from_iter((0..count).map(long))});
@@ -123,7 +123,7 @@ fn one_that_says_too_much_is_refused_and_one_that_names_too_much_is_told_what_it
 }
 
 #[test]
-fn there_is_a_bound_and_a_share_for_each_client_and_both_are_given_back() {
+fn subscriptions_are_limited_in_total_and_per_client() {
     let server = Server::start("--max-listens 8 --principal-header x-user");
     let open = |client: &Modern<'_>| {
         let mut events = listen(client, 1, json!({})).events();
@@ -145,9 +145,9 @@ fn there_is_a_bound_and_a_share_for_each_client_and_both_are_given_back() {
         assert!(refused(client).contains("a quarter of --max-listens"));
     }
     assert!(refused(&clients[4]).contains("--max-listens subscriptions are open"));
-    assert_eq!(clients[4].result("echo", json!({"n": 1}))["n"], 1, "calls are not counted among them");
+    assert_eq!(clients[4].result("echo", json!({"n": 1}))["n"], 1, "calls do not count as subscriptions");
     opened.remove(0).cut();
-    crate::support::until("one more is taken", || {
+    crate::support::until("another subscription is accepted", || {
         let mut again = listen(&clients[4], 1, json!({}));
         again.response_head().header("content-type") == Some("text/event-stream")
     });

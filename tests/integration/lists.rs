@@ -1,4 +1,4 @@
-//! Lists that are answered from memory while they are fresh, and the headers that are checked by what a list says.
+//! Cached lists, which are served while they are fresh, and the parameter headers that are checked against tool lists.
 
 use crate::support::modern::{Modern, result};
 use crate::support::{Journal, Response, Server, until};
@@ -26,7 +26,7 @@ fn list(client: &Modern<'_>, method: &str) -> Value {
 }
 
 #[test]
-fn a_legacy_childs_list_is_good_until_it_says_that_it_changed() {
+fn a_legacy_childs_list_is_cached_until_list_changed() {
     let (server, journal) = legacy("", "--prompts");
     let (client, session) = (server.modern(), server.session());
     for _ in 0..3 {
@@ -36,19 +36,19 @@ fn a_legacy_childs_list_is_good_until_it_says_that_it_changed() {
     assert_eq!(asked(&journal, "tools/list"), 1, "for clients of both eras");
     let changed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
     server.modern().result("emit", json!({"lines": [changed]}));
-    // That call had to know the tools too.
+    // The call above fetched the tools, too.
     let before = asked(&journal, "tools/list");
     list(&client, "tools/list");
     assert_eq!(asked(&journal, "tools/list"), before + 1);
     for _ in 0..2 {
         list(&client, "prompts/list");
     }
-    assert_eq!(asked(&journal, "prompts/list"), 2, "it does not say when these change");
+    assert_eq!(asked(&journal, "prompts/list"), 2, "the child does not announce changes of prompts");
     assert!(server.metric("proxyrunner_cached_lists_total") >= 5);
 }
 
 #[test]
-fn the_operator_can_say_how_long_lists_are_good() {
+fn cache_lists_sets_how_long_lists_are_cached() {
     let (server, journal) = legacy("--cache-lists 1h", "--prompts");
     for _ in 0..3 {
         list(&server.modern(), "prompts/list");
@@ -62,7 +62,7 @@ fn the_operator_can_say_how_long_lists_are_good() {
 }
 
 #[test]
-fn pages_and_parameters_are_lists_of_their_own() {
+fn each_page_and_parameter_set_is_cached_separately() {
     let (server, journal) = legacy("", "");
     for other in ["a", "b", "a", "b"] {
         let params = json!({"cursor": "0", "other": other});
@@ -72,25 +72,25 @@ fn pages_and_parameters_are_lists_of_their_own() {
 }
 
 #[test]
-fn a_modern_child_says_how_long_its_lists_are_good() {
+fn a_modern_childs_ttl_limits_how_long_its_lists_are_cached() {
     for (child, expected) in [("--ttl 0 --scope public", 2), ("--ttl 60000 --scope public", 1)] {
         let (server, journal) = modern("", child);
         let first = list(&server.modern(), "tools/list");
         let second = list(&server.modern(), "tools/list");
         assert_eq!(asked(&journal, "tools/list"), expected, "{child}");
         let ttl = |listed: &Value| listed["ttlMs"].as_u64().expect("a number");
-        assert!(ttl(&second) <= ttl(&first) && ttl(&second) + 30_000 >= ttl(&first), "what is left");
+        assert!(ttl(&second) <= ttl(&first) && ttl(&second) + 30_000 >= ttl(&first), "the remaining time");
         assert_eq!((&second["tools"], &second["cacheScope"]), (&first["tools"], &first["cacheScope"]));
         let session = server.opening().open();
         assert!(session.ask("tools/list", json!({}))["result"]["ttlMs"].is_null());
         list(&server.modern(), "server/discover");
         list(&server.modern(), "server/discover");
-        assert_eq!(asked(&journal, "server/discover"), 1 + expected, "the first is the probe");
+        assert_eq!(asked(&journal, "server/discover"), 1 + expected, "the first request is the probe");
     }
 }
 
 #[test]
-fn a_private_list_is_its_principals_alone() {
+fn a_private_list_is_cached_per_principal() {
     let (server, journal) = modern("--principal-header x-user", "--ttl 60000 --scope private");
     let client = server.modern();
     for (principal, expected) in [("ann", 1), ("ann", 1), ("bob", 2), ("ann", 2), ("bob", 2)] {
@@ -100,12 +100,16 @@ fn a_private_list_is_its_principals_alone() {
     let (server, journal) = modern("", "--ttl 60000 --scope private");
     for expected in [1, 2] {
         list(&server.modern(), "tools/list");
-        assert_eq!(asked(&journal, "tools/list"), expected, "without principals it is nobody's");
+        assert_eq!(
+            asked(&journal, "tools/list"),
+            expected,
+            "without principals, private lists are not cached"
+        );
     }
 }
 
 #[test]
-fn what_clients_can_do_may_shape_a_list() {
+fn lists_are_cached_per_client_capabilities() {
     let (server, journal) = modern("", "--ttl 60000 --scope public");
     list(&server.modern(), "tools/list");
     list(&server.asked(), "tools/list");
@@ -113,7 +117,7 @@ fn what_clients_can_do_may_shape_a_list() {
 }
 
 #[test]
-fn a_change_ends_a_modern_childs_list_before_its_time() {
+fn list_changed_evicts_a_modern_childs_list_before_its_ttl() {
     let (server, journal) = modern("", "--ttl 60000 --scope public");
     let client = server.modern();
     list(&client, "tools/list");
@@ -130,7 +134,7 @@ fn called(client: Modern<'_>, arguments: Value) -> (u16, i64) {
 }
 
 #[test]
-fn headers_that_repeat_parameters_must_agree_with_them() {
+fn parameter_headers_must_match_the_body() {
     let (server, journal) = modern("", "");
     let client = || server.modern();
     let both = || client().header("Mcp-Param-Region", "eu").header("Mcp-Param-Count", "7");
@@ -167,8 +171,8 @@ fn headers_that_repeat_parameters_must_agree_with_them() {
         assert_eq!(called(client, arguments.clone()), expected, "{arguments}");
         assert_eq!(journal.runs("echo") - before, usize::from(expected.0 == 200), "{arguments}");
     }
-    assert_eq!(asked(&journal, "tools/list"), 1, "the list was read once");
+    assert_eq!(asked(&journal, "tools/list"), 1, "the list was fetched once");
     server.modern().result("touch", json!({"kind": "tools"}));
     called(both(), arguments());
-    assert_eq!(asked(&journal, "tools/list"), 2, "and again after a change");
+    assert_eq!(asked(&journal, "tools/list"), 2, "the list was fetched again after a change");
 }

@@ -1,11 +1,11 @@
-//! Many at once, and slow ones among them: everyone gets their own answer, and nobody waits for a stranger.
+//! Load: with many requests and slow clients, each client gets its own responses and does not wait for others.
 
 use crate::support::{Connection, Server, scratch, tool_call, until};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use std::net::TcpStream;
 
-/// A loop that writes before it reads on deadlocks here: both pipes are full.
+/// A loop that finishes writing before it reads again would deadlock here, because both pipes are full.
 #[test]
 fn a_synchronous_child_answers_concurrent_large_calls() {
     let server = Server::with().child("--serial").start();
@@ -20,13 +20,13 @@ fn a_synchronous_child_answers_concurrent_large_calls() {
     }
 }
 
-/// Clients exist that send every request as `id: 1`.
+/// Some clients send every request with `id: 1`.
 #[test]
-fn a_thousand_requests_of_one_id_each_get_their_own_answer() {
-    // What is answered on a stream is kept for replay, and counts.
+fn a_thousand_requests_with_the_same_id_get_their_own_responses() {
+    // Responses on a stream are kept for replay, and would count as buffered.
     let server = Server::start("--sse-commit-after 1m");
     let sessions = [server.session(), server.session()];
-    // Each request in progress counts 40 KiB.
+    // Each request in progress is charged 40 KiB.
     until("the handshakes are over", || server.metric("proxyrunner_buffered_bytes") < 40 << 10);
     let at_rest = server.metric("proxyrunner_buffered_bytes");
     let calls: Vec<_> =
@@ -40,10 +40,10 @@ fn a_thousand_requests_of_one_id_each_get_their_own_answer() {
 }
 
 #[test]
-fn ten_thousand_idle_connections_stop_nobody() {
-    // Here and there each is a file; a machine that allows fewer gets as many as it allows.
+fn ten_thousand_idle_connections_do_not_block_requests() {
+    // Each connection uses a descriptor in both processes; the number is reduced to the limit of the machine.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit");
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("it may be raised as far as that");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("the hard limit is allowed");
     let connections = most.saturating_sub(500).min(10_000);
     let server = Server::start("");
     let session = server.session();
@@ -62,9 +62,9 @@ fn idle_connections_make_room_for_a_request() {
     assert_eq!(session.call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
 }
 
-/// A client that keeps its connection open after its answer must not keep others out.
+/// A client that keeps its connection open after a response must not block other clients.
 #[test]
-fn connections_that_fall_idle_make_room_for_those_that_wait() {
+fn newly_idle_connections_make_room_for_waiting_ones() {
     let server = Server::start("--max-connections 2");
     let session = server.session();
     let mut calls: Vec<_> = (0..2).map(|id| session.begin_call(id, "sleep", json!({"ms": 200}))).collect();
@@ -74,14 +74,14 @@ fn connections_that_fall_idle_make_room_for_those_that_wait() {
     }
 }
 
-/// Whoever watches it must not take being busy for being dead.
+/// Supervisors must not mistake a busy proxyrunner for a dead one.
 #[test]
-fn probes_are_answered_when_all_connections_are_busy_and_others_are_told() {
+fn probes_are_answered_when_all_connections_are_busy() {
     let server = Server::start("--max-connections 4");
     let sessions: Vec<_> = (0..4).map(|_| server.session()).collect();
     let mut busy: Vec<_> = sessions.iter().map(|session| session.listen()).collect();
-    assert!(busy.iter_mut().all(|stream| stream.next().is_some()), "they are primed");
-    // Those that ask nothing keep nobody out.
+    assert!(busy.iter_mut().all(|stream| stream.next().is_some()), "the streams are open");
+    // Connections without requests do not block others.
     let _silent: Vec<_> =
         (0..20).map(|_| TcpStream::connect(server.address()).expect("it is accepted")).collect();
     for path in ["/livez", "/readyz", "/startupz", "/metrics"] {
@@ -93,12 +93,12 @@ fn probes_are_answered_when_all_connections_are_busy_and_others_are_told() {
     assert_eq!(refused.header("connection"), Some("close"));
     assert!(refused.text().contains("--max-connections"), "{}", refused.text());
     busy.pop().expect("a stream").cut();
-    until("there is a place again", || sessions[0].post(tool_call(1, "echo", &json!({}))).status == 200);
+    until("a connection is free", || sessions[0].post(tool_call(1, "echo", &json!({}))).status == 200);
 }
 
-/// Children and logs need files too, but not all of few.
+/// Children and logs need files, too, but must leave half of them to connections.
 #[test]
-fn few_files_leave_half_of_them_for_connections() {
+fn connections_get_half_of_the_open_files_if_there_are_few() {
     let few = ["sh", "-c", "ulimit -n 256 && exec \"$0\" \"$@\""];
     let server = Server::with().under(&few).start();
     server.until_logged("the limit of 256 open files leaves room for 128 connections");
@@ -106,18 +106,18 @@ fn few_files_leave_half_of_them_for_connections() {
 }
 
 #[test]
-fn slow_clients_stall_nobody() {
+fn slow_clients_do_not_stall_others() {
     let server = Server::start("--sse-commit-after 0 --max-buffered 16MiB --max-body 8MiB --max-frame 8MiB");
     let (slow, quick) = (server.session(), server.session());
-    // One that begins a body and goes on byte by byte, ...
+    // One client sends a body byte by byte, ...
     let mut dribbling = server.connect();
     let headers = [("Content-Length", "1000"), ("Mcp-Session-Id", slow.id.as_str())];
     dribbling.head("POST", "/mcp", &Connection::post_headers(&headers));
     dribbling.send("{");
-    // ... one that sends half a head, ...
+    // ... one sends half a head, ...
     let mut head = server.connect();
     head.send("POST /mcp HT");
-    // ... and some that never read: what they are owed is more than sockets hold.
+    // ... and one reads none of its responses, which exceed the socket buffers.
     let unread: Vec<_> = (0..3).map(|id| slow.begin_call(id, "blob", json!({"bytes": 4 << 20}))).collect();
     for n in 0..50 {
         assert_eq!(quick.call("echo", json!({"n": n}))["result"]["n"], n);
@@ -127,12 +127,12 @@ fn slow_clients_stall_nobody() {
 }
 
 #[test]
-fn undelivered_answers_are_bounded_and_the_slowest_reader_is_cut() {
+fn undelivered_responses_are_bounded_and_the_slowest_reader_is_cut() {
     let server = Server::start("--sse-commit-after 0 --max-buffered 16MiB --max-body 8MiB --max-frame 8MiB");
     let (slow, quick) = (server.session(), server.session());
     let unread: Vec<_> = (0..20).map(|id| slow.begin_call(id, "blob", json!({"bytes": 4 << 20}))).collect();
     server.until_metric("proxyrunner_in_flight", 0);
-    until("most of it is there", || server.metric("proxyrunner_buffered_bytes") > 8 << 20);
+    until("most responses are buffered", || server.metric("proxyrunner_buffered_bytes") > 8 << 20);
     assert!(server.metric("proxyrunner_buffered_bytes") <= 18 << 20, "the limit and its reserve");
     let answer = quick.call("blob", json!({"bytes": 1 << 20}));
     assert_eq!(answer["result"]["blob"].as_str().map(str::len), Some(1 << 20), "{answer}");
@@ -142,7 +142,7 @@ fn undelivered_answers_are_bounded_and_the_slowest_reader_is_cut() {
 }
 
 #[test]
-fn where_nobody_may_wait_a_request_too_many_is_refused_at_once() {
+fn without_a_queue_excess_requests_are_refused_at_once() {
     let server = Server::start("--max-in-flight 3 --max-queued 0");
     let (session, other) = (server.session(), server.session());
     let mut calls: Vec<_> = (0..3).map(|id| session.begin_call(id, "wait", json!({"name": "a"}))).collect();
@@ -151,10 +151,14 @@ fn where_nobody_may_wait_a_request_too_many_is_refused_at_once() {
     assert_eq!((refused.status, refused.code(), refused.header("retry-after")), (503, -32603, Some("1")));
     assert_eq!(refused.json()["id"], "r");
     assert_eq!(server.metric("proxyrunner_shed_requests_total"), 1);
-    // What ends a call needs no permit.
+    // A cancellation needs no permit.
     session.tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}));
     assert_eq!(calls[2].response().answer()["error"]["code"], -32800);
-    assert_eq!(other.post(tool_call(1, "facts", &json!({}))).status, 503, "the child still works on it");
+    assert_eq!(
+        other.post(tool_call(1, "facts", &json!({}))).status,
+        503,
+        "the child has not answered the cancelled call"
+    );
     assert_eq!(other.ask("ping", json!({}))["result"], json!({}));
     assert_eq!(other.listen().next().map(|event| event.data), Some(String::new()), "streams take no permit");
 }
@@ -168,20 +172,20 @@ fn a_large_body_waits_for_room_and_small_ones_pass() {
     let big = "x".repeat(1 << 20);
     let waiting: Vec<_> =
         (0..3).map(|id| stalled.begin_call(id, "release", json!({"name": "", "big": big}))).collect();
-    until("they are buffered", || server.metric("proxyrunner_buffered_bytes") > 3 << 20);
+    until("the calls are buffered", || server.metric("proxyrunner_buffered_bytes") > 3 << 20);
     let fourth = stalled.begin_call(4, "release", json!({"name": "", "big": big}));
-    assert_eq!(server.session().call("sleep", json!({"ms": 0}))["result"]["ms"], 0, "small ones pass");
+    assert_eq!(server.session().call("sleep", json!({"ms": 0}))["result"]["ms"], 0, "small requests pass");
     std::fs::write(&file, "").expect("a scratch file");
     for mut call in waiting.into_iter().chain([fourth]) {
-        // A short answer: one that is kept for replay would stay among the buffered bytes.
+        // The responses are short, because responses kept for replay count as buffered bytes.
         assert_eq!(call.response().answer()["result"], json!({}));
     }
     until("only short answers are kept", || server.metric("proxyrunner_buffered_bytes") < 64 << 10);
 }
 
-/// What waits in front of a child that reads nothing, and is needed no longer, must not keep others out.
+/// Cancelled requests that wait for a child that reads nothing must not occupy memory.
 #[test]
-fn what_is_cancelled_before_its_turn_gives_its_bytes_back() {
+fn requests_cancelled_before_they_are_written_return_their_bytes() {
     for how in ["cancelled", "timed out", "deleted", "disconnected"] {
         let timeout = if how == "timed out" { "2s" } else { "1h" };
         let server =
@@ -196,7 +200,7 @@ fn what_is_cancelled_before_its_turn_gives_its_bytes_back() {
             })
             .collect();
         if how != "timed out" {
-            until("they are buffered", || server.metric("proxyrunner_buffered_bytes") > 8 << 20);
+            until("the calls are buffered", || server.metric("proxyrunner_buffered_bytes") > 8 << 20);
         }
         match how {
             "cancelled" => (0..8).for_each(|id| {
@@ -208,7 +212,7 @@ fn what_is_cancelled_before_its_turn_gives_its_bytes_back() {
             "disconnected" => calls.into_iter().for_each(Connection::cut),
             _ => server.until_metric("proxyrunner_timed_out_requests_total", 8),
         }
-        // The one whose turn it is was begun, and is finished.
+        // The request that is being written stays charged.
         until(how, || server.metric("proxyrunner_buffered_bytes") < 2 << 20);
     }
 }
@@ -227,9 +231,9 @@ fn one_connection_carries_many_requests() {
     assert_eq!(answers, (0..200).map(Value::from).collect::<Vec<_>>(), "pipelined, and in order");
 }
 
-/// Small messages, but of many sessions.
+/// Small messages of many sessions add up.
 #[test]
-fn what_sessions_keep_for_replay_counts_and_gives_way_to_bodies() {
+fn replay_buffers_are_charged_and_give_way_to_bodies() {
     let server = Server::start("--max-buffered 1MiB --max-body 1MiB --max-frame 1MiB --replay-bytes 1MiB");
     let sessions: Vec<_> = (0..4).map(|_| server.session()).collect();
     for session in &sessions {

@@ -1,5 +1,5 @@
-//! Tests of the release candidate as its users see it: the binary is started and spoken to over HTTP. One program with a
-//! module per subject, so that what they share is compiled once.
+//! Black-box tests of the binary: each test starts proxyrunner and talks to it over HTTP. All tests are one program, with
+//! a module per subject, so that shared code is compiled once.
 
 mod admission;
 mod architecture;

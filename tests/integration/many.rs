@@ -1,4 +1,4 @@
-//! Very many at once: sessions, streams, and clients that come and go without a word.
+//! Large numbers of sessions and streams, and of clients that disconnect without notice.
 
 use crate::support::{Connection, Server, until};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -7,14 +7,14 @@ use std::collections::HashSet;
 
 const SESSIONS: &str = "proxyrunner_sessions";
 
-/// How much of proxyrunner is in memory, in bytes.
+/// Returns proxyrunner's resident memory in bytes.
 fn resident(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("its status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
-/// Its children that are no zombies.
+/// Returns the number of proxyrunner's child processes, except zombies.
 fn children(server: &Server) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).expect("its threads");
     let listed =
@@ -25,13 +25,13 @@ fn children(server: &Server) -> usize {
     pids.into_iter().filter(|pid| crate::support::lives(*pid)).count()
 }
 
-/// Every connection is a file, here and there.
+/// Raises the limit on open files. Each connection uses a descriptor in both processes.
 fn allow_files() {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit");
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("it may be raised as far as that");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("the hard limit is allowed");
 }
 
-/// Opens sessions one after the other on one connection.
+/// Opens sessions in sequence on one connection.
 fn open_on(connection: &mut Connection, body: &str, count: usize) {
     for _ in 0..count {
         connection.post(&[], body);
@@ -46,7 +46,7 @@ fn ten_thousand_idle_sessions_cost_little_and_expire_together() {
     let server = Server::start("--session-idle 10s");
     let body = server.opening().body();
     let mut connections: Vec<_> = (0..4).map(|_| server.connect()).collect();
-    // What is made once is there before it is measured.
+    // Warm up before measuring.
     connections.iter_mut().for_each(|connection| open_on(connection, &body, 10));
     let (before, few) = (resident(&server), server.metric(SESSIONS));
     std::thread::scope(|scope| {
@@ -64,7 +64,7 @@ fn ten_thousand_idle_sessions_cost_little_and_expire_together() {
 }
 
 #[test]
-fn two_thousand_open_streams_each_hear_what_all_are_told() {
+fn two_thousand_open_streams_all_receive_a_broadcast() {
     allow_files();
     let server = Server::start("");
     let sessions: Vec<_> = (0..2_000).map(|_| server.session()).collect();
@@ -78,10 +78,10 @@ fn two_thousand_open_streams_each_hear_what_all_are_told() {
 }
 
 #[test]
-fn a_flood_of_clients_that_want_a_child_and_leave_starts_no_more_than_allowed() {
+fn a_flood_of_exclusive_clients_does_not_exceed_max_children() {
     const MOST: usize = 3;
     let server = Server::start("--max-children 3 --session-idle 1s --evict-after 1s");
-    // The shared one is ready, so that none of the flood waits for it.
+    // The shared child is ready, so that no client of the flood waits for it.
     drop(server.session());
     let body = server.opening().exclusive().body();
     let count = || {
@@ -93,7 +93,7 @@ fn a_flood_of_clients_that_want_a_child_and_leave_starts_no_more_than_allowed() 
         let mut flood: Vec<_> = (0..6).map(|_| server.connect()).collect();
         flood.iter_mut().for_each(|connection| connection.post(&[], &body));
         if wave == 0 {
-            until("it has as many as it may have", || count() == MOST);
+            until("the limit is reached", || count() == MOST);
         }
         flood.into_iter().for_each(Connection::cut);
         count();

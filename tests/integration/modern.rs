@@ -13,7 +13,7 @@ fn told(response: &Response) -> (u16, i64, Value) {
 }
 
 #[test]
-fn an_envelope_that_lacks_a_part_is_refused_before_all_else() {
+fn an_incomplete_envelope_is_refused_before_other_errors() {
     let server = Server::start("");
     let client = server.modern().header("Mcp-Method", "wrong/too");
     let info = "io.modelcontextprotocol/clientInfo";
@@ -34,14 +34,14 @@ fn an_envelope_that_lacks_a_part_is_refused_before_all_else() {
 }
 
 #[test]
-fn a_handshake_under_a_modern_header_contradicts_it() {
+fn initialize_under_a_modern_version_header_is_refused() {
     let server = Server::start("");
     let response = server.post(&[("MCP-Protocol-Version", VERSION)], server.opening().body());
     assert_eq!(told(&response), (400, -32020, json!(0)));
 }
 
 #[test]
-fn header_and_body_must_name_one_version_and_then_one_that_is_served() {
+fn header_and_body_must_name_the_same_supported_version() {
     let server = Server::start("");
     for header in ["2025-11-25", "v999", "2026-07-28, 2025-11-25", "", "=?base64?!?="] {
         let response = server.modern().header("MCP-Protocol-Version", header).send(LIST, json!({}));
@@ -58,7 +58,7 @@ fn header_and_body_must_name_one_version_and_then_one_that_is_served() {
 }
 
 #[test]
-fn the_method_and_the_name_are_repeated_in_headers() {
+fn method_and_name_headers_must_match_the_body() {
     let journal = Journal::new();
     let server = Server::with().child(&journal.flag()).start();
     let client = server.modern();
@@ -111,7 +111,7 @@ fn the_method_and_the_name_are_repeated_in_headers() {
 }
 
 #[test]
-fn headers_that_are_missing_are_refused() {
+fn missing_headers_are_refused() {
     let server = Server::start("");
     let body = server.modern().body("id", "tools/call", json!({"name": "facts"})).to_string();
     let all = [("MCP-Protocol-Version", VERSION), ("Mcp-Method", "tools/call"), ("Mcp-Name", "facts")];
@@ -124,7 +124,7 @@ fn headers_that_are_missing_are_refused() {
 }
 
 #[test]
-fn what_the_revision_removed_or_the_server_lacks_is_not_found() {
+fn removed_and_unsupported_methods_get_404() {
     let journal = Journal::new();
     let server = Server::with().child(&journal.flag()).start();
     server.modern().result("facts", json!({}));
@@ -152,7 +152,7 @@ fn what_the_revision_removed_or_the_server_lacks_is_not_found() {
 }
 
 #[test]
-fn a_client_posts_requests_only() {
+fn modern_clients_may_send_only_requests() {
     let journal = Journal::new();
     let server = Server::with().child(&journal.flag()).start();
     let version = ("MCP-Protocol-Version", VERSION);
@@ -177,7 +177,7 @@ fn a_client_posts_requests_only() {
 }
 
 #[test]
-fn sessions_mean_nothing_and_one_address_serves_both_eras() {
+fn session_ids_are_ignored_and_one_endpoint_serves_both_eras() {
     let server = Server::start("");
     let session = server.session();
     for id in ["no-such-session", &session.id] {
@@ -202,7 +202,7 @@ fn sessions_mean_nothing_and_one_address_serves_both_eras() {
 }
 
 #[test]
-fn results_are_completed_and_only_six_can_be_cached() {
+fn results_are_completed_and_six_methods_get_cache_hints() {
     let server = Server::with().child("--prompts").start();
     for (method, params, cached) in [
         ("server/discover", json!({}), true),
@@ -233,7 +233,7 @@ fn results_are_completed_and_only_six_can_be_cached() {
 }
 
 #[test]
-fn errors_of_the_child_are_in_the_words_of_the_revision() {
+fn the_childs_errors_are_translated_to_the_revision() {
     let server = Server::start("");
     let missing = server.modern().send("resources/read", json!({"uri": "missing:x"}));
     assert_eq!(told(&missing), (200, -32602, json!(1)));
@@ -255,7 +255,7 @@ fn errors_of_the_child_are_in_the_words_of_the_revision() {
 }
 
 #[test]
-fn the_child_reads_no_envelope_but_all_else() {
+fn only_the_envelope_is_removed() {
     let journal = Journal::new();
     let server = Server::with().child(&journal.flag()).start();
     let client = server.modern().meta("io.modelcontextprotocol/logLevel", "info");
@@ -273,7 +273,7 @@ fn the_child_reads_no_envelope_but_all_else() {
 }
 
 #[test]
-fn progress_comes_before_the_answer_under_the_clients_own_token() {
+fn progress_arrives_before_the_response_with_the_clients_token() {
     let server = Server::start("");
     for token in [json!("t"), json!(7), json!("7")] {
         let client = server.modern().meta("progressToken", token.clone());
@@ -290,7 +290,7 @@ fn progress_comes_before_the_answer_under_the_clients_own_token() {
 }
 
 #[test]
-fn a_disconnect_cancels_before_and_after_the_head() {
+fn a_disconnect_cancels_before_and_after_the_response_head() {
     let journal = Journal::new();
     let server = Server::with().child(&journal.flag()).start();
     let mut neighbour = server.modern().begin_call(1, "wait", json!({"name": "n"}));
@@ -309,7 +309,7 @@ fn a_disconnect_cancels_before_and_after_the_head() {
 }
 
 #[test]
-fn a_quiet_child_gets_a_stream_that_is_kept_alive() {
+fn a_slow_call_gets_a_stream_with_keep_alive_comments() {
     let server = Server::start("--sse-commit-after 50ms --sse-keep-alive 20ms");
     let mut events = server.modern().begin_call(1, "wait", json!({"name": "w"})).events();
     let comment = events.next().expect("a comment");
@@ -319,7 +319,7 @@ fn a_quiet_child_gets_a_stream_that_is_kept_alive() {
 }
 
 #[test]
-fn a_request_that_takes_too_long_fails_and_is_cancelled() {
+fn a_request_that_times_out_is_cancelled_at_the_child() {
     for flags in ["--request-timeout 200ms", "--request-timeout 200ms --sse-commit-after 50ms"] {
         let journal = Journal::new();
         let server = Server::with().flags(flags).child(&journal.flag()).start();
@@ -332,7 +332,7 @@ fn a_request_that_takes_too_long_fails_and_is_cancelled() {
 }
 
 #[test]
-fn a_full_house_refuses_and_a_drain_takes_nothing_new() {
+fn requests_get_503_when_full_or_draining() {
     let (journal, file) = (Journal::new(), scratch("answer-now"));
     let server = Server::with()
         .flags("--max-in-flight 1 --max-queued 0 --drain-delay 0s")

@@ -35,14 +35,14 @@ fn initialized(server: &Server, version: &str, capabilities: Value) -> (Events, 
 }
 
 #[test]
-fn it_is_served_only_on_request() {
+fn http_sse_is_disabled_by_default() {
     let server = Server::start("");
     assert_eq!(server.request("GET", "/sse", &[("Accept", "text/event-stream")], b"").status, 404);
     assert_eq!(server.request("POST", "/messages", &[], b"").status, 404);
 }
 
 #[test]
-fn answers_come_on_the_stream() {
+fn responses_arrive_on_the_stream() {
     let server = Server::start("--sse");
     let (mut events, path) = initialized(&server, "2024-11-05", json!({}));
     for (id, tool) in [(json!("a"), "sleep"), (json!(7), "sleep")] {
@@ -60,7 +60,7 @@ fn answers_come_on_the_stream() {
 }
 
 #[test]
-fn questions_come_on_the_stream_and_answers_are_posted() {
+fn questions_arrive_on_the_stream_and_answers_are_posted() {
     let server = Server::start("--sse");
     let (mut events, path) = initialized(&server, "2024-11-05", json!({"sampling": {}}));
     post(&server, &path, tool_call(1, "ask", &json!({"method": "sampling/createMessage"})));
@@ -71,7 +71,7 @@ fn questions_come_on_the_stream_and_answers_are_posted() {
 }
 
 #[test]
-fn a_client_that_leaves_its_handshake_leaves_no_child_behind() {
+fn a_disconnect_during_the_handshake_ends_the_child() {
     let server = Server::with().flags("--sse --child-era legacy").child("--mute").start();
     let (events, path) = open(&server, &[]);
     assert_eq!(post(&server, &path, server.opening().exclusive().body()).status, 202);
@@ -117,7 +117,7 @@ fn a_request_before_initialize_gets_an_error() {
 }
 
 #[test]
-fn the_session_goes_with_its_stream() {
+fn the_session_ends_with_its_stream() {
     let server = Server::start("--sse --sse-keep-alive 50ms");
     let (events, path) = initialized(&server, "2024-11-05", json!({"sampling": {}}));
     server.until_metric("proxyrunner_children", 2);
@@ -138,7 +138,7 @@ fn a_failed_child_ends_the_stream_after_the_error() {
 }
 
 #[test]
-fn what_is_cut_short_by_the_end_gets_its_error_on_the_stream() {
+fn requests_cut_off_by_shutdown_get_errors_on_the_stream() {
     let server = Server::start("--sse --drain-timeout 300ms");
     let (mut events, path) = initialized(&server, "2024-11-05", json!({}));
     for id in [1, 2] {
@@ -156,7 +156,7 @@ fn what_is_cut_short_by_the_end_gets_its_error_on_the_stream() {
 }
 
 #[test]
-fn a_modern_childs_question_comes_on_the_stream_too() {
+fn a_modern_childs_question_arrives_on_the_stream() {
     let server = Server::with().flags("--sse --child-era modern").modern_child("").start();
     let (mut events, path) = initialized(&server, "2024-11-05", json!({"sampling": {}}));
     let message = json!({"role": "user", "content": {"type": "text", "text": "t"}});

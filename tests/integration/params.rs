@@ -46,7 +46,7 @@ const COUNT: &str = "Mcp-Param-Count";
 const ON: &str = "Mcp-Param-On";
 
 #[test]
-fn what_the_headers_repeat_agrees_with_the_body() {
+fn parameter_headers_must_match_the_body() {
     let good: &[(&[(&str, &str)], Value)] = &[
         (&[], json!({})),
         (&[], json!({"region": null, "count": null, "deep": null})),
@@ -141,7 +141,7 @@ fn twice_in_one_body(server: &Server) {
 }
 
 #[test]
-fn tools_are_read_once_page_by_page_and_again_when_they_change() {
+fn tools_are_read_once_and_again_after_list_changed() {
     for era in ["legacy", "modern"] {
         let (server, journal) = server(era);
         let client = server.modern().of("ann");
@@ -165,7 +165,7 @@ fn tools_are_read_once_page_by_page_and_again_when_they_change() {
 }
 
 #[test]
-fn a_list_that_does_not_come_stops_nobody_and_is_asked_for_once() {
+fn a_pending_tool_list_does_not_block_calls_and_is_fetched_once() {
     for era in ["legacy", "modern"] {
         let (server, journal) = server(era);
         let client = server.modern().of("ann");
@@ -192,7 +192,7 @@ fn a_list_that_does_not_come_stops_nobody_and_is_asked_for_once() {
 }
 
 #[test]
-fn a_retry_repeats_its_parameters_too() {
+fn parameter_headers_are_checked_on_retries() {
     let (server, journal) = server("legacy");
     let client = server.asked().of("ann");
     relist(&client, json!([marked(&["interview"])]));

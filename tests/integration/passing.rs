@@ -25,7 +25,7 @@ fn told(response: &Response) -> (u16, i64, Value) {
 }
 
 #[test]
-fn a_request_and_its_answer_pass_as_they_are() {
+fn requests_and_responses_pass_unchanged() {
     let (server, journal) = modern("", "");
     let client = server.asked().meta("progressToken", "mine").meta("acme/key", json!([1e3, "é"]));
     let body = r#"{ "jsonrpc":"2.0","method":"tools/call", "params":{"arguments":{"n":123456789012345678901234567890,"x":1.50},"name":"heard","_meta":META}, "id":"seven"}"#;
@@ -52,7 +52,7 @@ fn a_request_and_its_answer_pass_as_they_are() {
 }
 
 #[test]
-fn every_byte_passes_but_ids_and_tokens() {
+fn every_byte_except_ids_and_tokens_is_preserved() {
     let (server, journal) = modern("", "");
     let envelope = r#""io.modelcontextprotocol/protocolVersion" :"2026-07-28","io.modelcontextprotocol/clientCapabilities":{ }"#;
     let odd = "{\"n\":123456789012345678901234567890,\"x\":1.50e+2,\"s\":\"\\u00e9\\/\u{a0}\u{200d}\u{3000}\",\"a\":[ 1 , 2 ],\"n\":0}";
@@ -75,7 +75,7 @@ fn every_byte_passes_but_ids_and_tokens() {
 }
 
 #[test]
-fn what_the_child_asks_and_is_told_passes_as_it_is() {
+fn questions_and_answers_pass_unchanged() {
     let (server, journal) = modern("", "");
     let elicit = json!({"method": "elicitation/create", "params": {"mode": "form", "message": "m", "requestedSchema": {}}});
     let rounds = json!({"rounds": [{"inputRequests": {"user_name": elicit, "é": elicit}}, {"inputRequests": {"a": elicit}}]});
@@ -101,7 +101,7 @@ fn what_the_child_asks_and_is_told_passes_as_it_is() {
 }
 
 #[test]
-fn the_childs_errors_have_the_revisions_status() {
+fn errors_get_the_http_status_of_the_revision() {
     let (server, _) = modern("", "");
     let client = server.modern();
     for (code, status) in [
@@ -125,7 +125,7 @@ fn the_childs_errors_have_the_revisions_status() {
 }
 
 #[test]
-fn what_extensions_add_passes() {
+fn extension_methods_and_capabilities_pass() {
     let (server, journal) = modern("", "");
     let extensions = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
     let client = server.modern().capabilities(extensions.clone());
@@ -140,14 +140,14 @@ fn what_extensions_add_passes() {
 }
 
 #[test]
-fn only_what_is_served_here_is_discovered() {
+fn discover_lists_only_supported_versions() {
     let (server, _) = modern("", "--versions 2025-11-25,2026-07-28");
     let discovered = result(&server.modern().send("server/discover", json!({})));
     assert_eq!(discovered["supportedVersions"], json!(["2026-07-28"]));
 }
 
 #[test]
-fn clients_of_one_id_each_get_their_own() {
+fn clients_that_use_the_same_id_get_their_own_responses() {
     let (server, _) = modern("", "");
     std::thread::scope(|scope| {
         for n in 0..16 {
@@ -164,7 +164,7 @@ fn clients_of_one_id_each_get_their_own() {
 }
 
 #[test]
-fn progress_comes_under_the_clients_token_before_the_answer() {
+fn progress_arrives_before_the_response_with_the_clients_token() {
     let (server, _) = modern("", "");
     for token in [json!("t"), json!(0)] {
         let client = server.modern().meta("progressToken", token.clone());
@@ -176,7 +176,7 @@ fn progress_comes_under_the_clients_token_before_the_answer() {
 }
 
 #[test]
-fn who_disconnects_has_cancelled() {
+fn a_disconnect_cancels_the_request() {
     let (server, journal) = modern("--sse-commit-after 20ms", "");
     for tool in ["hang", "late"] {
         let events = server.modern().begin_call(1, tool, json!({})).events();
@@ -189,7 +189,7 @@ fn who_disconnects_has_cancelled() {
 }
 
 #[test]
-fn log_messages_reach_the_request_that_wants_them_and_no_other() {
+fn log_messages_reach_only_the_request_that_asked_for_them() {
     let (server, journal) = modern("", "");
     let wants = server.modern().meta("io.modelcontextprotocol/logLevel", "info");
     let messages = wants.begin_call(1, "log", json!({})).events().rest();
@@ -202,7 +202,7 @@ fn log_messages_reach_the_request_that_wants_them_and_no_other() {
 }
 
 #[test]
-fn a_child_that_ends_fails_what_waits() {
+fn a_child_exit_fails_waiting_requests() {
     let (server, journal) = modern("", "");
     let mut waiting = server.modern().begin_call(1, "hang", json!({}));
     journal.until_called("hang");
@@ -230,7 +230,7 @@ fn listen(client: &Modern<'_>, id: &Value, filter: Value) -> Events {
 }
 
 #[test]
-fn subscriptions_of_one_id_are_apart_and_keep_their_clients_id() {
+fn subscriptions_with_the_same_id_stay_separate() {
     let (server, journal) = modern("--request-timeout 1s", "");
     let client = server.modern();
     for id in [json!("same"), json!(7)] {
@@ -260,7 +260,7 @@ fn subscriptions_of_one_id_are_apart_and_keep_their_clients_id() {
 }
 
 #[test]
-fn a_subscription_outlives_the_time_of_a_request() {
+fn request_timeout_does_not_end_a_subscription() {
     let (server, _) = modern("--request-timeout 300ms --sse-keep-alive 100ms", "");
     let client = server.modern();
     let mut events = listen(&client, &json!(1), json!({"toolsListChanged": true}));
@@ -271,7 +271,7 @@ fn a_subscription_outlives_the_time_of_a_request() {
 }
 
 #[test]
-fn however_a_child_ends_a_subscription_its_client_gets_the_result() {
+fn a_subscription_ended_by_the_child_gets_a_result() {
     for by in ["result", "cancel"] {
         let (server, _) = modern("", "");
         let client = server.modern();
@@ -285,7 +285,7 @@ fn however_a_child_ends_a_subscription_its_client_gets_the_result() {
 }
 
 #[test]
-fn the_end_of_the_child_ends_its_subscriptions_with_an_error() {
+fn a_child_exit_ends_its_subscriptions_with_an_error() {
     let (server, _) = modern("--restart-limit 0 --drain-timeout 5s", "");
     let client = server.modern();
     let mut events = listen(&client, &json!("l"), json!({"toolsListChanged": true}));
@@ -296,7 +296,7 @@ fn the_end_of_the_child_ends_its_subscriptions_with_an_error() {
 }
 
 #[test]
-fn the_end_of_proxyrunner_ends_a_subscription_with_its_result() {
+fn shutdown_ends_a_subscription_with_its_result() {
     let (server, _) = modern("", "");
     let client = server.modern();
     let mut events = listen(&client, &json!("l"), json!({"toolsListChanged": true}));

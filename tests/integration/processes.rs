@@ -67,7 +67,7 @@ fn own_pid(server: &Server) -> i32 {
 }
 
 #[test]
-fn what_a_server_left_behind_ends_with_it() {
+fn processes_left_behind_by_a_server_end_with_it() {
     let server = Server::start("--restart-backoff 10ms");
     let session = server.session();
     let left = leave_behind(&session);
@@ -78,7 +78,7 @@ fn what_a_server_left_behind_ends_with_it() {
 }
 
 #[test]
-fn what_a_session_left_behind_ends_with_its_child_and_harms_no_other() {
+fn processes_left_behind_by_a_session_end_with_its_child() {
     let server = Server::start("");
     let (one, two) = (server.opening().exclusive().open(), server.opening().exclusive().open());
     let (left, kept) = (leave_behind(&one), leave_behind(&two));
@@ -88,7 +88,7 @@ fn what_a_session_left_behind_ends_with_its_child_and_harms_no_other() {
 }
 
 #[test]
-fn nothing_outlives_proxyrunner_whatever_ends_it() {
+fn no_process_outlives_proxyrunner() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL, Signal::SIGABRT] {
         let server = Server::with().flags("--close-grace 100ms --terminate-grace 100ms");
         let server = server.child("--ignore-eof --ignore-sigterm").start();
@@ -103,7 +103,7 @@ fn nothing_outlives_proxyrunner_whatever_ends_it() {
 }
 
 #[test]
-fn the_end_of_a_guardian_is_the_end_of_its_server_and_another_follows() {
+fn a_server_ends_with_its_guardian_and_is_replaced() {
     let server = Server::start("--restart-backoff 10ms");
     let session = server.session();
     let served = pid(&session.result("facts", json!({})));
@@ -116,7 +116,7 @@ fn the_end_of_a_guardian_is_the_end_of_its_server_and_another_follows() {
 }
 
 #[test]
-fn a_guardian_keeps_no_pipe_open_and_takes_next_to_nothing() {
+fn a_guardian_holds_no_pipe_and_has_one_thread() {
     let server = Server::start("--close-grace 1h --terminate-grace 1h");
     let session = server.session();
     let served = pid(&session.result("facts", json!({})));
@@ -132,7 +132,7 @@ fn a_guardian_keeps_no_pipe_open_and_takes_next_to_nothing() {
 }
 
 #[test]
-fn how_a_server_could_not_be_started_is_told() {
+fn a_failed_start_is_explained() {
     let program = scratch("no-program");
     std::fs::write(&program, "#!/bin/sh\n").expect("a file");
     let program = program.to_string_lossy().into_owned();
@@ -154,7 +154,7 @@ fn how_a_server_could_not_be_started_is_told() {
 }
 
 #[test]
-fn signals_that_end_nobody_are_the_servers() {
+fn other_signals_are_forwarded_to_the_server() {
     let server = Server::with().child("--signals").start();
     let session = server.session();
     for (signal, name) in [
@@ -170,7 +170,7 @@ fn signals_that_end_nobody_are_the_servers() {
 }
 
 #[test]
-fn a_server_inherits_no_signal_that_is_blocked_or_ignored() {
+fn a_server_inherits_no_blocked_or_ignored_signals() {
     let server = Server::start("");
     let status = server.session().result("state", json!({}))["status"].clone();
     assert_eq!(status["SigBlk"], "0000000000000000");
@@ -181,7 +181,7 @@ fn a_server_inherits_no_signal_that_is_blocked_or_ignored() {
 }
 
 #[test]
-fn what_a_server_may_take_is_limited() {
+fn resource_limits_apply_to_the_server() {
     let flags = "--child-memory 4GiB --child-nofile 200 --child-nice=7 --no-new-privileges=false";
     let server = Server::start(flags);
     for session in [server.session(), server.opening().exclusive().open()] {
@@ -214,7 +214,7 @@ fn a_server_may_run_as_another_user() {
 }
 
 #[test]
-fn as_pid_1_it_reaps_what_falls_to_it_and_keeps_its_servers_status() {
+fn as_pid_1_it_reaps_adopted_processes_and_keeps_its_servers_status() {
     let alone = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
     if !Command::new(alone[0]).args(&alone[1..]).arg("true").status().is_ok_and(|status| status.success()) {
         return eprintln!("skipped: this system lets nobody make a pid namespace");
@@ -243,7 +243,7 @@ fn as_pid_1_it_reaps_what_falls_to_it_and_keeps_its_servers_status() {
 }
 
 #[test]
-fn what_a_guardian_would_have_ended_ends_without_it_too() {
+fn left_behind_processes_end_even_if_the_guardian_is_killed() {
     let server = Server::start("--restart-backoff 10ms");
     let session = server.session();
     let served = pid(&session.result("facts", json!({})));
@@ -310,7 +310,7 @@ fn a_server_that_keeps_its_guardian_stopped_is_killed_at_the_deadline() {
 }
 
 #[test]
-fn a_server_that_stops_its_guardian_at_once_starts_all_the_same() {
+fn a_server_that_stops_its_guardian_at_startup_still_starts() {
     let script = format!("{}/tests/children/scripted.py", env!("CARGO_MANIFEST_DIR"));
     let stop = "kill -STOP $PPID; exec python3 \"$0\"";
     let server = Server::with().program(&["sh", "-c", stop, &script]).start();
@@ -336,7 +336,7 @@ fn processes_that_proxyrunner_did_not_start_survive_the_end_of_a_guardian() {
 }
 
 #[test]
-fn as_pid_1_it_ends_what_an_ended_guardian_left_behind_and_nothing_else() {
+fn as_pid_1_it_ends_only_the_processes_of_a_killed_guardian() {
     let alone = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
     if !Command::new(alone[0]).args(&alone[1..]).arg("true").status().is_ok_and(|status| status.success()) {
         return eprintln!("skipped: this system lets nobody make a pid namespace");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 
 #[test]
-fn a_question_comes_on_its_calls_stream_and_the_answer_reaches_the_child() {
+fn a_question_is_sent_on_its_calls_stream_and_answered() {
     let server = Server::start("");
     let session = server.opening().exclusive().open();
     let mut listening = session.listen();
@@ -38,7 +38,7 @@ fn a_question_comes_on_its_calls_stream_and_the_answer_reaches_the_child() {
 }
 
 #[test]
-fn an_error_is_an_answer_to_a_question_too() {
+fn an_error_answers_a_question() {
     let server = Server::start("");
     let session = server.opening().exclusive().open();
     let mut events = session.begin_call(5, "ask", json!({"method": "elicitation/create"})).events();
@@ -48,7 +48,7 @@ fn an_error_is_an_answer_to_a_question_too() {
 }
 
 #[test]
-fn a_question_outside_of_any_request_comes_on_the_standalone_stream() {
+fn a_question_outside_any_call_is_sent_on_the_standalone_stream() {
     let server = Server::start("");
     let session = server.opening().exclusive().open();
     let (mut listening, file) = (session.listen(), scratch("ask-now"));
@@ -63,7 +63,7 @@ fn a_question_outside_of_any_request_comes_on_the_standalone_stream() {
 }
 
 #[test]
-fn a_question_that_the_child_takes_back_is_taken_back_under_the_clients_id() {
+fn a_childs_cancellation_of_a_question_reaches_the_client() {
     let server = Server::start("");
     let session = server.opening().exclusive().open();
     let question = json!({"jsonrpc": "2.0", "id": 9, "method": "sampling/createMessage", "params": {}});
@@ -79,7 +79,7 @@ fn a_question_that_the_child_takes_back_is_taken_back_under_the_clients_id() {
 }
 
 #[test]
-fn a_clients_progress_on_a_question_reaches_the_child_with_its_own_token() {
+fn a_clients_progress_reaches_the_child_with_the_childs_token() {
     let server = Server::start("");
     let session = server.opening().exclusive().open();
     let params = json!({"_meta": {"progressToken": "child's"}});

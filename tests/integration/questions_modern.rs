@@ -47,7 +47,7 @@ fn impatient(question: &Value, after: &[&str], file: &Path) -> Value {
 }
 
 #[test]
-fn a_question_becomes_the_answer_and_the_retry_goes_on() {
+fn a_question_becomes_the_result_and_the_retry_continues_the_call() {
     let (server, journal) = journalled("");
     for question in [elicit("name?"), sample()] {
         let arguments = rounds(json!([[question]]));
@@ -67,7 +67,7 @@ fn a_question_becomes_the_answer_and_the_retry_goes_on() {
 }
 
 #[test]
-fn siblings_are_asked_together_and_rounds_one_after_another() {
+fn questions_of_a_round_are_asked_together_and_rounds_in_sequence() {
     let (server, journal) = journalled("");
     let client = server.asked();
     let arguments = rounds(json!([[elicit("a"), sample(), elicit("b")], [elicit("c")], [elicit("d")]]));
@@ -87,7 +87,7 @@ fn siblings_are_asked_together_and_rounds_one_after_another() {
 }
 
 #[test]
-fn what_a_retry_leaves_out_is_asked_again_under_the_same_key() {
+fn unanswered_questions_are_asked_again_under_the_same_key() {
     let (server, journal) = journalled("");
     let (client, arguments) = (server.asked(), rounds(json!([[elicit("a"), elicit("b")]])));
     let first = Asked::of(&client.call("interview", arguments.clone()));
@@ -103,7 +103,7 @@ fn what_a_retry_leaves_out_is_asked_again_under_the_same_key() {
 }
 
 #[test]
-fn a_child_that_talks_on_does_not_keep_its_question_from_the_client() {
+fn a_question_is_delivered_while_the_child_keeps_writing() {
     let (server, journal) = journalled("");
     let arguments = json!({"chatter": 500, "rounds": [[elicit("m")]]});
     let client = server.asked().meta("progressToken", "t");
@@ -117,7 +117,7 @@ fn a_child_that_talks_on_does_not_keep_its_question_from_the_client() {
 }
 
 #[test]
-fn a_retrys_own_token_names_its_progress_and_none_silences_it() {
+fn progress_uses_the_retrys_token_and_is_dropped_without_one() {
     let server = Server::start("");
     for (token, told) in [(Some("second"), 1), (None, 0)] {
         let file = scratch("go-on");
@@ -137,7 +137,7 @@ fn a_retrys_own_token_names_its_progress_and_none_silences_it() {
 }
 
 #[test]
-fn what_was_not_declared_is_not_asked() {
+fn questions_without_the_declared_capability_fail_the_call() {
     let (server, journal) = journalled("");
     let url = json!({"method": "elicitation/create", "params": {"mode": "url", "message": "m", "url": "https://a.example"}});
     let tools =
@@ -162,7 +162,7 @@ fn what_was_not_declared_is_not_asked() {
 }
 
 #[test]
-fn a_shared_childs_question_that_may_be_anyones_is_refused() {
+fn a_shared_childs_ambiguous_question_is_refused() {
     let (server, journal) = journalled("");
     std::thread::scope(|scope| {
         let other = scope.spawn(|| server.modern().call("wait", json!({"name": "gate"})));
@@ -175,7 +175,7 @@ fn a_shared_childs_question_that_may_be_anyones_is_refused() {
 }
 
 #[test]
-fn a_state_is_good_for_its_own_call_only_and_once() {
+fn a_request_state_is_valid_once_and_only_for_its_own_call() {
     let (server, journal) = journalled("--principal-header x-user");
     let (ann, bob) = (server.asked().of("ann"), server.asked().of("bob"));
     let arguments = rounds(json!([[elicit("m")]]));
@@ -216,7 +216,7 @@ fn a_state_is_good_for_its_own_call_only_and_once() {
 }
 
 #[test]
-fn a_client_that_never_retries_is_not_waited_for() {
+fn a_call_that_is_never_retried_expires_after_park_timeout() {
     let (server, journal) = journalled("--park-timeout 100ms");
     let arguments = rounds(json!([[elicit("m"), sample()]]));
     let asked = Asked::of(&server.asked().call("interview", arguments.clone()));
@@ -231,7 +231,7 @@ fn a_client_that_never_retries_is_not_waited_for() {
 }
 
 #[test]
-fn a_clients_own_time_stands_still_while_it_is_asked() {
+fn request_timeout_is_paused_while_a_call_is_parked() {
     let (server, journal) = journalled("--request-timeout 1s --park-timeout 1m");
     let arguments = rounds(json!([[elicit("m")], [elicit("n")]]));
     let first = Asked::of(&server.asked().call("interview", arguments.clone()));
@@ -243,7 +243,7 @@ fn a_clients_own_time_stands_still_while_it_is_asked() {
 }
 
 #[test]
-fn a_childs_death_while_parked_is_told_to_the_retry() {
+fn a_child_exit_while_parked_fails_the_retry() {
     for partial in [false, true] {
         let (server, journal) = journalled("");
         let neighbour = server.asked().begin_call(1, "wait", json!({"name": "n"}));
@@ -265,7 +265,7 @@ fn a_childs_death_while_parked_is_told_to_the_retry() {
 }
 
 #[test]
-fn a_child_that_stops_waiting_while_parked_is_heard_by_the_retry() {
+fn a_retry_gets_the_result_of_a_child_that_stopped_waiting() {
     let cancelled = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"theirs"}}"#;
     let outcome = r#"{"jsonrpc":"2.0","id":$ID,"result":{"gave":"up"}}"#;
     for after in [&[outcome][..], &[cancelled, outcome]] {
@@ -288,7 +288,7 @@ fn a_child_that_stops_waiting_while_parked_is_heard_by_the_retry() {
 }
 
 #[test]
-fn a_full_table_refuses_one_more_and_cancels_it() {
+fn a_question_beyond_max_parked_is_refused_and_its_call_cancelled() {
     let (server, journal) = journalled("--max-parked 1");
     let arguments = rounds(json!([[elicit("m")]]));
     let asked = Asked::of(&server.asked().call("interview", arguments.clone()));
@@ -309,7 +309,7 @@ fn a_full_table_refuses_one_more_and_cancels_it() {
 }
 
 #[test]
-fn parked_calls_keep_nobody_out_and_go_on_when_it_is_their_turn() {
+fn parked_calls_do_not_count_in_flight_and_their_retries_queue() {
     let (server, journal) = journalled("--max-in-flight 1 --principal-header x-user");
     let (noisy, quiet) = (server.asked().of("noisy"), server.modern().of("quiet"));
     let arguments = rounds(json!([[elicit("m")]]));
@@ -338,7 +338,7 @@ fn parked_calls_keep_nobody_out_and_go_on_when_it_is_their_turn() {
 }
 
 #[test]
-fn no_client_parks_more_than_its_share() {
+fn a_client_parks_at_most_a_quarter_of_max_parked() {
     let (server, journal) = journalled("--max-parked 4 --principal-header x-user");
     let (noisy, quiet) = (server.asked().of("noisy"), server.asked().of("quiet"));
     let arguments = rounds(json!([[elicit("m")]]));
@@ -356,7 +356,7 @@ fn no_client_parks_more_than_its_share() {
 }
 
 #[test]
-fn a_drain_waits_for_retries_and_ends_the_parked_at_last() {
+fn a_drain_accepts_retries_and_finally_cancels_parked_calls() {
     let (server, journal) = journalled("--drain-delay 0s --drain-timeout 30s");
     let arguments = rounds(json!([[elicit("m")]]));
     let asked = Asked::of(&server.asked().call("interview", arguments.clone()));
@@ -377,7 +377,7 @@ fn a_drain_waits_for_retries_and_ends_the_parked_at_last() {
 }
 
 #[test]
-fn opening_a_url_is_asked_by_calls_of_their_own_up_to_a_bound() {
+fn url_elicitation_errors_become_a_limited_number_of_questions() {
     let (server, journal) = journalled("");
     let elicitation =
         json!({"mode": "url", "elicitationId": "e1", "url": "https://a.example", "message": "m"});

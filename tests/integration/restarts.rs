@@ -32,7 +32,7 @@ fn ready(server: &Server) -> u16 {
 }
 
 #[test]
-fn a_session_stays_when_its_shared_child_is_followed_by_another() {
+fn a_session_survives_the_restart_of_its_shared_child() {
     let server = Server::start(SOON);
     let session = server.session();
     let first = pid(&session);
@@ -46,7 +46,7 @@ fn a_session_stays_when_its_shared_child_is_followed_by_another() {
 }
 
 #[test]
-fn everyone_who_waits_is_told_at_once_and_who_comes_meanwhile_is_served_by_the_next() {
+fn waiting_requests_fail_at_once_and_new_ones_wait_for_the_next_child() {
     let server = Server::start("--restart-backoff 1s");
     let (one, two) = (server.session(), server.session());
     let mut waiting = two.begin_call("w", "hang", json!({}));
@@ -67,7 +67,7 @@ fn everyone_who_waits_is_told_at_once_and_who_comes_meanwhile_is_served_by_the_n
 }
 
 #[test]
-fn who_would_wait_too_long_is_asked_to_come_back() {
+fn requests_beyond_restart_wait_get_503_with_retry_after() {
     // A wait for the next child does not commit a stream, on which a refusal would be no status.
     let server = Server::start(
         "--restart-backoff 1h --restart-backoff-max 1h --restart-wait 300ms --sse-commit-after 20ms",
@@ -86,7 +86,7 @@ fn who_would_wait_too_long_is_asked_to_come_back() {
 }
 
 #[test]
-fn when_the_restarts_are_used_up_it_exits_with_the_childs_code() {
+fn proxyrunner_exits_with_the_childs_code_after_restart_limit() {
     let server = Server::start("--restart-backoff 10ms --restart-limit 2");
     for _ in 0..3 {
         crash(&server.session());
@@ -95,7 +95,7 @@ fn when_the_restarts_are_used_up_it_exits_with_the_childs_code() {
 }
 
 #[test]
-fn one_that_fails_to_start_at_first_is_tried_again() {
+fn a_child_that_fails_its_first_start_is_retried() {
     let flaky = scratch("flaky");
     // A server whose era is unknown may end over the question for it: that is no failure.
     let flags = format!("--child-era legacy {SOON}");
@@ -105,7 +105,7 @@ fn one_that_fails_to_start_at_first_is_tried_again() {
 }
 
 #[test]
-fn one_that_always_fails_to_start_is_given_up_with_its_code() {
+fn a_child_that_never_starts_sets_the_exit_code() {
     let (status, log) =
         Server::with().flags("--restart-limit 3 --restart-backoff 1ms").child("--die 4").run();
     assert_eq!(status.code(), Some(4));
@@ -113,14 +113,14 @@ fn one_that_always_fails_to_start_is_given_up_with_its_code() {
 }
 
 #[test]
-fn a_program_that_is_not_there_is_not_looked_for_again() {
+fn a_missing_program_is_not_retried() {
     let (status, log) = Server::with().flags("--restart-backoff 1h").program(&["/no/such"]).run();
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("no such program"), "{log}");
 }
 
 #[test]
-fn sessions_end_when_the_next_child_says_something_else_of_itself() {
+fn sessions_end_when_the_next_child_describes_itself_differently() {
     let told = scratch("told");
     let server = Server::with().flags(SOON).child(&format!("--told {}", told.display())).start();
     let session = server.session();
@@ -139,7 +139,7 @@ fn sessions_end_when_the_next_child_says_something_else_of_itself() {
 }
 
 #[test]
-fn subscriptions_are_made_again_and_everyone_is_told_that_lists_may_have_changed() {
+fn subscriptions_are_renewed_and_clients_get_list_changed() {
     let journal = Journal::new();
     let server = Server::with().flags(SOON).child(&journal.flag()).start();
     let session = server.session();
@@ -172,7 +172,7 @@ fn subscriptions_are_made_again_and_everyone_is_told_that_lists_may_have_changed
 }
 
 #[test]
-fn lists_that_were_kept_are_asked_for_again() {
+fn cached_lists_are_fetched_again() {
     let journal = Journal::new();
     let server = Server::with().asked_nothing().flags(SOON).child(&journal.flag()).start();
     let session = server.session();
@@ -186,7 +186,7 @@ fn lists_that_were_kept_are_asked_for_again() {
 }
 
 #[test]
-fn subscriptions_at_a_modern_child_are_opened_again_there() {
+fn subscriptions_are_reopened_at_a_modern_child() {
     let journal = Journal::new();
     let flags = format!("--child-era modern {SOON}");
     let server = Server::with().flags(&flags).modern_child(&journal.flag()).start();
@@ -226,7 +226,7 @@ fn an_idle_child_that_hangs_is_replaced() {
 }
 
 #[test]
-fn readiness_does_not_wait_for_the_end_of_a_child_that_serves_no_longer() {
+fn readiness_fails_while_an_unusable_child_still_runs() {
     let graces = "--close-grace 1h --terminate-grace 1h";
     let server = Server::start(&format!("--ping-interval 100ms --ping-timeout 200ms {graces}"));
     let hung = pid(&server.session());
@@ -248,7 +248,7 @@ fn readiness_does_not_wait_for_the_end_of_a_child_that_serves_no_longer() {
 }
 
 #[test]
-fn a_leased_child_that_hangs_is_ended_and_a_warm_one_replaced() {
+fn hung_leased_children_are_ended_and_hung_warm_ones_replaced() {
     let soon = "--ping-interval 200ms --ping-timeout 1s --terminate-grace 100ms";
     let journal = Journal::new();
     let server = Server::with()
@@ -286,7 +286,7 @@ fn a_leased_child_that_hangs_is_ended_and_a_warm_one_replaced() {
 }
 
 #[test]
-fn a_modern_child_that_hangs_is_replaced_though_a_subscription_is_open_at_it() {
+fn a_hung_modern_child_is_replaced_despite_an_open_subscription() {
     let flags = "--child-era modern --ping-interval 200ms --ping-timeout 200ms --terminate-grace 100ms";
     let server = Server::with().flags(&format!("{flags} {SOON}")).modern_child("").start();
     let modern = server.modern();
@@ -301,7 +301,7 @@ fn a_modern_child_that_hangs_is_replaced_though_a_subscription_is_open_at_it() {
 }
 
 #[test]
-fn a_synchronous_child_in_the_middle_of_a_call_is_left_alone() {
+fn a_synchronous_child_is_not_replaced_during_a_call() {
     let server = Server::with().flags("--ping-interval 50ms --ping-timeout 50ms").child("--serial").start();
     let session = server.session();
     assert_eq!(session.result("sleep", json!({"ms": 1000}))["ms"], 1000);
@@ -309,7 +309,7 @@ fn a_synchronous_child_in_the_middle_of_a_call_is_left_alone() {
 }
 
 #[test]
-fn a_busy_child_that_hangs_is_found_by_its_requests_deadlines() {
+fn a_hung_busy_child_is_replaced_after_its_requests_time_out() {
     let flags = "--request-timeout 300ms --cancel-grace 1h --ping-interval 50ms --ping-timeout 1h";
     let server = Server::start(&format!("{flags} --terminate-grace 100ms --cancel-grace 200ms {SOON}"));
     let session = server.session();
@@ -324,7 +324,7 @@ fn a_busy_child_that_hangs_is_found_by_its_requests_deadlines() {
 }
 
 #[test]
-fn a_child_that_reads_nothing_is_replaced_though_it_talks_on() {
+fn a_child_that_reads_nothing_is_replaced_even_if_it_writes() {
     let flags = "--request-timeout 300ms --cancel-grace 200ms --ping-interval 50ms --terminate-grace 100ms";
     let server = Server::start(&format!("{flags} {SOON}"));
     let session = server.session();
@@ -342,7 +342,7 @@ fn a_child_that_reads_nothing_is_replaced_though_it_talks_on() {
 }
 
 #[test]
-fn a_child_that_never_answers_pings_is_not_replaced_for_ever() {
+fn a_child_that_never_answers_pings_is_replaced_only_once() {
     let flags = "--ping-interval 100ms --ping-timeout 100ms --terminate-grace 100ms";
     let server = Server::with().flags(&format!("{flags} {SOON}")).child("--deaf").start();
     server.until_logged("does not answer pings");
@@ -358,7 +358,7 @@ fn a_child_that_never_answers_pings_is_not_replaced_for_ever() {
 }
 
 #[test]
-fn a_session_with_a_child_of_its_own_ends_with_it() {
+fn a_session_ends_with_its_exclusive_child() {
     let server = Server::start(SOON);
     let session = server.opening().exclusive().open();
     crash(&session);
@@ -367,7 +367,7 @@ fn a_session_with_a_child_of_its_own_ends_with_it() {
 }
 
 #[test]
-fn a_session_may_be_resumed_at_the_next_child_of_its_own() {
+fn resume_sessions_continues_a_session_at_its_next_child() {
     let journal = Journal::new();
     let flags = format!("--resume-sessions {SOON}");
     let server = Server::with().flags(&flags).child(&journal.flag()).start();
@@ -395,7 +395,7 @@ fn a_session_may_be_resumed_at_the_next_child_of_its_own() {
 }
 
 #[test]
-fn what_is_remembered_of_a_handshake_is_bounded_and_charged() {
+fn remembered_handshakes_are_bounded_and_charged() {
     let server = Server::start(&format!("--resume-sessions --evict-after 1h {SOON}"));
     let open = |bytes| server.opening().exclusive().padded(bytes).open();
     let (long, other, short) = (open(1 << 20), open(1 << 20), open(20_000));
@@ -414,7 +414,7 @@ fn what_is_remembered_of_a_handshake_is_bounded_and_charged() {
 }
 
 #[test]
-fn a_session_that_may_be_resumed_watches_no_more_than_is_remembered() {
+fn subscriptions_of_a_resumable_session_are_limited() {
     let server = Server::start("--resume-sessions");
     let session = server.opening().exclusive().open();
     let long = |n: usize| json!({"uri": format!("x:{n}{}", "y".repeat(2_000))});
@@ -427,7 +427,7 @@ fn a_session_that_may_be_resumed_watches_no_more_than_is_remembered() {
 }
 
 #[test]
-fn a_resumed_session_ends_if_the_next_child_says_something_else_of_itself() {
+fn a_resumed_session_ends_if_the_next_child_describes_itself_differently() {
     let told = scratch("told");
     let flags = format!("--resume-sessions {SOON}");
     let server = Server::with().flags(&flags).child(&format!("--told {}", told.display())).start();
@@ -439,7 +439,7 @@ fn a_resumed_session_ends_if_the_next_child_says_something_else_of_itself() {
 }
 
 #[test]
-fn one_of_several_shared_children_is_replaced_while_the_others_serve() {
+fn the_other_shared_children_serve_while_one_is_replaced() {
     let server =
         Server::start("--children 2 --restart-backoff 1h --restart-backoff-max 1h --restart-wait 50ms");
     let (one, two) = (server.session(), server.session());
@@ -452,7 +452,7 @@ fn one_of_several_shared_children_is_replaced_while_the_others_serve() {
 }
 
 #[test]
-fn the_child_of_the_other_era_is_followed_too() {
+fn the_child_of_the_other_era_is_restarted_too() {
     let server = Server::with().flags(SOON).modern_child("--dual").start();
     let (modern, session) = (server.modern(), server.session());
     let first = modern.result("facts", json!({}))["structuredContent"]["pid"].clone();
@@ -464,7 +464,7 @@ fn the_child_of_the_other_era_is_followed_too() {
 }
 
 #[test]
-fn places_are_not_taken_by_others_while_a_child_is_being_replaced() {
+fn a_child_being_replaced_keeps_its_place_under_max_children() {
     let server = Server::start(&format!("--max-children 2 --at-cap refuse {SOON}"));
     let (shared, own) = (server.session(), server.opening().exclusive().open());
     crash(&shared);

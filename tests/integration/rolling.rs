@@ -195,7 +195,7 @@ fn accepts(server: &Server) -> bool {
 }
 
 #[test]
-fn replicas_are_replaced_under_load_and_no_accepted_request_is_lost() {
+fn a_rolling_restart_under_load_loses_no_accepted_request() {
     let (service, tally, done) = (Service::new(), Tally::default(), AtomicBool::new(false));
     let mut old = vec![service.add(), service.add()];
     std::thread::scope(|scope| {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
 #[test]
-fn without_a_session_nothing_is_served() {
+fn requests_without_a_valid_session_are_refused() {
     let server = Server::start("");
     let none = server.post(&[], PING);
     assert_eq!((none.status, none.code(), &none.json()["id"]), (400, -32600, &json!(1)));
@@ -24,7 +24,7 @@ fn without_a_session_nothing_is_served() {
 }
 
 #[test]
-fn a_client_that_leaves_its_handshake_after_the_stream_has_begun_leaves_no_child_behind() {
+fn a_disconnect_during_a_streamed_handshake_ends_the_child() {
     let flags = "--child-era legacy --sse-commit-after 0";
     let server = Server::with().flags(flags).child("--mute").start();
     let mut connection = server.connect();
@@ -36,7 +36,7 @@ fn a_client_that_leaves_its_handshake_after_the_stream_has_begun_leaves_no_child
 }
 
 #[test]
-fn ids_are_unguessable_and_of_visible_characters() {
+fn session_ids_are_unguessable_and_printable() {
     let server = Server::start("");
     let ids: Vec<String> = (0..20).map(|_| server.session().id).collect();
     let unique: std::collections::HashSet<_> = ids.iter().collect();
@@ -46,7 +46,7 @@ fn ids_are_unguessable_and_of_visible_characters() {
 }
 
 #[test]
-fn a_deleted_session_is_gone_and_its_requests_and_streams_end() {
+fn deleting_a_session_ends_its_requests_and_streams() {
     let server = Server::start("");
     let session = server.session();
     let mut listening = session.listen();
@@ -73,7 +73,7 @@ fn an_exclusive_child_ends_with_its_session() {
 }
 
 #[test]
-fn another_principals_session_is_as_unknown_as_none() {
+fn another_principals_session_is_unknown() {
     let server = Server::start("--principal-header X-User");
     let session = server.opening().header("X-User", "ann").open();
     let of = |user: &[(&str, &str)]| {
@@ -95,7 +95,7 @@ fn another_principals_session_is_as_unknown_as_none() {
 }
 
 #[test]
-fn an_idle_session_expires_and_an_open_stream_keeps_it() {
+fn idle_sessions_expire_unless_a_stream_is_open() {
     let server = Server::start("--session-idle 1s --sse-keep-alive 100ms");
     let (idle, listening) = (server.session(), server.session());
     let mut stream = listening.listen();
@@ -109,7 +109,7 @@ fn an_idle_session_expires_and_an_open_stream_keeps_it() {
 }
 
 #[test]
-fn a_running_call_keeps_its_session() {
+fn a_running_call_keeps_its_session_alive() {
     let server = Server::start("--session-idle 500ms");
     let (busy, idle) = (server.session(), server.session());
     let mut waiting = busy.begin_call(1, "wait", json!({"name": "a"}));
@@ -120,7 +120,7 @@ fn a_running_call_keeps_its_session() {
 }
 
 #[test]
-fn no_session_outlives_its_greatest_age() {
+fn sessions_end_at_session_max_age() {
     let server = Server::start("--session-max-age 1s --sse-keep-alive 100ms");
     let session = server.session();
     let mut stream = session.listen();
@@ -165,7 +165,7 @@ fn the_version_is_negotiated_and_then_fixed() {
 }
 
 #[test]
-fn a_child_of_an_older_version_sets_the_limit() {
+fn an_older_child_limits_the_negotiated_version() {
     let server = Server::with().child("--protocol 2025-03-26").start();
     assert_eq!(server.session().version(), "2025-03-26");
     assert_eq!(server.opening().version("2024-11-05").open().version(), "2024-11-05");
@@ -192,7 +192,7 @@ fn a_batch_is_answered_together() {
 }
 
 #[test]
-fn a_batch_without_a_request_is_only_accepted() {
+fn a_batch_without_requests_gets_202() {
     let server = Server::start("");
     let session = server.opening().version("2025-03-26").open();
     let told = session.post(
@@ -204,7 +204,7 @@ fn a_batch_without_a_request_is_only_accepted() {
 }
 
 #[test]
-fn a_wrong_batch_is_refused_whole() {
+fn an_invalid_batch_is_refused_as_a_whole() {
     let server = Server::start("");
     let session = server.opening().version("2025-03-26").open();
     let before = session.child_read().len();
@@ -221,7 +221,7 @@ fn a_wrong_batch_is_refused_whole() {
 }
 
 #[test]
-fn later_versions_know_no_batches() {
+fn batches_are_refused_in_later_revisions() {
     let server = Server::start("");
     for version in ["2025-06-18", "2025-11-25"] {
         let refused = server.opening().version(version).open().post(format!("[{PING}]"));
@@ -230,7 +230,7 @@ fn later_versions_know_no_batches() {
 }
 
 #[test]
-fn a_batch_streams_what_comes_before_its_answers() {
+fn a_batch_streams_progress_with_its_responses() {
     let server = Server::start("");
     let session = server.opening().version("2025-03-26").open();
     let progress = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":{"progressToken":"t"},"name":"progress","arguments":{"n":2}}}"#;
@@ -257,7 +257,7 @@ fn a_ping_is_answered_while_the_child_hangs() {
 }
 
 #[test]
-fn one_session_too_many_is_refused_until_another_ends() {
+fn sessions_beyond_max_sessions_are_refused_until_one_ends() {
     let server = Server::start("--max-sessions 2");
     let (first, _second) = (server.session(), server.session());
     let refused = server.opening().send();
@@ -269,7 +269,7 @@ fn one_session_too_many_is_refused_until_another_ends() {
 
 /// Two at once pass every look at whether there is one already.
 #[test]
-fn a_second_initialize_at_once_leaves_no_child_behind() {
+fn concurrent_initialize_requests_leave_no_extra_child() {
     let server = Server::start("--sse --isolation session --log-level debug");
     server.until_metric("proxyrunner_children", 0);
     let mut connection = server.connect();
@@ -292,7 +292,7 @@ fn of<'a>(server: &'a Server, principal: &str) -> crate::support::Session<'a> {
 }
 
 #[test]
-fn a_client_that_holds_all_sessions_gives_way_to_others_up_to_half() {
+fn a_client_with_all_sessions_gives_up_to_half_to_others() {
     let server = Server::start("--max-sessions 4 --principal-header x-user");
     let anns: Vec<_> = (0..4).map(|_| of(&server, "ann")).collect();
     assert_eq!(server.opening().header("X-User", "ann").send().status, 503, "not to itself");
@@ -306,7 +306,7 @@ fn a_client_that_holds_all_sessions_gives_way_to_others_up_to_half() {
 }
 
 #[test]
-fn a_client_that_keeps_all_sessions_busy_gives_way_too() {
+fn a_client_with_all_sessions_busy_gives_way_too() {
     let server = Server::start("--max-sessions 2 --principal-header x-user");
     let anns = [of(&server, "ann"), of(&server, "ann")];
     let mut hanging: Vec<_> = anns.iter().map(|session| session.begin_call(1, "hang", json!({}))).collect();

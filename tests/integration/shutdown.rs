@@ -25,7 +25,7 @@ impl Drop for Leftover {
 }
 
 #[test]
-fn endpoints_are_given_time_to_be_removed() {
+fn requests_are_served_during_drain_delay() {
     let server = Server::start("--drain-delay 2s");
     let session = server.session();
     let kept = server.connect();
@@ -40,7 +40,7 @@ fn endpoints_are_given_time_to_be_removed() {
 }
 
 #[test]
-fn what_is_in_flight_is_finished_and_nothing_else_begun() {
+fn requests_in_flight_finish_and_new_ones_are_refused() {
     let server = Server::start("--sse-commit-after 0");
     let session = server.opening().exclusive().open();
     let mut asking = session.begin_call(1, "ask", json!({"method": "elicitation/create"})).events();
@@ -67,7 +67,7 @@ fn what_is_in_flight_is_finished_and_nothing_else_begun() {
 }
 
 #[test]
-fn a_call_in_flight_gets_its_own_answer() {
+fn a_call_in_flight_gets_its_response() {
     let server = Server::start("");
     let session = server.session();
     let mut waiting = session.begin_call(1, "sleep", json!({"ms": 700}));
@@ -79,7 +79,7 @@ fn a_call_in_flight_gets_its_own_answer() {
 }
 
 #[test]
-fn what_takes_too_long_gets_its_error() {
+fn calls_get_an_error_after_drain_timeout() {
     let server = Server::start("--drain-timeout 300ms");
     let session = server.session();
     let mut listening = session.listen();
@@ -94,7 +94,7 @@ fn what_takes_too_long_gets_its_error() {
 }
 
 #[test]
-fn every_child_ends_by_the_end_of_its_stdin() {
+fn children_end_when_their_stdin_is_closed() {
     let server = Server::start("");
     let children = [pid(&server.session()), pid(&server.opening().exclusive().open())];
     server.signal(Signal::SIGTERM);
@@ -104,7 +104,7 @@ fn every_child_ends_by_the_end_of_its_stdin() {
 }
 
 #[test]
-fn a_child_that_ignores_everything_is_killed() {
+fn a_child_that_ignores_eof_and_sigterm_is_killed() {
     let graces = "--close-grace 200ms --terminate-grace 200ms";
     let server = Server::with().flags(graces).child("--ignore-eof --ignore-sigterm").start();
     let child = pid(&server.session());
@@ -117,7 +117,7 @@ fn a_child_that_ignores_everything_is_killed() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_exits_at_once() {
     let server = Server::with().flags("--drain-timeout 1h").child("--ignore-eof --ignore-sigterm").start();
     let session = server.session();
     let child = pid(&session);
@@ -132,7 +132,7 @@ fn a_second_signal_ends_it_at_once() {
 
 /// A grandchild in a session of its own keeps the pipes open, and no signal to the group reaches it.
 #[test]
-fn a_grandchild_that_holds_the_pipes_delays_nothing() {
+fn a_grandchild_that_holds_the_pipes_does_not_delay_the_exit() {
     for setsid in [false, true] {
         let server = Server::start("--close-grace 1h");
         let grandchild = server.session().result("grandchild", json!({"setsid": setsid}))["pid"].as_i64();
@@ -146,7 +146,7 @@ fn a_grandchild_that_holds_the_pipes_delays_nothing() {
 }
 
 #[test]
-fn a_grandchild_that_holds_the_pipes_does_not_hide_its_parents_death() {
+fn a_grandchild_that_holds_the_pipes_does_not_hide_its_parents_exit() {
     let server = Server::start("--restart-limit 0");
     let session = server.session();
     let grandchild = session.result("grandchild", json!({"setsid": true}))["pid"].as_i64().expect("a pid");
@@ -157,7 +157,7 @@ fn a_grandchild_that_holds_the_pipes_does_not_hide_its_parents_death() {
 }
 
 #[test]
-fn an_idle_server_waits_for_nothing_when_it_ends() {
+fn an_idle_proxyrunner_exits_without_waiting() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let server = Server::start("--drain-timeout 1h --close-grace 1h --terminate-grace 1h");
         let session = server.session();
@@ -169,7 +169,7 @@ fn an_idle_server_waits_for_nothing_when_it_ends() {
 }
 
 #[test]
-fn a_signal_during_the_start_ends_it() {
+fn a_signal_during_startup_exits() {
     let server = Server::with().child("--mute").start();
     server.until_logged("server started");
     let mut early = server.connect();
@@ -184,7 +184,7 @@ fn a_signal_during_the_start_ends_it() {
 
 /// What the child's start was asked for is answered though the end has begun meanwhile.
 #[test]
-fn a_start_under_way_is_completed() {
+fn a_start_in_progress_completes_after_a_signal() {
     let gate = crate::support::scratch("gate");
     let child = format!("--gate {}", gate.display());
     let server = Server::with().flags("--drain-delay 2s").child(&child).start();
@@ -197,7 +197,7 @@ fn a_start_under_way_is_completed() {
 
 /// Not even SIGKILL leaves a child behind.
 #[test]
-fn a_killed_server_takes_its_children_with_it() {
+fn children_end_when_proxyrunner_is_killed() {
     let server = Server::with().child("--ignore-eof --ignore-sigterm").start();
     let children = [pid(&server.session()), pid(&server.opening().exclusive().open())];
     server.signal(Signal::SIGKILL);
@@ -205,7 +205,7 @@ fn a_killed_server_takes_its_children_with_it() {
 }
 
 #[test]
-fn the_first_signal_is_not_the_second_though_the_server_has_ended_by_itself() {
+fn a_first_signal_after_the_childs_exit_does_not_count_as_the_second() {
     let server = Server::start("--restart-limit 0 --cancel-grace 100ms");
     let (shared, own) = (server.session(), server.opening().exclusive().open());
     let mut call = own.begin_call(1, "wait", json!({"name": "a"}));
@@ -225,7 +225,7 @@ fn the_first_signal_is_not_the_second_though_the_server_has_ended_by_itself() {
 
 /// A request that was answered already, since it was cancelled, timed out or left, is nothing to wait for.
 #[test]
-fn requests_that_are_over_do_not_hold_the_end_back() {
+fn finished_requests_do_not_delay_the_exit() {
     let flags = "--cancel-grace 1h --drain-timeout 1h --request-timeout 300ms";
     for modern_child in [false, true] {
         let start = Server::with().flags(flags);
@@ -253,7 +253,7 @@ fn requests_that_are_over_do_not_hold_the_end_back() {
 
 /// Whoever waits is told before the child is ended, however long that takes.
 #[test]
-fn clients_are_told_before_a_stubborn_child_is_ended() {
+fn clients_get_errors_before_a_stubborn_child_is_stopped() {
     let flags = "--drain-timeout 100ms --close-grace 1h";
     let server = Server::with().flags(flags).child("--ignore-eof").start();
     let session = server.session();
@@ -267,7 +267,7 @@ fn clients_are_told_before_a_stubborn_child_is_ended() {
 
 /// The place kills after 10 s, of which 9 are planned with; a loaded machine may take longer.
 #[test]
-fn a_long_call_and_a_stubborn_child_end_within_the_default_grace_of_the_place() {
+fn a_long_call_and_a_stubborn_child_end_within_the_default_grace_of_the_platform() {
     let server = Server::with().child("--ignore-eof --ignore-sigterm").start();
     let child = pid(&server.session());
     let session = server.session();
@@ -284,7 +284,7 @@ fn a_long_call_and_a_stubborn_child_end_within_the_default_grace_of_the_place() 
 }
 
 #[test]
-fn settings_that_take_longer_than_the_place_gives_are_warned_of() {
+fn settings_that_exceed_the_platforms_grace_period_cause_a_warning() {
     let server = Server::start("--drain-timeout 30s");
     let warning = server.until_logged("stopping may take 36 s, but Docker kills after 10 s");
     assert!(warning.contains("\"WARN\"") && warning.contains("give it 37 s"), "{warning}");

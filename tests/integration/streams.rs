@@ -21,7 +21,7 @@ fn emit(session: &Session<'_>, lines: &[String]) {
 }
 
 #[test]
-fn progress_comes_on_its_own_stream_before_the_answer_with_its_own_token() {
+fn progress_arrives_on_its_calls_stream_with_the_clients_token() {
     let server = Server::start("");
     let session = server.session();
     // Every client numbers alike, and uses its request id as its token.
@@ -46,14 +46,14 @@ fn progress_comes_on_its_own_stream_before_the_answer_with_its_own_token() {
 }
 
 #[test]
-fn an_answer_that_comes_first_is_plain_json() {
+fn a_response_without_earlier_messages_is_plain_json() {
     let server = Server::start("--sse-commit-after 30s");
     let response = server.session().post(tool_call(1, "sleep", &json!({"ms": 300})));
     assert_eq!(response.header("content-type"), Some("application/json"));
 }
 
 #[test]
-fn a_quiet_child_commits_a_stream_with_comments() {
+fn a_slow_call_commits_a_stream_with_keep_alive_comments() {
     let server = Server::start("--sse-commit-after 0 --sse-keep-alive 50ms");
     let session = server.session();
     let mut events = session.begin_call(1, "wait", json!({"name": "a"})).events();
@@ -72,7 +72,7 @@ fn a_quiet_child_commits_a_stream_with_comments() {
 
 /// Before the handshake is complete nobody could come back for its answer.
 #[test]
-fn the_stream_of_a_slow_handshake_is_neither_primed_nor_closed_for_age() {
+fn a_handshake_stream_is_neither_primed_nor_closed_for_age() {
     let gate = scratch("gate");
     let child = format!("--gate {}", gate.display());
     let flags = "--sse-commit-after 0 --sse-max-age 1ms --sse-keep-alive 20ms";
@@ -102,7 +102,7 @@ fn only_the_newest_revision_primes_its_streams() {
 }
 
 #[test]
-fn each_message_is_on_one_stream_only() {
+fn each_message_is_sent_on_one_stream_only() {
     let server = Server::start("");
     let session = server.opening().exclusive().open();
     let (mut older, mut newer) = (session.listen(), session.listen());
@@ -116,7 +116,7 @@ fn each_message_is_on_one_stream_only() {
 }
 
 #[test]
-fn what_is_said_while_nobody_listens_waits_for_a_stream() {
+fn messages_wait_for_a_stream_and_repeats_are_merged() {
     let server = Server::start("");
     let session = server.opening().exclusive().open();
     emit(&session, &[changed("tools"), changed("tools"), changed("prompts")]);
@@ -130,7 +130,7 @@ fn what_is_said_while_nobody_listens_waits_for_a_stream() {
 }
 
 #[test]
-fn a_shared_child_tells_everyone_that_a_list_changed() {
+fn list_changed_from_a_shared_child_reaches_every_session() {
     let server = Server::start("");
     let sessions: Vec<_> = (0..3).map(|_| server.session()).collect();
     let streams: Vec<_> = sessions.iter().map(Session::listen).collect();
@@ -141,7 +141,7 @@ fn a_shared_child_tells_everyone_that_a_list_changed() {
 }
 
 #[test]
-fn a_shared_child_hears_of_the_first_subscriber_and_the_last() {
+fn a_shared_child_stays_subscribed_until_the_last_session_leaves() {
     let server = Server::start("");
     let (one, two, other) = (server.session(), server.session(), server.session());
     let mut streams: Vec<_> = [&one, &two, &other].map(Session::listen).into();
@@ -175,7 +175,7 @@ fn a_shared_child_hears_of_the_first_subscriber_and_the_last() {
 }
 
 #[test]
-fn a_subscription_that_hangs_stalls_no_other_and_can_be_cancelled() {
+fn a_hanging_subscription_stalls_no_other_and_can_be_cancelled() {
     let server = Server::start("");
     let (session, other) = (server.session(), server.session());
     let subscribe =
@@ -193,7 +193,7 @@ fn next_with_id(event: Event) -> (String, Value) {
 }
 
 #[test]
-fn a_client_that_was_cut_off_resumes_its_stream() {
+fn a_disconnected_client_resumes_its_stream() {
     let server = Server::start("");
     let session = server.session();
     let mut other = session.begin(progress_call(2, "\"other\"", &json!({"n": 2, "until": "b"}))).events();
@@ -224,7 +224,7 @@ fn a_client_that_was_cut_off_resumes_its_stream() {
 
 /// The priming event is there so that nothing is lost, however early the cut.
 #[test]
-fn a_client_that_was_cut_off_before_any_message_resumes_at_the_priming_event() {
+fn a_stream_cut_before_any_message_resumes_at_the_priming_event() {
     let server = Server::start("--sse-commit-after 0");
     let session = server.session();
     let mut events = session.begin_call(8, "wait", json!({"name": "a"})).events();
@@ -236,7 +236,7 @@ fn a_client_that_was_cut_off_before_any_message_resumes_at_the_priming_event() {
 }
 
 #[test]
-fn a_cut_connection_cancels_nothing() {
+fn a_disconnect_cancels_nothing() {
     let server = Server::start("--sse-commit-after 30s");
     let session = server.session();
     let call = session.begin_call(1, "wait", json!({"name": "a"}));
@@ -248,7 +248,7 @@ fn a_cut_connection_cancels_nothing() {
 }
 
 #[test]
-fn only_what_a_session_was_sent_can_be_resumed() {
+fn a_session_can_resume_only_its_own_events() {
     let server = Server::start("");
     let (session, other) = (server.session(), server.session());
     let mut events = session.begin(progress_call(1, "1", &json!({"n": 1}))).events();
@@ -263,7 +263,7 @@ fn only_what_a_session_was_sent_can_be_resumed() {
 }
 
 #[test]
-fn an_old_stream_is_closed_with_retry_and_the_call_goes_on() {
+fn a_stream_at_sse_max_age_is_closed_and_the_call_continues() {
     let server = Server::start("--sse-commit-after 0 --sse-max-age 200ms");
     let session = server.session();
     let mut events = session.begin_call(3, "wait", json!({"name": "a"})).events();
@@ -282,7 +282,7 @@ fn an_old_stream_is_closed_with_retry_and_the_call_goes_on() {
 }
 
 #[test]
-fn a_cancellation_reaches_the_child_under_its_own_id() {
+fn a_cancellation_reaches_the_child_with_the_childs_id() {
     let server = Server::start("");
     let session = server.session();
     let mut cancelled = session.begin_call("c", "hang", json!({}));
@@ -304,7 +304,7 @@ fn a_cancellation_reaches_the_child_under_its_own_id() {
 }
 
 #[test]
-fn a_cancellation_takes_no_baggage_with_it_that_may_not_pass() {
+fn a_cancellation_carries_only_allowed_baggage() {
     let server = Server::start("--allow-baggage kept --cancel-grace 100ms");
     let session = server.session();
     for (id, baggage, told) in [
@@ -325,7 +325,7 @@ fn a_cancellation_takes_no_baggage_with_it_that_may_not_pass() {
 }
 
 #[test]
-fn a_cancellation_that_names_nothing_or_several_cancels_none() {
+fn an_ambiguous_or_unknown_cancellation_cancels_nothing() {
     let server = Server::start("");
     let (session, stranger) = (server.session(), server.session());
     let mut calls = [
@@ -347,7 +347,7 @@ fn a_cancellation_that_names_nothing_or_several_cancels_none() {
 }
 
 #[test]
-fn a_subscription_that_is_never_answered_holds_up_no_other() {
+fn an_unanswered_subscription_delays_no_other() {
     let server = Server::start("");
     let (stuck, other) = (server.session(), server.session());
     let subscribe = |uri: &str| json!({"jsonrpc": "2.0", "id": 1, "method": "resources/subscribe", "params": {"uri": uri}});
@@ -364,7 +364,7 @@ fn a_subscription_that_is_never_answered_holds_up_no_other() {
 
 /// One that the child never ended held up all others, which piled up.
 #[test]
-fn subscriptions_that_nobody_has_any_more_are_ended_several_at_a_time() {
+fn unused_subscriptions_are_ended_concurrently() {
     let journal = Journal::new();
     let server = Server::with().child(&journal.flag()).start();
     let session = server.session();

@@ -20,7 +20,7 @@ fn sent(journal: &Journal, method: &str) -> Vec<Value> {
 }
 
 #[test]
-fn a_task_is_waited_for_and_its_result_is_the_calls() {
+fn a_tasks_result_becomes_the_result_of_the_call() {
     let (server, journal) = tasks("");
     let answered = result(&server.modern().call("research", json!({"polls": 2, "end": "completed"})));
     assert_eq!(answered["content"][0]["text"], "\"done\"");
@@ -34,7 +34,7 @@ fn a_task_is_waited_for_and_its_result_is_the_calls() {
 }
 
 #[test]
-fn a_failed_task_is_the_calls_error() {
+fn a_failed_task_becomes_the_error_of_the_call() {
     let (server, _) = tasks("");
     let response = server.modern().call("research", json!({"polls": 0, "end": "failed"}));
     assert_eq!((response.status, response.code()), (200, -32603));
@@ -55,7 +55,7 @@ fn a_task_that_needs_input_asks_the_client() {
 }
 
 #[test]
-fn who_gives_up_cancels_the_task() {
+fn a_disconnect_or_timeout_cancels_the_task() {
     let (server, journal) = tasks("--sse-commit-after 20ms");
     let events = server.modern().begin_call(1, "research", json!({"polls": 0, "end": "never"})).events();
     until("the task", || !sent(&journal, "tasks/get").is_empty());
@@ -68,7 +68,7 @@ fn who_gives_up_cancels_the_task() {
 }
 
 #[test]
-fn a_clients_own_wish_for_a_task_does_not_reach_a_legacy_child() {
+fn a_clients_task_parameter_does_not_reach_a_legacy_child() {
     let journal = Journal::new();
     let server = Server::with().child(&journal.flag()).start();
     let params = json!({"name": "facts", "arguments": {}, "task": {"ttl": 1}});
@@ -77,7 +77,7 @@ fn a_clients_own_wish_for_a_task_does_not_reach_a_legacy_child() {
 }
 
 #[test]
-fn its_progress_is_the_calls_to_the_end() {
+fn a_tasks_progress_is_reported_until_the_call_ends() {
     let (server, journal) = tasks("");
     for client in [server.modern(), server.asked()] {
         let silent = client.call("research", json!({"polls": 1, "end": "completed", "progress": 2}));
@@ -107,7 +107,7 @@ fn a_running_task_counts_as_in_flight() {
 }
 
 #[test]
-fn a_child_is_nobody_elses_until_its_task_is_cancelled() {
+fn a_child_is_not_leased_again_before_its_task_is_cancelled() {
     let gate = scratch("gate");
     let child = format!("--cancel-gate {}", gate.display());
     let (server, journal) = tasks_of("--sse-commit-after 20ms --principal-header x-user", &child);
@@ -142,7 +142,7 @@ fn a_child_is_nobody_elses_until_its_task_is_cancelled() {
 }
 
 #[test]
-fn a_task_that_nobody_can_ask_about_is_cancelled() {
+fn a_task_whose_status_cannot_be_read_is_cancelled() {
     let (server, journal) = tasks("");
     let response = server.modern().call("research", json!({"polls": 0, "end": "broken"}));
     assert_eq!((response.status, response.code()), (200, -32603));
@@ -151,7 +151,7 @@ fn a_task_that_nobody_can_ask_about_is_cancelled() {
 }
 
 #[test]
-fn a_child_that_declares_no_tasks_is_not_asked_for_one() {
+fn a_child_without_the_tasks_capability_gets_plain_calls() {
     let (server, journal) = tasks_of("", "--undeclared");
     result(&server.modern().call("research", json!({"polls": 0, "end": "completed"})));
     assert!(journal.call("research").message["params"]["task"].is_null());

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 #[test]
-fn a_terminal_shows_the_url_and_how_to_add_it_and_ctrl_c_ends_it() {
+fn a_terminal_shows_the_url_and_ctrl_c_exits() {
     let terminal = openpty(None, None).expect("a terminal");
     let slave = File::from(terminal.slave);
     let handle = |file: &File| Stdio::from(file.try_clone().expect("a handle"));

@@ -45,7 +45,7 @@ fn told(answer: &Value) -> &Value {
 }
 
 #[test]
-fn a_client_of_each_revision_is_welcomed_in_it() {
+fn initialize_is_answered_in_each_legacy_revision() {
     let (server, journal) = modern("", "");
     for version in VERSIONS {
         let session = server.opening().version(version).open();
@@ -69,7 +69,7 @@ fn a_client_of_each_revision_is_welcomed_in_it() {
 }
 
 #[test]
-fn each_request_says_whose_it_is() {
+fn each_request_carries_its_clients_envelope() {
     let (server, journal) = modern("", "");
     let declared = json!({"sampling": {}, "elicitation": {}, "roots": {"listChanged": true}, "tasks": {}});
     let session = server.opening().capabilities(declared).open();
@@ -92,7 +92,7 @@ fn each_request_says_whose_it_is() {
 
 /// Each request repeats it, so that it is remembered as long as the session lasts.
 #[test]
-fn a_client_that_says_too_much_of_itself_is_not_welcomed() {
+fn oversized_client_capabilities_are_refused() {
     let (server, _) = modern("", "");
     let declares = |bytes: usize| json!({"experimental": {"x": {"y": "x".repeat(bytes)}}});
     let refused = server.opening().capabilities(declares(100_000)).send();
@@ -102,7 +102,7 @@ fn a_client_that_says_too_much_of_itself_is_not_welcomed() {
 }
 
 #[test]
-fn what_the_revision_does_not_have_is_answered_here() {
+fn methods_missing_in_the_modern_revision_do_not_reach_the_child() {
     let (server, journal) = modern("", "");
     let session = server.session();
     let before = journal.frames().len();
@@ -120,7 +120,7 @@ fn what_the_revision_does_not_have_is_answered_here() {
 }
 
 #[test]
-fn a_question_is_a_request_on_the_stream_of_its_call_and_the_next_round_brings_the_answer() {
+fn a_question_is_sent_on_the_calls_stream_and_answered_in_the_next_round() {
     let (server, journal) = modern("", "");
     let session = server.opening().exclusive().open();
     let mut standalone = session.listen();
@@ -143,7 +143,7 @@ fn a_question_is_a_request_on_the_stream_of_its_call_and_the_next_round_brings_t
 }
 
 #[test]
-fn several_questions_are_answered_together_in_any_order_and_round_by_round() {
+fn questions_of_a_round_may_be_answered_in_any_order() {
     let (server, _) = modern("", "");
     let session = server.opening().exclusive().open();
     let script = json!([{"inputRequests": {"a": form(), "b": sample()}}, {"requestState": "2:idle"}, {"inputRequests": {"c": form()}}]);
@@ -161,7 +161,7 @@ fn several_questions_are_answered_together_in_any_order_and_round_by_round() {
 }
 
 #[test]
-fn prompts_ask_too() {
+fn prompts_get_may_ask_questions() {
     let (server, _) = modern("", "");
     let session = server.opening().exclusive().open();
     let script = rounds(json!([{"inputRequests": {"a": form()}}])).to_string();
@@ -173,7 +173,7 @@ fn prompts_ask_too() {
 }
 
 #[test]
-fn a_child_that_never_comes_to_an_end_is_given_up() {
+fn a_call_with_too_many_rounds_fails() {
     let (server, journal) = modern("", "");
     let session = server.session();
     let idle: Vec<Value> = (0..20).map(|n| json!({"requestState": format!("{}:idle", n + 1)})).collect();
@@ -183,7 +183,7 @@ fn a_child_that_never_comes_to_an_end_is_given_up() {
 }
 
 #[test]
-fn who_cannot_be_asked_is_told_so_in_the_tools_result() {
+fn questions_that_a_client_cannot_answer_become_a_tool_error() {
     let (server, journal) = modern("", "");
     let script = |question: Value| rounds(json!([{"inputRequests": {"a": question}}]));
     let url = json!({"method": "elicitation/create", "params": {"mode": "url", "message": "m", "url": "https://a.example"}});
@@ -209,7 +209,7 @@ fn who_cannot_be_asked_is_told_so_in_the_tools_result() {
 }
 
 #[test]
-fn an_error_of_the_client_fails_the_call_and_withdraws_what_else_was_asked() {
+fn a_clients_error_fails_the_call_and_cancels_its_other_questions() {
     let (server, journal) = modern("", "");
     let session = server.opening().exclusive().open();
     let mut events =
@@ -228,7 +228,7 @@ fn an_error_of_the_client_fails_the_call_and_withdraws_what_else_was_asked() {
 }
 
 #[test]
-fn malformed_questions_and_results_of_other_types_fail_the_request_only() {
+fn malformed_questions_and_unknown_result_types_fail_only_the_request() {
     let (server, _) = modern("", "");
     let session = server.opening().exclusive().open();
     for result in [
@@ -246,7 +246,7 @@ fn malformed_questions_and_results_of_other_types_fail_the_request_only() {
 }
 
 #[test]
-fn a_cancelled_call_asks_and_answers_nothing_more() {
+fn a_cancelled_call_sends_no_more_questions_or_results() {
     let (server, journal) = modern("--cancel-grace 0s", "");
     let session = server.opening().exclusive().open();
     let cancel = |id: &str| {
@@ -270,7 +270,7 @@ fn a_cancelled_call_asks_and_answers_nothing_more() {
 }
 
 #[test]
-fn a_client_that_never_answers_is_given_up() {
+fn an_unanswered_question_fails_the_call_after_park_timeout() {
     let (server, _) = modern("--park-timeout 300ms --request-timeout 10s", "");
     let session = server.opening().exclusive().open();
     let mut events = session.begin_call(1, "ask", rounds(json!([{"inputRequests": {"a": form()}}]))).events();
@@ -281,7 +281,7 @@ fn a_client_that_never_answers_is_given_up() {
 }
 
 #[test]
-fn the_clock_of_a_request_stands_still_while_its_client_is_asked() {
+fn request_timeout_is_paused_while_the_client_is_asked() {
     let (server, _) = modern("--request-timeout 2s", "");
     let session = server.opening().exclusive().open();
     let mut events = session.begin_call(1, "ask", rounds(json!([{"inputRequests": {"a": form()}}]))).events();
@@ -292,7 +292,7 @@ fn the_clock_of_a_request_stands_still_while_its_client_is_asked() {
 }
 
 #[test]
-fn who_disconnects_has_not_cancelled_and_is_asked_when_it_comes_back() {
+fn a_disconnect_does_not_cancel_and_a_resumed_stream_gets_questions() {
     let (server, _) = modern("", "");
     let session = server.opening().exclusive().open();
     let asked = rounds(json!([{"inputRequests": {"a": form()}}, {"inputRequests": {"b": form()}}]));
@@ -307,7 +307,7 @@ fn who_disconnects_has_not_cancelled_and_is_asked_when_it_comes_back() {
 }
 
 #[test]
-fn results_and_errors_are_in_the_words_of_the_revision() {
+fn results_and_errors_are_translated_to_the_revision() {
     let (server, _) = modern("", "--ttl 5");
     for version in VERSIONS {
         let session = server.opening().version(version).open();
@@ -342,7 +342,7 @@ fn results_and_errors_are_in_the_words_of_the_revision() {
 }
 
 #[test]
-fn a_session_that_wants_log_messages_gets_its_own() {
+fn a_session_that_sets_a_log_level_gets_its_own_log_messages() {
     let (server, journal) = modern("", "");
     let (session, quiet) = (server.session(), server.session());
     assert_eq!(session.ask("logging/setLevel", json!({"level": "info"}))["result"], json!({}));
@@ -354,7 +354,7 @@ fn a_session_that_wants_log_messages_gets_its_own() {
 
 /// A child that one anonymous session had for a call was leased to the next one.
 #[test]
-fn a_child_that_logs_for_one_session_never_logs_for_another() {
+fn a_child_that_logged_for_a_session_is_not_leased_to_another() {
     let (server, journal) = modern("", "");
     let called_by = |session: &crate::support::Session<'_>| {
         session.ask("logging/setLevel", json!({"level": "info"}));
@@ -368,7 +368,7 @@ fn a_child_that_logs_for_one_session_never_logs_for_another() {
 }
 
 #[test]
-fn a_crash_fails_a_call_whose_client_is_being_asked_where_none_follows() {
+fn a_crash_without_a_restart_fails_a_call_that_is_asking() {
     let (server, _) = modern("--drain-timeout 100ms --restart-limit 0", "");
     let session = server.opening().exclusive().open();
     let mut events = session.begin_call(1, "ask", rounds(json!([{"inputRequests": {"a": form()}}]))).events();
@@ -380,7 +380,7 @@ fn a_crash_fails_a_call_whose_client_is_being_asked_where_none_follows() {
 }
 
 #[test]
-fn a_call_whose_client_is_being_asked_goes_on_at_the_next_process() {
+fn a_call_that_is_asking_continues_at_the_restarted_child() {
     let (server, _) = modern("--restart-backoff 10ms", "");
     let session = server.opening().exclusive().open();
     let asking = json!([{"inputRequests": {"a": form()}}]);
@@ -394,7 +394,7 @@ fn a_call_whose_client_is_being_asked_goes_on_at_the_next_process() {
 }
 
 #[test]
-fn who_calls_in_a_batch_is_asked_too() {
+fn calls_in_a_batch_may_ask_questions() {
     let (server, _) = modern("", "");
     let session = server.opening().version("2025-03-26").capabilities(json!({"sampling": {}})).open();
     let ask = tool_call("a", "ask", &rounds(json!([{"inputRequests": {"s": sample()}}])));

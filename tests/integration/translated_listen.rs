@@ -16,7 +16,7 @@ fn frames(journal: &Journal, method: &str) -> Vec<Value> {
 }
 
 #[test]
-fn subscriptions_of_sessions_are_one_of_the_child() {
+fn sessions_share_one_subscription_at_the_child() {
     let (server, journal) = modern("", "");
     let (one, two) = (server.session(), server.session());
     let (mut hears, mut too) = (one.listen(), two.listen());
@@ -57,7 +57,7 @@ fn subscriptions_of_sessions_are_one_of_the_child() {
 
 /// Each is told that it is subscribed a moment before it is noted as one that watches; the next one's turn comes in between.
 #[test]
-fn who_subscribes_while_others_do_is_not_forgotten() {
+fn concurrent_subscriptions_all_take_effect() {
     let (server, _journal) = modern("", "");
     let sessions: Vec<_> = (0..8).map(|_| server.session()).collect();
     let mut streams: Vec<_> = sessions.iter().map(Session::listen).collect();
@@ -81,7 +81,7 @@ fn who_subscribes_while_others_do_is_not_forgotten() {
 
 /// Alone, with nobody whose wishes would have it looked at again.
 #[test]
-fn the_child_watches_nothing_that_was_given_up_at_once() {
+fn unsubscribing_takes_effect_at_the_child_at_once() {
     let (server, journal) = modern("", "");
     let session = server.session();
     let watched = || {
@@ -98,7 +98,7 @@ fn the_child_watches_nothing_that_was_given_up_at_once() {
 }
 
 #[test]
-fn a_subscription_that_the_child_ends_is_opened_again() {
+fn a_subscription_ended_by_the_child_is_reopened() {
     let (server, journal) = modern("", "");
     let session = server.session();
     let mut hears = session.listen();

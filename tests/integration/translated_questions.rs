@@ -38,7 +38,7 @@ fn told(answer: &Value) -> (&Value, &Value) {
 }
 
 #[test]
-fn sessions_at_one_process_hear_their_own_questions_and_answer_for_themselves() {
+fn sessions_sharing_a_process_get_and_answer_only_their_questions() {
     let (server, journal) = modern("");
     let (one, two) = (server.opening().exclusive().open(), server.opening().exclusive().open());
     let stranger = server.opening().exclusive().open();
@@ -59,7 +59,7 @@ fn sessions_at_one_process_hear_their_own_questions_and_answer_for_themselves() 
 }
 
 #[test]
-fn sessions_that_are_asked_keep_nobody_out_and_a_drain_waits_for_their_answers() {
+fn asking_calls_do_not_count_in_flight_and_a_drain_waits_for_answers() {
     let (server, _) = modern("--max-in-flight 1 --drain-delay 0s --drain-timeout 30s");
     let (asked, other) = (server.opening().exclusive().open(), server.session());
     let mut streams: Vec<Events> = (0..3).map(|n| begin_asking(&asked, &n.to_string(), form())).collect();
@@ -78,7 +78,7 @@ fn sessions_that_are_asked_keep_nobody_out_and_a_drain_waits_for_their_answers()
 }
 
 #[test]
-fn calls_of_one_session_are_asked_each_on_its_own_stream_under_ids_of_their_own() {
+fn questions_of_a_sessions_calls_use_separate_streams_and_ids() {
     let (server, _) = modern("");
     let session = server.opening().exclusive().open();
     let mut streams: Vec<(String, Events)> =
@@ -93,7 +93,7 @@ fn calls_of_one_session_are_asked_each_on_its_own_stream_under_ids_of_their_own(
 }
 
 #[test]
-fn a_form_is_in_the_words_of_the_revision() {
+fn forms_are_translated_to_the_revision() {
     let (server, _) = modern("");
     let choice = json!({"type": "string", "title": "T", "oneOf": [{"const": "a", "title": "A"}, {"const": "b", "title": "B"}]});
     let several = json!({"type": "array", "items": {"type": "string", "enum": ["x"]}});
@@ -112,7 +112,7 @@ fn a_form_is_in_the_words_of_the_revision() {
 }
 
 #[test]
-fn a_url_to_open_has_an_id_that_is_never_used_twice() {
+fn url_elicitations_get_unique_ids() {
     let (server, _) = modern("");
     let opening = server.opening().capabilities(json!({"elicitation": {"form": {}, "url": {}}}));
     let session = opening.open();
@@ -135,7 +135,7 @@ fn a_url_to_open_has_an_id_that_is_never_used_twice() {
 }
 
 #[test]
-fn an_answer_that_is_none_fails_the_call() {
+fn an_invalid_answer_fails_the_call() {
     let (server, journal) = modern("");
     let session = server.opening().exclusive().open();
     for result in [json!(7), json!([]), json!("x")] {
@@ -192,7 +192,7 @@ fn progress_has_the_clients_token_in_every_round() {
 }
 
 #[test]
-fn a_result_that_is_no_object_stays_as_text_only() {
+fn structured_content_that_is_not_an_object_is_removed() {
     let (server, _) = modern("");
     let session = server.session();
     let content = json!([{"type": "text", "text": "[1,2]"}]);
@@ -204,7 +204,7 @@ fn a_result_that_is_no_object_stays_as_text_only() {
 }
 
 #[test]
-fn who_disconnects_while_the_child_works_has_not_cancelled() {
+fn a_disconnect_during_a_call_does_not_cancel_it() {
     let (server, journal) = modern("");
     let session = server.session();
     let mut events = session.begin_call("c", "wait", json!({"name": "g"})).events();

@@ -11,7 +11,7 @@ fn refused(server: &Server, session: &str, body: impl AsRef<[u8]>) -> (u16, i64,
 }
 
 #[test]
-fn what_is_no_message_is_refused_with_the_id_if_there_is_one() {
+fn invalid_messages_are_refused_with_their_id_if_readable() {
     let server = Server::with().asked_nothing().start();
     let session = server.session();
     let cases: &[(&[u8], i64, Value)] = &[
@@ -47,7 +47,7 @@ fn what_is_no_message_is_refused_with_the_id_if_there_is_one() {
 }
 
 #[test]
-fn a_key_that_comes_twice_is_refused_however_it_is_spelled() {
+fn duplicate_keys_are_refused_even_if_escaped() {
     let server = Server::start("");
     let session = server.session();
     for body in [
@@ -64,7 +64,7 @@ fn a_key_that_comes_twice_is_refused_however_it_is_spelled() {
 }
 
 #[test]
-fn an_error_whose_request_has_no_readable_id_has_no_id_member() {
+fn errors_for_requests_without_a_readable_id_have_no_id_member() {
     let server = Server::start("");
     let session = server.session();
     let told =
@@ -103,7 +103,7 @@ fn ids_come_back_byte_for_byte() {
 
 /// A typed model in between loses each of these: key order, big numbers, spaces, escapes, unknown fields.
 #[test]
-fn every_byte_arrives_as_it_left_both_ways() {
+fn payloads_are_preserved_byte_for_byte_in_both_directions() {
     let server = Server::start("");
     let session = server.session();
     let deep = "[".repeat(10_000) + &"]".repeat(10_000);
@@ -149,7 +149,7 @@ fn a_pretty_printed_body_reaches_the_child_on_one_line() {
 }
 
 #[test]
-fn a_body_over_the_limit_is_refused_before_it_was_sent_whole() {
+fn a_body_over_the_limit_is_refused_before_it_is_complete() {
     let server = Server::start("--max-body 10000");
     let headers = crate::support::Connection::post_headers(&[("Content-Length", "1000000000")]);
     let mut announced = server.connect();
@@ -171,7 +171,7 @@ fn a_body_over_the_limit_is_refused_before_it_was_sent_whole() {
 }
 
 #[test]
-fn a_body_of_exactly_the_limit_is_taken_in_any_pieces() {
+fn a_body_of_exactly_the_limit_is_accepted_in_any_chunks() {
     let server = Server::start("--max-body 10000");
     let session = server.session();
     let mut body = tool_call(1, "sleep", &json!({"ms": 0}));
@@ -191,7 +191,7 @@ fn a_body_of_exactly_the_limit_is_taken_in_any_pieces() {
 }
 
 #[test]
-fn trace_context_reaches_the_child_and_what_is_malformed_does_not() {
+fn valid_trace_context_reaches_the_child_and_malformed_does_not() {
     let server = Server::start("");
     let session = server.session();
     let (good, other) = (

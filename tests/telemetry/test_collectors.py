@@ -183,7 +183,7 @@ def test_a_collector_that_comes_back_is_told_of(run, receive):
     receiver.wait_for_spans(lambda spans: [s for s in spans if s.name == "tools/call heard"], "the call's span")
     running.stop()
     assert len(running.lines("spans are not delivered")) == 1
-    assert len(running.lines("spans are delivered again")) == 1
+    assert len(running.lines("delivering spans again")) == 1
 
 
 def with_call(exports: list[Export]) -> list[Export]:

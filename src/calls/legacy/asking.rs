@@ -22,9 +22,9 @@ pub(super) struct Asking {
     answers: Answers,
     /// The ids of the questions at the client, in the child's order; `None` for those that are answered.
     our_ids: Vec<Option<u64>>,
-    /// When the client's time is over.
+    /// The end of the client's time to answer.
     pub(super) until: Instant,
-    /// Counts the request, which has no place in flight meanwhile, for a drain.
+    /// Makes a drain wait for the request, which has no place in flight meanwhile.
     _lingering: Lingering,
 }
 
@@ -86,7 +86,7 @@ impl LegacyCall {
         }
     }
 
-    /// Tells the client that the questions are void, and ends the request with this answer.
+    /// Notifies the client that the questions are void, and ends the request with this answer.
     pub(super) fn withdraw_questions(&mut self, ending: (Spliced, Verdict)) {
         let Some(translation) = self.translation.as_mut() else { return };
         if let Some(asking) = translation.asking.take() {

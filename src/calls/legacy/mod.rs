@@ -42,7 +42,7 @@ pub struct LegacyCall {
     underway: Option<Underway>,
     client_id: ClientId,
     deadline: Deadline,
-    /// The method, if the child's answer may exceed the session's revision.
+    /// The method, if the child's answer may contain features beyond the session's revision.
     downgrade: Option<String>,
     /// Set if the answer may be kept.
     asked: Option<ListRequest>,
@@ -104,8 +104,8 @@ impl Calls {
 }
 
 impl Calls {
-    /// Begins a request at the session's child or at the leased one; at the next child if that one ends before it
-    /// received anything.
+    /// Begins a request at the session's child or at the leased one. If that child ends before it received anything,
+    /// uses the next one.
     async fn begin_where_it_sits(
         &self,
         session: &Session,
@@ -133,13 +133,13 @@ impl Calls {
         }
     }
 
-    /// Whether a session stays when its child is replaced.
+    /// Returns whether a session stays when its child is replaced.
     fn stays(&self, seat: &Seat) -> bool {
         !seat.is_exclusive() || self.children.settings().resume_sessions
     }
 
-    /// Returns the session's child; while that is being replaced, waits for the next one for `--restart-wait`. A
-    /// session with a child of its own ends with it, unless it may be resumed.
+    /// Returns the session's child. While the child is being replaced, waits up to `--restart-wait` for the next one.
+    /// A session with an exclusive child ends with it, unless it may be resumed.
     pub(super) async fn serving(
         &self,
         session: &Session,
@@ -149,7 +149,7 @@ impl Calls {
         let (post, stays) = (seat.post(), self.stays(seat));
         let link = match post.link() {
             Some(link) if !stays || !link.is_closed() => Some(link),
-            // It is being replaced.
+            // The child is being replaced.
             _ if stays => {
                 let (_place, _seen) = (self.entrance.wait(session.client())?, operation.wait());
                 post.serving(self.children.settings().restart_wait).await
@@ -178,7 +178,7 @@ async fn unless_interrupted<T>(
 }
 
 impl LegacyCall {
-    /// Returns the next event; at the latest, when the time is over, the answer. Cancel safe.
+    /// Returns the next event; at the deadline, the answer. Cancel-safe.
     pub async fn next(&mut self) -> LegacyStep {
         loop {
             if self.translation.is_some() {
@@ -194,7 +194,7 @@ impl LegacyCall {
                 return self.time_out();
             }
             match timeout_at(until.into(), exchange.next()).await {
-                // This concerns subscriptions only.
+                // A withdrawal concerns subscriptions only.
                 Ok(Step::Interim(Interim { topic: Topic::Withdrawn(_), .. })) => {}
                 Ok(Step::Interim(interim)) => return self.tell(interim),
                 Ok(Step::Outcome(outcome)) => return self.answer(outcome),
@@ -231,7 +231,7 @@ impl LegacyCall {
         self.finish(message, &answer.verdict())
     }
 
-    /// Keeps the child's answer for the same request of others, if it may be kept.
+    /// Keeps the child's answer for the same request of other clients, if it may be kept.
     fn keep_list(&mut self, answer: &Answer) {
         if let Some(asked) = self.asked.take() {
             self.calls.keep(&asked, answer);
@@ -263,8 +263,8 @@ impl LegacyCall {
     }
 }
 
-/// Restores the client's id in a legacy child's answer, and removes what the session's revision does not know if
-/// `downgrade` names the method.
+/// Restores the client's id in a legacy child's answer. If `downgrade` names the method, removes features that the
+/// session's revision does not define.
 fn restored(answer: &Answer, client_id: &ClientId, version: &Version, downgrade: Option<&str>) -> Spliced {
     match (downgrade, &answer.result) {
         (Some(method), Some(result)) if answer.frame[result.start] == b'{' => {
@@ -277,7 +277,7 @@ fn restored(answer: &Answer, client_id: &ClientId, version: &Version, downgrade:
     }
 }
 
-/// Translates a remembered answer for a session's request.
+/// Translates a cached answer for a session's request.
 pub(super) fn from_memory(session: &Session, seat: &Seat, incoming: &Incoming, answer: &Answer) -> Spliced {
     let (client_id, version, method) = (ClientId::new(incoming.id()), session.version(), incoming.method());
     match seat {

@@ -1,4 +1,4 @@
-//! A legacy session's request at a modern child: each round is a request of its own there, whose envelope names the
+//! A legacy session's request at a modern child. Each round is a separate request there, whose envelope names the
 //! client (basic/patterns/mrtr). The child's questions are sent to the client, and the next round carries the
 //! answers.
 
@@ -28,13 +28,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
 
-/// Questions a child may ask at once.
+/// Maximum number of questions that a child may ask at once.
 const MOST_QUESTIONS: usize = 64;
-/// Consecutive rounds without a question.
+/// Maximum number of consecutive rounds without a question.
 const MOST_IDLE_ROUNDS: u32 = 8;
-/// Rounds in all.
+/// Maximum number of rounds in total.
 const MOST_ROUNDS: u32 = 64;
-/// Delay of a round that carries nothing but the state.
+/// Delay of a round that carries only the state.
 const PACE: Duration = Duration::from_millis(250);
 
 /// The state of a translated request beside its exchange.
@@ -139,7 +139,7 @@ impl Translation {
         Held { token, client: Some(client), places: places.into(), ..Held::unasked(mailbox) }
     }
 
-    /// Writes a round's request; `retry` makes it one after the first.
+    /// Writes a round's request; `retry` holds the members of a later round.
     fn frame(&self, wire_id: WireId, trace: &Trace, retry: &Spliced) -> Spliced {
         let Incoming { frame, message, .. } = &self.incoming;
         let envelope = &self.seat.envelope;
@@ -153,8 +153,8 @@ impl Translation {
         splice(frame, &message.object, edits)
     }
 
-    /// Begins the next round when it is due. It waits for its places, since a call is not refused once begun, and
-    /// goes to whichever process serves then: the round contains all that a modern child needs.
+    /// Begins the next round when it is due. It waits for its permits, since a call is not refused once begun, and is
+    /// sent to the process that serves then: the round contains all that a modern child needs.
     async fn round(&self, calls: &Calls, client: Client) -> Result<Exchange, Refusal> {
         let Some((at, retry)) = &self.again else { return std::future::pending().await };
         sleep_until((*at).into()).await;
@@ -261,7 +261,7 @@ impl LegacyCall {
         let idle = required.questions.is_empty();
         translation.idle_rounds = if idle { translation.idle_rounds + 1 } else { 0 };
         if translation.idle_rounds > MOST_IDLE_ROUNDS || translation.rounds > MOST_ROUNDS {
-            return Some(self.fail_with("the server asks to be called again without end"));
+            return Some(self.fail_with("the server requested too many rounds of input"));
         }
         if idle {
             let retry = Answers::new(&required).members();
@@ -302,7 +302,7 @@ pub(super) fn stripped(
     Ok((splice(frame, &answer.object, edits), told))
 }
 
-/// Returns the child's next step; never, if nothing is in flight.
+/// Returns the child's next step; pending forever if nothing is in flight.
 async fn next_of(exchange: &mut Option<Exchange>) -> Step {
     match exchange {
         Some(exchange) => exchange.next().await,

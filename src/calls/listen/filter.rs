@@ -1,4 +1,4 @@
-//! The filter of a subscription: the one that its client asks for, and the one that is acknowledged.
+//! The filters of a subscription: the requested one, and the acknowledged one.
 
 use crate::audience::Filter;
 use crate::budget::Charged;
@@ -7,11 +7,11 @@ use crate::ingress::Incoming;
 use crate::jsonrpc::{self, ClientId, Span, items, member, rewrite, text};
 use serde_json::{Value, json};
 
-/// Resources that one subscription may name.
+/// Maximum number of resources that one subscription may name.
 const MOST_RESOURCES: usize = 256;
 
-/// Returns the list_changed notifications for an acknowledgement of a subscription that was acknowledged before:
-/// these lists may have changed while the subscription was closed.
+/// Returns the list_changed notifications for a subscription that is acknowledged again: these lists may have changed
+/// while the subscription was closed.
 pub(super) fn changed_since(frame: &Charged, acknowledged: bool) -> Option<Vec<String>> {
     let message = jsonrpc::scan(frame).ok().filter(|_| acknowledged)?;
     if text(frame, message.method.as_ref()?) != "notifications/subscriptions/acknowledged" {

@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest subscription request, in bytes: parts of it are remembered while it is open.
+/// Maximum length of a subscription request, in bytes: parts of it are kept while it is open.
 const LONGEST: usize = 32 * 1024;
 
 /// A subscription. Dropping it ends it.
@@ -35,20 +35,20 @@ pub struct Listening {
     client_id: ClientId,
     /// Messages for the client that go before new ones.
     outbox: VecDeque<Spliced>,
-    /// The subscription at a modern child.
+    /// The subscription at a modern child, if any.
     passed: Option<Passed>,
     place: Arc<Permit>,
 }
 
-/// A subscription at a modern child, with all it takes to open it again at the next child.
+/// A subscription at a modern child, with all that is needed to open it again at the next child.
 #[derive(Debug)]
 struct Passed {
     incoming: Incoming,
-    /// How long the next child may take.
+    /// Maximum time to wait for the next child.
     replacing: Duration,
-    /// The open subscription; or how its child ended, while that is being replaced.
+    /// The open subscription; or the child's failure, while the child is being replaced.
     open: Result<(Exchange, Standing), Failure>,
-    /// The client has received an acknowledgement.
+    /// Whether the client has received an acknowledgement.
     acknowledged: bool,
 }
 
@@ -120,7 +120,7 @@ impl Calls {
         let begun = pass(&shared.link, &place, incoming).map_err(Refusal::Failed)?;
         let ear = ear()?;
         let mailbox = Arc::clone(begun.mailbox());
-        // The child sends this subscription's notifications itself; the mailbox is for the end that proxyrunner
+        // The child sends this subscription's notifications itself; the mailbox is for an end that proxyrunner
         // causes.
         shared.members.listen(&ear, Filter::default(), &mailbox);
         let client_id = ClientId::new(incoming.id());
@@ -170,7 +170,7 @@ fn ear() -> Result<SessionId, Refusal> {
 }
 
 impl Listening {
-    /// Returns the next event: the acknowledgement, then notifications, at the end the result. Cancel safe.
+    /// Returns the next event: the acknowledgement, then notifications, at the end the result. Cancel-safe.
     pub async fn next(&mut self) -> Happening {
         loop {
             if let Some(frame) = self.outbox.pop_front() {
@@ -252,7 +252,7 @@ impl Listening {
         let members = &self.shared.members;
         let link = tokio::select! {
             link = members.post.serving(passed.replacing) => link,
-            // Only the end of the subscription arrives here.
+            // Only the end of the subscription arrives in this mailbox.
             _ = self.mailbox.next() => return Some(self.result()),
         };
         let begun = match link {
@@ -269,7 +269,7 @@ impl Listening {
                 passed.open = Ok((begun, standing));
                 None
             }
-            // That child ended too; the next one may serve.
+            // This child ended, too; the next one may serve.
             Err(failure) if failure.is_childs_end() && !members.post.is_closed() => None,
             Err(failure) => {
                 let message = failure.response(self.client_id.raw());

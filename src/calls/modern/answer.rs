@@ -11,7 +11,7 @@ use crate::jsonrpc::{Edits, Span, Spliced, codes, member, rewrite, splice};
 use crate::telemetry::{Verdict, counters};
 use serde_json::Value;
 
-/// URLs that a client is asked to open for one call.
+/// Maximum number of URLs that a client is asked to open for one call.
 const MOST_URLS: u8 = 8;
 
 impl ModernCall {
@@ -42,7 +42,7 @@ impl ModernCall {
         self.finish(Spliced::from(error), status, &Verdict::Error { code, message: why.into() })
     }
 
-    /// Ends the call with a remembered answer.
+    /// Ends the call with a cached answer.
     pub(super) fn reply_from_memory(&self, fresh: &FreshList) -> Happening {
         Happening::Answered(self.translated(&fresh.answer, fresh.left))
     }
@@ -52,8 +52,8 @@ impl ModernCall {
         self.finish(message, 200, &failure.verdict())
     }
 
-    /// Translates the child's answer; a modern child's passes as it is. `left` is the remaining lifetime of a
-    /// remembered list, in milliseconds.
+    /// Translates the child's answer; a modern child's passes unchanged. `left` is the remaining lifetime of a cached
+    /// list, in milliseconds.
     fn translated(&self, answer: &Answer, left: Option<u64>) -> Reply {
         let mut edits = Edits::new();
         edits.replace(&answer.id, self.client_id.raw());
@@ -79,8 +79,8 @@ impl ModernCall {
         self.finish(message, status, &verdict)
     }
 
-    /// Corrects two members of a modern child's result: the remaining lifetime of a remembered list, and the
-    /// supported revisions.
+    /// Corrects two members of a modern child's result: the remaining lifetime of a cached list, and the supported
+    /// revisions.
     fn pass_result(&self, answer: &Answer, left: Option<u64>, edits: &mut Edits) {
         let Some(result) = &answer.result else { return };
         let mut replace = |name, text: String| {
@@ -101,7 +101,7 @@ impl ModernCall {
         let questions = input::from_url_required(&answer.frame, error, MOST_ANSWERS);
         let (code, why, data) = match questions {
             Some(_) if self.urls >= MOST_URLS => {
-                (codes::INTERNAL_ERROR, "the server asks the user to open a URL over and over", None)
+                (codes::INTERNAL_ERROR, "the server asks the user to open a URL too many times", None)
             }
             Some(questions) if self.caller.capabilities.url => {
                 let seal = &self.calls.seal;

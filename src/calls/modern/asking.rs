@@ -23,11 +23,11 @@ impl ModernCall {
             Some(question) if self.open.len() < MOST_ANSWERS && self.may_be_asked(&question) => {
                 let lacks = |required| self.caller.capabilities.missing(required).is_some();
                 if question.required().is_some_and(lacks) {
-                    // The call fails for it, whatever else is asked.
+                    // This question makes the call fail, whatever else is asked.
                     self.ask_at = Some(now());
                 }
                 self.open.push(Open { child_id, question });
-                // Further questions are awaited for a moment, so that the client is asked once.
+                // Waits briefly for further questions, so that the client is asked once.
                 self.ask_at.get_or_insert_with(|| now() + SIBLINGS);
                 self.note_waiting();
             }
@@ -40,15 +40,15 @@ impl ModernCall {
         }
     }
 
-    /// Marks the child as waiting for a client: its silence is expected.
+    /// Marks the child as waiting for a client, so that its silence is expected.
     pub(super) fn note_waiting(&self) {
         if let Some(lease) = &self.lease {
             lease.child().holder.set_waiting(!self.open.is_empty());
         }
     }
 
-    /// Whether the client may be asked. Roots extend the directories that some servers read, so the operator has to
-    /// allow them.
+    /// Returns whether the client may be asked. Roots extend the directories that some servers read, so the operator
+    /// has to allow them.
     fn may_be_asked(&self, question: &Question) -> bool {
         question.method != "roots/list" || self.calls.children.settings().forward_roots
     }
@@ -71,7 +71,7 @@ impl ModernCall {
                 None => self.open.push(open),
             }
         }
-        // The child may have withdrawn them meanwhile, or have answered.
+        // The child may have withdrawn its questions meanwhile, or have answered.
         self.ask_at = (!self.open.is_empty()).then(|| now() + SIBLINGS);
         self.note_waiting();
     }
@@ -102,8 +102,8 @@ impl ModernCall {
         }
     }
 
-    /// Parks the call, and returns the `input_required` answer. Its clock stops, and its places in flight are
-    /// released: a client that never answers must block nobody.
+    /// Parks the call, and returns the `input_required` answer. Its clock stops, and its permits are released, so
+    /// that a client that never answers does not block others.
     pub fn park(mut self: Box<Self>) -> Reply {
         let (client_id, operation) = (self.client_id.clone(), Arc::clone(&self.operation));
         let questions: Vec<Question> = self.open.iter().map(|open| open.question.clone()).collect();
@@ -129,7 +129,8 @@ impl ModernCall {
         Reply { message, status: 200 }
     }
 
-    /// Puts the call into the table. Returns the `requestState` that claims it, or why the call was cancelled.
+    /// Puts the call into the table. Returns the `requestState` that claims it, or the reason why the call was
+    /// cancelled.
     fn wait_parked(self: Box<Self>) -> Result<String, &'static str> {
         const NO_STATE: &str = "no requestState could be made; the call was cancelled";
         let calls = Arc::clone(&self.calls);
@@ -142,7 +143,7 @@ impl ModernCall {
             }
         })?;
         let sealed = calls.seal.seal(State::Parked(handle), &purpose);
-        // Without a state, nobody can claim the call.
+        // Without a state, no retry can claim the call.
         sealed.map_err(|_| {
             drop(calls.parked.claim(handle, now()));
             NO_STATE
@@ -170,7 +171,7 @@ impl ModernCall {
     fn end_exchange(&mut self, end: impl FnOnce(Exchange)) {
         let mut exchange = self.exchange.take();
         if let Some(exchange) = &mut exchange {
-            // First, for the refusals may make the child answer.
+            // Given up first, since the refusals may make the child answer.
             exchange.give_up();
         }
         let said = exchange.as_ref().map(|exchange| exchange.mailbox());

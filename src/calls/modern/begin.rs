@@ -27,8 +27,8 @@ impl Calls {
     /// Begins a modern request, or resumes the parked call that it retries.
     ///
     /// # Errors
-    /// When a bound is reached, the child is gone, it does not offer what the method is about, or the retry's state
-    /// is not one that was given out for this.
+    /// When a bound is reached, the child is gone, it does not offer the method, or the state of the retry was not
+    /// issued for this request.
     pub async fn begin_modern(
         self: &Arc<Self>,
         caller: Caller,
@@ -65,7 +65,7 @@ impl Calls {
         Ok(Box::new(call))
     }
 
-    /// Leases a child for a call that needs one for itself.
+    /// Leases a child for a call that needs exclusive use of it.
     async fn lease_for(self: &Arc<Self>, call: &ModernCall) -> Result<Option<Lease>, Refusal> {
         let Caller { principal, capabilities, log_level, .. } = &call.caller;
         let owner = Owner::of_request(principal);
@@ -90,7 +90,7 @@ impl Calls {
         Ok(lease)
     }
 
-    /// Whether a legacy child may ask a client with these capabilities anything.
+    /// Returns whether a legacy child may ask a client with these capabilities any question.
     fn may_ask(&self, capabilities: Capabilities) -> bool {
         capabilities.asks() || (capabilities.roots && self.children.settings().forward_roots)
     }
@@ -131,7 +131,7 @@ impl ModernCall {
         }
     }
 
-    /// Whether the method's answer may be a question.
+    /// Returns whether the method's answer may be a question.
     pub(super) fn is_asking(&self) -> bool {
         ASKING.contains(&&*self.method)
     }
@@ -168,7 +168,7 @@ impl ModernCall {
         }
     }
 
-    /// Sends the request to its child; to the next one if that child ends before it received anything.
+    /// Sends the request to its child. If that child ends before it received anything, uses the next one.
     async fn send(&mut self, incoming: Incoming) -> Result<(), Refusal> {
         if self.lease.is_some() || self.caller.capabilities.url {
             self.purpose = Some(self.purpose_of(&incoming));
@@ -205,15 +205,15 @@ impl ModernCall {
         let mut held = Held {
             mailbox: incoming.mailbox(),
             token: self.token.clone(),
-            // A shared child gets no answers; but if the call is its only one, the client can be told which
-            // capability it lacks.
+            // Questions of a shared child are not answered; but if the call is its only one, the client can be told
+            // which capability it lacks.
             takes_questions: self.lease.is_none() && self.is_asking() && !may_ask,
             client: Some(self.caller.client()),
             places: Mutex::default(),
             listen: None,
         };
         match &mut self.task {
-            // The task runs on after the child's first answer.
+            // The task continues after the child's first answer.
             Some(task) => task.places = Some(places),
             None => held.places = Some(places).into(),
         }
@@ -254,15 +254,15 @@ fn for_child(incoming: &Incoming, trace: &Trace, era: Era, task: bool, wire_id: 
     splice(frame, &message.object, edits)
 }
 
-/// Whether a server declares a method. Some servers answer methods that they do not declare, others report wrong
-/// parameters.
+/// Returns whether a server declares a method. Some servers answer methods that they do not declare, others report
+/// wrong parameters.
 fn offers(shared: &Shared, method: &str) -> bool {
     let capability = match method.split('/').next() {
         Some("tools") => "tools",
         Some("prompts") => "prompts",
         Some("resources") => "resources",
         Some("completion") => "completions",
-        // An extension of the modern era; no legacy child has it.
+        // An extension of the modern era, which no legacy child has.
         Some("tasks") => return false,
         _ => return true,
     };

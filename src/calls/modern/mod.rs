@@ -1,7 +1,8 @@
-//! Requests of modern clients (2026-07-28). Each stands for itself, so all share a child. A modern child receives
-//! them unchanged; for a legacy child they are translated (`docs/architecture.md#eras`). A request whose client can
-//! be asked something leases a child for its duration, since only then the child's questions can be attributed. A
-//! question becomes the answer `input_required`, and the call is parked until its retry (basic/patterns/mrtr).
+//! Requests of modern clients (2026-07-28). Each request is independent, so all share a child. A modern child
+//! receives them unchanged; for a legacy child they are translated (`docs/architecture.md#eras`). A request whose
+//! client may be asked questions leases a child for its duration, since otherwise the child's questions could not be
+//! attributed. A question becomes the answer `input_required`, and the call is parked until its retry
+//! (basic/patterns/mrtr).
 
 mod answer;
 mod asking;
@@ -33,7 +34,7 @@ use std::time::{Duration, Instant};
 use task::Task;
 use tokio::time::timeout_at;
 
-/// Questions that a client is asked, and answers that it may give, at once.
+/// Maximum number of questions that a client is asked, and of answers that it may give, at once.
 const MOST_ANSWERS: usize = 64;
 /// Time to wait for further questions of the child before the client is asked.
 const SIBLINGS: Duration = Duration::from_millis(25);
@@ -58,7 +59,7 @@ pub struct Caller {
     pub address: Option<IpAddr>,
     /// The declared capabilities.
     pub capabilities: Capabilities,
-    /// The lowest level of log messages that it wants.
+    /// The minimum level of log messages that it wants.
     pub log_level: Option<&'static str>,
     /// The request's `Mcp-Param-*` headers: names in lower case, and values. A repeated header has no value.
     pub params: Vec<(String, Option<Vec<u8>>)>,
@@ -104,21 +105,21 @@ pub struct ModernCall {
     /// The shared child; it describes the server.
     shared: Arc<Shared>,
     caller: Caller,
-    /// What the `requestState` is bound to, if the call may need one.
+    /// The purpose that the `requestState` is bound to, if the call may need one.
     purpose: Option<Purpose>,
     open: Vec<Open>,
-    /// When the client is asked; set while a question is open.
+    /// The time at which the client is asked; set while a question is open.
     ask_at: Option<Instant>,
-    /// The progress token of the last retry: the child's slot knows that of the first request.
+    /// The progress token of the last retry. The child's slot knows that of the first request.
     token: Option<Charged>,
     asked: u64,
-    /// URLs that the client was asked to open before.
+    /// Number of URLs that the client was asked to open before.
     urls: u8,
     /// The task that the child runs the call as, if any.
     task: Option<Task>,
     /// Set if the answer may be kept.
     listed: Option<ListRequest>,
-    /// The remembered answer, if any.
+    /// The cached answer, if any.
     fresh: Option<FreshList>,
     method: String,
     /// `params.uri`, in raw JSON.
@@ -134,7 +135,7 @@ pub struct ModernCall {
 }
 
 impl ModernCall {
-    /// Returns the next event; at the latest, when the time is over, the answer.
+    /// Returns the next event; at the deadline, the answer.
     pub async fn next(&mut self) -> Happening {
         if let Some(fresh) = self.fresh.take() {
             return self.reply_from_memory(&fresh);
@@ -184,7 +185,7 @@ impl ModernCall {
         self.lease.as_ref().map_or(&self.shared.link, Lease::link)
     }
 
-    /// Replaces the call's places in flight.
+    /// Replaces the call's permits.
     fn set_places(&mut self, places: Option<Places>) {
         match (&mut self.task, &self.exchange) {
             (Some(task), _) => task.places = places,
@@ -218,7 +219,7 @@ impl ModernCall {
     }
 
     /// Writes the last retry's progress token, which may differ from the one that the child's slot restores; `None`
-    /// if it wants no progress.
+    /// if the retry wants no progress.
     fn with_token(&self, frame: Spliced) -> Option<Spliced> {
         let token = self.token.as_ref()?;
         let bytes = frame.flatten().inspect_err(|_| counters::DROPPED_EVENTS.increment()).ok()?;
@@ -228,7 +229,7 @@ impl ModernCall {
 }
 
 impl Drop for ModernCall {
-    /// However the call ends, all questions of the child are answered.
+    /// All questions of the child are answered, whichever way the call ends.
     fn drop(&mut self) {
         self.cancel("no longer needed");
         self.cancel_task();

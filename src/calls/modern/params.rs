@@ -5,7 +5,7 @@ use crate::catalogue::tools::Tools;
 use crate::ingress::{Incoming, Refusal};
 use crate::jsonrpc::member;
 
-/// Decides on a call whose tool is not known yet. A router may have relied on `Mcp-Param-*` headers that cannot be
+/// Handles a call whose tool is not known yet. A router may have relied on `Mcp-Param-*` headers that cannot be
 /// verified, so a call that has any is refused with 503 until they can.
 pub(super) fn unchecked(caller: &Caller) -> Result<(), Refusal> {
     if caller.params.is_empty() {
@@ -14,7 +14,7 @@ pub(super) fn unchecked(caller: &Caller) -> Result<(), Refusal> {
     Err(Refusal::Busy("Mcp-Param headers cannot be verified until the server has listed its tools"))
 }
 
-/// Checks a call's headers against its body, by the child's description of the tool.
+/// Checks a call's headers against its body, using the child's description of the tool.
 pub(super) fn agrees(caller: &Caller, tools: &Tools, name: &str, incoming: &Incoming) -> Result<(), Refusal> {
     if tools.are_unread {
         return unchecked(caller);

@@ -16,7 +16,7 @@ use crate::telemetry::{counters, names};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Whether a request retries a call that was begun before.
+/// Returns whether a request retries an earlier call.
 pub fn is_retry(incoming: &Incoming) -> bool {
     let params = incoming.message.params.as_ref();
     let state = params.and_then(|params| params.request_state.as_ref());
@@ -24,8 +24,8 @@ pub fn is_retry(incoming: &Incoming) -> bool {
 }
 
 impl Calls {
-    /// Returns the parked call that a request retries. A modern child has states of its own; but a state of
-    /// proxyrunner's is recognised even if a child of the client's era was started meanwhile.
+    /// Returns the parked call that a request retries. A modern child has its own states; but a state of proxyrunner
+    /// is recognized even if a child of the client's era was started meanwhile.
     pub(super) async fn resumed(
         self: &Arc<Self>,
         call: &mut ModernCall,
@@ -45,7 +45,7 @@ impl Calls {
         };
         let Some(state) = retry.state.as_deref().filter(|_| call.is_asking()) else { return Ok(None) };
         match self.seal.open(state, &call.purpose_of(incoming)) {
-            // Nothing is parked: the call begins anew.
+            // Nothing is parked: the call begins again.
             Some(State::Urls(rounds)) => call.urls = rounds,
             None if !legacy => {}
             state => {
@@ -96,7 +96,7 @@ impl Calls {
         self.lists.expire(now);
     }
 
-    /// Cancels a parked call whose questions are charged to this account; false if there is none.
+    /// Cancels a parked call whose questions are charged to this account; returns false if there is none.
     pub fn give_way(&self, account: &Account) -> bool {
         let call = self.parked.claim_where(|call| call.is_charged_to(account));
         call.map(ModernCall::give_up).is_some()
@@ -111,14 +111,14 @@ impl Calls {
 }
 
 impl ModernCall {
-    /// Whether an open question is charged to this account.
+    /// Returns whether an open question is charged to this account.
     fn is_charged_to(&self, account: &Account) -> bool {
         let params = self.open.iter().filter_map(|open| open.question.params.as_ref());
         params.filter_map(Charged::account).any(|charged| charged.is(account))
     }
 
-    /// Resumes the call with its retry. It waits for its places as at first, but is not refused; a client that
-    /// disconnects meanwhile has cancelled.
+    /// Resumes the call with its retry. It waits for its permits as at first, but is not refused. If the client
+    /// disconnects meanwhile, the call is cancelled.
     pub(super) async fn go_on(
         mut self: Box<Self>,
         caller: Caller,
@@ -144,7 +144,7 @@ impl ModernCall {
         Ok(self)
     }
 
-    /// Checks the headers of a retry against its body, as those of the call were checked.
+    /// Checks the headers of a retry against its body, as for the original call.
     fn agrees_again(&self, caller: &Caller, incoming: &Incoming) -> Result<(), Refusal> {
         let name = incoming.message.params.as_ref().and_then(|params| params.name.clone());
         match (name, self.tool_source().known_tools()) {

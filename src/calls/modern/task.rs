@@ -30,9 +30,9 @@ pub(super) struct Task {
     stage: Stage,
     /// Its id, in raw JSON, once it is created.
     id: Option<Charged>,
-    /// Receives the child's questions and progress, whichever request is under way.
+    /// Receives the child's questions and progress, independent of the current request.
     desk: Arc<Mailbox>,
-    /// Its places among the requests in flight.
+    /// The permits of the task.
     pub places: Option<Places>,
 }
 
@@ -59,7 +59,7 @@ impl Task {
         &self.desk
     }
 
-    /// Handles the child's answer to the last request. Returns the answer if it is the call's.
+    /// Handles the child's answer to the last request. Returns the answer if it is the answer of the call.
     fn hear(&mut self, answer: Answer, now: Instant) -> Option<Answer> {
         let Some(result) = answer.result.clone() else { return Some(answer) };
         let frame = &answer.frame;
@@ -89,7 +89,7 @@ impl Task {
                 sleep_until(at.into()).await;
                 ("tasks/get", Arc::default())
             }
-            // Messages before the result are delivered before it.
+            // Messages that precede the result are delivered before it.
             Stage::Over => ("tasks/result", Arc::clone(&self.desk)),
             _ => return std::future::pending().await,
         };
@@ -181,7 +181,7 @@ impl ModernCall {
         Some(Happening::Answered(self.reply(outcome)))
     }
 
-    /// Cancels a task that outlives its call. Until the child confirms, the task keeps its places and its lease.
+    /// Cancels a task that outlives its call. Until the child confirms, the task keeps its permits and its lease.
     pub(super) fn cancel_task(&mut self) {
         let Some(task) = self.task.take().filter(|task| task.id.is_some()) else { return };
         let lease = self.lease.take();
@@ -196,7 +196,7 @@ impl ModernCall {
     }
 }
 
-/// Returns the child's next step; never, if nothing is in flight.
+/// Returns the child's next step; pending forever if nothing is in flight.
 async fn next_of(exchange: &mut Option<Exchange>) -> Step {
     match exchange {
         Some(exchange) => exchange.next().await,

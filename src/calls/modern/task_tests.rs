@@ -1,4 +1,4 @@
-//! A task as its child's answers tell of it.
+//! Tests how a task follows its child's answers.
 
 use super::*;
 use crate::era::fixtures::response;
@@ -17,7 +17,7 @@ fn created(now: Instant, poll: &str) -> Task {
 }
 
 #[test]
-fn it_is_asked_for_as_often_as_the_child_wishes_within_bounds() {
+fn the_childs_poll_interval_is_used_within_bounds() {
     let now = Instant::now();
     for (poll, expected) in [
         ("", 500),
@@ -34,7 +34,7 @@ fn it_is_asked_for_as_often_as_the_child_wishes_within_bounds() {
 }
 
 #[test]
-fn its_id_goes_back_as_it_came() {
+fn the_tasks_id_is_sent_back_unchanged() {
     let task = created(Instant::now(), "");
     let request = task.request(WireId::new(7).unwrap(), "tasks/get").to_vec();
     let expected = br#"{"jsonrpc":"2.0","id":7,"method":"tasks/get","params":{"taskId":"a\"b"}}"#;
@@ -42,7 +42,7 @@ fn its_id_goes_back_as_it_came() {
 }
 
 #[test]
-fn it_is_over_with_any_state_but_working() {
+fn a_task_ends_with_any_state_but_working() {
     let now = Instant::now();
     for (state, expected) in [
         (r#"{"status":"working"}"#, Stage::Waiting(now + DEFAULT_POLL)),
@@ -56,16 +56,16 @@ fn it_is_over_with_any_state_but_working() {
         task.stage = Stage::Asking;
         assert!(task.hear(answer(state), now).is_none());
         assert_eq!(task.stage, expected, "{state}");
-        assert_eq!(task.id.as_deref(), Some(&br#""a\"b""#[..]), "it is the first one's");
+        assert_eq!(task.id.as_deref(), Some(&br#""a\"b""#[..]), "the id of the first answer");
     }
 }
 
 #[test]
-fn what_is_no_word_of_a_task_is_the_calls_answer() {
+fn an_answer_that_names_no_task_is_the_calls_answer() {
     let now = Instant::now();
     let plain = r#"{"content":[]}"#;
     let heard = Task::default().hear(answer(plain), now).unwrap();
-    assert_eq!(&heard.frame[heard.result.unwrap()], plain.as_bytes(), "it ran at once");
+    assert_eq!(&heard.frame[heard.result.unwrap()], plain.as_bytes(), "the tool ran at once");
     for stage in [Stage::Creating, Stage::Asking, Stage::Fetching] {
         let mut task = created(now, "");
         task.stage = stage;
@@ -75,7 +75,7 @@ fn what_is_no_word_of_a_task_is_the_calls_answer() {
 }
 
 #[test]
-fn its_result_does_not_say_that_it_was_a_task() {
+fn a_result_does_not_mention_its_task() {
     for (told, expected) in [
         (
             r#"{"content":[],"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"t"},"a":1}}"#,

@@ -1,4 +1,4 @@
-//! The state of one connection: what its peer has sent and read, and whether a request is in progress.
+//! The state of one connection: the bytes that its peer has sent and read, and the request in progress.
 
 use super::lag::Lag;
 use super::share::Share;
@@ -18,8 +18,8 @@ pub struct Connection {
     pub(super) stalled: AtomicU64,
     /// Requests that are being read, answered or streamed.
     pub(super) busy: AtomicUsize,
-    /// Milliseconds after [`Connections::since`], plus one, when it was accepted or a whole request last began or
-    /// ended. Single bytes are no activity: a peer could send one every now and then forever.
+    /// Milliseconds after [`Connections::since`], plus one, at which the connection was accepted or a whole request
+    /// last began or ended. Single bytes do not count as activity: a peer could send one now and then forever.
     pub(super) active: AtomicU64,
     /// Whether its buffers may be dropped while it is idle, and whether they should be.
     pub(super) may_rest: AtomicBool,
@@ -36,9 +36,10 @@ pub struct Connection {
     pub(super) head: AtomicUsize,
     /// Bytes read since the last request began.
     pub(super) unasked: AtomicUsize,
-    /// Milliseconds after [`Connections::since`], plus one, when the first of them came, or the request before was over.
+    /// Milliseconds after [`Connections::since`], plus one, at which the first of these bytes arrived, or the request
+    /// before ended.
     pub(super) unasked_since: AtomicU64,
-    /// Bytes handed to the system; only the connection itself adds to them.
+    /// Bytes passed to the system; only the connection itself adds to them.
     pub(super) written: AtomicU64,
     lag: Mutex<Lag>,
     pub(super) line: Option<Line>,
@@ -59,7 +60,7 @@ impl Connection {
     /// Returns how far the peer lags behind now.
     pub(super) fn behind(&self, now: u64) -> Duration {
         let waits_since = Some(self.stalled.load(Ordering::Relaxed)).filter(|&since| since > 0);
-        // Read first: bytes that are written before the next line count as read for a moment, which is harmless.
+        // Read first: bytes that are written in between count as read for a moment, which is harmless.
         let untaken = self.line.as_ref().map_or(0, Line::untaken);
         let taken = self.written.load(Ordering::Relaxed).saturating_sub(untaken);
         self.lag.lock().update(now, waits_since, taken)
@@ -90,7 +91,7 @@ impl Connection {
         self.may_rest.store(may, Ordering::Relaxed);
     }
 
-    /// Takes the request to drop the buffers; false when there is none or the connection is in use.
+    /// Takes the request to drop the buffers; returns false when there is none or the connection is in use.
     pub fn take_rest(&self) -> bool {
         let rests = self.rests.load(Ordering::Acquire) && self.rests.swap(false, Ordering::AcqRel);
         rests && self.has_nothing_in_progress() && self.may_rest.swap(false, Ordering::Relaxed)

@@ -1,6 +1,5 @@
-//! The open connections: which peers read what is written to them, which requests are in progress, and how many
-//! bytes of unfinished heads are buffered. [`places`](super::places) decides which connection gives way at
-//! `--max-connections`.
+//! The open connections: their peers' progress in reading, their requests in progress, and the buffered bytes of
+//! unfinished heads. [`places`](super::places) decides which connection gives way at `--max-connections`.
 
 use super::connection::Connection;
 use super::seats::Seats;
@@ -12,11 +11,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Bytes of unfinished heads that all connections may buffer together.
+/// Maximum number of bytes of unfinished heads over all connections.
 const HEADS: usize = 4 * 1024 * 1024;
 /// Bytes of one unfinished head that are not counted: a page of the buffer that each connection has anyway.
 const FREE_HEAD: usize = 2 * 1024;
-/// Bytes that are counted in addition for a longer one: the measured cost of reading it.
+/// Bytes that are counted in addition for a longer head: the measured cost of reading it.
 const READING: usize = 12 * 1024;
 
 /// The open connections.
@@ -51,8 +50,8 @@ impl Default for Connections {
 }
 
 impl Connections {
-    /// Adds a connection of this client; `seat` gives it its place. The line tells what its peer has read; without one,
-    /// written bytes count as read.
+    /// Adds a connection of this client; `seat` gives it its place. The line shows the peer's progress in reading;
+    /// without a line, written bytes count as read.
     pub(super) fn enter(
         &self,
         client: std::net::IpAddr,
@@ -69,7 +68,7 @@ impl Connections {
         connection
     }
 
-    /// Closes connections whose peer has read nothing for `patience`; returns how many.
+    /// Closes connections whose peer has read nothing for `patience`; returns their number.
     pub fn cut_stalled(&self, patience: Duration) -> usize {
         let latest = self.before(patience);
         let mut table = self.table();
@@ -81,7 +80,7 @@ impl Connections {
         stalled.len()
     }
 
-    /// Closes connections whose request head began and did not end within `patience`; returns how many.
+    /// Closes connections whose request head began and did not end within `patience`; returns their number.
     pub fn cut_slow_heads(&self, patience: Duration) -> usize {
         let latest = self.before(patience);
         let mut table = self.table();
@@ -110,7 +109,7 @@ impl Connections {
         }
     }
 
-    /// Measures how far each peer lags behind. Regular measurements tell what each read in between.
+    /// Measures how far each peer lags behind. The difference between two measurements is the number of bytes read.
     pub fn measure(&self) {
         let now = self.now();
         self.table().open.values().for_each(|connection| {
@@ -118,7 +117,8 @@ impl Connections {
         });
     }
 
-    /// Closes the connection that lags farthest behind and has a write that waits; false if none lags by `patience`.
+    /// Closes the connection that lags farthest behind and has a write that waits; returns false if none lags by
+    /// `patience`.
     pub fn cut_slowest(&self, patience: Duration) -> bool {
         let now = self.now();
         let mut table = self.table();

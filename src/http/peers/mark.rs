@@ -1,4 +1,4 @@
-//! Marks on connections with a request in progress, from its head to the end of its response.
+//! Marks connections that have a request in progress, from its head to the end of its response.
 
 use super::connection::Connection;
 use super::connections::Connections;

@@ -1,4 +1,4 @@
-//! The peers: their connections, the places that these have, and how fast each peer reads and writes.
+//! The peers: their connections, the places of these, and the speed at which each peer reads and writes.
 
 mod connection;
 mod connections;

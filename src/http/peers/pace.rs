@@ -1,14 +1,14 @@
-//! The rate at which a body must arrive. It has no clock of its own.
+//! The minimum rate at which a body must arrive. It has no clock of its own.
 
 use std::time::{Duration, Instant};
 
-/// Time that every body has, and the most that a longer one may fall behind its rate.
+/// Time that every body has, and the maximum time by which a longer one may fall behind its rate.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Bytes per second at which a longer one must arrive: less than the slowest link worth serving.
+/// Bytes per second at which a longer body must arrive: less than the slowest link worth serving.
 const LEAST_RATE: f64 = 16.0 * 1024.0;
-/// The most that a body may fall behind while others wait for its memory.
+/// Maximum time by which a body may fall behind while others wait for its memory.
 const AWAITED_PATIENCE: Duration = Duration::from_secs(5);
-/// Time in which a body must release its memory then, which determines its rate.
+/// Time in which a body must then release its memory, which determines its rate.
 const AWAITED_HOLD: Duration = Duration::from_secs(15);
 
 /// The deadline of one body.
@@ -20,12 +20,12 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Begins a body.
+    /// Starts the deadline of a body.
     pub fn begin(now: Instant) -> Self {
         Pace { deadline: now + PATIENCE, awaited: None }
     }
 
-    /// Returns when the body is too slow unless more of it arrives.
+    /// Returns the time at which the body is too slow unless more of it arrives.
     pub fn deadline(&self) -> Instant {
         self.awaited.map_or(self.deadline, |awaited| awaited.min(self.deadline))
     }
@@ -40,7 +40,7 @@ impl Pace {
         self.awaited = others_wait.then(|| self.awaited.unwrap_or(now + AWAITED_PATIENCE));
     }
 
-    /// Extends the deadline by time in which the body itself waited for memory.
+    /// Extends the deadline by the time that the body itself waited for memory.
     pub fn extend(&mut self, pause: Duration) {
         self.deadline += pause;
         self.awaited = self.awaited.map(|awaited| awaited + pause);
@@ -56,8 +56,8 @@ impl Pace {
     }
 }
 
-/// Returns the deadline after `brought` bytes. It is at most `latest`, so that a body that began quickly cannot then hold
-/// its memory for long.
+/// Returns the deadline after `brought` bytes. It is at most `latest`, so that a body that began quickly cannot then
+/// hold its memory for long.
 fn later(deadline: Instant, brought: usize, rate: f64, latest: Instant) -> Instant {
     (deadline + Duration::from_secs_f64(brought as f64 / rate)).min(latest)
 }
@@ -71,11 +71,11 @@ mod tests {
     }
 
     #[test]
-    fn a_body_may_fall_behind_but_not_for_long() {
+    fn a_body_may_fall_behind_only_briefly() {
         let start = Instant::now();
         let mut pace = Pace::begin(start);
         pace.credit(64 << 20, 64 << 20, start);
-        assert_eq!(pace.deadline(), start + PATIENCE, "a quick start buys no hour");
+        assert_eq!(pace.deadline(), start + PATIENCE, "a quick start gains no extra time");
         for n in 1..=600 {
             assert!(start + second(n) < pace.deadline(), "the least rate is enough");
             pace.credit(LEAST_RATE as usize, 64 << 20, start + second(n));
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_others_wait_for_must_come_more_quickly_the_more_it_holds() {
+    fn an_awaited_body_must_arrive_faster_the_more_it_holds() {
         let start = Instant::now();
         let lasts = |held: usize, per_second: usize| {
             let mut pace = Pace::begin(start);
@@ -101,17 +101,17 @@ mod tests {
         assert_eq!(lasts(15 << 20, 1 << 20), 60);
         assert_eq!(lasts(15 << 20, 1 << 19), 8, "half of that falls behind by half a second per second");
         assert_eq!(lasts(5_000, LEAST_RATE as usize), 60);
-        assert_eq!(lasts(15 << 20, 1), 5, "a byte now and then buys nothing");
+        assert_eq!(lasts(15 << 20, 1), 5, "a byte now and then gains nothing");
     }
 
     #[test]
-    fn once_nobody_waits_the_hurry_is_over() {
+    fn the_stricter_deadline_ends_when_no_body_waits() {
         let start = Instant::now();
         let mut pace = Pace::begin(start);
         pace.set_awaited(true, start);
         assert_eq!(pace.deadline(), start + AWAITED_PATIENCE);
         pace.set_awaited(true, start + second(3));
-        assert_eq!(pace.deadline(), start + AWAITED_PATIENCE, "it goes on");
+        assert_eq!(pace.deadline(), start + AWAITED_PATIENCE, "it still applies");
         pace.set_awaited(false, start + second(4));
         assert_eq!(pace.deadline(), start + PATIENCE);
         pace.set_awaited(true, start + second(10));

@@ -1,4 +1,4 @@
-//! Places for connections, and which connection gives way at `--max-connections`.
+//! Places for connections, and the choice of the connection that gives way at `--max-connections`.
 //!
 //! Beside `--max-connections` regular places there are [`SPARE`] ones. When all regular places are taken, a new
 //! connection gets a spare place, and a regular one once its whole request is read. Probes are answered on spare
@@ -18,17 +18,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Connections above `--max-connections`.
+/// Number of connections above `--max-connections`.
 pub const SPARE: usize = 32;
-/// Spare places whose connections may wait for a regular one; the rest is for requests that are answered at once.
+/// Number of spare places whose connections may wait for a regular one; the rest is for requests that are answered at
+/// once.
 const WAITING: usize = SPARE / 2;
-/// How long each of them may wait.
+/// Maximum time that each of them may wait.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Interval between searches for a connection that has become idle.
 const IDLE_LOOK: Duration = Duration::from_millis(50);
-/// How long a new connection keeps its spare place at least: its request follows it at once.
+/// Minimum time that a new connection keeps its spare place, since its request follows at once.
 const HEAD_ARRIVES: Duration = Duration::from_millis(10);
-/// A connection counts as idle after this time without a request: its request may be in transit.
+/// Time without a request after which a connection counts as idle, since its request may be in transit.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// The places of one listener.
@@ -49,8 +50,8 @@ impl Places {
         &self.connections
     }
 
-    /// Gives a new connection a place: a regular one if one is free, else a spare one, which another connection without
-    /// a request loses if need be. Waits while each of those may still be about to send its request.
+    /// Gives a new connection a place: a regular one if one is free, else a spare one, which is taken from another
+    /// connection without a request if need be. Waits while each of those may still be about to send its request.
     pub async fn take(&self, client: IpAddr, line: Option<Line>) -> Arc<Connection> {
         while !self.make_room() {
             let _ = timeout(HEAD_ARRIVES, self.connections.freed.notified()).await;
@@ -61,7 +62,7 @@ impl Places {
         })
     }
 
-    /// Closes a connection on a spare place if no place is free; false if none may be closed yet.
+    /// Closes a connection on a spare place if no place is free; returns false if none may be closed yet.
     fn make_room(&self) -> bool {
         let (silent, slow) = (self.connections.before(HEAD_ARRIVES), self.connections.before(FRESH));
         let mut table = self.connections.table();
@@ -72,7 +73,7 @@ impl Places {
         victim.inspect(|victim| table.cut(victim)).is_some()
     }
 
-    /// Waits while more connections are open than there are places: closed ones need a moment to end.
+    /// Waits while more connections are open than there are places: closed connections need a moment to end.
     pub async fn bounded(&self) {
         while self.connections.count() >= self.limit.saturating_add(2 * SPARE) {
             let _ = timeout(IDLE_LOOK, self.connections.freed.notified()).await;
@@ -94,7 +95,7 @@ impl Places {
         }
     }
 
-    /// Exchanges a spare place for a regular one; false if none becomes free in time.
+    /// Exchanges a spare place for a regular one; returns false if none becomes free in time.
     pub async fn settle(&self, connection: &Connection) -> bool {
         if self.promote(connection) {
             return true;
@@ -118,7 +119,7 @@ impl Places {
         settled
     }
 
-    /// Queues a connection for a regular place; false if the queue is full and no client has two more in it.
+    /// Queues a connection for a regular place; returns false if the queue is full and no client has two more in it.
     fn queue(&self, connection: &Connection) -> bool {
         let table = self.connections.table();
         let waiting = table.waiting();
@@ -182,15 +183,15 @@ fn victim(table: &Table, newcomer: &Connection, limit: usize, latest: u64) -> Op
     ranked.max_by_key(|(rank, _)| *rank).map(|(_, connection)| Arc::clone(connection))
 }
 
-/// Returns the connection that loses its spare place, if any may. One without a whole request must be open since `silent`; one
-/// with a request must have sent it before `slow`.
+/// Returns the connection that loses its spare place, if any may. A connection without a whole request must be open
+/// since `silent`; a connection with a request must have sent it before `slow`.
 fn spare_victim(table: &Table, silent: u64, slow: u64) -> Option<Arc<Connection>> {
     let spare = table.seats.spare.iter().filter_map(|number| table.open.get(number));
     let spare = spare.filter(|connection| !connection.is_waiting());
     let spare =
         spare.filter(|connection| match (connection.is_busy(), connection.active.load(Ordering::Relaxed)) {
             (true, since) => since <= slow,
-            // What has arrived is read first: it may be the request of a probe.
+            // Bytes that have arrived are read first: they may be the request of a probe.
             (false, since) => since <= silent && !connection.has_unread(),
         });
     let rank = |connection: &&Arc<Connection>| {
@@ -205,7 +206,7 @@ mod tests {
 
     const HOUR: u64 = 3_600_000;
 
-    /// Connections on spare places from these addresses, one after the other.
+    /// Opens connections on spare places from these addresses, one after the other.
     fn spare(addresses: &[&str]) -> (Arc<Connections>, Vec<Arc<Connection>>) {
         let connections = Arc::new(Connections::default());
         let enter = |address: &&str| {
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_cannot_take_all_places_in_which_requests_wait() {
+    fn a_client_cannot_take_all_waiting_places() {
         let mut addresses = vec!["10.0.0.1"; WAITING];
         addresses.extend(["10.0.0.2", "10.0.0.1"]);
         let (connections, opened) = spare(&addresses);
@@ -227,29 +228,29 @@ mod tests {
         assert!(places.queue(&opened[WAITING]), "another client has none");
         let waiting =
             |opened: &[Arc<Connection>]| opened.iter().filter(|connection| connection.is_waiting()).count();
-        assert_eq!(waiting(&opened[..WAITING]), WAITING - 1, "one gave way to it");
-        assert!(!opened[WAITING - 1].is_waiting(), "the one that had waited the shortest");
-        assert!(!places.queue(&opened[WAITING + 1]), "this client has most");
+        assert_eq!(waiting(&opened[..WAITING]), WAITING - 1, "one connection gave way to it");
+        assert!(!opened[WAITING - 1].is_waiting(), "the connection with the shortest wait");
+        assert!(!places.queue(&opened[WAITING + 1]), "this client has the most");
     }
 
     #[tokio::test]
-    async fn a_place_goes_to_the_client_that_has_fewest() {
+    async fn a_place_goes_to_the_client_with_the_fewest() {
         let (connections, opened) = spare(&["10.0.0.1", "10.0.0.1", "10.0.0.2"]);
         let places = Places::new(2, connections);
         assert!(places.settle(&opened[0]).await);
         assert!(places.queue(&opened[1]) && places.queue(&opened[2]));
-        assert!(!places.promote(&opened[1]), "another waits that has none");
+        assert!(!places.promote(&opened[1]), "another client without a place waits");
         assert!(places.promote(&opened[2]));
     }
 
     #[test]
-    fn a_connection_that_has_just_come_keeps_its_spare_place() {
+    fn a_new_connection_keeps_its_spare_place() {
         let (connections, opened) = spare(&["10.0.0.1", "10.0.0.2", "10.0.0.2"]);
         let loser = |silent, slow| {
             spare_victim(&connections.table(), silent, slow).map(|connection| connection.number)
         };
         assert_eq!(loser(0, 0), None, "its request may be on its way");
-        assert_eq!(loser(HOUR, 0), Some(1), "the oldest of the address that has most");
+        assert_eq!(loser(HOUR, 0), Some(1), "the oldest of the address with the most");
         opened[1].waits.store(true, Ordering::Relaxed);
         assert_eq!(loser(HOUR, 0), Some(2), "one that waits for a regular place stays");
         opened.iter().for_each(|connection| connection.busy.store(1, Ordering::Relaxed));

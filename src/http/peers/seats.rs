@@ -1,4 +1,4 @@
-//! Counts of the places that connections hold, in all and by client.
+//! Counts the places that connections hold, in total and by client.
 
 use super::connection::Connection;
 use super::share::Share;

@@ -1,5 +1,5 @@
-//! A peer's socket, and a [`Line`] that observes it without reading or writing: whether the peer hung up, even behind unread
-//! bytes, and how many written bytes it has read.
+//! A peer's socket, and a [`Line`] that observes it without reading or writing: whether the peer hung up, even behind
+//! unread bytes, and how many written bytes it has read.
 
 use socket2::SockRef;
 use std::io::{self, IoSlice};
@@ -14,7 +14,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 /// The socket of a peer.
 #[derive(Debug)]
 pub struct Socket {
-    /// A half reads like the whole stream, and skips reads that are known to find nothing.
+    /// The reading half. It reads like the whole stream, and skips reads that are known to find nothing.
     read: OwnedReadHalf,
     line: Line,
 }
@@ -51,16 +51,16 @@ impl Socket {
 }
 
 impl Line {
-    /// Resolves when the peer will send nothing more: it closed the connection, reset it, or closed its sending half. Each
-    /// counts as hanging up, as it does when HTTP reads the end itself.
+    /// Resolves when the peer will send no more bytes: it closed the connection, reset it, or closed its sending
+    /// half. Each counts as hanging up, as it does when HTTP reads the end itself.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub async fn hung_up(&self) {
-        // The only interest that the end satisfies and unread bytes do not. Urgent bytes are not registered for, so they
-        // do not satisfy it either.
+        // This is the only interest that the end satisfies and unread bytes do not. Urgent bytes are not registered
+        // for, so they do not satisfy it either.
         let _ = self.0.ready(tokio::io::Interest::PRIORITY).await;
     }
 
-    /// Never resolves: here only reading shows the end, after all bytes before it.
+    /// Never resolves: on this system only reading shows the end, after all bytes before it.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub async fn hung_up(&self) {
         std::future::pending().await
@@ -76,7 +76,7 @@ impl Line {
         asked.ok().and_then(|_| u64::try_from(bytes).ok()).unwrap_or(0)
     }
 
-    /// Returns 0: here written bytes count as read.
+    /// Returns 0: on this system written bytes count as read.
     #[cfg(not(target_os = "linux"))]
     pub fn untaken(&self) -> u64 {
         0
@@ -92,7 +92,7 @@ impl Line {
         asked.is_ok() && bytes > 0
     }
 
-    /// Returns false: here arrived bytes count as read.
+    /// Returns false: on this system arrived bytes count as read.
     #[cfg(not(target_os = "linux"))]
     pub fn has_unread(&self) -> bool {
         false
@@ -188,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     #[cfg(target_os = "linux")]
-    async fn the_end_is_heard_behind_unread_bytes_and_they_are_not_taken_for_it() {
+    async fn the_end_is_detected_behind_unread_bytes() {
         let (mut peer, mut socket) = pair().await;
         let line = socket.line();
         let mut hung_up = pin!(line.hung_up());
@@ -198,12 +198,12 @@ mod tests {
         assert!(hung_up.as_mut().poll(&mut cx).is_pending());
         drop(peer);
         hung_up.await;
-        assert_eq!(socket.read_u8().await.unwrap(), b'b', "what it sent before is still there");
+        assert_eq!(socket.read_u8().await.unwrap(), b'b', "bytes sent before are still there");
     }
 
     #[tokio::test]
     #[cfg(target_os = "linux")]
-    async fn what_a_peer_takes_is_known_while_no_write_goes_on() {
+    async fn the_peers_progress_is_known_without_a_write() {
         let (mut peer, mut socket) = pair().await;
         let line = socket.line();
         let mut written = 0;

@@ -1,4 +1,4 @@
-//! The stream of a connection, which records what is read and written, and fails once the connection is cut.
+//! The stream of a connection, which records the bytes read and written, and fails once the connection is cut.
 
 use super::connection::Connection;
 use super::connections::Connections;
@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The most bytes that one read returns, which bounds the buffer behind a request in progress.
+/// Maximum number of bytes that one read returns, which bounds the buffer behind a request in progress.
 const READ: usize = 16 * 1024;
 
 /// A connection that can be cut.
@@ -23,7 +23,7 @@ pub struct Watched<S> {
 }
 
 impl<S> Watched<S> {
-    /// Watches a connection for as long as it lives.
+    /// Watches a connection as long as it lives.
     pub fn new(stream: S, connection: Arc<Connection>, connections: &Arc<Connections>) -> Self {
         Watched { stream, connection, connections: Arc::clone(connections) }
     }
@@ -57,7 +57,7 @@ impl<S> Watched<S> {
         Poll::Pending
     }
 
-    /// Returns whether the connection is cut. Checked only where the stream itself would wait.
+    /// Returns whether the connection is cut. Checked only when the stream itself would wait.
     fn is_cut(&self, cx: &Context<'_>) -> bool {
         // Registered before the check, so that a cut in between is not missed.
         self.connection.task.register(cx.waker());
@@ -154,7 +154,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     #[tokio::test]
-    async fn a_head_that_does_not_end_is_cut_and_no_idle_connection() {
+    async fn only_a_connection_with_an_unfinished_head_is_cut() {
         let connections = Arc::new(Connections::default());
         let (mut begun, slow) = tokio::io::duplex(64);
         let (_silent, idle) = tokio::io::duplex(64);
@@ -163,18 +163,18 @@ mod tests {
             Watched::new(stream, entered, &connections)
         };
         let (mut slow, idle) = (watch(slow), watch(idle));
-        assert_eq!(connections.cut_slow_heads(Duration::ZERO), 0, "nobody has sent anything");
+        assert_eq!(connections.cut_slow_heads(Duration::ZERO), 0, "no connection has sent anything");
         begun.write_all(b"POST").await.unwrap();
         let mut read = [0; 4];
         tokio::io::AsyncReadExt::read_exact(&mut slow, &mut read).await.unwrap();
         assert_eq!(connections.cut_slow_heads(Duration::from_secs(60)), 0, "it has only begun");
         assert_eq!(connections.cut_slow_heads(Duration::ZERO), 1);
         assert!(slow.connection.is_cut() && !idle.connection.is_cut());
-        assert_eq!(connections.cut_slow_heads(Duration::ZERO), 0, "once is enough");
+        assert_eq!(connections.cut_slow_heads(Duration::ZERO), 0, "it was already cut");
     }
 
     #[tokio::test]
-    async fn the_peer_that_takes_nothing_is_cut_and_no_other() {
+    async fn only_the_peer_that_reads_nothing_is_cut() {
         let connections = Arc::new(Connections::default());
         let (_deaf, stalled) = tokio::io::duplex(4);
         let (mut lively, fine) = tokio::io::duplex(4);
@@ -183,7 +183,7 @@ mod tests {
             Watched::new(stream, entered, &connections)
         };
         let (mut stalled, mut fine) = (watch(stalled), watch(fine));
-        assert!(!connections.cut_slowest(Duration::ZERO), "nobody has written anything");
+        assert!(!connections.cut_slowest(Duration::ZERO), "nothing was written");
         let writing = tokio::spawn(async move { stalled.write_all(b"more than four").await });
         while connections
             .table()
@@ -200,6 +200,6 @@ mod tests {
         let mut taken = [0; 4];
         tokio::io::AsyncReadExt::read_exact(&mut lively, &mut taken).await.unwrap();
         fine.write_all(b"more").await.unwrap();
-        assert_eq!(connections.count(), 1, "a connection that is gone is forgotten");
+        assert_eq!(connections.count(), 1, "a closed connection no longer counts");
     }
 }

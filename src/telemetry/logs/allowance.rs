@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 pub struct Allowance {
     child: u64,
     stream: &'static str,
-    /// Lines per second; `None`: unlimited.
+    /// Maximum number of lines per second; `None`: unlimited.
     per_second: Option<u64>,
     begun: Instant,
     logged: u64,
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_on_top_is_counted_and_told_with_the_next_line() {
+    fn suppressed_lines_are_counted_and_reported_with_the_next_line() {
         let start = Instant::now();
         let mut allowance = Allowance::new(1, "stderr", 2, start);
         let taken: Vec<_> = (0..5).map(|_| allowance.take(start)).collect();
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn none_is_left_out_where_all_are_wanted() {
+    fn no_line_is_suppressed_without_a_limit() {
         let now = Instant::now();
         let mut allowance = Allowance::new(1, "stderr", 0, now);
         assert!((0..1000).all(|_| allowance.take(now)));

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn characters_that_act_are_escaped_and_all_others_stay() {
+    fn active_characters_are_escaped_and_all_others_stay() {
         for plain in ["", "a\tb", "Grüße 日本語 👍🏽", r#"{"a":"b"}"#, "\\r"] {
             assert!(matches!(escaped(plain), Cow::Borrowed(same) if same == plain), "{plain:?}");
         }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn escaped_json_means_the_same() {
+    fn escaped_json_has_the_same_value() {
         let value = serde_json::json!({"m": "a\r\u{202e}\u{9b}\u{7f}\u{e0041}b", "n": 1});
         let json = value.to_string();
         let shown = escaped_json(&json);

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_that_never_comes_takes_no_more_memory_than_allowed() {
+    fn a_blocked_reader_takes_no_more_memory_than_allowed() {
         let (read, write) = std::io::pipe().expect("a pipe");
         let (mut lines, guard) = Lines::to(write);
         let line = vec![b'x'; 64 * 1024];

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_counter_has_a_name_of_its_own() {
+    fn every_counter_has_a_unique_name() {
         let mut names: Vec<_> = ALL.iter().map(|counter| counter.name).collect();
         names.sort_unstable();
         names.dedup();

@@ -50,7 +50,7 @@ definitions! {
     QUEUED_NOW Gauge "proxyrunner_queued" None, "{request}"
         "Requests waiting for a permit or a child."
     PARKED Gauge "proxyrunner_parked" None, "{request}"
-        "Requests waiting for a modern client's retry."
+        "Requests waiting for a client's answer to a question."
     BUFFERED Gauge "proxyrunner_buffered_bytes" None, "By"
         "Bytes of buffered messages and of the requests that carry them, counted against --max-buffered."
     CHILDREN_LIMIT Gauge "proxyrunner_children_limit" None, "{child}"
@@ -83,6 +83,6 @@ definitions! {
         "Always 1, with the version as a label."
 }
 
-/// A name reserved for outcomes of authentication. Nothing counts them yet.
+/// A name reserved for outcomes of authentication. No metric has it yet.
 #[cfg(test)]
 pub(in crate::telemetry) const RESERVED: &str = "mcp_auth_requests_total";

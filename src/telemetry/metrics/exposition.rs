@@ -133,7 +133,7 @@ mod tests {
     };
 
     #[test]
-    fn values_are_escaped_and_counters_named_as_each_format_wants() {
+    fn values_are_escaped_and_counters_named_by_the_rules_of_each_format() {
         let sample = |value: &str| Sample {
             labels: vec![("gen_ai.tool.name", value.to_owned().into()), ("x", "y".into())],
             value: Value::Count(2),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_count_what_is_below_them_and_only_openmetrics_has_exemplars() {
+    fn buckets_are_cumulative_and_only_openmetrics_has_exemplars() {
         let context = Context { trace: [0xab; 16], span: [1; 8], flags: 1 };
         let exemplar = Exemplar { seconds: 0.015, context, unix_nanos: 1_500_000_000 };
         let mut values = Distribution { nanos: 1_015_000_000, ..Distribution::empty(&CONVENTION) };

@@ -10,7 +10,7 @@ use crate::telemetry::names;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// Current levels, which other rooms know.
+/// Current levels, which other modules provide.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Levels {
     /// Open client connections.
@@ -23,7 +23,7 @@ pub struct Levels {
     pub in_flight: usize,
     /// Requests waiting for a permit or a child.
     pub queued: usize,
-    /// Requests waiting for a modern client's retry.
+    /// Requests waiting for a client's answer to a question.
     pub parked: usize,
     /// Bytes of messages in transit.
     pub buffered: usize,

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn exemplars_are_the_latest_of_their_buckets_and_those_of_several_the_latest_of_all() {
+    fn exemplars_are_the_latest_of_their_buckets_also_after_merging() {
         let span = |span: u8| Context { trace: [1; 16], span: [span; 8], flags: 1 };
         let (one, two) = (Histogram::new(&CONVENTION), Histogram::new(&CONVENTION));
         one.record(1_000_000, Some(&span(1)));

@@ -1,5 +1,5 @@
-//! The labels of operations: method, tool or prompt, error type and revision. Each comes from a bounded set, whatever
-//! clients and children send; any other value is [`OTHER`].
+//! The labels of operations: method, tool or prompt, error type and revision. Each comes from a bounded set; any
+//! other value that clients and children send is [`OTHER`].
 
 use parking_lot::RwLock;
 use std::sync::OnceLock;
@@ -155,7 +155,7 @@ impl Method {
 }
 
 /// A bounded set of the tool or prompt names that children list. Names are never removed; names beyond the limit are
-/// [`OTHER`]. Each request looks up its tool, in few steps whatever the client sends.
+/// [`OTHER`]. Each request looks up its tool, in few steps for any name.
 #[derive(Debug)]
 pub struct Names {
     most: u16,
@@ -284,7 +284,7 @@ impl Labels {
         }
     }
 
-    /// Returns the labels without target and error code, whose values are many.
+    /// Returns the labels without target and error code, which have many values.
     pub fn coarse(self) -> Self {
         Labels { target: NameId::default(), error: self.error.map(|_| ErrorType::default()), ..self }
     }
@@ -295,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unknown_is_other() {
+    fn unknown_values_are_other() {
         assert_eq!(Method::of("tools/call").name(), "tools/call");
         assert!(Method::of("tools/call").is_tool_call() && Method::of("prompts/get").is_prompt());
         assert_eq!((TOOLS_LIST.name(), PROMPTS_LIST.name()), ("tools/list", "prompts/list"));
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_bounded_and_only_those_that_were_listed() {
+    fn only_listed_names_are_known_and_their_number_is_bounded() {
         let names = Names::new(3);
         assert_eq!(names.name(names.id("echo")), OTHER);
         for n in 0..10 {
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_holds_all_labels() {
+    fn a_word_contains_all_labels() {
         for side in [Side::Server, Side::Client] {
             for error in [None, Some(ErrorType::default()), Some(ErrorType::of("tool_error"))] {
                 let labels = Labels {

@@ -92,7 +92,8 @@ impl Operations {
     }
 }
 
-/// Returns where probing starts. Labels differ in few bits; the multiplication spreads them (Fibonacci hashing).
+/// Returns the index at which probing starts. Labels differ in few bits; the multiplication spreads them (Fibonacci
+/// hashing).
 fn start(labels: u64) -> usize {
     (labels.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
 }

@@ -39,7 +39,7 @@ struct TrackedChild {
 
 static CHILDREN: LazyLock<Mutex<TrackedChildren>> = LazyLock::new(Mutex::default);
 
-/// How long a reading is reused, so that several scrapers cause no more work than one.
+/// Time for which a reading is reused, so that several scrapers cause no more work than one.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Starts tracking a child.
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ended_servers_took_is_not_forgotten() {
+    fn the_cpu_time_of_ended_servers_still_counts() {
         let own = i32::try_from(std::process::id()).expect("a pid");
         let mut spins = 0u64;
         while of_proxyrunner().cpu.is_zero() {

@@ -39,7 +39,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn none_comes_twice_whichever_thread_makes_it() {
+    fn ids_are_unique_across_threads() {
         let threads: Vec<_> = (0..4)
             .map(|_| std::thread::spawn(|| (0..1000).map(|_| (trace(), span())).collect::<Vec<_>>()))
             .collect();

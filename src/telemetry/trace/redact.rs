@@ -48,7 +48,7 @@ fn is_quote(c: char) -> bool {
     matches!(c, '"' | '\'' | '`')
 }
 
-/// How much of the following text is redacted.
+/// The extent of the redaction of the following text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hide {
     Nothing,
@@ -123,7 +123,7 @@ impl<F: Fn(&str) -> bool> Redaction<'_, F> {
         Hide::Nothing
     }
 
-    /// Writes a word. Returns whether it is a key, and what to redact next.
+    /// Writes a word. Returns whether it is a key, and the extent of the redaction that follows.
     fn word(&mut self, word: &str, follows_key: bool) -> (bool, Hide) {
         if follows_key && word.starts_with([':', '=']) {
             self.out.push_str(&word[..1]);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_stay_as_they_are() {
+    fn other_texts_stay_unchanged() {
         for text in [
             "",
             "https://www.npmjs.com/package/@scope/name",

@@ -2,11 +2,11 @@
 
 use crate::trace_context::Context;
 
-/// Decides by its trace id and parent whether a span is recorded.
+/// Decides by a span's trace id and parent whether it is recorded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampler {
     root: Root,
-    /// A span with a parent is recorded if the parent is.
+    /// Whether a span with a parent is recorded if and only if the parent is.
     parent_based: bool,
 }
 
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_decides_where_it_may() {
+    fn a_parent_decides_only_for_parent_based_samplers() {
         let sampled = |name, parent: Option<u8>| {
             let sampler = Sampler::named(name, Some(0.5)).unwrap();
             sampler.samples(&trace(u64::MAX), parent.map(self::parent).as_ref())
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_that_of_the_ids() {
+    fn a_ratio_selects_that_share_of_the_ids() {
         let sampler = Sampler::named("traceidratio", Some(0.25)).unwrap();
         let quarter = u64::MAX / 4;
         assert!(sampler.samples(&trace(0), None) && sampler.samples(&trace(quarter - 8), None));

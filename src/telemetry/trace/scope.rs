@@ -126,11 +126,11 @@ mod tests {
         tokio::join!(task(1), task(2), async { assert_eq!(current(), None) });
         assert_eq!(current(), None);
         scoped_to_the_end(span(5), async { assert_eq!(current(), span(5)) }).await;
-        assert_eq!(current(), None, "there was none that could be changed");
+        assert_eq!(current(), None, "there was no span to change");
         let panics = scoped(span(6), async move {
             scoped_to_the_end(span(7), async { panic!("on purpose") }).await;
         });
         assert!(tokio::spawn(panics).await.is_err());
-        assert_eq!(current(), None, "a panic leaves it as it was");
+        assert_eq!(current(), None, "a panic restores it");
     }
 }

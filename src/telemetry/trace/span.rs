@@ -132,7 +132,7 @@ struct Recording {
     begun: Begun,
     attributes: Attributes,
     link: Option<Context>,
-    /// What went wrong, if anything did.
+    /// The description of the error, if any.
     error: Option<String>,
 }
 

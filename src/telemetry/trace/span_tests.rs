@@ -1,4 +1,4 @@
-//! Tests of ended spans, as the SDK receives them.
+//! Tests ended spans, as the SDK receives them.
 
 use super::*;
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ fn tracer(sampler: &str, longest: usize) -> (&'static Tracer, Arc<Mutex<Vec<Span
 }
 
 #[test]
-fn an_ended_span_has_everything_that_was_recorded() {
+fn an_ended_span_has_all_recorded_data() {
     let (tracer, ended) = tracer("always_on", 8);
     let remote = Context { trace: [7; 16], span: [8; 8], flags: 3 };
     let parent = Parent { context: remote, tracestate: Some("a=1"), remote: true };
@@ -70,7 +70,7 @@ fn an_unsampled_span_has_a_context_but_is_not_recorded() {
 }
 
 #[test]
-fn a_long_span_weighs_what_it_holds() {
+fn the_size_of_a_span_includes_its_strings() {
     let (tracer, ended) = tracer("always_on", 4_096);
     let mut span = tracer.begin(SpanKind::Server, None);
     span.describe(|attributes| attributes.text("text", &"x".repeat(4_096)));
