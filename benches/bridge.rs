@@ -5,7 +5,7 @@
 //!     cargo bench --bench bridge -- load|large|idle
 //!     cargo bench --bench bridge -- load 3       only the load, three rounds
 //!
-//! Load is bounded in count and goes to loopback. Quote ratios and medians: machines are noisy.
+//! The number of requests is limited, and they go to loopback. Quote ratios and medians, because machines are noisy.
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming};
@@ -47,7 +47,7 @@ fn main() {
     });
 }
 
-/// Answers each line with its own params, one after another.
+/// Answers each line with its own params, in sequence.
 fn echo() {
     let mut input = BufReader::with_capacity(1 << 20, std::io::stdin().lock());
     let mut output = std::io::stdout().lock();
@@ -74,7 +74,7 @@ fn answer(line: &[u8]) -> Option<Vec<u8>> {
     Some([&b"{\"jsonrpc\":\"2.0\",\"id\":"[..], id, b",\"result\":", result, b"}\n"].concat())
 }
 
-// ---- what is measured
+// ---- measurements
 
 async fn idle() {
     let bridge = Bridge::start(&[]);
@@ -171,7 +171,7 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-// ---- the real binary, and a client
+// ---- the real binary and a client
 
 struct Bridge {
     process: Child,
@@ -217,7 +217,7 @@ impl Bridge {
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
     }
 
-    /// Seconds of CPU used so far.
+    /// Returns the CPU seconds used so far.
     fn cpu(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("its stat");
         let after_name = stat.rsplit(')').next().expect("fields");

@@ -111,7 +111,7 @@ pub mod internals {
     }
 
     pub mod mux {
-        pub use crate::mux::{Abandoned, Answering, Completed, Lost, Mux, Refused, Pending, WireId, table};
+        pub use crate::mux::{Abandoned, Answering, Completed, Lost, Mux, Pending, Refused, WireId, table};
     }
 
     pub mod phase {

@@ -7,9 +7,9 @@
 //!
 //! Each child serves at a post; the `keeper` fills the post with the next child when it ends.
 
+use super::common_subscription;
 use super::guest::Greeted;
 use super::places::ChildPlace;
-use super::union;
 use crate::audience::{ListKind, Members, Wish};
 use crate::budget::Charged;
 use crate::catalogue::lists::{self, Freshness, ListKey, ListRequest};
@@ -45,7 +45,7 @@ pub(crate) struct Shared {
     pub(crate) signature: Signature,
     /// The names of its capabilities.
     capabilities: Vec<String>,
-    /// Receives requests to subscribe for the legacy sessions of a modern child; see [`union`].
+    /// Receives requests to subscribe for the legacy sessions of a modern child; see [`common_subscription`].
     wishes: mpsc::Sender<Wish>,
     /// Its tools.
     pub(super) tools: ToolCache,
@@ -61,7 +61,7 @@ impl Shared {
             Era::Legacy => discover::from_initialize(&words, Hint::default()),
             Era::Modern => discover::served(&words),
         };
-        let wishes = union::start(&link, &members, &words, patience);
+        let wishes = common_subscription::start(&link, &members, &words, patience);
         let tools = ToolCache::default();
         // Looked up once, since nearly every request needs them.
         let info = discover::server_info(&words).map(|info| words.slice(info));

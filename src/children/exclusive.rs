@@ -6,7 +6,7 @@ use super::guest::Guest;
 use super::places::{ChildPlace, Use};
 use super::resume::Handshake;
 use super::settings::Isolation;
-use super::solitude::EXITS_WITHIN;
+use super::single_instance::EXITS_WITHIN;
 use super::{Children, SEATED, initialize};
 use crate::audience::{Audience, Own, Seat};
 use crate::clock::now;
@@ -43,7 +43,7 @@ impl Children {
         if era == Some(false) && self.settings.isolation != Isolation::Session {
             return self.seat_shared(session, &incoming).await;
         }
-        if self.solitude.is_known() {
+        if self.single_instance.is_known() {
             return self.seat_at_only_child(session, &incoming).await;
         }
         match self.place(Use::Call(session.opener())).await {
@@ -51,7 +51,7 @@ impl Children {
             Some(place) => {
                 let seated = self.seat_exclusive(session, incoming.clone(), Arc::clone(&place)).await;
                 let seated = place.outcome(seated);
-                if !(self.shares(Era::Legacy) && self.solitude.note(&seated)) {
+                if !(self.shares(Era::Legacy) && self.single_instance.note(&seated)) {
                     return seated;
                 }
                 self.seat_at_only_child(session, &incoming).await

@@ -32,11 +32,11 @@ impl Children {
             self.keep_warm();
             return Ok(Some(self.pool.lease(child, owner, client)));
         }
-        let place = if self.solitude.is_known() { None } else { self.place(Use::Call(client)).await };
+        let place = if self.single_instance.is_known() { None } else { self.place(Use::Call(client)).await };
         match place {
             Some(place) => {
                 let started = self.start_leasable(Era::Legacy, place).await;
-                let is_only_one = self.shares(Era::Legacy) && self.solitude.note(&started);
+                let is_only_one = self.shares(Era::Legacy) && self.single_instance.note(&started);
                 if is_only_one && self.settings.may_share() {
                     counters::SHARED_AT_CAP.increment();
                     return Ok(None);
@@ -56,13 +56,13 @@ impl Children {
         if let Some(lease) = self.pool.take(owner, client, Era::Modern) {
             return Some(lease);
         }
-        if self.solitude.is_known() {
+        if self.single_instance.is_known() {
             return None;
         }
         let place = self.place(Use::Call(client)).await?;
         let started = self.start_leasable(Era::Modern, place).await;
         if self.shares(Era::Modern) {
-            self.solitude.note(&started);
+            self.single_instance.note(&started);
         }
         started.ok().map(|child| self.pool.lease(child, owner, client))
     }

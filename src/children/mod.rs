@@ -1,20 +1,32 @@
-//! The children, and the selection of the child that serves. A child is greeted first, which tells its era
-//! ([`greet`]); the shared children are the [`crew`], which the [`keeper`] keeps complete. Legacy sessions are seated
-//! at a child ([`exclusive`], [`seating`]); modern requests share a child, or [`lease`] an exclusive one.
+//! The children, and the selection of the child that serves a request.
+//!
+//! | files | subject |
+//! | --- | --- |
+//! | `guest`, `greet`, `greeting`, `initialize`, `revisions` | starting a child, detecting its era, the handshake |
+//! | `crew`, `keeper` | the shared children, and their replacement when they exit |
+//! | `find_shared`, `seating` | the shared child for a request or a session |
+//! | `subscriptions`, `common_subscription` | subscriptions of all sessions at a shared child |
+//! | `exclusive`, `handshake`, `resume` | a session's own child, its handshake and its replacement |
+//! | `lease`, `pool` | a child for one exchange only |
+//! | `places`, `eviction` | `--max-children`: who holds a place, and who gives one up |
+//! | `health`, `pings`, `single_instance` | hung children, servers without pings, servers that run only once |
+//! | `settings`, `slots`, `tools` | settings, the size of a child's slot table, what calls know about tools |
 //!
 //! This module never starts a process itself: it sends a [`Want`] to the supervisor. It does not depend on calls,
 //! which use it.
 
+mod common_subscription;
 mod crew;
 mod eviction;
 mod exclusive;
+mod find_shared;
 mod greet;
 mod greeting;
 mod guest;
 mod handshake;
+mod health;
 mod initialize;
 mod keeper;
-mod late;
 mod lease;
 mod pings;
 mod places;
@@ -23,12 +35,10 @@ mod resume;
 mod revisions;
 mod seating;
 mod settings;
+mod single_instance;
 mod slots;
-mod solitude;
 mod subscriptions;
 mod tools;
-mod union;
-mod vigil;
 
 pub(crate) use crew::Shared;
 pub(crate) use handshake::await_initialized;
@@ -52,7 +62,7 @@ use pings::Pings;
 use places::ChildPlaces;
 use pool::Pool;
 use revisions::KnownRevisions;
-use solitude::Solitude;
+use single_instance::SingleInstance;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -99,7 +109,7 @@ pub(crate) struct Children {
     /// The legacy revisions that the server accepts.
     revisions: KnownRevisions,
     /// Whether the server runs only once.
-    solitude: Solitude,
+    single_instance: SingleInstance,
     /// The sessions that have an exclusive child.
     exclusive: Mutex<Vec<Weak<Session>>>,
     /// The children that are not leased at the moment.
@@ -129,7 +139,7 @@ impl Children {
             making_room: Mutex::default(),
             crew: Crew::new(settings.child_era),
             revisions: KnownRevisions::default(),
-            solitude: Solitude::default(),
+            single_instance: SingleInstance::default(),
             exclusive: Mutex::default(),
             pool: Pool::new(settings.cancel_grace),
             pings: Pings::default(),

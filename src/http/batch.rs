@@ -4,9 +4,9 @@
 //! in the session by which their client can cancel them.
 
 use super::guard::Form;
-use super::origin::Origin;
 use super::reject::Rejection;
 use super::response::{self, Body};
+use super::source::Source;
 use super::stream::EventStream;
 use super::{Server, guard, legacy, oneway, outcome, sessions};
 use crate::budget::Charged;
@@ -39,7 +39,7 @@ pub async fn respond(
     server: &Arc<Server>,
     session: &Arc<Session>,
     batch: Charged,
-    origin: &Origin,
+    source: &Source,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Rejection> {
     if !session.version().has_batches() {
@@ -50,7 +50,7 @@ pub async fn respond(
     let (requests, others) = split(&batch)?;
     let _present = sessions::receive(server, session)?;
     for frame in others {
-        let incoming = parse(server, session, origin, frame)?;
+        let incoming = parse(server, session, source, frame)?;
         let operation = Arc::clone(&incoming.operation);
         scoped(operation.context(), oneway::accept(server, session, incoming)).await?;
     }
@@ -65,7 +65,7 @@ pub async fn respond(
     let batch = Arc::new(Batch {
         server: Arc::clone(server),
         session: Arc::clone(session),
-        origin: origin.clone(),
+        source: source.clone(),
         stream: unbegun.stream(),
         form,
         only_answers: AtomicBool::new(true),
@@ -112,9 +112,9 @@ fn read(frame: &Charged) -> Result<Message, Rejection> {
 }
 
 /// Parses one message of a batch.
-fn parse(server: &Server, session: &Session, origin: &Origin, frame: Charged) -> Result<Incoming, Rejection> {
+fn parse(server: &Server, session: &Session, source: &Source, frame: Charged) -> Result<Incoming, Rejection> {
     let message = read(&frame)?;
-    let incoming = origin.incoming(&server.settings, frame, message);
+    let incoming = source.incoming(&server.settings, frame, message);
     sessions::describe(session, &incoming.operation);
     Ok(incoming)
 }
@@ -123,7 +123,7 @@ fn parse(server: &Server, session: &Session, origin: &Origin, frame: Charged) ->
 struct Batch {
     server: Arc<Server>,
     session: Arc<Session>,
-    origin: Origin,
+    source: Source,
     stream: StreamId,
     form: Form,
     only_answers: AtomicBool,
@@ -181,7 +181,7 @@ impl Batch {
     }
 
     async fn run_one(self: Arc<Self>, Queued { frame, underway }: Queued) {
-        let Ok(incoming) = parse(&self.server, &self.session, &self.origin, frame) else { return };
+        let Ok(incoming) = parse(&self.server, &self.session, &self.source, frame) else { return };
         let operation = Arc::clone(&incoming.operation);
         let answer = match underway.failure() {
             Some(failure) => {

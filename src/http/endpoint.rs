@@ -2,9 +2,9 @@
 //! and passes it to [`legacy`] or [`modern`].
 
 use super::body::{self, Whole};
-use super::origin::Origin;
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
+use super::source::Source;
 use super::{Server, batch, guard, legacy, modern, sessions};
 use crate::jsonrpc;
 use crate::session::Principal;
@@ -23,11 +23,11 @@ const LONGEST_HANDSHAKE: u64 = 64 * 1024;
 /// Every error that is answered with an HTTP status.
 pub async fn serve(
     server: &Arc<Server>,
-    origin: &Origin,
+    source: &Source,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     match *request.method() {
-        Method::POST => post(server, origin, request).await,
+        Method::POST => post(server, source, request).await,
         // 2026-07-28 defines neither method.
         Method::GET | Method::DELETE if modern::has_modern_version(request.headers()) => {
             Ok(method_not_allowed("POST"))
@@ -40,7 +40,7 @@ pub async fn serve(
 
 async fn post(
     server: &Arc<Server>,
-    origin: &Origin,
+    source: &Source,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     let (head, body) = request.into_parts();
@@ -49,21 +49,21 @@ async fn post(
         Ok(principal) => principal,
         Err(rejection) => return Err(body::refuse(body, rejection)),
     };
-    let body = read(server, origin, headers, &principal, body).await?;
+    let body = read(server, source, headers, &principal, body).await?;
     if jsonrpc::is_batch(body.bytes()) {
         let session = sessions::find(server, headers, &principal)?;
-        return Box::pin(batch::respond(server, &session, body.into_frame(), origin, headers)).await;
+        return Box::pin(batch::respond(server, &session, body.into_frame(), source, headers)).await;
     }
     let (frame, message) = body.into_message(headers)?;
-    let incoming = origin.incoming(&server.settings, frame, message);
+    let incoming = source.incoming(&server.settings, frame, message);
     let operation = Arc::clone(&incoming.operation);
     let responding = async {
         // An era is determined per message: clients of 2026-07-28 may still send a stale session id (streamable-http
         // §Earlier Streamable HTTP Revisions).
         if modern::is_modern(headers, &incoming) {
-            return Box::pin(modern::respond(server, headers, principal, origin, incoming)).await;
+            return Box::pin(modern::respond(server, headers, principal, source, incoming)).await;
         }
-        legacy::respond(server, headers, principal, origin, incoming).await
+        legacy::respond(server, headers, principal, source, incoming).await
     };
     let responded = scoped_to_the_end(operation.context(), responding).await;
     if let Err(rejection) = &responded {
@@ -107,7 +107,7 @@ fn check_session(
 /// Reads a body, which is charged to the session, else to the principal, else to the client's address.
 async fn read(
     server: &Server,
-    origin: &Origin,
+    source: &Source,
     headers: &HeaderMap,
     principal: &Principal,
     body: Incoming,
@@ -117,8 +117,8 @@ async fn read(
     {
         return body::read(server, body, session.account()).await;
     }
-    match principal.client_or(|| origin.account.client()) {
-        client if client == origin.account.client() => body::read(server, body, &origin.account).await,
-        client => body::read(server, body, &origin.account.sibling(client)).await,
+    match principal.client_or(|| source.account.client()) {
+        client if client == source.account.client() => body::read(server, body, &source.account).await,
+        client => body::read(server, body, &source.account.sibling(client)).await,
     }
 }

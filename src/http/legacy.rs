@@ -3,10 +3,10 @@
 //! (docs/architecture.md#commit).
 
 use super::guard::Form;
-use super::origin::Origin;
 use super::outcome::{self, NoAnswer};
 use super::reject::Rejection;
 use super::response::{self, Body};
+use super::source::Source;
 use super::stream::EventStream;
 use super::{Server, guard, oneway, sessions};
 use crate::exchange::{Class, Interim};
@@ -30,11 +30,11 @@ pub async fn respond(
     server: &Arc<Server>,
     headers: &HeaderMap,
     principal: Principal,
-    origin: &Origin,
+    source: &Source,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
     if incoming.message.kind == Kind::Request && incoming.method() == "initialize" {
-        return Box::pin(sessions::initialize(server, headers, principal, origin, incoming)).await;
+        return Box::pin(sessions::initialize(server, headers, principal, source, incoming)).await;
     }
     let of = |rejection: Rejection| rejection.of(incoming.id());
     let session = sessions::find(server, headers, &principal).map_err(of)?;

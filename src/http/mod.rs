@@ -3,7 +3,7 @@
 //! The path of a request, file by file:
 //!
 //! 1. [`listener`] accepts the connection, to which [`peers`] gives a place;
-//! 2. [`service`] parses its requests with hyper, charges them, and begins their span ([`visit`], [`origin`]);
+//! 2. [`service`] parses its requests with hyper, charges them, and begins their span ([`visit`], [`source`]);
 //! 3. [`routes`] checks framing, Host and Origin ([`guard`], [`site`]), and routes by path ([`paths`]) to [`health`],
 //!    [`old_sse`] or
 //! 4. [`endpoint`], which reads the body ([`body`]), determines the era of its message, and passes it to
@@ -28,7 +28,6 @@ mod marked;
 mod modern;
 mod old_sse;
 mod oneway;
-mod origin;
 mod outcome;
 mod paths;
 mod peers;
@@ -42,6 +41,7 @@ mod scrape;
 mod service;
 mod sessions;
 mod site;
+mod source;
 pub mod sse;
 mod stream;
 mod unread;

@@ -3,9 +3,9 @@
 
 use super::guard::Form;
 use super::live::Live;
-use super::origin::Origin;
 use super::reject::Rejection;
 use super::response::{self, Body};
+use super::source::Source;
 use super::stream::EventStream;
 use super::{Server, guard, outcome};
 use crate::era::MODERN_VERSION;
@@ -66,7 +66,7 @@ pub async fn respond(
     server: &Arc<Server>,
     headers: &HeaderMap,
     principal: Principal,
-    origin: &Origin,
+    source: &Source,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
     match incoming.message.kind {
@@ -85,7 +85,7 @@ pub async fn respond(
     let envelope = check(headers, &incoming).map_err(|rejection| rejection.of(incoming.id()))?;
     let caller = Caller {
         principal,
-        address: Some(origin.peer.socket.ip()),
+        address: Some(source.peer.socket.ip()),
         capabilities: envelope.capabilities(),
         log_level: envelope.log_level,
         params: repeated_params(headers),

@@ -1,9 +1,9 @@
 //! HTTP+SSE of 2024-11-05 (`--sse`): a GET stream is a session, and its client posts messages to another path.
 
-use super::origin::Origin;
 use super::paths::SSE_POST;
 use super::reject::{Rejection, method_not_allowed};
 use super::response::{self, Body};
+use super::source::Source;
 use super::stream::EventStream;
 use super::{Server, Settings, body, guard, legacy, oneway, outcome, sessions};
 use crate::jsonrpc::{Kind, Spliced};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// 406 when the client does not accept event streams, and as [`sessions::open`].
 pub fn stream(
     server: &Arc<Server>,
-    origin: &Origin,
+    source: &Source,
     request: &Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     if request.method() != Method::GET {
@@ -31,7 +31,7 @@ pub fn stream(
         guard::takes_events(request.headers())?;
     }
     let principal = guard::principal(&server.settings, request.headers())?;
-    let session = sessions::open(server, principal, origin, &[])?;
+    let session = sessions::open(server, principal, source, &[])?;
     session.become_old_sse();
     let reader = session.open_standalone();
     server.directory.list(&session);
@@ -56,7 +56,7 @@ fn post_to(settings: &Settings, stream: &str) -> String {
 /// 400 without a session, 404 for an unknown session, 400 for an invalid message.
 pub async fn post(
     server: &Arc<Server>,
-    origin: &Origin,
+    source: &Source,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     if request.method() != Method::POST {
@@ -76,7 +76,7 @@ pub async fn post(
     let body = body::read(server, body, session.account()).await?;
     let present = sessions::receive(server, &session)?;
     let (frame, message) = body.into_message(&head.headers)?;
-    let incoming = origin.incoming(&server.settings, frame, message);
+    let incoming = source.incoming(&server.settings, frame, message);
     let operation = Arc::clone(&incoming.operation);
     sessions::describe(&session, &operation);
     if incoming.message.kind != Kind::Request {

@@ -1,9 +1,9 @@
 //! Routes a request by its path, after the checks that hold for every path: framing, Host, Origin.
 
-use super::origin::Origin;
 use super::paths::{self, METRICS, Probe};
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
+use super::source::Source;
 use super::{Server, Settings, body, endpoint, guard, health, old_sse, site};
 use crate::jsonrpc::codes;
 use hyper::body::Incoming;
@@ -12,7 +12,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
 
 /// Answers one HTTP request to `--listen`.
-pub async fn serve(server: Arc<Server>, origin: &Origin, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve(server: Arc<Server>, source: &Source, request: Request<Incoming>) -> Response<Body> {
     if let Err(rejection) = guard::check_framing(request.headers()) {
         return rejection.response();
     }
@@ -27,7 +27,7 @@ pub async fn serve(server: Arc<Server>, origin: &Origin, request: Request<Incomi
         Ok(site) => site,
         Err(rejection) => return body::refuse(request.into_body(), rejection).response(),
     };
-    let mut response = match route(&server, origin, request).await {
+    let mut response = match route(&server, source, request).await {
         Ok(response) => response,
         Err(rejection) => rejection.response(),
     };
@@ -83,7 +83,7 @@ pub fn refuse(request: Request<Incoming>, full: Full) -> Response<Body> {
 
 async fn route(
     server: &Arc<Server>,
-    origin: &Origin,
+    source: &Source,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     let settings = &server.settings;
@@ -97,11 +97,11 @@ async fn route(
         return Ok(site::preflight(request.headers()));
     }
     if served == settings.path {
-        return endpoint::serve(server, origin, request).await;
+        return endpoint::serve(server, source, request).await;
     }
     match served {
-        paths::SSE_STREAM => old_sse::stream(server, origin, &request),
-        paths::SSE_POST => old_sse::post(server, origin, request).await,
+        paths::SSE_STREAM => old_sse::stream(server, source, &request),
+        paths::SSE_POST => old_sse::post(server, source, request).await,
         _ if reads(request.method()) => Ok(health::metrics(server, request.headers())),
         _ => Ok(method_not_allowed("GET, HEAD")),
     }

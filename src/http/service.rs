@@ -1,10 +1,10 @@
 //! Serves one connection: hyper parses its requests, [`routes`] answers them.
 
 use super::marked::Marked;
-use super::origin::Origin;
 use super::peers::{Connection, Mark, Places, Rewound, Socket, Watched};
 use super::response::Body;
 use super::routes::{self, Full};
+use super::source::Source;
 use super::unread::Explained;
 use super::visit::Visit;
 use super::{Server, paths};
@@ -160,8 +160,8 @@ impl Service {
         let is_monitoring = paths::is_monitoring(request.uri().path());
         let charge =
             if is_monitoring { None } else { requests.charge_soon(memory_of(&request), ROOM_PATIENCE).await };
-        let (mut visit, origin) = match is_monitoring {
-            true => (None, Origin::unseen(peer, account)),
+        let (mut visit, source) = match is_monitoring {
+            true => (None, Source::unseen(peer, account)),
             false => Visit::begin(&server.settings, &request, peer, account),
         };
         let mut response =
@@ -170,7 +170,7 @@ impl Service {
             } else if charge.is_none() && !is_monitoring {
                 routes::refuse(request, Full::Memory)
             } else {
-                scoped(origin.span, routes::serve(server, &origin, request)).await
+                scoped(source.span, routes::serve(server, &source, request)).await
             };
         // Hyper may still be reading the body of a refused request; such a connection keeps its buffers.
         let is_error = response.status().is_client_error() || response.status().is_server_error();

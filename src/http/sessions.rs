@@ -4,10 +4,10 @@
 use super::Server;
 use super::deviation::Deviation;
 use super::guard::{self, Form};
-use super::origin::Origin;
 use super::outcome;
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
+use super::source::Source;
 use super::stream::EventStream;
 use crate::exchange::Failure;
 use crate::jsonrpc::Spliced;
@@ -125,12 +125,12 @@ pub async fn initialize(
     server: &Arc<Server>,
     headers: &HeaderMap,
     principal: Principal,
-    origin: &Origin,
+    source: &Source,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
     let form =
         check_initialize(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
-    let session = open(server, principal, origin, incoming.id())?;
+    let session = open(server, principal, source, incoming.id())?;
     let id = HeaderValue::from_str(session.id().secret());
     let operation = Arc::clone(&incoming.operation);
     let work = handshake(Arc::clone(server), Arc::clone(&session), incoming);
@@ -168,14 +168,14 @@ fn check_initialize(server: &Server, headers: &HeaderMap, principal: &Principal)
 pub fn open(
     server: &Server,
     principal: Principal,
-    origin: &Origin,
+    source: &Source,
     request_id: &[u8],
 ) -> Result<Arc<Session>, Rejection> {
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down().of(request_id));
     }
-    let address = Some(origin.peer.socket.ip());
-    let account = origin.account.sibling(principal.client_or(|| origin.account.client()));
+    let address = Some(source.peer.socket.ip());
+    let account = source.account.sibling(principal.client_or(|| source.account.client()));
     let opened = server.directory.open(principal, address, account, Instant::now());
     opened.map_err(|_| Rejection::busy("--max-sessions sessions are open").of(request_id))
 }

@@ -1,6 +1,6 @@
 //! The span of an HTTP request, and its access log line if it carries no message.
 
-use super::origin::Origin;
+use super::source::Source;
 use super::{Settings, guard};
 use crate::budget::Account;
 use crate::telemetry::{Parent, Peer, Span, SpanKind, access, names, scope, tracer};
@@ -39,7 +39,7 @@ impl Visit {
         request: &Request<B>,
         peer: Peer,
         account: Account,
-    ) -> (Option<Self>, Origin) {
+    ) -> (Option<Self>, Source) {
         let trace = guard::trace(request.headers(), settings.propagates);
         let mut logged = access::is_enabled().then(|| Logged {
             method: request.method().clone(),
@@ -64,10 +64,10 @@ impl Visit {
             logged.context = context;
             Arc::clone(&logged.brought)
         });
-        let origin = Origin { span: context, trace, peer, account, brought };
+        let source = Source { span: context, trace, peer, account, brought };
         let span = span.filter(Span::is_recorded);
         let is_seen = span.is_some() || logged.is_some();
-        (is_seen.then_some(Visit { span, logged }), origin)
+        (is_seen.then_some(Visit { span, logged }), source)
     }
 
     /// Records the response's status.

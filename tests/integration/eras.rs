@@ -34,7 +34,7 @@ fn facts(answer: &Value) -> (u64, String) {
     (facts["pid"].as_u64().expect("a pid"), facts["era"].as_str().expect("an era").to_owned())
 }
 
-/// Waits until both questions are sent to a server that reads neither: after `--probe-timeout`, the second follows the first.
+/// Waits until both the probe and, after `--probe-timeout`, `initialize` are sent to a server that reads neither.
 fn until_both_asked(server: &Server) {
     server.until_metric("proxyrunner_exchanges_total", 2);
 }

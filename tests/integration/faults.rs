@@ -106,7 +106,7 @@ fn an_error_without_an_id_fails_only_a_sole_request() {
 fn an_oversized_response_fails_only_its_request() {
     let server = Server::start("--max-frame 100000");
     let (session, other) = (server.session(), server.session());
-    let mut neighbour = other.begin_call(7, "wait", json!({"name": "a"}));
+    let mut neighbor = other.begin_call(7, "wait", json!({"name": "a"}));
     server.until_metric("proxyrunner_in_flight", 1);
     for place in ["first", "last"] {
         let answer = session.call("oversized", json!({"bytes": 1 << 20, "id": place}));
@@ -116,7 +116,7 @@ fn an_oversized_response_fails_only_its_request() {
     assert_eq!(session.call("oversized", json!({"bytes": 1 << 20, "id": "none"}))["result"], json!({}));
     assert_eq!(server.metric("proxyrunner_oversized_frames_total"), 3);
     session.result("release", json!({"name": "a"}));
-    assert_eq!(neighbour.response().answer()["result"], json!({"name": "a"}));
+    assert_eq!(neighbor.response().answer()["result"], json!({"name": "a"}));
 }
 
 #[test]

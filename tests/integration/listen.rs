@@ -31,11 +31,8 @@ fn a_subscription_is_acknowledged_and_served_until_a_graceful_end() {
     let acknowledged = one.message();
     assert_eq!(acknowledged["method"], "notifications/subscriptions/acknowledged");
     assert_eq!(acknowledged["params"]["_meta"], json!({SUBSCRIPTION: "7"}));
-    let honoured = json!({"toolsListChanged": true, "resourceSubscriptions": ["a://x"]});
-    assert_eq!(
-        acknowledged["params"]["notifications"], honoured,
-        "the server declares no changes of prompts"
-    );
+    let honored = json!({"toolsListChanged": true, "resourceSubscriptions": ["a://x"]});
+    assert_eq!(acknowledged["params"]["notifications"], honored, "the server declares no changes of prompts");
     let acknowledged = two.message();
     assert_eq!(acknowledged["params"]["_meta"], json!({SUBSCRIPTION: 7}), "the id keeps its type");
     assert_eq!(acknowledged["params"]["notifications"], json!({"resourcesListChanged": true}));
@@ -118,8 +115,8 @@ fn oversized_subscriptions_are_refused_and_excess_resources_left_out() {
     assert_eq!(listen(&server.modern(), 1, filter(20)).response().code(), -32602);
     let mut events = listen(&server.modern(), 1, filter(6)).events();
     let acknowledged = events.message();
-    let honoured = &acknowledged["params"]["notifications"]["resourceSubscriptions"];
-    assert_eq!(honoured.as_array().map(Vec::len), Some(4));
+    let honored = &acknowledged["params"]["notifications"]["resourceSubscriptions"];
+    assert_eq!(honored.as_array().map(Vec::len), Some(4));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Black-box tests of the binary: each test starts proxyrunner and talks to it over HTTP. All tests are one program, with
-//! a module per subject, so that shared code is compiled once.
+//! Black-box tests of the binary: each test starts proxyrunner and talks to it over HTTP. All tests are one program,
+//! with a module per subject, so that shared code is compiled once.
 
 mod admission;
 mod architecture;

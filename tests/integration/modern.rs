@@ -1,11 +1,11 @@
-//! Clients of 2026-07-28 in front of a legacy server: what is refused, what is translated, what is cancelled.
+//! Clients of 2026-07-28 in front of a legacy server: refusals, translation and cancellation.
 
 use crate::support::modern::{CLIENT_CAPABILITIES, PROTOCOL_VERSION, SERVER_INFO, VERSION, result};
 use crate::support::{Journal, Response, Server, scratch, until};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-/// Where the child's own requests don't matter.
+/// A method for tests in which the requests to the child do not matter.
 const LIST: &str = "tools/list";
 
 fn told(response: &Response) -> (u16, i64, Value) {
@@ -90,12 +90,12 @@ fn method_and_name_headers_must_match_the_body() {
         let twice = client.clone().header(header, value).header(header, value);
         assert_eq!(told(&twice.call("recall", json!({}))), (400, -32020, json!(1)), "{header} twice");
     }
-    assert_eq!(journal.runs("recall"), 3, "what is refused is not sent");
+    assert_eq!(journal.runs("recall"), 3, "refused requests are not forwarded");
     for uri in ["file:///b", "=?base64?ZmlsZTovLy9i?="] {
         let other = client.clone().header(name, uri).send("resources/read", json!({"uri": "file:///a"}));
         assert_eq!(told(&other), (400, -32020, json!(1)));
     }
-    // A server may take what is no string for one, and run another tool than the header says.
+    // A server might convert a value that is not a string, and run a tool that differs from the header.
     for given in [json!(["recall"]), json!({"toString": "recall"}), json!(1), json!(null)] {
         let other = client.clone().header(name, "recall").send("tools/call", json!({"name": given}));
         assert_eq!(told(&other), (400, -32020, json!(1)), "{given}");
@@ -147,7 +147,7 @@ fn removed_and_unsupported_methods_get_404() {
         let response = server.modern().send(method, json!({"uri": "file:///a", "name": "n", "taskId": "t"}));
         assert_eq!(told(&response), (404, -32601, json!(1)), "{method}");
     }
-    assert_eq!(journal.frames().len(), before, "nothing of it reached the child");
+    assert_eq!(journal.frames().len(), before, "no refused request reached the child");
     assert_eq!(told(&server.modern().send("no/such", json!({}))), (404, -32601, json!(1)));
 }
 
@@ -280,7 +280,7 @@ fn progress_arrives_before_the_response_with_the_clients_token() {
         let mut events = client.begin_call("a", "progress", json!({"n": 3})).events();
         for n in 0..3 {
             let event = events.next_event();
-            assert_eq!(event.id, None, "nothing can be resumed");
+            assert_eq!(event.id, None, "modern streams cannot be resumed");
             assert_eq!(event.json()["params"], json!({"progressToken": token, "progress": n}));
         }
         let last = events.next_event();
@@ -293,7 +293,7 @@ fn progress_arrives_before_the_response_with_the_clients_token() {
 fn a_disconnect_cancels_before_and_after_the_response_head() {
     let journal = Journal::new();
     let server = Server::with().child(&journal.flag()).start();
-    let mut neighbour = server.modern().begin_call(1, "wait", json!({"name": "n"}));
+    let mut neighbor = server.modern().begin_call(1, "wait", json!({"name": "n"}));
     let quiet = server.modern().begin_call(1, "hang", json!({}));
     journal.until_called("hang");
     quiet.cut();
@@ -304,7 +304,7 @@ fn a_disconnect_cancels_before_and_after_the_response_head() {
     events.cut();
     journal.until_cancelled("progress");
     server.modern().result("release", json!({"name": "n"}));
-    assert_eq!(result(&neighbour.response())["name"], "n");
+    assert_eq!(result(&neighbor.response())["name"], "n");
     assert!(!journal.is_cancelled("wait"));
 }
 
@@ -327,7 +327,7 @@ fn a_request_that_times_out_is_cancelled_at_the_child() {
         assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(1), &json!(-32603)));
         assert_eq!(answer["error"]["data"]["reason"], "timed_out");
         journal.until_cancelled("hang");
-        assert_eq!(server.modern().send(LIST, json!({})).status, 200, "the child serves on");
+        assert_eq!(server.modern().send(LIST, json!({})).status, 200, "the child still serves");
     }
 }
 
@@ -352,6 +352,6 @@ fn requests_get_503_when_full_or_draining() {
         refused.text().contains("shutting down")
     });
     std::fs::write(&file, "").expect("a scratch file");
-    assert_eq!(result(&waiting.response())["late"], true, "what was begun is finished");
+    assert_eq!(result(&waiting.response())["late"], true, "the running call is finished");
     assert_eq!(server.exit_code(), 0);
 }

@@ -1,17 +1,17 @@
-//! HTTP+SSE of 2024-11-05: one stream is the session, messages are posted beside it.
+//! The HTTP+SSE transport of 2024-11-05: one stream per session, and a separate endpoint for posted messages.
 
 use crate::support::{Events, Response, Server, tool_call, until};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-/// Opens the stream; it and where to post.
+/// Opens the stream; returns it and the path for posts.
 fn open(server: &Server, headers: &[(&str, &str)]) -> (Events, String) {
     let mut connection = server.connect();
     connection.request("GET", "/sse", &[&[("Accept", "text/event-stream")], headers].concat(), b"");
     let mut events = connection.events();
     let first = events.next().expect("an event");
     assert_eq!(first.name.as_deref(), Some("endpoint"));
-    // Relative to the stream's path, as clients resolve it.
+    // Clients resolve the reference relative to the path of the stream.
     (events, format!("/{}", first.data))
 }
 
@@ -91,7 +91,11 @@ fn a_post_without_a_session_is_refused() {
         assert_eq!(refused.status, status, "{query}");
     }
     let headers = [("Content-Type", "application/json"), ("X-User", "bob")];
-    assert_eq!(server.request("POST", &path, &headers, ping.as_bytes()).status, 404, "another principal's");
+    assert_eq!(
+        server.request("POST", &path, &headers, ping.as_bytes()).status,
+        404,
+        "another principal"
+    );
     let headers = [("Content-Type", "application/json"), ("X-User", "ann")];
     assert_eq!(server.request("POST", &path, &headers, ping.as_bytes()).status, 202);
     assert_eq!(server.request("POST", &path, &headers, b"no JSON").status, 400);
@@ -102,7 +106,7 @@ fn a_post_without_a_session_is_refused() {
     assert_eq!(
         server.post(&[("Mcp-Session-Id", id), ("X-User", "ann")], ping).status,
         404,
-        "another transport's"
+        "the session belongs to another transport"
     );
 }
 

@@ -1,11 +1,11 @@
-//! `Mcp-Param-*`: the headers in which a modern client repeats a tool's parameters, held against the body by what the
-//! child's own `tools/list` says of them.
+//! `Mcp-Param-*`: the headers in which a modern client repeats parameters of a tool. They are compared with the body
+//! according to the child's `tools/list`.
 
 use crate::support::modern::Modern;
 use crate::support::{Journal, Response, Server};
 use serde_json::{Value, json};
 
-/// In front of a child of either era, and what it reads.
+/// Starts a server in front of a child of this era; returns the child's journal, too.
 fn server(era: &str) -> (Server, Journal) {
     let journal = Journal::new();
     let with = Server::with().asked_nothing().flags("--principal-header x-user");
@@ -16,7 +16,7 @@ fn server(era: &str) -> (Server, Journal) {
     (with.start(), journal)
 }
 
-/// Tools that repeat parameters, the last one of them deep within.
+/// Returns tools with three parameters that have headers, one of them nested.
 fn marked(names: &[&str]) -> Value {
     let marked = |kind: &str, header: &str| json!({"type": kind, "x-mcp-header": header});
     let deep = json!({"type": "object", "properties": {"on": marked("boolean", "On")}});
@@ -32,7 +32,7 @@ fn relist(client: &Modern<'_>, pages: Value) {
     client.result("relist", json!({"method": "tools/list", "pages": pages}));
 }
 
-/// How often the child was asked for a page of its tools.
+/// Returns how many pages of the tool list the child was asked for.
 fn asked(journal: &Journal) -> usize {
     journal.frames().iter().filter(|read| read.message["method"] == "tools/list").count()
 }
@@ -82,7 +82,7 @@ fn parameter_headers_must_match_the_body() {
         (&[(REGION, "=?base64?/w==?=")], json!({"region": "eu"})),
         (&[(REGION, "=?BASE64?ZXU=?=")], json!({"region": "eu"})),
         (&[(COUNT, "43")], json!({"count": 42})),
-        // Servers exist that read names in any case.
+        // Some servers ignore the case of parameter names.
         (&[], json!({"Region": "eu"})),
         (&[(REGION, "us")], json!({"REGION": "eu"})),
         (&[(REGION, "eu")], json!({"region": "eu", "Region": "us"})),
@@ -118,11 +118,11 @@ fn parameter_headers_must_match_the_body() {
         assert_eq!(journal.runs("release"), runs, "the child sees none of them");
         twice_in_one_body(&server);
         let unmarked = server.modern().of("ann").header(REGION, "x").call("facts", json!({"region": "eu"}));
-        assert_eq!(unmarked.status, 200, "another tool repeats nothing");
+        assert_eq!(unmarked.status, 200, "the other tool has no parameter headers");
     }
 }
 
-/// Of two equal names some readers take the first and some the last.
+/// Checks that duplicate parameters are refused: some parsers take the first value, some the last.
 fn twice_in_one_body(server: &Server) {
     let client = server.modern().of("ann");
     let body = client.body(1, "tools/call", json!({"name": "release", "arguments": {"region": "eu"}}));
@@ -145,22 +145,25 @@ fn tools_are_read_once_and_again_after_list_changed() {
     for era in ["legacy", "modern"] {
         let (server, journal) = server(era);
         let client = server.modern().of("ann");
-        assert_eq!(asked(&journal), 0, "{era}: not before it is needed");
+        assert_eq!(asked(&journal), 0, "{era}: the list is not fetched in advance");
         relist(&client, json!([marked(&["a"]), [], marked(&["facts"])]));
         assert_eq!(asked(&journal), 1);
         for _ in 0..3 {
             assert!(
                 is_mismatch(&client.call("facts", json!({"region": "eu"}))),
-                "{era}: it is on the last page"
+                "{era}: the tool is on the last page"
             );
         }
         assert_eq!(asked(&journal), 4);
         let pages: Vec<Value> = (0..100).map(|_| json!([])).collect();
         client.result("relist", json!({"method": "tools/list", "pages": pages, "told": false}));
-        assert!(is_mismatch(&client.call("facts", json!({"region": "eu"}))), "{era}: it did not say so");
+        assert!(
+            is_mismatch(&client.call("facts", json!({"region": "eu"}))),
+            "{era}: the change was not announced"
+        );
         relist(&client, pages.into());
         assert_eq!(client.call("facts", json!({"region": "eu"})).status, 200);
-        assert_eq!(asked(&journal), 4 + 64, "{era}: a list without an end is not read to it");
+        assert_eq!(asked(&journal), 4 + 64, "{era}: the number of pages is limited");
     }
 }
 
@@ -174,10 +177,10 @@ fn a_pending_tool_list_does_not_block_calls_and_is_fetched_once() {
         let mut calls: Vec<_> =
             (0..8).map(|id| client.begin_call(id, "facts", json!({"region": "eu"}))).collect();
         for call in &mut calls {
-            assert_eq!(call.response().status, 200, "{era}: what is not known is not checked");
+            assert_eq!(call.response().status, 200, "{era}: an unknown tool is not checked");
         }
         assert_eq!(client.call("facts", json!({"region": "eu"})).status, 200);
-        // A router in front may have decided by what nobody has held against the body.
+        // A router may rely on the header, so it must not be forwarded unchecked.
         let routed = client.clone().header(REGION, "us").call("facts", json!({"region": "eu"}));
         assert_eq!(
             (routed.status, routed.header("retry-after")),
@@ -185,9 +188,11 @@ fn a_pending_tool_list_does_not_block_calls_and_is_fetched_once() {
             "{era}: {}",
             routed.text()
         );
-        assert_eq!(asked(&journal), 2, "{era}: all of them wait for one answer");
+        assert_eq!(asked(&journal), 2, "{era}: all calls wait for the same list");
         client.result("release", json!({"name": "lists"}));
-        crate::support::until("it is known", || is_mismatch(&client.call("facts", json!({"region": "eu"}))));
+        crate::support::until("the list is known", || {
+            is_mismatch(&client.call("facts", json!({"region": "eu"})))
+        });
     }
 }
 
@@ -209,7 +214,7 @@ fn parameter_headers_are_checked_on_retries() {
     assert_eq!(
         crate::support::modern::result(&heard)["heard"],
         json!([{"action": "decline"}]),
-        "it still waits"
+        "the call is still parked"
     );
     assert_eq!(journal.runs("interview"), 1);
 }

@@ -1,4 +1,4 @@
-//! Clients and children of 2026-07-28: everything passes as it is, but for ids, progress tokens, subscription ids and
+//! Clients and children of 2026-07-28: messages pass unchanged except for ids, progress tokens, subscription ids and
 //! trace context.
 
 use crate::support::modern::{CLIENT_CAPABILITIES, Modern, result};
@@ -14,7 +14,7 @@ fn modern(flags: &str, child: &str) -> (Server, Journal) {
     (Server::with().flags(flags).modern_child(&child).start(), journal)
 }
 
-/// The last frame of a method that the child read.
+/// Returns the last frame of a method that the child read.
 fn last(journal: &Journal, method: &str) -> Value {
     let frames = journal.frames().into_iter().map(|read| read.message);
     frames.rev().find(|message| message["method"] == method).unwrap_or_else(|| panic!("no {method}"))
@@ -44,11 +44,15 @@ fn requests_and_responses_pass_unchanged() {
     let frame = last(&journal, "tools/call");
     let id = frame["id"].clone();
     assert!(id.is_u64() && frame["params"]["_meta"]["progressToken"] == id, "{frame}");
-    // The child gives back what it read, so that all of it was seen on both ways.
+    // The child echoes what it read, so this covers both directions.
     let mut expected: Value = serde_json::from_str(&body).expect("JSON");
     expected["params"]["_meta"]["progressToken"] = id;
     assert_eq!(response.json()["result"]["structuredContent"]["params"], expected["params"]);
-    assert!(response.text().contains(r#""resultType": "complete""#), "its blanks too: {}", response.text());
+    assert!(
+        response.text().contains(r#""resultType": "complete""#),
+        "spaces are preserved: {}",
+        response.text()
+    );
 }
 
 #[test]
@@ -60,7 +64,7 @@ fn every_byte_except_ids_and_tokens_is_preserved() {
         r#"{{ "result":{{"content":[] , "structuredContent":{odd},"resultType":"complete"}},"id":$ID ,"jsonrpc":"2.0" }}"#
     );
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    // The child takes one character for each byte.
+    // The child's argument has one character for each byte.
     let line = json!(answer.bytes().map(char::from).collect::<String>());
     let body = format!(
         r#" {{ "params":{{"name":"raw","arguments":{{"odd":{odd},"line":{line}}},"_meta":{{"progressToken":"mine",{envelope},"traceparent":"{trace}","k":{odd}}}}},"id" : "seven","jsonrpc":"2.0","method":"tools/call","more":{odd}}}"#
@@ -82,7 +86,7 @@ fn questions_and_answers_pass_unchanged() {
     let client = server.modern();
     let first = result(&client.call("ask", rounds.clone()));
     assert_eq!((&first["resultType"], &first["inputRequests"]["é"]), (&json!("input_required"), &elicit));
-    assert_eq!(first["requestState"], r#"1:é"\"#, "the child's own");
+    assert_eq!(first["requestState"], r#"1:é"\"#, "the child's state is unchanged");
     let answers = json!({"user_name": {"action": "decline"}, "unasked": {"action": "accept"}});
     for state in [r#"1:é"\"#, "2:tampered with", "99:x"] {
         let params =
@@ -196,8 +200,8 @@ fn log_messages_reach_only_the_request_that_asked_for_them() {
     assert_eq!((&messages[0]["method"], messages.len()), (&json!("notifications/message"), 2));
     let own = journal.call("log").pid;
     let response = server.modern().call("log", json!({}));
-    assert!(response.json()["result"].is_object(), "nothing but the answer: {}", response.text());
-    assert_ne!(journal.call("log").pid, own, "that one shares");
+    assert!(response.json()["result"].is_object(), "the response is plain JSON: {}", response.text());
+    assert_ne!(journal.call("log").pid, own, "the other request shares a child");
     server.until_metric("proxyrunner_withheld_messages_total", 1);
 }
 

@@ -1,4 +1,4 @@
-//! Processes: nothing that a server started outlives it or proxyrunner, as PID 1 or not; signals, limits, users.
+//! Processes: the descendants of a server end with it and with proxyrunner, as PID 1 or not; signals, limits and users.
 
 use crate::support::{Server, Session, lives, scratch, until};
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +11,7 @@ fn pid(answer: &Value) -> i32 {
     answer["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_else(|| panic!("{answer}"))
 }
 
-/// Processes that only a guardian finds: in sessions of their own, one of them with its parents gone.
+/// Starts processes that only a guardian finds: both have their own sessions, and the parents of one have exited.
 fn leave_behind(session: &Session<'_>) -> [i32; 2] {
     let file = scratch("daemon");
     [
@@ -21,10 +21,10 @@ fn leave_behind(session: &Session<'_>) -> [i32; 2] {
 }
 
 fn until_gone(pids: &[i32]) {
-    until("their end", || !pids.iter().any(|&pid| lives(pid)));
+    until("their exit", || !pids.iter().any(|&pid| lives(pid)));
 }
 
-/// Until another server answers: what was just sent to the one that is gone is lost with it.
+/// Waits until another server answers; calls that are sent to the exited server are lost.
 fn until_replaced(session: &Session<'_>, before: i32) {
     until("the next server", || {
         let answer = session.call("facts", json!({}));
@@ -32,14 +32,14 @@ fn until_replaced(session: &Session<'_>, before: i32) {
     });
 }
 
-/// The fields of `/proc/pid/stat` behind the name: state, parent, …
+/// Returns the fields of `/proc/pid/stat` after the name: state, parent, …
 fn stat(pid: i32) -> Option<Vec<String>> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(") ")?;
     Some(fields.split(' ').map(str::to_owned).collect())
 }
 
-/// The children of a process, zombies too, with their states and names.
+/// Returns the children of a process, including zombies, with their states and names.
 fn children(parent: i32) -> Vec<(i32, String, String)> {
     let pids = std::fs::read_dir("/proc")
         .expect("a /proc")
@@ -74,7 +74,7 @@ fn processes_left_behind_by_a_server_end_with_it() {
     assert!(left.iter().all(|&pid| lives(pid)));
     assert_eq!(session.call("leave", json!({"code": 5}))["error"]["data"]["exitCode"], 5);
     until_gone(&left);
-    assert!(pid(&session.result("facts", json!({}))) > 0, "the next one serves");
+    assert!(pid(&session.result("facts", json!({}))) > 0, "the next server serves");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn no_process_outlives_proxyrunner() {
         let (shared, own) = (server.session(), server.opening().exclusive().open());
         let left = [leave_behind(&shared), leave_behind(&own)].concat();
         let all = descendants(own_pid(&server));
-        assert!(all.len() >= 4, "two servers, and a guardian for each: {all:?}");
+        assert!(all.len() >= 4, "two servers with a guardian each: {all:?}");
         server.signal(signal);
         until_gone(&all);
         until_gone(&left);
@@ -107,9 +107,9 @@ fn a_server_ends_with_its_guardian_and_is_replaced() {
     let server = Server::start("--restart-backoff 10ms");
     let session = server.session();
     let served = pid(&session.result("facts", json!({})));
-    let guardian: i32 = stat(served).expect("it lives")[1].parse().expect("a pid");
+    let guardian: i32 = stat(served).expect("a process")[1].parse().expect("a pid");
     assert_ne!(guardian, own_pid(&server));
-    kill(Pid::from_raw(guardian), Signal::SIGKILL).expect("it lives");
+    kill(Pid::from_raw(guardian), Signal::SIGKILL).expect("a process");
     until_gone(&[served]);
     until_replaced(&session, served);
     assert!(server.logged().contains("its guardian was killed"), "{}", server.logged());
@@ -120,12 +120,12 @@ fn a_guardian_holds_no_pipe_and_has_one_thread() {
     let server = Server::start("--close-grace 1h --terminate-grace 1h");
     let session = server.session();
     let served = pid(&session.result("facts", json!({})));
-    let guardian = stat(served).expect("it lives")[1].clone();
-    let files = std::fs::read_dir(format!("/proc/{guardian}/fd")).expect("it lives");
+    let guardian = stat(served).expect("a process")[1].clone();
+    let files = std::fs::read_dir(format!("/proc/{guardian}/fd")).expect("a process");
     let held = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
     let pipes: Vec<_> = held.filter(|file| file.to_string_lossy().starts_with("pipe:")).collect();
     assert!(pipes.is_empty(), "{pipes:?}");
-    let threads = std::fs::read_dir(format!("/proc/{guardian}/task")).expect("it lives").count();
+    let threads = std::fs::read_dir(format!("/proc/{guardian}/task")).expect("a process").count();
     assert_eq!(threads, 1);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.exit_code(), 0, "EOF on its stdin ended the server");
@@ -175,7 +175,7 @@ fn a_server_inherits_no_blocked_or_ignored_signals() {
     let status = server.session().result("state", json!({}))["status"].clone();
     assert_eq!(status["SigBlk"], "0000000000000000");
     let ignored = u64::from_str_radix(status["SigIgn"].as_str().expect("a mask"), 16).expect("a mask");
-    // Python itself ignores SIGPIPE (13) and SIGXFSZ (25); those above 31 are the C library's own.
+    // Python itself ignores SIGPIPE (13) and SIGXFSZ (25); signals above 31 belong to the C library.
     assert_eq!(ignored & 0x7fff_ffff, (1 << 12) | (1 << 24));
     assert_eq!(status["NoNewPrivs"], "1");
 }
@@ -197,7 +197,7 @@ fn a_server_may_run_as_another_user() {
     if !nix::unistd::geteuid().is_root() {
         return eprintln!("skipped: only root can change users");
     }
-    // The scripted child's file is not everybody's to read.
+    // Other users may not be able to read the scripted child's file.
     let run = |flags: &str| {
         let start =
             Server::with().flags(flags).program(&["/usr/bin/env", "-i", "/bin/sh", "-c", "id >&2; exit 3"]);
@@ -210,35 +210,35 @@ fn a_server_may_run_as_another_user() {
     assert!(log.contains("uid=65534(nobody) gid=1(daemon) groups=1(daemon)"), "{log}");
     let (status, log) = run("--child-user no-such-user --child-nice 30");
     assert_eq!(status.code(), Some(64));
-    assert!(log.contains("--child-user") && log.contains("--child-nice"), "both are told: {log}");
+    assert!(log.contains("--child-user") && log.contains("--child-nice"), "both errors are reported: {log}");
 }
 
 #[test]
 fn as_pid_1_it_reaps_adopted_processes_and_keeps_its_servers_status() {
     let alone = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
     if !Command::new(alone[0]).args(&alone[1..]).arg("true").status().is_ok_and(|status| status.success()) {
-        return eprintln!("skipped: this system lets nobody make a pid namespace");
+        return eprintln!("skipped: this system does not allow a new PID namespace");
     }
     let server = Server::with().flags("--restart-limit 0").under(&alone).start();
     let init = children(own_pid(&server))[0].0;
     let session = server.session();
     assert_eq!(
-        std::fs::read_to_string(format!("/proc/{init}/comm")).expect("it lives").trim(),
+        std::fs::read_to_string(format!("/proc/{init}/comm")).expect("a process").trim(),
         "proxyrunner"
     );
     session.result("daemon", json!({"file": scratch("daemon")}));
-    // As `docker exec` does it: a process from outside, whose children fall to PID 1 when it ends.
+    // A process from outside, as of `docker exec`, whose children are adopted by PID 1 when it exits.
     let init_pid = init.to_string();
     let orphan = ["-t", &init_pid, "-p", "sh", "-c", "sleep 0.3 & sleep 0.2 & exit 0"];
     let entered = Command::new("nsenter").args(orphan).status().expect("nsenter");
     assert!(entered.success());
     let sleepers = || children(init).into_iter().filter(|(_, _, name)| name == "sleep").count();
-    until("orphans fall to it", || sleepers() == 2);
-    until("they are reaped", || sleepers() == 0);
+    until("orphans are adopted", || sleepers() == 2);
+    until("the orphans are reaped", || sleepers() == 0);
     assert!(children(init).iter().all(|(_, state, _)| state != "Z"), "{:?}", children(init));
     let all = descendants(init);
     assert_eq!(session.call("leave", json!({"code": 7}))["error"]["data"]["exitCode"], 7);
-    assert_eq!(server.exit_code(), 7, "of all that ended, the server decides");
+    assert_eq!(server.exit_code(), 7, "the exit code is the server's");
     until_gone(&all);
 }
 
@@ -248,8 +248,8 @@ fn left_behind_processes_end_even_if_the_guardian_is_killed() {
     let session = server.session();
     let served = pid(&session.result("facts", json!({})));
     let left = leave_behind(&session);
-    let guardian: i32 = stat(served).expect("it lives")[1].parse().expect("a pid");
-    kill(Pid::from_raw(guardian), Signal::SIGKILL).expect("it lives");
+    let guardian: i32 = stat(served).expect("a process")[1].parse().expect("a pid");
+    kill(Pid::from_raw(guardian), Signal::SIGKILL).expect("a process");
     until_gone(&left);
     until_replaced(&session, served);
 }
@@ -258,7 +258,7 @@ fn left_behind_processes_end_even_if_the_guardian_is_killed() {
 fn as_pid_1_it_survives_servers_that_cannot_be_started() {
     let alone = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
     if !Command::new(alone[0]).args(&alone[1..]).arg("true").status().is_ok_and(|status| status.success()) {
-        return eprintln!("skipped: this system lets nobody make a pid namespace");
+        return eprintln!("skipped: this system does not allow a new PID namespace");
     }
     let folder = scratch("cwd");
     std::fs::create_dir(&folder).expect("a folder");
@@ -266,7 +266,7 @@ fn as_pid_1_it_survives_servers_that_cannot_be_started() {
     let server = Server::with().flags(&flags).under(&alone).start();
     server.until_logged("\"ready\"");
     for _ in 0..20 {
-        std::fs::remove_dir(&folder).expect("it is empty");
+        std::fs::remove_dir(&folder).expect("an empty folder");
         let refused = server.opening().send();
         assert!(refused.text().contains("is not a directory"), "{}", refused.text());
         std::fs::create_dir(&folder).expect("a folder");
@@ -284,16 +284,16 @@ fn a_server_that_stops_its_guardian_and_exits_is_replaced() {
     let answer = session.call("betray", json!({"signal": "SIGSTOP", "code": 5}));
     assert_eq!(
         answer["error"]["data"]["exitCode"], 5,
-        "its guardian goes on, and says how it ended: {answer}"
+        "the guardian continues and reports the exit code: {answer}"
     );
     until_gone(&left);
-    assert!(pid(&session.result("facts", json!({}))) > 0, "the next one serves");
+    assert!(pid(&session.result("facts", json!({}))) > 0, "the next server serves");
     server.until_logged("guardian was stopped");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.exit_code(), 0);
 }
 
-/// Ignores every request to end, and keeps its guardian from seeing any.
+/// A server that ignores every request to end and keeps stopping its guardian.
 const STOPPER: &str = "import os, signal\nguardian = os.getppid()\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
                        os.fork()\nwhile os.path.exists(f'/proc/{guardian}'): os.kill(guardian, signal.SIGSTOP)";
 
@@ -323,23 +323,23 @@ fn processes_that_proxyrunner_did_not_start_survive_the_end_of_a_guardian() {
     let before = ["sh", "-c", "sleep 600 & exec \"$@\"", "sh"];
     let server = Server::with().flags("--restart-backoff 10ms").under(&before).start();
     let sleep = children(own_pid(&server)).into_iter().find(|(_, _, name)| name == "sleep");
-    let (sleep, ..) = sleep.expect("a child that was there before");
+    let (sleep, ..) = sleep.expect("the earlier child");
     let session = server.session();
     let served = pid(&session.result("facts", json!({})));
     let left = leave_behind(&session);
-    // It may be ended before or after it has answered.
+    // The server may be killed before or after it answers.
     session.call("betray", json!({"signal": "SIGKILL"}));
     until_gone(&left);
     until_replaced(&session, served);
-    assert!(lives(sleep), "it is none of the server's");
-    kill(Pid::from_raw(sleep), Signal::SIGKILL).expect("it lives");
+    assert!(lives(sleep), "the server did not start it");
+    kill(Pid::from_raw(sleep), Signal::SIGKILL).expect("a process");
 }
 
 #[test]
 fn as_pid_1_it_ends_only_the_processes_of_a_killed_guardian() {
     let alone = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
     if !Command::new(alone[0]).args(&alone[1..]).arg("true").status().is_ok_and(|status| status.success()) {
-        return eprintln!("skipped: this system lets nobody make a pid namespace");
+        return eprintln!("skipped: this system does not allow a new PID namespace");
     }
     let server = Server::with().flags("--restart-backoff 10ms").under(&alone).start();
     let init = children(own_pid(&server))[0].0;
@@ -354,9 +354,9 @@ fn as_pid_1_it_ends_only_the_processes_of_a_killed_guardian() {
     let orphan = ["-t", &init_pid, "-p", "sh", "-c", "sleep 600 & exit 0"];
     assert!(Command::new("nsenter").args(orphan).status().expect("nsenter").success());
     let sleeper = || children(init).into_iter().find(|(_, _, name)| name == "sleep").map(|(pid, ..)| pid);
-    until("an orphan falls to it", || sleeper().is_some());
-    let sleeper = sleeper().expect("it is there");
-    // It may be ended before or after it has answered.
+    until("an orphan is adopted", || sleeper().is_some());
+    let sleeper = sleeper().expect("a process");
+    // The server may be killed before or after it answers.
     session.call("betray", json!({"signal": "SIGKILL"}));
     until_gone(&left);
     until_replaced(&session, served);
@@ -366,7 +366,7 @@ fn as_pid_1_it_ends_only_the_processes_of_a_killed_guardian() {
 
 #[test]
 fn a_server_cannot_read_the_secrets_of_proxyrunner() {
-    // Its guardian's parent is proxyrunner; what is behind the name in stat(5) has no blank in it.
+    // The guardian's parent is proxyrunner; the fields after the name in stat(5) contain no spaces themselves.
     let read = "p=$(sed 's/.*) . //; s/ .*//' /proc/$PPID/stat); cat /proc/$p/stat /proc/$p/environ /proc/$PPID/environ >&2; \
                 [ -r /proc/$p/mem ] && echo readable >&2; exit 3";
     let start = Server::with()
@@ -377,15 +377,15 @@ fn a_server_cannot_read_the_secrets_of_proxyrunner() {
     let start = if nix::unistd::geteuid().is_root() {
         if !Command::new(other[0]).args(&other[1..]).arg("true").status().is_ok_and(|status| status.success())
         {
-            return eprintln!("skipped: root may read everything, and cannot become another user");
+            return eprintln!("skipped: root may read everything, and the user cannot be changed");
         }
         start.under(&other)
     } else {
         start
     };
     let (status, log) = start.run();
-    assert_eq!(status.code(), Some(3), "it starts all the same: {log}");
-    assert!(log.contains("(proxyrunner)"), "it is the right process: {log}");
+    assert_eq!(status.code(), Some(3), "the server starts nevertheless: {log}");
+    assert!(log.contains("(proxyrunner)"), "the script found proxyrunner: {log}");
     assert!(log.contains("environ: Permission denied"), "{log}");
     assert!(!log.contains("hunter2") && !log.contains("readable"), "{log}");
 }

@@ -1,4 +1,4 @@
-//! What a child asks its client: sampling, elicitation, and how the answer finds its way back.
+//! Questions of a child to its client (sampling and elicitation), and the way of the answers back.
 
 use crate::support::{Server, scratch};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ fn a_question_is_sent_on_its_calls_stream_and_answered() {
     }
     assert_eq!(server.metric("proxyrunner_unmatched_client_answers_total"), 9);
     session.delete();
-    assert_eq!(listening.rest(), Vec::<Value>::new(), "nothing of it was on the other stream");
+    assert_eq!(listening.rest(), Vec::<Value>::new(), "the other stream got no message");
 }
 
 #[test]
@@ -75,7 +75,10 @@ fn a_childs_cancellation_of_a_question_reaches_the_client() {
     let expected = json!({"requestId": messages[0]["id"], "reason": "r"});
     assert_eq!(messages[1]["params"], expected);
     session.tell(json!({"jsonrpc": "2.0", "id": messages[0]["id"], "result": {}}));
-    assert!(!session.child_read().iter().any(|frame| frame["id"] == 9), "nobody waits for it any more");
+    assert!(
+        !session.child_read().iter().any(|frame| frame["id"] == 9),
+        "an answer to a cancelled question is dropped"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A legacy child's questions for clients of 2026-07-28: parked calls, their retries, and the children that are leased.
+//! Questions of legacy children to clients of 2026-07-28: parked calls, their retries, and leased children.
 
 use crate::support::modern::{Asked, Modern, result};
 use crate::support::{Journal, Response, Server, scratch, until};
@@ -26,19 +26,19 @@ fn yes() -> Value {
     json!({"action": "accept", "content": {"n": 9_007_199_254_740_993_u64}})
 }
 
-/// The state does not open: it is an error of the request, and nothing was run again.
+/// Checks that a retry is refused with an error because its state is invalid.
 fn refused(response: &Response) {
     assert_eq!((response.status, response.code()), (200, -32602), "{}", response.text());
     assert_eq!(response.json()["id"], "again");
 }
 
-/// A server whose scripted children keep a journal.
+/// Starts a server whose scripted children keep a journal.
 fn journalled(flags: &str) -> (Server, Journal) {
     let journal = Journal::new();
     (Server::with().flags(flags).child(&journal.flag()).start(), journal)
 }
 
-/// Arguments for a child that asks, then writes lines once a file exists; it never waits for the answer.
+/// Returns arguments for a call that asks a question, ignores the answer, and writes lines once a file exists.
 fn impatient(question: &Value, after: &[&str], file: &Path) -> Value {
     let mut asked = question.clone();
     asked["jsonrpc"] = json!("2.0");
@@ -61,7 +61,7 @@ fn a_question_becomes_the_result_and_the_retry_continues_the_call() {
         assert_eq!((&result["heard"], &result["resultType"]), (&json!([yes()]), &json!("complete")));
     }
     assert_eq!(journal.runs("interview"), 2);
-    assert_eq!(journal.answers().len(), 2, "what was not asked is not passed on");
+    assert_eq!(journal.answers().len(), 2, "unknown answers are not forwarded");
     let read = journal.call("interview").message.to_string();
     assert!(!read.contains("requestState") && !read.contains("inputResponses"));
 }
@@ -99,7 +99,7 @@ fn unanswered_questions_are_asked_again_under_the_same_key() {
     assert_eq!(third.questions, second.questions);
     let heard = result(&client.retry("interview", arguments, &third, third.all(&sample())));
     assert_eq!(heard["heard"], json!([yes(), sample()]));
-    assert_eq!(journal.answers().len(), 2, "none is answered twice");
+    assert_eq!(journal.answers().len(), 2, "no question is answered twice");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_question_is_delivered_while_the_child_keeps_writing() {
     let mut messages = client.begin_call(1, "interview", arguments.clone()).response().messages();
     let asked = Asked::read(&messages.pop().expect("an answer")["result"]);
     assert!(messages.iter().all(|said| said["params"]["progressToken"] == "t"), "{messages:?}");
-    assert!(messages.len() < 500, "it was asked only once the child fell silent");
+    assert!(messages.len() < 500, "the question was delayed until the child was silent");
     let heard = client.retry("interview", arguments, &asked, asked.all(&yes()));
     assert_eq!(result(&heard)["heard"], json!([yes()]));
     assert_eq!(journal.runs("interview"), 1);
@@ -157,7 +157,11 @@ fn questions_without_the_declared_capability_fail_the_call() {
         journal.until_cancelled("interview");
     }
     let nothing = server.modern().call("interview", rounds(json!([[elicit("m")]])));
-    assert_eq!((nothing.status, nothing.code()), (400, MISSING), "it was the only one in flight");
+    assert_eq!(
+        (nothing.status, nothing.code()),
+        (400, MISSING),
+        "the question belongs to the only call in flight"
+    );
     journal.until_cancelled("interview");
 }
 
@@ -168,7 +172,7 @@ fn a_shared_childs_ambiguous_question_is_refused() {
         let other = scope.spawn(|| server.modern().call("wait", json!({"name": "gate"})));
         journal.until_called("wait");
         let asking = server.modern().call("interview", rounds(json!([[elicit("m")]])));
-        assert_eq!(result(&asking)["heard"], json!([null]), "the child gets an error, and goes on");
+        assert_eq!(result(&asking)["heard"], json!([null]), "the child gets an error and continues");
         server.modern().call("release", json!({"name": "gate"})).json();
         assert_eq!(other.join().expect("no panic").status, 200);
     });
@@ -212,7 +216,7 @@ fn a_request_state_is_valid_once_and_only_for_its_own_call() {
     refused(&other.asked().retry("interview", arguments.clone(), &asked, json!({})));
     let fresh = json!({"name": "interview", "arguments": arguments, "inputResponses": {"q1": yes()}});
     Asked::of(&ann.send("tools/call", fresh));
-    assert_eq!(journal.runs("interview"), 2, "answers without a state are a call like any other");
+    assert_eq!(journal.runs("interview"), 2, "a request with answers but without a state is a new call");
 }
 
 #[test]
@@ -236,7 +240,10 @@ fn request_timeout_is_paused_while_a_call_is_parked() {
     let arguments = rounds(json!([[elicit("m")], [elicit("n")]]));
     let first = Asked::of(&server.asked().call("interview", arguments.clone()));
     let other = server.modern().call("hang", json!({})).answer();
-    assert_eq!(other["error"]["data"]["reason"], "timed_out", "so the parked one has had more than its time");
+    assert_eq!(
+        other["error"]["data"]["reason"], "timed_out",
+        "the parked call has exceeded its timeout"
+    );
     let second = server.asked().retry("interview", arguments, &first, first.all(&yes()));
     Asked::of(&second);
     assert!(!journal.is_cancelled("interview"));
@@ -246,7 +253,7 @@ fn request_timeout_is_paused_while_a_call_is_parked() {
 fn a_child_exit_while_parked_fails_the_retry() {
     for partial in [false, true] {
         let (server, journal) = journalled("");
-        let neighbour = server.asked().begin_call(1, "wait", json!({"name": "n"}));
+        let neighbor = server.asked().begin_call(1, "wait", json!({"name": "n"}));
         journal.until_called("wait");
         let arguments = rounds(json!([[elicit("m")]]));
         let asked = Asked::of(&server.asked().call("interview", arguments.clone()));
@@ -258,8 +265,8 @@ fn a_child_exit_while_parked_fails_the_retry() {
         assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!("again"), &json!(-32603)));
         assert_eq!(journal.runs("interview"), 1);
         let pid = i32::try_from(journal.call("wait").pid).expect("a pid");
-        assert!(crate::support::lives(pid), "the neighbour's child is another");
-        drop(neighbour);
+        assert!(crate::support::lives(pid), "the other call has another child");
+        drop(neighbor);
         journal.until_cancelled("wait");
     }
 }
@@ -274,10 +281,12 @@ fn a_retry_gets_the_result_of_a_child_that_stopped_waiting() {
             let arguments = impatient(&elicit("m"), after, &file);
             let asked = Asked::of(&server.asked().call("emit", arguments.clone()));
             std::fs::write(&file, "").expect("a scratch file");
-            until("the file is seen", || server.modern().call("facts", json!({})).status == 200);
+            until("the child has had time to see the file", || {
+                server.modern().call("facts", json!({})).status == 200
+            });
             let answers = if answered { asked.all(&yes()) } else { json!({}) };
             let mut response = server.asked().retry("emit", arguments.clone(), &asked, answers);
-            // The child may not have seen the file yet: then it is asked again, as it should.
+            // If the child has not seen the file yet, the question is correctly asked again.
             while response.answer()["result"]["resultType"] == "input_required" {
                 let again = Asked::of(&response);
                 response = server.asked().retry("emit", arguments.clone(), &again, json!({}));
@@ -300,12 +309,12 @@ fn a_question_beyond_max_parked_is_refused_and_its_call_cancelled() {
         "{refused}"
     );
     journal.until_cancelled("interview");
-    assert_ne!(journal.call("interview").pid, first, "the other one has a child of its own");
+    assert_ne!(journal.call("interview").pid, first, "the second call has another child");
     until("an answer", || {
         journal.answers().iter().any(|answer| answer["result"] == json!({"action": "cancel"}))
     });
     let heard = server.asked().retry("interview", arguments, &asked, asked.all(&yes()));
-    assert_eq!(result(&heard)["heard"], json!([yes()]), "the parked one is not disturbed");
+    assert_eq!(result(&heard)["heard"], json!([yes()]), "the parked call is not affected");
 }
 
 #[test]
@@ -317,20 +326,20 @@ fn parked_calls_do_not_count_in_flight_and_their_retries_queue() {
     assert_eq!(server.metric("proxyrunner_in_flight"), 0);
     assert_eq!(server.metric("proxyrunner_parked"), 3);
     assert_eq!(quiet.call("facts", json!({})).status, 200);
-    let neighbour = quiet.begin_call(1, "late", json!({}));
+    let neighbor = quiet.begin_call(1, "late", json!({}));
     journal.until_called("late");
     let retry =
         |asked: &Asked| noisy.begin_retry("interview", arguments.clone(), &asked.state, asked.all(&yes()));
     let mut waiting = retry(&asked[0]);
     server.until_metric("proxyrunner_queued", 1);
-    assert!(journal.answers().is_empty(), "it waits for its place");
-    // One that leaves while it waits has cancelled.
+    assert!(journal.answers().is_empty(), "the retry waits for a place");
+    // A client that disconnects during the wait cancels its call.
     let left = retry(&asked[1]);
     server.until_metric("proxyrunner_queued", 2);
     left.cut();
     server.until_metric("proxyrunner_queued", 1);
     until("a refusal", || journal.answers().iter().any(|answer| answer["result"]["action"] == "cancel"));
-    neighbour.cut();
+    neighbor.cut();
     assert_eq!(result(&waiting.response())["heard"], json!([yes()]));
     assert_eq!(result(&retry(&asked[2]).response())["heard"], json!([yes()]));
     server.until_metric("proxyrunner_in_flight", 0);
@@ -367,7 +376,7 @@ fn a_drain_accepts_retries_and_finally_cancels_parked_calls() {
     assert_eq!(result(&heard)["heard"], json!([yes()]));
     assert_eq!((server.exit_code(), journal.runs("interview")), (0, 1));
     let (server, journal) = journalled("--drain-delay 0s --drain-timeout 300ms");
-    // With a second question to ask, the call is not over when its first has been refused.
+    // The call asks a second question, so it does not end when its first question is declined.
     let rounds = rounds(json!([[elicit("m")], [elicit("n")]]));
     Asked::of(&server.asked().call("interview", rounds));
     server.signal(Signal::SIGTERM);
@@ -398,7 +407,7 @@ fn url_elicitation_errors_become_a_limited_number_of_questions() {
         let answers = asked.all(&json!({"action": "accept"}));
         asked = Asked::of(&server.asked().retry("emit", arguments.clone(), &asked, answers));
     }
-    assert_eq!(journal.runs("emit"), 10, "each is a call of its own");
+    assert_eq!(journal.runs("emit"), 10, "each retry is a new call");
     let once_more = server.asked().retry("emit", arguments, &asked, json!({}));
     assert_eq!((once_more.status, once_more.code()), (200, -32603), "{}", once_more.text());
 }

@@ -1,11 +1,11 @@
-//! Children that end or hang, and those that follow them: what is told, who stays, what is restored.
+//! Restarts of children that exit or hang: errors, surviving sessions, and the state that is restored.
 
 use crate::support::{Journal, Read, Server, Session, lives, scratch, tool_call, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-/// Restarts without a pause worth waiting for.
+/// A flag that makes the pause before a restart negligible.
 const SOON: &str = "--restart-backoff 10ms";
 
 fn pid(session: &Session<'_>) -> i32 {
@@ -13,7 +13,7 @@ fn pid(session: &Session<'_>) -> i32 {
     i32::try_from(pid).expect("a pid")
 }
 
-/// That of `modern.py`.
+/// Returns the process id reported by `modern.py`.
 fn own_pid(session: &Session<'_>) -> i64 {
     session.result("facts", json!({}))["structuredContent"]["pid"].as_i64().expect("a pid")
 }
@@ -24,7 +24,7 @@ fn crash(session: &Session<'_>) {
 }
 
 fn freeze(pid: i32) {
-    kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("it is there");
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("a process");
 }
 
 fn ready(server: &Server) -> u16 {
@@ -38,7 +38,7 @@ fn a_session_survives_the_restart_of_its_shared_child() {
     let first = pid(&session);
     let lost = session.call("leave", json!({"code": 3, "stderr": "out of memory"}));
     assert_eq!(lost["error"]["data"]["exitCode"], 3);
-    assert_eq!(lost["error"]["data"].get("stderr"), None, "clients get the exit status");
+    assert_eq!(lost["error"]["data"].get("stderr"), None, "clients get only the exit status");
     assert_ne!(first, pid(&session));
     assert_eq!(server.metric("proxyrunner_restarted_children_total"), 1);
     server.until_metric("proxyrunner_in_flight", 0);
@@ -56,7 +56,7 @@ fn waiting_requests_fail_at_once_and_new_ones_wait_for_the_next_child() {
     for lost in [waiting.response().answer(), modern.response().answer()] {
         assert_eq!(lost["error"]["data"]["reason"], "child_ended", "{lost}");
     }
-    // It can't be there yet: the pause is half a second at least.
+    // The next child cannot have started yet: the pause is at least half a second.
     let mut meanwhile = one.begin_call(2, "facts", json!({}));
     let mut modern = server.modern().begin_call(3, "facts", json!({}));
     let mut newcomer = server.connect();
@@ -68,7 +68,7 @@ fn waiting_requests_fail_at_once_and_new_ones_wait_for_the_next_child() {
 
 #[test]
 fn requests_beyond_restart_wait_get_503_with_retry_after() {
-    // A wait for the next child does not commit a stream, on which a refusal would be no status.
+    // A request that waits for the next child does not commit a stream, so that a refusal can still have a status.
     let server = Server::start(
         "--restart-backoff 1h --restart-backoff-max 1h --restart-wait 300ms --sse-commit-after 20ms",
     );
@@ -97,7 +97,7 @@ fn proxyrunner_exits_with_the_childs_code_after_restart_limit() {
 #[test]
 fn a_child_that_fails_its_first_start_is_retried() {
     let flaky = scratch("flaky");
-    // A server whose era is unknown may end over the question for it: that is no failure.
+    // With an unknown era, an exit on the probe would not count as a failure.
     let flags = format!("--child-era legacy {SOON}");
     let server = Server::with().flags(&flags).child(&format!("--flaky {}", flaky.display())).start();
     assert!(server.session().result("facts", json!({}))["pid"].is_number());
@@ -132,7 +132,7 @@ fn sessions_end_when_the_next_child_describes_itself_differently() {
     std::fs::write(&told, "I am another").expect("a file");
     crash(&session);
     until("404", || session.post(tool_call(1, "facts", &json!({}))).status == 404);
-    assert_eq!(stream.rest(), Vec::<Value>::new(), "its stream ends");
+    assert_eq!(stream.rest(), Vec::<Value>::new(), "the stream ends");
     assert_eq!(listen.message()["result"]["resultType"], "complete", "the subscription ends gracefully");
     let anew = server.session();
     assert_eq!(anew.welcome["result"]["instructions"], "I am another");
@@ -179,7 +179,7 @@ fn cached_lists_are_fetched_again() {
     let listed = || journal.frames().iter().filter(|read| read.message["method"] == "tools/list").count();
     session.ask("tools/list", json!({}));
     session.ask("tools/list", json!({}));
-    assert_eq!(listed(), 1, "it is kept");
+    assert_eq!(listed(), 1, "the list is cached");
     crash(&session);
     session.ask("tools/list", json!({}));
     assert_eq!(listed(), 2);
@@ -199,7 +199,7 @@ fn subscriptions_are_reopened_at_a_modern_child() {
     assert!(session.ask("resources/subscribe", json!({"uri": "a:"}))["result"].is_object());
     crash(&session);
     let again = passed.message();
-    assert_eq!(again["method"], "notifications/tools/list_changed", "no second acknowledgement");
+    assert_eq!(again["method"], "notifications/tools/list_changed", "no second acknowledgment");
     assert_eq!(again["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "L");
     let next = own_pid(&session);
     until("the union", || {
@@ -221,7 +221,7 @@ fn an_idle_child_that_hangs_is_replaced() {
     freeze(first);
     server.until_metric("proxyrunner_hung_children_total", 1);
     assert_ne!(pid(&session), first);
-    until("its end", || !lives(first));
+    until("the exit", || !lives(first));
     until("ready", || ready(&server) == 200);
 }
 
@@ -232,8 +232,8 @@ fn readiness_fails_while_an_unusable_child_still_runs() {
     let hung = pid(&server.session());
     freeze(hung);
     until("not ready", || ready(&server) == 503);
-    assert!(lives(hung), "it is not gone yet");
-    kill(Pid::from_raw(hung), Signal::SIGKILL).expect("it lives");
+    assert!(lives(hung), "the process still runs");
+    kill(Pid::from_raw(hung), Signal::SIGKILL).expect("a process");
     until("ready", || ready(&server) == 200);
 
     let server = Server::with().flags(graces).child("--ignore-eof --ignore-sigterm").start();
@@ -241,8 +241,8 @@ fn readiness_fails_while_an_unusable_child_still_runs() {
     let mute = pid(&session);
     let mut call = session.begin_call(1, "close_stdout", json!({}));
     until("not ready", || ready(&server) == 503);
-    assert!(lives(mute), "it is not gone yet");
-    kill(Pid::from_raw(mute), Signal::SIGKILL).expect("it lives");
+    assert!(lives(mute), "the process still runs");
+    kill(Pid::from_raw(mute), Signal::SIGKILL).expect("a process");
     assert!(call.response().answer()["error"].is_object());
     until("ready", || ready(&server) == 200);
 }
@@ -255,7 +255,7 @@ fn hung_leased_children_are_ended_and_hung_warm_ones_replaced() {
         .flags(&format!("{soon} --warm 1 --principal-header x-user"))
         .child(&journal.flag())
         .start();
-    // Who is asked again has answered all that it was asked before: its silence will mean something.
+    // A second ping means that the first was answered, so that later silence is taken as a hang.
     let until_pinged_twice = |pid: u64| {
         let is_ping = |read: &&Read| read.pid == pid && read.message["method"] == "ping";
         until("an answered ping", || journal.frames().iter().filter(is_ping).count() > 1);
@@ -266,10 +266,10 @@ fn hung_leased_children_are_ended_and_hung_warm_ones_replaced() {
     freeze(i32::try_from(leased).expect("a pid"));
     server.until_metric("proxyrunner_hung_children_total", 1);
     assert_ne!(asked.child(), leased);
-    // The one that waits to be leased.
+    // Find the warm child, which waits to be leased.
     let told = |words: &str| server.logged().matches(words).count();
-    until("its handshake", || told("server started") == 4 && told("legacy protocol era") == 4);
-    // The one that hung may be about to end yet.
+    until("the warm child's handshake", || told("server started") == 4 && told("legacy protocol era") == 4);
+    // The hung child may still be exiting.
     let shared = pid(&server.opening().header("x-user", "ann").open());
     let others = [u64::try_from(shared).expect("a pid"), asked.child(), leased];
     let started_pids: Vec<u64> = server
@@ -278,7 +278,7 @@ fn hung_leased_children_are_ended_and_hung_warm_ones_replaced() {
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter_map(|line| line["fields"]["pid"].as_u64())
         .collect();
-    let warm = started_pids.into_iter().find(|pid| !others.contains(pid)).expect("a warm one");
+    let warm = started_pids.into_iter().find(|pid| !others.contains(pid)).expect("a warm child");
     until_pinged_twice(warm);
     freeze(i32::try_from(warm).expect("a pid"));
     server.until_metric("proxyrunner_hung_children_total", 2);
@@ -330,7 +330,7 @@ fn a_child_that_reads_nothing_is_replaced_even_if_it_writes() {
     let session = server.session();
     let first = pid(&session);
     session.result("stop_reading", json!({"until": scratch("never-reads-again")}));
-    // More than a pipe holds.
+    // The call exceeds the capacity of a pipe.
     let answer = session.call("release", json!({"name": "", "big": "x".repeat(300_000)}));
     assert_eq!(answer["error"]["data"]["reason"], "timed_out", "{answer}");
     server.until_metric("proxyrunner_hung_children_total", 1);
@@ -389,7 +389,7 @@ fn resume_sessions_continues_a_session_at_its_next_child() {
     assert_eq!(frames[0]["params"]["capabilities"], json!({"sampling": {}, "elicitation": {}}));
     assert_eq!(frames[2]["params"]["level"], "debug");
     assert_eq!(frames[3]["params"]["uri"], "a://x");
-    // What the first child asked is no question of the next one.
+    // Questions of the first child do not count as open questions of the next child.
     session.delete();
     server.until_metric("proxyrunner_children", 1);
 }
@@ -403,7 +403,7 @@ fn remembered_handshakes_are_bounded_and_charged() {
         (20_000..40_000).contains(&server.metric("proxyrunner_buffered_bytes"))
     });
     server.until_logged("cannot be resumed");
-    assert_eq!(server.logged().matches("cannot be resumed").count(), 1, "said once");
+    assert_eq!(server.logged().matches("cannot be resumed").count(), 1, "logged once");
     let first = pid(&short);
     for session in [&long, &short] {
         crash(session);
@@ -448,7 +448,7 @@ fn the_other_shared_children_serve_while_one_is_replaced() {
     assert_eq!(ready(&server), 200);
     assert!(pid(&two) > 0);
     assert_eq!(one.post(tool_call(1, "facts", &json!({}))).status, 503);
-    assert!(pid(&server.session()) > 0, "a newcomer goes where it is served");
+    assert!(pid(&server.session()) > 0, "a new session uses the running child");
 }
 
 #[test]
@@ -460,7 +460,11 @@ fn the_child_of_the_other_era_is_restarted_too() {
     assert_ne!(first, other);
     crash(&session);
     assert_ne!(own_pid(&session), other);
-    assert_eq!(modern.result("facts", json!({}))["structuredContent"]["pid"], first, "not concerned");
+    assert_eq!(
+        modern.result("facts", json!({}))["structuredContent"]["pid"],
+        first,
+        "the other child still runs"
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! A rolling restart under load: replicas behind a service are replaced one after the other, and no request that one of
-//! them accepted is lost.
+//! A rolling restart under load: the replicas behind a service are replaced in sequence, and no accepted request is
+//! lost.
 
 use crate::support::modern::Asked;
 use crate::support::{Connection, Journal, Response, Server, tool_call, until};
@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How late a service learns that a replica is going: as kube-proxy, after the replica's own readiness says so.
+/// Delay after a replica becomes unready until the service stops sending it new connections, as with kube-proxy.
 const LATE: Duration = Duration::from_millis(300);
 
-/// The replicas that new connections go to.
+/// A service: the replicas that get new connections.
 struct Service {
     journal: Journal,
     replicas: Mutex<Vec<Arc<Server>>>,
@@ -29,7 +29,7 @@ impl Service {
         self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Any of them.
+    /// Returns any replica.
     fn choose(&self) -> Arc<Server> {
         let replicas = self.replicas();
         Arc::clone(&replicas[self.turn.fetch_add(1, Ordering::Relaxed) % replicas.len()])
@@ -43,7 +43,7 @@ impl Service {
         server
     }
 
-    /// Ends a replica; it gets new connections for a while yet.
+    /// Terminates a replica, which still gets new connections for [`LATE`].
     fn end(&self, server: &Arc<Server>) {
         server.signal(Signal::SIGTERM);
         until("not ready", || server.request("GET", "/readyz", &[], b"").status == 503);
@@ -52,7 +52,7 @@ impl Service {
     }
 }
 
-/// What became of the requests.
+/// The outcomes of the requests.
 #[derive(Default)]
 struct Tally {
     answered: AtomicUsize,
@@ -97,7 +97,7 @@ impl Client<'_> {
         }
     }
 
-    /// A call that answers at once, takes its time, or reports progress.
+    /// Returns a call that is answered at once, takes some time, or reports progress.
     fn tool(&self, tag: &str) -> (&'static str, Value) {
         match self.sent % 3 {
             0 => ("sleep", json!({"tag": tag, "ms": 300})),
@@ -111,7 +111,7 @@ impl Client<'_> {
         let (tool, arguments) = self.tool(tag);
         let mut body: Value = serde_json::from_str(&tool_call(self.sent, tool, &arguments)).expect("JSON");
         body["params"]["_meta"] = json!({"progressToken": "p"});
-        // The replica may be gone: it is not asked then, or does not answer. What it had accepted, its server has seen.
+        // The replica may have exited. An unanswered call is lost only if the server behind the replica has read it.
         let Ok(stream) = TcpStream::connect(server.address()) else { return self.moves() };
         let mut connection = Connection::over(stream);
         let sent = connection.try_post(&[("Mcp-Session-Id", &session)], &body.to_string());
@@ -144,7 +144,7 @@ impl Client<'_> {
         self.session.clone()
     }
 
-    /// Its replica goes away: it was told so before its request was accepted.
+    /// Leaves a replica that exits; the request was not accepted.
     fn moves(&mut self) {
         self.session = None;
         self.tally.moved.fetch_add(1, Ordering::Relaxed);
@@ -160,7 +160,7 @@ impl Client<'_> {
         }
     }
 
-    /// Is asked, thinks about it, and comes back to the replica that asked, which may be going by then.
+    /// Makes a call that asks a question, waits, and retries at the same replica, which may be draining by then.
     fn is_asked(&mut self, tag: &str) {
         let server = self.service.choose();
         let schema = json!({"type": "object", "properties": {}});
@@ -189,7 +189,7 @@ impl Client<'_> {
     }
 }
 
-/// Whether a replica still listens: where it does not, nothing is sent.
+/// Returns whether a replica still listens.
 fn accepts(server: &Server) -> bool {
     TcpStream::connect(server.address()).is_ok()
 }
@@ -208,7 +208,7 @@ fn a_rolling_restart_under_load_loses_no_accepted_request() {
         for replica in old.clone() {
             service.add();
             service.end(&replica);
-            until("its end", || !accepts(&replica));
+            until("the exit", || !accepts(&replica));
         }
         done.store(true, Ordering::Relaxed);
         let ended: Vec<_> = running.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
@@ -220,13 +220,13 @@ fn a_rolling_restart_under_load_loses_no_accepted_request() {
         .iter()
         .filter(|tag| read.iter().any(|read| read.message["params"]["arguments"]["tag"] == ***tag))
         .collect();
-    assert!(lost.is_empty(), "accepted, and not answered: {lost:?}");
+    assert!(lost.is_empty(), "accepted but not answered: {lost:?}");
     let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     let counts = (count(&tally.answered), count(&tally.refused), count(&tally.moved));
     println!("answered, refused, moved: {counts:?}");
-    assert!(counts.0 > 100 && counts.2 >= 2, "no load, or nobody had to move: {counts:?}");
+    assert!(counts.0 > 100 && counts.2 >= 2, "too little load, or no client had to move: {counts:?}");
     while let Some(replica) = old.pop() {
-        let replica = Arc::into_inner(replica).expect("nobody has it any more");
+        let replica = Arc::into_inner(replica).expect("the last reference");
         assert_eq!(replica.exit_code(), 0);
     }
 }

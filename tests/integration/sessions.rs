@@ -91,7 +91,7 @@ fn another_principals_session_is_unknown() {
     assert_eq!(of(&[("X-User", "ann"), ("X-User", "bob")]), (400, 400));
     let other = [("Mcp-Session-Id", session.id.as_str()), ("X-User", "bob")];
     assert_eq!(server.request("DELETE", "/mcp", &other, b"").status, 404);
-    assert_eq!(session.post(PING).status, 200, "and nothing happened to it");
+    assert_eq!(session.post(PING).status, 200, "the session is not affected");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn sessions_end_at_session_max_age() {
     let server = Server::start("--session-max-age 1s --sse-keep-alive 100ms");
     let session = server.session();
     let mut stream = session.listen();
-    until("its end", || session.post(PING).status == 404);
+    until("the expiry", || session.post(PING).status == 404);
     while stream.next().is_some() {}
 }
 
@@ -156,7 +156,7 @@ fn the_version_is_negotiated_and_then_fixed() {
             server.post(&headers, PING).status
         };
         assert_eq!((with(given), with("2025-01-01"), with("")), (200, 400, 400), "{asked}");
-        assert_eq!(session.post(PING).status, 200, "its absence is fine");
+        assert_eq!(session.post(PING).status, 200, "the header may be absent");
     }
     assert_eq!(
         server.session().child_read().iter().filter(|frame| frame["method"] == "initialize").count(),
@@ -216,7 +216,7 @@ fn an_invalid_batch_is_refused_as_a_whole() {
     }
     let ran = tool_call(1, "facts", &json!({}));
     assert_eq!(session.post(format!("[{ran},7]")).status, 400);
-    assert_eq!(session.child_read().len(), before + 1, "nothing of them was begun");
+    assert_eq!(session.child_read().len(), before + 1, "no request of the batches was forwarded");
     assert_eq!(server.post(&[], initialize).status, 400, "initialize is never part of a batch");
 }
 
@@ -267,7 +267,7 @@ fn sessions_beyond_max_sessions_are_refused_until_one_ends() {
     until("room", || server.opening().send().status == 200);
 }
 
-/// Two at once pass every look at whether there is one already.
+/// Concurrent requests all pass a check whether the session is initialized, so the check alone is not enough.
 #[test]
 fn concurrent_initialize_requests_leave_no_extra_child() {
     let server = Server::start("--sse --isolation session --log-level debug");
@@ -295,12 +295,16 @@ fn of<'a>(server: &'a Server, principal: &str) -> crate::support::Session<'a> {
 fn a_client_with_all_sessions_gives_up_to_half_to_others() {
     let server = Server::start("--max-sessions 4 --principal-header x-user");
     let anns: Vec<_> = (0..4).map(|_| of(&server, "ann")).collect();
-    assert_eq!(server.opening().header("X-User", "ann").send().status, 503, "not to itself");
+    assert_eq!(
+        server.opening().header("X-User", "ann").send().status,
+        503,
+        "a client does not give way to itself"
+    );
     assert_eq!(anns[0].post(PING).status, 200);
     let bobs = [of(&server, "bob"), of(&server, "bob")];
     let statuses: Vec<_> = anns.iter().map(|session| session.post(PING).status).collect();
-    assert_eq!(statuses, [200, 404, 404, 200], "the ones without a message for longest are ended");
-    assert_eq!(server.opening().header("X-User", "bob").send().status, 503, "no more than half");
+    assert_eq!(statuses, [200, 404, 404, 200], "the sessions idle for longest are ended");
+    assert_eq!(server.opening().header("X-User", "bob").send().status, 503, "at most half");
     assert!(bobs.iter().all(|session| session.post(PING).status == 200));
     assert_eq!(server.metric("proxyrunner_evicted_sessions_total"), 2);
 }

@@ -1,4 +1,4 @@
-//! The end: in which order, how long it may take, and that nothing is left behind.
+//! Shutdown: its order and duration, and that no process is left behind.
 
 use crate::support::{Server, Session, lives, tool_call, until};
 use nix::sys::signal::{Signal, kill};
@@ -15,7 +15,7 @@ fn pid(session: &Session<'_>) -> i32 {
     i32::try_from(session.result("facts", json!({}))["pid"].as_i64().expect("a pid")).expect("a pid")
 }
 
-/// Ends a process that the server under test has lost sight of.
+/// Kills a process that the server under test does not end itself.
 struct Leftover(i32);
 
 impl Drop for Leftover {
@@ -32,9 +32,9 @@ fn requests_are_served_during_drain_delay() {
     assert_eq!(ready(&server), 200);
     server.signal(Signal::SIGTERM);
     until("not ready", || ready(&server) == 503);
-    assert_eq!(server.request("GET", "/livez", &[], b"").status, 200, "it is alive still");
+    assert_eq!(server.request("GET", "/livez", &[], b"").status, 200, "liveness does not fail");
     assert_eq!(session.call("sleep", json!({"ms": 0}))["result"]["ms"], 0, "old sessions are served");
-    assert_eq!(pid(&server.session()), pid(&session), "new ones too");
+    assert_eq!(pid(&server.session()), pid(&session), "new sessions are served, too");
     drop(kept);
     assert_eq!(server.exit_code(), 0);
 }
@@ -55,7 +55,7 @@ fn requests_in_flight_finish_and_new_ones_are_refused() {
     until("refusing", || server.opening().send().status == 503);
     let refused = session.post(tool_call(9, "facts", &json!({})));
     assert_eq!((refused.status, refused.code(), refused.header("retry-after")), (503, -32603, Some("1")));
-    assert_eq!(session.post(PING).status, 200, "a ping begins nothing");
+    assert_eq!(session.post(PING).status, 200, "a ping is not a new call");
     let mut resumed = session.resume(&primer);
     session.tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}}));
     assert_eq!(cancelled.message()["error"]["code"], -32800);
@@ -111,7 +111,7 @@ fn a_child_that_ignores_eof_and_sigterm_is_killed() {
     server.signal(Signal::SIGTERM);
     let logged = server.until_logged("was killed by signal");
     assert!(logged.contains("SIGKILL"), "{logged}");
-    assert!(server.logged().contains("SIGTERM ignored"), "it was asked first");
+    assert!(server.logged().contains("SIGTERM ignored"), "SIGTERM was sent first");
     assert_eq!(server.exit_code(), 0);
     assert!(!lives(child));
 }
@@ -130,7 +130,7 @@ fn a_second_signal_exits_at_once() {
     until("the child's end", || !lives(child));
 }
 
-/// A grandchild in a session of its own keeps the pipes open, and no signal to the group reaches it.
+/// With `setsid`, the grandchild keeps the pipes open and gets no signals to the group.
 #[test]
 fn a_grandchild_that_holds_the_pipes_does_not_delay_the_exit() {
     for setsid in [false, true] {
@@ -140,7 +140,7 @@ fn a_grandchild_that_holds_the_pipes_does_not_delay_the_exit() {
         server.signal(Signal::SIGTERM);
         assert_eq!(server.exit_code(), 0);
         if !setsid {
-            until("its end", || !lives(grandchild.0));
+            until("the exit", || !lives(grandchild.0));
         }
     }
 }
@@ -174,7 +174,7 @@ fn a_signal_during_startup_exits() {
     server.until_logged("server started");
     let mut early = server.connect();
     early.post(&[], server.opening().body());
-    // Connections are accepted in order, so this one's answer means that the earlier one was.
+    // Connections are accepted in order, so this response means that the earlier connection was accepted.
     assert_eq!(ready(&server), 503);
     server.signal(Signal::SIGTERM);
     let refused = early.response();
@@ -182,7 +182,7 @@ fn a_signal_during_startup_exits() {
     assert_eq!(server.exit_code(), 0);
 }
 
-/// What the child's start was asked for is answered though the end has begun meanwhile.
+/// Requests that wait for a starting child are answered although the shutdown has begun.
 #[test]
 fn a_start_in_progress_completes_after_a_signal() {
     let gate = crate::support::scratch("gate");
@@ -195,13 +195,13 @@ fn a_start_in_progress_completes_after_a_signal() {
     assert_eq!(server.session().call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
 }
 
-/// Not even SIGKILL leaves a child behind.
+/// Even after SIGKILL, no child is left behind.
 #[test]
 fn children_end_when_proxyrunner_is_killed() {
     let server = Server::with().child("--ignore-eof --ignore-sigterm").start();
     let children = [pid(&server.session()), pid(&server.opening().exclusive().open())];
     server.signal(Signal::SIGKILL);
-    until("their end", || !children.iter().any(|pid| lives(*pid)));
+    until("their exit", || !children.iter().any(|pid| lives(*pid)));
 }
 
 #[test]
@@ -211,19 +211,19 @@ fn a_first_signal_after_the_childs_exit_does_not_count_as_the_second() {
     let mut call = own.begin_call(1, "wait", json!({"name": "a"}));
     server.until_metric("proxyrunner_in_flight", 1);
     assert_eq!(shared.call("leave", json!({"code": 3}))["error"]["data"]["exitCode"], 3);
-    // That is its own reason to end; only then comes the signal.
+    // The child's exit starts the shutdown; the signal follows.
     server.until_logged("\"ERROR\"");
     server.signal(Signal::SIGTERM);
     server.until_logged("another signal exits immediately");
     until("refusals", || own.post(crate::support::tool_call(3, "echo", &json!({}))).status == 503);
     let release = own.post(crate::support::tool_call(2, "release", &json!({"name": "a"})));
-    assert_eq!(release.status, 503, "nothing new is begun");
+    assert_eq!(release.status, 503, "new calls are refused");
     own.tell(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}));
     assert_eq!(call.response().answer()["error"]["data"]["reason"], "cancelled");
     assert_eq!(server.exit_code(), 3);
 }
 
-/// A request that was answered already, since it was cancelled, timed out or left, is nothing to wait for.
+/// The shutdown does not wait for requests that were cancelled, timed out or abandoned.
 #[test]
 fn finished_requests_do_not_delay_the_exit() {
     let flags = "--cancel-grace 1h --drain-timeout 1h --request-timeout 300ms";
@@ -236,7 +236,7 @@ fn finished_requests_do_not_delay_the_exit() {
         let mut cancelled = session.begin_call("c", "hang", json!({}));
         let cancel =
             json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "c"}});
-        // A cancellation that overtakes its request is about nothing.
+        // A cancellation that overtakes its request has no effect, so it is repeated.
         until("cancellation", || {
             session.tell(cancel.clone());
             cancelled.is_answered()
@@ -251,7 +251,7 @@ fn finished_requests_do_not_delay_the_exit() {
     }
 }
 
-/// Whoever waits is told before the child is ended, however long that takes.
+/// Waiting clients get their errors before the child is stopped, however long that takes.
 #[test]
 fn clients_get_errors_before_a_stubborn_child_is_stopped() {
     let flags = "--drain-timeout 100ms --close-grace 1h";
@@ -265,7 +265,7 @@ fn clients_get_errors_before_a_stubborn_child_is_stopped() {
     assert_eq!(server.exit_code(), 128 + 15);
 }
 
-/// The place kills after 10 s, of which 9 are planned with; a loaded machine may take longer.
+/// The platform kills after 10 s, of which 9 s are used; a loaded machine may take longer.
 #[test]
 fn a_long_call_and_a_stubborn_child_end_within_the_default_grace_of_the_platform() {
     let server = Server::with().child("--ignore-eof --ignore-sigterm").start();
@@ -276,7 +276,7 @@ fn a_long_call_and_a_stubborn_child_end_within_the_default_grace_of_the_platform
     let begun = std::time::Instant::now();
     server.signal(Signal::SIGTERM);
     assert_eq!(call.response().messages()[0]["error"]["data"]["reason"], "shutting_down");
-    assert!(lives(child), "clients are told while there is still time");
+    assert!(lives(child), "clients get errors before the child is killed");
     assert_eq!(server.exit_code(), 0);
     let took = begun.elapsed();
     assert!(took < std::time::Duration::from_secs(20), "{took:?}");
@@ -292,5 +292,5 @@ fn settings_that_exceed_the_platforms_grace_period_cause_a_warning() {
     kubernetes.flags("--close-grace 20s").start().until_logged("Kubernetes kills after 30 s");
     let server = Server::start("");
     server.session();
-    assert!(!server.logged().contains("WARN"), "the defaults fit: {}", server.logged());
+    assert!(!server.logged().contains("WARN"), "the defaults fit the grace period: {}", server.logged());
 }

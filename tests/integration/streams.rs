@@ -1,10 +1,10 @@
-//! Streams: what belongs on which, in what order, and how a client that was cut off gets the rest.
+//! Streams: the stream of each message, the order of messages, and resumption after a disconnect.
 
 use crate::support::{Event, Journal, Server, Session, scratch, tool_call, until};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
-/// A call with a progress token.
+/// Returns a call with a progress token.
 fn progress_call(id: i64, token: &str, arguments: &Value) -> String {
     format!(
         r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"_meta":{{"progressToken":{token}}},"name":"progress","arguments":{arguments}}}}}"#
@@ -15,7 +15,7 @@ fn changed(kind: &str) -> String {
     json!({"jsonrpc": "2.0", "method": format!("notifications/{kind}/list_changed")}).to_string()
 }
 
-/// Says it through the child, from another session.
+/// Makes the child write lines by a call of this session.
 fn emit(session: &Session<'_>, lines: &[String]) {
     session.result("emit", json!({"lines": lines}));
 }
@@ -24,7 +24,7 @@ fn emit(session: &Session<'_>, lines: &[String]) {
 fn progress_arrives_on_its_calls_stream_with_the_clients_token() {
     let server = Server::start("");
     let session = server.session();
-    // Every client numbers alike, and uses its request id as its token.
+    // Many clients number their requests alike and use the request id as the progress token.
     let calls: Vec<_> = ["1", "\"1\"", "0", "\"\"", "1", "99999999999999999999"]
         .iter()
         .map(|token| (*token, session.begin(progress_call(1, token, &json!({"n": 3})))))
@@ -70,7 +70,7 @@ fn a_slow_call_commits_a_stream_with_keep_alive_comments() {
     assert_eq!(events.rest(), Vec::<Value>::new(), "the answer ends the stream");
 }
 
-/// Before the handshake is complete nobody could come back for its answer.
+/// Before the handshake is complete, a client cannot resume its stream.
 #[test]
 fn a_handshake_stream_is_neither_primed_nor_closed_for_age() {
     let gate = scratch("gate");
@@ -110,7 +110,7 @@ fn each_message_is_sent_on_one_stream_only() {
     assert_eq!(newer.message()["method"], "notifications/tools/list_changed");
     assert_eq!(newer.message()["method"], "notifications/prompts/list_changed");
     let logged = session.post(tool_call(1, "log", &json!({"n": 3}))).messages();
-    assert_eq!(logged.len(), 4, "logs come with the call that runs: {logged:?}");
+    assert_eq!(logged.len(), 4, "logs arrive on the stream of the running call: {logged:?}");
     session.delete();
     assert_eq!((older.rest(), newer.rest()), (vec![], vec![]));
 }
@@ -125,7 +125,7 @@ fn messages_wait_for_a_stream_and_repeats_are_merged() {
     assert_eq!(
         events.message()["method"],
         "notifications/prompts/list_changed",
-        "the same twice is told once"
+        "equal notifications are merged"
     );
 }
 
@@ -161,7 +161,7 @@ fn a_shared_child_stays_subscribed_until_the_last_session_leaves() {
     );
     assert_eq!(streams[0].message()["params"]["uri"], "file:///a");
     assert_eq!(streams[1].message()["params"]["uri"], "file:///a");
-    assert_eq!(streams[2].message()["params"]["uri"], "file:///b", "the others' were not told");
+    assert_eq!(streams[2].message()["params"]["uri"], "file:///b", "updates of other resources are not sent");
     let heard = |method: &str| {
         one.child_read().iter().filter(|frame| frame["method"] == method && frame["params"] == uri).count()
     };
@@ -171,7 +171,7 @@ fn a_shared_child_stays_subscribed_until_the_last_session_leaves() {
     emit(&other, &[updated("file:///a").to_string()]);
     assert_eq!(streams[1].message()["params"]["uri"], "file:///a");
     two.delete();
-    until("the child hears that the last one left", || heard("resources/unsubscribe") == 1);
+    until("the child gets the unsubscribe request", || heard("resources/unsubscribe") == 1);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_hanging_subscription_stalls_no_other_and_can_be_cancelled() {
     assert_eq!(hanging.response().answer()["error"]["code"], -32800);
 }
 
-/// The ids of a stream's events, and its messages.
+/// Returns the id and the message of an event.
 fn next_with_id(event: Event) -> (String, Value) {
     (event.id.clone().expect("an id"), event.json())
 }
@@ -206,7 +206,7 @@ fn a_disconnected_client_resumes_its_stream() {
     events.cut();
     session.result("release", json!({"name": "a"}));
     for _ in 0..2 {
-        // Twice, since what was delivered once may have been lost on the way.
+        // Resume twice, because delivered events may have been lost on the way.
         let mut resumed = session.resume(&first);
         let messages = resumed.rest();
         let progress: Vec<_> =
@@ -219,10 +219,10 @@ fn a_disconnected_client_resumes_its_stream() {
         assert_eq!((&messages[2]["id"], messages.len()), (&json!(1), 3));
     }
     session.result("release", json!({"name": "b"}));
-    assert_eq!(other.rest().len(), 1, "the other stream went on undisturbed");
+    assert_eq!(other.rest().len(), 1, "the other stream is not affected");
 }
 
-/// The priming event is there so that nothing is lost, however early the cut.
+/// The priming event allows resumption however early the connection breaks.
 #[test]
 fn a_stream_cut_before_any_message_resumes_at_the_priming_event() {
     let server = Server::start("--sse-commit-after 0");
@@ -362,7 +362,7 @@ fn an_unanswered_subscription_delays_no_other() {
     assert_eq!(behind.response().answer()["error"]["data"]["reason"], "session_ended");
 }
 
-/// One that the child never ended held up all others, which piled up.
+/// Regression: an unsubscribe request that the child never answered blocked all others, which accumulated.
 #[test]
 fn unused_subscriptions_are_ended_concurrently() {
     let journal = Journal::new();
@@ -374,5 +374,5 @@ fn unused_subscriptions_are_ended_concurrently() {
     }
     session.delete();
     let ended = |read: &crate::support::Read| read.message["method"] == "resources/unsubscribe";
-    until("the child hears of all", || journal.frames().iter().filter(|read| ended(read)).count() == 4);
+    until("the child has read all", || journal.frames().iter().filter(|read| ended(read)).count() == 4);
 }

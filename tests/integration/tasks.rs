@@ -1,4 +1,4 @@
-//! Tools that a legacy child runs as tasks only, called by clients of 2026-07-28, who know nothing of tasks.
+//! Tools that a legacy child runs only as tasks, called by clients of 2026-07-28 that do not support tasks.
 
 use crate::support::modern::{Asked, result};
 use crate::support::{Journal, Server, scratch, until};
@@ -60,11 +60,11 @@ fn a_disconnect_or_timeout_cancels_the_task() {
     let events = server.modern().begin_call(1, "research", json!({"polls": 0, "end": "never"})).events();
     until("the task", || !sent(&journal, "tasks/get").is_empty());
     events.cut();
-    until("its end", || !sent(&journal, "tasks/cancel").is_empty());
+    until("the cancellation", || !sent(&journal, "tasks/cancel").is_empty());
     let (server, journal) = tasks("--request-timeout 300ms");
     let late = server.modern().call("research", json!({"polls": 0, "end": "never"}));
     assert_eq!(late.answer()["error"]["data"]["reason"], "timed_out");
-    until("its end", || !sent(&journal, "tasks/cancel").is_empty());
+    until("the cancellation", || !sent(&journal, "tasks/cancel").is_empty());
 }
 
 #[test]
@@ -81,13 +81,13 @@ fn a_tasks_progress_is_reported_until_the_call_ends() {
     let (server, journal) = tasks("");
     for client in [server.modern(), server.asked()] {
         let silent = client.call("research", json!({"polls": 1, "end": "completed", "progress": 2}));
-        assert_eq!(silent.messages().len(), 1, "nobody asked for any");
+        assert_eq!(silent.messages().len(), 1, "no progress was requested");
         let client = client.meta("progressToken", "mine");
         let told = client.call("research", json!({"polls": 1, "end": "completed", "progress": 2})).messages();
         let progress = |n: u64| json!({"progressToken": "mine", "progress": n});
         let params: Vec<&Value> = told[..4].iter().map(|message| &message["params"]).collect();
         assert_eq!(params, [&progress(0), &progress(1), &progress(0), &progress(1)]);
-        assert_eq!(told[4]["result"]["resultType"], "complete", "it comes last: {told:?}");
+        assert_eq!(told[4]["result"]["resultType"], "complete", "the result comes last: {told:?}");
         assert_eq!(told.len(), 5);
     }
     assert!(sent(&journal, "tasks/cancel").is_empty());
@@ -116,16 +116,16 @@ fn a_child_is_not_leased_again_before_its_task_is_cancelled() {
     until("the task", || !sent(&journal, "tasks/get").is_empty());
     let taken = journal.call("research").pid;
     events.cut();
-    until("its end", || !sent(&journal, "tasks/cancel").is_empty());
+    until("the cancellation", || !sent(&journal, "tasks/cancel").is_empty());
     let run = || {
         result(&client.call("research", json!({"polls": 0, "end": "completed"})));
         journal.call("research").pid
     };
-    assert_ne!(run(), taken, "it may still ask something");
+    assert_ne!(run(), taken, "the child may still ask a question");
     std::fs::write(&gate, "").expect("a file");
-    until("it is leased again", || {
+    until("the child is leased again", || {
         let arguments = json!({"polls": 0, "end": "input_required"});
-        // Two at once, so that neither waits for the child that the other had.
+        // Two concurrent calls, so that each needs its own child.
         let asked = [(); 2].map(|()| Asked::of(&client.call("research", arguments.clone())));
         for asked in &asked {
             result(&client.retry(
@@ -146,7 +146,7 @@ fn a_task_whose_status_cannot_be_read_is_cancelled() {
     let (server, journal) = tasks("");
     let response = server.modern().call("research", json!({"polls": 0, "end": "broken"}));
     assert_eq!((response.status, response.code()), (200, -32603));
-    until("its end", || !sent(&journal, "tasks/cancel").is_empty());
+    until("the cancellation", || !sent(&journal, "tasks/cancel").is_empty());
     server.until_metric("proxyrunner_in_flight", 0);
 }
 

@@ -1,4 +1,4 @@
-//! Clients of the legacy revisions in front of a child of 2026-07-28, row by row of what has to be translated.
+//! Translation for clients of the legacy revisions in front of a child of 2026-07-28.
 
 use crate::support::{Journal, Server, Session, tool_call};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn frames(journal: &Journal, method: &str) -> Vec<Value> {
     frames.filter(|message| message["method"] == method).collect()
 }
 
-/// A form, as a modern child asks for it.
+/// Returns an elicitation form in the syntax of modern children.
 fn form() -> Value {
     let schema = json!({"type": "object", "properties": {"n": {"type": "string"}}});
     json!({"method": "elicitation/create", "params": {"mode": "form", "message": "m", "requestedSchema": schema}})
@@ -38,7 +38,7 @@ fn accept(session: &Session<'_>, question: &Value) {
     session.tell(json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": {"n": "x"}}}));
 }
 
-/// What the child was given in the last round.
+/// Returns the state and the answers that the child got in the last round.
 fn told(answer: &Value) -> &Value {
     assert!(answer["result"]["structuredContent"].is_object(), "{answer}");
     &answer["result"]["structuredContent"]
@@ -56,7 +56,11 @@ fn initialize_is_answered_in_each_legacy_revision() {
             (&json!("modern"), &json!("2"))
         );
         assert_eq!(welcome["serverInfo"]["title"].is_string(), version >= "2025-06-18");
-        assert_eq!(welcome["capabilities"]["extensions"], json!({"acme/extra": {}}), "tasks are not for it");
+        assert_eq!(
+            welcome["capabilities"]["extensions"],
+            json!({"acme/extra": {}}),
+            "the tasks extension is removed"
+        );
         for unknown in ["resultType", "ttlMs", "supportedVersions", "_meta"] {
             assert!(welcome[unknown].is_null(), "{unknown}");
         }
@@ -90,7 +94,7 @@ fn each_request_carries_its_clients_envelope() {
     }
 }
 
-/// Each request repeats it, so that it is remembered as long as the session lasts.
+/// Each request repeats the capabilities, so they are kept in memory as long as the session.
 #[test]
 fn oversized_client_capabilities_are_refused() {
     let (server, _) = modern("", "");
@@ -205,7 +209,7 @@ fn questions_that_a_client_cannot_answer_become_a_tool_error() {
         let params = json!({"name": "ask", "arguments": {"script": script(question).to_string()}});
         assert_eq!(session.ask("prompts/get", params)["error"]["code"], -32603);
     }
-    assert_eq!(journal.runs("ask"), 14, "none had a second round");
+    assert_eq!(journal.runs("ask"), 14, "no call had a second round");
 }
 
 #[test]
@@ -317,7 +321,10 @@ fn results_and_errors_are_translated_to_the_revision() {
         assert_eq!(result.contains_key("structuredContent"), version >= "2025-06-18", "{version}");
         let listed = session.ask("tools/list", json!({}))["result"].clone();
         assert!(listed["ttlMs"].is_null() && listed["cacheScope"].is_null());
-        assert!(listed["tools"][0]["outputSchema"].is_null(), "it is not an object's");
+        assert!(
+            listed["tools"][0]["outputSchema"].is_null(),
+            "a schema of another type than object is removed"
+        );
         let missing = session.ask("resources/read", json!({"uri": "missing:"}));
         assert_eq!(
             (&missing["error"]["code"], &missing["error"]["data"]["uri"]),
@@ -327,7 +334,7 @@ fn results_and_errors_are_translated_to_the_revision() {
         assert_eq!(failed["error"]["data"]["original"], json!({"code": -32021, "data": {"k": 1}}));
         assert_eq!(failed["error"]["code"], -32603);
     }
-    // Each side is counted by the code that it saw.
+    // The metrics of each side have the error code of that side.
     let metrics = server.request("GET", "/metrics", &[], b"").text();
     let codes = |side: &str| {
         let prefix = format!("mcp_{side}_operation_duration_seconds_count{{");
@@ -352,7 +359,7 @@ fn a_session_that_sets_a_log_level_gets_its_own_log_messages() {
     assert!(quiet.call("log", json!({}))["result"].is_object());
 }
 
-/// A child that one anonymous session had for a call was leased to the next one.
+/// Regression: a child leased to one anonymous session for a call was then leased to another session.
 #[test]
 fn a_child_that_logged_for_a_session_is_not_leased_to_another() {
     let (server, journal) = modern("", "");
@@ -363,8 +370,8 @@ fn a_child_that_logged_for_a_session_is_not_leased_to_another() {
     };
     let (ann, bob) = (server.session(), server.session());
     let anns = called_by(&ann);
-    assert_ne!(called_by(&bob), anns, "what it says late would reach the other");
-    assert_eq!(called_by(&ann), anns, "it is the session's own");
+    assert_ne!(called_by(&bob), anns, "late messages would reach the other session");
+    assert_eq!(called_by(&ann), anns, "the session gets its child again");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What legacy clients in front of a child of 2026-07-28 hear of it: one subscription at the child for all of them.
+//! Subscriptions of legacy clients in front of a child of 2026-07-28: all of them share one subscription at the child.
 
 use crate::support::{Journal, Server, Session, until};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ fn sessions_share_one_subscription_at_the_child() {
     assert_eq!(
         subscribe(&two, "resources/subscribe", "no:")["error"]["code"],
         -32602,
-        "the child refuses it"
+        "the child refuses this resource"
     );
     one.result("touch", json!({"uri": "b:"}));
     let updated = too.message();
@@ -52,10 +52,11 @@ fn sessions_share_one_subscription_at_the_child() {
     assert_eq!(watched(), json!(["a:"]));
     one.delete();
     two.delete();
-    until("nobody watches", || watched().is_null());
+    until("no resource is watched", || watched().is_null());
 }
 
-/// Each is told that it is subscribed a moment before it is noted as one that watches; the next one's turn comes in between.
+/// A session gets the response to its request shortly before its subscription is recorded; the next session's request
+/// may be processed in between.
 #[test]
 fn concurrent_subscriptions_all_take_effect() {
     let (server, _journal) = modern("", "");
@@ -79,7 +80,7 @@ fn concurrent_subscriptions_all_take_effect() {
     }
 }
 
-/// Alone, with nobody whose wishes would have it looked at again.
+/// One session, so that no other request triggers a check.
 #[test]
 fn unsubscribing_takes_effect_at_the_child_at_once() {
     let (server, journal) = modern("", "");
@@ -91,7 +92,7 @@ fn unsubscribing_takes_effect_at_the_child_at_once() {
     for round in 0..20 {
         let uri = json!({"uri": format!("w{round}:")});
         assert_eq!(session.ask("resources/subscribe", uri.clone())["result"], json!({}));
-        assert_eq!(watched(), Some(json!([uri["uri"]])), "and nothing of the rounds before");
+        assert_eq!(watched(), Some(json!([uri["uri"]])), "earlier resources are no longer watched");
         assert_eq!(session.ask("resources/unsubscribe", uri)["result"], json!({}));
         assert_eq!(watched(), Some(Value::Null));
     }
@@ -105,7 +106,7 @@ fn a_subscription_ended_by_the_child_is_reopened() {
     let opened = || frames(&journal, "subscriptions/listen").len();
     until("the subscription", || opened() == 1);
     session.result("end_listens", json!({}));
-    until("the next one", || opened() == 2);
+    until("the next subscription", || opened() == 2);
     session.result("touch", json!({"kind": "tools"}));
     assert_eq!(hears.message()["method"], "notifications/tools/list_changed");
 }

@@ -1,5 +1,5 @@
-//! What a child of 2026-07-28 asks legacy clients: several of them at once at one process, in the words of each one's
-//! revision, and with answers that nobody expected.
+//! Questions of a child of 2026-07-28 to legacy clients: concurrent sessions at one process, translation to each
+//! client's revision, and invalid answers.
 
 use crate::support::{Events, Journal, Server, Session, tool_call, until};
 use nix::sys::signal::Signal;
@@ -22,7 +22,7 @@ fn form() -> Value {
     )
 }
 
-/// A call whose only round asks this, under the key `a`.
+/// Begins a call with one round, which asks this question under the key `a`.
 fn begin_asking(session: &Session<'_>, id: &str, question: Value) -> Events {
     session.begin_call(id, "ask", json!({"rounds": [{"inputRequests": {"a": question}}]})).events()
 }
@@ -31,7 +31,7 @@ fn accepting(question: &Value, said: &str) -> Value {
     json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": {"n": said}}})
 }
 
-/// Under which id a call ended, and what its child was told.
+/// Returns the id of a call's response, and the answer that its child got.
 fn told(answer: &Value) -> (&Value, &Value) {
     let said = answer.pointer("/result/structuredContent/responses/a/content/n");
     (&answer["id"], said.unwrap_or_else(|| panic!("{answer}")))
@@ -49,7 +49,7 @@ fn sessions_sharing_a_process_get_and_answer_only_their_questions() {
     stranger.tell(accepting(&second, "a stranger"));
     two.tell(accepting(&second, "two"));
     assert_eq!(told(&twos.message()), (&json!("c"), &json!("two")));
-    // Its own are all answered: this can be meant for the other session's only.
+    // The session has no open question; the answer must not reach the other session's question.
     two.tell(accepting(&first, "two"));
     one.tell(accepting(&first, "one"));
     assert_eq!(told(&ones.message()), (&json!("c"), &json!("one")));
@@ -145,7 +145,7 @@ fn an_invalid_answer_fails_the_call() {
         let answer = events.message();
         assert_eq!((&answer["id"], &answer["result"]["isError"]), (&json!("c"), &json!(true)), "{result}");
     }
-    assert_eq!(journal.runs("ask"), 3, "none had a second round");
+    assert_eq!(journal.runs("ask"), 3, "no call had a second round");
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_round_without_a_state_is_answered_without_one() {
     let rounds = json!({"rounds": [{"inputRequests": {"a": form()}, "requestState": null}]});
     let mut events = session.begin_call("c", "ask", rounds).events();
     session.tell(accepting(&events.message(), "x"));
-    // Without a state the child is at its first round again.
+    // Without a state, the child starts with the first round again.
     let again = events.message();
     assert_eq!(again["method"], "elicitation/create");
     let params = &journal.call("ask").message["params"];

@@ -1,9 +1,9 @@
-//! What goes over the wire: refused bodies, bytes that must arrive as they left, ids, guards and paths.
+//! The wire format: refused bodies, preserved bytes and ids, size limits and trace context.
 
 use crate::support::{Server, tool_call};
 use serde_json::{Value, json};
 
-/// Session headers and a body, to the endpoint.
+/// Posts a body within a session; returns the status, the error code and the id of the response.
 fn refused(server: &Server, session: &str, body: impl AsRef<[u8]>) -> (u16, i64, Value) {
     let response = server.post(&[("Mcp-Session-Id", session)], body);
     let error = response.json();
@@ -101,7 +101,7 @@ fn ids_come_back_byte_for_byte() {
     }
 }
 
-/// A typed model in between loses each of these: key order, big numbers, spaces, escapes, unknown fields.
+/// A typed model would lose these: key order, big numbers, spaces, escapes and unknown fields.
 #[test]
 fn payloads_are_preserved_byte_for_byte_in_both_directions() {
     let server = Server::start("");
@@ -162,7 +162,7 @@ fn a_body_over_the_limit_is_refused_before_it_is_complete() {
     let mut chunked = server.connect();
     chunked.head("POST", "/mcp", &headers);
     for _ in 0..3 {
-        // The server may close as soon as it has seen enough.
+        // The server may close the connection once the limit is exceeded.
         let _ = chunked.chunk(&[b' '; 4_000]);
     }
     let refused = chunked.response();
@@ -184,7 +184,7 @@ fn a_body_of_exactly_the_limit_is_accepted_in_any_chunks() {
     let mut pieces = server.connect();
     pieces.head("POST", "/mcp", &crate::support::Connection::post_headers(&headers));
     for piece in body.as_bytes().chunks(997) {
-        pieces.chunk(piece).expect("it is taken");
+        pieces.chunk(piece).expect("the chunk is sent");
     }
     pieces.send("0\r\n\r\n");
     assert_eq!(pieces.response().answer()["result"]["ms"], 0);
@@ -214,11 +214,15 @@ fn valid_trace_context_reaches_the_child_and_malformed_does_not() {
         json!({"traceparent": good, "tracestate": "a=1", "x": 1})
     );
     let own = format!(r#""_meta":{{"traceparent":"{other}"}}"#);
-    assert_eq!(meta_at_child(good, &own), json!({"traceparent": other}), "the message's own wins");
+    assert_eq!(
+        meta_at_child(good, &own),
+        json!({"traceparent": other}),
+        "the context in the message takes precedence"
+    );
     let broken = r#""_meta":{"traceparent":"00-xyz","tracestate":"b=2"}"#;
     assert_eq!(meta_at_child(good, broken), json!({"traceparent": good, "tracestate": "a=1"}));
     let to_come = format!("cc{}-\"}}}},\"id\":17,\"x\":{{\"y\":{{\"z\":\"", &good[2..]);
-    assert_eq!(meta_at_child(&to_come, "")["traceparent"], *to_come, "it stays within its string");
+    assert_eq!(meta_at_child(&to_come, "")["traceparent"], *to_come, "the header stays within its string");
     for malformed in
         ["", "00-0", "00-00000000000000000000000000000000-b7ad6b7169203331-01", &good.to_uppercase()]
     {

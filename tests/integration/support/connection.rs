@@ -1,4 +1,4 @@
-//! A raw HTTP/1.1 client: the test decides what is sent and when, and what comes back is read to the byte.
+//! A raw HTTP/1.1 client: the test controls each byte that is sent, and reads each byte of the response.
 
 use super::PATIENCE;
 use serde_json::Value;
@@ -6,16 +6,16 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Instant;
 
-/// What every POST of a client carries.
+/// The headers of every POST.
 pub const JSON: &[(&str, &str)] =
     &[("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")];
 
-/// One connection.
+/// A connection.
 pub struct Connection {
     stream: BufReader<TcpStream>,
 }
 
-/// A whole response.
+/// A complete response.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -24,7 +24,7 @@ pub struct Response {
 }
 
 impl Connection {
-    /// The headers of a POST, with these besides.
+    /// Returns the headers of a POST and these.
     pub fn post_headers<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
         [JSON, more].concat()
     }
@@ -34,7 +34,7 @@ impl Connection {
         Connection::over(TcpStream::connect(address).expect("it listens"))
     }
 
-    /// The same over a connection that is there.
+    /// Wraps an open connection.
     pub fn over(stream: TcpStream) -> Connection {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
@@ -42,9 +42,9 @@ impl Connection {
         Connection { stream: BufReader::new(stream) }
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.try_send(bytes).expect("the connection takes it");
+        self.try_send(bytes).expect("the bytes are sent");
     }
 
     /// Sends bytes to a peer that may have closed.
@@ -73,7 +73,7 @@ impl Connection {
         self.send(body);
     }
 
-    /// Sends a POST to the endpoint with these headers besides those that every client sends.
+    /// Sends a POST to the endpoint with the usual headers and these.
     pub fn post(&mut self, headers: &[(&str, &str)], body: impl AsRef<[u8]>) {
         self.request("POST", "/mcp", &[JSON, headers].concat(), body.as_ref());
     }
@@ -94,7 +94,7 @@ impl Connection {
         self.try_send("\r\n")
     }
 
-    /// Whether anything of a response comes, rather than the end of the connection.
+    /// Returns whether a response begins before the connection ends.
     pub fn is_answered(&mut self) -> bool {
         self.stream.fill_buf().is_ok_and(|bytes| !bytes.is_empty())
     }
@@ -131,7 +131,7 @@ impl Connection {
         Response { status, headers: headers.collect(), body: Vec::new() }
     }
 
-    /// Reads a response that must be a stream of events.
+    /// Reads the head of a response, which must be an event stream.
     pub fn events(mut self) -> Events {
         let head = self.response_head();
         if head.status != 200 || head.header("content-type") != Some("text/event-stream") {
@@ -141,7 +141,7 @@ impl Connection {
         Events { connection: self, head, buffer: Vec::new() }
     }
 
-    /// Whether the server closes within `patience` without sending more.
+    /// Returns whether the server closes the connection without sending more.
     pub fn is_closed(&mut self) -> bool {
         matches!(self.stream.fill_buf(), Ok([]))
     }
@@ -151,9 +151,9 @@ impl Connection {
         let _ = self.stream.get_ref().shutdown(Shutdown::Both);
     }
 
-    /// Sends nothing more, but reads on.
+    /// Shuts down the sending side only.
     pub fn end(&mut self) {
-        self.stream.get_ref().shutdown(Shutdown::Write).expect("it is open");
+        self.stream.get_ref().shutdown(Shutdown::Write).expect("a connection");
     }
 
     fn line(&mut self) -> String {
@@ -163,7 +163,7 @@ impl Connection {
         line.trim_end_matches(['\r', '\n']).to_owned()
     }
 
-    /// The next chunk; `None` at the end of the body, or of the connection.
+    /// Reads the next chunk; returns `None` at the end of the body or of the connection.
     fn read_chunk(&mut self) -> Option<Vec<u8>> {
         if self.stream.fill_buf().expect("more in time").is_empty() {
             return None;
@@ -178,29 +178,29 @@ impl Connection {
 }
 
 impl Response {
-    /// A header's value, by its name in lower case.
+    /// Returns the value of a header by its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8(self.body.clone()).expect("UTF-8")
     }
 
-    /// The body as one JSON value.
+    /// Returns the body as one JSON value.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.text()))
     }
 
-    /// The code of the JSON-RPC error in the body.
+    /// Returns the code of the JSON-RPC error in the body.
     pub fn code(&self) -> i64 {
         let error = self.json();
         assert_eq!(error["jsonrpc"], "2.0", "{error}");
         error["error"]["code"].as_i64().unwrap_or_else(|| panic!("no error: {error}"))
     }
 
-    /// Every message in it, whether it is JSON or a stream that has ended.
+    /// Returns all messages of the response, either JSON or a complete stream.
     pub fn messages(&self) -> Vec<Value> {
         if self.header("content-type") != Some("text/event-stream") {
             return vec![self.json()];
@@ -210,7 +210,7 @@ impl Response {
         events.filter(|event| !event.data.is_empty()).map(|event| event.json()).collect()
     }
 
-    /// The one answer that ends it.
+    /// Returns the final message of the response.
     pub fn answer(&self) -> Value {
         assert_eq!(self.status, 200, "{}", self.text());
         let last = self.messages().pop();
@@ -218,7 +218,7 @@ impl Response {
     }
 }
 
-/// One event, or a comment.
+/// An event or a comment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     pub name: Option<String>,
@@ -246,13 +246,13 @@ impl Event {
         (!block.is_empty()).then_some(event)
     }
 
-    /// The message in it.
+    /// Returns the message of the event.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.data).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
-/// A stream of events, read as they come.
+/// A stream of events, which are read one at a time.
 pub struct Events {
     connection: Connection,
     pub head: Response,
@@ -260,7 +260,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event or comment; `None` when the stream ends.
+    /// Reads the next event or comment; returns `None` at the end of the stream.
     pub fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
@@ -270,14 +270,14 @@ impl Events {
             match self.connection.read_chunk() {
                 Some(chunk) => self.buffer.extend(chunk),
                 None => {
-                    assert!(self.buffer.is_empty(), "half an event: {:?}", self.buffer);
+                    assert!(self.buffer.is_empty(), "an incomplete event: {:?}", self.buffer);
                     return None;
                 }
             }
         }
     }
 
-    /// The next event with a message in it.
+    /// Reads the next event that has a message.
     pub fn next_event(&mut self) -> Event {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -285,16 +285,16 @@ impl Events {
             if !event.data.is_empty() {
                 return event;
             }
-            assert!(Instant::now() < deadline, "nothing but comments");
+            assert!(Instant::now() < deadline, "only comments");
         }
     }
 
-    /// The next message.
+    /// Reads the next message.
     pub fn message(&mut self) -> Value {
         self.next_event().json()
     }
 
-    /// All messages up to the stream's end.
+    /// Reads all messages up to the end of the stream.
     pub fn rest(&mut self) -> Vec<Value> {
         let events = std::iter::from_fn(|| self.next());
         events.filter(|event| !event.data.is_empty()).map(|event| event.json()).collect()

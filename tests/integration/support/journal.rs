@@ -1,10 +1,10 @@
-//! What the scripted children read, all of them together, while they live and after.
+//! Journal of the frames that all scripted children of a test read, including children that have exited.
 
 use super::{scratch, until};
 use serde_json::Value;
 use std::path::PathBuf;
 
-/// The file that scripted children keep with `--journal`.
+/// The file to which scripted children write with `--journal`.
 pub struct Journal {
     path: PathBuf,
 }
@@ -12,26 +12,26 @@ pub struct Journal {
 /// A frame that a child read.
 #[derive(Debug)]
 pub struct Read {
-    /// Who read it.
+    /// The process id of the child.
     pub pid: u64,
-    /// Its bytes.
+    /// The text of the frame.
     pub text: String,
-    /// The message.
+    /// The parsed frame.
     pub message: Value,
 }
 
 impl Journal {
-    /// An empty one.
+    /// Creates an empty journal.
     pub fn new() -> Journal {
         Journal { path: scratch("journal") }
     }
 
-    /// The flag that makes a child keep it.
+    /// Returns the flag that makes a child write to the journal.
     pub fn flag(&self) -> String {
         format!("--journal {}", self.path.display())
     }
 
-    /// All frames so far; of one child, they are in order.
+    /// Returns all frames so far; the frames of each child are in order.
     pub fn frames(&self) -> Vec<Read> {
         let text = std::fs::read_to_string(&self.path).unwrap_or_default();
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
@@ -43,24 +43,24 @@ impl Journal {
         frames.collect()
     }
 
-    /// How often a tool was called.
+    /// Returns how often a tool was called.
     pub fn runs(&self, tool: &str) -> usize {
         self.frames().iter().filter(|read| read.message["params"]["name"] == tool).count()
     }
 
-    /// The last call of a tool.
+    /// Returns the last call of a tool.
     pub fn call(&self, tool: &str) -> Read {
         let called = self.frames().into_iter().rfind(|read| read.message["params"]["name"] == tool);
         called.unwrap_or_else(|| panic!("{tool} was never called"))
     }
 
-    /// Waits until the last call of a tool is there.
+    /// Waits until a tool is called, and returns the last call.
     pub fn until_called(&self, tool: &str) -> Read {
         until("the call", || self.runs(tool) > 0);
         self.call(tool)
     }
 
-    /// Whether the last call of a tool was cancelled, where it runs.
+    /// Returns whether the last call of a tool was cancelled at its child.
     pub fn is_cancelled(&self, tool: &str) -> bool {
         let call = self.call(tool);
         self.frames().iter().any(|read| {
@@ -70,12 +70,12 @@ impl Journal {
         })
     }
 
-    /// Waits until the last call of a tool has been cancelled.
+    /// Waits until the last call of a tool is cancelled.
     pub fn until_cancelled(&self, tool: &str) {
         until("the cancellation", || self.is_cancelled(tool));
     }
 
-    /// The answers that children got to their questions.
+    /// Returns the answers that children got to their questions.
     pub fn answers(&self) -> Vec<Value> {
         let answers = self.frames().into_iter().map(|read| read.message);
         answers.filter(|message| message["method"].is_null()).collect()

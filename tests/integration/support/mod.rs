@@ -1,5 +1,5 @@
-//! The black-box tests' tools: the real binary in front of `children/scripted.py`, and a client that decides about
-//! every byte it sends. Nothing here sleeps to win a race: what must have happened is polled for, with a deadline.
+//! Tools for black-box tests: the real binary in front of `children/scripted.py`, and a client that controls every byte
+//! that it sends. The tools do not sleep to win races: they poll for conditions, with a deadline.
 
 mod connection;
 mod journal;
@@ -21,12 +21,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long anything may take on a loaded machine before a test gives up.
+/// Time after which a test gives up waiting for a condition, even on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// How often something is looked at that can't be waited for.
+/// Interval between polls of a condition.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// proxyrunner with its child; killed when dropped.
+/// A proxyrunner process with its child, which is killed when dropped.
 pub struct Server {
     process: Child,
     address: SocketAddr,
@@ -39,7 +39,7 @@ struct Log {
     changed: Condvar,
 }
 
-/// How to start one.
+/// Builder for a proxyrunner process.
 #[derive(Default)]
 pub struct Start {
     flags: Vec<String>,
@@ -50,52 +50,53 @@ pub struct Start {
 }
 
 impl Start {
-    /// Flags of proxyrunner, separated by blanks.
+    /// Adds flags of proxyrunner, separated by spaces.
     pub fn flags(mut self, flags: &str) -> Self {
         self.flags.extend(flags.split_whitespace().map(String::from));
         self
     }
 
-    /// Without metrics: for them a child is asked for the names of its tools, and here it reads only what clients cause.
+    /// Disables metrics, for which proxyrunner would ask the child for its tools. The child then reads only requests
+    /// that clients cause.
     pub fn asked_nothing(self) -> Self {
         self.flags("--metrics=false")
     }
 
-    /// Flags of the scripted child, separated by blanks.
+    /// Adds flags of the child, separated by spaces.
     pub fn child(mut self, flags: &str) -> Self {
         self.child.extend(flags.split_whitespace().map(String::from));
         self
     }
 
-    /// A variable in proxyrunner's environment.
+    /// Sets a variable in proxyrunner's environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
-    /// Another child than the scripted one.
+    /// Replaces the scripted child by another program.
     pub fn program(mut self, words: &[&str]) -> Self {
         self.program = Some(words.iter().map(|&word| word.to_owned()).collect());
         self
     }
 
-    /// Started by another program, which is given the command line behind these words.
+    /// Starts proxyrunner by another program, which gets the command line after these words.
     pub fn under(mut self, words: &[&str]) -> Self {
         self.under = words.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
-    /// In front of `children/modern.py`, with these flags.
+    /// Uses `children/modern.py` as the child, with these flags.
     pub fn modern_child(self, flags: &str) -> Self {
         self.program(&["python3", &child("modern.py")]).child(flags)
     }
 
-    /// In front of `children/tasks.py`.
+    /// Uses `children/tasks.py` as the child, with these flags.
     pub fn tasks_child(self, flags: &str) -> Self {
         self.program(&["python3", &child("tasks.py")]).child(flags)
     }
 
-    /// Starts it, and waits until it listens.
+    /// Starts proxyrunner and waits until it listens.
     pub fn start(self) -> Server {
         let (process, log) = self.spawn();
         let listening = log.wait(|line| {
@@ -103,11 +104,11 @@ impl Start {
             let fields = &line["fields"];
             (fields["message"] == "listening").then(|| fields["address"].as_str().map(str::to_owned))?
         });
-        let address = listening.unwrap_or_else(|| panic!("it never listened: {:#?}", log.lines()));
+        let address = listening.unwrap_or_else(|| panic!("proxyrunner never listened: {:#?}", log.lines()));
         Server { process, address: address.parse().expect("an address"), log }
     }
 
-    /// Runs it to its end: the exit status, and what it logged.
+    /// Runs proxyrunner until it exits; returns the exit status and the log.
     pub fn run(self) -> (ExitStatus, String) {
         let (mut process, log) = self.spawn();
         let status = wait_for_exit(&mut process);
@@ -143,89 +144,89 @@ impl Start {
     }
 }
 
-/// The path of a scripted child.
+/// Returns the path of a scripted child.
 fn child(file: &str) -> String {
     format!("{}/tests/children/{file}", env!("CARGO_MANIFEST_DIR"))
 }
 
 impl Server {
-    /// How to start one, to be told more.
+    /// Returns a builder for a proxyrunner process.
     pub fn with() -> Start {
         Start::default()
     }
 
-    /// One with these flags.
+    /// Starts proxyrunner with these flags.
     pub fn start(flags: &str) -> Server {
         Self::with().flags(flags).start()
     }
 
-    /// Where it listens.
+    /// Returns the address on which proxyrunner listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A new connection.
+    /// Opens a connection.
     pub fn connect(&self) -> Connection {
         Connection::open(self.address)
     }
 
-    /// One request on a connection of its own.
+    /// Sends a request on a new connection and reads the response.
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         let mut connection = self.connect();
         connection.request(method, path, headers, body);
         connection.response()
     }
 
-    /// A POST to the endpoint as every client sends it, with these headers besides.
+    /// Posts to the endpoint with the usual headers and these.
     pub fn post(&self, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Response {
         self.request("POST", "/mcp", &[connection::JSON, headers].concat(), body.as_ref())
     }
 
-    /// A session of a client without capabilities, at 2025-11-25.
+    /// Opens a session at 2025-11-25 for a client without capabilities.
     pub fn session(&self) -> Session<'_> {
         self.opening().open()
     }
 
-    /// A session to be told more about.
+    /// Returns a builder for a session.
     pub fn opening(&self) -> Opening<'_> {
         Opening::new(self)
     }
 
-    /// A number from `/metrics`.
+    /// Returns a value from `/metrics`.
     pub fn metric(&self, name: &str) -> u64 {
         let text = self.request("GET", "/metrics", &[], b"").text();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a number")
     }
 
-    /// Waits until a number of `/metrics` has this value.
+    /// Waits until a metric has this value.
     pub fn until_metric(&self, name: &str, value: u64) {
         until(name, || self.metric(name) == value);
     }
 
-    /// Waits for a log line with this text; the line.
+    /// Waits for a log line that contains this text, and returns it.
     pub fn until_logged(&self, text: &str) -> String {
         let found = self.log.wait(|line| line.contains(text).then(|| line.to_owned()));
         found.unwrap_or_else(|| panic!("{text:?} was not logged: {:#?}", self.log.lines()))
     }
 
-    /// Everything that was logged so far.
+    /// Returns the log so far.
     pub fn logged(&self) -> String {
         self.log.lines().join("\n")
     }
 
-    /// Sends a signal to proxyrunner alone.
+    /// Sends a signal to the proxyrunner process only.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.process.id()).expect("a pid");
-        kill(Pid::from_raw(pid), signal).expect("it is still there");
+        kill(Pid::from_raw(pid), signal).expect("a process");
     }
 
-    /// Waits for its end; the exit code.
+    /// Waits until proxyrunner exits, and returns the exit code.
     pub fn exit_code(mut self) -> i32 {
         wait_for_exit(&mut self.process).code().expect("an exit code")
     }
 
-    /// proxyrunner's own process id.
+    /// Returns the process id of proxyrunner.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
@@ -255,7 +256,7 @@ impl Log {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
-    /// What `find` makes of the first line that it likes; `None` at the end of the log.
+    /// Returns the first result of `find` over the lines, or `None` at the end of the log.
     fn wait<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -274,7 +275,7 @@ impl Log {
     }
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds; panics after [`PATIENCE`].
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
@@ -283,16 +284,16 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a process is there and no zombie.
+/// Returns whether a process exists and is not a zombie.
 pub fn lives(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
-/// A path that no other test uses and where nothing is yet.
+/// Returns a unique path at which no file exists.
 pub fn scratch(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Process ids come again, and what earlier runs left is still there.
+    // Process ids are reused, and files of earlier runs may still exist.
     let since = SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_nanos();
     let unique = format!("{name}-{}-{since}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique)
@@ -301,8 +302,8 @@ pub fn scratch(name: &str) -> PathBuf {
 fn wait_for_exit(process: &mut Child) -> ExitStatus {
     let mut status = None;
     until("the end of proxyrunner", || {
-        status = process.try_wait().expect("a child of ours");
+        status = process.try_wait().expect("a child process");
         status.is_some()
     });
-    status.expect("it ended")
+    status.expect("a status")
 }

@@ -1,17 +1,17 @@
-//! A client of 2026-07-28: no session, but in every request who it is, and in the headers what it asks for.
+//! A client of 2026-07-28: without a session; each request has an envelope and headers that repeat its method and name.
 
 use super::connection::JSON;
 use super::{Connection, Response, Server};
 use serde_json::{Value, json};
 
-/// The revision.
+/// The protocol revision of the client.
 pub const VERSION: &str = "2026-07-28";
 /// The keys of the envelope in `params._meta`.
 pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 
-/// A client, and what each of its requests carries.
+/// A modern client with the metadata and headers of its requests.
 #[derive(Clone)]
 pub struct Modern<'a> {
     server: &'a Server,
@@ -19,17 +19,17 @@ pub struct Modern<'a> {
     headers: Vec<(String, String)>,
 }
 
-/// A question as a client is asked it, and what it needs to answer.
+/// The questions of an `input_required` result, and the state for the retry.
 #[derive(Debug)]
 pub struct Asked {
-    /// By key, in the order of the keys.
+    /// The questions by key, in the order of the keys.
     pub questions: Vec<(String, Value)>,
-    /// `requestState`
+    /// The `requestState`.
     pub state: String,
 }
 
 impl Server {
-    /// A modern client that can be asked nothing.
+    /// Returns a modern client without capabilities.
     pub fn modern(&self) -> Modern<'_> {
         let info = json!({"name": "test", "version": "1"});
         let meta = json!({
@@ -38,48 +38,48 @@ impl Server {
         Modern { server: self, meta, headers: Vec::new() }
     }
 
-    /// A modern client that can be asked for anything.
+    /// Returns a modern client that answers all kinds of questions.
     pub fn asked(&self) -> Modern<'_> {
         self.modern().capabilities(json!({"sampling": {}, "elicitation": {"form": {}, "url": {}}}))
     }
 }
 
 impl Modern<'_> {
-    /// What it declares.
+    /// Sets the declared capabilities.
     pub fn capabilities(self, capabilities: Value) -> Self {
         self.meta(CLIENT_CAPABILITIES, capabilities)
     }
 
-    /// A member of `_meta` in every request.
+    /// Sets a member of `_meta` in every request.
     pub fn meta(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.meta[key] = value.into();
         self
     }
 
-    /// Without a member of `_meta`.
+    /// Removes a member of `_meta`.
     pub fn without(mut self, key: &str) -> Self {
         self.meta.as_object_mut().expect("an object").remove(key);
         self
     }
 
-    /// A header on every request, in place of the one that it has by itself.
+    /// Adds a header to every request, which replaces the client's own header of that name.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// As this principal, where `--principal-header x-user` is set.
+    /// Sets the principal, for servers with `--principal-header x-user`.
     pub fn of(self, principal: &str) -> Self {
         self.header("X-User", principal)
     }
 
-    /// A request of it.
+    /// Builds a request.
     pub fn body(&self, id: impl Into<Value>, method: &str, mut params: Value) -> Value {
         params["_meta"] = self.meta.clone();
         json!({"jsonrpc": "2.0", "id": id.into(), "method": method, "params": params})
     }
 
-    /// Sends a body with the headers that belong to it; the response is still to be read.
+    /// Sends a body with the matching headers, without reading the response.
     pub fn begin_body(&self, body: &Value) -> Connection {
         let mut headers: Vec<(&str, &str)> = JSON.to_vec();
         let params = &body["params"];
@@ -125,30 +125,30 @@ impl Modern<'_> {
         self.begin_call(1, tool, arguments).response()
     }
 
-    /// Calls a tool; the result.
+    /// Calls a tool and returns the result.
     pub fn result(&self, tool: &str, arguments: Value) -> Value {
         result(&self.call(tool, arguments))
     }
 
-    /// Calls a tool again, with what it was asked and was told to give back.
+    /// Retries a call with the state and the answers.
     pub fn retry(&self, tool: &str, arguments: Value, asked: &Asked, answers: Value) -> Response {
         self.begin_retry(tool, arguments, &asked.state, answers).response()
     }
 
-    /// Begins to call a tool again.
+    /// Begins the retry of a call.
     pub fn begin_retry(&self, tool: &str, arguments: Value, state: &str, answers: Value) -> Connection {
         let params =
             json!({"name": tool, "arguments": arguments, "requestState": state, "inputResponses": answers});
         self.begin_body(&self.body("again", "tools/call", params))
     }
 
-    /// The process id of the child that serves this client now.
+    /// Returns the process id of the child that serves this client now.
     pub fn child(&self) -> u64 {
         self.result("facts", json!({}))["pid"].as_u64().expect("a pid")
     }
 }
 
-/// The result in a response.
+/// Returns the result in a response.
 pub fn result(response: &Response) -> Value {
     let answer = response.answer();
     assert!(answer["result"].is_object(), "{answer}");
@@ -156,12 +156,12 @@ pub fn result(response: &Response) -> Value {
 }
 
 impl Asked {
-    /// What the client is asked by a response.
+    /// Reads the questions in a response.
     pub fn of(response: &Response) -> Asked {
         Asked::read(&result(response))
     }
 
-    /// What the client is asked by a result.
+    /// Reads the questions in a result.
     pub fn read(result: &Value) -> Asked {
         assert_eq!(result["resultType"], "input_required", "{result}");
         assert!(result["_meta"][SERVER_INFO].is_object() && result["ttlMs"].is_null(), "{result}");
@@ -170,7 +170,7 @@ impl Asked {
         Asked { questions, state: result["requestState"].as_str().expect("a state").to_owned() }
     }
 
-    /// The same answer to every question.
+    /// Returns the same answer to every question.
     pub fn all(&self, answer: &Value) -> Value {
         self.questions.iter().map(|(key, _)| (key.clone(), answer.clone())).collect()
     }

@@ -1,10 +1,10 @@
-//! A legacy client: opens a session, and speaks within it.
+//! A legacy client, which opens a session and sends requests within it.
 
 use super::connection::JSON;
 use super::{Connection, Events, Response, Server};
 use serde_json::{Value, json};
 
-/// A session to be opened.
+/// Builder for a session.
 pub struct Opening<'a> {
     server: &'a Server,
     version: &'a str,
@@ -28,33 +28,33 @@ impl<'a> Opening<'a> {
         Opening { server, version: "2025-11-25", capabilities: json!({}), headers: Vec::new(), padding: 0 }
     }
 
-    /// The protocol version that the client asks for.
+    /// Sets the protocol version that the client requests.
     pub fn version(self, version: &'a str) -> Self {
         Opening { version, ..self }
     }
 
-    /// What the client declares.
+    /// Sets the declared capabilities.
     pub fn capabilities(self, capabilities: Value) -> Self {
         Opening { capabilities, ..self }
     }
 
-    /// A client that can be asked, and so gets a child of its own.
+    /// Declares capabilities that give the client an exclusive child.
     pub fn exclusive(self) -> Self {
         self.capabilities(json!({"sampling": {}, "elicitation": {}}))
     }
 
-    /// A header on every request.
+    /// Adds a header to every request.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// A client whose `initialize` is longer by so much.
+    /// Makes `initialize` longer by this many bytes.
     pub fn padded(self, bytes: usize) -> Self {
         Opening { padding: bytes, ..self }
     }
 
-    /// The `initialize` that it sends.
+    /// Returns the `initialize` request.
     pub fn body(&self) -> String {
         let mut params = json!({
             "protocolVersion": self.version,
@@ -67,12 +67,12 @@ impl<'a> Opening<'a> {
         json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}).to_string()
     }
 
-    /// Sends `initialize`, whatever comes of it.
+    /// Sends `initialize` and returns the response, which may be an error.
     pub fn send(&self) -> Response {
         self.server.post(&borrowed(&self.headers), self.body())
     }
 
-    /// Opens it: `initialize` and `notifications/initialized`.
+    /// Opens the session with `initialize` and `notifications/initialized`.
     pub fn open(self) -> Session<'a> {
         let response = self.send();
         let welcome = response.answer();
@@ -88,41 +88,41 @@ impl<'a> Opening<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// The negotiated version.
+    /// Returns the negotiated version.
     pub fn version(&self) -> &str {
         self.welcome["result"]["protocolVersion"].as_str().expect("a version")
     }
 
-    /// Sends a message and reads the whole response, be it JSON or a stream.
+    /// Sends a message and reads the whole response, either JSON or a stream.
     pub fn post(&self, body: impl AsRef<[u8]>) -> Response {
         self.begin(body).response()
     }
 
-    /// Sends a message; the response is still to be read.
+    /// Sends a message without reading the response.
     pub fn begin(&self, body: impl AsRef<[u8]>) -> Connection {
         let mut connection = self.server.connect();
         connection.post(&borrowed(&self.headers), body);
         connection
     }
 
-    /// Calls a tool of the scripted child; the answer.
+    /// Calls a tool of the scripted child and returns the answer.
     pub fn call(&self, tool: &str, arguments: Value) -> Value {
         self.post(tool_call(1, tool, &arguments)).answer()
     }
 
-    /// Calls a tool; the result.
+    /// Calls a tool and returns the result.
     pub fn result(&self, tool: &str, arguments: Value) -> Value {
         let answer = self.call(tool, arguments);
         assert!(answer["result"].is_object(), "{answer}");
         answer["result"].clone()
     }
 
-    /// Begins a call; its response is still to be read.
+    /// Begins a call without reading the response.
     pub fn begin_call(&self, id: impl Into<Value>, tool: &str, arguments: Value) -> Connection {
         self.begin(tool_call(id, tool, &arguments))
     }
 
-    /// Sends a request that is no tool call; the answer.
+    /// Sends a request of any method and returns the answer.
     pub fn ask(&self, method: &str, params: Value) -> Value {
         self.post(json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string()).answer()
     }
@@ -146,7 +146,7 @@ impl<'a> Session<'a> {
         self.request("GET", &[]).events()
     }
 
-    /// Reads on after an event.
+    /// Resumes a stream after an event.
     pub fn resume(&self, last_event_id: &str) -> Events {
         self.request("GET", &[("Last-Event-ID", last_event_id)]).events()
     }
@@ -156,7 +156,7 @@ impl<'a> Session<'a> {
         self.request("DELETE", &[]).response()
     }
 
-    /// The frames that the child has read, in order, without what the handshake needs.
+    /// Returns the valid frames that the child has read, in order.
     pub fn child_read(&self) -> Vec<Value> {
         let frames = self.result("recall", json!({}))["frames"].clone();
         let frames = frames.as_array().expect("a list").iter().map(|frame| frame.as_str().expect("text"));
@@ -164,7 +164,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// A call of a tool of the scripted child.
+/// Returns a call of a tool of the scripted child.
 pub fn tool_call(id: impl Into<Value>, tool: &str, arguments: &Value) -> String {
     let id: Value = id.into();
     format!(

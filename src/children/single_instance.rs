@@ -16,9 +16,9 @@ pub(super) const EXITS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The time at which a second process of the server was last seen to exit.
 #[derive(Debug, Default)]
-pub(super) struct Solitude(Mutex<Option<Instant>>);
+pub(super) struct SingleInstance(Mutex<Option<Instant>>);
 
-impl Solitude {
+impl SingleInstance {
     /// Returns whether the server is known to run only once.
     pub fn is_known(&self) -> bool {
         let since = *self.0.lock();

@@ -1,4 +1,4 @@
-//! The origin of messages: the trace context, peer and account that all messages of one HTTP request share.
+//! The source of messages: the trace context, peer and account that all messages of one HTTP request share.
 
 use super::Settings;
 use crate::budget::{Account, Charged};
@@ -9,9 +9,9 @@ use crate::upstream::Incoming;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The origin of messages.
+/// The source of messages.
 #[derive(Clone, Debug)]
-pub struct Origin {
+pub struct Source {
     /// The trace context in the headers.
     pub trace: Trace,
     /// The span of the HTTP request, else that of its client.
@@ -24,10 +24,10 @@ pub struct Origin {
     pub brought: Option<Arc<AtomicBool>>,
 }
 
-impl Origin {
-    /// Returns the origin of a request that is not traced.
+impl Source {
+    /// Returns the source of a request that is not traced.
     pub fn unseen(peer: Peer, account: Account) -> Self {
-        Origin { trace: Trace::default(), span: None, peer, account, brought: None }
+        Source { trace: Trace::default(), span: None, peer, account, brought: None }
     }
 
     /// Begins the operation of a message.
