@@ -196,7 +196,7 @@ impl Bridge {
                 let line: serde_json::Value = serde_json::from_str(&line.ok()?).ok()?;
                 Some(line["fields"]["address"].as_str()?.to_owned())
             })
-            .expect("it says where it listens");
+            .expect("a listening address");
         std::thread::spawn(move || lines.for_each(drop));
         Bridge { process, address }
     }

@@ -80,12 +80,12 @@ fn scanned(body: &Charged) -> Incoming {
 async fn legacy(world: &mut World, session: &Arc<Session>, body: &Charged) {
     let incoming = scanned(body);
     // Each legacy request has a session id, and each modern request has an envelope.
-    let session = world.directory.find(session.id().secret(), session.principal()).expect("it is listed");
+    let session = world.directory.find(session.id().secret(), session.principal()).expect("a session");
     let Ok(Begun::Running(mut call)) = world.upstream.begin(&session, incoming).await else {
-        panic!("it begins");
+        panic!("the call does not begin");
     };
     answer(world, true);
-    let LegacyStep::Answered(message) = call.next().await else { panic!("it is answered") };
+    let LegacyStep::Answered(message) = call.next().await else { panic!("no response") };
     black_box(message);
 }
 
@@ -103,12 +103,12 @@ async fn modern(world: &mut World, body: &Charged, typed: bool) {
     let mut call = loop {
         tokio::select! {
             biased;
-            call = &mut begun => break call.expect("it begins"),
+            call = &mut begun => break call.expect("a call"),
             () = tokio::task::yield_now() => while world.turn() {},
         }
     };
     answer(world, typed);
-    let Happening::Answered(reply) = call.next().await else { panic!("it is answered") };
+    let Happening::Answered(reply) = call.next().await else { panic!("no response") };
     black_box(reply);
 }
 

@@ -1,4 +1,4 @@
-//! Admission: when not all requests can be in flight, clients take turns within limits, and none waits for ever.
+//! Admission: when not all requests can be in flight, clients take turns within limits, and no client starves.
 //!
 //! The child's tool `late` answers once its call is cancelled, so that a test decides when a place becomes free. The
 //! order in which the child reads the calls is the order of admission.
@@ -301,7 +301,7 @@ fn answers_and_cancellations_pass_when_max_in_flight_is_reached() {
     assert_eq!(
         cancelled.response().messages()[0]["error"]["code"],
         -32800,
-        "it was cancelled while it waited"
+        "the request was cancelled in the queue"
     );
     scene.until_waiting(0);
     assert_eq!(scene.order(), ["w"]);

@@ -260,11 +260,11 @@ fn descendants(root: u32) -> Vec<i32> {
 }
 
 fn files(server: &Server) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("it lives").count()
+    std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("a process").count()
 }
 
 fn resident_kib(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it lives");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }

@@ -19,7 +19,7 @@ fn connect_from(last: u8, server: &Server) -> std::io::Result<TcpStream> {
 
 /// Opens an event stream of a session from the loopback address that ends in `last`.
 fn stream_from(last: u8, server: &Server, session: &Session<'_>) -> Connection {
-    let mut connection = Connection::over(connect_from(last, server).expect("it is accepted"));
+    let mut connection = Connection::over(connect_from(last, server).expect("a connection"));
     connection.head("GET", "/mcp", &[("Accept", "text/event-stream"), ("Mcp-Session-Id", &session.id)]);
     assert!(connection.is_answered());
     connection
@@ -45,7 +45,7 @@ fn under_attack(attack: impl Fn(&AtomicBool) + Sync, rounds: impl FnOnce()) {
 fn probe(server: &Server) {
     for path in ["/livez", "/readyz", "/metrics"] {
         let begun = Instant::now();
-        let mut connection = Connection::over(connect_from(250, server).expect("it is accepted"));
+        let mut connection = Connection::over(connect_from(250, server).expect("a connection"));
         connection.request("GET", path, &[], b"");
         assert_eq!(connection.response().status, 200, "{path}");
         assert!(begun.elapsed() < Duration::from_secs(2), "{path} took {:?}", begun.elapsed());
@@ -63,7 +63,7 @@ fn slow_request_heads_do_not_block_probes() {
         while !over.load(Ordering::Relaxed) {
             trickling.retain_mut(|stream| stream.write_all(b"G").is_ok());
             while trickling.len() < 64 {
-                trickling.push(connect_from(2, &server).expect("it is accepted"));
+                trickling.push(connect_from(2, &server).expect("a connection"));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -83,19 +83,19 @@ fn the_client_that_holds_most_connections_gives_way_to_another() {
     let sessions: Vec<_> = (0..9).map(|_| server.session()).collect();
     // A client may use all connections while no other client needs one, ...
     let mut streams: Vec<_> = (0..8).map(|n| stream_from(2, &server, &sessions[n])).collect();
-    let mut own = Connection::over(connect_from(2, &server).expect("it is accepted"));
+    let mut own = Connection::over(connect_from(2, &server).expect("a connection"));
     own.post(&[("Mcp-Session-Id", &sessions[8].id)], tool_call(1, "echo", &json!({})));
     assert_eq!(own.response().status, 503, "no other client has a connection to give up");
     // ... but another client's request is served.
     let mut held = Vec::new();
     for n in 0..4 {
-        let mut other = Connection::over(connect_from(3, &server).expect("it is accepted"));
+        let mut other = Connection::over(connect_from(3, &server).expect("a connection"));
         other.post(&[("Mcp-Session-Id", &sessions[8].id)], tool_call(n, "wait", &json!({"name": "x"})));
         held.push(other);
         server.until_metric("proxyrunner_in_flight", n + 1);
     }
     // The other client's share is half of the connections.
-    let mut fifth = Connection::over(connect_from(3, &server).expect("it is accepted"));
+    let mut fifth = Connection::over(connect_from(3, &server).expect("a connection"));
     fifth.post(&[("Mcp-Session-Id", &sessions[8].id)], tool_call(9, "echo", &json!({})));
     assert_eq!(fifth.response().status, 503);
     streams.clear();
@@ -161,7 +161,7 @@ fn the_admin_listener_serves_probes_outside_max_connections() {
     let admin: SocketAddr =
         line["fields"]["address"].as_str().and_then(|to| to.parse().ok()).expect("an address");
     assert_eq!(server.session().call("echo", json!({"n": 1}))["result"]["n"], 1, "the server is ready");
-    let _idle: Vec<_> = (0..100).map(|_| TcpStream::connect(admin).expect("it is accepted")).collect();
+    let _idle: Vec<_> = (0..100).map(|_| TcpStream::connect(admin).expect("a connection")).collect();
     for (path, status) in [("/livez", 200), ("/readyz", 200), ("/metrics", 200), ("/mcp", 404)] {
         let mut connection = Connection::open(admin);
         connection.request("GET", path, &[("Host", "proxyrunner.monitoring:9090")], b"");

@@ -215,7 +215,7 @@ fn clients_are_translated_if_the_second_process_fails_to_start() {
             assert_eq!(read(&journal).len(), 2, "a second process was tried");
             server.session();
             server.opening().exclusive().open();
-            assert_eq!(read(&journal).len(), 2, "it is not tried again");
+            assert_eq!(read(&journal).len(), 2, "no third process is tried");
         }
     }
 }
@@ -229,7 +229,7 @@ fn isolation_session_works_with_modern_children() {
     assert_ne!(first.0, second.0);
     assert_eq!((first.1.as_str(), second.1.as_str()), ("modern", "modern"));
     one.delete();
-    until("its end", || !crate::support::lives(first.0 as i32));
+    until("the exit", || !crate::support::lives(first.0 as i32));
     assert!(crate::support::lives(second.0 as i32));
     let initialized = read(&journal).iter().filter(|read| read[0] == "initialize").count();
     assert_eq!(initialized, 1, "only the first session caused a legacy attempt");

@@ -329,7 +329,7 @@ fn a_child_that_stops_reading_stalls_only_its_callers() {
     let big = "x".repeat(300_000);
     let answers: Vec<_> =
         (0..3).map(|id| stalled.begin_call(id, "sleep", json!({"ms": 0, "big": big}))).collect();
-    assert_eq!(listening.message()["method"], "notifications/tools/list_changed", "its stdout is still read");
+    assert_eq!(listening.message()["method"], "notifications/tools/list_changed", "stdout is still read");
     assert_eq!(other.call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
     for mut answer in answers {
         assert_eq!(reason(&answer.response().answer()), "timed_out");

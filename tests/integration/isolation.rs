@@ -206,7 +206,7 @@ fn at_the_cap_a_busy_child_is_kept_and_the_newcomer_shares() {
     assert_eq!(pid(&newcomer), pid(&server.session()));
     assert_eq!(server.metric("proxyrunner_shared_at_cap_total"), 1);
     let answers = newcomer.result("ask", json!({"method": "sampling/createMessage"}))["answers"].clone();
-    assert_eq!(answers[0]["error"]["code"], -32601, "its capabilities are withheld from the shared child");
+    assert_eq!(answers[0]["error"]["code"], -32601, "a shared child's questions are refused");
     busy.result("release", json!({"name": "a"}));
     assert_eq!(waiting.response().answer()["result"]["name"], "a");
 }

@@ -76,7 +76,7 @@ fn the_child_stays_subscribed_until_the_last_watcher_leaves() {
     assert_eq!(second.message()["params"]["uri"], "a://x");
     assert_eq!(heard("resources/unsubscribe"), 0, "one subscription is still open");
     second.cut();
-    crate::support::until("the child hears that nobody watches", || heard("resources/unsubscribe") == 1);
+    crate::support::until("the child is unsubscribed", || heard("resources/unsubscribe") == 1);
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn ten_thousand_idle_connections_do_not_block_requests() {
     let server = Server::start("");
     let session = server.session();
     let idle: Vec<_> =
-        (0..connections).map(|_| TcpStream::connect(server.address()).expect("it is accepted")).collect();
+        (0..connections).map(|_| TcpStream::connect(server.address()).expect("a connection")).collect();
     assert_eq!(session.call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
     drop(idle);
 }
@@ -58,7 +58,7 @@ fn idle_connections_make_room_for_a_request() {
     let server = Server::start("--max-connections 8");
     let session = server.session();
     let _idle: Vec<_> =
-        (0..50).map(|_| TcpStream::connect(server.address()).expect("it is accepted")).collect();
+        (0..50).map(|_| TcpStream::connect(server.address()).expect("a connection")).collect();
     assert_eq!(session.call("sleep", json!({"ms": 0}))["result"]["ms"], 0);
 }
 
@@ -83,7 +83,7 @@ fn probes_are_answered_when_all_connections_are_busy() {
     assert!(busy.iter_mut().all(|stream| stream.next().is_some()), "the streams are open");
     // Connections without requests do not block others.
     let _silent: Vec<_> =
-        (0..20).map(|_| TcpStream::connect(server.address()).expect("it is accepted")).collect();
+        (0..20).map(|_| TcpStream::connect(server.address()).expect("a connection")).collect();
     for path in ["/livez", "/readyz", "/startupz", "/metrics"] {
         let probed = server.request("GET", path, &[], b"");
         assert_eq!((probed.status, probed.header("connection")), (200, Some("close")), "{path}");

@@ -9,14 +9,14 @@ const SESSIONS: &str = "proxyrunner_sessions";
 
 /// Returns proxyrunner's resident memory in bytes.
 fn resident(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("its status");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
 /// Returns the number of proxyrunner's child processes, except zombies.
 fn children(server: &Server) -> usize {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).expect("its threads");
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).expect("a process");
     let listed =
         tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     let pids: HashSet<i32> = listed

@@ -91,11 +91,7 @@ fn a_post_without_a_session_is_refused() {
         assert_eq!(refused.status, status, "{query}");
     }
     let headers = [("Content-Type", "application/json"), ("X-User", "bob")];
-    assert_eq!(
-        server.request("POST", &path, &headers, ping.as_bytes()).status,
-        404,
-        "another principal"
-    );
+    assert_eq!(server.request("POST", &path, &headers, ping.as_bytes()).status, 404, "another principal");
     let headers = [("Content-Type", "application/json"), ("X-User", "ann")];
     assert_eq!(server.request("POST", &path, &headers, ping.as_bytes()).status, 202);
     assert_eq!(server.request("POST", &path, &headers, b"no JSON").status, 400);

@@ -240,10 +240,7 @@ fn request_timeout_is_paused_while_a_call_is_parked() {
     let arguments = rounds(json!([[elicit("m")], [elicit("n")]]));
     let first = Asked::of(&server.asked().call("interview", arguments.clone()));
     let other = server.modern().call("hang", json!({})).answer();
-    assert_eq!(
-        other["error"]["data"]["reason"], "timed_out",
-        "the parked call has exceeded its timeout"
-    );
+    assert_eq!(other["error"]["data"]["reason"], "timed_out", "the parked call has exceeded its timeout");
     let second = server.asked().retry("interview", arguments, &first, first.all(&yes()));
     Asked::of(&second);
     assert!(!journal.is_cancelled("interview"));
@@ -258,7 +255,7 @@ fn a_child_exit_while_parked_fails_the_retry() {
         let arguments = rounds(json!([[elicit("m")]]));
         let asked = Asked::of(&server.asked().call("interview", arguments.clone()));
         let pid = i32::try_from(journal.call("interview").pid).expect("a pid");
-        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it lives");
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("a process");
         server.until_metric("proxyrunner_ended_children_total", 1);
         let answers = if partial { json!({}) } else { asked.all(&yes()) };
         let answer = server.asked().retry("interview", arguments, &asked, answers).answer();

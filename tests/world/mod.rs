@@ -128,7 +128,7 @@ impl World {
         while !starting.is_finished() {
             world.settle().await;
         }
-        starting.await.expect("no panic").expect("it starts");
+        starting.await.expect("no panic").expect("a started child");
         let kept = Arc::clone(&world.upstream);
         tokio::spawn(async move { kept.keep_filled().await });
         world

@@ -31,7 +31,7 @@ impl Connection {
 
     /// Connects; reads fail after [`PATIENCE`].
     pub fn open(address: SocketAddr) -> Connection {
-        Connection::over(TcpStream::connect(address).expect("it listens"))
+        Connection::over(TcpStream::connect(address).expect("a listener"))
     }
 
     /// Wraps an open connection.
