@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use proxyrunner::internals::budget::{Budget, Charged};
 use proxyrunner::internals::client::Client;
 use proxyrunner::internals::exchange::Class;
-use proxyrunner::internals::http::sse;
+use proxyrunner::internals::sse;
 use proxyrunner::internals::jsonrpc::{self, Spliced, rewrite};
 use proxyrunner::internals::session::{Directory, Principal, Reader, Session, Settings, StreamId};
 use std::collections::{HashMap, HashSet, VecDeque};

@@ -212,10 +212,10 @@ fn a_replica_with_the_same_key_recognizes_a_misrouted_retry() {
         assert_eq!(response.code(), -32602);
         assert!(response.text().contains(words), "{}", response.text());
     }
-    std::fs::write(&key, "short").expect("a scratch file");
+    std::fs::write(&key, "brief").expect("a scratch file");
     let (status, log) = Server::with().flags(&flags).run();
     assert_eq!(status.code(), Some(64), "{log}");
-    assert!(log.contains("state-key-file") && !log.contains("short"), "{log}");
+    assert!(log.contains("state-key-file") && !log.contains("brief"), "{log}");
 }
 
 #[test]
