@@ -1,11 +1,11 @@
-//! The whole way, measured on the real binary in front of an echo child: requests per second, time and memory of
-//! large messages, idle memory. This program is the child too.
+//! Measures the real binary in front of an echo child: requests per second, time and memory for large messages, and idle
+//! memory. This program is also the child.
 //!
-//!     cargo bench --bench bridge                 all of it
+//!     cargo bench --bench bridge                 everything
 //!     cargo bench --bench bridge -- load|large|idle
-//!     cargo bench --bench bridge -- load 3       the load only, three rounds
+//!     cargo bench --bench bridge -- load 3       only the load, three rounds
 //!
-//! Load is bounded in count and goes to loopback. Quote ratios and medians: machines are noisy.
+//! The number of requests is limited, and they go to loopback. Quote ratios and medians, because machines are noisy.
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming};
@@ -47,7 +47,7 @@ fn main() {
     });
 }
 
-/// Answers each line with its own params, one after another.
+/// Answers each line with its own params, in sequence.
 fn echo() {
     let mut input = BufReader::with_capacity(1 << 20, std::io::stdin().lock());
     let mut output = std::io::stdout().lock();
@@ -61,9 +61,9 @@ fn echo() {
 }
 
 fn answer(line: &[u8]) -> Option<Vec<u8>> {
-    let message = proxyrunner::jsonrpc::scan(line).expect("a message");
+    let message = proxyrunner::internals::jsonrpc::scan(line).expect("a message");
     let id = &line[message.id?];
-    let method = proxyrunner::jsonrpc::text(line, message.method.as_ref()?);
+    let method = proxyrunner::internals::jsonrpc::text(line, message.method.as_ref()?);
     let params = message.params.as_ref().map_or(&b"{}"[..], |params| &line[params.span.clone()]);
     let result = match &*method {
         "initialize" => {
@@ -74,7 +74,7 @@ fn answer(line: &[u8]) -> Option<Vec<u8>> {
     Some([&b"{\"jsonrpc\":\"2.0\",\"id\":"[..], id, b",\"result\":", result, b"}\n"].concat())
 }
 
-// ---- what is measured
+// ---- measurements
 
 async fn idle() {
     let bridge = Bridge::start(&[]);
@@ -171,7 +171,7 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-// ---- the real binary, and a client
+// ---- the real binary and a client
 
 struct Bridge {
     process: Child,
@@ -196,7 +196,7 @@ impl Bridge {
                 let line: serde_json::Value = serde_json::from_str(&line.ok()?).ok()?;
                 Some(line["fields"]["address"].as_str()?.to_owned())
             })
-            .expect("it says where it listens");
+            .expect("a listening address");
         std::thread::spawn(move || lines.for_each(drop));
         Bridge { process, address }
     }
@@ -217,7 +217,7 @@ impl Bridge {
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
     }
 
-    /// Seconds of CPU used so far.
+    /// Returns the CPU seconds used so far.
     fn cpu(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("its stat");
         let after_name = stat.rsplit(')').next().expect("fields");

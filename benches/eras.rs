@@ -1,27 +1,27 @@
-//! What a request costs in each of the four pairings of eras, from the client's frame to the client's answer, without
-//! HTTP and pipes.
+//! The cost of a request in each of the four pairings of eras, from the client's frame to the client's response,
+//! without HTTP and pipes.
 //!
-//! `cargo bench --bench eras -- count PAIRING N` runs N calls one after the other, to be counted by callgrind: see
-//! `instructions.sh`. PAIRING is `legacy-legacy`, `modern-modern`, `modern-legacy` or `legacy-modern`: the client's era,
-//! then the child's.
+//! `cargo bench --bench eras -- count PAIRING N` runs N calls in sequence, to be counted by callgrind: see
+//! `instructions.sh`. PAIRING is the client's era and the child's: `legacy-legacy`, `modern-modern`, `modern-legacy` or
+//! `legacy-modern`.
 
 #[path = "../tests/world/mod.rs"]
 mod world;
 
-use proxyrunner::budget::Charged;
-use proxyrunner::era::envelope::Envelope;
-use proxyrunner::era::probe::Choice;
-use proxyrunner::jsonrpc;
-use proxyrunner::session::{Principal, Session};
-use proxyrunner::trace_context::Trace;
-use proxyrunner::upstream::{Begun, Caller, Happening, Incoming, LegacyStep};
+use proxyrunner::internals::budget::Charged;
+use proxyrunner::internals::era::envelope::Envelope;
+use proxyrunner::internals::era::probe::Choice;
+use proxyrunner::internals::jsonrpc;
+use proxyrunner::internals::session::{Principal, Session};
+use proxyrunner::internals::trace_context::Trace;
+use proxyrunner::internals::upstream::{Begun, Caller, Happening, Incoming, LegacyStep};
 use serde_json::json;
 use std::hint::black_box;
 use std::sync::Arc;
 use world::{Serves, World, charged, enveloped, open, settings};
 
-/// The rest of an answer of ordinary size; but for a legacy child's to be completed, it begins with its type, so that the
-/// ways are compared and not the messages.
+/// The rest of a response of ordinary size. It begins with `resultType` except where proxyrunner has to add it to a
+/// legacy child's response, so that the benchmark compares code paths and not messages.
 const RESULT: &[u8] = br#""content":[{"type":"text","text":"the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog"}],"isError":false}}"#;
 
 fn main() {
@@ -47,7 +47,7 @@ async fn run(pairing: &str, count: u64) {
     let session = open(&world, json!({}));
     world.settle().await;
     assert!(session.seat().is_some());
-    // Clients of both eras send the same to a child of their own, so that the ways are compared and not the messages.
+    // Clients send the same to a child of their own era, so that the benchmark compares code paths and not messages.
     let body = body(pairing != "legacy-modern");
     assert!(body.starts_with(b"{\"id\""), "the child looks for it there");
     for _ in 0..count {
@@ -59,7 +59,7 @@ async fn run(pairing: &str, count: u64) {
     }
 }
 
-/// A call of ordinary size.
+/// Returns a call of ordinary size.
 fn body(modern: bool) -> Charged {
     let text = "the quick brown fox jumps over the lazy dog ".repeat(8);
     let params = json!({"name": "echo", "arguments": {"text": text, "n": 7}, "_meta": {"progressToken": 7}});
@@ -79,13 +79,13 @@ fn scanned(body: &Charged) -> Incoming {
 
 async fn legacy(world: &mut World, session: &Arc<Session>, body: &Charged) {
     let incoming = scanned(body);
-    // As each request names its session, and each modern one its client.
-    let session = world.directory.find(session.id().secret(), session.principal()).expect("it is listed");
+    // Each legacy request has a session id, and each modern request has an envelope.
+    let session = world.directory.find(session.id().secret(), session.principal()).expect("a session");
     let Ok(Begun::Running(mut call)) = world.upstream.begin(&session, incoming).await else {
-        panic!("it begins");
+        panic!("the call does not begin");
     };
     answer(world, true);
-    let LegacyStep::Answered(message) = call.next().await else { panic!("it is answered") };
+    let LegacyStep::Answered(message) = call.next().await else { panic!("no response") };
     black_box(message);
 }
 
@@ -99,21 +99,21 @@ async fn modern(world: &mut World, body: &Charged, typed: bool) {
     let upstream = Arc::clone(&world.upstream);
     let begun = upstream.begin_modern(caller, incoming);
     tokio::pin!(begun);
-    // The first call waits for the list of tools.
+    // The first call waits for the tool list.
     let mut call = loop {
         tokio::select! {
             biased;
-            call = &mut begun => break call.expect("it begins"),
+            call = &mut begun => break call.expect("a call"),
             () = tokio::task::yield_now() => while world.turn() {},
         }
     };
     answer(world, typed);
-    let Happening::Answered(reply) = call.next().await else { panic!("it is answered") };
+    let Happening::Answered(reply) = call.next().await else { panic!("no response") };
     black_box(reply);
 }
 
-/// The child's answer. It reads nothing of the call but the id, which comes first, so that it costs the same however
-/// long its words for the call are.
+/// Returns the child's response. The child reads only the id at the beginning of the call, so that its cost does not
+/// depend on the length of the call.
 fn answer(world: &mut World, typed: bool) {
     for child in &mut world.children {
         while let Some(frame) = child.read() {

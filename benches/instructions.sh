@@ -1,12 +1,12 @@
 #!/bin/sh
 # Prints instructions, counted by callgrind: per exchange of the multiplexer, beside a map of oneshot senders behind a
-# mutex; and per call in the four pairings of eras, a client's then a child's. Each is the difference of two runs, so
-# that what happens once per run cancels out. In the pairings the simulated child costs the same each time: it reads a
-# call, and writes its answer.
+# mutex; and per call in the four pairings of eras, the client's and the child's. Each is the difference of two runs, so
+# that costs that occur once per run cancel out. In the pairings the simulated child costs the same each time: it reads
+# a call and writes the response.
 set -eu
 cd "$(dirname "$0")/.."
 
-# The program of a benchmark.
+# Prints the path of a benchmark program.
 program() {
     cargo bench --bench "$1" --no-run --message-format=json |
         sed -n 's/.*"name":"'"$1"'".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
@@ -17,7 +17,7 @@ instructions() {
         sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
 }
 
-# Program, contender, few, many, and what is counted.
+# Arguments: program, contender, small count, large count, and the unit that is counted.
 report() {
     more=$(instructions "$1" "$2" "$4")
     less=$(instructions "$1" "$2" "$3")

@@ -1,6 +1,6 @@
-//! The multiplexer against what is usually written instead, a map of oneshot senders behind a mutex.
+//! Compares the multiplexer with the usual alternative, a map of oneshot senders behind a mutex.
 //!
-//! One exchange is reserve, mark as sent, complete, await.
+//! An exchange consists of: reserve, mark as sent, complete, await.
 //!
 //! - `cargo bench --bench mux` prints the median nanoseconds per exchange for 1 to 8 asking threads. Above
 //!   one thread, askers and one router run side by side and hand over ids as writer and child do; every
@@ -8,7 +8,7 @@
 //! - `cargo bench --bench mux -- count mux|map N` runs N exchanges on one thread and prints nothing, to be
 //!   counted by callgrind: see `instructions.sh`.
 
-use proxyrunner::mux::{self, Answering, Completed, Lost, Mux, Pending, WireId};
+use proxyrunner::internals::mux::{self, Answering, Completed, Lost, Mux, Pending, WireId};
 use std::{
     collections::HashMap,
     hint::{black_box, spin_loop},
@@ -24,7 +24,7 @@ use std::{
 use tokio::sync::oneshot;
 
 const SLOTS: usize = 1024;
-/// Exchanges that one asker has in flight at a time.
+/// Number of exchanges that an asker has in flight at a time.
 const WINDOW: usize = 16;
 const EXCHANGES: u64 = 400_000;
 const ROUNDS: usize = 7;
@@ -40,7 +40,7 @@ impl Lost for Outcome {
     }
 }
 
-/// What both contenders do; the held value stands in for a permit.
+/// The interface of both contenders. The held value stands in for a permit.
 trait Contender: Send + Sync + 'static {
     type Pending: Future<Output = Frame> + Unpin;
     type Answering: Send + 'static;
@@ -143,7 +143,7 @@ fn poll_now<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// `exchanges` of them, one after the other on this thread.
+/// Runs `exchanges` exchanges in sequence on this thread.
 fn alone<C: Contender>(exchanges: u64) {
     let (contender, mut answering) = C::table();
     for number in 0..exchanges {
@@ -155,12 +155,12 @@ fn alone<C: Contender>(exchanges: u64) {
     }
 }
 
-/// The way from an asker to the router: an id per place, 0 for none.
+/// The queue from an asker to the router: an id per place, or 0.
 #[derive(Default)]
 #[repr(align(128))]
 struct Lane([AtomicU64; WINDOW]);
 
-/// Askers that keep a window of exchanges in flight each, and one router that answers them all.
+/// Runs askers that each keep a window of exchanges in flight, and one router that answers all of them.
 fn together<C: Contender>(askers: usize, exchanges: u64) {
     let (contender, mut answering) = C::table();
     let lanes: Vec<Lane> = (0..askers).map(|_| Lane::default()).collect();
@@ -215,7 +215,7 @@ fn ask<C: Contender>(contender: &C, lane: &Lane, exchanges: u64) {
     }
 }
 
-/// Median wall time per exchange.
+/// Returns the median wall time per exchange.
 fn nanoseconds<C: Contender>(askers: usize) -> f64 {
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|_| {
@@ -232,7 +232,7 @@ fn nanoseconds<C: Contender>(askers: usize) -> f64 {
 }
 
 fn main() {
-    // A router would wait for ever for an asker that panicked.
+    // The router would otherwise wait forever for an asker that panicked.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);

@@ -1,9 +1,10 @@
-//! The soak: sessions come and go, each with some calls, and proxyrunner's memory is looked at all the while.
+//! The soak test: sessions are opened and ended, each with some calls, while proxyrunner's memory is sampled.
 //!
-//! `cargo bench --bench soak -- --sessions 100000 --calls 10` checks every answer, prints the curve, and fails unless it
-//! is flat and everything is given back. With `--keep` it writes `docs/soak.svg` and `docs/soak.csv`.
+//! `cargo bench --bench soak -- --sessions 100000 --calls 10` checks every response, prints the curve, and fails unless
+//! the curve is flat and all memory is returned. With `--keep` it writes `docs/soak.svg` and `docs/soak.csv`.
 
-#[path = "../tests/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use more of it")]
+#[path = "../tests/integration/support/mod.rs"]
 mod support;
 
 use serde_json::{Value, json};
@@ -13,9 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use support::{Connection, Server, tool_call};
 
-/// Clients at once, each on one connection.
+/// Number of concurrent clients, each on one connection.
 const CLIENTS: usize = 16;
-/// How often memory is looked at in a whole run.
+/// Number of memory samples in a run.
 const SAMPLES: usize = 100;
 
 fn main() {
@@ -43,7 +44,7 @@ fn main() {
     }
 }
 
-/// A server that answers every call with its arguments, at once.
+/// A server that answers every call at once with its arguments.
 fn child() {
     let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     for line in input.lines().map_while(Result::ok) {
@@ -64,7 +65,7 @@ fn child() {
     }
 }
 
-/// Runs all sessions; requests done and MiB resident, from time to time.
+/// Runs all sessions; returns samples of the number of completed requests and the resident MiB.
 fn soak(sessions: usize, calls: usize) -> Vec<(usize, f64)> {
     let own = std::env::current_exe().expect("a path");
     let flags = "--child-era legacy --session-idle 2s --max-sessions 20000";
@@ -128,7 +129,7 @@ fn one_session(
         assert_eq!(connection.response().answer()["result"]["tag"], tag.as_str());
         done.fetch_add(1, Ordering::Relaxed);
     }
-    // One in ten goes away without a word, and expires.
+    // One session in ten is abandoned and expires.
     if !number.is_multiple_of(10) {
         connection.request("DELETE", "/mcp", &headers, b"");
         assert_eq!(connection.response().status, 204);
@@ -136,13 +137,13 @@ fn one_session(
 }
 
 fn resident_mib(server: &Server) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it lives");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
     let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
     kib / 1024.0
 }
 
-/// Leaves the curve in the project, as numbers and as a picture.
+/// Writes the curve to the project as numbers and as a picture.
 fn keep(sessions: usize, calls: usize, curve: &[(usize, f64)]) {
     let root = env!("CARGO_MANIFEST_DIR");
     let mut csv = String::from("requests,resident_mib\n");

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Prints what telemetry costs: instructions of the whole process per request, counted by callgrind.
+"""Prints the cost of telemetry: instructions of the whole process per request, counted by callgrind.
 
     cargo build --profile bench && benches/telemetry.py
 
-One client calls a tool of a legacy server that answers at once; with nothing, with metrics, and with traces of 1 % and of
-all requests besides. Each figure is the difference of two runs, so that what happens once per run cancels out, and the
-median of three. One thread does the work: with several, they wake each other as often as the machine happens to let them,
-and runs differ by two in a hundred, where these differ by a few in a thousand. Needs valgrind.
+One client calls a tool of a legacy server that answers at once: without telemetry, with metrics, and with metrics and
+traces of 1 % or of all requests. Each figure is the median of three differences of two runs, so that costs that occur
+once per run cancel out. One thread does the work: with several threads, wake-ups vary, and runs differ by two in a
+hundred, where these differ by a few in a thousand. Needs valgrind.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"na
 
 
 class Collector(http.server.BaseHTTPRequestHandler):
-    """Takes everything and keeps nothing."""
+    """Accepts every request and stores nothing."""
 
     protocol_version = "HTTP/1.1"
 
@@ -67,7 +67,7 @@ class Collector(http.server.BaseHTTPRequestHandler):
 
 
 def instructions(calls: int, flags: list[str], env: dict[str, str]) -> int:
-    """Those of a whole run with so many calls."""
+    """Returns the instructions of a whole run with this many calls."""
     valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
     served = [BINARY, "--listen", "127.0.0.1:0", "--log-format", "json", *flags, "--", sys.executable, "-c", ECHO]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A small MCP server that speaks over stdin and stdout, in nothing but the Python standard library.
+"""A small MCP server on stdin and stdout that uses only the Python standard library.
 
 Serve it over HTTP:
 
     proxyrunner -- python3 examples/server.py
 
 It has a few tools (`countdown` is slow, reports progress and can be cancelled), a resource, a prompt
-and log messages, and it needs Python 3.9 or newer.
+and log messages. It needs Python 3.9 or newer.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ INVALID_PARAMS, INTERNAL_ERROR, RESOURCE_NOT_FOUND = -32602, -32603, -32002
 
 
 class Failure(Exception):
-    """An error that is answered to the client as JSON-RPC."""
+    """An error that is sent to the client as a JSON-RPC error."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-# What it offers. A tool is a function: its first parameter is the call, the others are its arguments.
+# Features. A tool is a function: its first parameter is the call, the others are its arguments.
 
 TOOLS: dict[str, dict[str, Any]] = {}
 RUN: dict[str, Callable[..., str]] = {}
 
 
 def tool(**properties: dict[str, Any]) -> Callable:
-    """Offers a function as a tool; `properties` are its arguments, as JSON Schema."""
+    """Registers a function as a tool; `properties` are the JSON Schemas of its arguments."""
 
     def offer(function: Callable[..., str]) -> Callable[..., str]:
         required = [name for name, schema in properties.items() if "default" not in schema]
@@ -102,16 +102,16 @@ SUMMARY = {
 }
 
 
-# How it answers.
+# The protocol.
 
 
 class Server:
-    """Reads one JSON-RPC message per line, and answers each request on a thread of its own."""
+    """Reads one JSON-RPC message per line, and answers each request in a separate thread."""
 
     def __init__(self, incoming: Any, outgoing: Any) -> None:
         self.incoming = incoming
         self.outgoing = outgoing
-        self.writing = threading.Lock()  # a message is one line, so two threads never share one
+        self.writing = threading.Lock()  # keeps the lines of two threads apart
         self.calls: dict[Any, Call] = {}  # running calls by request id, for cancellation
         self.threshold = LEVELS.index("info")
         self.methods: dict[str, Callable[[dict, Call], dict]] = {
@@ -128,7 +128,7 @@ class Server:
         }
 
     def run(self) -> None:
-        """Serves until stdin ends, then cancels what is still running."""
+        """Serves until stdin ends, then cancels running calls."""
         for line in self.incoming:
             if line.strip():
                 self.receive(line)
@@ -163,7 +163,7 @@ class Server:
             answer = {"id": call.id, "result": self.methods[method](call.params, call)}
         except Failure as failure:
             answer = {"id": call.id, "error": {"code": failure.code, "message": str(failure)}}
-        except Exception as error:  # a bug here fails one request, not the server
+        except Exception as error:  # a bug fails one request, not the server
             answer = {"id": call.id, "error": {"code": INTERNAL_ERROR, "message": repr(error)}}
         finally:
             self.calls.pop(call.id, None)
@@ -197,7 +197,7 @@ class Server:
             raise Failure(INVALID_PARAMS, f"no such tool: {name}")
         try:
             text, failed = RUN[name](call, **params.get("arguments") or {}), False
-        except Exception as error:  # the model is told, so that it can try again
+        except Exception as error:  # reported to the model, which can try again
             text, failed = f"{type(error).__name__}: {error}", True
         return {"content": [{"type": "text", "text": text}], "isError": failed}
 
@@ -216,7 +216,7 @@ class Server:
 
 
 class Call:
-    """One request being answered: where a tool reports progress, logs, and learns that it is cancelled."""
+    """One request in progress, through which a tool reports progress, logs, and notices cancellation."""
 
     def __init__(self, server: Server, id: Any, params: dict) -> None:
         self.server = server
@@ -226,13 +226,13 @@ class Call:
         self.cancelled = threading.Event()
 
     def progress(self, done: float, total: float) -> None:
-        """Tells the client how far the call is, if it asked to be told."""
+        """Reports progress to the client, if the request has a progress token."""
         if self.token is not None:
             params = {"progressToken": self.token, "progress": done, "total": total}
             self.server.send({"method": "notifications/progress", "params": params})
 
     def log(self, level: str, text: str) -> None:
-        """Sends a log message, unless the client asked for more severe ones only."""
+        """Sends a log message, unless its level is below the client's threshold."""
         if LEVELS.index(level) >= self.server.threshold:
             params = {"level": level, "logger": "example", "data": text}
             self.server.send({"method": "notifications/message", "params": params})
@@ -240,7 +240,7 @@ class Call:
 
 if __name__ == "__main__":
     try:
-        # Bytes, not text: MCP is UTF-8 whatever the locale, and a newline is one byte on every system.
+        # Bytes, not text: MCP is UTF-8 in every locale, and its newline is one byte on every system.
         Server(sys.stdin.buffer, sys.stdout.buffer).run()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,4 +1,4 @@
-//! Who counts as one client: the unit in which every limit is shared out.
+//! Identifies clients: the unit among which every limit is shared.
 //!
 //! A client is its principal if it has one, else its session, else its address.
 
@@ -6,8 +6,8 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::LazyLock;
 
-/// Identifies one client. Two clients whose names hash alike share their limits, and nothing else. The hash is keyed
-/// with a secret of this process, so nobody can aim at another client's.
+/// A client's identifier: a hash of its name. Clients whose names have the same hash share their limits, and nothing
+/// else. The hash is keyed with a secret of this process, so no client can choose another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Client(u64);
 
@@ -22,18 +22,18 @@ enum Name<'a> {
 }
 
 impl Client {
-    /// The client with this principal.
+    /// Returns the client with this principal.
     pub fn named(principal: &str) -> Self {
         Client::of(&Name::Principal(principal))
     }
 
-    /// The anonymous client of this session, given the session's whole id.
+    /// Returns the anonymous client of this session, given the session's whole id.
     pub fn of_session(secret: &str) -> Self {
         Client::of(&Name::Session(secret))
     }
 
-    /// The anonymous client at this address. One host usually owns a whole /64 of IPv6, so that counts as one address.
-    /// All requests of unknown origin are one client.
+    /// Returns the anonymous client at this address. One host usually owns a whole /64 of IPv6, so that counts as one
+    /// address. All requests of unknown origin are one client.
     pub fn at(address: Option<IpAddr>) -> Self {
         Client::of(&match address {
             Some(address) => Name::Address(network(address)),
@@ -41,12 +41,12 @@ impl Client {
         })
     }
 
-    /// A child, which holds memory as clients do.
+    /// Returns the client that owns the memory of a child.
     pub fn child(number: u64) -> Self {
         Client::of(&Name::Child(number))
     }
 
-    /// The lists that are answered from memory, which hold memory as clients do.
+    /// Returns the client that owns the memory of the cached lists.
     pub fn lists() -> Self {
         Client::of(&Name::Lists)
     }
@@ -56,7 +56,7 @@ impl Client {
         Client(SECRET.hash_one(name))
     }
 
-    /// A client that tests choose.
+    /// Returns a client with a fixed number, for tests.
     #[cfg(test)]
     pub(crate) const fn numbered(number: u64) -> Self {
         Client(number)
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_names_never_meet() {
+    fn names_of_different_kinds_are_different_clients() {
         let same = "10.0.0.1";
         let all = [Client::named(same), Client::of_session(same), at(same), Client::at(None)];
         for (index, client) in all.iter().enumerate() {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_a_host_however_it_is_written() {
+    fn all_notations_of_an_address_are_one_client() {
         assert_eq!(at("::ffff:10.0.0.1"), at("10.0.0.1"));
         assert_ne!(at("10.0.0.1"), at("10.0.0.2"));
         assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:1"));

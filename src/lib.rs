@@ -1,31 +1,141 @@
 //! proxyrunner spawns a stdio MCP server as its child and serves it over HTTP.
 //!
-//! Each module imports only from those below it; `tests/architecture.rs` holds the table of layers.
+//! `docs/architecture.md` describes the modules, the path of a request, and the decisions behind both. Each module
+//! imports only from the modules below it; `tests/integration/architecture.rs` contains the table of layers.
 
-pub mod admission;
-pub mod app;
-pub mod budget;
-pub mod child;
-pub mod client;
-pub mod config;
-pub mod era;
-pub mod exchange;
-pub mod export;
-pub mod framing;
-pub mod http;
-pub mod jsonrpc;
-pub mod lifecycle;
-pub mod memory;
-pub mod mux;
-pub mod phase;
-pub mod proc;
-pub mod pulse;
-pub mod router;
-pub mod session;
-pub mod shutdown;
-pub mod signals;
-pub mod supervisor;
-pub mod sync;
-pub mod telemetry;
-pub mod trace_context;
-pub mod upstream;
+#![warn(clippy::missing_docs_in_private_items)]
+
+mod admission;
+mod app;
+mod audience;
+mod backoff;
+mod budget;
+mod calls;
+mod catalogue;
+mod child;
+mod children;
+mod client;
+mod clock;
+mod config;
+mod era;
+mod exchange;
+mod export;
+mod framing;
+mod http;
+mod ingress;
+mod inquiry;
+mod jsonrpc;
+mod lifecycle;
+mod memory;
+mod mux;
+mod phase;
+mod proc;
+mod pulse;
+mod router;
+mod session;
+mod shutdown;
+mod signals;
+mod supervisor;
+mod sync;
+mod telemetry;
+mod trace_context;
+mod upstream;
+
+use std::process::ExitCode;
+
+/// Parses the arguments, runs proxyrunner, and returns the exit code. Under another name it runs as a guardian.
+pub fn run() -> ExitCode {
+    // The environment contains secrets that the server must not read, such as headers for collectors.
+    proc::forbid_inspection();
+    let mut words = std::env::args_os();
+    if child::guardian::is_meant(words.next()) {
+        return child::guardian::run(words);
+    }
+    let config = match config::load(std::env::args_os(), std::env::vars_os(), memory::limit()) {
+        Ok(config) => config,
+        Err(exit) => return exit.report(),
+    };
+    match app::run(config) {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("proxyrunner: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The items that benches, fuzz targets and black-box tests use. All others are private, so that the compiler reports
+/// unused ones.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::http::sse;
+
+    pub mod budget {
+        pub use crate::budget::{Account, Budget, Charged};
+    }
+
+    pub mod client {
+        pub use crate::client::Client;
+    }
+
+    pub mod config {
+        pub use crate::config::table;
+    }
+
+    pub mod era {
+        pub use crate::era::{Era, capabilities, envelope, probe};
+    }
+
+    pub mod exchange {
+        pub use crate::exchange::{Class, End, Ends, Failure, Intake, LastWords, Link, Order, Urgent};
+    }
+
+    pub mod export {
+        pub use crate::export::{Signal, rejected};
+    }
+
+    pub mod framing {
+        pub use crate::framing::{Framed, Framer, IdSeeker};
+    }
+
+    pub mod jsonrpc {
+        pub use crate::jsonrpc::rewrite;
+        pub use crate::jsonrpc::{
+            ClientId, Edits, Fault, Kind, Message, Meta, Params, Span, Spliced, break_no_lines, codes,
+            elements, integer, is_batch, members, scan, splice, text,
+        };
+    }
+
+    pub mod lifecycle {
+        pub use crate::lifecycle::Policy;
+    }
+
+    pub mod mux {
+        pub use crate::mux::{Abandoned, Answering, Completed, Lost, Mux, Pending, Refused, WireId, table};
+    }
+
+    pub mod phase {
+        pub use crate::phase::channel;
+    }
+
+    pub mod router {
+        pub use crate::router::Router;
+    }
+
+    pub mod session {
+        pub use crate::session::{Directory, Principal, Reader, Session, Settings, StreamId};
+    }
+
+    pub mod trace_context {
+        pub use crate::trace_context::{
+            AllowedBaggage, Context, OwnBaggage, Trace, is_baggage, is_traceparent, is_tracestate,
+        };
+    }
+
+    pub mod upstream {
+        pub use crate::upstream::{
+            AtCap, Begun, Caller, ChildPlace, Happening, Incoming, Isolation, LegacyStep, Refusal, Seal,
+            Settings, Upstream, Want,
+        };
+    }
+}

@@ -1,9 +1,9 @@
-//! What memory the system gives, and that what messages no longer need goes back to it.
+//! The memory limit of the system, and the allocator's settings.
 //!
-//! Keeps the allocator from holding on to memory that messages no longer need: else a burst would stay resident for as long
-//! as the process lives, and memory in use would say little about memory taken.
+//! Freed memory is returned to the system. Otherwise a burst would stay resident as long as the process lives, and
+//! memory in use would say little about resident memory.
 
-/// Allocations of this size or more are given back to the system as soon as they are freed, in bytes.
+/// Allocations of at least this size are returned to the system as soon as they are freed, in bytes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const MAPPED: nix::libc::c_int = 32 * 1024;
 
@@ -11,13 +11,13 @@ const MAPPED: nix::libc::c_int = 32 * 1024;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT: usize = 2 * 1024 * 1024;
 
-/// Sets the allocator up. To be called once, before threads are started.
+/// Configures the allocator. Must be called once, before threads are started.
 pub fn set_up() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         use nix::libc::{M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, mallopt};
-        // A fixed threshold: by itself it grows with what is freed, up to 32 MiB, and large messages would stay among small
-        // ones. Two arenas: each keeps free memory of its own.
+        // The default threshold grows with freed allocations, up to 32 MiB, so that large messages would be placed
+        // among small ones. Each arena keeps its own free memory, so there are only two.
         // SAFETY: mallopt(3) only sets parameters of the allocator.
         unsafe {
             mallopt(M_MMAP_THRESHOLD, MAPPED);
@@ -27,7 +27,7 @@ pub fn set_up() {
     }
 }
 
-/// Whether the allocator keeps much free memory.
+/// Returns whether the allocator keeps much free memory.
 pub fn is_kept() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: a thread-safe function of the allocator without preconditions.
@@ -36,7 +36,7 @@ pub fn is_kept() -> bool {
     return false;
 }
 
-/// Gives free memory back to the system. Takes a few milliseconds.
+/// Returns free memory to the system. Takes a few milliseconds.
 pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: a thread-safe function of the allocator without preconditions.
@@ -45,20 +45,20 @@ pub fn give_back() {
     }
 }
 
-/// Where the hierarchies of control groups are mounted, and the file that holds a group's limit there.
+/// The mount points of control groups, and the file with a group's limit.
 const HIERARCHIES: [(&str, &str); 2] =
     [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
 
-/// The memory that the control groups of this process leave it, in bytes; `None` where they set no limit.
+/// Returns the memory limit of this process's control groups, in bytes; `None` if they set none.
 ///
-/// Control groups v2 and v1: a group's own limit and those of all groups above it. Without `/proc` only the mounted root
-/// is looked at, which in a container is its own group.
+/// Reads control groups v2 and v1: the limits of the process's own group and of all groups above it. Without `/proc`
+/// only the mounted root is read, which in a container is its own group.
 pub fn limit() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     limit_of(&groups, |path| std::fs::read_to_string(path).ok())
 }
 
-/// As [`limit`] does, with the text of `/proc/self/cgroup` and a reader of files.
+/// Returns the limit for a given text of `/proc/self/cgroup` and a function that reads files.
 fn limit_of(groups: &str, read: impl Fn(&str) -> Option<String>) -> Option<u64> {
     // hierarchy:controllers:path
     let paths = groups.lines().filter_map(|line| {
@@ -74,7 +74,7 @@ fn limit_of(groups: &str, read: impl Fn(&str) -> Option<String>) -> Option<u64> 
             path = above;
         }
     }
-    // "max", or v1's largest number of pages, is no limit.
+    // "max", or v1's largest number of pages, means no limit.
     let limits = files.iter().filter_map(|file| read(file)?.trim().parse().ok());
     limits.min().filter(|&limit: &u64| limit < 1 << 62)
 }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_limit_of_all_groups_above_holds() {
+    fn the_lowest_limit_of_all_groups_above_applies() {
         let files = [
             ("/sys/fs/cgroup/pods/memory.max", "104857600\n"),
             ("/sys/fs/cgroup/pods/one/memory.max", "max\n"),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_of_control_groups_is_read_too() {
+    fn version_1_of_control_groups_is_also_read() {
         let groups = "11:cpu,cpuacct:/docker/a\n4:memory:/docker/a\n1:name=systemd:/docker/a\n";
         let own = ("/sys/fs/cgroup/memory/docker/a/memory.limit_in_bytes", "7\n");
         assert_eq!(limited(groups, &[own]), Some(7));

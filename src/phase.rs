@@ -1,21 +1,21 @@
-//! The phase of the child that readiness follows, as a value one side publishes and many watch.
+//! The phase of the child that readiness follows: published by one task, watched by many.
 
 use std::fmt;
 use tokio::sync::watch;
 
-/// Where the child that answers for readiness stands.
+/// The phase of the child that decides readiness.
 ///
-/// With several shared children it is the most ready of those that were started with proxyrunner; where none stays
-/// (`--isolation session`), the one that showed that the server starts.
+/// With several shared children, it is the most advanced of those started with proxyrunner. If no child is kept
+/// (`--isolation session`), it is the child that showed that the server starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Started, its handshake not complete.
+    /// The child is started, but its handshake is not complete.
     Starting,
     /// Its handshake is complete.
     Ready,
-    /// It ended, as the text says, and the next one is on its way.
+    /// The child ended for this reason, and is being restarted.
     Restarting(String),
-    /// It ended, or could not be started; the text says how.
+    /// The child ended or could not be started, for this reason.
     Failed(String),
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Starts at [`Phase::Starting`].
+/// Creates a channel whose first value is [`Phase::Starting`].
 pub fn channel() -> (watch::Sender<Phase>, watch::Receiver<Phase>) {
     watch::channel(Phase::Starting)
 }

@@ -1,25 +1,25 @@
-//! Processes as `/proc` shows them (proc(5)): whose they are, and what they take.
+//! Reads processes from `/proc` (proc(5)): their parents, and their use of resources.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// One process at one moment.
+/// The state of one process.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stat {
     /// Its parent's process id.
     pub parent: i32,
     /// Its process group.
     pub group: i32,
-    /// Its CPU time, and that of its children that it waited for.
+    /// Its CPU time, including that of children that it has waited for.
     pub cpu: Duration,
     /// Its resident memory, in bytes.
     pub memory: u64,
 }
 
-/// A process; `None` if it is gone.
+/// Reads the state of a process; `None` if it is gone.
 pub fn stat(pid: i32) -> Option<Stat> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // Behind the name, which may hold anything, blanks and brackets too.
+    // The fields follow the name, which may contain any bytes, including blanks and brackets.
     let after = text.iter().rposition(|&byte| byte == b')')? + 1;
     let fields: Vec<&str> = std::str::from_utf8(&text[after..]).ok()?.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
@@ -32,7 +32,7 @@ pub fn stat(pid: i32) -> Option<Stat> {
     })
 }
 
-/// A variable of the environment that a process was executed with; `None` without it, or if it may not be seen.
+/// Reads a variable from a process's initial environment; `None` if it is absent or not accessible.
 pub fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     let mut variables = environment.split(|&byte| byte == 0);
@@ -41,24 +41,24 @@ pub fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
         .map(<[u8]>::to_vec)
 }
 
-/// How many files a process has open, as far as they may be seen.
+/// Returns the number of open files of a process, as far as accessible.
 pub fn open_files(pid: i32) -> u64 {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |files| files.count() as u64)
 }
 
-/// Keeps other processes of the same user from reading this one's environment and memory, and from tracing it. There is
-/// no core dump of it then. A program that it executes is as any other.
+/// Prevents other processes of the same user from reading this process's environment and memory, and from tracing it.
+/// Disables its core dumps, too. Executed programs are not affected.
 pub fn forbid_inspection() {
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_dumpable(false);
 }
 
-/// All processes at one moment, by their parents.
+/// All processes, by their parents.
 #[derive(Debug)]
 pub struct Families(HashMap<i32, Vec<i32>>);
 
 impl Families {
-    /// As they are now; without a `/proc`, none.
+    /// Reads the current processes; none without `/proc`.
     pub fn read() -> Self {
         let mut families: HashMap<i32, Vec<i32>> = HashMap::new();
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -70,12 +70,12 @@ impl Families {
         Families(families)
     }
 
-    /// The processes whose parent is this one.
+    /// Returns the children of a process.
     pub fn children(&self, parent: i32) -> &[i32] {
         self.0.get(&parent).map_or(&[], Vec::as_slice)
     }
 
-    /// All processes below one, those near to it first.
+    /// Returns the descendants of a process, nearest first.
     pub fn below(&self, root: i32) -> Vec<i32> {
         let mut found = self.children(root).to_vec();
         let mut at = 0;

@@ -1,31 +1,31 @@
-//! Whether the event loop still turns: a task of it beats, and whoever doubts looks when it last did. A thread of its own
-//! looks too, and says so in the log.
+//! Detects a blocked event loop. A task on the loop records heartbeats; `/livez` checks the last one, and so does a
+//! separate thread, which logs when the loop blocks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval};
 
-/// How often it beats.
+/// Interval between heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
-/// Silence after which it is stuck: many beats, since a loaded machine misses some.
+/// Age of the last heartbeat after which the loop counts as blocked. A loaded machine may miss several.
 const STUCK: Duration = Duration::from_secs(15);
 
-/// The pulse of proxyrunner's event loop; clones share it.
+/// The heartbeat of the event loop. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Pulse {
     begun: Instant,
-    /// When it last beat, in milliseconds since it began.
+    /// Time of the last heartbeat, in milliseconds since `begun`.
     last: Arc<AtomicU64>,
 }
 
 impl Pulse {
-    /// Beats as of now.
+    /// Creates a pulse with a heartbeat at `now`.
     pub fn new(now: Instant) -> Self {
         Pulse { begun: now, last: Arc::default() }
     }
 
-    /// Beats for ever. Must be spawned on the event loop that is in doubt.
+    /// Records heartbeats forever. Must be spawned on the event loop to be watched.
     pub async fn beat(self) {
         let mut tick = interval(BEAT);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -35,7 +35,7 @@ impl Pulse {
         }
     }
 
-    /// Looks for ever, and logs when it stops and when it goes on. To be run by a thread of its own.
+    /// Checks the heartbeat forever, and logs when the loop blocks and when it recovers. Must run on its own thread.
     pub fn watch(self) {
         let mut was_stuck = false;
         loop {
@@ -43,17 +43,17 @@ impl Pulse {
             let is_stuck = self.is_stuck(Instant::now());
             match (was_stuck, is_stuck) {
                 (false, true) => tracing::error!(
-                    "the event loop has not turned for {} s: /livez fails, please report this as a defect",
+                    "the event loop has been blocked for {} s and /livez fails; please report this as a defect",
                     STUCK.as_secs()
                 ),
-                (true, false) => tracing::warn!("the event loop turns again"),
+                (true, false) => tracing::warn!("the event loop has recovered"),
                 _ => {}
             }
             was_stuck = is_stuck;
         }
     }
 
-    /// Whether it has not beaten for too long.
+    /// Returns whether the last heartbeat is too old.
     pub fn is_stuck(&self, now: Instant) -> bool {
         let last = self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed));
         now.saturating_duration_since(last) >= STUCK
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_stuck_when_it_has_not_beaten_for_long_and_no_longer_when_it_beats_again() {
+    fn it_is_stuck_without_heartbeats_and_recovers_with_the_next_one() {
         let begun = Instant::now();
         let pulse = Pulse::new(begun);
         assert!(!pulse.is_stuck(begun + STUCK - BEAT));
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_event_loop_that_turns_beats() {
+    async fn a_running_event_loop_records_heartbeats() {
         let begun = Instant::now().checked_sub(STUCK).expect("a clock that is not new");
         let pulse = Pulse::new(begun);
         assert!(pulse.is_stuck(Instant::now()));

@@ -1,16 +1,17 @@
-//! A frame from a child, to the request, session or stream where it belongs. Never waits, so that a child's stdout
-//! is always read.
+//! Routes each frame from a child to its request, session or stream. The router never waits, so that a child's stdout
+//! is always read (`docs/architecture.md#three-tasks`).
 
 mod answers;
 mod habits;
 
+use crate::audience::{Audience, NotAsked};
 use crate::budget::{Charge, Charged};
 use crate::exchange::{Answering, Class, Failure, Inbox, Interim, Noise, Topic};
 use crate::framing::Framed;
 use crate::jsonrpc::{self, Kind, Message, Span, Spliced, codes, rewrite, text};
-use crate::session::{Audience, Kind as ListKind, Session};
 use crate::telemetry::{Allowance, counters};
 use habits::{Habit, Habits};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ use std::time::Instant;
 #[path = "router_tests.rs"]
 mod tests;
 
-/// Knows who waits for what at one child, and who listens to it.
+/// The router of one child's frames.
 #[derive(Debug)]
 pub struct Router {
     child: u64,
@@ -28,14 +29,14 @@ pub struct Router {
     noise: Arc<Noise>,
     allowance: Allowance,
     habits: Habits,
-    /// Errors without an id that were taken for answers to notifications.
+    /// Number of errors without an id that were counted as answers to notifications.
     answered_notifications: u64,
     cancel_grace: u64,
     ticks: u64,
 }
 
 impl Router {
-    /// The router of child number `child`; a cancelled request is forgotten after `cancel_grace` ticks.
+    /// Returns the router of child number `child`. It forgets a cancelled request after `cancel_grace` ticks.
     pub fn new(
         child: u64,
         answering: Answering,
@@ -57,36 +58,36 @@ impl Router {
         }
     }
 
-    /// Notes invalid lines in `noise`, and logs at most `log_rate` of them per second (0: all).
-    pub fn observed(mut self, noise: Arc<Noise>, log_rate: usize) -> Self {
+    /// Records invalid lines in `noise`, and logs at most `log_rate` of them per second (0: all).
+    pub fn with_noise(mut self, noise: Arc<Noise>, log_rate: usize) -> Self {
         self.noise = noise;
         self.allowance = Allowance::new(self.child, "stdout", log_rate, Instant::now());
         self
     }
 
-    /// Passes a frame on, whose bytes `charge` covers as far as they were charged while they arrived.
+    /// Routes a frame. `charge` covers its bytes as far as they were charged while they arrived.
     pub fn deliver(&mut self, framed: Framed, charge: Charge) {
         match framed {
             Framed::Frame { bytes, bom } => {
                 if bom {
-                    self.repaired(Habit::ByteOrderMark);
+                    self.note_repair(Habit::ByteOrderMark);
                 }
-                self.frame(bytes, charge);
+                self.deliver_frame(bytes, charge);
             }
             Framed::Oversized { id, length, head, given_up } => {
                 self.note_oversized(length, &head, given_up);
                 let failure = if given_up { Failure::NoRoom } else { Failure::Oversized { length } };
-                self.oversized(id, failure);
+                self.fail_oversized(id, failure);
             }
         }
     }
 
-    /// Passes on what the child wrote last, without a newline. If it was cut short, its request fails with the
-    /// child's end, which says more than the half of an answer does.
+    /// Routes the child's last line, which has no newline. If the line was cut short, its request fails with the
+    /// child's end, which explains more than half an answer does.
     pub fn deliver_rest(&mut self, framed: Framed, charge: Charge) {
         match &framed {
             Framed::Frame { bytes, .. } => match jsonrpc::scan(bytes) {
-                // JSON that is no message is whole, too.
+                // JSON that is not a message was not cut short.
                 Err(fault) if fault.code == codes::PARSE_ERROR => self.note_malformed(bytes, fault.reason),
                 _ => self.deliver(framed, charge),
             },
@@ -96,14 +97,14 @@ impl Router {
         }
     }
 
-    /// A second has passed: forgets cancelled requests that the child never answers.
+    /// Forgets cancelled requests that the child does not answer within the grace; called once a second.
     pub fn tick(&mut self) {
         self.ticks += 1;
         self.answering.expire(self.ticks, self.cancel_grace);
         self.allowance.report();
     }
 
-    /// The child can't answer any more: everyone who waits gets `failure`, and nobody can begin to wait.
+    /// Fails all requests in flight with `failure`, and prevents new ones: the child can no longer answer.
     pub fn close(&mut self, failure: &Failure) {
         self.allowance.report();
         let failed = self.answering.close(|| Err(failure.clone()));
@@ -112,24 +113,25 @@ impl Router {
         }
     }
 
-    fn frame(&mut self, bytes: Vec<u8>, charge: Charge) {
+    fn deliver_frame(&mut self, bytes: Vec<u8>, charge: Charge) {
         match jsonrpc::scan(&bytes) {
-            Ok(message) => self.whole(bytes, charge, &message),
-            Err(fault) => self.no_message(bytes, charge, &fault),
+            Ok(message) => self.deliver_message(bytes, charge, &message),
+            Err(fault) => self.deliver_fault(bytes, charge, &fault),
         }
     }
 
-    fn whole(&mut self, mut bytes: Vec<u8>, charge: Charge, message: &Message) {
+    fn deliver_message(&mut self, mut bytes: Vec<u8>, charge: Charge, message: &Message) {
         if message.multiline {
-            // Carriage returns between tokens: neither a frame nor an SSE field can hold them.
+            // There are carriage returns between tokens, which neither a frame nor an SSE field can contain.
             jsonrpc::break_no_lines(&mut bytes);
         }
-        self.message(charge.hold(bytes), message);
+        self.route(charge.hold(bytes), message);
     }
 
-    /// Each message of a batch (2025-03-26, basic §Batching). Short ones are copied, so that they keep nothing of the rest.
+    /// Routes each message of a batch (2025-03-26, basic §Batching). Short messages are copied, so that they do not
+    /// keep the whole batch in memory.
     fn batch(&mut self, mut bytes: Vec<u8>, charge: Charge, elements: Vec<Span>) {
-        self.repaired(Habit::Batches);
+        self.note_repair(Habit::Batches);
         jsonrpc::break_no_lines(&mut bytes);
         let batch = charge.hold(bytes);
         for element in elements {
@@ -138,13 +140,13 @@ impl Router {
                 false => batch.slice(element),
             };
             match jsonrpc::scan(&frame) {
-                Ok(message) => self.message(frame, &message),
-                Err(fault) => self.malformed(&frame, fault.reason),
+                Ok(message) => self.route(frame, &message),
+                Err(fault) => self.fail_malformed(&frame, fault.reason),
             }
         }
     }
 
-    fn message(&mut self, frame: Charged, message: &Message) {
+    fn route(&mut self, frame: Charged, message: &Message) {
         match message.kind {
             Kind::Response => self.response(frame, message),
             Kind::Notification => self.notification(frame, message),
@@ -152,43 +154,40 @@ impl Router {
         }
     }
 
-    // ---- what the child says of its own accord
-
     fn notification(&mut self, frame: Charged, message: &Message) {
         let method = method(&frame, message).into_owned();
-        if let (Some(kind), Some(changes)) = (ListKind::changed_by(&method), self.audience.changes()) {
-            // Before anyone hears of it: who then asks again gets the new list.
-            changes.note(kind);
-        }
+        self.audience.note_change(&method);
         let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
         if let Some(listen) = meta.and_then(|meta| meta.subscription_id.clone()) {
-            return self.subscribed(frame, message, &listen);
+            return self.deliver_to_subscription(frame, message, &listen);
         }
         match &*method {
-            "notifications/progress" => self.progress(frame, message),
-            "notifications/cancelled" => self.question_withdrawn(frame, message),
+            "notifications/progress" => self.deliver_progress(frame, message),
+            "notifications/cancelled" => self.withdraw_question(frame, message),
             "notifications/resources/updated" => {
                 let uri = message
                     .params
                     .as_ref()
                     .and_then(|params| params.uri.as_ref())
                     .map(|uri| text(&frame, uri).into_owned());
-                self.changed(frame, message, uri.as_deref());
+                self.audience.tell_changed(frame, message, &method, uri.as_deref());
             }
             "notifications/tools/list_changed"
             | "notifications/prompts/list_changed"
-            | "notifications/resources/list_changed" => self.changed(frame, message, None),
-            "notifications/tasks/status" | "notifications/elicitation/complete" => {
-                self.to_exclusive(frame, message, Class::Idempotent);
+            | "notifications/resources/list_changed" => {
+                self.audience.tell_changed(frame, message, &method, None)
             }
-            // Logs, and what we don't know: whose it is can be told for an exclusive child only.
-            "notifications/message" => self.to_one(frame, message, Class::Droppable, Topic::Log),
-            _ => self.to_exclusive(frame, message, Class::Droppable),
+            "notifications/tasks/status" | "notifications/elicitation/complete" => {
+                self.audience.tell(frame, message, Class::Idempotent, Topic::Other);
+            }
+            // The client of log messages and unknown notifications is known for an exclusive child only.
+            "notifications/message" => self.audience.tell(frame, message, Class::Droppable, Topic::Log),
+            _ => self.audience.tell(frame, message, Class::Droppable, Topic::Other),
         }
     }
 
-    /// What a modern child says to one `subscriptions/listen`, which it names.
-    fn subscribed(&self, mut frame: Charged, message: &Message, listen: &Span) {
+    /// Routes a modern child's notification to the `subscriptions/listen` that it names.
+    fn deliver_to_subscription(&self, mut frame: Charged, message: &Message, listen: &Span) {
         let class = match &*method(&frame, message) {
             "notifications/subscriptions/acknowledged" => Class::Dear,
             _ => Class::Idempotent,
@@ -201,7 +200,7 @@ impl Router {
         }
     }
 
-    fn progress(&mut self, mut frame: Charged, message: &Message) {
+    fn deliver_progress(&mut self, mut frame: Charged, message: &Message) {
         let token = message.params.as_ref().and_then(|params| params.progress_token.clone());
         let wire_id = token.and_then(|token| self.wire_id(&frame[token]));
         let held = wire_id.and_then(|wire_id| self.answering.held(wire_id));
@@ -221,23 +220,17 @@ impl Router {
         }
     }
 
-    fn question_withdrawn(&self, frame: Charged, message: &Message) {
-        let id = message.params.as_ref().and_then(|params| params.request_id.clone());
-        if let (Audience::Leased(_), Some(id)) = (&self.audience, &id) {
-            let topic = Topic::Withdrawn(Charged::own(&frame[id.clone()]));
-            return self.to_one(frame, message, Class::Dear, topic);
+    fn withdraw_question(&self, frame: Charged, message: &Message) {
+        let Some(id) = message.params.as_ref().and_then(|params| params.request_id.clone()) else { return };
+        if self.audience.is_shared() {
+            return self.end_subscription(&frame[id]);
         }
-        let Some(id) = id else { return };
-        if let Audience::Shared(_) = &self.audience {
-            return self.listen_ended(&frame[id]);
-        }
-        if let Some(session) = self.exclusive() {
-            session.question_withdrawn(&frame[id], &frame, message);
-        }
+        self.audience.withdraw_question(frame, message, id);
     }
 
-    /// Some modern children end a subscription by cancelling it (2026-07-28, basic/patterns/cancellation).
-    fn listen_ended(&self, raw_id: &[u8]) {
+    /// Ends a subscription that the child cancelled, as some modern children do (2026-07-28,
+    /// basic/patterns/cancellation).
+    fn end_subscription(&self, raw_id: &[u8]) {
         let held = self.wire_id(raw_id).and_then(|wire_id| self.answering.held(wire_id));
         let topic = Topic::Withdrawn(Charged::own(raw_id));
         let frame = Spliced::from(Charged::default());
@@ -247,77 +240,27 @@ impl Router {
         }
     }
 
-    fn changed(&self, frame: Charged, message: &Message, uri: Option<&str>) {
-        let spliced = rewrite::unchanged(&frame, message);
-        match (&self.audience, uri) {
-            (Audience::Shared(members), Some(uri)) => members.tell_watchers(uri, &spliced),
-            (Audience::Shared(members), None) => members.tell_changed(&method(&frame, message), &spliced),
-            _ => self.to_exclusive(frame, message, Class::Idempotent),
-        }
-    }
-
-    fn to_exclusive(&self, frame: Charged, message: &Message, class: Class) {
-        self.to_one(frame, message, class, Topic::Other);
-    }
-
-    fn to_one(&self, mut frame: Charged, message: &Message, class: Class, topic: Topic) {
-        if let Audience::Leased(holder) = &self.audience {
-            if !holder.tell(&mut frame, class, topic, |frame| rewrite::unchanged(frame, message)) {
-                counters::DROPPED_EVENTS.increment();
-            }
-            return;
-        }
-        match self.exclusive() {
-            Some(session) => session.hear(frame, message, class),
-            None => counters::WITHHELD_MESSAGES.increment(),
-        }
-    }
-
     fn request(&mut self, mut frame: Charged, message: &Message) {
         let id = message.id.clone().unwrap_or_default();
         let name = method(&frame, message).into_owned();
         if let "server/discover" | "initialize" = &*name {
-            return self.echo(&frame[id]);
+            return self.fail_echoed(&frame[id]);
         }
         if name == "ping" {
             return self.reply(rewrite::result(&frame[id], b"{}"));
         }
-        if let Audience::Leased(holder) = &self.audience {
-            let topic = Topic::Question(Charged::own(&frame[id.clone()]));
-            if !holder.tell(&mut frame, Class::Dear, topic, |frame| rewrite::unchanged(frame, message)) {
-                let why = "no request is running that could ask the client";
-                self.reply(rewrite::error(Some(&frame[id]), codes::METHOD_NOT_FOUND, why, None));
-            }
+        if self.ask_only_request(&mut frame, message, id.clone()) {
             return;
         }
-        if self.asks_the_only_one(&mut frame, message, id.clone()) {
-            return;
+        if let Err(why) = self.audience.ask(&name, &mut frame, message, &id) {
+            self.reply(refusal(&frame[id], &name, why));
         }
-        let refusal = match self.exclusive().filter(|_| self.may_ask(&name)) {
-            Some(session) => match session.ask(&mut frame, message) {
-                Ok(()) => return,
-                Err(_) => rewrite::error(
-                    Some(&frame[id]),
-                    codes::INTERNAL_ERROR,
-                    "the client leaves too many questions unanswered",
-                    None,
-                ),
-            },
-            None => {
-                counters::WITHHELD_MESSAGES.increment();
-                let why = format!(
-                    "no client of this server can be asked for {name}: it is withheld, or several share the server"
-                );
-                rewrite::error(Some(&frame[id]), codes::METHOD_NOT_FOUND, &why, None)
-            }
-        };
-        self.reply(refusal);
     }
 
-    /// Gives a question of a shared child to the one request that is in flight, if it takes questions: then there is no
-    /// doubt which request it is about.
-    fn asks_the_only_one(&self, frame: &mut Charged, message: &Message, id: Span) -> bool {
-        if !matches!(self.audience, Audience::Shared(_)) {
+    /// Gives a question of a shared child to the only request in flight, if that accepts questions: the question can
+    /// concern no other request.
+    fn ask_only_request(&self, frame: &mut Charged, message: &Message, id: Span) -> bool {
+        if !self.audience.is_shared() {
             return false;
         }
         let held = self.answering.only_waiting().and_then(|wire_id| self.answering.held(wire_id));
@@ -327,30 +270,39 @@ impl Router {
         })
     }
 
-    /// Only clients send these requests: the child writes back what it reads. A reply would come back as an answer.
-    fn echo(&mut self, raw_id: &[u8]) {
+    /// Fails a request that the child echoes. Only clients send such requests, and the child would echo a reply, too.
+    fn fail_echoed(&mut self, raw_id: &[u8]) {
         self.noise.note_echo();
         if let Some(wire_id) = self.wire_id(raw_id) {
-            self.complete(wire_id, Err(Failure::Malformed("it is the request itself")));
+            self.complete(wire_id, Err(Failure::Malformed("the server echoes the request")));
         }
     }
 
     fn reply(&self, frame: Charged) {
         self.inbox.reply(frame);
     }
-
-    fn exclusive(&self) -> Option<Arc<Session>> {
-        match &self.audience {
-            Audience::Exclusive { session, .. } => session.upgrade(),
-            Audience::Nobody | Audience::Shared(_) | Audience::Leased(_) => None,
-        }
-    }
-
-    fn may_ask(&self, name: &str) -> bool {
-        name != "roots/list" || matches!(self.audience, Audience::Exclusive { roots: true, .. })
-    }
 }
 
-fn method<'a>(frame: &'a [u8], message: &Message) -> std::borrow::Cow<'a, str> {
+/// Returns the answer to a question that is not forwarded to a client.
+fn refusal(raw_id: &[u8], name: &str, why: NotAsked) -> Charged {
+    let (code, message): (_, Cow<'_, str>) = match why {
+        NotAsked::NoExchange => {
+            (codes::METHOD_NOT_FOUND, "no client can be asked: no request is in flight".into())
+        }
+        NotAsked::TooMany => {
+            (codes::INTERNAL_ERROR, "the client has left too many questions unanswered".into())
+        }
+        NotAsked::Withheld => (
+            codes::METHOD_NOT_FOUND,
+            format!(
+                "no client can be asked for {name}: it is disabled, or several clients share this server"
+            )
+            .into(),
+        ),
+    };
+    rewrite::error(Some(raw_id), code, &message, None)
+}
+
+fn method<'a>(frame: &'a [u8], message: &Message) -> Cow<'a, str> {
     message.method.as_ref().map(|method| text(frame, method)).unwrap_or_default()
 }

@@ -1,14 +1,15 @@
-//! What a child writes, and who gets it.
+//! Tests the routing of a child's messages.
 
 use super::*;
+use crate::audience::{Members, Seat};
 use crate::budget::{Account, Budget};
 use crate::exchange::fixtures::{begun, begun_with, held, interim, outcome, text, written};
 use crate::exchange::{Ends, Held, Link};
+use crate::session::Principal;
 use crate::session::fixtures::{account, client_id, directory, drain, session};
-use crate::session::{Members, Principal, Seat};
 use std::time::Instant;
 
-/// The router of a child, and what is left of the child's side.
+/// The router of a child, and the other parts of the child's side.
 struct Child {
     router: Router,
     link: Arc<Link>,
@@ -38,7 +39,7 @@ impl Child {
 }
 
 #[test]
-fn an_answer_reaches_the_one_who_asked() {
+fn an_answer_reaches_its_request() {
     let mut child = child(Audience::Nobody);
     let [mut a, mut b] = [begun(&child.link), begun(&child.link)];
     child.hears();
@@ -51,7 +52,7 @@ fn an_answer_reaches_the_one_who_asked() {
 }
 
 #[test]
-fn answers_that_nobody_waits_for_disturb_nobody() {
+fn unexpected_answers_have_no_effect() {
     let mut child = child(Audience::Nobody);
     let mut exchange = begun(&child.link);
     for id in ["0", "99999", "\"x\"", "-1", "9007199254740993", "1.5"] {
@@ -89,7 +90,7 @@ fn one_bad_message_fails_one_request() {
 }
 
 #[test]
-fn an_error_without_an_id_is_about_the_only_request_or_about_none() {
+fn an_error_without_an_id_concerns_the_only_request_or_none() {
     let mut child = child(Audience::Nobody);
     let [mut a, mut b] = [begun(&child.link), begun(&child.link)];
     child.hears();
@@ -125,7 +126,7 @@ fn progress_goes_to_its_request_under_the_clients_token() {
 }
 
 #[test]
-fn a_shared_childs_questions_and_logs_reach_nobody_and_it_is_told() {
+fn a_shared_childs_questions_are_refused_and_its_logs_dropped() {
     let members = Arc::new(Members::default());
     let mut child = child(Audience::Shared(Arc::clone(&members)));
     let (directory, now) = (directory(), Instant::now());
@@ -154,9 +155,9 @@ fn a_shared_childs_questions_and_logs_reach_nobody_and_it_is_told() {
 }
 
 #[test]
-fn what_a_child_says_unasked_counts_among_the_bytes_in_transit() {
+fn a_childs_own_messages_count_among_the_bytes_in_transit() {
     let session = session();
-    let mut child = child(Audience::Exclusive { session: Arc::downgrade(&session), roots: true });
+    let mut child = child(Audience::exclusive(&session, true));
     let mut get = session.open_standalone();
     let long = "x".repeat(100_000);
     child.says(&format!(
@@ -171,7 +172,7 @@ fn what_a_child_says_unasked_counts_among_the_bytes_in_transit() {
 #[test]
 fn an_exclusive_childs_questions_and_logs_reach_its_session() {
     let session = session();
-    let mut child = child(Audience::Exclusive { session: Arc::downgrade(&session), roots: true });
+    let mut child = child(Audience::exclusive(&session, true));
     let mut get = session.open_standalone();
     child.says(r#"{"jsonrpc":"2.0","id":"q","method":"roots/list"}"#);
     child.says(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"q"}}"#);
@@ -194,7 +195,7 @@ fn an_exclusive_childs_questions_and_logs_reach_its_session() {
     assert!(child.hears()[0].contains("one too many"));
     drop((get, session));
     child.says(r#"{"jsonrpc":"2.0","id":"nobody","method":"roots/list"}"#);
-    assert!(child.hears()[0].contains("-32601"), "a session that is gone is asked nothing");
+    assert!(child.hears()[0].contains("-32601"), "an ended session is asked nothing");
 }
 
 #[test]
@@ -203,7 +204,7 @@ fn a_cancelled_request_that_is_never_answered_is_forgotten_after_its_grace() {
     let exchange = begun(&child.link);
     child.hears();
     drop(exchange);
-    // The first tick notes it; the grace of three counts from there.
+    // The first tick records it; the grace of three ticks begins there.
     (0..3).for_each(|_| child.router.tick());
     assert_eq!(child.link.in_flight(), 1);
     child.router.tick();
@@ -211,7 +212,7 @@ fn a_cancelled_request_that_is_never_answered_is_forgotten_after_its_grace() {
 }
 
 #[test]
-fn a_closed_childs_callers_are_told_and_none_can_begin() {
+fn closing_a_child_fails_its_requests_and_prevents_new_ones() {
     let mut child = child(Audience::Nobody);
     let [mut sent, mut unsent] = [begun(&child.link), begun(&child.link)];
     assert!(child.link.mux().mark_sent(sent.wire_id()));

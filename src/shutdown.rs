@@ -1,14 +1,14 @@
-//! The stages of the end, in their order; each is entered once and never left.
+//! The stages of the shutdown, in their order. Each is entered once and never left.
 //!
-//! `unready` (probes say so, everything is still served) → `refusing` (new exchanges and sessions get 503; what
-//! running ones need is still taken) → `over` (what is left gets an error).
+//! `unready`: the readiness probe fails, and all requests are served. → `refusing`: new exchanges and sessions get 503, and
+//! messages of running ones are accepted. → `over`: the remaining exchanges fail.
 
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The time that connections have to close once everything is answered, if nothing is left of the drain.
+/// Minimum time for connections to close after the drain.
 pub const CLOSING: Duration = Duration::from_secs(2);
-/// The least time to export the last of the telemetry.
+/// Minimum time to export the last telemetry.
 pub const FLUSHING: Duration = Duration::from_millis(500);
 
 /// A handle on the stages; clones share them.
@@ -20,39 +20,34 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Readiness probes fail from here on.
+    /// Makes readiness probes fail.
     pub fn begin(&self) {
         self.unready.cancel();
     }
 
-    /// New exchanges and sessions are refused from here on.
+    /// Refuses new exchanges and sessions.
     pub fn refuse(&self) {
         self.begin();
         self.refusing.cancel();
     }
 
-    /// Every exchange still running gets its error now, and streams end.
+    /// Fails the remaining exchanges, and ends the streams.
     pub fn finish(&self) {
         self.refuse();
         self.over.cancel();
     }
 
-    /// Whether [`begin`](Self::begin) was called.
+    /// Returns whether [`begin`](Self::begin) was called.
     pub fn has_begun(&self) -> bool {
         self.unready.is_cancelled()
     }
 
-    /// Whether [`refuse`](Self::refuse) was called.
+    /// Returns whether [`refuse`](Self::refuse) was called.
     pub fn is_refusing(&self) -> bool {
         self.refusing.is_cancelled()
     }
 
-    /// Resolves once [`refuse`](Self::refuse) was called.
-    pub async fn refusing(&self) {
-        self.refusing.cancelled().await;
-    }
-
-    /// Whether [`finish`](Self::finish) was called.
+    /// Returns whether [`finish`](Self::finish) was called.
     pub fn is_over(&self) -> bool {
         self.over.is_cancelled()
     }

@@ -1,19 +1,19 @@
-//! Signals that proxyrunner gets: which of them end it, and which are the server's.
+//! The signals to proxyrunner: some end it, the others are forwarded to the server.
 
 use nix::sys::signal::Signal;
 use std::io::{self, IsTerminal};
 use tokio::signal::unix::{self, SignalKind, signal};
 
-/// What a signal is for.
+/// The meaning of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// proxyrunner is to end.
+    /// Shut down.
     End(i32),
-    /// The server is to get it.
+    /// Forward the signal to the server.
     Forward(Signal),
 }
 
-/// The signals that are listened for.
+/// The signals that proxyrunner handles.
 #[derive(Debug)]
 pub struct Signals {
     terminate: unix::Signal,
@@ -21,15 +21,15 @@ pub struct Signals {
     hangup: unix::Signal,
     quit: unix::Signal,
     user: [unix::Signal; 2],
-    /// Someone sits in front of it: then a hang-up is the end of their session, and Ctrl-\ is meant as Ctrl-C.
+    /// On a terminal a hang-up ends the user's session, and Ctrl-\ means the same as Ctrl-C.
     on_terminal: bool,
 }
 
 impl Signals {
-    /// Listens from now on.
+    /// Registers the handlers.
     ///
     /// # Errors
-    /// When the system doesn't let it.
+    /// When the system refuses a handler.
     pub fn listen() -> io::Result<Self> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
@@ -41,7 +41,7 @@ impl Signals {
         })
     }
 
-    /// The next one.
+    /// Returns the next signal.
     pub async fn next(&mut self) -> Meaning {
         let [user1, user2] = &mut self.user;
         let signal = tokio::select! {

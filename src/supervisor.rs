@@ -1,4 +1,4 @@
-//! Drives the children's lifecycle: starts one when it is wanted, watches it, and brings it to its end.
+//! Drives the lifecycle of children: starts a child on request, watches it, and ends it.
 
 use crate::budget::{Account, Budget};
 use crate::child::{self, Heard, Process, Signaller, Spawned, Spawner, StartError, Tail};
@@ -11,12 +11,13 @@ use crate::telemetry::metrics::labels::{Revision, Side};
 use crate::telemetry::metrics::{self, usage};
 use crate::upstream::Want;
 use nix::sys::signal::Signal;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
@@ -25,11 +26,11 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long the pipes of a dead child are still read: what it wrote last is there already, and a grandchild that
-/// holds them open must not delay the end.
+/// Timeout for reading the pipes of a dead child. Its last bytes have arrived already, and a grandchild that holds
+/// the pipes open must not delay the end.
 const LAST_READ: Duration = Duration::from_millis(250);
 
-/// Starts and ends all children of one kind.
+/// Starts and ends all children of one server.
 #[derive(Clone, Debug)]
 pub struct Supervisor(Arc<Shared>);
 
@@ -46,7 +47,7 @@ struct Shared {
 }
 
 impl Supervisor {
-    /// Nothing runs yet.
+    /// Creates a supervisor without children.
     pub fn new(settings: child::Settings, cancel_grace: Duration, budget: Budget, spawner: Spawner) -> Self {
         Supervisor(Arc::new(Shared {
             settings,
@@ -60,7 +61,7 @@ impl Supervisor {
         }))
     }
 
-    /// Starts what is wanted, until nobody is left who could want anything.
+    /// Starts the requested children, until all requesters are dropped.
     pub async fn serve(self, mut wanted: mpsc::Receiver<Want>) {
         while let Some(want) = wanted.recv().await {
             let supervisor = self.clone();
@@ -68,31 +69,31 @@ impl Supervisor {
         }
     }
 
-    /// Brings every child to its end, and waits for it.
+    /// Ends every child, and waits for all of them.
     pub async fn stop(&self) {
         self.0.stopping.cancel();
         self.0.running.close();
         self.0.running.wait().await;
     }
 
-    /// SIGKILL to every child and all that it started, now.
+    /// Sends SIGKILL to every child and its descendants.
     pub fn kill(&self) {
         self.servers().values().for_each(|server| server.group(Signal::SIGKILL));
     }
 
-    /// Passes a signal on to every child, though not to what it started.
+    /// Forwards a signal to every child, but not to its descendants.
     pub fn forward(&self, signal: Signal) {
         self.servers().values().for_each(|server| server.server(signal));
     }
 
-    /// One child from its start to its end.
+    /// Runs one child from its start to its end.
     async fn raise(self, want: Want) {
         let Want { audience, slots, place, reply } = want;
         if self.0.stopping.is_cancelled() {
             return;
         }
         let spawned = tokio::select! {
-            // The end need not wait for a program that cannot be loaded.
+            // Shutdown does not wait for a program that cannot be loaded.
             () = self.0.stopping.cancelled() => return,
             spawned = self.0.spawner.spawn() => spawned,
         };
@@ -105,36 +106,37 @@ impl Supervisor {
         let pid = process.pid();
         tracing::info!(child = number, pid = pid, "server started");
         self.servers().insert(number, process.signaller());
-        usage::server_started(number, pid);
+        usage::track_child(number, pid);
         let started = Instant::now();
         let (link, ends) = Link::new(number, slots);
         let grace = self.0.cancel_grace.as_secs().max(1);
         let Ends { answering, intake, noise, stop, hung, mute, end } = ends;
         let account = self.0.budget.account(Client::child(number));
         let router = Router::new(number, answering, audience, link.inbox().clone(), grace)
-            .observed(noise, self.0.settings.log_rate);
-        let asked = Asked { stop, hung, mute };
+            .with_noise(noise, self.0.settings.log_rate);
+        let tokens = EndTokens { stop, hung, mute };
         let pipes = Pipes::start(
             &self.0.settings,
             &link,
             (stdin, stdout, stderr),
             intake,
             (router, account),
-            asked.mute.clone(),
+            tokens.mute.clone(),
         );
         if reply.send(Ok(Arc::clone(&link))).is_err() {
             link.stop();
         }
-        let ended = self.accompany(process, &asked, pipes).await;
+        let ended = self.accompany(process, &tokens, pipes).await;
         drop(place);
-        // In this order: the error is published, the intake is closed, then everyone who waits fails (D9).
+        // The order matters: publish the error, close the intake, then fail the waiting requests
+        // (docs/architecture.md#one-answer).
         let (ended, mut router) = ended;
         end.send_replace(Some(ended.clone()));
         if let Some(router) = &mut router {
             router.close(&Failure::Ended(ended.clone()));
         }
         self.servers().remove(&number);
-        usage::server_ended(number);
+        usage::forget_child(number);
         if link.revision() != Revision::default() {
             metrics::session(Side::Client, link.revision(), started.elapsed());
         }
@@ -142,101 +144,124 @@ impl Supervisor {
         tracing::info!(child = number, pid = pid, code = ended.code, "{}", ended.for_log());
     }
 
-    /// Waits for the child's end, bringing it about when it is asked for.
-    async fn accompany(
-        &self,
-        mut process: Process,
-        asked: &Asked,
-        mut pipes: Pipes,
-    ) -> (End, Option<Router>) {
+    /// Waits for the child's exit, and ends the child when its callers or the supervisor request it.
+    async fn accompany(&self, process: Process, tokens: &EndTokens, pipes: Pipes) -> (End, Option<Router>) {
         let settings = &self.0.settings;
         let graces = Graces { close: settings.close_grace, terminate: settings.terminate_grace };
         let mut lifecycle = Lifecycle::new(graces);
         let server = process.signaller();
-        let mut router = None;
-        let (mut running, mut hangs) = (true, false);
-        // Why it was ended, if that was its own doing.
-        let mut closed = None;
+        let stopping = &self.0.stopping;
+        let mut run =
+            Run { process, pipes, tokens, stopping, router: None, running: true, hung: false, closed: None };
         let status = loop {
-            let deadline = lifecycle.deadline();
-            let event = tokio::select! {
-                status = process.wait() => break status,
-                () = asked.hung.cancelled(), if !hangs => {
-                    hangs = true;
-                    Event::Hang
-                }
-                () = asked.stop.cancelled(), if running => Event::Stop,
-                () = self.0.stopping.cancelled(), if running => Event::Stop,
-                ended = &mut pipes.stdout, if router.is_none() => {
-                    router = ended.ok();
-                    asked.mute.cancel();
-                    // A child may close its stdout right before it exits: then the exit says more.
-                    if let Ok(status) = timeout(LAST_READ, process.wait()).await {
-                        break status;
-                    }
-                    if let Some(router) = &mut router {
-                        router.close(&Failure::ClosedStdout);
-                    }
-                    closed = closed.or(Some("closed its stdout").filter(|_| running));
-                    Event::Stop
-                }
-                written = &mut pipes.stdin, if !pipes.stdin_over => {
-                    pipes.stdin_over = true;
-                    let Ok(Err(error)) = written else { continue };
-                    // Or it is just its exit.
-                    if let Ok(status) = timeout(LAST_READ, process.wait()).await {
-                        break status;
-                    }
-                    // Nothing can be asked of it any more. It may still answer what it has read, until it is ended.
-                    tracing::warn!(%error, "the server no longer reads its stdin; it is ended");
-                    closed = closed.or(Some("closed its stdin").filter(|_| running));
-                    Event::Stop
-                }
-                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => Event::Deadline,
+            let event = match run.next(lifecycle.deadline()).await {
+                Ok(event) => event,
+                Err(status) => break status,
             };
-            running &= event != Event::Stop;
-            match lifecycle.on(event, Instant::now()) {
-                Some(Action::Close) => pipes.close_stdin.cancel(),
+            run.running &= event != Event::Stop;
+            match lifecycle.handle(event, Instant::now()) {
+                Some(Action::Close) => run.pipes.close_stdin.cancel(),
                 Some(Action::Terminate) => server.group(Signal::SIGTERM),
                 Some(Action::Kill) => server.group(Signal::SIGKILL),
-                Some(Action::Abandon) => break Err(io::Error::other("it is still there after SIGKILL")),
+                Some(Action::Abandon) => break Err(io::Error::other("still running after SIGKILL")),
                 None => {}
             }
         };
-        // What the child started ends with it. A guardian has seen to that already, unless it was ended itself.
+        // The child's own processes end with it. Its guardian has ended them already, unless it was killed itself.
         server.group(Signal::SIGKILL);
         if status.is_err()
-            && let Some(lineage) = process.lineage()
+            && let Some(lineage) = run.process.lineage()
         {
             self.0.spawner.clear_after(lineage).await;
         }
-        let lines = pipes.finish(&mut router).await;
+        let lines = run.pipes.finish(&mut run.router).await;
         let last_words = LastWords::new(lines, settings.expose_stderr);
-        let (how, code) = match (status, closed) {
-            (Err(error), _) => (format!("was lost: {error}"), 1),
-            // The signal is proxyrunner's, and says nothing.
-            (Ok(status), Some(closed)) if status.code().is_none() => {
-                (format!("{closed}, and was ended for it"), 1)
-            }
-            (Ok(status), Some(closed)) => {
-                let (how, code) = describe(status);
-                (format!("{closed}, and {how}"), code)
-            }
-            (Ok(status), None) => describe(status),
-        };
-        (End { how: how.into(), code, last_words }, router)
+        let (how, code) = describe_end(status, run.closed);
+        (End { how: how.into(), code, last_words }, run.router)
     }
 
-    fn servers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Signaller>> {
-        self.0.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn servers(&self) -> parking_lot::MutexGuard<'_, HashMap<u64, Signaller>> {
+        self.0.servers.lock()
     }
 }
 
-/// What is asked of a child's end, and what is told of it.
-struct Asked {
+/// The tokens that request a child's end, and the token that announces it.
+struct EndTokens {
     stop: CancellationToken,
     hung: CancellationToken,
     mute: CancellationToken,
+}
+
+/// A running child, as the supervisor watches it.
+struct Run<'a> {
+    process: Process,
+    pipes: Pipes,
+    tokens: &'a EndTokens,
+    stopping: &'a CancellationToken,
+    /// The router, once the child's stdout is closed.
+    router: Option<Router>,
+    /// Whether no end of the child has been requested yet.
+    running: bool,
+    hung: bool,
+    /// The pipe that the child closed, if that is the reason for its end.
+    closed: Option<&'static str>,
+}
+
+impl Run<'_> {
+    /// Waits for the next event of the child's lifecycle.
+    ///
+    /// # Errors
+    /// When the child has exited, with its status.
+    async fn next(&mut self, deadline: Option<Instant>) -> Result<Event, io::Result<ExitStatus>> {
+        loop {
+            let at = deadline.unwrap_or_else(Instant::now).into();
+            return tokio::select! {
+                status = self.process.wait() => Err(status),
+                () = self.tokens.hung.cancelled(), if !self.hung => {
+                    self.hung = true;
+                    Ok(Event::Hang)
+                }
+                () = self.tokens.stop.cancelled(), if self.running => Ok(Event::Stop),
+                () = self.stopping.cancelled(), if self.running => Ok(Event::Stop),
+                ended = &mut self.pipes.stdout, if self.router.is_none() => {
+                    self.router = ended.ok();
+                    self.handle_closed_stdout().await
+                }
+                written = &mut self.pipes.stdin, if !self.pipes.stdin_over => {
+                    self.pipes.stdin_over = true;
+                    match written {
+                        Ok(Err(error)) => self.handle_closed_stdin(&error).await,
+                        _ => continue,
+                    }
+                }
+                () = sleep_until(at), if deadline.is_some() => Ok(Event::Deadline),
+            };
+        }
+    }
+
+    async fn handle_closed_stdout(&mut self) -> Result<Event, io::Result<ExitStatus>> {
+        self.tokens.mute.cancel();
+        // A child may close its stdout right before it exits. The exit status is more informative.
+        if let Ok(status) = timeout(LAST_READ, self.process.wait()).await {
+            return Err(status);
+        }
+        if let Some(router) = &mut self.router {
+            router.close(&Failure::ClosedStdout);
+        }
+        self.closed = self.closed.or(Some("closed its stdout").filter(|_| self.running));
+        Ok(Event::Stop)
+    }
+
+    async fn handle_closed_stdin(&mut self, error: &io::Error) -> Result<Event, io::Result<ExitStatus>> {
+        // A closed stdin may only mean that the child is exiting.
+        if let Ok(status) = timeout(LAST_READ, self.process.wait()).await {
+            return Err(status);
+        }
+        // The child can receive no more requests. Until it has ended, it may still answer those that it has read.
+        tracing::warn!(%error, "the server closed its stdin; stopping it");
+        self.closed = self.closed.or(Some("closed its stdin").filter(|_| self.running));
+        Ok(Event::Stop)
+    }
 }
 
 fn refuse(reply: tokio::sync::oneshot::Sender<Result<Arc<Link>, StartError>>, error: StartError) {
@@ -273,7 +298,7 @@ impl Pipes {
             let lines = child::StdoutLines::of(account);
             child::read_stdout(stdout, max_frame, lines, stdout_cut, |heard| match heard {
                 Heard::Frame(framed, charge) => {
-                    heard_by.hear();
+                    heard_by.note_frame();
                     router.deliver(framed, charge);
                 }
                 Heard::Rest(framed, charge) => router.deliver_rest(framed, charge),
@@ -295,12 +320,12 @@ impl Pipes {
         }
     }
 
-    /// Reads what a dead child still had to say; its last lines on stderr.
+    /// Reads the remaining output of a dead child; returns its last lines on stderr.
     async fn finish(mut self, router: &mut Option<Router>) -> Arc<[String]> {
         self.close_stdin.cancel();
         let rest = async {
             if !self.stdin_over {
-                // It says whether the child has read all that was written to it.
+                // Its result tells whether the child has read all bytes written to it.
                 let _ = (&mut self.stdin).await;
             }
             if router.is_none() {
@@ -319,13 +344,27 @@ impl Pipes {
     }
 }
 
+/// Describes a child's end, and returns the exit code that a shell would report.
+fn describe_end(status: io::Result<ExitStatus>, closed: Option<&str>) -> (String, i32) {
+    match (status, closed) {
+        (Err(error), _) => (format!("was lost: {error}"), 1),
+        // The signal was proxyrunner's own, and is not informative.
+        (Ok(status), Some(closed)) if status.code().is_none() => (format!("{closed} and was stopped"), 1),
+        (Ok(status), Some(closed)) => {
+            let (how, code) = describe(status);
+            (format!("{closed} and {how}"), code)
+        }
+        (Ok(status), None) => describe(status),
+    }
+}
+
 fn describe(status: ExitStatus) -> (String, i32) {
     match (status.code(), status.signal()) {
         (Some(code), _) => (format!("exited with code {code}"), code),
         (None, Some(signal)) => {
             let name =
                 Signal::try_from(signal).map_or_else(|_| "unknown".into(), |signal| signal.to_string());
-            (format!("was ended by signal {signal} ({name})"), 128 + signal)
+            (format!("was killed by signal {signal} ({name})"), 128 + signal)
         }
         (None, None) => ("ended".into(), 1),
     }

@@ -1,20 +1,20 @@
-//! W3C Trace Context and Baggage: which values are well-formed, and where a span stands in its trace. Malformed values
-//! are ignored, as the recommendations ask; they never fail a request.
+//! W3C Trace Context and Baggage: checks whether values are well-formed, and represents a span's position in its
+//! trace. Malformed values are ignored, as the recommendations require; they never fail a request.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Longest tracestate that is passed on, in bytes; the recommendation asks for at least 512.
+/// Maximum length of a tracestate that is passed on, in bytes. The recommendation requires at least 512.
 const LONGEST_TRACESTATE: usize = 512;
-/// Longest baggage that is passed on, in bytes, as its recommendation has it.
+/// Maximum length of baggage that is passed on, in bytes, as in the recommendation.
 const LONGEST_BAGGAGE: usize = 8192;
 /// The length of a traceparent of version 00, in bytes.
 pub const TRACEPARENT_LEN: usize = 55;
-/// A version to come may append fields to traceparent; nobody needs this much.
+/// Maximum length of a traceparent that is accepted. Later versions may append fields.
 const LONGEST_TRACEPARENT: usize = 256;
 
-/// The trace context of a request. Every part that is there is well-formed. Each request to the child has one, whose span
-/// must cost it no allocation.
+/// The trace context of a request, with well-formed parts only. Each request to a child has one. A span in it costs
+/// no allocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trace {
     traceparent: Option<Traceparent>,
@@ -23,16 +23,16 @@ pub struct Trace {
     replaces: Replaces,
 }
 
-/// A span, as it is passed on.
+/// A span that is passed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Traceparent {
-    /// A client's, as it wrote it.
+    /// A client's span, in its own spelling.
     Received(Arc<str>),
-    /// One of proxyrunner's own.
+    /// A span of proxyrunner's own.
     Own(Context),
 }
 
-/// As it is passed on.
+/// The value that is passed on.
 impl fmt::Display for Traceparent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -52,7 +52,7 @@ const DIGITS: [[u8; 2]; 256] = {
     pairs
 };
 
-/// What of a message's own context gives way to this one.
+/// The parts of a message's own context that this one replaces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Replaces {
     context: bool,
@@ -60,11 +60,11 @@ struct Replaces {
 }
 
 impl Trace {
-    /// Keeps what is well-formed. Each argument is a header's value, with those of several
-    /// `tracestate` or `baggage` headers joined by commas; several `traceparent` headers are none.
+    /// Keeps the well-formed values. Each argument is a header's value. Several `tracestate` or `baggage` headers are
+    /// joined by commas; several `traceparent` headers count as none.
     pub fn from_headers(traceparent: Option<&str>, tracestate: Option<&str>, baggage: Option<&str>) -> Self {
         let traceparent = traceparent.map(trim).filter(|value| is_traceparent(value));
-        // Without its parent, vendor state means nothing.
+        // Without its span, vendor state has no meaning.
         let tracestate = tracestate.map(trim).filter(|value| traceparent.is_some() && is_tracestate(value));
         let baggage = baggage.map(trim).filter(|value| is_baggage(value));
         Self {
@@ -75,9 +75,8 @@ impl Trace {
         }
     }
 
-    /// The same, but for the baggage that may not pass. What the message carries of its own comes before what came by
-    /// header, if it is well-formed; it is left alone if all of it may pass. Nobody knows what is in malformed baggage, so
-    /// that none of it may.
+    /// Removes baggage that may not pass. A message's own well-formed baggage takes precedence over that of the
+    /// header, and stays unchanged if all of it may pass. Malformed baggage never passes, since its keys are unknown.
     pub fn with_allowed_baggage(mut self, own: OwnBaggage<'_>, allowed: &AllowedBaggage) -> Self {
         self.replaces.baggage = match own {
             OwnBaggage::None => false,
@@ -93,7 +92,7 @@ impl Trace {
         self
     }
 
-    /// The same, but for the span: whatever the message says of its own is replaced by this.
+    /// Replaces the span, and any span of the message's own.
     pub fn at(&self, span: Context, tracestate: Option<&str>) -> Self {
         Self {
             traceparent: Some(Traceparent::Own(span)),
@@ -103,17 +102,17 @@ impl Trace {
         }
     }
 
-    /// Whether the message's own span gives way to this one.
+    /// Returns whether the message's own span is replaced.
     pub fn replaces_context(&self) -> bool {
         self.replaces.context
     }
 
-    /// Whether the message's own baggage gives way to this one, or to none.
+    /// Returns whether the message's own baggage is replaced or removed.
     pub fn replaces_baggage(&self) -> bool {
         self.replaces.baggage
     }
 
-    /// The caller's span.
+    /// Returns the caller's span.
     pub fn context(&self) -> Option<Context> {
         match self.traceparent.as_ref()? {
             Traceparent::Received(value) => Context::parse(value),
@@ -121,52 +120,52 @@ impl Trace {
         }
     }
 
-    /// The caller's span, as it is passed on.
+    /// Returns the span that is passed on.
     pub fn traceparent(&self) -> Option<&Traceparent> {
         self.traceparent.as_ref()
     }
 
-    /// Vendor state; only beside a traceparent.
+    /// Vendor state; only with a traceparent.
     pub fn tracestate(&self) -> Option<&str> {
         self.tracestate.as_deref()
     }
 
-    /// Baggage, which needs no traceparent.
+    /// Baggage, which may come without a traceparent.
     pub fn baggage(&self) -> Option<&str> {
         self.baggage.as_deref()
     }
 }
 
-/// The baggage that a message carries of its own.
+/// A message's own baggage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OwnBaggage<'a> {
-    /// It has none.
+    /// The message has none.
     #[default]
     None,
-    /// This.
+    /// Well-formed baggage.
     WellFormed(&'a str),
-    /// What is no baggage, or is said more than once.
+    /// Malformed or duplicated baggage.
     Malformed,
 }
 
-/// Where a span stands: the trace that it is part of, its own id, and whether it is recorded.
+/// A span's position: its trace, its own id, and whether it is sampled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Context {
-    /// The trace's id, not zero.
+    /// The trace id, not zero.
     pub trace: [u8; 16],
-    /// The span's id, not zero.
+    /// The span id, not zero.
     pub span: [u8; 8],
     /// The flags (Trace Context §3.2.2.5).
     pub flags: u8,
 }
 
 impl Context {
-    /// Somebody records this span, and those below it should be recorded too.
+    /// Flag: the span is recorded, and its children should be, too.
     pub const SAMPLED: u8 = 1;
-    /// The trace's id is random (Trace Context Level 2 §2.2.2.5).
+    /// Flag: the trace id is random (Trace Context Level 2 §2.2.2.5).
     pub const RANDOM: u8 = 2;
 
-    /// The context in a traceparent; `None` if it is malformed.
+    /// Parses a traceparent; `None` if it is malformed.
     pub fn parse(traceparent: &str) -> Option<Self> {
         if !is_traceparent(traceparent) {
             return None;
@@ -179,12 +178,12 @@ impl Context {
         Some(context)
     }
 
-    /// Whether somebody records it.
+    /// Returns whether the span is recorded.
     pub fn is_sampled(&self) -> bool {
         self.flags & Self::SAMPLED != 0
     }
 
-    /// As a traceparent of version 00, which is ASCII.
+    /// Formats a traceparent of version 00, which is ASCII.
     pub fn written(&self) -> [u8; TRACEPARENT_LEN] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         put_hex(&self.trace, &mut text[3..35]);
@@ -193,18 +192,18 @@ impl Context {
         text
     }
 
-    /// The trace's id in hexadecimal.
+    /// Returns the trace id in hexadecimal.
     pub fn trace_id(&self) -> String {
         hex(&self.trace)
     }
 
-    /// The span's id in hexadecimal.
+    /// Returns the span id in hexadecimal.
     pub fn span_id(&self) -> String {
         hex(&self.span)
     }
 }
 
-/// As a traceparent of version 00.
+/// Formats a traceparent of version 00.
 impl fmt::Display for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(std::str::from_utf8(&self.written()).unwrap_or_default())
@@ -217,7 +216,7 @@ impl fmt::Debug for Context {
     }
 }
 
-/// Bytes in hexadecimal, in lower case.
+/// Formats bytes in lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     let mut text = vec![0; bytes.len() * 2];
     put_hex(bytes, &mut text);
@@ -230,7 +229,7 @@ fn put_hex(bytes: &[u8], text: &mut [u8]) {
     }
 }
 
-/// Of lower-case digits only.
+/// Parses lower-case hexadecimal.
 fn unhex(text: &[u8], bytes: &mut [u8]) {
     let digit = |digit: u8| if digit <= b'9' { digit - b'0' } else { digit - b'a' + 10 };
     for (pair, byte) in text.chunks_exact(2).zip(bytes) {
@@ -238,12 +237,12 @@ fn unhex(text: &[u8], bytes: &mut [u8]) {
     }
 }
 
-/// The keys whose baggage may pass from clients to the child.
+/// The baggage keys that may pass from clients to the child.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowedBaggage(Vec<String>);
 
 impl AllowedBaggage {
-    /// These keys, compared as they are; `*` is any.
+    /// Allows these keys, compared exactly; `*` allows all.
     pub fn new(keys: Vec<String>) -> Self {
         Self(keys)
     }
@@ -252,7 +251,7 @@ impl AllowedBaggage {
         self.0.iter().any(|key| key == "*")
     }
 
-    /// The members that may pass, as they are; `None` if none may.
+    /// Returns the unchanged members that may pass; `None` if there are none.
     fn filter(&self, baggage: &str) -> Option<Arc<str>> {
         if self.is_all() {
             return Some(baggage.into());
@@ -263,8 +262,8 @@ impl AllowedBaggage {
     }
 }
 
-/// `version-traceid-parentid-flags` in lower-case hexadecimal, ids not zero (Trace Context §3.2).
-/// Versions above 00 may append `-` and more; ff is forbidden.
+/// Returns whether a traceparent is well-formed: `version-traceid-parentid-flags` in lower-case hexadecimal, with ids
+/// that are not zero (Trace Context §3.2). Versions above 00 may append `-` and more; ff is forbidden.
 pub fn is_traceparent(value: &str) -> bool {
     let bytes = value.as_bytes();
     let Some((fixed, more)) = bytes.split_first_chunk::<TRACEPARENT_LEN>() else { return false };
@@ -286,8 +285,8 @@ pub fn is_traceparent(value: &str) -> bool {
         && bytes.len() <= LONGEST_TRACEPARENT
 }
 
-/// At most 32 `key=value` members, no key twice, 512 bytes (Trace Context §3.3). Empty members pass,
-/// but one must not be.
+/// Returns whether a tracestate is well-formed: at most 32 `key=value` members without duplicate keys, and 512 bytes
+/// (Trace Context §3.3). Members may be empty, but not all of them.
 pub fn is_tracestate(value: &str) -> bool {
     if value.len() > LONGEST_TRACESTATE {
         return false;
@@ -303,7 +302,8 @@ pub fn is_tracestate(value: &str) -> bool {
     (1..=32).contains(&keys.len())
 }
 
-/// `simple` or `tenant@system`. Level 2 lets either begin with a digit, but for the system.
+/// Returns whether a key is `simple` or `tenant@system`. Level 2 lets the first two begin with a digit, but not the
+/// system.
 fn is_state_key(key: &str) -> bool {
     let part = |part: &str, longest: usize| {
         part.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
@@ -318,13 +318,15 @@ fn is_state_key(key: &str) -> bool {
     }
 }
 
-/// Printable ASCII without comma and equals sign. The member was trimmed, so it ends in no blank.
+/// Returns whether a value is printable ASCII without commas and equals signs. It was trimmed before, so it ends in
+/// no blank.
 fn is_state_value(value: &str) -> bool {
     (1..=256).contains(&value.len())
         && value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b',' && byte != b'=')
 }
 
-/// At most 64 `key=value;properties` members and 8192 bytes (Baggage §3.2, §3.3.2).
+/// Returns whether baggage is well-formed: at most 64 `key=value;properties` members and 8192 bytes (Baggage §3.2,
+/// §3.3.2).
 pub fn is_baggage(value: &str) -> bool {
     value.len() <= LONGEST_BAGGAGE
         && value.split(',').count() <= 64
@@ -344,13 +346,13 @@ fn is_baggage_pair(pair: &str) -> bool {
     })
 }
 
-/// RFC 9110 §5.6.2.
+/// Returns whether a text is a token (RFC 9110 §5.6.2).
 fn is_token(token: &str) -> bool {
     !token.is_empty()
         && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// Without the optional whitespace of RFC 9110 §5.6.3 around it.
+/// Trims optional whitespace (RFC 9110 §5.6.3).
 fn trim(value: &str) -> &str {
     value.trim_matches([' ', '\t'])
 }
@@ -416,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_context_is_what_its_traceparent_says() {
+    fn a_context_is_parsed_and_formatted() {
         let context = Context::parse(PARENT).unwrap();
         assert_eq!(context.to_string(), PARENT);
         assert_eq!(
@@ -426,12 +428,12 @@ mod tests {
         assert!(context.is_sampled());
         assert_eq!(Context::parse("00-xyz"), None);
         let later = Context::parse(&format!("cc{}-what-ever", &PARENT[2..])).unwrap();
-        assert_eq!(later.to_string(), PARENT, "in the version that is spoken here");
+        assert_eq!(later.to_string(), PARENT, "in the supported version");
         assert!(!Context::parse(&PARENT.replace("-01", "-02")).unwrap().is_sampled());
     }
 
     #[test]
-    fn baggage_passes_by_its_key() {
+    fn baggage_is_filtered_by_key() {
         let allowed = |keys: &[&str]| AllowedBaggage::new(keys.iter().map(|&key| key.to_owned()).collect());
         let header = || Trace::from_headers(None, None, Some("a=1,secret=2;p, b = 3"));
         let passed = |own, keys: &[&str]| {
@@ -440,22 +442,22 @@ mod tests {
         };
         let (none, malformed) = (OwnBaggage::None, OwnBaggage::Malformed);
         assert_eq!(passed(malformed, &[]), (None, true));
-        assert_eq!(passed(malformed, &["a"]), (Some("a=1".into()), true), "the header's takes its place");
-        assert!(!passed(malformed, &["*"]).1, "anything may pass");
+        assert_eq!(passed(malformed, &["a"]), (Some("a=1".into()), true), "the header's replaces it");
+        assert!(!passed(malformed, &["*"]).1, "all keys are allowed");
         assert_eq!(passed(none, &[]), (None, false));
         assert_eq!(passed(none, &["a", "b", "A"]), (Some("a=1, b = 3".into()), false));
         assert_eq!(passed(none, &["*"]), (Some("a=1,secret=2;p, b = 3".into()), false));
-        assert_eq!(passed(OwnBaggage::WellFormed("a=7"), &["a"]), (None, false), "it stays as it is");
+        assert_eq!(passed(OwnBaggage::WellFormed("a=7"), &["a"]), (None, false), "it stays unchanged");
         assert_eq!(passed(OwnBaggage::WellFormed("a=7,c=8"), &["a"]), (Some("a=7".into()), true));
         assert_eq!(
             passed(OwnBaggage::WellFormed("c=8"), &["a"]),
             (None, true),
-            "it goes, and the header's does not come"
+            "it is removed, and the header's is not added"
         );
     }
 
     #[test]
-    fn headers_keep_what_is_well_formed() {
+    fn only_well_formed_headers_are_kept() {
         let received = Traceparent::Received(PARENT.into());
         let trace = Trace::from_headers(Some(PARENT), Some("bad"), Some("a=1"));
         assert_eq!(

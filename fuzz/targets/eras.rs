@@ -1,20 +1,20 @@
-//! Any sequence of operations on the upstream: clients of both eras and two principals in front of a server of either
-//! era or of both, which answers, asks, crashes, answers twice or for another; clients that answer, retry, replay,
-//! forge, cancel and leave. Every request that was taken gets exactly one outcome, under its own id, which is about itself; nothing
-//! of another client's reaches anyone; and in the end nothing is left.
+//! Runs any sequence of operations on the upstream. Clients of both eras and two principals use a server of either era or
+//! of both, which answers, asks, crashes, and answers twice or for another request. The clients answer, retry, replay,
+//! forge, cancel and leave. Every accepted request gets exactly one outcome of its own, under its own id; no client receives
+//! another's messages; and nothing is left in the end.
 #![no_main]
 
 #[path = "../../tests/world/mod.rs"]
 mod world;
 
 use libfuzzer_sys::fuzz_target;
-use proxyrunner::era::Era;
-use proxyrunner::era::capabilities::Capabilities;
-use proxyrunner::era::probe::Choice;
-use proxyrunner::exchange::Failure;
-use proxyrunner::jsonrpc::{self, ClientId};
-use proxyrunner::session::{Principal, Session};
-use proxyrunner::upstream::{Begun, Caller, Happening, LegacyStep, Refusal};
+use proxyrunner::internals::era::Era;
+use proxyrunner::internals::era::capabilities::Capabilities;
+use proxyrunner::internals::era::probe::Choice;
+use proxyrunner::internals::exchange::Failure;
+use proxyrunner::internals::jsonrpc::{self, ClientId};
+use proxyrunner::internals::session::{Principal, Session};
+use proxyrunner::internals::upstream::{Begun, Caller, Happening, LegacyStep, Refusal};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -73,7 +73,7 @@ fn locked(heard: &Mutex<Heard>) -> std::sync::MutexGuard<'_, Heard> {
     heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn parsed(frame: proxyrunner::jsonrpc::Spliced) -> Value {
+fn parsed(frame: proxyrunner::internals::jsonrpc::Spliced) -> Value {
     serde_json::from_slice(&frame.to_vec()).expect("JSON")
 }
 
@@ -293,7 +293,7 @@ impl Play {
         };
         let Some(session) = self.sessions[client].clone() else { return };
         let answer = incoming(&answer);
-        let restored = session.answered(&ClientId::new(answer.id()), &answer.frame, &answer.message);
+        let restored = session.take_answer(&ClientId::new(answer.id()), &answer.frame, &answer.message);
         if let (Some(frame), Some(seat)) = (restored, session.seat()) {
             if let Some(link) = seat.link() {
                 link.answer(frame);

@@ -1,10 +1,10 @@
-//! Frames are the same however the bytes are split into reads, and as a naive model has them; the id
-//! seeker agrees with the scan wherever that finds a message.
+//! Checks that frames do not depend on how the bytes are split into reads, and equal those of a naive model; and that the id
+//! seeker agrees with the scan wherever the scan finds a message.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proxyrunner::framing::{Framed, Framer, IdSeeker};
-use proxyrunner::jsonrpc::{Kind, scan};
+use proxyrunner::internals::framing::{Framed, Framer, IdSeeker};
+use proxyrunner::internals::jsonrpc::{Kind, scan};
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 

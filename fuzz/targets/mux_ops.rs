@@ -1,9 +1,9 @@
-//! Any sequence of the multiplexer's operations does what a plain list of exchanges says it should.
+//! Compares any sequence of the multiplexer's operations with a plain list of exchanges.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proxyrunner::mux::{self, Abandoned, Answering, Completed, Lost, Mux, Pending, Refused, WireId};
+use proxyrunner::internals::mux::{self, Abandoned, Answering, Completed, Lost, Mux, Pending, Refused, WireId};
 use std::{
     collections::HashSet,
     future::Future,

@@ -1,16 +1,16 @@
-//! What a scan calls JSON is what serde_json calls JSON; what it finds is what a parser finds; what a
-//! rewrite should not touch stays.
+//! Checks that the scan accepts the same JSON as serde_json and finds the same values as a parser, and that a rewrite
+//! changes nothing else.
 #![no_main]
 
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
-use proxyrunner::budget::Charged;
-use proxyrunner::jsonrpc::rewrite::{request_for_child, with_id};
-use proxyrunner::jsonrpc::{
+use proxyrunner::internals::budget::Charged;
+use proxyrunner::internals::jsonrpc::rewrite::{request_for_child, with_id};
+use proxyrunner::internals::jsonrpc::{
     Edits, Fault, Kind, Message, Params, Span, break_no_lines, codes, elements, is_batch, members, scan, splice, text,
 };
-use proxyrunner::trace_context::{Context, Trace, is_baggage, is_traceparent};
+use proxyrunner::internals::trace_context::{Context, Trace, is_baggage, is_traceparent};
 use serde_json::value::RawValue;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -179,7 +179,7 @@ fn carries(data: &[u8], message: &Message, sent: &[u8], again: &Message, trace: 
         let span = span.as_ref().filter(|span| bytes[span.start] == b'"')?;
         Some(text(bytes, span).into_owned())
     };
-    let old_value = |part: fn(&proxyrunner::jsonrpc::Meta) -> &Option<Span>, check: fn(&str) -> bool| {
+    let old_value = |part: fn(&proxyrunner::internals::jsonrpc::Meta) -> &Option<Span>, check: fn(&str) -> bool| {
         let old = old.as_ref().filter(|old| !old.trace_repeated)?;
         value(data, part(old)).filter(|value| check(value))
     };

@@ -1,15 +1,14 @@
-//! Any sequence of operations on a session's streams: a reader that stays gets every dear event once and in order,
-//! an event's id names one event for ever, what is kept stays within its bounds, and every event parses back from
-//! its SSE bytes.
+//! Runs any sequence of operations on a session's streams. A connected reader gets every dear event once and in order, an
+//! event's id is never reused, the replay buffer stays within its bounds, and every event can be parsed from its SSE bytes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proxyrunner::budget::{Budget, Charged};
-use proxyrunner::client::Client;
-use proxyrunner::exchange::Class;
-use proxyrunner::http::sse;
-use proxyrunner::jsonrpc::{self, Spliced, rewrite};
-use proxyrunner::session::{Directory, Principal, Reader, Session, Settings, StreamId};
+use proxyrunner::internals::budget::{Budget, Charged};
+use proxyrunner::internals::client::Client;
+use proxyrunner::internals::exchange::Class;
+use proxyrunner::internals::sse;
+use proxyrunner::internals::jsonrpc::{self, Spliced, rewrite};
+use proxyrunner::internals::session::{Directory, Principal, Reader, Session, Settings, StreamId};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};

@@ -1,13 +1,13 @@
-//! Whatever strangers write into trace headers is well-formed or ignored, no baggage passes that may not, and no answer of
-//! a collector is more than a count and a short reason.
+//! Checks that any trace headers are well-formed or ignored, that no baggage passes unless it may, and that a collector's
+//! answer becomes at most a count and a short reason.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proxyrunner::budget::Charged;
-use proxyrunner::jsonrpc::rewrite::request_for_child;
-use proxyrunner::jsonrpc::{Span, scan, text as text_of};
-use proxyrunner::telemetry::otlp::rejected;
-use proxyrunner::trace_context::{
+use proxyrunner::internals::budget::Charged;
+use proxyrunner::internals::export::{Signal, rejected};
+use proxyrunner::internals::jsonrpc::rewrite::request_for_child;
+use proxyrunner::internals::jsonrpc::{Span, scan, text as text_of};
+use proxyrunner::internals::trace_context::{
     AllowedBaggage, Context, OwnBaggage, Trace, is_baggage, is_traceparent, is_tracestate,
 };
 
@@ -16,8 +16,10 @@ const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const LONGEST: usize = 256;
 
 fuzz_target!(|data: &[u8]| {
-    let (_, why) = rejected(data);
-    assert!(why.len() <= LONGEST);
+    for signal in [Signal::Traces, Signal::Metrics, Signal::Logs] {
+        let (_, why) = rejected(signal, data);
+        assert!(why.len() <= LONGEST);
+    }
     let Ok(text) = std::str::from_utf8(data) else { return };
     parents(text);
     states(text);

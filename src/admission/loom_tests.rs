@@ -1,13 +1,14 @@
-//! Every interleaving of up to three threads at one or two permits: the bound holds, and nobody waits for ever.
+//! Explores every interleaving of up to three threads at one or two permits: the bound holds, and no waiter is
+//! starved.
 
-use super::{Admission, Asked, Bounds, Permit};
+use super::{Admission, Bounds, Decision, Permit};
 use crate::client::Client;
 use loom::{future::block_on, thread};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Waker};
 
-/// Preemptions explored.
+/// Maximum number of preemptions explored.
 const BOUND: usize = 3;
 
 fn model(test: impl Fn() + Send + Sync + 'static) {
@@ -20,19 +21,19 @@ fn admission(in_flight: usize) -> Arc<Admission> {
     Admission::new(Bounds { in_flight, per_client: in_flight, queued: 8 })
 }
 
-/// Waits until it has a permit: a lost wake-up is a deadlock, which loom reports.
+/// Waits for a permit. A lost wake-up is a deadlock, which loom reports.
 fn permit(admission: &Arc<Admission>, key: u64) -> Permit {
     match admission.ask(Client::numbered(key)) {
-        Asked::Granted(permit) => permit,
-        Asked::Waits(waiting) => block_on(waiting).expect("the queues are never full"),
-        Asked::Full => panic!("the queues are never full"),
+        Decision::Granted(permit) => permit,
+        Decision::Waits(waiting) => block_on(waiting).expect("the queues are never full"),
+        Decision::Full => panic!("the queues are never full"),
     }
 }
 
-/// Holds a permit for as long as it takes to be seen by the others.
+/// Takes a permit, and checks the bound while it is held.
 fn work(admission: &Arc<Admission>, key: u64, bound: usize, inside: &AtomicUsize) {
     let permit = permit(admission, key);
-    assert!(inside.fetch_add(1, SeqCst) < bound, "more permits than there are");
+    assert!(inside.fetch_add(1, SeqCst) < bound, "more permits than the bound");
     thread::yield_now();
     inside.fetch_sub(1, SeqCst);
     drop(permit);
@@ -43,7 +44,7 @@ fn idle(admission: &Admission) {
 }
 
 #[test]
-fn permits_never_exceed_the_bound_and_all_get_theirs() {
+fn permits_never_exceed_the_bound_and_every_thread_gets_one() {
     for bound in [1, 2] {
         model(move || {
             let (admission, inside) = (admission(bound), Arc::new(AtomicUsize::new(0)));
@@ -61,11 +62,11 @@ fn permits_never_exceed_the_bound_and_all_get_theirs() {
 }
 
 #[test]
-fn a_release_a_leaving_waiter_and_an_arrival_lose_nobody() {
+fn a_release_a_leaving_waiter_and_an_arrival_starve_no_waiter() {
     model(|| {
         let admission = admission(1);
         let held = permit(&admission, 1);
-        let Asked::Waits(mut leaving) = admission.ask(Client::numbered(2)) else {
+        let Decision::Waits(mut leaving) = admission.ask(Client::numbered(2)) else {
             panic!("the permit is held")
         };
         let _ = std::pin::Pin::new(&mut leaving).poll(&mut Context::from_waker(Waker::noop()));

@@ -1,11 +1,11 @@
-//! Owns who may have a request in flight: a bound for all, a bound for each client, and fair queues between them.
+//! Admits requests: a bound for all, a bound for each client, and fair queues between clients.
 //!
-//! One who finds no permit waits in its client's queue; what becomes free goes round
-//! the clients that wait, and within a client to the one who waits longest. The queues are bounded together; when they
-//! are full, the longest gives way to a client with a shorter one, so that a noisy client cannot keep the others out.
+//! A request without a permit waits in its client's queue. Freed permits go to the waiting clients in turn, and
+//! within a client to the request that has waited longest. The queues have a common bound. When they are full, the
+//! longest gives way to a client with a shorter one, so that a noisy client cannot keep the others out.
 //!
-//! There is no clock here: who waits no longer drops the [`Waiting`], at any time, and loses no permit by it.
-//! A mutex is enough: it is held for a few map operations, and no waker is woken or dropped meanwhile.
+//! There is no clock here: a waiter that times out drops its [`QueuedPermit`], which loses no permit. A mutex is
+//! enough: it is held for a few map operations, and no waker is woken or dropped meanwhile.
 
 #[cfg(all(test, proxyrunner_loom))]
 mod loom_tests;
@@ -20,30 +20,30 @@ pub use shares::{Holder, Share, Shares, Taken};
 use crate::budget::Charge;
 use crate::client::Client;
 use crate::sync::{Mutex, MutexGuard};
-use queues::{Left, Place, Queues, Ticket, Verdict};
+use queues::{Left, Queues, Ruling, Ticket, TicketState};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// The permits of one thing that is bounded, and who waits for them.
+/// The permits of one bounded resource, and their waiters.
 #[derive(Debug)]
 pub struct Admission {
-    // None until the waiter was polled first.
+    // `None` until the waiter is first polled.
     queues: Mutex<Queues<Option<Waker>>>,
 }
 
-/// A request or notification that was accepted and is not over: counted until it is dropped.
+/// Counts an accepted request or notification until it is dropped.
 #[derive(Debug)]
 pub struct Accepted {
     all: Arc<AtomicUsize>,
-    /// What it takes besides its messages.
+    /// Covers the memory that the request takes besides its messages.
     _charge: Option<Charge>,
 }
 
 impl Accepted {
-    /// Counts one more, which takes what `charge` covers.
+    /// Increments the counter; `charge` covers the memory that the request takes.
     pub fn count(all: &Arc<AtomicUsize>, charge: Option<Charge>) -> Self {
         all.fetch_add(1, Ordering::Relaxed);
         Accepted { all: Arc::clone(all), _charge: charge }
@@ -56,75 +56,76 @@ impl Drop for Accepted {
     }
 }
 
-/// What comes of asking for a permit.
+/// The result of asking for a permit.
 #[derive(Debug)]
-pub enum Asked {
-    /// There it is.
+pub enum Decision {
+    /// The permit.
     Granted(Permit),
-    /// It takes a while.
-    Waits(Waiting),
-    /// As many wait as may.
+    /// The request has to wait.
+    Waits(QueuedPermit),
+    /// The queues are full.
     Full,
 }
 
-/// The waiter had to give way to a client with a shorter queue.
+/// The waiter gave way to a client with a shorter queue.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Displaced;
 
 impl Admission {
-    /// All permits free.
+    /// Creates an admission whose permits are all free.
     pub fn new(bounds: Bounds) -> Arc<Self> {
         Arc::new(Admission { queues: Mutex::new(Queues::new(bounds)) })
     }
 
-    /// Takes a permit, or a place in the client's queue.
-    pub fn ask(self: &Arc<Self>, client: Client) -> Asked {
+    /// Takes a permit, or queues for one.
+    pub fn ask(self: &Arc<Self>, client: Client) -> Decision {
         let verdict = self.lock().ask(client, None);
         match verdict {
-            Verdict::Granted => Asked::Granted(Permit { admission: Arc::clone(self), client }),
-            Verdict::Full => Asked::Full,
-            Verdict::Waits(ticket, displaced) => {
+            Ruling::Granted => Decision::Granted(Permit { admission: Arc::clone(self), client }),
+            Ruling::Full => Decision::Full,
+            Ruling::Waits(ticket, displaced) => {
                 tell(displaced);
-                Asked::Waits(Waiting { admission: Some(Arc::clone(self)), client, ticket })
+                Decision::Waits(QueuedPermit { admission: Some(Arc::clone(self)), client, ticket })
             }
         }
     }
 
-    /// Takes a permit if one may be had at once, out of nobody's turn.
+    /// Takes a free permit without queueing.
     pub fn take(self: &Arc<Self>, client: Client) -> Option<Permit> {
         let taken = self.lock().take(client);
         taken.then(|| Permit { admission: Arc::clone(self), client })
     }
 
-    /// Permits that are held.
+    /// Returns the number of permits in use.
     pub fn in_flight(&self) -> usize {
         self.lock().in_flight()
     }
 
-    /// Requests that wait.
+    /// Returns the number of waiting requests.
     pub fn queued(&self) -> usize {
         self.lock().queued()
     }
 
-    /// Whether a client holds all that it may have for itself, so that it waits for itself.
+    /// Returns whether a client has used up its own bound, so that it only waits for itself.
     pub fn is_at_own_bound(&self, client: Client) -> bool {
         self.lock().is_at_own_bound(client)
     }
 
     fn lock(&self) -> MutexGuard<'_, Queues<Option<Waker>>> {
-        // Nothing in there can panic half way, short of a broken invariant.
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        // The critical sections do not panic unless an invariant is broken.
+        self.queues.lock()
     }
 }
 
-/// Wakes one whose ticket was granted or displaced; one not polled yet will see it by itself.
+/// Wakes a waiter whose ticket was granted or displaced. A waiter that was not polled yet reads the result on its
+/// first poll.
 fn tell(waiter: Option<Option<Waker>>) {
     if let Some(waker) = waiter.flatten() {
         waker.wake();
     }
 }
 
-/// One request's right to be in flight, until it is dropped.
+/// The permit of one request to be in flight, returned on drop.
 #[derive(Debug)]
 pub struct Permit {
     admission: Arc<Admission>,
@@ -132,7 +133,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Whose it is.
+    /// Returns the client that holds it.
     pub fn client(&self) -> Client {
         self.client
     }
@@ -145,36 +146,38 @@ impl Drop for Permit {
     }
 }
 
-/// A place in a client's queue, which is left when this is dropped. Resolves to a permit.
+/// A place in a client's queue, given up on drop. Resolves to a permit.
 #[derive(Debug)]
-#[must_use = "a place that is dropped is left"]
-pub struct Waiting {
-    // Taken when it resolves.
+#[must_use = "dropping it gives up the place in the queue"]
+pub struct QueuedPermit {
+    // Taken when the future resolves.
     admission: Option<Arc<Admission>>,
     client: Client,
     ticket: Ticket,
 }
 
-impl Future for Waiting {
+impl Future for QueuedPermit {
     type Output = Result<Permit, Displaced>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (client, ticket) = (self.client, self.ticket);
         let admission = self.admission.as_ref().expect("it is not polled after it resolved");
-        let stands = match admission.lock().place(client, ticket) {
-            Place::Granted => Ok(true),
-            Place::Displaced => Ok(false),
-            Place::Waiting(waker) if waker.as_ref().is_some_and(|old| old.will_wake(cx.waker())) => Err(None),
-            Place::Waiting(waker) => Err(waker.replace(cx.waker().clone())),
+        let stands = match admission.lock().ticket_state(client, ticket) {
+            TicketState::Granted => Ok(true),
+            TicketState::Displaced => Ok(false),
+            TicketState::Waiting(waker) if waker.as_ref().is_some_and(|old| old.will_wake(cx.waker())) => {
+                Err(None)
+            }
+            TicketState::Waiting(waker) => Err(waker.replace(cx.waker().clone())),
         };
-        // A waker that is left over is dropped here, without the lock.
+        // A replaced waker is dropped here, after the lock is released.
         let Ok(granted) = stands else { return Poll::Pending };
         let admission = self.admission.take().expect("it was there above");
         Poll::Ready(if granted { Ok(Permit { admission, client }) } else { Err(Displaced) })
     }
 }
 
-impl Drop for Waiting {
+impl Drop for QueuedPermit {
     fn drop(&mut self) {
         if let Some(admission) = &self.admission {
             let left = admission.lock().leave(self.client, self.ticket);

@@ -1,10 +1,10 @@
-//! Owns the rules of admission, without threads or clocks: who gets a permit now, who waits, and whose turn is next.
+//! The rules of admission, without threads and clocks: which client gets a permit, and which waits.
 //!
-//! Invariants, outside of a method:
+//! Invariants between method calls:
 //! 1. `in_flight` is the sum of the clients' `held`, and at most `bounds.in_flight`; `held` is at most
 //!    `bounds.per_client`.
-//! 2. `turns` holds exactly the clients that have a waiter and hold less than they may, each once.
-//! 3. Where there are turns, no permit is free: what is free is never kept from one who may have it.
+//! 2. `turns` holds exactly the clients that have a waiter and are below their bound, each once.
+//! 3. If `turns` is not empty, no permit is free: a free permit is never withheld from a client that may have it.
 //! 4. `queued` is the sum of the queues' lengths, and at most `bounds.queued`; `lengths` holds each queue that is
 //!    not empty, once.
 //! 5. A client with neither permits nor waiters is not in `clients`.
@@ -12,63 +12,63 @@
 use crate::client::Client;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How much is admitted. Each is 1 at least, except `queued`, where 0 means that nobody waits.
+/// The bounds of admission. Each is at least 1, except `queued`, where 0 disables waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Permits in all.
+    /// Permits of all clients.
     pub in_flight: usize,
     /// Permits of one client.
     pub per_client: usize,
-    /// Waiting requests in all.
+    /// Waiting requests of all clients.
     pub queued: usize,
 }
 
 impl Bounds {
-    /// For what a client has at once or not at all, and may keep for long: a quarter is the most that one may have, so
-    /// that it takes several to keep the others out.
+    /// Returns bounds for a resource that is held for long and never waited for. One client gets at most a quarter,
+    /// so that it takes several clients to keep the others out.
     pub fn shared_out(most: usize) -> Self {
         Bounds { in_flight: most, per_client: most.div_ceil(4), queued: 0 }
     }
 }
 
-/// A place in a queue. Later ones are greater.
+/// The identity of a waiter. Later tickets are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
-/// What comes of asking for a permit.
+/// The result of asking for a permit.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict<W> {
-    /// The client holds one more.
+pub enum Ruling<W> {
+    /// The client has the permit.
     Granted,
-    /// It waits. If it displaced another waiter, that one is to be told.
+    /// The request waits. If it displaced another waiter, that waiter must be woken.
     Waits(Ticket, Option<W>),
-    /// The queues are full, and no other queue is so much longer that it should give way.
+    /// The queues are full, and no other queue is long enough to give way.
     Full,
 }
 
-/// Where a ticket stands.
+/// The state of a ticket.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Place<'a, W> {
-    /// It waits; `W` is what was left to tell it by.
+pub enum TicketState<'a, W> {
+    /// The ticket waits; `W` wakes its waiter.
     Waiting(&'a mut W),
-    /// It was granted: the client holds its permit.
+    /// The ticket was granted a permit.
     Granted,
-    /// It had to give way to a client with a shorter queue. Said once.
+    /// The ticket gave way to a client with a shorter queue. Reported once.
     Displaced,
 }
 
-/// How a ticket that was given up had stood.
+/// The state in which a ticket was given up.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Left<W> {
-    /// It waited, and this is what it had left.
+    /// The ticket waited; `W` wakes its waiter.
     Waiting(Option<W>),
-    /// It had a permit, which passes on to one who is to be told.
+    /// The ticket had a permit, which passes on to this waiter.
     Granted(Option<W>),
-    /// It had given way.
+    /// The ticket had been displaced.
     Displaced,
 }
 
-/// A client's place in the order of turns. A client that holds half of all permits comes after those that hold fewer.
+/// A client's turn. Clients that hold half of all permits come after those that hold fewer.
 type Turn = (bool, u64);
 
 #[derive(Debug)]
@@ -78,7 +78,7 @@ struct Account<W> {
     turn: Option<Turn>,
 }
 
-/// The permits and the queues. `W` is what a waiter is told by.
+/// The permits and the queues. A `W` wakes one waiter.
 #[derive(Debug)]
 pub struct Queues<W> {
     bounds: Bounds,
@@ -92,7 +92,7 @@ pub struct Queues<W> {
 }
 
 impl<W> Queues<W> {
-    /// All permits free, nobody waiting.
+    /// Creates the queues without waiters; all permits are free.
     pub fn new(bounds: Bounds) -> Self {
         Queues {
             bounds,
@@ -106,24 +106,24 @@ impl<W> Queues<W> {
         }
     }
 
-    /// Permits that are held.
+    /// Returns the number of permits in use.
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Requests that wait.
+    /// Returns the number of waiting requests.
     pub fn queued(&self) -> usize {
         self.queued
     }
 
-    /// Whether a client holds all that it may have for itself.
+    /// Returns whether a client has used up its own bound.
     pub fn is_at_own_bound(&self, key: Client) -> bool {
         self.clients.get(&key).is_some_and(|client| client.held >= self.bounds.per_client)
     }
 
-    /// Takes a permit if one may be had at once.
+    /// Takes a permit if one is free.
     pub fn take(&mut self, key: Client) -> bool {
-        // Whoever may have the free permit has taken it (3), so there is nobody to overtake.
+        // Every client that may have the free permit has taken it (3), so no waiter is overtaken.
         if self.in_flight >= self.bounds.in_flight {
             return false;
         }
@@ -137,28 +137,28 @@ impl<W> Queues<W> {
         free
     }
 
-    /// Takes a permit, or a place in the client's queue.
-    pub fn ask(&mut self, key: Client, waiter: W) -> Verdict<W> {
+    /// Takes a permit, or queues for one.
+    pub fn ask(&mut self, key: Client, waiter: W) -> Ruling<W> {
         if self.take(key) {
-            return Verdict::Granted;
+            return Ruling::Granted;
         }
         let mut told = None;
         if self.queued >= self.bounds.queued {
             let own = self.clients.get(&key).map_or(0, |client| client.waiting.len());
             match self.lengths.last() {
                 Some(&(length, longest)) if length > own + 1 => told = self.displace(longest),
-                _ => return Verdict::Full,
+                _ => return Ruling::Full,
             }
         }
         let ticket = Ticket(self.number());
         self.client(key).waiting.insert(ticket, waiter);
         self.queued += 1;
-        self.resized(key, 1);
+        self.update_length(key, 1);
         self.settle(key);
-        Verdict::Waits(ticket, told)
+        Ruling::Waits(ticket, told)
     }
 
-    /// Gives a permit back; the one who gets it is to be told.
+    /// Gives a permit back, and returns the waiter that gets it, to be woken.
     pub fn release(&mut self, key: Client) -> Option<W> {
         let calm = self.turns.is_empty();
         let client = self.client(key);
@@ -166,7 +166,7 @@ impl<W> Queues<W> {
         let (held, waits) = (client.held, !client.waiting.is_empty());
         self.in_flight -= 1;
         if calm && !waits {
-            // As it nearly always is: nobody's turn comes by it.
+            // The usual case: no client's turn changes.
             if held == 0 {
                 self.clients.remove(&key);
             }
@@ -176,24 +176,24 @@ impl<W> Queues<W> {
         self.grant()
     }
 
-    /// Where a ticket stands.
-    pub fn place(&mut self, key: Client, ticket: Ticket) -> Place<'_, W> {
+    /// Returns the state of a ticket.
+    pub fn ticket_state(&mut self, key: Client, ticket: Ticket) -> TicketState<'_, W> {
         if self.displaced.remove(&ticket) {
-            return Place::Displaced;
+            return TicketState::Displaced;
         }
-        // A place ends by a grant, by being displaced, or by its owner, who does not ask afterwards.
+        // A ticket leaves its queue when it is granted, displaced or given up; it is not queried afterwards.
         match self.clients.get_mut(&key).and_then(|client| client.waiting.get_mut(&ticket)) {
-            Some(waiter) => Place::Waiting(waiter),
-            None => Place::Granted,
+            Some(waiter) => TicketState::Waiting(waiter),
+            None => TicketState::Granted,
         }
     }
 
-    /// Ends the ticket of one who waits no longer.
+    /// Gives up a ticket.
     pub fn leave(&mut self, key: Client, ticket: Ticket) -> Left<W> {
-        match self.place(key, ticket) {
-            Place::Displaced => Left::Displaced,
-            Place::Granted => Left::Granted(self.release(key)),
-            Place::Waiting(_) => Left::Waiting(self.remove(key, ticket)),
+        match self.ticket_state(key, ticket) {
+            TicketState::Displaced => Left::Displaced,
+            TicketState::Granted => Left::Granted(self.release(key)),
+            TicketState::Waiting(_) => Left::Waiting(self.remove(key, ticket)),
         }
     }
 
@@ -207,8 +207,8 @@ impl<W> Queues<W> {
         self.next
     }
 
-    /// Gives the free permit, if there is one, to the client whose turn it is. One is enough: none was free before,
-    /// or only the client that gave one back may take one (3).
+    /// Gives the free permit, if any, to the client whose turn it is. One grant is enough: either no permit was free
+    /// before, or only the client that gave one back may take one (3).
     fn grant(&mut self) -> Option<W> {
         if self.in_flight >= self.bounds.in_flight {
             return None;
@@ -222,7 +222,7 @@ impl<W> Queues<W> {
         self.remove(key, first)
     }
 
-    /// The newest of the longest queue gives way: it would have waited longest.
+    /// Displaces the newest waiter of the longest queue, which has the longest wait ahead.
     fn displace(&mut self, longest: Client) -> Option<W> {
         let &newest = self.client(longest).waiting.keys().next_back()?;
         self.displaced.insert(newest);
@@ -232,13 +232,13 @@ impl<W> Queues<W> {
     fn remove(&mut self, key: Client, ticket: Ticket) -> Option<W> {
         let waiter = self.client(key).waiting.remove(&ticket);
         self.queued -= 1;
-        self.resized(key, -1);
+        self.update_length(key, -1);
         self.settle(key);
         waiter
     }
 
-    /// Notes a queue's new length, which has just changed by `by`.
-    fn resized(&mut self, key: Client, by: isize) {
+    /// Updates a queue's length, which has just changed by `by`.
+    fn update_length(&mut self, key: Client, by: isize) {
         let length = self.client(key).waiting.len();
         self.lengths.remove(&(length.wrapping_add_signed(-by), key));
         if length > 0 {
@@ -246,7 +246,7 @@ impl<W> Queues<W> {
         }
     }
 
-    /// Gives a client its turn, or takes it away, and forgets it when it has nothing (2, 5).
+    /// Updates a client's turn, and removes a client without permits and waiters (2, 5).
     fn settle(&mut self, key: Client) {
         let (Bounds { in_flight, per_client, .. }, next) = (self.bounds, self.next + 1);
         let client = self.client(key);
@@ -278,12 +278,12 @@ impl<W> Queues<W> {
 
 #[cfg(test)]
 impl<W> Queues<W> {
-    /// Clients that are remembered.
+    /// Returns the number of known clients.
     pub fn clients(&self) -> usize {
         self.clients.len()
     }
 
-    /// Panics where an invariant of this file is broken.
+    /// Panics if an invariant of this file is broken.
     pub fn check(&self) {
         let sum = |of: &dyn Fn(&Account<W>) -> usize| self.clients.values().map(of).sum::<usize>();
         assert_eq!(self.in_flight, sum(&|client| client.held));

@@ -1,12 +1,12 @@
-//! Places that clients hold for long. A lone client may hold all of them; when another one asks, the client that holds
-//! most gives way.
+//! Places that clients hold for long. A single client may hold all of them. When another client asks for one, the
+//! client that holds most gives way.
 
 use crate::client::Client;
 use crate::sync::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-/// A bounded number of places, and how many each client holds.
+/// A bounded number of places, and each client's holdings.
 #[derive(Debug)]
 pub struct Shares {
     most: usize,
@@ -17,18 +17,18 @@ pub struct Shares {
 struct State {
     taken: usize,
     held: BTreeMap<Client, usize>,
-    /// The same by number; each client that holds one is in it once.
+    /// The same clients, sorted by their number of places.
     by_number: BTreeSet<(usize, Client)>,
 }
 
 /// All places are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// The client that is to give one up, if any holds so many more that it should.
+    /// The client that has to give up a place, if one holds enough more than the asking client.
     pub by: Option<Holder>,
 }
 
-/// A client, and how many places it holds.
+/// A client that holds places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// The client.
@@ -38,7 +38,7 @@ pub struct Holder {
 }
 
 impl Shares {
-    /// A number of places, all free.
+    /// Creates `most` places, all of them free.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Shares { most, state: Mutex::new(State::default()) })
     }
@@ -46,7 +46,7 @@ impl Shares {
     /// Takes a place.
     ///
     /// # Errors
-    /// When all are taken; says which client is to give one up.
+    /// When all places are taken; names the client that has to give one up.
     pub fn take(self: &Arc<Self>, client: Client) -> Result<Share, Taken> {
         let mut state = self.state();
         if state.taken < self.most {
@@ -59,7 +59,7 @@ impl Shares {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -76,7 +76,7 @@ impl State {
     }
 }
 
-/// One place of a client, until it is dropped.
+/// One place of a client, given back on drop.
 #[derive(Debug)]
 pub struct Share {
     shares: Arc<Shares>,
@@ -98,7 +98,7 @@ mod tests {
     const C: Client = Client::numbered(3);
 
     #[test]
-    fn a_lone_client_may_hold_all_and_gives_way_until_it_holds_no_more_than_others() {
+    fn a_lone_client_may_hold_all_places_and_gives_way_down_to_an_equal_share() {
         let shares = Shares::new(4);
         let mut held: Vec<Share> = (0..4).map(|_| shares.take(A).unwrap()).collect();
         assert_eq!(shares.take(A).unwrap_err(), Taken { by: None }, "it would give way to itself");

@@ -1,7 +1,7 @@
-//! The rules by themselves, one by one and against a model at random; and the futures around them.
+//! Tests the rules one by one and against a model with random operations, and the futures around them.
 
-use super::queues::{Left, Place, Queues, Ticket, Verdict};
-use super::{Admission, Asked, Bounds, Displaced, Permit, Waiting};
+use super::queues::{Left, Queues, Ruling, Ticket, TicketState};
+use super::{Admission, Bounds, Decision, Displaced, Permit, QueuedPermit};
 use crate::client::Client;
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -17,9 +17,9 @@ fn queues(in_flight: usize, per_client: usize, queued: usize) -> Queues<&'static
     Queues::new(Bounds { in_flight, per_client, queued })
 }
 
-fn waits<W: std::fmt::Debug>(verdict: Verdict<W>) -> Ticket {
+fn waits<W: std::fmt::Debug>(verdict: Ruling<W>) -> Ticket {
     match verdict {
-        Verdict::Waits(ticket, None) => ticket,
+        Ruling::Waits(ticket, None) => ticket,
         other => panic!("it does not wait: {other:?}"),
     }
 }
@@ -27,7 +27,7 @@ fn waits<W: std::fmt::Debug>(verdict: Verdict<W>) -> Ticket {
 #[test]
 fn free_permits_go_round_the_clients_and_in_order_within_one() {
     let mut queues = queues(1, 9, 9);
-    assert_eq!(queues.ask(C, "c"), Verdict::Granted);
+    assert_eq!(queues.ask(C, "c"), Ruling::Granted);
     for (key, name) in [(A, "a1"), (A, "a2"), (A, "a3"), (B, "b1"), (B, "b2")] {
         waits(queues.ask(key, name));
     }
@@ -45,10 +45,10 @@ fn free_permits_go_round_the_clients_and_in_order_within_one() {
 #[test]
 fn a_client_at_its_own_bound_is_passed_over_until_it_gives_one_back() {
     let mut queues = queues(3, 2, 9);
-    assert_eq!((queues.ask(A, "a1"), queues.ask(A, "a2")), (Verdict::Granted, Verdict::Granted));
+    assert_eq!((queues.ask(A, "a1"), queues.ask(A, "a2")), (Ruling::Granted, Ruling::Granted));
     waits(queues.ask(A, "a3"));
     assert!(queues.is_at_own_bound(A) && !queues.is_at_own_bound(B));
-    assert_eq!(queues.ask(B, "b1"), Verdict::Granted);
+    assert_eq!(queues.ask(B, "b1"), Ruling::Granted);
     waits(queues.ask(B, "b2"));
     assert_eq!(queues.release(B), Some("b2"));
     assert_eq!(queues.release(B), None);
@@ -57,7 +57,7 @@ fn a_client_at_its_own_bound_is_passed_over_until_it_gives_one_back() {
 }
 
 #[test]
-fn one_who_leaves_is_passed_over_and_passes_on_what_it_was_granted() {
+fn a_leaving_waiter_is_passed_over_and_passes_its_permit_on() {
     let mut queues = queues(1, 9, 9);
     assert!(queues.take(C));
     let first = waits(queues.ask(A, "a1"));
@@ -65,36 +65,36 @@ fn one_who_leaves_is_passed_over_and_passes_on_what_it_was_granted() {
     waits(queues.ask(B, "b1"));
     assert_eq!(queues.leave(A, first), Left::Waiting(Some("a1")));
     assert_eq!(queues.release(C), Some("a2"));
-    assert_eq!(queues.place(A, second), Place::Granted);
+    assert_eq!(queues.ticket_state(A, second), TicketState::Granted);
     assert_eq!(queues.leave(A, second), Left::Granted(Some("b1")));
     assert_eq!(queues.release(B), None);
     assert_eq!(queues.clients(), 0);
 }
 
 #[test]
-fn full_queues_refuse_the_noisy_and_make_way_for_the_quiet() {
+fn full_queues_refuse_a_noisy_client_and_make_room_for_a_quiet_one() {
     let mut queues = queues(1, 9, 3);
     assert!(queues.take(C));
     waits(queues.ask(A, "a1"));
     waits(queues.ask(A, "a2"));
     let newest = waits(queues.ask(A, "a3"));
-    assert_eq!(queues.ask(A, "a4"), Verdict::Full);
-    assert!(matches!(queues.ask(B, "b1"), Verdict::Waits(_, Some("a3"))));
-    assert_eq!(queues.place(A, newest), Place::Displaced);
-    assert_eq!(queues.ask(B, "b2"), Verdict::Full, "the lengths are as equal as they get");
+    assert_eq!(queues.ask(A, "a4"), Ruling::Full);
+    assert!(matches!(queues.ask(B, "b1"), Ruling::Waits(_, Some("a3"))));
+    assert_eq!(queues.ticket_state(A, newest), TicketState::Displaced);
+    assert_eq!(queues.ask(B, "b2"), Ruling::Full, "the lengths differ by at most one");
     assert_eq!(queues.queued(), 3);
     queues.check();
 }
 
 #[test]
-fn where_nobody_may_wait_the_bound_refuses() {
+fn a_queue_bound_of_zero_refuses_at_once() {
     let mut queues = queues(1, 1, 0);
-    assert_eq!(queues.ask(A, "a"), Verdict::Granted);
-    assert_eq!(queues.ask(B, "b"), Verdict::Full);
+    assert_eq!(queues.ask(A, "a"), Ruling::Granted);
+    assert_eq!(queues.ask(B, "b"), Ruling::Full);
     assert_eq!(queues.clients(), 1);
 }
 
-/// The rules again, as plainly as can be: a list of who holds and a list of who waits.
+/// The rules in their plainest form: a list of holders and a list of waiters.
 #[derive(Default)]
 struct Model {
     held: Vec<Client>,
@@ -113,7 +113,7 @@ impl Model {
         self.waiting.iter().filter(|(waiter, _)| *waiter == key).count()
     }
 
-    /// Puts the turns right for `key`, and grants what can be granted; gives who was granted.
+    /// Updates the turns for `key`, and grants a permit if possible. Returns the waiter that got it.
     fn settle(&mut self, key: Client, bounds: Bounds) -> Option<usize> {
         let may = self.may(key, bounds);
         match self.turns.iter().position(|turn| *turn == key) {
@@ -138,7 +138,7 @@ impl Model {
     }
 }
 
-/// Small steps of a linear congruential generator: the same ones on every run.
+/// A linear congruential generator with a fixed seed: every run sees the same numbers.
 struct Dice(u64);
 
 impl Dice {
@@ -152,7 +152,7 @@ impl Dice {
 fn a_client_with_half_of_all_permits_gets_no_more_while_others_wait() {
     let mut queues = queues(4, 4, 9);
     for _ in 0..4 {
-        assert_eq!(queues.ask(A, "a"), Verdict::Granted);
+        assert_eq!(queues.ask(A, "a"), Ruling::Granted);
     }
     for (key, name) in [(A, "a1"), (A, "a2"), (B, "b1"), (B, "b2"), (B, "b3")] {
         waits(queues.ask(key, name));
@@ -164,7 +164,7 @@ fn a_client_with_half_of_all_permits_gets_no_more_while_others_wait() {
 }
 
 #[test]
-fn whatever_happens_the_model_says_the_same() {
+fn the_queues_agree_with_the_model_after_any_operations() {
     for seed in 0..300 {
         let mut dice = Dice(seed);
         let bounds =
@@ -205,13 +205,13 @@ fn ask(
     tickets: &mut std::collections::HashMap<usize, Ticket>,
 ) {
     match queues.ask(key, name) {
-        Verdict::Granted => model.held.push(key),
-        Verdict::Full => {
+        Ruling::Granted => model.held.push(key),
+        Ruling::Full => {
             assert_eq!(model.waiting.len(), bounds.queued);
             let longest = model.waiting.iter().map(|(waiter, _)| model.length(*waiter)).max();
             assert!(longest.unwrap_or(0) <= model.length(key) + 1);
         }
-        Verdict::Waits(ticket, displaced) => {
+        Ruling::Waits(ticket, displaced) => {
             if let Some(displaced) = displaced {
                 assert_eq!(model.waiting.len(), bounds.queued);
                 let at = model.waiting.iter().position(|(_, name)| *name == displaced).expect("it waited");
@@ -220,7 +220,7 @@ fn ask(
                 model.waiting.remove(at);
                 assert!(model.length(longest) > model.length(key));
                 assert_eq!(model.settle(longest, bounds), None);
-                assert_eq!(queues.place(longest, tickets[&displaced]), Place::Displaced);
+                assert_eq!(queues.ticket_state(longest, tickets[&displaced]), TicketState::Displaced);
             }
             tickets.insert(name, ticket);
             model.waiting.push((key, name));
@@ -229,7 +229,7 @@ fn ask(
     }
 }
 
-/// Counts how often it was woken.
+/// Counts its wake-ups.
 #[derive(Default)]
 struct Bell(AtomicUsize);
 
@@ -245,14 +245,14 @@ fn one() -> Arc<Admission> {
 
 fn granted(admission: &Arc<Admission>, key: Client) -> Permit {
     match admission.ask(key) {
-        Asked::Granted(permit) => permit,
+        Decision::Granted(permit) => permit,
         other => panic!("{other:?}"),
     }
 }
 
-fn waiting(admission: &Arc<Admission>, key: Client) -> Waiting {
+fn waiting(admission: &Arc<Admission>, key: Client) -> QueuedPermit {
     match admission.ask(key) {
-        Asked::Waits(waiting) => waiting,
+        Decision::Waits(waiting) => waiting,
         other => panic!("{other:?}"),
     }
 }
@@ -278,7 +278,7 @@ fn a_waiter_is_woken_with_a_permit_and_another_when_it_is_dropped_with_it() {
 }
 
 #[test]
-fn a_permit_that_is_free_may_be_taken() {
+fn a_free_permit_may_be_taken() {
     let admission = Admission::new(Bounds { in_flight: 2, per_client: 1, queued: 0 });
     assert!(!admission.is_at_own_bound(A));
     let permit = admission.take(A).expect("it is free");
@@ -291,7 +291,7 @@ fn a_permit_that_is_free_may_be_taken() {
 }
 
 #[test]
-fn one_who_gives_way_is_woken_and_told() {
+fn a_displaced_waiter_is_woken_and_gets_an_error() {
     let admission = one();
     let _held = granted(&admission, A);
     let _first = waiting(&admission, B);
@@ -303,6 +303,6 @@ fn one_who_gives_way_is_woken_and_told() {
     let _quiet = waiting(&admission, C);
     assert_eq!(bell.0.load(SeqCst), 1);
     assert!(matches!(newest.as_mut().poll(&mut cx), Poll::Ready(Err(Displaced))));
-    assert!(matches!(admission.ask(C), Asked::Full));
+    assert!(matches!(admission.ask(C), Decision::Full));
     assert_eq!(admission.queued(), 2);
 }

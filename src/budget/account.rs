@@ -1,20 +1,18 @@
-//! Accounts and charges: who holds how many bytes, and how an account gives way.
+//! Accounts and charges: the bytes of each account, and how accounts give way.
 
-use super::turns::Number;
-use super::{Budget, Charged, OVERHEAD};
+use super::{Budget, OVERHEAD};
 use crate::client::Client;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// Makes an account's owner give bytes back; false if it has nothing to give.
+/// Makes an account's owner release bytes; false if it has none to release.
 type GiveWay = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// Whom bytes are charged to: a connection, a session, a child. Clones are the same account.
+/// An account that bytes are charged to: a connection, a session, a child. Clones are the same account.
 #[derive(Clone, Debug)]
 pub struct Account(Arc<Inner>);
 
@@ -32,14 +30,14 @@ impl fmt::Debug for Inner {
     }
 }
 
-/// What all accounts of one client hold.
+/// The bytes in all accounts of one client.
 #[derive(Debug)]
 struct Total {
     client: Client,
     used: AtomicUsize,
 }
 
-/// All open accounts, by number, and what their clients hold.
+/// All open accounts by number, and the totals of their clients.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     open: HashMap<u64, Weak<Inner>>,
@@ -47,7 +45,7 @@ pub(super) struct Accounts {
 }
 
 impl Accounts {
-    /// All open accounts.
+    /// Returns all open accounts.
     pub fn open(&self) -> Vec<Account> {
         self.open.values().filter_map(Weak::upgrade).map(Account).collect()
     }
@@ -76,79 +74,65 @@ impl Account {
         account
     }
 
-    /// Another account in the same budget, of this client or another.
+    /// Opens another account in the same budget, for this client or another.
     pub fn sibling(&self, client: Client) -> Account {
         Account::open(&self.0.budget, client)
     }
 
-    /// The budget that it is part of.
+    /// Returns the account's budget.
     pub fn budget(&self) -> &Budget {
         &self.0.budget
     }
 
-    /// Bytes charged to it.
+    /// Returns the bytes charged to it.
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    /// Bytes charged to its client, over all accounts.
+    /// Returns the bytes charged to all accounts of its client.
     pub fn client_used(&self) -> usize {
         self.0.total.used.load(Ordering::Relaxed)
     }
 
-    /// Whether both are the same account.
+    /// Returns whether both are the same account.
     pub fn is(&self, other: &Account) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Whether both are of the same client.
+    /// Returns whether both belong to the same client.
     pub fn is_of_same_client(&self, other: &Account) -> bool {
         Arc::ptr_eq(&self.0.total, &other.0.total)
     }
 
-    /// Whose it is.
+    /// Returns the account's client.
     pub fn client(&self) -> Client {
         self.0.total.client
     }
 
-    /// Sets, once, what is called when the account is to give bytes back; false says that it has nothing to give.
+    /// Sets, once, the function that releases bytes. It returns false if there are none to release.
     pub fn on_give_way(&self, give_way: impl Fn() -> bool + Send + Sync + 'static) {
         let _ = self.0.gives_way.set(Box::new(give_way));
     }
 
-    /// Makes it give bytes back; false if it has nothing to give, or nobody answers for it.
+    /// Releases bytes; false if there are none, or no function was set.
     pub fn give_way(&self) -> bool {
         self.0.gives_way.get().is_some_and(|give_way| give_way())
     }
 
-    /// An empty charge, to be grown.
+    /// Returns an empty charge.
     pub fn charge(&self) -> Charge {
         Charge { account: self.clone(), bytes: 0 }
     }
 
-    /// Charges a message that is there already, however little room there is. For messages whose size is bounded by
-    /// something small.
-    pub fn hold(&self, bytes: Vec<u8>) -> Charged {
-        let mut charge = self.charge();
-        charge.add(bytes.len() + OVERHEAD);
-        charge.hold(bytes)
-    }
-
-    /// Charges a message if there is room for it.
-    pub fn try_hold(&self, bytes: Vec<u8>) -> Option<Charged> {
-        let charge = self.try_charge(bytes.len() + OVERHEAD)?;
-        Some(charge.hold(bytes))
-    }
-
-    /// A charge of so many bytes, if there is room for them now.
+    /// Returns a charge of `bytes`, if there is room for them now.
     pub fn try_charge(&self, bytes: usize) -> Option<Charge> {
         let mut charge = self.charge();
         charge.try_add(bytes).then_some(charge)
     }
 
-    /// A charge of so many bytes: at once if there is room for them, or after a wait if its client holds little and few
-    /// others wait like that, since what waits is charged nowhere. `None` when there is no room, and none within `patience`
-    /// for such a client.
+    /// Returns a charge of `bytes`: at once if there is room, or after a wait of at most `patience` if the client
+    /// holds little and few others wait like this, since a waiting request is not charged. `None` if there is no
+    /// room.
     pub async fn charge_soon(&self, bytes: usize, patience: Duration) -> Option<Charge> {
         match self.try_charge(bytes) {
             Some(charge) => Some(charge),
@@ -157,9 +141,9 @@ impl Account {
         }
     }
 
-    /// A charge for what a message takes besides its own bytes, which are charged already. If the client holds little besides
-    /// this message, the whole reserve is open to it, as to a small message: a large one that had to wait for its room must not
-    /// be refused for the little that it takes more.
+    /// Returns a charge for the memory that a message takes besides its own bytes, which are charged already. If the
+    /// client holds little besides this message, the whole reserve is open to it, as to a small message: a large
+    /// message that had to wait for its room must not be refused for this small addition.
     pub async fn charge_beside(&self, message: usize, bytes: usize, patience: Duration) -> Option<Charge> {
         let besides = self.client_used().saturating_sub(message + OVERHEAD);
         if besides.saturating_add(bytes) > self.0.budget.small() {
@@ -172,25 +156,26 @@ impl Account {
         }
     }
 
-    /// Waits for room, unless enough others wait for it without a charge.
+    /// Waits for room, unless too many others wait without a charge.
     async fn wait_for(&self, bytes: usize, patience: Duration) -> Option<Charge> {
         let _patient = self.0.budget.be_patient()?;
         let mut charge = self.charge();
         Box::pin(timeout(patience, charge.cover(bytes))).await.ok().map(|()| charge)
     }
 
-    /// Whether so many more bytes have room now, without taking it.
+    /// Returns whether there is room for `bytes` more.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.0.budget.used().saturating_add(bytes) <= self.most(bytes)
     }
 
-    /// Whether `bytes` that are charged to another account already may move to this one.
+    /// Returns whether `bytes` that are charged to another account may be moved to this one.
     pub fn may_take_over(&self, bytes: usize) -> bool {
         self.0.budget.used() <= self.most(bytes)
     }
 
-    /// The highest use at which the account may still take `bytes`. The reserve is there for small messages, half of it for
-    /// clients that hold little altogether; and for a message so large that it could never have the limit for itself.
+    /// Returns the maximum use of the budget at which the account may still take `bytes`. The reserve is for small
+    /// messages, half of it only for clients that hold little, and for a single message that is too large ever to fit
+    /// below the limit.
     fn most(&self, bytes: usize) -> usize {
         let budget = &self.0.budget;
         let alone = bytes > budget.0.limit / 2 && self.client_used() <= budget.reserve();
@@ -204,12 +189,12 @@ impl Account {
         budget.0.limit + reserve
     }
 
-    /// Whether the account is within its share of the reserve, with so many bytes more.
+    /// Returns whether the account is within its share of the reserve, with `bytes` more.
     fn is_small(&self, bytes: usize) -> bool {
         self.used().saturating_add(bytes) <= self.0.budget.small()
     }
 
-    /// Whether its client holds little altogether, with so many bytes more.
+    /// Returns whether the client's total is within its share of the reserve, with `bytes` more.
     pub(super) fn is_little(&self, bytes: usize) -> bool {
         self.client_used().saturating_add(bytes) <= self.0.budget.small()
     }
@@ -229,62 +214,38 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let mut accounts = self.budget.accounts();
         accounts.open.remove(&self.number);
-        // The last account of a client takes it along.
+        // A client's total ends with its last account.
         if Arc::strong_count(&self.total) == 1 {
             accounts.totals.remove(&self.total.client);
         }
     }
 }
 
-/// Bytes that an account holds; dropping it gives them back.
+/// Bytes charged to an account, given back on drop.
 #[derive(Debug)]
 pub struct Charge {
     account: Account,
     bytes: usize,
 }
 
-/// A place in the queue for room, until it is dropped.
-struct Waiting<'a> {
-    budget: &'a Budget,
-    number: Number,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if self.budget.turns().leave(&self.number) {
-            self.budget.0.waiting.fetch_sub(1, Ordering::SeqCst);
-            // There may be room for those behind it.
-            self.budget.serve();
-        }
-    }
-}
-
 impl Charge {
-    /// Whether it covers nothing.
+    /// Returns whether it covers no bytes.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// Bytes that it covers.
+    /// Returns the number of bytes that it covers.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whose it is.
+    /// Returns the account that holds it.
     pub fn account(&self) -> &Account {
         &self.account
     }
 
-    /// Waits until it covers `bytes` together. The caller bounds the wait.
-    pub async fn cover(&mut self, bytes: usize) {
-        if !self.try_cover(bytes) {
-            let granted = self.turn(bytes - self.bytes).await;
-            self.absorb(granted);
-        }
-    }
-
-    /// Covers `bytes` together if that takes no waiting; whether it does. Nobody that waits is overtaken, but by small
-    /// messages.
+    /// Extends the charge to `bytes` if there is room now; returns whether it did. Only small messages overtake
+    /// waiting ones.
     pub fn try_cover(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         if more == 0 {
@@ -293,12 +254,12 @@ impl Charge {
         (self.account.is_small(more) || !self.account.budget().is_awaited()) && self.try_add(more)
     }
 
-    /// Takes more if there is room.
+    /// Takes `more` bytes if there is room.
     pub(super) fn try_add(&mut self, more: usize) -> bool {
         self.try_add_up_to(more, self.account.most(more))
     }
 
-    /// The same, up to this use of the budget.
+    /// Takes `more` bytes if the use of the budget then stays within `most`.
     fn try_add_up_to(&mut self, more: usize, most: usize) -> bool {
         let room = |used: usize| used.checked_add(more).filter(|&sum| sum <= most);
         let taken = self.account.0.budget.0.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, room);
@@ -309,7 +270,7 @@ impl Charge {
         taken.is_ok()
     }
 
-    /// Takes more, however little room there is.
+    /// Takes `more` bytes, even above the limit.
     pub(super) fn add(&mut self, more: usize) {
         let budget = &self.account.0.budget;
         let before = budget.0.used.fetch_add(more, Ordering::Relaxed);
@@ -318,14 +279,14 @@ impl Charge {
         self.bytes += more;
     }
 
-    /// Gives back what is above `bytes`.
+    /// Shrinks the charge to `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         self.bytes -= less;
         self.account.give_back(less);
     }
 
-    /// Charges the same bytes to another account from now on.
+    /// Moves the charge to another account.
     pub(super) fn move_to(&mut self, account: &Account) {
         let same_budget = Arc::ptr_eq(&self.account.0.budget.0, &account.0.budget.0);
         if same_budget && !self.account.is(account) {
@@ -335,33 +296,8 @@ impl Charge {
         }
     }
 
-    /// The bytes of a message, charged with this for as long as any slice of them lives.
-    pub fn hold(mut self, bytes: Vec<u8>) -> Charged {
-        let needed = bytes.len() + OVERHEAD;
-        if needed > self.bytes {
-            self.add(needed - self.bytes);
-        }
-        self.shrink_to(needed);
-        Charged::paid(bytes, self)
-    }
-
-    /// Waits for its turn.
-    async fn turn(&self, more: usize) -> Charge {
-        let budget = self.account.budget();
-        let (grant, granted) = oneshot::channel();
-        let others = budget.0.waiting.fetch_add(1, Ordering::SeqCst);
-        let number = budget.turns().enter(self.account.clone(), more, self.is_empty(), grant);
-        let _waiting = Waiting { budget, number };
-        budget.serve();
-        if others == 0 && budget.is_awaited() {
-            budget.0.awaited.notify_waiters();
-        }
-        budget.remind();
-        granted.await.expect("a turn leaves the queue with its waiter, or is granted")
-    }
-
-    fn absorb(&mut self, mut other: Charge) {
-        // What is taken out of it is not given back when it is dropped.
+    pub(super) fn absorb(&mut self, mut other: Charge) {
+        // Emptied, so that dropping it gives nothing back.
         self.bytes += std::mem::take(&mut other.bytes);
     }
 }
@@ -373,9 +309,9 @@ impl Account {
         }
         self.subtract(bytes);
         let budget = &self.0.budget;
-        // In one order with the count of those that wait: one that is counted after this look finds these bytes.
+        // SeqCst orders this after the count of waiters: a waiter that is counted later sees these bytes.
         let before = budget.0.used.fetch_sub(bytes, Ordering::SeqCst);
-        budget.released(before - bytes);
+        budget.handle_release(before - bytes);
     }
 }
 

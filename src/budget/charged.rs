@@ -1,21 +1,22 @@
-//! Bytes of a message, with their charge.
+//! Message bytes with their charge.
 
-use super::{Account, Charge};
+use super::{Account, Charge, OVERHEAD};
 use bytes::{Buf, Bytes};
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of proxyrunner's own messages, and of the short values that are kept of others.
+/// Number of bytes in proxyrunner's own messages, and in short values copied from others.
 static OUTSIDE: AtomicUsize = AtomicUsize::new(0);
 
-/// Message bytes that are kept outside of every budget: each is small by construction, and their number is bounded.
+/// Returns the number of message bytes outside every budget. Each value is small by construction, and the number of
+/// values is bounded.
 pub fn outside() -> usize {
     OUTSIDE.load(Ordering::Relaxed)
 }
 
-/// Bytes of a message. Slices and clones share the charge, which lasts as long as any of them.
+/// The bytes of a message. Slices and clones share the charge, which lasts as long as any of them.
 #[derive(Clone)]
 pub struct Charged(Repr);
 
@@ -25,7 +26,7 @@ enum Repr {
     Held { held: Arc<Held>, range: Range<usize> },
 }
 
-/// What slices share.
+/// The bytes and the charge that slices share.
 struct Held {
     bytes: Bytes,
     owner: Owner,
@@ -33,7 +34,7 @@ struct Held {
 
 enum Owner {
     Charge(Charge),
-    /// Nobody: it counts among [`outside`].
+    /// The bytes have no account and count among [`outside`].
     Outside,
 }
 
@@ -50,14 +51,15 @@ impl Charged {
         Self::held(bytes, Owner::Charge(charge))
     }
 
-    /// A message of proxyrunner's own, or a short value out of another's: at most a few KiB, which the caller sees to.
+    /// Wraps a message of proxyrunner's own, or a short value copied from another one. The caller ensures that it is
+    /// at most a few KiB.
     pub fn own(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         OUTSIDE.fetch_add(bytes.len(), Ordering::Relaxed);
         Self::held(bytes, Owner::Outside)
     }
 
-    /// Bytes that are part of the program.
+    /// Wraps bytes that are part of the program.
     pub const fn fixed(bytes: &'static [u8]) -> Self {
         Charged(Repr::Fixed(bytes))
     }
@@ -67,7 +69,7 @@ impl Charged {
         Charged(Repr::Held { held: Arc::new(Held { bytes: bytes.into(), owner }), range })
     }
 
-    /// New bytes, charged to the same account: a copy of these that is not much longer than they are.
+    /// Wraps new bytes in the same account: a modified copy that is not much longer.
     pub fn derive(&self, bytes: Vec<u8>) -> Self {
         match self.account() {
             Some(account) => account.hold(bytes),
@@ -75,10 +77,10 @@ impl Charged {
         }
     }
 
-    /// A part of them, which shares their charge.
+    /// Returns a slice, which shares the charge.
     ///
     /// # Panics
-    /// When the part is not within them.
+    /// When the range is out of bounds.
     pub fn slice(&self, part: Range<usize>) -> Self {
         match &self.0 {
             Repr::Fixed(bytes) => Charged(Repr::Fixed(&bytes[part])),
@@ -90,7 +92,7 @@ impl Charged {
         }
     }
 
-    /// The account that they are charged to.
+    /// Returns the account that the bytes are charged to.
     pub fn account(&self) -> Option<&Account> {
         match &self.0 {
             Repr::Held { held, .. } => match &held.owner {
@@ -101,13 +103,40 @@ impl Charged {
         }
     }
 
-    /// Charges them to another account from now on, if nobody else shares them yet.
+    /// Moves the charge to another account, unless it is shared.
     pub fn move_to(&mut self, account: &Account) {
         if let Repr::Held { held, .. } = &mut self.0
             && let Some(Held { owner: Owner::Charge(charge), .. }) = Arc::get_mut(held)
         {
             charge.move_to(account);
         }
+    }
+}
+
+impl Account {
+    /// Charges an existing message, even above the limit. Only for messages with a small maximum size.
+    pub fn hold(&self, bytes: Vec<u8>) -> Charged {
+        let mut charge = self.charge();
+        charge.add(bytes.len() + OVERHEAD);
+        charge.hold(bytes)
+    }
+
+    /// Charges a message if there is room for it.
+    pub fn try_hold(&self, bytes: Vec<u8>) -> Option<Charged> {
+        let charge = self.try_charge(bytes.len() + OVERHEAD)?;
+        Some(charge.hold(bytes))
+    }
+}
+
+impl Charge {
+    /// Attaches the charge to the bytes of a message, for as long as any slice of them lives.
+    pub fn hold(mut self, bytes: Vec<u8>) -> Charged {
+        let needed = bytes.len() + OVERHEAD;
+        if needed > self.bytes() {
+            self.add(needed - self.bytes());
+        }
+        self.shrink_to(needed);
+        Charged::paid(bytes, self)
     }
 }
 
@@ -175,7 +204,7 @@ impl std::hash::Hash for Charged {
     }
 }
 
-/// Messages as tests write them.
+/// Lets tests write messages as literals.
 #[cfg(test)]
 impl<T: Into<Vec<u8>>> From<T> for Charged {
     fn from(bytes: T) -> Self {

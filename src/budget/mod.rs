@@ -1,10 +1,11 @@
-//! The bytes that messages in transit may take together (`--max-buffered`), and each client's share of them.
+//! Bounds the bytes of messages in transit (`--max-buffered`), and shares them among clients
+//! (`docs/architecture.md#bounds`).
 //!
-//! 1. Bytes of a message exist only as [`Charged`]: slices share one charge, a copy takes another. The few that carry no
+//! 1. Message bytes exist only as [`Charged`]: slices share one charge, a copy takes another. The few bytes without a
 //!    charge are small by construction, and counted by [`outside`].
-//! 2. A charge belongs to an [`Account`], such as a connection, a session or a child; an account belongs to a client.
-//! 3. Bodies wait for room ([`Charge::cover`]), in [turn](turns). Small messages have a reserve above the limit, of which
-//!    each account has a small share, so that they pass while large ones wait.
+//! 2. A charge belongs to an [`Account`], such as a connection, a session or a child. An account belongs to a client.
+//! 3. Bodies wait for room ([`Charge::cover`]), in [turn](turns). Small messages have a reserve above the limit, of
+//!    which each account has a small share, so that they pass while large ones wait.
 //! 4. While others wait, no client keeps more than half of the limit: the client that holds most gives way first
 //!    ([`Budget::fullest`]).
 
@@ -15,34 +16,36 @@ mod turns;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Account, Charge};
+pub use account::Account;
+pub(crate) use account::Charge;
 pub use charged::{Charged, outside};
 
 use crate::client::Client;
 use account::Accounts;
+use parking_lot::{Mutex, MutexGuard};
 use std::cmp::Reverse;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use turns::{Due, Turns};
 
-/// What keeping a message costs beside its bytes, about: its allocations, and its place in a queue.
+/// The approximate overhead of keeping a message: its allocations, and its entry in a queue.
 pub const OVERHEAD: usize = 256;
 
-/// Room above the limit for small messages, at most.
+/// The largest reserve above the limit, in bytes.
 const RESERVE: usize = 8 * 1024 * 1024;
-/// The reserve, in parts of the limit.
+/// The reserve is the limit divided by this.
 const RESERVE_PART: usize = 8;
-/// A client's share of the reserve, in parts of it.
+/// A client's share is the reserve divided by this.
 const SMALL_PART: usize = 32;
-/// That share at least, in bytes, while four of them fit.
+/// The smallest share, in bytes, as long as four of them fit.
 const LEAST_SMALL: usize = 64 * 1024;
 
-/// Requests that may wait for room without a charge: they hold a head and the buffers of a connection.
+/// Requests that may wait for room without a charge. Each holds a head and the buffers of a connection.
 const MOST_PATIENT: usize = 64;
 
-/// The limit, and what is charged to it. Clones share it.
+/// The limit, and all charges. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Shared>);
 
@@ -50,7 +53,7 @@ pub struct Budget(Arc<Shared>);
 struct Shared {
     limit: usize,
     used: AtomicUsize,
-    /// Entries in `turns`. Each release looks here first, and seldom finds any.
+    /// Number of entries in `turns`, checked first by each release. Usually 0.
     waiting: AtomicUsize,
     turns: Mutex<Turns>,
     accounts: Mutex<Accounts>,
@@ -60,7 +63,7 @@ struct Shared {
     patient: AtomicUsize,
 }
 
-/// One that waits without a charge, until it is dropped.
+/// A wait for room that is not covered by a charge, counted until it is dropped.
 struct Patient<'a>(&'a AtomicUsize);
 
 impl Drop for Patient<'_> {
@@ -70,7 +73,7 @@ impl Drop for Patient<'_> {
 }
 
 impl Budget {
-    /// A budget of `limit` bytes.
+    /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Budget(Arc::new(Shared {
             limit,
@@ -85,43 +88,44 @@ impl Budget {
         }))
     }
 
-    /// A budget for `--max-buffered`: its limit is a little less, since small messages have a reserve above it.
+    /// Creates a budget for `--max-buffered`. Its limit is a little lower, to leave room for the reserve.
     pub fn within(max_buffered: usize) -> Self {
         Budget::new(max_buffered - max_buffered / (2 * RESERVE_PART))
     }
 
-    /// Opens an account of a client.
+    /// Opens an account for a client.
     pub fn account(&self, client: Client) -> Account {
         Account::open(self, client)
     }
 
-    /// Bytes charged now; above the limit by the reserve at most, and by copies of messages that are on their way out.
+    /// Returns the bytes charged now. They exceed the limit at most by the reserve and by copies of messages that are
+    /// being sent.
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    /// The limit, in bytes.
+    /// Returns the limit, in bytes.
     pub fn limit(&self) -> usize {
         self.0.limit
     }
 
-    /// Bytes above the limit.
+    /// Returns the number of bytes above the limit.
     pub fn excess(&self) -> usize {
         self.used().saturating_sub(self.0.limit)
     }
 
-    /// Whether the reserve is used up too.
+    /// Returns whether the reserve is used up, too.
     pub fn is_far_exceeded(&self) -> bool {
         self.excess() > self.reserve()
     }
 
-    /// Bytes that are missing: those above the limit, or those for the body that is next in turn.
+    /// Returns the number of bytes to release: the excess, plus the bytes that the next waiting body needs.
     pub fn lack(&self) -> usize {
         let needed = if self.is_awaited() { self.turns().needed(self.0.limit) } else { 0 };
         (self.used() + needed).saturating_sub(self.0.limit)
     }
 
-    /// Whether a body waits for room.
+    /// Returns whether a body waits for room.
     pub fn is_awaited(&self) -> bool {
         self.0.waiting.load(Ordering::Relaxed) > 0
     }
@@ -130,7 +134,7 @@ impl Budget {
     pub async fn awaited(&self) {
         loop {
             let mut awaited = pin!(self.0.awaited.notified());
-            // Registered before the look, so that a body that begins to wait in between is not missed.
+            // Registered before the check, so that a body that begins to wait in between is not missed.
             awaited.as_mut().enable();
             if self.is_awaited() {
                 return;
@@ -139,20 +143,20 @@ impl Budget {
         }
     }
 
-    /// Resolves when room should be made: a charge has exceeded the limit, or a body has begun to wait.
+    /// Resolves when bytes should be released: a charge has exceeded the limit, or a body has begun to wait.
     pub async fn overdrawn(&self) {
         self.0.overdrawn.notified().await;
     }
 
-    /// Asks again for room to be made.
+    /// Repeats the request to release bytes.
     pub fn remind(&self) {
         self.0.overdrawn.notify_one();
     }
 
-    /// The accounts that are asked to give way, in this order: those of the client that holds most first, and of each
-    /// client the one that holds most. Only clients with more than half of the limit give way to another that waits;
-    /// where one client is alone, the same between its accounts; where the reserve is used up too, everybody does. An
-    /// account that holds little is never asked: that would harm its owner, and help nobody.
+    /// Returns the accounts that have to give way, in order: the client that holds most first, and of each client its
+    /// largest account. Usually only clients with more than half of the limit give way to a waiting one. If there is
+    /// only one client, the same applies among its accounts. If the reserve is used up, every account gives way. An
+    /// account that holds little is never asked: that would harm its owner and help no other client.
     pub fn fullest(&self) -> Vec<Account> {
         let waiting = self.turns().first_account(self.0.limit);
         let far = self.is_far_exceeded();
@@ -168,24 +172,25 @@ impl Budget {
             }
             _ => account.client_used() > half,
         };
-        // Upgraded under the lock, and dropped outside of it: the last handle on an account takes the lock itself.
+        // Upgraded under the lock, but dropped after its release: dropping the last handle of an account takes the
+        // lock.
         let mut open = self.accounts().open();
         open.retain(gives_way);
         open.sort_by_cached_key(|account| Reverse((account.client_used(), account.used())));
         open
     }
 
-    /// Whether memory has been short for a while, so that waiting for room is of no use to those that cannot wait long.
+    /// Returns whether memory has been short for a while, so that short waits for room are pointless.
     pub fn is_tight(&self) -> bool {
         self.0.tight.load(Ordering::Relaxed)
     }
 
-    /// A wait for room was in vain.
+    /// Records that a wait for room was in vain.
     pub fn note_tight(&self) {
         self.0.tight.store(true, Ordering::Relaxed);
     }
 
-    /// Lets one more wait that is not charged for what it is; `None` when enough do.
+    /// Registers one more wait that is not covered by a charge; `None` if [`MOST_PATIENT`] are registered.
     fn be_patient(&self) -> Option<Patient<'_>> {
         let patient = Patient(&self.0.patient);
         (self.0.patient.fetch_add(1, Ordering::Relaxed) < MOST_PATIENT).then_some(patient)
@@ -195,7 +200,7 @@ impl Budget {
         RESERVE.min(self.0.limit / RESERVE_PART)
     }
 
-    /// What a client or an account may hold in small messages, whatever others do.
+    /// Returns the share of the reserve that each client or account may always use for small messages.
     fn small(&self) -> usize {
         (self.reserve() / SMALL_PART).max(LEAST_SMALL.min(self.reserve() / 4))
     }
@@ -206,8 +211,8 @@ impl Budget {
         }
     }
 
-    /// Bytes have been given back.
-    fn released(&self, left: usize) {
+    /// Reacts to released bytes.
+    fn handle_release(&self, left: usize) {
         if left < self.0.limit / 2 && self.is_tight() {
             self.0.tight.store(false, Ordering::Relaxed);
         }
@@ -216,23 +221,22 @@ impl Budget {
         }
     }
 
-    /// Grants room to those that wait, as far as there is any.
+    /// Grants room to waiting bodies, as far as there is any.
     fn serve(&self) {
         loop {
             let due = self.turns().next_due(self.0.limit);
             let Some(Due { charge, grant }) = due else { return };
             self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-            // Outside of the lock: the bytes of a receiver that is gone are given back at once.
+            // Sent after the lock is released: if the receiver is gone, the bytes are given back at once.
             drop(grant.send(charge));
         }
     }
 
-    /// No code panics while it holds the lock, so a poisoned one is whole.
     fn turns(&self) -> MutexGuard<'_, Turns> {
-        self.0.turns.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.turns.lock()
     }
 
     fn accounts(&self) -> MutexGuard<'_, Accounts> {
-        self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.accounts.lock()
     }
 }

@@ -1,4 +1,4 @@
-//! The budget on a runtime of one thread: who waits, who is served, who gives way.
+//! Tests the budget on a runtime of one thread: the order of waiting bodies, and the accounts that give way.
 
 use super::*;
 use std::cell::Cell;
@@ -16,7 +16,7 @@ fn budget() -> Budget {
     Budget::new(LIMIT)
 }
 
-/// A charge for so many bytes, which there is room for.
+/// Returns a charge of `bytes`, for which there is room.
 fn charged(account: &Account, bytes: usize) -> Charge {
     account.try_charge(bytes).expect("there is room")
 }
@@ -71,18 +71,18 @@ fn a_charge_lasts_as_long_as_the_last_slice() {
 }
 
 #[test]
-fn messages_of_proxyrunners_own_count_outside_of_the_budget() {
+fn proxyrunners_own_messages_count_outside_the_budget() {
     let before = outside();
     let own = Charged::own(vec![b'x'; 100_000]);
     let slice = own.slice(0..1);
     drop(own);
-    // Other tests have messages of their own at the same time, but none so long.
+    // Other tests have such messages at the same time, but none so long.
     assert!(outside() >= before.saturating_sub(50_000) + 100_000);
     assert!(slice.derive(b"y".to_vec()).account().is_none());
 }
 
 #[test]
-fn a_message_moves_to_another_account_while_nobody_shares_it() {
+fn a_message_moves_to_another_account_unless_it_is_shared() {
     let budget = budget();
     let (child, client) = (budget.account(Client::numbered(1)), budget.account(Client::numbered(2)));
     let mut message = child.hold(vec![b'x'; 1_000]);
@@ -113,7 +113,7 @@ fn a_body_waits_until_another_is_released() {
 }
 
 #[test]
-fn the_limit_holds_but_for_a_reserve() {
+fn only_the_reserve_exceeds_the_limit() {
     let budget = budget();
     let [greedy, modest] = [1, 2].map(|client| budget.account(Client::numbered(client)));
     let _most = charged(&greedy, LIMIT);
@@ -144,7 +144,7 @@ fn a_body_as_long_as_the_limit_goes_through_beside_small_messages() {
 }
 
 #[test]
-fn a_client_within_its_half_goes_before_one_that_is_not() {
+fn a_client_within_its_half_goes_before_a_client_above_it() {
     let budget = budget();
     let [greedy, modest] = [1, 2].map(|client| budget.account(Client::numbered(client)));
     let held = charged(&greedy, 60 * MIB);
@@ -159,7 +159,7 @@ fn a_client_within_its_half_goes_before_one_that_is_not() {
 }
 
 #[test]
-fn of_clients_within_their_half_the_first_is_served_first_however_little_another_needs() {
+fn clients_within_their_half_are_served_in_order_of_arrival() {
     let budget = budget();
     let [held, first, second] = [1, 2, 3].map(|client| budget.account(Client::numbered(client)));
     let charge = charged(&held, 50 * MIB);
@@ -174,7 +174,7 @@ fn of_clients_within_their_half_the_first_is_served_first_however_little_another
 }
 
 #[test]
-fn a_body_that_gives_up_lets_those_behind_it_pass() {
+fn a_body_that_gives_up_lets_later_bodies_pass() {
     let budget = budget();
     let [a, b, c] = [1, 2, 3].map(|client| budget.account(Client::numbered(client)));
     let held = charged(&a, 50 * MIB);
@@ -184,7 +184,7 @@ fn a_body_that_gives_up_lets_those_behind_it_pass() {
     drop(long);
     let second = short.has_room();
     drop(held);
-    // Granted, but gone before it took notice.
+    // Granted, but dropped before it was polled.
     let rest = charged(&a, 50 * MIB);
     let (mut gone, mut last) = (Body::of(&b, 30 * MIB), Body::of(&c, 25 * MIB));
     gone.waits();
@@ -196,7 +196,7 @@ fn a_body_that_gives_up_lets_those_behind_it_pass() {
 }
 
 #[test]
-fn a_body_with_a_part_goes_before_those_with_nothing() {
+fn a_body_that_holds_a_part_goes_before_bodies_that_hold_none() {
     let budget = budget();
     let [a, b] = [1, 2].map(|client| budget.account(Client::numbered(client)));
     let (part, rest) = (charged(&a, 20 * MIB), charged(&a, 40 * MIB));
@@ -232,11 +232,11 @@ fn the_client_that_holds_most_gives_way_with_the_account_that_holds_most() {
     };
     assert!(first.is(&more_of_it) && second.is(&greedy));
     assert!(first.give_way() && !first.give_way());
-    assert!(!second.give_way(), "nobody answers for it");
+    assert!(!second.give_way(), "no function was set");
 }
 
 #[test]
-fn everybody_gives_way_when_the_reserve_is_used_up() {
+fn every_account_gives_way_when_the_reserve_is_used_up() {
     let budget = budget();
     let others: Vec<_> =
         (2..5).map(|client| charged(&budget.account(Client::numbered(client)), 20 * MIB)).collect();
@@ -245,7 +245,7 @@ fn everybody_gives_way_when_the_reserve_is_used_up() {
     assert!(budget.is_far_exceeded());
     let mut body = Body::of(&budget.account(Client::numbered(9)), 1024);
     body.waits();
-    assert_eq!(budget.fullest().len(), 4, "though nobody holds half, and somebody waits");
+    assert_eq!(budget.fullest().len(), 4, "though no client holds half, and a body waits");
     assert!(budget.fullest()[0].is(&forced));
     drop(copies);
     assert_eq!(body.has_room().bytes(), 1024);
@@ -270,7 +270,7 @@ async fn a_request_of_a_client_that_holds_little_waits_for_room_and_others_are_r
     held.truncate(66);
     assert_eq!(soon.await.map(|charge| charge.bytes()), Some(40 * 1024), "before the body that came first");
     held.extend((0..6).map(|_| greedy.hold(vec![b'x'; MIB])));
-    assert!(modest.charge_soon(40 * 1024, patience).await.is_none(), "but not for ever");
+    assert!(modest.charge_soon(40 * 1024, patience).await.is_none(), "but not forever");
     let others = (10..10 + MOST_PATIENT as u64).map(|client| budget.account(Client::numbered(client)));
     let mut waiting: Vec<_> =
         others.map(|other| Box::pin(async move { other.charge_soon(1024, patience).await })).collect();
@@ -284,7 +284,7 @@ async fn a_request_of_a_client_that_holds_little_waits_for_room_and_others_are_r
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_message_is_not_refused_for_the_little_that_it_takes_more() {
+async fn a_large_message_is_not_refused_for_its_small_overhead() {
     let budget = budget();
     let patience = Duration::from_secs(5);
     let (greedy, honest) = (budget.account(Client::numbered(1)), budget.account(Client::numbered(2)));
@@ -301,7 +301,7 @@ async fn a_large_message_is_not_refused_for_the_little_that_it_takes_more() {
 }
 
 #[test]
-fn nobody_gives_way_to_itself_nor_with_less_than_half() {
+fn no_client_gives_way_to_itself_or_with_less_than_half() {
     let budget = budget();
     let (alone, sibling) = (budget.account(Client::numbered(1)), budget.account(Client::numbered(1)));
     let held = charged(&alone, 60 * MIB);
@@ -322,7 +322,7 @@ fn nobody_gives_way_to_itself_nor_with_less_than_half() {
 }
 
 #[test]
-fn waiters_and_overdrafts_ask_for_room() {
+fn waiters_and_overdrafts_request_room() {
     let budget = budget();
     let account = budget.account(Client::numbered(1));
     let woken = Rc::new(Cell::new(false));
@@ -355,7 +355,7 @@ fn memory_is_tight_until_half_of_it_is_free() {
 }
 
 #[test]
-fn accounts_and_clients_are_forgotten_with_their_last_handle() {
+fn accounts_and_clients_are_removed_with_their_last_handle() {
     let budget = budget();
     let account = budget.account(Client::numbered(1));
     let (sibling, message) = (account.sibling(account.client()), account.hold(b"x".to_vec()));

@@ -1,12 +1,12 @@
-//! The process between proxyrunner and a server: proxyrunner's own binary, executed again under another name. What the
-//! server starts, and what that starts, has nobody else to fall to when its parents end, so that nothing outlives the
-//! server, and nothing outlives proxyrunner, however that ends (D13).
+//! The guardian: a process between proxyrunner and a server. It is proxyrunner's own binary, executed under another
+//! name. It adopts orphaned descendants of the server, so no process that the server started outlives the server or
+//! proxyrunner, even after a SIGKILL (`docs/architecture.md#no-orphans`).
 //!
-//! It has one thread, never touches what passes between the two, and knows no configuration: the pipes are its first
-//! three files, the fourth is a socket to proxyrunner.
+//! The guardian has one thread, never touches the bytes between proxyrunner and the server, and reads no
+//! configuration. Its first three files are the server's pipes; the fourth is a socket to proxyrunner.
 
 use super::limits::Limits;
-use super::report::{Order, Report};
+use super::report::{Instruction, Report};
 use crate::proc::Families;
 use nix::errno::Errno;
 use nix::libc;
@@ -23,17 +23,17 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-/// What it is executed as. Not by proxyrunner's name, so that whoever ends everything of that name leaves the guardians to
-/// clean up behind it.
+/// The guardian's program name. It differs from proxyrunner's, so that `pkill proxyrunner` leaves the guardians to
+/// clean up.
 pub const NAME: &str = "mcp-server-guardian";
-/// Where its socket is.
+/// The file descriptor of the socket to proxyrunner.
 pub const SOCKET: i32 = 3;
 
-/// How long what the server left behind may take to be gone before the server's end is reported: the next one may need
-/// what it holds.
+/// Time for the server's descendants to exit before the server's end is reported. The next server may need resources
+/// that they hold.
 const CLEARING: Duration = Duration::from_secs(1);
 
-/// What asks a process to end or go on, and is meant for proxyrunner or the server, never for what stands between.
+/// Signals that the guardian ignores: they ask proxyrunner or the server to act, never the guardian.
 const IGNORED: [Signal; 7] = [
     Signal::SIGINT,
     Signal::SIGTERM,
@@ -44,14 +44,14 @@ const IGNORED: [Signal; 7] = [
     Signal::SIGPIPE,
 ];
 
-/// Whether this process was executed as a guardian.
+/// Returns whether this process was executed as a guardian.
 pub fn is_meant(name: Option<OsString>) -> bool {
     name.is_some_and(|name| name == NAME)
 }
 
-/// Starts the server that the arguments name, and sees to its end and to that of all that it started.
+/// Starts the server that the arguments name, and ends every descendant of it.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
-    // SAFETY: whoever executes a guardian gives it this file, and nothing else here owns it.
+    // SAFETY: the process that executes a guardian passes it this file, and nothing else here owns it.
     let socket = unsafe { UnixStream::from_raw_fd(SOCKET) };
     match guard(args, &socket) {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,12 +65,12 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 fn guard(mut args: impl Iterator<Item = OsString>, socket: &UnixStream) -> io::Result<()> {
     close_on_exec(socket)?;
     close_the_rest();
-    // Else lists of processes show the number of a file.
+    // Otherwise process lists show the number of the executed file.
     nix::sys::prctl::set_name(c"guardian")?;
-    // Out of the terminal's foreground group; and what the server leaves behind falls to this process.
+    // Leaves the terminal's foreground group, and adopts the server's orphans.
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     nix::sys::prctl::set_child_subreaper(true)?;
-    // Whoever stops this process and then ends proxyrunner must not keep it from clearing up.
+    // A guardian that was stopped must still clean up when proxyrunner dies.
     nix::sys::prctl::set_pdeathsig(Signal::SIGCONT)?;
     let inherited = ignore_signals()?;
     let mut children = SigSet::empty();
@@ -81,16 +81,16 @@ fn guard(mut args: impl Iterator<Item = OsString>, socket: &UnixStream) -> io::R
     let mut command = Command::new(args.next().unwrap_or_default());
     command.args(args).process_group(0);
     let guardian = nix::unistd::getpid();
-    // SAFETY: this process has one thread, so that anything may be done between fork and exec.
+    // SAFETY: this process has one thread, so anything may be done between fork and exec.
     unsafe {
         command.pre_exec(move || {
             for (signal, action) in &inherited {
                 sigaction(*signal, action)?;
             }
-            // A new program inherits what is blocked.
+            // The executed program inherits blocked signals.
             SigSet::empty().thread_set_mask()?;
             limits.apply()?;
-            // Last, since a change of user undoes it.
+            // Last, since a change of user clears it.
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
             // This process may have died between fork and prctl.
             if nix::unistd::getppid() != guardian {
@@ -100,7 +100,7 @@ fn guard(mut args: impl Iterator<Item = OsString>, socket: &UnixStream) -> io::R
         });
     }
     let server = command.spawn()?;
-    // The pipes are the server's: their other ends must see EOF when it closes them.
+    // Only the server may hold the pipes, so that proxyrunner sees EOF when the server closes them.
     dup2_stdin(&ended)?;
     dup2_stdout(&ended)?;
     dup2_stderr(&ended)?;
@@ -109,7 +109,7 @@ fn guard(mut args: impl Iterator<Item = OsString>, socket: &UnixStream) -> io::R
     watch(server, socket, &ended)
 }
 
-/// Until the server ends, or proxyrunner does.
+/// Waits for the end of the server or of proxyrunner.
 fn watch(server: Pid, mut socket: &UnixStream, ended: &SignalFd) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     let mut status = None;
@@ -128,11 +128,11 @@ fn watch(server: Pid, mut socket: &UnixStream, ended: &SignalFd) -> io::Result<(
         while matches!(ended.read_signal(), Ok(Some(_))) {}
         let mut read = [0; 64];
         match socket.read(&mut read) {
-            // proxyrunner is gone, and the server was its own.
+            // proxyrunner is gone. The server must not outlive it.
             Ok(0) => break,
             Ok(length) => {
                 orders.extend_from_slice(&read[..length]);
-                Order::take_all(&mut orders).into_iter().for_each(|order| obey(order, server));
+                Instruction::take_all(&mut orders).into_iter().for_each(|order| obey(order, server));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => break,
@@ -143,22 +143,22 @@ fn watch(server: Pid, mut socket: &UnixStream, ended: &SignalFd) -> io::Result<(
         Report::Ended(status).send(socket);
     }
     if !clear {
-        // What is stuck in the kernel is waited for, but holds up nobody.
+        // A process stuck in the kernel is still waited for, but does not delay the report.
         clear_at_last(server, &mut status);
     }
     Ok(())
 }
 
-fn obey(order: Order, server: Pid) {
-    // A process that is gone already is fine.
+fn obey(order: Instruction, server: Pid) {
+    // The process may have ended already.
     let _ = match order {
-        Order::Group(Signal::SIGKILL) => return kill_all(),
-        Order::Group(signal) => killpg(server, signal),
-        Order::Server(signal) => kill(server, signal),
+        Instruction::Group(Signal::SIGKILL) => return kill_all(),
+        Instruction::Group(signal) => killpg(server, signal),
+        Instruction::Server(signal) => kill(server, signal),
     };
 }
 
-/// Takes the status of one process that has ended; false if there is none.
+/// Takes the status of one ended process; returns false if there is none.
 fn reap(server: Pid, status: &mut Option<i32>) -> bool {
     match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
         Ok(WaitStatus::Exited(pid, code)) if pid == server => *status = Some(code << 8),
@@ -169,7 +169,7 @@ fn reap(server: Pid, status: &mut Option<i32>) -> bool {
     true
 }
 
-/// Ends everything that is left; false if something is still there at the deadline.
+/// Kills every descendant; returns false if one is left at the deadline.
 fn clear(server: Pid, status: &mut Option<i32>, deadline: Instant) -> bool {
     loop {
         kill_all();
@@ -188,29 +188,29 @@ fn clear_at_last(server: Pid, status: &mut Option<i32>) {
     while !clear(server, status, Instant::now() + CLEARING) {}
 }
 
-/// SIGKILL to every descendant. Those that are started meanwhile fall to this process when their parents end, and are
-/// found the next time.
+/// Sends SIGKILL to every descendant. Descendants started meanwhile are adopted by this process, and found by the
+/// next call.
 fn kill_all() {
     for pid in Families::read().below(nix::unistd::getpid().as_raw()) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }
 
-/// What was done with each of these signals before: the server is to have it so again.
+/// Ignores the signals, and returns their previous dispositions, which the server inherits.
 fn ignore_signals() -> io::Result<Vec<(Signal, SigAction)>> {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     let ignored = IGNORED.into_iter().map(|signal| {
         // SAFETY: no handler is installed, only the disposition to ignore.
         let before = unsafe { sigaction(signal, &ignore) }?;
-        // A runtime ignores it for itself; programs are written for the default.
+        // Rust's runtime ignores SIGPIPE; programs expect the default.
         let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
         Ok((signal, if signal == Signal::SIGPIPE { default } else { before }))
     });
     ignored.collect()
 }
 
-/// What whoever started proxyrunner left open is for neither this process nor the server. Where the system can't do it,
-/// it stays open, as it would without a guardian.
+/// Closes files that proxyrunner inherited: neither this process nor the server may have them. On systems without
+/// `close_range(2)` they stay open.
 fn close_the_rest() {
     // SAFETY: nothing here owns any of these files.
     let _ = unsafe { libc::close_range(SOCKET as u32 + 1, u32::MAX, 0) };

@@ -1,4 +1,4 @@
-//! What a server may take of the machine, and as whom it runs: set right before it is executed.
+//! A server's resource limits and identity, set right before it is executed.
 
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
@@ -6,34 +6,34 @@ use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use std::ffi::OsStr;
 use std::io;
 
-/// The limits of a server. Zero or nothing leaves it what proxyrunner has.
+/// The limits of a server. An absent limit is inherited from proxyrunner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// `--child-memory`: bytes of address space.
     pub memory: Option<u64>,
-    /// `--child-nofile`, or the limits on open files that proxyrunner was started with: soft and hard.
+    /// `--child-nofile`, or the limits on open files that proxyrunner was started with: soft, hard.
     pub files: Option<(u64, u64)>,
-    /// `--child-nice`: from -20, the most favoured, to 19.
+    /// `--child-nice`: from -20, the highest priority, to 19.
     pub nice: Option<i32>,
     /// `--child-user` and `--child-group`.
     pub identity: Option<Identity>,
-    /// `--no-new-privileges`: no program that it executes gains any.
+    /// `--no-new-privileges`: no executed program gains privileges.
     pub no_new_privileges: bool,
 }
 
-/// As whom a server runs.
+/// The user and groups of a server's process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The user, unless it is proxyrunner's own.
+    /// The user; `None` for proxyrunner's own.
     pub user: Option<u32>,
     /// The group.
     pub group: u32,
-    /// Its other groups.
+    /// The supplementary groups.
     pub others: Vec<u32>,
 }
 
 impl Limits {
-    /// One word, for the guardian's command line.
+    /// Encodes the limits as one word of the guardian's command line.
     pub fn word(&self) -> String {
         let mut words = Vec::new();
         if let Some(memory) = self.memory {
@@ -56,7 +56,7 @@ impl Limits {
         words.join(",")
     }
 
-    /// The limits in such a word; `None` if it is none.
+    /// Decodes the limits; `None` if the word is malformed.
     pub fn parse(word: &OsStr) -> Option<Self> {
         let mut limits = Limits::default();
         for word in word.to_str()?.split(',').filter(|word| !word.is_empty()) {
@@ -76,10 +76,10 @@ impl Limits {
         Some(limits)
     }
 
-    /// Sets them for this process. In this order: what needs privileges goes before they are given up.
+    /// Sets the limits for this process. Those that need privileges are set before privileges are dropped.
     ///
     /// # Errors
-    /// When the system refuses one.
+    /// When the system refuses a limit.
     pub fn apply(&self) -> io::Result<()> {
         if let Some((soft, hard)) = self.files {
             setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
@@ -88,7 +88,7 @@ impl Limits {
             setrlimit(Resource::RLIMIT_AS, memory, memory)?;
         }
         if let Some(nice) = self.nice {
-            // SAFETY: it reads and writes no memory of ours.
+            // SAFETY: setpriority(2) accesses no memory of this process.
             if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } != 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_says_it_all() {
+    fn limits_survive_encoding_and_decoding() {
         let identity = |user, others: &[u32]| Some(Identity { user, group: 7, others: others.to_vec() });
         let some = [
             Limits::default(),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_word() {
+    fn a_malformed_word_is_rejected() {
         for word in ["x", "memory=", "memory=-1", "files=1", "identity=1", "identity=a/1/", "identity=1/2/x"]
         {
             assert_eq!(Limits::parse(OsStr::new(word)), None, "{word}");

@@ -1,55 +1,55 @@
-//! One child process: how it is started and guarded, and the three tasks on its pipes. What its frames mean is the
-//! router's.
+//! One child process: starting it, guarding it, and the three tasks on its pipes. The router interprets its frames.
 
 pub mod guardian;
 mod limits;
 mod process;
-pub mod reaper;
+mod reaper;
 mod report;
 mod spawn;
+mod start_error;
 mod stderr;
 mod stdin;
 mod stdout;
 
-pub use limits::{Identity, Limits};
-pub use process::{Process, Signaller};
-pub use reaper::Lineage;
-pub use spawn::{Spawned, Spawner, StartError};
-pub use stderr::{Lines, Tail};
+pub(crate) use limits::{Identity, Limits};
+pub(crate) use process::{Process, Signaller};
+pub(crate) use spawn::{Spawned, Spawner};
+pub(crate) use start_error::StartError;
+pub(crate) use stderr::{Lines, Tail};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What to start, and how long it may take to end.
+/// The program to start, and its limits.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The program, searched in `PATH`.
+    /// The program, looked up in `PATH`.
     pub program: OsString,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// `--env`: added to, or with `env_clear` in place of, the environment of proxyrunner.
+    /// `--env`: variables added to proxyrunner's environment, or, with `env_clear`, the only ones.
     pub env: Vec<(OsString, OsString)>,
-    /// `--env-clear`
+    /// `--env-clear`: the child does not inherit proxyrunner's environment.
     pub env_clear: bool,
-    /// `--cwd`
+    /// `--cwd`: the working directory.
     pub cwd: Option<PathBuf>,
-    /// What it may take, and as whom it runs.
+    /// Resource limits and identity.
     pub limits: Limits,
-    /// `--child-log-rate`: lines of stderr, and of stdout that are no message, that are logged per second; 0 is all.
+    /// `--child-log-rate`: lines logged per second, of stderr and of stdout lines that are no messages (0: all).
     pub log_rate: usize,
-    /// `--expose-stderr`: whether clients and probes see the child's last lines of stderr.
+    /// `--expose-stderr`: clients and probes see the child's last lines of stderr.
     pub expose_stderr: bool,
-    /// `--max-frame`, in bytes.
+    /// `--max-frame`: the longest frame, in bytes.
     pub max_frame: usize,
-    /// `--start-timeout`: how long the handshake may take.
+    /// `--start-timeout`: the longest handshake.
     pub start_timeout: Duration,
-    /// `--close-grace`: after EOF on stdin, before SIGTERM.
+    /// `--close-grace`: time between EOF on stdin and SIGTERM.
     pub close_grace: Duration,
-    /// `--terminate-grace`: after SIGTERM, before SIGKILL.
+    /// `--terminate-grace`: time between SIGTERM and SIGKILL.
     pub terminate_grace: Duration,
 }
 
-pub use stderr::follow as follow_stderr;
-pub use stdin::write as write_stdin;
-pub use stdout::{Heard, Lines as StdoutLines, read as read_stdout};
+pub(crate) use stderr::follow as follow_stderr;
+pub(crate) use stdin::write as write_stdin;
+pub(crate) use stdout::{Heard, Lines as StdoutLines, read as read_stdout};

@@ -1,8 +1,8 @@
-//! A server's process as proxyrunner sees it: its end to be waited for, and signals to be sent, through its guardian or
-//! directly where there can be none.
+//! A server's process: waiting for its end and sending it signals, through its guardian, or directly where there is
+//! none.
 
 use super::reaper::Lineage;
-use super::report::{Order, Report};
+use super::report::{Instruction, Report};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use std::io::{self, Write};
@@ -26,7 +26,7 @@ enum Way {
     Guarded {
         lineage: Lineage,
         socket: UnixStream,
-        /// What was read so far of the guardian's last report.
+        /// The bytes of the guardian's last report that have arrived.
         read: Vec<u8>,
     },
     Direct(Child),
@@ -43,10 +43,10 @@ enum Target {
 }
 
 impl Process {
-    /// A server that a guardian has started.
+    /// Creates the handle of a server that was started by a guardian.
     ///
     /// # Errors
-    /// When the runtime can't take the socket.
+    /// When the runtime cannot register the socket.
     pub fn guarded(lineage: Lineage, socket: std::os::unix::net::UnixStream) -> io::Result<Self> {
         let signaller = Signaller(Arc::new(Target::Guarded(socket.try_clone()?)));
         socket.set_nonblocking(true)?;
@@ -55,18 +55,18 @@ impl Process {
         Ok(Process { pid, way: Way::Guarded { lineage, socket, read: Vec::new() }, signaller })
     }
 
-    /// A server that is proxyrunner's own child.
+    /// Creates the handle of a server that is a direct child of proxyrunner.
     pub fn direct(pid: i32, process: Child) -> Self {
         let signaller = Signaller(Arc::new(Target::Direct(Pid::from_raw(pid))));
         Process { pid, way: Way::Direct(process), signaller }
     }
 
-    /// The server's process id, and that of its group.
+    /// Returns the id of the server's process and process group.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// What tells its processes from all others, where a guardian sees to them.
+    /// Identifies the server's processes, if it has a guardian.
     pub fn lineage(&self) -> Option<Lineage> {
         match &self.way {
             Way::Guarded { lineage, .. } => Some(lineage.clone()),
@@ -74,15 +74,15 @@ impl Process {
         }
     }
 
-    /// For signals.
+    /// Returns a handle that sends signals to the server.
     pub fn signaller(&self) -> Signaller {
         self.signaller.clone()
     }
 
-    /// Waits for the server's end. May be dropped and called again.
+    /// Waits for the server's end. Cancel-safe.
     ///
     /// # Errors
-    /// When its guardian ended first, and it with that.
+    /// When the guardian ended first, and the server with it.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         match &mut self.way {
             Way::Direct(process) => process.wait().await,
@@ -90,13 +90,13 @@ impl Process {
                 if let Ok(bytes) = <[u8; Report::LENGTH]>::try_from(read.as_slice()) {
                     return match Report::read(bytes) {
                         Some(Report::Ended(status)) => Ok(ExitStatus::from_raw(status)),
-                        _ => Err(io::Error::other("its guardian does not say how it ended")),
+                        _ => Err(io::Error::other("its guardian did not report how it ended")),
                     };
                 }
                 let mut rest = [0; Report::LENGTH];
                 let wanted = Report::LENGTH - read.len();
                 match socket.read(&mut rest[..wanted]).await? {
-                    0 => return Err(io::Error::other("its guardian was ended, and it with that")),
+                    0 => return Err(io::Error::other("its guardian was killed, and the server with it")),
                     length => read.extend_from_slice(&rest[..length]),
                 }
             },
@@ -105,25 +105,25 @@ impl Process {
 }
 
 impl Signaller {
-    /// A signal to the server's process group; SIGKILL to everything that it ever started, as far as that is known.
+    /// Sends a signal to the server's process group. SIGKILL is sent to every known descendant.
     pub fn group(&self, signal: Signal) {
         match &*self.0 {
-            Target::Guarded(socket) => order(socket, Order::Group(signal)),
-            // A group that is gone already is fine.
+            Target::Guarded(socket) => order(socket, Instruction::Group(signal)),
+            // The group may have ended already.
             Target::Direct(pid) => drop(killpg(*pid, signal)),
         }
     }
 
-    /// A signal to the server alone.
+    /// Sends a signal to the server alone.
     pub fn server(&self, signal: Signal) {
         match &*self.0 {
-            Target::Guarded(socket) => order(socket, Order::Server(signal)),
+            Target::Guarded(socket) => order(socket, Instruction::Server(signal)),
             Target::Direct(pid) => drop(kill(*pid, signal)),
         }
     }
 }
 
-/// Two bytes always have room; a guardian that is gone needs no orders.
-fn order(mut socket: &std::os::unix::net::UnixStream, order: Order) {
+/// Sends an instruction. Two bytes always fit, and a guardian that has ended needs no instructions.
+fn order(mut socket: &std::os::unix::net::UnixStream, order: Instruction) {
     let _ = socket.write_all(&order.bytes());
 }

@@ -1,96 +1,73 @@
-//! Reaps what falls to proxyrunner, keeps guardians running, and ends what must not outlive a guardian that was ended.
+//! Reaps adopted processes, continues stopped guardians, and kills the processes that a killed guardian left behind.
 //!
-//! Guardians fall to it, which end some time after their last report; where proxyrunner is PID 1 the zombies of others,
-//! such as those of `docker exec`; and, since it is a subreaper too, what a guardian that was ended left behind. No server
-//! is among them whose status matters: a server's parent is its guardian, which says how it ended.
+//! proxyrunner is a subreaper. It adopts guardians, which end some time after their last report; the processes that a
+//! killed guardian left behind; and, as PID 1, the processes of `docker exec`. No server whose status matters is
+//! among them: a server's parent is its guardian, which reports how it ended.
 //!
-//! This must not happen while a process is being started: whoever starts one asks the system for the status of one that
-//! could not be executed. So it is the spawning thread that does it. It is also the only one that sends signals to
-//! guardians: until it has taken a guardian's status, nothing else can have its process id.
+//! Reaping must not happen while a process is being started, since [`Command::spawn`](std::process::Command::spawn)
+//! waits for a process that could not be executed. Therefore the spawning thread reaps. It is also the only thread
+//! that signals guardians: until it has taken a guardian's status, no other process can have that process id.
 
-use super::Spawner;
 use crate::proc::{self, Families};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::collections::HashMap;
-use std::io;
 use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 
-/// The time that the processes of an ended guardian have to be gone before the next server is started all the same.
+/// Time for the processes of a killed guardian to exit before the next server is started anyway.
 const CLEARING: Duration = Duration::from_secs(1);
 
-/// The variable that a server and whatever it starts have in their environment.
+/// The environment variable that marks a server and its descendants.
 pub(super) const MARK: &str = "MCP_SERVER_GUARDIAN";
 
-/// Has the spawning thread reap whenever something ended, for as long as proxyrunner runs.
-///
-/// # Errors
-/// When SIGCHLD can't be listened for.
-pub fn start(spawner: Spawner) -> io::Result<()> {
-    if !super::spawn::can_guard() {
-        return Ok(());
-    }
-    // Without it, what a guardian leaves behind falls to the system's init, and goes on.
-    #[cfg(target_os = "linux")]
-    let _ = nix::sys::prctl::set_child_subreaper(true);
-    let mut ended = signal(SignalKind::child())?;
-    tokio::spawn(async move {
-        while ended.recv().await.is_some() {
-            spawner.reap();
-        }
-    });
-    Ok(())
-}
-
-/// Tells the processes of one server from all others.
+/// Identifies the processes of one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lineage {
     /// The guardian's process id.
     pub(super) guardian: i32,
-    /// The server's process id, and that of its group.
+    /// The id of the server's process and process group.
     pub(super) server: i32,
-    /// The value of [`MARK`] in the server's environment, and in that of whatever it started.
+    /// The value of [`MARK`] in the environment of the server and its descendants.
     pub(super) mark: Arc<str>,
 }
 
 impl Lineage {
-    /// Whether a process shows that it belongs to the server: by its environment or its group.
+    /// Returns whether a process belongs to the server, by its environment or its process group.
     fn includes(&self, pid: i32) -> bool {
         let has_mark = proc::variable(pid, MARK).is_some_and(|mark| mark == self.mark.as_bytes());
         has_mark || proc::stat(pid).is_some_and(|stat| stat.group == self.server)
     }
 }
 
-/// The guardians that run.
+/// The running guardians.
 #[derive(Debug)]
 pub(super) struct Guardians {
-    /// Those with a server have its lineage.
+    /// By process id: whether the guardian had to be continued before.
     running: HashMap<i32, bool>,
-    /// Whether processes can fall to proxyrunner that no server started: those of `docker exec` where it is PID 1, and
-    /// those that the process started which became proxyrunner.
+    /// Whether proxyrunner may adopt processes that no server started: those of `docker exec` if it is PID 1, and
+    /// children of the process that became proxyrunner by exec(2).
     has_others: bool,
 }
 
 impl Guardians {
-    /// None yet. Must be called before the first is started.
+    /// Creates an empty set of guardians. Must be called before the first one is started.
     pub fn new() -> Self {
         let has_others = std::process::id() == 1 || !Families::read().children(own_pid()).is_empty();
         Guardians { running: HashMap::new(), has_others }
     }
 
-    /// One was started; its process id.
-    pub fn note(&mut self, guardian: &Child) -> i32 {
+    /// Adds a started guardian, and returns its process id.
+    pub fn register(&mut self, guardian: &Child) -> i32 {
         let pid = i32::try_from(guardian.id()).unwrap_or_default();
         self.running.insert(pid, false);
         pid
     }
 
-    /// Takes the status of everything that has ended, and continues guardians that were stopped: a server may stop its
-    /// guardian, which then neither reports nor obeys.
+    /// Takes the status of every ended process, and continues stopped guardians: a server may stop its guardian,
+    /// which then neither reports nor obeys.
     pub fn reap(&mut self) {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
             match status {
@@ -109,11 +86,11 @@ impl Guardians {
         let Some(was_woken) = self.running.get_mut(&guardian.as_raw()) else { return };
         let _ = kill(guardian, Signal::SIGCONT);
         if !std::mem::replace(was_woken, true) {
-            tracing::warn!(%guardian, "the server's guardian was stopped by a signal; it is continued");
+            tracing::warn!(%guardian, "the server's guardian was stopped by a signal; continuing it");
         }
     }
 
-    /// Ends a guardian that does not report, and everything below it.
+    /// Kills a guardian that does not report, and its descendants.
     pub fn end(&mut self, guardian: i32) {
         self.reap();
         if !self.running.contains_key(&guardian) {
@@ -125,15 +102,15 @@ impl Guardians {
         }
     }
 
-    /// Ends whatever a server left behind whose guardian was ended.
+    /// Kills the processes of a server whose guardian was killed.
     pub fn clear_after(&mut self, lineage: &Lineage) {
         self.end(lineage.guardian);
         let deadline = Instant::now() + CLEARING;
         loop {
             self.reap();
             let strays = self.strays(lineage);
-            let is_over = Instant::now() >= deadline;
-            if strays.is_empty() && !self.running.contains_key(&lineage.guardian) || is_over {
+            let is_late = Instant::now() >= deadline;
+            if strays.is_empty() && !self.running.contains_key(&lineage.guardian) || is_late {
                 break;
             }
             for pid in strays {
@@ -145,19 +122,19 @@ impl Guardians {
         if unknown > 0 {
             tracing::warn!(
                 processes = unknown,
-                "processes that fell to proxyrunner are left alone: nothing shows that a server started them"
+                "leaving adopted processes alone: no server is known to have started them"
             );
         }
     }
 
-    /// The processes of a server that fell to proxyrunner, and those below them.
+    /// Returns the adopted processes of a server, and their descendants.
     fn strays(&self, lineage: &Lineage) -> Vec<i32> {
         let families = Families::read();
         let known = self.fallen(&families).filter(|&pid| !self.has_others || lineage.includes(pid));
         known.flat_map(|pid| families.below(pid).into_iter().chain([pid])).collect()
     }
 
-    /// The children of proxyrunner that are no guardians.
+    /// Returns the children of proxyrunner that are not guardians.
     fn fallen<'a>(&self, families: &'a Families) -> impl Iterator<Item = i32> + use<'a, '_> {
         families.children(own_pid()).iter().copied().filter(|pid| !self.running.contains_key(pid))
     }

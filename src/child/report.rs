@@ -1,25 +1,25 @@
-//! What a guardian and proxyrunner say to each other over their socket, each message of one fixed length.
+//! The messages between a guardian and proxyrunner. Each kind has a fixed length.
 
 use nix::sys::signal::Signal;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 
-/// What a guardian says: first whether the server started, at last how it ended.
+/// A guardian's message: first whether the server started, at last how it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// It runs; its process id.
+    /// The server runs under this process id.
     Started(i32),
-    /// It could not be executed; the system's error number.
+    /// The server could not be executed, with this error number of the system.
     Failed(i32),
-    /// It ended; the status as wait(2) gives it.
+    /// The server ended with this wait(2) status.
     Ended(i32),
 }
 
 impl Report {
-    /// The length of each, in bytes.
+    /// The length of a report, in bytes.
     pub const LENGTH: usize = 5;
 
-    /// Says it. Whoever is gone needs no report.
+    /// Sends the report. If proxyrunner is gone, it is dropped.
     pub fn send(self, mut socket: &UnixStream) {
         let (tag, value) = match self {
             Report::Started(pid) => (b'S', pid),
@@ -30,7 +30,7 @@ impl Report {
         let _ = socket.write_all(&[tag, a, b, c, d]);
     }
 
-    /// What was said; `None` if nobody says so.
+    /// Decodes a report; `None` if it is malformed.
     pub fn read([tag, a, b, c, d]: [u8; Self::LENGTH]) -> Option<Self> {
         let value = i32::from_le_bytes([a, b, c, d]);
         Some(match tag {
@@ -42,27 +42,27 @@ impl Report {
     }
 }
 
-/// What proxyrunner asks of a guardian.
+/// proxyrunner's message to a guardian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// A signal to the server's process group; SIGKILL to everything that it ever started.
+pub enum Instruction {
+    /// Send this signal to the server's process group; SIGKILL goes to every descendant.
     Group(Signal),
-    /// A signal to the server alone.
+    /// Send this signal to the server alone.
     Server(Signal),
 }
 
-impl Order {
-    /// As it is written.
+impl Instruction {
+    /// Encodes the instruction.
     pub fn bytes(self) -> [u8; 2] {
         let (tag, signal) = match self {
-            Order::Group(signal) => (b'G', signal),
-            Order::Server(signal) => (b'S', signal),
+            Instruction::Group(signal) => (b'G', signal),
+            Instruction::Server(signal) => (b'S', signal),
         };
-        // There are 31 of them.
+        // Signal numbers are at most 31.
         [tag, signal as u8]
     }
 
-    /// Takes the whole orders from what was read so far.
+    /// Takes the complete instructions out of the bytes read so far.
     pub fn take_all(read: &mut Vec<u8>) -> Vec<Self> {
         let whole = read.len() / 2 * 2;
         let orders = read.drain(..whole).collect::<Vec<_>>();
@@ -72,8 +72,8 @@ impl Order {
     fn read(tag: u8, signal: u8) -> Option<Self> {
         let signal = Signal::try_from(i32::from(signal)).ok()?;
         match tag {
-            b'G' => Some(Order::Group(signal)),
-            b'S' => Some(Order::Server(signal)),
+            b'G' => Some(Instruction::Group(signal)),
+            b'S' => Some(Instruction::Server(signal)),
             _ => None,
         }
     }
@@ -85,7 +85,7 @@ mod tests {
     use std::io::Read;
 
     #[test]
-    fn reports_arrive_as_they_were_sent() {
+    fn reports_arrive_unchanged() {
         let (one, mut other) = UnixStream::pair().unwrap();
         for report in [Report::Started(1 << 20), Report::Failed(2), Report::Ended(0x8b), Report::Ended(-1)] {
             report.send(&one);
@@ -97,14 +97,14 @@ mod tests {
     }
 
     #[test]
-    fn orders_are_read_though_they_come_in_pieces_and_nonsense_is_skipped() {
-        let (one, two) = (Order::Group(Signal::SIGKILL), Order::Server(Signal::SIGHUP));
+    fn instructions_are_read_in_pieces_and_malformed_ones_are_skipped() {
+        let (one, two) = (Instruction::Group(Signal::SIGKILL), Instruction::Server(Signal::SIGHUP));
         let mut read: Vec<u8> = one.bytes().to_vec();
         read.extend([b'?', 9, b'G', 255]);
         read.push(two.bytes()[0]);
-        assert_eq!(Order::take_all(&mut read), [one]);
+        assert_eq!(Instruction::take_all(&mut read), [one]);
         read.push(two.bytes()[1]);
-        assert_eq!(Order::take_all(&mut read), [two]);
+        assert_eq!(Instruction::take_all(&mut read), [two]);
         assert!(read.is_empty());
     }
 }

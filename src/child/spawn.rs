@@ -1,14 +1,14 @@
-//! Starting a server: through a [guardian](super::guardian), or directly where there can be none.
+//! Starts servers through a [guardian](super::guardian), or directly where a guardian is impossible.
 //!
-//! From a thread that lives as long as proxyrunner does: the parent-death signal fires when the *thread* that spawned a
-//! process ends, not the process (prctl(2), PR_SET_PDEATHSIG), and a runtime's threads come and go.
+//! Servers are started by a thread that lives as long as proxyrunner. The parent-death signal fires when the *thread*
+//! that spawned a process ends (prctl(2), PR_SET_PDEATHSIG), and the runtime's threads come and go.
 
 use super::process::Process;
 use super::reaper::{Guardians, Lineage, MARK};
 use super::report::Report;
+use super::start_error::StartError;
 use super::{Settings, guardian};
 use nix::sys::resource::{Resource, getrlimit};
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
@@ -24,6 +24,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// A started child: the process and its pipes.
@@ -31,41 +32,29 @@ use tokio::sync::oneshot;
 pub struct Spawned {
     /// The process, which leads a process group of its own.
     pub process: Process,
-    /// To be written.
+    /// The pipe to its stdin.
     pub stdin: ChildStdin,
-    /// To be read.
+    /// The pipe from its stdout.
     pub stdout: ChildStdout,
-    /// To be read, always, or the child stalls.
+    /// The pipe from its stderr. Must always be read, or the child stalls.
     pub stderr: ChildStderr,
 }
 
-/// Why a child could not be started: which program, and the reason.
-#[derive(Clone, Debug)]
-pub struct StartError(Arc<str>);
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for StartError {}
-
 type Reply = oneshot::Sender<Result<Spawned, StartError>>;
 
-/// What the spawning thread is to do.
+/// A task for the spawning thread.
 #[derive(Debug)]
-enum Order {
+enum SpawnerTask {
     Spawn(Reply),
     Reap,
     Clear { lineage: Lineage, done: oneshot::Sender<()> },
 }
 
-/// Starts children of one kind.
+/// Starts children with the same settings.
 #[derive(Clone, Debug)]
 pub struct Spawner {
-    orders: mpsc::Sender<Order>,
-    /// Whether the thread is to reap already: a server can cause signals without end.
+    orders: mpsc::Sender<SpawnerTask>,
+    /// Set while a reap is queued. Without this flag a server could queue any number of reaps.
     is_to_reap: Arc<AtomicBool>,
 }
 
@@ -73,29 +62,31 @@ impl Spawner {
     /// Starts the spawning thread. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When the system has no thread to give.
+    /// When the system refuses to create a thread.
     pub fn start(mut settings: Settings) -> io::Result<Self> {
         let (orders, intake) = mpsc::channel();
         let runtime = tokio::runtime::Handle::current();
-        // Before proxyrunner raises its own limit, so that the child gets the one it was meant to have.
+        // Read before proxyrunner raises its own limit, so that the child inherits the original one.
         settings.limits.files = settings.limits.files.or(getrlimit(Resource::RLIMIT_NOFILE).ok());
         if !can_guard() {
-            tracing::warn!("/proc is not there: what a server starts in sessions of its own may outlive it");
+            tracing::warn!(
+                "/proc is not mounted; processes that a server starts in sessions of their own may outlive it"
+            );
         }
         let mut guardians = Guardians::new();
         let is_to_reap = Arc::new(AtomicBool::new(false));
         let reaps = Arc::clone(&is_to_reap);
         thread::Builder::new().name("spawner".into()).spawn(move || {
             let _runtime = runtime.enter();
-            for order in intake {
-                match order {
-                    Order::Spawn(reply) => drop(reply.send(spawn(&settings, &mut guardians))),
-                    Order::Reap => {
-                        // First: what ends after this is another order.
+            for task in intake {
+                match task {
+                    SpawnerTask::Spawn(reply) => drop(reply.send(spawn(&settings, &mut guardians))),
+                    SpawnerTask::Reap => {
+                        // Cleared first, so that a process that ends after this point queues another reap.
                         reaps.store(false, Ordering::SeqCst);
                         guardians.reap();
                     }
-                    Order::Clear { lineage, done } => {
+                    SpawnerTask::Clear { lineage, done } => {
                         guardians.clear_after(&lineage);
                         let _ = done.send(());
                     }
@@ -108,33 +99,54 @@ impl Spawner {
     /// Starts one child.
     ///
     /// # Errors
-    /// When the program can't be executed.
+    /// When the program cannot be executed.
     pub async fn spawn(&self) -> Result<Spawned, StartError> {
         let (reply, spawned) = oneshot::channel();
-        let gone = || StartError("cannot start the server: the spawning thread is gone".into());
-        self.orders.send(Order::Spawn(reply)).map_err(|_| gone())?;
+        let gone = || StartError::new("cannot start the server: the spawning thread is gone");
+        self.orders.send(SpawnerTask::Spawn(reply)).map_err(|_| gone())?;
         spawned.await.map_err(|_| gone())?
     }
 
-    /// Ends a guardian that does not report, and whatever its server left behind.
+    /// Kills a guardian that does not report, and the processes that its server left behind.
     pub async fn clear_after(&self, lineage: Lineage) {
         let (done, cleared) = oneshot::channel();
-        if self.orders.send(Order::Clear { lineage, done }).is_ok() {
+        if self.orders.send(SpawnerTask::Clear { lineage, done }).is_ok() {
             let _ = cleared.await;
         }
     }
 
-    /// Takes the status of everything that has ended, but not in the middle of a start.
-    pub fn reap(&self) {
+    /// Reaps ended processes on every SIGCHLD, as long as proxyrunner runs.
+    ///
+    /// # Errors
+    /// When the handler for SIGCHLD cannot be installed.
+    pub fn reap_on_sigchld(self) -> io::Result<()> {
+        if !can_guard() {
+            return Ok(());
+        }
+        // Otherwise the processes that a killed guardian leaves behind are adopted by the system's init, and continue
+        // to run.
+        #[cfg(target_os = "linux")]
+        let _ = nix::sys::prctl::set_child_subreaper(true);
+        let mut ended = signal(SignalKind::child())?;
+        tokio::spawn(async move {
+            while ended.recv().await.is_some() {
+                self.reap();
+            }
+        });
+        Ok(())
+    }
+
+    /// Takes the status of every ended process, but not in the middle of a start.
+    fn reap(&self) {
         if !self.is_to_reap.swap(true, Ordering::SeqCst) {
-            // Without that thread there is nothing left to be done.
-            let _ = self.orders.send(Order::Reap);
+            // Without the spawning thread, proxyrunner is ending anyway.
+            let _ = self.orders.send(SpawnerTask::Reap);
         }
     }
 }
 
 fn spawn(settings: &Settings, guardians: &mut Guardians) -> Result<Spawned, StartError> {
-    let refused = |error: io::Error| StartError(describe(settings, &error).into());
+    let refused = |error: io::Error| StartError::refused(settings, &error);
     if !can_guard() {
         return direct(settings).map_err(refused);
     }
@@ -142,25 +154,25 @@ fn spawn(settings: &Settings, guardians: &mut Guardians) -> Result<Spawned, Star
         Some(cwd) if !cwd.is_dir() => refused(error),
         cwd => {
             let place = cwd.as_ref().map(|cwd| format!(" in --cwd {}", cwd.display())).unwrap_or_default();
-            StartError(
-                format!("cannot execute proxyrunner again as the server's guardian{place}: {error}").into(),
-            )
+            StartError::new(format!(
+                "cannot execute proxyrunner again as the server's guardian{place}: {error}"
+            ))
         }
     })?;
     guarded(guarding, guardians).map_err(refused)
 }
 
-/// Whether proxyrunner can execute itself again.
-pub(super) fn can_guard() -> bool {
+/// Returns whether proxyrunner can execute itself again.
+fn can_guard() -> bool {
     cfg!(target_os = "linux") && Path::new(OWN_PROGRAM).exists()
 }
 
-/// What runs now.
+/// The running program.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
-/// What runs now as an open file, so that it can be executed whatever has become of its name. By the link itself an
-/// instrumenting tool such as valgrind would be executed. As a mere path (open(2), O_PATH), since it may be a file that
-/// proxyrunner may execute but not read.
+/// Returns a path to the running program as an open file, so that it can be executed even if it was renamed or
+/// deleted. Executing `/proc/self/exe` itself would start the tool under which proxyrunner runs, such as valgrind.
+/// The file is opened as a mere path (open(2), O_PATH), since it may be executable but not readable.
 fn own_program() -> io::Result<String> {
     static OPENED: OnceLock<File> = OnceLock::new();
     if OPENED.get().is_none() {
@@ -185,12 +197,12 @@ fn guardian(settings: &Settings, guardians: &mut Guardians) -> io::Result<Guardi
     }
     let mark = mark();
     let guardian = prepared(&mut command, settings).env(MARK, &*mark).spawn()?;
-    let pid = guardians.note(&guardian);
-    // The other end of the socket is the guardian's alone: it goes with the command.
+    let pid = guardians.register(&guardian);
+    // `command` is dropped here, and with it the guardian's end of the socket.
     Ok(Guarding { socket, guardian, pid, mark })
 }
 
-/// A guardian that was executed, and has not reported yet.
+/// A guardian that was executed, but has not reported yet.
 struct Guarding {
     socket: UnixStream,
     guardian: Child,
@@ -198,7 +210,7 @@ struct Guarding {
     mark: Arc<str>,
 }
 
-/// The server that a guardian starts.
+/// Waits for the guardian's first report, and returns the started server.
 fn guarded(guarding: Guarding, guardians: &mut Guardians) -> io::Result<Spawned> {
     let Guarding { socket, mut guardian, pid, mark } = guarding;
     let pipes = (|| {
@@ -217,16 +229,16 @@ fn guarded(guarding: Guarding, guardians: &mut Guardians) -> io::Result<Spawned>
             Ok(Spawned { process, stdin, stdout, stderr })
         }
         Some(Report::Failed(errno)) => Err(io::Error::from_raw_os_error(errno)),
-        _ => Err(io::Error::other("its guardian says nothing sensible")),
+        _ => Err(io::Error::other("its guardian sent a malformed report")),
     }
 }
 
-/// How long the system may take to start a process.
+/// Maximum time that the system may take to start a process.
 const STARTING: Duration = Duration::from_secs(60);
-/// Interval between looks at a guardian that has not reported yet: its server may have stopped it.
+/// Interval between checks of a guardian that has not reported yet. Its server may have stopped it.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What a guardian reports first.
+/// Reads the guardian's first report.
 fn first_report(mut socket: &UnixStream, guardians: &mut Guardians) -> io::Result<[u8; Report::LENGTH]> {
     let deadline = Instant::now() + STARTING;
     let (mut report, mut length) = ([0; Report::LENGTH], 0);
@@ -245,21 +257,21 @@ fn first_report(mut socket: &UnixStream, guardians: &mut Guardians) -> io::Resul
     Ok(report)
 }
 
-/// A value that no other server's processes have in their environment.
+/// Returns a value that marks the processes of one server.
 fn mark() -> Arc<str> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
     format!("{}-{since}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)).into()
 }
 
-/// Puts a file at a place in the process that is about to be executed.
+/// Duplicates a file to the descriptor `at`, in the process that is about to be executed.
 fn place(file: &UnixStream, at: i32) -> io::Result<()> {
     if file.as_raw_fd() == at {
         let keep = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
         nix::fcntl::fcntl(file, keep)?;
         return Ok(());
     }
-    // SAFETY: both are numbers of files; what was at that place is of no use to the process.
+    // SAFETY: both are file descriptors, and the process has no use for the file at `at`.
     if unsafe { nix::libc::dup2(file.as_raw_fd(), at) } < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -270,8 +282,8 @@ fn direct(settings: &Settings) -> io::Result<Spawned> {
     let mut command = Command::new(program(settings));
     command.args(&settings.args).process_group(0);
     let (limits, parent) = (settings.limits.clone(), nix::unistd::getpid());
-    // SAFETY: between fork and exec only async-signal-safe calls are made: setrlimit(2), prctl(2), getppid(2) and their
-    // like; memory is taken only where groups are changed.
+    // SAFETY: between fork and exec only async-signal-safe calls are made, such as setrlimit(2), prctl(2) and
+    // getppid(2). Memory is allocated only if groups are changed.
     unsafe {
         command.pre_exec(move || {
             limits.apply()?;
@@ -283,7 +295,7 @@ fn direct(settings: &Settings) -> io::Result<Spawned> {
     let pipes = (|| Some((process.stdin.take()?, process.stdout.take()?, process.stderr.take()?)))();
     let (stdin, stdout, stderr) = pipes.ok_or_else(without_pipes)?;
     let pid = process.id().and_then(|pid| i32::try_from(pid).ok());
-    let pid = pid.ok_or_else(|| io::Error::other("it was gone at once"))?;
+    let pid = pid.ok_or_else(|| io::Error::other("it exited at once"))?;
     Ok(Spawned { process: Process::direct(pid, process), stdin, stdout, stderr })
 }
 
@@ -300,7 +312,7 @@ fn without_pipes() -> io::Error {
     io::Error::other("it has no pipes")
 }
 
-/// The program, looked up in proxyrunner's own PATH: the child's may be another, or none.
+/// Returns the program's path, looked up in proxyrunner's own PATH: the child may have another one, or none.
 fn program(settings: &Settings) -> PathBuf {
     let name = Path::new(&settings.program);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -310,8 +322,8 @@ fn program(settings: &Settings) -> PathBuf {
     if name.components().count() == 1 { found() } else { None }.unwrap_or_else(|| name.to_path_buf())
 }
 
-/// The child gets what the operator gave proxyrunner for it, and nothing that was meant for proxyrunner itself: its own
-/// settings, and the headers that it shows its collectors, which are secrets. What `--env` names, it gets in any case.
+/// Sets the child's environment: proxyrunner's own, without its settings and without the headers for collectors,
+/// which are secrets (`docs/architecture.md#credentials`). Variables named by `--env` are always passed.
 fn environment(command: &mut Command, settings: &Settings) {
     if settings.env_clear {
         command.env_clear();
@@ -339,52 +351,4 @@ fn die_with(parent: nix::unistd::Pid) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn die_with(_parent: nix::unistd::Pid) -> io::Result<()> {
     Ok(())
-}
-
-/// The program as a path, if it is given as one; a relative one is looked for in `--cwd`.
-fn path(settings: &Settings) -> Option<std::path::PathBuf> {
-    let program = Path::new(&settings.program);
-    let cwd = settings.cwd.as_deref().unwrap_or(Path::new("."));
-    (program.components().count() > 1).then(|| cwd.join(program))
-}
-
-fn is_there(settings: &Settings) -> bool {
-    path(settings).is_some_and(|path| path.is_file())
-}
-
-fn is_directory(settings: &Settings) -> bool {
-    path(settings).is_some_and(|path| path.is_dir())
-}
-
-fn describe(settings: &Settings, error: &io::Error) -> String {
-    let program = Path::new(&settings.program).display();
-    let cwd_missing = settings.cwd.as_ref().filter(|cwd| !cwd.is_dir());
-    match (error.kind(), cwd_missing) {
-        (_, Some(cwd)) => {
-            format!("cannot start `{program}`: --cwd {} is no directory", cwd.display())
-        }
-        (io::ErrorKind::NotFound, _) if is_there(settings) => format!(
-            "cannot start `{program}`: it is there, but what its first line (#!) or its headers name to run it is not"
-        ),
-        (io::ErrorKind::NotFound, _) if settings.program.to_string_lossy().contains(char::is_whitespace) => {
-            format!(
-                "cannot start `{program}`: no such program; give program and arguments as separate words, without quotes \
-                 around all of them"
-            )
-        }
-        (io::ErrorKind::NotFound, _) => format!(
-            "cannot start `{program}`: no such program; give its full path, or check PATH and spelling"
-        ),
-        (io::ErrorKind::PermissionDenied, _) if is_directory(settings) => {
-            format!("cannot start `{program}`: it is a directory; give the program in it")
-        }
-        _ if error.raw_os_error() == Some(nix::libc::EPERM) => format!(
-            "cannot start `{program}`: not permitted; --child-nofile, --child-memory, --child-nice, --child-user or \
-             --child-group asks for more than proxyrunner may give"
-        ),
-        (io::ErrorKind::PermissionDenied, _) => {
-            format!("cannot start `{program}`: permission denied; is it executable?")
-        }
-        _ => format!("cannot start `{program}`: {error}"),
-    }
 }

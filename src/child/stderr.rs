@@ -1,18 +1,19 @@
-//! The task that reads a child's stderr: structured log lines, and the last of them for whoever asks how it died.
+//! The task that reads a child's stderr: logs each line, and keeps the last ones to explain the child's end.
 
 use crate::framing::{Framed, Framer};
 use crate::telemetry::Allowance;
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::sync::CancellationToken;
 
-/// Lines that are attached to the error when the child dies.
+/// Number of last lines that are kept.
 const LAST_LINES: usize = 10;
-/// What is kept of each of them, in characters.
+/// Maximum number of characters of each kept line.
 const LINE_SHOWN: usize = 400;
-/// A longer line is logged by its beginning.
+/// Maximum length of a line that is logged whole, in bytes. A longer line is cut.
 const LINE: usize = 16 * 1024;
 
 /// The last lines of a child's stderr; clones share them.
@@ -20,13 +21,13 @@ const LINE: usize = 16 * 1024;
 pub struct Tail(Arc<Mutex<VecDeque<String>>>);
 
 impl Tail {
-    /// Oldest first.
+    /// Returns the lines, oldest first.
     pub fn lines(&self) -> Arc<[String]> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.0.lock().iter().cloned().collect()
     }
 
     fn push(&self, line: &str) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.0.lock();
         if lines.len() == LAST_LINES {
             lines.pop_front();
         }
@@ -38,7 +39,7 @@ impl Tail {
     }
 }
 
-/// The lines of one child, on their way to the log.
+/// Logs the lines of one child.
 #[derive(Debug)]
 pub struct Lines {
     child: u64,
@@ -47,7 +48,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Those of child number `child`, of which so many are logged in a second.
+    /// Creates the log of child number `child`, with at most `per_second` lines per second (0: all).
     pub fn new(child: u64, tail: Tail, per_second: usize) -> Self {
         Lines { child, tail, allowance: Allowance::new(child, "stderr", per_second, Instant::now()) }
     }
@@ -66,7 +67,7 @@ impl Lines {
     }
 }
 
-/// Reads until EOF or until `cut` is cancelled.
+/// Reads lines until EOF, or until `cut` is cancelled.
 pub async fn follow<R: AsyncRead + Unpin>(mut pipe: R, mut lines: Lines, cut: CancellationToken) {
     let mut framer = Framer::new(LINE);
     loop {

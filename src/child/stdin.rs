@@ -1,5 +1,6 @@
-//! The task that writes a child's stdin: whole frames, one per line, the urgent ones first.
+//! The task that writes a child's stdin: complete frames, one per line, urgent ones first.
 
+use crate::backoff::Backoff;
 use crate::exchange::{Intake, Mux, Order, Uptake, Urgent};
 use crate::jsonrpc::Spliced;
 use bytes::BytesMut;
@@ -12,25 +13,24 @@ use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// Frames up to this size are gathered into one write.
+/// Maximum length of a frame that is copied into a batch, in bytes.
 const GATHERED: usize = 16 * 1024;
-/// One write of gathered frames is at most about this long: a pipe's default capacity.
+/// Maximum length of a batch, in bytes: the default capacity of a pipe.
 const BATCH: usize = 64 * 1024;
-/// Bytes that a child may leave unread at first, and a slow one always: about five messages.
+/// Minimum window, in bytes: about five messages. Each child starts with it.
 const LEAST_WINDOW: u64 = 1024;
-/// A child that has not read after this time what was written is slow.
+/// A child that has not read written bytes within this time is slow.
 const SLOW: Duration = Duration::from_millis(20);
-/// Between looks at how much a child has read, at first and later.
+/// The minimum and the maximum interval between checks of a child's progress.
 const LEAST_PAUSE: Duration = Duration::from_millis(1);
 const MOST_PAUSE: Duration = Duration::from_millis(16);
 
-/// Writes until `close` is cancelled, nobody is left who could send anything, or the child has closed its end; then
-/// stdin is closed. A frame that was begun is finished first, unless the child doesn't take it. `mute` is cancelled before
-/// the first who has something to send is refused. Must be called within a tokio runtime.
+/// Writes until `close` is cancelled, all senders are gone, or the child has closed its end. Then closes stdin. A
+/// frame that was begun is finished first, unless the child does not read it. `mute` is cancelled before the first
+/// message is refused. Must be called within a tokio runtime.
 ///
 /// # Errors
-/// When the child has closed its end, at once even if there is nothing to write: what was written to it last may be
-/// lost.
+/// When the child has closed its end, even if there is nothing to write. The last messages may be lost then.
 pub async fn write<W: AsyncWrite + AsFd + Unpin>(
     pipe: W,
     mut intake: Intake,
@@ -65,7 +65,7 @@ pub async fn write<W: AsyncWrite + AsFd + Unpin>(
     written
 }
 
-/// Watches whether anybody still reads what is written.
+/// Watches the reading end of the pipe.
 struct OtherEnd(pipe::Sender);
 
 impl OtherEnd {
@@ -73,7 +73,7 @@ impl OtherEnd {
         Ok(OtherEnd(pipe::Sender::from_owned_fd(pipe.as_fd().try_clone_to_owned()?)?))
     }
 
-    /// Bytes that the child has not read. What a child left unread when it ended is still there.
+    /// Returns the number of bytes that the child has not read; after the child's end, of those that it left unread.
     fn unread(&self) -> Option<u64> {
         let mut unread: nix::libc::c_int = 0;
         // SAFETY: the file is open, and FIONREAD writes one c_int (ioctl_pipe, FIONREAD(2const)).
@@ -81,7 +81,7 @@ impl OtherEnd {
         u64::try_from(unread).ok().filter(|_| asked == 0)
     }
 
-    /// A pipe that nobody reads any more has an error (poll(2), POLLERR).
+    /// Resolves when the child has closed its end: the pipe then has an error (poll(2), POLLERR).
     async fn closed(&self) -> io::Error {
         match self.0.ready(Interest::ERROR).await {
             Ok(_) => io::ErrorKind::BrokenPipe.into(),
@@ -90,26 +90,26 @@ impl OtherEnd {
     }
 }
 
-/// How much a child may leave unread. What is in the pipe can neither be taken back when its request is cancelled, nor
-/// give way to what other clients send; so a child that reads slowly gets little at a time. A child that reads quickly
-/// soon gets as much as a pipe holds.
+/// Limits the bytes that a child may leave unread. Bytes in the pipe can neither be withdrawn when their request is
+/// cancelled, nor make room for other clients' messages. A slow child therefore gets a small window; a child that
+/// reads quickly soon gets the whole pipe.
 struct Window<'a> {
     other_end: &'a OtherEnd,
     uptake: Arc<Uptake>,
-    /// Bytes that may be unread.
+    /// The limit on unread bytes.
     size: u64,
     written: u64,
-    /// Of those written, how many the child was seen to have read.
+    /// Written bytes that the child has been seen to have read.
     read: u64,
     mark: Option<Mark>,
 }
 
-/// A place in what is written, by which it is found how soon a child reads.
+/// A position in the written bytes, used to measure how quickly a child reads.
 struct Mark {
-    /// The bytes written up to it.
+    /// Bytes written up to this position.
     written: u64,
     at: Instant,
-    /// It was seen not to be read in time.
+    /// The child did not read up to this position in time.
     is_late: bool,
 }
 
@@ -118,7 +118,7 @@ impl Mark {
         Mark { written, at: Instant::now(), is_late: false }
     }
 
-    /// Whether it should be read by now.
+    /// Returns whether the child should have read up to this position by now.
     fn is_due(&self) -> bool {
         self.at.elapsed() >= SLOW
     }
@@ -129,18 +129,19 @@ impl<'a> Window<'a> {
         Window { other_end, uptake, size: LEAST_WINDOW, written: 0, read: 0, mark: None }
     }
 
-    /// Whether more may be written when this much is about to be.
+    /// Returns whether a batch of about `about` bytes may be written.
     fn is_open(&mut self, about: usize) -> bool {
         let used = |window: &Self| window.written - window.read + about as u64;
         if used(self) >= self.size || self.mark.as_ref().is_some_and(Mark::is_due) {
             self.look(used(self));
         }
-        // A pipe bounds itself.
+        // A full-size window needs no check, since the pipe has a capacity of its own.
         used(self) < self.size || self.size >= BATCH as u64
     }
 
-    /// Finds out how much is unread, and changes the size. `used` is what is unread or about to be written. The size grows
-    /// for a child that reads in time and used all of it, and shrinks for one that used little or is late.
+    /// Measures the unread bytes, and adapts the window. `used` counts the bytes that are unread or about to be
+    /// written. The window grows for a child that reads in time and used all of it. It shrinks for a child that used
+    /// little, or is late.
     fn look(&mut self, used: u64) {
         let unread = self.other_end.unread().unwrap_or(0);
         let read = self.written.saturating_sub(unread);
@@ -164,19 +165,18 @@ impl<'a> Window<'a> {
         }
     }
 
-    fn wrote(&mut self, bytes: usize) {
+    fn note_written(&mut self, bytes: usize) {
         self.written += bytes as u64;
         let written = self.written;
         self.mark.get_or_insert_with(|| Mark::at(written));
     }
 
-    /// Resolves when it is open.
-    async fn opens(&mut self, about: usize) {
-        let mut pause = LEAST_PAUSE;
+    /// Waits until the window is open.
+    async fn wait_open(&mut self, about: usize) {
+        let mut pauses = Backoff::new(LEAST_PAUSE, MOST_PAUSE);
         while !self.is_open(about) {
             self.uptake.note_waiting(true);
-            sleep(pause).await;
-            pause = (pause * 2).min(MOST_PAUSE);
+            sleep(pauses.advance()).await;
         }
         self.uptake.note_waiting(false);
     }
@@ -187,22 +187,22 @@ enum Message {
     Urgent(Urgent),
 }
 
-/// What is to be written next: what is urgent at once, anything else when the child has read most of what was written.
+/// Returns the next message: an urgent one at once, any other as soon as the window is open.
 async fn next<W>(intake: &mut Intake, writer: &mut Writer<'_, W>) -> Option<Message> {
     loop {
         let Intake { orders, urgent, .. } = intake;
         let turn = async {
-            orders.some().await;
-            writer.window.opens(writer.batch.len()).await;
+            orders.wait().await;
+            writer.window.wait_open(writer.batch.len()).await;
         };
         tokio::select! {
             biased;
             urgent = urgent.recv() => return match urgent {
                 Some(urgent) => Some(Message::Urgent(urgent)),
                 // All senders are gone.
-                None => orders.ready().map(Message::Order),
+                None => orders.try_next().map(Message::Order),
             },
-            () = turn => if let Some(order) = orders.ready() {
+            () = turn => if let Some(order) = orders.try_next() {
                 return Some(Message::Order(order));
             },
         }
@@ -214,10 +214,10 @@ fn ready<W>(intake: &mut Intake, writer: &mut Writer<'_, W>) -> Option<Message> 
         return Some(Message::Urgent(urgent));
     }
     let is_open = writer.window.is_open(writer.batch.len());
-    is_open.then(|| intake.orders.ready().map(Message::Order)).flatten()
+    is_open.then(|| intake.orders.try_next().map(Message::Order)).flatten()
 }
 
-/// What is written, and what is gathered to be.
+/// Gathers frames into batches, and writes them.
 struct Writer<'a, W> {
     pipe: W,
     batch: BytesMut,
@@ -228,11 +228,11 @@ struct Writer<'a, W> {
 impl<W: AsyncWrite + Unpin> Writer<'_, W> {
     async fn put_message(&mut self, message: Message, intake: &Intake) -> io::Result<()> {
         let frame = match message {
-            // What was cancelled before its turn came is never begun.
+            // A request that was cancelled before its turn is never written.
             Message::Order(Order::Request { wire_id, frame }) if self.mux.mark_sent(wire_id) => frame,
             Message::Order(Order::Request { .. }) => return Ok(()),
             Message::Order(Order::Notification { frame, places }) => {
-                intake.orders.wrote_notification(places);
+                intake.orders.note_written(places);
                 frame
             }
             Message::Urgent(Urgent(frame)) => frame,
@@ -260,7 +260,7 @@ impl<W: AsyncWrite + Unpin> Writer<'_, W> {
     }
 }
 
-/// Writes all of it, and says how the child takes it.
+/// Writes all bytes, and records the child's progress.
 async fn write_all<W: AsyncWrite + Unpin>(
     pipe: &mut W,
     mut bytes: &[u8],
@@ -272,7 +272,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
             0 => return Err(io::ErrorKind::WriteZero.into()),
             taken => {
                 bytes = &bytes[taken..];
-                window.wrote(taken);
+                window.note_written(taken);
             }
         }
         window.uptake.note_taken();
@@ -292,7 +292,7 @@ mod tests {
 
     const FRAME: usize = 99;
 
-    /// A child that reads when the test does, and requests for it.
+    /// A child that reads when the test tells it to, and requests for it.
     struct Child {
         link: Arc<Link>,
         stdin: std::io::PipeReader,
@@ -319,7 +319,7 @@ mod tests {
             self.requests.extend(begun);
         }
 
-        /// What is unread once nothing has happened for a while.
+        /// Returns the number of unread bytes once the pipe is idle.
         async fn unread(&self) -> u64 {
             sleep(Duration::from_secs(1)).await;
             self.watch.unread().unwrap()
@@ -333,24 +333,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_child_that_reads_slowly_gets_little_at_a_time() {
+    async fn a_slow_child_gets_few_bytes_at_a_time() {
         let mut child = child();
         child.ask(200);
         for _ in 0..4 {
-            assert_eq!(child.unread().await, LEAST_WINDOW.next_multiple_of(100), "it takes its time");
+            assert_eq!(child.unread().await, LEAST_WINDOW.next_multiple_of(100), "the child is slow");
             child.read();
         }
         assert_eq!(child.unread().await, LEAST_WINDOW.next_multiple_of(100));
         drop(std::mem::take(&mut child.requests));
         child.read();
         let told = child.unread().await;
-        assert!(told > 50 * 100, "cancellations of what was written do not wait: {told}");
+        assert!(told > 50 * 100, "cancellations of written requests do not wait: {told}");
         child.read();
-        assert_eq!(child.unread().await, 0, "what was not written never is");
+        assert_eq!(child.unread().await, 0, "cancelled requests are never written");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_child_that_reads_quickly_gets_as_much_as_a_pipe_holds() {
+    async fn a_fast_child_gets_a_whole_pipe() {
         let mut child = child();
         child.ask(4000);
         let mut most = 0;
@@ -364,7 +364,7 @@ mod tests {
         while child.unread().await > 0 {
             child.read();
         }
-        // While it needs little, it loses what it does not need.
+        // The window shrinks while the child needs little of it.
         for _ in 0..10 {
             child.ask(1);
             assert_eq!(child.unread().await, 100);
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_child_that_becomes_slow_is_found_out_before_its_pipe_is_full() {
+    async fn a_child_that_becomes_slow_is_detected_before_its_pipe_is_full() {
         let mut child = child();
         child.ask(2000);
         for _ in 0..20 {
@@ -386,7 +386,7 @@ mod tests {
         }
         child.unread().await;
         child.read();
-        // It reads nothing from now on.
+        // The child reads nothing from now on.
         for _ in 0..200 {
             child.ask(1);
             sleep(Duration::from_millis(5)).await;

@@ -1,4 +1,4 @@
-//! The task that reads a child's stdout: bytes into frames, frames into a sink that never waits.
+//! The task that reads a child's stdout: it cuts the bytes into frames, and passes them to a sink that never waits.
 
 use crate::budget::{Account, Charge};
 use crate::framing::{Framed, Framer, LARGE};
@@ -9,67 +9,67 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How often the sink may look after what has become old.
+/// Interval between ticks of the sink.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The most that is read at once, in bytes.
+/// Maximum number of bytes of one read.
 const READ: usize = 64 * 1024;
 
-/// How long a child's long lines may wait for room. Nothing else that the child says is heard meanwhile.
+/// Maximum time that a child's unfinished lines may wait for memory. Meanwhile no other bytes of the child are read.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What part of the time patience is regained in, while no line waits.
+/// While no line waits, one part in this many of the elapsed time is regained.
 const REGAINED: u32 = 4;
 
-/// How long lines may still wait for room, all together: many that wait a little hold others up as one does that waits
-/// long.
+/// The total time that lines may still wait for memory. Many short waits delay other messages as much as one long
+/// wait.
 #[derive(Debug)]
-struct Patience {
+struct WaitAllowance {
     left: Duration,
     since: Instant,
 }
 
-impl Patience {
+impl WaitAllowance {
     fn new(now: Instant) -> Self {
-        Patience { left: PATIENCE, since: now }
+        WaitAllowance { left: PATIENCE, since: now }
     }
 
-    /// How long the next wait may take, which begins now.
+    /// Returns the maximum duration of a wait that begins now.
     fn left(&mut self, now: Instant) -> Duration {
         self.left = PATIENCE.min(self.left + (now - self.since) / REGAINED);
         self.since = now;
         self.left
     }
 
-    /// The wait is over.
-    fn waited(&mut self, now: Instant) {
+    /// Subtracts a wait that ends now.
+    fn note_waited(&mut self, now: Instant) {
         self.left = self.left.saturating_sub(now - self.since);
         self.since = now;
     }
 }
 
-/// What happens on stdout.
+/// An event on stdout.
 #[derive(Debug)]
 pub enum Heard {
-    /// A frame, and what it was charged to while it arrived.
+    /// A frame, and the charge for its bytes.
     Frame(Framed, Charge),
-    /// The same for what stands at the end without a newline.
+    /// A last frame without a newline, and the charge for its bytes.
     Rest(Framed, Charge),
     /// A second has passed.
     Tick,
 }
 
-/// Where one child's lines are charged while they arrive.
+/// The account that a child's unfinished lines are charged to.
 #[derive(Debug)]
 pub struct Lines {
     /// The child's account.
     pub account: Account,
-    /// Notified when the child is to give up the line that it holds.
+    /// Notified when the child has to give up its unfinished line.
     pub give_up: std::sync::Arc<Notify>,
 }
 
 impl Lines {
-    /// Lines that are charged to `account`, and given up when it is to give way.
+    /// Creates lines that are charged to `account`, and given up when it has to give way.
     pub fn of(account: Account) -> Self {
         let give_up = std::sync::Arc::new(Notify::new());
         let notified = std::sync::Arc::clone(&give_up);
@@ -81,7 +81,7 @@ impl Lines {
     }
 }
 
-/// Reads until EOF or until `cut` is cancelled, whichever is first.
+/// Reads until EOF, or until `cut` is cancelled.
 pub async fn read<R: AsyncRead + Unpin>(
     mut pipe: R,
     max_frame: usize,
@@ -91,11 +91,11 @@ pub async fn read<R: AsyncRead + Unpin>(
 ) {
     let mut framer = Framer::new(max_frame);
     let mut charge = lines.account.charge();
-    let mut patience = Patience::new(Instant::now());
+    let mut patience = WaitAllowance::new(Instant::now());
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        // Short lines are held for a moment only, in a buffer that every child has.
+        // Short lines are held only briefly, in a buffer that every child has.
         if framer.held() > LARGE && !has_room(&mut charge, framer.held() + READ, &mut patience).await {
             framer.give_up();
             charge = lines.account.charge();
@@ -109,7 +109,7 @@ pub async fn read<R: AsyncRead + Unpin>(
                 continue;
             }
             () = lines.give_up.notified() => {
-                // A notice that comes late is not for the next line.
+                // A late notification does not concern the next line.
                 if !charge.is_empty() {
                     framer.give_up();
                     charge = lines.account.charge();
@@ -135,18 +135,18 @@ pub async fn read<R: AsyncRead + Unpin>(
     }
 }
 
-/// Whether there is room for so many bytes of an unfinished line, or soon will be.
-async fn has_room(charge: &mut Charge, bytes: usize, patience: &mut Patience) -> bool {
+/// Returns whether there is room for `bytes` of an unfinished line, now or after a short wait.
+async fn has_room(charge: &mut Charge, bytes: usize, patience: &mut WaitAllowance) -> bool {
     if charge.try_cover(bytes) {
         return true;
     }
     let budget = charge.account().budget().clone();
-    // Where memory has been short for a while, waiting only holds up what the child says to others.
+    // Under lasting memory pressure, waiting would only delay the child's other messages.
     if budget.is_tight() {
         return false;
     }
     let has_room = timeout(patience.left(Instant::now()), charge.cover(bytes)).await.is_ok();
-    patience.waited(Instant::now());
+    patience.note_waited(Instant::now());
     if !has_room {
         budget.note_tight();
     }
@@ -160,15 +160,15 @@ mod tests {
     #[test]
     fn many_lines_together_wait_no_longer_than_one() {
         let begun = Instant::now();
-        let (mut patience, mut now) = (Patience::new(begun), begun);
+        let (mut patience, mut now) = (WaitAllowance::new(begun), begun);
         for _ in 0..10 {
-            // Room comes just in time.
+            // Memory is released just in time.
             now += patience.left(now).min(PATIENCE * 9 / 10);
-            patience.waited(now);
+            patience.note_waited(now);
         }
         assert_eq!(now - begun, PATIENCE);
         now += PATIENCE;
-        assert_eq!(patience.left(now), PATIENCE / REGAINED, "it comes back while nothing waits");
+        assert_eq!(patience.left(now), PATIENCE / REGAINED, "the allowance grows while no line waits");
         assert_eq!(patience.left(now + PATIENCE * 10), PATIENCE);
     }
 }

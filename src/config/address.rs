@@ -1,12 +1,12 @@
-//! From text to what HTTP is addressed by: where to listen, paths, origins, hosts, headers.
+//! Parses addresses for HTTP: listeners, paths, origins, hosts and header names.
 
-use super::problem::Refusal;
+use super::problem::InvalidValue;
 use crate::http::PublicUrl;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// `address:port`; without an address, every IPv4 interface.
-pub(super) fn listen(text: &str) -> Result<SocketAddr, Refusal> {
+/// Parses `address:port`. Without an address, all IPv4 interfaces.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, InvalidValue> {
     let spelled_out = match text.rsplit_once(':') {
         Some(("", port)) => format!("{}:{port}", Ipv4Addr::UNSPECIFIED),
         Some(("localhost", port)) => format!("{}:{port}", Ipv4Addr::LOCALHOST),
@@ -14,30 +14,30 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, Refusal> {
     };
     spelled_out
         .parse()
-        .map_err(|_| Refusal::new("is not an address", "give e.g. 127.0.0.1:8080, :8080, [::1]:8080"))
+        .map_err(|_| InvalidValue::new("is not an address", "give e.g. 127.0.0.1:8080, :8080, [::1]:8080"))
 }
 
-/// A path of its own, as it stands in a request line.
-pub(super) fn path(text: &str) -> Result<String, Refusal> {
+/// Parses the endpoint's path, as in a request line.
+pub(super) fn path(text: &str) -> Result<String, InvalidValue> {
     const PATHS: &str = "give e.g. /mcp";
     const TAKEN: [&str; 6] = ["/livez", "/readyz", "/startupz", "/metrics", "/sse", "/messages"];
     if !text.starts_with('/') {
-        return Err(Refusal::new("does not begin with a slash", PATHS));
+        return Err(InvalidValue::new("does not begin with a slash", PATHS));
     }
     if !is_path(text) {
-        return Err(Refusal::new("holds what a path can't, unless percent-encoded", PATHS));
+        return Err(InvalidValue::new("contains characters that must be percent-encoded", PATHS));
     }
     let plain = text.strip_suffix('/').unwrap_or(text);
     if TAKEN.contains(&plain) || text.starts_with("/health") {
-        return Err(Refusal::new("is a path that proxyrunner serves something else at", PATHS));
+        return Err(InvalidValue::new("is reserved by proxyrunner", PATHS));
     }
     Ok(text.to_owned())
 }
 
 /// Parses an `http` or `https` URL without user information, query and fragment.
-pub(super) fn public_url(text: &str) -> Result<PublicUrl, Refusal> {
+pub(super) fn public_url(text: &str) -> Result<PublicUrl, InvalidValue> {
     let refused =
-        || Refusal::new("is not an http or https URL", "give e.g. https://tools.example.com/github");
+        || InvalidValue::new("is not an http or https URL", "give e.g. https://tools.example.com/github");
     let (scheme, rest) = text.split_once("://").ok_or_else(refused)?;
     let scheme = scheme.to_ascii_lowercase();
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -50,21 +50,25 @@ fn is_path(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&b))
 }
 
-/// `scheme://host`, or with a port, as browsers send it: no path, in lower case. `*.` may stand before a domain.
-pub(super) fn origin(text: &str) -> Result<String, Refusal> {
-    let refused = || Refusal::new("is not an origin", "give e.g. https://app.example.com");
+/// Parses `scheme://host` or `scheme://host:port`, as browsers send it: no path, in lower case. `*.` may precede a
+/// domain.
+pub(super) fn origin(text: &str) -> Result<String, InvalidValue> {
+    let refused = || InvalidValue::new("is not an origin", "give e.g. https://app.example.com");
     let (scheme, authority) = text.split_once("://").ok_or_else(refused)?;
     let lead = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
     let rest = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     if lead && rest && is_authority(zone(authority)) { Ok(text.to_ascii_lowercase()) } else { Err(refused()) }
 }
 
-/// A host as in a `Host` header, with or without a port; in lower case. `*.` may stand before a domain.
-pub(super) fn host(text: &str) -> Result<String, Refusal> {
+/// Parses a host as in a `Host` header, with or without a port, in lower case. `*.` may precede a domain.
+pub(super) fn host(text: &str) -> Result<String, InvalidValue> {
     if is_authority(zone(text)) {
         return Ok(text.to_ascii_lowercase());
     }
-    Err(Refusal::new("is not a host", "give e.g. mcp.example.com, mcp.example.com:8443 or *.example.com"))
+    Err(InvalidValue::new(
+        "is not a host",
+        "give e.g. mcp.example.com, mcp.example.com:8443 or *.example.com",
+    ))
 }
 
 /// Returns a host without its leading wildcard. IPv6 addresses have no labels to match.
@@ -72,7 +76,7 @@ fn zone(host: &str) -> &str {
     host.strip_prefix("*.").filter(|zone| !zone.starts_with(['[', '.'])).unwrap_or(host)
 }
 
-/// A host, and perhaps a port (RFC 3986, section 3.2, without user information).
+/// Returns whether a text is a host with an optional port (RFC 3986 §3.2, without user information).
 fn is_authority(text: &str) -> bool {
     let (host_is_sound, port) = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
         Some((address, port)) => (address.parse::<Ipv6Addr>().is_ok(), port),
@@ -87,13 +91,13 @@ fn is_authority(text: &str) -> bool {
     host_is_sound && port_is_sound
 }
 
-/// A header's name, in lower case. One that carries a credential would bring it into logs.
-pub(super) fn header(text: &str) -> Result<String, Refusal> {
+/// Parses a header's name, in lower case. Headers with credentials are refused: their values would reach the logs.
+pub(super) fn header(text: &str) -> Result<String, InvalidValue> {
     const HEADERS: &str = "give e.g. x-forwarded-user";
     let name = HeaderName::from_bytes(text.as_bytes())
-        .map_err(|_| Refusal::new("is not a header's name", HEADERS))?;
+        .map_err(|_| InvalidValue::new("is not a header's name", HEADERS))?;
     if [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(&name) {
-        return Err(Refusal::new("carries a credential, not a name", HEADERS));
+        return Err(InvalidValue::new("carries a credential, not a name", HEADERS));
     }
     Ok(name.as_str().to_owned())
 }

@@ -1,27 +1,27 @@
-//! What was typed: the command line, made from the table of settings and read by clap.
+//! The command line, built from the table of settings and parsed by clap.
 //!
-//! Values stay raw here. clap sees neither the environment nor the defaults, so that what it returns is the
-//! command line alone and precedence is decided in one place.
+//! Values stay unparsed here. clap sees neither the environment nor the defaults, so its result is the command
+//! line alone and `reader` decides precedence in one place.
 
-use super::Exit;
+use super::exit::Exit;
 use super::table::{Arity, SETTINGS, Setting, settings};
 use clap::{Arg, ArgAction, Command};
 use std::collections::HashMap;
 use std::ffi::OsString;
 
-/// The command line.
+/// The parsed command line.
 #[derive(Debug, Default)]
 pub(super) struct Typed {
-    /// By flag, only those that were typed.
+    /// Values by flag; flags that were not given are absent.
     pub(super) values: HashMap<&'static str, Vec<OsString>>,
-    /// COMMAND and its arguments; empty when none was typed.
+    /// COMMAND and its arguments; empty if none was given.
     pub(super) command: Vec<OsString>,
 }
 
-/// Reads the command line, the program's name first.
+/// Parses the command line, whose first word is the program's name.
 ///
 /// # Errors
-/// `--help`, `--version`, and what clap can't make sense of, such as an unknown flag.
+/// Returns an [`Exit`] for `--help`, for `--version` and for usage errors such as an unknown flag.
 pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Typed, Exit> {
     let mut matches = command().try_get_matches_from(args).map_err(|error| {
         let text = error.render().to_string();
@@ -46,22 +46,22 @@ fn command() -> Command {
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .override_usage("proxyrunner [OPTIONS] [--] COMMAND [ARGS]...")
         .after_help(
-            "Sizes are bytes or 16KiB, 16MiB, 1GiB; durations 500ms, 30s, 5m, 1h30m, 7d.\n\
-             Flags win over the environment, and the environment over the file of --config.",
+            "Sizes: bytes, or 16KiB, 16MiB, 1GiB. Durations: 500ms, 30s, 5m, 1h30m, 7d.\n\
+             Flags override environment variables, which override the file of --config.",
         )
         .next_line_help(true)
         .max_term_width(110)
-        // An image's ENTRYPOINT sets a flag, and its user sets it again: the last one wins.
+        // An image's ENTRYPOINT may set a flag that its user sets again. The last value wins.
         .args_override_self(true)
         .args(groups)
         .arg(child_command())
 }
 
-/// Everything from the first word on is the child's, its flags included.
+/// Returns the argument that takes COMMAND and every word after it, flags included.
 fn child_command() -> Arg {
     Arg::new("command")
         .value_name("COMMAND")
-        .help("The MCP server, and everything after it its arguments")
+        .help("Program of the stdio MCP server, followed by its arguments")
         .value_parser(clap::value_parser!(OsString))
         .num_args(0..)
         .trailing_var_arg(true)
@@ -123,17 +123,17 @@ mod tests {
     }
 
     #[test]
-    fn a_mistyped_flag_is_not_taken_for_the_command() {
+    fn a_misspelled_flag_is_not_parsed_as_the_command() {
         assert!(refused(&["--session-idel", "5m", "python3"]).contains("--session-idle"));
     }
 
     #[test]
-    fn a_mistyped_flag_does_not_show_its_value() {
+    fn the_value_of_a_misspelled_flag_is_not_shown() {
         assert!(!refused(&["--enw=TOKEN=hunter2", "python3"]).contains("hunter2"));
     }
 
     #[test]
-    fn the_last_one_typed_wins_and_lists_grow() {
+    fn the_last_value_wins_and_lists_grow() {
         let typed =
             typed(&["--path", "/a", "--path", "/b", "--allow-host", "a", "--allow-host", "b", "server"]);
         assert_eq!(typed.values["path"], ["/b"]);

@@ -1,9 +1,9 @@
-//! What a configuration file says: YAML or JSON, the flags' names as keys.
+//! Configuration files: YAML or JSON, with the names of flags as keys.
 //!
-//! Values keep the text that they were written with, for the same parsers to read as on the command line:
-//! `007` stays `007`, and an unquoted `5` is as good as a quoted one.
+//! Values keep their text, and are read by the same parsers as on the command line: `007` stays `007`, and an
+//! unquoted `5` equals a quoted one.
 
-use super::problem::{Place, Problem, Refusal, Source};
+use super::problem::{FileLine, InvalidValue, Problem, Source};
 use super::table::{Arity, NOT_IN_FILE, Setting, find};
 use serde_core::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
@@ -21,7 +21,7 @@ pub(super) struct File {
     pub(super) command: Vec<OsString>,
 }
 
-/// Reads `path`. What can't be used is left out and told in `problems`.
+/// Reads `path`. Unusable parts are left out and reported in `problems`.
 pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> File {
     match std::fs::read(path) {
         Ok(bytes) => match String::from_utf8(bytes) {
@@ -32,14 +32,14 @@ pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> File {
             }
         },
         Err(error) => {
-            unusable(path, &format!("can't be read: {error}"), problems);
+            unusable(path, &format!("cannot be read: {error}"), problems);
             File::default()
         }
     }
 }
 
 fn unusable(path: &Path, reason: &str, problems: &mut Vec<Problem>) {
-    let refusal = Refusal::new(reason.to_owned(), "give a readable YAML or JSON file");
+    let refusal = InvalidValue::new(reason.to_owned(), "give a readable YAML or JSON file");
     problems.push(Problem {
         value: Some(path.to_string_lossy().into_owned()),
         ..Problem::general("--config", refusal)
@@ -62,11 +62,11 @@ fn parse(text: &str, path: &str, problems: &mut Vec<Problem>) -> File {
         }
         Err(error) => {
             let line = error.location().map_or(1, |location| location.line());
-            let place = Place { path: path.into(), line };
-            // The parser's own message may quote the file, and the file may hold secrets.
+            let place = FileLine { path: path.into(), line };
+            // The parser's own message may quote the file, and the file may contain secrets.
             let (reason, accepts) = match error {
-                serde_saphyr::Error::DuplicateMappingKey { .. } => ("names a key twice", "keep one"),
-                _ => ("is not YAML or JSON here", "look at this line and those before it"),
+                serde_saphyr::Error::DuplicateMappingKey { .. } => ("contains a key twice", "remove one"),
+                _ => ("is not valid YAML or JSON", "check this line and the lines before it"),
             };
             reading.refuse("--config", place, reason, accepts);
         }
@@ -74,11 +74,11 @@ fn parse(text: &str, path: &str, problems: &mut Vec<Problem>) -> File {
     reading.file
 }
 
-/// A YAML node. What a plain scalar says is in the text it spans.
+/// A YAML node. The text of a plain scalar is read from its span.
 #[derive(Debug)]
 enum Node {
     Null,
-    /// A number or a boolean, by its place.
+    /// A number or a boolean.
     Plain,
     Text(String),
     List(Vec<Spanned<Node>>),
@@ -159,7 +159,7 @@ impl Reading<'_> {
         }
         match find(&key.value) {
             Some(setting) if NOT_IN_FILE.contains(&setting.flag) => {
-                self.refuse(&key.value, place, "can't stand in a file", "give it as a flag");
+                self.refuse(&key.value, place, "is not allowed in a file", "give it as a flag");
             }
             Some(setting) => {
                 if let Some(items) = self.items(setting, node) {
@@ -177,7 +177,7 @@ impl Reading<'_> {
         }
     }
 
-    /// The values of one setting; nothing where it is left empty or can't be used.
+    /// Returns the values of one setting; `None` if it is empty or unusable.
     fn items(&mut self, setting: &Setting, node: &Spanned<Node>) -> Option<Vec<OsString>> {
         match (&node.value, setting.arity) {
             (Node::Null, _) => None,
@@ -213,7 +213,7 @@ impl Reading<'_> {
         items
     }
 
-    /// `NAME: value` as `NAME=value`, and `NAME:` alone as `NAME`.
+    /// Turns `NAME: value` into `NAME=value`, and `NAME:` alone into `NAME`.
     fn variables(&mut self, entries: &[(Spanned<String>, Spanned<Node>)]) -> Option<Vec<OsString>> {
         let mut items = Vec::with_capacity(entries.len());
         for (name, node) in entries {
@@ -222,7 +222,12 @@ impl Reading<'_> {
                 (_, Some(value)) => items.push(format!("{}={value}", name.value).into()),
                 (_, None) => {
                     let place = self.place(name);
-                    self.refuse("env", place, "holds what is not a single value", "give NAME: value");
+                    self.refuse(
+                        "env",
+                        place,
+                        "contains an item that is not a single value",
+                        "give NAME: value",
+                    );
                     return None;
                 }
             }
@@ -230,7 +235,7 @@ impl Reading<'_> {
         Some(items)
     }
 
-    /// A scalar as it was written.
+    /// Returns the text of a scalar as it was written.
     fn scalar(&self, node: &Spanned<Node>) -> Option<String> {
         match &node.value {
             Node::Text(text) => Some(text.clone()),
@@ -244,19 +249,19 @@ impl Reading<'_> {
         }
     }
 
-    fn place<T>(&self, node: &Spanned<T>) -> Place {
-        Place { path: self.path.clone(), line: node.referenced.line() }
+    fn place<T>(&self, node: &Spanned<T>) -> FileLine {
+        FileLine { path: self.path.clone(), line: node.referenced.line() }
     }
 
     fn refuse(
         &mut self,
         subject: &str,
-        place: Place,
+        place: FileLine,
         reason: &'static str,
         accepts: impl Into<std::borrow::Cow<'static, str>>,
     ) {
         let source = Some(Source::File(place));
-        let refusal = Refusal::new(reason, accepts);
+        let refusal = InvalidValue::new(reason, accepts);
         self.problems.push(Problem { source, ..Problem::general(subject, refusal) });
     }
 }
@@ -306,7 +311,7 @@ mod tests {
     fn env_is_a_map_or_a_list_and_values_know_their_line() {
         let file = parsed("# first\n\nenv:\n  A: 1\n  B: \"x=y\"\n  C:\nallow-host: one\n");
         assert_eq!(file.values["env"].0, ["A=1", "B=x=y", "C"]);
-        assert_eq!(file.values["env"].1, Source::File(Place { path: "c.yaml".into(), line: 3 }));
+        assert_eq!(file.values["env"].1, Source::File(FileLine { path: "c.yaml".into(), line: 3 }));
         assert_eq!(file.values["allow-host"].0, ["one"]);
     }
 
@@ -318,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn every_unusable_key_is_told_with_its_line() {
+    fn every_unusable_key_is_reported_with_its_line() {
         let lines = refused(
             "sesion-idle: 5m\nsession_idle: 5m\nconfig: x\npath: [a]\nenv: {A: [b]}\nallow-host: [[a]]\ncommand: {a: b}\n",
         );
@@ -328,9 +333,9 @@ mod tests {
                 "proxyrunner: sesion-idle: (from c.yaml, line 1) is not a setting; \
                  give a flag's name without its dashes; --help lists them",
                 "proxyrunner: session_idle: (from c.yaml, line 2) is not a setting; give session-idle",
-                "proxyrunner: config: (from c.yaml, line 3) can't stand in a file; give it as a flag",
+                "proxyrunner: config: (from c.yaml, line 3) is not allowed in a file; give it as a flag",
                 "proxyrunner: path: (from c.yaml, line 4) is not a single value; give one PATH",
-                "proxyrunner: env: (from c.yaml, line 5) holds what is not a single value; give NAME: value",
+                "proxyrunner: env: (from c.yaml, line 5) contains an item that is not a single value; give NAME: value",
                 "proxyrunner: allow-host: (from c.yaml, line 6) is not a list of single values; give a list",
                 "proxyrunner: command: (from c.yaml, line 7) is not a list of single values; \
                  give a list, e.g. [python3, server.py]",
@@ -339,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_does_not_parse_tells_its_line_and_no_secret() {
+    fn a_parse_error_shows_the_line_and_no_secret() {
         for text in
             ["a: b\nenv: {TOKEN: hunter2\n", "path: /a\npath: hunter2\n", "env: *hunter2\n", "hunter2"]
         {
@@ -350,7 +355,7 @@ mod tests {
         }
         assert_eq!(
             refused("path: /a\nsse: true\npath: /b\n"),
-            ["proxyrunner: --config: (from c.yaml, line 3) names a key twice; keep one"]
+            ["proxyrunner: --config: (from c.yaml, line 3) contains a key twice; remove one"]
         );
     }
 }

@@ -1,17 +1,16 @@
-//! Users and groups by name or number, looked up in `/etc/passwd` and `/etc/group` themselves: the C library would load
-//! modules of whatever image this runs in, which a static program must not (getpwnam(3) in glibc).
+//! Looks up users and groups by name or number, directly in `/etc/passwd` and `/etc/group`. The C library would load
+//! modules from the image, which a static program must not (getpwnam(3) in glibc).
 
-use super::problem::Refusal;
+use super::problem::InvalidValue;
 use std::fs;
 
-/// A user, and the groups that it is in.
+/// A user and its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct User {
-    /// Its number.
     pub(super) id: u32,
-    /// Its first group.
+    /// The primary group.
     pub(super) group: u32,
-    /// The others.
+    /// The supplementary groups.
     pub(super) others: Vec<u32>,
 }
 
@@ -22,24 +21,26 @@ pub(super) struct Group {
     pub(super) id: u32,
 }
 
-/// A user by name, or by number, of which the system need not know anything.
-pub(super) fn user(text: &str) -> Result<User, Refusal> {
-    find_user(text, &read("/etc/passwd"), &read("/etc/group"))
-        .ok_or_else(|| Refusal::new("is no user of /etc/passwd", "give a name from there, or a number"))
+/// Finds a user by name or number. A number need not be known to the system.
+pub(super) fn user(text: &str) -> Result<User, InvalidValue> {
+    find_user(text, &read("/etc/passwd"), &read("/etc/group")).ok_or_else(|| {
+        InvalidValue::new("is not a user in /etc/passwd", "give a name from there, or a number")
+    })
 }
 
-/// A group by name or number.
-pub(super) fn group(text: &str) -> Result<Group, Refusal> {
-    find_group(text, &read("/etc/group"))
-        .ok_or_else(|| Refusal::new("is no group of /etc/group", "give a name from there, or a number"))
+/// Finds a group by name or number.
+pub(super) fn group(text: &str) -> Result<Group, InvalidValue> {
+    find_group(text, &read("/etc/group")).ok_or_else(|| {
+        InvalidValue::new("is not a group in /etc/group", "give a name from there, or a number")
+    })
 }
 
-/// An image may have neither file; then only numbers are known.
+/// Reads a file. An image may lack it; then only numbers are known.
 fn read(path: &str) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// `name:password:uid:gid:…` (passwd(5)).
+/// Finds a user by lines of `name:password:uid:gid:…` (passwd(5)).
 fn find_user(text: &str, passwd: &str, groups: &str) -> Option<User> {
     let number: Option<u32> = text.parse().ok();
     for line in passwd.lines() {
@@ -57,7 +58,7 @@ fn find_user(text: &str, passwd: &str, groups: &str) -> Option<User> {
     number.map(|id| User { id, group: id, others: Vec::new() })
 }
 
-/// `name:password:gid:members` (group(5)).
+/// Finds a group by lines of `name:password:gid:members` (group(5)).
 fn find_group(text: &str, groups: &str) -> Option<Group> {
     let named = groups.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -83,7 +84,7 @@ mod tests {
     const GROUPS: &str = "root:x:0:\nweb:x:33:web\naudio:x:29:other,web\nvideo:x:44:\n";
 
     #[test]
-    fn users_have_their_groups_and_unknown_numbers_are_taken_as_they_are() {
+    fn users_have_their_groups_and_unknown_numbers_are_accepted() {
         let web = User { id: 33, group: 33, others: vec![29] };
         assert_eq!(find_user("web", PASSWD, GROUPS), Some(web.clone()));
         assert_eq!(find_user("33", PASSWD, GROUPS), Some(web));
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_by_name_or_number() {
+    fn groups_are_found_by_name_or_number() {
         assert_eq!(find_group("audio", GROUPS), Some(Group { id: 29 }));
         assert_eq!(find_group("7", GROUPS), Some(Group { id: 7 }));
         assert_eq!(find_group("nogroup", GROUPS), None);

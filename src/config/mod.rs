@@ -1,16 +1,19 @@
-//! What was meant: every room's settings, checked whole before anything starts.
+//! Reads and checks the settings of all modules before anything starts (`docs/architecture.md#settings`).
 //!
-//! A setting is typed as a flag, else comes from its environment variable, else from the file of `--config`, else
-//! from its default. Everything that is bad is told at once.
+//! A setting comes from its flag, else from its environment variable, else from the file of `--config`, else it has
+//! its default. All bad settings are reported at once.
 
 mod address;
 mod args;
+mod exit;
 mod file;
 mod identity;
 mod otel;
+mod otel_variables;
 mod parse;
 mod problem;
 mod reader;
+mod setting;
 mod stopping;
 pub mod table;
 mod unknown;
@@ -19,92 +22,51 @@ use crate::era::probe::Choice;
 use crate::lifecycle::Policy;
 use crate::trace_context::AllowedBaggage;
 use crate::{child, export, http, session, telemetry, upstream};
+pub use exit::Exit;
 use parse::{
     COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, GROUP, HEADER, HOST, KEY, KEY_FILE, LISTEN,
     NICE, ORIGIN, PATH, PUBLIC_URL, SIZE, SWITCH, USER,
 };
-use problem::{Problem, Refusal};
+use problem::{InvalidValue, Problem};
 use reader::Reader;
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
-use std::process::ExitCode;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
-/// Everything that proxyrunner was told, by the room it is for.
+/// The settings of all modules.
 pub struct Config {
     /// Logs, metrics and spans.
     pub telemetry: telemetry::Settings,
-    /// Where they go besides.
+    /// The export of logs, metrics and spans.
     pub export: export::Settings,
-    /// What was not understood of the environment, and settings that do not fit the place, to be logged.
+    /// Warnings to be logged: unknown variables, and settings that do not fit the platform.
     pub warnings: Vec<String>,
-    /// The program to spawn, and how it ends.
+    /// The program to spawn, and its limits.
     pub child: child::Settings,
-    /// Who shares a child, and how much it is given.
+    /// The sharing of children, and limits for requests.
     pub upstream: upstream::Settings,
-    /// Legacy sessions.
+    /// Seals the `requestState` of parked requests (`--state-key-file`); `None`: a random key is created at start.
+    pub state_key: Option<upstream::SealKey>,
+    /// The settings of legacy sessions.
     pub session: session::Settings,
-    /// The listening side.
+    /// The settings of the HTTP server.
     pub http: http::Settings,
-    /// After SIGTERM, how long to serve on while endpoints are being removed.
+    /// Time after SIGTERM to keep serving while endpoints are being removed.
     pub drain_delay: Duration,
-    /// After that, how long to wait for requests in flight.
+    /// Time after that for requests in flight to finish.
     pub drain_timeout: Duration,
-    /// How long all stages of the end may take together.
+    /// Time for all stages of shutdown together.
     pub stop_within: Duration,
-    /// Bytes of bodies, undelivered answers and replay buffers together.
+    /// Maximum bytes of bodies, undelivered answers and replay buffers together.
     pub max_buffered: usize,
 }
 
-/// Why there is no [`Config`] to run with: help was asked for, or settings are bad.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Exit {
-    code: u8,
-    text: String,
-}
-
-impl Exit {
-    /// `EX_USAGE` of sysexits.h.
-    pub const USAGE: u8 = 64;
-
-    fn done(text: String) -> Exit {
-        Exit { code: 0, text }
-    }
-
-    fn usage(text: String) -> Exit {
-        Exit { code: Self::USAGE, text }
-    }
-
-    /// The exit code.
-    pub fn code(&self) -> u8 {
-        self.code
-    }
-
-    /// What is to be told.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Tells it, on stdout when it was asked for and else on stderr.
-    pub fn report(&self) -> ExitCode {
-        let text = self.text.trim_end();
-        // Nobody is left to tell when the other end of the pipe is gone.
-        let _ = if self.code == 0 {
-            writeln!(std::io::stdout(), "{text}")
-        } else {
-            writeln!(std::io::stderr(), "{text}")
-        };
-        ExitCode::from(self.code)
-    }
-}
-
-/// Reads the command line (the program's name first), the environment as it is given, and the configuration file.
-/// `memory` is what the system leaves the process, in bytes, if it sets a limit.
+/// Reads the command line (beginning with the program's name), the given environment, and the configuration file.
+/// `memory` is the system's memory limit in bytes, if any.
 ///
 /// # Errors
-/// `--help`, `--version` and `--check` with code 0; every bad setting, one a line, with [`Exit::USAGE`].
+/// `--help`, `--version` and `--check` with code 0; every bad setting, one per line, with [`Exit::USAGE`].
 pub fn load(
     args: impl IntoIterator<Item = OsString>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
@@ -139,7 +101,7 @@ pub fn load(
     }
 }
 
-/// Where the configuration file is, if there is one.
+/// Returns the path of the configuration file, if one is set.
 fn location(typed: &args::Typed, env: impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
     let from_flag = typed.values.get("config").and_then(|paths| paths.last().cloned());
     from_flag.or_else(|| env(&table::find("config")?.variable()).filter(|path| !path.is_empty()))
@@ -152,11 +114,13 @@ fn assemble(
     memory: Option<u64>,
 ) -> Config {
     let otel = otel::read(env);
-    // In the order in which --check shows them.
+    // The order is that of the output of --check.
     let max_buffered = reader.one_or("max-buffered", SIZE, buffered(memory));
     let http = http(reader, otel.propagates, max_buffered);
     let child = child(reader, command, env, max_buffered);
-    let (upstream, session) = (upstream(reader), session(reader, max_buffered));
+    let upstream = upstream(reader);
+    let state_key = reader.optional("state-key-file", KEY_FILE).map(|file| file.key);
+    let session = session(reader, max_buffered);
     let stopping = stopping::read(reader, &child, env("KUBERNETES_SERVICE_HOST").is_some());
     let telemetry = telemetry(reader, &otel);
     let export = exports(reader, otel.export);
@@ -165,6 +129,7 @@ fn assemble(
         http,
         child,
         upstream,
+        state_key,
         session,
         max_buffered,
         drain_delay: stopping.delay,
@@ -176,7 +141,7 @@ fn assemble(
     }
 }
 
-/// The default of `--max-buffered`: messages leave the child, and what else takes memory, more than half of it.
+/// Returns the default of `--max-buffered`, which leaves more than half of the memory for everything else.
 fn buffered(memory: Option<u64>) -> usize {
     let part = memory.map_or(u64::MAX, |limit| limit / 5 * 2);
     usize::try_from(part).unwrap_or(usize::MAX).clamp(1 << 20, 256 << 20)
@@ -218,14 +183,14 @@ fn child(
     let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
     reader.show("command", &words.into());
     if command.iter().any(|word| word.as_bytes().contains(&0)) {
-        let refusal = Refusal::new("holds a NUL", "give words without");
+        let refusal = InvalidValue::new("contains a NUL byte", "remove it");
         reader.note(Problem::general("COMMAND", refusal));
     }
     let mut command = command.into_iter();
     let program = command.next().unwrap_or_default();
     if program.is_empty() {
         let refusal =
-            Refusal::new("is missing", "give the MCP server to run, e.g. proxyrunner python3 server.py");
+            InvalidValue::new("is missing", "give the MCP server to run, e.g. proxyrunner python3 server.py");
         reader.note(Problem::general("COMMAND", refusal));
     }
     child::Settings {
@@ -255,12 +220,12 @@ fn limits(reader: &mut Reader) -> child::Limits {
     }
 }
 
-/// As whom the server runs: a user with its own groups, or with the one that is named beside.
+/// Returns the user and groups of the server: a user with its own groups, or with the given one.
 fn identity(reader: &mut Reader) -> Option<child::Identity> {
     let user = reader.optional("child-user", USER);
     let group = reader.optional("child-group", GROUP);
     if (user.is_some() || group.is_some()) && !nix::unistd::geteuid().is_root() {
-        let refusal = Refusal::new("needs root", "start proxyrunner as that user instead");
+        let refusal = InvalidValue::new("requires root", "start proxyrunner as that user instead");
         reader.note(Problem::general("--child-user, --child-group", refusal));
     }
     match (user, group) {
@@ -304,7 +269,6 @@ fn upstream(reader: &mut Reader) -> upstream::Settings {
         max_listens: reader.one("max-listens", COUNT),
         max_parked: reader.one("max-parked", COUNT),
         park_timeout: reader.one("park-timeout", DURATION),
-        state_key: reader.optional("state-key-file", KEY_FILE).map(|file| file.key),
     }
 }
 
@@ -329,7 +293,7 @@ fn session(reader: &mut Reader, max_buffered: usize) -> session::Settings {
 }
 
 fn telemetry(reader: &mut Reader, otel: &otel::Meant) -> telemetry::Settings {
-    use telemetry::Format;
+    use telemetry::LogFormat;
     let levels = [
         ("error", LevelFilter::ERROR),
         ("warn", LevelFilter::WARN),
@@ -339,7 +303,7 @@ fn telemetry(reader: &mut Reader, otel: &otel::Meant) -> telemetry::Settings {
         ("off", LevelFilter::OFF),
     ];
     telemetry::Settings {
-        format: reader.choice("log-format", &[("text", Format::Text), ("json", Format::Json)]),
+        format: reader.choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
         level: reader.choice("log-level", &levels),
         access_log: reader.one("access-log", SWITCH),
         metrics: reader.one("metrics", SWITCH),
@@ -355,7 +319,7 @@ fn telemetry(reader: &mut Reader, otel: &otel::Meant) -> telemetry::Settings {
     }
 }
 
-/// What the standard variables of OpenTelemetry say, for `--check`.
+/// Shows the standard variables of OpenTelemetry in `--check`.
 fn exports(reader: &mut Reader, export: export::Settings) -> export::Settings {
     let metrics = export.metrics.as_ref().map(|metrics| &metrics.endpoint);
     for (what, endpoint) in
@@ -368,18 +332,18 @@ fn exports(reader: &mut Reader, export: export::Settings) -> export::Settings {
     export
 }
 
-/// Settings that are each sound, but not together.
+/// Checks settings that are valid on their own, but not together.
 fn cross_check(reader: &mut Reader, config: &Config) {
     let Config { upstream, session, http, child, max_buffered, .. } = config;
     reader.cross_check(
         upstream.children <= upstream.max_children,
         &["children", "max-children"],
-        Refusal::new("is more than --max-children", format!("give at most {}", upstream.max_children)),
+        InvalidValue::new("is more than --max-children", format!("give at most {}", upstream.max_children)),
     );
     reader.cross_check(
         upstream.request_timeout <= upstream.request_max,
         &["request-timeout", "request-max"],
-        Refusal::new("is more than --request-max", "give --request-max at least as much"),
+        InvalidValue::new("is more than --request-max", "raise --request-max"),
     );
     let sizes =
         [("max-body", http.max_body), ("max-frame", child.max_frame), ("replay-bytes", session.replay_bytes)];
@@ -387,7 +351,7 @@ fn cross_check(reader: &mut Reader, config: &Config) {
         reader.cross_check(
             size <= *max_buffered,
             &[flag, "max-buffered"],
-            Refusal::new("is more than --max-buffered", format!("give at most {max_buffered} bytes")),
+            InvalidValue::new("is more than --max-buffered", format!("give at most {max_buffered} bytes")),
         );
     }
 }

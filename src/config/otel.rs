@@ -1,29 +1,26 @@
-//! The standard variables of OpenTelemetry (specification/configuration/sdk-environment-variables.md, protocol/exporter.md):
-//! whether spans, metrics and log records are exported, where to, and how.
+//! The standard environment variables of OpenTelemetry (specification/configuration/sdk-environment-variables.md,
+//! protocol/exporter.md): whether spans, metrics and log records are exported, where, and how.
 //!
-//! They may be meant for every program of a cluster at once, so that none of them keeps proxyrunner from starting: what is
-//! not understood is told as a warning, and ignored, as the specification asks. Nothing is exported unless a collector is
-//! named, or an exporter is asked for.
+//! They may be set for every program of a cluster, so no value prevents the start: invalid ones are reported as
+//! warnings and ignored, as the specification asks. Nothing is exported unless a collector or an exporter is
+//! configured.
 
+use super::otel_variables::{Variables, infix};
 use crate::export::{self, Endpoint, Header, MetricSettings, Protocol, Signal, Tls};
-use crate::telemetry::otlp::Temporality;
+use crate::telemetry::metrics::Temporality;
 use crate::telemetry::{Bounds, Sampler, SpanSettings};
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 use std::ffi::OsString;
-use std::fmt::Display;
-use std::str::FromStr;
 use std::time::Duration;
 
-/// The longest captured text where the operator sets no limit, in bytes: what clients and children say is of any length.
+/// Default maximum length of a string in bytes: clients and children send strings of any length.
 const LONGEST: usize = 4_096;
 
-/// As good as for ever.
-const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// Between two exports, however soon they are asked for: no time at all would take all of it.
+/// Minimum interval between exports: without one, they would use all CPU time.
 const SOONEST: Duration = Duration::from_millis(10);
 
-/// What the variables mean.
+/// The settings that the variables specify.
 pub(super) struct Meant {
     pub spans: Option<SpanSettings>,
     pub records: Option<Bounds>,
@@ -31,20 +28,20 @@ pub(super) struct Meant {
     pub exemplars: bool,
     pub propagates: Propagates,
     pub export: export::Settings,
-    /// What was not understood.
+    /// Warnings about invalid values.
     pub warnings: Vec<String>,
 }
 
-/// Which contexts are taken from clients and given to the child (`OTEL_PROPAGATORS`).
+/// The kinds of context that are passed from clients to children (`OTEL_PROPAGATORS`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Propagates {
     pub context: bool,
     pub baggage: bool,
 }
 
-/// Reads them.
+/// Reads the variables.
 pub(super) fn read(env: impl Fn(&str) -> Option<OsString>) -> Meant {
-    let mut variables = Variables { env: &env, warnings: Vec::new() };
+    let mut variables = Variables::new(&env);
     let disabled = variables.flag("OTEL_SDK_DISABLED").unwrap_or(false);
     let mut export = export::Settings { resource: resource(&mut variables), ..export::Settings::default() };
     if !disabled {
@@ -67,84 +64,13 @@ pub(super) fn read(env: impl Fn(&str) -> Option<OsString>) -> Meant {
     let exemplars = !disabled && exemplars(&mut variables);
     for unknown in ["OTEL_CONFIG_FILE", "OTEL_EXPERIMENTAL_CONFIG_FILE"] {
         if variables.text(unknown).is_some() {
-            variables.warn(unknown, "is not supported here", "the other variables are read instead");
+            variables.warn(unknown, "is not supported", "using the other variables");
         }
     }
-    Meant { spans, records, longest, exemplars, propagates, export, warnings: variables.warnings }
+    Meant { spans, records, longest, exemplars, propagates, export, warnings: variables.into_warnings() }
 }
 
-struct Variables<'a> {
-    env: &'a dyn Fn(&str) -> Option<OsString>,
-    warnings: Vec<String>,
-}
-
-impl Variables<'_> {
-    /// A variable's text. An empty one counts as unset.
-    fn text(&mut self, name: &str) -> Option<String> {
-        let value = (self.env)(name)?;
-        match value.into_string() {
-            Ok(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
-            Err(_) => {
-                self.warn(name, "is not UTF-8", "it is ignored");
-                None
-            }
-        }
-    }
-
-    fn warn(&mut self, name: &str, what: impl Display, instead: impl Display) {
-        self.warnings.push(format!("{name} {what}; {instead}"));
-    }
-
-    fn parsed<T: FromStr>(&mut self, name: &str, what: &str) -> Option<T> {
-        let text = self.text(name)?;
-        let parsed = text.parse().ok();
-        if parsed.is_none() {
-            self.warn(name, format!("{text:?} is no {what}"), "it is ignored");
-        }
-        parsed
-    }
-
-    fn number(&mut self, name: &str) -> Option<usize> {
-        self.parsed(name, "whole number")
-    }
-
-    fn millis(&mut self, name: &str) -> Option<Duration> {
-        let millis = self.parsed(name, "number of milliseconds")?;
-        // Some mean for ever; a clock goes only so far.
-        Some(Duration::from_millis(millis).min(FOR_EVER))
-    }
-
-    /// A limit, of which zero is none (specification/configuration/common.md §Timeout).
-    fn limit(&mut self, name: &str) -> Option<Duration> {
-        self.millis(name).map(|limit| if limit.is_zero() { FOR_EVER } else { limit })
-    }
-
-    fn flag(&mut self, name: &str) -> Option<bool> {
-        let text = self.text(name)?.to_ascii_lowercase();
-        if !matches!(text.as_str(), "true" | "false") {
-            self.warn(name, format!("{text:?} is neither true nor false"), "it counts as false");
-        }
-        Some(text == "true")
-    }
-
-    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` and its like, or else what holds for all signals; with the name that it had.
-    fn of_signal(&mut self, signal: Signal, what: &str) -> Option<(String, String)> {
-        let own = format!("OTEL_EXPORTER_OTLP_{}_{what}", infix(signal));
-        let all = format!("OTEL_EXPORTER_OTLP_{what}");
-        let found = self.text(&own).map(|text| (own, text));
-        found.or_else(|| Some((all.clone(), self.text(&all)?)))
-    }
-}
-
-fn infix(signal: Signal) -> &'static str {
-    match signal {
-        Signal::Traces => "TRACES",
-        Signal::Metrics => "METRICS",
-        Signal::Logs => "LOGS",
-    }
-}
-
-/// Where a signal goes, if anywhere.
+/// Returns the endpoint of a signal, if it is exported.
 fn endpoint(variables: &mut Variables<'_>, signal: Signal, patience: &str) -> Option<Endpoint> {
     let named = variables.of_signal(signal, "ENDPOINT");
     if !is_wanted(variables, signal, named.as_ref()) {
@@ -158,7 +84,7 @@ fn endpoint(variables: &mut Variables<'_>, signal: Signal, patience: &str) -> Op
     });
     let Some(uri) = url(variables, signal, protocol, for_all, &text) else {
         let instead = format!("{} are not exported", signal.things());
-        variables.warn(&name, "is no URL of http or https with a host", instead);
+        variables.warn(&name, "is not an http or https URL with a host", instead);
         return None;
     };
     let tls = if uri.scheme_str() == Some("https") { tls(variables, signal) } else { Tls::default() };
@@ -166,7 +92,7 @@ fn endpoint(variables: &mut Variables<'_>, signal: Signal, patience: &str) -> Op
     let gzip = match variables.of_signal(signal, "COMPRESSION") {
         Some((_, text)) if text == "gzip" => true,
         Some((name, text)) if text != "none" => {
-            variables.warn(&name, format!("{text:?} is not supported here"), "nothing is compressed");
+            variables.warn(&name, format!("{text:?} is not supported"), "exporting uncompressed");
             false
         }
         _ => false,
@@ -182,8 +108,8 @@ fn endpoint(variables: &mut Variables<'_>, signal: Signal, patience: &str) -> Op
     })
 }
 
-/// Whether a signal is to be exported: where its exporter is chosen, by that; else where a collector is named. Log records
-/// only where they are asked for, since stderr has them already.
+/// Returns whether a signal is exported: if its exporter is chosen, by that, else if a collector is configured. Log
+/// records are exported only on request, because stderr contains them already.
 fn is_wanted(variables: &mut Variables<'_>, signal: Signal, named: Option<&(String, String)>) -> bool {
     let name = format!("OTEL_{}_EXPORTER", infix(signal));
     let chosen = variables.text(&name);
@@ -195,9 +121,9 @@ fn is_wanted(variables: &mut Variables<'_>, signal: Signal, named: Option<&(Stri
         match exporter {
             "otlp" => wanted = true,
             "none" => {}
-            // They are served in any case, at /metrics.
+            // Prometheus metrics are always served, at /metrics.
             "prometheus" if signal == Signal::Metrics => {}
-            other => variables.warn(&name, format!("{other:?} is not supported here"), "it is ignored"),
+            other => variables.warn(&name, format!("{other:?} is not supported"), "ignoring it"),
         }
     }
     wanted
@@ -207,14 +133,15 @@ fn protocol(variables: &mut Variables<'_>, signal: Signal) -> Protocol {
     match variables.of_signal(signal, "PROTOCOL") {
         Some((_, text)) if text == "grpc" => Protocol::Grpc,
         Some((name, text)) if text != "http/protobuf" => {
-            variables.warn(&name, format!("{text:?} is not supported here"), "http/protobuf is spoken");
+            variables.warn(&name, format!("{text:?} is not supported"), "using http/protobuf");
             Protocol::Http
         }
         _ => Protocol::Http,
     }
 }
 
-/// The URL of a collector. One for all signals has each below a path of its own; gRPC has none, and need not say how.
+/// Returns the URL of a collector. A URL for all signals gets a path per signal; a gRPC endpoint has no path and may
+/// omit the scheme.
 fn url(
     variables: &mut Variables<'_>,
     signal: Signal,
@@ -238,7 +165,7 @@ fn url(
     is_sound.then_some(uri)
 }
 
-/// `key=value` pairs by commas, in the words of baggage. Their values may be secrets, and are never told.
+/// Parses comma-separated `key=value` pairs in the format of baggage. The values may be secrets and are never shown.
 fn headers(variables: &mut Variables<'_>, signal: Signal) -> Vec<Header> {
     let Some((name, text)) = variables.of_signal(signal, "HEADERS") else { return Vec::new() };
     let mut headers = Vec::new();
@@ -250,13 +177,13 @@ fn headers(variables: &mut Variables<'_>, signal: Signal) -> Vec<Header> {
         });
         match header {
             Some(header) => headers.push(header),
-            None => variables.warn(&name, format!("has a pair {at} that is no header"), "it is ignored"),
+            None => variables.warn(&name, format!("has an invalid header at position {at}"), "ignoring it"),
         }
     }
     headers
 }
 
-/// Bytes that are written as `%41` (RFC 3986 §2.1).
+/// Decodes percent-encoding (RFC 3986 §2.1).
 fn percent_decoded(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -282,7 +209,7 @@ fn tls(variables: &mut Variables<'_>, signal: Signal) -> Tls {
         match std::fs::read(&path) {
             Ok(pem) => Some(pem),
             Err(error) => {
-                variables.warn(&name, format!("{path:?} can't be read: {error}"), "it is ignored");
+                variables.warn(&name, format!("{path:?} cannot be read: {error}"), "ignoring it");
                 None
             }
         }
@@ -299,13 +226,13 @@ fn metric_settings(variables: &mut Variables<'_>, endpoint: Endpoint) -> MetricS
         Some("delta" | "lowmemory") => Temporality::Delta,
         None | Some("cumulative") => Temporality::Cumulative,
         Some(other) => {
-            variables.warn(name, format!("{other:?} is not known"), "it counts as cumulative");
+            variables.warn(name, format!("{other:?} is not supported"), "using cumulative");
             Temporality::Cumulative
         }
     };
     let name = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
     if let Some(other) = variables.text(name).filter(|text| text != "explicit_bucket_histogram") {
-        variables.warn(name, format!("{other:?} is not supported here"), "buckets have explicit bounds");
+        variables.warn(name, format!("{other:?} is not supported"), "using explicit_bucket_histogram");
     }
     MetricSettings { endpoint, interval: interval.unwrap_or(Duration::from_secs(60)), temporality }
 }
@@ -315,14 +242,14 @@ fn sampler(variables: &mut Variables<'_>) -> Sampler {
     let argument = argument.filter(|argument| {
         let sound = (0.0..=1.0).contains(argument);
         if !sound {
-            variables.warn("OTEL_TRACES_SAMPLER_ARG", "is not between 0 and 1", "it counts as 1");
+            variables.warn("OTEL_TRACES_SAMPLER_ARG", "is not between 0 and 1", "using 1");
         }
         sound
     });
     let Some(name) = variables.text("OTEL_TRACES_SAMPLER") else { return Sampler::default() };
     Sampler::named(&name, argument).unwrap_or_else(|| {
-        let what = format!("{name:?} is not supported here");
-        variables.warn("OTEL_TRACES_SAMPLER", what, "parentbased_always_on is used");
+        let what = format!("{name:?} is not supported");
+        variables.warn("OTEL_TRACES_SAMPLER", what, "using parentbased_always_on");
         Sampler::default()
     })
 }
@@ -343,8 +270,8 @@ fn exemplars(variables: &mut Variables<'_>) -> bool {
         Some("always_off") => false,
         None | Some("trace_based") => true,
         Some(other) => {
-            let what = format!("{other:?} is not supported here");
-            variables.warn("OTEL_METRICS_EXEMPLAR_FILTER", what, "trace_based is used");
+            let what = format!("{other:?} is not supported");
+            variables.warn("OTEL_METRICS_EXEMPLAR_FILTER", what, "using trace_based");
             true
         }
     }
@@ -363,14 +290,14 @@ fn propagates(variables: &mut Variables<'_>) -> Propagates {
             other => variables.warn(
                 "OTEL_PROPAGATORS",
                 format!("{other:?} is not part of the Model Context Protocol"),
-                "it is ignored",
+                "ignoring it",
             ),
         }
     }
     propagates
 }
 
-/// Who the telemetry is from. What the operator says of it comes before what is known.
+/// Returns the attributes of the resource. The operator's values take precedence over the detected ones.
 fn resource(variables: &mut Variables<'_>) -> Vec<(String, String)> {
     let mut said: Vec<(String, String)> = Vec::new();
     let attributes = variables.text("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
@@ -382,8 +309,8 @@ fn resource(variables: &mut Variables<'_>) -> Vec<(String, String)> {
             }
             _ => variables.warn(
                 "OTEL_RESOURCE_ATTRIBUTES",
-                format!("has {pair:?}, which is no key=value"),
-                "it is ignored",
+                format!("has {pair:?}, which is not key=value"),
+                "ignoring it",
             ),
         }
     }
@@ -395,9 +322,6 @@ fn resource(variables: &mut Variables<'_>) -> Vec<(String, String)> {
         ("service.name", "proxyrunner".to_owned()),
         ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("service.instance.id", instance()),
-        ("telemetry.sdk.name", "proxyrunner".to_owned()),
-        ("telemetry.sdk.language", "rust".to_owned()),
-        ("telemetry.sdk.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("process.pid", std::process::id().to_string()),
     ];
     for (key, value) in known {
@@ -408,7 +332,7 @@ fn resource(variables: &mut Variables<'_>) -> Vec<(String, String)> {
     said
 }
 
-/// Tells this process from all others: a random UUID (RFC 9562 §5.4).
+/// Returns a random UUID that identifies this process (RFC 9562 §5.4).
 fn instance() -> String {
     let mut bytes = getrandom::u64().map_or(0u128, |low| u128::from(low) << 64);
     bytes |= u128::from(getrandom::u64().unwrap_or_default());

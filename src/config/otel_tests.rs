@@ -1,4 +1,4 @@
-//! Each variable that is read, what it means, and that nothing of it keeps proxyrunner from starting.
+//! Tests the effect of each variable, and that no value prevents the start.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn meant(variables: &[(&str, &str)]) -> Meant {
     read(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
 }
 
-/// Where the three signals go.
+/// Returns the endpoints of the three signals.
 fn targets(variables: &[(&str, &str)]) -> [Option<String>; 3] {
     let export = meant(variables).export;
     let metrics = export.metrics.map(|metrics| metrics.endpoint);
@@ -20,7 +20,7 @@ fn some(text: &str) -> Option<String> {
 const ALL: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
 
 #[test]
-fn nothing_is_exported_unless_a_collector_is_named_or_an_exporter_asked_for() {
+fn nothing_is_exported_without_a_collector_or_an_exporter() {
     assert_eq!(targets(&[]), [None, None, None]);
     let named = [some("http://collector:4318/v1/traces"), some("http://collector:4318/v1/metrics"), None];
     assert_eq!(targets(&[ALL]), named, "stderr has the log already");
@@ -38,7 +38,7 @@ fn nothing_is_exported_unless_a_collector_is_named_or_an_exporter_asked_for() {
 }
 
 #[test]
-fn a_signals_own_endpoint_is_taken_as_it_is() {
+fn a_signals_own_endpoint_is_used_unchanged() {
     let own = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://traces.example/custom");
     assert_eq!(
         targets(&[ALL, own, ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://logs:1/x")]),
@@ -53,7 +53,7 @@ fn a_signals_own_endpoint_is_taken_as_it_is() {
 }
 
 #[test]
-fn grpc_has_no_path_and_may_leave_out_the_scheme() {
+fn grpc_has_no_path_and_may_omit_the_scheme() {
     let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
     let target = |more: &[(&str, &str)]| {
         targets(&[&[grpc, ("OTEL_TRACES_EXPORTER", "otlp")], more].concat())[0].clone()
@@ -124,7 +124,7 @@ fn every_other_variable_has_its_effect() {
 }
 
 #[test]
-fn the_resource_is_what_the_operator_says_and_else_what_is_known() {
+fn the_resource_has_the_operators_attributes_and_detected_ones() {
     let resource = |variables: &[(&str, &str)]| meant(variables).export.resource;
     let value = |resource: &[(String, String)], wanted: &str| {
         let found: Vec<_> =
@@ -145,7 +145,7 @@ fn the_resource_is_what_the_operator_says_and_else_what_is_known() {
 }
 
 #[test]
-fn what_is_not_understood_is_told_and_ignored() {
+fn invalid_values_are_reported_and_ignored() {
     let warned = |variables: &[(&str, &str)]| {
         let meant = meant(&[&[ALL, ("OTEL_LOGS_EXPORTER", "otlp")], variables].concat());
         assert!(meant.export.logs.is_some() || variables[0].0.contains("ENDPOINT"), "{variables:?}");
@@ -172,5 +172,5 @@ fn what_is_not_understood_is_told_and_ignored() {
     }
     let missing =
         [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c"), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such")];
-    assert_eq!(meant(&missing).warnings.len(), 2, "of each signal");
+    assert_eq!(meant(&missing).warnings.len(), 2, "one per signal");
 }

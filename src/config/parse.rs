@@ -1,69 +1,81 @@
-//! From text to values: durations, sizes, counts, choices. And back, for `--check`.
+//! Parses durations, sizes, counts and choices, and formats them for `--check`.
 
 use super::address;
 use super::identity::{self, Group, User};
-use super::problem::Refusal;
+use super::problem::InvalidValue;
 use crate::http::PublicUrl;
-use crate::upstream::Key;
+use crate::upstream::SealKey;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How one kind of value is read, and shown again.
+/// Parses and formats one kind of value.
 #[derive(Clone, Copy)]
-pub(super) struct Kind<T> {
-    pub(super) parse: fn(&str) -> Result<T, Refusal>,
+pub(super) struct ValueKind<T> {
+    pub(super) parse: fn(&str) -> Result<T, InvalidValue>,
     pub(super) show: fn(&T) -> Value,
 }
 
-pub(super) const DURATION: Kind<Duration> = Kind { parse: duration, show: show_duration };
-pub(super) const DURATION_OR_ZERO: Kind<Duration> = Kind { parse: duration_or_zero, show: show_duration };
-pub(super) const SIZE: Kind<usize> = Kind { parse: size, show: show_size };
-pub(super) const COUNT: Kind<usize> = Kind { parse: count, show: |count| (*count).into() };
-pub(super) const COUNT_OR_ZERO: Kind<usize> = Kind { parse: count_or_zero, show: |count| (*count).into() };
-pub(super) const SWITCH: Kind<bool> = Kind { parse: switch, show: |on| (*on).into() };
-pub(super) const LISTEN: Kind<SocketAddr> = Kind { parse: address::listen, show: |to| to.to_string().into() };
-pub(super) const PATH: Kind<String> = Kind { parse: address::path, show: |text| text.as_str().into() };
-pub(super) const ORIGIN: Kind<String> = Kind { parse: address::origin, show: |text| text.as_str().into() };
-pub(super) const HOST: Kind<String> = Kind { parse: address::host, show: |text| text.as_str().into() };
-pub(super) const PUBLIC_URL: Kind<PublicUrl> =
-    Kind { parse: address::public_url, show: |url| url.as_str().into() };
-pub(super) const HEADER: Kind<String> = Kind { parse: address::header, show: |text| text.as_str().into() };
-pub(super) const DIRECTORY: Kind<PathBuf> =
-    Kind { parse: directory, show: |path| path.to_string_lossy().into() };
+pub(super) const DURATION: ValueKind<Duration> = ValueKind { parse: duration, show: show_duration };
+pub(super) const DURATION_OR_ZERO: ValueKind<Duration> =
+    ValueKind { parse: duration_or_zero, show: show_duration };
+pub(super) const SIZE: ValueKind<usize> = ValueKind { parse: size, show: show_size };
+pub(super) const COUNT: ValueKind<usize> = ValueKind { parse: count, show: |count| (*count).into() };
+pub(super) const COUNT_OR_ZERO: ValueKind<usize> =
+    ValueKind { parse: count_or_zero, show: |count| (*count).into() };
+pub(super) const SWITCH: ValueKind<bool> = ValueKind { parse: switch, show: |on| (*on).into() };
+pub(super) const LISTEN: ValueKind<SocketAddr> =
+    ValueKind { parse: address::listen, show: |to| to.to_string().into() };
+pub(super) const PATH: ValueKind<String> =
+    ValueKind { parse: address::path, show: |text| text.as_str().into() };
+pub(super) const ORIGIN: ValueKind<String> =
+    ValueKind { parse: address::origin, show: |text| text.as_str().into() };
+pub(super) const HOST: ValueKind<String> =
+    ValueKind { parse: address::host, show: |text| text.as_str().into() };
+pub(super) const PUBLIC_URL: ValueKind<PublicUrl> =
+    ValueKind { parse: address::public_url, show: |url| url.as_str().into() };
+pub(super) const HEADER: ValueKind<String> =
+    ValueKind { parse: address::header, show: |text| text.as_str().into() };
+pub(super) const DIRECTORY: ValueKind<PathBuf> =
+    ValueKind { parse: directory, show: |path| path.to_string_lossy().into() };
 
-pub(super) const KEY_FILE: Kind<KeyFile> =
-    Kind { parse: key_file, show: |file| file.path.to_string_lossy().into() };
+pub(super) const KEY_FILE: ValueKind<KeyFile> =
+    ValueKind { parse: key_file, show: |file| file.path.to_string_lossy().into() };
 
-pub(super) const KEY: Kind<String> = Kind { parse: key, show: |text| text.as_str().into() };
-pub(super) const NICE: Kind<i32> = Kind { parse: nice, show: |nice| (*nice).into() };
-pub(super) const USER: Kind<User> = Kind { parse: identity::user, show: |user| user.id.into() };
-pub(super) const GROUP: Kind<Group> = Kind { parse: identity::group, show: |group| group.id.into() };
+pub(super) const KEY: ValueKind<String> = ValueKind { parse: key, show: |text| text.as_str().into() };
+pub(super) const NICE: ValueKind<i32> = ValueKind { parse: nice, show: |nice| (*nice).into() };
+pub(super) const USER: ValueKind<User> = ValueKind { parse: identity::user, show: |user| user.id.into() };
+pub(super) const GROUP: ValueKind<Group> =
+    ValueKind { parse: identity::group, show: |group| group.id.into() };
 
-/// A name without a comma or blanks around it.
-fn key(text: &str) -> Result<String, Refusal> {
+/// Parses a name without commas and surrounding blanks.
+fn key(text: &str) -> Result<String, InvalidValue> {
     let key = text.trim();
     let sound = !key.is_empty() && !key.contains([',', ';', '=']);
-    if sound { Ok(key.to_owned()) } else { Err(Refusal::new("is no key", "give a name, e.g. user.id")) }
+    if sound {
+        Ok(key.to_owned())
+    } else {
+        Err(InvalidValue::new("is not a valid key", "give a name, e.g. user.id"))
+    }
 }
 
-/// A file with a secret in it; only its name is ever shown.
+/// A file with a secret. Only its name is ever shown.
 pub(super) struct KeyFile {
     path: PathBuf,
-    pub(super) key: Key,
+    pub(super) key: SealKey,
 }
 
-/// The longest duration: added to any clock reading it doesn't overflow.
+/// Maximum duration. It can be added to any clock reading without overflow.
 const LONGEST: Duration = Duration::from_secs(365 * DAY);
-/// The largest count: some are allocated for at once.
+/// Maximum count. Memory for some counts is allocated at once.
 const MOST: usize = 1 << 20;
 const DAY: u64 = 24 * 60 * 60;
 
 const DURATIONS: &str = "give e.g. 500ms, 30s, 5m, 1h30m";
 const SIZES: &str = "give bytes, or e.g. 16KiB, 16MiB, 1GiB";
 
-/// By descending length, each with its milliseconds.
+/// Units of time, longest first, in milliseconds.
 const TIME_UNITS: [(&str, u64); 5] =
     [("d", DAY * 1000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
@@ -76,31 +88,31 @@ const SIZE_UNITS: [(&str, usize); 6] = [
     ("kB", 1000),
 ];
 
-fn nice(text: &str) -> Result<i32, Refusal> {
+fn nice(text: &str) -> Result<i32, InvalidValue> {
     let nice = text.parse().ok().filter(|nice| (-20..=19).contains(nice));
-    nice.ok_or_else(|| Refusal::new("is no niceness", "give a number from -20 to 19"))
+    nice.ok_or_else(|| InvalidValue::new("is not a niceness", "give a number from -20 to 19"))
 }
 
-fn duration(text: &str) -> Result<Duration, Refusal> {
+fn duration(text: &str) -> Result<Duration, InvalidValue> {
     match duration_or_zero(text)? {
-        Duration::ZERO => Err(Refusal::new("must be longer than nothing", DURATIONS)),
+        Duration::ZERO => Err(InvalidValue::new("must be more than 0", DURATIONS)),
         duration => Ok(duration),
     }
 }
 
-fn duration_or_zero(text: &str) -> Result<Duration, Refusal> {
+fn duration_or_zero(text: &str) -> Result<Duration, InvalidValue> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    let millis = millis(text).ok_or_else(|| Refusal::new("is not a duration", DURATIONS))?;
+    let millis = millis(text).ok_or_else(|| InvalidValue::new("is not a duration", DURATIONS))?;
     let duration = Duration::from_millis(millis);
     if duration > LONGEST {
-        return Err(Refusal::new("is too long", "give at most 365d"));
+        return Err(InvalidValue::new("is too long", "give at most 365d"));
     }
     Ok(duration)
 }
 
-/// Whole numbers, each with a unit shorter than the one before: `1h30m`.
+/// Parses whole numbers with units, each unit shorter than the one before: `1h30m`.
 fn millis(mut text: &str) -> Option<u64> {
     let mut total: u64 = 0;
     let mut units = &TIME_UNITS[..];
@@ -140,17 +152,17 @@ fn show_duration(duration: &Duration) -> Value {
     text.into()
 }
 
-fn size(text: &str) -> Result<usize, Refusal> {
-    let refused = || Refusal::new("is not a size", SIZES);
+fn size(text: &str) -> Result<usize, InvalidValue> {
+    let refused = || InvalidValue::new("is not a size", SIZES);
     let (number, unit) = split_number(text).ok_or_else(refused)?;
     let unit = match unit.trim_start() {
         "" => 1,
         unit => SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(refused)?.1,
     };
     match usize::try_from(number).ok().and_then(|number| number.checked_mul(unit)) {
-        Some(0) => Err(Refusal::new("must be more than nothing", SIZES)),
+        Some(0) => Err(InvalidValue::new("must be more than 0", SIZES)),
         Some(bytes) if isize::try_from(bytes).is_ok() => Ok(bytes),
-        _ => Err(Refusal::new("is more than this machine can address", SIZES)),
+        _ => Err(InvalidValue::new("is more than this machine can address", SIZES)),
     }
 }
 
@@ -162,67 +174,67 @@ fn show_size(bytes: &usize) -> Value {
     }
 }
 
-fn count_or_zero(text: &str) -> Result<usize, Refusal> {
+fn count_or_zero(text: &str) -> Result<usize, InvalidValue> {
     if text == "0" { Ok(0) } else { count(text) }
 }
 
-fn key_file(text: &str) -> Result<KeyFile, Refusal> {
+fn key_file(text: &str) -> Result<KeyFile, InvalidValue> {
     let path = PathBuf::from(text);
     let secret = std::fs::read(&path).map_err(|error| {
-        Refusal::new(format!("cannot be read: {error}"), "name a file with at least 32 random bytes")
+        InvalidValue::new(format!("cannot be read: {error}"), "name a file with at least 32 random bytes")
     })?;
-    let key = Key::of(secret.trim_ascii());
+    let key = SealKey::of(secret.trim_ascii());
     let key = key.ok_or_else(|| {
-        Refusal::new(
-            "holds too little",
+        InvalidValue::new(
+            "is shorter than 32 bytes",
             "put at least 32 random bytes in it, or 64 digits: openssl rand -hex 32",
         )
     })?;
     Ok(KeyFile { path, key })
 }
 
-fn count(text: &str) -> Result<usize, Refusal> {
+fn count(text: &str) -> Result<usize, InvalidValue> {
     match split_number(text) {
         Some((number, "")) if (1..=MOST as u64).contains(&number) => Ok(number as usize),
-        Some((_, "")) => Err(Refusal::new("is out of range", format!("give 1 to {MOST}"))),
-        _ => Err(Refusal::new("is not a count", format!("give 1 to {MOST}"))),
+        Some((_, "")) => Err(InvalidValue::new("is out of range", format!("give 1 to {MOST}"))),
+        _ => Err(InvalidValue::new("is not a count", format!("give 1 to {MOST}"))),
     }
 }
 
-fn switch(text: &str) -> Result<bool, Refusal> {
+fn switch(text: &str) -> Result<bool, InvalidValue> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Ok(true),
         "false" | "no" | "off" | "0" => Ok(false),
-        _ => Err(Refusal::new("is neither true nor false", "give true or false")),
+        _ => Err(InvalidValue::new("is neither true nor false", "give true or false")),
     }
 }
 
-/// Reads one of a few names, in any case.
-pub(super) fn choose<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, Refusal> {
+/// Parses one of a few names, in any case.
+pub(super) fn choose<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, InvalidValue> {
     names.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, value)| *value).ok_or_else(|| {
         let all: Vec<_> = names.iter().map(|(name, _)| *name).collect();
-        Refusal::new("is not one of its values", format!("give {}", all.join(", ")))
+        InvalidValue::new("is not one of its values", format!("give {}", all.join(", ")))
     })
 }
 
-/// The name of a choice.
+/// Returns the name of a choice.
 pub(super) fn name_of<T: PartialEq>(value: &T, names: &[(&str, T)]) -> Value {
     names.iter().find(|(_, named)| named == value).map(|(name, _)| (*name).into()).unwrap_or_default()
 }
 
-fn directory(text: &str) -> Result<PathBuf, Refusal> {
+fn directory(text: &str) -> Result<PathBuf, InvalidValue> {
     let path = PathBuf::from(text);
     if path.is_dir() {
         return Ok(path);
     }
-    Err(Refusal::new("is not a directory", "give one that is there"))
+    Err(InvalidValue::new("is not a directory", "give an existing directory"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn reason<T>(result: Result<T, Refusal>) -> String {
+    fn reason<T>(result: Result<T, InvalidValue>) -> String {
         result.map(|_| ()).expect_err("a refusal").reason.into_owned()
     }
 
@@ -254,7 +266,7 @@ mod tests {
         ] {
             assert_eq!(read(bad), None, "{bad:?}");
         }
-        assert_eq!(reason(duration("0s")), "must be longer than nothing");
+        assert_eq!(reason(duration("0s")), "must be more than 0");
         assert_eq!(duration_or_zero("0"), Ok(Duration::ZERO));
         assert_eq!(duration_or_zero("0ms"), Ok(Duration::ZERO));
     }
@@ -273,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_reads_the_same_again() {
+    fn formatted_values_parse_to_the_same_values() {
         for millis in [0, 1, 999, 1000, 61_001, 5_400_000, 365 * DAY * 1000] {
             let duration = Duration::from_millis(millis);
             let shown = show_duration(&duration);

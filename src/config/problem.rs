@@ -1,10 +1,10 @@
-//! A bad setting, where it came from, and what would be accepted instead.
+//! A bad setting: its source, and the accepted values.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::rc::Rc;
 
-/// Where a setting came from.
+/// The source of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     /// The command line.
@@ -12,14 +12,14 @@ pub(super) enum Source {
     /// This environment variable.
     Variable(String),
     /// A line of the configuration file.
-    File(Place),
+    File(FileLine),
 }
 
 /// A line of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct FileLine {
     pub(super) path: Rc<str>,
-    /// From 1.
+    /// The number of the line, from 1.
     pub(super) line: u64,
 }
 
@@ -28,41 +28,41 @@ impl fmt::Display for Source {
         match self {
             Source::Flag => f.write_str("the command line"),
             Source::Variable(name) => f.write_str(name),
-            Source::File(Place { path, line }) => write!(f, "{}, line {line}", path.escape_debug()),
+            Source::File(FileLine { path, line }) => write!(f, "{}, line {line}", path.escape_debug()),
         }
     }
 }
 
-/// Why a parser refused a value: `is not a duration`, and `give e.g. 30s, 5m, 1h`.
+/// The reason why a value was refused, and the accepted values: `is not a duration`, `give e.g. 30s, 5m, 1h`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct InvalidValue {
     pub(super) reason: Cow<'static, str>,
     pub(super) accepts: Cow<'static, str>,
 }
 
-impl Refusal {
+impl InvalidValue {
     pub(super) fn new(
         reason: impl Into<Cow<'static, str>>,
         accepts: impl Into<Cow<'static, str>>,
-    ) -> Refusal {
-        Refusal { reason: reason.into(), accepts: accepts.into() }
+    ) -> InvalidValue {
+        InvalidValue { reason: reason.into(), accepts: accepts.into() }
     }
 }
 
-/// One line of the list that is printed when settings are bad.
+/// One line of the report on bad settings.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Problem {
-    /// What is bad: `--session-idle`, `COMMAND`, or a key in a file.
+    /// The bad setting: `--session-idle`, `COMMAND`, or a key in a file.
     pub(super) subject: String,
-    /// The value as given; never one that may be a secret.
+    /// The given value, unless it may be a secret.
     pub(super) value: Option<String>,
     pub(super) source: Option<Source>,
-    pub(super) refusal: Refusal,
+    pub(super) refusal: InvalidValue,
 }
 
 impl Problem {
-    /// A problem that is not about one value.
-    pub(super) fn general(subject: impl Into<String>, refusal: Refusal) -> Problem {
+    /// Creates a problem that does not concern one value.
+    pub(super) fn general(subject: impl Into<String>, refusal: InvalidValue) -> Problem {
         Problem { subject: subject.into(), value: None, source: None, refusal }
     }
 }

@@ -1,9 +1,9 @@
-//! From what was given to values: precedence, defaults, and the list of everything that is bad.
+//! Turns given settings into values: precedence, defaults, and the list of problems.
 
 use super::args::Typed;
 use super::file::File;
-use super::parse::{Kind, choose, name_of};
-use super::problem::{Problem, Refusal, Source};
+use super::parse::{ValueKind, choose, name_of};
+use super::problem::{InvalidValue, Problem, Source};
 use super::table::{Arity, Fallback, NOT_IN_FILE, Setting, find, settings};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -11,24 +11,24 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// One setting as it was given.
+/// A given setting.
 struct Given {
     items: Vec<OsString>,
     source: Source,
 }
 
-/// Reads settings one by one. Where one is bad that is noted, and its default stands in until the end, so that
-/// the others are still looked at.
+/// Reads settings one by one. A bad setting is recorded and replaced by its default until the end, so that the others
+/// are checked, too.
 pub(super) struct Reader {
     given: HashMap<&'static str, Given>,
     problems: Vec<Problem>,
     bad: HashSet<&'static str>,
-    /// YAML for `--check`, which may serve as a file again.
+    /// YAML for `--check`, which can be used as a configuration file.
     shown: String,
 }
 
 impl Reader {
-    /// Takes flags before the environment, and the environment before the file.
+    /// Creates a reader. Flags take precedence over the environment, and the environment over the file.
     pub(super) fn new(
         mut typed: Typed,
         mut file: File,
@@ -47,32 +47,32 @@ impl Reader {
         Reader { given, problems, bad: HashSet::new(), shown: String::new() }
     }
 
-    /// A setting that has a default.
-    pub(super) fn one<T>(&mut self, flag: &'static str, kind: Kind<T>) -> T {
+    /// Reads a setting that has a default.
+    pub(super) fn one<T>(&mut self, flag: &'static str, kind: ValueKind<T>) -> T {
         self.one_by(flag, kind.parse, kind.show)
     }
 
-    /// A setting that is one of a few names.
+    /// Reads a setting with a few named values.
     pub(super) fn choice<T: Copy + PartialEq>(&mut self, flag: &'static str, names: &[(&str, T)]) -> T {
         self.one_by(flag, |text| choose(text, names), |value| name_of(value, names))
     }
 
-    /// A setting that need not be there.
-    pub(super) fn optional<T>(&mut self, flag: &'static str, kind: Kind<T>) -> Option<T> {
+    /// Reads an optional setting.
+    pub(super) fn optional<T>(&mut self, flag: &'static str, kind: ValueKind<T>) -> Option<T> {
         let value = self.value(flag, kind.parse);
         self.show(flag, &value.as_ref().map(kind.show).unwrap_or_default());
         value
     }
 
-    /// A setting whose default depends on something else.
-    pub(super) fn one_or<T>(&mut self, flag: &'static str, kind: Kind<T>, fallback: T) -> T {
+    /// Reads a setting with a computed default.
+    pub(super) fn one_or<T>(&mut self, flag: &'static str, kind: ValueKind<T>, fallback: T) -> T {
         let value = self.value(flag, kind.parse).unwrap_or(fallback);
         self.show(flag, &(kind.show)(&value));
         value
     }
 
-    /// A list.
-    pub(super) fn list<T>(&mut self, flag: &'static str, kind: Kind<T>) -> Vec<T> {
+    /// Reads a list.
+    pub(super) fn list<T>(&mut self, flag: &'static str, kind: ValueKind<T>) -> Vec<T> {
         let Given { items, source } = self.given(flag);
         let values: Vec<T> =
             items.iter().filter_map(|item| self.parsed(flag, item, &source, kind.parse)).collect();
@@ -80,7 +80,7 @@ impl Reader {
         values
     }
 
-    /// The child's variables. What they hold is shown nowhere, and neither is an item that may be all secret.
+    /// Reads the child's variables. Their values are never shown, nor is a bad item, which may be a secret.
     pub(super) fn variables(&mut self, env: impl Fn(&str) -> Option<OsString>) -> Vec<(OsString, OsString)> {
         let Given { items, source } = self.given("env");
         let mut variables = Vec::with_capacity(items.len());
@@ -88,8 +88,10 @@ impl Reader {
             match variable(item, &env) {
                 Ok(variable) => variables.push(variable),
                 Err(reason) => {
-                    let refusal =
-                        Refusal::new(format!("item {at} {reason}"), "give NAME=VALUE, or a NAME that is set");
+                    let refusal = InvalidValue::new(
+                        format!("item {at} {reason}"),
+                        "give NAME=VALUE, or the NAME of a variable that is set",
+                    );
                     self.refuse("env", None, Some(source.clone()), refusal);
                 }
             }
@@ -99,20 +101,20 @@ impl Reader {
         variables
     }
 
-    /// Notes a problem that concerns several settings, unless one of them is bad already.
-    pub(super) fn cross_check(&mut self, sound: bool, flags: &[&'static str], refusal: Refusal) {
+    /// Records a problem that concerns several settings, unless one of them is bad already.
+    pub(super) fn cross_check(&mut self, sound: bool, flags: &[&'static str], refusal: InvalidValue) {
         if !sound && !flags.iter().any(|flag| self.bad.contains(flag)) {
             let source = self.given.get(flags[0]).map(|given| given.source.clone());
             self.refuse(flags[0], None, source, refusal);
         }
     }
 
-    /// Notes a problem with something that is no setting.
+    /// Records a problem.
     pub(super) fn note(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 
-    /// One more line for `--check`.
+    /// Adds a line to the output of `--check`.
     pub(super) fn show(&mut self, key: &str, value: &Value) {
         if NOT_IN_FILE.contains(&key) {
             return;
@@ -127,12 +129,12 @@ impl Reader {
         self.shown.push('\n');
     }
 
-    /// A remark for `--check`.
+    /// Adds a comment to the output of `--check`.
     pub(super) fn comment(&mut self, text: &str) {
         let _ = writeln!(self.shown, "# {text}");
     }
 
-    /// What is meant, as YAML, if nothing was bad.
+    /// Returns the settings as YAML, or the problems.
     pub(super) fn finish(self) -> Result<String, Vec<Problem>> {
         if self.problems.is_empty() { Ok(self.shown) } else { Err(self.problems) }
     }
@@ -140,7 +142,7 @@ impl Reader {
     fn one_by<T>(
         &mut self,
         flag: &'static str,
-        parse: impl Fn(&str) -> Result<T, Refusal>,
+        parse: impl Fn(&str) -> Result<T, InvalidValue>,
         show: impl Fn(&T) -> Value,
     ) -> T {
         let value = self.value(flag, &parse).unwrap_or_else(|| {
@@ -153,7 +155,7 @@ impl Reader {
         value
     }
 
-    fn value<T>(&mut self, flag: &'static str, parse: impl Fn(&str) -> Result<T, Refusal>) -> Option<T> {
+    fn value<T>(&mut self, flag: &'static str, parse: impl Fn(&str) -> Result<T, InvalidValue>) -> Option<T> {
         let Given { items, source } = self.given(flag);
         items.last().and_then(|item| self.parsed(flag, item, &source, parse))
     }
@@ -163,11 +165,11 @@ impl Reader {
         flag: &'static str,
         item: &OsStr,
         source: &Source,
-        parse: impl Fn(&str) -> Result<T, Refusal>,
+        parse: impl Fn(&str) -> Result<T, InvalidValue>,
     ) -> Option<T> {
         let parsed = match item.to_str() {
             Some(text) => parse(text),
-            None => Err(Refusal::new("is not UTF-8", "give text")),
+            None => Err(InvalidValue::new("is not UTF-8", "give text")),
         };
         parsed
             .map_err(|refusal| {
@@ -189,14 +191,15 @@ impl Reader {
         flag: &'static str,
         value: Option<String>,
         source: Option<Source>,
-        refusal: Refusal,
+        refusal: InvalidValue,
     ) {
         self.bad.insert(flag);
         self.problems.push(Problem { subject: format!("--{flag}"), value, source, refusal });
     }
 }
 
-/// A setting from its environment variable. An empty one counts as unset, as deployments can't always unset.
+/// Reads a setting from its environment variable. An empty variable counts as unset, since deployments cannot always
+/// unset variables.
 fn from_variable(setting: &Setting, env: impl Fn(&str) -> Option<OsString>) -> Option<Given> {
     let name = setting.variable();
     let text = env(&name).filter(|text| !text.is_empty())?;
@@ -213,20 +216,20 @@ fn from_variable(setting: &Setting, env: impl Fn(&str) -> Option<OsString>) -> O
     Some(Given { items, source: Source::Variable(name) })
 }
 
-/// `NAME=VALUE`, or `NAME` for the value in our own environment.
+/// Parses `NAME=VALUE`, or `NAME` for the value in proxyrunner's own environment.
 fn variable(
     item: &OsStr,
     env: impl Fn(&str) -> Option<OsString>,
 ) -> Result<(OsString, OsString), &'static str> {
     let bytes = item.as_bytes();
     if bytes.contains(&0) {
-        return Err("holds a NUL");
+        return Err("contains a NUL byte");
     }
     let Some(at) = bytes.iter().position(|byte| *byte == b'=') else {
         let value = item.to_str().filter(|name| !name.is_empty()).and_then(env);
         return value
             .map(|value| (item.to_owned(), value))
-            .ok_or("is no NAME=VALUE, nor a variable that is set");
+            .ok_or("is neither NAME=VALUE nor the name of a variable that is set");
     };
     if at == 0 {
         return Err("has no name");

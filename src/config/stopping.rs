@@ -1,4 +1,4 @@
-//! Fits the stages of the end into the time that the place gives, from SIGTERM to SIGKILL.
+//! Fits the stages of shutdown into the time between SIGTERM and SIGKILL that the platform gives.
 
 use super::parse::DURATION_OR_ZERO;
 use super::reader::Reader;
@@ -7,25 +7,25 @@ use crate::lifecycle::KILLING;
 use crate::shutdown::{CLOSING, FLUSHING};
 use std::time::Duration;
 
-/// The least that a default leaves to requests in flight.
+/// Minimum default time for requests in flight.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// Where proxyrunner runs, and how long a stop may take there.
+/// A platform, and its time limit for stopping.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Platform {
     name: &'static str,
-    /// From SIGTERM to SIGKILL, unless the operator says otherwise there.
+    /// The platform's default time from SIGTERM to SIGKILL.
     grace: Duration,
-    /// How the operator says otherwise.
+    /// The platform's setting for that time.
     setting: &'static str,
-    /// What is not planned with.
+    /// A reserve that is kept free.
     margin: Duration,
-    /// The default of `--drain-delay`: endpoints leave a Service's load balancing some seconds after SIGTERM; elsewhere
-    /// nobody waits for that.
+    /// The default of `--drain-delay`. In Kubernetes, endpoints leave load balancing some seconds after SIGTERM;
+    /// elsewhere no delay is needed.
     delay: Duration,
 }
 
-const KUBERNETES: Place = Place {
+const KUBERNETES: Platform = Platform {
     name: "Kubernetes",
     grace: Duration::from_secs(30),
     setting: "terminationGracePeriodSeconds",
@@ -33,7 +33,7 @@ const KUBERNETES: Place = Place {
     delay: Duration::from_secs(5),
 };
 
-const ELSEWHERE: Place = Place {
+const ELSEWHERE: Platform = Platform {
     name: "Docker",
     grace: Duration::from_secs(10),
     setting: "docker stop --time, or stop_grace_period",
@@ -41,37 +41,37 @@ const ELSEWHERE: Place = Place {
     delay: Duration::ZERO,
 };
 
-/// How long each stage of the end may take.
+/// The time for each stage of shutdown.
 #[derive(Clone, Debug)]
 pub(super) struct Stopping {
     /// `--drain-delay`
     pub delay: Duration,
     /// `--drain-timeout`
     pub drain: Duration,
-    /// All stages together.
+    /// The time for all stages together.
     pub within: Duration,
-    /// That they take longer than the place gives.
+    /// A warning if the stages take longer than the platform allows.
     pub warning: Option<String>,
 }
 
-/// Reads the settings of the end; the child's own graces are known already.
+/// Reads the settings for shutdown. The child's grace periods are read before.
 pub(super) fn read(reader: &mut Reader, child: &child::Settings, in_kubernetes: bool) -> Stopping {
-    let place = if in_kubernetes { KUBERNETES } else { ELSEWHERE };
-    let delay = reader.one_or("drain-delay", DURATION_OR_ZERO, place.delay);
-    let usable = place.grace - place.margin;
+    let platform = if in_kubernetes { KUBERNETES } else { ELSEWHERE };
+    let delay = reader.one_or("drain-delay", DURATION_OR_ZERO, platform.delay);
+    let usable = platform.grace - platform.margin;
     let child = child.close_grace.saturating_add(child.terminate_grace).saturating_add(KILLING);
-    // Connections close meanwhile.
+    // Connections are closed at the same time as children.
     let after = child.max(CLOSING).saturating_add(FLUSHING);
     let left = usable.saturating_sub(delay).saturating_sub(after).max(LEAST);
     let drain = reader.one_or("drain-timeout", DURATION_OR_ZERO, left);
     let longest = delay.saturating_add(drain).saturating_add(after);
-    let warning = (longest > usable).then(|| place.too_long(longest));
+    let warning = (longest > usable).then(|| platform.too_long(longest));
     Stopping { delay, drain, within: longest.max(usable), warning }
 }
 
-impl Place {
+impl Platform {
     fn too_long(&self, longest: Duration) -> String {
-        let Place { name, grace, setting, margin, .. } = self;
+        let Platform { name, grace, setting, margin, .. } = self;
         let needed = longest.saturating_add(*margin).as_secs_f64().ceil();
         format!(
             "stopping may take {} s, but {name} kills after {} s by default: lower --drain-delay, --drain-timeout, \

@@ -1,293 +1,282 @@
-//! The table of settings: every flag's name, default and one line of help.
+//! The table of settings: every flag with its default and one line of help.
 //!
-//! The command line, the environment, the configuration file, `--help` and the README are all made from it,
+//! The command line, the environment, the configuration file, `--help` and `docs/settings.md` are all made from it,
 //! so a setting exists everywhere or nowhere.
 
+pub use super::setting::{Arity, Fallback, Setting};
+use super::setting::{absent, computed, many, many_lines, on, one, switch};
 use std::fmt::Write as _;
 
-/// How many values a setting takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arity {
-    /// Exactly one value; the last one typed wins.
-    One,
-    /// Nothing, which means yes, or `=true`, `=false`.
-    Switch,
-    /// A list: the flag repeats, a file gives a list, the environment gives one item a line.
-    Many {
-        /// Whether the environment may separate items by commas too.
-        commas: bool,
-    },
-}
-
-/// What holds when a setting is given nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fallback {
-    /// A value, read as if it had been typed.
-    Value(&'static str),
-    /// Depends on something else, as these words tell.
-    Computed(&'static str),
-    /// Nothing.
-    Absent,
-}
-
-/// One setting.
-#[derive(Clone, Copy, Debug)]
-pub struct Setting {
-    /// The flag without its dashes, and the key in a file.
-    pub flag: &'static str,
-    /// What stands for the value in help.
-    pub value: &'static str,
-    /// What holds when it is not given.
-    pub fallback: Fallback,
-    /// How many values it takes.
-    pub arity: Arity,
-    /// One line of help.
-    pub help: &'static str,
-}
-
-/// Settings that `--help` and the README show together.
+/// Settings that `--help` and `docs/settings.md` show under one heading.
 #[derive(Clone, Copy, Debug)]
 pub struct Group {
     /// The heading.
     pub title: &'static str,
-    /// The settings, in the order they are shown.
+    /// The settings, in the order in which they are shown.
     pub settings: &'static [Setting],
 }
 
-/// Flags that only make sense outside a file.
+/// Flags that a configuration file cannot set.
 pub(super) const NOT_IN_FILE: [&str; 2] = ["config", "check"];
 
 /// Every setting.
 pub const SETTINGS: &[Group] = &[
     Group {
-        title: "Serving",
+        title: "HTTP",
         settings: &[
-            one("listen", "ADDRESS", "127.0.0.1:8080", "Where to listen; :8080 is every IPv4 interface"),
+            one("listen", "ADDRESS", "127.0.0.1:8080", "Address to listen on (:8080: every IPv4 interface)"),
             absent(
                 "admin-listen",
                 "ADDRESS",
-                "Additional listener for probes and /metrics only, outside of all limits",
+                "Extra address for probes and /metrics, exempt from all limits",
             ),
-            one("path", "PATH", "/mcp", "Where the MCP endpoint is"),
-            absent("public-url", "URL", "External URL behind an ingress that rewrites the host or the path"),
-            many("allow-origin", "ORIGIN", "Additional origin allowed to call; *. matches any subdomain"),
-            many("allow-host", "HOST", "Additional Host header to accept; *. matches any subdomain"),
+            one("path", "PATH", "/mcp", "URL path of the MCP endpoint"),
+            absent("public-url", "URL", "External URL, if an ingress rewrites the host or the path"),
+            many("allow-origin", "ORIGIN", "Additional Origin to accept; *. matches any subdomain"),
+            many("allow-host", "HOST", "Additional Host to accept; *. matches any subdomain"),
             absent(
                 "principal-header",
                 "NAME",
-                "Header in which a trusted proxy names the principal; then required",
+                "Header in which a trusted proxy names the caller; if set, required",
             ),
             computed(
                 "max-body",
                 "SIZE",
                 "64MiB, at most --max-buffered",
-                "The largest request body; larger ones get 413",
+                "Maximum size of a request body; larger ones get 413",
             ),
-            one("max-connections", "COUNT", "16384", "Connections served at once"),
-            one("write-timeout", "DURATION", "60s", "Cut a peer that has taken nothing for so long"),
+            one("max-connections", "COUNT", "16384", "Maximum number of client connections"),
+            one(
+                "write-timeout",
+                "DURATION",
+                "60s",
+                "Close a connection whose peer has read nothing for this long",
+            ),
             one(
                 "keep-alive-timeout",
                 "DURATION",
                 "620s",
-                "Idle time before a connection is closed; exceed the load balancer's",
+                "Close a connection idle this long; set above the load balancer's limit",
             ),
         ],
     },
     Group {
-        title: "Streams",
+        title: "Event streams",
         settings: &[
             computed(
                 "sse-commit-after",
                 "DURATION",
                 "5s; 250ms for 2025-11-25",
-                "Start an event stream for a child that is quiet for so long",
+                "Time to wait for a response before starting a stream (0s: no wait)",
             ),
             one(
                 "sse-max-age",
                 "DURATION",
                 "15m",
-                "Close a stream after so long, where the client can resume it",
+                "Maximum age of an event stream that the client can resume",
             ),
-            one("sse-keep-alive", "DURATION", "15s", "Send a comment on a stream silent for so long"),
-            switch("sse", "Serve the HTTP+SSE transport of 2024-11-05 too, at /sse and /messages"),
+            one(
+                "sse-keep-alive",
+                "DURATION",
+                "15s",
+                "Interval between keep-alive comments on a silent event stream",
+            ),
+            switch("sse", "Also serve the HTTP+SSE transport of 2024-11-05 (/sse, /messages)"),
         ],
     },
     Group {
-        title: "Child",
+        title: "Child process",
         settings: &[
             many_lines(
                 "env",
                 "NAME=VALUE",
-                "Set a variable for the child; NAME alone passes proxyrunner's own on",
+                "Set a variable for the child; NAME alone copies proxyrunner's value",
             ),
-            switch("env-clear", "Start the child with no variables but those of --env"),
-            absent("cwd", "DIRECTORY", "The child's working directory"),
+            switch("env-clear", "Pass no variables to the child except those of --env"),
+            absent("cwd", "DIRECTORY", "Working directory of the child (unset: proxyrunner's own)"),
             computed(
                 "max-frame",
                 "SIZE",
                 "64MiB, at most --max-buffered",
-                "The largest message from a child; larger ones fail their request",
+                "Maximum size of a child's message; a larger one fails its request",
             ),
-            one("start-timeout", "DURATION", "5m", "How long a child may take until it can serve"),
+            one("start-timeout", "DURATION", "5m", "Time a child has to start and complete its handshake"),
+            one("child-era", "ERA", "auto", "Protocol era of the child: auto, legacy or modern (2026-07-28)"),
             one(
-                "child-era",
-                "ERA",
-                "auto",
-                "The protocol era of the child: legacy, modern (2026-07-28), or auto to find out",
+                "probe-timeout",
+                "DURATION",
+                "5s",
+                "Time to wait for server/discover before trying initialize",
             ),
-            one("probe-timeout", "DURATION", "5s", "Silence after which a child may be of the legacy era"),
-            one("close-grace", "DURATION", "2s", "Time from closing a child's stdin to SIGTERM"),
-            one("terminate-grace", "DURATION", "2s", "Time from SIGTERM to SIGKILL"),
-            absent("child-memory", "SIZE", "The most address space that the child may take"),
-            absent("child-nofile", "COUNT", "Files that the child may have open"),
-            absent("child-nice", "NUMBER", "How the child is scheduled: -20, favoured, to 19"),
-            absent("child-user", "USER", "Run the child as this user, a name or a number; needs root"),
-            absent("child-group", "GROUP", "Run the child in this group, a name or a number; needs root"),
-            on("no-new-privileges", "Keep the child from gaining privileges, as by setuid programs"),
+            one(
+                "close-grace",
+                "DURATION",
+                "2s",
+                "Time from closing a child's stdin to SIGTERM (0s: at once)",
+            ),
+            one("terminate-grace", "DURATION", "2s", "Time from SIGTERM to SIGKILL (0s: at once)"),
+            absent("child-memory", "SIZE", "Maximum address space of the child (unset: inherited)"),
+            absent("child-nofile", "COUNT", "Maximum number of open files of the child (unset: inherited)"),
+            absent("child-nice", "NUMBER", "Niceness of the child, -20 (favored) to 19 (unset: inherited)"),
+            absent("child-user", "USER", "User, name or number, to run the child as; requires root"),
+            absent("child-group", "GROUP", "Group, name or number, to run the child as; requires root"),
+            on("no-new-privileges", "Deny the child new privileges, e.g. by setuid (=false: allow them)"),
         ],
     },
     Group {
-        title: "Supervision",
+        title: "Restarts and health checks",
         settings: &[
             one(
                 "restart-limit",
                 "COUNT",
                 "5",
-                "Restart a child so often in a row, then exit with its code; 0 exits at once",
+                "Consecutive restarts before exiting with the child's code (0: never)",
             ),
             one(
                 "restart-backoff",
                 "DURATION",
                 "500ms",
-                "The first pause before a restart; it doubles each time",
+                "Delay before the first restart; doubles with each consecutive one",
             ),
-            one("restart-backoff-max", "DURATION", "30s", "The longest pause before a restart"),
-            one("restart-reset", "DURATION", "1m", "A child that served for so long starts a new row"),
-            one("restart-wait", "DURATION", "15s", "How long a request waits for a child that is restarting"),
-            switch(
-                "resume-sessions",
-                "Replace a session's own child too: only for servers that keep nothing of a session",
+            one("restart-backoff-max", "DURATION", "30s", "Maximum delay before a restart"),
+            one(
+                "restart-reset",
+                "DURATION",
+                "1m",
+                "Uptime after which the count of consecutive restarts is reset",
             ),
             one(
-                "ping-interval",
+                "restart-wait",
                 "DURATION",
-                "30s",
-                "Ask a child that is idle so often whether it is alive; 0s never",
+                "15s",
+                "Time a request waits for a restarting child before it gets 503",
             ),
+            switch("resume-sessions", "Keep a session when its own child restarts; stateless servers only"),
+            one("ping-interval", "DURATION", "30s", "Interval between pings to an idle child (0s: disabled)"),
             one(
                 "ping-timeout",
                 "DURATION",
                 "10s",
-                "A child that is silent for so long after that is replaced",
+                "Time an idle child has to answer a ping before it is replaced",
             ),
         ],
     },
     Group {
         title: "Isolation",
         settings: &[
-            one("isolation", "MODE", "auto", "Who shares a child: auto, shared or session"),
-            one("children", "COUNT", "1", "Shared children"),
-            one("max-children", "COUNT", "32", "Children at once, shared and exclusive together"),
+            one("isolation", "MODE", "auto", "Which clients share a child: auto, shared or session"),
+            one("children", "COUNT", "1", "Number of shared children"),
+            one("max-children", "COUNT", "32", "Maximum number of children, shared and exclusive together"),
+            one("warm", "COUNT", "0", "Idle children kept ready for calls of 2026-07-28 clients (0: none)"),
             one(
-                "warm",
-                "COUNT",
-                "0",
-                "Exclusive children kept ready for modern clients that can be asked something",
+                "evict-after",
+                "DURATION",
+                "1m",
+                "Idle time before an exclusive child may be evicted at --max-children",
             ),
-            one("evict-after", "DURATION", "1m", "At the cap, close an exclusive child idle for so long"),
-            one("at-cap", "ACTION", "share", "When none can be closed: share, or refuse with 503"),
-            switch("forward-roots", "Let clients' roots reach the child, which may widen what it can read"),
+            one(
+                "at-cap",
+                "ACTION",
+                "share",
+                "At --max-children with no child to evict: share one, or refuse (503)",
+            ),
+            switch("forward-roots", "Send clients' roots to the child, which may then read more files"),
         ],
     },
     Group {
         title: "Requests",
         settings: &[
-            absent(
-                "cache-lists",
-                "DURATION",
-                "Answer lists of a legacy child from memory for so long; else until it says that they changed, if it does",
-            ),
-            one("max-in-flight", "COUNT", "4096", "Requests in flight at once, all together; more wait"),
-            one("max-client-in-flight", "COUNT", "256", "Requests that one client may have in flight"),
-            one(
-                "max-child-in-flight",
-                "COUNT",
-                "1024",
-                "Requests in flight at one child; for a server that handles one at a time, give a few",
-            ),
-            one(
-                "max-queued",
-                "COUNT",
-                "4096",
-                "Requests that may wait for their turn, at each child and in all; more get 503",
-            ),
-            one(
-                "queue-timeout",
-                "DURATION",
-                "10s",
-                "How long a request may wait for its turn; then it gets 503",
-            ),
             one(
                 "request-timeout",
                 "DURATION",
                 "5m",
-                "Fail and cancel a request without an answer or progress for so long",
+                "Time without response or progress after which a request fails",
             ),
-            one(
-                "request-max",
-                "DURATION",
-                "1h",
-                "Fail and cancel a request after so long, whatever its progress",
-            ),
+            one("request-max", "DURATION", "1h", "Maximum duration of a request, regardless of progress"),
             one(
                 "cancel-grace",
                 "DURATION",
                 "10s",
-                "How long a cancelled request counts when the child is silent",
+                "Time a cancelled request without a response counts as in flight",
+            ),
+            absent(
+                "cache-lists",
+                "DURATION",
+                "Lifetime of a legacy child's cached lists (unset: until list_changed)",
             ),
             one(
                 "max-listens",
                 "COUNT",
                 "1024",
-                "Subscriptions of modern clients open at once, a quarter of them of one client; more get 503",
+                "Maximum open subscriptions of modern clients; further ones get 503",
             ),
             one(
                 "max-parked",
                 "COUNT",
                 "256",
-                "Requests that wait for a modern client's answer to a question, a quarter of them of one client",
+                "Maximum requests that wait for a modern client's answer to a question",
             ),
-            one("park-timeout", "DURATION", "10m", "How long a client may take to answer a question"),
+            one("park-timeout", "DURATION", "10m", "Time a client has to answer a question from the child"),
             absent(
                 "state-key-file",
                 "FILE",
-                "Seals requestState; the same for all replicas. Else a key made at start",
+                "File with the key that seals requestState (unset: random at start)",
+            ),
+        ],
+    },
+    Group {
+        title: "Queues and memory",
+        settings: &[
+            one("max-in-flight", "COUNT", "4096", "Maximum requests in flight in total; further ones wait"),
+            one(
+                "max-client-in-flight",
+                "COUNT",
+                "256",
+                "Maximum requests in flight per client; further ones wait",
+            ),
+            one(
+                "max-child-in-flight",
+                "COUNT",
+                "1024",
+                "Maximum requests in flight per child; further ones wait",
+            ),
+            one(
+                "max-queued",
+                "COUNT",
+                "4096",
+                "Maximum waiting requests, per child and in total (0: refuse at once)",
+            ),
+            one(
+                "queue-timeout",
+                "DURATION",
+                "10s",
+                "Maximum time a request waits for its turn before it gets 503",
             ),
             computed(
                 "max-buffered",
                 "SIZE",
                 "256MiB, at most 40 % of the container's memory",
-                "All messages in memory together: bodies, answers, replay buffers",
+                "Maximum size of all messages in memory, replay buffers included",
             ),
         ],
     },
     Group {
         title: "Sessions",
         settings: &[
-            one("session-idle", "DURATION", "30m", "End a session that nobody has used for so long"),
-            one("session-max-age", "DURATION", "24h", "End a session so long after it began"),
+            one("session-idle", "DURATION", "30m", "Idle time after which a session ends"),
+            one("session-max-age", "DURATION", "24h", "Maximum age of a session"),
             one(
                 "max-sessions",
                 "COUNT",
                 "16384",
-                "Sessions at once; then the client with most loses its idlest",
+                "Maximum sessions; beyond it, the largest client loses its idlest",
             ),
-            one("replay-events", "COUNT", "256", "Events a session keeps for clients that resume a stream"),
+            one("replay-events", "COUNT", "256", "Events kept per session for clients that resume a stream"),
             computed(
                 "replay-bytes",
                 "SIZE",
                 "4MiB, at most --max-buffered",
-                "Bytes of events a session keeps for them",
+                "Size of the events kept per session for clients that resume a stream",
             ),
         ],
     },
@@ -298,117 +287,61 @@ pub const SETTINGS: &[Group] = &[
                 "drain-delay",
                 "DURATION",
                 "0s; 5s in Kubernetes",
-                "After SIGTERM, serve on for so long while endpoints are being removed",
+                "Time to keep serving after SIGTERM while endpoints are removed",
             ),
             computed(
                 "drain-timeout",
                 "DURATION",
                 "3s; 17s in Kubernetes",
-                "Time left to requests in flight; by default what other stages leave",
+                "Time after --drain-delay for requests in flight to finish",
             ),
         ],
     },
     Group {
         title: "Logs, metrics and traces",
         settings: &[
-            one("log-format", "FORMAT", "text", "text or json"),
-            one("log-level", "LEVEL", "info", "error, warn, info, debug, trace or off"),
-            switch("access-log", "Log a line for each message of a client, once it is over"),
+            one("log-format", "FORMAT", "text", "Format of log lines: text or json"),
+            one("log-level", "LEVEL", "info", "Minimum severity: error, warn, info, debug, trace or off"),
+            switch("access-log", "Log one line for each client message, when it is finished"),
             one(
                 "child-log-rate",
                 "COUNT",
                 "100",
-                "Child lines logged per second: stderr, invalid stdout (0: all)",
+                "Lines logged per second from stderr and from invalid stdout (0: all)",
             ),
-            switch(
-                "expose-stderr",
-                "Show a child's last stderr lines to clients and probes (development only)",
-            ),
-            on("metrics", "Keep count of operations and how long they take, at /metrics"),
-            many("allow-baggage", "KEY", "Baggage of clients that reaches the child; * is all"),
-            switch("trace-arguments", "Put tools' arguments into spans, redacted"),
-            switch("trace-results", "Put tools' results into spans, redacted"),
-            many(
-                "redact",
-                "KEY",
-                "A key whose values are kept out of spans, besides those that look like secrets",
-            ),
+            switch("expose-stderr", "Show a child's last stderr lines to clients and probes (development)"),
+            on("metrics", "Record count and duration of operations for /metrics (=false: off)"),
+            many("allow-baggage", "KEY", "Baggage key to pass from clients to the child (*: all)"),
+            switch("trace-arguments", "Record tool arguments in spans, redacted"),
+            switch("trace-results", "Record tool results in spans, redacted"),
+            many("redact", "KEY", "Additional key whose values are redacted in spans"),
         ],
     },
     Group {
-        title: "Settings",
+        title: "Configuration",
         settings: &[
-            absent("config", "FILE", "Read settings from a YAML or JSON file, by the same names"),
-            switch("check", "Check the settings, print what is meant, and exit"),
+            absent("config", "FILE", "Read settings from a YAML or JSON file with the same names"),
+            switch("check", "Validate the settings, print the effective values and exit"),
         ],
     },
 ];
 
-const fn one(flag: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { flag, value, fallback: Fallback::Value(default), arity: Arity::One, help }
-}
-
-const fn computed(
-    flag: &'static str,
-    value: &'static str,
-    words: &'static str,
-    help: &'static str,
-) -> Setting {
-    Setting { flag, value, fallback: Fallback::Computed(words), arity: Arity::One, help }
-}
-
-const fn absent(flag: &'static str, value: &'static str, help: &'static str) -> Setting {
-    Setting { flag, value, fallback: Fallback::Absent, arity: Arity::One, help }
-}
-
-const fn switch(flag: &'static str, help: &'static str) -> Setting {
-    Setting { flag, value: "BOOL", fallback: Fallback::Value("false"), arity: Arity::Switch, help }
-}
-
-const fn on(flag: &'static str, help: &'static str) -> Setting {
-    Setting { flag, value: "BOOL", fallback: Fallback::Value("true"), arity: Arity::Switch, help }
-}
-
-const fn many(flag: &'static str, value: &'static str, help: &'static str) -> Setting {
-    Setting { flag, value, fallback: Fallback::Absent, arity: Arity::Many { commas: true }, help }
-}
-
-const fn many_lines(flag: &'static str, value: &'static str, help: &'static str) -> Setting {
-    Setting { flag, value, fallback: Fallback::Absent, arity: Arity::Many { commas: false }, help }
-}
-
-impl Setting {
-    /// The environment variable: `PROXYRUNNER_SESSION_IDLE` for `session-idle`.
-    pub fn variable(&self) -> String {
-        format!("PROXYRUNNER_{}", self.flag.to_ascii_uppercase().replace('-', "_"))
-    }
-
-    /// The default in words, if there is one worth showing.
-    pub fn default_words(&self) -> Option<&'static str> {
-        match self.fallback {
-            Fallback::Value("false") if self.arity == Arity::Switch => None,
-            Fallback::Value(words) | Fallback::Computed(words) => Some(words),
-            Fallback::Absent => None,
-        }
-    }
-}
-
-/// Every setting, without its group.
+/// Returns every setting, in the order of the groups.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
     SETTINGS.iter().flat_map(|group| group.settings)
 }
 
-/// The setting of this name.
+/// Returns the setting with this flag.
 pub fn find(flag: &str) -> Option<&'static Setting> {
     settings().find(|setting| setting.flag == flag)
 }
 
-/// The README's tables of flags: one for each group.
+/// Returns the tables of `docs/settings.md`, one for each group.
 pub fn markdown_table() -> String {
     let mut out = String::new();
     for group in SETTINGS {
         let _ =
-            write!(out, "**{}**\n\n| flag | default | what it does |\n| --- | --- | --- |\n", group.title);
+            write!(out, "\n## {}\n\n| flag | default | description |\n| --- | --- | --- |\n", group.title);
         for setting in group.settings {
             let value = if setting.arity == Arity::Switch { "" } else { setting.value };
             let flag = format!("--{} {value}", setting.flag);
@@ -416,7 +349,6 @@ pub fn markdown_table() -> String {
             let again = if matches!(setting.arity, Arity::Many { .. }) { "; may repeat" } else { "" };
             let _ = writeln!(out, "| `{}` | {default} | {}{again} |", flag.trim_end(), setting.help);
         }
-        out.push('\n');
     }
     out
 }

@@ -1,9 +1,9 @@
-//! What is typed, and what is meant by it: every way a setting can be given, and be wrong.
+//! Tests every way in which a setting can be given, and be wrong.
 
 use super::*;
 use std::path::Path;
 
-/// A configuration file that is gone when the test is over.
+/// A configuration file that is deleted at the end of the test.
 struct Scratch(std::path::PathBuf);
 
 impl Scratch {
@@ -30,19 +30,19 @@ fn load_with(args: &[&str], vars: &[(&str, &str)]) -> Result<Config, Exit> {
 }
 
 fn loaded(args: &[&str], vars: &[(&str, &str)]) -> Config {
-    load_with(args, vars).unwrap_or_else(|exit| panic!("{}", exit.text()))
+    load_with(args, vars).unwrap_or_else(|exit| panic!("{}", exit.text))
 }
 
 fn lines(args: &[&str], vars: &[(&str, &str)]) -> Vec<String> {
     let exit = load_with(args, vars).err().expect("problems");
-    assert_eq!(exit.code(), Exit::USAGE);
-    exit.text().lines().map(str::to_owned).collect()
+    assert_eq!(exit.code, Exit::USAGE);
+    exit.text.lines().map(str::to_owned).collect()
 }
 
 fn check(args: &[&str], vars: &[(&str, &str)]) -> String {
     let exit = load_with(&[&["--check"], args].concat(), vars).err().expect("an answer");
-    assert_eq!(exit.code(), 0, "{}", exit.text());
-    exit.text().to_owned()
+    assert_eq!(exit.code, 0, "{}", exit.text);
+    exit.text.to_owned()
 }
 
 #[test]
@@ -59,14 +59,14 @@ fn defaults() {
 }
 
 #[test]
-fn in_kubernetes_draining_waits_for_endpoints_unless_told_otherwise() {
+fn in_kubernetes_draining_waits_for_endpoints_by_default() {
     let kubernetes = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
     assert_eq!(loaded(&["server"], &[kubernetes]).drain_delay, Duration::from_secs(5));
     assert_eq!(loaded(&["--drain-delay=0s", "server"], &[kubernetes]).drain_delay, Duration::ZERO);
 }
 
 #[test]
-fn what_the_other_graces_leave_of_the_places_is_for_requests_in_flight() {
+fn drain_timeout_defaults_to_the_rest_of_the_platforms_grace() {
     let kubernetes = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
     for (args, vars, drain, fits) in [
         (&[][..], &[][..], 3, true),
@@ -83,7 +83,7 @@ fn what_the_other_graces_leave_of_the_places_is_for_requests_in_flight() {
 }
 
 #[test]
-fn flags_win_over_the_environment_and_that_over_the_file() {
+fn flags_override_the_environment_and_the_environment_overrides_the_file() {
     let file = Scratch::new(
         "precedence",
         "path: /file\nmax-body: 1KiB\nchildren: 2\nallow-host: [file]\ncommand: [file]\n",
@@ -120,7 +120,7 @@ fn lists_from_the_environment() {
 }
 
 #[test]
-fn every_problem_is_told_at_once_with_its_flag_source_and_what_would_do() {
+fn all_problems_are_reported_at_once_with_flag_source_and_remedy() {
     let file = Scratch::new("bad", "\nmax-frame: huge\nchildren: [1]\n");
     let told = lines(
         &[&file.flag(), "--path", "mcp", "--isolation=none", "--max-sessions=0"],
@@ -147,17 +147,17 @@ fn every_problem_is_told_at_once_with_its_flag_source_and_what_would_do() {
 }
 
 #[test]
-fn messages_take_at_most_two_fifths_of_the_memory_there_is() {
+fn messages_take_at_most_two_fifths_of_the_memory() {
     let with = |args: &[&str], memory: u64| {
         let args = ["proxyrunner"].iter().chain(args).chain(&["server"]).map(OsString::from);
-        let config = load(args, [], Some(memory)).unwrap_or_else(|exit| panic!("{}", exit.text()));
+        let config = load(args, [], Some(memory)).unwrap_or_else(|exit| panic!("{}", exit.text));
         (config.max_buffered, config.http.max_body, config.child.max_frame, config.session.replay_bytes)
     };
     let mebibytes =
         |[all, body, frame, replay]: [usize; 4]| (all << 20, body << 20, frame << 20, replay << 20);
     assert_eq!(with(&[], 4 << 30), mebibytes([256, 64, 64, 4]));
     assert_eq!(with(&[], 320 << 20), mebibytes([128, 64, 64, 4]));
-    // No single message may be longer than all of them together.
+    // No single message may be longer than the limit on all of them.
     assert_eq!(with(&[], 50 << 20), mebibytes([20, 20, 20, 4]));
     assert_eq!(with(&[], 1), mebibytes([1, 1, 1, 1]));
     assert_eq!(with(&["--max-buffered=2MiB"], 4 << 30), mebibytes([2, 2, 2, 2]));
@@ -165,7 +165,7 @@ fn messages_take_at_most_two_fifths_of_the_memory_there_is() {
 }
 
 #[test]
-fn settings_that_are_only_bad_together() {
+fn settings_that_contradict_each_other_are_reported() {
     let told = lines(&["--children=9", "--max-children=8", "--max-body=2GiB", "server"], &[]);
     assert_eq!(
         told,
@@ -176,14 +176,14 @@ fn settings_that_are_only_bad_together() {
     );
     assert_eq!(
         lines(&["--request-timeout=2h", "server"], &[]),
-        ["proxyrunner: --request-timeout: is more than --request-max; give --request-max at least as much"]
+        ["proxyrunner: --request-timeout: is more than --request-max; raise --request-max"]
     );
-    // The default that stands in for what is bad itself is not held against the other.
+    // The default that replaces a bad setting is not compared with other settings.
     assert_eq!(lines(&["--children=50", "--max-children=many", "server"], &[]).len(), 1);
 }
 
 #[test]
-fn a_variables_value_is_never_told() {
+fn a_variables_value_is_never_shown() {
     let args = ["--env", "hunter2", "--env", "=hunter2", "--env", "A=hunter2", "server"];
     let told = lines(&args, &[]);
     assert_eq!(told.len(), 2);
@@ -192,26 +192,26 @@ fn a_variables_value_is_never_told() {
     assert!(shown.contains("env: [\"A=<redacted>\"]"), "{shown}");
 }
 
-/// A file can write one, and spawning would only fail later.
+/// A file can contain a NUL, and spawning would only fail later.
 #[test]
 fn a_nul_in_the_command_or_a_variable_is_a_problem() {
     let file = Scratch::new("nul", "command: [\"a\\0b\"]\nenv: {A: \"hunter\\0two\"}\n");
     let told = lines(&[&file.flag()], &[]);
     assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].contains("COMMAND: holds a NUL"), "{told:?}");
-    assert!(told[1].contains("line 2) item 1 holds a NUL"), "{told:?}");
+    assert!(told[0].contains("COMMAND: contains a NUL byte"), "{told:?}");
+    assert!(told[1].contains("line 2) item 1 contains a NUL byte"), "{told:?}");
 }
 
 #[test]
-fn an_unreadable_file_is_told_beside_the_rest() {
+fn an_unreadable_file_is_reported_with_the_other_problems() {
     let missing = Path::new("no-such-directory").join("c.yaml");
     let told = lines(&["--config", missing.to_str().expect("text"), "--sse=maybe"], &[]);
     assert_eq!(told.len(), 3, "{told:?}");
-    assert!(told[0].starts_with("proxyrunner: --config: \"no-such-directory/c.yaml\" can't be read: "));
+    assert!(told[0].starts_with("proxyrunner: --config: \"no-such-directory/c.yaml\" cannot be read: "));
 }
 
 #[test]
-fn check_shows_every_setting_once_and_where_it_came_from() {
+fn check_shows_every_setting_once_with_its_source() {
     let shown = check(&["--path=/p", "server"], &[("PROXYRUNNER_SSE", "on")]);
     for setting in table::settings().filter(|setting| !table::NOT_IN_FILE.contains(&setting.flag)) {
         let key = format!("{}: ", setting.flag);
@@ -223,7 +223,7 @@ fn check_shows_every_setting_once_and_where_it_came_from() {
 }
 
 #[test]
-fn what_check_shows_is_a_file_that_means_the_same() {
+fn the_output_of_check_is_an_equivalent_configuration_file() {
     let without_sources = |text: String| -> Vec<String> {
         text.lines().map(|line| line.split("  # ").next().unwrap_or_default().to_owned()).collect()
     };

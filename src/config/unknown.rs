@@ -1,11 +1,12 @@
-//! Variables that look like settings and are none: a misspelt one would else be ignored in silence.
+//! Warns of environment variables that look like settings but are not. A misspelled one would otherwise be ignored
+//! silently.
 
 use super::table::settings;
 use std::ffi::OsString;
 
 const PREFIX: &str = "PROXYRUNNER_";
 
-/// A warning for each variable of the prefix that is no setting.
+/// Returns a warning for each unknown variable with the prefix.
 pub(super) fn warnings(variables: &[(OsString, OsString)]) -> Vec<String> {
     let known: Vec<_> = settings().map(super::table::Setting::variable).collect();
     let mut unknown: Vec<_> =
@@ -22,13 +23,13 @@ fn unknown(name: &OsString, value: &OsString, known: &[String]) -> Option<String
         return None;
     }
     let near = known.iter().map(|known| (distance(&upper, known), known)).min();
-    // One slip in a short name, two in a longer one.
+    // One typing error is accepted in a short name, two in a longer one.
     let near = near.filter(|(slips, _)| *slips <= 1 + rest.len() / 8);
     let hint = near.map(|(_, known)| format!("; did you mean {known}?")).unwrap_or_default();
-    Some(format!("{} is no setting and is ignored{hint}", name.escape_debug()))
+    Some(format!("{} is not a setting and is ignored{hint}", name.escape_debug()))
 }
 
-/// Whether Kubernetes sets it in every pod for a Service whose name begins with `proxyrunner`.
+/// Returns whether Kubernetes sets the variable in every pod for a Service whose name begins with `proxyrunner`.
 fn is_service_link(rest: &str, value: &str) -> bool {
     let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     let of_port = |part: &str| part.starts_with(|c: char| c.is_ascii_digit()) && part.contains("_");
@@ -39,7 +40,7 @@ fn is_service_link(rest: &str, value: &str) -> bool {
         || rest.split("_PORT_").skip(1).any(of_port)
 }
 
-/// Letters to be changed, added, left out or swapped between two names (optimal string alignment).
+/// Returns the number of letters to change, add, remove or swap between two names (optimal string alignment).
 fn distance(one: &str, other: &str) -> usize {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     let mut before: Vec<usize> = Vec::new();
@@ -67,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn misspelt_settings_are_told_with_what_is_near() {
+    fn misspelled_settings_are_reported_with_a_similar_name() {
         for (name, hint) in [
             ("PROXYRUNNER_LISTN", "; did you mean PROXYRUNNER_LISTEN?"),
             ("PROXYRUNNER_LSITEN", "; did you mean PROXYRUNNER_LISTEN?"),
@@ -78,12 +79,12 @@ mod tests {
             ("PROXYRUNNER_", ""),
             ("PROXYRUNNER_ALLOW_PORT", "; did you mean PROXYRUNNER_ALLOW_HOST?"),
         ] {
-            assert_eq!(warned(name, "hunter2"), [format!("{name} is no setting and is ignored{hint}")]);
+            assert_eq!(warned(name, "hunter2"), [format!("{name} is not a setting and is ignored{hint}")]);
         }
     }
 
     #[test]
-    fn settings_and_what_kubernetes_sets_are_no_mistake() {
+    fn settings_and_variables_of_kubernetes_cause_no_warning() {
         for setting in settings() {
             assert_eq!(warned(&setting.variable(), "x"), [""; 0]);
         }

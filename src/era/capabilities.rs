@@ -1,5 +1,5 @@
-//! What a client can be asked: read from its declaration, held against a question, and said again to a modern
-//! child in words that it may rely on.
+//! Client capabilities: reading a declaration, checking a question against it, and declaring it again to a modern
+//! child.
 
 use super::keys;
 use crate::budget::Charged;
@@ -7,10 +7,10 @@ use crate::jsonrpc::{Amendment, Edits, Span, amend, member, members, splice, str
 use crate::session::Version;
 use serde_json::{Map, Value, json};
 
-/// The questions a client answers, each with what it must have declared.
+/// The kinds of questions that a client answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Capabilities {
-    /// `elicitation.form`, also meant by `elicitation: {}` (client/elicitation §Capabilities).
+    /// `elicitation.form`, which `elicitation: {}` implies (client/elicitation §Capabilities).
     pub form: bool,
     /// `elicitation.url`
     pub url: bool,
@@ -25,7 +25,7 @@ pub struct Capabilities {
 impl Capabilities {
     /// Reads a `ClientCapabilities` object of any revision.
     pub fn read(raw: &[u8], span: &Span) -> Self {
-        // As most are.
+        // The usual case.
         if &raw[span.clone()] == b"{}" {
             return Capabilities::default();
         }
@@ -47,7 +47,8 @@ impl Capabilities {
         }
     }
 
-    /// What a question needs (A6, C2a). `None` for a method that asks a client nothing.
+    /// Returns the capabilities that a question requires (client/elicitation, client/sampling, client/roots). `None`
+    /// if the method is not a question to clients.
     pub fn required(method: &str, raw: &[u8], params: Option<&Span>) -> Option<Self> {
         let has = |name| params.is_some_and(|params| member(raw, params, name).is_some());
         let none = Capabilities::default();
@@ -65,12 +66,13 @@ impl Capabilities {
         })
     }
 
-    /// Whether a legacy child of such a client may ask while it works, so that it must be exclusive (D6).
+    /// Returns whether a legacy child may ask such a client while it works, so that the child must be exclusive
+    /// (`docs/architecture.md#isolation`).
     pub fn asks(self) -> bool {
         self.form || self.url || self.sampling
     }
 
-    /// What both have: an ask is checked against its request and its child.
+    /// Returns the capabilities in both: a question is checked against its request and its child.
     pub fn and(self, other: Self) -> Self {
         Capabilities {
             form: self.form && other.form,
@@ -81,7 +83,8 @@ impl Capabilities {
         }
     }
 
-    /// What `required` has beyond these, as -32021's `requiredCapabilities`; `None` if nothing is missing.
+    /// Returns the capabilities in `required` but not in `self`, as -32021's `requiredCapabilities`; `None` if
+    /// nothing is missing.
     pub fn missing(self, required: Self) -> Option<Value> {
         let missing = Capabilities {
             form: required.form && !self.form,
@@ -93,7 +96,7 @@ impl Capabilities {
         (missing != Capabilities::default()).then(|| missing.declaration())
     }
 
-    /// As a `ClientCapabilities` object, in the words of 2025-11-25 and later.
+    /// Returns a `ClientCapabilities` object as in 2025-11-25 and later.
     pub fn declaration(self) -> Value {
         let mut all = Map::new();
         let object = |parts: &[(&str, bool)]| {
@@ -114,10 +117,10 @@ impl Capabilities {
     }
 }
 
-/// A legacy client's capabilities as a modern child is to read them (C3): without `tasks` in either form,
-/// without `roots.listChanged` (or `roots` at all, unless the operator forwards it), and with what its revision
-/// did not define taken away. All else, `experimental` and foreign `extensions` too, stays as it was written.
-/// Anything but an object becomes `{}`.
+/// Translates a legacy client's capabilities for a modern child. Removes `tasks` in both forms, `roots.listChanged`
+/// (or `roots` unless the operator forwards it), and everything that the client's revision does not define. Other
+/// members, including `experimental` and foreign `extensions`, stay unchanged. Any value that is not an object
+/// becomes `{}`.
 pub fn for_modern_child(bytes: &Charged, version: &Version, forward_roots: bool) -> Charged {
     let whole = 0..bytes.len();
     if bytes.first() != Some(&b'{') {
@@ -127,7 +130,7 @@ pub fn for_modern_child(bytes: &Charged, version: &Version, forward_roots: bool)
     if !forward_roots {
         drop.push("roots");
     }
-    // Elicitation came with 2025-06-18, its two modes and sampling's options with 2025-11-25.
+    // 2025-06-18 added elicitation; 2025-11-25 added its two modes and the options of sampling.
     if version.as_str() < "2025-06-18" {
         drop.push("elicitation");
     }
@@ -186,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_needs_what_it_asks_for() {
+    fn a_question_requires_its_capabilities() {
         let client = read(r#"{"elicitation":{},"sampling":{}}"#);
         let missing = |method, params| client.missing(required(method, params).unwrap());
         assert_eq!(missing("elicitation/create", r#"{"message":"m"}"#), None);
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_about_a_page_is_no_form() {
+    fn an_elicitation_by_url_does_not_require_forms() {
         let needs = |params| required("elicitation/create", params).unwrap();
         let none = Capabilities::default();
         assert_eq!(needs(r#"{"mode":"url"}"#), Capabilities { url: true, ..none });
@@ -218,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_both_have_is_what_each_has() {
+    fn the_intersection_contains_the_common_capabilities() {
         let of = |bits: u8| {
             let on = |bit: u8| bits >> bit & 1 == 1;
             Capabilities { form: on(0), url: on(1), sampling: on(2), sampling_tools: on(3), roots: on(4) }
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_declaration_reads_as_what_it_was() {
+    fn a_declaration_is_read_back_unchanged() {
         for bits in 0..32_u8 {
             let on = |bit: u8| bits >> bit & 1 == 1;
             let some = Capabilities {
@@ -249,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_modern_child_reads_only_what_the_revision_defines() {
+    fn a_modern_child_gets_only_capabilities_of_the_revision() {
         let full = r#"{ "tasks":{"list":{}}, "roots":{"listChanged":true,"x":1},"elicitation":{"form":{},"url":{}},"sampling":{"tools":{}},"extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"a":[1]}},"experimental":{"e":{}}}"#;
         let said =
             |version, roots| string(&for_modern_child(&Charged::from(full), &Version::new(version), roots));

@@ -1,6 +1,5 @@
-//! What a child says of itself, in the other era's words: `InitializeResult` for clients with a session,
-//! `DiscoverResult` for clients without. Both documents are small and rare, so they are put together anew, of the
-//! child's own raw parts.
+//! Translates a child's self-description: `InitializeResult` for clients with a session, `DiscoverResult` for clients
+//! without one. Both documents are small and rare, so they are composed from the child's raw parts.
 
 use super::{MODERN_VERSION, keys, raw, results::Hint};
 use crate::budget::Charged;
@@ -8,8 +7,8 @@ use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, spli
 use crate::session::{LEGACY_VERSIONS, Version};
 use serde_json::{Value, json};
 
-/// A legacy child's `InitializeResult` as the `DiscoverResult` that modern clients are given (C2). The tasks of
-/// both eras are taken out of its capabilities; all else is kept, `experimental` and foreign extensions too.
+/// Translates a legacy child's `InitializeResult` into a `DiscoverResult`. The tasks of both eras are removed from
+/// its capabilities; everything else is kept, including `experimental` and foreign extensions.
 pub fn from_initialize(initialized: &Charged, hint: Hint) -> Charged {
     let whole = 0..initialized.len();
     let capabilities = capabilities(initialized, &whole);
@@ -30,8 +29,9 @@ pub fn from_initialize(initialized: &Charged, hint: Hint) -> Charged {
     initialized.derive(text.into_bytes())
 }
 
-/// A modern child's `DiscoverResult` as modern clients are given it: as it is, but with the revisions that are served
-/// here (A1 row 11). Some children list the legacy ones too, which say nothing to a modern client.
+/// Returns a modern child's `DiscoverResult` for modern clients: unchanged but for `supportedVersions`, which lists
+/// the revisions served here (server/discover). Some children also list legacy ones, which a modern client cannot
+/// use.
 pub fn served(discovered: &Charged) -> Charged {
     let whole = 0..discovered.len();
     let add = format!("\"supportedVersions\":[\"{MODERN_VERSION}\"]");
@@ -40,8 +40,8 @@ pub fn served(discovered: &Charged) -> Charged {
     discovered.derive(splice(discovered, &whole, edits).to_vec())
 }
 
-/// A modern child's `DiscoverResult` as the `InitializeResult` that a client of `version` is given (C3).
-/// `serverInfo` is required there: what the child does not say is made up, and never empty.
+/// Translates a modern child's `DiscoverResult` into an `InitializeResult` for a client of `version`. Since that
+/// requires `serverInfo`, missing values get defaults that are never empty.
 pub fn to_initialize(discovered: &Charged, version: &Version) -> Charged {
     let whole = 0..discovered.len();
     let mut text = format!(
@@ -58,18 +58,18 @@ pub fn to_initialize(discovered: &Charged, version: &Version) -> Charged {
     discovered.derive(text.into_bytes())
 }
 
-/// The revision that a legacy client is answered with: its own if proxyrunner knows it, else the newest
-/// (lifecycle §Version Negotiation).
+/// Returns the revision in the answer to a legacy client: its own if proxyrunner supports it, else the newest
+/// (basic/lifecycle §Version Negotiation).
 pub fn negotiated(asked: Option<&Version>) -> Version {
     asked.filter(|asked| asked.is_known()).cloned().unwrap_or_else(|| Version::new(LEGACY_VERSIONS[0]))
 }
 
-/// The `serverInfo` of an `InitializeResult`, to be put into every result for a modern client.
+/// Returns the `serverInfo` of an `InitializeResult`, which is added to every result for a modern client.
 pub fn server_info(initialized: &[u8]) -> Option<Span> {
     member(initialized, &(0..initialized.len()), "serverInfo").filter(|info| initialized[info.start] == b'{')
 }
 
-/// Whether a `DiscoverResult` declares a capability's flag, as `("tools", "listChanged")`.
+/// Returns a predicate: whether a `DiscoverResult` declares a capability's flag, as `("tools", "listChanged")`.
 pub fn capabilities_of(discovered: &[u8]) -> impl Fn(&str, &str) -> bool {
     move |capability, flag| {
         let capabilities = member(discovered, &(0..discovered.len()), "capabilities");
@@ -79,8 +79,8 @@ pub fn capabilities_of(discovered: &[u8]) -> impl Fn(&str, &str) -> bool {
     }
 }
 
-/// Whether two children say the same of themselves, in their `InitializeResult` or `DiscoverResult`, whatever its order
-/// and whitespace. How long it may be kept does not count.
+/// Returns whether two children describe themselves alike, apart from order and whitespace. Compares
+/// `InitializeResult`s or `DiscoverResult`s, without their caching hints.
 pub fn same_words(one: &[u8], other: &[u8]) -> bool {
     let read = |words: &[u8]| {
         let mut words: serde_json::Value = serde_json::from_slice(words).ok()?;
@@ -94,8 +94,8 @@ pub fn same_words(one: &[u8], other: &[u8]) -> bool {
     read(one).is_some_and(|words| read(other) == Some(words))
 }
 
-/// Whether a legacy child runs tools as tasks. One that does not declare it is not to be asked to, whatever its tools say
-/// of themselves (2025-11-25, basic/utilities/tasks §Tool-Level Negotiation).
+/// Returns whether a legacy child supports tool calls as tasks. If it does not declare so, tools must not be called
+/// as tasks, whatever their own `taskSupport` (2025-11-25, basic/utilities/tasks §Tool-Level Negotiation).
 pub fn runs_tasks(initialized: &[u8]) -> bool {
     let path = ["capabilities", "tasks", "requests", "tools", "call"];
     let whole = 0..initialized.len();
@@ -103,15 +103,15 @@ pub fn runs_tasks(initialized: &[u8]) -> bool {
     call.is_some_and(|call| initialized[call.start] == b'{')
 }
 
-/// The names of the capabilities that a `DiscoverResult` declares.
+/// Returns the names of the capabilities that a `DiscoverResult` declares.
 pub fn capability_names(discovered: &[u8]) -> Vec<String> {
     let capabilities = member(discovered, &(0..discovered.len()), "capabilities");
     let names = capabilities.into_iter().flat_map(|all| members(discovered, all));
     names.map(|(key, _)| text(discovered, &key).into_owned()).collect()
 }
 
-/// The revisions of a `DiscoverResult`, or of -32022's `data`; `None` if `name` is no array of strings there.
-/// Some children list the legacy ones too.
+/// Returns the revisions in a `DiscoverResult`, or in the `data` of -32022; `None` if `name` is not an array of
+/// strings. Some children also list legacy ones.
 pub fn versions(bytes: &[u8], object: &Span, name: &str) -> Option<Vec<String>> {
     let list = member(bytes, object, name).filter(|list| bytes[list.start] == b'[')?;
     let strings =
@@ -119,7 +119,7 @@ pub fn versions(bytes: &[u8], object: &Span, name: &str) -> Option<Vec<String>> 
     strings.collect()
 }
 
-/// The child's capabilities without tasks, of the legacy core and of the modern extension.
+/// Returns the child's capabilities without the tasks of the legacy core and the modern extension.
 fn capabilities(bytes: &Charged, result: &Span) -> String {
     let Some(span) = member(bytes, result, "capabilities").filter(|span| bytes[span.start] == b'{') else {
         return "{}".to_owned();
@@ -137,7 +137,7 @@ fn string(bytes: &[u8], object: &Span, name: &str) -> Option<Span> {
     member(bytes, object, name).filter(|value| bytes[value.start] == b'"')
 }
 
-/// The raw members of a result's `_meta`, without who sent it.
+/// Returns the raw members of a result's `_meta`, without `serverInfo`.
 fn kept_meta(bytes: &[u8], result: &Span) -> Vec<String> {
     let Some(meta) = member(bytes, result, "_meta") else { return Vec::new() };
     members(bytes, meta)
@@ -150,7 +150,7 @@ fn meta_member(members: &[String]) -> String {
     if members.is_empty() { String::new() } else { format!(",\"_meta\":{{{}}}", members.join(",")) }
 }
 
-/// The `Implementation` of a modern child, with what `version` defines of it.
+/// Returns the `Implementation` of a modern child, with the members that `version` defines.
 fn implementation(discovered: &[u8], version: &Version) -> String {
     let meta = member(discovered, &(0..discovered.len()), "_meta");
     let info = meta.and_then(|meta| member(discovered, &meta, keys::SERVER_INFO));
@@ -188,7 +188,7 @@ mod tests {
         "serverInfo":{"name":"ExampleServer","title":"Example","version":"1.0.0"},"instructions":"Be \u0062rief","_meta":{"k":1}}"#;
 
     #[test]
-    fn a_handshake_becomes_a_discovery() {
+    fn an_initialize_result_becomes_a_discover_result() {
         let discovered = from_initialize(
             &Charged::from(INITIALIZED.replace('\n', " ")),
             Hint { ttl_ms: 60_000, scope: Scope::Public },
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_discovery_becomes_a_handshake() {
+    fn a_discover_result_becomes_an_initialize_result() {
         let discovered = &Charged::fixed(br#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true},"extensions":{"io.modelcontextprotocol/tasks":{},"a/b":{}}},"instructions":"i","ttlMs":1,"cacheScope":"public","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"S","version":"2","title":"T","icons":[],"websiteUrl":"u"},"k":{"l":1}}}"#);
         let info = |version| {
             let result = parsed(to_initialize(discovered, &Version::new(version)));
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn modern_clients_are_given_the_revisions_that_are_served_here() {
+    fn modern_clients_get_the_supported_revisions() {
         let said =
             b"{\"supportedVersions\":[\"2026-07-28\",\"2025-11-25\"], \"capabilities\":{\"tools\":{}}}";
         assert_eq!(
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_declared_is_read() {
+    fn declared_capabilities_are_read() {
         let discovered =
             br#"{"capabilities":{"tools":{"listChanged":true},"prompts":{"listChanged":false},"x":7}}"#;
         let declares = capabilities_of(discovered);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn tasks_are_run_by_who_declares_it_for_tools() {
+    fn tasks_are_supported_only_if_declared_for_tools() {
         let runs = |tasks: &str| runs_tasks(format!(r#"{{"capabilities":{{"tasks":{tasks}}}}}"#).as_bytes());
         assert!(runs(r#"{"requests":{"tools":{"call":{}}}}"#));
         for none in ["{}", r#"{"requests":{"tools":{}}}"#, r#"{"requests":{"tools":{"call":null}}}"#, "null"]
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_words_are_so_in_any_order_and_for_any_time() {
+    fn self_descriptions_are_equal_in_any_order_and_with_any_lifetime() {
         let one = json!({"capabilities": {"tools": {}}, "serverInfo": {"name": "S"}, "ttlMs": 5}).to_string();
         let same = |other: Value| same_words(one.as_bytes(), other.to_string().as_bytes());
         assert!(same(
@@ -293,7 +293,7 @@ mod tests {
         let info = json!({keys::SERVER_INFO: {"name": "S"}});
         let modern = json!({"capabilities": {}, "_meta": info}).to_string();
         assert!(same_words(modern.as_bytes(), modern.as_bytes()));
-        assert!(!same_words(modern.as_bytes(), br#"{"capabilities":{}}"#), "it does not say who it is");
+        assert!(!same_words(modern.as_bytes(), br#"{"capabilities":{}}"#), "it does not identify itself");
         for none in ["", "7", "{"] {
             assert!(!same_words(none.as_bytes(), none.as_bytes()), "{none:?} says nothing");
         }

@@ -1,7 +1,7 @@
-//! What a client of an older revision does not know, taken out of results or put in its words (C3, last rows).
+//! Removes or rephrases the parts of results that a client's older revision does not define.
 //!
-//! All legacy revisions want objects where the modern one takes any JSON; those before 2025-06-18 know no links,
-//! titles, icons and structured results; 2024-11-05 knows no audio.
+//! All legacy revisions require objects where the modern one accepts any JSON. Revisions before 2025-06-18 have no
+//! links, titles, icons and structured results; 2024-11-05 has no audio.
 
 use super::raw;
 use crate::jsonrpc::{
@@ -10,17 +10,17 @@ use crate::jsonrpc::{
 use crate::session::Version;
 use serde_json::Value;
 
-/// Whether a revision knows no links, titles, icons and structured results.
+/// Returns whether a revision has no links, titles, icons and structured results.
 pub fn is_old(version: &Version) -> bool {
     version.as_str() < "2025-06-18"
 }
 
-/// Whether a revision knows a result's `structuredContent`: the legacy ones want an object.
+/// Returns whether a revision accepts a result's `structuredContent`. Legacy revisions require an object.
 pub fn keeps_structured(frame: &[u8], value: &Span, method: &str, version: &Version) -> bool {
     method != "tools/call" || !(is_old(version) || frame[value.start] != b'{')
 }
 
-/// Takes out of a legacy child's result what a session's older revision does not know of it.
+/// Removes the parts of a legacy child's result that an older revision does not define.
 pub fn result(frame: &[u8], result: &Span, method: &str, version: &Version, edits: &mut Edits) {
     retain(frame, result, edits, |name, value| {
         name != b"structuredContent" || keeps_structured(frame, value, method, version)
@@ -28,7 +28,7 @@ pub fn result(frame: &[u8], result: &Span, method: &str, version: &Version, edit
     within(frame, result, method, version, edits);
 }
 
-/// The edits within a result's members.
+/// Adds the edits within a result's members.
 pub fn within(frame: &[u8], result: &Span, method: &str, version: &Version, edits: &mut Edits) {
     let old = is_old(version);
     let listed = |name| member(frame, result, name).into_iter().flat_map(|list| items(frame, list));
@@ -89,20 +89,20 @@ fn without(frame: &[u8], object: &Span, drop: &[&str], edits: &mut Edits) {
     }
 }
 
-/// The longest text that is put into other words, in bytes.
+/// Maximum length of a text that is rephrased, in bytes.
 const LONGEST: usize = 1024 * 1024;
 
-/// One content block for a revision before 2025-06-18. `index` tells the blocks of one result apart.
+/// Downgrades a content block for a revision before 2025-06-18. `index` distinguishes the blocks of one result.
 fn downgrade_block(frame: &[u8], block: &Span, index: usize, version: &Version, edits: &mut Edits) {
     match string_member(frame, block, "type").as_deref() {
-        // A very long one stays as it is: its text would be copied several times.
+        // A very long block stays unchanged, since its text would be copied several times.
         Some("resource_link") if block.len() <= LONGEST => link_as_text(frame, block, edits),
         Some("audio") if version.as_str() < "2025-03-26" => audio_as_resource(frame, block, index, edits),
         _ => {}
     }
 }
 
-/// A link's words: what it is called, where it is, and what it is said to be.
+/// Rephrases a link as text: its title, URI and description.
 fn link_as_text(frame: &[u8], link: &Span, edits: &mut Edits) {
     let said = |name| string_member(frame, link, name).filter(|text| !text.is_empty());
     let mut words = said("title").or_else(|| said("name")).unwrap_or_default().into_owned();
@@ -117,8 +117,8 @@ fn link_as_text(frame: &[u8], link: &Span, edits: &mut Edits) {
     edits.replace(link, format!("{{\"type\":\"text\",\"text\":{}{kept}}}", Value::from(words)).as_bytes());
 }
 
-/// Sound as the blob of an embedded resource, whose bytes stay where they are. A resource must have a URI; this
-/// one leads nowhere.
+/// Turns audio into the blob of an embedded resource, without copying its bytes. A resource must have a URI, but this
+/// one cannot be read.
 fn audio_as_resource(frame: &[u8], audio: &Span, index: usize, edits: &mut Edits) {
     let data = member(frame, audio, "data").filter(|data| audio.len() - data.len() <= LONGEST);
     let Some(data) = data else { return };
@@ -130,7 +130,7 @@ fn audio_as_resource(frame: &[u8], audio: &Span, index: usize, edits: &mut Edits
     edits.replace(&(data.end..audio.end), format!("}}{kept}}}").as_bytes());
 }
 
-/// Those members of an object as raw text, each behind a comma.
+/// Returns the named members of an object as raw text, each after a comma.
 fn kept_members(frame: &[u8], object: &Span, names: &[&str]) -> String {
     distinct_members(frame, object)
         .into_iter()
@@ -153,7 +153,7 @@ mod tests {
         result_of(&edited(&frame, &message, edits))
     }
 
-    /// What a session of this revision is given of a legacy child's result.
+    /// Returns a legacy child's result as a session of this revision gets it.
     fn passed(result: &Value, method: &str, version: &str) -> Value {
         let (frame, message, span) = response(&result.to_string());
         let mut edits = Edits::new();
@@ -162,15 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_legacy_child_is_understood_by_older_sessions() {
+    fn results_of_a_newer_legacy_child_are_downgraded_for_older_sessions() {
         let link = json!({"type": "resource_link", "uri": "u", "name": "n"});
         let said = json!({"content": [link], "structuredContent": {"a": 1}, "isError": false});
         let old = passed(&said, "tools/call", "2025-03-26");
         assert_eq!(old, json!({"content": [{"type": "text", "text": "n: u"}], "isError": false}));
         assert_eq!(passed(&said, "tools/call", "2025-06-18"), said);
         let other = json!({"structuredContent": [1], "content": []});
-        assert_eq!(passed(&other, "tools/call", "2025-11-25"), json!({"content": []}), "it is no object");
-        assert_eq!(passed(&other, "tasks/result", "2025-03-26"), other, "only a tool has such");
+        assert_eq!(passed(&other, "tools/call", "2025-11-25"), json!({"content": []}), "not an object");
+        assert_eq!(passed(&other, "tasks/result", "2025-03-26"), other, "only tools have structured content");
         let resources = json!({"resources": [7, "{", {"uri": "u", "name": "n", "title": "t"}]});
         let old = passed(&resources, "resources/list", "2025-03-26");
         assert_eq!(old, json!({"resources": [7, "{", {"uri": "u", "name": "n"}]}));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn structured_content_is_an_object_or_nothing() {
+    fn structured_content_that_is_not_an_object_is_removed() {
         let text = json!([{"type": "text", "text": "[1]"}]);
         for (structured, version, kept) in [
             (json!({"a": 1}), "2025-11-25", true),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn tools_lose_what_the_revision_does_not_define() {
+    fn tools_lose_members_that_the_revision_does_not_define() {
         let tool = |output: Value| {
             json!({"tools": [{
                 "name": "n", "title": "t", "icons": [], "annotations": {"title": "a"}, "description": "d",
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn titles_and_icons_go_from_every_list() {
+    fn titles_and_icons_are_removed_from_every_list() {
         for (method, list) in [
             ("prompts/list", "prompts"),
             ("resources/list", "resources"),
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn links_become_words() {
+    fn links_become_text() {
         let link = json!({"type": "resource_link", "uri": "file:///a", "name": "a", "title": "The \"A\"", "description": "first", "annotations": {"priority": 1}});
         let text =
             json!({"type": "text", "text": "The \"A\": file:///a\nfirst", "annotations": {"priority": 1}});
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_becomes_a_resource_where_there_is_none() {
+    fn audio_becomes_a_resource_for_2024_11_05() {
         let audio = json!({"type": "audio", "mimeType": "audio/wav", "data": "UklGRg==", "annotations": {}});
         let content = json!({"content": [{"type": "text", "text": "x"}, audio]});
         assert_eq!(given(content.clone(), "tools/call", "2025-03-26"), content);

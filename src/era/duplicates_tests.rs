@@ -1,5 +1,4 @@
-//! Whatever a child or a client writes, with members of one name in any number and shape: all that translation makes of
-//! it is JSON.
+//! Tests random messages, with members of one name in any number and shape: every translation of them is valid JSON.
 
 use super::envelope::{put_on, take_off};
 use super::fixtures::{edited, scanned};
@@ -114,7 +113,7 @@ const TEXTS: &[&str] = &[
     "",
 ];
 
-/// Writes JSON of the protocol's names at random.
+/// Writes random JSON with the protocol's names.
 struct Writer(fastrand::Rng);
 
 impl Writer {
@@ -152,7 +151,7 @@ impl Writer {
             };
             let space = ["", " ", "\n"][self.0.usize(..3)];
             members.push(format!("\"{name}\":{space}{value}"));
-            // The same name again, now and then.
+            // Sometimes the same name again.
             if self.0.u8(..3) == 0 {
                 members.push(format!("{space}\"{name}\":{}", self.value(below)));
             }
@@ -160,7 +159,7 @@ impl Writer {
         format!("{{{}}}", members.join(","))
     }
 
-    /// A form whose fields often have the same names.
+    /// Writes a form whose fields often have the same names.
     fn form(&mut self) -> String {
         let mut fields = Vec::new();
         for _ in 0..self.0.usize(..6) {
@@ -180,7 +179,7 @@ fn is_json(bytes: &[u8]) {
     assert!(parsed.is_ok(), "{}", String::from_utf8_lossy(bytes));
 }
 
-/// Makes edits to a message, which must leave one.
+/// Makes edits to a message, whose result must be a message.
 fn all_edits(frame: &Charged, message: &Message, make: impl FnOnce(&mut Edits)) {
     let mut edits = Edits::new();
     make(&mut edits);
@@ -261,7 +260,7 @@ fn translate_request(frame: &Charged, message: &Message) {
     }
 }
 
-/// A message, unless it is refused: the members of `params` that matter may not come twice.
+/// Reads a message; `None` if it is refused, since the relevant members of `params` may not be repeated.
 fn read(text: &str) -> Option<(Charged, Message)> {
     let frame = Charged::from(text);
     is_json(&frame);
@@ -270,7 +269,7 @@ fn read(text: &str) -> Option<(Charged, Message)> {
 }
 
 #[test]
-fn what_has_members_of_one_name_is_translated_into_json() {
+fn messages_with_duplicate_names_are_translated_into_json() {
     let mut writer = Writer(fastrand::Rng::with_seed(35));
     for _ in 0..ROUNDS {
         let value = writer.object(4);
@@ -296,7 +295,7 @@ fn what_has_members_of_one_name_is_translated_into_json() {
     }
 }
 
-/// A choice of several values beside a field of the same name left `…}"b":{…` behind.
+/// Without this, a choice of several values beside a field of the same name left `…}"b":{…` behind.
 #[test]
 fn a_form_with_two_fields_of_one_name_is_asked_with_the_last() {
     let field = |kind| format!("{{\"type\":\"{kind}\",\"oneOf\":[{{\"const\":\"x\",\"title\":\"X\"}}]}}");
@@ -312,7 +311,7 @@ fn a_form_with_two_fields_of_one_name_is_asked_with_the_last() {
         let (frame, message) = scanned(&text);
         let question = Question::of_child("q1", &frame, &message).expect("a question");
         let asked =
-            question.for_client(&Version::new("2025-06-18"), b"7", "id").expect("it has words for it");
+            question.for_client(&Version::new("2025-06-18"), b"7", "id").expect("the revision supports it");
         let asked = super::fixtures::json(asked.to_vec());
         let properties = asked["params"]["requestedSchema"]["properties"].as_object().expect("an object");
         assert_eq!(properties.keys().collect::<Vec<_>>(), kept);

@@ -1,6 +1,6 @@
-//! What a modern request says of itself in `_meta`: its revision, its client, what that client can be asked, and
-//! the log level it wants. Read from a modern client's request and taken off it for a legacy child; put on a
-//! legacy client's request for a modern child.
+//! The envelope of a modern request, in `_meta`: its revision, client, client capabilities and log level. It is read
+//! and removed from a modern client's request to a legacy child, and added to a legacy client's request to a modern
+//! child.
 
 use super::{MODERN_VERSION, capabilities::Capabilities, keys};
 use crate::budget::Charged;
@@ -10,49 +10,49 @@ use crate::session::Version;
 use serde_json::Value;
 use std::fmt;
 
-/// The log levels, least grave first (server/utilities/logging §Log Levels).
+/// The log levels, least severe first (server/utilities/logging §Log Levels).
 pub const LOG_LEVELS: [&str; 8] =
     ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
-/// The four keys, which only a modern request has.
+/// The four keys of an envelope.
 const KEYS: [&str; 4] =
     [keys::PROTOCOL_VERSION, keys::CLIENT_INFO, keys::CLIENT_CAPABILITIES, keys::LOG_LEVEL];
 
-/// The members of `params` that a legacy child is not sent: what makes a request a retry, and a task, which a modern
-/// client cannot ask for in this way.
+/// The members of `params` that legacy children are not sent: those of a retry, and `task`, which modern clients
+/// cannot use in this way.
 const NOT_LEGACY: [&str; 3] = ["inputResponses", "requestState", "task"];
 
 /// The two members of `params` that make a request a retry (basic/patterns/mrtr).
 const RETRY: [&str; 2] = ["inputResponses", "requestState"];
 
-/// A request's envelope. Cloning copies no bytes but those of the revision.
+/// A request's envelope. Cloning copies only the revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// The revision, whatever it says.
+    /// The revision, supported or not.
     pub version: String,
-    /// `clientInfo`, raw; an object.
+    /// `clientInfo`, a raw object.
     pub client_info: Option<Charged>,
-    /// `clientCapabilities`, raw; an object.
+    /// `clientCapabilities`, a raw object.
     pub client_capabilities: Charged,
-    /// From this level on the request wants log messages; none without it.
+    /// The minimum level of log messages that the request wants; `None` for no log messages.
     pub log_level: Option<&'static str>,
 }
 
-/// What is wrong with an envelope: always -32602, with the request's id (basic §`_meta`).
+/// The fault of an envelope: always -32602, with the request's id (basic §`_meta`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Malformed {
-    /// There is no revision, or it is no string.
+    /// The revision is missing, or not a string.
     Version,
-    /// There are no client capabilities, or they are no object.
+    /// The client capabilities are missing, or not an object.
     Capabilities,
-    /// The client's name card is no object.
+    /// `clientInfo` is not an object.
     ClientInfo,
-    /// The log level is none of the eight (server/utilities/logging §Error Handling).
+    /// The log level is not one of the eight (server/utilities/logging §Error Handling).
     LogLevel,
 }
 
 impl Malformed {
-    /// The JSON-RPC code.
+    /// Returns the JSON-RPC code.
     pub fn code(self) -> i64 {
         codes::INVALID_PARAMS
     }
@@ -68,17 +68,17 @@ impl fmt::Display for Malformed {
                 return write!(f, "params._meta[\"{}\"] must be a log level", keys::LOG_LEVEL);
             }
         };
-        write!(f, "params._meta[\"{key}\"] must be there and be {what}")
+        write!(f, "params._meta[\"{key}\"] is required and must be {what}")
     }
 }
 
 impl std::error::Error for Malformed {}
 
 impl Envelope {
-    /// Reads a modern request's envelope (A1 row 9). Whether its revision is served is for the caller to ask.
+    /// Reads a modern request's envelope (basic §`_meta`). The caller checks whether its revision is supported.
     ///
     /// # Errors
-    /// The first thing that is missing or of the wrong type.
+    /// The first member that is missing or has the wrong type.
     pub fn read(frame: &Charged, message: &Message) -> Result<Self, Malformed> {
         let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
         let meta = meta.ok_or(Malformed::Version)?;
@@ -104,8 +104,8 @@ impl Envelope {
         })
     }
 
-    /// What a legacy client's session says for each of its requests to a modern child (C3). `client_info` and
-    /// `client_capabilities` are raw, as its `initialize` had them, in the session's revision.
+    /// Creates the envelope of a legacy client's requests to a modern child. `client_info` and `client_capabilities`
+    /// are the raw values of its `initialize`, in the session's revision.
     pub fn of_session(
         version: &Version,
         client_info: Option<&Charged>,
@@ -124,7 +124,7 @@ impl Envelope {
         }
     }
 
-    /// proxyrunner's own, for what it asks on nobody's behalf: `server/discover`, its union listen.
+    /// Creates the envelope of proxyrunner's own requests: `server/discover` and its common subscription.
     pub fn own() -> Self {
         let info = serde_json::json!({"name": "proxyrunner", "version": env!("CARGO_PKG_VERSION")});
         Envelope {
@@ -135,12 +135,12 @@ impl Envelope {
         }
     }
 
-    /// What its client can be asked.
+    /// Returns the client's capabilities.
     pub fn capabilities(&self) -> Capabilities {
         Capabilities::read(&self.client_capabilities, &(0..self.client_capabilities.len()))
     }
 
-    /// As raw members of `_meta`, `"key":value`, separated by commas.
+    /// Returns the envelope as raw members of `_meta`, `"key":value`, separated by commas.
     pub fn members(&self) -> String {
         let version = Value::from(self.version.as_str());
         let capabilities = String::from_utf8_lossy(&self.client_capabilities);
@@ -159,14 +159,14 @@ impl Envelope {
     }
 }
 
-/// The level of that name.
+/// Returns the log level with this name.
 pub fn log_level(name: &str) -> Option<&'static str> {
     LOG_LEVELS.into_iter().find(|level| *level == name)
 }
 
-/// The edits that make a modern client's request one for a legacy child (C2): `changes`, and its envelope off,
-/// since some legacy servers refuse it, and what makes it a retry. All other keys of `_meta` stay. `_meta` stays
-/// even if it becomes empty: it is the client's own.
+/// Returns the edits that turn a modern client's request into a request to a legacy child: `changes`, without the
+/// envelope, which some legacy servers refuse, and without the members of a retry. Other keys of `_meta` stay, and so
+/// does an empty `_meta`, since it is the client's own.
 pub fn take_off(frame: &[u8], message: &Message, changes: &Changes<'_>) -> Edits {
     let meta = Amendment { drop: &KEYS, add: changes.meta.add };
     let drop: &[&str] = if is_retry(message) || has_task(message) { &NOT_LEGACY } else { &[] };
@@ -174,7 +174,7 @@ pub fn take_off(frame: &[u8], message: &Message, changes: &Changes<'_>) -> Edits
     edits_with(frame, message, &Changes { meta, params, ..*changes })
 }
 
-/// Whether a request has what makes it a retry. A search for what the scan did not find would cost a walk of its own.
+/// Returns whether a request is a retry. This saves a search for members that the scan did not find.
 fn is_retry(message: &Message) -> bool {
     let params = message.params.as_ref();
     params.is_some_and(|params| params.request_state.is_some() || params.input_responses.is_some())
@@ -192,9 +192,9 @@ fn has_task(message: &Message) -> bool {
     message.params.as_ref().is_some_and(|params| params.task.is_some())
 }
 
-/// The edits that make a legacy client's request one for a modern child (C3): `changes`, and the envelope that
-/// `members` spells in place of any that the client wrote. `retry` are the raw members that make it a retry (see
-/// [`Answers`](super::input::Answers)), empty for none; the client's own of these names go.
+/// Returns the edits that turn a legacy client's request into a request to a modern child: `changes`, and the
+/// envelope in `members` instead of any that the client wrote. `retry` holds the raw members of a retry (see
+/// [`Answers`](super::input::Answers)), or is empty; the client's own members with these names are removed.
 pub fn put_on(
     frame: &[u8],
     message: &Message,
@@ -205,7 +205,7 @@ pub fn put_on(
     let meta = Amendment { drop: if has_envelope(message) { &KEYS } else { &[] }, add: members.as_bytes() };
     let drop: &[&str] = if is_retry(message) { &RETRY } else { &[] };
     let span = message.params.as_ref().map(|params| params.span.clone()).filter(|_| retry.len() > 0);
-    // Without params they have to be text, which is put together anew.
+    // Without params, new ones are composed as text.
     let text = if span.is_none() { retry.to_vec() } else { Vec::new() };
     let params = Amendment { drop, add: &text };
     let mut edits = edits_with(frame, message, &Changes { meta, params, ..*changes });
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_envelope_says_what_is_wrong() {
+    fn a_malformed_envelope_is_refused_with_the_fault() {
         let version = r#""io.modelcontextprotocol/protocolVersion":"v""#;
         let capabilities = r#""io.modelcontextprotocol/clientCapabilities":{}"#;
         for (meta, expected) in [
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_an_envelope_leaves_an_empty_meta() {
+    fn removing_the_envelope_may_leave_an_empty_meta() {
         let only = with_meta(&format!("{{ \"{}\":\"v\", \"{}\":{{}} }}", KEYS[0], KEYS[2]));
         let (frame, message) = scanned(&only);
         for (trace, expected) in [
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_modern_child_sees_the_session_in_every_request() {
+    fn every_request_to_a_modern_child_describes_the_session() {
         let mut envelope = Envelope::of_session(
             &Version::new("2025-06-18"),
             Some(&Charged::fixed(br#"{"name":"c","version":"1"}"#)),
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_on_comes_off() {
+    fn an_added_envelope_can_be_removed() {
         let envelope = Envelope::own().members();
         let trace = Trace::default();
         for params in [r#"{"name":"n", "_meta":{ "k":1 }}"#, r#"{"_meta":{}}"#] {

@@ -1,5 +1,5 @@
-//! Errors on their way to a client of the other era. The eras give some codes different meanings, and forbid
-//! others: -32002 and -32042 mean nothing in the modern one, -32020 to -32022 nothing in the legacy one.
+//! Translates errors for clients of the other era. The eras give some codes different meanings: -32002 and -32042 are
+//! undefined in the modern one, -32020 to -32022 in the legacy one.
 
 use super::{Era, raw};
 use crate::jsonrpc::{Amendment, Edits, Span, amend, codes, member, string_member};
@@ -8,19 +8,19 @@ use crate::jsonrpc::{Amendment, Edits, Span, amend, codes, member, string_member
 /// Required Error).
 pub const URL_ELICITATION_REQUIRED: i64 = -32042;
 
-/// The code that the Python SDK up to 1.x gives every exception of a handler.
+/// The code of any exception in a handler of the Python SDK up to 1.x.
 const UNCAUGHT: i64 = 0;
 
-/// What becomes of a legacy child's error.
+/// The translation of a legacy child's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForModern {
-    /// It is to be sent with the edits that were made, under this code.
+    /// An error with this code; the edits are made.
     Error(i64),
-    /// It is no error there but questions; see [`from_url_required`](super::input::from_url_required).
+    /// Not an error in the modern era, but questions; see [`from_url_required`](super::input::from_url_required).
     UrlElicitation,
 }
 
-/// The methods of the modern core. A legacy child may know others, but calls what it doesn't know wrong parameters.
+/// The methods of the modern core. Legacy children answer unknown methods with -32602.
 const METHODS: [&str; 8] = [
     "tools/list",
     "tools/call",
@@ -32,12 +32,12 @@ const METHODS: [&str; 8] = [
     "completion/complete",
 ];
 
-/// Makes a legacy child's error one for a modern client (C2). `error` is the response's `error`; `method` is the
-/// request's, and `uri` its raw `params.uri`, if it has one.
+/// Translates a legacy child's error for a modern client. `error` is the response's `error`; `method` is the
+/// request's, and `uri` its raw `params.uri`, if any.
 ///
-/// -32002 becomes -32602 with the resource's URI in `data`; other codes of the ranges that the modern revision keeps
-/// for itself become -32603 with the original in `data`; so does an error that is malformed. -32602 for a method that
-/// is not part of the revision becomes -32601, as SDKs mean it.
+/// -32002 becomes -32602 with the resource's URI in `data`. Other codes in the ranges that the modern revision
+/// reserves, and malformed errors, become -32603 with the original in `data`. -32602 for a method outside the
+/// revision becomes -32601, which SDKs mean by it.
 pub fn to_modern(
     frame: &[u8],
     error: &Span,
@@ -61,14 +61,14 @@ pub fn to_modern(
             }
             ForModern::Error(codes::INVALID_PARAMS)
         }
-        // SDKs' own up to -32019, the protocol's from -32020 on: neither means here what it may mean there.
+        // Codes of SDKs up to -32019, and of the protocol from -32020 on. Neither has the same meaning in both eras.
         -32099..=-32000 => ForModern::Error(internal(frame, error, &code_span, edits)),
         other => ForModern::Error(other),
     }
 }
 
-/// Makes a modern child's error one for a legacy client (C3), and returns its code: -32020 to -32099 become -32603
-/// with the original in `data`, and -32602 for `resources/read` that names a URI becomes -32002.
+/// Translates a modern child's error for a legacy client, and returns its code: -32020 to -32099 become -32603 with
+/// the original in `data`, and -32602 for a `resources/read` that names a URI becomes -32002.
 pub fn to_legacy(frame: &[u8], error: &Span, method: &str, edits: &mut Edits) -> i64 {
     let Some((code, code_span)) = code(frame, error) else { return replace_malformed(error, edits) };
     match code {
@@ -81,8 +81,8 @@ pub fn to_legacy(frame: &[u8], error: &Span, method: &str, edits: &mut Edits) ->
     }
 }
 
-/// The HTTP status of a child's error response, as long as the head is not sent (A1). Other errors than these are
-/// answers of the method: a 400 would send dual-era clients back to `initialize`.
+/// Returns the HTTP status of a child's error response, before the head is sent (basic/transports/streamable-http).
+/// Other errors are answers of the method: a 400 would send dual-era clients back to `initialize`.
 pub fn http_status(code: i64, era: Era) -> u16 {
     match (era, code) {
         (Era::Modern, codes::METHOD_NOT_FOUND) => 404,
@@ -91,7 +91,7 @@ pub fn http_status(code: i64, era: Era) -> u16 {
     }
 }
 
-/// An error's code and its place, if it is an object with an integer `code` and a string `message`.
+/// Returns an error's code and its span, if it is an object with an integer `code` and a string `message`.
 pub fn code(frame: &[u8], error: &Span) -> Option<(i64, Span)> {
     string_member(frame, error, "message")?;
     let span = member(frame, error, "code")?;
@@ -99,7 +99,7 @@ pub fn code(frame: &[u8], error: &Span) -> Option<(i64, Span)> {
     Some((code, span))
 }
 
-/// Whether an error is about a resource that is not there, by its code or, where that says nothing, by its words.
+/// Returns whether an error reports a missing resource, by its code or, if the code is unspecific, by its message.
 fn is_missing_resource(frame: &[u8], error: &Span, code: i64, uri: Option<&[u8]>) -> bool {
     match code {
         UNCAUGHT => {
@@ -114,7 +114,7 @@ fn names_resource(frame: &[u8], error: &Span) -> bool {
     member(frame, error, "data").is_some_and(|data| string_member(frame, &data, "uri").is_some())
 }
 
-/// Puts the URI into `data`, beside what is there.
+/// Adds the URI to `data`.
 fn name_resource(frame: &[u8], error: &Span, uri: &[u8], edits: &mut Edits) {
     let uri = raw(uri, &(0..uri.len()));
     match member(frame, error, "data") {
@@ -134,7 +134,7 @@ fn name_resource(frame: &[u8], error: &Span, uri: &[u8], edits: &mut Edits) {
     }
 }
 
-/// -32603, with the code and the data that the child gave.
+/// Turns an error into -32603 with the original code and data.
 fn internal(frame: &[u8], error: &Span, code: &Span, edits: &mut Edits) -> i64 {
     edits.replace(code, codes::INTERNAL_ERROR.to_string().as_bytes());
     let original = raw(frame, code);
@@ -151,7 +151,7 @@ fn internal(frame: &[u8], error: &Span, code: &Span, edits: &mut Edits) -> i64 {
     codes::INTERNAL_ERROR
 }
 
-/// What is no error object cannot be corrected, only shown.
+/// Wraps a malformed error as the data of a new one.
 fn replace_malformed(error: &Span, edits: &mut Edits) -> i64 {
     let (code, message) = (codes::INTERNAL_ERROR, "the server's error is malformed");
     let before = format!("{{\"code\":{code},\"message\":\"{message}\",\"data\":{{\"original\":");
@@ -192,12 +192,12 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_resource_is_named() {
+    fn the_uri_of_a_missing_resource_is_added() {
         let uri = Some("\"file:///a\"");
         let named = json!({"code": -32602, "message": "m", "data": {"uri": "file:///a"}});
         assert_eq!(modern(json!({"code": -32002, "message": "m"}), uri).1, named);
         let own = json!({"code": -32002, "message": "m", "data": {"uri": "file:///A"}});
-        assert_eq!(modern(own.clone(), uri).1["data"], own["data"], "the server's own name for it stays");
+        assert_eq!(modern(own.clone(), uri).1["data"], own["data"], "the server's own URI stays");
         assert_eq!(
             modern(json!({"code": -32002, "message": "m", "data": {"uri": "file:///a"}}), None).1,
             named
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_sdks_mean_by_other_codes_is_said() {
+    fn unspecific_codes_of_sdks_are_translated() {
         let uri = Some("\"u\"");
         let unknown = json!({"code": 0, "message": "Unknown resource: u"});
         let named = json!({"code": -32602, "message": "Unknown resource: u", "data": {"uri": "u"}});
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn other_codes_stay() {
+    fn other_codes_stay_unchanged() {
         for code in [-32700, -32603, -32602, -32601, -32600, -31999, -32100, -32800, -1, 0, 42] {
             let error = json!({"code": code, "message": "m", "data": {"k": [1]}});
             assert_eq!(modern(error.clone(), Some("\"u\"")), (ForModern::Error(code), error.clone()));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_legacy_client_reads_only_codes_that_it_knows() {
+    fn a_legacy_client_gets_only_codes_of_its_era() {
         let required = json!({"requiredCapabilities": {"sampling": {}}});
         assert_eq!(
             legacy(json!({"code": -32021, "message": "m", "data": required}), "tools/call"),
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_error_is_shown() {
+    fn a_malformed_error_is_wrapped() {
         for error in [
             json!("boom"),
             json!({}),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_is_the_modern_clients() {
+    fn errors_have_the_http_status_of_the_modern_revision() {
         let statuses = [-32601, -32020, -32021, -32022, -32023, -32602, -32603]
             .map(|code| http_status(code, Era::Modern));
         assert_eq!(statuses, [404, 400, 400, 400, 200, 200, 200]);

@@ -1,4 +1,4 @@
-//! What the tests of this room share.
+//! Fixtures shared by the tests of this module.
 
 use crate::budget::Charged;
 use crate::jsonrpc::{Edits, Message, Span, scan, splice};
@@ -12,7 +12,7 @@ pub fn scanned(text: &str) -> (Charged, Message) {
     (bytes, message)
 }
 
-/// A response around a result, and where the result stands.
+/// Returns a response around a result, and the span of the result.
 pub fn response(result: &str) -> (Charged, Message, Span) {
     let (bytes, message) = scanned(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#));
     let span = message.result.clone().expect("a response has a result");
@@ -33,7 +33,7 @@ pub fn json(text: impl AsRef<[u8]>) -> Value {
     serde_json::from_slice(text.as_ref()).unwrap_or_else(|error| panic!("{error}: {}", string(text.as_ref())))
 }
 
-/// The result of a response.
+/// Returns the result of a response.
 pub fn result_of(text: &str) -> Value {
     json(text)["result"].take()
 }

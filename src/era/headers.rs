@@ -1,6 +1,6 @@
-//! What a modern client repeats of its request in HTTP headers, so that intermediaries can read it without the
-//! body: `Mcp-Name`, and `Mcp-Param-*` for the parameters that a tool's schema marks with `x-mcp-header`. They
-//! must agree with the body (2026-07-28 basic/transports/streamable-http §Server Validation; SEP-2243).
+//! The HTTP headers in which modern clients repeat parts of a request, so that intermediaries can read them without
+//! the body: `Mcp-Name`, and `Mcp-Param-*` for parameters that a tool's schema marks with `x-mcp-header`. They must
+//! match the body (2026-07-28 basic/transports/streamable-http §Server Validation; SEP-2243).
 
 use crate::jsonrpc::{LONGEST_NAME, Span, items, member, members, string_member, text};
 use base64::Engine as _;
@@ -9,23 +9,24 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-/// Tools with marks that are remembered of one child.
+/// The maximum number of marked tools that are remembered per child.
 const MOST_TOOLS: usize = 4_096;
-/// The longest tool whose marks are read, in bytes.
+/// Maximum length of a tool whose marks are read, in bytes.
 const LONGEST_TOOL: usize = 256 * 1024;
 
-/// Parameters nested deeper than this are not looked for: a bound on what a schema may cost.
+/// Maximum nesting of parameters that are searched, to bound the cost of a schema.
 pub(super) const DEEPEST: usize = 32;
 
-/// A header's value that cannot be read: characters outside of visible ASCII, or base64 that is none.
+/// A header value that cannot be decoded: invalid base64, or characters outside visible ASCII.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Undecodable;
 
-/// A header's value without the whitespace around it, decoded if it is marked as base64: `=?base64?…?=`. The
-/// marker counts only in lower case and with both its ends; everything else means itself (§Value Encoding).
+/// Decodes a header value: trims whitespace, and decodes base64 if it is marked as such: `=?base64?…?=`. The marker
+/// must be in lower case and complete; any other value is used unchanged (§Value Encoding).
 ///
 /// # Errors
-/// If a marked value is not padded standard base64 of UTF-8, or an unmarked one not visible ASCII, space and tab.
+/// If a marked value is not padded standard base64 of UTF-8, or an unmarked value contains other characters than
+/// visible ASCII, space and tab.
 pub fn decode(value: &[u8]) -> Result<Cow<'_, str>, Undecodable> {
     let value = trim(value);
     if let Some(encoded) = value.strip_prefix(b"=?base64?").and_then(|rest| rest.strip_suffix(b"?=")) {
@@ -38,7 +39,7 @@ pub fn decode(value: &[u8]) -> Result<Cow<'_, str>, Undecodable> {
     std::str::from_utf8(value).map(Cow::Borrowed).map_err(|_| Undecodable)
 }
 
-/// Without the optional whitespace that HTTP allows around a value (RFC 9110 §5.6.3).
+/// Trims the optional whitespace that HTTP allows around a value (RFC 9110 §5.6.3).
 fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -46,7 +47,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// The member of `params` that `Mcp-Name` repeats, by method (A1 row 13); `None` if the method has none.
+/// Returns the member of `params` that `Mcp-Name` repeats, by method (§Standard Headers); `None` if there is none.
 pub fn named_by(method: &str) -> Option<&'static str> {
     Some(match method {
         "tools/call" | "prompts/get" => "name",
@@ -61,7 +62,7 @@ pub fn named_by(method: &str) -> Option<&'static str> {
 pub struct HeaderParam {
     /// The header's whole name, in lower case: `mcp-param-region`.
     pub header: String,
-    /// The way to the parameter from `arguments`: the names of members, at least one.
+    /// The path to the parameter from `arguments`: names of members, at least one.
     pub path: Vec<String>,
     /// For each name, whether the schema has a sibling that differs only in case.
     only_exact: Vec<bool>,
@@ -75,22 +76,22 @@ enum ParamKind {
     Boolean,
 }
 
-/// The tools that have such parameters, as a child's `tools/list` describes them.
+/// The tools of a child that have such parameters, according to its `tools/list`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HeaderParams {
     tools: HashMap<String, Vec<HeaderParam>>,
 }
 
-/// Why the headers and the body of a `tools/call` disagree: -32020.
+/// The mismatch between the headers and the body of a `tools/call`: -32020.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mismatch {
-    /// The header is missing although the parameter is there.
+    /// The parameter is present, but the header is missing.
     Missing(String),
-    /// The header cannot be read.
+    /// The header cannot be decoded.
     Undecodable(String),
-    /// The header is there although the parameter is not, or is null.
+    /// The header is present, but the parameter is absent or null.
     Unexpected(String),
-    /// They say different things.
+    /// Header and parameter have different values.
     Different(String),
 }
 
@@ -98,7 +99,7 @@ impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Mismatch::Missing(header) => {
-                write!(f, "Header mismatch: {header} is missing; read tools/list again for what it repeats")
+                write!(f, "Header mismatch: {header} is missing; read tools/list again for its parameter")
             }
             Mismatch::Undecodable(header) => {
                 write!(f, "Header mismatch: the value of {header} cannot be decoded")
@@ -114,11 +115,11 @@ impl fmt::Display for Mismatch {
 impl std::error::Error for Mismatch {}
 
 impl HeaderParams {
-    /// Adds the tools of one page of `tools/list`. A tool whose marks break the rules is taken as one without any:
-    /// clients must leave it out of their lists (§Schema Extension), and nothing it says can be relied on.
+    /// Adds the tools of one page of `tools/list`. A tool with invalid marks counts as unmarked: clients must omit it
+    /// from their lists (§Schema Extension), so nothing depends on it.
     pub fn add_page(&mut self, frame: &[u8], result: &Span) {
         for tool in member(frame, result, "tools").into_iter().flat_map(|tools| items(frame, tools)) {
-            // Most tools have no mark: a search of the text costs less than a walk through the schema.
+            // Most tools have no mark, and searching the text is cheaper than walking through the schema.
             let is_marked = memchr::memmem::find(&frame[tool.clone()], b"x-mcp-header").is_some();
             if !is_marked || tool.len() > LONGEST_TOOL {
                 continue;
@@ -135,18 +136,18 @@ impl HeaderParams {
         }
     }
 
-    /// The parameters of a tool that are repeated; none for a tool without marks, or that is not known. Names are compared
-    /// without case, as some servers do.
+    /// Returns the repeated parameters of a tool; none if the tool is unmarked or unknown. Names are compared
+    /// case-insensitively, as some servers do.
     pub fn of(&self, tool: &str) -> &[HeaderParam] {
         let same = || self.tools.iter().find(|(name, _)| same_letters(name, tool)).map(|(_, params)| params);
         self.tools.get(tool).or_else(same).map_or(&[], Vec::as_slice)
     }
 
-    /// Holds a call's headers against its `arguments` (A1 row 14). `header` gives the value of a header by its name
-    /// in lower case. Headers that no parameter asks for are ignored.
+    /// Checks a call's headers against its `arguments` (§Server Validation). `header` returns a header's value by its
+    /// name in lower case. Headers of unmarked parameters are ignored.
     ///
     /// # Errors
-    /// The first header that disagrees.
+    /// The first mismatch.
     pub fn check<'h>(
         &self,
         tool: &str,
@@ -174,8 +175,8 @@ impl HeaderParams {
 }
 
 impl HeaderParam {
-    /// Returns every value that a child may read as the parameter: some parsers ignore the case of names, and of duplicate
-    /// names some take the first and some the last. Null counts as absent.
+    /// Returns every value that a child may read as the parameter: some parsers ignore the case of names, and of
+    /// duplicate names some use the first and some the last. Null counts as absent.
     fn find(&self, frame: &[u8], arguments: &Span) -> Vec<Span> {
         let mut at = vec![arguments.clone()];
         for (name, only_exact) in self.path.iter().zip(&self.only_exact) {
@@ -190,8 +191,8 @@ impl HeaderParam {
         at
     }
 
-    /// Whether a decoded header says what the body does. A value of another type than the schema's is the child's
-    /// to refuse; it agrees with its own JSON text.
+    /// Returns whether a decoded header matches a value in the body. A value of the wrong type matches its own JSON
+    /// text; the child has to refuse it.
     fn agrees(&self, frame: &[u8], value: &Span, header: &str) -> bool {
         let raw = &frame[value.clone()];
         match (raw[0], self.kind) {
@@ -205,8 +206,8 @@ impl HeaderParam {
     }
 }
 
-/// The value of a decimal number if it is a whole one: `42`, `42.0` and `4.2e1` are one number. Only what the
-/// revision allows, up to 2^53 - 1 either way, so a double is exact.
+/// Returns the value of a decimal number if it is an integer: `42`, `42.0` and `4.2e1` are equal. The revision allows
+/// at most 2^53 - 1 either way, so a double is exact.
 fn whole_number(text: &str) -> Option<i64> {
     const LARGEST: f64 = 9_007_199_254_740_991.0;
     if !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')) {
@@ -216,7 +217,7 @@ fn whole_number(text: &str) -> Option<i64> {
     (number.fract() == 0.0 && number.abs() <= LARGEST).then_some(number as i64)
 }
 
-/// All marked parameters of a schema, or `None` if a mark breaks the rules.
+/// Returns all marked parameters of a schema; `None` if a mark is invalid.
 fn marked(frame: &[u8], schema: Span) -> Option<Vec<HeaderParam>> {
     let mut found = Vec::new();
     collect(frame, schema, &mut Way::default(), &mut found)?;
@@ -237,7 +238,7 @@ struct Way {
     only_exact: Vec<bool>,
 }
 
-/// Walks down `properties` only: what stands elsewhere says nothing of where a value is.
+/// Collects marks below `properties`. Other keywords do not determine where a value is.
 fn collect(frame: &[u8], schema: Span, way: &mut Way, found: &mut Vec<HeaderParam>) -> Option<()> {
     if way.path.len() > DEEPEST {
         return None;
@@ -249,7 +250,7 @@ fn collect(frame: &[u8], schema: Span, way: &mut Way, found: &mut Vec<HeaderPara
                     members(frame, value.clone()).map(|(name, _)| text(frame, &name).into_owned()).collect();
                 for ((_, property), name) in members(frame, value).zip(&names) {
                     let has_twin = |other: &String| other != name && same_letters(other, name);
-                    // A mark is worth a look at all names; most properties have none.
+                    // Only a marked property is worth comparing with all names.
                     let is_marked = memchr::memmem::find(&frame[property.clone()], b"x-mcp-header").is_some();
                     way.only_exact.push(is_marked && names.iter().any(has_twin));
                     way.path.push(name.clone());
@@ -259,9 +260,9 @@ fn collect(frame: &[u8], schema: Span, way: &mut Way, found: &mut Vec<HeaderPara
                 }
             }
             "x-mcp-header" => found.push(param(frame, &schema, &value, way)?),
-            // Data, not schemas.
+            // These contain data, not schemas.
             "default" | "const" | "enum" | "examples" => {}
-            // A mark within any other keyword makes the tool invalid.
+            // A mark below any other keyword makes the tool invalid.
             _ if memchr::memmem::find(&frame[value], b"\"x-mcp-header\"").is_some() => return None,
             _ => {}
         }
@@ -286,7 +287,7 @@ fn param(frame: &[u8], schema: &Span, mark: &Span, way: &Way) -> Option<HeaderPa
     })
 }
 
-/// RFC 9110 §5.6.2.
+/// Returns whether the byte is a `tchar` (RFC 9110 §5.6.2).
 fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

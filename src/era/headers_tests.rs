@@ -1,4 +1,4 @@
-//! Headers, their values, and the schemas that ask for them.
+//! Tests headers, their values, and the schemas that require them.
 
 use super::headers::*;
 use serde_json::{Value, json};
@@ -14,12 +14,12 @@ fn values_are_decoded() {
         ("=?base64?bGluZTEKbGluZTI=?=", Ok("line1\nline2")),
         ("=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?=", Ok("=?base64?literal?=")),
         ("=?base64??=", Ok("")),
-        // No marker: wrong case, one end only.
+        // Not a marker: wrong case, one end only.
         ("=?BASE64?SGVsbG8=?=", Ok("=?BASE64?SGVsbG8=?=")),
         ("=?base64?SGVsbG8=", Ok("=?base64?SGVsbG8=")),
         ("SGVsbG8=?=", Ok("SGVsbG8=?=")),
         ("=?base64?=", Ok("=?base64?=")),
-        // No base64: padding, alphabet, stray bits, whitespace, not UTF-8.
+        // Not base64: padding, alphabet, stray bits, whitespace, not UTF-8.
         ("=?base64?SGVsbG8?=", Err(Undecodable)),
         ("=?base64?SGVs!G8=?=", Err(Undecodable)),
         ("=?base64?SGVsbG9=?=", Err(Undecodable)),
@@ -69,7 +69,7 @@ fn marks_are_found_along_properties() {
     assert_eq!(of("t1"), [("mcp-param-n", "a/properties".to_owned())]);
     assert_eq!(of("t2"), []);
     assert_eq!(of("t3"), []);
-    assert_eq!(of("t4"), of("t0"), "data is no schema");
+    assert_eq!(of("t4"), of("t0"), "data is not a schema");
     assert_eq!(of("other"), []);
 }
 
@@ -136,7 +136,7 @@ fn headers_agree_with_the_body() {
         (r#"{"s":"a"}"#, &[("s", "=?base64?YQ?=")], Err(Mismatch::Undecodable(name("s")))),
         (r#"{"s":null}"#, &[("s", "null")], Err(Mismatch::Unexpected(name("s")))),
         ("", &[("s", "a")], Err(Mismatch::Unexpected(name("s")))),
-        // The last of two is what most parsers take.
+        // Most parsers take the last of two.
         (r#"{"s":"a","s":"b"}"#, &[("s", "a")], Err(Mismatch::Different(name("s")))),
         (r#"{"s":7}"#, &[("s", "7")], Ok(())),
         (r#"{"o":{"i":42}}"#, &[("i", "42")], Ok(())),
@@ -165,7 +165,7 @@ fn headers_agree_with_the_body() {
 #[test]
 fn a_mismatch_names_its_header() {
     for (mismatch, words) in [
-        (Mismatch::Missing("h".into()), "h is missing; read tools/list again for what it repeats"),
+        (Mismatch::Missing("h".into()), "h is missing; read tools/list again for its parameter"),
         (Mismatch::Undecodable("h".into()), "the value of h cannot be decoded"),
         (Mismatch::Unexpected("h".into()), "h repeats nothing in the body"),
         (Mismatch::Different("h".into()), "h does not match the body"),
@@ -183,7 +183,7 @@ fn methods_are_named_by_a_member() {
 }
 
 #[test]
-fn a_name_in_another_case_is_the_same_unless_the_schema_has_both() {
+fn names_match_case_insensitively_unless_the_schema_has_both() {
     let marked = json!({"type": "string", "x-mcp-header": "X"});
     let params =
         listed(&[schema(json!({"x": marked})), schema(json!({"x": marked, "X": {"type": "string"}}))]);
@@ -214,7 +214,7 @@ fn a_name_in_another_case_is_the_same_unless_the_schema_has_both() {
 }
 
 #[test]
-fn letters_that_readers_fold_are_the_same() {
+fn letters_that_parsers_fold_are_equal() {
     let marked = json!({"type": "string", "x-mcp-header": "X"});
     let params = listed(&[schema(json!({"disk": marked}))]);
     // The long s and the Kelvin sign.

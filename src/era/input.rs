@@ -1,8 +1,8 @@
 //! Questions within a request (basic/patterns/mrtr): `input_required` results, and the retries that answer them.
 //!
-//! For a modern client a legacy child's questions are put into [`input_required`], and its [`Retry`] is read.
-//! A modern child's questions are read as [`InputRequired`], put to a legacy client one by one, and the [`Answers`]
-//! gathered for the child's retry.
+//! A legacy child's questions become an [`input_required`] result for a modern client, whose [`Retry`] is read. A
+//! modern child's questions are read as [`InputRequired`] and put to a legacy client one by one; the [`Answers`] are
+//! collected for the child's retry.
 
 use super::{keys, question::Question};
 use crate::budget::Charged;
@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::fmt;
 
-/// The longest state that may be proxyrunner's own, in bytes of raw JSON.
+/// Maximum length of a state that proxyrunner issues, in bytes of raw JSON.
 const LONGEST_STATE: usize = 8 * 1024;
-/// How much of a client's error is quoted, in bytes.
+/// Maximum length of the quoted part of a client's error, in bytes.
 const LONGEST_QUOTE: usize = 512;
 
-/// The methods whose answer may be questions (mrtr §Supported Requests).
+/// The methods that may be answered with questions (basic/patterns/mrtr §Supported Requests).
 pub const ASKING: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
 
-/// The raw result that puts questions to a modern client. The protocol wants at least one of `questions` and
-/// `state`; `server_info` is raw.
+/// Returns the raw result that sends questions to a modern client. The protocol requires `questions`, `state` or
+/// both. `server_info` is raw.
 pub fn input_required(questions: &[Question], state: Option<&str>, server_info: Option<&Charged>) -> Spliced {
     debug_assert!(!questions.is_empty() || state.is_some(), "neither questions nor state");
     let mut result = vec![Charged::fixed(b"{\"resultType\":\"input_required\"")];
@@ -49,8 +49,8 @@ pub fn input_required(questions: &[Question], state: Option<&str>, server_info: 
     Spliced::of(result)
 }
 
-/// The questions of a legacy child's -32042 error (C2): its URL elicitations, without stored state, since the
-/// retry is a fresh call. `None` if there is none or one is malformed; at most `most` are taken.
+/// Returns the questions in a legacy child's -32042 error: its URL elicitations, without state, since the retry is a
+/// new call. `None` if there is none or one is malformed. At most `most` are taken.
 pub fn from_url_required(frame: &Charged, error: &Span, most: usize) -> Option<Vec<Question>> {
     let data = member(frame, error, "data")?;
     let list = member(frame, &data, "elicitations")?;
@@ -65,14 +65,14 @@ pub fn from_url_required(frame: &Charged, error: &Span, most: usize) -> Option<V
     (!questions.is_empty()).then_some(questions)
 }
 
-/// What is wrong with a modern child's questions, for a -32603 that blames it.
+/// The fault of a modern child's questions, for a -32603 that blames the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadQuestions {
-    /// Neither questions nor state, or one of the wrong type.
+    /// There are neither questions nor state, or one has the wrong type.
     Malformed,
-    /// Two of one key.
+    /// Two questions have the same key.
     Repeated,
-    /// More than are allowed.
+    /// There are too many questions.
     TooMany,
 }
 
@@ -80,8 +80,8 @@ impl fmt::Display for BadQuestions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             BadQuestions::Malformed => "the server's input_required result is malformed",
-            BadQuestions::Repeated => "the server asks two questions under one key",
-            BadQuestions::TooMany => "the server asks too many questions at once",
+            BadQuestions::Repeated => "the server asked two questions under one key",
+            BadQuestions::TooMany => "the server asked too many questions at once",
         })
     }
 }
@@ -91,9 +91,9 @@ impl std::error::Error for BadQuestions {}
 /// A modern child's `input_required` result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputRequired {
-    /// What it asks, in its order. Empty in a round of state only.
+    /// The questions, in order. Empty if the child only wants its state back.
     pub questions: Vec<Question>,
-    /// `requestState`, the raw JSON string, to be given back as it is.
+    /// `requestState`, the raw JSON string, to be returned unchanged.
     pub state: Option<Charged>,
 }
 
@@ -101,7 +101,7 @@ impl InputRequired {
     /// Reads a result whose `resultType` is `input_required`.
     ///
     /// # Errors
-    /// If it is not as the protocol has it, or has more than `most` questions.
+    /// If the result violates the protocol, or has more than `most` questions.
     pub fn read(frame: &Charged, result: &Span, most: usize) -> Result<Self, BadQuestions> {
         let state = member(frame, result, "requestState");
         if state.as_ref().is_some_and(|state| frame[state.start] != b'"') {
@@ -147,16 +147,9 @@ fn read_question(frame: &Charged, key: Span, request: &Span) -> Option<Question>
     question.required().is_some().then_some(question)
 }
 
-/// What is wrong with a client's retry: always -32602.
+/// The fault of a client's retry: always -32602.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadRetry(&'static str);
-
-impl BadRetry {
-    /// The JSON-RPC code.
-    pub fn code(self) -> i64 {
-        codes::INVALID_PARAMS
-    }
-}
 
 impl fmt::Display for BadRetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -166,12 +159,12 @@ impl fmt::Display for BadRetry {
 
 impl std::error::Error for BadRetry {}
 
-/// What makes a modern client's request a retry.
+/// The members that make a modern client's request a retry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Retry {
-    /// The answers by their keys, each a raw object.
+    /// The answers by key, each a raw object.
     pub responses: Vec<(String, Charged)>,
-    /// `requestState`, as the client gave it back: trust nothing in it.
+    /// `requestState` as the client returned it. It must not be trusted.
     pub state: Option<String>,
 }
 
@@ -179,12 +172,12 @@ impl Retry {
     /// Reads `params.inputResponses` and `params.requestState`; both may be absent.
     ///
     /// # Errors
-    /// If one is of the wrong type, or there are more than `most` answers, or two under one key.
+    /// If one has the wrong type, or there are more than `most` answers, or two have the same key.
     pub fn read(frame: &Charged, message: &Message, most: usize) -> Result<Self, BadRetry> {
         let Some(params) = &message.params else { return Ok(Retry::default()) };
         let state = match params.request_state.clone() {
             None => None,
-            // None that was given out here is so long.
+            // No state issued here is this long.
             Some(state) if frame[state.start] == b'"' && state.len() > LONGEST_STATE => Some(String::new()),
             Some(state) if frame[state.start] == b'"' => Some(text(frame, &state).into_owned()),
             Some(_) => return Err(BadRetry("params.requestState is not a string")),
@@ -209,7 +202,7 @@ impl Retry {
                 }
                 let key = text(frame, &key).into_owned();
                 if !seen.insert(key.clone()) {
-                    return Err(BadRetry("a member of params.inputResponses comes twice"));
+                    return Err(BadRetry("a member of params.inputResponses is repeated"));
                 }
                 responses.push((key, frame.slice(response)));
             }
@@ -217,25 +210,25 @@ impl Retry {
         Ok(Retry { responses, state })
     }
 
-    /// The answer under a key, raw: it is the child's result as it is (C2a).
+    /// Returns the raw answer under a key, which is the result for the child (basic/patterns/mrtr).
     pub fn response(&self, key: &str) -> Option<&Charged> {
         self.responses.iter().find(|(name, _)| name == key).map(|(_, response)| response)
     }
 }
 
-/// A legacy client answered a question with an error, which a retry cannot carry: the call fails with it.
+/// A legacy client's error in answer to a question. A retry cannot carry it, so the call fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused(String);
+pub struct UnusableAnswer(String);
 
-impl fmt::Display for Refused {
+impl fmt::Display for UnusableAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the client did not answer the server's question: {}", self.0)
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for UnusableAnswer {}
 
-/// A legacy client's answers, gathered until a modern child can be sent its retry.
+/// A legacy client's answers, collected for a modern child's retry.
 #[derive(Debug, Clone)]
 pub struct Answers {
     keys: Vec<Charged>,
@@ -244,7 +237,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// None yet.
+    /// Creates a collection without answers.
     pub fn new(asked: &InputRequired) -> Self {
         Answers {
             keys: asked.questions.iter().map(|question| question.key.clone()).collect(),
@@ -253,16 +246,16 @@ impl Answers {
         }
     }
 
-    /// Takes the client's response to the question at `index`. The first one counts.
+    /// Adds the client's response to the question at `index`. Only the first one counts.
     ///
     /// # Errors
-    /// If the client answered with an error, or with what is no object.
-    pub fn put(&mut self, index: usize, frame: &Charged, response: &Message) -> Result<(), Refused> {
+    /// If the client answered with an error, or with a result that is not an object.
+    pub fn put(&mut self, index: usize, frame: &Charged, response: &Message) -> Result<(), UnusableAnswer> {
         let result = response.result.clone().filter(|result| frame[result.start] == b'{');
         let Some(result) = result else {
             let message = response.error.as_ref().and_then(|error| member(frame, error, "message"));
             let quoted = |message: Span| message.start..message.end.min(message.start + LONGEST_QUOTE);
-            return Err(Refused(message.map_or_else(
+            return Err(UnusableAnswer(message.map_or_else(
                 || "its answer is malformed".to_owned(),
                 |message| text(frame, &quoted(message)).into_owned(),
             )));
@@ -273,13 +266,13 @@ impl Answers {
         Ok(())
     }
 
-    /// Whether every question is answered; so they are in a round of state only.
+    /// Returns whether every question is answered; true if there are none.
     pub fn is_complete(&self) -> bool {
         self.responses.iter().all(Option::is_some)
     }
 
-    /// The raw members of the retry's `params`, for [`put_on`](super::envelope::put_on): the answers under the
-    /// child's own keys, and its state as it gave it.
+    /// Returns the raw members of the retry's `params`, for [`put_on`](super::envelope::put_on): the answers under
+    /// the child's own keys, and its unchanged state.
     pub fn members(&self) -> Spliced {
         let mut members = Vec::new();
         for (key, response) in self.keys.iter().zip(&self.responses) {
@@ -300,8 +293,8 @@ impl Answers {
     }
 }
 
-/// The response for a legacy client that cannot be asked (C3): a tool says so in its result, where a model reads
-/// it; the other methods fail.
+/// Returns the response for a legacy client that cannot be asked: a tool's result explains it to the model; other
+/// methods fail.
 pub fn unanswerable(id: &[u8], method: &str, why: &str) -> Charged {
     if method != "tools/call" {
         return rewrite::error(Some(id), codes::INTERNAL_ERROR, why, None);

@@ -1,30 +1,31 @@
-//! Translation between the two eras of the protocol: 2026-07-28, stateless and without server-to-client
-//! requests (*modern*), and all before it (*legacy*). Pure: messages in, edits or messages out; no I/O, no clock.
+//! Translates between the two eras of the protocol (`docs/architecture.md#eras`): 2026-07-28, stateless and without
+//! requests from server to client (*modern*), and all earlier revisions (*legacy*). Pure: messages in, edits or
+//! messages out.
 //!
 //! | module | modern client, legacy child | legacy client, modern child |
 //! | --- | --- | --- |
-//! | [`envelope`] | takes it off a request | puts it on |
-//! | [`capabilities`] | what a client may be asked | the same, in the child's words |
+//! | [`envelope`] | removed from requests | added to requests |
+//! | [`capabilities`] | the questions that a client answers | the same, declared to the child |
 //! | [`discover`] | `InitializeResult` → `DiscoverResult` | `DiscoverResult` → `InitializeResult` |
-//! | [`results`] | completes them | strips them; [`downgrade`] what a revision does not know |
-//! | [`errors`] | codes that have no meaning there | codes that had none before |
+//! | [`results`] | completed | stripped; [`downgrade`] for older revisions |
+//! | [`errors`] | legacy codes translated | modern codes translated |
 //! | [`input`], [`question`] | a child's questions → `input_required` | `input_required` → questions to the client |
-//! | [`notifications`] | stamps the subscription | takes the stamp off |
+//! | [`notifications`] | stamped with the subscription | stamp removed |
 //!
-//! [`probe`] finds out which era a child is of; [`headers`] checks what a modern client repeats of its request
-//! in HTTP headers.
+//! [`probe`] detects a child's era; [`headers`] checks the HTTP headers in which a modern client repeats parts of its
+//! request.
 
 pub mod capabilities;
-pub mod discover;
-pub mod downgrade;
+pub(crate) mod discover;
+pub(crate) mod downgrade;
 pub mod envelope;
-pub mod errors;
-pub mod headers;
-pub mod input;
-pub mod notifications;
+pub(crate) mod errors;
+pub(crate) mod headers;
+pub(crate) mod input;
+pub(crate) mod notifications;
 pub mod probe;
-pub mod question;
-pub mod results;
+pub(crate) mod question;
+pub(crate) mod results;
 
 #[cfg(test)]
 mod duplicates_tests;
@@ -37,20 +38,20 @@ mod input_tests;
 #[cfg(test)]
 mod probe_tests;
 
-/// The modern revision that proxyrunner speaks.
+/// The modern revision that proxyrunner supports.
 pub const MODERN_VERSION: &str = "2026-07-28";
 
-/// The two eras.
+/// An era of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Era {
-    /// 2026-07-28: every request says for itself who asks and what its client can do.
+    /// 2026-07-28: every request identifies its client and the client's capabilities.
     Modern,
     /// 2024-11-05 to 2025-11-25: a handshake opens a session.
     Legacy,
 }
 
 impl Era {
-    /// The one that this is not.
+    /// Returns the opposite era.
     pub fn other(self) -> Self {
         match self {
             Era::Modern => Era::Legacy,
@@ -68,7 +69,7 @@ impl std::fmt::Display for Era {
     }
 }
 
-/// Raw JSON, for text that is put together; scanned text is UTF-8 already.
+/// Returns a part of a scanned message, which is UTF-8, as text.
 fn raw(bytes: &[u8], span: &crate::jsonrpc::Span) -> String {
     String::from_utf8_lossy(&bytes[span.clone()]).into_owned()
 }
@@ -77,13 +78,13 @@ fn raw(bytes: &[u8], span: &crate::jsonrpc::Span) -> String {
 pub mod keys {
     /// The revision of a request.
     pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-    /// Who sends a request.
+    /// The sender of a request.
     pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
-    /// What a request's client can be asked.
+    /// The client's capabilities.
     pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
-    /// From which level on a request wants log messages.
+    /// The minimum level of log messages that a request wants.
     pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
-    /// Who sent a result.
+    /// The sender of a result.
     pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
     /// The id of the `subscriptions/listen` that a notification belongs to.
     pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
@@ -98,7 +99,7 @@ mod tests {
     use super::Era;
 
     #[test]
-    fn an_era_is_called_by_its_name() {
+    fn an_era_is_displayed_by_its_name() {
         let named = [Era::Modern, Era::Legacy].map(|era| (era.to_string(), era.other().to_string()));
         assert_eq!(named, [("modern".into(), "legacy".into()), ("legacy".into(), "modern".into())]);
     }

@@ -1,18 +1,18 @@
-//! Notifications on their way to a client of the other era. Subscriptions belong to a `subscriptions/listen` in
-//! the modern era and to the session in the legacy one, so only their stamp differs.
+//! Translates notifications for clients of the other era. Subscriptions belong to a `subscriptions/listen` in the
+//! modern era, and to the session in the legacy one, so only the subscription's stamp differs.
 
 use super::keys;
 use crate::jsonrpc::{Amendment, Edits, Message, rewrite::Changes, rewrite::edits_with};
 use crate::trace_context::Trace;
 
-/// The edits that stamp a notification with the raw id of the listen it is for, in place of any stamp that it has
-/// (basic/patterns/subscriptions §Receiving Notifications).
+/// Returns the edits that stamp a notification with the raw id of its `subscriptions/listen`, instead of any stamp
+/// that it has (basic/patterns/subscriptions §Receiving Notifications).
 pub fn stamp(frame: &[u8], message: &Message, listen_id: &[u8]) -> Edits {
     let add = format!("\"{}\":{}", keys::SUBSCRIPTION_ID, String::from_utf8_lossy(listen_id));
     change(frame, message, &add)
 }
 
-/// The edits that take the stamp off, for a client that has no listen.
+/// Returns the edits that remove the stamp, for a client without a `subscriptions/listen`.
 pub fn unstamp(frame: &[u8], message: &Message) -> Edits {
     change(frame, message, "")
 }
@@ -35,7 +35,7 @@ mod tests {
     use crate::era::fixtures::{edited, scanned};
 
     #[test]
-    fn stamps_come_and_go() {
+    fn stamps_are_added_and_removed() {
         let plain = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"u", "_meta":{ "k":1}}}"#;
         let (frame, message) = scanned(plain);
         let stamped = edited(&frame, &message, stamp(&frame, &message, b"\"7\""));
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_finds_its_place() {
+    fn a_stamp_is_put_into_existing_or_new_meta() {
         let meta = format!(r#"{{"_meta":{{"{}":1}}}}"#, keys::SUBSCRIPTION_ID);
         for (params, expected) in
             [("", format!(",\"params\":{meta}")), (",\"params\":{}", format!(",\"params\":{meta}"))]

@@ -1,23 +1,23 @@
-//! Which era a child is of, found out in place (C0, A7): no second copy is started, and a slow starter is not
-//! misjudged. A pure machine: what the child does goes in, what to do next comes out.
+//! Detects a child's era, without starting a second process and without misjudging a slow one (2026-07-28,
+//! basic/versioning). A pure state machine: the child's behavior is the input, the next step is the output.
 //!
-//! A child is asked `server/discover` first. An answer to that is a modern child's. An error, or silence for the
-//! probe's time, sends `initialize` down the same pipe, and whatever is answered then decides. Exit means that
-//! it cannot bear the question: it is started again and initialised.
+//! The child is sent `server/discover` first; a result shows that it is modern. After an error, or silence for the
+//! probe timeout, it is sent `initialize` on the same pipe, and the next answer decides. If it exits, it cannot
+//! handle `server/discover`: it is restarted and initialized.
 
 use super::{Era, MODERN_VERSION, discover::versions};
 use crate::jsonrpc::{Span, codes, member};
 use std::fmt;
 
-/// What the operator says of the child: `--child-era`.
+/// The child's era as the operator sets it (`--child-era`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice {
-    /// To be found out.
+    /// Detect the era.
     #[default]
     Auto,
-    /// Never asked `server/discover`.
+    /// Legacy: never send `server/discover`.
     Legacy,
-    /// Never sent `initialize`.
+    /// Modern: never send `initialize`.
     Modern,
 }
 
@@ -30,57 +30,59 @@ impl From<Era> for Choice {
     }
 }
 
-/// What is to be done next.
+/// The next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Send `server/discover`, with an envelope.
     SendDiscover,
-    /// Send `initialize`; `server/discover` stays open if it is not answered.
+    /// Send `initialize`. An unanswered `server/discover` stays open.
     SendInitialize,
-    /// Start the child again, the one that ended being gone, and then send `initialize`.
+    /// Restart the child, which has ended, and send `initialize`.
     RestartAndInitialize,
-    /// Start the child again, and then send `server/discover`: it is modern, and ended over `initialize`.
+    /// Restart the child, and send `server/discover`: it is modern, and ended because of `initialize`.
     RestartAndDiscover,
-    /// Nothing yet.
+    /// Wait.
     Wait,
-    /// The child is of this era, and ready but for a legacy one's `notifications/initialized`.
-    Decided(Decision),
-    /// The child serves neither era.
+    /// The era is known. A legacy child still needs `notifications/initialized`.
+    Decided(DetectedEra),
+    /// The child supports neither era.
     Failed(Reason),
 }
 
-/// What was found out; it holds for the life of this process and of those started in the same way.
+/// The detected era, valid for this process and all processes that are started in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// It speaks [`MODERN_VERSION`].
+pub enum DetectedEra {
+    /// The child supports [`MODERN_VERSION`].
     Modern,
-    /// It is initialised.
+    /// The child is initialized.
     Legacy {
-        /// It answered `server/discover` too, only late: a process started without `initialize` would be modern.
+        /// Whether the child answered `server/discover` too late: a process that is not sent `initialize` would be
+        /// modern.
         modern_too: bool,
     },
 }
 
-/// Why a child serves neither era.
+/// The reason why a child supports neither era.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// It ended before it answered.
+    /// The child exited before it answered.
     Exited,
-    /// It is modern, but of no revision that proxyrunner speaks.
+    /// The child is modern, but supports no revision that proxyrunner does.
     NoCommonVersion(Vec<String>),
-    /// It refused `initialize` with this code.
+    /// The child refused `initialize` with this code.
     InitializeRefused(i64),
-    /// It is not modern, as the operator says it is; the code is its answer to `server/discover`, if it was an error.
+    /// The child is not modern, although `--child-era` says so. The code is that of its error for `server/discover`,
+    /// if it was one.
     NotModern(Option<i64>),
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::Exited => f.write_str("the server ended before it answered the handshake"),
+            Reason::Exited => f.write_str("the server exited before it answered the handshake"),
             Reason::NoCommonVersion(versions) => write!(
                 f,
-                "the server speaks only {}, and proxyrunner of these revisions only {MODERN_VERSION}",
+                "the server supports only {}, and proxyrunner supports none of these revisions",
                 versions.join(", ")
             ),
             Reason::InitializeRefused(code) => {
@@ -90,21 +92,21 @@ impl fmt::Display for Reason {
                 f,
                 "the server refused server/discover with the error {code}; is --child-era modern right?"
             ),
-            Reason::NotModern(None) => {
-                f.write_str("the server's answer to server/discover is none; is --child-era modern right?")
-            }
+            Reason::NotModern(None) => f.write_str(
+                "the server's answer to server/discover is malformed; is --child-era modern right?",
+            ),
         }
     }
 }
 
 impl std::error::Error for Reason {}
 
-/// What a child answered.
+/// A child's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// A result; of `server/discover`, the revisions in it if it is a `DiscoverResult`.
+    /// A result; for `server/discover`, with the revisions in it if it is a `DiscoverResult`.
     Result(Option<Vec<String>>),
-    /// An error of this code; of -32022, the revisions in its `data`.
+    /// An error with this code; for -32022, with the revisions in its `data`.
     Error(i64, Option<Vec<String>>),
 }
 
@@ -114,7 +116,7 @@ impl Answer {
         match (result, error) {
             (Some(result), _) => Answer::Result(versions(frame, result, "supportedVersions")),
             (None, Some(error)) => {
-                // A malformed error is an error like any other.
+                // A malformed error counts as any other error.
                 let code = super::errors::code(frame, error).map_or(codes::INTERNAL_ERROR, |(code, _)| code);
                 let data = member(frame, error, "data");
                 Answer::Error(code, data.and_then(|data| versions(frame, &data, "supported")))
@@ -124,7 +126,7 @@ impl Answer {
     }
 }
 
-/// The machine. Start with [`Probe::start`]; feed it until it says [`Step::Decided`] or [`Step::Failed`].
+/// The state machine. Begin with [`Probe::start`], and continue until [`Step::Decided`] or [`Step::Failed`].
 #[derive(Debug, Clone)]
 pub struct Probe {
     choice: Choice,
@@ -135,16 +137,16 @@ pub struct Probe {
 enum Stage {
     /// `server/discover` is open.
     Discovering,
-    /// `initialize` is open; was `server/discover` sent to this process?
+    /// `initialize` is open; `discovered` says whether this process was sent `server/discover`.
     Initializing { discovered: bool },
-    /// Modern as it says, but `initialize` is open too, and its answer may pin the process legacy.
+    /// The child answered that it is modern, but `initialize` is open, and its answer may make the process legacy.
     Confirming,
-    /// Over.
+    /// The era is decided, or the detection failed.
     Done,
 }
 
 impl Probe {
-    /// The machine and its first step.
+    /// Returns the state machine, and its first step.
     pub fn start(choice: Choice) -> (Self, Step) {
         let (stage, step) = match choice {
             Choice::Legacy => (Stage::Initializing { discovered: false }, Step::SendInitialize),
@@ -153,14 +155,15 @@ impl Probe {
         (Probe { choice, stage }, step)
     }
 
-    /// `server/discover` was answered, early or late.
+    /// Handles an answer to `server/discover`, in time or late.
     pub fn on_discover(&mut self, answer: Answer) -> Step {
         let supported = match (self.stage, answer) {
             (Stage::Confirming | Stage::Done | Stage::Initializing { discovered: false }, _) => {
                 return Step::Wait;
             }
             (_, Answer::Result(Some(versions))) => versions,
-            // Known as modern by this code alone; one that names no revisions is taken at its word.
+            // This code alone shows that the child is modern. Without a list of revisions, it is assumed to support
+            // ours.
             (_, Answer::Error(codes::UNSUPPORTED_VERSION, versions)) => {
                 versions.unwrap_or_else(|| vec![MODERN_VERSION.to_owned()])
             }
@@ -170,7 +173,7 @@ impl Probe {
             return self.fail(Reason::NoCommonVersion(supported));
         }
         match self.stage {
-            Stage::Discovering => self.decide(Decision::Modern),
+            Stage::Discovering => self.decide(DetectedEra::Modern),
             _ => {
                 self.stage = Stage::Confirming;
                 Step::Wait
@@ -178,15 +181,15 @@ impl Probe {
         }
     }
 
-    /// `initialize` was answered.
+    /// Handles an answer to `initialize`.
     pub fn on_initialize(&mut self, answer: Answer) -> Step {
         match (self.stage, answer) {
             (Stage::Discovering | Stage::Done, _) => Step::Wait,
             (stage, Answer::Result(_)) => {
-                self.decide(Decision::Legacy { modern_too: stage == Stage::Confirming })
+                self.decide(DetectedEra::Legacy { modern_too: stage == Stage::Confirming })
             }
-            (Stage::Confirming, Answer::Error(..)) => self.decide(Decision::Modern),
-            // Modern and slow to start: the answer to the first question is lost or still to come.
+            (Stage::Confirming, Answer::Error(..)) => self.decide(DetectedEra::Modern),
+            // The child is modern and slow to start: the answer to `server/discover` is lost, or still to come.
             (
                 Stage::Initializing { discovered: true },
                 Answer::Error(codes::UNSUPPORTED_VERSION, versions),
@@ -194,7 +197,7 @@ impl Probe {
                 Some(versions) if !versions.iter().any(|version| version == MODERN_VERSION) => {
                     self.fail(Reason::NoCommonVersion(versions))
                 }
-                _ => self.decide(Decision::Modern),
+                _ => self.decide(DetectedEra::Modern),
             },
             (Stage::Initializing { .. }, Answer::Error(code, _)) => {
                 self.fail(Reason::InitializeRefused(code))
@@ -202,21 +205,20 @@ impl Probe {
         }
     }
 
-    /// Nothing came for the probe's time since the last step. How long a start may take in all is the supervisor's
-    /// to say.
+    /// Handles silence for the probe timeout since the last step. The supervisor bounds the whole start.
     pub fn on_silence(&mut self) -> Step {
         match self.stage {
             Stage::Discovering if self.choice == Choice::Auto => {
                 self.stage = Stage::Initializing { discovered: true };
                 Step::SendInitialize
             }
-            // It said that it is modern, and ignores what is not.
-            Stage::Confirming => self.decide(Decision::Modern),
+            // The child answered that it is modern, and ignores `initialize`.
+            Stage::Confirming => self.decide(DetectedEra::Modern),
             _ => Step::Wait,
         }
     }
 
-    /// The child ended.
+    /// Handles the child's exit.
     pub fn on_exit(&mut self) -> Step {
         match self.stage {
             Stage::Done => Step::Wait,
@@ -225,7 +227,7 @@ impl Probe {
                 Step::RestartAndInitialize
             }
             Stage::Confirming => {
-                // From now on as if the operator had said so: it is not sent what ended it again.
+                // From now on the child is not sent `initialize`, as with `--child-era modern`.
                 self.choice = Choice::Modern;
                 self.stage = Stage::Discovering;
                 Step::RestartAndDiscover
@@ -244,12 +246,12 @@ impl Probe {
                 Answer::Error(code, _) => Some(*code),
                 Answer::Result(_) => None,
             })),
-            // A legacy child's late refusal: the answer to `initialize` follows.
+            // A legacy child's late error. The answer to `initialize` follows.
             _ => Step::Wait,
         }
     }
 
-    fn decide(&mut self, decision: Decision) -> Step {
+    fn decide(&mut self, decision: DetectedEra) -> Step {
         self.stage = Stage::Done;
         Step::Decided(decision)
     }

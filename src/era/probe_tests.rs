@@ -1,4 +1,4 @@
-//! Children of every kind, played to the machine.
+//! Tests the state machine with children of every kind.
 
 use super::fixtures::scanned;
 use super::probe::*;
@@ -22,10 +22,10 @@ fn initialized() -> Answer {
 }
 
 const NOT_FOUND: Answer = Answer::Error(-32601, None);
-const LEGACY: Step = Step::Decided(Decision::Legacy { modern_too: false });
-const MODERN: Step = Step::Decided(Decision::Modern);
+const LEGACY: Step = Step::Decided(DetectedEra::Legacy { modern_too: false });
+const MODERN: Step = Step::Decided(DetectedEra::Modern);
 
-/// What the child does.
+/// An event from the child.
 enum Event {
     Discover(Answer),
     Initialize(Answer),
@@ -34,7 +34,7 @@ enum Event {
 }
 use Event::*;
 
-/// Plays a child to the machine and gives its last step; all but the last must not end it.
+/// Plays the child's events to the machine and returns its last step; no earlier step may end it.
 fn last(choice: Choice, first: Step, events: Vec<(Event, Step)>) -> Step {
     let (mut probe, mut step) = Probe::start(choice);
     assert_eq!(step, first);
@@ -55,9 +55,9 @@ fn auto(events: Vec<(Event, Step)>) {
 }
 
 #[test]
-fn a_modern_child_says_so() {
+fn a_modern_child_is_detected() {
     auto(vec![(Discover(discovered()), MODERN)]);
-    // rmcp lists the legacy revisions too.
+    // rmcp also lists the legacy revisions.
     let all = Answer::Result(Some(["2025-11-25", MODERN_VERSION].map(str::to_owned).to_vec()));
     auto(vec![(Discover(all), MODERN)]);
     auto(vec![(Discover(unsupported(Some(modern()))), MODERN)]);
@@ -65,19 +65,19 @@ fn a_modern_child_says_so() {
 }
 
 #[test]
-fn a_legacy_child_refuses_and_is_initialised() {
+fn a_legacy_child_refuses_and_is_initialized() {
     for code in [-32601, -32602, -32600, -32603, -32000, 0] {
         let refusal = Answer::Error(code, None);
         auto(vec![(Discover(refusal), Step::SendInitialize), (Initialize(initialized()), LEGACY)]);
     }
-    // An answer that is no DiscoverResult is anything else.
+    // An answer that is not a DiscoverResult has the same effect.
     auto(vec![(Discover(Answer::Result(None)), Step::SendInitialize), (Initialize(initialized()), LEGACY)]);
 }
 
 #[test]
-fn a_silent_child_is_initialised() {
+fn a_silent_child_is_initialized() {
     auto(vec![(Silence, Step::SendInitialize), (Silence, Step::Wait), (Initialize(initialized()), LEGACY)]);
-    // Its refusal comes late.
+    // The child's refusal comes late.
     auto(vec![
         (Silence, Step::SendInitialize),
         (Discover(NOT_FOUND), Step::Wait),
@@ -96,9 +96,9 @@ fn a_slow_modern_child_is_not_misjudged() {
             (Initialize(answer), MODERN),
         ]);
     }
-    // It ignores what it does not know.
+    // The child ignores unknown requests.
     auto(vec![(Silence, Step::SendInitialize), (Discover(discovered()), Step::Wait), (Silence, MODERN)]);
-    // Its answers change places.
+    // The child answers in reverse order.
     auto(vec![
         (Silence, Step::SendInitialize),
         (Initialize(unsupported(Some(modern()))), MODERN),
@@ -112,21 +112,21 @@ fn a_slow_modern_child_is_not_misjudged() {
 }
 
 #[test]
-fn a_slow_child_of_both_eras_is_what_initialize_made_it() {
+fn a_slow_child_of_both_eras_is_legacy_after_initialize() {
     auto(vec![
         (Silence, Step::SendInitialize),
         (Discover(discovered()), Step::Wait),
-        (Initialize(initialized()), Step::Decided(Decision::Legacy { modern_too: true })),
+        (Initialize(initialized()), Step::Decided(DetectedEra::Legacy { modern_too: true })),
     ]);
 }
 
 #[test]
-fn a_child_that_cannot_bear_the_question_is_started_again() {
+fn a_child_that_exits_after_discover_is_started_again() {
     let restart = || (Exit, Step::RestartAndInitialize);
     auto(vec![restart(), (Initialize(initialized()), LEGACY)]);
     auto(vec![(Silence, Step::SendInitialize), restart(), (Initialize(initialized()), LEGACY)]);
     auto(vec![restart(), (Exit, Step::Failed(Reason::Exited)), (Exit, Step::Wait)]);
-    // The new process was never asked: nothing that it says counts as an answer.
+    // The new process was never sent `server/discover`, so nothing counts as an answer to it.
     auto(vec![
         restart(),
         (Discover(discovered()), Step::Wait),
@@ -156,7 +156,7 @@ fn a_child_of_neither_era_fails() {
 }
 
 #[test]
-fn a_slow_modern_child_that_cannot_bear_initialize_is_spared_it() {
+fn a_slow_modern_child_that_exits_after_initialize_is_not_sent_it_again() {
     auto(vec![
         (Silence, Step::SendInitialize),
         (Discover(discovered()), Step::Wait),
@@ -167,7 +167,7 @@ fn a_slow_modern_child_that_cannot_bear_initialize_is_spared_it() {
 }
 
 #[test]
-fn the_operator_is_taken_at_the_word() {
+fn the_operators_choice_is_not_probed() {
     let legacy = |events| last(Choice::Legacy, Step::SendInitialize, events);
     legacy(vec![(Silence, Step::Wait), (Initialize(initialized()), LEGACY)]);
     legacy(vec![(Exit, Step::Failed(Reason::Exited))]);
@@ -194,7 +194,7 @@ fn answers_are_read() {
     assert_eq!(read(r#""error":"boom""#), Answer::Error(-32603, None));
 }
 
-/// Whatever a child does, in whatever order: the machine ends at most once, and never asks twice.
+/// Whatever the order of a child's events: the machine ends at most once, and never asks twice.
 #[test]
 fn every_sequence_ends_once() {
     let event = |code: u32| match code {
@@ -247,13 +247,13 @@ fn the_operators_choice_is_an_era() {
 }
 
 #[test]
-fn why_a_child_serves_neither_era_is_said_of_it() {
+fn a_failure_names_the_reason() {
     for (reason, words) in [
-        (Reason::Exited, "the server ended before"),
-        (Reason::NoCommonVersion(vec!["a".into(), "b".into()]), "the server speaks only a, b,"),
+        (Reason::Exited, "the server exited before"),
+        (Reason::NoCommonVersion(vec!["a".into(), "b".into()]), "the server supports only a, b,"),
         (Reason::InitializeRefused(-7), "the server refused initialize with the error -7"),
         (Reason::NotModern(Some(-8)), "the server refused server/discover with the error -8; is --child-era"),
-        (Reason::NotModern(None), "the server's answer to server/discover is none; is --child-era"),
+        (Reason::NotModern(None), "the server's answer to server/discover is malformed; is --child-era"),
     ] {
         assert!(reason.to_string().starts_with(words), "{reason}");
     }

@@ -1,10 +1,10 @@
-//! One question that a server puts to a client: elicitation, sampling or roots. Both eras ask in nearly the same
-//! words, so its parameters travel as they are, but for what only one of them has.
+//! A question of a server to a client: elicitation, sampling or roots. Both eras use nearly the same parameters, so
+//! they pass unchanged, except for those that only one era has.
 
 use super::{capabilities::Capabilities, keys, raw};
 use crate::budget::Charged;
 use crate::jsonrpc::{
-    Amendment, Edits, Message, NoRoom, Span, Spliced, amend, codes, distinct_members, items, member, members,
+    Amendment, Edits, Message, NoRoom, Span, Spliced, amend, distinct_members, items, member, members,
     retain, rewrite, splice, string_member, text,
 };
 use crate::session::Version;
@@ -12,13 +12,13 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::fmt;
 
-/// The longest form that is put into the words of an older revision, in bytes.
+/// Maximum length of a form that is translated for an older revision, in bytes.
 const LONGEST_FORM: usize = 1024 * 1024;
 
 /// A question, on its way from a child of one era to a client of the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// Its key among `inputRequests`, a raw JSON string: the child's own, or made up for a legacy child's.
+    /// Its key in `inputRequests`, a raw JSON string: the child's own, or a generated one for a legacy child.
     pub key: Charged,
     /// `elicitation/create`, `sampling/createMessage` or `roots/list`.
     pub method: String,
@@ -26,16 +26,16 @@ pub struct Question {
     pub params: Option<Charged>,
 }
 
-/// Why a question cannot be put to this client.
+/// The reason why a question cannot be sent to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Untranslatable {
-    /// It is none of the three that clients answer, or lacks its parameters.
+    /// It is not one of the three kinds of questions, or lacks its parameters.
     Malformed,
-    /// The client's revision has no such question, or no such kind of it.
+    /// The client's revision does not have this kind of question.
     Unknown(&'static str),
-    /// It is too long to be translated now.
+    /// There is no memory for its translation at the moment.
     TooLong(NoRoom),
-    /// A form has to be filled in with what the client's revision cannot show.
+    /// A required field of a form is of a type that the client's revision does not have.
     Field(String),
 }
 
@@ -64,11 +64,11 @@ impl From<NoRoom> for Untranslatable {
 }
 
 impl Question {
-    /// A legacy child's request, to be put among `inputRequests` under `key` (C2a): without `task`, the related
-    /// task, the progress token, which leads nowhere, and `elicitationId`, which the modern schema lacks.
+    /// Translates a legacy child's request into an entry of `inputRequests` under `key`. Removes `task`, the related
+    /// task, the progress token, which would be useless, and `elicitationId`, which the modern schema does not have.
     ///
     /// # Errors
-    /// If it is no question that clients answer.
+    /// If it is not a question that clients answer.
     pub fn of_child(key: &str, frame: &Charged, message: &Message) -> Result<Self, Untranslatable> {
         let method = message.method.as_ref().map(|method| text(frame, method)).unwrap_or_default();
         let params = message.params.as_ref();
@@ -84,7 +84,7 @@ impl Question {
         Ok(Question { key: raw_string(key), method: method.into_owned(), params })
     }
 
-    /// One URL elicitation out of -32042's `data.elicitations`; `None` if it is none. Its key is its id.
+    /// Reads an entry of -32042's `data.elicitations`; `None` if it is malformed. Its id becomes its key.
     pub fn of_url(frame: &Charged, elicitation: &Span, index: usize) -> Option<Self> {
         string_member(frame, elicitation, "url")?;
         string_member(frame, elicitation, "message")?;
@@ -97,18 +97,18 @@ impl Question {
         Some(Question { key, method: method.to_owned(), params: Some(params) })
     }
 
-    /// What its client must have declared; `None` if clients answer no such thing.
+    /// Returns the capabilities that the client must have declared; `None` if it is not a question to clients.
     pub fn required(&self) -> Option<Capabilities> {
         let params = self.params.as_ref();
         let whole = params.map(|params| 0..params.len());
         Capabilities::required(&self.method, params.map_or(&[], |params| &params[..]), whole.as_ref())
     }
 
-    /// As the request that a legacy client of `version` is sent, under the raw `id` (C3). Of an elicitation by URL
-    /// the client wants to hear an id: `elicitation_id`, unless the child gave one.
+    /// Returns the request for a legacy client of `version`, with the raw `id`. An elicitation by URL needs an id:
+    /// `elicitation_id`, unless the child set one.
     ///
     /// # Errors
-    /// If the client's revision has no words for it.
+    /// If the client's revision cannot express the question.
     pub fn for_client(
         &self,
         version: &Version,
@@ -164,7 +164,7 @@ impl Question {
     }
 }
 
-/// A legacy child's parameters without what a modern client does not know.
+/// Returns a legacy child's parameters, without those that a modern client does not know.
 fn of_legacy(frame: &Charged, params: &Span, method: &str) -> Result<Charged, NoRoom> {
     let mut edits = Edits::new();
     let mut drop = vec!["task"];
@@ -183,8 +183,8 @@ fn of_legacy(frame: &Charged, params: &Span, method: &str) -> Result<Charged, No
     splice(frame, params, edits).flatten()
 }
 
-/// A form in the words of 2025-06-18: no `mode`; titles of choices in `enumNames`; no choice of several values,
-/// which is left out where it need not be filled in.
+/// Returns a form as in 2025-06-18: without `mode`, with the titles of choices in `enumNames`, and without multiple
+/// choices, which are omitted unless they are required.
 fn plain_form(params: &Charged) -> Result<Spliced, Untranslatable> {
     if params.len() > LONGEST_FORM {
         return Err(Untranslatable::Unknown("a form of more than 1 MiB"));
@@ -214,7 +214,7 @@ fn plain_form(params: &Charged) -> Result<Spliced, Untranslatable> {
     Ok(splice(params, &whole, edits))
 }
 
-/// `oneOf` with titles as `enum` and `enumNames`.
+/// Turns a titled `oneOf` into `enum` and `enumNames`.
 fn plain_choice(params: &[u8], property: &Span, edits: &mut Edits) {
     let Some(choices) = member(params, property, "oneOf") else { return };
     let column = |name, otherwise: Option<&str>| {
@@ -229,7 +229,7 @@ fn plain_choice(params: &[u8], property: &Span, edits: &mut Edits) {
     amend(params, property, Amendment { drop: &["oneOf", "enum", "enumNames"], add: add.as_bytes() }, edits);
 }
 
-/// Revisions before 2025-11-25 have one block in a message: several become several messages.
+/// Splits messages with several blocks: revisions before 2025-11-25 allow one block in a message.
 fn one_block_each(
     params: &Charged,
     message: &Span,
@@ -243,7 +243,7 @@ fn one_block_each(
         match string_member(params, block, "type").as_deref() {
             Some("text" | "image") => {}
             Some("audio") if version.as_str() >= "2025-03-26" => {}
-            Some("audio") => return Err(Untranslatable::Unknown("sampling with sound")),
+            Some("audio") => return Err(Untranslatable::Unknown("sampling with audio")),
             Some("tool_use" | "tool_result") => return Err(Untranslatable::Unknown("sampling with tools")),
             _ => return Err(Untranslatable::Malformed),
         }
@@ -265,34 +265,6 @@ fn one_block_each(
     }
     edits.replace_with(message, &Spliced::of(pieces));
     Ok(())
-}
-
-/// What a legacy child is told when nobody answers its question in time: the user's silence where the protocol
-/// has a word for it, else an error.
-pub fn unanswered(id: &[u8], method: &str) -> Charged {
-    match method {
-        "elicitation/create" => rewrite::result(id, b"{\"action\":\"cancel\"}"),
-        _ => rewrite::error(Some(id), codes::INTERNAL_ERROR, "the client did not answer in time", None),
-    }
-}
-
-/// What a legacy child is told when it asks for what the request's client did not declare.
-pub fn undeclared(id: &[u8]) -> Charged {
-    rewrite::error(Some(id), codes::METHOD_NOT_FOUND, "the client does not answer this kind of request", None)
-}
-
-/// Whether a result, raw, can be the answer to such a question.
-pub fn fits(method: &str, result: &[u8]) -> bool {
-    let whole = 0..result.len();
-    let opens = |name, open: &[u8]| {
-        member(result, &whole, name).is_some_and(|value| open.contains(&result[value.start]))
-    };
-    match method {
-        "elicitation/create" => opens("action", b"\""),
-        "sampling/createMessage" => opens("role", b"\"") && opens("model", b"\"") && opens("content", b"{["),
-        "roots/list" => opens("roots", b"["),
-        _ => false,
-    }
 }
 
 fn raw_string(text: &str) -> Charged {

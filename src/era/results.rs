@@ -1,5 +1,5 @@
-//! Results on their way to a client of the other era: a legacy child's lack what the modern revision requires of
-//! every result, a modern child's have what a strict legacy client refuses. Every other byte stays.
+//! Translates results for clients of the other era. Results of a legacy child lack members that the modern revision
+//! requires; results of a modern child have members that strict legacy clients refuse. Every other byte stays.
 
 use super::{downgrade, keys};
 use crate::jsonrpc::{Amendment, Edits, Span, amend, items, member, members, quoted, retain, text};
@@ -8,7 +8,7 @@ use memchr::memmem::Finder;
 use std::fmt;
 use std::sync::LazyLock;
 
-/// The methods whose complete results carry caching hints (server/utilities/caching §Cacheable Results).
+/// The methods whose results carry caching hints (server/utilities/caching §Cacheable Results).
 pub const CACHEABLE: [&str; 6] = [
     "server/discover",
     "tools/list",
@@ -18,27 +18,27 @@ pub const CACHEABLE: [&str; 6] = [
     "resources/read",
 ];
 
-/// Who may be given a cached result.
+/// The clients that may be given a cached result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scope {
-    /// Only whom it was made for.
+    /// Only the client that requested it.
     #[default]
     Private,
-    /// Anyone.
+    /// Any client.
     Public,
 }
 
-/// How long, and by whom, a result may be cached. Not at all by default.
+/// The caching hints of a result. The default disables caching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hint {
-    /// For so many milliseconds.
+    /// `ttlMs`
     pub ttl_ms: u64,
     /// `cacheScope`
     pub scope: Scope,
 }
 
 impl Hint {
-    /// As raw members, `"key":value`, separated by a comma.
+    /// Returns the hints as raw members, `"key":value`, separated by a comma.
     pub fn members(self) -> String {
         format!("{},{}", self.ttl(), self.cache_scope())
     }
@@ -55,20 +55,20 @@ impl Hint {
     }
 }
 
-/// What a modern child's result is. An absent `resultType` counts as complete (basic §ResultType).
+/// The type of a modern child's result. An absent `resultType` means complete (basic §ResultType).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResultType {
     /// The answer.
     Complete,
-    /// Questions first; see [`InputRequired`](super::input::InputRequired).
+    /// Questions; see [`InputRequired`](super::input::InputRequired).
     InputRequired,
-    /// A value of an extension, or none that is a string.
+    /// A value of an extension, or not a string.
     Other(String),
 }
 
 /// Reads a result's `resultType`.
 pub fn result_type(frame: &[u8], result: &Span) -> ResultType {
-    // Most answers of older servers have none: a search of the text costs less than a walk through it.
+    // Most results of older servers have no type, and searching the text is cheaper than walking through it.
     if has_none_of(&frame[result.clone()], &[&TYPE]) {
         return ResultType::Complete;
     }
@@ -89,12 +89,12 @@ fn type_of(frame: &[u8], value: &Span) -> ResultType {
     }
 }
 
-/// A result that a legacy client cannot be given: to be answered with -32603.
+/// A result that has no translation for a legacy client. It is answered with -32603.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unknown(pub String);
 
 impl Unknown {
-    /// Whether it holds questions instead of an answer.
+    /// Returns whether the result contains questions.
     pub fn is_input_required(&self) -> bool {
         self.0 == "input_required"
     }
@@ -104,7 +104,7 @@ impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the server's answer is of the type {:?}, which clients of this revision don't know",
+            "the server's answer is of the type {:?}, which the client's protocol revision does not have",
             self.0
         )
     }
@@ -112,17 +112,17 @@ impl fmt::Display for Unknown {
 
 impl std::error::Error for Unknown {}
 
-/// What every result of one server is completed with, put together once.
+/// The members that complete a server's results, composed once.
 #[derive(Debug, Clone, Default)]
 pub struct Signature {
-    /// Who sent it: a raw member of `_meta`.
+    /// The server's identity: a raw member of `_meta`.
     sender: Option<String>,
-    /// All that most results lack: raw members.
+    /// The raw members that most results lack.
     usual: String,
 }
 
 impl Signature {
-    /// Of a server that calls itself this, in raw JSON.
+    /// Creates the members for the server with this raw `serverInfo`.
     pub fn of(server_info: Option<&[u8]>) -> Self {
         let sender = server_info.map(|info| {
             let info = super::raw(info, &(0..info.len()));
@@ -136,15 +136,15 @@ impl Signature {
 static TYPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("resultType"));
 static META: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("_meta"));
 static STRUCTURED: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("structuredContent"));
-/// Behind it, any letter of a name may hide.
+// After a backslash, any letter of a name may be escaped.
 static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\\u"));
 
 /// The type of an answer: a raw member.
 const COMPLETE: &str = "\"resultType\":\"complete\"";
 
-/// Adds what a modern result has and a legacy child's lacks (C2): `resultType`, who sent it, and caching hints
-/// where the method has them. What the child wrote itself stays. A tool's `execution`, which
-/// is of the legacy tasks, goes. A result that is no object is left alone.
+/// Adds the members that a modern result requires and a legacy child's lacks: `resultType`, the server's identity,
+/// and caching hints if the method has them. The child's own members stay. A tool's `execution`, which belongs to the
+/// legacy tasks, is removed. A result that is not an object is not changed.
 pub fn complete(
     frame: &[u8],
     result: &Span,
@@ -199,13 +199,13 @@ pub fn complete(
     }
 }
 
-/// Whether a text has none of some names, not even in escapes: where that is so, a search costs less than a walk.
+/// Returns whether a text contains none of the names, not even escaped. This search is cheaper than a walk.
 fn has_none_of(text: &[u8], names: &[&LazyLock<Finder<'static>>]) -> bool {
     names.iter().chain(&[&ESCAPE]).all(|name| name.find(text).is_none())
 }
 
 fn without_execution(frame: &[u8], tools: Span, edits: &mut Edits) {
-    // Most lists have none: a search of the text costs less than a walk through every schema.
+    // Most lists have none, and searching the text is cheaper than walking through every schema.
     if memchr::memmem::find(&frame[tools.clone()], b"execution").is_none() {
         return;
     }
@@ -214,12 +214,12 @@ fn without_execution(frame: &[u8], tools: Span, edits: &mut Edits) {
     }
 }
 
-/// Takes away what a modern child's result has and a legacy client of `version` does not know (C3): `resultType`,
-/// who sent it, caching hints, and the features of later revisions (see [`downgrade`]).
+/// Removes the members of a modern child's result that a legacy client of `version` does not know: `resultType`, the
+/// server's identity, caching hints, and the features of later revisions (see [`downgrade`](super::downgrade)).
 ///
 /// # Errors
-/// If the result is not the answer: of an unknown type, or with questions, which are for
-/// [`InputRequired`](super::input::InputRequired) to read.
+/// If the result is not an answer: of an unknown type, or with questions, which
+/// [`InputRequired`](super::input::InputRequired) reads.
 pub fn strip(
     frame: &[u8],
     result: &Span,
@@ -264,7 +264,7 @@ pub fn strip(
     Ok(())
 }
 
-/// Whether `_meta` holds nothing but who sent the result.
+/// Returns whether `_meta` contains only the server's identity.
 fn sent_by_only(frame: &[u8], meta: &Span) -> bool {
     let mut names = members(frame, meta.clone()).map(|(key, _)| text(frame, &key) == keys::SERVER_INFO);
     frame[meta.start] == b'{' && names.next() == Some(true) && names.all(|ours| ours)
@@ -333,14 +333,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_child_says_itself_is_said_once() {
+    fn the_childs_own_members_are_not_repeated() {
         let result = r#"{"resultType":"complete","ttlMs":5,"cacheScope":"public","contents":[],"_meta":{"io.modelcontextprotocol/serverInfo":{}}}"#;
         let (frame, ..) = response(result);
         assert_eq!(frame, completed(result, "resources/read"));
     }
 
     #[test]
-    fn the_operator_says_how_long() {
+    fn the_operators_lifetime_is_used() {
         let (frame, message, span) = response("{}");
         let mut edits = Edits::new();
         complete(
@@ -365,7 +365,7 @@ mod tests {
             result_of(&stripped(&wrapped, method, "2025-11-25").unwrap())
         };
         assert_eq!(strip(full, "tools/list"), json!({"tools": [], "_meta": {"k": 1}}));
-        // Only where the revision defines them are they no business of the client's.
+        // Other methods have no such members in the revision, so these are the server's own.
         assert_eq!(strip(r#"{"ttlMs":1}"#, "tools/call"), json!({"ttlMs": 1}));
         assert_eq!(strip(r#"{"_meta":{}}"#, "tools/call"), json!({"_meta": {}}));
         assert_eq!(strip(r#"{"_meta":{"io.modelcontextprotocol/serverInfo":{}}}"#, "x"), json!({}));
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_of_another_type_is_no_answer() {
+    fn a_result_of_another_type_is_not_an_answer() {
         for (kind, expected) in [
             (r#""complete""#, ResultType::Complete),
             (r#""input_required""#, ResultType::InputRequired),
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_completed_is_stripped_to_what_it_was() {
+    fn a_completed_result_is_stripped_to_the_original() {
         for (method, result) in [
             (
                 "tools/call",

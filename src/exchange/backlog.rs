@@ -1,14 +1,14 @@
-//! Notifications that a child may not have handled yet. Nothing answers them, so that after a number of them only the
-//! answer to a later request shows that the child has come that far. Until then they keep their places.
+//! Notifications that a child may not have handled yet. They have no answers, so after a number of them, only the
+//! answer to a later request proves that the child has handled them. Until then they keep their permits.
 
 use super::Places;
+use parking_lot::{Mutex, MutexGuard};
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Notifications that a child is sent before it has to show that it handles them.
+/// Notifications that are sent before the child has to prove that it handles them.
 const UNPROVEN: usize = 32;
 
-/// The notifications of one child.
+/// The unproven notifications of one child.
 #[derive(Debug, Default)]
 pub struct Backlog(Mutex<State>);
 
@@ -16,13 +16,13 @@ pub struct Backlog(Mutex<State>);
 struct State {
     sent: usize,
     held: Vec<Places>,
-    /// A request is to show how far the child has come.
+    /// Set while a request is in flight whose answer proves that earlier notifications were handled.
     proving: bool,
 }
 
 impl Backlog {
-    /// A notification is on its way. True if the caller is to send a request now and to call [`proven`](Self::proven)
-    /// when that is answered.
+    /// Counts a notification. Returns true if the caller must now send a request, and call
+    /// [`note_proven`](Self::note_proven) when it is answered.
     #[must_use]
     pub fn add(&self) -> bool {
         let mut state = self.state();
@@ -30,8 +30,8 @@ impl Backlog {
         state.sent > UNPROVEN && !mem::replace(&mut state.proving, true)
     }
 
-    /// A notification was written to the child. It keeps its places if it is among the unproven.
-    pub fn written(&self, places: Places) {
+    /// Records that a notification was written to the child. An unproven one keeps its permits.
+    pub fn note_written(&self, places: Places) {
         let mut state = self.state();
         if state.proving && places.notice.is_some() {
             state.held.push(places);
@@ -41,15 +41,15 @@ impl Backlog {
         }
     }
 
-    /// The notifications that have their places now, to be passed to [`proven`](Self::proven).
+    /// Returns the number of unproven notifications, for a later call of [`note_proven`](Self::note_proven).
     pub fn held(&self) -> usize {
         self.state().held.len()
     }
 
-    /// The child has handled the first `count` of those that had their places; `wait` says whether others still wait to be
-    /// written. True if the caller is to ask again: others wait, or were written meanwhile.
+    /// Records that the child has handled the first `count` unproven notifications. `wait` says whether more wait to
+    /// be written. Returns true if the caller must send another request: more wait, or were written meanwhile.
     #[must_use]
-    pub fn proven(&self, count: usize, wait: bool) -> bool {
+    pub fn note_proven(&self, count: usize, wait: bool) -> bool {
         let mut state = self.state();
         let count = count.min(state.held.len());
         let rest = state.held.split_off(count);
@@ -65,6 +65,6 @@ impl Backlog {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

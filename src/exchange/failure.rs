@@ -1,4 +1,4 @@
-//! The ways in which a request fails without an answer of the child: whose fault it was, and what to do.
+//! The reasons why a request fails without an answer of the child, with the party at fault and the remedy.
 
 use super::Hint;
 use crate::budget::Charged;
@@ -8,38 +8,38 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How a child ended.
+/// The end of a child.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
-    /// In words: `exited with code 3`, `was ended by signal 9 (SIGKILL)`.
+    /// A description: `exited with code 3`, `was killed by signal 9 (SIGKILL)`.
     pub how: Arc<str>,
-    /// What a shell would report: the exit code, or 128 + the signal.
+    /// The exit code that a shell would report: the child's own, or 128 + the signal.
     pub code: i32,
-    /// What it wrote to stderr last.
+    /// The last lines that it wrote to stderr.
     pub last_words: LastWords,
 }
 
 impl End {
-    /// As the log tells it, with its last words.
+    /// Returns the text for the log, with the last line of stderr.
     pub fn for_log(&self) -> impl fmt::Display {
         self.with_words(&self.last_words.lines)
     }
 
     fn with_words(&self, lines: &[String]) -> String {
-        let last = lines.last().map(|line| format!("; its last words: {line}")).unwrap_or_default();
+        let last = lines.last().map(|line| format!("; last line of stderr: {line}")).unwrap_or_default();
         format!("the server {}{last}", self.how)
     }
 }
 
-/// As clients, probes and spans are told it.
+/// The text for clients, probes and spans.
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.with_words(self.last_words.exposed()))
     }
 }
 
-/// The last lines that a child wrote to stderr. They may hold secrets, and what was caused by one client: only the log has
-/// them, unless `--expose-stderr` is given.
+/// The last lines that a child wrote to stderr. They may contain secrets, and text caused by one client: only the log
+/// shows them, unless `--expose-stderr` is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LastWords {
     lines: Arc<[String]>,
@@ -47,61 +47,61 @@ pub struct LastWords {
 }
 
 impl LastWords {
-    /// These lines, oldest first; `is_exposed` is `--expose-stderr`.
+    /// Creates the lines, oldest first; `is_exposed` is `--expose-stderr`.
     pub fn new(lines: Arc<[String]>, is_exposed: bool) -> Self {
         LastWords { lines, is_exposed }
     }
 
-    /// Those that clients may see.
+    /// Returns the lines that clients may see.
     fn exposed(&self) -> &[String] {
         if self.is_exposed { &self.lines } else { &[] }
     }
 }
 
-/// Why a request has no answer of the child.
+/// The reason why the child did not answer a request.
 #[derive(Clone, Debug)]
 pub enum Failure {
     /// The child ended.
     Ended(End),
-    /// The child closed its stdout, so it can't answer any more.
+    /// The child closed its stdout and can no longer answer.
     ClosedStdout,
-    /// The child closed its stdin, so it can't be asked any more.
+    /// The child closed its stdin and can no longer receive requests.
     ClosedStdin,
-    /// The child closed its stdin or its stdout, and is ended for it.
+    /// The child closed its stdin or stdout, and is therefore being stopped.
     ClosedPipe,
-    /// The child said nothing for so long that it was ended.
+    /// The child was silent for too long, and is being replaced.
     Hung,
-    /// Its answer was longer than `--max-frame`.
+    /// The answer exceeds `--max-frame`.
     Oversized {
         /// The answer's length, in bytes.
         length: u64,
     },
-    /// Its answer was no JSON-RPC message.
+    /// The answer is not a JSON-RPC message.
     Malformed(&'static str),
-    /// It neither answered nor reported progress within `--request-timeout`.
+    /// The child neither answered nor reported progress within `--request-timeout`.
     TimedOut(Duration),
-    /// It reported progress, but did not answer within `--request-max`.
+    /// The child reported progress, but did not answer within `--request-max`.
     TookTooLong(Duration),
-    /// The client didn't answer the child's question within `--park-timeout`.
+    /// The client did not answer the child's question within `--park-timeout`.
     Unanswered(Duration),
-    /// It didn't answer the last request of its handshake within `--start-timeout`.
+    /// The child did not answer a request of its handshake within `--start-timeout`.
     SlowStart {
-        /// How long it was waited for.
+        /// The timeout.
         after: Duration,
         /// The method of the request.
         asked: &'static str,
         /// The likely reason.
         hint: Hint,
     },
-    /// There was no room for what the child said about it (`--max-buffered`).
+    /// There was no room for the child's message (`--max-buffered`).
     NoRoom,
-    /// Others needed the memory that its message held (`--max-buffered`).
+    /// Other clients needed the memory that the request's messages held (`--max-buffered`).
     GaveWay,
-    /// The client cancelled it.
+    /// The client cancelled the request.
     Cancelled,
     /// The client ended the session, or it expired or was evicted.
     SessionEnded,
-    /// The child was followed by one that says something else of itself, so that the session ended.
+    /// The restarted child reports a different version, different capabilities or instructions, so the session ended.
     Changed,
     /// proxyrunner is shutting down.
     ShuttingDown,
@@ -109,17 +109,17 @@ pub enum Failure {
     NotStarted(Arc<str>),
     /// The operator's program could not be executed.
     NoProgram(Arc<str>),
-    /// A defect of proxyrunner: nobody is left who could answer.
+    /// A defect of proxyrunner: the request was lost.
     Lost,
 }
 
 impl Failure {
-    /// The JSON-RPC error that the client gets.
+    /// Returns the JSON-RPC error for the client.
     pub fn response(&self, id: &[u8]) -> Charged {
         rewrite::error(Some(id), self.code(), &self.to_string(), Some(self.data()))
     }
 
-    /// As the log tells it.
+    /// Returns the text for the log.
     pub fn for_log(&self) -> impl fmt::Display {
         match self {
             Failure::Ended(end) => end.for_log().to_string(),
@@ -127,17 +127,17 @@ impl Failure {
         }
     }
 
-    /// As probes are told it, which anybody may ask: without the server's own words.
+    /// Returns the text for probes, which anyone may read: without the server's own words.
     pub fn for_probes(&self) -> String {
         match self {
             Failure::Ended(end) => end.to_string(),
-            Failure::NotStarted(_) => "the server's handshake failed; the log says why".to_owned(),
-            Failure::NoProgram(_) => "the server cannot be started; the log says why".to_owned(),
+            Failure::NotStarted(_) => "the server's handshake failed; see the log".to_owned(),
+            Failure::NoProgram(_) => "the server cannot be started; see the log".to_owned(),
             failure => failure.to_string(),
         }
     }
 
-    /// Whether it is the child that is gone, so that the next one may serve.
+    /// Returns whether the child is gone, so that the next one may serve the request.
     pub fn is_childs_end(&self) -> bool {
         let pipes = matches!(self, Failure::ClosedStdout | Failure::ClosedStdin | Failure::ClosedPipe);
         pipes || matches!(self, Failure::Ended(_) | Failure::Hung)
@@ -184,16 +184,16 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Ended(end) => write!(f, "{end}; the request was lost with it"),
-            Failure::ClosedStdout => f.write_str("the server closed its stdout, so it can't answer any more"),
-            Failure::ClosedStdin => f.write_str("the server closed its stdin, so it can't be asked any more"),
+            Failure::ClosedStdout => f.write_str("the server closed its stdout and can no longer answer"),
+            Failure::ClosedStdin => f.write_str("the server closed its stdin and can no longer take requests"),
             Failure::ClosedPipe => {
-                f.write_str("the server closed its stdin or its stdout, and is being ended")
+                f.write_str("the server closed its stdin or stdout and is being stopped")
             }
             Failure::Hung => f.write_str("the server hung and is being replaced"),
             Failure::Oversized { length } => {
                 write!(f, "the server's answer of {length} bytes is longer than --max-frame allows")
             }
-            Failure::Malformed(what) => write!(f, "the server's answer is no JSON-RPC message: {what}"),
+            Failure::Malformed(what) => write!(f, "the server's answer is not a JSON-RPC message: {what}"),
             Failure::TimedOut(after) => write!(
                 f,
                 "the server neither answered nor reported progress for {} s (--request-timeout); the request was cancelled there",
@@ -201,7 +201,7 @@ impl fmt::Display for Failure {
             ),
             Failure::TookTooLong(after) => write!(
                 f,
-                "the server did not come to an end within {} s (--request-max); the request was cancelled there",
+                "the server did not finish within {} s (--request-max); the request was cancelled there",
                 after.as_secs_f64()
             ),
             Failure::SlowStart { after, asked, hint } => {
@@ -210,10 +210,10 @@ impl fmt::Display for Failure {
                 if *hint == Hint::Quiet { Ok(()) } else { write!(f, ": {hint}") }
             }
             Failure::NoRoom => f.write_str(
-                "--max-buffered is used up, so that the server's answer was dropped; try again later, or raise it",
+                "the server's answer was dropped because --max-buffered is used up; try again later, or raise it",
             ),
             Failure::GaveWay => f.write_str(
-                "--max-buffered is used up, and this client held most of it; the request was cancelled for the others",
+                "--max-buffered is used up, and this client held most of it; the request was cancelled to make room",
             ),
             Failure::Cancelled => f.write_str("cancelled by the client"),
             Failure::Unanswered(after) => write!(
@@ -225,7 +225,7 @@ impl fmt::Display for Failure {
                 f.write_str("the session ended before the server answered; open a new one")
             }
             Failure::Changed => f.write_str(
-                "the server was restarted and says something else of itself, so that the session ended; open a new one",
+                "the restarted server reports a different version, different capabilities or instructions; open a new session",
             ),
             Failure::ShuttingDown => f.write_str("proxyrunner is shutting down; try again elsewhere"),
             Failure::NotStarted(why) | Failure::NoProgram(why) => f.write_str(why),

@@ -1,7 +1,7 @@
-//! The two queues in front of a child's stdin: what waits its turn, and what never waits.
+//! The two queues in front of a child's stdin: one in turns, one urgent.
 //!
-//! Requests and notifications take turns, as [`orders`](super::orders) says. Answers to the child's own questions and
-//! cancellations overtake them: the child may need them to make progress at all.
+//! Requests and notifications take turns, see [`orders`](super::orders). Answers to the child's own questions and
+//! cancellations overtake them, since the child may need them to make progress.
 
 use super::backlog::Backlog;
 use super::orders::{self, Orders, OrdersIntake};
@@ -13,13 +13,13 @@ use crate::telemetry::counters;
 use std::sync::Arc;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-/// Answers and cancellations. They are as many as the child's questions and the calls in flight, both bounded;
-/// a child that lets so many pile up reads nothing at all, and what comes on top is dropped.
+/// Capacity for answers and cancellations. Their number is bounded by the child's questions and the calls in flight.
+/// A child with this many unread messages reads nothing at all, and further ones are dropped.
 const URGENT: usize = 8_192;
-/// Urgent messages that may wait for a child that still gets replies to its own requests.
+/// Urgent messages that may wait while the child still gets replies to its own requests.
 const REPLIES: usize = 256;
 
-/// What never waits: an answer to a question of the child, a message about one, or a cancellation.
+/// An urgent message: an answer to a question of the child, a message about one, or a cancellation.
 #[derive(Debug)]
 pub struct Urgent(pub Spliced);
 
@@ -34,15 +34,15 @@ pub struct Inbox {
 /// The receiving half, owned by the task that writes stdin.
 #[derive(Debug)]
 pub struct Intake {
-    /// What waits its turn.
+    /// Requests and notifications, in their turns.
     pub orders: OrdersIntake,
-    /// What never waits.
+    /// Urgent messages.
     pub urgent: Receiver<Urgent>,
-    /// Where the writer says how the child takes it.
+    /// Receives the child's progress from the writer.
     pub uptake: Arc<Uptake>,
 }
 
-/// A new pair. What was written of notifications is noted in the backlog.
+/// Creates the queues. Written notifications are noted in `backlog`.
 pub fn inbox(backlog: Arc<Backlog>) -> (Inbox, Intake) {
     let (urgent, urgent_intake) = mpsc::channel(URGENT);
     let uptake = Arc::<Uptake>::default();
@@ -52,12 +52,13 @@ pub fn inbox(backlog: Arc<Backlog>) -> (Inbox, Intake) {
 }
 
 impl Inbox {
-    /// How the child takes what is written to it.
+    /// Returns the child's progress with the written bytes.
     pub fn uptake(&self) -> &Uptake {
         &self.uptake
     }
 
-    /// A reply of proxyrunner's own to a request of the child; never waits. A child that leaves so many unread needs no more.
+    /// Sends proxyrunner's own reply to a request of the child. Never waits: dropped and counted if too many are
+    /// unread.
     pub fn reply(&self, frame: Charged) {
         if self.urgent.max_capacity() - self.urgent.capacity() < REPLIES {
             self.urge(Urgent(Spliced::from(frame)));
@@ -66,7 +67,7 @@ impl Inbox {
         }
     }
 
-    /// Never waits. What a child that reads nothing has no room for is dropped and counted.
+    /// Sends an urgent message. Never waits: dropped and counted if the queue is full.
     pub fn urge(&self, urgent: Urgent) {
         if let Err(mpsc::error::TrySendError::Full(_)) = self.urgent.try_send(urgent) {
             counters::DROPPED_EVENTS.increment();
@@ -74,7 +75,7 @@ impl Inbox {
     }
 }
 
-/// `notifications/cancelled` for a request of ours. `reason` is proxyrunner's own text.
+/// Returns a `notifications/cancelled` for a request of proxyrunner. `reason` is proxyrunner's own text.
 pub fn cancellation(wire_id: WireId, reason: &str) -> Spliced {
     let params = serde_json::json!({"requestId": wire_id.as_u64(), "reason": reason});
     let frame = serde_json::json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params});

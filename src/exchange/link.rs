@@ -1,4 +1,4 @@
-//! One child as its callers see it: begin a request, send a notification, answer a question, ask it to stop.
+//! The callers' handle on one child: begin a request, send a notification, answer a question, ask the child to stop.
 
 use super::backlog::Backlog;
 use super::inbox::{Inbox, Intake, Urgent, inbox};
@@ -13,10 +13,10 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Why a request did not begin.
+/// The reason why a request did not begin.
 #[derive(Debug)]
 pub enum Refused {
-    /// The child has as many requests in flight as it has slots.
+    /// All slots of the child are in use.
     Full,
     /// The child has ended or is ending.
     Closed(Failure),
@@ -41,7 +41,7 @@ pub struct Link {
     backlog: Arc<Backlog>,
 }
 
-/// A request that is not meant to be answered soon, such as a subscription.
+/// A request that the child need not answer soon, such as a subscription. Counted until it is dropped.
 #[derive(Debug)]
 pub struct Standing(Arc<Link>);
 
@@ -51,27 +51,27 @@ impl Drop for Standing {
     }
 }
 
-/// The child's side of a [`Link`], for whoever drives the process.
+/// The child's side of a [`Link`], for the driver of its process.
 #[derive(Debug)]
 pub struct Ends {
-    /// Answers the requests.
+    /// Answers requests.
     pub answering: Answering,
-    /// What is to be written to stdin.
+    /// The messages for stdin.
     pub intake: Intake,
-    /// Where lines on stdout are noted that are no messages.
+    /// Records stdout lines that are not messages.
     pub noise: Arc<Noise>,
-    /// Cancelled when the callers have no more use for the child.
+    /// Cancelled when the callers no longer need the child.
     pub stop: CancellationToken,
-    /// Cancelled when it was found to hang.
+    /// Cancelled when the child is found to hang.
     pub hung: CancellationToken,
-    /// To be cancelled when it can serve no longer, though it has not ended yet.
+    /// To be cancelled when the child can no longer serve, before it has ended.
     pub mute: CancellationToken,
-    /// Says how the child ended.
+    /// Publishes the child's end.
     pub end: watch::Sender<Option<End>>,
 }
 
 impl Link {
-    /// A link with room for `slots` requests in flight. `number` names the child in logs.
+    /// Creates a link with room for `slots` requests in flight. `number` identifies the child in logs.
     pub fn new(number: u64, slots: usize) -> (Arc<Link>, Ends) {
         let (mux, answering) = mux::table(slots);
         let backlog = Arc::<Backlog>::default();
@@ -98,75 +98,73 @@ impl Link {
         (link, Ends { answering, intake, noise, stop, hung, mute, end: end_sender })
     }
 
-    /// The child's number in logs.
+    /// Returns the child's number in logs.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// The revision that it speaks; set once, from its handshake.
-    pub fn speaks(&self, revision: &str) {
+    /// Sets the child's protocol revision. Only the first call, from its handshake, has an effect.
+    pub fn set_revision(&self, revision: &str) {
         let _ = self.revision.set(Revision::of(revision));
     }
 
-    /// The revision that it speaks, as far as that is known.
+    /// Returns the child's protocol revision, as far as known.
     pub fn revision(&self) -> Revision {
         self.revision.get().copied().unwrap_or_default()
     }
 
-    /// Requests in flight, cancelled ones included that the child may still answer.
+    /// Returns the number of requests in flight, including cancelled ones that the child may still answer.
     pub fn in_flight(&self) -> usize {
         self.mux.waiting()
     }
 
-    /// A request in flight is not to count as one that the child is to answer.
-    pub fn stand(self: &Arc<Self>) -> Standing {
+    /// Excludes a request in flight from those that the child is expected to answer.
+    pub fn mark_standing(self: &Arc<Self>) -> Standing {
         self.standing.fetch_add(1, Ordering::Relaxed);
         Standing(Arc::clone(self))
     }
 
-    /// Requests in flight that are meant to be answered.
+    /// Returns the number of requests in flight that the child is expected to answer.
     pub fn calls(&self) -> usize {
         self.in_flight().saturating_sub(self.standing.load(Ordering::Relaxed))
     }
 
-    /// Whether a request that it was sent may still be answered in its time.
+    /// Returns whether the child has a request that may still be answered in time.
     pub fn is_at_work(&self) -> bool {
         self.mux.unanswered() > self.standing.load(Ordering::Relaxed)
     }
 
-    /// How it takes what is written to it.
+    /// Returns the child's progress with the written bytes.
     pub fn uptake(&self) -> &Uptake {
         self.inbox.uptake()
     }
 
-    /// Who may have requests at this child, of those that need a permit for it. The bounds are those of the first
-    /// call.
+    /// Returns the permits for requests at this child. The first call sets the bounds.
     pub fn admission(&self, bounds: Bounds) -> &Arc<Admission> {
         self.admission.get_or_init(|| Admission::new(bounds))
     }
 
-    /// The queue of notifications, which wait for it before they wait for a place among the requests. The first to ask
-    /// says how long it is.
+    /// Returns the queue of notifications, in front of that of requests. The first call sets the bounds.
     pub fn notices(&self, bounds: Bounds) -> &Arc<Admission> {
         self.notices.get_or_init(|| Admission::new(bounds))
     }
 
-    /// The notifications that it may not have handled.
+    /// Returns the notifications that the child may not have handled yet.
     pub fn backlog(&self) -> &Backlog {
         &self.backlog
     }
 
-    /// For the router and the writer.
+    /// Returns the queues in front of stdin, for the router and the writer.
     pub fn inbox(&self) -> &Inbox {
         &self.inbox
     }
 
-    /// For the writer, which skips what was cancelled before its turn.
+    /// Returns the multiplexer, for the writer, which skips requests that were cancelled before their turn.
     pub fn mux(&self) -> &Mux {
         &self.mux
     }
 
-    /// Begins a request, which is seen as `operation`. It is written when its turn comes. `write` makes the frame.
+    /// Begins a request, recorded as `operation` and written in its turn. `write` makes the frame.
     ///
     /// # Errors
     /// When the child has no free slot or is gone.
@@ -183,75 +181,75 @@ impl Link {
         })?;
         let wire_id = pending.wire_id();
         let orders = &self.inbox.orders;
-        // Nothing is written, or noted as written, for a child that reads no more.
+        // Nothing is written, or recorded as written, for a child that no longer reads.
         if orders.is_closed() || !orders.request(client, wire_id, write(wire_id)) {
             return Err(Refused::Closed(self.closed_as(Failure::ClosedStdin)));
         }
         counters::EXCHANGES.increment();
         if let Some(operation) = &mut operation {
-            operation.sent(wire_id.as_u64());
+            operation.set_wire_id(wire_id.as_u64());
         }
         Ok(Exchange::new(pending, mailbox, self.inbox.clone(), operation))
     }
 
-    /// Sends a notification, in order with the requests of the client that has these places; without places it is
-    /// proxyrunner's own. Waits while many wait. One to a child that is gone is dropped with it.
+    /// Sends a notification, in order with the requests of the client that holds `places`; without places it is
+    /// proxyrunner's own. Waits for room in the queue. If the child is gone, the notification is dropped.
     pub async fn notify(&self, frame: Spliced, places: Option<Places>) {
         self.inbox.orders.notification(frame, places).await;
     }
 
-    /// Whether notifications wait for their turn.
+    /// Returns whether notifications wait to be written.
     pub fn has_notifications(&self) -> bool {
-        self.inbox.orders.have_notifications()
+        self.inbox.orders.has_notifications()
     }
 
-    /// Sends an answer to a question of the child; never waits.
+    /// Sends an answer to a question of the child. Never waits.
     pub fn answer(&self, frame: Spliced) {
         self.inbox.urge(Urgent(frame));
     }
 
-    /// Asks for the child's end: close, terminate, kill, as far as it takes.
+    /// Asks the child to end: close stdin, then SIGTERM, then SIGKILL.
     pub fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// Resolves once its end was asked for.
+    /// Resolves once the child was asked to end.
     pub async fn stopped(&self) {
         self.stop.cancelled().await;
     }
 
-    /// Asks for the end of a child that hangs, without waiting for it to notice.
+    /// Ends a hanging child, without waiting for it to notice that stdin is closed.
     pub fn stop_hung(&self) {
         self.hung.cancel();
     }
 
-    /// The child said something. Only one task reads a child.
-    pub fn hear(&self) {
+    /// Counts a frame of the child. Must only be called by the task that reads its stdout.
+    pub fn note_frame(&self) {
         self.heard.store(self.heard.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// How many frames the child has said.
+    /// Returns the number of frames that the child has written.
     pub fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
     }
 
-    /// The likely reason why the child does not answer its handshake.
+    /// Returns the likely reason why the child does not answer its handshake.
     pub fn hint(&self) -> Hint {
         self.noise.hint(self.heard())
     }
 
-    /// Whether the child writes back what it reads.
+    /// Returns whether the child writes its input back.
     pub fn is_echo(&self) -> bool {
         self.noise.is_echo()
     }
 
-    /// Whether the child has ended, was asked to, or can serve no longer.
+    /// Returns whether the child has ended, was asked to end, or can no longer serve.
     pub fn is_closed(&self) -> bool {
         let tokens = [&self.stop, &self.hung, &self.mute];
         tokens.iter().any(|token| token.is_cancelled()) || self.end.borrow().is_some()
     }
 
-    /// Resolves when it can serve no longer, with the reason: it ends, or is to be ended.
+    /// Resolves with the reason when the child can no longer serve.
     pub async fn closed(&self) -> Failure {
         let mut end = self.end.clone();
         tokio::select! {
@@ -263,12 +261,12 @@ impl Link {
         self.closed_as(Failure::ClosedPipe)
     }
 
-    /// Whether it was asked to end, and has not yet.
+    /// Returns whether the child was asked to end, and has not ended yet.
     pub fn is_ending(&self) -> bool {
         self.stop.is_cancelled() && self.end.borrow().is_none()
     }
 
-    /// Resolves with the way in which the child ended.
+    /// Resolves with the child's end.
     pub async fn ended(&self) -> End {
         let mut end = self.end.clone();
         let ended = end.wait_for(Option::is_some).await.map(|end| end.clone());
@@ -279,7 +277,7 @@ impl Link {
         })
     }
 
-    /// Why nothing can be begun: the child's end if that is known, else what of it was closed.
+    /// Returns the reason why no request can begin: the child's end if known, else `closed`.
     fn closed_as(&self, closed: Failure) -> Failure {
         match &*self.end.borrow() {
             Some(end) => Failure::Ended(end.clone()),

@@ -1,26 +1,27 @@
 //! The bounded queue of messages about one running request, and the way to interrupt it.
 //!
-//! A channel would do, but costs 2 KiB per request; this costs one small allocation and nothing more until a
-//! message comes, which for most requests is never.
+//! A channel would cost 2 KiB per request. A mailbox costs one small allocation, and nothing more until a message
+//! arrives; for most requests none does.
 
 use super::{Class, Failure, Interim, Topic};
 use crate::budget::{Account, Charged};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// Messages that wait for a request's driver. It only moves them on, so this is far more than it needs.
+/// Capacity for messages. The request's driver only forwards them, so this is far more than it needs.
 const CAPACITY: usize = 256;
 
-/// Why a request ends before its answer.
+/// The reason why a request ends before its answer.
 #[derive(Debug)]
 pub struct Interruption {
-    /// What its client is told.
+    /// The failure that is reported to the client.
     pub failure: Failure,
-    /// The cancellation as the client wrote it, with the wire id in it, if it was the client who cancelled.
+    /// The client's own cancellation with the wire id in it, if the client cancelled.
     pub cancellation: Option<Spliced>,
 }
 
@@ -28,7 +29,7 @@ pub struct Interruption {
 #[derive(Debug, Default)]
 pub struct Mailbox {
     state: Mutex<State>,
-    /// Whom messages about the request are charged to; nobody for proxyrunner's own requests.
+    /// The account that messages are charged to; `None` for proxyrunner's own requests.
     account: Option<Account>,
 }
 
@@ -41,8 +42,8 @@ struct State {
 }
 
 impl State {
-    /// Makes room for what can be dropped in place of the oldest such, since the latest progress says most.
-    fn replaces(&mut self, interim: &Interim) -> bool {
+    /// Drops the oldest droppable message to make room for a newer one, since the latest progress is the most useful.
+    fn make_room_for(&mut self, interim: &Interim) -> bool {
         let droppable = |interim: &Interim| interim.class == Class::Droppable;
         let oldest = self.queue.iter().position(droppable).filter(|_| droppable(interim));
         let dropped = oldest.is_some_and(|at| self.queue.remove(at).is_some());
@@ -52,18 +53,18 @@ impl State {
 }
 
 impl Mailbox {
-    /// The mailbox of a client's request, whose messages are charged to this account.
+    /// Creates the mailbox of a client's request, whose messages are charged to `account`.
     pub fn charging(account: Option<&Account>) -> Arc<Self> {
         Arc::new(Mailbox { account: account.cloned(), ..Mailbox::default() })
     }
 
-    /// Whom messages about the request are charged to.
+    /// Returns the account that messages are charged to.
     pub fn account(&self) -> Option<&Account> {
         self.account.as_ref()
     }
 
-    /// Charges a child's message to the request's client, and puts it in as `write` makes it; whether it was put in. A
-    /// client that has no room loses what may be dropped, and for anything else the request.
+    /// Charges a child's message to the request's client, and queues the frame that `write` makes; returns whether it
+    /// was queued. Without room, a droppable message is dropped; otherwise the request fails.
     pub fn take_in(
         &self,
         frame: &mut Charged,
@@ -84,18 +85,18 @@ impl Mailbox {
         self.push(Interim { frame: write(frame), class, topic }).is_ok()
     }
 
-    /// Puts a message in.
+    /// Queues a message.
     ///
     /// # Errors
-    /// Gives it back when the request is over, or the queue is full. Dear ones may exceed the bound of the others twice.
+    /// Returns the message if the request is over or the queue is full. Dear messages have twice the capacity.
     pub fn push(&self, interim: Interim) -> Result<(), Interim> {
         let mut state = self.state();
-        // A state that is said twice before it is heard is one state.
+        // A waiting message with the same state is enough.
         if interim.class == Class::Idempotent && state.queue.contains(&interim) {
             return Ok(());
         }
         let bound = if interim.class == Class::Dear { 2 * CAPACITY } else { CAPACITY };
-        if state.closed || (state.queue.len() >= bound && !state.replaces(&interim)) {
+        if state.closed || (state.queue.len() >= bound && !state.make_room_for(&interim)) {
             return Err(interim);
         }
         state.queue.push_back(interim);
@@ -103,22 +104,22 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Ends the request before its answer; the first interruption counts.
+    /// Ends the request before its answer. The first interruption counts.
     pub fn interrupt(&self, interruption: Interruption) {
         let mut state = self.state();
         state.interruption.get_or_insert(interruption);
         wake(state);
     }
 
-    /// The next message, or the end.
+    /// Waits for the next message.
     ///
     /// # Errors
-    /// The interruption, after which nothing comes.
+    /// The interruption, after which no message arrives.
     pub async fn next(&self) -> Result<Interim, Interruption> {
         poll_fn(|cx| self.poll_pop(cx)).await
     }
 
-    /// The oldest message, else the interruption.
+    /// Takes the oldest message, else the interruption.
     pub(super) fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Result<Interim, Interruption>> {
         let mut state = self.state();
         if let Some(interim) = state.queue.pop_front() {
@@ -135,7 +136,7 @@ impl Mailbox {
         Poll::Pending
     }
 
-    /// The oldest message. Without one, nothing can be put in any more: it would never be read.
+    /// Takes the oldest message. If there is none, closes the mailbox, since no later message would be read.
     pub fn pop_or_close(&self) -> Option<Interim> {
         let mut state = self.state();
         let interim = state.queue.pop_front();
@@ -143,20 +144,19 @@ impl Mailbox {
         interim
     }
 
-    /// Nobody reads it any more; what is still in it is lost, and counted.
+    /// Closes the mailbox. Unread messages are dropped and counted.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
         counters::DROPPED_EVENTS.add(std::mem::take(&mut state.queue).len() as u64);
     }
 
-    /// No code panics while it holds the lock, so a poisoned one is whole.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
-/// Wakes outside the lock.
+/// Wakes the reader after releasing the lock.
 fn wake(mut state: MutexGuard<'_, State>) {
     let waker = state.reader.take();
     drop(state);

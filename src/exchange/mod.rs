@@ -1,7 +1,7 @@
-//! One request's life at a child: what it says meanwhile, and its one outcome.
+//! The life of one request at a child: its interim messages, and its one outcome.
 //!
-//! [`Link`] is one child as its callers see it; [`Link::begin`] gives an [`Exchange`], whose [`next`](Exchange::next)
-//! yields what the child says about the request and, last and exactly once, the outcome.
+//! [`Link`] is the callers' handle on one child. [`Link::begin`] returns an [`Exchange`], whose
+//! [`next`](Exchange::next) yields the child's messages about the request and, last and exactly once, the outcome.
 
 mod backlog;
 mod failure;
@@ -18,14 +18,15 @@ pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
-pub use backlog::Backlog;
 pub use failure::{End, Failure, LastWords};
-pub use inbox::{Inbox, Intake, Urgent};
-pub use link::{Ends, Link, Refused, Standing};
-pub use mailbox::{Interruption, Mailbox};
-pub use noise::{Hint, Noise, quoted};
+pub(crate) use inbox::Inbox;
+pub use inbox::{Intake, Urgent};
+pub(crate) use link::Standing;
+pub use link::{Ends, Link, Refused};
+pub(crate) use mailbox::{Interruption, Mailbox};
+pub(crate) use noise::{Hint, Noise, quoted};
 pub use orders::Order;
-pub use uptake::Uptake;
+pub(crate) use uptake::Uptake;
 
 use crate::admission::{Accepted, Permit};
 use crate::budget::Charged;
@@ -33,77 +34,78 @@ use crate::client::Client;
 use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};
 use crate::mux::{Abandoned, Lost, Pending, WireId};
 use crate::telemetry::{ChildOperation, Operation};
+use parking_lot::Mutex;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-/// The one end of an exchange.
+/// The outcome of an exchange.
 pub type Outcome = Result<Answer, Failure>;
 
-/// The multiplexer as this program uses it.
+/// The multiplexer with this program's types.
 pub type Mux = crate::mux::Mux<Held, Outcome>;
 /// The multiplexer's answering half, owned by a child's router.
 pub type Answering = crate::mux::Answering<Held, Outcome>;
 
-/// What a slot holds until it is free: its places with it, so a cancelled call that the child still
-/// works on counts as in flight.
+/// The contents of a slot until it is free. They include its permits, so that a cancelled call that the child still
+/// processes counts as in flight.
 #[derive(Debug)]
 pub struct Held {
-    /// Where messages about this request go while it runs.
+    /// The queue of messages about this request.
     pub mailbox: Arc<Mailbox>,
-    /// The client's progress token as it wrote it, if it gave one.
+    /// The client's progress token in raw JSON, if it gave one.
     pub token: Option<Charged>,
-    /// Whether its driver takes the child's questions, where they can only be about this request.
+    /// Whether the request's driver accepts questions of the child, where they can only concern this request.
     pub takes_questions: bool,
-    /// Whose turn it takes on the way to the child; none for proxyrunner's own requests.
+    /// The client in whose turn the request is sent; `None` for proxyrunner's own requests.
     pub client: Option<Client>,
-    /// None for proxyrunner's own requests, nor while its client is asked.
+    /// `None` for proxyrunner's own requests, and while the client is asked a question.
     pub places: Mutex<Option<Places>>,
     /// A subscription's place among `--max-listens`, which it keeps until the child no longer has it.
     pub listen: Option<Arc<Permit>>,
 }
 
 impl Held {
-    /// What a request holds that has no place and no token, and takes no questions.
+    /// Returns the data of a request that has no permits and no token, and takes no questions.
     pub fn unasked(mailbox: Arc<Mailbox>) -> Self {
         let (token, client, places, listen) = Default::default();
         Held { mailbox, token, takes_questions: false, client, places, listen }
     }
 }
 
-/// What a request is admitted by; given up when it is dropped.
+/// The permits of a request, given back on drop.
 #[derive(Debug)]
 pub struct Places {
-    /// Its place among `--max-in-flight`.
+    /// Its permit of `--max-in-flight`.
     pub all: Permit,
-    /// Its place among `--max-child-in-flight`.
+    /// Its permit of `--max-child-in-flight`.
     pub child: Permit,
-    /// A notification's place among the unproven ones of its child; see [`Backlog`].
+    /// A notification's permit among the unproven ones of its child; see [`Backlog`](backlog::Backlog).
     pub notice: Option<Permit>,
-    /// Counts a notification that is not written yet among what a drain waits for.
+    /// Lets a drain wait for a notification that is not written yet.
     pub accepted: Option<Accepted>,
 }
 
-/// A child's response: a result or an error of its own.
+/// A child's response: a result or an error.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The frame as the child wrote it.
     pub frame: Charged,
-    /// Where its object stands in it.
+    /// The span of its object.
     pub object: Span,
-    /// Where the wire id stands.
+    /// The span of the wire id.
     pub id: Span,
-    /// Where the result stands; `None` when the child answered with an error.
+    /// The span of the result; `None` in an error response.
     pub result: Option<Span>,
-    /// Where the error stands.
+    /// The span of the error; `None` in a result response.
     pub error: Option<Span>,
-    /// Whether the result says of itself that it is an error.
+    /// Whether the result has `isError: true`.
     pub is_error: bool,
 }
 
 impl Answer {
-    /// The response with the client's own id; every other byte as the child wrote it.
+    /// Returns the response with the client's own id. Every other byte stays as the child wrote it.
     pub fn restored(&self, id: &ClientId) -> Spliced {
         let mut edits = Edits::new();
         edits.replace(&self.id, id.raw());
@@ -120,62 +122,62 @@ impl Lost for Outcome {
 /// A message about a running request, ready for its client.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Interim {
-    /// The message, ids and tokens already the client's.
+    /// The message, with the client's ids and tokens.
     pub frame: Spliced,
-    /// What may become of it when its client is slow.
+    /// Its handling when the client is slow.
     pub class: Class,
-    /// What it is about.
+    /// Its subject.
     pub topic: Topic,
 }
 
-/// What a message about a running request is, as far as translating it needs to know.
+/// The subject of a message about a running request, as far as its translation depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Topic {
     /// `notifications/progress`
     Progress,
     /// `notifications/message`
     Log,
-    /// A question of the child, under this id of its own, in raw JSON; the frame is the child's.
+    /// A question of the child with this id, in raw JSON. The frame is the child's.
     Question(Charged),
-    /// The child took the question of this id back.
+    /// The child withdrew the question with this id.
     Withdrawn(Charged),
-    /// The client's answer to the question of this number, which the request asked on its child's behalf.
+    /// The client's answer to the question with this number, which the request asked for its child.
     Answer(u64),
-    /// Anything else, or what needs no translation.
+    /// Anything else.
     Other,
 }
 
-/// How dear a message is when there is no room for it.
+/// The importance of a message when there is no room for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Progress, logs: dropped, and counted.
+    /// Progress and log messages: dropped, and counted.
     Droppable,
-    /// A state that changed: saying it twice adds nothing, so an equal one that still waits replaces it.
+    /// A changed state: an equal message that still waits is enough.
     Idempotent,
-    /// A question of the child or an answer to the client: never dropped.
+    /// A question of the child, or an answer to the client: never dropped.
     Dear,
 }
 
-/// What [`Exchange::next`] yields.
+/// The result of [`Exchange::next`].
 #[derive(Debug)]
 pub enum Step {
-    /// The child said something about the request.
+    /// A message of the child about the request.
     Interim(Interim),
-    /// It is over; nothing follows.
+    /// The outcome; nothing follows.
     Outcome(Outcome),
 }
 
-/// A request on its way. Dropping it before its outcome cancels it at the child.
+/// A request in flight. Dropping it before its outcome cancels it at the child.
 #[derive(Debug)]
 pub struct Exchange {
     pending: Option<Pending<Held, Outcome>>,
     outcome: Option<Outcome>,
-    /// What giving the slot up found, until the child has been told.
+    /// The abandoned slot, until the child has been told.
     given_up: Option<Abandoned>,
     mailbox: Arc<Mailbox>,
     inbox: Inbox,
     wire_id: WireId,
-    /// How it is seen, until its outcome.
+    /// The span and metrics of the request, until its outcome.
     operation: Option<ChildOperation>,
 }
 
@@ -190,59 +192,60 @@ impl Exchange {
         Exchange { pending: Some(pending), outcome: None, given_up: None, mailbox, inbox, wire_id, operation }
     }
 
-    /// The id under which the child knows the request.
+    /// Returns the request's id at the child.
     pub fn wire_id(&self) -> WireId {
         self.wire_id
     }
 
-    /// Where messages about this request are put.
+    /// Returns the queue of messages about this request.
     pub fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
     }
 
-    /// The next thing that happens. Safe to drop and call again; not to be called after the outcome.
+    /// Waits for the next step. Cancel-safe. Must not be called after the outcome.
     pub async fn next(&mut self) -> Step {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// It has these places from now on: none while it waits for its client, and no longer for the child.
-    pub fn has_places(&self, places: Option<Places>) {
+    /// Replaces the request's permits. It has none while it waits for its client instead of the child.
+    pub fn set_places(&self, places: Option<Places>) {
         let held = self.pending.as_ref().and_then(Pending::held);
-        // One that is answered needs none.
+        // An answered request needs no permits.
         let Some(held) = held else { return };
         let before = {
-            let mut has = held.places.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut has = held.places.lock();
             std::mem::replace(&mut *has, places)
         };
         drop(before);
     }
 
-    /// From now on an answer comes too late, whatever else the child is told before it is told that.
+    /// Abandons the request: an answer that the child sends from now on is discarded, even before the child is told
+    /// of the cancellation.
     pub fn give_up(&mut self) {
         if let Some(mut pending) = self.pending.take() {
             self.given_up = Some(pending.abandon());
         }
     }
 
-    /// Ends the exchange before its outcome, telling the child why.
+    /// Cancels the request at the child, with a reason.
     pub fn cancel(mut self, reason: &str) {
         self.withdraw(None, reason);
     }
 
-    /// The same, for a failure of the request, as which it is seen.
+    /// Cancels the request at the child, and records the failure in its span and metrics.
     pub fn fail(mut self, failure: &Failure) {
-        self.is_seen_to_fail(failure);
+        self.end_operation(failure);
         self.withdraw(None, &failure.to_string());
     }
 
-    /// From now on it is seen as caused by another message: the retry of the one that was.
-    pub fn caused_by(&mut self, message: &Arc<Operation>) {
+    /// Attributes the request to another message: the retry of the one that began it.
+    pub fn set_cause(&mut self, message: &Arc<Operation>) {
         if let Some(operation) = &mut self.operation {
-            operation.caused_by(message);
+            operation.set_cause(message);
         }
     }
 
-    fn is_seen_to_fail(&mut self, failure: &Failure) {
+    fn end_operation(&mut self, failure: &Failure) {
         if let Some(operation) = self.operation.take() {
             operation.end(&failure.verdict());
         }
@@ -266,7 +269,7 @@ impl Exchange {
             self.outcome = Some(outcome);
             self.pending = None;
         }
-        // What the child said before its answer is delivered before it.
+        // Messages that the child sent before its answer are delivered before it.
         match self.mailbox.pop_or_close() {
             Some(interim) => Poll::Ready(Step::Interim(interim)),
             None => Poll::Ready(Step::Outcome(self.outcome.take().unwrap_or(Err(Failure::Lost)))),
@@ -275,12 +278,13 @@ impl Exchange {
 
     fn interrupted(&mut self, interruption: Interruption) -> Failure {
         let Interruption { failure, cancellation } = interruption;
-        self.is_seen_to_fail(&failure);
+        self.end_operation(&failure);
         self.withdraw(cancellation, &failure.to_string());
         failure
     }
 
-    /// Gives the slot up. A request that was not begun to be written never is; else the child is told.
+    /// Gives the slot up, and cancels the request at the child. A request that has not been written yet is never
+    /// written.
     fn withdraw(&mut self, cancellation: Option<Spliced>, reason: &str) {
         self.give_up();
         let Some(given_up) = self.given_up.take() else { return };

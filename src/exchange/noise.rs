@@ -1,13 +1,13 @@
-//! What a child writes to stdout beside messages: remembered so that a failed start can be explained.
+//! Remembers the stdout lines of a child that are not messages, to explain a failed start.
 
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Longest part of a line that is quoted, in bytes.
+/// Maximum length of the quoted part of a line, in bytes.
 const QUOTED: usize = 120;
 
-/// The lines of one child that were no messages. Its router writes it.
+/// The stdout lines of one child that were not messages. Written by its router.
 #[derive(Debug, Default)]
 pub struct Noise {
     lines: AtomicU64,
@@ -17,14 +17,14 @@ pub struct Noise {
     echoes: AtomicBool,
 }
 
-/// The likely reason why a child does not answer, from what it wrote to stdout.
+/// The likely reason why a child does not answer, derived from its output on stdout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// It wrote no whole line.
+    /// It wrote no complete line.
     Silent,
-    /// It wrote messages only.
+    /// It wrote only messages.
     Quiet,
-    /// It writes back what it reads.
+    /// It writes its input back.
     Echoes,
     /// It frames messages as the Language Server Protocol does.
     Headers,
@@ -32,12 +32,12 @@ pub enum Hint {
     Lines,
     /// It writes in UTF-16.
     Utf16,
-    /// It wrote so many other lines, this one first.
+    /// It wrote this many other lines, the first of them quoted.
     Other(u64, String),
 }
 
 impl Noise {
-    /// Notes a line that is no message.
+    /// Records a line that is not a message.
     pub fn note(&self, line: &[u8]) {
         self.lines.fetch_add(1, Ordering::Relaxed);
         self.first.get_or_init(|| quoted(line));
@@ -49,17 +49,17 @@ impl Noise {
         }
     }
 
-    /// Notes that the child wrote back a request that it was sent.
+    /// Records that the child wrote a request back.
     pub fn note_echo(&self) {
         self.echoes.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the child writes back what it reads.
+    /// Returns whether the child writes its input back.
     pub fn is_echo(&self) -> bool {
         self.echoes.load(Ordering::Relaxed)
     }
 
-    /// What is wrong with all that the child writes, if its first lines show it.
+    /// Returns the mistake in all of the child's output, if its first lines show one.
     pub fn mistake(&self) -> Option<Hint> {
         let is_header = self.headers.load(Ordering::Relaxed);
         let is_part = matches!(self.first.get().map(String::as_str), Some("{" | "["));
@@ -70,7 +70,7 @@ impl Noise {
         }
     }
 
-    /// The likely reason for a missing answer; `heard` is the number of lines of any kind.
+    /// Returns the likely reason for a missing answer; `heard` counts lines of any kind.
     pub fn hint(&self, heard: u64) -> Hint {
         let (lines, first) = (self.lines.load(Ordering::Relaxed), self.first.get());
         match (self.mistake(), first) {
@@ -83,7 +83,7 @@ impl Noise {
     }
 }
 
-/// The beginning of a line, for a log line or an error.
+/// Returns the beginning of a line, for a log line or an error.
 pub fn quoted(line: &[u8]) -> String {
     let head = &line[..line.len().min(QUOTED)];
     let more = if line.len() > QUOTED { "…" } else { "" };
@@ -99,15 +99,15 @@ impl fmt::Display for Hint {
                  terminal nor Content-Length headers, and try --child-era legacy",
             ),
             Hint::Quiet => Ok(()),
-            Hint::Echoes => f.write_str("it writes back what it reads; check that the command is an MCP server"),
+            Hint::Echoes => f.write_str("it writes its input back; check that the command is an MCP server"),
             Hint::Headers => f.write_str(
                 "it writes Content-Length headers; MCP on stdio is one JSON message per line, without headers",
             ),
             Hint::Utf16 => f.write_str("it writes in UTF-16; MCP on stdio is UTF-8"),
             Hint::Lines => f.write_str("it spreads a message over several lines; MCP is one JSON message per line"),
-            Hint::Other(1, first) => write!(f, "it wrote a line to stdout that is no message: {first}"),
+            Hint::Other(1, first) => write!(f, "it wrote a line to stdout that is not a message: {first}"),
             Hint::Other(lines, first) => {
-                write!(f, "it wrote {lines} lines to stdout that are no messages, the first: {first}")
+                write!(f, "it wrote {lines} lines to stdout that are not messages, the first: {first}")
             }
         }
     }
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hint_names_what_was_seen() {
+    fn the_hint_names_the_mistake() {
         let hint = |lines: &[&str]| {
             let noise = Noise::default();
             lines.iter().for_each(|line| noise.note(line.as_bytes()));

@@ -1,6 +1,6 @@
-//! The queue of what waits its turn in front of a child's stdin. It is fair: what clients send goes out in turns, and in
-//! order for each client, so that a client that sends much to a slow child delays itself. A request that is cancelled
-//! before its turn leaves at once, with its bytes, though the child may not read again for long.
+//! The queue of requests and notifications in front of a child's stdin. It is fair: clients take turns, and each
+//! client's messages keep their order, so a client that sends much to a slow child delays only itself. A request that
+//! is cancelled before its turn is removed at once, with its bytes.
 
 use super::Places;
 use super::backlog::Backlog;
@@ -8,21 +8,21 @@ use super::uptake::Uptake;
 use crate::client::Client;
 use crate::jsonrpc::Spliced;
 use crate::mux::WireId;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::sync::Semaphore;
 
-/// Notifications that wait for a child that reads slowly; then their senders wait. Requests are bounded by the slots
-/// that they have.
+/// Capacity for notifications; when it is used up, senders wait. Requests are bounded by their slots.
 const NOTIFICATIONS: usize = 256;
-/// Bytes that count as one more message.
+/// A message counts as one more for each of this many bytes.
 const LARGE: usize = 16 * 1024;
-/// Clients that are remembered although nothing of theirs waits.
+/// Maximum number of clients without waiting messages that are remembered.
 const REMEMBERED: usize = 64;
 
-/// What waits its turn.
+/// A message that waits for its turn.
 #[derive(Debug)]
 pub enum Order {
     /// A request.
@@ -36,7 +36,7 @@ pub enum Order {
     Notification {
         /// The message, without a newline.
         frame: Spliced,
-        /// Its places, if a client sent it.
+        /// Its permits, if a client sent it.
         places: Option<Places>,
     },
 }
@@ -45,7 +45,7 @@ pub enum Order {
 #[derive(Clone, Debug)]
 pub(super) struct Orders(Arc<Queue>);
 
-/// The receiving half. Dropping it closes the queue, and drops what is in it.
+/// The receiving half. Dropping it closes and empties the queue.
 #[derive(Debug)]
 pub struct OrdersIntake(Arc<Queue>);
 
@@ -57,20 +57,20 @@ struct Queue {
     state: Mutex<State>,
 }
 
-/// Orders with their turns: start times of fair queueing, then the order in which they came.
+/// Orders by turn: the start time of fair queueing, then the order of arrival.
 #[derive(Debug, Default)]
 struct State {
     waiting: BTreeMap<(u64, u64), Order>,
     came: u64,
-    /// The turn that was last.
+    /// The latest turn.
     now: u64,
-    /// When each client's next turn is; proxyrunner itself is `None`.
+    /// Each client's next turn; `None` is proxyrunner itself.
     next: HashMap<Option<Client>, u64>,
     writer: Option<Waker>,
     closed: bool,
 }
 
-/// A new pair, which notes notifications as they are queued and as they are written.
+/// Creates the queue. Notifications are recorded when they are queued and when they are written.
 pub(super) fn orders(backlog: Arc<Backlog>, uptake: Arc<Uptake>) -> (Orders, OrdersIntake) {
     let notifications = Semaphore::new(NOTIFICATIONS);
     let queue = Arc::new(Queue { notifications, backlog, uptake, state: Mutex::default() });
@@ -78,22 +78,22 @@ pub(super) fn orders(backlog: Arc<Backlog>, uptake: Arc<Uptake>) -> (Orders, Ord
 }
 
 impl Orders {
-    /// Whether the child's stdin is closed.
+    /// Returns whether the child's stdin is closed.
     pub(super) fn is_closed(&self) -> bool {
         self.0.state().closed
     }
 
-    /// Queues a request of a client, or of proxyrunner; false if the child's stdin is closed.
+    /// Queues a request of a client, or of proxyrunner; returns false if the child's stdin is closed.
     #[must_use]
     pub(super) fn request(&self, client: Option<Client>, wire_id: WireId, frame: Spliced) -> bool {
         let length = frame.len();
         self.0.push(client, length, Order::Request { wire_id, frame })
     }
 
-    /// Queues a notification as soon as there is room for it. It is dropped if the child's stdin is closed.
+    /// Queues a notification as soon as there is room. Dropped if the child's stdin is closed.
     pub(super) async fn notification(&self, frame: Spliced, places: Option<Places>) {
         let Ok(permit) = self.0.notifications.acquire().await else { return };
-        // Given back with the order's turn.
+        // The permit is returned when the order is taken out.
         permit.forget();
         let client = places.as_ref().map(|places| places.child.client());
         let length = frame.len();
@@ -101,12 +101,12 @@ impl Orders {
         self.0.push(client, length, Order::Notification { frame, places });
     }
 
-    /// Whether notifications wait.
-    pub(super) fn have_notifications(&self) -> bool {
+    /// Returns whether notifications wait.
+    pub(super) fn has_notifications(&self) -> bool {
         !self.0.notifications.is_closed() && self.0.notifications.available_permits() < NOTIFICATIONS
     }
 
-    /// Takes a request out whose turn has not come.
+    /// Removes a request whose turn has not come.
     pub(super) fn withdraw(&self, wire_id: WireId) {
         let is_it = |order: &Order| matches!(order, Order::Request { wire_id: id, .. } if *id == wire_id);
         let mut state = self.0.state();
@@ -118,13 +118,13 @@ impl Orders {
 }
 
 impl OrdersIntake {
-    /// Resolves when there is an order.
-    pub async fn some(&self) {
-        poll_fn(|cx| self.poll_some(cx)).await;
+    /// Waits until there is an order.
+    pub async fn wait(&self) {
+        poll_fn(|cx| self.poll_wait(cx)).await;
     }
 
-    /// The order whose turn it is, if there is one.
-    pub fn ready(&self) -> Option<Order> {
+    /// Takes the next order, if there is one.
+    pub fn try_next(&self) -> Option<Order> {
         let mut state = self.0.state();
         let ((turn, _), order) = state.waiting.pop_first()?;
         state.now = turn;
@@ -135,16 +135,16 @@ impl OrdersIntake {
         Some(order)
     }
 
-    /// A notification was written: no drain waits for it. It keeps its places until the child has shown that it handles
-    /// them.
-    pub fn wrote_notification(&self, places: Option<Places>) {
+    /// Records that a notification was written, so that no drain waits for it. It keeps its permits until the child
+    /// has proven that it handled it.
+    pub fn note_written(&self, places: Option<Places>) {
         if let Some(mut places) = places {
             places.accepted = None;
-            self.0.backlog.written(places);
+            self.0.backlog.note_written(places);
         }
     }
 
-    fn poll_some(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_wait(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.state();
         if !state.waiting.is_empty() {
             return Poll::Ready(());
@@ -183,9 +183,8 @@ impl Queue {
         true
     }
 
-    /// No code panics while it holds the lock, so a poisoned one is whole.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

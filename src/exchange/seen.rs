@@ -1,12 +1,12 @@
-//! How requests at a child come out, for spans and metrics; and what the child lists, by which they are told apart.
+//! Records the outcomes of requests in spans and metrics, and the names that a child lists.
 
 use super::{Answer, Failure, Outcome};
 use crate::jsonrpc::{Span, items, member, quoted, string_member};
 use crate::telemetry::{ChildOperation, Verdict};
 
-/// An exchange is over.
+/// Records the end of an exchange.
 pub(super) fn end(operation: ChildOperation, outcome: &Outcome) {
-    if let (Some((names, list)), Ok(answer)) = (operation.lists(), outcome)
+    if let (Some((names, list)), Ok(answer)) = (operation.listed_names(), outcome)
         && let Some(result) = &answer.result
     {
         let listed = member(&answer.frame, result, list);
@@ -17,10 +17,10 @@ pub(super) fn end(operation: ChildOperation, outcome: &Outcome) {
         }
     }
     if let Ok(answer) = outcome {
-        // A question to the client has no content (2026-07-28, MRTR), nor has a task that is only begun.
+        // A question to the client has no content (basic/patterns/mrtr), and neither does a task that has only begun.
         let is_last = |result: &Span| member(&answer.frame, result, "content").is_some();
         let result = || answer.result.clone().filter(is_last).map(|result| &answer.frame[result]);
-        operation.gave(result);
+        operation.record_result(result);
     }
     operation.end(&match outcome {
         Ok(answer) => answer.verdict(),
@@ -29,7 +29,7 @@ pub(super) fn end(operation: ChildOperation, outcome: &Outcome) {
 }
 
 impl Answer {
-    /// How the request came out.
+    /// Returns the outcome for spans and metrics.
     pub fn verdict(&self) -> Verdict {
         let Some(error) = &self.error else {
             return if self.is_error { Verdict::ToolError } else { Verdict::Success };
@@ -45,7 +45,7 @@ impl Answer {
 }
 
 impl Failure {
-    /// How the request came out.
+    /// Returns the outcome for spans and metrics.
     pub fn verdict(&self) -> Verdict {
         match self {
             Failure::Cancelled => Verdict::Cancelled,

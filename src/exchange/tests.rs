@@ -1,4 +1,4 @@
-//! Exchanges with a child that the tests play.
+//! Tests exchanges with a simulated child.
 
 use super::fixtures::{begun, begun_with, held, interim, now, outcome, text, written};
 use super::*;
@@ -33,11 +33,11 @@ fn an_answer_gets_the_clients_id_back_and_keeps_every_other_byte() {
     assert_eq!(text(restored), r#"{"id":"\u0061","jsonrpc":"2.0","result":{"n":1.0}}"#);
     drop(exchange);
     assert_eq!(link.in_flight(), 0);
-    assert!(written(&link, &mut ends).is_empty(), "what was answered is not cancelled");
+    assert!(written(&link, &mut ends).is_empty(), "an answered request is not cancelled");
 }
 
 #[test]
-fn what_the_child_said_before_its_answer_comes_before_it() {
+fn messages_before_an_answer_are_delivered_before_it() {
     let (link, mut ends) = Link::new(1, 2);
     let mut exchange = begun(&link);
     written(&link, &mut ends);
@@ -51,7 +51,7 @@ fn what_the_child_said_before_its_answer_comes_before_it() {
 }
 
 #[test]
-fn nothing_is_put_where_nobody_reads() {
+fn a_closed_mailbox_takes_no_messages() {
     let (link, mut ends) = Link::new(1, 4);
     let mut answered = begun(&link);
     let mut interrupted = begun(&link);
@@ -71,18 +71,18 @@ fn nothing_is_put_where_nobody_reads() {
 }
 
 #[test]
-fn a_mailbox_is_bounded_and_has_room_for_what_is_dear() {
+fn a_mailbox_is_bounded_and_keeps_room_for_dear_messages() {
     let mailbox = Mailbox::default();
     mailbox.push(said("twice", Class::Idempotent)).unwrap();
     mailbox.push(said("twice", Class::Idempotent)).unwrap();
     let room = |class| (0..10_000).take_while(|n| mailbox.push(said(&n.to_string(), class)).is_ok()).count();
-    assert_eq!(room(Class::Idempotent), 255, "what was said twice takes one place");
+    assert_eq!(room(Class::Idempotent), 255, "equal messages take one place");
     assert_eq!(room(Class::Droppable), 0);
     assert_eq!(room(Class::Dear), 256);
 }
 
 #[test]
-fn a_full_mailbox_keeps_the_latest_of_what_can_be_dropped() {
+fn a_full_mailbox_keeps_the_latest_droppable_message() {
     let (link, mut ends) = Link::new(1, 2);
     let mut exchange = begun(&link);
     written(&link, &mut ends);
@@ -98,7 +98,7 @@ fn a_full_mailbox_keeps_the_latest_of_what_can_be_dropped() {
 }
 
 #[test]
-fn the_first_interruption_counts_and_comes_after_what_was_said_before() {
+fn the_first_interruption_counts_and_follows_earlier_messages() {
     let (link, mut ends) = Link::new(1, 2);
     let mut exchange = begun(&link);
     written(&link, &mut ends);
@@ -148,7 +148,7 @@ fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
 }
 
 #[test]
-fn a_cancelled_subscription_keeps_its_place_until_the_child_no_longer_has_it() {
+fn a_cancelled_subscription_keeps_its_place_until_the_child_ends_it() {
     let listens = Admission::new(Bounds { in_flight: 1, per_client: 1, queued: 0 });
     let place = Arc::new(listens.take(Client::named("a client")).expect("it is free"));
     let (link, mut ends) = Link::new(1, 2);
@@ -162,26 +162,26 @@ fn a_cancelled_subscription_keeps_its_place_until_the_child_no_longer_has_it() {
 }
 
 #[test]
-fn a_request_that_waits_for_its_client_gives_its_places_up_and_gets_others() {
+fn a_request_that_waits_for_its_client_has_no_permits() {
     let admission = Admission::new(Bounds { in_flight: 2, per_client: 2, queued: 0 });
     let place = || admission.take(Client::named("a client")).expect("two are free");
     let places = || Some(Places { all: place(), child: place(), notice: None, accepted: None });
     let (link, mut ends) = Link::new(1, 2);
     let mut exchange = begun_with(&link, Held { places: places().into(), ..held() });
     written(&link, &mut ends);
-    exchange.has_places(None);
+    exchange.set_places(None);
     assert_eq!((admission.in_flight(), link.in_flight()), (0, 1));
-    exchange.has_places(places());
+    exchange.set_places(places());
     assert_eq!(admission.in_flight(), 2);
     assert!(matches!(answer(&mut ends, exchange.wire_id()), Completed::Delivered));
     assert!(outcome(&mut exchange).unwrap().is_ok());
     assert_eq!(admission.in_flight(), 0);
-    exchange.has_places(places());
-    assert_eq!(admission.in_flight(), 0, "what is answered needs none");
+    exchange.set_places(places());
+    assert_eq!(admission.in_flight(), 0, "an answered request needs none");
 }
 
 #[test]
-fn a_notification_waits_for_room_and_leaves_nothing_behind_when_it_is_given_up() {
+fn a_notification_waits_for_room_and_can_be_given_up() {
     let (link, mut ends) = Link::new(1, 8);
     let notify = || link.notify(Spliced::from(Charged::fixed(b"{}")), None);
     let queued = std::iter::from_fn(|| now(notify())).count();
@@ -232,7 +232,7 @@ fn clients_take_turns_and_each_keeps_its_order() {
 }
 
 #[test]
-fn a_request_that_is_cancelled_before_its_turn_gives_its_bytes_back_at_once() {
+fn a_request_cancelled_before_its_turn_frees_its_bytes_at_once() {
     let budget = Budget::new(1 << 20);
     let account = budget.account(crate::client::Client::numbered(1));
     let (link, mut ends) = Link::new(1, 8);
@@ -248,11 +248,11 @@ fn a_request_that_is_cancelled_before_its_turn_gives_its_bytes_back_at_once() {
     assert_eq!(budget.used(), 5_000 + OVERHEAD, "the child has read nothing");
     assert_eq!(written(&link, &mut ends).iter().map(String::len).collect::<Vec<_>>(), [5_000]);
     drop(first);
-    assert_eq!(written(&link, &mut ends).len(), 1, "that one was sent, and is cancelled there");
+    assert_eq!(written(&link, &mut ends).len(), 1, "it was sent, and is cancelled at the child");
 }
 
 #[test]
-fn when_requests_are_cancelled_before_their_turn_the_others_keep_their_order() {
+fn cancelled_requests_do_not_change_the_order_of_others() {
     let (link, mut ends) = Link::new(1, 512);
     let begin = || link.begin(held(), None, |id: WireId| Spliced::from(Charged::own(id.to_string())));
     let mut queued: Vec<_> = (0..256).map(|_| begin().expect("the child is open")).collect();
@@ -262,9 +262,9 @@ fn when_requests_are_cancelled_before_their_turn_the_others_keep_their_order() {
     assert_eq!(written(&link, &mut ends), expected);
 }
 
-/// Callers note a request as running when its frame is made, so no frame may be made that is never written.
+/// Callers record a request as running when its frame is made, so no frame may be made that is never written.
 #[test]
-fn no_frame_is_made_when_nobody_writes_any_more() {
+fn no_frame_is_made_once_the_writer_is_gone() {
     let (link, ends) = Link::new(1, 512);
     let queued = begun(&link);
     drop(ends.intake);
@@ -284,7 +284,7 @@ fn a_full_child_refuses() {
 }
 
 #[test]
-fn a_child_that_is_gone_says_how_it_ended() {
+fn a_child_that_is_gone_reports_its_end() {
     let end = End { how: "exited with code 3".into(), code: 3, last_words: LastWords::default() };
     let refusal = |link: &Link| match link.begin(held(), None, |_| unreachable!("nothing to write")) {
         Err(Refused::Closed(failure)) => failure,
@@ -302,7 +302,7 @@ fn a_child_that_is_gone_says_how_it_ended() {
 }
 
 #[test]
-fn a_child_whose_driver_vanishes_fails_everyone() {
+fn a_child_whose_driver_is_gone_fails_all_requests() {
     let (link, ends) = Link::new(1, 2);
     let mut exchange = begun(&link);
     drop(ends);
@@ -311,7 +311,7 @@ fn a_child_whose_driver_vanishes_fails_everyone() {
 }
 
 #[test]
-fn a_failure_says_whose_fault_it_was() {
+fn a_failure_names_the_party_at_fault() {
     let fault = |failure: Failure| {
         let error: serde_json::Value = serde_json::from_slice(&failure.response(b"\"x\"")).unwrap();
         assert_eq!(error["id"], "x");

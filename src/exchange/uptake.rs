@@ -1,8 +1,8 @@
-//! How a child takes what is written to its stdin: said by the task that writes, seen by whoever watches the child.
+//! A child's progress with the bytes written to its stdin: recorded by the writer, read by the child's watchers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Counts of what a child was given and has taken. What is read of it may be a moment old.
+/// Counters of written and read bytes. Readers may see values that are slightly out of date.
 #[derive(Debug, Default)]
 pub struct Uptake {
     waits: AtomicBool,
@@ -12,42 +12,42 @@ pub struct Uptake {
 }
 
 impl Uptake {
-    /// Charged wait from now on, or no longer.
+    /// Records whether bytes wait to be read.
     pub fn note_waiting(&self, waits: bool) {
         self.waits.store(waits, Ordering::Relaxed);
     }
 
-    /// The child has taken some of them.
+    /// Records that the child has read some of the bytes.
     pub fn note_taken(&self) {
         self.taken.store(self.taken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// Nothing is written any more; whether the child has read all that was.
+    /// Records, after the last write, whether the child has read everything.
     pub fn note_read(&self, all: bool) {
         self.read_all.store(all, Ordering::Relaxed);
     }
 
-    /// Whether a child to which nothing is written any more has read all that was.
+    /// Returns whether the child has read everything, after the last write.
     pub fn has_read_all(&self) -> bool {
         self.read_all.load(Ordering::Relaxed)
     }
 
-    /// A notification is on its way to the child, which may answer it although it must not.
+    /// Counts a notification for the child. Some children answer notifications, although they must not.
     pub fn note_notified(&self) {
         self.notified.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notifications for the child so far.
+    /// Returns the number of notifications for the child.
     pub fn notified(&self) -> u64 {
         self.notified.load(Ordering::Relaxed)
     }
 
-    /// Whether bytes wait to be taken.
+    /// Returns whether bytes wait to be read.
     pub fn waits(&self) -> bool {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// How often the child has taken some.
+    /// Returns the number of times that the child has read some bytes.
     pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }

@@ -1,8 +1,8 @@
-//! The way to a collector: names, TCP, TLS.
+//! Connections to collectors: name resolution, TCP and TLS.
 
-use super::Unusable;
 use super::endpoint::{Endpoint, Protocol, Tls};
 use super::resolve::Resolver;
+use super::unusable::Unusable;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -14,18 +14,18 @@ use std::sync::Arc;
 use std::time::Duration;
 use tonic::body::Body;
 
-/// How long a connection may take to be there.
+/// Timeout for establishing a connection.
 const CONNECTING: Duration = Duration::from_secs(5);
-/// An idle connection is closed after so long; exports come more often, or so rarely that they need none.
+/// Idle time before a connection is closed: exports are more frequent, or so rare that they need no open connection.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Whoever sends requests to a collector.
+/// An HTTP client for requests to a collector.
 pub type Sender = Client<HttpsConnector<HttpConnector<Resolver>>, Body>;
 
-/// A client for an endpoint: HTTP/1.1, or HTTP/2 for gRPC.
+/// Creates a client for an endpoint: HTTP/1.1, or HTTP/2 for gRPC.
 ///
 /// # Errors
-/// When its certificates can't be used.
+/// When the certificates are unusable.
 pub fn sender(endpoint: &Endpoint) -> Result<Sender, Unusable> {
     let mut tcp = HttpConnector::new_with_resolver(Resolver::default());
     tcp.enforce_http(false);

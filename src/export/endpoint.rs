@@ -1,11 +1,11 @@
-//! Where a collector is, and how it is spoken to.
+//! The endpoint of a collector: its address, protocol and credentials.
 
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 use std::fmt;
 use std::time::Duration;
 
-/// What is exported.
+/// A kind of telemetry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// Spans.
@@ -17,7 +17,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// What of it is lost, in words.
+    /// Returns the name of the signal's items for messages.
     pub fn things(self) -> &'static str {
         match self {
             Signal::Traces => "spans",
@@ -26,7 +26,7 @@ impl Signal {
         }
     }
 
-    /// The path below an HTTP endpoint for all signals (OTLP §OTLP/HTTP Request).
+    /// Returns the path below an HTTP endpoint for all signals (OTLP §OTLP/HTTP Request).
     pub fn path(self) -> &'static str {
         match self {
             Signal::Traces => "v1/traces",
@@ -35,7 +35,7 @@ impl Signal {
         }
     }
 
-    /// The gRPC method.
+    /// Returns the path of the gRPC method.
     pub(super) fn rpc(self) -> &'static str {
         match self {
             Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -45,7 +45,7 @@ impl Signal {
     }
 }
 
-/// How a collector is spoken to.
+/// The protocol of a collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// `http/protobuf`
@@ -54,12 +54,12 @@ pub enum Protocol {
     Grpc,
 }
 
-/// A header of every request. Its value may be a secret, and is never shown.
+/// A header of each request. Its value may be a secret, and is never shown.
 #[derive(Clone)]
 pub struct Header {
-    /// Its name.
+    /// The name.
     pub name: HeaderName,
-    /// Its value.
+    /// The value.
     pub value: HeaderValue,
 }
 
@@ -69,10 +69,10 @@ impl fmt::Debug for Header {
     }
 }
 
-/// Certificates, in PEM, besides those that are known; and what proxyrunner shows of itself.
+/// TLS certificates in PEM.
 #[derive(Clone, Default)]
 pub struct Tls {
-    /// `OTEL_EXPORTER_OTLP_CERTIFICATE`: whom to trust instead.
+    /// `OTEL_EXPORTER_OTLP_CERTIFICATE`: trusted authorities instead of the built-in ones.
     pub authorities: Option<Vec<u8>>,
     /// `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE` and `OTEL_EXPORTER_OTLP_CLIENT_KEY`
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
@@ -85,27 +85,27 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// A collector.
+/// The endpoint of a collector.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Where it is: of HTTP the whole URL, of gRPC without a path.
+    /// The address: the whole URL for HTTP, without a path for gRPC.
     pub uri: Uri,
-    /// How it is spoken to.
+    /// The protocol.
     pub protocol: Protocol,
     /// `OTEL_EXPORTER_OTLP_HEADERS`
     pub headers: Vec<Header>,
-    /// `OTEL_EXPORTER_OTLP_TIMEOUT`: how long it may take for one request.
+    /// `OTEL_EXPORTER_OTLP_TIMEOUT`: timeout of one request.
     pub timeout: Duration,
-    /// How long a delivery is tried (`OTEL_BSP_EXPORT_TIMEOUT` and its like).
+    /// Timeout of a delivery with all its retries (`OTEL_BSP_EXPORT_TIMEOUT` and similar variables).
     pub patience: Duration,
     /// `OTEL_EXPORTER_OTLP_COMPRESSION`
     pub gzip: bool,
-    /// For https.
+    /// Certificates for https.
     pub tls: Tls,
 }
 
 impl Endpoint {
-    /// Where it is, without what may be a secret.
+    /// Returns the address without parts that may be secrets.
     pub fn shown(&self) -> String {
         let authority = self
             .uri

@@ -1,44 +1,61 @@
-//! Ships telemetry to collectors by the OpenTelemetry Protocol, over HTTP or gRPC. It is never in the way of a request:
-//! records wait in bounded outboxes, and what no collector takes is lost and counted.
+//! Exports telemetry to collectors by the OpenTelemetry Protocol, over HTTP or gRPC, with the SDK's batch processors
+//! and the exporters of `opentelemetry-otlp`. It never delays a request: records wait in bounded queues, and those
+//! that no collector accepts are dropped and counted.
 
-mod collector;
 mod connect;
+mod delivery;
 mod endpoint;
+mod metrics;
+mod records;
 mod resolve;
-mod retry;
-mod ship;
+mod rpc;
+mod transport;
+mod unusable;
 
 pub use endpoint::{Endpoint, Header, Protocol, Signal, Tls};
+pub use transport::rejected;
 
-use crate::telemetry::metrics::{self, Levels};
-use crate::telemetry::otlp::{Exports, Resource, Temporality};
-use crate::telemetry::{counters, logs, tracer};
-use collector::Collector;
-use ship::{Delivery, Shipment};
+use crate::telemetry::metrics::{Levels, Temporality, started};
+use crate::telemetry::{Outbox, logs, scope_of_instrumentation, tracer};
+use delivery::Delivery;
+use metrics::{Completion, Snapshot};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry_otlp::{RetryPolicy, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{BatchLogProcessor, LogProcessor, SdkLogRecord};
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Stream};
+use opentelemetry_sdk::resource::TelemetryResourceDetector;
+use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanProcessor};
+use opentelemetry_sdk::{logs as sdk_logs, trace as sdk_trace};
 use std::fmt;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use transport::Transport;
+use unusable::Unusable;
 
-/// Where telemetry goes; what is not set goes nowhere.
+/// The collectors per signal; a signal without one is not exported.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Spans.
+    /// Collector for spans.
     pub traces: Option<Endpoint>,
-    /// Log records.
+    /// Collector for log records.
     pub logs: Option<Endpoint>,
-    /// Metrics.
+    /// Collector for metrics.
     pub metrics: Option<MetricSettings>,
-    /// Who they are from: `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, and what is known besides.
+    /// Attributes of the resource: `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, and attributes of this process.
     pub resource: Vec<(String, String)>,
 }
 
-/// Where metrics go, and how.
+/// The collector for metrics, and the format of the export.
 #[derive(Clone, Debug)]
 pub struct MetricSettings {
-    /// Where.
+    /// The collector.
     pub endpoint: Endpoint,
     /// `OTEL_METRIC_EXPORT_INTERVAL`
     pub interval: Duration,
@@ -46,86 +63,182 @@ pub struct MetricSettings {
     pub temporality: Temporality,
 }
 
-/// Why telemetry can't be shipped at all: something about an endpoint.
-#[derive(Debug)]
-pub struct Unusable(String);
+/// Maximum length of an attribute value of the resource in bytes.
+const LONGEST_VALUE: usize = 4_096;
+/// Maximum number of label combinations per metric; the table of operations has its own, lower limit.
+const CARDINALITY: usize = 16_384;
 
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+type ShutDown = Box<dyn FnOnce(Duration) -> OTelSdkResult + Send>;
 
-impl std::error::Error for Unusable {}
-
-/// Ships until it is [`flush`](Self::flush)ed.
-#[derive(Debug)]
+/// Running exports, until [`flush`](Self::flush) is called.
 pub struct Exporter {
     ending: CancellationToken,
-    shipping: JoinSet<()>,
+    running: Vec<ShutDown>,
 }
 
 impl Exporter {
-    /// Starts shipping; `levels` says how many there are of everything. Must be called within a tokio runtime.
+    /// Starts exporting; `levels` returns the current levels. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When an endpoint's certificates can't be used.
-    pub fn start(settings: Settings, levels: impl Fn() -> Levels + Send + 'static) -> Result<Self, Unusable> {
-        let ending = CancellationToken::new();
-        let mut shipping = JoinSet::new();
-        let resource = settings.resource.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let resource = Arc::new(Resource::new(resource));
-        let delivery = |endpoint: &Endpoint, signal| -> Result<Delivery, Unusable> {
-            Ok(Delivery::new(Collector::new(endpoint, signal)?, signal, Arc::clone(&resource)))
-        };
+    /// When the certificates of an endpoint are unusable.
+    pub fn start(
+        settings: Settings,
+        levels: impl Fn() -> Levels + Send + Sync + 'static,
+    ) -> Result<Self, Unusable> {
+        let mut exporter = Exporter { ending: CancellationToken::new(), running: Vec::new() };
+        let resource = resource(&settings.resource);
         if let (Some(endpoint), Some(tracer)) = (&settings.traces, tracer()) {
-            let delivery = delivery(endpoint, Signal::Traces)?;
-            shipping.spawn(ship::records(delivery, tracer.outbox(), ending.clone()));
+            exporter.start_spans(endpoint, tracer.outbox(), &resource)?;
         }
         if let (Some(endpoint), Some(outbox)) = (&settings.logs, logs::outbox()) {
-            let delivery = delivery(endpoint, Signal::Logs)?;
-            shipping.spawn(ship::records(delivery, outbox, ending.clone()));
+            exporter.start_records(endpoint, outbox, &resource)?;
         }
         if let Some(metrics) = &settings.metrics {
-            let delivery = delivery(&metrics.endpoint, Signal::Metrics)?;
-            shipping.spawn(ship_metrics(delivery, metrics.clone(), levels, ending.clone()));
+            exporter.start_metrics(metrics, levels, resource)?;
         }
-        Ok(Exporter { ending, shipping })
+        Ok(exporter)
     }
 
-    /// Ships what is left, for so long at most.
+    fn start_spans(
+        &mut self,
+        endpoint: &Endpoint,
+        outbox: &'static Outbox<SpanData>,
+        resource: &Resource,
+    ) -> Result<(), Unusable> {
+        let (delivery, transport) = self.transport(endpoint, Signal::Traces, None)?;
+        let inner = opentelemetry_otlp::SpanExporter::builder().with_http();
+        let inner = configured(inner, endpoint, transport).build().map_err(unusable)?;
+        let bounds = outbox.bounds();
+        let config = sdk_trace::BatchConfigBuilder::default()
+            .with_max_queue_size(bounds.queued)
+            .with_max_export_batch_size(bounds.batch)
+            .with_scheduled_delay(bounds.delay);
+        let mut processor =
+            BatchSpanProcessor::new(records::Counted { inner, delivery, outbox }, config.build());
+        processor.set_resource(resource);
+        let processor = Arc::new(processor);
+        let sink = Arc::clone(&processor);
+        outbox.connect(Box::new(move |span| sink.on_end(span)));
+        self.running.push(Box::new(move |patience| processor.shutdown_with_timeout(patience)));
+        Ok(())
+    }
+
+    fn start_records(
+        &mut self,
+        endpoint: &Endpoint,
+        outbox: &'static Outbox<SdkLogRecord>,
+        resource: &Resource,
+    ) -> Result<(), Unusable> {
+        let (delivery, transport) = self.transport(endpoint, Signal::Logs, None)?;
+        let inner = opentelemetry_otlp::LogExporter::builder().with_http();
+        let inner = configured(inner, endpoint, transport).build().map_err(unusable)?;
+        let bounds = outbox.bounds();
+        let config = sdk_logs::BatchConfigBuilder::default()
+            .with_max_queue_size(bounds.queued)
+            .with_max_export_batch_size(bounds.batch)
+            .with_scheduled_delay(bounds.delay);
+        let exporter = records::Counted { inner, delivery, outbox };
+        let mut processor = BatchLogProcessor::builder(exporter).with_batch_config(config.build()).build();
+        processor.set_resource(resource);
+        let (processor, scope) = (Arc::new(processor), scope_of_instrumentation());
+        let sink = Arc::clone(&processor);
+        outbox.connect(Box::new(move |mut record| sink.emit(&mut record, &scope)));
+        self.running.push(Box::new(move |patience| processor.shutdown_with_timeout(patience)));
+        Ok(())
+    }
+
+    fn start_metrics(
+        &mut self,
+        settings: &MetricSettings,
+        levels: impl Fn() -> Levels + Send + Sync + 'static,
+        resource: Resource,
+    ) -> Result<(), Unusable> {
+        let endpoint = &settings.endpoint;
+        let snapshot = Arc::new(Snapshot::new(levels));
+        let completion = Arc::new(Completion::new(Arc::clone(&snapshot), settings.temporality, started()));
+        let (delivery, transport) =
+            self.transport(endpoint, Signal::Metrics, Some(Arc::clone(&completion)))?;
+        let inner = opentelemetry_otlp::MetricExporter::builder().with_http();
+        let inner = configured(inner, endpoint, transport).build().map_err(unusable)?;
+        let exporter = metrics::Counted { inner, delivery, completion };
+        let reader = PeriodicReader::builder(exporter).with_interval(settings.interval).build();
+        let provider = SdkMeterProvider::builder()
+            .with_resource(resource)
+            .with_reader(reader)
+            .with_view(|_: &_| Stream::builder().with_cardinality_limit(CARDINALITY).build().ok())
+            .build();
+        metrics::instrument(&provider.meter_with_scope(scope_of_instrumentation()), &snapshot);
+        self.running.push(Box::new(move |patience| provider.shutdown_with_timeout(patience)));
+        Ok(())
+    }
+
+    fn transport(
+        &self,
+        endpoint: &Endpoint,
+        signal: Signal,
+        completion: Option<Arc<Completion>>,
+    ) -> Result<(Arc<Delivery>, Transport), Unusable> {
+        let delivery = Arc::new(Delivery::new(endpoint, signal));
+        let ending = self.ending.clone();
+        let transport = Transport::new(endpoint, signal, Arc::clone(&delivery), completion, ending)?;
+        Ok((delivery, transport))
+    }
+
+    /// Exports the remaining records within `patience`.
     pub async fn flush(mut self, patience: Duration) {
         self.ending.cancel();
-        let all = async { while self.shipping.join_next().await.is_some() {} };
-        let _ = timeout(patience, all).await;
+        let (ended, mut all_ended) = mpsc::channel::<()>(1);
+        for shut_down in std::mem::take(&mut self.running) {
+            let ended = ended.clone();
+            // The SDK blocks until its last export is over.
+            let work = move || {
+                let _ = shut_down(patience);
+                drop(ended);
+            };
+            let _ = thread::Builder::new().name("flush".into()).spawn(work);
+        }
+        drop(ended);
+        let _ = timeout(patience, all_ended.recv()).await;
     }
 }
 
-async fn ship_metrics(
-    mut delivery: Delivery,
-    settings: MetricSettings,
-    levels: impl Fn() -> Levels,
-    ends: CancellationToken,
-) {
-    let mut exports = Exports::new(settings.temporality, metrics::started());
-    let mut tick = interval(settings.interval);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Nothing has happened yet.
-    tick.tick().await;
-    loop {
-        let last = tokio::select! {
-            _ = tick.tick() => false,
-            () = ends.cancelled() => true,
-        };
-        let (records, delivered) = exports.encode(&metrics::gather(levels()), metrics::now());
-        match delivery.deliver(Shipment { records: &records, count: 1 }, &ends).await {
-            // What a collector rejects of it, it would reject again.
-            Ok(_) => exports.note(delivered),
-            // What is summed up is not lost: the next export says it too.
-            Err(_) => counters::FAILED_METRIC_EXPORTS.increment(),
-        }
-        if last {
-            return;
-        }
+impl Drop for Exporter {
+    /// Without a flush, the process ends at once: the SDK's providers would block for a last export when they are
+    /// dropped.
+    fn drop(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.running));
     }
+}
+
+impl fmt::Debug for Exporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exporter").field("signals", &self.running.len()).finish()
+    }
+}
+
+/// Configures an exporter, since the SDK would otherwise read the environment, which was validated before.
+fn configured<B: WithExportConfig + WithHttpConfig>(builder: B, endpoint: &Endpoint, client: Transport) -> B {
+    // The transport itself waits before a retry.
+    let retries = RetryPolicy::disabled().with_max_retries(usize::MAX);
+    builder
+        .with_endpoint(endpoint.uri.to_string())
+        .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
+        .with_timeout(endpoint.patience)
+        .with_http_client(client)
+        .with_retry_policy(retries)
+}
+
+fn unusable(error: impl fmt::Display) -> Unusable {
+    Unusable(error.to_string())
+}
+
+fn resource(attributes: &[(String, String)]) -> Resource {
+    let attributes = attributes.iter().map(|(key, value)| {
+        let value = crate::telemetry::cut(value, LONGEST_VALUE).to_owned();
+        KeyValue::new(key.clone(), value)
+    });
+    Resource::builder_empty()
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_attributes(attributes)
+        .build()
 }

@@ -1,5 +1,5 @@
-//! Names to addresses, within this process. A static binary must not ask the C library: that loads modules of the image
-//! that it happens to run in, and ends with those that were built for another.
+//! Resolves names within this process. A static binary must not call the C library's resolver: that loads modules of
+//! the image it runs in, and crashes if they were built for another C library.
 
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};
 use hickory_resolver::lookup_ip::LookupIp;
@@ -19,7 +19,8 @@ use tower_service::Service;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Asks the name servers of `/etc/resolv.conf`, after `/etc/hosts`. The former is read when the first name is asked for.
+/// A resolver that reads `/etc/hosts`, then asks the name servers of `/etc/resolv.conf`, which is read at the first
+/// query.
 #[derive(Clone, Debug, Default)]
 pub struct Resolver(Arc<OnceLock<TokioResolver>>);
 
@@ -32,7 +33,7 @@ impl Resolver {
             let unusable = |error| io::Error::other(format!("{RESOLV_CONF}: {error}"));
             TokioResolver::builder_tokio().map_err(unusable)?
         } else {
-            // As resolv.conf(5) has it then: this machine is asked.
+            // The default of resolv.conf(5) is a name server on this host.
             let here = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
             let config = ResolverConfig::from_parts(None, Vec::new(), vec![here]);
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
@@ -42,11 +43,11 @@ impl Resolver {
     }
 
     async fn resolve(self, name: Name) -> io::Result<Vec<IpAddr>> {
-        // Always this machine, whatever an image's files say (RFC 6761 §6.3).
+        // `localhost` is always this host, even if the image's files differ (RFC 6761 §6.3).
         if name.as_str().eq_ignore_ascii_case("localhost") {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
-        // What has one kind of address there is not asked for the other elsewhere.
+        // A name in the hosts file is not looked up elsewhere for its other address family.
         let here = in_hosts(name.as_str());
         if !here.is_empty() {
             return Ok(here);
@@ -56,7 +57,7 @@ impl Resolver {
     }
 }
 
-/// The addresses that `/etc/hosts` has for a name. It is read each time, since it may change.
+/// Returns the addresses of a name in `/etc/hosts`, which is read each time because it may change.
 fn in_hosts(name: &str) -> Vec<IpAddr> {
     let (Ok(hosts), Ok(name)) = (Hosts::from_system(), dns::Name::from_utf8(name)) else { return Vec::new() };
     let of_kind = |kind| hosts.lookup_static_host(&Query::query(name.clone(), kind));
@@ -64,7 +65,7 @@ fn in_hosts(name: &str) -> Vec<IpAddr> {
     found.flat_map(|found| LookupIp::from(found).iter().collect::<Vec<_>>()).collect()
 }
 
-/// Addresses without a port, which is the connector's to set.
+/// Resolved addresses; the connector sets the port.
 pub type Addresses = std::vec::IntoIter<SocketAddr>;
 
 impl Service<Name> for Resolver {

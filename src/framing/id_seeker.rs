@@ -1,34 +1,33 @@
-//! Finds the id of a message that is not kept, or is not JSON: byte by byte, in constant memory.
+//! Finds the id of a message that is not kept, or is not valid JSON: byte by byte, in constant memory.
 
-/// Longest id that is remembered, in raw bytes.
+/// Maximum length of an id that is found, in raw bytes.
 const LONGEST_ID: usize = 256;
 
-/// Seeks the id of the request that a frame answers, wherever it stands in the frame's top level.
+/// Finds the id of the request that a frame answers, anywhere in the frame's top level.
 ///
-/// Never fails: what is no JSON is stepped over as well as it can be. A frame with a `method`, or with neither a
-/// `result` nor an object as its `error`, is no answer: it may be a log line that happens to have an id. One with two
-/// ids could be anyone's, and one that does not begin with `{` is no message. None of them has an id; neither has one
-/// that ends within its id.
+/// It never fails: invalid JSON is skipped as well as possible. A frame has no id if it has a `method`, or neither a
+/// `result` nor an object as its `error`, since it may be a log line that happens to have an id; if it has two ids;
+/// if it does not begin with `{`; or if it ends within its id.
 #[derive(Debug, Default)]
 pub struct IdSeeker {
-    place: Place,
+    position: Position,
     escape: Escape,
-    key: Key,
-    /// Containers open within the top-level object.
+    key: KeyStart,
+    /// Number of open containers within the top-level object.
     depth: u64,
     id: Vec<u8>,
     complete: bool,
-    /// `id` came as a key.
+    /// Whether the key `id` was found.
     seen: bool,
-    /// Whatever the id is, it is not to be used.
+    /// Whether the id must not be used.
     spoilt: bool,
-    /// A member came that only an answer has.
+    /// Whether a member was found that only answers have.
     answers: bool,
 }
 
-/// Where the next byte stands: all are in the top-level object itself, but for those in a value.
+/// The position of the next byte: in the top-level object itself, or in a value.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     #[default]
     Outside,
     BeforeKey,
@@ -37,19 +36,19 @@ enum Place {
     BeforeValue,
     InIdString,
     InIdNumber,
-    /// In or behind any other value, outside its strings.
+    /// In or after any other value, outside its strings.
     InValue,
     InString,
     Over,
 }
 
 impl IdSeeker {
-    /// Reads on.
+    /// Processes more bytes.
     pub fn feed(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
-        while self.place != Place::Over {
-            if self.place == Place::InString && self.escape == Escape::None {
-                // The bulk of a large frame: only its end or an escape matters.
+        while self.position != Position::Over {
+            if self.position == Position::InString && self.escape == Escape::None {
+                // Most bytes of a large frame are in strings: only the closing quote and escapes matter.
                 let plain = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
                 rest = &rest[plain..];
             }
@@ -59,67 +58,67 @@ impl IdSeeker {
         }
     }
 
-    /// The raw JSON of the id, a string with its quotes or a number.
+    /// Returns the raw JSON of the id: a string with its quotes, or a number.
     pub fn id(&self) -> Option<Vec<u8>> {
         (self.complete && self.answers && !self.spoilt).then(|| self.id.clone())
     }
 
     fn step(&mut self, byte: u8) {
-        match self.place {
-            Place::Outside => match byte {
-                b'{' => self.place = Place::BeforeKey,
+        match self.position {
+            Position::Outside => match byte {
+                b'{' => self.position = Position::BeforeKey,
                 b' ' | b'\t' | b'\r' | b'\n' => {}
-                _ => self.place = Place::Over,
+                _ => self.position = Position::Over,
             },
-            Place::BeforeKey => match byte {
+            Position::BeforeKey => match byte {
                 b'"' => {
-                    self.key = Key::default();
-                    self.place = Place::InKey;
+                    self.key = KeyStart::default();
+                    self.position = Position::InKey;
                 }
-                b'}' => self.place = Place::Over,
+                b'}' => self.position = Position::Over,
                 _ => {}
             },
-            Place::InKey => match self.escape.read(byte) {
+            Position::InKey => match self.escape.read(byte) {
                 Read::Nothing => {}
                 Read::Character(byte) => self.key.push(byte),
                 Read::End => {
                     self.answers |= self.key.name() == b"result";
-                    self.place = Place::BehindKey;
+                    self.position = Position::BehindKey;
                 }
             },
-            Place::BehindKey => match byte {
-                b':' => self.place = Place::BeforeValue,
-                b',' => self.place = Place::BeforeKey,
-                b'}' => self.place = Place::Over,
+            Position::BehindKey => match byte {
+                b':' => self.position = Position::BeforeValue,
+                b',' => self.position = Position::BeforeKey,
+                b'}' => self.position = Position::Over,
                 _ => {}
             },
-            Place::BeforeValue => match byte {
+            Position::BeforeValue => match byte {
                 b' ' | b'\t' | b'\r' | b'\n' => {}
                 _ => self.begin_value(byte),
             },
-            Place::InIdString => {
+            Position::InIdString => {
                 self.remember(byte);
                 if self.escape.read(byte) == Read::End {
                     self.complete = true;
-                    self.place = Place::InValue;
+                    self.position = Position::InValue;
                 }
             }
-            Place::InIdNumber if matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-') => {
+            Position::InIdNumber if matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-') => {
                 self.remember(byte);
             }
-            Place::InIdNumber => {
+            Position::InIdNumber => {
                 let ended = matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\r' | b'\n');
                 self.complete = ended && self.id != b"-";
-                self.place = Place::InValue;
+                self.position = Position::InValue;
                 self.step(byte);
             }
-            Place::InValue => self.step_value(byte),
-            Place::InString => {
+            Position::InValue => self.step_value(byte),
+            Position::InString => {
                 if self.escape.read(byte) == Read::End {
-                    self.place = Place::InValue;
+                    self.position = Position::InValue;
                 }
             }
-            Place::Over => {}
+            Position::Over => {}
         }
     }
 
@@ -131,14 +130,14 @@ impl IdSeeker {
         match byte {
             b'"' if id => {
                 self.remember(byte);
-                self.place = Place::InIdString;
+                self.position = Position::InIdString;
             }
             b'-' | b'0'..=b'9' if id => {
                 self.remember(byte);
-                self.place = Place::InIdNumber;
+                self.position = Position::InIdNumber;
             }
             _ => {
-                self.place = Place::InValue;
+                self.position = Position::InValue;
                 self.step_value(byte);
             }
         }
@@ -146,11 +145,11 @@ impl IdSeeker {
 
     fn step_value(&mut self, byte: u8) {
         match byte {
-            b'"' => self.place = Place::InString,
+            b'"' => self.position = Position::InString,
             b'{' | b'[' => self.depth += 1,
-            b'}' if self.depth == 0 => self.place = Place::Over,
+            b'}' if self.depth == 0 => self.position = Position::Over,
             b'}' | b']' => self.depth = self.depth.saturating_sub(1),
-            b',' if self.depth == 0 => self.place = Place::BeforeKey,
+            b',' if self.depth == 0 => self.position = Position::BeforeKey,
             _ => {}
         }
     }
@@ -164,23 +163,24 @@ impl IdSeeker {
     }
 }
 
-/// How far an escape in a string has been read.
+/// The progress of reading an escape in a string.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Escape {
     #[default]
     None,
     Begun,
-    /// Within `\uXXXX`: how many digits are to come, and what those before say.
+    /// Within `\uXXXX`: the number of missing digits, and the value of the others.
     Unit(u8, u32),
 }
 
-/// What a byte of a string completes.
+/// The part of a string that a byte completes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Read {
     Nothing,
-    /// A character, or one of its bytes. Escaped ones beyond ASCII are all alike: no key has them.
+    /// A character, or one of its bytes. All escaped characters beyond ASCII become the same byte: no known key has
+    /// one.
     Character(u8),
-    /// The string.
+    /// The end of the string.
     End,
 }
 
@@ -193,7 +193,7 @@ impl Escape {
             (Self::Begun, b'u') => self.go_on(Self::Unit(4, 0)),
             (Self::Begun, _) => {
                 *self = Self::None;
-                // Letters stand for control characters, which no key has either.
+                // Escaped letters are control characters, which no known key has.
                 Read::Character(if byte.is_ascii_alphabetic() { 0xff } else { byte })
             }
             (Self::Unit(left, unit), _) => match (left, char::from(byte).to_digit(16)) {
@@ -217,14 +217,14 @@ impl Escape {
     }
 }
 
-/// As much of a key as it takes to tell it from those that matter.
+/// The beginning of a key, long enough to recognize the known ones.
 #[derive(Debug, Default)]
-struct Key {
+struct KeyStart {
     start: [u8; 8],
     length: usize,
 }
 
-impl Key {
+impl KeyStart {
     fn push(&mut self, byte: u8) {
         if let Some(place) = self.start.get_mut(self.length) {
             *place = byte;
@@ -232,7 +232,7 @@ impl Key {
         }
     }
 
-    /// The key without escapes; of a longer one, its first eight bytes.
+    /// Returns the key without escapes, cut after eight bytes.
     fn name(&self) -> &[u8] {
         &self.start[..self.length]
     }

@@ -1,7 +1,8 @@
-//! Bytes in, frames out: one message per line. No I/O, no JSON but for the id of what is thrown away.
+//! Cuts bytes into frames, one message per line. There is no I/O here, and no JSON except for the ids of discarded
+//! frames.
 //!
-//! A line that grows past the cap is discarded while it arrives, in constant memory, and reported with
-//! the id that it answers. No byte is searched for a newline twice.
+//! A line that exceeds the limit is discarded while it arrives, in constant memory, and reported with the id that it
+//! answers. No byte is searched for a newline twice.
 
 mod id_seeker;
 #[cfg(test)]
@@ -13,33 +14,33 @@ pub use id_seeker::IdSeeker;
 
 /// Room for one read of a stream of short frames, in bytes.
 const READ: usize = 8 * 1024;
-/// A frame of this size or more leaves with the buffer it stands in; a shorter one is copied out of it.
+/// A frame of this size or more is moved out together with its buffer; a shorter one is copied.
 pub const LARGE: usize = 64 * 1024;
-/// How much of an oversized frame is kept to be logged, in bytes.
+/// Maximum length of the logged part of an oversized frame, in bytes.
 const HEAD: usize = 256;
 const BOM: &[u8] = b"\xef\xbb\xbf";
-/// What a line may have beside its frame: a BOM and a carriage return.
+/// Bytes of a line outside its frame: a BOM and a carriage return.
 const TRIMMINGS: usize = BOM.len() + 1;
 
-/// What one line turned out to be.
+/// The contents of one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Framed {
-    /// A frame within the cap: never blank, without its line end and BOM. Whether it is JSON is unknown.
+    /// A frame within the limit, not blank, without line end and BOM. It may not be JSON.
     Frame {
         /// The frame.
         bytes: Vec<u8>,
-        /// It began with a byte order mark, which no message should.
+        /// It began with a byte order mark, which messages must not have.
         bom: bool,
     },
-    /// A frame that was thrown away: beyond the cap, or given up.
+    /// A frame that was discarded because it exceeds the limit, or was given up.
     Oversized {
-        /// The raw id of the request that it answers, if it is a response with one; see [`IdSeeker`].
+        /// The raw id of the answered request, if the frame is a response with an id; see [`IdSeeker`].
         id: Option<Vec<u8>>,
-        /// The length that it had, in bytes.
+        /// The frame's length, in bytes.
         length: u64,
         /// Its first bytes, at most 256.
         head: Vec<u8>,
-        /// It is within the cap, but was given up.
+        /// It is within the limit, but was given up.
         given_up: bool,
     },
 }
@@ -51,38 +52,38 @@ pub enum Framed {
 #[derive(Debug)]
 pub struct Framer {
     buffer: Vec<u8>,
-    /// Frames up to here are taken.
+    /// Frames before this index are taken.
     start: usize,
-    /// Up to here the buffer holds no newline.
+    /// The buffer holds no newline before this index.
     searched: usize,
     max_frame: usize,
     discarded: Option<Discarded>,
 }
 
 impl Framer {
-    /// Frames of more than `max_frame` bytes are oversized.
+    /// Creates a framer with a limit of `max_frame` bytes.
     pub fn new(max_frame: usize) -> Self {
         Self { buffer: Vec::new(), start: 0, searched: 0, max_frame, discarded: None }
     }
 
-    /// Bytes of the unfinished line that are held.
+    /// Returns the number of bytes of the unfinished line in the buffer.
     pub fn held(&self) -> usize {
         self.buffer.len() - self.start
     }
 
-    /// The buffer to append to, with room for one read. It holds at most `max_frame` bytes and one
-    /// read's more, if [`next`](Self::next) is called until empty after each read.
+    /// Returns the buffer to append to, with room for one read. It holds at most `max_frame` bytes and one read more,
+    /// if [`next`](Self::next) is called until empty after each read.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         self.searched -= self.start;
         self.buffer.drain(..std::mem::take(&mut self.start));
         let held = self.buffer.len();
         if held <= LARGE && self.buffer.capacity() > 4 * LARGE {
-            // Left over from a large frame.
+            // The buffer may be that of an earlier large frame.
             self.buffer.shrink_to(held + READ);
         }
         if self.buffer.capacity() - held < READ / 2 {
-            // By hand, since a vector would double beyond the cap too; fourfold, since pages that nothing was read into
-            // cost nothing.
+            // Reserved explicitly, since a vector would double beyond the limit. Fourfold growth costs little: unused
+            // pages are never allocated.
             let most = self.max_frame.saturating_add(TRIMMINGS + READ);
             let wanted = (4 * held).min(most).max(held + READ);
             self.buffer.reserve_exact(wanted - held);
@@ -90,7 +91,7 @@ impl Framer {
         &mut self.buffer
     }
 
-    /// The next frame of what was read so far.
+    /// Takes the next complete frame.
     #[allow(clippy::should_implement_trait, reason = "more may come after None")]
     pub fn next(&mut self) -> Option<Framed> {
         loop {
@@ -108,14 +109,14 @@ impl Framer {
         }
     }
 
-    /// What is left at the end of the stream: a line that no newline ended.
+    /// Takes the last line, which has no newline, at the end of the stream.
     pub fn finish(&mut self) -> Option<Framed> {
         let end = self.buffer.len();
         self.buffer.push(b'\n');
         self.line(end)
     }
 
-    /// Throws away what there is of the unfinished line, and what is still to come of it.
+    /// Discards the unfinished line, including the part that has not arrived.
     pub fn give_up(&mut self) {
         self.discard();
         self.discarded.iter_mut().for_each(|discarded| discarded.given_up = true);
@@ -124,7 +125,7 @@ impl Framer {
     fn discard(&mut self) {
         let mut line = &self.buffer[self.start..];
         let discarded = self.discarded.get_or_insert_with(|| {
-            // Where more than the trimmings is there, a BOM is whole.
+            // More than the trimmings has arrived, so a BOM is complete.
             line = line.strip_prefix(BOM).unwrap_or(line);
             Discarded::default()
         });
@@ -134,8 +135,7 @@ impl Framer {
         self.buffer.clear();
     }
 
-    /// Takes the line that ends before the newline at `end`, or the rest of one whose start was discarded. Blank lines are
-    /// nothing.
+    /// Takes the line that ends before the newline at `end`, or the rest of a discarded one. Blank lines are skipped.
     fn line(&mut self, end: usize) -> Option<Framed> {
         let start = std::mem::replace(&mut self.start, end + 1);
         self.searched = self.start;
@@ -160,7 +160,7 @@ impl Framer {
         Some(Framed::Frame { bytes, bom })
     }
 
-    /// A large frame with the memory that it stands in; what stands behind it moves to a buffer of its own.
+    /// Takes a large frame together with its buffer; the bytes behind it move to a new one.
     fn take_large(&mut self, from: usize, to: usize) -> Vec<u8> {
         let mut rest = Vec::with_capacity(self.buffer.len() - self.start + READ);
         rest.extend_from_slice(&self.buffer[self.start..]);
@@ -174,13 +174,13 @@ impl Framer {
     }
 }
 
-/// What is remembered of a frame that is thrown away.
+/// The remembered parts of a discarded frame.
 #[derive(Debug, Default)]
 struct Discarded {
     seeker: IdSeeker,
     length: u64,
     head: Vec<u8>,
-    /// A carriage return came last: part of the frame if more follows, else of the line end.
+    /// Whether the last byte was a carriage return: part of the frame if more follows, else of the line end.
     held_back: bool,
     given_up: bool,
 }

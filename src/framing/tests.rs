@@ -1,4 +1,4 @@
-//! Frames come out the same however the bytes came in.
+//! Tests that the frames do not depend on how the bytes arrive.
 
 use super::*;
 
@@ -51,7 +51,7 @@ fn lines_become_frames_at_every_split() {
 }
 
 #[test]
-fn the_cap_counts_the_frame_without_its_trimmings() {
+fn the_limit_counts_the_frame_without_its_trimmings() {
     for line in ["0123456789", "0123456789\r", "\u{feff}0123456789\r"] {
         let line = format!("{line}\n");
         for chunks in [vec![line.as_bytes()], line.as_bytes().chunks(1).collect()] {
@@ -102,7 +102,7 @@ fn an_oversized_line_costs_no_memory_and_names_its_request() {
 }
 
 #[test]
-fn a_large_frame_takes_its_memory_along() {
+fn a_large_frame_is_moved_with_its_buffer() {
     let mut framer = Framer::new(1 << 20);
     let large = vec![b'x'; 1 << 19];
     let mut out = Vec::new();
@@ -118,7 +118,7 @@ fn a_large_frame_takes_its_memory_along() {
 }
 
 #[test]
-fn memory_goes_back_even_behind_a_burst() {
+fn memory_is_released_after_a_burst() {
     let mut framer = Framer::new(1 << 20);
     framer.buffer = Vec::with_capacity(1 << 20);
     framer.buffer.extend_from_slice("x\n".repeat(1 << 18).as_bytes());
@@ -127,7 +127,7 @@ fn memory_goes_back_even_behind_a_burst() {
 }
 
 #[test]
-fn a_buffer_is_used_up_before_another_takes_its_place() {
+fn a_buffer_is_used_up_before_it_is_replaced() {
     let mut framer = Framer::new(1 << 20);
     assert!(framer.buffer().capacity() >= 8 * 1024, "room for a read");
     let place = framer.buffer.as_ptr();
@@ -144,7 +144,7 @@ fn a_buffer_is_used_up_before_another_takes_its_place() {
 }
 
 #[test]
-fn memory_of_frames_that_are_gone_is_used_again() {
+fn memory_of_dropped_frames_is_reused() {
     let mut framer = Framer::new(1 << 20);
     let place = framer.buffer().as_ptr();
     for _ in 0..8 {
@@ -174,7 +174,7 @@ fn the_end_of_the_stream_ends_the_line() {
     assert!(matches!(frames(3, &[b"0123456789\n", b""])[..], [Framed::Oversized { length: 10, .. }]));
 }
 
-/// What the seeker finds, fed whole and byte by byte.
+/// Returns the id that the seeker finds, fed whole and byte by byte.
 fn sought(text: &[u8]) -> Option<Vec<u8>> {
     let mut whole = IdSeeker::default();
     whole.feed(text);
@@ -185,7 +185,7 @@ fn sought(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn ids_are_found_wherever_they_stand() {
+fn ids_are_found_at_any_position() {
     for (text, id) in [
         (r#"{"id":1,"result":{}}"#, "1"),
         (r#" { "result":{"id":2,"method":"m","a":[{"id":3}]} , "id" : -4 }"#, "-4"),
@@ -230,14 +230,14 @@ fn ids_are_found_wherever_they_stand() {
 }
 
 #[test]
-fn ids_have_a_longest_length() {
+fn ids_are_limited_in_length() {
     let with = |id: String| sought(format!(r#"{{"id":{id},"result":1}}"#).as_bytes());
     assert!(with(format!("\"{}\"", "x".repeat(254))).is_some());
     assert!(with(format!("\"{}\"", "x".repeat(255))).is_none());
     assert!(with("1".repeat(256)).is_some() && with("1".repeat(257)).is_none());
 }
 
-/// Its id may still be to come, and the line behind it is none the worse.
+/// Its id may still arrive, and the next line must not be affected.
 #[test]
 fn a_line_that_is_given_up_is_thrown_away_to_its_end() {
     let mut framer = Framer::new(1 << 20);

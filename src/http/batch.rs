@@ -1,20 +1,20 @@
-//! Batches (2025-03-26, basic §Batching): split before the child, answered together. A child never sees one.
+//! Batches (2025-03-26, basic §Batching): split into messages for the child, and answered together.
 //!
-//! Of one batch a few requests are in work at a time; the others are no more than their bytes, and a note in the session
-//! by which their client can cancel them.
+//! Up to [`SIDE_BY_SIDE`] requests of a batch run at a time. The others consist only of their bytes, and of an entry
+//! in the session by which their client can cancel them.
 
 use super::guard::Form;
-use super::origin::Origin;
 use super::reject::Rejection;
 use super::response::{self, Body};
-use super::sse::EventStream;
-use super::{Server, call, legacy, oneway};
+use super::source::Source;
+use super::stream::EventStream;
+use super::{Server, guard, legacy, oneway, outcome, sessions};
 use crate::budget::Charged;
 use crate::exchange::Mailbox;
 use crate::jsonrpc::{self, ClientId, Kind, Message, Spliced, text};
 use crate::session::{Reader, Session, StreamId, Underway};
 use crate::telemetry::scope::scoped;
-use crate::upstream::Incoming;
+use crate::upstream::{Incoming, Refusal};
 use hyper::header::HeaderMap;
 use hyper::{Response, StatusCode};
 use std::collections::VecDeque;
@@ -24,36 +24,35 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Messages in one batch.
+/// Maximum number of messages in one batch.
 const MOST: usize = 1_024;
-/// Requests of one batch that are in work at a time; no more than its client may have in flight.
+/// Maximum number of requests of one batch that run at a time, if the client may have that many in flight.
 const SIDE_BY_SIDE: usize = 64;
 
-/// Answers a batch: 202 if it holds no request; an array if all are answered before anything else happens; else a
-/// stream. A client that leaves before the response has begun could not come back for it: what has not been sent to the
-/// child by then is not run.
+/// Answers a batch: 202 if it has no request; an array if all answers come before any other message; else a stream.
+/// If the client disconnects before the response has begun, it cannot resume it, and requests that have not been sent
+/// to the child are not run.
 ///
 /// # Errors
-/// 400 for the whole batch, before any of it was begun, if one message of it is wrong.
+/// 400 for the whole batch, before any message is handled, if one message is invalid.
 pub async fn respond(
     server: &Arc<Server>,
     session: &Arc<Session>,
     batch: Charged,
-    origin: &Origin,
+    source: &Source,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Rejection> {
-    if !session.version().batches() {
+    if !session.version().has_batches() {
         return Err(Rejection::invalid(
             "batches are not part of this session's protocol version; send one message",
         ));
     }
     let (requests, others) = split(&batch)?;
-    let _present = legacy::receive(server, session)?;
+    let _present = sessions::receive(server, session)?;
     for frame in others {
-        let incoming = take(server, session, origin, frame)?;
+        let incoming = parse(server, session, source, frame)?;
         let operation = Arc::clone(&incoming.operation);
-        let accepted = scoped(operation.context(), oneway::accept(server, session, incoming)).await;
-        accepted.inspect_err(|rejection| operation.end(&rejection.verdict()))?;
+        scoped(operation.context(), oneway::accept(server, session, incoming)).await?;
     }
     if requests.is_empty() {
         return Ok(response::empty(StatusCode::ACCEPTED));
@@ -61,12 +60,12 @@ pub async fn respond(
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down());
     }
-    let form = legacy::form(headers)?;
+    let form = guard::response_form(headers)?;
     let unbegun = Unbegun(Some(session.open_stream()));
     let batch = Arc::new(Batch {
         server: Arc::clone(server),
         session: Arc::clone(session),
-        origin: origin.clone(),
+        source: source.clone(),
         stream: unbegun.stream(),
         form,
         only_answers: AtomicBool::new(true),
@@ -77,7 +76,7 @@ pub async fn respond(
             work.as_mut().await;
             true
         }
-        Form::Either => timeout(call::commit_after(server, session), &mut work).await.is_ok(),
+        Form::Either => timeout(response::delay_in(&server.settings, session), &mut work).await.is_ok(),
     };
     let mut reader = unbegun.begin();
     if finished && batch.only_answers.load(Ordering::Acquire) {
@@ -89,7 +88,7 @@ pub async fn respond(
     Ok(response::events(EventStream::resumable(server, reader)))
 }
 
-/// The requests, and the rest.
+/// Splits a batch into requests and other messages.
 fn split(batch: &Charged) -> Result<(Vec<Charged>, Vec<Charged>), Rejection> {
     let elements = jsonrpc::elements(batch, MOST).map_err(|fault| Rejection::fault(fault, batch))?;
     if elements.is_empty() {
@@ -112,34 +111,34 @@ fn read(frame: &Charged) -> Result<Message, Rejection> {
     jsonrpc::scan(frame).map_err(|fault| Rejection::fault(fault, frame))
 }
 
-/// One message of a batch, whose turn has come.
-fn take(server: &Server, session: &Session, origin: &Origin, frame: Charged) -> Result<Incoming, Rejection> {
+/// Parses one message of a batch.
+fn parse(server: &Server, session: &Session, source: &Source, frame: Charged) -> Result<Incoming, Rejection> {
     let message = read(&frame)?;
-    let incoming = origin.incoming(&server.settings, frame, message);
-    legacy::see(session, &incoming.operation);
+    let incoming = source.incoming(&server.settings, frame, message);
+    sessions::describe(session, &incoming.operation);
     Ok(incoming)
 }
 
-/// What all requests of a batch have in common.
+/// The state that all requests of a batch share.
 struct Batch {
     server: Arc<Server>,
     session: Arc<Session>,
-    origin: Origin,
+    source: Source,
     stream: StreamId,
     form: Form,
     only_answers: AtomicBool,
 }
 
-/// The stream of a response that has not begun. It goes with its request: nobody else knows of it.
+/// The stream of a response that has not begun, which is discarded with its request.
 struct Unbegun(Option<Reader>);
 
 impl Unbegun {
     fn stream(&self) -> StreamId {
-        self.0.as_ref().expect("there until it begins").stream()
+        self.0.as_ref().expect("present until the response begins").stream()
     }
 
     fn begin(mut self) -> Reader {
-        self.0.take().expect("it begins once")
+        self.0.take().expect("the response begins once")
     }
 }
 
@@ -151,17 +150,17 @@ impl Drop for Unbegun {
     }
 }
 
-/// A request that is not in work yet.
-struct Waiting {
+/// A request that does not run yet.
+struct Queued {
     frame: Charged,
     underway: Underway,
 }
 
-/// Runs the requests in their order, some side by side; the stream ends with the last answer. Dropping it takes those out
-/// of their queues that are not at the child yet.
+/// Starts the requests in their order; the stream ends with the last answer. Dropping the future cancels requests
+/// that have not been sent to the child.
 async fn run(batch: Arc<Batch>, requests: Vec<Charged>) {
     let most = batch.server.upstream.max_client_in_flight().clamp(1, SIDE_BY_SIDE);
-    let mut waiting: VecDeque<_> = requests.into_iter().filter_map(|frame| batch.wait(frame)).collect();
+    let mut waiting: VecDeque<_> = requests.into_iter().filter_map(|frame| batch.queue(frame)).collect();
     let mut running = JoinSet::new();
     while let Some(next) = waiting.pop_front() {
         if running.len() >= most {
@@ -174,23 +173,24 @@ async fn run(batch: Arc<Batch>, requests: Vec<Charged>) {
 }
 
 impl Batch {
-    fn wait(&self, frame: Charged) -> Option<Waiting> {
-        // It was read before, so that it can be read.
+    fn queue(&self, frame: Charged) -> Option<Queued> {
+        // Every message was scanned before.
         let id = ClientId::new(&frame[read(&frame).ok()?.id?]);
         let underway = Underway::begin(&self.session, id, Arc::new(Mailbox::default()));
-        Some(Waiting { frame, underway })
+        Some(Queued { frame, underway })
     }
 
-    async fn run_one(self: Arc<Self>, Waiting { frame, underway }: Waiting) {
-        let Ok(incoming) = take(&self.server, &self.session, &self.origin, frame) else { return };
+    async fn run_one(self: Arc<Self>, Queued { frame, underway }: Queued) {
+        let Ok(incoming) = parse(&self.server, &self.session, &self.source, frame) else { return };
         let operation = Arc::clone(&incoming.operation);
-        let answer = match underway.over() {
+        let answer = match underway.failure() {
             Some(failure) => {
-                operation.end(&failure.verdict());
-                Spliced::from(failure.response(incoming.id()))
+                let refused = Refusal::Failed(failure).into();
+                outcome::refuse(&operation, incoming.id(), refused)
+                    .unwrap_or_else(|rejection| rejection.message())
             }
             None => {
-                // From here on it is noted by who begins it.
+                // From here on the call itself can be cancelled.
                 drop(underway);
                 scoped(operation.context(), self.answer(incoming)).await
             }
@@ -199,26 +199,22 @@ impl Batch {
     }
 
     async fn answer(&self, incoming: Incoming) -> Spliced {
-        let (id, operation) = (incoming.id().to_vec(), Arc::clone(&incoming.operation));
-        match call::start(&self.server, &self.session, incoming).await {
-            Ok(call::Started::Running(call)) if self.form == Form::Json => call.run_unheard().await,
-            Ok(call::Started::Running(call)) => {
+        match legacy::start(&self.server, &self.session, incoming).await {
+            Ok(legacy::Started::Running(call)) if self.form == Form::Json => call.run_unheard().await,
+            Ok(legacy::Started::Running(call)) => {
                 call.run(|interim| {
                     self.only_answers.store(false, Ordering::Release);
                     self.session.push(self.stream, interim.frame, interim.class);
                 })
                 .await
             }
-            Ok(call::Started::Answered(message)) => message,
-            Err(rejection) => {
-                operation.end(&rejection.verdict());
-                rejection.of(&id).message()
-            }
+            Ok(legacy::Started::Answered(message)) => message,
+            Err(rejection) => rejection.message(),
         }
     }
 }
 
-/// What a finished stream holds, as a JSON array.
+/// Returns the messages of a finished stream as a JSON array.
 async fn array(reader: &mut Reader) -> Spliced {
     let mut array = Vec::new();
     while let Some(item) = poll_fn(|cx| reader.poll_next(cx)).await {

@@ -1,8 +1,8 @@
-//! Reading a request's body: bounded in bytes, in time, and in what all bodies take together.
+//! Reads a request's body, bounded in bytes, in time, and in the memory of all bodies together.
 
 use super::Server;
 use super::deviation::Deviation;
-use super::pace::Pace;
+use super::peers::Pace;
 use super::reject::Rejection;
 use crate::budget::{Account, Budget, Charge, Charged, OVERHEAD};
 use crate::jsonrpc::{self, Defect, Fault, Kind, Message, codes, text};
@@ -14,15 +14,16 @@ use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 use tokio::time::{sleep_until, timeout, timeout_at};
 
-/// How long a body may wait for room.
+/// Maximum time that a body waits for memory.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What a body of unknown length may hold while it waits for more: for what is longer it gets all of its room at once, so
-/// that no two wait for what the other holds.
+/// Bytes that a body of unknown length may hold while it waits for more memory. A longer body gets the memory for
+/// `--max-body` at once, so that no two bodies wait for each other.
 const PART: usize = 256 * 1024;
-/// Up to this many bytes a body never waits long for room.
+/// Bytes up to which a body never waits long for memory.
 const SMALL: usize = 4 * 1024;
-/// How long, and how much of, a refused body is thrown away before the connection is closed.
+/// Time for which a refused body is discarded before its connection is closed.
 const LINGER: Duration = Duration::from_secs(2);
+/// Bytes of a refused body that are discarded.
 const LINGER_BYTES: usize = 256 * 1024 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -36,21 +37,21 @@ pub struct Whole {
 
 impl Whole {
     /// Removes the byte order mark that some platforms prepend (RFC 8259 §8.1).
-    fn take_mark_off(&mut self) {
+    fn remove_byte_order_mark(&mut self) {
         if self.bytes.starts_with(BYTE_ORDER_MARK) {
             self.bytes.drain(..BYTE_ORDER_MARK.len());
         }
     }
 
-    /// The bytes as they came.
+    /// Returns the bytes as received.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The one message that the body is, on one line. Members that are null and decide nothing are removed.
+    /// Returns the body as one message on one line. Members that are null and have no meaning are removed.
     ///
     /// # Errors
-    /// 400 when it is none.
+    /// 400 when the body is not a valid message.
     pub fn into_message(mut self, headers: &HeaderMap) -> Result<(Charged, Message), Rejection> {
         let message = match jsonrpc::scan(&self.bytes) {
             Ok(message) => message,
@@ -71,12 +72,12 @@ impl Whole {
     fn without_nulls(&mut self, fault: &Fault) -> Option<Message> {
         let (message, defect) = jsonrpc::mended(&mut self.bytes, fault)?;
         let method = || text(&self.bytes, message.method.as_ref()?).strip_prefix("notifications/").map(drop);
-        // A request whose id is null is none that could be answered.
+        // A request whose id is null could not be answered.
         let is_whole = message.kind != Kind::Notification || method().is_some();
         (defect == Defect::Nulls && is_whole).then_some(message)
     }
 
-    /// The body, whatever it is, on one line.
+    /// Returns the body on one line, valid or not.
     pub fn into_frame(mut self) -> Charged {
         jsonrpc::break_no_lines(&mut self.bytes);
         self.bytes.shrink_to_fit();
@@ -84,14 +85,13 @@ impl Whole {
     }
 }
 
-/// Reads the whole body, whose bytes are charged to `account` for as long as any of them is in use.
+/// Reads the whole body, whose bytes are charged to `account` as long as they are in use.
 ///
-/// A body that says how long it is gets all of its room before any of it is read, so that none waits with a part of its
-/// own for another's.
+/// A body of known length gets all of its memory before it is read, so that no two bodies wait for each other.
 ///
 /// # Errors
-/// 413 as soon as it is known to be too long; 408 when it comes too slowly, and sooner so while others wait for the
-/// room that it takes; 503 when there is no room for it, or proxyrunner ends.
+/// 413 as soon as the body is known to exceed `--max-body`; 408 when it arrives too slowly, which is stricter while
+/// others wait for its memory; 503 when there is no memory for it, or proxyrunner is shutting down.
 pub async fn read(server: &Server, mut body: Incoming, account: &Account) -> Result<Whole, Rejection> {
     let received = tokio::select! {
         biased;
@@ -104,7 +104,7 @@ pub async fn read(server: &Server, mut body: Incoming, account: &Account) -> Res
     }
 }
 
-/// Lets a client that may still be sending read why it is refused.
+/// Discards the rest of a body, so that a client that is still sending can read the refusal.
 pub fn refuse(body: Incoming, rejection: Rejection) -> Rejection {
     if !body.is_end_stream() {
         tokio::spawn(linger(body));
@@ -112,7 +112,7 @@ pub fn refuse(body: Incoming, rejection: Rejection) -> Rejection {
     rejection
 }
 
-/// Whether it is certain, before any of it is read, that a body is small.
+/// Returns whether a body is known to be small.
 pub fn is_small(body: &Incoming) -> bool {
     body.size_hint().upper().is_some_and(|length| length < SMALL as u64)
 }
@@ -128,7 +128,7 @@ async fn receive(server: &Server, body: &mut Incoming, account: &Account) -> Res
     if length.lower() > limit as u64 {
         return Err(Rejection::too_large(limit));
     }
-    // It is no longer than the limit, which is a usize.
+    // The limit is a usize, and the length does not exceed it.
     let length = length.exact().map_or(0, |length| length as usize);
     let mut whole = Whole { bytes: Vec::new(), charge: account.charge() };
     make_room(&mut whole, length).await?;
@@ -136,7 +136,7 @@ async fn receive(server: &Server, body: &mut Incoming, account: &Account) -> Res
     loop {
         let chunk = match next(body, &mut pace, &whole.charge).await? {
             None => {
-                whole.take_mark_off();
+                whole.remove_byte_order_mark();
                 return Ok(whole);
             }
             Some(Err(error)) => return Err(broken(&error)),
@@ -156,30 +156,30 @@ async fn receive(server: &Server, body: &mut Incoming, account: &Account) -> Res
             make_room(&mut whole, wanted).await?;
         }
         let now = Instant::now();
-        pace.waited(now - brought);
-        pace.brought(chunk.len(), whole.charge.bytes(), now);
+        pace.extend(now - brought);
+        pace.credit(chunk.len(), whole.charge.bytes(), now);
         whole.bytes.extend_from_slice(&chunk);
     }
 }
 
-/// Room for so many bytes of a body together, charged first.
+/// Reserves memory for `bytes` bytes of a body, after it is charged.
 async fn make_room(whole: &mut Whole, bytes: usize) -> Result<(), Rejection> {
     let charged = bytes + OVERHEAD;
     if !whole.charge.try_cover(charged) {
         let covered = Box::pin(timeout(PATIENCE, whole.charge.cover(charged))).await;
-        covered.map_err(|_| Rejection::busy("messages in transit take all of --max-buffered").closing())?;
+        covered.map_err(|_| Rejection::busy("--max-buffered is used up by messages in transit").closing())?;
     }
     let more = bytes - whole.bytes.len();
     whole.bytes.reserve_exact(more);
     Ok(())
 }
 
-/// What comes next of a body, which must not take too long.
+/// Returns the next frame of a body, which must arrive in time.
 async fn next(body: &mut Incoming, pace: &mut Pace, charge: &Charge) -> Result<Next, Rejection> {
     let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
     if charge.bytes() < SMALL {
         let frame = timeout_at(pace.deadline().into(), frame).await;
-        return frame.map_err(|_| too_slow("the body comes too slowly"));
+        return frame.map_err(|_| too_slow("the body arrives too slowly"));
     }
     Box::pin(next_while_others_may_wait(frame, pace, charge.account().budget())).await
 }
@@ -193,7 +193,7 @@ async fn next_while_others_may_wait(
 ) -> Result<Next, Rejection> {
     let mut frame = pin!(frame);
     loop {
-        pace.awaited(budget.is_awaited(), Instant::now());
+        pace.set_awaited(budget.is_awaited(), Instant::now());
         let begins = async {
             match pace.is_awaited() {
                 true => std::future::pending().await,
@@ -206,18 +206,18 @@ async fn next_while_others_may_wait(
             () = begins => {}
             () = sleep_until(pace.deadline().into()) => {
                 let was_awaited = pace.is_awaited();
-                pace.awaited(budget.is_awaited(), Instant::now());
+                pace.set_awaited(budget.is_awaited(), Instant::now());
                 if pace.deadline() <= Instant::now() {
-                    let why = "the body comes too slowly while others wait for the room that it takes";
-                    return Err(too_slow(if was_awaited { why } else { "the body comes too slowly" }));
+                    let why = "the body arrives too slowly while others wait for its memory";
+                    return Err(too_slow(if was_awaited { why } else { "the body arrives too slowly" }));
                 }
             }
         }
     }
 }
 
-/// Throws the rest of a refused body away for a moment: closing a connection with unread bytes resets it, and the
-/// client would lose the answer that says why.
+/// Discards the rest of a refused body for a moment. Closing a connection with unread bytes resets it, and the client
+/// would lose the refusal.
 async fn linger(mut body: Incoming) {
     let discard = async {
         let mut discarded = 0;

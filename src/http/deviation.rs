@@ -14,7 +14,7 @@ pub enum Deviation {
     Accept = 2,
     /// `initialize` carries an unknown session id.
     StaleSession = 4,
-    /// A message has members that are null and decide nothing.
+    /// A message has members that are null and have no meaning.
     NullMembers = 8,
 }
 

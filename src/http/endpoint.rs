@@ -1,145 +1,124 @@
-//! Which path leads where.
+//! The MCP endpoint (`--path`), the entry of both fronts: reads a request's body, determines the era of its message,
+//! and passes it to [`legacy`] or [`modern`].
 
-use super::origin::Origin;
+use super::body::{self, Whole};
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
-use super::{Server, Settings, body, guard, health, legacy, old_sse, site};
-use crate::jsonrpc::codes;
+use super::source::Source;
+use super::{Server, batch, guard, legacy, modern, sessions};
+use crate::jsonrpc;
+use crate::session::Principal;
+use crate::telemetry::scope::scoped_to_the_end;
 use hyper::body::Incoming;
-use hyper::header::HeaderValue;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::HeaderMap;
+use hyper::{Method, Request, Response};
 use std::sync::Arc;
 
-/// Where the counters are.
-const METRICS: &str = "/metrics";
+/// Bodies up to this length are read even if their session is unknown, since they may be an `initialize`.
+const LONGEST_HANDSHAKE: u64 = 64 * 1024;
 
-/// Answers one HTTP request of a peer.
-pub async fn serve(server: Arc<Server>, origin: &Origin, request: Request<Incoming>) -> Response<Body> {
-    if let Err(rejection) = guard::check_framing(request.headers()) {
-        return rejection.response();
-    }
-    if let Some(response) = health::serve(&server, request.uri().path()) {
-        let asks = matches!(*request.method(), Method::GET | Method::HEAD);
-        return if asks { response } else { method_not_allowed("GET, HEAD") };
-    }
-    let site = match admit(&server.settings, &request) {
-        Ok(site) => site,
-        Err(rejection) => return body::refuse(request.into_body(), rejection).response(),
-    };
-    let mut response = match route(&server, origin, request).await {
-        Ok(response) => response,
-        Err(rejection) => rejection.response(),
-    };
-    if let Some(site) = site {
-        site::allow_reading(&mut response, site);
-    }
-    response
-}
-
-/// Checks where a request comes from. `/metrics` is served for any Host, since scrapers may use any name.
-fn admit(settings: &Settings, request: &Request<Incoming>) -> Result<Option<HeaderValue>, Rejection> {
-    if plain(request.uri().path()) != METRICS {
-        site::check_host(settings, request)?;
-        site::check_fetch_site(request.headers())?;
-    }
-    site::check_origin(settings, request.headers())
-}
-
-/// Strips trailing slashes and repeated leading ones, which clients and ingresses add.
-pub fn plain(path: &str) -> &str {
-    let path = path.trim_end_matches('/');
-    let slashes = path.len() - path.trim_start_matches('/').len();
-    &path[slashes.saturating_sub(1)..]
-}
-
-/// Answers a request to `--admin-listen`: probes and metrics, for any Host.
-pub fn serve_admin(server: &Server, request: Request<Incoming>) -> Response<Body> {
-    let path = request.uri().path();
-    if !is_probe(path) {
-        let message = format!("nothing is served at {path}; --admin-listen serves probes and {METRICS}");
-        return Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message).closing().response();
-    }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return method_not_allowed("GET, HEAD");
-    }
-    health::serve(server, path).unwrap_or_else(|| health::metrics(server, request.headers()))
-}
-
-/// Whether a path is one that whoever watches proxyrunner asks, and that takes nothing to answer.
-pub fn is_probe(path: &str) -> bool {
-    plain(path) == METRICS || health::is_served(path)
-}
-
-/// Why a request is not even begun.
-#[derive(Clone, Copy, Debug)]
-pub enum Full {
-    /// There is no connection left on which it could be served.
-    Connections,
-    /// There is no memory for it.
-    Memory,
-}
-
-/// Refuses a request before it is begun, and closes its connection.
-pub fn refuse(request: Request<Incoming>, full: Full) -> Response<Body> {
-    let rejection = Rejection::busy(match full {
-        Full::Connections => "all --max-connections connections are busy",
-        Full::Memory => "messages in transit take all of --max-buffered",
-    });
-    body::refuse(request.into_body(), rejection.closing()).response()
-}
-
-/// The path that is served where `path` leads; `None` if nothing is.
-pub fn route_of<'a>(settings: &'a Settings, path: &str) -> Option<&'a str> {
-    let old = [old_sse::STREAM_PATH, old_sse::POST_PATH];
-    let old = old.into_iter().filter(|_| settings.old_sse);
-    [&*settings.path, METRICS].into_iter().chain(old).find(|served| plain(served) == plain(path))
-}
-
-async fn route(
+/// Serves one request to the endpoint.
+///
+/// # Errors
+/// Every error that is answered with an HTTP status.
+pub async fn serve(
     server: &Arc<Server>,
-    origin: &Origin,
+    source: &Source,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Rejection> {
-    let settings = &server.settings;
-    let path = request.uri().path();
-    let Some(served) = route_of(settings, path) else {
-        let message = format!("nothing is served at {path}; the MCP endpoint is {}", settings.path);
-        let rejection = Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message);
-        return Err(body::refuse(request.into_body(), rejection));
-    };
-    if request.method() == Method::OPTIONS {
-        return Ok(site::preflight(request.headers()));
-    }
-    if served == settings.path {
-        return legacy::serve(server, origin, request).await;
-    }
-    match served {
-        old_sse::STREAM_PATH => old_sse::stream(server, origin, &request),
-        old_sse::POST_PATH => old_sse::post(server, origin, request).await,
-        _ if matches!(*request.method(), Method::GET | Method::HEAD) => {
-            Ok(health::metrics(server, request.headers()))
+    match *request.method() {
+        Method::POST => post(server, source, request).await,
+        // 2026-07-28 defines neither method.
+        Method::GET | Method::DELETE if modern::has_modern_version(request.headers()) => {
+            Ok(method_not_allowed("POST"))
         }
-        _ => Ok(method_not_allowed("GET, HEAD")),
+        Method::GET => sessions::stream(server, request.headers()),
+        Method::DELETE => sessions::delete(server, request.headers()),
+        _ => Ok(method_not_allowed("GET, POST, DELETE, OPTIONS")),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_the_same_with_more_slashes_around_it() {
-        for (path, same) in [
-            ("/mcp", "/mcp"),
-            ("/mcp/", "/mcp"),
-            ("//mcp//", "/mcp"),
-            ("/a/mcp/", "/a/mcp"),
-            ("/", ""),
-            ("//", ""),
-            ("", ""),
-            ("*", "*"),
-        ] {
-            assert_eq!(plain(path), same, "{path:?}");
+async fn post(
+    server: &Arc<Server>,
+    source: &Source,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Rejection> {
+    let (head, body) = request.into_parts();
+    let headers = &head.headers;
+    let principal = match admit(server, headers, &body) {
+        Ok(principal) => principal,
+        Err(rejection) => return Err(body::refuse(body, rejection)),
+    };
+    let body = read(server, source, headers, &principal, body).await?;
+    if jsonrpc::is_batch(body.bytes()) {
+        let session = sessions::find(server, headers, &principal)?;
+        return Box::pin(batch::respond(server, &session, body.into_frame(), source, headers)).await;
+    }
+    let (frame, message) = body.into_message(headers)?;
+    let incoming = source.incoming(&server.settings, frame, message);
+    let operation = Arc::clone(&incoming.operation);
+    let responding = async {
+        // An era is determined per message: clients of 2026-07-28 may still send a stale session id (streamable-http
+        // §Earlier Streamable HTTP Revisions).
+        if modern::is_modern(headers, &incoming) {
+            return Box::pin(modern::respond(server, headers, principal, source, incoming)).await;
         }
+        legacy::respond(server, headers, principal, source, incoming).await
+    };
+    let responded = scoped_to_the_end(operation.context(), responding).await;
+    if let Err(rejection) = &responded {
+        operation.end(&rejection.verdict());
+    }
+    responded
+}
+
+/// Checks a request's head and returns its principal. The session of a short body is checked after the body is read,
+/// so that the error can echo the request id.
+fn admit(server: &Server, headers: &HeaderMap, body: &Incoming) -> Result<Principal, Rejection> {
+    guard::sends_json(headers)?;
+    guard::sends_plain(headers)?;
+    let principal = guard::principal(&server.settings, headers)?;
+    if !body::is_small(body) && !modern::has_modern_version(headers) {
+        check_session(server, headers, &principal, body)?;
+    }
+    Ok(principal)
+}
+
+/// Checks the session of a legacy request before its body is read.
+///
+/// # Errors
+/// As [`sessions::find`]; 503 for a request without a session while no session can be opened any more.
+fn check_session(
+    server: &Server,
+    headers: &HeaderMap,
+    principal: &Principal,
+    body: &Incoming,
+) -> Result<(), Rejection> {
+    if headers.contains_key(sessions::SESSION_ID) {
+        // The body may be an initialize, which opens a new session.
+        return match sessions::find(server, headers, principal) {
+            Err(_) if body::is_at_most(body, LONGEST_HANDSHAKE) && !server.shutdown.is_refusing() => Ok(()),
+            found => found.map(drop),
+        };
+    }
+    if server.shutdown.is_refusing() { Err(Rejection::shutting_down()) } else { Ok(()) }
+}
+
+/// Reads a body, which is charged to the session, else to the principal, else to the client's address.
+async fn read(
+    server: &Server,
+    source: &Source,
+    headers: &HeaderMap,
+    principal: &Principal,
+    body: Incoming,
+) -> Result<Whole, Rejection> {
+    if headers.contains_key(sessions::SESSION_ID)
+        && let Ok(session) = sessions::find(server, headers, principal)
+    {
+        return body::read(server, body, session.account()).await;
+    }
+    match principal.client_or(|| source.account.client()) {
+        client if client == source.account.client() => body::read(server, body, &source.account).await,
+        client => body::read(server, body, &source.account.sibling(client)).await,
     }
 }

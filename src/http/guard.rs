@@ -1,6 +1,7 @@
 //! Checks on a request's head: framing, Content-Type, Content-Encoding, Accept, and the caller's principal.
 
 use super::Settings;
+use super::deviation::Deviation;
 use super::reject::Rejection;
 use crate::jsonrpc::codes;
 use crate::session::Principal;
@@ -10,8 +11,8 @@ use hyper::header::{
     ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 
-/// Refuses any Transfer-Encoding other than a single `chunked`. Proxies disagree about where such a body ends, and bytes
-/// that one of them counts as body are the next request to another (request smuggling).
+/// Refuses any Transfer-Encoding other than a single `chunked`. Proxies disagree about where such a body ends, and
+/// bytes that one of them counts as body are the next request to another (request smuggling).
 ///
 /// # Errors
 /// 501 for an unknown coding, 400 for a repeated `chunked`. The connection is closed.
@@ -30,8 +31,10 @@ pub fn check_framing(headers: &HeaderMap) -> Result<(), Rejection> {
     Err(Rejection::new(status, codes::INVALID_REQUEST, message).closing())
 }
 
+/// Checks that every Content-Type declares JSON.
+///
 /// # Errors
-/// 415 unless the body is declared as JSON, as often as it is declared.
+/// 415 otherwise.
 pub fn sends_json(headers: &HeaderMap) -> Result<(), Rejection> {
     let is_json = |value: &HeaderValue| {
         let media_type = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
@@ -44,8 +47,10 @@ pub fn sends_json(headers: &HeaderMap) -> Result<(), Rejection> {
     Err(Rejection::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, codes::INVALID_REQUEST, message))
 }
 
+/// Checks that the body is not compressed.
+///
 /// # Errors
-/// 415 for a compressed body, naming the encoding.
+/// 415 otherwise, naming the encoding.
 pub fn sends_plain(headers: &HeaderMap) -> Result<(), Rejection> {
     let values = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
     let mut encodings = values.flat_map(|list| list.split(',')).map(str::trim);
@@ -66,13 +71,23 @@ pub enum Form {
     Json,
 }
 
-/// Returns the content types that a client accepts for the answer to a request. Clients must list both JSON and event
-/// streams, but are refused only if they cannot be answered at all. Without an Accept header the answer is JSON, which
-/// every client can read.
+/// Returns the content types that a client accepts for the answer to a request, and logs a client that lists JSON
+/// only.
 ///
 /// # Errors
 /// 406 when the client does not accept JSON.
-pub fn answers_in(headers: &HeaderMap) -> Result<Form, Rejection> {
+pub fn response_form(headers: &HeaderMap) -> Result<Form, Rejection> {
+    let form = answers_in(headers)?;
+    if form == Form::Json {
+        Deviation::Accept.tolerate(headers);
+    }
+    Ok(form)
+}
+
+/// Returns the content types that a client accepts for the answer to a request. Clients must list both JSON and event
+/// streams, but are refused only if they cannot be answered at all. Without an Accept header the answer is JSON,
+/// which every client can read.
+fn answers_in(headers: &HeaderMap) -> Result<Form, Rejection> {
     if !headers.contains_key(ACCEPT) {
         return Ok(Form::Json);
     }
@@ -83,8 +98,10 @@ pub fn answers_in(headers: &HeaderMap) -> Result<Form, Rejection> {
     }
 }
 
+/// Checks that the client accepts event streams.
+///
 /// # Errors
-/// 406 unless the client accepts event streams.
+/// 406 otherwise.
 pub fn takes_events(headers: &HeaderMap) -> Result<(), Rejection> {
     if takes(headers, EVENTS) { Ok(()) } else { Err(not_acceptable(EVENTS)) }
 }
@@ -120,8 +137,9 @@ fn is_zero_weight(parameter: &str) -> bool {
     weight.is_some_and(|(_, value)| value.trim().parse() == Ok(0.0_f32))
 }
 
-/// Returns the caller's principal from the header that the operator trusts (D14). With `--principal-header` no request is
-/// anonymous: a request without the header bypassed the proxy that sets it, or the proxy did not authenticate it.
+/// Returns the caller's principal from the header that the operator trusts (docs/architecture.md#principal). With
+/// `--principal-header` no request is anonymous: a request without the header bypassed the proxy that sets it, or the
+/// proxy did not authenticate it.
 ///
 /// # Errors
 /// 400 when the header is missing, empty, `anonymous`, repeated or unreadable. Not 401: no credential from the client
@@ -135,29 +153,33 @@ pub fn principal(settings: &Settings, headers: &HeaderMap) -> Result<Principal, 
         ))),
         (Some(value), None) => match value.to_str() {
             Ok(value) => principal_of(value).ok_or_else(|| {
-                Rejection::invalid(format!("the header {name} names no principal (--principal-header)"))
+                Rejection::invalid(format!(
+                    "the header {name} or a part of it is empty or `anonymous` (--principal-header)"
+                ))
             }),
             Err(_) => Err(Rejection::invalid(format!("the header {name} is not readable"))),
         },
-        (Some(_), Some(_)) => Err(Rejection::invalid(format!("the header {name} is there more than once"))),
+        (Some(_), Some(_)) => Err(Rejection::invalid(format!("the header {name} occurs more than once"))),
     }
 }
 
-/// The principal in the value of a header. None if a proxy joined several, and one of them names nobody.
+/// Returns the principal that a header's value names. `None` if a proxy joined several values and one is not a
+/// principal.
 fn principal_of(value: &str) -> Option<Principal> {
-    let names_somebody = |part: &str| Principal::named(part.trim().trim_matches('"')).is_some();
-    value.split(',').all(names_somebody).then(|| Principal::named(value.trim())).flatten()
+    let is_principal = |part: &str| Principal::named(part.trim().trim_matches('"')).is_some();
+    value.split(',').all(is_principal).then(|| Principal::named(value.trim())).flatten()
 }
 
-/// The one value of a header.
+/// Returns the only value of a header.
 ///
 /// # Errors
-/// 400 when it is there more than once or not readable: whoever reads the other value would see another request.
+/// 400 when the header occurs more than once or is not readable: a proxy that reads the other value would see another
+/// request.
 pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Rejection> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(Rejection::invalid(format!("the header {name} is there more than once")));
+        return Err(Rejection::invalid(format!("the header {name} occurs more than once")));
     }
     match value.to_str() {
         Ok(value) => Ok(Some(value.trim())),
@@ -165,8 +187,8 @@ pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'
     }
 }
 
-/// Returns the value of a header that proxies may have repeated or joined with itself. Empty parts of such a list mean
-/// nothing (RFC 9110 §5.6.1).
+/// Returns the value of a header that proxies may have repeated or joined with itself. Empty parts of such a list
+/// mean nothing (RFC 9110 §5.6.1).
 ///
 /// # Errors
 /// 400 when the values differ or are unreadable.
@@ -186,15 +208,15 @@ pub fn agreed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'
     Ok(agreed)
 }
 
-/// The trace context of the HTTP request, but for the span where that is not to be taken on. Malformed values are ignored,
-/// never an error.
+/// Returns the trace context of an HTTP request; without `propagates`, only its baggage. Malformed values are
+/// ignored.
 pub fn trace(headers: &HeaderMap, propagates: bool) -> Trace {
     let joined = |name: &str| {
         let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         let first = values.next()?.to_owned();
         Some(values.fold(first, |list, value| list + "," + value))
     };
-    // Most requests have none.
+    // Most requests carry no trace context.
     let parent = joined("traceparent").filter(|_| propagates);
     let baggage = joined("baggage");
     if parent.is_none() && baggage.is_none() {
@@ -259,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_agree_are_one() {
+    fn equal_values_count_as_one() {
         const NAME: HeaderName = HeaderName::from_static("x");
         let one =
             |values: &[&'static str]| agreed(&with(NAME, values), &NAME).map(|v| v.map(str::to_owned)).ok();

@@ -1,7 +1,7 @@
-//! What probes and scrapers ask: alive, ready, started, and the metrics.
+//! Answers to probes and scrapers.
 
 use super::Server;
-use super::endpoint::plain;
+use super::paths::Probe;
 use super::response::{self, Body};
 use crate::budget::Charged;
 use crate::jsonrpc::Spliced;
@@ -11,40 +11,27 @@ use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Response, StatusCode};
 use std::time::Instant;
 
-/// Whether a path is a health path.
-pub fn is_served(path: &str) -> bool {
-    matches!(
-        plain(path),
-        "/health" | "/livez" | "/health/ready" | "/readyz" | "/health/startup" | "/startupz"
-    )
-}
-
-/// Answers a health path; `None` for any other. Neither Host nor Origin is checked: a kubelet sends the pod's
-/// address, and there is nothing here to protect.
-pub fn serve(server: &Server, path: &str) -> Option<Response<Body>> {
+/// Answers a probe. Neither Host nor Origin is checked: a kubelet sends the pod's address, and the answer is not
+/// secret.
+pub fn serve(server: &Server, probe: Probe) -> Response<Body> {
     let phase = || server.phase.borrow().clone();
-    let (healthy, why) = match plain(path) {
-        "/health" | "/livez" if server.pulse.is_stuck(Instant::now()) => {
+    let (healthy, why) = match probe {
+        Probe::Live if server.pulse.is_stuck(Instant::now()) => {
             (false, "proxyrunner's event loop is stuck".to_owned())
         }
-        "/health" | "/livez" => (true, "proxyrunner serves".to_owned()),
-        "/health/ready" | "/readyz" if server.shutdown.has_begun() => {
-            (false, "proxyrunner is shutting down".to_owned())
-        }
-        "/health/ready" | "/readyz" => (phase() == Phase::Ready, phase().to_string()),
-        // A restart is no start: whoever asks until it has started would kill it for that.
-        "/health/startup" | "/startupz" => {
-            (matches!(phase(), Phase::Ready | Phase::Restarting(_)), phase().to_string())
-        }
-        _ => return None,
+        Probe::Live => (true, "proxyrunner serves".to_owned()),
+        Probe::Ready if server.shutdown.has_begun() => (false, "proxyrunner is shutting down".to_owned()),
+        Probe::Ready => (phase() == Phase::Ready, phase().to_string()),
+        // A restart does not count as startup: a kubelet kills a container whose startup probe fails for too long.
+        Probe::Startup => (matches!(phase(), Phase::Ready | Phase::Restarting(_)), phase().to_string()),
     };
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if healthy { "ok" } else { "unavailable" };
     let text = serde_json::json!({"status": word, "reason": why}).to_string();
-    Some(response::json(status, Spliced::from(Charged::own(text))))
+    response::json(status, Spliced::from(Charged::own(text)))
 }
 
-/// The metrics, in the format that is asked for.
+/// Answers `/metrics` in the format that the client accepts.
 pub fn metrics(server: &Server, headers: &HeaderMap) -> Response<Body> {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let format = Format::accepted(accept);
@@ -54,7 +41,7 @@ pub fn metrics(server: &Server, headers: &HeaderMap) -> Response<Body> {
     response::typed(StatusCode::OK, format.content_type(), body)
 }
 
-/// How many there are of everything now.
+/// Returns the current values of all gauges.
 pub fn levels(server: &Server) -> Levels {
     let upstream = &server.upstream;
     Levels {

@@ -1,347 +1,198 @@
-//! Streamable HTTP for 2025-03-26, 2025-06-18 and 2025-11-25: POST, GET and DELETE on one path.
+//! The front for 2025-03-26, 2025-06-18 and 2025-11-25: one message of a session, or the `initialize` that opens one.
+//! The response to a request is JSON if the child's first message is the answer, else an event stream
+//! (docs/architecture.md#commit).
 
-use super::deviation::Deviation;
 use super::guard::Form;
-use super::origin::Origin;
-use super::reject::{self, Rejection, method_not_allowed};
+use super::outcome::{self, NoAnswer};
+use super::reject::Rejection;
 use super::response::{self, Body};
-use super::sse::EventStream;
-use super::{Server, batch, body, call, guard, modern, oneway};
-use crate::exchange::Failure;
-use crate::jsonrpc::{self, Kind, Spliced};
-use crate::session::{LEGACY_VERSIONS, Presence, Principal, Session};
-use crate::telemetry::scope::scoped_to_the_end;
-use crate::telemetry::{Operation, Verdict, names};
-use crate::upstream::{Incoming, Refusal};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use super::source::Source;
+use super::stream::EventStream;
+use super::{Server, guard, oneway, sessions};
+use crate::exchange::{Class, Interim};
+use crate::jsonrpc::{Kind, Spliced, rewrite};
+use crate::session::{Principal, Session, StreamId};
+use crate::telemetry::counters;
+use crate::telemetry::scope::scoped;
+use crate::trace_context::Context;
+use crate::upstream::{Begun, Incoming, LegacyCall, LegacyStep, Refusal};
+use hyper::header::HeaderMap;
+use hyper::{Response, StatusCode};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Names the session, in both directions.
-const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-/// Bodies up to this length are read even if their session is unknown, since they may be an initialize.
-const LONGEST_HANDSHAKE: u64 = 64 * 1024;
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-
-/// Serves one request to the endpoint.
-///
-/// # Errors
-/// Whatever is told by HTTP status.
-pub async fn serve(
-    server: &Arc<Server>,
-    origin: &Origin,
-    request: Request<hyper::body::Incoming>,
-) -> Result<Response<Body>, Rejection> {
-    match *request.method() {
-        Method::POST => post(server, origin, request).await,
-        // The modern revision knows neither.
-        Method::GET | Method::DELETE if modern::speaks_modern(request.headers()) => {
-            Ok(method_not_allowed("POST"))
-        }
-        Method::GET => get(server, request.headers()),
-        Method::DELETE => delete(server, request.headers()),
-        _ => Ok(method_not_allowed("GET, POST, DELETE, OPTIONS")),
-    }
-}
-
-async fn post(
-    server: &Arc<Server>,
-    origin: &Origin,
-    request: Request<hyper::body::Incoming>,
-) -> Result<Response<Body>, Rejection> {
-    let (head, body) = request.into_parts();
-    let headers = &head.headers;
-    let principal = match admit(server, headers, &body) {
-        Ok(principal) => principal,
-        Err(rejection) => return Err(body::refuse(body, rejection)),
-    };
-    let mut account = match principal.client_or(|| origin.account.client()) {
-        client if client == origin.account.client() => origin.account.clone(),
-        client => origin.account.sibling(client),
-    };
-    if headers.contains_key(SESSION_ID)
-        && let Ok(session) = session(server, headers, &principal)
-    {
-        account = session.account().clone();
-    }
-    let body = body::read(server, body, &account).await?;
-    if jsonrpc::is_batch(body.bytes()) {
-        let session = session(server, headers, &principal)?;
-        return Box::pin(batch::respond(server, &session, body.into_frame(), origin, headers)).await;
-    }
-    let (frame, message) = body.into_message(headers)?;
-    let incoming = origin.incoming(&server.settings, frame, message);
-    let operation = Arc::clone(&incoming.operation);
-    let responding = take(server, headers, principal, origin, incoming);
-    let responded = scoped_to_the_end(operation.context(), responding).await;
-    if let Err(rejection) = &responded {
-        operation.end(&rejection.verdict());
-    }
-    responded
-}
-
-/// Checks a request's head and returns its principal. Short bodies are read before their session is checked, so that the
-/// error can echo the request id.
-fn admit(server: &Server, headers: &HeaderMap, body: &hyper::body::Incoming) -> Result<Principal, Rejection> {
-    guard::sends_json(headers)?;
-    guard::sends_plain(headers)?;
-    let principal = guard::principal(&server.settings, headers)?;
-    if !body::is_small(body) {
-        expected(server, headers, &principal, body)?;
-    }
-    Ok(principal)
-}
-
-/// Returns the content types that the client accepts for an answer.
-///
-/// # Errors
-/// 406 when the client does not accept JSON.
-pub fn form(headers: &HeaderMap) -> Result<Form, Rejection> {
-    let form = guard::answers_in(headers)?;
-    if form == Form::Json {
-        Deviation::Accept.tolerate(headers);
-    }
-    Ok(form)
-}
+use tokio::time::timeout_at;
 
 /// Serves one message.
-async fn take(
+///
+/// # Errors
+/// Every error that is answered with an HTTP status.
+pub async fn respond(
     server: &Arc<Server>,
     headers: &HeaderMap,
     principal: Principal,
-    origin: &Origin,
+    source: &Source,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
-    // A session means nothing to it (2026-07-28, streamable-http §Earlier Streamable HTTP Revisions).
-    if modern::is_modern(headers, &incoming) {
-        return Box::pin(modern::respond(server, headers, principal, origin.peer.socket.ip(), incoming))
-            .await;
+    if incoming.message.kind == Kind::Request && incoming.method() == "initialize" {
+        return Box::pin(sessions::initialize(server, headers, principal, source, incoming)).await;
     }
-    if is_initialize(&incoming) {
-        return Box::pin(initialize(server, headers, principal, origin, incoming)).await;
-    }
-    let session = session(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
-    let _present = receive(server, &session).map_err(|rejection| rejection.of(incoming.id()))?;
-    see(&session, &incoming.operation);
+    let of = |rejection: Rejection| rejection.of(incoming.id());
+    let session = sessions::find(server, headers, &principal).map_err(of)?;
+    let _present = sessions::receive(server, &session).map_err(of)?;
+    sessions::describe(&session, &incoming.operation);
     if incoming.message.kind == Kind::Request {
-        let form = form(headers).map_err(|rejection| rejection.of(incoming.id()))?;
-        return call::respond(server, &session, incoming, form).await;
+        let form = guard::response_form(headers).map_err(of)?;
+        return answer(server, &session, incoming, form).await;
     }
     Box::pin(oneway::accept(server, &session, incoming)).await?;
     Ok(response::empty(StatusCode::ACCEPTED))
 }
 
-/// Says of a message whose it is.
-pub fn see(session: &Session, operation: &Operation) {
-    let version = session.version();
-    operation.speaks(version.revision(), version.as_str());
-    operation.describe(|attributes| attributes.text(names::SESSION, &session.id().to_string()));
+/// The state of a request after its start.
+pub enum Started {
+    /// The child is processing it.
+    Running(Attended),
+    /// It was answered without the child.
+    Answered(Spliced),
 }
 
-/// What the headers alone say about a request of a legacy client: whether it can come to anything.
-///
-/// # Errors
-/// As [`session`], and 503 for what would be a handshake, when no session is opened any more.
-fn expected(
-    server: &Server,
-    headers: &HeaderMap,
-    principal: &Principal,
-    body: &hyper::body::Incoming,
-) -> Result<(), Rejection> {
-    if modern::speaks_modern(headers) {
-        return Ok(());
-    }
-    if headers.contains_key(SESSION_ID) {
-        // The body may be an initialize, which opens a new session.
-        return match session(server, headers, principal) {
-            Err(_) if body::is_at_most(body, LONGEST_HANDSHAKE) && !server.shutdown.is_refusing() => Ok(()),
-            found => found.map(drop),
-        };
-    }
-    if server.shutdown.is_refusing() { Err(Rejection::shutting_down()) } else { Ok(()) }
-}
-
-fn is_initialize(incoming: &Incoming) -> bool {
-    incoming.message.kind == Kind::Request && incoming.method() == "initialize"
-}
-
-// ---- sessions
-
-/// Checks the head of an `initialize` and returns the content types for its answer. An unknown session id is ignored:
-/// clients that kept a stale one would never recover from a refusal.
-fn opening(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<Form, Rejection> {
-    match guard::agreed(headers, &SESSION_ID) {
-        Ok(None) => {}
-        Ok(Some(id)) if server.directory.find(id, principal).is_some() => {
-            return Err(Rejection::invalid(
-                "this session is initialized already; send initialize without Mcp-Session-Id to open another",
-            ));
-        }
-        _ => Deviation::StaleSession.tolerate(headers),
-    }
-    form(headers)
-}
-
-async fn initialize(
-    server: &Arc<Server>,
-    headers: &HeaderMap,
-    principal: Principal,
-    origin: &Origin,
-    incoming: Incoming,
-) -> Result<Response<Body>, Rejection> {
-    let form = opening(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
-    let session = open(server, principal, origin, incoming.id())?;
-    let id = HeaderValue::from_str(session.id().secret());
-    let operation = Arc::clone(&incoming.operation);
-    let work = handshake(Arc::clone(server), Arc::clone(&session), incoming);
-    let mut response = call::respond_slowly(server, &session, &operation, form, work).await;
-    // Headers go out before a slow server's answer is known; a session that fails then is not found later.
-    if response.status() == StatusCode::OK
-        && let Ok(id) = id
-        && !session.is_ended()
-    {
-        response.headers_mut().insert(SESSION_ID, id);
-    }
-    Ok(response)
-}
-
-/// A new session that nobody can find yet.
-///
-/// # Errors
-/// 503 when there are too many, or proxyrunner is ending.
-pub fn open(
-    server: &Server,
-    principal: Principal,
-    origin: &Origin,
-    request_id: &[u8],
-) -> Result<Arc<Session>, Rejection> {
-    if server.shutdown.is_refusing() {
-        return Err(Rejection::shutting_down().of(request_id));
-    }
-    let address = Some(origin.peer.socket.ip());
-    let account = origin.account.sibling(principal.client_or(|| origin.account.client()));
-    let opened = server.directory.open(principal, address, account, Instant::now());
-    opened.map_err(|_| Rejection::busy("there are --max-sessions sessions already").of(request_id))
-}
-
-/// The answer to `initialize`; from then on the session can be found.
-async fn handshake(
-    server: Arc<Server>,
+/// A request at the child. Dropping it does not cancel the request, since a legacy client that disconnects has not
+/// cancelled (2025-11-25, transports §Sending Messages). The request continues without a listener.
+pub struct Attended {
+    call: Option<Box<LegacyCall>>,
     session: Arc<Session>,
-    incoming: Incoming,
-) -> Result<Spliced, Rejection> {
-    let _present = session.receive(Instant::now());
-    let answered = welcome(&server, &session, incoming).await;
-    if session.seat().is_some() {
-        server.directory.list(&session);
-        tracing::debug!(session = %session.id(), version = session.version().as_str(), "session opened");
-    } else {
-        session.end(&Failure::SessionEnded);
-    }
-    answered
+    /// The request's position in its trace.
+    context: Option<Context>,
 }
 
-/// What a client's `initialize` is answered. A session that waits for its child is not known to the drain, so the
-/// end of the drain is told to it here. Where its stream is gone, nobody waits for that child any more.
+impl From<Spliced> for Started {
+    fn from(message: Spliced) -> Self {
+        Started::Answered(message)
+    }
+}
+
+/// Starts a request at the session's child. `ping` is answered here at once, even if the child is busy (2025-11-25,
+/// utilities/ping).
 ///
 /// # Errors
-/// When there is no room, or proxyrunner has ended meanwhile.
-pub async fn welcome(
+/// 503 when a limit is reached, or proxyrunner is shutting down.
+pub async fn start(
     server: &Server,
     session: &Arc<Session>,
     incoming: Incoming,
-) -> Result<Spliced, Rejection> {
-    let id = incoming.id().to_vec();
-    let operation = Arc::clone(&incoming.operation);
-    let welcomed = tokio::select! {
-        biased;
-        answered = server.upstream.initialize(session, incoming) => answered,
-        () = server.shutdown.over() => Err(Refusal::Busy(reject::SHUTTING_DOWN)),
-        () = session.ended() => Err(Refusal::Failed(session.why_ended())),
-    };
-    match welcomed {
-        Ok(message) => {
-            see(session, &operation);
-            operation.end(&Verdict::Success);
-            Ok(message)
+) -> Result<Started, Rejection> {
+    let (client_id, operation) = (incoming.client_id(), Arc::clone(&incoming.operation));
+    let outcome = match begin(server, session, incoming).await {
+        // Its operation ends with the child's answer.
+        Ok(Begun::Running(call)) => {
+            let (call, session) = (Some(call), Arc::clone(session));
+            return Ok(Started::Running(Attended { call, session, context: operation.context() }));
         }
-        Err(refused) => reject::refusal(refused, &id, &operation),
-    }
-}
-
-/// Takes a message for a session, which is not idle until the presence is dropped.
-///
-/// # Errors
-/// 404 when the session has ended meanwhile.
-pub fn receive(server: &Server, session: &Arc<Session>) -> Result<Presence, Rejection> {
-    session.receive(Instant::now()).ok_or_else(|| unknown(server))
-}
-
-fn unknown(server: &Server) -> Rejection {
-    // At the end of a drain none is left.
-    if server.shutdown.is_over() { Rejection::shutting_down() } else { Rejection::unknown_session() }
-}
-
-/// The session that a request names.
-///
-/// # Errors
-/// 400 without one, 404 when it is unknown, ended or another principal's, 400 when the protocol version is
-/// not supported.
-fn session(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<Arc<Session>, Rejection> {
-    let Some(id) = guard::agreed(headers, &SESSION_ID)? else {
-        return Err(Rejection::invalid(
-            "Mcp-Session-Id is missing; send initialize first, then the id that its response names",
-        ));
+        Ok(Begun::Answered(message)) => Ok(Started::Answered(message)),
+        Err(refused) => Err(refused),
     };
-    let session = server.directory.find(id, principal).ok_or_else(|| unknown(server))?;
-    if session.is_old_sse() {
-        return Err(Rejection::unknown_session());
-    }
-    match guard::agreed(headers, &PROTOCOL_VERSION)? {
-        Some(version) if version != session.version().as_str() => {
-            // Some clients send the version they requested or the newest they know. The negotiated one applies.
-            if !LEGACY_VERSIONS.contains(&version) {
-                return Err(Rejection::invalid(format!(
-                    "MCP-Protocol-Version {version:?} is not supported; this session speaks {}",
-                    session.version().as_str()
-                )));
-            }
-            Deviation::OtherVersion.tolerate(headers);
-            Ok(session)
-        }
-        _ => Ok(session),
-    }
+    outcome::settle(&operation, client_id.raw(), outcome)
 }
 
-fn get(server: &Arc<Server>, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
-    guard::takes_events(headers)?;
-    let principal = guard::principal(&server.settings, headers)?;
-    let session = session(server, headers, &principal)?;
-    // Reading is no message: else reconnecting would put off an eviction for ever.
-    session.alive(Instant::now());
-    // Some event sources send an empty value before the first event.
-    if let Some(last) = guard::single(headers, &LAST_EVENT_ID)?.filter(|last| !last.is_empty()) {
-        let reader = session.resume(last).map_err(|_| {
-            Rejection::invalid("Last-Event-ID names no event of this session that is still kept")
-        })?;
-        // Some clients come back for ever to a stream that ends without a result; 204 tells them that it is over.
-        return Ok(if reader.is_over() {
-            response::empty(StatusCode::NO_CONTENT)
-        } else {
-            response::events(EventStream::resumable(server, reader))
-        });
+async fn begin(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Result<Begun, NoAnswer> {
+    if incoming.method() == "ping" {
+        return Ok(Begun::Answered(Spliced::from(rewrite::result(incoming.id(), b"{}"))));
     }
     if server.shutdown.is_refusing() {
-        return Err(Rejection::shutting_down());
+        return Err(Rejection::shutting_down().into());
     }
-    Ok(response::events(EventStream::resumable(server, session.open_standalone())))
+    tokio::select! {
+        biased;
+        begun = server.upstream.begin(session, incoming) => begun.map_err(NoAnswer::from),
+        // The session does not know a request that has not begun, so the session's end would not reach the request.
+        () = session.ended() => Err(NoAnswer::from(Refusal::Failed(session.why_ended()))),
+    }
 }
 
-fn delete(server: &Server, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
-    let principal = guard::principal(&server.settings, headers)?;
-    let session = session(server, headers, &principal)?;
-    server.directory.end(&session, &Failure::SessionEnded);
-    Ok(response::empty(StatusCode::NO_CONTENT))
+/// Answers a request of a Streamable HTTP client.
+///
+/// # Errors
+/// As [`start`].
+async fn answer(
+    server: &Server,
+    session: &Arc<Session>,
+    incoming: Incoming,
+    form: Form,
+) -> Result<Response<Body>, Rejection> {
+    let mut call = match start(server, session, incoming).await? {
+        Started::Running(call) => call,
+        Started::Answered(message) => return Ok(response::json(StatusCode::OK, message)),
+    };
+    if form == Form::Json {
+        return Ok(response::json(StatusCode::OK, call.run_unheard().await));
+    }
+    let commit_at = Instant::now() + response::delay_in(&server.settings, session);
+    let first = match timeout_at(commit_at.into(), call.next()).await {
+        Ok(LegacyStep::Answered(message)) => return Ok(response::json(StatusCode::OK, message)),
+        Ok(LegacyStep::Said(interim)) => Some(interim),
+        Err(_) => None,
+    };
+    let reader = session.open_stream();
+    let stream = reader.stream();
+    if let Some(interim) = first {
+        session.push(stream, interim.frame, interim.class);
+    }
+    tokio::spawn(scoped(call.context, call.follow(stream)));
+    Ok(response::events(EventStream::resumable(server, reader)))
+}
+
+impl Attended {
+    async fn next(&mut self) -> LegacyStep {
+        // No caller polls again after the answer.
+        let Some(call) = &mut self.call else { return std::future::pending().await };
+        let step = call.next().await;
+        if let LegacyStep::Answered(_) = step {
+            // The request is complete, so that dropping it spawns nothing.
+            self.call = None;
+        }
+        step
+    }
+
+    /// Writes all messages to a stream, which ends with the answer.
+    async fn follow(self, stream: StreamId) {
+        let session = Arc::clone(&self.session);
+        let last = self.run(|interim| session.push(stream, interim.frame, interim.class)).await;
+        session.finish(stream, Some(last));
+    }
+
+    /// Returns the answer. Questions before it go to the session's standalone stream, other messages are dropped.
+    pub async fn run_unheard(self) -> Spliced {
+        let session = Arc::clone(&self.session);
+        self.run(|interim| say_elsewhere(&session, interim)).await
+    }
+
+    /// Returns the answer, and passes each message before it to `each`.
+    pub async fn run(mut self, mut each: impl FnMut(Interim)) -> Spliced {
+        loop {
+            match self.next().await {
+                LegacyStep::Said(interim) => each(interim),
+                LegacyStep::Answered(message) => return message,
+            }
+        }
+    }
+}
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        let Some(call) = self.call.take() else { return };
+        // At exit the runtime drops the spawned request, which cancels it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let session = Arc::clone(&self.session);
+            let run = call.run(move |interim| say_elsewhere(&session, interim));
+            runtime.spawn(scoped(self.context, run));
+        }
+    }
+}
+
+/// Delivers a message of a request without a stream: questions go to the standalone stream, others are dropped.
+pub fn say_elsewhere(session: &Session, interim: Interim) {
+    match interim.class {
+        Class::Dear => session.say(interim.frame, interim.class),
+        _ => counters::DROPPED_EVENTS.increment(),
+    }
 }

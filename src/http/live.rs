@@ -1,8 +1,7 @@
-//! The stream of a modern request: what its child says as it says it, then its answer. Nothing is kept: dropping
-//! the body, as a disconnect does, cancels the request (streamable-http §Cancellation).
+//! The events of a modern request: its child's messages, then its answer. No event is kept: dropping the stream, as a
+//! disconnect does, cancels the request (2026-07-28, streamable-http §Cancellation).
 
-use super::Server;
-use super::sse::{KEEP_ALIVE, encode};
+use super::sse::encode;
 use crate::budget::Charged;
 use crate::shutdown::Shutdown;
 use crate::telemetry::scope::within;
@@ -10,103 +9,82 @@ use crate::trace_context::Context as TraceContext;
 use crate::upstream::{Happening, Listening, ModernCall, Reply};
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
+
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
-use tokio::time::{Sleep, sleep};
 
-/// What a modern request has at a child.
+/// A modern request in progress.
 pub enum Live {
-    /// A request.
+    /// A request at a child.
     Call(Box<ModernCall>),
     /// A subscription.
     Listening(Box<Listening>),
 }
 
 impl Live {
-    /// What happens next; of a request that is not answered when the drain is over, that. Safe to drop and call again.
+    /// Returns the next event; for a request that is unanswered at the end of the drain, its error. Cancel-safe.
     pub async fn next(&mut self, shutdown: &Shutdown) -> Happening {
         match self {
             Live::Call(call) => tokio::select! {
                 biased;
                 happening = call.next() => happening,
-                () = shutdown.over() => call.shuts_down(),
+                () = shutdown.over() => call.shut_down(),
             },
-            // It is told itself, and ends gracefully.
+            // The drain ends subscriptions itself, gracefully.
             Live::Listening(listening) => listening.next().await,
         }
     }
 }
 
-/// What happens next, and to what; nothing is left after an answer, or where a request did not begin.
+/// The next event of a request, and the request itself unless it is complete or did not begin.
 pub type Next = Pin<Box<dyn Future<Output = (Option<Live>, Happening)> + Send>>;
 
-/// The body.
-pub struct LiveStream {
-    /// Where its request stands in its trace.
+/// The events of one modern request.
+pub struct LiveEvents {
+    /// The request's position in its trace.
     context: Option<TraceContext>,
-    /// What happens next; none once the answer is out.
+    /// `None` once the answer is encoded.
     next: Option<Next>,
-    waiting: VecDeque<Charged>,
     shutdown: Shutdown,
-    keep_alive: Duration,
-    silence: Pin<Box<Sleep>>,
 }
 
-impl fmt::Debug for LiveStream {
+impl fmt::Debug for LiveEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LiveStream").finish_non_exhaustive()
+        f.debug_struct("LiveEvents").finish_non_exhaustive()
     }
 }
 
-impl LiveStream {
-    /// The stream of `live`, which has said `first`.
+impl LiveEvents {
+    /// Returns the events of `live`, whose first event is `first`.
     pub fn begun(
-        server: &Server,
+        shutdown: &Shutdown,
         context: Option<TraceContext>,
         live: Option<Live>,
         first: Happening,
+        out: &mut VecDeque<Charged>,
     ) -> Self {
-        let mut stream = Self::new(server, context);
-        stream.put(live, first);
-        stream
+        let mut events = LiveEvents { context, next: None, shutdown: shutdown.clone() };
+        events.put(live, first, out);
+        events
     }
 
-    /// The stream of what has said nothing yet, or not even begun.
-    pub fn quiet(server: &Server, context: Option<TraceContext>, next: Next) -> Self {
-        LiveStream { next: Some(next), ..Self::new(server, context) }
+    /// Returns the events of a request that has yielded nothing yet, or has not begun.
+    pub fn quiet(shutdown: &Shutdown, context: Option<TraceContext>, next: Next) -> Self {
+        LiveEvents { context, next: Some(next), shutdown: shutdown.clone() }
     }
 
-    fn new(server: &Server, context: Option<TraceContext>) -> Self {
-        let keep_alive = server.settings.keep_alive;
-        let silence = Box::pin(sleep(keep_alive));
-        let shutdown = server.shutdown.clone();
-        LiveStream { context, next: None, waiting: VecDeque::new(), shutdown, keep_alive, silence }
+    /// Encodes the next event; false when the stream is complete.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>, out: &mut VecDeque<Charged>) -> Poll<bool> {
+        let Some(next) = &mut self.next else { return Poll::Ready(false) };
+        let (live, happening) = ready!(within(self.context, || next.as_mut().poll(cx)));
+        self.put(live, happening, out);
+        Poll::Ready(true)
     }
 
-    /// The next bytes of the body.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Charged>> {
-        loop {
-            if let Some(bytes) = self.waiting.pop_front() {
-                return Poll::Ready(Some(bytes));
-            }
-            let Some(next) = &mut self.next else { return Poll::Ready(None) };
-            if let Poll::Ready((live, happening)) = within(self.context, || next.as_mut().poll(cx)) {
-                self.silence.as_mut().reset((Instant::now() + self.keep_alive).into());
-                self.put(live, happening);
-                continue;
-            }
-            ready!(self.silence.as_mut().poll(cx));
-            self.silence.as_mut().reset((Instant::now() + self.keep_alive).into());
-            return Poll::Ready(Some(KEEP_ALIVE));
-        }
-    }
-
-    fn put(&mut self, live: Option<Live>, happening: Happening) {
+    fn put(&mut self, live: Option<Live>, happening: Happening, out: &mut VecDeque<Charged>) {
         match (happening, live) {
             (Happening::Said(message), live) => {
-                encode(None, &message, &mut self.waiting);
+                encode(None, &message, out);
                 let shutdown = self.shutdown.clone();
                 self.next = live.map(|mut live| -> Next {
                     Box::pin(async move {
@@ -115,15 +93,15 @@ impl LiveStream {
                     })
                 });
             }
-            (Happening::Answered(reply), _) => self.end(&reply),
-            (Happening::Asks, Some(Live::Call(call))) => self.end(&call.park()),
-            // Nothing else asks.
+            (Happening::Answered(reply), _) => self.complete(&reply, out),
+            (Happening::Asks, Some(Live::Call(call))) => self.complete(&call.park(), out),
+            // Subscriptions ask no questions.
             (Happening::Asks, _) => self.next = None,
         }
     }
 
-    fn end(&mut self, reply: &Reply) {
-        encode(None, &reply.message, &mut self.waiting);
+    fn complete(&mut self, reply: &Reply, out: &mut VecDeque<Charged>) {
+        encode(None, &reply.message, out);
         self.next = None;
     }
 }

@@ -1,11 +1,13 @@
-//! The modern front (2026-07-28): the request ladder of streamable-http §Sending Messages, in its order, with its codes
-//! and statuses. Stateless: nothing of sessions is minted or echoed, and a client that disconnects has cancelled.
+//! The front for 2026-07-28: the checks of streamable-http §Sending Messages in their order, with their codes and
+//! statuses. It is stateless: it creates no sessions, and a client that disconnects has cancelled its request.
 
 use super::guard::Form;
-use super::live::{Live, LiveStream};
-use super::reject::{self, Rejection};
+use super::live::Live;
+use super::reject::Rejection;
 use super::response::{self, Body};
-use super::{Server, call, guard, legacy};
+use super::source::Source;
+use super::stream::EventStream;
+use super::{Server, guard, outcome};
 use crate::era::MODERN_VERSION;
 use crate::era::envelope::Envelope;
 use crate::era::headers::{decode, named_by};
@@ -18,28 +20,23 @@ use crate::upstream::{self, Caller, Happening, Incoming, Refusal, Reply};
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Response, StatusCode};
 use serde_json::json;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-/// What the names of headers begin with that repeat a tool's parameters.
+/// Prefix of the headers that repeat tool parameters.
 const PARAM: &str = "mcp-param-";
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 const EVENTS: &str = "text/event-stream";
 
-/// A quiet child delays the response head no longer: until then, its first word decides the status.
-const COMMIT_AFTER: Duration = Duration::from_secs(5);
-
-/// Methods of legacy clients that the modern revision removed: a legacy child would answer them.
+/// Methods that this revision removed. They are refused here, since a legacy child would answer them.
 const REMOVED: [&str; 5] =
     ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
 
-/// Whether a message is a modern client's: its envelope says so, or without one its header does.
+/// Returns whether a message belongs to the modern era, by its envelope or else by the request's header.
 pub fn is_modern(headers: &HeaderMap, incoming: &Incoming) -> bool {
-    has_envelope(incoming) || speaks_modern(headers)
+    has_envelope(incoming) || has_modern_version(headers)
 }
 
 fn has_envelope(incoming: &Incoming) -> bool {
@@ -47,14 +44,14 @@ fn has_envelope(incoming: &Incoming) -> bool {
     meta.is_some_and(|meta| meta.era_version.is_some())
 }
 
-/// Whether the request's header names a modern revision.
-pub fn speaks_modern(headers: &HeaderMap) -> bool {
+/// Returns whether `MCP-Protocol-Version` names a modern revision.
+pub fn has_modern_version(headers: &HeaderMap) -> bool {
     let version = headers.get(PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
     let version = version.and_then(|version| version.split(',').next()).map(str::trim);
     version.is_some_and(|version| is_date(version) && version >= MODERN_VERSION)
 }
 
-/// Returns whether a text has the form of a revision. `undefined` does not, though it sorts after all of them.
+/// Returns whether a text has the form of a revision. Some clients send `undefined`, which sorts after all revisions.
 fn is_date(text: &str) -> bool {
     let digits = |at: &[usize]| at.iter().all(|&at| text.as_bytes()[at].is_ascii_digit());
     let bytes = text.as_bytes();
@@ -64,38 +61,39 @@ fn is_date(text: &str) -> bool {
 /// Serves one message.
 ///
 /// # Errors
-/// What the ladder refuses.
+/// Every error that is answered with an HTTP status.
 pub async fn respond(
     server: &Arc<Server>,
     headers: &HeaderMap,
     principal: Principal,
-    peer: IpAddr,
+    source: &Source,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
     match incoming.message.kind {
         Kind::Response => {
-            return Err(Rejection::invalid("this revision knows no answers of clients; send a new request"));
+            return Err(Rejection::invalid("clients send no responses in this revision; send a new request"));
         }
-        // The core defines no notification of clients; a cancellation could only be another client's.
+        // This revision defines no notification from clients. A cancellation could only name another client's
+        // request.
         Kind::Notification => {
             incoming.operation.end(&Verdict::Success);
             return Ok(response::empty(StatusCode::ACCEPTED));
         }
         Kind::Request => {}
     }
-    let form = legacy::form(headers).map_err(|rejection| rejection.of(incoming.id()))?;
-    let envelope = climb(headers, &incoming).map_err(|rejection| rejection.of(incoming.id()))?;
+    let form = guard::response_form(headers).map_err(|rejection| rejection.of(incoming.id()))?;
+    let envelope = check(headers, &incoming).map_err(|rejection| rejection.of(incoming.id()))?;
     let caller = Caller {
         principal,
-        address: Some(peer),
+        address: Some(source.peer.socket.ip()),
         capabilities: envelope.capabilities(),
         log_level: envelope.log_level,
         params: repeated_params(headers),
     };
     let id = incoming.id().to_vec();
     let method = incoming.method();
-    // A request with the name of a notification is none of either.
-    incoming.operation.speaks(MODERN, MODERN_VERSION);
+    // A notification's method in a request is refused as unknown.
+    incoming.operation.set_revision(MODERN, MODERN_VERSION);
     if REMOVED.contains(&&*method) || method.starts_with("notifications/") {
         return Err(Rejection::new(
             StatusCode::NOT_FOUND,
@@ -114,8 +112,8 @@ pub async fn respond(
     }
 }
 
-/// Answers as JSON if the child's first word is the answer, else as a stream. A child that is slow to start or to read
-/// leaves nobody waiting without a sign.
+/// Answers with JSON if the child's first message is the answer, else with a stream. A stream also begins when the
+/// child is slow to start or to read.
 async fn answer(
     server: &Arc<Server>,
     caller: Caller,
@@ -123,26 +121,26 @@ async fn answer(
     id: Vec<u8>,
 ) -> Result<Response<Body>, Rejection> {
     let operation = Arc::clone(&incoming.operation);
-    let patience = server.settings.sse_commit_after.unwrap_or(COMMIT_AFTER);
     let mut opening = Box::pin(open(Arc::clone(server), caller, incoming));
-    let Some(opened) = call::within(&operation, patience, &mut opening).await else {
+    let Some(opened) = response::within(&operation, response::delay(&server.settings), &mut opening).await
+    else {
         let context = operation.context();
         let next = async move {
             let opened = opening.await;
-            opened.unwrap_or_else(|refused| (None, Happening::Answered(told(refused, &id, &operation))))
+            opened.unwrap_or_else(|refused| (None, Happening::Answered(refusal(refused, &id, &operation))))
         };
-        return Ok(response::live(LiveStream::quiet(server, context, Box::pin(next))));
+        return Ok(response::events(EventStream::quiet(server, context, Box::pin(next))));
     };
     Ok(match opened {
         Ok((_, Happening::Answered(reply))) => whole(reply),
         Ok((Some(Live::Call(call)), Happening::Asks)) => whole(call.park()),
-        Ok((live, first)) => response::live(LiveStream::begun(server, operation.context(), live, first)),
+        Ok((live, first)) => response::events(EventStream::begun(server, operation.context(), live, first)),
         Err(Refusal::Busy(why)) => return Err(Rejection::busy(why).of(&id)),
-        Err(refused) => whole(told(refused, &id, &operation)),
+        Err(refused) => whole(refusal(refused, &id, &operation)),
     })
 }
 
-/// Answers as JSON, however long that takes, since the client accepts nothing else.
+/// Answers with JSON after any delay, since the client accepts nothing else.
 async fn answer_in_json(
     server: &Arc<Server>,
     caller: Caller,
@@ -153,7 +151,7 @@ async fn answer_in_json(
     let (mut live, mut happening) = match open(Arc::clone(server), caller, incoming).await {
         Ok(opened) => opened,
         Err(Refusal::Busy(why)) => return Err(Rejection::busy(why).of(&id)),
-        Err(refused) => return Ok(whole(told(refused, &id, &operation))),
+        Err(refused) => return Ok(whole(refusal(refused, &id, &operation))),
     };
     loop {
         match (happening, &mut live) {
@@ -163,7 +161,7 @@ async fn answer_in_json(
                 happening = live.next(&server.shutdown).await;
             }
             (Happening::Asks, Some(_)) => break,
-            // Nothing else says or asks anything.
+            // Without a live request the event is always the answer.
             (_, None) => return Err(Rejection::busy("the request has no answer").of(&id)),
         }
     }
@@ -177,7 +175,7 @@ fn whole(reply: Reply) -> Response<Body> {
     response::json(StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK), reply.message)
 }
 
-/// Begins a request, up to the first thing that happens; at the latest when the drain is over.
+/// Begins a request and returns its first event; fails at the end of the drain.
 async fn open(
     server: Arc<Server>,
     caller: Caller,
@@ -208,7 +206,7 @@ async fn begin(
         "subscriptions/listen" => {
             let operation = Arc::clone(&incoming.operation);
             let listening = upstream.listen(&caller, incoming).await?;
-            // It is open for hours: what is seen of it is that it was opened.
+            // A subscription stays open for hours, so its operation covers only the opening.
             operation.end(&Verdict::Success);
             Live::Listening(listening)
         }
@@ -218,23 +216,24 @@ async fn begin(
     Ok((Some(live), first))
 }
 
-/// What a client is told of a request that no child took.
-fn told(refused: Refusal, id: &[u8], operation: &Operation) -> Reply {
+/// Returns the reply to a request that is refused.
+fn refusal(refused: Refusal, id: &[u8], operation: &Operation) -> Reply {
     let status = match &refused {
         Refusal::Withheld(codes::METHOD_NOT_FOUND, _) => 404,
         _ => 200,
     };
-    reject::refusal(refused, id, operation).map_or_else(
+    outcome::refuse(operation, id, refused.into()).map_or_else(
         |rejection| Reply { status: rejection.status().as_u16(), message: rejection.message() },
         |message| Reply { message, status },
     )
 }
 
-/// The steps that need nothing but the request: envelope, version, and what the headers repeat.
-fn climb(headers: &HeaderMap, incoming: &Incoming) -> Result<Envelope, Rejection> {
+/// Checks the parts that need only the request: the envelope, its version, and the headers that repeat values of the
+/// body.
+fn check(headers: &HeaderMap, incoming: &Incoming) -> Result<Envelope, Rejection> {
     let envelope = Envelope::read(&incoming.frame, &incoming.message).map_err(|malformed| {
         let (code, message) = if incoming.method() == "initialize" && !has_envelope(incoming) {
-            // A whole legacy request: it is the header that is wrong.
+            // The body is a legacy request, so the header is wrong.
             let message = format!("{PROTOCOL_VERSION} names a revision that has no initialize");
             (codes::HEADER_MISMATCH, message)
         } else {
@@ -242,14 +241,14 @@ fn climb(headers: &HeaderMap, incoming: &Incoming) -> Result<Envelope, Rejection
         };
         Rejection::new(StatusCode::BAD_REQUEST, code, message)
     })?;
-    repeats(headers, &PROTOCOL_VERSION, &envelope.version)?;
+    check_repeats(headers, &PROTOCOL_VERSION, &envelope.version)?;
     if envelope.version != MODERN_VERSION {
         let message = format!("{} is not served here", envelope.version);
         let data = json!({"supported": [MODERN_VERSION], "requested": envelope.version});
         return Err(Rejection::new(StatusCode::BAD_REQUEST, codes::UNSUPPORTED_VERSION, message).with(data));
     }
     let method = incoming.method();
-    repeats(headers, &METHOD, &method)?;
+    check_repeats(headers, &METHOD, &method)?;
     let params = incoming.message.params.as_ref();
     let Some(member) = named_by(&method) else { return Ok(envelope) };
     let named = params.and_then(|params| match member {
@@ -259,17 +258,17 @@ fn climb(headers: &HeaderMap, incoming: &Incoming) -> Result<Envelope, Rejection
     });
     match named {
         Some(span) if incoming.frame[span.start] == b'"' => {
-            repeats(headers, &NAME, &text(&incoming.frame, span))?;
+            check_repeats(headers, &NAME, &text(&incoming.frame, span))?;
         }
-        // Without the header, the child says what is wrong.
+        // Without the header, the child reports the error.
         None if !headers.contains_key(NAME) => {}
-        // A child may read it as another name than the header's.
+        // A child might read it as a different name than that of the header.
         _ => return Err(mismatch(format!("{NAME} must repeat params.{member}, which is no string"))),
     }
     Ok(envelope)
 }
 
-/// The headers that repeat a tool's parameters; the child's own description says later which must be there.
+/// Returns the headers that repeat tool parameters. The tool's schema decides later which are required.
 fn repeated_params(headers: &HeaderMap) -> Vec<(String, Option<Vec<u8>>)> {
     let repeated = headers.keys().filter(|name| name.as_str().starts_with(PARAM));
     let value = |name: &HeaderName| match &headers.get_all(name).iter().collect::<Vec<_>>()[..] {
@@ -283,14 +282,14 @@ fn mismatch(message: String) -> Rejection {
     Rejection::new(StatusCode::BAD_REQUEST, codes::HEADER_MISMATCH, message)
 }
 
-/// A header that repeats a value of the body, and must: routers decide by it.
-fn repeats(headers: &HeaderMap, name: &HeaderName, value: &str) -> Result<(), Rejection> {
-    // Only the version is known to contain no comma, so only its header can be split where a proxy joined it.
+/// Checks that a required header repeats a value of the body, since routers depend on it.
+fn check_repeats(headers: &HeaderMap, name: &HeaderName, value: &str) -> Result<(), Rejection> {
+    // Only a version never contains a comma, so only its header can be split after a proxy joined values.
     let single = if *name == PROTOCOL_VERSION { guard::agreed } else { guard::single };
     let given = single(headers, name).map_err(|_| mismatch(format!("{name} is not one readable value")))?;
     let given =
         given.ok_or_else(|| mismatch(format!("{name} is missing; it must be {value:?} as in the body")))?;
-    let decoded = decode(given.as_bytes()).map_err(|_| mismatch(format!("{name} can't be decoded")))?;
+    let decoded = decode(given.as_bytes()).map_err(|_| mismatch(format!("{name} cannot be decoded")))?;
     if decoded == value {
         return Ok(());
     }

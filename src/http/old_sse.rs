@@ -1,10 +1,11 @@
-//! HTTP+SSE of 2024-11-05 (`--sse`): one GET stream is the whole session, and everything is posted beside it.
+//! HTTP+SSE of 2024-11-05 (`--sse`): a GET stream is a session, and its client posts messages to another path.
 
-use super::origin::Origin;
+use super::paths::SSE_POST;
 use super::reject::{Rejection, method_not_allowed};
 use super::response::{self, Body};
-use super::sse::EventStream;
-use super::{Server, Settings, body, call, guard, legacy, oneway};
+use super::source::Source;
+use super::stream::EventStream;
+use super::{Server, Settings, body, guard, legacy, oneway, outcome, sessions};
 use crate::jsonrpc::{Kind, Spliced};
 use crate::session::{Owed, Presence, Principal, Session, StreamId};
 use crate::telemetry::scope::scoped;
@@ -13,18 +14,13 @@ use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
 
-/// Where the stream is.
-pub const STREAM_PATH: &str = "/sse";
-/// Where messages are posted.
-pub const POST_PATH: &str = "/messages";
-
-/// Opens a session, which lasts as long as its stream.
+/// Opens a session, which ends with its stream.
 ///
 /// # Errors
-/// When there are too many, or the client doesn't take a stream.
+/// 406 when the client does not accept event streams, and as [`sessions::open`].
 pub fn stream(
     server: &Arc<Server>,
-    origin: &Origin,
+    source: &Source,
     request: &Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     if request.method() != Method::GET {
@@ -35,7 +31,7 @@ pub fn stream(
         guard::takes_events(request.headers())?;
     }
     let principal = guard::principal(&server.settings, request.headers())?;
-    let session = legacy::open(server, principal, origin, &[])?;
+    let session = sessions::open(server, principal, source, &[])?;
     session.become_old_sse();
     let reader = session.open_standalone();
     server.directory.list(&session);
@@ -44,23 +40,23 @@ pub fn stream(
     Ok(response::events(EventStream::session(server, reader, &post_to)))
 }
 
-/// Returns the reference for the endpoint event. It is relative to the stream's URL, since an ingress may have stripped an
-/// unknown prefix; with `--public-url` the prefix is known, and the reference is an absolute path.
+/// Returns the reference for the endpoint event. It is relative to the stream's URL, since an ingress may have
+/// stripped an unknown prefix; with `--public-url` the prefix is known, and the reference is an absolute path.
 fn post_to(settings: &Settings, stream: &str) -> String {
     if let Some(public) = &settings.public_url {
-        return public.prefix(&settings.path).to_owned() + POST_PATH;
+        return public.prefix(&settings.path).to_owned() + SSE_POST;
     }
     let up = if stream.ends_with('/') { "../" } else { "" };
-    up.to_owned() + POST_PATH.trim_start_matches('/')
+    up.to_owned() + SSE_POST.trim_start_matches('/')
 }
 
-/// Takes a message; what answers it comes on the stream.
+/// Accepts a message, which is answered on the stream.
 ///
 /// # Errors
-/// 400 without a session, 404 for an unknown one, 400 for what is no message.
+/// 400 without a session, 404 for an unknown session, 400 for an invalid message.
 pub async fn post(
     server: &Arc<Server>,
-    origin: &Origin,
+    source: &Source,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     if request.method() != Method::POST {
@@ -73,24 +69,20 @@ pub async fn post(
     };
     let query = head.uri.query().unwrap_or_default();
     let id = query.split('&').find_map(|pair| pair.strip_prefix("sessionId="));
-    let id = id.ok_or_else(|| {
-        Rejection::invalid("?sessionId= is missing; take the path that the endpoint event names")
-    })?;
+    let id =
+        id.ok_or_else(|| Rejection::invalid("?sessionId= is missing; use the path from the endpoint event"))?;
     let session = server.directory.find(id, &principal).filter(|session| session.is_old_sse());
     let Some(session) = session else { return Err(body::refuse(body, Rejection::unknown_session())) };
     let body = body::read(server, body, session.account()).await?;
-    let present = legacy::receive(server, &session)?;
+    let present = sessions::receive(server, &session)?;
     let (frame, message) = body.into_message(&head.headers)?;
-    let incoming = origin.incoming(&server.settings, frame, message);
+    let incoming = source.incoming(&server.settings, frame, message);
     let operation = Arc::clone(&incoming.operation);
-    legacy::see(&session, &operation);
+    sessions::describe(&session, &operation);
     if incoming.message.kind != Kind::Request {
-        let accepted = scoped(operation.context(), oneway::accept(server, &session, incoming)).await;
-        accepted.inspect_err(|rejection| operation.end(&rejection.verdict()))?;
+        scoped(operation.context(), oneway::accept(server, &session, incoming)).await?;
     } else if server.shutdown.is_refusing() {
-        let rejection = Rejection::shutting_down();
-        operation.end(&rejection.verdict());
-        return Err(rejection.of(incoming.id()));
+        outcome::refuse(&operation, incoming.id(), Rejection::shutting_down().into())?;
     } else if let Some(stream) = session.newest_standalone() {
         let owed = session.owe();
         let answering = answer(Arc::clone(server), session, incoming, stream, (owed, present));
@@ -105,7 +97,7 @@ fn admit(settings: &Settings, headers: &HeaderMap) -> Result<Principal, Rejectio
     guard::principal(settings, headers)
 }
 
-/// Runs one request; all that comes of it goes to the stream.
+/// Runs one request, whose messages and answer go to the stream.
 async fn answer(
     server: Arc<Server>,
     session: Arc<Session>,
@@ -113,20 +105,15 @@ async fn answer(
     stream: StreamId,
     (owed, _present): (Owed, Presence),
 ) {
-    let operation = Arc::clone(&incoming.operation);
     let last = if incoming.method() == "initialize" {
         initialize(&server, &session, incoming).await
     } else {
-        let id = incoming.id().to_vec();
-        match call::start(&server, &session, incoming).await {
-            Ok(call::Started::Running(call)) => {
+        match legacy::start(&server, &session, incoming).await {
+            Ok(legacy::Started::Running(call)) => {
                 call.run(|interim| session.push(stream, interim.frame, interim.class)).await
             }
-            Ok(call::Started::Answered(message)) => message,
-            Err(rejection) => {
-                operation.end(&rejection.verdict());
-                rejection.of(&id).message()
-            }
+            Ok(legacy::Started::Answered(message)) => message,
+            Err(rejection) => rejection.message(),
         }
     };
     session.push_answer(stream, last);
@@ -134,11 +121,11 @@ async fn answer(
 }
 
 async fn initialize(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Spliced {
-    let id = incoming.id().to_vec();
-    if session.seat().is_some() {
-        let rejection = Rejection::invalid("this session is initialized already");
-        incoming.operation.end(&rejection.verdict());
-        return rejection.of(&id).message();
-    }
-    legacy::welcome(server, session, incoming).await.unwrap_or_else(|rejection| rejection.message())
+    let welcomed = if session.seat().is_some() {
+        let rejection = Rejection::invalid("the session is already initialized");
+        outcome::refuse(&incoming.operation, incoming.id(), rejection.into())
+    } else {
+        sessions::welcome(server, session, incoming).await
+    };
+    welcomed.unwrap_or_else(|rejection| rejection.message())
 }

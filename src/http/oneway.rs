@@ -1,4 +1,4 @@
-//! What a client posts that gets no answer: notifications, and its answers to a child's questions.
+//! The messages of legacy clients that get no answer: notifications, and answers to a child's questions.
 
 use super::Server;
 use super::reject::Rejection;
@@ -11,24 +11,33 @@ use crate::upstream::{Incoming, Refusal};
 use std::sync::Arc;
 use tokio::time::timeout;
 
-/// Takes a notification or an answer of the client. Notifications keep their order with requests, so they wait for a
-/// child that reads slowly.
+/// Handles a notification or an answer of the client. Notifications keep their order with requests, so they wait for
+/// a child that reads slowly.
 ///
 /// # Errors
-/// 503 when too many wait already, or the child reads nothing for as long as a request may take.
+/// 503 when too many notifications wait already, or the child reads nothing for `--request-timeout`.
 pub async fn accept(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Result<(), Rejection> {
-    let Incoming { frame, message, .. } = &incoming;
-    let done = |()| incoming.operation.end(&Verdict::Success);
-    if message.kind == Kind::Response {
-        answer(session, frame, message);
-        return Ok(());
-    }
+    let operation = Arc::clone(&incoming.operation);
+    let accepted = match incoming.message.kind {
+        Kind::Response => {
+            answer(session, &incoming.frame, &incoming.message);
+            return Ok(());
+        }
+        _ => notify(server, session, &incoming).await,
+    };
+    operation.end(&accepted.as_ref().map_or_else(Rejection::verdict, |()| Verdict::Success));
+    accepted
+}
+
+async fn notify(server: &Server, session: &Arc<Session>, incoming: &Incoming) -> Result<(), Rejection> {
+    let Incoming { frame, message, .. } = incoming;
     let params = message.params.as_ref();
     match &*incoming.method() {
         "notifications/cancelled" => {
             if let Some(id) = params.and_then(|params| params.request_id.clone()) {
                 session.cancel(&ClientId::new(&frame[id]), frame, message);
             }
+            Ok(())
         }
         "notifications/progress" => {
             let token = params.and_then(|params| params.progress_token.clone());
@@ -37,34 +46,29 @@ pub async fn accept(server: &Server, session: &Arc<Session>, incoming: Incoming)
             if let (Some(progress), Some(link)) = (progress, link(session)) {
                 link.answer(progress);
             }
+            Ok(())
         }
         _ => {
-            let taken =
-                timeout(server.upstream.request_timeout(), server.upstream.notify(session, &incoming)).await;
-            return match taken {
-                Ok(Ok(())) => {
-                    done(());
-                    Ok(())
-                }
+            let notified = server.upstream.notify(session, incoming);
+            match timeout(server.upstream.request_timeout(), notified).await {
+                Ok(Ok(())) => Ok(()),
                 Ok(Err(Refusal::Busy(why))) => Err(Rejection::busy(why)),
-                // There is no other reason.
+                // Notifications are refused for no other reason.
                 Ok(Err(_)) | Err(_) => Err(Rejection::busy("the server does not read its stdin")),
-            };
+            }
         }
     }
-    done(());
-    Ok(())
 }
 
 fn answer(session: &Session, frame: &Charged, message: &Message) {
     let Some(id) = message.id.clone() else { return };
-    let restored = session.answered(&ClientId::new(&frame[id]), frame, message);
+    let restored = session.take_answer(&ClientId::new(&frame[id]), frame, message);
     if let (Some(answer), Some(link)) = (restored, link(session)) {
         link.answer(answer);
     }
 }
 
-/// The child at which the session sits.
+/// Returns the link to the session's child.
 fn link(session: &Session) -> Option<Arc<Link>> {
     session.seat()?.link()
 }

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_prefix_is_what_stands_before_the_endpoint() {
+    fn the_prefix_is_the_path_before_the_endpoint() {
         for (path, prefix) in [
             ("", ""),
             ("/", ""),

@@ -1,30 +1,38 @@
-//! Response bodies: empty, a message in one or more segments, or a stream of events.
+//! Responses: their bodies (empty, one message, or a stream of events), and the time at which their heads are sent:
+//! with the status of an answer that arrives soon, else as the head of an event stream (docs/architecture.md#commit).
 
-use super::live::LiveStream;
-use super::sse::EventStream;
+use super::Settings;
+use super::stream::EventStream;
 use crate::budget::Charged;
 use crate::jsonrpc::Spliced;
+use crate::session::Session;
+use crate::telemetry::Operation;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Maximum delay of a response's head while the child is silent.
+const COMMIT_AFTER: Duration = Duration::from_secs(5);
+/// The same delay for 2025-11-25, whose clients cannot resume a stream that is cut before its priming event.
+const COMMIT_PRIMED_AFTER: Duration = Duration::from_millis(250);
 
 /// A response body.
 #[derive(Debug)]
 pub enum Body {
-    /// Nothing.
+    /// An empty body.
     Empty,
-    /// One message; its segments are written one after another, never copied together.
+    /// One message. Its segments are written one after another and never copied together.
     Whole(Whole),
-    /// Events of a session, as they come.
+    /// A stream of events.
     Events(Box<EventStream>),
-    /// Events of one modern request, as they come.
-    Live(Box<LiveStream>),
 }
 
-/// A message on its way to the socket.
+/// A message that is partly written.
 #[derive(Debug)]
 pub struct Whole {
     segments: std::vec::IntoIter<Charged>,
@@ -32,7 +40,7 @@ pub struct Whole {
 }
 
 impl Body {
-    /// A message.
+    /// Returns the body that is one message.
     pub fn whole(message: Spliced) -> Self {
         Body::Whole(Whole { remaining: message.len(), segments: message.into_iter() })
     }
@@ -52,7 +60,6 @@ impl HttpBody for Body {
                 whole.remaining -= segment.len();
                 Ok(Frame::data(segment))
             })),
-            Body::Live(events) => events.poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
             Body::Events(events) => {
                 events.poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
@@ -63,7 +70,7 @@ impl HttpBody for Body {
         match self {
             Body::Empty => true,
             Body::Whole(whole) => whole.remaining == 0,
-            Body::Events(_) | Body::Live(_) => false,
+            Body::Events(_) => false,
         }
     }
 
@@ -71,34 +78,26 @@ impl HttpBody for Body {
         match self {
             Body::Empty => SizeHint::with_exact(0),
             Body::Whole(whole) => SizeHint::with_exact(whole.remaining as u64),
-            Body::Events(_) | Body::Live(_) => SizeHint::default(),
+            Body::Events(_) => SizeHint::default(),
         }
     }
 }
 
-/// A response with nothing in it.
+/// Returns a response without a body.
 pub fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = status;
     response
 }
 
-/// A JSON-RPC message.
+/// Returns a response that is one JSON-RPC message.
 pub fn json(status: StatusCode, message: Spliced) -> Response<Body> {
     typed(status, "application/json", Body::whole(message))
 }
 
-/// A stream of events.
+/// Returns an event stream.
 pub fn events(events: EventStream) -> Response<Body> {
-    stream(Body::Events(Box::new(events)))
-}
-
-/// The stream of a modern request.
-pub fn live(events: LiveStream) -> Response<Body> {
-    stream(Body::Live(Box::new(events)))
-}
-
-fn stream(body: Body) -> Response<Body> {
+    let body = Body::Events(Box::new(events));
     let mut response = typed(StatusCode::OK, "text/event-stream", body);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
@@ -107,10 +106,43 @@ fn stream(body: Body) -> Response<Body> {
     response
 }
 
-/// Anything else.
+/// Returns a response of any content type.
 pub fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// Returns the time that a response's head waits for the first message of the child (`--sse-commit-after`).
+pub fn delay(settings: &Settings) -> Duration {
+    settings.sse_commit_after.unwrap_or(COMMIT_AFTER)
+}
+
+/// Returns the same time for a request of this session.
+pub fn delay_in(settings: &Settings, session: &Session) -> Duration {
+    let default = if session.version().has_priming_events() { COMMIT_PRIMED_AFTER } else { COMMIT_AFTER };
+    settings.sse_commit_after.unwrap_or(default)
+}
+
+/// Returns the output of `work`, or `None` once `delay` has passed. Time in which the message waits for its turn does
+/// not count: it may still be refused then, and a refusal needs a status.
+pub async fn within<F: Future + Unpin>(
+    operation: &Operation,
+    delay: Duration,
+    work: &mut F,
+) -> Option<F::Output> {
+    loop {
+        if let Ok(output) = timeout(delay, &mut *work).await {
+            return Some(output);
+        }
+        if !operation.is_waiting() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            output = &mut *work => return Some(output),
+            () = operation.wait_for_turn() => {}
+        }
+    }
 }

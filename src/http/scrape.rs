@@ -1,16 +1,16 @@
-//! The latest text of the metrics. Making it takes the time of many requests, so that a peer that asks for nothing else
-//! would keep others waiting.
+//! The cached text of the metrics. Writing it takes the time of many requests, so a peer that only scrapes would
+//! delay others.
 
 use crate::budget::Charged;
 use crate::telemetry::metrics::Format;
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
-/// Texts that are made in one [`PERIOD`]; further scrapes get the last one.
+/// Maximum number of texts that are written in one [`PERIOD`]; further scrapes get the last one.
 const MOST: u32 = 200;
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The texts that were made last, one for each format.
+/// The last texts, one for each format.
 #[derive(Debug, Default)]
 pub struct Scrapes(Mutex<State>);
 
@@ -22,9 +22,9 @@ struct State {
 }
 
 impl Scrapes {
-    /// The metrics in a format, made by `write` unless too many were made within the last second.
+    /// Returns the metrics in a format, written by `write` unless too many texts were written within the last second.
     pub fn text(&self, format: Format, now: Instant, write: impl FnOnce() -> Vec<u8>) -> Charged {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         if state.began.is_none_or(|began| now.saturating_duration_since(began) >= PERIOD) {
             (state.began, state.made) = (Some(now), 0);
         }

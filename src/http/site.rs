@@ -1,5 +1,5 @@
-//! Host and Origin checks against DNS rebinding and cross-site requests (2025-11-25, transports §Security Warning), and
-//! the CORS headers for allowed pages.
+//! Host and Origin checks against DNS rebinding and cross-site requests (2025-11-25, transports §Security Warning),
+//! and the CORS headers for allowed pages.
 
 use super::Settings;
 use super::guard::{agreed, single};
@@ -60,7 +60,7 @@ pub fn check_origin(settings: &Settings, headers: &HeaderMap) -> Result<Option<H
     let origin = origin.to_ascii_lowercase();
     if !origin_allowed(settings, &origin) {
         return Err(Rejection::forbidden(format!(
-            "pages of {origin:?} may not call this server; if they should, start proxyrunner with --allow-origin {origin}"
+            "pages from {origin:?} may not call this server; to allow them, start proxyrunner with --allow-origin {origin}"
         )));
     }
     Ok(headers.get(ORIGIN).cloned())
@@ -124,7 +124,7 @@ fn is_name(text: &str) -> bool {
 /// Returns a host without its port and without the trailing dot of a fully qualified name.
 fn name_of(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
-        // A bare IPv6 address has no port, and stands in brackets where it has one.
+        // A bare IPv6 address has no port, and is in brackets if it has one.
         Some((name, port))
             if port.bytes().all(|b| b.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) =>
         {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_stands_for_labels_and_nothing_else() {
+    fn a_wildcard_matches_only_labels() {
         let open = settings("0.0.0.0:8080", &["*.tools", "*.example:8443"], &["https://*.app.example"]);
         for host in ["mcp.tools", "a.b.tools:8080", "MCP.tools".to_lowercase().as_str(), "mcp.example:8443"] {
             assert!(host_allowed(&open, host), "{host}");

@@ -1,5 +1,5 @@
-//! Requests whose head cannot be read are refused by hyper itself, with a status and nothing else. Here they get the body
-//! that all other refusals have: what was wrong, and what to do.
+//! Bodies for hyper's own refusals. Hyper refuses a request whose head it cannot parse with a bare status; here the
+//! refusal gets a JSON-RPC error, like all others.
 
 use crate::jsonrpc::{codes, rewrite};
 use crate::telemetry::counters;
@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The statuses with which hyper refuses a head.
+/// The first bytes of each refusal of hyper, its status, and the explanation.
 const REFUSALS: [(&[u8], StatusCode, &str); 3] = [
     (
         b"HTTP/1.1 431 ",
@@ -21,27 +21,27 @@ const REFUSALS: [(&[u8], StatusCode, &str); 3] = [
 ];
 const EMPTY: &[u8] = b"content-length: 0\r\n";
 
-/// A stream whose bare refusals are explained.
+/// A stream that adds bodies to bare refusals.
 #[derive(Debug)]
 pub struct Explained<S> {
     stream: S,
-    /// What is written instead of a refusal, and how much of it was.
+    /// The refusal with its body, and the number of bytes written of it.
     instead: Option<(Vec<u8>, usize)>,
 }
 
 impl<S> Explained<S> {
-    /// The same stream.
+    /// Wraps a stream.
     pub fn new(stream: S) -> Self {
         Explained { stream, instead: None }
     }
 
-    /// The stream itself.
+    /// Returns the wrapped stream.
     pub fn into_inner(self) -> S {
         self.stream
     }
 }
 
-/// A refusal of hyper's with a body, if these bytes are one without.
+/// Returns the refusal with a body if these bytes are a bare refusal of hyper.
 fn explained(bytes: &[u8]) -> Option<Vec<u8>> {
     let (_, status, reason) = REFUSALS.iter().find(|(head, ..)| bytes.starts_with(head))?;
     let head = bytes.strip_suffix(b"\r\n")?;
@@ -49,7 +49,7 @@ fn explained(bytes: &[u8]) -> Option<Vec<u8>> {
     let body = rewrite::error(None, codes::INVALID_REQUEST, reason, None);
     counters::REJECTED_REQUESTS.increment();
     let fields = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
-    tracing::debug!(%status, "a request's head could not be read");
+    tracing::debug!(%status, "refused a request whose head cannot be parsed");
     Some([&head[..at], fields.as_bytes(), &head[at + EMPTY.len()..], b"\r\n", &body].concat())
 }
 
@@ -85,7 +85,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Explained<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // A refusal is a head alone, and so one slice.
+        // A refusal consists of a head only, and so of one slice.
         let mut filled = slices.iter().filter(|slice| !slice.is_empty());
         match (filled.next(), filled.next()) {
             (Some(only), None) => self.poll_write(cx, only),

@@ -1,6 +1,6 @@
-//! One HTTP request as it is seen: its span, and its line in the access log where it brings no message.
+//! The span of an HTTP request, and its access log line if it carries no message.
 
-use super::origin::Origin;
+use super::source::Source;
 use super::{Settings, guard};
 use crate::budget::Account;
 use crate::telemetry::{Parent, Peer, Span, SpanKind, access, names, scope, tracer};
@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// A request under way, up to the end of its response.
+/// The telemetry of a request, up to the end of its response.
 #[derive(Debug)]
 pub struct Visit {
     span: Option<Span>,
     logged: Option<Logged>,
 }
 
-/// What the access log says of it.
+/// The fields of its access log line.
 #[derive(Debug)]
 struct Logged {
     method: Method,
@@ -28,20 +28,20 @@ struct Logged {
     begun: Instant,
     brought: Arc<AtomicBool>,
     status: u16,
-    /// Where it stands in its trace.
+    /// Its position in its trace.
     context: Option<Context>,
 }
 
 impl Visit {
-    /// A request has come; what its messages have in common.
+    /// Begins the telemetry of a request, and returns the origin of its messages.
     pub fn begin<B>(
         settings: &Settings,
         request: &Request<B>,
         peer: Peer,
         account: Account,
-    ) -> (Option<Self>, Origin) {
+    ) -> (Option<Self>, Source) {
         let trace = guard::trace(request.headers(), settings.propagates);
-        let mut logged = access::is_kept().then(|| Logged {
+        let mut logged = access::is_enabled().then(|| Logged {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             peer: peer.socket,
@@ -64,20 +64,20 @@ impl Visit {
             logged.context = context;
             Arc::clone(&logged.brought)
         });
-        let origin = Origin { span: context, trace, peer, account, brought };
+        let source = Source { span: context, trace, peer, account, brought };
         let span = span.filter(Span::is_recorded);
         let is_seen = span.is_some() || logged.is_some();
-        (is_seen.then_some(Visit { span, logged }), origin)
+        (is_seen.then_some(Visit { span, logged }), source)
     }
 
-    /// Its response begins.
-    pub fn answered(&mut self, status: StatusCode) {
+    /// Records the response's status.
+    pub fn set_status(&mut self, status: StatusCode) {
         if let Some(logged) = &mut self.logged {
             logged.status = status.as_u16();
         }
         if let Some(span) = &mut self.span {
             span.describe(|attributes| attributes.number(names::HTTP_STATUS, status.as_u16().into()));
-            // What the client did wrong is no failure of the server (http/http-spans.md §Status).
+            // An error of the client is not a failure of the server (http/http-spans.md §Status).
             if status.is_server_error() {
                 span.describe(|attributes| attributes.text(names::ERROR, status.as_str()));
                 span.fail("");
@@ -88,7 +88,7 @@ impl Visit {
 
 fn describe<B>(span: &mut Span, settings: &Settings, request: &Request<B>, peer: &Peer) {
     let path = request.uri().path();
-    // Methods that nobody knows are no part of a name (http/http-spans.md §Name).
+    // Unknown methods are not part of a span name (http/http-spans.md §Name).
     let method = match *request.method() {
         Method::GET | Method::POST | Method::DELETE | Method::OPTIONS | Method::HEAD | Method::PUT => {
             request.method().as_str()
@@ -96,7 +96,7 @@ fn describe<B>(span: &mut Span, settings: &Settings, request: &Request<B>, peer:
         _ => "_OTHER",
     };
     let verb = if method == "_OTHER" { "HTTP" } else { method };
-    let route = super::endpoint::route_of(settings, path);
+    let route = super::paths::route_of(settings, path);
     span.name(match route {
         Some(route) => names::two_words(verb, route),
         None => verb.to_owned(),
@@ -117,7 +117,7 @@ fn describe<B>(span: &mut Span, settings: &Settings, request: &Request<B>, peer:
     });
 }
 
-/// Its response is over, or its peer has gone.
+/// Ends the telemetry: the response is complete, or the peer has disconnected.
 impl Drop for Visit {
     fn drop(&mut self) {
         let Some(logged) = self.logged.take() else { return };

@@ -1,4 +1,4 @@
-//! Error codes: JSON-RPC 2.0's own, and those that MCP adds.
+//! Error codes of JSON-RPC 2.0, and those that MCP adds.
 
 /// The text is not JSON.
 pub const PARSE_ERROR: i64 = -32700;
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_those_that_peers_know() {
+    fn codes_have_the_specified_values() {
         let json_rpc = [PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR];
         assert_eq!(json_rpc, [-32700, -32600, -32601, -32602, -32603]);
         assert_eq!([REQUEST_CANCELLED, SESSION_NOT_FOUND, RESOURCE_NOT_FOUND], [-32800, -32001, -32002]);

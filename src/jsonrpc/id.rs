@@ -1,4 +1,4 @@
-//! A client's request id, kept as it came so that it can be given back byte for byte.
+//! A client's request id, kept as received so that it can be returned byte for byte.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -6,20 +6,20 @@ use std::hash::{Hash, Hasher};
 use super::text::unescaped;
 use crate::budget::Charged;
 
-/// A request id as its client wrote it. Equal ids have the same JSON type and the same value, however
-/// they were spelled: `"1"` is not `1`, `"\u0031"` is `"1"`.
+/// A request id as its client wrote it. Ids are equal if they have the same JSON type and value, in any spelling:
+/// `"1"` is not `1`, but `"\u0031"` is `"1"`.
 #[derive(Clone)]
 pub struct ClientId {
     raw: Charged,
 }
 
 impl ClientId {
-    /// Copies the raw JSON of a valid id, which the scan bounds to 1 KiB.
+    /// Copies the raw JSON of a valid id. The scan limits it to 1 KiB.
     pub fn new(raw: &[u8]) -> Self {
         Self { raw: Charged::own(raw) }
     }
 
-    /// The id in JSON, as received: a string with its quotes, or an integer.
+    /// Returns the id in JSON, as received: a string with its quotes, or an integer.
     pub fn raw(&self) -> &Charged {
         &self.raw
     }
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_is_what_came() {
+    fn raw_is_the_id_as_received() {
         let id = ClientId::new(br#""\u0031""#);
         assert_eq!(&id.raw()[..], br#""\u0031""#);
         assert_eq!(format!("{id:?}"), r#"ClientId("\u0031")"#);

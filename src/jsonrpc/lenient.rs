@@ -1,33 +1,33 @@
-//! Reads what servers write instead of valid JSON-RPC, where the meaning is beyond doubt: ids in another spelling, and
-//! members that are null because a serializer writes every field of its type.
+//! Reads invalid JSON-RPC of servers whose meaning is unambiguous: ids in another spelling, and null members written
+//! by serializers that write every field of a type.
 
 use super::message::{Fault, Message, Span};
-use super::scan::members;
+use super::object::members;
 use super::text::{integer, unescaped};
 use super::{codes, scan};
 
-/// Longest spelling of a number that is read, in bytes.
+/// Maximum length of a number that is read, in bytes.
 const LONGEST_NUMBER: usize = 32;
 
-/// How much of a frame is mended, in members.
+/// The maximum number of corrected members.
 const MOST_CHANGES: usize = 16;
 
-/// The members that decide what a message is.
+/// The members that decide the kind of a message.
 const DECISIVE: [&[u8]; 5] = [b"id", b"method", b"params", b"result", b"error"];
 
-/// How a peer spelled an integer that it was given.
+/// A peer's spelling of an integer that it received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
-    /// As it was given.
+    /// The integer as the peer received it.
     Integer,
-    /// As a string of its digits: `"8192"`.
+    /// A string of its digits: `"8192"`.
     String,
-    /// As a number with a fraction or an exponent: `8192.0`, `8.192e3`.
+    /// A number with a fraction or an exponent: `8192.0`, `8.192e3`.
     Float,
 }
 
-/// Returns the integer below 2^53 that a raw id or token stands for, and its spelling. A string counts if it consists of
-/// the plain digits, and a float if it is integral.
+/// Returns the integer below 2^53 that a raw id or token stands for, and its spelling. Accepts a string of plain
+/// digits, and an integral float.
 pub fn echoed(raw: &[u8]) -> Option<(u64, Spelling)> {
     if let Some(value) = integer(raw) {
         return Some((value, Spelling::Integer));
@@ -42,29 +42,29 @@ pub fn echoed(raw: &[u8]) -> Option<(u64, Spelling)> {
     exact.then_some((value as u64, Spelling::Float))
 }
 
-/// What is wrong with a frame whose meaning is beyond doubt.
+/// The defect of a frame whose meaning is unambiguous.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Defect {
     /// Its id is an integral float.
     FloatId,
-    /// It has members that are null and decide nothing.
+    /// It has null members without a meaning.
     Nulls,
-    /// It stands behind escape sequences for a terminal.
+    /// It follows escape sequences for a terminal.
     Escapes,
 }
 
-/// Rewrites a frame that is no message so that it becomes one: takes off escape sequences in front of it, drops members
-/// that are null beside the members that count, and writes an integral float in `id` as an integer. `fault` is what the
-/// scan found. `None` if that does not help; the frame may be changed then.
+/// Corrects a frame that is not a message: removes escape sequences before it and null members without a meaning, and
+/// writes an integral float in `id` as an integer. `fault` is the scan's. Returns `None` if that does not help; the
+/// frame may be changed then.
 ///
-/// It is changed where it stands, since a copy could be as long as `--max-frame`.
+/// The frame is changed in place, since a copy could be as long as `--max-frame`.
 pub fn mended(frame: &mut Vec<u8>, fault: &Fault) -> Option<(Message, Defect)> {
     let (changes, defect) = if fault.code == codes::INVALID_REQUEST {
         changes(frame)?
     } else {
         (vec![(0..escapes(frame)?, None)], Defect::Escapes)
     };
-    // From the end, so that what is still to be changed stays where it stands.
+    // In reverse order, so that the spans of earlier changes stay valid.
     for (part, number) in changes.into_iter().rev() {
         let number = number.map(|number: u64| number.to_string()).unwrap_or_default();
         frame.splice(part, number.into_bytes());
@@ -72,10 +72,10 @@ pub fn mended(frame: &mut Vec<u8>, fault: &Fault) -> Option<(Message, Defect)> {
     Some((scan(frame).ok()?, defect))
 }
 
-/// A part of a frame to be dropped, or to be replaced by a number.
+/// A part to be removed, or replaced by a number.
 type Change = (Span, Option<u64>);
 
-/// What to drop and to replace, in the order in which it stands there.
+/// Returns the changes, in the order of their spans.
 fn changes(frame: &[u8]) -> Option<(Vec<Change>, Defect)> {
     let object = object(frame)?;
     let has = |name: &str| {
@@ -95,7 +95,7 @@ fn changes(frame: &[u8]) -> Option<(Vec<Change>, Defect)> {
     };
     let mut defect = Defect::Nulls;
     let mut changes: Vec<Change> = Vec::new();
-    // Where members that are dropped begin while none before them is kept, and where the last member ended.
+    // The start of removed members that no kept member precedes, and the end of the last member.
     let (mut leading, mut kept_before, mut last_end) = (None, false, 0);
     let mut seen = [false; DECISIVE.len()];
     for (key, value) in members(frame, object) {
@@ -103,7 +103,7 @@ fn changes(frame: &[u8]) -> Option<(Vec<Change>, Defect)> {
         if let Some(at) = DECISIVE.iter().position(|decisive| *name == **decisive)
             && std::mem::replace(&mut seen[at], true)
         {
-            // Readers differ in which of two they take.
+            // Parsers differ in which of two members they take.
             return None;
         }
         if keep(&name, &value) {
@@ -116,7 +116,7 @@ fn changes(frame: &[u8]) -> Option<(Vec<Change>, Defect)> {
             }
             kept_before = true;
         } else if kept_before {
-            // With the comma before it.
+            // The comma before the member is removed, too.
             changes.push((last_end..value.end, None));
         } else {
             leading.get_or_insert(key.start);
@@ -132,8 +132,8 @@ fn changes(frame: &[u8]) -> Option<(Vec<Change>, Defect)> {
     Some((changes, defect))
 }
 
-/// The length of the escape sequences in front of a frame, as libraries write them that take stdout for a terminal; at
-/// least one (ECMA-48: control sequences, and operating system commands).
+/// Returns the length of the escape sequences before a frame, at least one. Libraries that mistake stdout for a
+/// terminal write them (ECMA-48: control sequences, and operating system commands).
 fn escapes(frame: &[u8]) -> Option<usize> {
     let mut at = 0;
     while let [0x1b, kind, rest @ ..] = &frame[at..] {
@@ -147,7 +147,7 @@ fn escapes(frame: &[u8]) -> Option<usize> {
     (at > 0).then_some(at)
 }
 
-/// Where the object of a frame stands that is JSON.
+/// Returns the span of a frame's object.
 fn object(frame: &[u8]) -> Option<Span> {
     let start = frame.iter().position(|byte| !byte.is_ascii_whitespace())?;
     let end = frame.trim_ascii_end().len();
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_recognized_in_the_spellings_that_lose_nothing() {
+    fn ids_are_recognized_in_unambiguous_spellings() {
         assert_eq!(echoed(b"8192"), Some((8192, Spelling::Integer)));
         assert_eq!(echoed(br#""8192""#), Some((8192, Spelling::String)));
         assert_eq!(echoed(br#""\u0038192""#), Some((8192, Spelling::String)));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_decides_nothing_is_dropped() {
+    fn meaningless_null_members_are_removed() {
         for (written, read) in [
             (
                 r#"{"jsonrpc":"2.0","id":1,"result":{},"error":null}"#,
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_mean_two_things_stays_no_message() {
+    fn an_ambiguous_frame_is_not_corrected() {
         for text in [
             r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{},"result":null}"#,

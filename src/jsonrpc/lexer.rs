@@ -1,5 +1,5 @@
-//! RFC 8259, token by token, over bytes in memory. Validates all that it steps over, keeps no values,
-//! and nests on a stack of bits instead of the call stack, so depth costs one bit a level.
+//! A lexer for RFC 8259 over bytes in memory. It validates all bytes that it steps over, and keeps no values. Nesting
+//! is tracked on a stack of bits instead of the call stack, so each level costs one bit.
 
 use super::message::Span;
 
@@ -13,7 +13,7 @@ pub(super) struct Broken {
 pub(super) struct Lexer<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// A raw `\n` or `\r` was stepped over. Since strings cannot hold one, it was between tokens.
+    /// Whether a raw `\n` or `\r` was stepped over. Strings cannot contain one, so it was between tokens.
     pub line_break: bool,
 }
 
@@ -57,7 +57,7 @@ impl<'a> Lexer<'a> {
         found
     }
 
-    /// Whitespace up to the end of the text, and nothing else.
+    /// Steps over whitespace, and requires the end of the text.
     pub fn end(&mut self) -> Result<(), Broken> {
         self.space();
         match self.peek() {
@@ -66,7 +66,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// A key with its quotes, and the colon behind it.
+    /// Steps over a key and the colon after it; returns the key with its quotes.
     pub fn key(&mut self) -> Result<Span, Broken> {
         self.space();
         if self.peek() != Some(b'"') {
@@ -81,7 +81,7 @@ impl<'a> Lexer<'a> {
         Ok(key)
     }
 
-    /// After a member or an element: true if another follows, false if `close` ended the container.
+    /// Called after a member or an element: returns true if another follows, false if `close` ended the container.
     pub fn more(&mut self, close: u8) -> Result<bool, Broken> {
         self.space();
         if self.take(b',') {
@@ -93,7 +93,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Steps over an object; `member` is given each key and must step over its value.
+    /// Steps over an object. `member` is called with each key, and must step over its value.
     pub fn object(
         &mut self,
         mut member: impl FnMut(&mut Self, Span) -> Result<(), Broken>,
@@ -115,7 +115,7 @@ impl<'a> Lexer<'a> {
         Ok(start..self.at)
     }
 
-    /// Steps over one value of any kind, nested at most [`DEEPEST`] levels deep.
+    /// Steps over one value of any kind, at most [`DEEPEST`] levels deep.
     pub fn value(&mut self) -> Result<Span, Broken> {
         self.space();
         let start = self.at;
@@ -137,7 +137,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Steps over a scalar, an empty container, or the opening of another one: then true.
+    /// Steps over a scalar or an empty container, or opens a container and returns true.
     fn open(&mut self, nest: &mut Nest) -> Result<bool, Broken> {
         self.space();
         match self.peek() {
@@ -186,7 +186,7 @@ impl<'a> Lexer<'a> {
 
     fn number(&mut self) -> Result<(), Broken> {
         self.take(b'-');
-        // A leading zero stands alone.
+        // A number with a leading zero has no further integer digits.
         if !self.take(b'0') {
             self.digits()?;
         }
@@ -210,7 +210,7 @@ impl<'a> Lexer<'a> {
         if self.at == start { Err(self.broken("a digit was expected")) } else { Ok(()) }
     }
 
-    /// A string with its quotes. Escaped lone surrogates are valid JSON and pass.
+    /// Steps over a string; returns it with its quotes. Escaped lone surrogates are valid JSON.
     fn string(&mut self) -> Result<Span, Broken> {
         let start = self.at;
         let mut ascii = true;
@@ -220,11 +220,11 @@ impl<'a> Lexer<'a> {
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
-                _ => return Err(self.broken("a control character stands in a string")),
+                _ => return Err(self.broken("a string contains a control character")),
             }
         }
         self.at += 1;
-        // Outside strings a byte above 0x7f is no token, so this is all the UTF-8 there is to check.
+        // Outside strings no token has a byte above 0x7f, so this check covers all UTF-8.
         if !ascii && let Err(error) = std::str::from_utf8(&self.bytes[start..self.at]) {
             return Err(Broken { reason: "a string is not UTF-8", at: start + error.valid_up_to() });
         }
@@ -236,7 +236,7 @@ impl<'a> Lexer<'a> {
         while let Some(chunk) = self.bytes[self.at..].first_chunk::<8>() {
             let word = u64::from_le_bytes(*chunk);
             let stop = stops(word);
-            // Bytes behind the stop may count too: that costs a needless check, never a missed one.
+            // Bytes after the stop may count, too. That can cause a needless check, but never miss one.
             *ascii &= word & EACH_HIGH == 0;
             if stop != 0 {
                 self.at += stop.trailing_zeros() as usize / 8;
@@ -275,18 +275,18 @@ impl<'a> Lexer<'a> {
 const EACH: u64 = 0x0101_0101_0101_0101;
 const EACH_HIGH: u64 = 0x8080_8080_8080_8080;
 
-/// The high bit of each byte that is a quote, a backslash or below 0x20. A borrow can set a bit
-/// falsely, but only above a true one, so the lowest is always right.
+/// Sets the high bit of each byte that is a quote, a backslash or below 0x20. A borrow can set a bit falsely, but
+/// only above a true one, so the lowest bit is always correct.
 fn stops(word: u64) -> u64 {
     let zeros = |word: u64| word.wrapping_sub(EACH) & !word;
     let control = word.wrapping_sub(EACH * 0x20) & !word;
     (control | zeros(word ^ (EACH * b'"' as u64)) | zeros(word ^ (EACH * b'\\' as u64))) & EACH_HIGH
 }
 
-/// Levels of nesting that are read, in 512 KiB of bits: far more than other readers take.
+/// Maximum nesting that is accepted, in 512 KiB of bits: far more than other parsers accept.
 pub(super) const DEEPEST: usize = 1 << 22;
 
-/// Open containers, one bit each: 1 for an object. The innermost 64 in a word, the others spilled.
+/// A stack of open containers, one bit each: 1 for an object. The innermost 64 are in a word, the others spilled.
 #[derive(Default)]
 struct Nest {
     word: u64,
@@ -311,7 +311,7 @@ impl Nest {
         }
     }
 
-    /// The byte that closes the innermost open container.
+    /// Returns the byte that closes the innermost open container.
     fn innermost(&self) -> Option<u8> {
         (self.depth > 0).then_some(if self.word & 1 == 1 { b'}' } else { b']' })
     }

@@ -1,47 +1,52 @@
-//! What a scan finds: the places of a message's parts, and what is wrong with one that has none.
+//! The result of a scan: the spans of a message's parts, or the fault of bytes that are not a message.
 
 use std::fmt;
 use std::ops::Range;
 
 use super::codes::{INVALID_REQUEST, PARSE_ERROR};
 
-/// Where a value stands in its message, in bytes. Strings include their quotes.
+/// The position of a value in its message, in bytes. Strings include their quotes.
 pub type Span = Range<usize>;
+
+/// Maximum length of an id, token, method or name, in bytes of raw JSON. They are kept longer than their message.
+pub const LONGEST_NAME: usize = 1024;
+/// Maximum length of a URI, in bytes of raw JSON.
+pub const LONGEST_URI: usize = 16 * 1024;
 
 /// The three kinds of JSON-RPC messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Has `method` and `id`: exactly one response answers it.
     Request,
-    /// Has `method` and no `id`: nothing answers it.
+    /// Has `method` and no `id`: it gets no response.
     Notification,
     /// Has `result` or `error`.
     Response,
 }
 
-/// A valid JSON-RPC message, as places in its bytes.
+/// A valid JSON-RPC message, as spans of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Which kind it is.
+    /// Its kind.
     pub kind: Kind,
-    /// The whole object, without whitespace around it.
+    /// The whole object, without surrounding whitespace.
     pub object: Span,
-    /// A string or an integer of any size. Always there in a request; a response that is an `error`
-    /// may lack it, or have null, which counts as lacking.
+    /// A string or an integer of any size. Requests always have one. An `error` response may lack it, or have null,
+    /// which counts as absent.
     pub id: Option<Span>,
     /// The method, a string; `None` in a response.
     pub method: Option<Span>,
     /// The parameters, always an object.
     pub params: Option<Params>,
-    /// `null` in place of the parameters, which counts as absent. It is passed on as an empty object.
+    /// A `null` instead of the parameters, which counts as absent. It is sent on as an empty object.
     pub null_params: Option<Span>,
     /// A response's result, any value.
     pub result: Option<Span>,
-    /// The result says of itself that it is an error: `isError` is true (server/tools §Error Handling).
+    /// Whether the result has `isError: true` (server/tools §Error Handling).
     pub is_error: bool,
     /// A response's error, any value.
     pub error: Option<Span>,
-    /// There are raw line breaks between its tokens, so that it is no frame as it is.
+    /// Whether there are raw line breaks between tokens, so that the message cannot be used as a frame unchanged.
     pub multiline: bool,
 }
 
@@ -63,9 +68,9 @@ pub struct Params {
     pub task_id: Option<Span>,
     pub request_state: Option<Span>,
     pub input_responses: Option<Span>,
-    /// The value of `_meta`, whatever it is.
+    /// The value of `_meta`, of any type.
     pub meta_value: Option<Span>,
-    /// What is in `_meta`, if it is an object.
+    /// The members of `_meta`, if it is an object.
     pub meta: Option<Meta>,
 }
 
@@ -82,7 +87,7 @@ pub struct Meta {
     pub tracestate: Option<Span>,
     /// `baggage`, the last one.
     pub baggage: Option<Span>,
-    /// One of the three trace keys came twice: which one a reader takes is anyone's guess.
+    /// Whether one of the three trace keys is duplicated. Parsers differ in which one they take.
     pub trace_repeated: bool,
     /// `io.modelcontextprotocol/protocolVersion`: its presence makes a request a modern one.
     pub era_version: Option<Span>,
@@ -98,16 +103,16 @@ pub struct Meta {
     pub related_task: Option<Span>,
 }
 
-/// Why some bytes are no message.
+/// The reason why some bytes are not a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// [`PARSE_ERROR`] or [`INVALID_REQUEST`].
     pub code: i64,
-    /// What is wrong, for the error's `message`.
+    /// A description of the fault, for the error's `message`.
     pub reason: &'static str,
-    /// Where, in bytes from the start.
+    /// The position of the fault, in bytes from the start.
     pub at: usize,
-    /// The message's id, if one valid id could be read: an answer can still name it.
+    /// The message's id, if one valid id could be read, so that an answer can name it.
     pub id: Option<Span>,
 }
 

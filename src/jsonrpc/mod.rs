@@ -1,28 +1,30 @@
-//! JSON-RPC messages as bytes: where their parts are ([`scan()`]) and how to change a few of them
-//! while every other byte stays ([`rewrite`]). Nothing here builds a tree of values.
+//! JSON-RPC messages as bytes: finding their parts ([`scan()`]), and changing a few of them while every other byte
+//! stays unchanged ([`rewrite`]). Nothing here builds a tree of values (`docs/architecture.md#bytes`).
 
 pub mod codes;
-pub mod id;
+pub(crate) mod id;
 mod lenient;
 mod lexer;
-pub mod message;
-pub mod object;
-pub mod propagation;
+pub(crate) mod message;
+pub(crate) mod object;
+pub(crate) mod propagation;
 pub mod rewrite;
 pub mod scan;
-mod small;
 pub mod splice;
 pub mod text;
 
 pub use id::ClientId;
-pub use lenient::{Defect, Spelling, echoed, mended};
+pub(crate) use lenient::{Defect, Spelling, echoed, mended};
 pub use message::{Fault, Kind, Message, Meta, Params, Span};
-pub use object::{Amendment, amend, distinct_members, items, member, retain, string_member};
-pub use propagation::{Carried, carried};
-pub use rewrite::{Changes, error, result};
-pub use scan::{LONGEST_NAME, LONGEST_URI, Members, elements, is_batch, members, scan};
-pub use splice::{Edits, FLAT, NoRoom, Spliced, break_no_lines, splice};
-pub use text::{integer, kept, quoted, text, unescaped};
+pub(crate) use message::{LONGEST_NAME, LONGEST_URI};
+pub(crate) use object::{Amendment, amend, distinct_members, items, string_member};
+pub use object::{member, members, retain};
+pub(crate) use propagation::{Carried, carried};
+pub use scan::{elements, is_batch, scan};
+pub use splice::{Edits, Spliced, break_no_lines, splice};
+pub(crate) use splice::{FLAT, NoRoom};
+pub use text::{integer, kept, text};
+pub(crate) use text::{quoted, unescaped};
 
 #[cfg(test)]
 mod rewrite_tests;

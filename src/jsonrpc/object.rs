@@ -1,15 +1,46 @@
-//! Objects and arrays within validated JSON: finding one member, stepping through elements, and taking
-//! members out or putting them in without touching the others.
+//! Objects and arrays within validated JSON: finding members, iterating over elements, and adding or removing members
+//! without touching the others.
+//!
+//! Of several members with one name the last one counts. If that is not safe to assume, [`scan`](super::scan()) has
+//! refused the message already.
 
 use super::lexer::Lexer;
 use super::message::Span;
-use super::scan::members;
 use super::splice::Edits;
 use super::text::{key_of, text};
 use std::collections::HashMap;
 
-/// Where the value of an object's member stands. Of several with that name the last, which is what most
-/// parsers take. `None` too if `object` is no object.
+/// Iterates over the members of a validated JSON object, as (key, value) spans of `bytes`. Any other value has none.
+pub fn members(bytes: &[u8], object: Span) -> Members<'_> {
+    let mut lexer = Lexer::starting_at(&bytes[..object.end], object.start);
+    let open = lexer.take(b'{');
+    lexer.space();
+    let more = open && !lexer.take(b'}');
+    Members { lexer, more }
+}
+
+/// The members of an object, in order; see [`members`].
+pub struct Members<'a> {
+    lexer: Lexer<'a>,
+    more: bool,
+}
+
+impl Iterator for Members<'_> {
+    type Item = (Span, Span);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if !std::mem::take(&mut self.more) {
+            return None;
+        }
+        let key = self.lexer.key().ok()?;
+        let value = self.lexer.value().ok()?;
+        self.more = self.lexer.more(b'}').ok()?;
+        Some((key, value))
+    }
+}
+
+/// Returns the span of a member's value. Of several members with that name the last one counts, as in most parsers.
+/// `None` if `object` is not an object.
 pub fn member(bytes: &[u8], object: &Span, name: &str) -> Option<Span> {
     members(bytes, object.clone())
         .filter(|(key, _)| *key_of(&bytes[key.clone()]) == *name.as_bytes())
@@ -17,7 +48,8 @@ pub fn member(bytes: &[u8], object: &Span, name: &str) -> Option<Span> {
         .map(|(_, value)| value)
 }
 
-/// The members of an object, as places of names and values. Of several with one name the last, as [`member`] finds it.
+/// Returns the members of an object, as spans of names and values. Of several with one name, only the last, as for
+/// [`member`].
 pub fn distinct_members(bytes: &[u8], object: &Span) -> Vec<(Span, Span)> {
     let mut last = HashMap::new();
     let all: Vec<_> = members(bytes, object.clone()).collect();
@@ -28,12 +60,12 @@ pub fn distinct_members(bytes: &[u8], object: &Span) -> Vec<(Span, Span)> {
     (0..all.len()).filter(is_last).map(|at| all[at].clone()).collect()
 }
 
-/// What a member says, if it is a string.
+/// Returns the value of a member, if it is a string.
 pub fn string_member<'a>(bytes: &'a [u8], object: &Span, name: &str) -> Option<std::borrow::Cow<'a, str>> {
     member(bytes, object, name).filter(|value| bytes[value.start] == b'"').map(|value| text(bytes, &value))
 }
 
-/// The elements of an array that was validated already, as places in `bytes`. Anything else has none.
+/// Iterates over the elements of a validated JSON array, as spans of `bytes`. Any other value has none.
 pub fn items(bytes: &[u8], array: Span) -> Items<'_> {
     let mut lexer = Lexer::starting_at(&bytes[..array.end], array.start);
     let open = lexer.take(b'[');
@@ -42,7 +74,7 @@ pub fn items(bytes: &[u8], array: Span) -> Items<'_> {
     Items { lexer, more }
 }
 
-/// Yields an array's elements in their order; see [`items`].
+/// The elements of an array, in order; see [`items`].
 pub struct Items<'a> {
     lexer: Lexer<'a>,
     more: bool,
@@ -61,18 +93,18 @@ impl Iterator for Items<'_> {
     }
 }
 
-/// What changes in an object: members that go, and others that come, in front of those that stay.
+/// A change to an object: members to remove, and members to add in front of the others.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Amendment<'a> {
-    /// The names of the members to take out.
+    /// The names of the members to remove.
     pub drop: &'a [&'a str],
-    /// Raw members to put in, `"key":value`, separated by commas. Empty for none.
+    /// Raw members to add, `"key":value`, separated by commas; may be empty.
     pub add: &'a [u8],
 }
 
-/// Makes an amendment to the object at `object`. True if no member of the object stayed.
+/// Amends the object at `object`. Returns true if none of its members stayed.
 ///
-/// Each object is to be amended once: two amendments would disagree about the commas.
+/// Each object must be amended at most once: two amendments would disagree about the commas.
 pub fn amend(bytes: &[u8], object: &Span, amendment: Amendment<'_>, edits: &mut Edits) -> bool {
     let first = object.start + 1;
     if amendment.drop.is_empty() {
@@ -86,8 +118,8 @@ pub fn amend(bytes: &[u8], object: &Span, amendment: Amendment<'_>, edits: &mut 
     none_kept
 }
 
-/// Takes the members out of the object at `object` that `keep` refuses, which sees each one's name and the place of its
-/// value, in order. True if no member stayed. As with [`amend`], once for an object.
+/// Removes the members that `keep` rejects from the object at `object`. `keep` is called with each name and the span
+/// of the value, in order. Returns true if no member stayed. As with [`amend`], at most once for an object.
 pub fn retain(
     bytes: &[u8],
     object: &Span,
@@ -96,7 +128,7 @@ pub fn retain(
 ) -> bool {
     let first = object.start + 1;
     let mut none_kept = true;
-    // Where the member before this one ended: from there on, the comma belongs to this one.
+    // The end of the previous member. The comma after it is removed with this member.
     let mut from = first;
     for (key, value) in members(bytes, object.clone()) {
         let name = key_of(&bytes[key.clone()]);
@@ -104,7 +136,7 @@ pub fn retain(
             edits.delete(&(from..value.end));
         } else {
             if none_kept && from > first {
-                // Between two members there is nothing but whitespace and one comma.
+                // Between two members there are only whitespace and one comma.
                 let gap = &bytes[from..key.start];
                 let comma = gap.iter().position(|byte| *byte == b',').map_or(0, |at| at + 1);
                 edits.delete(&(from..from + comma));
@@ -116,7 +148,7 @@ pub fn retain(
     none_kept
 }
 
-/// Inserts members at the front of an object; `empty` says that no others follow.
+/// Inserts members at the front of an object; `empty` is true if no others follow.
 fn put_first(at: usize, new: &[u8], empty: bool, edits: &mut Edits) {
     if !new.is_empty() {
         edits.insert_members(at, new, !empty);
@@ -139,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn members_go_and_come_with_their_commas() {
+    fn members_are_removed_and_added_with_their_commas() {
         for (text, drop, add, expected) in [
             ("{}", &["a"][..], "", "{}"),
             ("{ }", &["a"], "\"n\":1", "{\"n\":1 }"),
@@ -160,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_in_front_goes_without_a_trace() {
+    fn members_added_in_front_can_be_removed_again() {
         for text in ["{ \"a\" : 1 }", "{}", "{ }", r#"{"a":[1, 2],"b":{}}"#] {
             let bytes = Charged::own(text.as_bytes());
             let mut edits = Edits::new();
@@ -174,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn of_members_of_one_name_the_last_counts() {
+    fn the_last_member_of_a_name_counts() {
         let text = r#"{"a":1,"b":2,"\u0061":3,"c":4,"b":5}"#;
         let bytes = text.as_bytes();
         let found = distinct_members(bytes, &(0..bytes.len()));
@@ -184,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn members_and_items_are_found_in_what_has_them() {
+    fn members_and_items_are_found_only_in_containers() {
         let text = br#"{"a":1,"b":"x\u0079","\u0061":[ 1 , {"c":2},[] ]}"#;
         let whole = 0..text.len();
         let array = member(text, &whole, "a").unwrap();

@@ -1,8 +1,7 @@
-//! Trace context in messages, as SEP-414 has it: what a message carries in `params._meta`, and what is written there for
-//! the child.
+//! Trace context in messages (SEP-414): reading it from `params._meta`, and writing it there for the child.
 
 use super::message::{Message, Meta, Span};
-use super::small::SmallBytes;
+use super::splice::SmallBytes;
 use super::text::text;
 use crate::trace_context::{
     Context, OwnBaggage, TRACEPARENT_LEN, Trace, Traceparent, is_baggage, is_traceparent, is_tracestate,
@@ -10,24 +9,24 @@ use crate::trace_context::{
 use serde_json::Value;
 use std::borrow::Cow;
 
-/// What a value may take to be looked at, in bytes of raw JSON: the longest baggage, all of it in escapes.
+/// Maximum length of a value that is read, in bytes of raw JSON: the longest baggage, entirely escaped.
 const LONGEST: usize = 64 * 1024;
 
-/// What a message carries of its own, as far as it is well-formed and said once.
+/// The trace context of a message, as far as it is well-formed and not duplicated.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Carried<'a> {
-    /// Its sender's span.
+    /// The sender's span.
     pub context: Option<Context>,
-    /// Vendor state; only beside a context.
+    /// Vendor state; only with a context.
     pub tracestate: Option<Cow<'a, str>>,
-    /// Baggage, which needs no context.
+    /// Baggage, which may be present without a context.
     pub baggage: Option<Cow<'a, str>>,
-    /// There is what would be baggage if it were well-formed and said once.
+    /// Whether there is baggage that is malformed or duplicated.
     pub has_malformed_baggage: bool,
 }
 
 impl Carried<'_> {
-    /// The baggage.
+    /// Returns the baggage.
     pub fn own_baggage(&self) -> OwnBaggage<'_> {
         match self.baggage.as_deref() {
             Some(baggage) => OwnBaggage::WellFormed(baggage),
@@ -37,7 +36,7 @@ impl Carried<'_> {
     }
 }
 
-/// The trace context that a message carries.
+/// Reads the trace context of a message.
 pub fn carried<'a>(bytes: &'a [u8], message: &Message) -> Carried<'a> {
     let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
     let Some(meta) = meta else { return Carried::default() };
@@ -58,7 +57,7 @@ pub fn carried<'a>(bytes: &'a [u8], message: &Message) -> Carried<'a> {
     }
 }
 
-/// What `trace` has and `_meta` lacks or is to give up: the keys to clear away, and the members to put in.
+/// Returns the members of `trace` that `_meta` lacks or has to give up: the keys to remove, and the members to add.
 pub(super) fn injection(
     bytes: &[u8],
     meta: Option<&Meta>,
@@ -75,7 +74,7 @@ pub(super) fn injection(
     let baggage = trace
         .baggage()
         .filter(|_| trace.replaces_baggage() || !well_formed(|meta| &meta.baggage, is_baggage));
-    // Where there is nothing to clear away, the object need not be walked through again.
+    // If there is nothing to remove, the object need not be read again.
     let has = |part: fn(&Meta) -> &Option<Span>| meta.is_some_and(|meta| part(meta).is_some());
     let clears_context = context.is_some() && (has(|meta| &meta.traceparent) || has(|meta| &meta.tracestate));
     let clears_baggage = (baggage.is_some() || trace.replaces_baggage()) && has(|meta| &meta.baggage);
@@ -91,7 +90,7 @@ pub(super) fn injection(
         Some(Traceparent::Own(context)) => put_traceparent(&context.written(), &mut members),
         Some(Traceparent::Received(value)) => match value.as_bytes().try_into() {
             Ok(value) => put_traceparent(value, &mut members),
-            // Of a version to come: there may be anything behind it.
+            // A later version may append anything.
             Err(_) => longer = Some(&**value),
         },
         None => {}
@@ -99,16 +98,16 @@ pub(super) fn injection(
     for (key, value) in [("traceparent", longer), ("tracestate", state), ("baggage", baggage)] {
         let Some(value) = value else { continue };
         let comma = if members.is_empty() { "" } else { "," };
-        members.push(format!("{comma}\"{key}\":{}", Value::from(value)).as_bytes());
+        members.extend_from_slice(format!("{comma}\"{key}\":{}", Value::from(value)).as_bytes());
     }
     (keys, members)
 }
 
-/// One of version 00, or as long as one: hexadecimal digits need no escapes.
+/// Appends a traceparent of this length. Its hexadecimal digits need no escapes.
 fn put_traceparent(value: &[u8; TRACEPARENT_LEN], members: &mut SmallBytes) {
-    members.push(b"\"traceparent\":\"");
-    members.push(value);
-    members.push(b"\"");
+    members.extend_from_slice(b"\"traceparent\":\"");
+    members.extend_from_slice(value);
+    members.extend_from_slice(b"\"");
 }
 
 #[cfg(test)]
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_well_formed_and_said_once_is_carried() {
+    fn well_formed_and_unique_values_are_carried() {
         let parent = format!("\"traceparent\":\"{PARENT}\"");
         assert_eq!(told(&format!("{{{parent}}}")), (true, None, None));
         let all = format!(r#"{{{parent},"tracestate":"a=1","baggage":"b=2"}}"#);
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn baggage_that_is_none_is_noticed() {
+    fn malformed_baggage_is_reported() {
         let twice = r#""baggage":"a=1","baggage":"a=1""#;
         let beside = format!(r#""traceparent":"{PARENT}","traceparent":"{PARENT}","baggage":"a=1""#);
         for (meta, malformed) in [

@@ -1,5 +1,5 @@
-//! The few changes that messages need on their way: ids, progress tokens and trace context.
-//! Everything else leaves as it came. Also the few messages that proxyrunner writes itself.
+//! The few changes that messages need on their way: ids, progress tokens and trace context. Every other byte stays
+//! unchanged. Also the few messages that proxyrunner writes itself.
 
 use crate::budget::Charged;
 use serde_json::Value;
@@ -8,18 +8,18 @@ use std::borrow::Cow;
 use super::message::{Message, Span};
 use super::object::{Amendment, amend};
 use super::propagation::injection;
-use super::small::SmallBytes;
-use super::splice::{Edits, Spliced, splice};
+use super::splice::{Edits, SmallBytes, Spliced, splice};
 use crate::trace_context::Trace;
 
-/// The message as it is, without whitespace around it.
+/// Returns the unchanged message, without surrounding whitespace.
 pub fn unchanged(bytes: &Charged, message: &Message) -> Spliced {
     let mut edits = Edits::new();
     fill_null_params(message, b"", &mut edits);
     splice(bytes, &message.object, edits)
 }
 
-/// Replaces null `params`, which some readers refuse, by an object with these members; returns false if they are not null.
+/// Replaces null `params`, which some parsers refuse, by an object with these members; returns false if they are not
+/// null.
 pub fn fill_null_params(message: &Message, members: &[u8], edits: &mut Edits) -> bool {
     if let Some(null) = &message.null_params {
         edits.replace(null, &[b"{", members, b"}"].concat());
@@ -27,17 +27,17 @@ pub fn fill_null_params(message: &Message, members: &[u8], edits: &mut Edits) ->
     message.null_params.is_some()
 }
 
-/// A request or a response with another id, given in raw JSON. A message without an id stays as it is.
+/// Replaces the id of a request or response by another one in raw JSON. A message without an id stays unchanged.
 pub fn with_id(bytes: &Charged, message: &Message, id: &[u8]) -> Spliced {
     replaced(bytes, message, message.id.as_ref(), id)
 }
 
-/// `notifications/cancelled` with another `params.requestId`, given in raw JSON.
+/// Replaces `params.requestId` of a `notifications/cancelled` by another one in raw JSON.
 pub fn with_request_id(bytes: &Charged, message: &Message, id: &[u8]) -> Spliced {
     replaced(bytes, message, message.params.as_ref().and_then(|params| params.request_id.as_ref()), id)
 }
 
-/// `notifications/progress` with another `params.progressToken`, given in raw JSON.
+/// Replaces `params.progressToken` of a `notifications/progress` by another one in raw JSON.
 pub fn with_progress_token(bytes: &Charged, message: &Message, token: &[u8]) -> Spliced {
     replaced(bytes, message, message.params.as_ref().and_then(|params| params.progress_token.as_ref()), token)
 }
@@ -51,11 +51,11 @@ fn replaced(bytes: &Charged, message: &Message, span: Option<&Span>, text: &[u8]
     splice(bytes, &message.object, edits)
 }
 
-/// A client's request or notification as the child is to read it.
+/// Rewrites a client's request or notification for the child.
 ///
-/// `wire_id` replaces the id. `progress_token` replaces `params._meta.progressToken` if the client gave
-/// one. The context in `trace` is written into `params._meta` unless `_meta` has a well-formed one and `trace` does not
-/// replace that; so is its baggage, independently.
+/// `wire_id` replaces the id. `progress_token` replaces `params._meta.progressToken`, if there is one. The context
+/// and the baggage in `trace` are each written into `params._meta`, unless `_meta` has a well-formed one that `trace`
+/// does not replace.
 pub fn request_for_child(
     bytes: &Charged,
     message: &Message,
@@ -67,7 +67,7 @@ pub fn request_for_child(
     splice(bytes, &message.object, edits)
 }
 
-/// The edits of [`request_for_child`], for callers who have more to add outside of `params`.
+/// Returns the edits of [`request_for_child`], for callers that make further edits outside of `params`.
 pub fn edits_for_child(
     bytes: &Charged,
     message: &Message,
@@ -78,31 +78,31 @@ pub fn edits_for_child(
     edits_with(bytes, message, &Changes { wire_id, progress_token, ..Changes::new(trace) })
 }
 
-/// All that can change in a request on its way to the child.
+/// The changes to a request on its way to the child.
 #[derive(Debug, Clone, Copy)]
 pub struct Changes<'a> {
     /// Replaces the id.
     pub wire_id: Option<u64>,
-    /// Replaces `params._meta.progressToken` if the client gave one.
+    /// Replaces `params._meta.progressToken`, if there is one.
     pub progress_token: Option<u64>,
     /// The trace context; see [`request_for_child`].
     pub trace: &'a Trace,
-    /// What else changes in `params`, but for `_meta`.
+    /// Other changes in `params`, except for `_meta`.
     pub params: Amendment<'a>,
-    /// What else changes in `params._meta`, but for the trace keys and `progressToken`.
+    /// Other changes in `params._meta`, except for the trace keys and `progressToken`.
     pub meta: Amendment<'a>,
 }
 
 impl<'a> Changes<'a> {
-    /// Nothing but the trace context.
+    /// Creates changes of only the trace context.
     pub fn new(trace: &'a Trace) -> Self {
         let none = Amendment::default();
         Self { wire_id: None, progress_token: None, trace, params: none, meta: none }
     }
 }
 
-/// The edits that make `changes`. `params` and `_meta` come into being where something is to enter them;
-/// a `_meta` that is no object stays, since a second one would hide it: it is the child's to refuse.
+/// Returns the edits for `changes`. Missing `params` and `_meta` are created if members have to be added. A `_meta`
+/// that is not an object stays, since a second one would hide it: the child may refuse it.
 pub fn edits_with(bytes: &[u8], message: &Message, changes: &Changes<'_>) -> Edits {
     let mut edits = Edits::new();
     if let (Some(id), Some(wire_id)) = (&message.id, changes.wire_id) {
@@ -148,18 +148,18 @@ fn joined<'a>(first: &'a [u8], then: &'a [u8]) -> Cow<'a, [u8]> {
     }
 }
 
-/// A `_meta` with these members; nothing for none.
+/// Returns a `_meta` with these members; empty if there are none.
 fn wrapped(members: &[u8]) -> SmallBytes {
     let mut meta = SmallBytes::new();
     if !members.is_empty() {
-        meta.push(b"\"_meta\":{");
-        meta.push(members);
-        meta.push(b"}");
+        meta.extend_from_slice(b"\"_meta\":{");
+        meta.extend_from_slice(members);
+        meta.extend_from_slice(b"}");
     }
     meta
 }
 
-/// Every message with params to come has a method.
+/// Adds `params` to a message without them. Such a message has a method.
 fn insert_params(message: &Message, params: &[u8], meta: &[u8], edits: &mut Edits) {
     let meta = wrapped(meta);
     let members = joined(params, &meta);
@@ -171,10 +171,11 @@ fn insert_params(message: &Message, params: &[u8], meta: &[u8], edits: &mut Edit
     }
 }
 
-/// The longest text that proxyrunner quotes in a message of its own, in bytes.
+/// Maximum length of the text quoted in an error message, in bytes.
 const QUOTED: usize = 2048;
 
-/// An error response. Without a known id it has none: no MCP request has the id null. A long `message` is cut.
+/// Writes an error response. Without a known id it has none, since no MCP request has the id null. A long `message`
+/// is cut.
 pub fn error(id: Option<&[u8]>, code: i64, message: &str, data: Option<Value>) -> Charged {
     let message = &message[..message.floor_char_boundary(QUOTED)];
     let mut body = format!("{{\"code\":{code},\"message\":{}", Value::from(message));
@@ -185,30 +186,30 @@ pub fn error(id: Option<&[u8]>, code: i64, message: &str, data: Option<Value>) -
     write(&[("id", id), ("error", Some(body.as_bytes()))])
 }
 
-/// A response with the given result, which is short; both arguments are raw JSON.
+/// Writes a response with a short result; both arguments are raw JSON.
 pub fn result(id: &[u8], result: &[u8]) -> Charged {
     write(&[("id", Some(id)), ("result", Some(result))])
 }
 
-/// A response with a result of any length, which is not copied; both arguments are raw JSON.
+/// Writes a response with a result of any length, which is not copied; both arguments are raw JSON.
 pub fn result_of(id: &[u8], result: &Spliced) -> Spliced {
     around(&[b"{\"jsonrpc\":\"2.0\",\"id\":", id, b",\"result\":"].concat(), result)
 }
 
-/// A request; id and params are raw JSON, and short.
+/// Writes a request with short params; id and params are raw JSON.
 pub fn request(id: &[u8], method: &str, params: Option<&[u8]>) -> Charged {
     let method = Value::from(method).to_string();
     write(&[("id", Some(id)), ("method", Some(method.as_bytes())), ("params", params)])
 }
 
-/// A request with params of any length, which are not copied; id and params are raw JSON.
+/// Writes a request with params of any length, which are not copied; id and params are raw JSON.
 pub fn request_of(id: &[u8], method: &str, params: &Spliced) -> Spliced {
     let method = Value::from(method).to_string();
     let head = [b"{\"jsonrpc\":\"2.0\",\"id\":", id, b",\"method\":", method.as_bytes(), b",\"params\":"];
     around(&head.concat(), params)
 }
 
-/// A notification; params are raw JSON, and short.
+/// Writes a notification with short params in raw JSON.
 pub fn notification(method: &str, params: Option<&[u8]>) -> Charged {
     let method = Value::from(method).to_string();
     write(&[("method", Some(method.as_bytes())), ("params", params)])
@@ -219,7 +220,7 @@ fn around(head: &[u8], value: &Spliced) -> Spliced {
     Spliced::of(head.chain(value.segments().iter().cloned()).chain([Charged::fixed(b"}")]))
 }
 
-/// A message with the members that are there.
+/// Writes a message with those members that have a value.
 fn write(members: &[(&str, Option<&[u8]>)]) -> Charged {
     let mut text = b"{\"jsonrpc\":\"2.0\"".to_vec();
     for (key, value) in members {

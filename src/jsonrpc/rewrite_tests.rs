@@ -1,4 +1,4 @@
-//! Rewriting changes what it should, and no other byte.
+//! Tests that rewriting makes the requested changes, and changes no other byte.
 
 use crate::budget::Charged;
 use serde_json::json;
@@ -32,7 +32,7 @@ fn for_child(text: &str, trace: &Trace) -> String {
 }
 
 #[test]
-fn every_other_byte_stays() {
+fn every_other_byte_stays_unchanged() {
     let deep = "[".repeat(10_000) + &"]".repeat(10_000);
     let large = "\u{3000}x".repeat(20_000);
     for value in [
@@ -70,7 +70,7 @@ fn large_messages_are_sliced_not_copied() {
     let spliced = with_id(&bytes, &message, b"\"abc\"");
     assert_eq!(spliced.segments().len(), 3);
     assert_eq!(spliced.segments()[2].as_ptr(), bytes[message.id.clone().unwrap().end..].as_ptr());
-    // An edit at either end, and two that meet, leave no empty piece.
+    // An edit at either end, and two adjacent ones, leave no empty piece.
     let mut edits = Edits::new();
     let (start, id) = (message.object.start, message.id.unwrap());
     edits.replace(&(start..start + 1), b"{");
@@ -84,7 +84,7 @@ fn large_messages_are_sliced_not_copied() {
 }
 
 #[test]
-fn what_is_added_to_meta_needs_no_context() {
+fn members_are_added_to_meta_without_a_context() {
     let (bytes, message) = scanned(r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":{"a":1}}}"#);
     let trace = Trace::default();
     let meta = Amendment { drop: &[], add: b"\"b\":2" };
@@ -96,7 +96,7 @@ fn what_is_added_to_meta_needs_no_context() {
 }
 
 #[test]
-fn line_breaks_become_spaces_and_nothing_moves() {
+fn line_breaks_become_spaces_without_moving_bytes() {
     let text = "\n{\"jsonrpc\":\"2.0\",\r\n \"id\" : 1,\n\"result\":\"\\n\"\r}\n";
     assert!(scan(text.as_bytes()).unwrap().multiline);
     let mut broken = text.as_bytes().to_vec();
@@ -105,9 +105,9 @@ fn line_breaks_become_spaces_and_nothing_moves() {
     assert_eq!(string(unchanged(&bytes, &message)), text.trim().replace(['\n', '\r'], " "));
 }
 
-/// Parts of other messages are put in without a copy of the long ones.
+/// Parts of other messages are inserted without copying the long ones.
 #[test]
-fn long_pieces_are_put_in_as_they_are() {
+fn long_pieces_are_inserted_without_a_copy() {
     let (bytes, message) = scanned(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
     let result = message.result.clone().unwrap();
     for length in [10, FLAT] {
@@ -143,7 +143,7 @@ fn notifications_are_renamed() {
     assert_eq!(string(with_id(&bytes, &message, b"7")).as_bytes(), &bytes[..]);
 }
 
-/// What becomes of `params` (or nothing) when these headers came with it.
+/// Returns the `params` of a message (if any) that arrived with these headers.
 fn params_with(params: &str, trace: &Trace) -> String {
     let comma = if params.is_empty() { "" } else { r#","params":"# };
     let out = for_child(&format!(r#"{{"id":1,"method":"m"{comma}{params},"jsonrpc":"2.0"}}"#), trace);
@@ -154,7 +154,7 @@ fn params_with(params: &str, trace: &Trace) -> String {
 }
 
 #[test]
-fn a_context_by_header_enters_meta() {
+fn a_context_in_a_header_is_written_to_meta() {
     let parent = format!(r#""traceparent":"{PARENT}""#);
     let trace = Trace::from_headers(Some(PARENT), None, None);
     for (params, expected) in [
@@ -173,9 +173,9 @@ fn a_context_by_header_enters_meta() {
     }
 }
 
-/// Whoever sends it wants to say more to the child than what is in the body.
+/// The sender of such a context could otherwise add members to the body for the child.
 #[test]
-fn a_context_of_a_version_to_come_stays_within_its_string() {
+fn a_context_of_a_future_version_stays_within_its_string() {
     let tail = r#"-"}},"id":17,"method":"x/y","x":{"y":{"z":"\"#;
     let parent = format!("cc{}{tail}", &PARENT[2..]);
     for state in [None, Some("a=\\x\"y")] {
@@ -226,7 +226,7 @@ fn a_malformed_context_in_meta_is_replaced_whole() {
             r#"{"tracest\u0061te":"old=1","traceparent":"bad","l":{"traceparent":"x"} , "m":3}"#.to_owned(),
             r#","l":{"traceparent":"x"} , "m":3"#,
         ),
-        // Which one would its reader take?
+        // Parsers differ in which of these they would take.
         (format!(r#"{{"traceparent":"{OTHER}","traceparent":"{OTHER}","k":1}}"#), r#","k":1"#),
     ] {
         for trace in [&with_state, &without] {
@@ -239,7 +239,7 @@ fn a_malformed_context_in_meta_is_replaced_whole() {
 }
 
 #[test]
-fn messages_of_our_own() {
+fn proxyrunners_own_messages() {
     let message = "a \"quote\"\n";
     assert_eq!(
         error(Some(b"\"x\""), -32700, message, Some(json!({"retry": true}))),
@@ -252,7 +252,7 @@ fn messages_of_our_own() {
 }
 
 #[test]
-fn edits_may_come_in_any_order_and_meet() {
+fn edits_may_be_adjacent_and_in_any_order() {
     let (bytes, message) = scanned(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
     let id = message.id.clone().unwrap();
     let mut edits = Edits::new();
@@ -264,7 +264,7 @@ fn edits_may_come_in_any_order_and_meet() {
 }
 
 #[test]
-fn an_edit_within_another_goes_with_it() {
+fn an_edit_within_another_is_dropped() {
     let (bytes, message) = scanned(r#"{"jsonrpc":"2.0","id":1,"result":{"a":{"b":1},"c":2}}"#);
     let result = message.result.clone().unwrap();
     let (a, b) = (result.start + 5..result.start + 12, result.start + 10..result.start + 11);

@@ -1,33 +1,28 @@
-//! One pass over a message: is it JSON, is it JSON-RPC, and where are the parts that matter.
+//! One pass over a message that validates it as JSON and JSON-RPC, and finds the parts that matter.
 //!
-//! Keys are compared by their value, not their spelling: `"\u0069d"` is `id`. A key that decides
-//! anything and comes twice makes the message invalid, since two readers could take different ones.
+//! Keys are compared by value, not by spelling: `"\u0069d"` is `id`. A duplicate of a relevant key makes the message
+//! invalid, since two parsers could take different ones.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::lexer::{Broken, Lexer};
-use super::message::{Fault, Kind, Message, Meta, Params, Span};
+use super::message::{Fault, Kind, LONGEST_NAME, LONGEST_URI, Message, Meta, Params, Span};
 use super::text::{key_of, unescaped};
 
-/// What an id, a token, a method or a name may take, in bytes of raw JSON. They are kept beyond their message.
-pub const LONGEST_NAME: usize = 1024;
-/// What a URI may take, in bytes of raw JSON.
-pub const LONGEST_URI: usize = 16 * 1024;
-
-/// How many members that JSON-RPC does not know a message may have beside those that it does.
-/// Each costs memory for the search for duplicates; nobody sends more than a few.
+/// Maximum number of members that JSON-RPC does not define. Each costs memory in the search for duplicates, and real
+/// messages have only a few.
 const MOST_UNKNOWN_MEMBERS: usize = 256;
 
-/// Finds the parts of the one JSON-RPC message that `bytes` hold, and validates all of them as JSON.
+/// Finds the parts of the one JSON-RPC message in `bytes`, and validates all of it as JSON.
 ///
-/// Time is linear in the length and independent of the depth.
+/// Time is linear in the length, and independent of the depth.
 ///
 /// # Errors
 ///
-/// [`PARSE_ERROR`](super::codes::PARSE_ERROR) if the text is not JSON in UTF-8, and
-/// [`INVALID_REQUEST`](super::codes::INVALID_REQUEST) if it is no JSON-RPC 2.0 request, notification or
-/// response as MCP narrows them: `params` is an object, an id is a string or an integer.
+/// [`PARSE_ERROR`](super::codes::PARSE_ERROR) if the text is not JSON in UTF-8.
+/// [`INVALID_REQUEST`](super::codes::INVALID_REQUEST) if it is not a JSON-RPC 2.0 message as MCP restricts them:
+/// `params` is an object, and an id is a string or an integer.
 pub fn scan(bytes: &[u8]) -> Result<Message, Fault> {
     let mut lexer = Lexer::new(bytes);
     let mut envelope = Envelope::default();
@@ -41,16 +36,16 @@ pub fn scan(bytes: &[u8]) -> Result<Message, Fault> {
     Err(Fault { id: envelope.id.valid(), ..fault })
 }
 
-/// Whether the text is to be read as a batch: its first token opens an array.
+/// Returns whether the text is a batch: its first token opens an array.
 pub fn is_batch(bytes: &[u8]) -> bool {
     bytes.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) == Some(&b'[')
 }
 
-/// The elements of a batch, each still to be scanned; the whole text is validated as JSON.
+/// Returns the elements of a batch, which are not scanned yet. The whole text is validated as JSON.
 ///
 /// # Errors
 ///
-/// As [`scan`]; also if the value is no array, is empty, or has more than `most` elements.
+/// As for [`scan`]; also if the value is not an array, is empty, or has more than `most` elements.
 pub fn elements(bytes: &[u8], most: usize) -> Result<Vec<Span>, Fault> {
     let mut lexer = Lexer::new(bytes);
     let mut spans = Vec::new();
@@ -86,37 +81,7 @@ pub fn elements(bytes: &[u8], most: usize) -> Result<Vec<Span>, Fault> {
     }
 }
 
-/// The members of a JSON object that was validated already, as (key, value) places in `bytes`.
-/// Anything but an object has none.
-pub fn members(bytes: &[u8], object: Span) -> Members<'_> {
-    let mut lexer = Lexer::starting_at(&bytes[..object.end], object.start);
-    let open = lexer.take(b'{');
-    lexer.space();
-    let more = open && !lexer.take(b'}');
-    Members { lexer, more }
-}
-
-/// Yields an object's members in their order; see [`members`].
-pub struct Members<'a> {
-    lexer: Lexer<'a>,
-    more: bool,
-}
-
-impl Iterator for Members<'_> {
-    type Item = (Span, Span);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if !std::mem::take(&mut self.more) {
-            return None;
-        }
-        let key = self.lexer.key().ok()?;
-        let value = self.lexer.value().ok()?;
-        self.more = self.lexer.more(b'}').ok()?;
-        Some((key, value))
-    }
-}
-
-/// What has been seen of a message so far.
+/// The parts of a message that have been read so far.
 #[derive(Default)]
 struct Envelope {
     object: Span,
@@ -129,7 +94,7 @@ struct Envelope {
     result: Option<Span>,
     is_error: bool,
     error: Option<Span>,
-    /// The first thing found wrong with the message; the rest is still read, for its id.
+    /// The first fault of the message. The rest is still read to find its id.
     fault: Option<Fault>,
 }
 
@@ -163,10 +128,10 @@ impl Envelope {
     fn read(&mut self, lexer: &mut Lexer<'_>) -> Result<(), Broken> {
         lexer.space();
         if lexer.peek() == Some(b'{') {
-            // Line breaks around the object are no part of the message.
+            // Line breaks around the object are not part of the message.
             lexer.line_break = false;
             let mut unknown = HashSet::new();
-            self.object = lexer.object(|lexer, key| self.member(lexer, key, &mut unknown))?;
+            self.object = lexer.object(|lexer, key| self.read_member(lexer, key, &mut unknown))?;
             self.multiline = lexer.line_break;
         } else {
             self.blame("a message is an object", lexer.at());
@@ -175,7 +140,7 @@ impl Envelope {
         lexer.end()
     }
 
-    fn member<'a>(
+    fn read_member<'a>(
         &mut self,
         lexer: &mut Lexer<'a>,
         key: Span,
@@ -197,7 +162,7 @@ impl Envelope {
                 let span = lexer.value()?;
                 if !matches!(self.id, Id::Absent) {
                     self.id = Id::Invalid;
-                    self.blame("a member comes twice", at);
+                    self.blame("a member is duplicated", at);
                 } else {
                     self.id = Id::new(&lexer.bytes()[span.clone()], span);
                 }
@@ -207,20 +172,20 @@ impl Envelope {
                 if unknown.len() == MOST_UNKNOWN_MEMBERS {
                     self.blame("the message has too many members", at);
                 } else if !unknown.insert(name) {
-                    self.blame("a member comes twice", at);
+                    self.blame("a member is duplicated", at);
                 }
                 return lexer.value().map(|_| ());
             }
         };
         if slot.replace(lexer.value()?).is_some() {
-            self.blame("a member comes twice", at);
+            self.blame("a member is duplicated", at);
         }
         Ok(())
     }
 
     fn read_params(&mut self, lexer: &mut Lexer<'_>, at: usize) -> Result<(), Broken> {
         if self.params.is_some() || self.null_params.is_some() {
-            self.blame("a member comes twice", at);
+            self.blame("a member is duplicated", at);
         }
         if lexer.peek() == Some(b'n') {
             self.null_params = Some(lexer.value()?);
@@ -256,7 +221,7 @@ impl Envelope {
             lexer.value()?
         };
         if self.result.replace(result).is_some() {
-            self.blame("a member comes twice", at);
+            self.blame("a member is duplicated", at);
         }
         Ok(())
     }
@@ -265,7 +230,7 @@ impl Envelope {
         self.fault.get_or_insert(Fault::invalid(reason, at));
     }
 
-    /// Which kind of message this is, if it is one.
+    /// Returns the kind of the message.
     fn kind(&self, bytes: &[u8]) -> Result<Kind, Fault> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
@@ -311,15 +276,15 @@ impl Envelope {
     }
 }
 
-/// Whether the value at `span` is a string that says `value`.
+/// Returns whether the value at `span` is the string `value`.
 fn is_string(bytes: &[u8], span: &Span, value: &[u8]) -> bool {
     bytes[span.start] == b'"' && *unescaped(&bytes[span.clone()]) == *value
 }
 
-/// What is wrong with a member, if anything is.
+/// The fault of a member, if any.
 type Judged = Result<(), &'static str>;
 
-const PARAM_REPEATED: &str = "a member of params comes twice";
+const PARAM_REPEATED: &str = "a member of params is duplicated";
 
 /// Reads one member of `params`.
 fn read_param(params: &mut Params, lexer: &mut Lexer<'_>, key: Span) -> Result<Judged, Broken> {

@@ -1,4 +1,4 @@
-//! What a scan accepts, what it finds, and what it says about the rest.
+//! Tests which messages a scan accepts, which parts it finds, and which faults it reports.
 
 use super::codes::{INVALID_REQUEST, PARSE_ERROR};
 use super::*;
@@ -12,7 +12,7 @@ fn accepted(text: &str) -> Message {
     scan(text.as_bytes()).unwrap_or_else(|fault| panic!("{fault}: {}", &text[..text.len().min(200)]))
 }
 
-/// Code and readable id of the fault.
+/// Returns the code and the readable id of the fault.
 fn refused(text: &str) -> (i64, &str) {
     let fault = scan(text.as_bytes()).expect_err(text);
     assert!(fault.at <= text.len(), "{text}");
@@ -134,7 +134,7 @@ fn not_a_message() {
 }
 
 #[test]
-fn what_decides_comes_once() {
+fn relevant_members_must_not_be_duplicated() {
     let request = |more: &str| format!(r#"{{"jsonrpc":"2.0","method":"m","id":5,{more}}}"#);
     for more in [
         r#""jsonrpc":"2.0""#,
@@ -205,7 +205,7 @@ fn every_value_of_rfc_8259_passes() {
 }
 
 #[test]
-fn what_is_not_json() {
+fn invalid_json_is_refused() {
     for value in [
         "",
         "01",
@@ -297,7 +297,7 @@ fn a_text_may_have_blanks_up_to_its_end() {
 }
 
 #[test]
-fn a_fault_says_what_is_wrong_and_where() {
+fn a_fault_has_a_reason_and_a_position() {
     for (text, reason, at) in [
         (r#"{"jsonrpc":"2.0","id":1"#, "the text ends too early", 23),
         (r#"{"jsonrpc":"2.0","id":tru}"#, "a value was expected", 22),
@@ -311,7 +311,7 @@ fn a_fault_says_what_is_wrong_and_where() {
 }
 
 #[test]
-fn a_control_character_is_found_at_every_place_of_a_word() {
+fn a_control_character_is_found_at_every_position_of_a_word() {
     for place in 0..40 {
         for byte in [0, 0x1f, b'\n'] {
             let mut text =
@@ -324,7 +324,7 @@ fn a_control_character_is_found_at_every_place_of_a_word() {
 }
 
 #[test]
-fn depth_costs_a_bit_a_level() {
+fn each_level_of_depth_costs_one_bit() {
     for depth in [1, 63, 64, 65, 128, 129, 10_000, 1_000_000] {
         for (open, close) in [("[", "]"), ("{\"k\":", "}"), ("[{\"k\":", "}]")] {
             let nested = open.repeat(depth) + "1" + &close.repeat(depth);
@@ -337,7 +337,7 @@ fn depth_costs_a_bit_a_level() {
 }
 
 #[test]
-fn depth_has_an_end() {
+fn depth_is_limited() {
     let within = |levels: usize| {
         let nested = "[".repeat(levels) + "1" + &"]".repeat(levels);
         format!(r#"{{"jsonrpc":"2.0","id":1,"result":{nested}}}"#)
@@ -347,7 +347,7 @@ fn depth_has_an_end() {
 }
 
 #[test]
-fn unknown_members_are_many_but_not_without_end() {
+fn the_number_of_unknown_members_is_limited() {
     let with = |count: usize| {
         let more: String = (0..count).map(|n| format!(r#""k{n}":{n},"#)).collect();
         format!(r#"{{{more}"jsonrpc":"2.0","id":1,"method":"m"}}"#)
@@ -395,7 +395,7 @@ fn members_of_an_object() {
 }
 
 #[test]
-fn a_result_says_whether_it_is_an_error() {
+fn the_is_error_flag_of_a_result_is_read() {
     let said = |result: &str| {
         let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#);
         let message = scan(text.as_bytes()).expect("a message");

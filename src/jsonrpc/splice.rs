@@ -1,5 +1,5 @@
-//! Replaces a few places of a message and leaves the rest as it is: short messages are copied into one
-//! buffer, long ones become slices of what came with the new parts between them.
+//! Replaces a few parts of a message, and leaves the rest unchanged. Short messages are copied into one buffer; long
+//! ones become slices of the original with new parts between them.
 
 use crate::budget::{Charged, OVERHEAD};
 use smallvec::SmallVec;
@@ -8,27 +8,30 @@ use std::fmt;
 
 use super::lexer::Lexer;
 use super::message::Span;
-use super::small::SmallBytes;
 
-/// Up to this many bytes a copy costs less than handling several segments.
+/// The new bytes of one message. Its inline capacity holds two ids and a traceparent with its key, so that a request
+/// to a child takes no allocation.
+pub(super) type SmallBytes = SmallVec<[u8; 128]>;
+
+/// Up to this number of bytes, copying is cheaper than handling several segments.
 pub const FLAT: usize = 16 * 1024;
 
-/// Places to replace, in any order. Of two that overlap the outer one counts: what it replaces is gone with all that is
-/// in it, such as a member that has the name of one that is taken out. Those of a request to a child take no allocation.
+/// Edits of a message, in any order. If two overlap, the outer one counts: it replaces everything within it. The
+/// edits of a request to a child take no allocation.
 #[derive(Debug, Default)]
 pub struct Edits {
     list: SmallVec<[(Span, New); 4]>,
     text: SmallBytes,
-    /// What is put in that is a message's own already.
+    /// Inserted parts of other messages.
     pieces: Vec<Charged>,
 }
 
-/// What stands in a place afterwards.
+/// The replacement of a span.
 #[derive(Clone, Debug)]
 enum New {
-    /// A part of the new text.
+    /// A range of the new text.
     Text(Span),
-    /// Some of the pieces.
+    /// A range of the pieces.
     Pieces(Span),
 }
 
@@ -42,44 +45,44 @@ impl New {
 }
 
 impl Edits {
-    /// No edits yet.
+    /// Creates an empty list of edits.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Puts `text` where `span` was.
+    /// Replaces `span` by `text`.
     pub fn replace(&mut self, span: &Span, text: &[u8]) {
         let start = self.text.len();
-        self.text.push(text);
+        self.text.extend_from_slice(text);
         self.list.push((span.clone(), New::Text(start..self.text.len())));
     }
 
-    /// Puts members, and a comma behind them if there are others, before the byte at `at`.
+    /// Inserts members before the byte at `at`, with a comma if others follow.
     pub fn insert_members(&mut self, at: usize, members: &[u8], others: bool) {
         let start = self.text.len();
-        self.text.push(members);
+        self.text.extend_from_slice(members);
         if others {
-            self.text.push(b",");
+            self.text.extend_from_slice(b",");
         }
         self.list.push((at..at, New::Text(start..self.text.len())));
     }
 
-    /// Puts parts of other messages before the byte at `at`, and before all else that is inserted there; long ones are not
-    /// copied.
+    /// Inserts parts of other messages before the byte at `at`, and before all other insertions there. Long parts are
+    /// not copied.
     pub fn insert_first(&mut self, at: usize, pieces: impl IntoIterator<Item = Charged>) {
         let start = self.pieces.len();
         self.pieces.extend(pieces);
         self.list.insert(0, (at..at, New::Pieces(start..self.pieces.len())));
     }
 
-    /// Puts parts of other messages where `span` was; long ones are not copied.
+    /// Replaces `span` by parts of other messages. Long parts are not copied.
     pub fn replace_with(&mut self, span: &Span, pieces: &Spliced) {
         let start = self.pieces.len();
         self.pieces.extend(pieces.segments().iter().cloned());
         self.list.push((span.clone(), New::Pieces(start..self.pieces.len())));
     }
 
-    /// Puts `text` before the byte at `at`. Two insertions at one place keep their order.
+    /// Inserts `text` before the byte at `at`. Insertions at one position keep their order.
     pub fn insert(&mut self, at: usize, text: &[u8]) {
         self.replace(&(at..at), text);
     }
@@ -89,9 +92,9 @@ impl Edits {
         self.replace(span, b"");
     }
 
-    /// Brings the edits into their order, and drops those within others.
+    /// Sorts the edits, and drops those within others.
     fn settle(&mut self) {
-        // What is inserted before a place comes before what replaces it, and an outer edit before those within it.
+        // An insertion comes before a replacement at the same position, and an outer edit before those within it.
         let place = |(span, _): &(Span, New)| (span.start, !span.is_empty(), Reverse(span.end));
         if !self.list.is_sorted_by_key(place) {
             self.list.sort_by_key(place);
@@ -105,8 +108,8 @@ impl Edits {
     }
 }
 
-/// The object of a scanned message with `edits` made, without whitespace around it. `bytes` are those that were scanned,
-/// on one line; `object` is the scan's; edits stand within the object.
+/// Applies `edits` to the object of a scanned message, and drops surrounding whitespace. `bytes` are the scanned
+/// bytes, on one line; `object` is the scan's; the edits are within the object.
 ///
 /// Bytes between the edits are not copied, unless the message is short.
 pub fn splice(bytes: &Charged, object: &Span, mut edits: Edits) -> Spliced {
@@ -141,7 +144,7 @@ enum Piece<'a> {
     New(&'a New),
 }
 
-/// Yields what the result is made of, without its empty pieces.
+/// Yields the non-empty pieces of the result.
 fn walk<'a>(object: &Span, edits: &'a [(Span, New)], mut piece: impl FnMut(Piece<'a>)) {
     let mut at = object.start;
     for (old, new) in edits {
@@ -159,14 +162,14 @@ fn walk<'a>(object: &Span, edits: &'a [(Span, New)], mut piece: impl FnMut(Piece
     }
 }
 
-/// Whether the bytes are one JSON value.
+/// Returns whether the bytes are one JSON value.
 fn is_value(bytes: &[u8]) -> bool {
     let mut lexer = Lexer::starting_at(bytes, 0);
     lexer.space();
     lexer.value().is_ok_and(|value| bytes[value.end..].trim_ascii().is_empty())
 }
 
-/// Turns line breaks into spaces. In valid JSON they stand only between tokens.
+/// Turns line breaks into spaces. In valid JSON they occur only between tokens.
 pub fn break_no_lines(json: &mut [u8]) {
     for byte in json {
         if matches!(byte, b'\n' | b'\r') {
@@ -175,13 +178,13 @@ pub fn break_no_lines(json: &mut [u8]) {
     }
 }
 
-/// A message is too long to be copied as a whole now: `--max-buffered` has no room for it.
+/// `--max-buffered` has no room for a copy of a long message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoom;
 
 impl fmt::Display for NoRoom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("there is no room to translate so long a message now (--max-buffered)")
+        f.write_str("the message is too long to be translated now: --max-buffered is used up")
     }
 }
 
@@ -201,7 +204,7 @@ enum Parts {
 }
 
 impl Spliced {
-    /// A message in these segments.
+    /// Creates a message from these segments.
     pub fn of(segments: impl IntoIterator<Item = Charged>) -> Self {
         let mut parts: Vec<_> = segments.into_iter().filter(|segment| !segment.is_empty()).collect();
         let len = parts.iter().map(|part| part.len()).sum();
@@ -209,13 +212,13 @@ impl Spliced {
         Spliced { parts, len }
     }
 
-    /// The length of all segments together, in bytes.
+    /// Returns the length of all segments together, in bytes.
     #[allow(clippy::len_without_is_empty, reason = "a message is never empty")]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// The segments in their order, none of them empty.
+    /// Returns the segments in their order, none of them empty.
     pub fn segments(&self) -> &[Charged] {
         match &self.parts {
             Parts::One(bytes) => std::slice::from_ref(bytes),
@@ -223,7 +226,7 @@ impl Spliced {
         }
     }
 
-    /// The whole message in one piece. Copies it if there are several segments.
+    /// Returns the whole message in one segment. Copies it if there are several.
     ///
     /// # Errors
     /// When the copy would be long, and there is no room for it.
@@ -238,7 +241,7 @@ impl Spliced {
                 whole
             })
         };
-        // The longest one: short ones may be proxyrunner's own.
+        // Charged like the longest segment, since short ones may be proxyrunner's own.
         let longest = parts.iter().max_by_key(|part| part.len());
         match longest.and_then(Charged::account) {
             Some(account) if self.len > FLAT => {
@@ -249,7 +252,7 @@ impl Spliced {
         }
     }
 
-    /// All bytes, for tests and benchmarks.
+    /// Returns all bytes, for tests and benchmarks.
     pub fn to_vec(&self) -> Vec<u8> {
         self.segments().iter().flat_map(|segment| segment.iter().copied()).collect()
     }
@@ -257,7 +260,7 @@ impl Spliced {
 
 impl PartialEq for Spliced {
     fn eq(&self, other: &Self) -> bool {
-        // Few are compared that have several segments, and none that are long.
+        // Messages with several segments are rarely compared, and long ones never.
         match (&self.parts, &other.parts) {
             (Parts::One(one), Parts::One(other)) => one == other,
             _ => self.len == other.len && self.to_vec() == other.to_vec(),

@@ -1,23 +1,22 @@
-//! Raw JSON scalars and what they mean: strings without their escapes, small integers.
+//! The values of raw JSON scalars: strings without escapes, small integers.
 
 use std::borrow::Cow;
 
-use super::message::Span;
-use super::scan::LONGEST_NAME;
+use super::message::{LONGEST_NAME, Span};
 use crate::budget::Charged;
 
-/// Of a longer text with escapes only so much is unescaped, in bytes: nothing that long means anything to proxyrunner.
+/// Maximum length of a text that is unescaped completely, in bytes. No longer text has a meaning for proxyrunner.
 const LONGEST_TEXT: usize = 64 * 1024;
-/// How much of another's text is quoted, in bytes.
+/// Maximum length of the quoted part of a foreign text, in bytes.
 const LONGEST_QUOTE: usize = 1024;
 
-/// The beginning of what the JSON string at `span` says, to be quoted.
+/// Returns the beginning of the JSON string at `span`, for quoting.
 pub fn quoted(bytes: &[u8], span: &Span) -> String {
     let (text, cut) = beginning(&bytes[span.clone()], LONGEST_QUOTE);
     if cut { text.trim_end_matches('\u{fffd}').to_owned() } else { text.into_owned() }
 }
 
-/// What the first so many bytes of a JSON string say, and whether there are more. No escape is cut in two.
+/// Returns the value of the first `most` bytes of a JSON string, and whether there are more. Escapes are not cut.
 fn beginning(raw: &[u8], most: usize) -> (Cow<'_, str>, bool) {
     if raw.len() <= most {
         return (said(raw), false);
@@ -38,8 +37,9 @@ fn beginning(raw: &[u8], most: usize) -> (Cow<'_, str>, bool) {
     (said(&inner[..end]), true)
 }
 
-/// What the JSON string at `span` says, without quotes and escapes; of a very long one with escapes only the beginning.
-/// Lone surrogates, which no `str` can hold, become U+FFFD. Borrows when there is nothing to unescape.
+/// Returns the value of the JSON string at `span`, without quotes and escapes; of a very long one with escapes only
+/// the beginning. Lone surrogates, which a `str` cannot contain, become U+FFFD. Borrows if there is nothing to
+/// unescape.
 pub fn text<'a>(bytes: &'a [u8], span: &Span) -> Cow<'a, str> {
     let raw = &bytes[span.clone()];
     let is_long = raw.len() > LONGEST_TEXT && memchr::memchr(b'\\', raw).is_some();
@@ -48,32 +48,34 @@ pub fn text<'a>(bytes: &'a [u8], span: &Span) -> Cow<'a, str> {
 
 fn said(raw: &[u8]) -> Cow<'_, str> {
     match unescaped(raw) {
-        // The usual case, for which the other function is slow.
+        // The usual case. `from_utf8_lossy` is slower.
         Cow::Borrowed(plain) if let Ok(plain) = std::str::from_utf8(plain) => Cow::Borrowed(plain),
         Cow::Borrowed(plain) => String::from_utf8_lossy(plain),
         Cow::Owned(plain) => Cow::Owned(String::from_utf8_lossy(&plain).into_owned()),
     }
 }
 
-/// Up to this many bytes a text is searched in words of eight bytes: for fewer, the other way takes longer to set up.
+/// Length from which texts are searched with memchr; for shorter ones its setup costs more than a search in words of
+/// eight bytes.
 const SHORT: usize = 32;
 
-/// The longest key that is read: longer ones are nobody's name, however they are spelled.
+/// Maximum length of a key that is unescaped. No known name is longer, in any spelling.
 const LONGEST_KEY: usize = 1024;
 
-/// The raw value at `span`, to outlive its message: a copy of a short value, else a slice, which keeps the whole message.
+/// Returns the raw value at `span`, to outlive its message: a short value is copied; a slice of a long one keeps the
+/// whole message.
 pub fn kept(frame: &Charged, span: &Span) -> Charged {
     if span.len() > LONGEST_NAME { frame.slice(span.clone()) } else { Charged::own(&frame[span.clone()]) }
 }
 
-/// What an object's key says. A very long one stays as it is, so that nothing long is copied.
+/// Returns the value of an object's key. A very long key is returned unchanged, without being copied.
 #[inline]
 pub fn key_of(raw: &[u8]) -> Cow<'_, [u8]> {
     if raw.len() > LONGEST_KEY { Cow::Borrowed(raw) } else { unescaped(raw) }
 }
 
-/// The value of a raw JSON number that is a plain integer of at most 2^53 - 1, as wire ids are.
-/// `None` for every other spelling (`-0`, `1.0`, `1e3`) and for strings.
+/// Returns the value of a raw JSON number that is a plain integer of at most 2^53 - 1, as wire ids are. `None` for
+/// strings, and for every other spelling (`-0`, `1.0`, `1e3`).
 pub fn integer(raw: &[u8]) -> Option<u64> {
     const LARGEST: u64 = (1 << 53) - 1;
     if raw.is_empty() || raw.len() > 16 || (raw[0] == b'0' && raw.len() > 1) {
@@ -84,12 +86,12 @@ pub fn integer(raw: &[u8]) -> Option<u64> {
         .filter(|value| *value <= LARGEST)
 }
 
-/// A raw JSON string's value in WTF-8: UTF-8, but lone surrogates stay distinct from each other and
-/// from U+FFFD, so that two strings are equal if and only if their values are.
+/// Returns the value of a raw JSON string in WTF-8: UTF-8 in which lone surrogates stay distinct from each other and
+/// from U+FFFD. Two strings are equal if and only if these values are.
 #[inline]
 pub fn unescaped(raw: &[u8]) -> Cow<'_, [u8]> {
     let inner = raw.strip_prefix(b"\"").and_then(|raw| raw.strip_suffix(b"\"")).unwrap_or(raw);
-    // Nearly all keys and names are short, and have no escapes.
+    // Most keys and names are short, and have no escapes.
     match has_escape(inner) {
         false => Cow::Borrowed(inner),
         true => Cow::Owned(without_escapes(inner)),
@@ -114,14 +116,14 @@ fn without_escapes(inner: &[u8]) -> Vec<u8> {
     value
 }
 
-/// Whether there is a backslash in it.
+/// Returns whether the text contains a backslash.
 #[inline]
 fn has_escape(text: &[u8]) -> bool {
     const ONES: u64 = u64::MAX / 0xff;
-    // In a word's difference from backslashes, a byte that is zero makes its high bit change.
+    // A zero byte in the difference from backslashes sets its high bit.
     let differs = |word: &[u8; 8]| u64::from_ne_bytes(*word) ^ (ONES * u64::from(b'\\'));
     let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7) != 0;
-    // The last word may overlap the one before it, and of a short one its halves each other.
+    // The last word may overlap the previous one; in a short text, its two halves overlap.
     match (text.len(), text.last_chunk(), text.first_chunk::<4>(), text.last_chunk::<4>()) {
         (..=SHORT, Some(last), ..) => {
             text.as_chunks().0.iter().chain([last]).any(|word| has_zero(differs(word)))
@@ -135,7 +137,7 @@ fn has_escape(text: &[u8]) -> bool {
     }
 }
 
-/// Appends what the escape behind a backslash stands for, and returns the text behind it.
+/// Appends the value of the escape after a backslash, and returns the rest of the text.
 fn unescape<'a>(escape: &'a [u8], value: &mut Vec<u8>) -> &'a [u8] {
     let Some((&letter, after)) = escape.split_first() else { return escape };
     let byte = match letter {
@@ -172,7 +174,7 @@ fn code_unit(digits: &[u8]) -> Option<(u32, &[u8])> {
 fn push(scalar: u32, value: &mut Vec<u8>) {
     match char::from_u32(scalar) {
         Some(scalar) => value.extend_from_slice(scalar.encode_utf8(&mut [0; 4]).as_bytes()),
-        // A surrogate: the three bytes that UTF-8 would give it.
+        // A surrogate, as the three bytes of generalized UTF-8.
         None => value.extend([
             0xe0 | (scalar >> 12) as u8,
             0x80 | (scalar >> 6 & 0x3f) as u8,
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_ends_before_what_would_be_cut_in_two() {
+    fn a_quote_ends_at_a_character_boundary() {
         for unit in [r"\u00e9", "é", r"\ud83d\ude00", "\\\"", "a"] {
             for before in 0..12 {
                 let raw = format!("\"{}{}\"", "x".repeat(before), unit.repeat(2_000));
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_is_found_wherever_it_is() {
+    fn an_escape_is_found_at_any_position() {
         for len in 0..=2 * SHORT {
             let plain = vec![b'['; len];
             assert!(matches!(unescaped(&plain), Cow::Borrowed(_)), "{len}");
@@ -235,14 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn a_surrogate_has_the_bytes_that_utf8_would_give_it() {
+    fn a_surrogate_is_encoded_like_other_code_points() {
         assert_eq!(*unescaped(br#""\ud800""#), [0xed, 0xa0, 0x80]);
         assert_eq!(*unescaped(br#""\uDFFF""#), [0xed, 0xbf, 0xbf]);
         assert_eq!(*unescaped(br#""\udb7f\ud9d5""#), [0xed, 0xad, 0xbf, 0xed, 0xa7, 0x95]);
     }
 
     #[test]
-    fn what_is_kept_is_a_copy_unless_it_is_long() {
+    fn a_kept_value_is_a_copy_unless_it_is_long() {
         let frame = Charged::own(vec![b'7'; LONGEST_NAME + 2]);
         for (len, shares) in [(1, false), (LONGEST_NAME, false), (LONGEST_NAME + 1, true)] {
             let kept = kept(&frame, &(1..len + 1));

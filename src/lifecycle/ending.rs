@@ -1,40 +1,40 @@
-//! A child's way to its end: close, terminate, kill, as far as it takes.
+//! The end of a child: close stdin, then SIGTERM, then SIGKILL.
 
 use std::time::{Duration, Instant};
 
-/// The time that a child has to be gone after SIGKILL, before nobody waits for it any more.
+/// Time between SIGKILL and giving up on the child.
 pub const KILLING: Duration = Duration::from_millis(1500);
 
-/// How long each step may take before the next.
+/// The timeout of each step.
 #[derive(Clone, Copy, Debug)]
 pub struct Graces {
-    /// After stdin was closed (`--close-grace`).
+    /// The timeout after stdin was closed (`--close-grace`).
     pub close: Duration,
-    /// After SIGTERM (`--terminate-grace`).
+    /// The timeout after SIGTERM (`--terminate-grace`).
     pub terminate: Duration,
 }
 
-/// What happens to a child.
+/// An event in a child's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Its callers have no more use for it, or it can't answer any more.
+    /// The child is no longer needed, or can no longer answer.
     Stop,
-    /// It hangs: it would not notice that its stdin was closed.
+    /// The child hangs, and would not notice that its stdin is closed.
     Hang,
-    /// The deadline that [`Lifecycle::deadline`] named has passed.
+    /// The deadline of [`Lifecycle::deadline`] has passed.
     Deadline,
 }
 
-/// What is to be done to it.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Close its stdin: a server ends by itself on EOF (protocol A7 §Shutdown).
+    /// Close its stdin: a server exits on EOF (basic/lifecycle §Shutdown).
     Close,
-    /// SIGTERM to its process group.
+    /// Send SIGTERM to its process group.
     Terminate,
-    /// SIGKILL to its process group.
+    /// Send SIGKILL to its process group.
     Kill,
-    /// SIGKILL to its guardian and to whatever is left: the child's end is not reported.
+    /// Send SIGKILL to its guardian and all descendants: the child's end is not reported.
     Abandon,
 }
 
@@ -47,7 +47,7 @@ enum State {
     Abandoned,
 }
 
-/// One process, from its start to the moment its exit is seen.
+/// One process, from its start to its exit.
 #[derive(Debug)]
 pub struct Lifecycle {
     graces: Graces,
@@ -55,13 +55,13 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// A running child.
+    /// Creates the lifecycle of a running child.
     pub fn new(graces: Graces) -> Self {
         Lifecycle { graces, state: State::Running }
     }
 
-    /// Takes what happened at `now`, says what to do.
-    pub fn on(&mut self, event: Event, now: Instant) -> Option<Action> {
+    /// Handles an event at `now`, and returns the next step.
+    pub fn handle(&mut self, event: Event, now: Instant) -> Option<Action> {
         let (state, action) = match (self.state, event) {
             (State::Running, Event::Stop) => {
                 (State::Closing { until: now + self.graces.close }, Action::Close)
@@ -86,7 +86,7 @@ impl Lifecycle {
         State::Terminating { until: now + self.graces.terminate }
     }
 
-    /// When [`Event::Deadline`] is to be reported, if nothing else happens.
+    /// Returns the time at which to report [`Event::Deadline`] if nothing else happens.
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Closing { until } | State::Terminating { until } | State::Killed { until } => Some(until),
@@ -106,40 +106,40 @@ mod tests {
         let start = Instant::now();
         let mut child = Lifecycle::new(GRACES);
         assert_eq!(child.deadline(), None);
-        assert_eq!(child.on(Event::Stop, start), Some(Action::Close));
-        assert_eq!(child.on(Event::Stop, start), None, "stopping twice changes nothing");
+        assert_eq!(child.handle(Event::Stop, start), Some(Action::Close));
+        assert_eq!(child.handle(Event::Stop, start), None, "stopping twice changes nothing");
         assert_eq!(child.deadline(), Some(start + GRACES.close));
-        assert_eq!(child.on(Event::Deadline, start), None, "too early");
+        assert_eq!(child.handle(Event::Deadline, start), None, "too early");
         let later = start + GRACES.close;
-        assert_eq!(child.on(Event::Deadline, later), Some(Action::Terminate));
+        assert_eq!(child.handle(Event::Deadline, later), Some(Action::Terminate));
         assert_eq!(child.deadline(), Some(later + GRACES.terminate));
-        assert_eq!(child.on(Event::Deadline, later), None, "too early");
+        assert_eq!(child.handle(Event::Deadline, later), None, "too early");
         let killed = later + GRACES.terminate;
-        assert_eq!(child.on(Event::Deadline, killed), Some(Action::Kill));
+        assert_eq!(child.handle(Event::Deadline, killed), Some(Action::Kill));
         assert_eq!(child.deadline(), Some(killed + KILLING));
-        assert_eq!(child.on(Event::Deadline, killed), None, "too early");
-        assert_eq!(child.on(Event::Deadline, killed + KILLING), Some(Action::Abandon));
+        assert_eq!(child.handle(Event::Deadline, killed), None, "too early");
+        assert_eq!(child.handle(Event::Deadline, killed + KILLING), Some(Action::Abandon));
         assert_eq!(child.deadline(), None);
-        assert_eq!(child.on(Event::Deadline, killed + KILLING), None);
+        assert_eq!(child.handle(Event::Deadline, killed + KILLING), None);
     }
 
     #[test]
-    fn one_that_hangs_is_terminated_at_once() {
+    fn a_hanging_child_is_terminated_at_once() {
         let start = Instant::now();
         let mut child = Lifecycle::new(GRACES);
-        assert_eq!(child.on(Event::Hang, start), Some(Action::Terminate));
-        assert_eq!(child.on(Event::Hang, start), None, "finding it out twice changes nothing");
-        assert_eq!(child.on(Event::Stop, start), None);
-        assert_eq!(child.on(Event::Deadline, start + GRACES.terminate), Some(Action::Kill));
+        assert_eq!(child.handle(Event::Hang, start), Some(Action::Terminate));
+        assert_eq!(child.handle(Event::Hang, start), None, "hanging twice changes nothing");
+        assert_eq!(child.handle(Event::Stop, start), None);
+        assert_eq!(child.handle(Event::Deadline, start + GRACES.terminate), Some(Action::Kill));
 
         let mut closing = Lifecycle::new(GRACES);
-        closing.on(Event::Stop, start);
-        assert_eq!(closing.on(Event::Hang, start), Some(Action::Terminate));
+        closing.handle(Event::Stop, start);
+        assert_eq!(closing.handle(Event::Hang, start), Some(Action::Terminate));
     }
 
     #[test]
     fn a_running_child_has_no_deadline() {
         let mut child = Lifecycle::new(GRACES);
-        assert_eq!(child.on(Event::Deadline, Instant::now()), None);
+        assert_eq!(child.handle(Event::Deadline, Instant::now()), None);
     }
 }

@@ -1,12 +1,14 @@
-//! A child's life as state machines on borrowed time: how it ends, whether another follows it, and whether it is
-//! still there. None of them knows a process or a clock.
+//! State machines of a child's life: its end, its restarts, and the detection of hangs. They use neither processes
+//! nor clocks; time is an argument (`docs/architecture.md#no-clock`).
 
 mod ending;
 mod restarts;
 mod silence;
 mod stall;
 
-pub use ending::{Action, Event, Graces, KILLING, Lifecycle};
-pub use restarts::{Policy, Restarts};
-pub use silence::{Patience, Seen, Silence, Verdict};
-pub use stall::{Leeway, Stall, Stdin};
+pub use ending::Event;
+pub(crate) use ending::{Action, Graces, KILLING, Lifecycle};
+pub use restarts::Policy;
+pub(crate) use restarts::Restarts;
+pub(crate) use silence::{Diagnosis, Patience, Seen, Silence};
+pub(crate) use stall::{Leeway, Stall, Stdin};

@@ -1,63 +1,63 @@
-//! Whether a child that ended is followed by another, and when: exponential backoff with jitter, and a budget that a
-//! stable run gives back.
+//! Decides whether and when a child that ended is restarted: exponential backoff with jitter, and a budget that a
+//! stable run restores.
 
+use crate::backoff::{Backoff, jittered};
 use std::time::{Duration, Instant};
 
-/// The operator's choice.
+/// The operator's settings for restarts.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// `--restart-limit`: restarts in a row.
+    /// `--restart-limit`: maximum number of consecutive restarts.
     pub limit: u32,
-    /// `--restart-backoff`: the pause before the first of them; it doubles with each.
+    /// `--restart-backoff`: the delay of the first restart. It doubles with each.
     pub first: Duration,
-    /// `--restart-backoff-max`: no pause is longer.
+    /// `--restart-backoff-max`: maximum delay.
     pub longest: Duration,
-    /// `--restart-reset`: a child that has served for so long was stable, and the next end is a first one.
+    /// `--restart-reset`: a child that has served for this long resets the count.
     pub stable: Duration,
 }
 
-/// The restarts of one post, which children fill one after the other.
+/// The consecutive restarts of one child.
 #[derive(Debug)]
 pub struct Restarts {
     policy: Policy,
+    backoff: Backoff,
     used: u32,
     serving_since: Option<Instant>,
 }
 
 impl Restarts {
-    /// None was used.
+    /// Creates the state before the first restart.
     pub fn new(policy: Policy) -> Self {
-        Restarts { policy, used: 0, serving_since: None }
+        Restarts { policy, backoff: Backoff::new(policy.first, policy.longest), used: 0, serving_since: None }
     }
 
-    /// The child has completed its handshake.
-    pub fn serves(&mut self, now: Instant) {
+    /// Records that the child has completed its handshake.
+    pub fn note_serving(&mut self, now: Instant) {
         self.serving_since = Some(now);
     }
 
-    /// The child has ended, or did not start: how long to wait before the next one; `None` if the budget is used up.
-    /// `chance`, from 0 to 1, spreads the restarts of many that ended over one cause.
-    pub fn ended(&mut self, now: Instant, chance: f64) -> Option<Duration> {
+    /// Records that the child ended or failed to start, and returns the delay before the next start; `None` when the
+    /// budget is used up. `chance`, from 0 to 1, spreads restarts that have a common cause.
+    pub fn next_pause(&mut self, now: Instant, chance: f64) -> Option<Duration> {
         let served = self.serving_since.take().map(|since| now.saturating_duration_since(since));
         if served.is_some_and(|served| served >= self.policy.stable) {
             self.used = 0;
+            self.backoff.reset();
         }
         if self.used >= self.policy.limit {
             return None;
         }
-        let doubled = 2u32.checked_pow(self.used).and_then(|times| self.policy.first.checked_mul(times));
         self.used += 1;
-        // Between a half and the whole: never at once, and never longer than was said.
-        let pause = doubled.unwrap_or(self.policy.longest).min(self.policy.longest);
-        Some(pause.mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0)))
+        Some(jittered(self.backoff.advance(), chance))
     }
 
-    /// Restarts in a row so far.
+    /// Returns the number of consecutive restarts so far.
     pub fn used(&self) -> u32 {
         self.used
     }
 
-    /// How many there may be.
+    /// Returns the maximum number of consecutive restarts.
     pub fn limit(&self) -> u32 {
         self.policy.limit
     }
@@ -75,21 +75,21 @@ mod tests {
     };
 
     #[test]
-    fn pauses_double_up_to_the_longest_until_the_budget_is_used_up() {
+    fn delays_double_up_to_the_maximum_until_the_budget_is_used_up() {
         let now = Instant::now();
         let mut restarts = Restarts::new(POLICY);
-        let pauses: Vec<_> = std::iter::from_fn(|| restarts.ended(now, 1.0)).collect();
+        let pauses: Vec<_> = std::iter::from_fn(|| restarts.next_pause(now, 1.0)).collect();
         assert_eq!(pauses, [1, 2, 4, 5, 5].map(Duration::from_secs));
         assert_eq!((restarts.used(), restarts.limit()), (5, 5));
-        assert_eq!(restarts.ended(now, 1.0), None, "used up stays used up");
+        assert_eq!(restarts.next_pause(now, 1.0), None, "the budget stays used up");
     }
 
     #[test]
-    fn chance_shortens_a_pause_by_at_most_half() {
+    fn jitter_shortens_a_delay_by_at_most_half() {
         let now = Instant::now();
         for (chance, pause) in [(0.0, 500), (0.5, 750), (1.0, 1000), (7.0, 1000), (-1.0, 500)] {
             assert_eq!(
-                Restarts::new(POLICY).ended(now, chance),
+                Restarts::new(POLICY).next_pause(now, chance),
                 Some(Duration::from_millis(pause)),
                 "{chance}"
             );
@@ -97,38 +97,38 @@ mod tests {
     }
 
     #[test]
-    fn a_stable_run_gives_the_budget_back_and_a_short_one_does_not() {
+    fn only_a_stable_run_restores_the_budget() {
         let mut now = Instant::now();
         let mut restarts = Restarts::new(POLICY);
         for _ in 0..POLICY.limit {
-            restarts.serves(now);
+            restarts.note_serving(now);
             now += POLICY.stable - Duration::from_millis(1);
-            assert!(restarts.ended(now, 1.0).is_some());
+            assert!(restarts.next_pause(now, 1.0).is_some());
         }
-        restarts.serves(now);
+        restarts.note_serving(now);
         now += POLICY.stable;
-        assert_eq!(restarts.ended(now, 1.0), Some(POLICY.first), "it was stable");
+        assert_eq!(restarts.next_pause(now, 1.0), Some(POLICY.first), "it was stable");
         assert_eq!(restarts.used(), 1);
     }
 
     #[test]
-    fn the_time_of_a_child_that_never_served_counts_for_nothing() {
+    fn the_time_of_a_child_that_never_served_does_not_count() {
         let now = Instant::now();
         let mut restarts = Restarts::new(Policy { limit: 1, ..POLICY });
-        restarts.serves(now);
-        assert!(restarts.ended(now, 1.0).is_some());
-        assert_eq!(restarts.ended(now + POLICY.stable * 2, 1.0), None);
+        restarts.note_serving(now);
+        assert!(restarts.next_pause(now, 1.0).is_some());
+        assert_eq!(restarts.next_pause(now + POLICY.stable * 2, 1.0), None);
     }
 
     #[test]
-    fn huge_numbers_stay_within_the_longest_pause() {
+    fn huge_settings_stay_within_the_maximum_delay() {
         let now = Instant::now();
         let mut restarts = Restarts::new(Policy { limit: u32::MAX, ..POLICY });
-        assert!((0..100).all(|_| restarts.ended(now, 1.0).is_some_and(|pause| pause <= POLICY.longest)));
+        assert!((0..100).all(|_| restarts.next_pause(now, 1.0).is_some_and(|pause| pause <= POLICY.longest)));
     }
 
     #[test]
-    fn a_limit_of_none_means_none() {
-        assert_eq!(Restarts::new(Policy { limit: 0, ..POLICY }).ended(Instant::now(), 1.0), None);
+    fn a_limit_of_zero_allows_no_restart() {
+        assert_eq!(Restarts::new(Policy { limit: 0, ..POLICY }).next_pause(Instant::now(), 1.0), None);
     }
 }

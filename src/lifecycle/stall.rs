@@ -1,27 +1,27 @@
-//! Whether a child still takes what is written to it. One that takes nothing hangs, however much it says.
+//! Decides whether a child still reads its stdin. A child that reads nothing hangs, even if it writes.
 //!
-//! A synchronous server rightly takes nothing while it works on a request. Each has its time, though: once that is over
-//! for all that it was sent, and it still takes nothing, it never will.
+//! A synchronous server reads nothing while it handles a request. It hangs if it still reads nothing after all of its
+//! requests have timed out.
 
 use std::time::{Duration, Instant};
 
-/// How long a child may take nothing of what waits for it.
+/// The maximum time for which a child may leave waiting bytes unread.
 #[derive(Clone, Copy, Debug)]
 pub struct Leeway {
-    /// In all: longer than a request may take that reports no progress.
+    /// The maximum in any case: longer than a request without progress may take.
     pub whole: Duration,
-    /// Once no request at it is in its time any more.
+    /// The maximum after the last of its requests has timed out.
     pub idle: Duration,
 }
 
-/// What can be seen of a child's stdin at one moment.
+/// An observation of a child's stdin.
 #[derive(Clone, Copy, Debug)]
 pub struct Stdin {
-    /// Bytes wait to be taken.
+    /// Whether bytes wait to be read.
     pub waits: bool,
-    /// How often it has taken some.
+    /// Number of times that the child has read some bytes.
     pub taken: u64,
-    /// A request that it was sent may still be answered in its time.
+    /// Whether a request may still be answered in time.
     pub works: bool,
 }
 
@@ -35,12 +35,12 @@ pub struct Stall {
 }
 
 impl Stall {
-    /// It has just taken something.
+    /// Creates the stall of a child that has just read something.
     pub fn new(leeway: Leeway, now: Instant) -> Self {
         Stall { leeway, taken: 0, since: now, worked: now }
     }
 
-    /// Takes what is seen at `now`; whether it hangs.
+    /// Evaluates an observation at `now`; returns whether the child hangs.
     pub fn look(&mut self, seen: Stdin, now: Instant) -> bool {
         if !seen.waits || seen.taken != self.taken {
             (self.taken, self.since) = (seen.taken, now);
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_takes_nothing_hangs_once_every_request_has_had_its_time() {
+    fn a_child_that_reads_nothing_hangs_once_every_request_has_timed_out() {
         let (mut stall, at) = stall();
         assert!(!stall.look(Stdin { works: true, ..STUCK }, at(1)));
         assert!(!stall.look(Stdin { works: true, ..STUCK }, at(300)));
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_takes_a_little_does_not() {
+    fn a_child_that_reads_slowly_does_not_hang() {
         let (mut stall, at) = stall();
         for n in 1..10 {
             assert!(!stall.look(Stdin { taken: n, ..STUCK }, at(300 * n)));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn one_for_which_nothing_waits_does_not() {
+    fn a_child_without_waiting_bytes_does_not_hang() {
         let (mut stall, at) = stall();
         assert!(!stall.look(Stdin { waits: false, ..STUCK }, at(9_999)));
         assert!(!stall.look(STUCK, at(10_000)), "not since just now");
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_works_on_what_reports_progress_is_left_alone_and_has_a_moment_after_it() {
+    fn a_request_with_progress_delays_the_detection_of_a_hang() {
         let (mut stall, at) = stall();
         assert!(!stall.look(Stdin { works: true, ..STUCK }, at(3_600)));
         assert!(!stall.look(STUCK, at(3_609)), "it may be about to read");

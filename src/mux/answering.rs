@@ -1,35 +1,35 @@
-//! Owns the answering half of a whole table: completing, expiring tombstones, failing everyone.
+//! The answering half of a table: completes exchanges, expires tombstones, and fails all exchanges at the end.
 
 use super::{slot::Slot, state::Word, table::Table, wire_id::WireId};
 use crate::sync::{Arc, atomic::Ordering::Relaxed};
 use std::fmt;
 
-/// An outcome that says that the answering half is gone.
+/// An outcome type with a value for a lost answering half.
 pub trait Lost {
-    /// The outcome for whoever still waits when [`Answering`] is dropped.
+    /// The outcome of waiting exchanges when [`Answering`] is dropped.
     fn lost() -> Self;
 }
 
-/// What became of an outcome.
+/// The fate of an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Completed<O> {
-    /// The waiting half has it.
+    /// It was delivered to the waiting half.
     Delivered,
-    /// Nobody waited any more: the outcome is dropped, the tombstone freed.
+    /// The exchange was abandoned: the outcome is dropped, and the tombstone freed.
     Late,
     /// The exchange is over: answered before, expired, or withdrawn before it was sent.
     Duplicate(O),
-    /// No request of this id was sent yet.
+    /// No request with this id has been sent yet.
     Unknown(O),
 }
 
-/// The answering half of every exchange: there is one per table, and the child's router owns it.
+/// The answering half of all exchanges of a table, owned by the child's router.
 ///
-/// Dropping it answers everyone who waits with [`Lost::lost`].
+/// Dropping it answers all waiting exchanges with [`Lost::lost`].
 pub struct Answering<H, O: Lost> {
     table: Arc<Table<H, O>>,
-    /// Per slot: the generation last seen abandoned, and the tick at which it first was.
+    /// Per slot: the generation last seen abandoned, and the tick at which that was first seen.
     noted: Box<[(u64, u64)]>,
 }
 
@@ -39,7 +39,7 @@ impl<H, O: Lost> Answering<H, O> {
         Self { table, noted }
     }
 
-    /// Gives the exchange its outcome.
+    /// Completes an exchange with its outcome.
     #[inline]
     pub fn complete(&mut self, id: WireId, outcome: O) -> Completed<O> {
         let slot = self.table.slot(id);
@@ -71,8 +71,8 @@ impl<H, O: Lost> Answering<H, O> {
         waits.then(|| unsafe { slot.held() })
     }
 
-    /// The one exchange that was sent and is not answered yet; `None` if there are none or several. Looks at
-    /// every slot: for answers that name no id, which are rare.
+    /// The only exchange that was sent and has no answer yet; `None` if there are none or several. Reads every slot, so it is
+    /// only for answers without an id, which are rare.
     pub fn only_waiting(&self) -> Option<WireId> {
         let mut sent = self.table.slots().iter().enumerate().filter_map(|(index, slot)| {
             let word = slot.state.load();
@@ -83,8 +83,8 @@ impl<H, O: Lost> Answering<H, O> {
         only.filter(|_| sent.next().is_none())
     }
 
-    /// Frees the tombstones that this found abandoned `grace_ticks` or longer ago; returns their number.
-    /// Their answers, should they come, are duplicates. Costs one load while nothing is abandoned.
+    /// Frees tombstones that were first seen `grace_ticks` or longer ago; returns their number. Later answers to them are
+    /// duplicates. Costs one load while nothing is abandoned.
     pub fn expire(&mut self, now_tick: u64, grace_ticks: u64) -> usize {
         if self.table.abandoned.load(Relaxed) == 0 {
             return 0;
@@ -107,9 +107,8 @@ impl<H, O: Lost> Answering<H, O> {
         expired
     }
 
-    /// Closes the table, then answers everyone who waits, sent or not, and frees every tombstone. Returns
-    /// how many it answered. From its beginning on, nothing can be reserved; from its end on, nothing can
-    /// be marked as sent.
+    /// Closes the table, answers all waiting exchanges, sent or not, and frees all tombstones. Returns the number of answered
+    /// exchanges. Once it has begun, nothing can be reserved; once it has ended, nothing can be marked as sent.
     pub fn close(&mut self, mut outcome: impl FnMut() -> O) -> usize {
         self.table.close();
         let mut answered = 0;
@@ -134,7 +133,7 @@ impl<H, O: Lost> Answering<H, O> {
         answered
     }
 
-    /// Answers a slot that was seen sent and not answered, or buries it.
+    /// Answers a slot that was seen sent and unanswered, or frees its tombstone.
     #[inline]
     fn settle(&mut self, id: WireId, seen: Word, outcome: O) -> Completed<O> {
         let slot: &Slot<H, O> = self.table.slot(id);
@@ -144,7 +143,7 @@ impl<H, O: Lost> Answering<H, O> {
                 slot.waker.wake();
                 return Completed::Delivered;
             }
-            // Once sent, only being abandoned stands in an answer's way.
+            // Once an exchange is sent, only abandoning it can make an answer fail.
         }
         self.bury(id);
         Completed::Late

@@ -1,16 +1,14 @@
-//! Owns which slots are free: a bounded first-in-first-out queue of slot indexes, lock-free, any number of
-//! takers and givers.
+//! The free slots: a bounded, lock-free first-in-first-out queue of slot indexes, for any number of takers and givers.
 //!
-//! A ring with as many cells as there are indexes. A cell is one word, `lap | index`, where the lap is the
-//! position's high part: a cell whose lap is behind the head's has not been filled yet. Whoever gives an
-//! index back holds it, so the ring is never full, and a cell is always taken before it is filled again.
+//! It is a ring with as many cells as indexes. A cell is one word, `lap | index`, where the lap is the high part of a
+//! position: a cell whose lap is behind the head's has not been filled yet. Only a taken index can be given back, so the
+//! ring is never full, and a cell is always taken before it is filled again.
 //!
-//! Giving fills the cell first and then moves the tail, and others move it for whoever is stalled between
-//! the two. (In Vyukov's queue the tail moves first, and a giver that the scheduler takes away in between
-//! makes the list look empty to everyone, as soon as the head gets there.)
+//! Giving fills the cell first and then moves the tail, which other threads move for a giver that is stalled in between.
+//! (In Vyukov's queue the tail moves first, so a giver that is preempted in between makes the list look empty to all
+//! threads as soon as the head arrives there.)
 //!
-//! First in, first out, so that a slot rests as long as possible before it is used again, and generations
-//! are used up evenly.
+//! First in, first out lets a slot rest as long as possible before it is used again, and uses up generations evenly.
 
 use crate::sync::atomic::{
     AtomicU64,
@@ -18,25 +16,24 @@ use crate::sync::atomic::{
 };
 use std::cmp::Ordering;
 
-/// Set in `head` once no index may be taken any more. Positions never come near it.
+/// Set in `head` when no index may be taken any more. Positions never reach it.
 const CLOSED: u64 = 1 << 63;
 
-/// Two neighbouring words that different threads write would slow each other down; x86 fetches lines in
-/// pairs, hence 128.
+/// Keeps words that different threads write on separate cache lines. 128 bytes, since x86 fetches lines in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Apart<T>(T);
 
 #[derive(Debug)]
 pub(super) struct FreeList {
-    /// The position to take from next.
+    /// The next position to take from.
     head: Apart<AtomicU64>,
-    /// The position to give back to next, or the one before while its giver is still at it.
+    /// The next position to give back to, or the one before while its giver has not finished.
     tail: Apart<AtomicU64>,
     cells: Box<[AtomicU64]>,
 }
 
-/// Why no index was taken.
+/// The reason why no index was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoSlot {
     /// All are in use.
@@ -104,13 +101,12 @@ impl FreeList {
         }
     }
 
-    /// Lets no index be taken any more. Whatever the slots that were taken before went through until they
-    /// were taken is visible after this.
+    /// Prevents further taking. Everything that happened to the taken slots before they were taken is visible after this.
     pub(super) fn close(&self) {
         self.head.0.fetch_or(CLOSED, Acquire);
     }
 
-    /// How many indexes are out: taken and not given back. Exact only while nobody takes or gives.
+    /// Number of indexes that are taken and not given back. Exact only while no thread takes or gives.
     pub(super) fn taken(&self) -> usize {
         let given = self.tail.0.load(Relaxed) - self.cells.len() as u64;
         let taken = self.head.0.load(Relaxed) & !CLOSED;

@@ -1,28 +1,27 @@
-//! Owns the requests in flight on one child: wire ids, who waits for which, and who answers. Lock-free, no
-//! allocation per exchange, no clock.
+//! The multiplexer: the requests in flight on one child, their wire ids, and their outcomes. It is lock-free, does not
+//! allocate per exchange, and has no clock (`docs/architecture.md#multiplexer`).
 //!
-//! A request reserves a slot and thereby gets its [`WireId`]; the writer marks it as sent just before its
-//! frame goes to stdin; the router completes it when the child answers. The slot carries a held value `H`
-//! (the admission permit, the way for interim events) and one outcome `O`.
+//! A request reserves a slot, and with it a [`WireId`]. The writer marks it as sent just before its frame goes to stdin. The
+//! router completes it when the child answers. A slot carries a held value `H` (the admission permit, the queue of interim
+//! messages) and one outcome `O`.
 //!
 //! # Invariants
 //!
-//! 1. A slot is on the free list, or retired, or in the hands of whoever took it, or serves one exchange.
-//! 2. A state word only changes by the transitions in `state.rs`; its generation only grows; a slot
-//!    whose next generation would have no wire id is retired. Hence no id is minted twice.
-//! 3. An exchange has one waiting half, [`Pending`], and a table one answering half, [`Answering`]; neither
-//!    can be cloned.
-//! 4. Answer and abandon race on the one word, and both are compare-and-swaps from WAITING: an exchange
-//!    ends up ANSWERED or ABANDONED, never both.
-//! 5. Only the waiting half frees an ANSWERED slot; only the answering half frees an ABANDONED one; an
-//!    exchange that was never sent is freed by its waiting half. The last of the two frees.
+//! 1. A slot is on the free list, or retired, or held by the thread that took it, or serves one exchange.
+//! 2. A state word changes only by the transitions in `state.rs`. Its generation only grows, and a slot whose next
+//!    generation would have no wire id is retired. Hence no id is minted twice.
+//! 3. An exchange has one waiting half, [`Pending`], and a table has one answering half, [`Answering`]. Neither can be
+//!    cloned.
+//! 4. Answer and abandon race on one word, and both are compare-and-swaps from WAITING: an exchange becomes ANSWERED or
+//!    ABANDONED, never both.
+//! 5. Only the waiting half frees an ANSWERED slot; only the answering half frees an ABANDONED one; an exchange that was
+//!    never sent is freed by its waiting half. The last of the two frees.
 //! 6. Only an exchange that was sent can be completed. (Closing answers all.)
-//! 7. To publish WAITING is to look again for CLOSED, on the slot's word. `close` first ends taking from
-//!    the free list, then sets CLOSED in every word: a slot that was taken before is seen WAITING by it, or
-//!    sees CLOSED.
-//! 8. The waiting half registers its waker, then looks for ANSWERED; the answering half sets ANSWERED, then
-//!    wakes. A wake-up that reaches the slot's next exchange is spurious, and harmless.
-//! 9. A held value is dropped after its slot was freed: a permit in it promises a slot.
+//! 7. Publishing WAITING checks for CLOSED again, on the slot's word. `close` first closes the free list, then sets CLOSED
+//!    in every word: a slot that was taken before is either seen WAITING by `close`, or sees CLOSED.
+//! 8. The waiting half registers its waker, then checks for ANSWERED; the answering half sets ANSWERED, then wakes. A
+//!    wake-up that reaches the slot's next exchange is spurious, and harmless.
+//! 9. A held value is dropped after its slot was freed: a permit in it promises a free slot.
 //!
 //! Checked by loom: `RUSTFLAGS="--cfg proxyrunner_loom" cargo test --release --lib mux::`.
 
@@ -50,7 +49,7 @@ use std::fmt;
 use table::Table;
 use wire_id::Layout;
 
-/// The most slots of a table; leaves each 2^33 generations.
+/// The maximum number of slots, which leaves each 2^33 generations.
 pub const MAX_SLOTS: usize = 1 << 20;
 
 /// A table of at least `slots` slots, rounded up to a power of two.
@@ -73,7 +72,7 @@ fn table_with_generations<H, O: Lost>(slots: usize, generations: u64) -> (Mux<H,
     (Mux { table: table.clone() }, Answering::new(table))
 }
 
-/// Why nothing was reserved; gives the value back.
+/// The reason why no slot was reserved. Returns the held value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused<H> {
     /// Every slot is in use.
@@ -82,7 +81,7 @@ pub enum Refused<H> {
     Closed(H),
 }
 
-/// The asking side of a table: reserves, and marks as sent. Clones share the table.
+/// The requesting side of a table: reserves slots, and marks them as sent. Clones share the table.
 pub struct Mux<H, O> {
     table: Arc<Table<H, O>>,
 }
@@ -98,8 +97,8 @@ impl<H, O> Mux<H, O> {
         }
     }
 
-    /// To be called just before the frame goes to stdin: true once per exchange; false if it must not be
-    /// written, as it was abandoned, answered, or marked before.
+    /// Marks an exchange as sent, just before its frame goes to stdin. True once per exchange; false if the frame must not be
+    /// written, because the exchange was abandoned, answered, or marked before.
     #[inline]
     pub fn mark_sent(&self, id: WireId) -> bool {
         self.table.slot(id).state.mark_sent(self.table.layout.generation(id))
@@ -111,24 +110,24 @@ impl<H, O> Mux<H, O> {
         word.generation() == self.table.layout.generation(id) && word.is_sent()
     }
 
-    /// How many slots are in use, those of abandoned exchanges included. A snapshot.
+    /// Number of slots in use, including those of abandoned exchanges. A snapshot.
     pub fn waiting(&self) -> usize {
         self.table.in_flight()
     }
 
-    /// How many exchanges were abandoned after being sent, and not answered yet. A snapshot, at times too
-    /// high by what is being abandoned.
+    /// Number of exchanges that were abandoned after being sent, and have no answer yet. A snapshot, temporarily too high
+    /// while an exchange is being abandoned.
     pub fn abandoned(&self) -> usize {
         self.table.abandoned.load(Relaxed)
     }
 
-    /// How many exchanges were sent, and are waited for. Looks at every slot.
+    /// Number of exchanges that were sent and are waited for. Reads every slot.
     pub fn unanswered(&self) -> usize {
         let words = self.table.slots().iter().map(|slot| slot.state.load());
         words.filter(|word| word.is_sent() && word.is_waiting()).count()
     }
 
-    /// How many slots there are.
+    /// Number of slots.
     pub fn slots(&self) -> usize {
         self.table.layout.slots()
     }

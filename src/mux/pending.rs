@@ -1,4 +1,4 @@
-//! Owns the waiting half of an exchange: a future of its outcome, whose drop cancels.
+//! The waiting half of an exchange: a future of its outcome, which cancels on drop.
 
 use super::{state::Abandoned, table::Table, wire_id::WireId};
 use crate::sync::{Arc, atomic::Ordering::Relaxed};
@@ -43,8 +43,8 @@ impl<H, O> Pending<H, O> {
         (self.stage != Stage::Over).then(|| unsafe { self.table.slot(self.id).held() })
     }
 
-    /// Gives up waiting, as dropping does, and says what became of the exchange, hence whether the child
-    /// is to be told. To be called once; later calls say [`Abandoned::Settled`]. Polling after it panics.
+    /// Abandons the exchange, as dropping does, and returns what became of it, so that the caller knows whether to tell the
+    /// child. Later calls return [`Abandoned::Settled`]. Polling after it panics.
     pub fn abandon(&mut self) -> Abandoned {
         if self.stage == Stage::Over {
             return Abandoned::Settled;
@@ -73,8 +73,8 @@ impl<H, O> Pending<H, O> {
         became
     }
 
-    /// Empties the cells and frees the slot; its held value is dropped after that, so that whoever is let
-    /// in by a permit in it finds the slot free.
+    /// Empties the cells and frees the slot. The held value is dropped last, so that a request admitted by its permit finds
+    /// the slot free.
     ///
     /// # Safety
     /// The slot is ANSWERED, and the outcome was not taken.

@@ -1,4 +1,4 @@
-//! Owns the state of a slot: one atomic word, `generation | flags`, and its named transitions.
+//! The state of a slot: one atomic word, `generation | flags`, and its named transitions.
 //!
 //! ```text
 //!          publish            mark_sent                  answer             release
@@ -23,7 +23,7 @@ const ABANDONED: u64 = 1 << 3;
 const CLOSED: u64 = 1 << 4;
 const FLAG_BITS: u32 = 5;
 
-/// What the state was at one moment.
+/// A snapshot of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word(u64);
 
@@ -36,7 +36,7 @@ impl Word {
         self.0 >> FLAG_BITS
     }
 
-    /// Nobody has answered, and somebody waits.
+    /// Whether the exchange is waited for and not answered.
     pub(super) fn is_waiting(self) -> bool {
         self.0 & (WAITING | ANSWERED | ABANDONED) == WAITING
     }
@@ -54,15 +54,15 @@ impl Word {
     }
 }
 
-/// What became of an exchange whose waiting half gave up.
+/// The fate of an exchange that was abandoned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abandoned {
-    /// It had not been sent: the child never hears of it, the slot is free again.
+    /// It was not sent: the child never learns of it, and the slot is free.
     Withdrawn,
-    /// The child has it, and has not answered: tell the child that it is cancelled. The slot and what it
-    /// holds stay until the child answers or the grace passes.
+    /// It was sent and has no answer: the child must be told. The slot and its held value stay until the child answers or
+    /// the grace period ends.
     InFlight,
-    /// It was over already: its answer was there, or had been taken.
+    /// It had been answered before.
     Settled,
 }
 

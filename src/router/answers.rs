@@ -1,4 +1,4 @@
-//! A child's answers, and its lines that are no messages: which request they are about, if any.
+//! Routes a child's answers, and finds the request that an invalid line concerns.
 
 use super::Router;
 use super::habits::Habit;
@@ -8,38 +8,36 @@ use crate::exchange::{Answer, Failure, Outcome, quoted as shown};
 use crate::framing::IdSeeker;
 use crate::jsonrpc::{self, Defect, Fault, Message, Span, Spelling, codes, echoed, member, string_member};
 use crate::mux::{Completed, WireId};
-use crate::session::Audience;
 use crate::telemetry::counters;
-use std::sync::PoisonError;
 use std::time::Instant;
 
-/// How many messages one batch of a child may have.
-const MOST_BATCHED: usize = 10_000;
+/// Limit on the messages in one batch of a child.
+const MAX_BATCHED: usize = 10_000;
 
 impl Router {
-    pub(super) fn no_message(&mut self, mut frame: Vec<u8>, charge: Charge, fault: &Fault) {
+    pub(super) fn deliver_fault(&mut self, mut frame: Vec<u8>, charge: Charge, fault: &Fault) {
         if jsonrpc::is_batch(&frame)
-            && let Ok(elements) = jsonrpc::elements(&frame, MOST_BATCHED)
+            && let Ok(elements) = jsonrpc::elements(&frame, MAX_BATCHED)
         {
             return self.batch(frame, charge, elements);
         }
         let Some((message, defect)) = jsonrpc::mended(&mut frame, fault) else {
-            return self.malformed(&frame, fault.reason);
+            return self.fail_malformed(&frame, fault.reason);
         };
-        self.repaired(match defect {
+        self.note_repair(match defect {
             Defect::FloatId => Habit::FloatIds,
             Defect::Nulls => Habit::NullMembers,
             Defect::Escapes => Habit::Escapes,
         });
-        self.whole(frame, charge, &message);
+        self.deliver_message(frame, charge, &message);
     }
 
-    pub(super) fn repaired(&self, habit: Habit) {
+    pub(super) fn note_repair(&self, habit: Habit) {
         counters::REPAIRED_FRAMES.increment();
         self.habits.note(self.child, habit);
     }
 
-    /// The id of a request in a frame of the child, in any spelling that is beyond doubt.
+    /// Returns the wire id of a request as the child wrote it, in any unambiguous spelling.
     pub(super) fn wire_id(&self, raw: &[u8]) -> Option<WireId> {
         let (number, spelling) = echoed(raw)?;
         match spelling {
@@ -51,12 +49,12 @@ impl Router {
     }
 
     pub(super) fn response(&mut self, mut frame: Charged, message: &Message) {
-        let Some(id) = message.id.clone() else { return self.unattributed(&frame, message) };
+        let Some(id) = message.id.clone() else { return self.deliver_unattributed(&frame, message) };
         let wire_id = self.wire_id(&frame[id.clone()]);
         if let (Some(wire_id), Some(error)) = (wire_id, &message.error)
             && !is_error(&frame, error)
         {
-            // Clients would not take it for an answer, and wait on.
+            // Clients would not accept it as an answer, and would keep waiting.
             self.note_malformed(&frame, NO_ERROR);
             return self.complete(wire_id, Err(Failure::Malformed(NO_ERROR)));
         }
@@ -77,7 +75,7 @@ impl Router {
         };
         match wire_id {
             Some(wire_id) => self.complete(wire_id, Ok(answer)),
-            None => self.unknown(&answer.frame[answer.id.clone()]),
+            None => self.note_unknown(&answer.frame[answer.id.clone()]),
         }
     }
 
@@ -86,26 +84,26 @@ impl Router {
             Completed::Delivered => {}
             Completed::Late | Completed::Duplicate(_) => {
                 counters::LATE_ANSWERS.increment();
-                tracing::debug!(child = self.child, id = wire_id.as_u64(), "late answer discarded");
+                tracing::debug!(child = self.child, id = wire_id.as_u64(), "discarded a late answer");
             }
-            Completed::Unknown(_) => self.unknown(wire_id.as_u64().to_string().as_bytes()),
+            Completed::Unknown(_) => self.note_unknown(wire_id.as_u64().to_string().as_bytes()),
         }
     }
 
-    /// What it answers is nobody's, and is not shown either.
-    fn unknown(&mut self, id: &[u8]) {
+    /// Counts an answer that belongs to no request. Its content may be another client's, so it is not logged.
+    fn note_unknown(&mut self, id: &[u8]) {
         counters::UNKNOWN_ANSWERS.increment();
         if self.allowance.take(Instant::now()) {
             tracing::warn!(
                 child = self.child,
                 id = shown(id),
-                "the server answered a request that it was never sent"
+                "the server answered a request that was never sent to it"
             );
         }
     }
 
-    /// An error without an id: the child could not read one (protocol D8).
-    fn unattributed(&mut self, frame: &[u8], message: &Message) {
+    /// Routes an error without an id, which a child sends when it could not read the request's id (JSON-RPC 2.0 §5).
+    fn deliver_unattributed(&mut self, frame: &[u8], message: &Message) {
         let code = message.error.as_ref().and_then(|error| errors::code(frame, error)).map(|(code, _)| code);
         let only = self.answering.only_waiting();
         let only = only.filter(|wire_id| code.is_some_and(|code| self.may_mean(*wire_id, code)));
@@ -118,33 +116,34 @@ impl Router {
             tracing::warn!(
                 child = self.child,
                 frame = shown(frame),
-                "the server wrote an error without an id; the only request in flight fails"
+                "the server wrote an error without an id; failed the only request in flight"
             );
         }
-        self.complete(wire_id, Err(Failure::Malformed("it is an error without an id")));
+        self.complete(wire_id, Err(Failure::Malformed("an error without an id")));
     }
 
-    /// Whether an error without an id may be about a request. Many servers answer notifications with errors, and some
-    /// find in them an invalid request, or text that they cannot parse, since there is no id.
+    /// Returns whether an error without an id may concern this request. Many servers answer notifications with
+    /// errors, and some of these report an invalid request or unparsable text, since a notification has no id.
     fn may_mean(&self, wire_id: WireId, code: i64) -> bool {
         let unanswered = self.inbox.uptake().notified().saturating_sub(self.answered_notifications);
         match code {
-            // The one notification may be that which completes proxyrunner's own handshake, long before this request.
+            // The one unanswered notification may have completed proxyrunner's own handshake, long before this
+            // request.
             codes::PARSE_ERROR if self.answered_notifications == 0 && self.is_of_client(wire_id) => {
-                unanswered <= u64::from(!matches!(self.audience, Audience::Exclusive { .. }))
+                unanswered <= u64::from(!self.audience.is_exclusive())
             }
             codes::PARSE_ERROR | codes::INVALID_REQUEST => unanswered == 0,
             _ => false,
         }
     }
 
-    /// Whether a client waits for a request. Proxyrunner's own need no places.
+    /// Returns whether the request is a client's. proxyrunner's own requests need no permits.
     fn is_of_client(&self, wire_id: WireId) -> bool {
         let held = self.answering.held(wire_id);
-        held.is_some_and(|held| held.places.lock().unwrap_or_else(PoisonError::into_inner).is_some())
+        held.is_some_and(|held| held.places.lock().is_some())
     }
 
-    pub(super) fn oversized(&mut self, id: Option<Vec<u8>>, failure: Failure) {
+    pub(super) fn fail_oversized(&mut self, id: Option<Vec<u8>>, failure: Failure) {
         if let Some(wire_id) = id.and_then(|id| self.wire_id(&id)) {
             self.complete(wire_id, Err(failure));
         }
@@ -163,19 +162,14 @@ impl Router {
                 child,
                 length,
                 frame,
-                "dropped a line of the server: --max-buffered had no room for it"
+                "dropped a line from the server: it exceeds the memory left (--max-buffered)"
             );
         } else {
-            tracing::warn!(
-                child,
-                length,
-                frame,
-                "the server wrote a line longer than --max-frame; it was discarded"
-            );
+            tracing::warn!(child, length, frame, "discarded a line from the server: it exceeds --max-frame");
         }
     }
 
-    pub(super) fn malformed(&mut self, frame: &[u8], reason: &'static str) {
+    pub(super) fn fail_malformed(&mut self, frame: &[u8], reason: &'static str) {
         self.note_malformed(frame, reason);
         let mut seeker = IdSeeker::default();
         seeker.feed(frame);
@@ -193,16 +187,16 @@ impl Router {
                 reason,
                 frame = shown(frame),
                 hint = self.noise.mistake().map(tracing::field::display),
-                "the server wrote a line that is no JSON-RPC message"
+                "the server wrote a line that is not a JSON-RPC message"
             );
         }
     }
 }
 
-/// Why an answer with an error fails its request.
-const NO_ERROR: &str = "its error is not an object with a numeric code and a message";
+/// The reason for the failure of a request whose answer contains an invalid error.
+const NO_ERROR: &str = "error is not an object with a numeric code and a message";
 
-/// Whether an error is what clients expect of one.
+/// Returns whether an error has the numeric code and the message that clients expect.
 fn is_error(frame: &[u8], error: &Span) -> bool {
     let code = member(frame, error, "code");
     let is_number = code.is_some_and(|code| matches!(frame[code.start], b'-' | b'0'..=b'9'));

@@ -1,34 +1,34 @@
-//! Deviations from the protocol that a child is forgiven. Each is logged once per child, since it may hide an error.
+//! Deviations from the protocol that are tolerated. Each is logged once per child, since it may hide an error.
 
 use std::cell::Cell;
 
-/// What a child does that it should not.
+/// A deviation from the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
-    /// It begins lines with a byte order mark.
+    /// Lines begin with a byte order mark.
     ByteOrderMark,
-    /// It returns ids and tokens as strings that it was given as integers.
+    /// Integer ids and tokens are returned as strings.
     StringIds,
-    /// It returns them as floating-point numbers.
+    /// Integer ids and tokens are returned as floating-point numbers.
     FloatIds,
-    /// It writes members that are null and decide nothing.
+    /// Messages have members that are null, and that the protocol does not allow there.
     NullMembers,
-    /// It writes escape sequences for a terminal in front of messages.
+    /// Terminal escape sequences precede messages.
     Escapes,
-    /// It answers notifications with errors.
+    /// Notifications are answered with errors.
     AnswersNotifications,
-    /// It writes several messages as one array.
+    /// Several messages are written as one array.
     Batches,
 }
 
-/// The habits of one child that were logged.
+/// The habits of one child that were logged already.
 #[derive(Debug, Default)]
 pub struct Habits {
     logged: Cell<u8>,
 }
 
 impl Habits {
-    /// Logs a habit of child number `child` the first time.
+    /// Logs a habit of child number `child`, the first time only.
     pub fn note(&self, child: u64, habit: Habit) {
         let bit = 1 << habit as u8;
         if self.logged.get() & bit == 0 {
@@ -41,9 +41,9 @@ impl Habits {
 impl Habit {
     fn description(self) -> &'static str {
         match self {
-            Habit::ByteOrderMark => "the server begins a line with a byte order mark; it is removed",
-            Habit::StringIds => "the server returns integer ids as strings; they are accepted",
-            Habit::FloatIds => "the server returns integer ids as floating-point numbers; they are accepted",
+            Habit::ByteOrderMark => "the server begins a line with a byte order mark; removed",
+            Habit::StringIds => "the server returns integer ids as strings; accepted",
+            Habit::FloatIds => "the server returns integer ids as floating-point numbers; accepted",
             Habit::NullMembers => {
                 "the server writes members that are null, such as \"error\":null beside a result; they are removed"
             }
@@ -55,7 +55,7 @@ impl Habit {
                  notification; such errors are discarded"
             }
             Habit::Batches => {
-                "the server writes batches, which revision 2025-03-26 allows; each message is taken by itself"
+                "the server writes batches, which only revision 2025-03-26 allows; each message is handled separately"
             }
         }
     }

@@ -1,16 +1,18 @@
-//! The table of sessions: bounded, searched by id and principal, swept by age.
+//! The table of sessions: limited in number, searched by id and principal, and swept for expired sessions.
 
-use super::{Principal, Session, SessionId, Settings};
+use super::{Principal, Session, Settings};
 use crate::admission::{Holder, Share, Shares, Taken};
+use crate::audience::{Members, SessionId};
 use crate::budget::Account;
 use crate::client::Client;
 use crate::exchange::Failure;
 use crate::telemetry::counters;
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// All sessions of this process.
@@ -18,37 +20,37 @@ use std::time::{Duration, Instant};
 pub struct Directory {
     settings: Settings,
     places: Arc<Shares>,
-    /// Sessions whose handshakes are not complete.
+    /// Sessions whose handshake is not complete.
     opening: Mutex<Vec<Weak<Session>>>,
     sessions: RwLock<HashMap<SessionId, Arc<Session>>>,
 }
 
-/// There are `--max-sessions` already, or no randomness for an id.
+/// There are `--max-sessions` sessions already, or the system provided no randomness for an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub struct DirectoryFull;
 
 impl Directory {
-    /// An empty one.
+    /// Returns an empty directory.
     pub fn new(settings: Settings) -> Self {
         let places = Shares::new(settings.max_sessions);
         Directory { settings, places, opening: Mutex::default(), sessions: RwLock::default() }
     }
 
-    /// A session for the client at `address` that nobody can find yet: [`list`](Self::list) it once its handshake is
-    /// complete. Its messages are charged to `account`, which is its own.
+    /// Opens a session for the client at `address`. It cannot be found before [`list`](Self::list), which is called
+    /// once its handshake is complete. Its messages are charged to its own account, `account`.
     ///
     /// # Errors
-    /// When there are too many.
+    /// Fails if there are too many sessions.
     pub fn open(
         &self,
         principal: Principal,
         address: Option<IpAddr>,
         account: Account,
         now: Instant,
-    ) -> Result<Arc<Session>, Full> {
+    ) -> Result<Arc<Session>, DirectoryFull> {
         let opener = principal.client_or(|| Client::at(address));
         let place = self.place(opener, now)?;
-        let id = SessionId::mint().map_err(|_| Full)?;
+        let id = SessionId::mint().map_err(|_| DirectoryFull)?;
         let session = Arc::new(Session::new(id, principal, opener, &self.settings, account, place, now));
         let weak = Arc::downgrade(&session);
         session.account().on_give_way(move || weak.upgrade().is_some_and(|session| session.give_way()));
@@ -59,20 +61,21 @@ impl Directory {
         Ok(session)
     }
 
-    /// A place for one more session of a client; if need be that of a session of the client that holds most.
-    fn place(&self, opener: Client, now: Instant) -> Result<Share, Full> {
+    /// Takes a place for another session of a client. If all places are taken, evicts a session of the client that
+    /// has most.
+    fn place(&self, opener: Client, now: Instant) -> Result<Share, DirectoryFull> {
         loop {
             match self.places.take(opener) {
                 Ok(place) => return Ok(place),
-                Err(Taken { by: Some(holder) }) if self.gives_way(holder, now) => {}
-                Err(_) => return Err(Full),
+                Err(Taken { by: Some(holder) }) if self.evict_from(holder, now) => {}
+                Err(_) => return Err(DirectoryFull),
             }
         }
     }
 
-    /// Ends the idlest session of a client, a quiet one first; whether there was one that may be ended. Only a client
-    /// that holds more than half of all places loses one that is busy.
-    fn gives_way(&self, holder: Holder, now: Instant) -> bool {
+    /// Ends the session of a client that has been idle longest, a quiet one first; returns whether one was ended.
+    /// Only a client that holds more than half of all places loses a busy session.
+    fn evict_from(&self, holder: Holder, now: Instant) -> bool {
         let opening: Vec<_> = self.opening().iter().filter_map(Weak::upgrade).collect();
         let own = |session: &Arc<Session>| session.opener() == holder.client && session.has_place();
         let mut sessions: Vec<_> = self.read().values().cloned().chain(opening).filter(own).collect();
@@ -86,34 +89,42 @@ impl Directory {
         self.end(idlest, &failure);
         idlest.give_up_place();
         counters::EVICTED_SESSIONS.increment();
-        tracing::info!(session = %idlest.id(), "evicted: --max-sessions is reached, and its client has most of them");
+        tracing::info!(session = %idlest.id(), "evicted a session: --max-sessions is reached, and its client holds the most sessions");
         true
     }
 
-    /// From now on the session can be found, unless it has ended already.
+    /// Makes the session findable, unless it has ended already.
     pub fn list(&self, session: &Arc<Session>) {
         counters::OPENED_SESSIONS.increment();
         self.opening().retain(|opening| !ptr::eq(opening.as_ptr(), Arc::as_ptr(session)));
         self.write().insert(session.id().clone(), Arc::clone(session));
-        // Looked at after it was listed: an end in between found nothing to forget.
+        // Checked after the session was listed, since an end before that found nothing to remove.
         if session.is_ended() {
             self.write().remove(session.id());
         }
     }
 
-    /// The session of this id, if it is this principal's: another's is as unknown as one that never was.
+    /// Returns the session of this id if it belongs to this principal; a session of another one counts as unknown.
     pub fn find(&self, id: &str, principal: &Principal) -> Option<Arc<Session>> {
         let session = self.read().get(id).cloned()?;
         (session.principal() == principal && !session.is_ended()).then_some(session)
     }
 
-    /// Ends a session and forgets it.
+    /// Ends and removes a session.
     pub fn end(&self, session: &Session, failure: &Failure) {
         self.write().remove(session.id());
         session.end(failure);
     }
 
-    /// Ends a session and forgets it if it is quiet, and has been without a message for `idle`; whether it was.
+    /// Ends and removes all sessions at a shared child.
+    pub fn end_seated(&self, members: &Members, failure: &Failure) {
+        for session in members.sessions() {
+            self.write().remove(session.id());
+            session.end(failure);
+        }
+    }
+
+    /// Ends and removes a session if it is quiet and had no message for `idle`; returns whether it did.
     pub fn end_if_quiet_for(
         &self,
         idle: Duration,
@@ -128,7 +139,7 @@ impl Directory {
         ended
     }
 
-    /// Ends the sessions that have been idle too long or are too old.
+    /// Ends and removes the sessions that were idle for too long or are too old.
     pub fn expire(&self, now: Instant) {
         for session in self.all() {
             if session.end_if_expired(&self.settings, &Failure::SessionEnded, now) {
@@ -139,7 +150,7 @@ impl Directory {
         }
     }
 
-    /// Drops what is owed to clients that left, one answer after the other and the oldest first, until it is `enough`.
+    /// Drops the events kept for disconnected clients, the oldest first, until `enough` returns true.
     pub fn forget_owed(&self, enough: impl Fn() -> bool) {
         let sessions = self.all();
         let owing = |at: usize| Some((Reverse(sessions[at].oldest_owed()?), at));
@@ -152,30 +163,30 @@ impl Directory {
         }
     }
 
-    /// Every session there is.
+    /// Returns all sessions.
     pub fn all(&self) -> Vec<Arc<Session>> {
         self.read().values().cloned().collect()
     }
 
-    /// Whether a session has an answer for a client that is expected back.
+    /// Returns whether a session has an answer for a client that is expected to resume.
     pub fn expects_anybody(&self, now: Instant) -> bool {
         self.read().values().any(|session| session.is_client_expected(now))
     }
 
-    /// How many there are.
+    /// Returns the number of sessions.
     pub fn count(&self) -> usize {
         self.read().len()
     }
 
     fn opening(&self) -> MutexGuard<'_, Vec<Weak<Session>>> {
-        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+        self.opening.lock()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<SessionId, Arc<Session>>> {
-        self.sessions.read().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<SessionId, Arc<Session>>> {
-        self.sessions.write().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.write()
     }
 }

@@ -1,7 +1,8 @@
-//! Places, names and ages.
+//! Tests the places, ids and ages of sessions.
 
+use super::directory::DirectoryFull;
 use super::fixtures::{IDLE, MAX_AGE, account, client_id, directory, drain, said};
-use super::{Directory, Full, Principal, Session, StreamId};
+use super::{Directory, Principal, Session, StreamId};
 use crate::exchange::fixtures::begun;
 use crate::exchange::{Class, Failure, Link};
 use std::cell::Cell;
@@ -17,16 +18,16 @@ fn listed(directory: &Directory, now: Instant) -> Arc<Session> {
 }
 
 #[test]
-fn a_place_comes_back_when_nobody_holds_the_session_any_more() {
+fn a_place_is_released_with_the_last_handle_of_its_session() {
     let (directory, now) = (directory(), Instant::now());
     let mut sessions: Vec<_> = (0..3).map(|_| listed(&directory, now)).collect();
-    assert_eq!(directory.open(Principal::anonymous(), None, account(), now).unwrap_err(), Full);
+    assert_eq!(directory.open(Principal::anonymous(), None, account(), now).unwrap_err(), DirectoryFull);
     let last = sessions.pop().unwrap();
     directory.end(&last, &Failure::SessionEnded);
     assert_eq!(directory.count(), 2);
     assert!(
         directory.open(Principal::anonymous(), None, account(), now).is_err(),
-        "its streams are still there"
+        "its streams are still open"
     );
     drop(last);
     assert!(directory.open(Principal::anonymous(), None, account(), now).is_ok());
@@ -57,13 +58,13 @@ fn a_session_that_ended_before_it_was_listed_is_not_listed() {
 }
 
 #[test]
-fn an_idle_session_expires_unless_it_is_heard_of() {
+fn an_idle_session_expires_unless_its_client_is_active() {
     let (directory, now) = (directory(), Instant::now());
     let [idle, heard, alive] = [(); 3].map(|()| listed(&directory, now));
     directory.expire(now + IDLE - BEFORE);
     assert_eq!(directory.count(), 3);
-    heard.heard(now + BEFORE);
-    alive.alive(now + BEFORE);
+    heard.note_message(now + BEFORE);
+    alive.note_alive(now + BEFORE);
     assert_eq!(heard.last_message(), now + BEFORE);
     assert_eq!(alive.last_message(), now, "a keep-alive is no message");
     directory.expire(now + IDLE);
@@ -73,15 +74,15 @@ fn an_idle_session_expires_unless_it_is_heard_of() {
 }
 
 #[test]
-fn a_request_in_flight_puts_off_idleness_but_not_old_age() {
+fn a_request_in_flight_prevents_idleness_but_not_old_age() {
     let (directory, now) = (directory(), Instant::now());
     let (link, _ends) = Link::new(1, 2);
     let [busy, done] = [(); 2].map(|()| {
         let (session, exchange) = (listed(&directory, now), begun(&link));
-        session.began(client_id("1"), Some(exchange.wire_id()), Arc::clone(exchange.mailbox()));
+        session.note_request(client_id("1"), Some(exchange.wire_id()), Arc::clone(exchange.mailbox()));
         (session, exchange)
     });
-    done.0.finished(done.1.mailbox(), now + BEFORE);
+    done.0.finish_request(done.1.mailbox(), now + BEFORE);
     directory.expire(now + IDLE);
     assert!(!done.0.is_ended(), "an answer counts as a message");
     directory.expire(now + IDLE + BEFORE);
@@ -92,9 +93,9 @@ fn a_request_in_flight_puts_off_idleness_but_not_old_age() {
     assert!(busy.0.is_ended());
 }
 
-/// Only for as long as it is needed, and never what somebody is about to read.
+/// Only as long as memory is needed, and never the events that a client is about to read.
 #[test]
-fn what_is_owed_to_who_left_goes_one_by_one_the_oldest_first() {
+fn owed_events_of_disconnected_clients_are_dropped_one_by_one_oldest_first() {
     let (directory, now) = (directory(), Instant::now());
     let sessions: Vec<_> = (0..3).map(|_| listed(&directory, now)).collect();
     let owe = |session: &Arc<Session>| {
@@ -116,7 +117,7 @@ fn what_is_owed_to_who_left_goes_one_by_one_the_oldest_first() {
 }
 
 #[test]
-fn a_message_that_is_being_handled_puts_off_idleness() {
+fn a_message_that_is_being_handled_prevents_idleness() {
     let (directory, now) = (directory(), Instant::now());
     let session = listed(&directory, now);
     let present = session.receive(now + BEFORE).unwrap();
@@ -131,7 +132,7 @@ fn a_message_that_is_being_handled_puts_off_idleness() {
     assert!(!directory.end_if_quiet_for(idle, &session, &Failure::SessionEnded, now + IDLE), "it has ended");
 }
 
-/// A session was seen to be quiet, took a request, and was ended.
+/// Such a race occurred: a session was seen to be quiet, took a request, and was ended.
 #[test]
 fn a_session_takes_a_message_or_is_ended_as_quiet_but_never_both() {
     let directory = Directory::new(super::Settings { max_sessions: 4_000, ..super::fixtures::settings() });

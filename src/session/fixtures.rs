@@ -1,4 +1,4 @@
-//! What tests of sessions, and of those who use them, begin with.
+//! Fixtures for tests of sessions and their users.
 
 use super::{Directory, Principal, Reader, Session, Settings};
 use crate::budget::Charged;
@@ -19,7 +19,7 @@ pub(crate) fn directory() -> Directory {
     Directory::new(settings())
 }
 
-/// An account with room for all that a test does.
+/// Returns an account with room for any test.
 pub(crate) fn account() -> Account {
     Budget::new(1 << 30).account(crate::client::Client::numbered(1))
 }
@@ -28,7 +28,7 @@ pub(crate) fn session() -> Arc<Session> {
     directory().open(Principal::anonymous(), None, account(), Instant::now()).unwrap()
 }
 
-/// A message and where its parts are.
+/// Returns a message and its scanned parts.
 pub(crate) fn scanned(json: &str) -> (Charged, Message) {
     let frame = Charged::own(json.as_bytes());
     let message = jsonrpc::scan(&frame).unwrap();
@@ -47,7 +47,7 @@ pub(crate) fn read(frame: &Spliced) -> String {
     String::from_utf8(frame.to_vec()).unwrap()
 }
 
-/// All that the reader can take now, and whether the stream has ended.
+/// Returns all events that the reader can take now, and whether the stream has ended.
 pub(crate) fn drain(reader: &mut Reader) -> (Vec<String>, bool) {
     let mut taken = Vec::new();
     loop {
@@ -59,7 +59,7 @@ pub(crate) fn drain(reader: &mut Reader) -> (Vec<String>, bool) {
     }
 }
 
-/// The next event's number and message, which must be there.
+/// Returns the number and text of the next event, which must be there.
 pub(crate) fn next(reader: &mut Reader) -> (u64, String) {
     match reader.poll_next(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(item)) => (item.seq, read(&item.frame)),

@@ -1,20 +1,19 @@
-//! Which of a session's events are kept for a reader who comes back, and which of them go first when they are too
-//! many.
+//! The events of a session that are kept for a reader that resumes, and the order in which they are dropped.
 
-use super::StreamId;
+use super::event_id::StreamId;
 use crate::exchange::Class;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a kept event is worth; the least goes first, and of equals the oldest.
+/// The worth of a kept event. The least worth is dropped first, and of equals the oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Worth {
-    /// Progress, logs.
+    /// Progress and logs.
     Passing,
-    /// What a reader has taken, so that it is missed only if the connection broke; and changes of state, which the
-    /// client can ask for.
+    /// An event that a reader has taken, so that it is missing only if the connection broke; or a change of state,
+    /// which the client can query.
     Seen,
-    /// A question or an answer that no reader has taken: whoever comes back comes for it.
+    /// A question or an answer that no reader has taken, and that a client resumes for.
     Owed,
 }
 
@@ -28,15 +27,15 @@ impl Worth {
     }
 }
 
-/// A kept event's place.
+/// The stream and number of a kept event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct KeptEvent {
     pub stream: StreamId,
     pub seq: u64,
     pub bytes: usize,
 }
 
-/// When an event began to be kept: the order over all sessions.
+/// The moment from which an event is kept, comparable over all sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Since(u64);
 
@@ -47,13 +46,13 @@ impl Since {
     }
 }
 
-/// The places of all kept events of one session.
+/// All kept events of one session.
 #[derive(Debug)]
 pub(super) struct Kept {
     max_events: usize,
     max_bytes: usize,
     bytes: usize,
-    by_worth: [VecDeque<(Since, Place)>; 3],
+    by_worth: [VecDeque<(Since, KeptEvent)>; 3],
 }
 
 impl Kept {
@@ -61,25 +60,25 @@ impl Kept {
         Kept { max_events, max_bytes, bytes: 0, by_worth: Default::default() }
     }
 
-    pub(super) fn put(&mut self, place: Place, worth: Worth) {
+    pub(super) fn put(&mut self, place: KeptEvent, worth: Worth) {
         self.bytes += place.bytes;
         self.by_worth[worth as usize].push_back((Since::now(), place));
     }
 
-    /// Since when the oldest one of this worth is kept.
+    /// Returns the moment from which the oldest event of this worth is kept.
     pub(super) fn oldest(&self, worth: Worth) -> Option<Since> {
         self.by_worth[worth as usize].front().map(|(since, _)| *since)
     }
 
-    /// The oldest one of this worth.
-    pub(super) fn pop_oldest(&mut self, worth: Worth) -> Option<Place> {
+    /// Removes and returns the oldest event of this worth.
+    pub(super) fn pop_oldest(&mut self, worth: Worth) -> Option<KeptEvent> {
         let (_, place) = self.by_worth[worth as usize].pop_front()?;
         self.bytes -= place.bytes;
         Some(place)
     }
 
-    /// The next one to go, while there are too many. The last one stays, whatever its size.
-    pub(super) fn pop_excess(&mut self) -> Option<Place> {
+    /// Removes and returns the next event to drop while a limit is exceeded. The last event stays, whatever its size.
+    pub(super) fn pop_excess(&mut self) -> Option<KeptEvent> {
         let events: usize = self.by_worth.iter().map(VecDeque::len).sum();
         if events <= 1 || (events <= self.max_events && self.bytes <= self.max_bytes) {
             return None;
@@ -87,15 +86,15 @@ impl Kept {
         self.pop(Worth::Owed)
     }
 
-    /// The next one to go that is worth no more than `worth`.
-    pub(super) fn pop(&mut self, worth: Worth) -> Option<Place> {
+    /// Removes and returns the next event to drop that is worth no more than `worth`.
+    pub(super) fn pop(&mut self, worth: Worth) -> Option<KeptEvent> {
         let (_, place) = self.by_worth[..=worth as usize].iter_mut().find_map(VecDeque::pop_front)?;
         self.bytes -= place.bytes;
         Some(place)
     }
 
-    /// Takes out those for which `stays` is false.
-    pub(super) fn retain(&mut self, mut stays: impl FnMut(&Place) -> bool) {
+    /// Removes the events for which `stays` is false.
+    pub(super) fn retain(&mut self, mut stays: impl FnMut(&KeptEvent) -> bool) {
         for places in &mut self.by_worth {
             places.retain(|(_, place)| {
                 let stays = stays(place);
@@ -112,8 +111,8 @@ impl Kept {
 mod tests {
     use super::*;
 
-    fn place(seq: u64, bytes: usize) -> Place {
-        Place { stream: StreamId::numbered(1), seq, bytes }
+    fn place(seq: u64, bytes: usize) -> KeptEvent {
+        KeptEvent { stream: StreamId::numbered(1), seq, bytes }
     }
 
     fn popped(kept: &mut Kept) -> Vec<u64> {
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_worth_goes_first_then_the_oldest() {
+    fn the_least_worth_is_dropped_first_then_the_oldest() {
         let mut kept = Kept::new(2, 1_000);
         kept.put(place(1, 1), Worth::Owed);
         kept.put(place(2, 1), Worth::Seen);
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owed_is_ordered_over_all_sessions() {
+    fn owed_events_are_ordered_over_all_sessions() {
         let (mut one, mut other) = (Kept::new(9, 1_000), Kept::new(9, 1_000));
         one.put(place(1, 1), Worth::Seen);
         other.put(place(2, 1), Worth::Owed);
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_bounded_but_the_last_one_stays() {
+    fn bytes_are_limited_but_the_last_event_stays() {
         let mut kept = Kept::new(10, 100);
         kept.put(place(1, 60), Worth::Seen);
         kept.put(place(2, 500), Worth::Seen);
@@ -154,6 +153,6 @@ mod tests {
         kept.retain(|place| place.seq != 2);
         kept.put(place(3, 60), Worth::Seen);
         kept.put(place(4, 40), Worth::Seen);
-        assert_eq!(popped(&mut kept), [0; 0], "what was taken out no longer counts");
+        assert_eq!(popped(&mut kept), [0; 0], "a removed event no longer counts");
     }
 }

@@ -1,85 +1,75 @@
-//! Legacy sessions: what is in flight, what was asked of the client, and its streams.
+//! Legacy sessions: their requests in flight, the questions to their clients, and their streams with replay buffers.
 //!
-//! [`Session`] is the one object that the HTTP side and the router both know. Time is an argument everywhere.
+//! [`Session`] is the object that both the HTTP side and the router know. Time is always an argument.
 
-mod asked;
-mod audience;
-mod changes;
 mod directory;
+mod event_id;
 mod from_child;
-mod holder;
-mod id;
 mod in_flight;
 mod kept;
-mod notices;
-mod post;
+mod owed;
 mod presence;
+mod principal;
+mod questions;
 mod reader;
-mod running;
-mod seat;
 mod streams;
+mod underway;
 mod version;
-mod watched;
 
-#[cfg(test)]
-mod audience_tests;
 #[cfg(test)]
 mod directory_tests;
 #[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]
+mod members_tests;
+#[cfg(test)]
 mod streams_tests;
 #[cfg(test)]
 mod tests;
 
-pub use audience::{Audience, Filter, Members, Turn};
-pub use changes::{Changes, Kind};
-pub use directory::{Directory, Full};
-pub use from_child::TooManyQuestions;
-pub use holder::Holder;
-pub use id::{Principal, SessionId};
-pub use in_flight::{Cancelled, Underway};
+pub use directory::Directory;
+pub use event_id::StreamId;
 pub use kept::Since;
-pub use post::Post;
+pub use owed::Owed;
 pub use presence::Presence;
+pub use principal::Principal;
 pub use reader::Reader;
-pub use running::Running;
-pub use seat::{Own, Seat, Stateless, Told, Wish};
-pub use streams::{Item, StreamId, UnknownEvent};
+pub use underway::Underway;
 pub use version::{LEGACY_VERSIONS, Version};
-pub use watched::Watched;
 
 use crate::admission::Share;
+use crate::audience::{Seat, SessionId};
 use crate::budget::Account;
 use crate::client::Client;
 use crate::exchange::{Class, Failure, Interruption};
 use crate::jsonrpc::Spliced;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::labels::Side;
-use asked::Asked;
 use in_flight::InFlight;
+use parking_lot::{Mutex, MutexGuard};
+use questions::Questions;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use streams::{Event, Streams};
+use streams::{StreamEvent, Streams};
 use tokio_util::sync::CancellationToken;
 
-/// The operator's bounds on sessions.
+/// The operator's limits on sessions.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `--session-idle`: a session without a message or a taken keep-alive for so long ends.
+    /// `--session-idle`: time without a message or a read keep-alive after which a session ends.
     pub idle: Duration,
-    /// `--session-max-age`: no session lives longer, whatever it does.
+    /// `--session-max-age`: maximum age of a session, active or not.
     pub max_age: Duration,
-    /// `--max-sessions`
+    /// `--max-sessions`: maximum number of sessions.
     pub max_sessions: usize,
-    /// `--replay-events`: delivered events that a session keeps for a client that reconnects.
+    /// `--replay-events`: maximum number of delivered events kept per session for a client that reconnects.
     pub replay_events: usize,
-    /// `--replay-bytes`: their bytes.
+    /// `--replay-bytes`: maximum size of these events, in bytes.
     pub replay_bytes: usize,
 }
 
-/// One client's session.
+/// A client's legacy session.
 #[derive(Debug)]
 pub struct Session {
     id: SessionId,
@@ -92,21 +82,22 @@ pub struct Session {
     ended: CancellationToken,
     why_ended: OnceLock<Failure>,
     old_sse: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<SessionState>,
     place: Mutex<Option<Share>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct SessionState {
     last_active: Instant,
     last_message: Instant,
     in_flight: Vec<InFlight>,
-    asked: Asked,
+    questions: Questions,
     streams: Streams,
+    /// Number of answers that are expected on the standalone stream.
     owed: usize,
-    /// Messages of the client that are being handled.
+    /// Number of the client's messages that are being handled.
     present: usize,
-    /// Until when a client whose stream was closed for age is expected back.
+    /// The time until which a client whose stream was closed for its age is expected to resume.
     back_until: Option<Instant>,
 }
 
@@ -132,11 +123,11 @@ impl Session {
             ended: CancellationToken::new(),
             why_ended: OnceLock::new(),
             old_sse: AtomicBool::new(false),
-            state: Mutex::new(State {
+            state: Mutex::new(SessionState {
                 last_active: now,
                 last_message: now,
                 in_flight: Vec::new(),
-                asked: Asked::default(),
+                questions: Questions::default(),
                 streams,
                 owed: 0,
                 present: 0,
@@ -146,59 +137,57 @@ impl Session {
         }
     }
 
-    /// Whom its messages are charged to.
+    /// Returns the account that its messages are charged to.
     pub fn account(&self) -> &Account {
         &self.account
     }
 
-    /// Its id, a secret that only its client knows.
+    /// Returns its id, a secret that only its client knows.
     pub fn id(&self) -> &SessionId {
         &self.id
     }
 
-    /// The client that counts as the sender of its requests.
+    /// Returns the client that counts as the sender of its requests.
     pub fn client(&self) -> Client {
         self.principal.client_or(|| Client::of_session(self.id.secret()))
     }
 
-    /// The client that counts as its owner where sessions and their children are counted: of an anonymous session, its
-    /// address.
+    /// Returns the client that its session and children count against; for an anonymous session, its address.
     pub fn opener(&self) -> Client {
         self.opener
     }
 
-    /// Whose it is.
+    /// Returns the principal that it belongs to.
     pub fn principal(&self) -> &Principal {
         &self.principal
     }
 
-    /// The negotiated revision; the newest until it is negotiated.
+    /// Returns the negotiated revision, or the newest one before the negotiation.
     pub fn version(&self) -> Version {
         self.version.get().cloned().unwrap_or_else(|| Version::new(LEGACY_VERSIONS[0]))
     }
 
-    /// Set once, from the answer to `initialize`.
-    pub fn negotiated(&self, version: Version) {
+    /// Sets the negotiated revision once, from the answer to `initialize`.
+    pub fn set_version(&self, version: Version) {
         let _ = self.version.set(version);
     }
 
-    /// Its place at a child; none before `initialize` was answered.
+    /// Returns its seat at a child; `None` before `initialize` was answered.
     pub fn seat(&self) -> Option<&Seat> {
         self.seat.get()
     }
 
-    /// Set once, when the child is chosen; false if the session has one already, since its client sent `initialize`
-    /// twice at once. A session that has ended meanwhile gives it up at once.
+    /// Sets its seat once, when the child is chosen; returns false if it has one already, because its client sent
+    /// `initialize` twice at once. A session that has ended meanwhile gives up the seat at once.
     #[must_use]
     pub fn take_seat(self: &Arc<Self>, seat: Seat) -> bool {
-        let members = seat.members().cloned();
         if self.seat.set(seat).is_err() {
             return false;
         }
-        if let Some(members) = members {
-            members.join(self);
+        if let Some(seat) = self.seat() {
+            seat.join(self);
         }
-        // Looked at after the seat was set: an end in between found none to give up.
+        // Checked after the seat was set, since an end before that found no seat to give up.
         if self.is_ended() {
             self.leave_seat();
         }
@@ -206,139 +195,104 @@ impl Session {
     }
 
     fn leave_seat(&self) {
-        match self.seat() {
-            Some(Seat::Exclusive(own)) => stop(&own.post),
-            Some(Seat::Shared { members, .. }) => members.leave(&self.id),
-            Some(Seat::Stateless(seat)) => {
-                seat.members.leave(&self.id);
-                if seat.own {
-                    stop(&seat.members.post);
-                }
-            }
-            None => {}
+        if let Some(seat) = self.seat() {
+            seat.leave(&self.id);
         }
     }
 
-    /// Its transport is HTTP+SSE of 2024-11-05, so that Streamable HTTP doesn't know it.
+    /// Marks its transport as HTTP+SSE of 2024-11-05, so that Streamable HTTP does not accept its id.
     pub fn become_old_sse(&self) {
         self.old_sse.store(true, Ordering::Relaxed);
     }
 
-    /// Whether its transport is HTTP+SSE of 2024-11-05.
+    /// Returns whether its transport is HTTP+SSE of 2024-11-05.
     pub fn is_old_sse(&self) -> bool {
         self.old_sse.load(Ordering::Relaxed)
     }
 
-    /// Resolves when the session has ended.
+    /// Waits until the session has ended.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
 
-    /// Whether it has ended.
+    /// Returns whether it has ended.
     pub fn is_ended(&self) -> bool {
         self.ended.is_cancelled()
     }
 
-    /// What is told to those who came too late.
+    /// Returns the reason for its end, for requests that arrive later.
     pub fn why_ended(&self) -> Failure {
         self.why_ended.get().cloned().unwrap_or(Failure::SessionEnded)
     }
 
-    /// A message of the client came, or was answered.
-    pub fn heard(&self, now: Instant) {
+    /// Records that a message of the client arrived or was answered.
+    pub fn note_message(&self, now: Instant) {
         let mut state = self.state();
         state.last_active = now;
         state.last_message = now;
     }
 
-    /// The client took a keep-alive, or came back for a stream: it is still there.
-    pub fn alive(&self, now: Instant) {
+    /// Records that the client is still active: it read a keep-alive, or resumed a stream.
+    pub fn note_alive(&self, now: Instant) {
         self.state().last_active = now;
     }
 
-    /// When its last message came or was answered: what an open stream does not put off.
+    /// Returns the time at which its last message arrived or was answered; an open stream does not change that.
     pub fn last_message(&self) -> Instant {
         self.state().last_message
     }
 
-    /// Opens the stream of a request.
-    pub fn open_stream(self: &Arc<Self>) -> Reader {
-        let attached = self.state().streams.open();
-        Reader::new(Arc::clone(self), attached)
-    }
-
-    /// Opens the standalone stream of a GET; what waited for one goes to it.
-    pub fn open_standalone(self: &Arc<Self>) -> Reader {
-        let attached = self.state().streams.open_standalone();
-        Reader::new(Arc::clone(self), attached)
-    }
-
     /// Puts a message on a stream.
     pub fn push(&self, stream: StreamId, frame: Spliced, class: Class) {
-        self.state().streams.push(stream, Event { frame, class });
+        self.state().streams.push(stream, StreamEvent { frame, class });
     }
 
-    /// Puts an answer on a stream that goes on.
+    /// Puts an answer on a stream that stays open.
     pub fn push_answer(&self, stream: StreamId, answer: Spliced) {
         self.push(stream, answer, Class::Dear);
     }
 
-    /// An answer will come on the standalone stream: until then, the session's end does not end it.
-    pub fn owe(self: &Arc<Self>) -> Owed {
-        self.state().owed += 1;
-        Owed(Arc::clone(self))
-    }
-
-    /// The standalone stream that was opened last.
+    /// Returns the standalone stream that new messages go to.
     pub fn newest_standalone(&self) -> Option<StreamId> {
         self.state().streams.newest_standalone()
     }
 
-    /// Puts the last message on a stream; when it is read, the stream ends.
+    /// Puts the last message on a stream, which ends when it is read.
     pub fn finish(&self, stream: StreamId, last: Option<Spliced>) {
-        let event = last.map(|frame| Event { frame, class: Class::Dear });
+        let event = last.map(|frame| StreamEvent { frame, class: Class::Dear });
         self.state().streams.finish(stream, event);
     }
 
-    /// Reads on after the event that `last_event_id` names; an earlier reader of its stream ends.
-    ///
-    /// # Errors
-    /// When the session has no such event, or keeps nothing of its stream.
-    pub fn resume(self: &Arc<Self>, last_event_id: &str) -> Result<Reader, UnknownEvent> {
-        let (stream, seq) = streams::parse_event_id(last_event_id).ok_or(UnknownEvent)?;
-        let attached = self.state().streams.attach(stream, seq).ok_or(UnknownEvent)?;
-        Ok(Reader::new(Arc::clone(self), attached))
-    }
-
-    /// A stream was closed for age, and its client told to come back: it is expected until then.
+    /// Records that a stream was closed for its age, and that its client is expected to resume it until then.
     pub fn expect_back(&self, until: Instant) {
         self.state().back_until = Some(until);
     }
 
-    /// Whether an answer waits for a client that is expected back.
+    /// Returns whether an answer waits for a client that is expected to resume.
     pub fn is_client_expected(&self, now: Instant) -> bool {
         let state = self.state();
         state.back_until.is_some_and(|until| now < until) && state.streams.owes()
     }
 
-    /// Drops what is kept only in case that a client did not get what it took.
+    /// Drops the events that are kept only in case the client did not receive them.
     pub fn forget_delivered(&self) {
         self.state().streams.forget_delivered();
     }
 
-    /// Since when the oldest question or answer is kept for a client that left without it.
+    /// Returns the time from which the oldest question or answer is kept for a disconnected client.
     pub fn oldest_owed(&self) -> Option<Since> {
         self.state().streams.oldest_owed()
     }
 
-    /// Drops that one, which is counted.
+    /// Drops and counts the oldest question or answer of a disconnected client.
     pub fn forget_oldest_owed(&self) {
         self.state().streams.forget_oldest_owed();
     }
 
-    /// Gives bytes back for the sake of others: first what is kept only in case that it was not received, then what a
-    /// client that left may come back for, then a request in flight, which fails, last what a client that reads too slowly
-    /// has not taken yet. False when there is nothing to give.
+    /// Frees memory for other clients; returns false if there is nothing to free. The order: events kept only in case
+    /// they were not received; events for a disconnected client; a request in flight, which fails; and last, events
+    /// that a slow client has not read yet.
+    /// client has not read yet.
     pub fn give_way(&self) -> bool {
         let mut state = self.state();
         state.streams.forget_delivered();
@@ -356,7 +310,7 @@ impl Session {
         state.streams.end_slow_readers()
     }
 
-    /// Ends the session: what is in flight is interrupted, streams end, an exclusive child stops.
+    /// Ends the session: interrupts its requests in flight, ends its streams, and stops its exclusive child.
     pub fn end(&self, failure: &Failure) {
         self.mark_ended(failure);
         self.wind_up();
@@ -384,29 +338,7 @@ impl Session {
         self.leave_seat();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Nobody else sits at such a post.
-fn stop(post: &Post) {
-    if let Some(link) = post.link() {
-        link.stop();
-    }
-    post.close();
-}
-
-/// An answer that is still to come on the standalone stream, as every answer of HTTP+SSE is.
-#[derive(Debug)]
-pub struct Owed(Arc<Session>);
-
-impl Drop for Owed {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.owed -= 1;
-        if state.owed == 0 && self.0.is_ended() {
-            state.streams.finish_standalone();
-        }
+    fn state(&self) -> MutexGuard<'_, SessionState> {
+        self.state.lock()
     }
 }

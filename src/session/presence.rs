@@ -1,19 +1,19 @@
-//! Keeps a session from being ended as idle while a message of its client is handled: whether it is idle is checked in
-//! the same step that ends it.
+//! Prevents a session from being ended as idle while a message of its client is handled. The check whether it is idle
+//! and its end are one step.
 
-use super::{Session, Settings, State};
+use super::{Session, SessionState, Settings};
 use crate::exchange::Failure;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A message of the client that is being handled.
 #[derive(Debug)]
-#[must_use = "dropping it says that the message is handled"]
+#[must_use = "dropping it marks the message as handled"]
 pub struct Presence(Arc<Session>);
 
 impl Session {
-    /// Takes a message of the client; `None` if the session has ended. Until the presence is dropped, the session is not
-    /// idle.
+    /// Accepts a message of the client; returns `None` if the session has ended. The session is not idle until the
+    /// presence is dropped.
     pub fn receive(self: &Arc<Self>, now: Instant) -> Option<Presence> {
         let mut state = self.state();
         if self.is_ended() {
@@ -25,14 +25,14 @@ impl Session {
         Some(Presence(Arc::clone(self)))
     }
 
-    /// Ends the session if it is quiet, and has been without a message for `idle`; whether it was.
+    /// Ends the session if it is quiet and had no message for `idle`; returns whether it did.
     pub fn end_if_quiet_for(&self, idle: Duration, failure: &Failure, now: Instant) -> bool {
         self.end_if(failure, |state| {
             state.is_quiet() && now.saturating_duration_since(state.last_message) >= idle
         })
     }
 
-    /// Ends the session if it has been idle for too long or is too old; whether it was.
+    /// Ends the session if it was idle for too long or is too old; returns whether it did.
     pub(super) fn end_if_expired(&self, settings: &Settings, failure: &Failure, now: Instant) -> bool {
         let is_old = now.saturating_duration_since(self.opened) >= settings.max_age;
         self.end_if(failure, |state| {
@@ -41,22 +41,22 @@ impl Session {
         })
     }
 
-    /// Whether the session has been quiet for `idle`. That may be over as soon as it is known.
+    /// Returns whether the session is quiet and had no message for `idle`. This can change at any moment.
     pub fn is_quiet_for(&self, idle: Duration, now: Instant) -> bool {
         let state = self.state();
         state.is_quiet() && now.saturating_duration_since(state.last_message) >= idle
     }
 
-    /// Gives its place to another session, though something may still hold this one for a moment.
+    /// Frees its place for another session, even if this session is still held for a moment.
     pub(super) fn give_up_place(&self) {
-        drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.place.lock().take());
     }
 
     pub(super) fn has_place(&self) -> bool {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.place.lock().is_some()
     }
 
-    fn end_if(&self, failure: &Failure, condition: impl FnOnce(&State) -> bool) -> bool {
+    fn end_if(&self, failure: &Failure, condition: impl FnOnce(&SessionState) -> bool) -> bool {
         let state = self.state();
         if self.is_ended() || !condition(&state) {
             return false;
@@ -68,10 +68,10 @@ impl Session {
     }
 }
 
-impl State {
-    /// Nothing in flight, no message that is being handled, and nobody waits for an answer of the client.
+impl SessionState {
+    /// Returns whether no request is in flight, no message is being handled, and no answer of the client is expected.
     pub(super) fn is_quiet(&self) -> bool {
-        self.present == 0 && self.in_flight.is_empty() && self.asked.is_quiet()
+        self.present == 0 && self.in_flight.is_empty() && self.questions.is_quiet()
     }
 }
 

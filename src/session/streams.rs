@@ -1,60 +1,39 @@
-//! A session's streams of events, as queues that a reader follows and that are kept a while for a reader who
-//! comes back. No clock, no I/O.
+//! A session's streams of events: queues that a reader follows, and that keep events for a reader that resumes. They
+//! use no clock and no I/O (`docs/architecture.md#no-clock`).
 //!
 //! 1. An event's id is `STREAM-SEQ`, unique in the session; a stream's events are numbered upwards from 1.
-//! 2. A stream has at most one reader; a new one takes it over, and the earlier one ends.
-//! 3. An event is *pending* while an attached reader has yet to take it, else it is *kept*. Kept events are
-//!    bounded in number and bytes over the whole session, in the order of their [`Worth`]; pending ones by what
-//!    [`Class`](crate::exchange::Class) says, and all together by `--max-buffered`. A stream is opened with its
-//!    reader, so that nothing is lost before that begins.
-//! 4. Each message is on exactly one stream (2025-11-25, transports §Multiple Connections): the standalone stream
-//!    that was opened last has those that belong to no request. What waits on one whose reader left, or that never
-//!    had one, moves to the next that is opened.
+//! 2. A stream has at most one reader. A new reader takes the stream over, and the earlier reader ends.
+//! 3. An event is *pending* while an attached reader has yet to take it, else it is *kept*. Kept events are limited
+//!    in number and bytes over the whole session, and dropped in the order of their [`Worth`]. Pending events are
+//!    limited by their [`Class`](crate::exchange::Class). `--max-buffered` limits the bytes of both. A stream is
+//!    opened with its reader, so that no event is lost before the reader begins.
+//! 4. Each message is on exactly one stream (2025-11-25, transports §Multiple Connections). Messages that belong to
+//!    no request go to the standalone stream that was opened last. Events on a standalone stream without a reader
+//!    move to the next one that is opened.
 
-use super::kept::{Kept, Place, Since, Worth};
+use super::event_id::StreamId;
+use super::kept::{Kept, KeptEvent, Since, Worth};
 use crate::exchange::Class;
 use crate::jsonrpc::Spliced;
 use crate::telemetry::counters;
 use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll, Waker};
 
-/// Standalone streams that one session may read at once; one more ends the oldest.
+/// Limit on the standalone streams that one session reads at once; another one ends the oldest.
 const STANDALONE_READERS: usize = 8;
 
-/// A stream's number in its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StreamId(u32);
-
-impl StreamId {
-    /// The id of the event `seq` on this stream, as SSE's `id` field carries it. Event 0 is the priming event.
-    pub fn event_id(self, seq: u64) -> String {
-        format!("{}-{seq}", self.0)
-    }
-
-    #[cfg(test)]
-    pub(super) fn numbered(number: u32) -> Self {
-        StreamId(number)
-    }
-}
-
-/// The stream and number in an event id of ours.
-pub(super) fn parse_event_id(id: &str) -> Option<(StreamId, u64)> {
-    let (stream, seq) = id.split_once('-')?;
-    Some((StreamId(stream.parse().ok()?), seq.parse().ok()?))
-}
-
-/// `Last-Event-ID` names no event of this session, or one of a stream of which nothing is kept.
+/// `Last-Event-ID` names no event of this session, or a stream of which nothing is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownEvent;
 
 /// A message to be put on a stream.
 #[derive(Debug)]
-pub(super) struct Event {
+pub(super) struct StreamEvent {
     pub frame: Spliced,
     pub class: Class,
 }
 
-/// What a reader takes.
+/// An event as a reader takes it.
 #[derive(Debug)]
 pub struct Item {
     /// The event's number on its stream.
@@ -67,7 +46,7 @@ pub struct Item {
 #[derive(Debug)]
 pub(super) struct Attached {
     pub stream: StreamId,
-    /// The event after which it began.
+    /// The event after which the reader began.
     pub after: u64,
     reader: u64,
 }
@@ -75,7 +54,7 @@ pub(super) struct Attached {
 #[derive(Debug)]
 struct Stored {
     seq: u64,
-    event: Event,
+    event: StreamEvent,
 }
 
 #[derive(Debug, Default)]
@@ -85,7 +64,7 @@ struct Stream {
     last_seq: u64,
     /// The newest event that any reader has taken.
     taken: u64,
-    /// The event that the attached reader took last.
+    /// The newest event that the attached reader has taken.
     cursor: u64,
     attached: bool,
     readers: u64,
@@ -112,14 +91,14 @@ impl Streams {
         }
     }
 
-    /// Opens the stream of a request, with its reader.
+    /// Opens the stream of a request with its reader.
     pub(super) fn open(&mut self) -> Attached {
         let stream = self.insert(Stream { attached: true, readers: 1, ..Stream::default() });
         Attached { stream, after: 0, reader: 1 }
     }
 
-    /// Opens a standalone stream, with its reader, and moves to it what waits for one; the oldest one above the
-    /// bound ends.
+    /// Opens a standalone stream with its reader, and moves the events that wait for one to it. Ends the oldest
+    /// standalone streams above the limit.
     pub(super) fn open_standalone(&mut self) -> Attached {
         let mut others: Vec<_> =
             self.streams.iter().filter(|(_, s)| s.standalone).map(|(id, s)| (*id, s.attached)).collect();
@@ -141,19 +120,19 @@ impl Streams {
 
     fn insert(&mut self, stream: Stream) -> StreamId {
         self.last += 1;
-        let id = StreamId(self.last);
+        let id = StreamId::numbered(self.last);
         self.streams.insert(id, stream);
         id
     }
 
-    /// Takes a stream out that has no reader, with what nobody has taken of it.
-    fn remove(&mut self, id: StreamId) -> impl Iterator<Item = Event> + use<> {
+    /// Removes a stream without a reader, and returns the events that no reader has taken.
+    fn remove(&mut self, id: StreamId) -> impl Iterator<Item = StreamEvent> + use<> {
         self.kept.retain(|place| place.stream != id);
         let Stream { events, taken, .. } = self.streams.remove(&id).unwrap_or_default();
         events.into_iter().filter(move |stored| stored.seq > taken).map(|stored| stored.event)
     }
 
-    pub(super) fn push(&mut self, id: StreamId, event: Event) {
+    pub(super) fn push(&mut self, id: StreamId, event: StreamEvent) {
         if event.class == Class::Idempotent {
             self.withdraw_equal(id, &event);
         }
@@ -168,13 +147,13 @@ impl Streams {
         if stream.attached {
             wake(&mut stream.waker);
         } else {
-            self.keep(Place { stream: id, seq, bytes }, Worth::of(class, false));
+            self.keep(KeptEvent { stream: id, seq, bytes }, Worth::of(class, false));
         }
     }
 
-    /// Takes back an event that nobody has taken yet and that `event` repeats. The new one goes last: of states
-    /// A, B, A, the client must end with A.
-    fn withdraw_equal(&mut self, id: StreamId, event: &Event) {
+    /// Removes an event that no reader has taken and that `event` repeats. The new event goes last: of the states A,
+    /// B, A, the client must end with A.
+    fn withdraw_equal(&mut self, id: StreamId, event: &StreamEvent) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let untaken = stream.index_after(stream.taken);
         let equal =
@@ -186,20 +165,21 @@ impl Streams {
         }
     }
 
-    /// The standalone stream for what is said now: the one opened last that is read, else that may be resumed.
+    /// Returns the standalone stream for new messages: the newest one with a reader, else the newest that may be
+    /// resumed.
     pub(super) fn newest_standalone(&self) -> Option<StreamId> {
         let open = self.streams.iter().filter(|(_, stream)| stream.standalone && !stream.finished);
         open.max_by_key(|(id, stream)| (stream.attached, **id)).map(|(id, _)| *id)
     }
 
-    /// Puts a message on the standalone stream; where there is none, on one that waits to be inherited.
-    pub(super) fn push_standalone(&mut self, event: Event) {
+    /// Puts a message on the standalone stream. Without one, the message waits for the next that is opened.
+    pub(super) fn push_standalone(&mut self, event: StreamEvent) {
         let newest = self.newest_standalone();
         let id = newest.unwrap_or_else(|| self.insert(Stream { standalone: true, ..Stream::default() }));
         self.push(id, event);
     }
 
-    pub(super) fn finish(&mut self, id: StreamId, last: Option<Event>) {
+    pub(super) fn finish(&mut self, id: StreamId, last: Option<StreamEvent>) {
         if let Some(event) = last {
             self.push(id, event);
         }
@@ -216,14 +196,14 @@ impl Streams {
         }
     }
 
-    /// A reader that starts after the event `after`. What is stored of the rest is pending from now on, so that it
-    /// is not forgotten under the reader's hands.
+    /// Attaches a reader that starts after the event `after`. The stored events after it become pending, so that they
+    /// are not dropped while they are read.
     pub(super) fn attach(&mut self, id: StreamId, after: u64) -> Option<Attached> {
         let stream = self.streams.get_mut(&id).filter(|stream| after <= stream.last_seq)?;
         wake(&mut stream.waker);
         stream.readers += 1;
         let reader = stream.readers;
-        let skipped = if stream.attached { stream.places(id, stream.cursor, after) } else { Vec::new() };
+        let skipped = if stream.attached { stream.to_keep(id, stream.cursor, after) } else { Vec::new() };
         stream.attached = true;
         stream.cursor = after;
         self.kept.retain(|place| place.stream != id || place.seq <= after);
@@ -233,25 +213,25 @@ impl Streams {
         Some(Attached { stream: id, after, reader })
     }
 
-    /// Ends the readers that have events to take, which are kept from then on for a reader that comes back; false when
-    /// there is no such reader.
+    /// Ends the readers with pending events, and keeps the events for a reader that resumes; returns false if there
+    /// is no such reader.
     pub(super) fn end_slow_readers(&mut self) -> bool {
         let slow = self.streams.iter().filter(|(_, stream)| stream.attached && stream.pending() > 0);
         let slow: Vec<_> = slow.map(|(&id, _)| id).collect();
         for &id in &slow {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             wake(&mut stream.waker);
-            // As if another reader had taken the stream over, and left.
+            // The effect is that of another reader that took the stream over and left.
             stream.readers += 1;
             stream.attached = false;
-            for (place, worth) in stream.places(id, stream.cursor, u64::MAX) {
+            for (place, worth) in stream.to_keep(id, stream.cursor, u64::MAX) {
                 self.keep(place, worth);
             }
         }
         !slow.is_empty()
     }
 
-    /// Forgets a stream, though its reader holds it.
+    /// Drops a stream that still has a reader.
     pub(super) fn discard(&mut self, attached: &Attached) {
         if self.held(attached).is_some() {
             self.kept.retain(|place| place.stream != attached.stream);
@@ -264,7 +244,7 @@ impl Streams {
         let Some(stream) = self.held(attached) else { return };
         stream.attached = false;
         stream.waker = None;
-        for (place, worth) in stream.places(id, stream.cursor, u64::MAX) {
+        for (place, worth) in stream.to_keep(id, stream.cursor, u64::MAX) {
             self.keep(place, worth);
         }
         self.sweep(id);
@@ -276,7 +256,7 @@ impl Streams {
             if stream.finished {
                 return Poll::Ready(None);
             }
-            set(&mut stream.waker, cx);
+            set_waker(&mut stream.waker, cx);
             return Poll::Pending;
         };
         let Stored { seq, event } = stored;
@@ -284,53 +264,54 @@ impl Streams {
         let worth = Worth::of(event.class, true);
         stream.cursor = item.seq;
         stream.taken = stream.taken.max(item.seq);
-        self.keep(Place { stream: attached.stream, seq: item.seq, bytes: item.frame.len() }, worth);
+        self.keep(KeptEvent { stream: attached.stream, seq: item.seq, bytes: item.frame.len() }, worth);
         Poll::Ready(Some(item))
     }
 
-    pub(super) fn is_over(&mut self, attached: &Attached) -> bool {
+    pub(super) fn is_over(&self, attached: &Attached) -> bool {
         let over =
-            |stream: &mut Stream| stream.finished && stream.index_after(stream.cursor) == stream.events.len();
-        self.held(attached).is_none_or(over)
+            |stream: &Stream| stream.finished && stream.index_after(stream.cursor) == stream.events.len();
+        let stream = self.streams.get(&attached.stream);
+        stream.filter(|stream| stream.readers == attached.reader).is_none_or(over)
     }
 
-    /// The stream, unless another reader took it over or it is gone.
+    /// Returns the stream, unless another reader took it over or it is gone.
     fn held(&mut self, attached: &Attached) -> Option<&mut Stream> {
         self.streams.get_mut(&attached.stream).filter(|stream| stream.readers == attached.reader)
     }
 
-    /// Whether a question or an answer waits for a reader.
+    /// Returns whether a question or an answer waits for a reader.
     pub(super) fn owes(&self) -> bool {
         self.kept.oldest(Worth::Owed).is_some()
     }
 
-    /// Drops what is kept and not owed.
+    /// Drops the kept events that are not owed to the client.
     pub(super) fn forget_delivered(&mut self) {
         while let Some(place) = self.kept.pop(Worth::Seen) {
             self.drop_event(place);
         }
     }
 
-    /// Since when the oldest event is kept that is owed to a client that left.
+    /// Returns the age of the oldest event that is owed to a client that left.
     pub(super) fn oldest_owed(&self) -> Option<Since> {
         self.kept.oldest(Worth::Owed)
     }
 
-    /// Drops that one.
+    /// Drops the oldest event that is owed to a client that left.
     pub(super) fn forget_oldest_owed(&mut self) {
         if let Some(place) = self.kept.pop_oldest(Worth::Owed) {
             self.drop_event(place);
         }
     }
 
-    fn keep(&mut self, place: Place, worth: Worth) {
+    fn keep(&mut self, place: KeptEvent, worth: Worth) {
         self.kept.put(place, worth);
         while let Some(place) = self.kept.pop_excess() {
             self.drop_event(place);
         }
     }
 
-    fn drop_event(&mut self, Place { stream: id, seq, .. }: Place) {
+    fn drop_event(&mut self, KeptEvent { stream: id, seq, .. }: KeptEvent) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if let Ok(at) = stream.events.binary_search_by_key(&seq, |stored| stored.seq) {
             stream.events.remove(at);
@@ -341,7 +322,7 @@ impl Streams {
         self.sweep(id);
     }
 
-    /// Forgets a stream that is over and of which nothing is kept.
+    /// Removes a stream that has ended and of which nothing is kept.
     fn sweep(&mut self, id: StreamId) {
         if self.streams.get(&id).is_some_and(|s| s.finished && !s.attached && s.events.is_empty()) {
             self.streams.remove(&id);
@@ -350,23 +331,23 @@ impl Streams {
 }
 
 impl Stream {
-    /// The index of the first stored event after `seq`.
+    /// Returns the index of the first stored event after `seq`.
     fn index_after(&self, seq: u64) -> usize {
         self.events.partition_point(|stored| stored.seq <= seq)
     }
 
-    /// How many events the attached reader has yet to take.
+    /// Returns the number of events that the attached reader has yet to take.
     fn pending(&self) -> usize {
         if self.attached { self.events.len() - self.index_after(self.cursor) } else { 0 }
     }
 
-    /// The events after `after` up to `until`, as they are to be kept.
-    fn places(&self, id: StreamId, after: u64, until: u64) -> Vec<(Place, Worth)> {
+    /// Returns the events after `after` up to `until`, in the form in which they are kept.
+    fn to_keep(&self, id: StreamId, after: u64, until: u64) -> Vec<(KeptEvent, Worth)> {
         let (from, to) = (self.index_after(after), self.index_after(until));
         let events = self.events.range(from..to.max(from));
         let place = |Stored { seq, event }: &Stored| {
             let worth = Worth::of(event.class, *seq <= self.taken);
-            (Place { stream: id, seq: *seq, bytes: event.frame.len() }, worth)
+            (KeptEvent { stream: id, seq: *seq, bytes: event.frame.len() }, worth)
         };
         events.map(place).collect()
     }
@@ -378,7 +359,7 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-fn set(slot: &mut Option<Waker>, cx: &Context<'_>) {
+fn set_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
     match slot {
         Some(waker) => waker.clone_from(cx.waker()),
         none => *none = Some(cx.waker().clone()),

@@ -1,7 +1,8 @@
-//! Streams through their readers. The fixtures keep four events for replay.
+//! Tests streams through their readers. The fixtures keep four events for replay.
 
 use super::fixtures::{drain, next, said, session};
-use super::{Reader, Session, StreamId, UnknownEvent};
+use super::streams::UnknownEvent;
+use super::{Reader, Session, StreamId};
 use crate::exchange::Class::{self, Dear, Droppable, Idempotent};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ fn push(session: &Session, stream: StreamId, class: Class, texts: &[&str]) {
     texts.iter().for_each(|text| session.push(stream, said(*text), class));
 }
 
-/// All that is left of a stream after the event `seq`.
+/// Returns the events of a stream after the event `seq`.
 fn rest(session: &Arc<Session>, stream: StreamId, seq: u64) -> Vec<String> {
     drain(&mut session.resume(&stream.event_id(seq)).unwrap()).0
 }
@@ -41,7 +42,7 @@ fn poll(reader: &mut Reader, waker: &Waker) -> Poll<Option<u64>> {
 }
 
 #[test]
-fn a_reader_gets_everything_in_order_then_the_end() {
+fn a_reader_gets_all_events_in_order_then_the_end() {
     let session = session();
     let mut reader = session.open_stream();
     push(&session, reader.stream(), Dear, &["a", "b"]);
@@ -72,7 +73,7 @@ fn a_waiting_reader_is_woken_by_an_event_by_the_end_and_by_another_reader() {
 }
 
 #[test]
-fn dropping_a_reader_that_was_taken_over_leaves_its_successor_alone() {
+fn dropping_a_replaced_reader_does_not_affect_its_successor() {
     let session = session();
     let first = session.open_stream();
     let stream = first.stream();
@@ -84,7 +85,7 @@ fn dropping_a_reader_that_was_taken_over_leaves_its_successor_alone() {
 }
 
 #[test]
-fn a_batch_of_answers_longer_than_the_replay_buffer_is_whole() {
+fn a_batch_of_answers_longer_than_the_replay_buffer_is_complete() {
     let session = session();
     let mut reader = session.open_stream();
     let answers: Vec<String> = (0..100).map(|n| format!("answer {n}")).collect();
@@ -96,7 +97,7 @@ fn a_batch_of_answers_longer_than_the_replay_buffer_is_whole() {
 }
 
 #[test]
-fn what_a_slow_reader_may_miss_is_dropped_and_what_is_dear_never() {
+fn a_slow_reader_loses_droppable_events_and_never_dear_ones() {
     let session = session();
     let mut reader = session.open_stream();
     push(&session, reader.stream(), Droppable, &["1", "2", "3", "4", "5", "6"]);
@@ -108,7 +109,7 @@ fn what_a_slow_reader_may_miss_is_dropped_and_what_is_dear_never() {
 }
 
 #[test]
-fn a_state_is_told_once_while_it_waits_and_the_last_state_comes_last() {
+fn a_waiting_state_is_sent_once_and_the_last_state_comes_last() {
     let session = session();
     let mut reader = session.open_stream();
     push(&session, reader.stream(), Idempotent, &["a", "a", "b", "a"]);
@@ -121,7 +122,7 @@ fn a_state_is_told_once_while_it_waits_and_the_last_state_comes_last() {
 }
 
 #[test]
-fn a_reader_that_comes_back_reads_on_where_it_was() {
+fn a_reader_resumes_at_its_position() {
     let session = session();
     let mut reader = session.open_stream();
     let stream = reader.stream();
@@ -137,21 +138,21 @@ fn a_reader_that_comes_back_reads_on_where_it_was() {
 }
 
 #[test]
-fn the_newest_of_what_was_delivered_is_kept() {
+fn the_newest_delivered_events_are_kept() {
     let session = session();
     let mut reader = session.open_stream();
     let stream = reader.stream();
     push(&session, stream, Dear, &["1", "2", "3", "4", "5", "6"]);
     drain(&mut reader);
     drop(reader);
-    assert_eq!(rest(&session, stream, 0), ["3", "4", "5", "6"], "what is left is worth having");
+    assert_eq!(rest(&session, stream, 0), ["3", "4", "5", "6"], "the newest four are kept");
     session.push(stream, said("x".repeat(9_999)), Dear);
     drop(session.resume(&stream.event_id(6)).unwrap());
     assert_eq!(rest(&session, stream, 5).len(), 2, "bytes are bounded too");
 }
 
 #[test]
-fn an_answer_that_nobody_has_taken_outlives_what_others_have() {
+fn an_unread_answer_outlives_delivered_events() {
     let session = session();
     let left = session.open_stream().stream();
     session.finish(left, Some(said("answer")));
@@ -171,7 +172,7 @@ fn an_answer_that_nobody_has_taken_outlives_what_others_have() {
 }
 
 #[test]
-fn what_is_being_read_is_not_forgotten_under_the_readers_hands() {
+fn events_being_read_are_not_dropped() {
     let session = session();
     let left = session.open_stream().stream();
     push(&session, left, Droppable, &["1", "2", "3"]);
@@ -183,7 +184,7 @@ fn what_is_being_read_is_not_forgotten_under_the_readers_hands() {
 }
 
 #[test]
-fn what_is_kept_goes_when_memory_is_short_but_what_is_owed_stays() {
+fn memory_pressure_drops_kept_events_but_not_owed_ones() {
     let session = session();
     let mut reader = session.open_stream();
     let stream = reader.stream();
@@ -195,11 +196,11 @@ fn what_is_kept_goes_when_memory_is_short_but_what_is_owed_stays() {
     session.forget_delivered();
     assert_eq!(rest(&session, stream, 0), ["owed"]);
     session.forget_delivered();
-    assert_eq!(session.resume(&stream.event_id(0)).unwrap_err(), UnknownEvent, "nothing of it is left");
+    assert_eq!(session.resume(&stream.event_id(0)).unwrap_err(), UnknownEvent, "none of its events is kept");
 }
 
 #[test]
-fn a_stream_that_nobody_knows_of_is_discarded_with_what_is_on_it() {
+fn a_stream_unknown_to_any_client_is_discarded_with_its_events() {
     let session = session();
     let reader = session.open_stream();
     let stream = reader.stream();
@@ -211,7 +212,7 @@ fn a_stream_that_nobody_knows_of_is_discarded_with_what_is_on_it() {
 }
 
 #[test]
-fn an_unknown_event_is_said_to_be_unknown() {
+fn an_unknown_event_is_an_error() {
     let session = session();
     let reader = session.open_stream();
     let stream = reader.stream();
@@ -225,7 +226,7 @@ fn an_unknown_event_is_said_to_be_unknown() {
 }
 
 #[test]
-fn what_is_said_before_any_get_waits_for_the_first() {
+fn messages_before_any_get_wait_for_the_first() {
     let session = session();
     session.notify(said("changed"), Idempotent);
     session.notify(said("changed"), Idempotent);
@@ -242,7 +243,7 @@ fn before_any_get_a_question_outlives_any_number_of_logs() {
 }
 
 #[test]
-fn a_new_get_takes_what_waits_on_one_whose_reader_left() {
+fn a_new_get_takes_the_events_of_a_get_without_a_reader() {
     let session = session();
     let mut first = session.open_standalone();
     let stream = first.stream();
@@ -257,7 +258,7 @@ fn a_new_get_takes_what_waits_on_one_whose_reader_left() {
 }
 
 #[test]
-fn each_message_goes_to_the_newest_get_that_is_read() {
+fn each_message_goes_to_the_newest_get_with_a_reader() {
     let session = session();
     let mut first = session.open_standalone();
     let second = session.open_standalone();
@@ -275,6 +276,6 @@ fn a_ninth_get_ends_the_oldest() {
     assert!(drain(&mut readers[0]).1);
     assert!(readers[1..].iter_mut().all(|reader| !drain(reader).1));
     readers.push(session.open_standalone());
-    assert!(drain(&mut readers[1]).1, "one that has ended, but is still held, takes no place");
+    assert!(drain(&mut readers[1]).1, "an ended stream that is still held does not count");
     assert!(!drain(&mut readers[2]).1);
 }

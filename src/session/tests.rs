@@ -1,17 +1,19 @@
-//! Requests in flight, questions of a child, and the end of a session.
+//! Tests requests in flight, questions of a child, and the end of a session.
 
 use super::fixtures::{client_id, drain, read, said, scanned, session};
+use super::underway::Cancelled;
 use super::*;
+use crate::audience::{Members, Own, SeatedSession, TooManyQuestions};
 use crate::exchange::fixtures::{begun, interim, outcome, written};
 use crate::exchange::{Ends, Exchange, Link};
 
 const QUESTION: &str =
     r#"{"jsonrpc":"2.0","id":"a","method":"roots/list","params":{"_meta":{"progressToken":7}}}"#;
 
-/// A request of this client id at the child, noted in the session.
+/// Begins a request of this client id at the child, registered in the session.
 fn request(session: &Session, link: &Link, raw: &str) -> Exchange {
     let exchange = begun(link);
-    session.began(client_id(raw), Some(exchange.wire_id()), Arc::clone(exchange.mailbox()));
+    session.note_request(client_id(raw), Some(exchange.wire_id()), Arc::clone(exchange.mailbox()));
     exchange
 }
 
@@ -30,7 +32,7 @@ fn ask(session: &Session, json: &str) -> Result<(), TooManyQuestions> {
 
 fn answer(session: &Session, raw: &str) -> Option<String> {
     let (frame, message) = scanned(&format!(r#"{{"jsonrpc":"2.0","id":{raw},"result":{{"n":1.0}}}}"#));
-    session.answered(&client_id(raw), &frame, &message).map(|frame| read(&frame))
+    session.take_answer(&client_id(raw), &frame, &message).map(|frame| read(&frame))
 }
 
 fn link() -> (Arc<Link>, Ends) {
@@ -38,7 +40,7 @@ fn link() -> (Arc<Link>, Ends) {
 }
 
 #[test]
-fn a_cancellation_reaches_the_child_in_the_clients_words_with_the_wire_id() {
+fn a_clients_cancellation_reaches_the_child_with_the_wire_id() {
     let (session, (link, mut ends)) = (session(), link());
     let mut exchange = request(&session, &link, r#""x""#);
     assert_eq!(written(&link, &mut ends).len(), 1);
@@ -55,14 +57,14 @@ fn a_cancellation_reaches_the_child_in_the_clients_words_with_the_wire_id() {
 }
 
 #[test]
-fn a_cancellation_that_could_mean_several_cancels_none() {
+fn an_ambiguous_cancellation_cancels_no_request() {
     let (session, (link, _ends)) = (session(), link());
     let mut both = [request(&session, &link, "1"), request(&session, &link, "1")];
     let mut other = request(&session, &link, r#""1""#);
     assert_eq!(cancel(&session, "2"), Cancelled::None);
     assert_eq!(cancel(&session, "1"), Cancelled::Several);
     assert!(both.iter_mut().all(|exchange| outcome(exchange).is_none()));
-    session.finished(both[0].mailbox(), Instant::now());
+    session.finish_request(both[0].mailbox(), Instant::now());
     assert_eq!(cancel(&session, "1"), Cancelled::One);
     assert!(outcome(&mut both[0]).is_none());
     assert!(outcome(&mut both[1]).is_some());
@@ -74,7 +76,7 @@ fn requests_of_one_wire_id_at_two_children_are_two() {
     let (session, (one, _one), (other, _other)) = (session(), link(), link());
     let (mut first, mut second) = (request(&session, &one, "1"), request(&session, &other, "2"));
     assert_eq!(first.wire_id(), second.wire_id());
-    session.finished(second.mailbox(), Instant::now());
+    session.finish_request(second.mailbox(), Instant::now());
     assert_eq!(cancel(&session, "2"), Cancelled::None);
     assert_eq!(cancel(&session, "1"), Cancelled::One);
     assert!(outcome(&mut first).is_some() && outcome(&mut second).is_none());
@@ -92,9 +94,9 @@ fn logs_and_questions_go_with_the_newest_request_that_is_not_over() {
     assert_eq!(interim(&mut newer).unwrap(), "log");
     ends.answering.close(|| Err(Failure::ClosedStdout));
     assert!(outcome(&mut newer).is_some());
-    // Its driver has not said yet that it is finished.
+    // Its driver has not reported yet that it is finished.
     ask(&session, QUESTION).unwrap();
-    assert!(interim(&mut older).is_some(), "what nobody would read goes to the next");
+    assert!(interim(&mut older).is_some(), "a message that no request would read goes to the next");
     assert!(outcome(&mut older).is_some());
     ask(&session, QUESTION).unwrap();
     let (waiting, _) = drain(&mut get);
@@ -126,7 +128,7 @@ fn a_question_goes_out_under_our_id_and_its_answer_back_under_the_childs() {
 }
 
 #[test]
-fn a_question_without_a_token_has_no_progress_and_one_with_a_token_gets_it_back() {
+fn progress_on_a_question_requires_its_token() {
     let session = session();
     ask(&session, QUESTION).unwrap();
     ask(&session, r#"{"jsonrpc":"2.0","id":2,"method":"roots/list"}"#).unwrap();
@@ -152,9 +154,9 @@ fn a_question_that_was_withdrawn_can_no_longer_be_answered() {
     drain(&mut get);
     let json = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"a"}}"#;
     let (frame, message) = scanned(json);
-    session.question_withdrawn(br#""b""#, &frame, &message);
+    session.withdraw_question(br#""b""#, &frame, &message);
     assert!(drain(&mut get).0.is_empty(), "no such question");
-    session.question_withdrawn(br#""a""#, &frame, &message);
+    session.withdraw_question(br#""a""#, &frame, &message);
     assert_eq!(
         drain(&mut get).0,
         [r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#]
@@ -163,7 +165,7 @@ fn a_question_that_was_withdrawn_can_no_longer_be_answered() {
 }
 
 #[test]
-fn a_client_that_never_answers_is_not_asked_for_ever() {
+fn a_client_that_never_answers_is_not_asked_forever() {
     let session = session();
     let asked = (0..2_000).take_while(|_| ask(&session, QUESTION).is_ok()).count();
     assert_eq!(asked, 1_024);
@@ -173,7 +175,7 @@ fn a_client_that_never_answers_is_not_asked_for_ever() {
 }
 
 #[test]
-fn an_end_interrupts_what_is_in_flight_and_what_begins_at_the_same_moment() {
+fn an_end_interrupts_requests_in_flight_and_beginning_ones() {
     let (session, (link, mut ends)) = (session(), link());
     let get = session.open_standalone();
     assert!(session.take_seat(Seat::Exclusive(Arc::new(Own::new(&link)))));
@@ -190,7 +192,7 @@ fn an_end_interrupts_what_is_in_flight_and_what_begins_at_the_same_moment() {
 }
 
 #[test]
-fn a_session_that_ended_during_its_handshake_leaves_no_child_and_no_member_behind() {
+fn a_session_that_ended_during_its_handshake_leaves_no_child_or_member() {
     let (link, _ends) = link();
     let exclusive = session();
     exclusive.end(&Failure::SessionEnded);

@@ -1,9 +1,9 @@
-//! The legacy revisions of the protocol, and what differs between them here.
+//! The legacy revisions of the protocol, and the relevant differences between them.
 
 use crate::telemetry::metrics::labels::Revision;
 use std::sync::Arc;
 
-/// A revision of the protocol, as negotiated.
+/// A negotiated revision of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     name: Arc<str>,
@@ -14,34 +14,34 @@ pub struct Version {
 pub const LEGACY_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
 impl Version {
-    /// Any text; revisions are dates, so they compare as text.
+    /// Returns the revision of this name. Revisions are dates, so they compare as text.
     pub fn new(version: &str) -> Self {
         Version { name: version.into(), revision: Revision::of(version) }
     }
 
-    /// As written on the wire.
+    /// Returns the name as written on the wire.
     pub fn as_str(&self) -> &str {
         &self.name
     }
 
-    /// As it is counted.
+    /// Returns the revision as a label of metrics.
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// Whether proxyrunner knows it.
+    /// Returns whether proxyrunner knows it.
     pub fn is_known(&self) -> bool {
         LEGACY_VERSIONS.contains(&self.as_str())
     }
 
-    /// Whether streams open with a priming event and may be closed early (2025-11-25, transports §Sending
+    /// Returns whether streams open with a priming event and may be closed early (2025-11-25, transports §Sending
     /// Messages 6).
-    pub fn primes(&self) -> bool {
+    pub fn has_priming_events(&self) -> bool {
         self.as_str() >= "2025-11-25"
     }
 
-    /// Whether a body may be a batch (2025-03-26, basic §Batching; removed in 2025-06-18).
-    pub fn batches(&self) -> bool {
+    /// Returns whether a body may be a batch (2025-03-26, basic §Batching; removed in 2025-06-18).
+    pub fn has_batches(&self) -> bool {
         self.as_str() <= "2025-03-26"
     }
 }

@@ -1,16 +1,18 @@
-//! One request at a child as it is seen: its CLIENT span, whose context the child is given, and what is counted of it.
+//! The telemetry of one request to a child: its CLIENT span, whose context the child receives, and its metrics.
 
 use super::clock::Moment;
 use super::metrics::labels::{Labels, Names, PROMPTS, PROMPTS_LIST, Revision, Side, TOOLS, TOOLS_LIST};
-use super::span::{Parent, Span, SpanKind, Tracer, tracer};
+use super::operation::Operation;
 use super::subject::Subject;
+use super::trace::scope;
+use super::trace::{Parent, Span, SpanKind, Tracer, tracer};
 use super::verdict::Verdict;
-use super::{Operation, metrics, names, scope};
+use super::{metrics, names};
 use crate::trace_context::Trace;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// One request at a child, from its turn to the child's answer.
+/// The telemetry of one request to a child, from its permit to the child's answer.
 #[derive(Debug)]
 pub struct ChildOperation {
     cause: Cause,
@@ -20,11 +22,11 @@ pub struct ChildOperation {
     over: bool,
 }
 
-/// Whose request it is.
+/// The origin of a request to a child.
 #[derive(Debug)]
 enum Cause {
     Message(Arc<Operation>),
-    /// proxyrunner's own.
+    /// A request of proxyrunner itself.
     Own(Box<Subject>),
 }
 
@@ -37,8 +39,16 @@ impl Cause {
     }
 }
 
+impl Operation {
+    /// Begins the telemetry of a request to a child, with a span below this operation's.
+    pub fn ask(self: &Arc<Self>, revision: Revision, child: u64) -> Option<ChildOperation> {
+        self.subject()?;
+        ChildOperation::of(Arc::clone(self), revision, child)
+    }
+}
+
 impl ChildOperation {
-    /// That of a message, whose turn has come.
+    /// Begins the telemetry of a client message's request.
     pub(super) fn of(message: Arc<Operation>, revision: Revision, child: u64) -> Option<Self> {
         let parent = message.as_parent();
         let span = tracer().zip(parent).map(|(tracer, parent)| tracer.begin(SpanKind::Client, Some(parent)));
@@ -46,12 +56,12 @@ impl ChildOperation {
         Some(Self::begin(Cause::Message(message), span, revision, child))
     }
 
-    /// A request of proxyrunner's own, of this method. It has a span only where it is within one.
+    /// Begins the telemetry of a request of proxyrunner itself. It has a span only within another span.
     pub fn own(method: &str, revision: Revision, child: u64) -> Option<Self> {
         let parent = scope::current().map(|context| Parent { context, tracestate: None, remote: false });
         let span = tracer().zip(parent).map(|(tracer, parent)| tracer.begin(SpanKind::Client, Some(parent)));
-        // Without a span too, the names that the child lists are noted for others' spans.
-        if tracer().is_none() && !metrics::are_kept() {
+        // Even without a span, the names that the child lists are stored for the spans of other requests.
+        if tracer().is_none() && !metrics::is_enabled() {
             return None;
         }
         let subject = Subject::new(method.as_bytes(), || None::<&str>, || None);
@@ -64,16 +74,16 @@ impl ChildOperation {
             span.describe(|attributes| {
                 cause.subject().describe(attributes);
                 if revision != Revision::default() {
-                    attributes.text(names::PROTOCOL, revision.name());
+                    attributes.constant(names::PROTOCOL, revision.name());
                 }
-                attributes.text(names::TRANSPORT, "pipe");
+                attributes.constant(names::TRANSPORT, "pipe");
                 attributes.number(names::CHILD, child.cast_signed());
             });
         }
         ChildOperation { cause, span, revision, begun: Moment::now(), over: false }
     }
 
-    /// The trace context that the child is to be given in place of the client's.
+    /// Returns the trace context that the child receives in place of the client's.
     pub fn traced<'a>(&self, trace: &'a Trace) -> Cow<'a, Trace> {
         let Some(span) = self.span.as_ref().filter(|_| tracer().is_some_and(Tracer::propagates)) else {
             return Cow::Borrowed(trace);
@@ -85,15 +95,15 @@ impl ChildOperation {
         Cow::Owned(trace.at(span.context(), tracestate))
     }
 
-    /// Another message causes it from now on.
-    pub fn caused_by(&mut self, message: &Arc<Operation>) {
+    /// Sets the client message that causes this request from now on.
+    pub fn set_cause(&mut self, message: &Arc<Operation>) {
         if message.subject().is_some() {
             self.cause = Cause::Message(Arc::clone(message));
         }
     }
 
-    /// The id under which the child knows it.
-    pub fn sent(&mut self, wire_id: u64) {
+    /// Sets the request id that the child sees.
+    pub fn set_wire_id(&mut self, wire_id: u64) {
         if let Some(span) = &mut self.span
             && span.is_recorded()
         {
@@ -102,9 +112,9 @@ impl ChildOperation {
         }
     }
 
-    /// Where the names go that the child lists in its answer, and what member of that the list is; if it asks for one that
-    /// matters here.
-    pub fn lists(&self) -> Option<(&'static Names, &'static str)> {
+    /// Returns the set for the names listed in the answer, and the member that holds the list; `None` if the request
+    /// lists no tools or prompts.
+    pub fn listed_names(&self) -> Option<(&'static Names, &'static str)> {
         match self.cause.subject().known {
             TOOLS_LIST => Some((&TOOLS, "tools")),
             PROMPTS_LIST => Some((&PROMPTS, "prompts")),
@@ -112,14 +122,14 @@ impl ChildOperation {
         }
     }
 
-    /// What the child's tool gave back, in JSON; that belongs to the message.
-    pub fn gave<'a>(&self, result: impl FnOnce() -> Option<&'a [u8]>) {
+    /// Adds the tool's result, in JSON, to the message's span.
+    pub fn record_result<'a>(&self, result: impl FnOnce() -> Option<&'a [u8]>) {
         if let Cause::Message(message) = &self.cause {
-            message.gave(result);
+            message.record_result(result);
         }
     }
 
-    /// The child has answered, or can't any more.
+    /// Ends the request: the child has answered, or has exited.
     pub fn end(mut self, verdict: &Verdict) {
         self.finish(verdict);
     }
@@ -128,10 +138,10 @@ impl ChildOperation {
         self.over = true;
         let took = self.begun.nanos();
         if let Cause::Message(message) = &self.cause {
-            message.child_took(took);
+            message.add_child_time(took);
         }
         let recorded = self.span.as_ref().filter(|span| span.is_recorded()).map(Span::context);
-        if metrics::are_kept() {
+        if metrics::is_enabled() {
             let labels = Labels {
                 side: Side::Client,
                 method: self.cause.subject().known,
@@ -148,7 +158,7 @@ impl ChildOperation {
     }
 }
 
-/// It was given up before the child answered.
+/// Ends the operation: the request was abandoned before the child answered.
 impl Drop for ChildOperation {
     fn drop(&mut self) {
         if !self.over {

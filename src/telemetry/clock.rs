@@ -1,28 +1,26 @@
-//! Time as telemetry needs it: the moment by the calendar when something began, and how long it took by a clock that never
-//! jumps.
+//! Clocks for telemetry: wall-clock timestamps, and durations from a monotonic clock.
 
 use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A moment by the clock that never jumps, in nanoseconds: half as long as the standard library's, and cheaper to
-/// subtract.
+/// A reading of the monotonic clock in nanoseconds. Half the size of [`std::time::Instant`] and cheaper to subtract.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment(u64);
 
 impl Moment {
-    /// Now.
+    /// Reads the clock.
     pub fn now() -> Self {
-        // Every system has it.
+        // Every supported system has this clock.
         Moment(clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| nanos(now.into())))
     }
 
-    /// How long ago that is, in nanoseconds.
+    /// Returns the nanoseconds since this reading.
     pub fn nanos(self) -> u64 {
         Self::now().0.saturating_sub(self.0)
     }
 }
 
-/// When something began.
+/// The start time of a span, from both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Begun {
     unix_nanos: u64,
@@ -30,28 +28,29 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Now.
+    /// Reads both clocks.
     pub fn now() -> Self {
         Begun { unix_nanos: unix_nanos(), moment: Moment::now() }
     }
 
-    /// In nanoseconds since 1970.
+    /// Returns the start in nanoseconds since the Unix epoch.
     pub fn unix_nanos(&self) -> u64 {
         self.unix_nanos
     }
 
-    /// Now, in nanoseconds since 1970, if the calendar's clock has not jumped meanwhile.
+    /// Returns the current time in nanoseconds since the Unix epoch, as the start plus the monotonic duration: it is
+    /// never before the start, even if the wall clock was set back.
     pub fn unix_nanos_now(&self) -> u64 {
         self.unix_nanos.saturating_add(self.moment.nanos())
     }
 }
 
-/// Now, in nanoseconds since 1970.
+/// Returns the current time in nanoseconds since the Unix epoch.
 pub fn unix_nanos() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanos)
 }
 
-/// A duration in nanoseconds, as far as they go.
+/// Converts a duration to nanoseconds, saturating.
 pub fn nanos(duration: Duration) -> u64 {
     duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos().into())
 }

@@ -1,12 +1,13 @@
-//! That docs/observability.md lists what there is: every span, attribute and metric, in the words of the code.
+//! Tests that the tables in docs/observability.md list every span, attribute and metric with the help texts of the
+//! code.
 
-use super::metrics::{Kind, Levels, RESERVED, gather};
+use super::metrics::{Levels, MetricKind, RESERVED, gather};
 use super::names::{ATTRIBUTES, SPANS};
 use std::fmt::Write;
 
 const PAGE: &str = include_str!("../../docs/observability.md");
 
-/// The part of the page between two marks of this name.
+/// Returns the part of the page between two marks of this name.
 fn part(name: &str) -> &'static str {
     let mark = format!("<!-- {name} -->\n");
     PAGE.split(&*mark).nth(1).unwrap_or_else(|| panic!("docs/observability.md has no {mark:?}"))
@@ -26,13 +27,13 @@ fn table(heads: &str, rows: impl Iterator<Item = String>) -> String {
 #[test]
 fn every_span_is_listed() {
     let rows = SPANS.iter().map(|(name, says)| format!("`{name}` | {says}"));
-    same("spans", &table("span | what it covers", rows));
+    same("spans", &table("span | description", rows));
 }
 
 #[test]
 fn every_attribute_is_listed() {
     let rows = ATTRIBUTES.iter().map(|(name, says)| format!("`{name}` | {says}"));
-    same("attributes", &table("attribute | what it says", rows));
+    same("attributes", &table("attribute | description", rows));
 }
 
 #[test]
@@ -41,14 +42,14 @@ fn every_metric_is_listed() {
     let rows = families.iter().map(|family| {
         let it = &family.definition;
         let kind = match it.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         let convention = it.convention.map(|name| format!("`{name}`")).unwrap_or_default();
         format!("`{}` | {convention} | {kind} | {}", it.name, it.help)
     });
-    same("metrics", &table("metric | in OTLP, if otherwise | kind | what it says", rows));
+    same("metrics", &table("metric | name in OTLP, if different | kind | description", rows));
     assert!(!families.iter().any(|family| family.definition.name == RESERVED), "it is reserved");
     assert!(PAGE.contains(RESERVED), "it is told that it is reserved");
 }
@@ -78,7 +79,7 @@ fn no_name_is_listed_that_nothing_has() {
     assert!(unused.is_empty(), "nothing uses {unused:?}");
 }
 
-/// Whether a name is imported by itself.
+/// Returns whether an import list names it.
 fn imported(sources: &str, name: &str) -> bool {
     let imports = sources.lines().filter(|line| line.contains("names::{"));
     imports.into_iter().any(|line| line.split(['{', '}', ',', ' ']).any(|word| word == name))

@@ -1,40 +1,42 @@
-//! One message of a client, from its arrival to its one outcome, as it is seen: its SERVER span, the CLIENT spans below it,
-//! what is counted of it, and its line in the access log. All of it is shared by whoever has to do with the message.
+//! The telemetry of one client message, from its arrival to its outcome: its SERVER span, the parent of its CLIENT
+//! spans, its metrics, and its access log line. It is shared by everything that works on the message.
 
-use super::child_operation::ChildOperation;
 use super::clock::Moment;
+use super::logs::access;
 use super::metrics;
 use super::metrics::labels::{Labels, Revision, Side};
-use super::otlp::Attributes;
+use super::names;
 use super::peer::Peer;
-use super::span::{Parent, Span, SpanKind, Tracer, tracer};
 use super::subject::Subject;
+use super::trace::Attributes;
+use super::trace::{Parent, Span, SpanKind, Tracer, tracer};
+use super::trace::{capture, scope};
 use super::verdict::Verdict;
-use super::{access, capture, names};
 use crate::trace_context::{Context, Trace};
+use parking_lot::{Mutex, MutexGuard};
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How a message came.
+/// The circumstances in which a message arrived.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Arrival<'a> {
-    /// Its client's span, if the message says one; and the state beside it.
+    /// The client's span from the message's `_meta`, if any.
     pub carried: Option<Parent<'a>>,
-    /// The span of its HTTP request.
+    /// The span of the HTTP request.
     pub http: Option<Context>,
-    /// The state beside that.
+    /// The `tracestate` of the HTTP request.
     pub http_tracestate: Option<&'a str>,
-    /// Its id, in raw JSON; none of a notification.
+    /// The message's id in raw JSON; `None` for a notification.
     pub id: Option<&'a [u8]>,
-    /// Who sent it.
+    /// The remote end of the connection.
     pub peer: Option<&'a Peer>,
 }
 
-/// One message of a client.
+/// The telemetry of one client message.
 #[derive(Debug, Default)]
 pub struct Operation {
     waits: AtomicBool,
@@ -43,18 +45,18 @@ pub struct Operation {
     seen: Option<Seen>,
 }
 
-/// What is only there where somebody wants to know.
+/// The recorded part, present only if telemetry is enabled or a trace context must be passed on.
 #[derive(Debug)]
 struct Seen {
     subject: Subject,
     begun: Moment,
     peer: Option<SocketAddr>,
-    /// Where it stands in its trace, for logs and for what is below it.
+    /// The context for log lines and for spans below this one.
     context: Option<Context>,
     tracestate: Option<Box<str>>,
-    /// Its span, while that is under way and if it is recorded.
+    /// The span, until it ends, if it is recorded.
     span: Mutex<Option<Span>>,
-    /// Whether there was one, so that the lock is not taken in vain.
+    /// Whether there is a span; avoids taking the lock.
     is_recorded: bool,
     revision: AtomicU8,
     child: AtomicU64,
@@ -62,15 +64,15 @@ struct Seen {
 }
 
 impl Operation {
-    /// A message has arrived.
+    /// Begins the operation of a message that has just arrived.
     pub fn begin(subject: impl FnOnce() -> Subject, arrival: Arrival<'_>) -> Arc<Self> {
-        let (tracer, counted) = (tracer(), metrics::are_kept() || access::is_kept());
+        let (tracer, counted) = (tracer(), metrics::is_enabled() || access::is_enabled());
         if tracer.is_none() && !counted && arrival.carried.is_none() && arrival.http.is_none() {
             return Arc::default();
         }
         let subject = subject();
-        // The message's own context is the parent, and the HTTP request is linked to; where it has none, that is the
-        // parent (gen-ai/mcp.md §Context propagation).
+        // The message's own context is the parent, and the HTTP request becomes a link. Without one, the HTTP request
+        // is the parent (gen-ai/mcp.md §Context propagation).
         let ambient = || {
             let (context, tracestate) = (arrival.http?, arrival.http_tracestate);
             Some(Parent { context, tracestate, remote: false })
@@ -105,81 +107,77 @@ impl Operation {
         Arc::new(Operation { waits, waited, turned, seen: Some(seen) })
     }
 
-    /// Where it stands in its trace, if it is in one.
+    /// Returns the trace context, if there is one.
     pub fn context(&self) -> Option<Context> {
         self.seen.as_ref()?.context
     }
 
-    /// The revision that its client speaks.
-    pub fn speaks(&self, revision: Revision, name: &str) {
+    /// Sets the protocol revision of the client.
+    pub fn set_revision(&self, revision: Revision, name: &str) {
         if let Some(seen) = &self.seen {
             seen.revision.store(revision.bits(), Relaxed);
             seen.describe(|attributes| attributes.text(names::PROTOCOL, name));
         }
     }
 
-    /// Gives its span attributes, if they are kept.
+    /// Adds attributes to the span, if it is recorded.
     pub fn describe(&self, attributes: impl FnOnce(&mut Attributes)) {
         if let Some(seen) = &self.seen {
             seen.describe(attributes);
         }
     }
 
-    /// What a tool is given, in JSON, for its span; where that is wanted (`--trace-arguments`).
-    pub fn given<'a>(&self, arguments: impl FnOnce() -> Option<&'a [u8]>) {
-        self.of_tool(|attributes| {
+    /// Adds the arguments of a tool call, in JSON, to the span (`--trace-arguments`).
+    pub fn record_arguments<'a>(&self, arguments: impl FnOnce() -> Option<&'a [u8]>) {
+        self.describe_tool(|attributes| {
             if let Some(shown) = capture::arguments(arguments) {
                 attributes.text(names::ARGUMENTS, &shown);
             }
         });
     }
 
-    /// What a tool gives back, in the same way (`--trace-results`).
-    pub(super) fn gave<'a>(&self, result: impl FnOnce() -> Option<&'a [u8]>) {
-        self.of_tool(|attributes| {
+    /// Adds the result of a tool call, in JSON, to the span (`--trace-results`).
+    pub(super) fn record_result<'a>(&self, result: impl FnOnce() -> Option<&'a [u8]>) {
+        self.describe_tool(|attributes| {
             if let Some(shown) = capture::result(result) {
                 attributes.text(names::RESULT, &shown);
             }
         });
     }
 
-    fn of_tool(&self, describe: impl FnOnce(&mut Attributes)) {
+    fn describe_tool(&self, describe: impl FnOnce(&mut Attributes)) {
         if let Some(seen) = self.seen.as_ref().filter(|seen| seen.subject.known.is_tool_call()) {
             seen.describe(describe);
         }
     }
 
-    /// It waits for its turn, or for a child that is being replaced, until the guard is dropped; it may still be refused.
-    pub fn wait(&self) -> Waiting<'_> {
+    /// Marks the message as waiting for a permit or for a child being replaced until the guard is dropped; it may
+    /// still be refused.
+    pub fn wait(&self) -> QueueWait<'_> {
         self.waits.store(true, Relaxed);
         self.wait_for_start()
     }
 
-    /// It waits for a child's start until the guard is dropped.
-    pub fn wait_for_start(&self) -> Waiting<'_> {
-        Waiting { operation: self, since: Moment::now() }
+    /// Records the wait for a child's start until the guard is dropped.
+    pub fn wait_for_start(&self) -> QueueWait<'_> {
+        QueueWait { operation: self, since: Moment::now() }
     }
 
-    /// Resolves once it waits no longer for its turn; at once if it does not wait.
-    pub async fn turned(&self) {
+    /// Resolves when the message no longer waits; immediately if it does not wait.
+    pub async fn wait_for_turn(&self) {
         let turned = self.turned.notified();
         if self.waits.load(Relaxed) {
             turned.await;
         }
     }
 
-    /// Whether it waits for its turn, or for a child that is being replaced.
-    pub fn waits(&self) -> bool {
+    /// Returns whether the message waits for a permit or for a child being replaced.
+    pub fn is_waiting(&self) -> bool {
         self.waits.load(Relaxed)
     }
 
-    /// A request that it causes at its child, with a span below its own.
-    pub fn ask(self: &Arc<Self>, revision: Revision, child: u64) -> Option<ChildOperation> {
-        self.seen.as_ref()?;
-        ChildOperation::of(Arc::clone(self), revision, child)
-    }
-
-    /// The trace context of what its child is told of it without a request: its own, if it has one to tell.
+    /// Returns the trace context for messages to the child other than requests: the operation's own, if it propagates
+    /// one.
     pub fn traced<'a>(&self, trace: &'a Trace) -> Cow<'a, Trace> {
         match self.as_parent().filter(|_| tracer().is_some_and(Tracer::propagates)) {
             Some(own) => Cow::Owned(trace.at(own.context, own.tracestate)),
@@ -187,7 +185,7 @@ impl Operation {
         }
     }
 
-    /// Something that proxyrunner does about it, as a span below its own.
+    /// Begins an INTERNAL span below this operation's.
     pub fn internal(&self, name: &'static str) -> Option<Span> {
         let mut span = tracer()?.begin(SpanKind::Internal, Some(self.as_parent()?));
         span.name(name);
@@ -198,21 +196,22 @@ impl Operation {
         Some(&self.seen.as_ref()?.subject)
     }
 
-    /// Where it stands, for spans below it. Its own may be over where it was answered with a question.
+    /// Returns this operation as the parent of another span. Its own span may have ended already, when it was
+    /// answered with a question.
     pub(super) fn as_parent(&self) -> Option<Parent<'_>> {
         let seen = self.seen.as_ref()?;
         let tracestate = seen.tracestate.as_deref();
         seen.context.map(|context| Parent { context, tracestate, remote: false })
     }
 
-    /// A child took so long for a part of it.
-    pub(super) fn child_took(&self, nanos: u64) {
+    /// Adds time that a child spent on the message.
+    pub(super) fn add_child_time(&self, nanos: u64) {
         if let Some(seen) = &self.seen {
             seen.child.fetch_add(nanos, Relaxed);
         }
     }
 
-    /// It is over. What is said first counts.
+    /// Ends the operation. Only the first call has an effect.
     pub fn end(&self, verdict: &Verdict) {
         let Some(seen) = &self.seen else { return };
         if seen.over.swap(true, Relaxed) {
@@ -222,7 +221,7 @@ impl Operation {
         let child = seen.child.load(Relaxed);
         let span = if seen.is_recorded { seen.span().take() } else { None };
         let recorded = span.as_ref().map(Span::context);
-        if metrics::are_kept() {
+        if metrics::is_enabled() {
             let labels = Labels {
                 side: Side::Server,
                 method: seen.subject.known,
@@ -233,7 +232,7 @@ impl Operation {
             metrics::operation(labels, took, recorded.as_ref());
             metrics::request(waited, took.saturating_sub(waited).saturating_sub(child), recorded.as_ref());
         }
-        if access::is_kept() {
+        if access::is_enabled() {
             let line = access::Line {
                 method: seen.subject.method(),
                 target: seen.subject.target(),
@@ -243,10 +242,10 @@ impl Operation {
                 waited: Duration::from_nanos(waited),
                 child: Duration::from_nanos(child),
             };
-            super::scope::within(seen.context, || access::log(&line));
+            scope::within(seen.context, || access::log(&line));
         }
         if let Some(mut span) = span {
-            // Only now, since the child may have listed the tool meanwhile.
+            // The name is set now because the child may have listed the tool in the meantime.
             span.name(seen.subject.span_name());
             if waited > 0 {
                 let seconds = Duration::from_nanos(waited).as_secs_f64().to_string();
@@ -257,7 +256,7 @@ impl Operation {
     }
 }
 
-/// Its client left before there was an outcome.
+/// Ends the operation: the client disconnected before there was an outcome.
 impl Drop for Operation {
     fn drop(&mut self) {
         if self.seen.as_mut().is_some_and(|seen| !*seen.over.get_mut()) {
@@ -276,34 +275,34 @@ impl Seen {
     }
 
     fn span(&self) -> MutexGuard<'_, Option<Span>> {
-        self.span.lock().unwrap_or_else(PoisonError::into_inner)
+        self.span.lock()
     }
 }
 
 fn describe_arrival(arrival: &Arrival<'_>, attributes: &mut Attributes) {
     if let Some(id) = arrival.id {
-        // A string's text; lone surrogates, which no text has, stay as they are written.
+        // A string id without its quotes. Lone surrogates, which no Rust string can hold, stay escaped.
         let text = if id.starts_with(b"\"") { serde_json::from_slice::<String>(id).ok() } else { None };
         let raw = || String::from_utf8_lossy(id);
         attributes.text(names::REQUEST, &text.map_or_else(raw, Cow::Owned));
     }
-    attributes.text(names::TRANSPORT, "tcp");
-    attributes.text(names::NETWORK, "http");
-    attributes.text(names::NETWORK_VERSION, "1.1");
+    attributes.constant(names::TRANSPORT, "tcp");
+    attributes.constant(names::NETWORK, "http");
+    attributes.constant(names::NETWORK_VERSION, "1.1");
     if let Some(peer) = arrival.peer {
         attributes.text(names::CLIENT, peer.ip());
         attributes.number(names::CLIENT_PORT, peer.socket.port().into());
     }
 }
 
-/// A message waits.
+/// A guard that measures how long a message waits.
 #[derive(Debug)]
-pub struct Waiting<'a> {
+pub struct QueueWait<'a> {
     operation: &'a Operation,
     since: Moment,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueueWait<'_> {
     fn drop(&mut self) {
         self.operation.waited.fetch_add(self.since.nanos(), Relaxed);
         self.operation.waits.store(false, Relaxed);

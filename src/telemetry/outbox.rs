@@ -1,152 +1,157 @@
-//! What waits to be exported: encoded records, in batches, bounded in number. Whoever records never waits; what finds no
-//! room is dropped, and counted.
+//! The intake of an export pipeline: bounds the records that wait for the SDK's batch processor, in number and bytes.
+//! Recording never waits; a record that does not fit is dropped and counted.
 
-use super::counters::Counter;
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use super::metrics::counters::Counter;
+use parking_lot::Mutex;
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::sync::Notify;
 
-/// The operator's bounds on one kind of records.
+/// The limits of one export queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Records that may wait (`OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BLRP_MAX_QUEUE_SIZE`).
+    /// Maximum number of queued records (`OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BLRP_MAX_QUEUE_SIZE`).
     pub queued: usize,
-    /// Records in one export (`…_MAX_EXPORT_BATCH_SIZE`).
+    /// Maximum number of records per export (`…_MAX_EXPORT_BATCH_SIZE`).
     pub batch: usize,
-    /// How long a record waits at most before an export (`…_SCHEDULE_DELAY`).
+    /// Maximum delay before an export (`…_SCHEDULE_DELAY`).
     pub delay: Duration,
 }
 
-/// What may wait in one outbox, in bytes, however many records may: a span can be long.
+/// Maximum size of one queue in bytes, regardless of the number of records, since a span can be long.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
-/// Records that are exported together.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// One after the other, as a repeated field.
-    pub bytes: Vec<u8>,
-    /// How many there are.
-    pub records: usize,
+/// A record whose size is known.
+pub trait Weighed {
+    /// Returns the memory that the record occupies in bytes.
+    fn bytes(&self) -> usize;
 }
 
-/// The records of one kind.
-#[derive(Debug)]
-pub struct Outbox {
+type Sink<T> = Box<dyn Fn(T) + Send + Sync>;
+
+/// The intake of one signal.
+pub struct Outbox<T> {
     bounds: Bounds,
-    state: Mutex<State>,
-    full: Notify,
+    records: AtomicUsize,
+    bytes: AtomicUsize,
     dropped: &'static Counter,
+    /// The batch processor, once it is connected.
+    sink: OnceLock<Sink<T>>,
+    /// Records from the time before it is connected.
+    early: Mutex<Vec<T>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    whole: VecDeque<Batch>,
-    open: Batch,
-    records: usize,
-    bytes: usize,
-}
-
-impl Outbox {
-    /// An empty one; what it has no room for is counted.
+impl<T: Weighed> Outbox<T> {
+    /// Creates an intake; `dropped` counts the records that do not fit.
     pub fn new(bounds: Bounds, dropped: &'static Counter) -> Self {
-        Outbox { bounds, state: Mutex::default(), full: Notify::new(), dropped }
+        let (records, bytes) = Default::default();
+        Outbox { bounds, records, bytes, dropped, sink: OnceLock::new(), early: Mutex::default() }
     }
 
-    /// Puts a record in.
-    pub fn put(&self, record: &[u8]) {
-        let mut state = self.state();
-        if state.records >= self.bounds.queued || state.bytes + record.len() > MOST_BYTES {
-            drop(state);
+    /// Passes a record on, or drops and counts it if the queue is full.
+    pub fn put(&self, record: T) {
+        let size = record.bytes();
+        let records = self.records.fetch_add(1, Relaxed);
+        let bytes = self.bytes.fetch_add(size, Relaxed);
+        if records >= self.bounds.queued || bytes + size > MOST_BYTES {
+            self.release(1, size);
             return self.dropped.increment();
         }
-        state.records += 1;
-        state.bytes += record.len();
-        state.open.records += 1;
-        state.open.bytes.extend_from_slice(record);
-        if state.open.records >= self.bounds.batch {
-            let batch = std::mem::take(&mut state.open);
-            // The next one is likely to be as long.
-            state.open.bytes.reserve(batch.bytes.len());
-            state.whole.push_back(batch);
-            drop(state);
-            self.full.notify_one();
+        match self.sink.get() {
+            Some(sink) => sink(record),
+            None => self.hold(record),
         }
     }
 
-    /// Takes the oldest batch out; `None` if nothing waits.
-    pub fn take(&self) -> Option<Batch> {
-        let mut state = self.state();
-        let open = |state: &mut State| (state.open.records > 0).then(|| std::mem::take(&mut state.open));
-        let batch = state.whole.pop_front().or_else(|| open(&mut state))?;
-        state.records -= batch.records;
-        state.bytes -= batch.bytes.len();
-        Some(batch)
+    #[cold]
+    fn hold(&self, record: T) {
+        let mut early = self.early.lock();
+        match self.sink.get() {
+            Some(sink) => sink(record),
+            None => early.push(record),
+        }
     }
 
-    /// Resolves once a batch is full.
-    pub async fn filled(&self) {
-        self.full.notified().await;
+    /// Connects the batch processor and passes it the earlier records. Only the first call has an effect.
+    pub fn connect(&self, sink: Sink<T>) {
+        let mut early = self.early.lock();
+        let _ = self.sink.set(sink);
+        if let Some(sink) = self.sink.get() {
+            early.drain(..).for_each(sink);
+        }
     }
 
-    /// How long a record waits at most before an export.
-    pub fn delay(&self) -> Duration {
-        self.bounds.delay
+    /// Frees the space of the records of a batch, whose export begins.
+    pub fn release_all<'a>(&self, batch: impl Iterator<Item = &'a T>) -> usize
+    where
+        T: 'a,
+    {
+        let (mut records, mut bytes) = (0, 0);
+        batch.for_each(|record| {
+            records += 1;
+            bytes += record.bytes();
+        });
+        self.release(records, bytes);
+        records
     }
 
-    /// Records that were taken out could not be delivered.
-    pub fn lost(&self, records: usize) {
-        self.dropped.add(records as u64);
+    fn release(&self, records: usize, bytes: usize) {
+        self.records.fetch_sub(records, Relaxed);
+        self.bytes.fetch_sub(bytes, Relaxed);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the limits.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+}
+
+impl<T> fmt::Debug for Outbox<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("bounds", &self.bounds).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
-    fn outbox(queued: usize, batch: usize) -> (Outbox, &'static Counter) {
-        let dropped = Box::leak(Box::new(Counter::new("dropped", "")));
-        (Outbox::new(Bounds { queued, batch, delay: Duration::ZERO }, dropped), dropped)
-    }
-
-    #[test]
-    fn batches_leave_in_their_order_and_no_larger_than_they_may_be() {
-        let (outbox, _) = outbox(10, 2);
-        b"abcde".chunks(1).for_each(|record| outbox.put(record));
-        let taken: Vec<_> =
-            std::iter::from_fn(|| outbox.take()).map(|batch| (batch.bytes, batch.records)).collect();
-        assert_eq!(taken, [(b"ab".to_vec(), 2), (b"cd".to_vec(), 2), (b"e".to_vec(), 1)]);
-    }
-
-    #[test]
-    fn what_finds_no_room_is_counted_and_room_comes_back() {
-        let (outbox, dropped) = outbox(3, 2);
-        (0..5).for_each(|_| outbox.put(b"x"));
-        assert_eq!(dropped.value(), 2);
-        assert_eq!(outbox.take().map(|batch| batch.records), Some(2));
-        (0..3).for_each(|_| outbox.put(b"y"));
-        assert_eq!(dropped.value(), 3);
-    }
-
-    #[tokio::test]
-    async fn a_full_batch_is_told() {
-        let (outbox, _) = outbox(10, 2);
-        outbox.put(b"a");
-        let mut filled = std::pin::pin!(outbox.filled());
-        assert!(futures_pending(filled.as_mut()).await);
-        outbox.put(b"b");
-        filled.await;
-    }
-
-    async fn futures_pending(future: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
-        tokio::select! {
-            biased;
-            () = future => false,
-            () = std::future::ready(()) => true,
+    impl Weighed for usize {
+        fn bytes(&self) -> usize {
+            *self
         }
+    }
+
+    fn outbox(queued: usize) -> (Outbox<usize>, &'static Counter) {
+        let dropped = Box::leak(Box::new(Counter::new("dropped", "")));
+        (Outbox::new(Bounds { queued, batch: 2, delay: Duration::ZERO }, dropped), dropped)
+    }
+
+    #[test]
+    fn records_beyond_the_limits_are_counted_and_space_is_freed() {
+        let (outbox, dropped) = outbox(3);
+        (0..5).for_each(|_| outbox.put(1));
+        assert_eq!(dropped.value(), 2);
+        assert_eq!(outbox.release_all([1, 1].iter()), 2);
+        (0..3).for_each(|_| outbox.put(1));
+        assert_eq!(dropped.value(), 3);
+        outbox.release_all([1, 1, 1].iter());
+        outbox.put(MOST_BYTES);
+        outbox.put(1);
+        assert_eq!(dropped.value(), 4, "the bytes are bounded, too");
+    }
+
+    #[test]
+    fn records_from_before_the_processor_is_connected_are_kept_in_order() {
+        let (outbox, _) = outbox(10);
+        outbox.put(1);
+        outbox.put(2);
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&taken);
+        outbox.connect(Box::new(move |record| sink.lock().push(record)));
+        outbox.put(3);
+        assert_eq!(*taken.lock(), [1, 2, 3]);
     }
 }

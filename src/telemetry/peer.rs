@@ -1,19 +1,19 @@
-//! Who sent something, as spans and the access log say it.
+//! The remote address of a connection, as spans and the access log report it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The other end of a connection.
+/// The remote end of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Its address and port.
+    /// Address and port.
     pub socket: SocketAddr,
-    /// Its address as text, which every span has: written once for a connection.
+    /// The address as text, formatted once per connection because every span includes it.
     ip: Arc<str>,
 }
 
 impl Peer {
-    /// Its address as text.
+    /// Returns the address as text.
     pub fn ip(&self) -> &str {
         &self.ip
     }

@@ -1,47 +1,47 @@
-//! What a message is about: its method, and the tool, prompt or resource that it names.
+//! The subject of a message: its method, and the tool, prompt or resource that it names.
 
 use super::metrics::labels::{Method, NameId, Names, PROMPTS, TOOLS, TOOLS_CALL};
 use super::names;
-use super::otlp::Attributes;
+use super::trace::Attributes;
 use std::borrow::Cow;
 
-/// Longest method and target that are kept, in bytes: both are the client's words.
+/// Maximum length in bytes of a stored method or target: clients choose both.
 const LONGEST: usize = 1_024;
 
-/// What a message is about. What is known by name takes no memory of its own.
+/// The method and target of a message. Known names need no allocation.
 #[derive(Clone, Debug)]
 pub struct Subject {
     pub(super) known: Method,
-    /// The method as it was said, where it is none of the known ones.
+    /// The method's name, unless it is known.
     unknown: Option<Box<str>>,
     target: Option<Target>,
 }
 
-/// The tool, the prompt or the resource.
+/// The tool, prompt or resource that a message names.
 #[derive(Clone, Debug)]
 enum Target {
-    /// A child lists it.
+    /// A name that a child lists.
     Listed(NameId),
-    /// Anything else.
+    /// Any other name.
     Named(Box<str>),
 }
 
 impl Subject {
-    /// Of this method, and what its params call `name` and `uri`: the tool or the prompt, or the resource. What is no
-    /// UTF-8 in them is replaced.
+    /// Creates a subject from the method and from the params' `name` (a tool or prompt) or `uri` (a resource).
+    /// Invalid UTF-8 is replaced.
     pub fn new<T: AsRef<[u8]>>(
         method: &[u8],
         name: impl FnOnce() -> Option<T>,
         uri: impl FnOnce() -> Option<T>,
     ) -> Self {
-        // It is kept until the answer, in memory that is charged to nobody.
+        // Stored until the answer, in memory that no budget is charged for: hence the length limit.
         let text =
             |bytes: &[u8]| Box::<str>::from(String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST)]));
-        // Nearly all of them are this one.
+        // The most frequent method needs no lookup.
         let known = if method == b"tools/call" { TOOLS_CALL } else { Method::of(method) };
         let unknown = (known == Method::default()).then(|| text(method));
         let target = if known.is_about_resource() {
-            // Credentials may be in it (semantic-conventions, url.full).
+            // A URI may contain credentials (semantic-conventions, url.full).
             uri().map(|uri| Target::Named(without_credentials(&text(uri.as_ref()))))
         } else {
             name().map(|name| match names_of(known).map(|names| names.id(&name)) {
@@ -52,12 +52,12 @@ impl Subject {
         Subject { known, unknown, target }
     }
 
-    /// The method, as it was said.
+    /// Returns the method as the message names it.
     pub(super) fn method(&self) -> &str {
         self.unknown.as_deref().unwrap_or_else(|| self.known.name())
     }
 
-    /// The tool, the prompt or the resource, as it was said.
+    /// Returns the target as the message names it.
     pub(super) fn target(&self) -> Option<&str> {
         match self.target.as_ref()? {
             Target::Listed(id) => names_of(self.known).map(|names| names.name(*id)),
@@ -65,7 +65,7 @@ impl Subject {
         }
     }
 
-    /// What its target is counted as. It may have been listed meanwhile.
+    /// Returns the target's label for metrics. A child may have listed the name since the message arrived.
     pub(super) fn target_id(&self) -> NameId {
         match (&self.target, names_of(self.known)) {
             (Some(Target::Listed(id)), _) => *id,
@@ -74,7 +74,8 @@ impl Subject {
         }
     }
 
-    /// `{method} {target}`, with a target that is one of few: whoever makes names up gets none into a span's.
+    /// Returns `{method} {target}`. The target is included only if a child lists it, so that clients cannot create
+    /// span names.
     pub(super) fn span_name(&self) -> Cow<'static, str> {
         let method = self.known.name();
         match self.target().filter(|_| self.target_id() != NameId::default()) {
@@ -86,7 +87,7 @@ impl Subject {
     pub(super) fn describe(&self, attributes: &mut Attributes) {
         attributes.text(names::METHOD, self.method());
         if self.known.is_tool_call() {
-            attributes.text(names::OPERATION, "execute_tool");
+            attributes.constant(names::OPERATION, "execute_tool");
         }
         let key = match self.known {
             method if method.is_tool_call() => names::TOOL,
@@ -100,11 +101,11 @@ impl Subject {
     }
 }
 
-/// What ends the part of a URI that is shown, also where it is escaped.
+/// Delimiters of the part of a URI that is shown, also percent-encoded.
 const PARAMETERS: [&str; 8] = ["?", "#", ";", "&", "%3f", "%23", "%3b", "%26"];
 
-/// A URI without the parts in which secrets are handed over: who asks, parameters, the query, the fragment and the data
-/// of a `data` URI. What is no URI, but looks as if it named a user, is taken for one.
+/// Removes the parts of a URI that may carry credentials: user information, parameters, query, fragment, and the data
+/// of a `data` URI. A text that is not a URI but seems to contain user information is treated as one.
 fn without_credentials(uri: &str) -> Box<str> {
     let lower = uri.to_ascii_lowercase();
     let end = PARAMETERS.iter().filter_map(|parameters| lower.find(parameters)).min().unwrap_or(uri.len());
@@ -119,7 +120,7 @@ fn without_credentials(uri: &str) -> Box<str> {
     };
     let named = rest.trim_start_matches(['/', '\\']);
     let authority = named.split(['/', '\\']).next().unwrap_or_default();
-    // A password may hold what should be escaped; a port may not.
+    // A password may contain unescaped delimiters; a port consists of digits.
     let is_password = |port: &str| port.contains(|c: char| !c.is_ascii_digit());
     let may_be_anywhere = !has_authority
         || (!authority.starts_with('[')
@@ -129,7 +130,7 @@ fn without_credentials(uri: &str) -> Box<str> {
     user.map_or_else(|| shown.into(), |at| format!("{scheme}{}", &named[at + 1..]).into())
 }
 
-/// Where targets of such a method are counted, if they are.
+/// Returns the names under which the targets of a method are counted, if they are.
 fn names_of(method: Method) -> Option<&'static Names> {
     match method {
         method if method.is_tool_call() => Some(&TOOLS),
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_message_says_is_kept_and_only_what_is_listed_is_told_apart() {
+    fn targets_are_kept_and_only_listed_ones_are_labels() {
         let before = subject("tools/call", "later-listed");
         TOOLS.learn("later-listed");
         let after = subject("tools/call", "later-listed");
@@ -168,11 +169,11 @@ mod tests {
     }
 
     #[test]
-    fn only_resources_are_called_so() {
+    fn only_resources_have_the_resource_attribute() {
         let described = |method: &str| {
-            let mut attributes = Attributes::new(9, 100);
+            let mut attributes = Attributes::new(100);
             subject(method, "file:///a").describe(&mut attributes);
-            String::from_utf8_lossy(attributes.encoded()).into_owned()
+            format!("{:?}", attributes.list())
         };
         assert!(described("resources/read").contains(names::RESOURCE));
         assert!(described("resources/subscribe").contains("file:///a"));

@@ -1,38 +1,38 @@
-//! How a message came out, as spans, metrics and logs say it.
+//! The outcome of a message for spans, metrics and the access log.
 
 use super::metrics::labels::ErrorType;
 use super::names;
-use super::span::Span;
+use super::trace::Span;
 use std::borrow::Cow;
 
-/// How a message came out.
+/// The outcome of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// With a result, or it wants none.
+    /// A result, or a message that expects none.
     Success,
-    /// With a result that says of itself that it is an error.
+    /// A tool result with `isError`.
     ToolError,
-    /// With a JSON-RPC error.
+    /// A JSON-RPC error.
     Error {
-        /// Its code.
+        /// The error code.
         code: i64,
-        /// Its message.
+        /// The error message.
         message: Cow<'static, str>,
     },
-    /// Without an answer: its client left, or took it back.
+    /// No answer: the client disconnected or cancelled the request.
     Cancelled,
 }
 
 impl Verdict {
-    /// The same, but for the code with which the client is told an error, if that is another than the server's.
-    pub fn told_as(mut self, told: Option<i64>) -> Self {
+    /// Replaces the error code, if the client receives another code than the child sent.
+    pub fn with_code(mut self, told: Option<i64>) -> Self {
         if let (Verdict::Error { code, .. }, Some(told)) = (&mut self, told) {
             *code = told;
         }
         self
     }
 
-    /// `error.type`; `None` where nothing went wrong.
+    /// Returns `error.type`; `None` on success.
     pub(super) fn error_type(&self) -> Option<Cow<'static, str>> {
         match self {
             Verdict::Success => None,
@@ -42,7 +42,7 @@ impl Verdict {
         }
     }
 
-    /// What it is counted as; `None` where nothing went wrong.
+    /// Returns the label for metrics; `None` on success.
     #[inline]
     pub(super) fn counted(&self) -> Option<ErrorType> {
         match self {
@@ -56,7 +56,7 @@ impl Verdict {
         self.error_type().map(|error| ErrorType::of(&*error))
     }
 
-    /// Says it of a span.
+    /// Adds the outcome to a span.
     pub(super) fn describe(&self, span: &mut Span) {
         let Some(error) = self.error_type() else { return };
         span.describe(|attributes| {

@@ -6,16 +6,16 @@
     tests/attack/attack.py --case long_ids        that case by itself; may repeat
     tests/attack/attack.py --first 7 --seeds 1    seed 7 again
 
-A round starts one proxyrunner with `--max-buffered 64MiB` in front of `hostile.py`, runs every case that fits once in
-small (allocators keep pages, so that "the start" is the memory after this), then attacks for some seconds from at most
-two processes. Throughout:
+A round starts one proxyrunner with `--max-buffered 64MiB` in front of `hostile.py` and runs every applicable case once
+at a small size. Because allocators keep pages, the memory after this warm-up is the baseline. Then the round attacks
+for some seconds from at most two processes. Throughout:
 
 - resident memory stays below 64 MiB + 48 MiB + 8 KiB for each connection, sampled every 20 ms and, between the samples,
   by the kernel's own peak;
 - /livez, /readyz and /metrics are answered within 2 s, from the attackers' address and from another;
 - a client that makes one small call a second gets its own answer within 5 s, and is not refused.
 
-Within 30 s after the attackers have left, memory is back to within 8 MiB of the start. No late answer is forgiven.
+Within 30 s after the attack, memory must be at most 8 MiB above the baseline. Late responses always count as failures.
 
 Prints a line for each round, then `N passed, N failed`, and exits with 1 if anything failed.
 """
@@ -43,12 +43,12 @@ from cases import CASES, ERAS, ISOLATIONS, Case
 from proxy import HERE, Proxy
 from watch import MIB, Bystander, Findings, Monitor, Prober
 
-SECONDS = 6.0  # of an attack
+SECONDS = 6.0  # duration of an attack
 WARM_UP = 4.0
 WORKERS = 2
 SETTLE, BACK = 30.0, 8 * MIB
 
-# What the seeds of one deal run with.
+# Era, isolation and limits of the seeds of one deal.
 Mode = tuple[str, str, dict[str, int]]
 MODES: list[Mode] = [
     ("legacy", "auto", {}),
@@ -66,7 +66,7 @@ MODES: list[Mode] = [
 
 @dataclass
 class Plan:
-    """One round."""
+    """The plan of a round."""
 
     title: str
     era: str
@@ -91,13 +91,13 @@ def fits(case: Case, mode: Mode) -> bool:
 
 
 def mixtures(first: int, count: int) -> list[Plan]:
-    """The plans of some seeds. Each ten of them share out all cases."""
+    """Returns the plans of some seeds. Each ten seeds together contain all cases."""
     deals = {seed // len(MODES): deal(seed // len(MODES)) for seed in range(first, first + count)}
     return [mixture(seed, deals[seed // len(MODES)][seed % len(MODES)]) for seed in range(first, first + count)]
 
 
 def deal(number: int) -> list[list[str]]:
-    """Gives each case to the mode that has fewest so far, among those that it fits."""
+    """Assigns each case to the applicable mode that has the fewest cases so far."""
     shuffled = random.Random(f"deal {number}")
     cases = sorted(CASES.values(), key=lambda case: (sum(fits(case, mode) for mode in MODES), shuffled.random()))
     hands: list[list[str]] = [[] for _ in MODES]
@@ -125,13 +125,13 @@ def mixture(seed: int, cases: list[str]) -> Plan:
 
 
 def alone(case: Case, era: str | None, isolation: str | None) -> Plan:
-    """One case, with the first era and isolation that it fits unless told otherwise."""
+    """Returns a plan for one case, with the first applicable era and isolation unless they are given."""
     mode = (era or case.eras[0], isolation or case.isolations[0], case.limits)
     return Plan(case.name, *mode, [case.name], f"alone {case.name}", mixed=False)
 
 
 class Round:
-    """One proxyrunner under one attack."""
+    """A proxyrunner under attack."""
 
     def __init__(self, plan: Plan, asked: argparse.Namespace) -> None:
         self.plan, self.seconds, self.patience = plan, asked.seconds, asked.settle
@@ -173,17 +173,17 @@ class Round:
             monitor.stop()
 
     async def warm_up(self) -> None:
-        """Runs all cases that fit once in small, or the only one."""
+        """Runs all applicable cases, or the only one, once at a small size."""
         plan = self.plan
         mode = (plan.era, plan.isolation, plan.limits)
-        # What waits for its own time to pass would be seen as growth otherwise.
+        # Memory that is released by timeouts would otherwise count as growth.
         cases = [name for name, case in CASES.items() if fits(case, mode)] if plan.mixed else plan.cases
         await self.work(cases, small=True, once=True, seconds=WARM_UP, spread=0.0)
         await asyncio.sleep(1)
         self.seen.clear()
 
     async def work(self, cases: list[str], seconds: float, **more: Any) -> None:
-        """Lets the workers attack until the time is over."""
+        """Runs the workers until the time is over."""
         hands = [cases[n::WORKERS] for n in range(WORKERS)]
         plans = [self.plan.message(self.proxy.port, hand, seconds=seconds, **more) for hand in hands if hand]
         await asyncio.gather(*(self.worker(plan) for plan in plans))
@@ -206,10 +206,10 @@ class Round:
             with suppress(ProcessLookupError):
                 process.kill()
             killed = True
-            if not isinstance(error, asyncio.TimeoutError):  # else it was too busy to notice, and ends here
+            if not isinstance(error, asyncio.TimeoutError):  # otherwise the worker was too busy, and ends here
                 raise
         finally:
-            # It ends only once all that it said is read. Its end itself is not always noticed.
+            # The process ends only once all its output is read. The exit itself is not always noticed.
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.gather(process.wait(), process.stdout.read()), 10)
             self.current = {name: count for name, count in self.current.items() if name not in plan["cases"]}
@@ -229,7 +229,7 @@ class Round:
                 self.findings.wrong.append(f"{name} at {self.findings.now():.1f} s: {event['text']}")
 
     async def settle(self, monitor: Monitor) -> None:
-        """Waits until memory is back."""
+        """Waits until memory has returned to the baseline."""
         begun = time.monotonic()
         while True:
             await asyncio.sleep(0.1)
@@ -248,7 +248,7 @@ class Round:
         self.exit_code = self.proxy.stop()
 
     def line(self) -> str:
-        """What this round measured."""
+        """Returns the measurements of this round."""
         found, plan = self.findings, self.plan
         limits = "".join(f" {name.replace('_', '-')}={value}" for name, value in plan.limits.items())
         return (
@@ -309,7 +309,7 @@ def main() -> int:
         return 0
     target = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parents[1] / "target"))
     asked.binary = (asked.binary or target / "release" / "proxyrunner").resolve()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started ends too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the started processes, too
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     named = asked.case or (list(CASES) if asked.alone else [])

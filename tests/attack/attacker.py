@@ -1,4 +1,4 @@
-"""What the cases are written with: clients of a random era, connections that are closed together, counted outcomes."""
+"""Tools for the cases: clients of a random era, connections that are closed together, and counters of outcomes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from client import Client, Connection, Refused, Response, head, post, session
 from parts import KIB, MIB, Part
 
 ELICITS = b'{"elicitation":{"form":{}}}'
-ANSWER = 3.0  # seconds that an attacker waits for an answer
-SIZES = [60 * MIB, 60 * MIB, 31 * MIB, 6 * MIB, 300 * KIB]  # of big things in mixtures
+ANSWER = 3.0  # seconds that an attacker waits for a response
+SIZES = [60 * MIB, 60 * MIB, 31 * MIB, 6 * MIB, 300 * KIB]  # sizes of big items in mixtures
 SPREAD = ["127.0.0.1", "127.0.1.1", "127.0.1.2", "127.0.1.3"]  # addresses of attackers
 LOST = (OSError, asyncio.TimeoutError, Refused, ValueError, IndexError)
 
 
 class Attack:
-    """One case at work."""
+    """A running case."""
 
     def __init__(self, plan: dict[str, Any], seed: str, report: Callable[..., None]) -> None:
         self.port: int = plan["port"]
@@ -35,10 +35,10 @@ class Attack:
         self.seen: collections.Counter[str] = collections.Counter()
         self.connections: list[Connection] = []
 
-    # ---- how much
+    # ---- sizes
 
     def big(self, size: int = 60 * MIB) -> int:
-        """The size of something big. In the warm-up it is small, in a mixture any."""
+        """Returns the size of a big item: small during the warm-up, random in a mixture."""
         if self.small:
             return 8 * KIB
         return min(size, self.random.choice(SIZES)) if self.mixed else size
@@ -49,13 +49,13 @@ class Attack:
     # ---- clients
 
     async def client(self, era: str | None = None) -> Client:
-        """A client that asks for nothing special."""
+        """Opens a client without special needs."""
         if (era or self.random.choice(["legacy", "modern"])) == "modern":
             return Client()
         return await self.session()
 
     async def own(self, era: str | None = None, name: bytes = b"own") -> Client:
-        """A client whose calls get a process of their own."""
+        """Opens a client whose calls get an exclusive process."""
         legacy = self.isolation != "shared" and self.era != "modern" and era != "modern"
         if legacy and (era == "legacy" or name != b"own" or self.random.random() < 0.5):
             return await self.session(ELICITS, name)
@@ -99,7 +99,7 @@ class Attack:
         receive: int | None = None,
         notify: bool = False,
     ) -> Connection:
-        """Sends a request on a connection of its own."""
+        """Sends a request on a new connection."""
         ids = None if notify else wire_id or [b"%d" % self.random.randrange(1 << 40)]
         parts = client.body(method, params, ids, meta or [])
         shown = method if isinstance(method, bytes) else b"x"
@@ -123,21 +123,21 @@ class Attack:
         return await self.send(client, b"tools/call", params, wire_id, meta, tool.encode(), receive)
 
     async def read(self, connection: Connection, seconds: float = ANSWER) -> Response:
-        """Reads an answer and counts its status."""
+        """Reads a response and counts its status."""
         response = await asyncio.wait_for(connection.response(), seconds)
         self.seen[str(response.status)] += 1
         return response
 
     async def stream(self, client: Client, receive: int | None = None, *headers: bytes) -> Connection:
-        """Opens an event stream by GET, and reads nothing of it."""
+        """Opens an event stream by GET without reading it."""
         connection = await self.open(receive=receive)
         await connection.send([head(None, *client.headers(), *headers, verb=b"GET")])
         return connection
 
-    # ---- many at once
+    # ---- concurrency
 
     async def lanes(self, count: int, work: Callable[[int], Awaitable[Any]], lanes: int = 4) -> None:
-        """Does something `count` times, a few at once. What the server refuses or cuts is counted."""
+        """Runs an action `count` times, a few at a time. Refused requests and cut connections are counted."""
         numbers = iter(range(self.many(count)))
 
         async def lane() -> None:
@@ -150,16 +150,16 @@ class Attack:
         await asyncio.gather(*(lane() for _ in range(min(lanes, self.many(count)))))
 
     async def hold(self, seconds: float) -> None:
-        """Keeps everything open for a while."""
+        """Keeps all connections open for a while."""
         await asyncio.sleep(0.2 if self.small else seconds)
 
     def miss(self, text: str) -> None:
-        """Reports that a neighbour was not served."""
+        """Reports that a well-behaved client was not served."""
         if not self.small:
             self.report("miss", text=text)
 
     async def neighbour(self, what: str, work: Callable[[], Awaitable[Any]], limit: float = 4.0) -> None:
-        """Does what somebody else would do, who must be served within the limit."""
+        """Runs an action of a well-behaved client, which must succeed within the limit."""
         begun = time.monotonic()
         try:
             await asyncio.wait_for(work(), limit)

@@ -1,4 +1,4 @@
-"""The cases: what clients do. Each is one function, which runs until it is done or its time is over."""
+"""The cases of hostile clients. Each is a function that runs until it is done or its time is over."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Body = Callable[[Attack], Awaitable[None]]
 
 
 class Case(NamedTuple):
-    """A named attack, and what it needs."""
+    """A named attack with its requirements."""
 
     name: str
     run: Body
@@ -29,7 +29,7 @@ ISOLATIONS = ("auto", "shared", "session")
 
 
 def case(eras: tuple[str, ...] = ERAS, isolations: tuple[str, ...] = ISOLATIONS, **limits: int) -> Callable[[Body], Body]:
-    """Registers a case. `limits` are settings, with underscores, that it needs."""
+    """Registers a case. `limits` are the settings that it needs, spelled with underscores."""
 
     def register(body: Body) -> Body:
         CASES[body.__name__] = Case(body.__name__, body, eras, isolations, limits)
@@ -49,7 +49,7 @@ async def volley(
     leave: bool = True,
     lanes: int = 4,
 ) -> None:
-    """Sends requests and closes each connection at once, or waits a little for the answer."""
+    """Sends requests and closes each connection at once, or after a short wait for the response."""
     clients = [await attack.client() for _ in range(lanes)]
 
     async def one(number: int) -> None:
@@ -130,7 +130,7 @@ async def long_names(a: Attack) -> None:
 
 @case()
 async def many_names(a: Attack) -> None:
-    """Thousands of different methods, tools and resources: none may cost anything afterwards."""
+    """Thousands of different methods, tools and resources, none of which may keep memory."""
     client = await a.client()
 
     async def one(number: int) -> None:
@@ -147,7 +147,7 @@ async def many_names(a: Attack) -> None:
 
 @case()
 async def long_headers(a: Attack) -> None:
-    """Session ids, event ids, names and versions in headers as long as heads may be, and many headers."""
+    """Session ids, event ids, names and versions in headers of the maximum length, and many headers."""
     client = await a.client()
     long = b"x" * (2 * KIB if a.small else 60_000)
     kinds = [
@@ -197,7 +197,7 @@ async def long_members(a: Attack) -> None:
 
 @case()
 async def large_capabilities(a: Attack) -> None:
-    """`initialize` with capabilities, names and versions of tens of MiB, some of them for a process of their own."""
+    """`initialize` with capabilities, names and versions of tens of MiB, some of them for exclusive processes."""
     stuff = lambda: fill(a.big())  # noqa: E731
     elicits = ELICITS[1:-1]
     kinds: list[Callable[[], list[Part]]] = [
@@ -284,7 +284,7 @@ async def large_batches(a: Attack) -> None:
     async def one(number: int) -> None:
         member = members[number % len(members)]
         connection = await a.open()
-        # Half of them have as many members as a batch may have.
+        # Half of the batches have the maximum number of members.
         members_of = fill(a.big(20 * MIB), member + b",") if number // len(members) % 2 else Fill(member + b",", a.many(1000))
         body: list[Part] = [b"[", members_of, member, b"]"]
         headers = client.headers() if number % 8 else []
@@ -296,7 +296,7 @@ async def large_batches(a: Attack) -> None:
 
 @case()
 async def batches_of_hanging_calls(a: Attack) -> None:
-    """Batches of calls with ids of 100 KB that hang, whose client leaves or stays."""
+    """Batches of hanging calls with ids of 100 KB, whose client disconnects or stays."""
     client = await old_session(a)
 
     async def one(number: int) -> None:
@@ -312,7 +312,7 @@ async def batches_of_hanging_calls(a: Attack) -> None:
 
 
 async def old_session(a: Attack) -> Client:
-    """A session of 2025-03-26, whose clients may send batches."""
+    """Opens a session of 2025-03-26, which may send batches."""
     client = await asyncio.wait_for(session(a.port, a.source(), version="2025-03-26"), ANSWER)
     client.version = b"2025-03-26"
     return client
@@ -323,7 +323,7 @@ async def old_session(a: Attack) -> Client:
 
 @case(eras=("legacy", "modern", "dual"), isolations=("auto", "session"))
 async def large_answers_to_questions(a: Attack) -> None:
-    """A server asks, and its client answers with tens of MiB, twice, and with huge ids that nobody asked with."""
+    """A server's question, which the client answers twice with tens of MiB; and answers with huge, unknown ids."""
 
     async def one(number: int) -> None:
         client = await a.session(ELICITS)
@@ -340,7 +340,7 @@ async def large_answers_to_questions(a: Attack) -> None:
 
 @case()
 async def answers_nobody_asked_for(a: Attack) -> None:
-    """Answers of 60 MiB to no question."""
+    """Answers of 60 MiB without a question."""
     client = await a.session()
 
     async def one(number: int) -> None:
@@ -355,7 +355,7 @@ async def answers_nobody_asked_for(a: Attack) -> None:
 
 @case()
 async def large_states(a: Attack) -> None:
-    """Retries with states and answers of 60 MiB that nobody gave out, or that a server did."""
+    """Retries with states and answers of 60 MiB, with invalid states or states from a server."""
     client = Client(None, ELICITS)
     stuff = lambda: fill(a.big())  # noqa: E731
     kinds: list[Callable[[], list[Part]]] = [
@@ -412,7 +412,7 @@ async def subscribe_and_leave(a: Attack) -> None:
 
 @case()
 async def watch_much(a: Attack) -> None:
-    """Sessions that watch as much as they may, and keep on."""
+    """Sessions that subscribe up to the limit, and stay."""
 
     async def one(number: int) -> None:
         client = await a.session()
@@ -427,7 +427,7 @@ async def watch_much(a: Attack) -> None:
 
 @case()
 async def listen_much(a: Attack) -> None:
-    """Subscriptions of modern clients with huge ids and as many URIs as there may be."""
+    """Subscriptions of modern clients with huge ids and the maximum number of URIs."""
 
     async def one(number: int) -> None:
         client = Client()

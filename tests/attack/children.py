@@ -1,4 +1,4 @@
-"""The cases: what hostile servers do. Importing this module registers them."""
+"""The cases of hostile servers. Importing this module registers them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOKEN: list[Part] = [b',"progressToken":1']
 
 
 async def flood(a: Attack, kinds: list[str], size: int, count: int, own: bool = False, read: bool = True) -> None:
-    """Lets a server send each kind of message many times, for calls that are read or not."""
+    """Makes a server send each kind of message many times, for calls whose responses are read or not."""
 
     async def one(number: int) -> None:
         client = await (a.own() if own else a.client())
@@ -69,7 +69,7 @@ async def child_questions_read(a: Attack) -> None:
 
 @case(max_children=12)
 async def child_unfinished_lines(a: Attack) -> None:
-    """A dozen servers, each with 60 MiB of a line that never ends."""
+    """A dozen servers that each write 60 MiB of a line without an end."""
 
     async def one(number: int) -> None:
         await a.call(await a.own(), "unfinished", size=a.big(), json=number % 2)
@@ -92,7 +92,7 @@ async def child_line_breaks(a: Attack) -> None:
 
 @case()
 async def child_large_answers(a: Attack) -> None:
-    """Answers of 60 MiB in every shape, read by nobody, slowly, or by clients that leave."""
+    """Answers of 60 MiB in every shape to clients that read nothing, read slowly, or disconnect."""
     shapes = ["text", "deep", "members", "items", "escapes", "structured", "error", "code", "id_last", "kind"]
 
     async def one(number: int) -> None:
@@ -113,7 +113,7 @@ async def child_floods(a: Attack) -> None:
 
 @case()
 async def child_floods_of_its_own(a: Attack) -> None:
-    """Floods by servers of one client each, where log messages and questions are let through, unread."""
+    """Floods by exclusive servers, whose log messages and questions are forwarded to clients that read nothing."""
     await flood(a, ["log", "progress", "questions", "updated", "tools"], min(4 * KIB, a.big()), 5000, own=True, read=False)
 
 
@@ -126,14 +126,14 @@ async def child_large_messages(a: Attack) -> None:
 
 @case()
 async def child_huge_messages(a: Attack) -> None:
-    """The same with 60 MiB each."""
+    """Messages of 60 MiB of every kind."""
     kinds = ["progress", "tokens", "log", "updated", "methods", "cancelled", "answers", "errors", "pings", "requests", "sampling"]
     await flood(a, kinds, a.big(), 2)
 
 
 @case()
 async def child_garbage(a: Attack) -> None:
-    """Lines that are no messages: text, brackets, NULs, nothing, small and of 60 MiB."""
+    """Lines that are not messages: text, brackets, NULs and empty lines, small and of 60 MiB."""
     await flood(a, ["garbage", "brackets", "nulls", "empty"], 100, 50_000)
     await flood(a, ["garbage", "brackets", "nulls", "empty"], a.big(), 1)
 
@@ -150,7 +150,7 @@ async def child_stderr(a: Attack) -> None:
 
 @case()
 async def child_large_lists(a: Attack) -> None:
-    """Lists of 30 MiB, which may be answered from memory, of four kinds."""
+    """Lists of 30 MiB of four kinds, which may be cached."""
     methods = [b"tools/list", b"prompts/list", b"resources/list", b"resources/templates/list"]
 
     async def one(number: int) -> None:
@@ -166,7 +166,7 @@ async def child_large_lists(a: Attack) -> None:
 
 
 async def shorten(a: Attack) -> None:
-    """Makes the lists short again, as what is good to remember is no leak."""
+    """Makes the lists short again, because a cached list is not a leak."""
     await a.lanes(1, lambda _: relisted(a))
 
 
@@ -176,7 +176,7 @@ async def relisted(a: Attack) -> None:
 
 @case(eras=("legacy", "dual"), isolations=("auto", "session"))
 async def child_large_handshakes(a: Attack) -> None:
-    """Servers of a client's own whose instructions, name or lists have 20 MiB, or that never answer."""
+    """Exclusive servers whose instructions, name or lists have 20 MiB, or that never answer."""
     kinds = [b"instructions", b"name", b"lists", b"silence"]
 
     async def one(number: int) -> None:
@@ -190,7 +190,7 @@ async def child_large_handshakes(a: Attack) -> None:
 
 @case()
 async def child_large_questions(a: Attack) -> None:
-    """Questions and states of 20 MiB, which are kept until they are answered, and never are."""
+    """Questions and states of 20 MiB that are never answered."""
 
     async def one(number: int) -> None:
         size = a.big(20 * MIB)
@@ -205,7 +205,7 @@ async def child_large_questions(a: Attack) -> None:
 
 @case(eras=("modern", "dual"))
 async def child_states_for_sessions(a: Attack) -> None:
-    """States of 20 MiB that legacy clients never see, and that wait for their answers."""
+    """States of 20 MiB that are kept for legacy clients until they answer."""
 
     async def one(number: int) -> None:
         client = await a.session(ELICITS)
@@ -217,7 +217,7 @@ async def child_states_for_sessions(a: Attack) -> None:
 
 @case()
 async def child_last_words(a: Attack) -> None:
-    """Servers of a client's own that say much and exit, again and again."""
+    """Exclusive servers that write much and exit, repeatedly."""
 
     async def one(number: int) -> None:
         await a.read(await a.call(await a.own(), "leave", size=a.big(MIB), code=3, lines=number % 2), 8)
@@ -227,7 +227,7 @@ async def child_last_words(a: Attack) -> None:
 
 @case()
 async def child_updates_of_long_uris(a: Attack) -> None:
-    """Updates of different, long URIs to clients that watch everything."""
+    """Updates of different, long URIs to clients that subscribe to everything."""
     for number in range(a.many(20)):
         await a.stream(await a.session(), 2048)
         await a.send(Client(), b"subscriptions/listen", [b'"notifications":{"resourceSubscriptions":["a:"]},'], receive=2048)

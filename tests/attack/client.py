@@ -1,4 +1,4 @@
-"""HTTP over raw sockets: clients of both eras that can do what no library would."""
+"""HTTP over raw sockets: clients of both eras that can violate the protocol."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from parts import KIB, Part, size_of, views
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
 META = "io.modelcontextprotocol/"
-KEPT = 64 * KIB  # bytes of each end of a long body
+KEPT = 64 * KIB  # bytes kept of each end of a long body
 RESET = struct.pack("ii", 1, 0)
 HOST = "127.0.0.1"
 
 
 class Refused(Exception):
-    """The server answered, but not as asked."""
+    """An unexpected response of the server."""
 
 
 @dataclass
 class Response:
-    """A response, its body cut to its two ends."""
+    """A response whose body is reduced to its two ends."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Response:
         return match[1] if match else None
 
     def message(self, wire_id: object) -> dict | None:
-        """The JSON-RPC response to a request, of a JSON body or an event stream."""
+        """Returns the JSON-RPC response to a request, from a JSON body or an event stream."""
         events = re.findall(rb"^data: ?(.+?)\r?$", self.body, re.M) if b"data:" in self.body else [self.body]
         for event in events:
             try:
@@ -50,7 +50,7 @@ class Response:
 
 
 class Connection:
-    """One TCP connection."""
+    """A TCP connection."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -93,7 +93,7 @@ class Connection:
         self.buffer += data
 
     async def until(self, mark: bytes, limit: int = 64 * KIB) -> bytes:
-        """Takes what stands before the mark, and the mark."""
+        """Reads up to and including the mark."""
         while (at := self.buffer.find(mark)) < 0:
             if len(self.buffer) > limit:
                 raise ConnectionError("too long")
@@ -162,7 +162,7 @@ def head(length: int | None, *headers: bytes, verb: bytes = b"POST", path: bytes
 
 
 class Client:
-    """An MCP client. With a session it is of the legacy era, without of the modern one."""
+    """An MCP client: legacy with a session, modern without one."""
 
     def __init__(self, session: bytes | None = None, capabilities: bytes = b"{}", logs: bool = False) -> None:
         self.session = session
@@ -181,7 +181,7 @@ class Client:
         return [b"MCP-Protocol-Version: " + MODERN.encode(), b"Mcp-Method: " + method, *named]
 
     def meta(self, *more: Part) -> list[Part]:
-        """The `_meta` member, with members of the caller's, each of which begins with a comma."""
+        """Returns the `_meta` member with the caller's members, each of which begins with a comma."""
         if not self.modern:
             return [b'"_meta":{"a":1', *more, b"}"]
         keys = b'"%(m)bprotocolVersion":"%(v)b","%(m)bclientCapabilities":%(c)b' % {
@@ -193,13 +193,13 @@ class Client:
         return [b'"_meta":{', keys, logs, *more, b"}"]
 
     def body(self, method: Part, params: list[Part], wire_id: list[Part] | None, meta: list[Part]) -> list[Part]:
-        """A request, or a notification without an id. The params come with a comma at their end."""
+        """Returns a request, or a notification if there is no id. The params end with a comma."""
         ids: list[Part] = [b'"id":', *wire_id, b","] if wire_id else []
         return [b'{"jsonrpc":"2.0",', *ids, b'"method":"', method, b'","params":{', *params, *self.meta(*meta), b"}}"]
 
 
 def post(parts: list[Part], *headers: bytes, path: bytes = b"/mcp") -> list[Part]:
-    """A whole HTTP request."""
+    """Returns a whole HTTP request."""
     return [head(size_of(parts), *headers, path=path), *parts]
 
 

@@ -1,4 +1,4 @@
-"""The cases: connections, streams and shares. Importing this module registers them."""
+"""The cases of connections, streams and shares. Importing this module registers them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from parts import KIB, MIB, Part, fill, size_of
 NEIGHBOUR = "127.0.0.4"
 
 
-# ---- messages that nobody reads
+# ---- messages that are never read
 
 
 @case()
 async def unread_progress(a: Attack) -> None:
-    """Calls with 3.9 KB progress messages that nobody reads, from several addresses."""
+    """Calls with 3.9 KB progress messages that are never read, from several addresses."""
     a.sources = SPREAD
 
     async def one(number: int) -> None:
@@ -30,7 +30,7 @@ async def unread_progress(a: Attack) -> None:
 
 @case()
 async def unread_answers(a: Attack) -> None:
-    """Answers of tens of MiB that nobody reads, in many shapes."""
+    """Answers of tens of MiB that are never read, in many shapes."""
     shapes = ["text", "structured", "escapes", "id_last", "error", "items"]
     clients = [await a.client() for _ in range(4)]
 
@@ -43,7 +43,7 @@ async def unread_answers(a: Attack) -> None:
 
 @case()
 async def unread_small_answers(a: Attack) -> None:
-    """Thousands of answers of 3.9 KB on pipelined connections that nobody reads."""
+    """Thousands of answers of 3.9 KB on pipelined connections that are never read."""
     client = Client()
     text = "t" * 3900
 
@@ -60,7 +60,7 @@ async def unread_small_answers(a: Attack) -> None:
 
 @case()
 async def unread_streams(a: Attack) -> None:
-    """GET streams and subscriptions that nobody reads, while the server floods them all."""
+    """GET streams and subscriptions that are never read, while the server floods them all."""
 
     async def one(number: int) -> None:
         if number % 2:
@@ -96,7 +96,7 @@ async def replay_buffers(a: Attack) -> None:
 
 
 async def newcomer(a: Attack, capabilities: bytes = b"{}", size: int = 10) -> None:
-    """What a new client does: a session, one call, and the end of the session."""
+    """Acts as a new client: opens a session, makes a call and ends the session."""
     client = await session(a.port, NEIGHBOUR, capabilities)
     await neighbours_call(a, client, size)
     connection = await Connection.open(a.port, NEIGHBOUR)
@@ -121,7 +121,7 @@ async def neighbours_call(a: Attack, client: Client, size: int) -> None:
 
 @case(eras=("modern", "legacy"))
 async def hog_bodies(a: Attack) -> None:
-    """Hanging calls of 31 MB whose client has left, again and again. Another client's call of 6 MB must be served."""
+    """Repeated hanging calls of 31 MB whose client disconnects. Another client's call of 6 MB must be served."""
     clients = [await a.session() for _ in range(2)]
 
     async def hog(client: Client) -> None:
@@ -148,7 +148,7 @@ async def hog_bodies(a: Attack) -> None:
 
 @case(max_sessions=100)
 async def hog_sessions(a: Attack) -> None:
-    """One address opens all sessions. Another one must get a session too."""
+    """One address opens all sessions. Another address must get a session, too."""
 
     async def one(number: int) -> None:
         await a.session()
@@ -157,10 +157,10 @@ async def hog_sessions(a: Attack) -> None:
     await a.neighbour("a session", lambda: newcomer(a))
 
 
-# More than there are clients: the attackers' addresses, the bystander and the neighbour, and a shared process.
+# More than the attackers' addresses, the bystander, the well-behaved client and the shared process need.
 @case(isolations=("session", "auto"), max_children=8)
 async def hog_children(a: Attack) -> None:
-    """A few addresses take all processes and keep them busy. Another client that can be asked must be served."""
+    """A few addresses take all processes and keep them busy. Another client with sampling must be served."""
 
     async def one(number: int) -> None:
         client = await a.own("legacy" if number % 2 else None)
@@ -173,7 +173,7 @@ async def hog_children(a: Attack) -> None:
 
 @case(max_connections=64)
 async def hog_connections(a: Attack) -> None:
-    """One address opens more connections than there may be, each with a call that hangs."""
+    """One address opens more connections than allowed, each with a hanging call."""
     client = await a.client()
 
     async def one(number: int) -> None:
@@ -224,7 +224,7 @@ async def notification_storm(a: Attack) -> None:
 
 @case()
 async def cancellation_storm(a: Attack) -> None:
-    """Calls that are cancelled at once, by notifications and by leaving."""
+    """Calls that are cancelled at once, by notifications and by disconnects."""
     clients = [await a.client() for _ in range(4)]
 
     async def one(number: int) -> None:
@@ -242,7 +242,7 @@ async def cancellation_storm(a: Attack) -> None:
 
 @case()
 async def session_flood(a: Attack) -> None:
-    """Sessions that are opened and forgotten as fast as possible, half of them for a process of their own."""
+    """Sessions that are opened and abandoned as fast as possible, half of them for exclusive processes."""
 
     async def one(number: int) -> None:
         await a.session(ELICITS if number % 8 == 0 else b"{}", b"s" * 4000)
@@ -255,7 +255,7 @@ async def session_flood(a: Attack) -> None:
 
 @case(max_connections=20)
 async def slow_heads(a: Attack) -> None:
-    """All places taken by streams, and heads that come a byte at a time."""
+    """Streams that occupy all connections, and heads that arrive byte by byte."""
 
     async def stream(number: int) -> None:
         await a.stream(await a.session())
@@ -281,7 +281,7 @@ async def slow_heads(a: Attack) -> None:
 
 @case()
 async def large_heads(a: Attack) -> None:
-    """Two thousand connections with 60 KB of a head each, none of them complete."""
+    """Two thousand connections with 60 KB of an incomplete head each."""
     text = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nX-Large: " + b"y" * (KIB if a.small else 60_000)
 
     async def one(number: int) -> None:
@@ -329,7 +329,7 @@ async def tiny_chunks(a: Attack) -> None:
 
 @case()
 async def churn(a: Attack) -> None:
-    """Connections that are opened and closed as fast as possible, with half a head, a whole one, or none."""
+    """Connections that are opened and closed as fast as possible, with half a head, a whole head, or none."""
     pieces = [b"", b"GET /", b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\r\n" * 100, b"\x16\x03\x01\x02\x00" * 50, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
 
     async def one(number: int) -> None:
@@ -366,7 +366,7 @@ def joined(parts: list[Part]) -> bytes:
 
 @case()
 async def old_transport(a: Attack) -> None:
-    """The HTTP+SSE transport: streams that nobody reads, and huge messages to them."""
+    """The HTTP+SSE transport: streams that are never read, and huge messages to them."""
 
     async def one(number: int) -> None:
         stream = await a.open(receive=4096)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A stdio MCP server that attacks its client: tools of its clients tell it how.
+"""A stdio MCP server that attacks its client; calls of its tools select the attacks.
 
     hostile.py [--era legacy|modern|dual]
 
-One thread serves everything. A message longer than 256 KiB is not parsed: its id, method and tool are looked for at its
-two ends. Every attack is bounded in count and time.
+One thread serves all requests. A message longer than 256 KiB is not parsed; its id, method and tool are searched at its
+two ends. Every attack is limited in count and time.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from parts import KIB, Part, fill, size_of, views  # noqa: E402: the path is set
 META = "io.modelcontextprotocol/"
 MODERN = "2026-07-28"
 PARSED = 256 * KIB
-BATCH = 32 * KIB  # small lines are written together
-LONGEST = 30.0  # seconds, of any attack
+BATCH = 32 * KIB  # bytes of small lines that are written together
+LONGEST = 30.0  # maximum seconds of an attack
 Lines = Iterator["list[Part] | float"]
 
 
@@ -39,13 +39,13 @@ def js(value: Any) -> bytes:
 
 
 def message(method: str, params: list[Part], wire_id: list[Part] | None = None) -> list[Part]:
-    """One line: a notification, or a request if it has an id."""
+    """Returns a line: a notification, or a request if there is an id."""
     ids: list[Part] = [b'"id":', *wire_id, b","] if wire_id else []
     return [b'{"jsonrpc":"2.0",', *ids, b'"method":"', method.encode(), b'","params":{', *params, b"}}\n"]
 
 
 class Call:
-    """One request of the client, as far as it was understood."""
+    """A request of the client, as far as it was parsed."""
 
     def __init__(self, raw: bytes) -> None:
         parsed: dict[str, Any] = {}
@@ -76,7 +76,7 @@ class Call:
 
 
 class Server:
-    """The protocol, and a queue of lines to write. Small answers go before attacks."""
+    """The protocol and a queue of lines to write. Small responses precede attacks."""
 
     def __init__(self, era: str) -> None:
         self.eras = era
@@ -90,10 +90,10 @@ class Server:
         self.cancelled: set[Any] = set()
         self.answered: set[Any] = set()
         self.list_size = 0
-        self.serving = False  # whether it has served a client that does nothing wrong
-        self.own = False  # whether this process serves one client alone
+        self.serving = False  # whether it has served a well-behaved client
+        self.own = False  # whether this process serves only one client
 
-    # ---- what is written next
+    # ---- output
 
     def next_line(self) -> list[Part] | None:
         if self.answers:
@@ -112,7 +112,7 @@ class Server:
         return None
 
     def pause(self) -> float:
-        """How long nothing will be written."""
+        """Returns the time until the next write."""
         if self.answers or self.attacks:
             return 0.0
         return max(0.0, self.asleep[0][0] - time.monotonic()) if self.asleep else 1.0
@@ -211,7 +211,7 @@ class Server:
         self.answer(call)
 
     def alone(self, call: Call) -> bool:
-        """Whether nobody else can be harmed by this process."""
+        """Returns whether this process serves no well-behaved client."""
         if self.era == "modern":
             return (META + "logLevel").encode() in call.ends and not self.serving
         return self.own
@@ -244,7 +244,7 @@ def hang(server: Server, call: Call) -> None:
 
 
 def deaf(server: Server, call: Call) -> None:
-    """Reads nothing for a while."""
+    """Stops reading for a while."""
     server.deaf_until = time.monotonic() + min(LONGEST, call.number("seconds", 5))
     server.text(call, "deaf")
 
@@ -272,7 +272,7 @@ def large(server: Server, call: Call) -> Lines:
 
 
 def flood(server: Server, call: Call) -> Lines:
-    """Sends `count` messages of one kind and about `size` bytes, then answers."""
+    """Sends `count` messages of one kind and of about `size` bytes, then answers."""
     kind, size, left = call.arguments.get("kind", "progress"), call.number("size", 1), call.number("count", 1)
     end = time.monotonic() + min(LONGEST, call.number("seconds", 10))
     while left > 0 and time.monotonic() < end:
@@ -286,7 +286,7 @@ def flood(server: Server, call: Call) -> Lines:
 
 
 def flooded(server: Server, call: Call, kind: str, size: int, number: int) -> list[Part]:
-    """One message of a flood."""
+    """Returns a message of a flood."""
     stuff = fill(size)
     uri: list[Part] = [b'"uri":"', call.arguments.get("uri", "a:").encode(), stuff if call.arguments.get("long_uri") else b"", b'"']
     listen = next(iter(server.listens), None)
@@ -322,7 +322,7 @@ def flooded(server: Server, call: Call, kind: str, size: int, number: int) -> li
 
 
 def unfinished(server: Server, call: Call) -> Lines:
-    """Begins a line, and never ends it. Nothing else comes from this process any more."""
+    """Begins a line and never ends it. This process writes nothing else afterwards."""
     head = b'{"jsonrpc":"2.0","id":%b,"result":{"content":[],"x":"' % js(call.id) if call.arguments.get("json") else b"x"
     yield [head, fill(call.number("size", 1))]
     server.answers = Nothing()  # type: ignore[assignment]
@@ -330,7 +330,7 @@ def unfinished(server: Server, call: Call) -> Lines:
 
 
 class Nothing(collections.deque):  # type: ignore[type-arg]
-    """Keeps nothing that is appended."""
+    """A queue that discards everything appended to it."""
 
     def append(self, item: Any) -> None:
         pass
@@ -346,7 +346,7 @@ def complain(server: Server, call: Call) -> None:
 
 
 def ask(server: Server, call: Call) -> Lines | None:
-    """Asks something of `size` bytes, and answers once it was answered."""
+    """Asks a question of `size` bytes, and answers the call after the client's answer."""
     size, question = call.number("size", 1), f"q{call.id}"
     form: list[Part] = [b'"message":"', fill(size), b'","requestedSchema":{"type":"object","properties":{"a":{"type":"string"}}}']
     if server.era != "modern":
@@ -368,14 +368,14 @@ def asked(server: Server, call: Call, question: list[Part], question_id: str) ->
 
 
 def relist(server: Server, call: Call) -> None:
-    """Every list has `size` bytes more from now on."""
+    """Makes every list `size` bytes longer from now on."""
     server.list_size = call.number("size", 0)
     server.answers.append(message("notifications/tools/list_changed", []))
     server.text(call, "relisted")
 
 
 def leave(server: Server, call: Call) -> None:
-    """Exits, with last words of `size` bytes."""
+    """Exits after writing `size` bytes to stderr."""
     complain(server, call)
     os._exit(call.number("code", 7))
 
@@ -410,7 +410,7 @@ METHODS: dict[str, Callable[[Server, Call], None]] = {
 
 
 class Pipe:
-    """stdin and stdout, neither of which ever blocks the other."""
+    """Reads stdin and writes stdout without blocking either of them."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -437,7 +437,7 @@ class Pipe:
                 return
 
     def load(self) -> bool:
-        """Whether there is anything to write."""
+        """Returns whether there is anything to write."""
         while not self.piece:
             piece = next(self.outbox, None)
             if piece is None:
@@ -456,7 +456,7 @@ class Pipe:
             pass
 
     def read(self) -> bool:
-        """Takes what has come; false at the end of stdin."""
+        """Reads the available input; returns false at the end of stdin."""
         data = os.read(0, 1 << 20)
         at = len(self.inbox)
         self.inbox += data

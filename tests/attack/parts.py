@@ -1,4 +1,4 @@
-"""Messages as parts, so that 60 MiB of filler exist only once, however often they are sent."""
+"""Messages as lists of parts, so that 60 MiB of filler exist only once, however often they are sent."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 START, STOP = 30, 15  # seconds
 TAIL = 64 * 1024
 
-# Whatever is kept for a while is kept for seconds, so that the end of a round shows what stays.
+# All timeouts are a few seconds, so that any memory left at the end of a round is a leak.
 FLAGS = """
     --listen 127.0.0.1:0 --log-format json --sse --max-buffered 64MiB --session-idle 4s --request-timeout 6s
     --cancel-grace 1s --park-timeout 4s --evict-after 3s --close-grace 300ms --terminate-grace 300ms --drain-timeout 1s
@@ -25,7 +25,7 @@ FLAGS = """
 
 
 class Proxy:
-    """One proxyrunner, and the end of its log."""
+    """A proxyrunner process and the end of its log."""
 
     def __init__(self, binary: Path, era: str, isolation: str, limits: dict[str, int]) -> None:
         settings = [f"--{name.replace('_', '-')}={value}" for name, value in limits.items()]
@@ -75,7 +75,7 @@ class Proxy:
         raise RuntimeError(f"proxyrunner is not ready:\n{self.tail[-4000:].decode(errors='replace')}")
 
     def last_words(self, lines: int = 4) -> str:
-        """The last different warnings and errors of the log, shortened."""
+        """Returns the last distinct warnings and errors of the log, shortened."""
         found: dict[str, str] = {}
         for line in bytes(self.tail).split(b"\n")[1:]:
             try:
@@ -88,7 +88,7 @@ class Proxy:
         return "\n".join(list(found.values())[-lines:])
 
     def stop(self) -> int:
-        """Ends it and returns its exit code. Its guardians end whatever it started."""
+        """Stops proxyrunner and returns its exit code. Its guardians end all processes that it started."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:

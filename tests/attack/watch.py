@@ -1,4 +1,4 @@
-"""What must hold during an attack: resident memory, probes, and a client that does nothing wrong."""
+"""The checks during an attack: resident memory, probes, and a well-behaved client."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PER_CONNECTION = 8
 SAMPLE = 0.02
 PROBE_EVERY, PROBE_LIMIT = 0.25, 2.0
 CALL_EVERY, CALL_LIMIT = 1.0, 5.0
-GIVEN_UP = 10.0  # seconds until a probe or call is not waited for any longer
+GIVEN_UP = 10.0  # seconds after which a probe or call is given up
 PROBES = [(path, source) for path in ("/livez", "/readyz", "/metrics") for source in ("127.0.0.2", "127.0.0.1")]
 BYSTANDER = "127.0.0.3"
 
 
 @dataclass
 class Peak:
-    """The highest resident memory, and what ran at that moment."""
+    """The highest resident memory, and the cases that ran at that moment."""
 
     rss: int = 0
     connections: int = 0
@@ -39,7 +39,7 @@ class Peak:
 
 @dataclass
 class Findings:
-    """What a round showed. Times are seconds from its start."""
+    """The findings of a round. Times are seconds from its start."""
 
     begun: float = field(default_factory=time.monotonic)
     peak: Peak = field(default_factory=Peak)
@@ -48,15 +48,15 @@ class Findings:
     calls: int = 0
     worst_probe: float = 0.0
     worst_call: float = 0.0
-    late: list[str] = field(default_factory=list)  # misses of a time threshold
-    wrong: list[str] = field(default_factory=list)  # everything else
+    late: list[str] = field(default_factory=list)  # exceeded time limits
+    wrong: list[str] = field(default_factory=list)  # all other errors
 
     def now(self) -> float:
         return time.monotonic() - self.begun
 
 
 class Monitor:
-    """Samples the resident memory of one process in a thread of its own."""
+    """Samples the resident memory of a process in a separate thread."""
 
     def __init__(self, pid: int, findings: Findings, running: Callable[[], str]) -> None:
         self.pid, self.findings, self.running = pid, findings, running
@@ -78,7 +78,7 @@ class Monitor:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def connections(self) -> int:
-        """The open files beyond the first ones that are sockets."""
+        """Returns the number of sockets among the open files, beyond the first ones."""
         folder, sockets = f"/proc/{self.pid}/fd", 0
         for name in os.listdir(folder):
             with suppress(OSError):
@@ -86,7 +86,7 @@ class Monitor:
         return max(0, sockets - self.idle_sockets)
 
     def start(self) -> None:
-        """Begins, with the kernel's own peak set back to what is resident now."""
+        """Starts sampling, and resets the kernel's peak to the current resident memory."""
         with open(f"/proc/{self.pid}/clear_refs", "w") as file:
             file.write("5")
         self.thread.start()
@@ -96,11 +96,11 @@ class Monitor:
             try:
                 self.sample()
             except (OSError, ValueError):
-                return  # it ended; the driver tells why
+                return  # the process exited; the driver reports why
 
     def sample(self) -> None:
         found, rss = self.findings, self.rss()
-        # Among the files are pipes of children, but to look at each file takes time.
+        # The files include pipes of children, but inspecting each file takes time.
         connections = max(0, self.files() - self.idle_files)
         if self.over is None and rss > allowed(0):
             connections = self.connections()
@@ -112,10 +112,10 @@ class Monitor:
             self.over = now
 
     def stop(self) -> None:
-        """Ends. What the samples missed is in the kernel's peak, whose number of connections is not known."""
+        """Stops sampling. The kernel's peak covers the time between samples; its number of connections is unknown."""
         self.ended.set()
         if self.thread.ident is None:
-            return  # it never began
+            return  # sampling never began
         self.thread.join()
         found = self.findings
         try:
@@ -135,7 +135,7 @@ def allowed(connections: int) -> int:
 
 
 class Prober:
-    """Asks the probes and /metrics in turn, on fresh connections, from two addresses in turn."""
+    """Requests the probes and /metrics in turn on new connections, alternating between two addresses."""
 
     def __init__(self, port: int, findings: Findings, running: Callable[[], str]) -> None:
         self.port, self.findings, self.running = port, findings, running
@@ -180,13 +180,13 @@ class Prober:
             response = await connection.response()
         finally:
             connection.close(reset=False)
-        # A child that is being restarted is not ready; to say so is an answer.
+        # A 503 from /readyz during a restart of the child is a valid answer.
         fine = response.status == 200 or (path == "/readyz" and response.status == 503)
         return "ok" if fine else f"status {response.status}"
 
 
 class Bystander:
-    """A second client, which makes one small call a second and wants its own answer."""
+    """A well-behaved client, which makes one small call per second and expects its own response."""
 
     def __init__(self, port: int, findings: Findings, running: Callable[[], str], modern: bool, keep: bool) -> None:
         self.port, self.findings, self.running = port, findings, running
@@ -234,7 +234,7 @@ class Bystander:
             raise asyncio.CancelledError
 
     async def recover(self) -> None:
-        """Opens another session, as a client does that is told that its own ended."""
+        """Opens another session, as clients do after their session has ended."""
         try:
             self.client = await asyncio.wait_for(session(self.port, BYSTANDER), GIVEN_UP)
         except (OSError, asyncio.TimeoutError, ValueError, Refused) as error:
@@ -255,7 +255,7 @@ class Bystander:
         return "ok" if content == [{"type": "text", "text": text}] else f"wrong content: {response.body[:200]!r}"
 
     async def exchange(self, request: list[Part]) -> Response:
-        """Sends a request. On a kept connection that was closed meanwhile it is sent once more, as clients do."""
+        """Sends a request, and repeats it once if a kept connection was closed meanwhile, as clients do."""
         kept, self.connection = self.connection, None
         if kept is not None:
             try:

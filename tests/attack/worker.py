@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs cases against one proxyrunner, as one process. Its plan is read from stdin, events are written to stdout."""
+"""Runs cases against one proxyrunner in one process. The plan is read from stdin; events are written to stdout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import crowds  # noqa: F401: the same
 from attacker import LOST, Attack
 from cases import CASES
 
-NICE = 5  # what measures goes first
+NICE = 5  # lower priority than the process that measures
 
 
 def report(event: str, **fields: Any) -> None:
@@ -26,7 +26,7 @@ def report(event: str, **fields: Any) -> None:
 
 
 async def attack(plan: dict[str, Any], name: str, seed: str, delay: float) -> None:
-    """Runs a case again and again until it is cancelled."""
+    """Runs a case repeatedly until it is cancelled."""
     await asyncio.sleep(delay)
     one = Attack(plan, seed, lambda event, **fields: report(event, case=name, **fields))
     report("begin", case=name)

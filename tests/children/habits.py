@@ -1,7 +1,7 @@
-"""A stdio MCP server with the habits of real ones, each by a flag.
+"""A stdio MCP server with the deviations of real servers; each has a flag.
 
-It reads and answers one message after the other. The tool `say` writes lines as they are, $ID being the call's own,
-and answers last unless told not to.
+It reads and answers one message at a time. The tool `say` writes lines unchanged, with the id of the call for $ID, and
+answers last unless told not to.
 """
 
 import argparse

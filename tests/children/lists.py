@@ -1,10 +1,10 @@
-"""Lists that a test can change while their server runs, and whose answers it can hold back."""
+"""Lists that a test can change, and whose responses it can hold back, while the server runs."""
 
 import threading
 
 
 class Lists:
-    """By method: the name of its member, and its pages."""
+    """The lists by method: the name of the member in the result, and the pages."""
 
     def __init__(self, whole, gate):
         self.pages = {method: (name, [items]) for method, (name, items) in whole.items()}
@@ -18,11 +18,11 @@ class Lists:
         self.pages[method] = (self.pages[method][0], pages)
 
     def hold(self, method, gate):
-        """Answers no more until the gate of that name is open; what was asked before is not held."""
+        """Holds responses until the gate of that name is open; earlier requests are not affected."""
         self.held[method] = gate
 
     def answer(self, method, params, tell):
-        """Tells the page that the cursor names. What is held is told as it was when it was asked for."""
+        """Answers with the page of the cursor. A held response has the content at the time of its request."""
         name, pages = self.pages[method]
         cursor = params.get("cursor", "")
         at = int(cursor) if cursor.isdigit() else 0

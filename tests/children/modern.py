@@ -1,6 +1,6 @@
-"""A stdio MCP server of 2026-07-28 that misbehaves on command, or of both eras, or of the legacy one by halves.
+"""A stdio MCP server of 2026-07-28 that misbehaves on command; flags add or simulate the legacy era.
 
-Commands come as the name and arguments of `tools/call`, or as flags for what must happen before one can be sent.
+Commands are the name and arguments of `tools/call`, or flags if they must take effect before the first call.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def capabilities():
     }
 
 
-# ---- calls: each gets the wire id, the params and the arguments
+# ---- tools: each gets the wire id, the params and the arguments
 
 
 def text(value):
@@ -90,7 +90,7 @@ def facts(wire_id, params, args):
 
 
 def heard(wire_id, params, args):
-    """Everything that this call came with."""
+    """Returns the params of the call."""
     answer(wire_id, **text("heard"), structuredContent={"params": params})
 
 
@@ -109,7 +109,7 @@ def hang(wire_id, params, args):
 
 
 def late(wire_id, params, args):
-    """Answers only after it was cancelled, which it must not."""
+    """Answers only after a cancellation, which the specification forbids."""
     cancelled.setdefault(wire_id, threading.Event()).wait()
     answer(wire_id, **text("late"))
 
@@ -126,14 +126,14 @@ def log(wire_id, params, args):
 
 
 def work(wire_id, params, args):
-    """Reports progress again and again, until `release` is called with the same name."""
+    """Reports progress repeatedly until `release` is called with the same name."""
     while not gate(args["name"]).wait(0.01):
         notify("notifications/progress", progressToken=params["_meta"]["progressToken"], progress=1)
     answer(wire_id, **text("worked"), structuredContent={"worked": True})
 
 
 def ask(wire_id, params, args):
-    """Asks each round in turn, then tells what it was given. A round is an input_required result, as it is."""
+    """Asks the rounds in sequence, then returns the state and answers. Each round is an input_required result."""
     done = int(params.get("requestState", "0:").partition(":")[0])
     if done < len(args["rounds"]):
         asked = {"resultType": "input_required", **args["rounds"][done]}
@@ -147,7 +147,7 @@ def ask(wire_id, params, args):
 
 
 def raw(wire_id, params, args):
-    """Answers with these bytes, one for each character."""
+    """Answers with raw bytes, one per character of the line."""
     line(args["line"].replace("$ID", str(wire_id)))
 
 
@@ -156,19 +156,19 @@ def fail(wire_id, params, args):
 
 
 def relist(wire_id, params, args):
-    """A list has other pages now; says so, if it may."""
+    """Replaces the pages of a list and announces the change unless told not to."""
     lists.change(args["method"], args["pages"])
     touch(wire_id, params, {"kind": args["method"].partition("/")[0]} if args.get("told", True) else {})
 
 
 def hold(wire_id, params, args):
-    """Answers to this list wait until the gate is released."""
+    """Holds responses for this list until the gate is released."""
     lists.hold(args["method"], args["name"])
     answer(wire_id, **text("held"))
 
 
 def touch(wire_id, params, args):
-    """A resource, or a list of this kind, has changed."""
+    """Announces that a resource, or a list of this kind, has changed."""
     for listen, filter in list(listens.items()):
         meta = {META + "subscriptionId": listen}
         if args.get("uri") in filter.get("resourceSubscriptions", []):

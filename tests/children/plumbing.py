@@ -1,4 +1,4 @@
-"""What the scripted children share: frames as bytes in and out, and a journal of what was read."""
+"""Shared code of the scripted children: reading and writing frames as bytes, and the journal of read frames."""
 
 import json
 import os
@@ -16,7 +16,7 @@ def write(data):
 
 
 def encoded(text):
-    """A frame: bytes as they are, text with one byte per character, anything else as JSON."""
+    """Returns a frame: bytes unchanged, text with one byte per character, any other value as JSON."""
     if isinstance(text, str):
         return text.encode("latin-1")
     return text if isinstance(text, bytes) else json.dumps(text).encode()
@@ -32,7 +32,7 @@ def await_file(path):
 
 
 def keep(journal, raw):
-    """Leaves a frame for a test to read; one write each, since several children share the file."""
+    """Appends a frame to the journal in a single write, because several children share the file."""
     if journal:
         file = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(file, b"%d %s\n" % (os.getpid(), raw))

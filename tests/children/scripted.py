@@ -1,8 +1,8 @@
 """A stdio MCP server that misbehaves on command.
 
-Commands come as the name and arguments of `tools/call`, or as flags for what must happen before one can be sent.
-It writes bytes, never text, so that a test decides about every one of them; each call runs on a thread of its own
-unless `--serial` is given.
+Commands are the name and arguments of `tools/call`, or flags if they must take effect before the first call. The server
+writes bytes and not text, so that a test controls each byte. Each call runs on its own thread unless `--serial` is
+given.
 """
 
 import argparse
@@ -55,7 +55,7 @@ lists = Lists({"tools/list": ("tools", []), "resources/list": ("resources", [])}
 
 
 def line(text):
-    """Writes a frame: bytes as they are, text with one byte per character, anything else as JSON."""
+    """Writes a frame: bytes unchanged, text with one byte per character, any other value as JSON."""
     write(encoded(text) + (b"\r\n" if flags.crlf else b"\n"))
 
 
@@ -71,11 +71,11 @@ def notify(method, params):
     line({"jsonrpc": "2.0", "method": method, "params": params})
 
 
-# ---- calls: each gets the wire id, the params, its arguments and the raw frame
+# ---- tools: each gets the wire id, the params, the arguments and the raw frame
 
 
 def echo(wire_id, params, args, raw):
-    """The arguments, byte for byte; they must be the frame's last member."""
+    """Returns the arguments byte for byte; they must be the last member of the frame."""
     payload = raw[raw.index(b'"arguments":') + 12 : -2]
     line(b'{"jsonrpc":"2.0","id":%d,"result":%s}' % (wire_id, payload))
 
@@ -101,7 +101,7 @@ def hang(wire_id, params, args, raw):
 
 
 def late(wire_id, params, args, raw):
-    """Answers only after it was cancelled, which it should not."""
+    """Answers only after a cancellation, although it should not."""
     cancelled.setdefault(wire_id, threading.Event()).wait()
     result(wire_id, {"late": True})
 
@@ -115,7 +115,7 @@ def progress(wire_id, params, args, raw):
 
 
 def work(wire_id, params, args, raw):
-    """Reports progress again and again, until `release` is called with the same name."""
+    """Reports progress repeatedly until `release` is called with the same name."""
     while not gate(args["name"]).wait(0.01):
         notify("notifications/progress", {"progressToken": params["_meta"]["progressToken"], "progress": 1})
     result(wire_id, {"worked": True})
@@ -128,7 +128,7 @@ def log(wire_id, params, args, raw):
 
 
 def ask(wire_id, params, args, raw):
-    """Asks the client something, and returns what it answered."""
+    """Asks the client a question and returns its answers."""
     ours = args.get("id", next(asked))
     answered = answers[json.dumps(ours)] = {"event": threading.Event()}
     line({"jsonrpc": "2.0", "id": ours, "method": args["method"], "params": args.get("params", {})})
@@ -137,9 +137,9 @@ def ask(wire_id, params, args, raw):
 
 
 def interview(wire_id, params, args, raw):
-    """Asks round after round, all questions of a round at once, and returns what was answered.
+    """Asks rounds in sequence, all questions of a round at once, and returns the answers.
 
-    While it waits, reports progress so often as `chatter` says, with hardly a pause.
+    While it waits, it reports progress `chatter` times, with hardly a pause.
     """
     chatter = args.get("chatter", 0)
     heard = []
@@ -158,7 +158,7 @@ def interview(wire_id, params, args, raw):
 
 
 def emit(wire_id, params, args, raw):
-    """Writes lines as they are, $ID being the call's own, then answers unless told not to.
+    """Writes lines unchanged, with the id of the call for $ID, then answers unless told not to.
 
     Writes the lines of `after` once a file exists.
     """
@@ -173,7 +173,7 @@ def emit(wire_id, params, args, raw):
 
 
 def relist(wire_id, params, args, raw):
-    """A list has other pages now; says so, if it may."""
+    """Replaces the pages of a list and announces the change unless told not to."""
     lists.change(args["method"], args["pages"])
     if args.get("told", True):
         notify(f"notifications/{args['method'].partition('/')[0]}/list_changed", {})
@@ -181,13 +181,13 @@ def relist(wire_id, params, args, raw):
 
 
 def hold(wire_id, params, args, raw):
-    """Answers to this list wait until the gate is released."""
+    """Holds responses for this list until the gate is released."""
     lists.hold(args["method"], args["name"])
     result(wire_id, {})
 
 
 def oversized(wire_id, params, args, raw):
-    """One long line: the id first, last or not at all."""
+    """Writes one long line with the id first, last or absent."""
     id_member = b'"id":%d' % wire_id
     head = {"first": id_member + b",", "last": b"", "none": b""}[args["id"]]
     tail = {"first": b"", "last": b"," + id_member, "none": b""}[args["id"]]
@@ -217,7 +217,7 @@ def close_stdout(wire_id, params, args, raw):
 
 
 def close_stdin(wire_id, params, args, raw):
-    """Reads nothing more, ever, but lives on."""
+    """Stops reading for good, but keeps running."""
     os.close(0)
     complain("stdin is closed")
     signal.pause()
@@ -229,7 +229,7 @@ def half(wire_id, params, args, raw):
 
 
 def stop_reading(wire_id, params, args, raw):
-    """Reads nothing more from stdin, but goes on writing."""
+    """Stops reading stdin, but keeps writing."""
     result(wire_id, {})
     n = 0
     while not os.path.exists(args["until"]):
@@ -239,7 +239,7 @@ def stop_reading(wire_id, params, args, raw):
 
 
 def grandchild(wire_id, params, args, raw):
-    """Starts a process that holds our pipes open; with `setsid` in a session of its own."""
+    """Starts a process that holds the pipes of this server open; with `setsid`, in its own session."""
     started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=args["setsid"])
     result(wire_id, {"pid": started.pid})
 
@@ -260,7 +260,7 @@ time.sleep(600)
 
 
 def daemon(wire_id, params, args, raw):
-    """Starts a process that nothing ties to us but our pipes: in a session of its own, its parents gone."""
+    """Starts a daemon: a process in its own session whose parents have exited, with only the pipes in common."""
     subprocess.run([sys.executable, "-c", DAEMON, args["file"]])
     await_file(args["file"])
     with open(args["file"]) as file:
@@ -268,7 +268,7 @@ def daemon(wire_id, params, args, raw):
 
 
 def betray(wire_id, params, args, raw):
-    """Sends our guardian a signal, by `times` again and again, then exits with `code` if there is one."""
+    """Sends the guardian a signal `times` times, then exits with `code` if given."""
     for _ in range(args.get("times", 1)):
         os.kill(os.getppid(), signal.Signals[args["signal"]])
     if "code" in args:
@@ -277,7 +277,7 @@ def betray(wire_id, params, args, raw):
 
 
 def state(wire_id, params, args, raw):
-    """What the system says of us."""
+    """Returns the state of this process as the system reports it."""
     with open("/proc/self/status") as status:
         said = dict(line.rstrip("\n").split(":\t", 1) for line in status)
     limits = {name: resource.getrlimit(getattr(resource, name)) for name in ("RLIMIT_AS", "RLIMIT_NOFILE")}
@@ -291,7 +291,7 @@ def facts(wire_id, params, args, raw):
 
 
 def recall(wire_id, params, args, raw):
-    """Every frame that was read before this one, in order."""
+    """Returns all frames that were read before this one, in order."""
     result(wire_id, {"frames": [frame.decode("latin-1") for frame in journal[:-1]]})
 
 
@@ -299,7 +299,7 @@ def blob(wire_id, params, args, raw):
     result(wire_id, {"blob": "x" * args["bytes"]})
 
 
-# These end or stall the whole server, or must see what was read before them: no thread.
+# These tools end or stall the whole server, or must see all frames read before them, so they run without a thread.
 INLINE = {leave, kill, close_stdout, close_stdin, half, stop_reading, recall, echo, release, relist, hold}
 TOOLS = {
     function.__name__: function
@@ -356,7 +356,7 @@ def initialize(wire_id, params):
 
 
 def parse(raw):
-    """The message; of one too deep for this parser the few parts that matter."""
+    """Returns the message, or only the necessary parts of a message too deep for this parser."""
     try:
         return json.loads(raw)
     except RecursionError:

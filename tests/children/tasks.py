@@ -1,8 +1,8 @@
-"""A legacy stdio MCP server with one tool that runs as a task only.
+"""A legacy stdio MCP server with one tool, which runs only as a task.
 
-Its arguments say what the task does: `polls` answers of `working`, then `end`: completed, failed, input_required (which
-asks the client before it completes), broken (nobody can say how it is) or never. It tells of its progress so often as
-`progress` says, once it is created and again right before its result.
+The arguments of the tool control the task: `polls` is the number of `working` responses before `end`, which is
+completed, failed, input_required (asks the client before it completes), broken (its status cannot be read) or never.
+The task reports progress `progress` times after its creation, and again before its result.
 """
 
 import argparse
@@ -18,7 +18,7 @@ flags.add_argument("--undeclared", action="store_true", help="declare no tasks, 
 flags.add_argument("--cancel-gate", help="answer tasks/cancel once this file exists")
 flags = flags.parse_args()
 
-tasks = {}  # id: what is left of it
+tasks = {}  # id: remaining steps
 RELATED = "io.modelcontextprotocol/related-task"
 TOOL = {"name": "research", "inputSchema": {"type": "object"}, "execution": {"taskSupport": "required"}}
 TASKS = {"cancel": {}, "requests": {} if flags.undeclared else {"tools": {"call": {}}}}

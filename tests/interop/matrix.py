@@ -204,23 +204,23 @@ def four_ways(outcomes: Outcomes) -> str:
 
 
 KINDS = ("server", "client")
-PAGE = """# Which clients work with which servers
+PAGE = """# Interoperability
 
-Written by `tests/run eras`, which puts every client here in front of every server, through proxyrunner
-with its default settings. Do not edit.
+`tests/run eras` generates this page. It connects every client below to every server below, through proxyrunner with its
+default settings. Do not edit.
 
-Legacy is every revision of the protocol up to 2025-11-25, modern is 2026-07-28. A modern client finds the
-server's era out by itself, and must come out at 2026-07-28 whatever the server is.
+*Legacy* means protocol revisions up to 2025-11-25, *modern* means 2026-07-28. A modern client detects the server's era by
+itself, and must arrive at 2026-07-28 with every server.
 
-How many features work:
+Working features:
 
 {ways}
 
-Feature by feature, ✓ works, ✗ fails, – does not exist for this pair:
+By feature: ✓ works, ✗ fails, – does not exist for this pair.
 
 {table}
 
-The packages:
+Packages:
 
 {packages}
 """

@@ -129,7 +129,7 @@ def runbook_problems(alerts: list[dict[str, Any]]) -> list[str]:
 
 
 # Each runbook answers these.
-PARTS = ["What it means", "See what it is", "Likely causes", "What to do", "Not again"]
+PARTS = ["Meaning", "Diagnosis", "Likely causes", "What to do", "Prevention"]
 
 
 def links(text: str) -> list[str]:
@@ -225,7 +225,7 @@ def untrue(sources: Path = ROOT / "src") -> list[str]:
     source = "\n".join(path.read_text() for path in sources.rglob("*.rs"))
     # Long texts are wrapped in the sources.
     source = re.sub(r"\\\n\s*", "", source)
-    flags = set(re.findall(r"`(--[a-z-]+)", (ROOT / "README.md").read_text()))
+    flags = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs" / "settings.md").read_text()))
     problems = []
     for path in [*books(), RUNBOOKS / "README.md", RULES]:
         text = path.read_text()

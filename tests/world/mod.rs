@@ -1,38 +1,40 @@
-//! A world without processes: children that are data, in front of them the real upstream. What a child reads and says
-//! goes through the real queues and the real router, so that whole exchanges run in one thread, on virtual time.
+//! A simulation without processes: the real upstream in front of children that are plain data. Messages pass through
+//! the real queues and the real router, so that whole exchanges run in one thread on virtual time.
 //!
-//! A child holds back its answers to `tools/call` until it is told to give them; the rest it answers by itself. It fails
-//! the program when it is spoken to in words that are not of its era.
+//! A child answers `tools/call` only on request, and all other methods by itself. It panics on messages that do not
+//! belong to its era.
 
 #![allow(dead_code, reason = "the fuzz target and the benchmark each use their own part")]
 
-use proxyrunner::budget::{Account, Budget, Charged};
-use proxyrunner::client::Client;
-use proxyrunner::era::{Era, probe::Choice};
-use proxyrunner::exchange::{End, Ends, Failure, Intake, LastWords, Link, Order, Urgent};
-use proxyrunner::framing::Framed;
-use proxyrunner::jsonrpc::{self, Spliced};
-use proxyrunner::lifecycle::Policy;
-use proxyrunner::phase;
-use proxyrunner::router::Router;
-use proxyrunner::session::{Directory, Principal, Session};
-use proxyrunner::trace_context::Trace;
-use proxyrunner::upstream::{AtCap, Incoming, Isolation, Place, Seal, Settings, Upstream, Want};
+use proxyrunner::internals::budget::{Account, Budget, Charged};
+use proxyrunner::internals::client::Client;
+use proxyrunner::internals::era::{Era, probe::Choice};
+use proxyrunner::internals::exchange::{End, Ends, Failure, Intake, LastWords, Link, Order, Urgent};
+use proxyrunner::internals::framing::Framed;
+use proxyrunner::internals::jsonrpc::{self, Spliced};
+use proxyrunner::internals::lifecycle::Policy;
+use proxyrunner::internals::phase;
+use proxyrunner::internals::router::Router;
+use proxyrunner::internals::session::{Directory, Principal, Session};
+use proxyrunner::internals::trace_context::Trace;
+use proxyrunner::internals::upstream::{
+    AtCap, ChildPlace, Incoming, Isolation, Seal, Settings, Upstream, Want,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// The key that makes a message a modern one.
+/// The `_meta` key that marks modern messages.
 pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-/// The key of what a modern client can be asked.
+/// The `_meta` key of a modern client's capabilities.
 pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 const STAMP: &str = "io.modelcontextprotocol/subscriptionId";
-/// How long a cancelled call counts, in ticks of a child's router.
+/// Ticks of a child's router after which a cancelled call no longer counts.
 const GRACE: u64 = 10;
 
-/// Which eras a server serves; a process of it the one that it is spoken to in first.
+/// The eras that a server supports. Each process of a dual server uses the era of its first request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Serves {
     Legacy,
@@ -50,12 +52,12 @@ pub struct World {
     started: u64,
 }
 
-/// One process.
+/// A simulated process.
 pub struct Child {
     pub era: Option<Era>,
-    /// The calls that it has not answered.
+    /// The unanswered calls.
     pub calls: Vec<Value>,
-    /// Its questions that were not answered, by id.
+    /// The child's unanswered questions, by id.
     pub asked: Vec<u64>,
     link: Arc<Link>,
     router: Router,
@@ -63,10 +65,10 @@ pub struct Child {
     intake: Intake,
     stop: CancellationToken,
     end: watch::Sender<Option<End>>,
-    _place: Place,
+    _place: ChildPlace,
 }
 
-/// Settings for a world: small bounds.
+/// Settings for a world, with small limits.
 pub fn settings(choice: Choice) -> Settings {
     Settings {
         child_era: choice,
@@ -100,15 +102,14 @@ pub fn settings(choice: Choice) -> Settings {
         max_listens: 64,
         max_parked: 32,
         park_timeout: Duration::from_secs(600),
-        state_key: None,
     }
 }
 
 impl World {
-    /// With its first child ready.
+    /// Creates a world whose first child is ready.
     pub async fn start(serves: Serves, settings: Settings) -> World {
         let budget = Budget::new(1 << 30);
-        let sessions = proxyrunner::session::Settings {
+        let sessions = proxyrunner::internals::session::Settings {
             idle: Duration::from_secs(1 << 20),
             max_age: Duration::from_secs(1 << 20),
             max_sessions: 64,
@@ -127,13 +128,13 @@ impl World {
         while !starting.is_finished() {
             world.settle().await;
         }
-        starting.await.expect("no panic").expect("it starts");
+        starting.await.expect("no panic").expect("a started child");
         let kept = Arc::clone(&world.upstream);
         tokio::spawn(async move { kept.keep_filled().await });
         world
     }
 
-    /// Lets everything happen that can happen without time passing.
+    /// Runs until nothing more can happen without time passing.
     pub async fn settle(&mut self) {
         let mut quiet = 0;
         while quiet < 4 {
@@ -142,7 +143,7 @@ impl World {
         }
     }
 
-    /// Starts what is wanted, and has the children read and answer; whether anything happened.
+    /// Starts requested children, and lets all children read and answer; returns whether anything happened.
     pub fn turn(&mut self) -> bool {
         let mut happened = false;
         while let Ok(want) = self.wanted.try_recv() {
@@ -164,12 +165,12 @@ impl World {
         happened
     }
 
-    /// A second has passed for the routers.
+    /// Advances the routers by one second.
     pub fn tick(&mut self) {
         self.children.iter_mut().for_each(|child| child.router.tick());
     }
 
-    /// A child ends without having been asked to.
+    /// Ends a child unexpectedly.
     pub fn crash(&mut self, at: usize) {
         self.children.remove(at).die("exited with code 9");
     }
@@ -188,13 +189,13 @@ impl Child {
         Child { era: None, calls, asked, link, router, account, intake, stop, end, _place: place }
     }
 
-    /// The next frame on its stdin, as the writer would have written it.
+    /// Returns the next frame on the child's stdin, as the writer would write it.
     pub fn read(&mut self) -> Option<Spliced> {
         loop {
             if let Ok(Urgent(frame)) = self.intake.urgent.try_recv() {
                 return Some(frame);
             }
-            match self.intake.orders.ready()? {
+            match self.intake.orders.try_next()? {
                 Order::Request { wire_id, frame } if self.link.mux().mark_sent(wire_id) => {
                     return Some(frame);
                 }
@@ -204,7 +205,7 @@ impl Child {
         }
     }
 
-    /// A frame on its stdout.
+    /// Writes a frame to the child's stdout.
     pub fn say(&mut self, message: &Value) {
         self.say_bytes(message.to_string().into_bytes());
     }
@@ -213,7 +214,7 @@ impl Child {
         self.router.deliver(Framed::Frame { bytes, bom: false }, self.account.charge());
     }
 
-    /// Answers a request.
+    /// Writes the response to a request.
     pub fn answer(&mut self, id: &Value, mut result: Value) {
         if self.era == Some(Era::Modern) && result["resultType"].is_null() {
             result["resultType"] = json!("complete");
@@ -286,7 +287,7 @@ impl Child {
     }
 
     fn hear(&mut self, method: &str, params: &Value) {
-        // A modern child must not answer what is cancelled; a legacy one may.
+        // A modern child must not answer a cancelled request; a legacy child may.
         if method == "notifications/cancelled" && self.era == Some(Era::Modern) {
             self.calls.retain(|call| call["id"] != params["requestId"]);
         }
@@ -299,24 +300,24 @@ impl Child {
     }
 }
 
-/// An account with room for all that a test does.
+/// Returns a memory account that is large enough for any test.
 pub fn account() -> Account {
     Budget::new(1 << 30).account(Client::at(None))
 }
 
-/// The bytes of a message.
+/// Returns the bytes of a message.
 pub fn charged(bytes: impl Into<Vec<u8>>) -> Charged {
     account().hold(bytes.into())
 }
 
-/// A message of a client.
+/// Returns a message of a client.
 pub fn incoming(message: &Value) -> Incoming {
     let frame = charged(message.to_string());
     let message = jsonrpc::scan(&frame).expect("a message");
     Incoming { frame, message: Box::new(message), trace: Trace::default(), operation: Arc::default() }
 }
 
-/// The parameters of a modern client's call.
+/// Returns the parameters of a modern client's call.
 pub fn enveloped(mut params: Value, capabilities: &Value) -> Value {
     let meta = params.as_object_mut().expect("an object").entry("_meta").or_insert_with(|| json!({}));
     meta[PROTOCOL_VERSION] = json!("2026-07-28");
@@ -324,7 +325,7 @@ pub fn enveloped(mut params: Value, capabilities: &Value) -> Value {
     params
 }
 
-/// Begins to open a session; it has a seat once what is wanted for it is there.
+/// Begins to open a session, which gets a seat once its child is ready.
 pub fn open(world: &World, capabilities: Value) -> Arc<Session> {
     let opened = world.directory.open(Principal::anonymous(), None, account(), Instant::now());
     let session = opened.expect("there is room");
@@ -334,7 +335,7 @@ pub fn open(world: &World, capabilities: Value) -> Arc<Session> {
     let initialize = incoming(&json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}));
     let (upstream, seated) = (Arc::clone(&world.upstream), Arc::clone(&session));
     tokio::spawn(async move {
-        // A refusal leaves it without a seat.
+        // A refused session has no seat.
         drop(upstream.initialize(&seated, initialize).await);
     });
     session

@@ -1,10 +1,10 @@
-//! Metrics in Prometheus' words: the text format 0.0.4, and OpenMetrics 1.0, which has exemplars.
+//! Writes metrics in Prometheus' text format 0.0.4 or in OpenMetrics 1.0, which includes exemplars.
 
-use super::family::{Family, Kind, Sample, Value};
+use super::family::{Family, MetricKind, Sample, Value};
 use super::histogram::{Distribution, Exemplar};
 use std::fmt::Write;
 
-/// Which of the two.
+/// An exposition format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `text/plain; version=0.0.4`
@@ -14,12 +14,12 @@ pub enum Format {
 }
 
 impl Format {
-    /// The one that an Accept header asks for. Whoever says nothing gets the older one.
+    /// Returns the format for an Accept header; the text format by default.
     pub fn accepted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") { Format::OpenMetrics } else { Format::Text }
     }
 
-    /// Its media type.
+    /// Returns the media type.
     pub fn content_type(self) -> &'static str {
         match self {
             Format::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -28,7 +28,7 @@ impl Format {
     }
 }
 
-/// All of it.
+/// Writes all families.
 pub fn write(families: &[Family], format: Format) -> String {
     let mut out = String::with_capacity(16 * 1024);
     families.iter().for_each(|family| put_family(&mut out, family, format));
@@ -38,17 +38,17 @@ pub fn write(families: &[Family], format: Format) -> String {
     out
 }
 
-// Writing to a String can't fail.
+// Writing to a `String` cannot fail.
 
 fn put_family(out: &mut String, Family { definition, samples }: &Family, format: Format) {
     let kind = match definition.kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
+        MetricKind::Counter => "counter",
+        MetricKind::Gauge => "gauge",
+        MetricKind::Histogram => "histogram",
     };
-    // A counter's family has its name without the suffix in OpenMetrics, and with it in the older format.
+    // OpenMetrics names a counter's family without the `_total` suffix.
     let family = match (definition.kind, format) {
-        (Kind::Counter, Format::OpenMetrics) => {
+        (MetricKind::Counter, Format::OpenMetrics) => {
             definition.name.strip_suffix("_total").unwrap_or(definition.name)
         }
         _ => definition.name,
@@ -128,12 +128,12 @@ mod tests {
         name: "things_total",
         convention: None,
         unit: "{thing}",
-        kind: Kind::Counter,
+        kind: MetricKind::Counter,
         help: "Things.",
     };
 
     #[test]
-    fn values_are_escaped_and_counters_named_as_each_format_wants() {
+    fn values_are_escaped_and_counters_named_by_the_rules_of_each_format() {
         let sample = |value: &str| Sample {
             labels: vec![("gen_ai.tool.name", value.to_owned().into()), ("x", "y".into())],
             value: Value::Count(2),
@@ -151,13 +151,18 @@ mod tests {
     }
 
     #[test]
-    fn buckets_count_what_is_below_them_and_only_openmetrics_has_exemplars() {
+    fn buckets_are_cumulative_and_only_openmetrics_has_exemplars() {
         let context = Context { trace: [0xab; 16], span: [1; 8], flags: 1 };
         let exemplar = Exemplar { seconds: 0.015, context, unix_nanos: 1_500_000_000 };
         let mut values = Distribution { nanos: 1_015_000_000, ..Distribution::empty(&CONVENTION) };
         (values.buckets[1], values.buckets[14], values.exemplars[1]) = (1, 1, Some(exemplar));
-        let histogram =
-            Definition { name: "seconds", kind: Kind::Histogram, unit: "s", help: "How long.", ..COUNTER };
+        let histogram = Definition {
+            name: "seconds",
+            kind: MetricKind::Histogram,
+            unit: "s",
+            help: "How long.",
+            ..COUNTER
+        };
         let families = [histogram.alone(Value::Distribution(Box::new(values)))];
         let text = write(&families, Format::Text);
         assert!(text.contains("seconds_bucket{le=\"0.01\"} 0\nseconds_bucket{le=\"0.02\"} 1\n"), "{text}");

@@ -1,70 +1,79 @@
-//! Metrics at one moment, as families of samples: what is written to Prometheus and to OTLP alike.
+//! A snapshot of metrics as families of samples, from which both Prometheus and OTLP exports are written.
 
 use super::histogram::Distribution;
 use std::borrow::Cow;
 
-/// What kind of a metric it is.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Only grows.
+pub enum MetricKind {
+    /// A value that only increases.
     Counter,
-    /// Comes and goes.
+    /// A value that increases and decreases.
     Gauge,
-    /// Values by how large they are.
+    /// A distribution of values in buckets.
     Histogram,
 }
 
-/// A metric's definition.
+/// The start of the interval that exported sums cover (`OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temporality {
+    /// Since the last export.
+    Delta,
+    /// Since the start of the process.
+    Cumulative,
+}
+
+/// The definition of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Definition {
-    /// Its name for Prometheus, with the unit in it; a counter's ends in `_total`.
+    /// The name for Prometheus, including the unit; counters end in `_total`.
     pub name: &'static str,
-    /// Its name in OTLP, where that is another.
+    /// The name in OTLP, if it differs.
     pub convention: Option<&'static str>,
-    /// Its unit, as UCUM has it.
+    /// The unit in UCUM.
     pub unit: &'static str,
-    /// What kind it is.
-    pub kind: Kind,
-    /// What it says, in one line.
+    /// The kind.
+    pub kind: MetricKind,
+    /// The help text in one line.
     pub help: &'static str,
 }
 
-/// A metric with its values.
+/// A metric with its samples.
 #[derive(Clone, Debug)]
 pub struct Family {
-    /// What it is.
+    /// The metric's definition.
     pub definition: Definition,
-    /// One for each combination of labels.
+    /// One sample per combination of labels.
     pub samples: Vec<Sample>,
 }
 
-/// One value.
+/// One value of a metric.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// By what it is told from the others: attributes' names, as OpenTelemetry writes them, and values.
+    /// Labels as pairs of an attribute name in OpenTelemetry's notation and a value.
     pub labels: Vec<(&'static str, Cow<'static, str>)>,
     /// The value.
     pub value: Value,
 }
 
-/// A sample's value.
+/// The value of a sample.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// A number of things.
+    /// An integer.
     Count(u64),
-    /// Any number.
+    /// A floating-point number.
     Number(f64),
-    /// A histogram's.
+    /// The values of a histogram.
     Distribution(Box<Distribution>),
 }
 
 impl Definition {
-    /// It with one value, which needs no labels.
+    /// Returns a family of one sample without labels.
     pub fn alone(self, value: Value) -> Family {
         Family { definition: self, samples: vec![Sample { labels: Vec::new(), value }] }
     }
 
-    /// It with these values.
+    /// Returns a family of these samples.
     pub fn family(self, samples: Vec<Sample>) -> Family {
         Family { definition: self, samples }
     }

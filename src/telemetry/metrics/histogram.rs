@@ -1,24 +1,25 @@
-//! A histogram of durations, to be recorded from any thread at the cost of two additions, with the traces of its latest
-//! values as exemplars.
+//! A histogram of durations that any thread records with two atomic additions, and that keeps a recent trace per
+//! bucket as an exemplar.
 
 use crate::telemetry::clock;
 use crate::trace_context::Context;
+use parking_lot::Mutex;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, OnceLock};
 
-/// Buckets, with the one above the last bound.
+/// The number of buckets, including the one above the last bound.
 pub const BUCKETS: usize = BOUNDS + 1;
 const BOUNDS: usize = 14;
 
-/// The upper bounds of the buckets but the last.
+/// The upper bounds of all buckets but the last.
 #[derive(Debug, PartialEq)]
-pub struct Bounds {
-    /// In seconds.
+pub struct BucketBounds {
+    /// The bounds in seconds.
     pub seconds: [f64; BOUNDS],
     nanos: [u64; BOUNDS],
 }
 
-impl Bounds {
+impl BucketBounds {
     const fn new(seconds: [f64; BOUNDS]) -> Self {
         let mut nanos = [0; BOUNDS];
         let mut at = 0;
@@ -26,55 +27,55 @@ impl Bounds {
             nanos[at] = (seconds[at] * 1e9) as u64;
             at += 1;
         }
-        Bounds { seconds, nanos }
+        BucketBounds { seconds, nanos }
     }
 }
 
-/// Those that the conventions have for MCP (gen-ai/mcp.md §Metrics).
-pub static CONVENTION: Bounds =
-    Bounds::new([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0]);
-/// For what takes microseconds when all is well.
-pub static FINE: Bounds = Bounds::new([
+/// The bounds of the MCP conventions (gen-ai/mcp.md §Metrics).
+pub static CONVENTION: BucketBounds =
+    BucketBounds::new([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0]);
+/// Bounds for durations that are normally microseconds.
+pub static FINE: BucketBounds = BucketBounds::new([
     0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0,
 ]);
 
-/// Durations, counted by how long they were.
+/// A histogram of durations.
 #[derive(Debug)]
 pub struct Histogram {
-    bounds: &'static Bounds,
+    bounds: &'static BucketBounds,
     buckets: [AtomicU64; BUCKETS],
     nanos: AtomicU64,
-    /// One for each bucket; none until the first value that belongs to a trace.
+    /// One exemplar per bucket; allocated for the first value that belongs to a trace.
     exemplars: OnceLock<Box<[Mutex<Option<Exemplar>>; BUCKETS]>>,
 }
 
-/// A value, and the span that it was measured in.
+/// A value and the span in which it was measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exemplar {
-    /// The value, in seconds.
+    /// The value in seconds.
     pub seconds: f64,
-    /// The span.
+    /// The context of the span.
     pub context: Context,
-    /// When, in nanoseconds since 1970.
+    /// The time in nanoseconds since the Unix epoch.
     pub unix_nanos: u64,
 }
 
-/// What a histogram holds at one moment, or several together.
+/// A snapshot of one or several histograms.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distribution {
     /// The bounds of the buckets.
-    pub bounds: &'static Bounds,
-    /// How many values fell into each bucket.
+    pub bounds: &'static BucketBounds,
+    /// The number of values per bucket.
     pub buckets: [u64; BUCKETS],
-    /// Their sum, in nanoseconds.
+    /// The sum of all values in nanoseconds.
     pub nanos: u64,
-    /// The latest of each bucket that has one.
+    /// The latest exemplar per bucket.
     pub exemplars: [Option<Exemplar>; BUCKETS],
 }
 
 impl Histogram {
-    /// An empty one.
-    pub fn new(bounds: &'static Bounds) -> Self {
+    /// Creates an empty histogram.
+    pub fn new(bounds: &'static BucketBounds) -> Self {
         Histogram {
             bounds,
             buckets: Default::default(),
@@ -83,7 +84,7 @@ impl Histogram {
         }
     }
 
-    /// A value in nanoseconds, and the span that it was measured in, if that is recorded.
+    /// Records a value in nanoseconds, and as an exemplar the span, if given.
     #[inline]
     pub fn record(&self, nanos: u64, span: Option<&Context>) {
         let bucket = self.bounds.nanos.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS);
@@ -97,17 +98,17 @@ impl Histogram {
     #[cold]
     fn show(&self, bucket: usize, nanos: u64, context: Context) {
         let exemplars = self.exemplars.get_or_init(Box::default);
-        // Whoever is there at the same time has one that is as good.
-        if let Ok(mut exemplar) = exemplars[bucket].try_lock() {
+        // If another thread holds the lock, its exemplar is as good.
+        if let Some(mut exemplar) = exemplars[bucket].try_lock() {
             let seconds = nanos as f64 / 1e9;
             *exemplar = Some(Exemplar { seconds, context, unix_nanos: clock::unix_nanos() });
         }
     }
 
-    /// What it holds. Values that come meanwhile may be in one part of it and not in another.
+    /// Returns a snapshot. A value recorded concurrently may be included in some fields only.
     pub fn read(&self) -> Distribution {
         let exemplars = self.exemplars.get();
-        let exemplar = |at: usize| exemplars.and_then(|all| *all[at].lock().ok()?);
+        let exemplar = |at: usize| exemplars.and_then(|all| *all[at].lock());
         Distribution {
             bounds: self.bounds,
             buckets: std::array::from_fn(|at| self.buckets[at].load(Relaxed)),
@@ -118,22 +119,22 @@ impl Histogram {
 }
 
 impl Distribution {
-    /// Without a value.
-    pub fn empty(bounds: &'static Bounds) -> Self {
+    /// Returns an empty distribution.
+    pub fn empty(bounds: &'static BucketBounds) -> Self {
         Distribution { bounds, buckets: [0; BUCKETS], nanos: 0, exemplars: [None; BUCKETS] }
     }
 
-    /// How many values there are.
+    /// Returns the number of values.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// Their sum, in seconds.
+    /// Returns the sum of all values in seconds.
     pub fn seconds(&self) -> f64 {
         self.nanos as f64 / 1e9
     }
 
-    /// Takes those of another in, which has the same bounds.
+    /// Adds another distribution with the same bounds.
     pub fn add(&mut self, other: &Distribution) {
         self.nanos = self.nanos.wrapping_add(other.nanos);
         for at in 0..BUCKETS {
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn exemplars_are_the_latest_of_their_buckets_and_those_of_several_the_latest_of_all() {
+    fn exemplars_are_the_latest_of_their_buckets_also_after_merging() {
         let span = |span: u8| Context { trace: [1; 16], span: [span; 8], flags: 1 };
         let (one, two) = (Histogram::new(&CONVENTION), Histogram::new(&CONVENTION));
         one.record(1_000_000, Some(&span(1)));

@@ -1,12 +1,13 @@
-//! By what operations are told apart: a method of the protocol, a tool or prompt that the child lists, how it came out, and
-//! the revision. Each is one of a bounded set, whatever clients and children say; the rest is [`OTHER`].
+//! The labels of operations: method, tool or prompt, error type and revision. Each comes from a bounded set; any
+//! other value that clients and children send is [`OTHER`].
 
-use std::sync::{OnceLock, PoisonError, RwLock};
+use parking_lot::RwLock;
+use std::sync::OnceLock;
 
-/// What is none of the known ones.
+/// The label of unknown values.
 pub const OTHER: &str = "_OTHER";
 
-/// The methods of all revisions; clients' and children's, requests and notifications.
+/// Methods of all revisions, of clients and children, requests and notifications.
 const METHODS: &[&str] = &[
     "tools/call",
     "initialize",
@@ -37,7 +38,7 @@ const METHODS: &[&str] = &[
     "notifications/roots/list_changed",
 ];
 
-/// The codes of JSON-RPC and of MCP, and what went wrong without one.
+/// Error codes of JSON-RPC and MCP, and errors without a code.
 const ERRORS: &[&str] = &[
     "tool_error",
     "cancelled",
@@ -55,10 +56,10 @@ const ERRORS: &[&str] = &[
     "-32042",
 ];
 
-/// The protocol's revisions.
+/// The revisions of the protocol.
 const REVISIONS: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"];
 
-/// One of a set, or none of it.
+/// Defines a label whose value is one of a set, or [`OTHER`].
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident $set:ident) => {
         $(#[$doc])*
@@ -66,24 +67,19 @@ macro_rules! label {
         pub struct $name(u8);
 
         impl $name {
-            /// The one of this name.
+            /// Returns the label of this name.
             pub fn of(name: impl AsRef<[u8]>) -> Self {
                 let name = name.as_ref();
                 let at = $set.iter().position(|known| known.as_bytes() == name);
                 $name(at.map_or(0, |at| at as u8 + 1))
             }
 
-            /// Its name.
+            /// Returns the name.
             pub fn name(self) -> &'static str {
                 usize::from(self.0).checked_sub(1).map_or(OTHER, |at| $set[at])
             }
 
-            /// It in eight bits.
-            pub fn bits(self) -> u8 {
-                self.0
-            }
-
-            /// The one of these bits; none of the set where they are nobody's.
+            /// Restores a label from its bits; unknown bits are [`OTHER`].
             pub fn from_bits(bits: u8) -> Self {
                 $name(if usize::from(bits) <= $set.len() { bits } else { 0 })
             }
@@ -92,16 +88,23 @@ macro_rules! label {
 }
 
 label! {
-    /// A method.
+    /// A method of the protocol.
     Method METHODS
 }
 label! {
-    /// What went wrong.
+    /// The type of an error.
     ErrorType ERRORS
 }
 label! {
     /// A revision of the protocol.
     Revision REVISIONS
+}
+
+impl Revision {
+    /// Returns the label in eight bits.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
 }
 
 /// `tools/call`
@@ -114,7 +117,7 @@ pub const PROMPTS_LIST: Method = Method(known(METHODS, b"prompts/list"));
 /// The modern revision.
 pub const MODERN: Revision = Revision(known(REVISIONS, b"2026-07-28"));
 
-/// One of the set, found when this is compiled.
+/// Finds a name in a set at compile time.
 const fn known(set: &[&str], name: &[u8]) -> u8 {
     let mut at = 0;
     loop {
@@ -130,29 +133,29 @@ const fn known(set: &[&str], name: &[u8]) -> u8 {
 }
 
 impl Method {
-    /// `tools/call`.
+    /// Returns whether this is `tools/call`.
     pub fn is_tool_call(self) -> bool {
         self == TOOLS_CALL
     }
 
-    /// `prompts/get`.
+    /// Returns whether this is `prompts/get`.
     pub fn is_prompt(self) -> bool {
         self == PROMPTS_GET
     }
 
-    /// Whether its target is a resource (gen-ai/mcp.md, `mcp.resource.uri`).
+    /// Returns whether the target is a resource (gen-ai/mcp.md, `mcp.resource.uri`).
     pub fn is_about_resource(self) -> bool {
         matches!(self.name(), "resources/read" | "resources/subscribe" | "resources/unsubscribe")
     }
 
-    /// Whether it asks what there is, or is a handshake.
+    /// Returns whether this is a handshake or a request for a list.
     pub fn is_discovery(self) -> bool {
         matches!(self.name(), "initialize" | "server/discover") || self.name().ends_with("/list")
     }
 }
 
-/// Names that a child lists, of tools or of prompts. They are never forgotten, so that there are at most as many as it may
-/// list; further ones are [`OTHER`]. Each request looks its tool up: in few steps, whatever its client says.
+/// A bounded set of the tool or prompt names that children list. Names are never removed; names beyond the limit are
+/// [`OTHER`]. Each request looks up its tool, in few steps for any name.
 #[derive(Debug)]
 pub struct Names {
     most: u16,
@@ -161,9 +164,9 @@ pub struct Names {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// In the order in which they came.
+    /// In order of insertion.
     names: Vec<&'static str>,
-    /// In their own order, with their places in the other.
+    /// Sorted, each with its position in `names` plus one.
     sorted: Vec<(&'static str, u16)>,
 }
 
@@ -171,10 +174,10 @@ struct Known {
 pub static TOOLS: Names = Names::new(1_000);
 /// The names of prompts.
 pub static PROMPTS: Names = Names::new(1_000);
-/// A longer name is none.
+/// Maximum length of a name in bytes; longer names are not stored.
 const LONGEST_NAME: usize = 128;
 
-/// A name that a child lists, or none of them.
+/// The id of a listed name, or of [`OTHER`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NameId(u16);
 
@@ -183,15 +186,15 @@ impl Names {
         Names { most, known: OnceLock::new() }
     }
 
-    /// The child lists this one.
+    /// Adds a name that a child lists.
     pub fn learn(&self, name: &str) {
         if name.len() > LONGEST_NAME || self.id(name) != NameId::default() || self.is_full() {
             return;
         }
-        let mut known = self.known().write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known().write();
         let Err(at) = known.find(name.as_bytes()) else { return };
         if known.names.len() < usize::from(self.most) {
-            // It is never forgotten.
+            // Names are never removed.
             let name: &'static str = Box::leak(name.into());
             known.names.push(name);
             let id = known.names.len() as u16;
@@ -199,25 +202,25 @@ impl Names {
         }
     }
 
-    /// What it is counted as.
+    /// Returns the id of a name.
     pub fn id(&self, name: impl AsRef<[u8]>) -> NameId {
-        let known = self.known().read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known().read();
         NameId(known.find(name.as_ref()).map_or(0, |at| known.sorted[at].1))
     }
 
     fn is_full(&self) -> bool {
-        let known = self.known().read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known().read();
         known.names.len() >= usize::from(self.most)
     }
 
-    /// Whether anything was listed.
+    /// Returns whether no name was added.
     pub fn is_empty(&self) -> bool {
-        self.known().read().unwrap_or_else(PoisonError::into_inner).names.is_empty()
+        self.known().read().names.is_empty()
     }
 
-    /// The name that is counted as this.
+    /// Returns the name of an id.
     pub fn name(&self, id: NameId) -> &'static str {
-        let known = self.known().read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known().read();
         usize::from(id.0).checked_sub(1).and_then(|at| known.names.get(at)).copied().unwrap_or(OTHER)
     }
 
@@ -232,32 +235,32 @@ impl Known {
     }
 }
 
-/// Whose part of an operation it is.
+/// The role of proxyrunner in an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// proxyrunner as its clients' server.
+    /// Server of its clients.
     Server,
-    /// proxyrunner as its child's client.
+    /// Client of its children.
     Client,
 }
 
-/// By what an operation is told apart from others.
+/// The labels of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Labels {
-    /// Whose part.
+    /// The role of proxyrunner.
     pub side: Side,
     /// The method.
     pub method: Method,
-    /// The tool or the prompt, by its method.
+    /// The tool or prompt.
     pub target: NameId,
-    /// What went wrong; `None` if nothing did.
+    /// The error; `None` on success.
     pub error: Option<ErrorType>,
-    /// The revision that is spoken.
+    /// The protocol revision.
     pub revision: Revision,
 }
 
 impl Labels {
-    /// All of them in one word, never zero.
+    /// Packs the labels into one nonzero word.
     #[inline]
     pub fn bits(self) -> u64 {
         let error = self.error.map_or(0, |error| u64::from(error.0) + 1);
@@ -270,7 +273,7 @@ impl Labels {
             | u64::from(self.revision.0)
     }
 
-    /// The labels in such a word.
+    /// Unpacks the labels of a word.
     pub fn from_bits(bits: u64) -> Self {
         Labels {
             side: if bits >> 40 & 1 == 1 { Side::Client } else { Side::Server },
@@ -281,7 +284,7 @@ impl Labels {
         }
     }
 
-    /// The same without what may be of many kinds.
+    /// Returns the labels without target and error code, which have many values.
     pub fn coarse(self) -> Self {
         Labels { target: NameId::default(), error: self.error.map(|_| ErrorType::default()), ..self }
     }
@@ -292,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unknown_is_other() {
+    fn unknown_values_are_other() {
         assert_eq!(Method::of("tools/call").name(), "tools/call");
         assert!(Method::of("tools/call").is_tool_call() && Method::of("prompts/get").is_prompt());
         assert_eq!((TOOLS_LIST.name(), PROMPTS_LIST.name()), ("tools/list", "prompts/list"));
@@ -303,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_bounded_and_only_those_that_were_listed() {
+    fn only_listed_names_are_known_and_their_number_is_bounded() {
         let names = Names::new(3);
         assert_eq!(names.name(names.id("echo")), OTHER);
         for n in 0..10 {
@@ -320,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_holds_all_labels() {
+    fn a_word_contains_all_labels() {
         for side in [Side::Server, Side::Client] {
             for error in [None, Some(ErrorType::default()), Some(ErrorType::of("tool_error"))] {
                 let labels = Labels {

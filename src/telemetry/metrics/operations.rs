@@ -1,5 +1,5 @@
-//! How long operations took, by their labels: a table that is looked up without a lock, and bounded. When it is full,
-//! further combinations are counted without what may be of many kinds.
+//! Histograms of operations by labels, in a bounded lock-free hash table. When it is full, further combinations are
+//! recorded without target and error code.
 
 use super::histogram::{CONVENTION, Distribution, Histogram};
 use super::labels::Labels;
@@ -7,40 +7,40 @@ use crate::trace_context::Context;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Combinations that are told apart.
+/// Maximum number of distinct combinations.
 const MOST: usize = 2_048;
-/// Places: more than combinations, so that each is found within a few steps, and all coarse ones have theirs.
-const PLACES: usize = 8_192;
+/// Number of entries: more than combinations, so that probing is short and all coarse combinations fit.
+const ENTRIES: usize = 8_192;
 
-/// The histograms of all operations.
+/// The histograms of all operations by labels.
 #[derive(Debug)]
 pub struct Operations {
-    places: Box<[Place; PLACES]>,
+    entries: Box<[OperationEntry; ENTRIES]>,
     taken: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
-struct Place {
-    /// The labels' bits; 0 while it is free.
+struct OperationEntry {
+    /// The packed labels; 0 if the entry is free.
     labels: AtomicU64,
     histogram: OnceLock<Box<Histogram>>,
 }
 
 impl Default for Operations {
     fn default() -> Self {
-        // Made on the heap: it is too long for a thread's stack.
-        let places: Box<[Place]> = (0..PLACES).map(|_| Place::default()).collect();
-        Operations { places: places.try_into().expect("so many"), taken: AtomicUsize::new(0) }
+        // Built on the heap: the array exceeds a thread's stack.
+        let entries: Box<[OperationEntry]> = (0..ENTRIES).map(|_| OperationEntry::default()).collect();
+        Operations { entries: entries.try_into().expect("so many"), taken: AtomicUsize::new(0) }
     }
 }
 
 impl Operations {
-    /// One is over that took so many nanoseconds; `span` is where, if that is recorded.
+    /// Records an operation that took this many nanoseconds, and its span, if recorded, as an exemplar.
     #[inline(always)]
     pub fn record(&self, labels: Labels, took: u64, span: Option<&Context>) {
         let bits = labels.bits();
-        // Nearly always it is there already, where it is looked for first.
-        let first = &self.places[start(bits) % PLACES];
+        // Almost every lookup hits the first entry.
+        let first = &self.entries[start(bits) % ENTRIES];
         match first.histogram.get() {
             Some(histogram) if first.labels.load(Ordering::Relaxed) == bits => histogram.record(took, span),
             _ => self.record_elsewhere(labels, took, span),
@@ -49,50 +49,51 @@ impl Operations {
 
     #[cold]
     fn record_elsewhere(&self, labels: Labels, took: u64, span: Option<&Context>) {
-        let place = self.place(labels.bits(), MOST).or_else(|| self.place(labels.coarse().bits(), PLACES));
-        if let Some(place) = place {
-            let histogram = place.histogram.get_or_init(|| Box::new(Histogram::new(&CONVENTION)));
+        let entry = self.entry(labels.bits(), MOST).or_else(|| self.entry(labels.coarse().bits(), ENTRIES));
+        if let Some(entry) = entry {
+            let histogram = entry.histogram.get_or_init(|| Box::new(Histogram::new(&CONVENTION)));
             histogram.record(took, span);
         }
     }
 
-    /// The place of these labels; `None` if they have none, and so many are taken.
-    fn place(&self, labels: u64, most: usize) -> Option<&Place> {
+    /// Finds or claims the entry for the labels; `None` if they have none and `most` entries are taken.
+    fn entry(&self, labels: u64, most: usize) -> Option<&OperationEntry> {
         let start = start(labels);
-        for step in 0..PLACES {
-            let place = &self.places[(start + step) % PLACES];
-            let mut found = place.labels.load(Ordering::Relaxed);
+        for step in 0..ENTRIES {
+            let entry = &self.entries[(start + step) % ENTRIES];
+            let mut found = entry.labels.load(Ordering::Relaxed);
             if found == 0 {
                 if self.taken.load(Ordering::Relaxed) >= most {
                     return None;
                 }
-                // What is in a place is its labels and a histogram that synchronises itself, so that no order is needed.
-                match place.labels.compare_exchange(0, labels, Ordering::Relaxed, Ordering::Relaxed) {
+                // An entry consists of its labels and a histogram that synchronizes itself, so no ordering is needed.
+                match entry.labels.compare_exchange(0, labels, Ordering::Relaxed, Ordering::Relaxed) {
                     Ok(_) => {
                         self.taken.fetch_add(1, Ordering::Relaxed);
-                        return Some(place);
+                        return Some(entry);
                     }
                     Err(other) => found = other,
                 }
             }
             if found == labels {
-                return Some(place);
+                return Some(entry);
             }
         }
         None
     }
 
-    /// All of them.
+    /// Returns a snapshot of all histograms.
     pub fn read(&self) -> Vec<(Labels, Distribution)> {
-        let read = |place: &Place| {
-            let labels = Labels::from_bits(place.labels.load(Ordering::Relaxed));
-            Some((labels, place.histogram.get()?.read()))
+        let read = |entry: &OperationEntry| {
+            let labels = Labels::from_bits(entry.labels.load(Ordering::Relaxed));
+            Some((labels, entry.histogram.get()?.read()))
         };
-        self.places.iter().filter_map(read).collect()
+        self.entries.iter().filter_map(read).collect()
     }
 }
 
-/// Where labels are looked for first. They differ in few bits; multiplying spreads them (Fibonacci hashing).
+/// Returns the index at which probing starts. Labels differ in few bits; the multiplication spreads them (Fibonacci
+/// hashing).
 fn start(labels: u64) -> usize {
     (labels.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
 }

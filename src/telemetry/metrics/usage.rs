@@ -1,96 +1,97 @@
-//! What processes take of the machine, as `/proc` says: proxyrunner itself, and each server with all that it started.
+//! Resource usage of proxyrunner and of each child with all its descendants, from `/proc`.
 
 use crate::proc::{self, Families};
 use crate::telemetry::clock;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// What one process, or several together, take.
+/// The resource usage of one or several processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// CPU time so far.
+    /// Total CPU time.
     pub cpu: Duration,
-    /// Resident memory, in bytes.
+    /// Resident memory in bytes.
     pub memory: u64,
-    /// Open files.
+    /// Open file descriptors.
     pub files: u64,
-    /// Processes.
+    /// Number of processes.
     pub processes: u64,
 }
 
-/// The servers that run.
+/// The running children.
 #[derive(Debug, Default)]
-struct Servers {
-    running: HashMap<u64, Server>,
-    /// CPU time of those that have ended.
+struct TrackedChildren {
+    running: HashMap<u64, TrackedChild>,
+    /// CPU time of children that exited.
     ended: Duration,
     read: Option<(Instant, Usage)>,
 }
 
 #[derive(Debug)]
-struct Server {
+struct TrackedChild {
     pid: i32,
     started: f64,
-    /// What it had taken when it was looked at last.
+    /// CPU time at the last reading.
     cpu: Duration,
 }
 
-static SERVERS: LazyLock<Mutex<Servers>> = LazyLock::new(Mutex::default);
+static CHILDREN: LazyLock<Mutex<TrackedChildren>> = LazyLock::new(Mutex::default);
 
-/// How old what is known may be: several scrapers make no more work than one.
+/// Time for which a reading is reused, so that several scrapers cause no more work than one.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// A server has started.
-pub fn server_started(number: u64, pid: i32) {
+/// Starts tracking a child.
+pub fn track_child(number: u64, pid: i32) {
     let started = clock::unix_nanos() as f64 / 1e9;
-    servers().running.insert(number, Server { pid, started, cpu: Duration::ZERO });
+    children().running.insert(number, TrackedChild { pid, started, cpu: Duration::ZERO });
 }
 
-/// A server has ended, with all that it started.
-pub fn server_ended(number: u64) {
-    let mut servers = servers();
-    if let Some(server) = servers.running.remove(&number) {
-        servers.ended += server.cpu;
+/// Stops tracking a child whose process and descendants have exited.
+pub fn forget_child(number: u64) {
+    let mut children = children();
+    if let Some(child) = children.running.remove(&number) {
+        children.ended += child.cpu;
     }
 }
 
-/// When the server that runs longest was started, in seconds since 1970; `None` if none runs.
-pub fn servers_started() -> Option<f64> {
-    servers().running.values().map(|server| server.started).reduce(f64::min)
+/// Returns the start of the longest-running child in seconds since the Unix epoch; `None` if no child is running.
+pub fn oldest_child_start() -> Option<f64> {
+    children().running.values().map(|child| child.started).reduce(f64::min)
 }
 
-/// What all servers take together; their CPU time with that of those that have ended, as far as it was seen.
-pub fn of_servers() -> Usage {
-    let mut servers = servers();
-    if let Some((at, usage)) = servers.read
+/// Returns the usage of all children, including the last known CPU time of children that exited.
+pub fn of_children() -> Usage {
+    let mut children = children();
+    if let Some((at, usage)) = children.read
         && at.elapsed() < FRESH
     {
         return usage;
     }
     let families = Families::read();
     let mut all = Usage::default();
-    for server in servers.running.values_mut() {
+    for child in children.running.values_mut() {
         let mut own = Usage::default();
-        for pid in families.below(server.pid).into_iter().chain([server.pid]) {
+        for pid in families.below(child.pid).into_iter().chain([child.pid]) {
             own.add(of(pid));
         }
-        // Processes that have ended take theirs with them, unless somebody waited for them.
-        server.cpu = server.cpu.max(own.cpu);
-        all.add(Usage { cpu: server.cpu, ..own });
+        // The CPU time of an exited descendant is lost unless its parent waited for it.
+        child.cpu = child.cpu.max(own.cpu);
+        all.add(Usage { cpu: child.cpu, ..own });
     }
-    all.cpu += servers.ended;
-    servers.read = Some((Instant::now(), all));
+    all.cpu += children.ended;
+    children.read = Some((Instant::now(), all));
     all
 }
 
-/// What proxyrunner itself takes.
+/// Returns the usage of proxyrunner itself.
 pub fn of_proxyrunner() -> Usage {
     i32::try_from(std::process::id()).map(of).unwrap_or_default()
 }
 
-fn servers() -> MutexGuard<'static, Servers> {
-    SERVERS.lock().unwrap_or_else(PoisonError::into_inner)
+fn children() -> MutexGuard<'static, TrackedChildren> {
+    CHILDREN.lock()
 }
 
 impl Usage {
@@ -102,7 +103,7 @@ impl Usage {
     }
 }
 
-/// One process; nothing, if it is gone.
+/// Returns the usage of one process; zero if it has exited.
 fn of(pid: i32) -> Usage {
     let Some(proc::Stat { cpu, memory, .. }) = proc::stat(pid) else { return Usage::default() };
     Usage { cpu, memory, files: proc::open_files(pid), processes: 1 }
@@ -113,21 +114,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ended_servers_took_is_not_forgotten() {
+    fn the_cpu_time_of_ended_servers_still_counts() {
         let own = i32::try_from(std::process::id()).expect("a pid");
         let mut spins = 0u64;
         while of_proxyrunner().cpu.is_zero() {
             spins = std::hint::black_box(spins + 1);
         }
-        server_started(u64::MAX, own);
+        track_child(u64::MAX, own);
         // Another test may have read them just before.
-        servers().read = None;
-        assert!(servers_started().is_some());
-        let running = of_servers();
+        children().read = None;
+        assert!(oldest_child_start().is_some());
+        let running = of_children();
         assert!(running.cpu > Duration::ZERO && running.memory > 0 && running.files > 0, "{running:?}");
-        server_ended(u64::MAX);
-        servers().read = None;
-        let ended = of_servers();
+        forget_child(u64::MAX);
+        children().read = None;
+        let ended = of_children();
         assert!(ended.cpu >= running.cpu);
         assert_eq!((ended.memory, ended.processes), (0, 0));
     }

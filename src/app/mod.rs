@@ -1,0 +1,126 @@
+//! The life of the process: [start](startup), serve with [upkeep], [shut down](shutdown).
+
+mod announce;
+mod shutdown;
+mod startup;
+mod upkeep;
+
+use crate::config::Config;
+use crate::exchange::Failure;
+use crate::http::Role;
+use crate::upstream::Upstream;
+use crate::{memory, telemetry};
+use anyhow::Context;
+use shutdown::{Drained, Ended};
+use startup::Parts;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Added to the number of the signal that ended the process, to form the exit code, as shells do.
+const BY_SIGNAL: i32 = 128;
+
+/// Runs until a signal or the child's exit ends the process, and returns the exit code.
+///
+/// # Errors
+/// When proxyrunner cannot start.
+pub fn run(config: Config) -> anyhow::Result<i32> {
+    memory::set_up();
+    let _log = telemetry::start(&config.telemetry);
+    let runtime = {
+        let _exits = ExitOnPanic::arm();
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?
+    };
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let code = runtime.block_on(serve(config));
+    // Only the tasks of disconnected clients remain.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    telemetry::count_lost_lines();
+    code
+}
+
+/// Ends the process on a panic while it exists. The runtime panics when the system grants fewer threads than it
+/// needs, and then waits forever for the threads it has.
+struct ExitOnPanic(());
+
+impl ExitOnPanic {
+    fn arm() -> Self {
+        std::panic::set_hook(Box::new(|panic| {
+            eprintln!("proxyrunner: cannot start threads: {panic}");
+            std::process::exit(1);
+        }));
+        ExitOnPanic(())
+    }
+}
+
+impl Drop for ExitOnPanic {
+    fn drop(&mut self) {
+        drop(std::panic::take_hook());
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<i32> {
+    let Parts { server, supervisor, wanted, listener, admin, pulse, exporter, mut signals } =
+        startup::assemble(&config)?;
+    tokio::spawn(supervisor.clone().serve(wanted));
+    upkeep::start(&server, pulse)?;
+    let drained = Drained::new(&server);
+    if let Some(admin) = admin {
+        tokio::spawn(admin.serve(Arc::clone(&server), Role::Admin, drained.closing_time()));
+    }
+    let serving = tokio::spawn(listener.serve(Arc::clone(&server), Role::Clients, drained.closing_time()));
+    announce::listening(&server.settings);
+
+    let mut children = pin!(run_children(&server.upstream));
+    let ended = tokio::select! {
+        ended = &mut children => ended,
+        signal = shutdown::next_signal(&mut signals, &supervisor) => {
+            tracing::info!(signal, "shutting down");
+            Ended::BySignal(signal)
+        }
+    };
+
+    let flush_by = Instant::now() + config.stop_within;
+    let stop = async {
+        tokio::select! {
+            () = shutdown::drain(&server, ended.drain_delay(&config), config.drain_timeout, &drained) => {}
+            () = shutdown::keep_starting(&ended, children) => {}
+        }
+        shutdown::stop(&server, &supervisor, serving).await;
+        shutdown::flush(exporter, flush_by).await;
+    };
+    tokio::select! {
+        () = stop => Ok(ended.code()),
+        signal = shutdown::insist(&ended, &mut signals, &supervisor) => {
+            supervisor.kill();
+            Ok(BY_SIGNAL + signal)
+        }
+    }
+}
+
+/// Starts the initial children, and restarts them. Resolves when no restart follows.
+async fn run_children(upstream: &Arc<Upstream>) -> Ended {
+    match upstream.start().await {
+        Ok(()) => {
+            tracing::info!("ready");
+            let failure = upstream.keep_filled().await;
+            tracing::error!("{}", failure.for_log());
+            match failure {
+                Failure::Ended(end) => Ended::ByChild(end.code),
+                _ => Ended::NotStarted,
+            }
+        }
+        Err(failure) => {
+            // A missing program is logged where it is started.
+            if !matches!(failure, Failure::NoProgram(_)) {
+                tracing::error!("{}", failure.for_log());
+            }
+            match failure {
+                Failure::Ended(end) if end.code != 0 => Ended::ByChild(end.code),
+                _ => Ended::NotStarted,
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The exit of proxyrunner without running, and its output.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// The reason why proxyrunner exits without running: help was requested, or settings are bad.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Exit {
+    pub(super) code: u8,
+    pub(super) text: String,
+}
+
+impl Exit {
+    /// `EX_USAGE` of sysexits.h.
+    pub const USAGE: u8 = 64;
+
+    pub(super) fn done(text: String) -> Exit {
+        Exit { code: 0, text }
+    }
+
+    pub(super) fn usage(text: String) -> Exit {
+        Exit { code: Self::USAGE, text }
+    }
+
+    /// Prints the text, on stdout if it was requested and else on stderr.
+    pub fn report(&self) -> ExitCode {
+        let text = self.text.trim_end();
+        // An error is ignored: a closed pipe has no reader.
+        let _ = if self.code == 0 {
+            writeln!(std::io::stdout(), "{text}")
+        } else {
+            writeln!(std::io::stderr(), "{text}")
+        };
+        ExitCode::from(self.code)
+    }
+}

@@ -1,0 +1,23 @@
+//! The peers: their connections, the places of these, and the speed at which each peer reads and writes.
+
+mod connection;
+mod connections;
+mod lag;
+mod mark;
+mod pace;
+mod places;
+mod rewound;
+mod seats;
+mod share;
+mod socket;
+mod watched;
+
+pub(super) use connection::Connection;
+pub use connections::Connections;
+pub(super) use mark::Mark;
+pub(super) use pace::Pace;
+pub(super) use places::Places;
+pub use places::SPARE;
+pub(super) use rewound::Rewound;
+pub(super) use socket::{Line, Socket};
+pub(super) use watched::Watched;

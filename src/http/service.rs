@@ -1,0 +1,197 @@
+//! Serves one connection: hyper parses its requests, [`routes`] answers them.
+
+use super::marked::Marked;
+use super::peers::{Connection, Mark, Places, Rewound, Socket, Watched};
+use super::response::Body;
+use super::routes::{self, Full};
+use super::source::Source;
+use super::unread::Explained;
+use super::visit::Visit;
+use super::{Server, paths};
+use crate::budget::Account;
+use crate::telemetry::Peer;
+use crate::telemetry::scope::scoped;
+use bytes::Bytes;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// Time for a request head to complete after its first byte.
+pub const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+/// Time that a request of a client that holds little memory waits for room.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes that a request takes at its connection besides its messages: its task, its head and the buffers.
+const REQUEST: usize = 32 * 1024;
+/// Bytes of a request's head that are included in [`REQUEST`].
+const USUAL_HEAD: usize = 4 * 1024;
+/// Bytes that a stream to a client takes besides its messages.
+const STREAM: usize = 8 * 1024;
+/// Length above which a refused body is not skipped: its connection is closed instead, as for an unknown length.
+const LONG: u64 = 16 * 1024;
+/// Bytes that one connection may buffer of a head, or to write.
+const BUFFER: usize = 64 * 1024;
+
+/// The clients of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// MCP clients and probes (`--listen`).
+    Clients,
+    /// Probes and scrapers only (`--admin-listen`).
+    Admin,
+}
+
+/// The service of one connection.
+#[derive(Clone)]
+pub struct Service {
+    pub(super) server: Arc<Server>,
+    pub(super) role: Role,
+    pub(super) places: Arc<Places>,
+    pub(super) connection: Arc<Connection>,
+    /// The account that messages are charged to.
+    pub(super) account: Account,
+    /// The account that requests themselves are charged to, so that small messages keep their own share.
+    pub(super) requests: Account,
+}
+
+impl Service {
+    /// Serves the connection to its end. An idle connection has no buffers: hyper's are dropped, and created again
+    /// when the peer sends something.
+    pub async fn serve(self, mut stream: Watched<Socket>, peer: SocketAddr, closing: CancellationToken) {
+        let mut first = Bytes::new();
+        loop {
+            if first.is_empty() {
+                tokio::select! {
+                    biased;
+                    readable = stream.readable() => if readable.is_err() { return },
+                    () = closing.cancelled() => return,
+                    () = sleep(self.server.settings.keep_alive_timeout) => return,
+                }
+            }
+            match Box::pin(self.serve_until_idle(Rewound { first, stream }, peer, &closing)).await {
+                Ok(Some(idle)) => Rewound { first, stream } = idle,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "connection ended");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Serves requests until the connection ends, or is idle and should release its buffers.
+    async fn serve_until_idle(
+        &self,
+        stream: Rewound<Watched<Socket>>,
+        peer: SocketAddr,
+        closing: &CancellationToken,
+    ) -> hyper::Result<Option<Rewound<Watched<Socket>>>> {
+        let marker = stream.stream.marker();
+        let (service, peer) = (self.clone(), Peer::from(peer));
+        let mut http = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head_timeout())
+            .max_buf_size(BUFFER)
+            .serve_connection(
+                TokioIo::new(Explained::new(stream)),
+                service_fn(move |request: Request<Incoming>| {
+                    let mark = marker.mark(request.method() == Method::GET, !request.body().is_end_stream());
+                    let (service, peer) = (service.clone(), peer.clone());
+                    // Boxed, so that no idle connection reserves memory for it.
+                    Box::pin(async move { Ok::<_, Infallible>(service.answer(request, peer, mark).await) })
+                }),
+            );
+        let mut closes = pin!(closing.cancelled());
+        let mut is_closing = false;
+        let is_idle = std::future::poll_fn(|cx| {
+            if !is_closing && closes.as_mut().poll(cx).is_ready() {
+                is_closing = true;
+                Pin::new(&mut http).graceful_shutdown();
+            }
+            if let Poll::Ready(ended) = http.poll_without_shutdown(cx) {
+                return Poll::Ready(ended.map(|()| false));
+            }
+            if is_closing || !self.connection.take_rest() {
+                return Poll::Pending;
+            }
+            // Only an idle connection ends at once; any other is closed once its response is written.
+            is_closing = true;
+            Pin::new(&mut http).graceful_shutdown();
+            http.poll_without_shutdown(cx).map_ok(|()| true)
+        })
+        .await?;
+        let parts = http.into_parts();
+        let Rewound { mut stream, .. } = parts.io.into_inner().into_inner();
+        if is_idle {
+            return Ok(Some(Rewound { first: parts.read_buf, stream }));
+        }
+        let _ = stream.shutdown().await;
+        Ok(None)
+    }
+
+    /// Returns hyper's timeout for heads, which hyper counts from the last response on. Clients may be idle for
+    /// longer, so that their slow heads are closed by `cut_slow_heads` instead.
+    fn head_timeout(&self) -> Duration {
+        match self.role {
+            Role::Clients => self.server.settings.keep_alive_timeout.max(HEAD_PATIENCE),
+            Role::Admin => HEAD_PATIENCE,
+        }
+    }
+
+    async fn answer(self, request: Request<Incoming>, peer: Peer, mark: Mark) -> Response<Marked<Body>> {
+        let Service { server, role, places, connection, account, requests } = self;
+        if role == Role::Admin {
+            connection.set_may_rest(request.body().is_end_stream());
+            let response = routes::serve_admin(&server, request);
+            return response.map(|body| Marked::new(body, mark, None, None));
+        }
+        let has_body = !request.body().is_end_stream();
+        let is_long = request.body().size_hint().upper().is_none_or(|length| length > LONG);
+        let is_monitoring = paths::is_monitoring(request.uri().path());
+        let charge =
+            if is_monitoring { None } else { requests.charge_soon(memory_of(&request), ROOM_PATIENCE).await };
+        let (mut visit, source) = match is_monitoring {
+            true => (None, Source::unseen(peer, account)),
+            false => Visit::begin(&server.settings, &request, peer, account),
+        };
+        let mut response =
+            if connection.is_spare() && !is_monitoring && !Box::pin(places.settle(&connection)).await {
+                routes::refuse(request, Full::Connections)
+            } else if charge.is_none() && !is_monitoring {
+                routes::refuse(request, Full::Memory)
+            } else {
+                scoped(source.span, routes::serve(server, &source, request)).await
+            };
+        // Hyper may still be reading the body of a refused request; such a connection keeps its buffers.
+        let is_error = response.status().is_client_error() || response.status().is_server_error();
+        connection.set_may_rest(!has_body || !is_error);
+        let leaves_body = has_body && is_error && is_long;
+        connection.set_leaves_body(leaves_body);
+        if let Some(visit) = &mut visit {
+            visit.set_status(response.status());
+        }
+        if connection.is_spare() || leaves_body {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response.map(|body| Marked::new(body, mark, visit, charge))
+    }
+}
+
+/// Returns the bytes that a request takes while it is in progress, besides its messages.
+fn memory_of(request: &Request<Incoming>) -> usize {
+    let usual = if request.method() == Method::GET { STREAM } else { REQUEST };
+    let headers = request.headers().iter();
+    let head = headers.map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
+        + request.uri().path().len();
+    usual + head.saturating_sub(USUAL_HEAD)
+}

@@ -1,0 +1,254 @@
+//! The sessions of legacy clients: opened by `initialize`, named by `Mcp-Session-Id`, streamed by GET, ended by
+//! DELETE.
+
+use super::Server;
+use super::deviation::Deviation;
+use super::guard::{self, Form};
+use super::outcome;
+use super::reject::{self, Rejection};
+use super::response::{self, Body};
+use super::source::Source;
+use super::stream::EventStream;
+use crate::exchange::Failure;
+use crate::jsonrpc::Spliced;
+use crate::session::{LEGACY_VERSIONS, Presence, Principal, Session};
+use crate::telemetry::scope::scoped;
+use crate::telemetry::{Operation, names};
+use crate::upstream::{Incoming, Refusal};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The header that names the session, in both directions.
+pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Returns the session that a request names.
+///
+/// # Errors
+/// 400 when the request names no session; 404 when the session is unknown, has ended or belongs to another principal;
+/// 400 when the protocol version is not supported.
+pub fn find(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<Arc<Session>, Rejection> {
+    let Some(id) = guard::agreed(headers, &SESSION_ID)? else {
+        return Err(Rejection::invalid(
+            "Mcp-Session-Id is missing; send initialize first, then repeat the id from its response",
+        ));
+    };
+    let session = server.directory.find(id, principal).ok_or_else(|| unknown(server))?;
+    if session.is_old_sse() {
+        return Err(Rejection::unknown_session());
+    }
+    match guard::agreed(headers, &PROTOCOL_VERSION)? {
+        Some(version) if version != session.version().as_str() => {
+            // Some clients send the version that they requested or the newest that they know. The negotiated one
+            // applies.
+            if !LEGACY_VERSIONS.contains(&version) {
+                return Err(Rejection::invalid(format!(
+                    "MCP-Protocol-Version {version:?} is not supported; this session uses {}",
+                    session.version().as_str()
+                )));
+            }
+            Deviation::OtherVersion.tolerate(headers);
+            Ok(session)
+        }
+        _ => Ok(session),
+    }
+}
+
+/// Marks a session as active until the presence is dropped.
+///
+/// # Errors
+/// 404 when the session has ended meanwhile.
+pub fn receive(server: &Server, session: &Arc<Session>) -> Result<Presence, Rejection> {
+    session.receive(Instant::now()).ok_or_else(|| unknown(server))
+}
+
+fn unknown(server: &Server) -> Rejection {
+    // The end of a drain ends all sessions.
+    if server.shutdown.is_over() { Rejection::shutting_down() } else { Rejection::unknown_session() }
+}
+
+/// Records a message's session and protocol revision.
+pub fn describe(session: &Session, operation: &Operation) {
+    let version = session.version();
+    operation.set_revision(version.revision(), version.as_str());
+    operation.describe(|attributes| attributes.text(names::SESSION, &session.id().to_string()));
+}
+
+/// Answers a GET: opens the session's standalone stream, or resumes a stream after `Last-Event-ID`.
+///
+/// # Errors
+/// As [`find`]; 400 when the event is no longer kept, 406 when the client does not accept event streams.
+pub fn stream(server: &Server, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
+    guard::takes_events(headers)?;
+    let principal = guard::principal(&server.settings, headers)?;
+    let session = find(server, headers, &principal)?;
+    // A GET does not count as a message, else a client could postpone eviction forever by reconnecting.
+    session.note_alive(Instant::now());
+    // Some event sources send an empty value before the first event.
+    if let Some(last) = guard::single(headers, &LAST_EVENT_ID)?.filter(|last| !last.is_empty()) {
+        let reader = session.resume(last).map_err(|_| {
+            Rejection::invalid("Last-Event-ID is not an event of this session that is still kept")
+        })?;
+        // Some clients keep reconnecting to a stream that ends without a result. 204 tells them that it is complete.
+        return Ok(if reader.is_over() {
+            response::empty(StatusCode::NO_CONTENT)
+        } else {
+            response::events(EventStream::resumable(server, reader))
+        });
+    }
+    if server.shutdown.is_refusing() {
+        return Err(Rejection::shutting_down());
+    }
+    Ok(response::events(EventStream::resumable(server, session.open_standalone())))
+}
+
+/// Answers a DELETE: ends the session.
+///
+/// # Errors
+/// As [`find`].
+pub fn delete(server: &Server, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
+    let principal = guard::principal(&server.settings, headers)?;
+    let session = find(server, headers, &principal)?;
+    server.directory.end(&session, &Failure::SessionEnded);
+    Ok(response::empty(StatusCode::NO_CONTENT))
+}
+
+/// Answers an `initialize`, which opens a session.
+///
+/// # Errors
+/// 400 when the request names a session that is initialized already, 406 when the client does not accept JSON, and as
+/// [`open`].
+pub async fn initialize(
+    server: &Arc<Server>,
+    headers: &HeaderMap,
+    principal: Principal,
+    source: &Source,
+    incoming: Incoming,
+) -> Result<Response<Body>, Rejection> {
+    let form =
+        check_initialize(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
+    let session = open(server, principal, source, incoming.id())?;
+    let id = HeaderValue::from_str(session.id().secret());
+    let operation = Arc::clone(&incoming.operation);
+    let work = handshake(Arc::clone(server), Arc::clone(&session), incoming);
+    let mut response = respond_slowly(server, &session, &operation, form, work).await;
+    // The head of a stream is sent before the handshake succeeds. The id of a session that fails then is not found
+    // later.
+    if response.status() == StatusCode::OK
+        && let Ok(id) = id
+        && !session.is_ended()
+    {
+        response.headers_mut().insert(SESSION_ID, id);
+    }
+    Ok(response)
+}
+
+/// Checks the head of an `initialize` and returns the content types for its answer. An unknown session id is ignored:
+/// a client with a stale id would never recover from a refusal.
+fn check_initialize(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<Form, Rejection> {
+    match guard::agreed(headers, &SESSION_ID) {
+        Ok(None) => {}
+        Ok(Some(id)) if server.directory.find(id, principal).is_some() => {
+            return Err(Rejection::invalid(
+                "the session is already initialized; send initialize without Mcp-Session-Id to open another",
+            ));
+        }
+        _ => Deviation::StaleSession.tolerate(headers),
+    }
+    guard::response_form(headers)
+}
+
+/// Opens a session that is not listed in the directory yet.
+///
+/// # Errors
+/// 503 when there are `--max-sessions` sessions, or proxyrunner is shutting down.
+pub fn open(
+    server: &Server,
+    principal: Principal,
+    source: &Source,
+    request_id: &[u8],
+) -> Result<Arc<Session>, Rejection> {
+    if server.shutdown.is_refusing() {
+        return Err(Rejection::shutting_down().of(request_id));
+    }
+    let address = Some(source.peer.socket.ip());
+    let account = source.account.sibling(principal.client_or(|| source.account.client()));
+    let opened = server.directory.open(principal, address, account, Instant::now());
+    opened.map_err(|_| Rejection::busy("--max-sessions sessions are open").of(request_id))
+}
+
+/// Returns the answer to `initialize`, and lists the session in the directory if the handshake succeeded.
+async fn handshake(
+    server: Arc<Server>,
+    session: Arc<Session>,
+    incoming: Incoming,
+) -> Result<Spliced, Rejection> {
+    let _present = session.receive(Instant::now());
+    let answered = welcome(&server, &session, incoming).await;
+    if session.seat().is_some() {
+        server.directory.list(&session);
+        tracing::debug!(session = %session.id(), version = session.version().as_str(), "session opened");
+    } else {
+        session.end(&Failure::SessionEnded);
+    }
+    answered
+}
+
+/// Returns the answer to `initialize`. The drain does not know a session that waits for its child, so this wait ends
+/// with the drain; and with the session, if its client disconnects.
+///
+/// # Errors
+/// 503 when a limit is reached, or proxyrunner is shutting down.
+pub async fn welcome(
+    server: &Server,
+    session: &Arc<Session>,
+    incoming: Incoming,
+) -> Result<Spliced, Rejection> {
+    let id = incoming.id().to_vec();
+    let operation = Arc::clone(&incoming.operation);
+    let welcomed = tokio::select! {
+        biased;
+        answered = server.upstream.initialize(session, incoming) => answered,
+        () = server.shutdown.over() => Err(Refusal::Busy(reject::SHUTTING_DOWN)),
+        () = session.ended() => Err(Refusal::Failed(session.why_ended())),
+    };
+    if welcomed.is_ok() {
+        describe(session, &operation);
+    }
+    outcome::settle(&operation, &id, welcomed.map_err(Into::into))
+}
+
+/// Answers with the message that `work` returns: as JSON if it returns soon, else on a stream.
+async fn respond_slowly<F>(
+    server: &Server,
+    session: &Arc<Session>,
+    operation: &Operation,
+    form: Form,
+    work: F,
+) -> Response<Body>
+where
+    F: Future<Output = Result<Spliced, Rejection>> + Send + 'static,
+{
+    let mut work = Box::pin(work);
+    let delay = response::delay(&server.settings);
+    let done = match form {
+        Form::Json => Some(work.as_mut().await),
+        Form::Either => response::within(operation, delay, &mut work).await,
+    };
+    match done {
+        Some(Ok(message)) => response::json(StatusCode::OK, message),
+        Some(Err(rejection)) => rejection.response(),
+        None => {
+            let reader = session.open_stream();
+            let (session, stream) = (Arc::clone(session), reader.stream());
+            tokio::spawn(scoped(operation.context(), async move {
+                let message = work.await.unwrap_or_else(|rejection| rejection.message());
+                session.finish(stream, Some(message));
+            }));
+            response::events(EventStream::handshake(server, reader))
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A client's message on its way to a child, and the reasons to refuse it.
+
+use crate::budget::Charged;
+use crate::era::headers::Mismatch;
+use crate::exchange::{Failure, Link, Mailbox, Refused};
+use crate::jsonrpc::{ClientId, Message, codes, text};
+use crate::telemetry::{ChildOperation, Operation, Verdict};
+use crate::trace_context::Trace;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// A client's message as received.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// Its bytes.
+    pub frame: Charged,
+    /// The spans of its parts; boxed, since messages are passed through many futures.
+    pub message: Box<Message>,
+    /// The trace context of its HTTP request.
+    pub trace: Trace,
+    /// The recorded operation.
+    pub operation: Arc<Operation>,
+}
+
+impl Incoming {
+    /// Returns the message without its operation, for use long after its request.
+    pub(crate) fn unseen(&self) -> Incoming {
+        Incoming { operation: Arc::default(), ..self.clone() }
+    }
+
+    /// Creates a mailbox for the child's interim messages, charged to the same account.
+    pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
+        Mailbox::charging(self.frame.account())
+    }
+
+    /// Begins the operation at a child.
+    pub(crate) fn ask(&self, link: &Link) -> Option<ChildOperation> {
+        self.operation.ask(link.revision(), link.number())
+    }
+
+    /// Returns the trace context for the child: that of the operation there, or the client's.
+    pub(crate) fn trace_for(&self, asked: Option<&ChildOperation>) -> Cow<'_, Trace> {
+        asked.map_or(Cow::Borrowed(&self.trace), |asked| asked.traced(&self.trace))
+    }
+
+    /// Returns the method; empty for a response.
+    pub fn method(&self) -> Cow<'_, str> {
+        self.message.method.as_ref().map(|method| text(&self.frame, method)).unwrap_or_default()
+    }
+
+    /// Returns the id as a value that outlives the message.
+    pub fn client_id(&self) -> ClientId {
+        ClientId::new(self.id())
+    }
+
+    /// Returns the id as the client wrote it.
+    pub fn id(&self) -> &[u8] {
+        self.message.id.clone().map_or(&[], |id| &self.frame[id])
+    }
+}
+
+/// The reason why a request is not sent to a child.
+#[derive(Debug)]
+pub enum Refusal {
+    /// A bound is reached: 503, with the reason.
+    Busy(&'static str),
+    /// The request failed; the client gets the error.
+    Failed(Failure),
+    /// The request is refused: the error code and the reason.
+    Withheld(i64, &'static str),
+    /// The headers contradict the body.
+    Mismatch(Mismatch),
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => Refusal::Busy("the server has reached its limit of requests in flight"),
+            Refused::Closed(failure) => Refusal::Failed(failure),
+        }
+    }
+}
+
+impl Refusal {
+    /// Returns the recorded outcome of the request.
+    pub fn verdict(&self) -> Verdict {
+        let error = |code, message| Verdict::Error { code, message };
+        match self {
+            Refusal::Busy(why) => error(codes::INTERNAL_ERROR, (*why).into()),
+            Refusal::Failed(failure) => failure.verdict(),
+            Refusal::Withheld(code, why) => error(*code, (*why).into()),
+            Refusal::Mismatch(mismatch) => error(codes::HEADER_MISMATCH, mismatch.to_string().into()),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Logs: lines on stderr, the access log, and log records for a collector.
+
+pub mod access;
+mod allowance;
+mod escape;
+mod format;
+mod records;
+mod subscriber;
+mod writer;
+
+pub use allowance::Allowance;
+pub use records::outbox;
+pub use writer::count_lost as count_lost_lines;
+
+pub use subscriber::LogFormat;
+
+pub(super) use subscriber::start;

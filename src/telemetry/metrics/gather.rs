@@ -1,0 +1,203 @@
+//! Takes a snapshot of every metric.
+
+use super::definitions::*;
+use super::family::{Definition, Family, Sample, Value};
+use super::histogram::{CONVENTION, Distribution};
+use super::labels::{ErrorType, Labels, PROMPTS, Revision, Side, TOOLS};
+use super::recording::{OPERATIONS, QUEUED, ROUTED, SESSIONS, started};
+use super::{counters, usage};
+use crate::telemetry::names;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// Current levels, which other modules provide.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Levels {
+    /// Open client connections.
+    pub connections: usize,
+    /// Open client sessions.
+    pub sessions: usize,
+    /// Running children.
+    pub children: usize,
+    /// Requests in flight at children.
+    pub in_flight: usize,
+    /// Requests waiting for a permit or a child.
+    pub queued: usize,
+    /// Requests waiting for a client's answer to a question.
+    pub parked: usize,
+    /// Bytes of messages in transit.
+    pub buffered: usize,
+    /// Message bytes outside the budget.
+    pub unbudgeted: usize,
+    /// The limit of `children`.
+    pub most_children: usize,
+    /// The limit of `in_flight`.
+    pub most_in_flight: usize,
+    /// The limit of `buffered`.
+    pub most_buffered: usize,
+    /// Whether a child has completed its handshake.
+    pub ready: bool,
+}
+
+/// Returns a snapshot of every metric.
+pub fn gather(levels: Levels) -> Vec<Family> {
+    let mut families = operation_families(&OPERATIONS.read());
+    families.extend(session_families(&SESSIONS.read()));
+    let number = |definition: Definition, value: usize| definition.alone(Value::Count(value as u64));
+    families.extend([
+        number(ACTIVE_SESSIONS, levels.sessions),
+        QUEUE_DURATION.alone(Value::Distribution(Box::new(QUEUED.read()))),
+        ROUTING_DURATION.alone(Value::Distribution(Box::new(ROUTED.read()))),
+        number(READY, levels.ready.into()),
+        number(CONNECTIONS, levels.connections),
+        number(OPEN_SESSIONS, levels.sessions),
+        number(CHILDREN, levels.children),
+        number(IN_FLIGHT, levels.in_flight),
+        number(QUEUED_NOW, levels.queued),
+        number(PARKED, levels.parked),
+        number(BUFFERED, levels.buffered),
+        number(CHILDREN_LIMIT, levels.most_children),
+        number(IN_FLIGHT_LIMIT, levels.most_in_flight),
+        number(BUFFERED_LIMIT, levels.most_buffered),
+        number(UNBUDGETED, levels.unbudgeted),
+    ]);
+    families.extend(process_families());
+    families.extend(counters::families());
+    families
+}
+
+fn operation_families(operations: &[(Labels, Distribution)]) -> Vec<Family> {
+    let mut all: BTreeMap<&str, Vec<Sample>> = BTreeMap::new();
+    let mut tools: BTreeMap<&str, Distribution> = BTreeMap::new();
+    let mut discoveries: BTreeMap<&str, u64> = BTreeMap::new();
+    for (labels, values) in operations {
+        let definition = if labels.side == Side::Server { SERVER_OPERATIONS } else { CLIENT_OPERATIONS };
+        let value = Value::Distribution(Box::new(values.clone()));
+        let sample = Sample { labels: operation_labels(labels), value };
+        all.entry(definition.name).or_default().push(sample);
+        let (error, count) = (labels.error, Value::Count(values.count()));
+        if labels.side == Side::Server && labels.method.is_tool_call() {
+            let tool = TOOLS.name(labels.target);
+            if let Some(error) = error {
+                let labels = vec![("tool", tool.into()), ("error_type", error.name().into())];
+                all.entry(TOOL_ERRORS.name).or_default().push(Sample { labels, value: count });
+            }
+            tools.entry(tool).or_insert_with(|| Distribution::empty(&CONVENTION)).add(values);
+        } else if labels.side == Side::Server && labels.method.is_discovery() {
+            let method = labels.method.name();
+            if let Some(error) = error {
+                let labels = vec![("method", method.into()), ("error_type", error.name().into())];
+                all.entry(DISCOVERY_FAILURES.name).or_default().push(Sample { labels, value: count });
+            }
+            *discoveries.entry(method).or_default() += values.count();
+        }
+    }
+    let of_tool = |(tool, values): (&str, &Distribution), whole: bool| Sample {
+        labels: vec![("tool", tool.to_owned().into())],
+        value: match whole {
+            true => Value::Distribution(Box::new(values.clone())),
+            false => Value::Count(values.count()),
+        },
+    };
+    let requests = tools.iter().map(|(tool, values)| of_tool((tool, values), false)).collect();
+    let durations = tools.iter().map(|(tool, values)| of_tool((tool, values), true)).collect();
+    let discovered = discoveries.into_iter().map(|(method, count)| Sample {
+        labels: vec![("method", method.into())],
+        value: Value::Count(count),
+    });
+    let discovered = discovered.collect();
+    let mut taken =
+        |definition: Definition| definition.family(merged(all.remove(definition.name).unwrap_or_default()));
+    vec![
+        taken(SERVER_OPERATIONS),
+        taken(CLIENT_OPERATIONS),
+        TOOL_REQUESTS.family(requests),
+        taken(TOOL_ERRORS),
+        TOOL_DURATION.family(durations),
+        DISCOVERY_REQUESTS.family(discovered),
+        taken(DISCOVERY_FAILURES),
+    ]
+}
+
+/// Merges samples with the same labels.
+fn merged(samples: Vec<Sample>) -> Vec<Sample> {
+    let mut merged: BTreeMap<Vec<(&'static str, Cow<'static, str>)>, Value> = BTreeMap::new();
+    for Sample { labels, value } in samples {
+        match (merged.get_mut(&labels), value) {
+            (Some(Value::Count(sum)), Value::Count(more)) => *sum += more,
+            (Some(Value::Distribution(sum)), Value::Distribution(more)) => sum.add(&more),
+            (_, value) => drop(merged.insert(labels, value)),
+        }
+    }
+    merged.into_iter().map(|(labels, value)| Sample { labels, value }).collect()
+}
+
+/// Returns the labels of the conventions (gen-ai/mcp.md §Metrics).
+fn operation_labels(labels: &Labels) -> Vec<(&'static str, Cow<'static, str>)> {
+    let mut all: Vec<(&'static str, Cow<'static, str>)> = vec![(names::METHOD, labels.method.name().into())];
+    if labels.method.is_tool_call() {
+        all.push((names::TOOL, TOOLS.name(labels.target).into()));
+        all.push((names::OPERATION, "execute_tool".into()));
+    } else if labels.method.is_prompt() {
+        all.push((names::PROMPT, PROMPTS.name(labels.target).into()));
+    }
+    if let Some(error) = labels.error.map(ErrorType::name) {
+        all.push((names::ERROR, error.into()));
+        if error.starts_with('-') {
+            all.push((names::STATUS, error.into()));
+        }
+    }
+    // The revision is unknown before the handshake is complete.
+    if labels.revision != Revision::default() {
+        all.push((names::PROTOCOL, labels.revision.name().into()));
+    }
+    match labels.side {
+        Side::Server => all.extend([
+            (names::TRANSPORT, "tcp".into()),
+            (names::NETWORK, "http".into()),
+            (names::NETWORK_VERSION, "1.1".into()),
+        ]),
+        Side::Client => all.push((names::TRANSPORT, "pipe".into())),
+    }
+    all
+}
+
+fn session_families(sessions: &[(Labels, Distribution)]) -> Vec<Family> {
+    let of = |side: Side| {
+        let own = sessions.iter().filter(move |(labels, _)| labels.side == side);
+        own.map(|(labels, values)| Sample {
+            labels: vec![(names::PROTOCOL, labels.revision.name().into())],
+            value: Value::Distribution(Box::new(values.clone())),
+        })
+        .collect()
+    };
+    let mut together = Distribution::empty(&CONVENTION);
+    let own = sessions.iter().filter(|(labels, _)| labels.side == Side::Server);
+    own.for_each(|(_, values)| together.add(values));
+    vec![
+        SERVER_SESSIONS.family(of(Side::Server)),
+        CLIENT_SESSIONS.family(of(Side::Client)),
+        SESSION_DURATION.alone(Value::Distribution(Box::new(together))),
+    ]
+}
+
+fn process_families() -> Vec<Family> {
+    let (children, own) = (usage::of_children(), usage::of_proxyrunner());
+    let seconds = |definition: Definition, value: f64| definition.alone(Value::Number(value));
+    let count = |definition: Definition, value: u64| definition.alone(Value::Count(value));
+    let start = usage::oldest_child_start()
+        .map(|started| Sample { labels: Vec::new(), value: Value::Number(started) });
+    let version = vec![("version", env!("CARGO_PKG_VERSION").into())];
+    vec![
+        seconds(CHILD_CPU, children.cpu.as_secs_f64()),
+        count(CHILD_MEMORY, children.memory),
+        count(CHILD_FILES, children.files),
+        count(CHILD_PROCESSES, children.processes),
+        CHILD_START.family(start.into_iter().collect()),
+        seconds(OWN_CPU, own.cpu.as_secs_f64()),
+        count(OWN_MEMORY, own.memory),
+        count(OWN_FILES, own.files),
+        seconds(OWN_START, started() as f64 / 1e9),
+        BUILD.family(vec![Sample { labels: version, value: Value::Count(1) }]),
+    ]
+}

@@ -1,0 +1,41 @@
+//! Black-box tests of the binary: each test starts proxyrunner and talks to it over HTTP. All tests are one program,
+//! with a module per subject, so that shared code is compiled once.
+
+mod admission;
+mod architecture;
+mod chaos;
+mod cli;
+mod clients;
+mod connections;
+mod drain;
+mod eras;
+mod faults;
+mod guards;
+mod habits;
+mod isolation;
+mod leases;
+mod list_changes;
+mod listen;
+mod lists;
+mod load;
+mod many;
+mod memory;
+mod modern;
+mod old_sse;
+mod params;
+mod passing;
+mod processes;
+mod questions;
+mod questions_modern;
+mod restarts;
+mod rolling;
+mod sessions;
+mod shutdown;
+mod streams;
+mod support;
+mod tasks;
+mod terminal;
+mod translated;
+mod translated_listen;
+mod translated_questions;
+mod wire;
