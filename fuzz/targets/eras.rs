@@ -1,7 +1,9 @@
-//! Runs any sequence of operations on the upstream. Clients of both eras and two principals use a server of either era or
-//! of both, which answers, asks, crashes, and answers twice or for another request. The clients answer, retry, replay,
-//! forge, cancel and leave. Every accepted request gets exactly one outcome of its own, under its own id; no client receives
-//! another's messages; and nothing is left in the end.
+//! Runs arbitrary sequences of operations on the upstream.
+//!
+//! Clients of both eras and two principals use a server of either era or of both. The server answers, asks, crashes,
+//! answers twice, and answers the wrong request. The clients answer, retry, replay, forge, cancel and leave. Every
+//! accepted request gets exactly one outcome of its own, under its own id. No client receives another client's
+//! messages, and nothing is left at the end.
 #![no_main]
 
 #[path = "../../tests/world/mod.rs"]
@@ -24,23 +26,23 @@ use world::{Serves, World, enveloped, incoming, open, settings};
 const CLIENTS: usize = 5;
 const MOST_OPERATIONS: usize = 200;
 
-/// What one request of a client has heard.
+/// The messages and outcomes that one request of a client has received.
 #[derive(Default)]
 struct Heard {
     said: Vec<Value>,
     outcomes: Vec<Value>,
-    /// It was refused before it began.
+    /// Whether the request was refused before it began.
     refused: bool,
 }
 
 struct Request {
     client: usize,
     id: Value,
-    /// In its arguments, and in all that the child says about it.
+    /// A marker in the request's arguments and in every message of the child about the request.
     mark: String,
     heard: Arc<Mutex<Heard>>,
     driver: JoinHandle<()>,
-    /// A modern client that left has no outcome.
+    /// Whether the modern client left, in which case the request may have no outcome.
     left: bool,
 }
 
@@ -48,15 +50,15 @@ struct Play {
     world: World,
     sessions: [Option<Arc<Session>>; 2],
     requests: Vec<Request>,
-    /// Questions of calls to legacy clients: who was asked, and the id.
+    /// Questions that calls asked legacy clients, as the client and the id of the question.
     questions: Vec<(usize, Value)>,
-    /// States that modern clients were given, with the arguments that they were given for.
+    /// States that modern clients received, with the client and the arguments of the call.
     states: Vec<(usize, String, Value)>,
     read: usize,
     elapsed: Duration,
 }
 
-/// Two legacy clients, and three modern ones of two principals.
+/// Returns whether the client is legacy. There are two legacy clients and three modern clients of two principals.
 fn is_legacy(client: usize) -> bool {
     client < 2
 }
@@ -106,9 +108,9 @@ impl Play {
         session
     }
 
-    /// A call of a tool; `retry` is what makes it one that was made before.
+    /// Calls a tool. `retry` contains the parameters that make the call a retry of an earlier call.
     async fn call(&mut self, client: usize, id: Value, arguments: Option<Value>, retry: Option<Value>) {
-        // In brackets, which no sealed state contains.
+        // The marker is in angle brackets, which no sealed state contains.
         let mark = format!("<c{client}-{}>", self.requests.len());
         let arguments = arguments.unwrap_or_else(|| json!({"mark": mark}));
         let mark = arguments["mark"].as_str().expect("a mark").to_owned();
@@ -170,7 +172,7 @@ impl Play {
         self.listen();
     }
 
-    /// Reads what clients were told since, and holds it against what they asked.
+    /// Reads the messages that clients received since the last call and checks them against the requests.
     fn listen(&mut self) {
         for request in &self.requests {
             let mut heard = locked(&request.heard);
@@ -222,7 +224,7 @@ impl Play {
         self.listen();
     }
 
-    /// A child answers one of its calls, some of them twice.
+    /// Makes a child answer one of its calls, once or twice.
     fn child_answers(&mut self, byte: u8, times: usize) {
         let calls = self.world.children.iter_mut().filter(|child| !child.calls.is_empty());
         let Some(child) = calls.last() else { return };
@@ -233,7 +235,7 @@ impl Play {
         }
     }
 
-    /// A child asks about one of its calls, in the words of its era.
+    /// Makes a child ask a question about one of its calls, in the format of its era.
     fn child_asks(&mut self, byte: u8) {
         let at = usize::from(byte);
         let asking = self.world.children.iter_mut().filter(|child| !child.calls.is_empty());
@@ -266,7 +268,7 @@ impl Play {
         }
     }
 
-    /// A child answers what it was never sent, or says something on its own account.
+    /// Makes a child answer a request that it never received, or send an unsolicited notification.
     fn child_says(&mut self, byte: u8) {
         let Some(child) = self.world.children.last_mut() else { return };
         match byte % 3 {
@@ -282,7 +284,7 @@ impl Play {
         }
         let at = usize::from(byte) % self.questions.len();
         let (client, id) = self.questions[at].clone();
-        // Some answer twice.
+        // Some clients answer twice.
         if byte & 64 == 0 {
             self.questions.remove(at);
         }
@@ -301,7 +303,7 @@ impl Play {
         }
     }
 
-    /// A modern client calls again with a state: its own, another's, an old or an altered one.
+    /// Makes a modern client call again with a state: its own, another client's, an old or an altered state.
     async fn client_retries(&mut self, byte: u8) {
         if self.states.is_empty() {
             return;
@@ -315,11 +317,11 @@ impl Play {
         let responses =
             json!({"k": {"action": "accept"}, "q1": {"action": "accept"}, "q2": {"action": "decline"}});
         let retry = json!({"requestState": state, "inputResponses": responses});
-        // Who forges gets an error, or begins a call of its own, about the same arguments.
+        // A client that forges a state gets an error or begins its own call with the same arguments.
         self.call(client, json!("again"), Some(arguments), Some(retry)).await;
     }
 
-    /// A modern client disconnects; a legacy one cancels.
+    /// Disconnects a modern client, or cancels the request of a legacy client.
     fn client_leaves(&mut self, byte: u8) {
         let running = self.requests.iter_mut().filter(|request| !request.driver.is_finished());
         let mut running: Vec<&mut Request> = running.collect();
@@ -359,7 +361,7 @@ impl Play {
         }
     }
 
-    /// Brings everything to its end, and looks at what is left.
+    /// Ends all calls and sessions and checks that nothing is left.
     async fn finish(mut self) {
         for _ in 0..6 {
             while self.world.children.iter().any(|child| !child.calls.is_empty()) {
@@ -376,7 +378,7 @@ impl Play {
         }
         assert_eq!(self.world.upstream.parked(), 0);
         for session in self.world.directory.all() {
-            // A question outside of any request waits for its client as long as the session lasts.
+            // A question outside any request waits for its client until the session ends.
             self.world.directory.end(&session, &Failure::SessionEnded);
         }
         self.time_passes(700).await;
@@ -388,12 +390,14 @@ impl Play {
 }
 
 fn refused(heard: &Mutex<Heard>, refusal: Refusal) {
-    // What did not begin is told by a status, or in the same words.
+    // A request that did not begin is refused with a status or with the same error text.
     drop(refusal);
     locked(heard).refused = true;
 }
 
-/// Whatever carries a mark carries that of the request; what a legacy client is asked, at least one of its own.
+/// Checks that every marker in the message is the marker of the request.
+///
+/// If `any_of_the_clients` is true, as for questions to a legacy client, every marker of the same client is accepted.
 fn belongs(request: &Request, message: &Value, any_of_the_clients: bool) {
     let text = message.to_string();
     for (at, _) in text.match_indices("<c") {

@@ -1,5 +1,5 @@
-//! Checks that frames do not depend on how the bytes are split into reads, and equal those of a naive model; and that the id
-//! seeker agrees with the scan wherever the scan finds a message.
+//! Checks that frames do not depend on how the bytes are split into reads, and that they equal the frames of a naive
+//! model. Also checks that the id seeker agrees with the scan wherever the scan finds a message.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
     let mut seed = u32::from(*seed) + 1;
     let split = |rest: usize| {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // Single bytes are as likely as all longer reads together.
+        // Single-byte reads are as likely as all longer reads together.
         (if seed >> 31 == 0 { 1 } else { (seed >> 20) as usize & 0x7f }).min(rest)
     };
     assert_eq!(frames(max_frame, stream, split), expected);
@@ -72,7 +72,7 @@ fn seeker_agrees(line: &[u8]) {
     line.chunks(1).for_each(|byte| bytewise.feed(byte));
     assert_eq!(bytewise.id(), found);
     if let Ok(message) = scan(line) {
-        // A message may have any value as its error, a line that is no message only an object.
+        // The error of a message may be any value, but the id seeker accepts only an object.
         let is_answer = message.error.as_ref().is_none_or(|error| line[error.start] == b'{');
         let id = message.id.filter(|id| message.kind == Kind::Response && is_answer && id.len() <= 256);
         assert_eq!(found.as_deref(), id.map(|id| &line[id]));

@@ -1,4 +1,4 @@
-//! Compares any sequence of the multiplexer's operations with a plain list of exchanges.
+//! Compares arbitrary sequences of multiplexer operations with a plain list of exchanges.
 
 #![no_main]
 
@@ -29,7 +29,7 @@ enum Expected {
     Reserved,
     Sent,
     Answered(u8),
-    /// With the tick at which an expiry first saw it.
+    /// Contains the tick at which an expiry first saw the tombstone.
     Tombstone(Option<u64>),
     Over,
 }
@@ -105,7 +105,7 @@ impl World {
 
     fn poll(&mut self, number: usize) {
         let exchange = &mut self.exchanges[number];
-        // Polling after the end panics, as futures may.
+        // Polling after the end panics, which the contract of futures allows.
         if exchange.pending.held().is_none() {
             return;
         }
@@ -179,7 +179,7 @@ fuzz_target!(|operations: &[u8]| {
     for operation in operations.chunks_exact(2).take(200) {
         let (verb, argument) = (operation[0] % 10, operation[1]);
         let known = world.exchanges.len();
-        // Mostly one of the last few, which are the ones that still matter.
+        // The operation applies to one of the last eight exchanges, because older exchanges rarely matter.
         let number = known.saturating_sub(1 + usize::from(argument) % 8);
         match verb {
             0 | 1 => world.reserve(),

@@ -1,5 +1,5 @@
 //! Checks that the scan accepts the same JSON as serde_json and finds the same values as a parser, and that a rewrite
-//! changes nothing else.
+//! changes nothing else in the message.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use proxyrunner::internals::trace_context::{Context, Trace, is_baggage, is_trace
 use serde_json::value::RawValue;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-/// Of a version to come, with what is no part of a string unless it is escaped.
+/// A traceparent of a future version, with text that breaks out of a JSON string unless it is escaped.
 const LATER: &str = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-\"}\\u";
 
 fuzz_target!(|data: &[u8]| {
@@ -56,7 +56,8 @@ fn same_elements(data: &[u8], spans: &[Span]) {
     );
 }
 
-/// An object's members as a parser has them; `None` where a key is a lone surrogate, which it refuses.
+/// Returns an object's members as a parser reads them, or `None` if a key is a lone surrogate, which the parser
+/// rejects.
 fn parsed(object: &[u8]) -> Option<BTreeMap<String, &RawValue>> {
     serde_json::from_slice(object).ok()
 }
@@ -110,7 +111,7 @@ fn one_line(bytes: &[u8]) -> Vec<u8> {
 
 fn rewrites(data: &[u8], message: &Message, trace: &Trace) {
     let mut line = data.to_vec();
-    // As whoever reads messages does.
+    // The code that reads messages does the same.
     if message.multiline {
         break_no_lines(&mut line);
     }
@@ -137,7 +138,7 @@ fn token(message: &Message) -> Option<&Span> {
     message.params.as_ref()?.meta.as_ref()?.progress_token.as_ref()
 }
 
-/// Putting the id and the token back gives what came.
+/// Checks that restoring the id and the token yields the original message.
 fn restores(data: &[u8], message: &Message, sent: &Charged, again: &Message) {
     let mut edits = Edits::new();
     for (ours, theirs) in [(&again.id, &message.id), (&token(again).cloned(), &token(message).cloned())] {
@@ -148,7 +149,7 @@ fn restores(data: &[u8], message: &Message, sent: &Charged, again: &Message) {
     assert_eq!(splice(sent, &again.object, edits).to_vec(), one_line(&data[message.object.clone()]));
 }
 
-/// An object's members with one-line values, but for those with these keys.
+/// Returns an object's members with one-line values, except the members whose keys are in `without`.
 fn others(data: &[u8], object: Option<&Span>, without: &[&str]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let Some(object) = object else { return Vec::new() };
     members(data, object.clone())
@@ -157,7 +158,9 @@ fn others(data: &[u8], object: Option<&Span>, without: &[&str]) -> Vec<(Vec<u8>,
         .collect()
 }
 
-/// The context is there, `_meta`'s own where it is well-formed, and nothing else changed.
+/// Checks that the message carries the trace context and that nothing else changed.
+///
+/// A well-formed context in `_meta` is kept unless the trace replaces it.
 fn carries(data: &[u8], message: &Message, sent: &[u8], again: &Message, trace: &Trace) {
     let params = |message: &Message| message.params.as_ref().map(|params| params.span.clone());
     let meta = |params: &Option<Params>| params.as_ref()?.meta.clone();

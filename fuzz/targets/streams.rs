@@ -1,5 +1,7 @@
-//! Runs any sequence of operations on a session's streams. A connected reader gets every dear event once and in order, an
-//! event's id is never reused, the replay buffer stays within its bounds, and every event can be parsed from its SSE bytes.
+//! Runs arbitrary sequences of operations on a session's streams.
+//!
+//! A connected reader gets every `Dear` event once and in order, the id of an event is never reused, the replay buffer
+//! stays within its bounds, and every event can be parsed from its SSE bytes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -17,12 +19,12 @@ use std::time::{Duration, Instant};
 const EVENTS: usize = 5;
 const BYTES: usize = 40_000;
 
-/// A client's connection, and what must come on it.
+/// A client's connection and the messages that it must receive.
 struct Connection {
     reader: Reader,
     last_seq: u64,
     due: VecDeque<u64>,
-    /// A later one took its stream over.
+    /// Whether a later connection took over the stream.
     over: bool,
 }
 
@@ -32,7 +34,7 @@ struct World {
     streams: Vec<StreamId>,
     standalone: HashSet<StreamId>,
     finished: HashSet<StreamId>,
-    /// What each event id named when it was first seen.
+    /// The message number that each event id had when it was first seen.
     seen: HashMap<(StreamId, u64), u64>,
     said: u64,
 }
@@ -61,7 +63,7 @@ impl World {
         }
     }
 
-    /// A message that nothing equals, with its number as its id.
+    /// Creates a unique message whose id is its number.
     fn message(&mut self, long: bool) -> Spliced {
         self.said += 1;
         let pad = "x".repeat(if long { 17_000 } else { 10 });
@@ -76,7 +78,7 @@ impl World {
         self.connections.push(Connection { reader, last_seq: 0, due: VecDeque::new(), over: false });
     }
 
-    /// A dear event was put on a stream: who reads it must get it.
+    /// Records that the reader of a stream must receive the `Dear` event that was just added to the stream.
     fn owe(&mut self, stream: StreamId) {
         let on_it = |c: &&mut Connection| !c.over && c.reader.stream() == stream;
         if let Some(connection) = self.connections.iter_mut().find(on_it) {
@@ -106,7 +108,7 @@ impl World {
         }
     }
 
-    /// Takes up to `most` events; true if the stream has ended.
+    /// Reads up to `most` events and returns whether the stream has ended.
     fn read(&mut self, at: usize, most: usize) -> bool {
         let World { connections, seen, .. } = self;
         let connection = &mut connections[at];
@@ -144,7 +146,7 @@ impl World {
         self.connections.push(Connection { reader, last_seq: seq, due: VecDeque::new(), over: false });
     }
 
-    /// All connections break; what is left for resuming is within its bounds.
+    /// Breaks all connections and checks that the events left for resuming are within the bounds of the replay buffer.
     fn end(mut self) {
         for at in 0..self.connections.len() {
             self.read(at, usize::MAX);
@@ -162,7 +164,7 @@ impl World {
     }
 }
 
-/// The number of a message, out of the SSE bytes of its event.
+/// Returns the number of a message, parsed from the SSE bytes of its event.
 fn parsed_back(id: &str, message: &Spliced) -> u64 {
     let mut out = VecDeque::new();
     sse::encode(Some(id), message, &mut out);

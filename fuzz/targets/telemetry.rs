@@ -1,4 +1,4 @@
-//! Checks that any trace headers are well-formed or ignored, that no baggage passes unless it may, and that a collector's
+//! Checks that trace headers are well-formed or ignored, that only allowed baggage passes, and that a collector's
 //! answer becomes at most a count and a short reason.
 #![no_main]
 
@@ -12,7 +12,7 @@ use proxyrunner::internals::trace_context::{
 };
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-/// Longest reason that is kept, in bytes.
+/// The maximum length of a rejection reason, in bytes.
 const LONGEST: usize = 256;
 
 fuzz_target!(|data: &[u8]| {
@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
     told(text);
 });
 
-/// Whatever headers say, the child is told it in strings of the message that its client sent.
+/// Checks that header values reach the child only as strings inside the message that its client sent.
 fn told(text: &str) {
     const MESSAGE: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":{"k":1}}}"#;
     let bytes = Charged::fixed(MESSAGE);

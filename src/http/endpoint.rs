@@ -63,7 +63,8 @@ async fn post(
         if modern::is_modern(headers, &incoming) {
             return Box::pin(modern::respond(server, headers, principal, source, incoming)).await;
         }
-        legacy::respond(server, headers, principal, source, incoming).await
+        // Boxed as well: as a part of this future it would be copied several times.
+        Box::pin(legacy::respond(server, headers, principal, source, incoming)).await
     };
     let responded = scoped_to_the_end(operation.context(), responding).await;
     if let Err(rejection) = &responded {

@@ -1,35 +1,36 @@
-//! The answering half of a table: completes exchanges, expires tombstones, and fails all exchanges at the end.
+//! The answering half of a table, which completes exchanges, expires tombstones, and fails all waiting exchanges at the
+//! end.
 
 use super::{slot::Slot, state::Word, table::Table, wire_id::WireId};
 use crate::sync::{Arc, atomic::Ordering::Relaxed};
 use std::fmt;
 
-/// An outcome type with a value for a lost answering half.
+/// An outcome type with a value that reports the loss of the answering half.
 pub trait Lost {
-    /// The outcome of waiting exchanges when [`Answering`] is dropped.
+    /// Returns the outcome of waiting exchanges when [`Answering`] is dropped.
     fn lost() -> Self;
 }
 
-/// The fate of an outcome.
+/// The result of completing an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Completed<O> {
-    /// It was delivered to the waiting half.
+    /// The outcome was delivered to the waiting half.
     Delivered,
-    /// The exchange was abandoned: the outcome is dropped, and the tombstone freed.
+    /// The exchange was abandoned. The outcome is dropped and the tombstone is freed.
     Late,
-    /// The exchange is over: answered before, expired, or withdrawn before it was sent.
+    /// The exchange is over: it was already answered, has expired, or was withdrawn before it was sent.
     Duplicate(O),
     /// No request with this id has been sent yet.
     Unknown(O),
 }
 
-/// The answering half of all exchanges of a table, owned by the child's router.
+/// The answering half of all exchanges of a table. The child's router owns it.
 ///
 /// Dropping it answers all waiting exchanges with [`Lost::lost`].
 pub struct Answering<H, O: Lost> {
     table: Arc<Table<H, O>>,
-    /// Per slot: the generation last seen abandoned, and the tick at which that was first seen.
+    /// For each slot, the generation last seen abandoned and the tick at which that was first seen.
     noted: Box<[(u64, u64)]>,
 }
 
@@ -46,7 +47,7 @@ impl<H, O: Lost> Answering<H, O> {
         let generation = self.table.layout.generation(id);
         let word = slot.state.load();
         if word.generation() != generation {
-            // Generations begin at 1.
+            // Generations start at 1.
             let minted = (1..word.generation()).contains(&generation);
             return if minted { Completed::Duplicate(outcome) } else { Completed::Unknown(outcome) };
         }
@@ -59,20 +60,21 @@ impl<H, O: Lost> Answering<H, O> {
         self.settle(id, word, outcome)
     }
 
-    /// The held value of an exchange that was sent and is waited for.
+    /// Returns the held value of an exchange that was sent and is neither answered nor abandoned.
     #[inline]
     pub fn held(&self, id: WireId) -> Option<&H> {
         let slot = self.table.slot(id);
         let word = slot.state.load();
         let waits =
             word.generation() == self.table.layout.generation(id) && word.is_waiting() && word.is_sent();
-        // SAFETY: this is the answering half, which would need `self` mutably to answer or bury; seen
-        // sent, the waiting half cannot withdraw.
+        // SAFETY: this is the answering half, which needs `&mut self` to answer or bury the exchange. The exchange was
+        // seen sent, so the waiting half cannot withdraw it.
         waits.then(|| unsafe { slot.held() })
     }
 
-    /// The only exchange that was sent and has no answer yet; `None` if there are none or several. Reads every slot, so it is
-    /// only for answers without an id, which are rare.
+    /// Returns the only exchange that was sent and has no answer yet, or `None` if there are none or several.
+    ///
+    /// This reads every slot, so call it only for answers without an id, which are rare.
     pub fn only_waiting(&self) -> Option<WireId> {
         let mut sent = self.table.slots().iter().enumerate().filter_map(|(index, slot)| {
             let word = slot.state.load();
@@ -83,8 +85,9 @@ impl<H, O: Lost> Answering<H, O> {
         only.filter(|_| sent.next().is_none())
     }
 
-    /// Frees tombstones that were first seen `grace_ticks` or longer ago; returns their number. Later answers to them are
-    /// duplicates. Costs one load while nothing is abandoned.
+    /// Frees the tombstones that were first seen at least `grace_ticks` ago and returns their number.
+    ///
+    /// Later answers to these exchanges are duplicates. The cost is one load while no exchange is abandoned.
     pub fn expire(&mut self, now_tick: u64, grace_ticks: u64) -> usize {
         if self.table.abandoned.load(Relaxed) == 0 {
             return 0;
@@ -107,8 +110,10 @@ impl<H, O: Lost> Answering<H, O> {
         expired
     }
 
-    /// Closes the table, answers all waiting exchanges, sent or not, and frees all tombstones. Returns the number of answered
-    /// exchanges. Once it has begun, nothing can be reserved; once it has ended, nothing can be marked as sent.
+    /// Closes the table, answers all waiting exchanges, sent or not, and frees all tombstones.
+    ///
+    /// Returns the number of answered exchanges. No slot can be reserved once this method has begun, and no exchange
+    /// can be marked as sent once it has ended.
     pub fn close(&mut self, mut outcome: impl FnMut() -> O) -> usize {
         self.table.close();
         let mut answered = 0;
@@ -133,7 +138,7 @@ impl<H, O: Lost> Answering<H, O> {
         answered
     }
 
-    /// Answers a slot that was seen sent and unanswered, or frees its tombstone.
+    /// Answers an exchange that was seen sent and unanswered, or frees its tombstone.
     #[inline]
     fn settle(&mut self, id: WireId, seen: Word, outcome: O) -> Completed<O> {
         let slot: &Slot<H, O> = self.table.slot(id);
@@ -143,7 +148,7 @@ impl<H, O: Lost> Answering<H, O> {
                 slot.waker.wake();
                 return Completed::Delivered;
             }
-            // Once an exchange is sent, only abandoning it can make an answer fail.
+            // After an exchange is sent, an answer can fail only because the exchange was abandoned.
         }
         self.bury(id);
         Completed::Late
@@ -151,7 +156,7 @@ impl<H, O: Lost> Answering<H, O> {
 
     /// Frees an ABANDONED slot.
     fn bury(&self, id: WireId) {
-        // SAFETY: ABANDONED, the cells are the answering half's, and no outcome is stored.
+        // SAFETY: the slot is ABANDONED, so the answering half owns the cells, and no outcome is stored.
         let held = unsafe { self.table.slot(id).take_held() };
         self.table.abandoned.fetch_sub(1, Relaxed);
         self.table.release(id);

@@ -1,7 +1,7 @@
-//! Every interleaving of up to three threads on one or two slots, up to a bound of preemptions.
+//! Loom tests that explore every interleaving of up to three threads on one or two slots, up to a bound of preemptions.
 //!
-//! Cells are loom's, so an access that the state word does not order fails the test, as does a thread that
-//! waits for ever. Threads are spawned after the exchange was sent where the child's pipes would order them.
+//! The cells are loom's cells, so a test fails if the state word does not order an access or if a thread waits forever.
+//! Threads are spawned after the exchange was sent where the child's pipes would order them.
 
 use super::{
     Abandoned, Answering, Completed, Lost, Mux, Pending, Refused, WireId,
@@ -22,7 +22,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// Preemptions explored; three are too many for the larger models.
+/// The number of preemptions explored. Three are too many for the larger models.
 const BOUND: usize = 3;
 
 fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
@@ -45,7 +45,7 @@ impl Lost for Outcome {
 
 use Outcome::Answer;
 
-/// Counts the held values alive. Outside of loom's view, so that it orders nothing.
+/// Counts the live held values. The counter is invisible to loom, so it orders nothing.
 #[derive(Clone, Default)]
 struct Alive(Arc<AtomicUsize>);
 
@@ -56,14 +56,14 @@ impl Alive {
     }
 
     fn assert_none(&self) {
-        assert_eq!(self.0.load(SeqCst), 0, "dropped once, all of them");
+        assert_eq!(self.0.load(SeqCst), 0, "each held value must be dropped once");
     }
 }
 
-/// A held value whose uses loom sees.
+/// A held value whose accesses loom checks.
 struct Permit(Alive, UnsafeCell<()>);
 
-// SAFETY: the cell holds nothing; loom checks how it is accessed.
+// SAFETY: the cell holds nothing, and loom checks how it is accessed.
 unsafe impl Sync for Permit {}
 
 impl Permit {
@@ -75,7 +75,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.1.with_mut(|_| ());
-        assert_ne!(self.0.0.fetch_sub(1, SeqCst), 0, "dropped twice");
+        assert_ne!(self.0.0.fetch_sub(1, SeqCst), 0, "a held value was dropped twice");
     }
 }
 
@@ -84,7 +84,7 @@ type Waiting = Pending<Permit, Outcome>;
 type Router = Answering<Permit, Outcome>;
 
 fn sent(mux: &Asking, alive: &Alive) -> Waiting {
-    let Ok(pending) = mux.reserve(alive.permit()) else { panic!("a slot is free") };
+    let Ok(pending) = mux.reserve(alive.permit()) else { panic!("expected a free slot") };
     assert!(mux.mark_sent(pending.wire_id()));
     pending
 }
@@ -99,14 +99,14 @@ fn assert_idle(mux: &Asking, alive: &Alive) {
 }
 
 #[test]
-fn answer_or_abandon_one_of_them_frees() {
+fn either_answer_or_abandon_frees_the_slot() {
     explore(BOUND, || {
         let alive = Alive::default();
         let (mux, mut router): (Asking, Router) = table(1);
         let mut pending = sent(&mux, &alive);
         let id = pending.wire_id();
         let asker = thread::spawn(move || {
-            pending.held().expect("not over").read();
+            pending.held().expect("the exchange is not over").read();
             pending.abandon()
         });
         if let Some(held) = router.held(id) {
@@ -116,15 +116,15 @@ fn answer_or_abandon_one_of_them_frees() {
         match asker.join().unwrap() {
             Abandoned::Settled => assert_eq!(completed, Completed::Delivered),
             Abandoned::InFlight => assert_eq!(completed, Completed::Late),
-            Abandoned::Withdrawn => panic!("it was sent"),
+            Abandoned::Withdrawn => panic!("a sent exchange was withdrawn"),
         }
         assert_idle(&mux, &alive);
     });
 }
 
-/// Pipes order more than this; the state word has to do without.
+/// The pipes order more than this test does. The state word must suffice without them.
 #[test]
-fn the_word_alone_orders_what_is_held() {
+fn state_word_alone_orders_access_to_the_held_value() {
     explore(BOUND, || {
         let alive = Alive::default();
         let (mux, router): (Asking, Router) = table(1);
@@ -148,7 +148,7 @@ fn the_word_alone_orders_what_is_held() {
 }
 
 #[test]
-fn an_answer_always_wakes_its_waiter() {
+fn answer_always_wakes_the_waiting_half() {
     explore(BOUND, || {
         let alive = Alive::default();
         let (mux, mut router): (Asking, Router) = table(1);
@@ -165,7 +165,7 @@ fn an_answer_always_wakes_its_waiter() {
 }
 
 #[test]
-fn the_sent_mark_and_abandoning_agree() {
+fn marking_as_sent_and_abandoning_agree() {
     explore(BOUND, || {
         let alive = Alive::default();
         let (mux, mut router): (Asking, Router) = table(1);
@@ -185,7 +185,7 @@ fn the_sent_mark_and_abandoning_agree() {
 }
 
 #[test]
-fn whoever_reserves_while_the_table_closes_is_refused_or_answered() {
+fn reserving_during_close_is_refused_or_answered() {
     explore(BOUND, || {
         let alive = Alive::default();
         let (mux, router): (Asking, Router) = table(2);
@@ -196,7 +196,7 @@ fn whoever_reserves_while_the_table_closes_is_refused_or_answered() {
                     assert_eq!(block_on(pending), Outcome::Lost);
                 }
                 Err(Refused::Closed(_)) => {}
-                Err(Refused::Full(_)) => panic!("there are slots for both"),
+                Err(Refused::Full(_)) => panic!("expected a free slot for each asker"),
             }
         };
         let first = thread::spawn(asker(mux.clone(), alive.clone()));
@@ -208,9 +208,10 @@ fn whoever_reserves_while_the_table_closes_is_refused_or_answered() {
     });
 }
 
-/// The slot was used before: what closes must not take the last exchange's state for the new one's.
+/// The slot was used before. `close` must not mistake the state of the previous exchange for the state of the new
+/// exchange.
 #[test]
-fn a_reused_slot_is_closed_too() {
+fn close_closes_a_reused_slot() {
     explore(BOUND, || {
         let alive = Alive::default();
         let (mux, mut router): (Asking, Router) = table(1);
@@ -223,7 +224,7 @@ fn a_reused_slot_is_closed_too() {
                 match mux.reserve(alive.permit()) {
                     Ok(pending) => assert_eq!(block_on(pending), Outcome::Lost),
                     Err(Refused::Closed(_)) => {}
-                    Err(Refused::Full(_)) => panic!("its own slot is free"),
+                    Err(Refused::Full(_)) => panic!("expected the asker's own slot to be free"),
                 }
             }
         });
@@ -234,7 +235,7 @@ fn a_reused_slot_is_closed_too() {
 }
 
 #[test]
-fn abandoning_while_the_table_closes_leaks_nothing() {
+fn abandoning_during_close_leaks_nothing() {
     for is_sent in [false, true] {
         explore(BOUND, move || {
             let alive = Alive::default();
@@ -247,7 +248,7 @@ fn abandoning_while_the_table_closes_leaks_nothing() {
                 move || mux.mark_sent(id)
             });
             let asker = thread::spawn(move || {
-                pending.held().expect("not over").read();
+                pending.held().expect("the exchange is not over").read();
                 pending.abandon()
             });
             drop(router);
@@ -259,7 +260,7 @@ fn abandoning_while_the_table_closes_leaks_nothing() {
 }
 
 #[test]
-fn a_slot_is_free_only_once_it_is_empty() {
+fn slot_is_free_only_after_it_is_empty() {
     explore(BOUND, || {
         let alive = Alive::default();
         let (mux, mut router): (Asking, Router) = table(1);
@@ -268,7 +269,7 @@ fn a_slot_is_free_only_once_it_is_empty() {
         let taker = thread::spawn(move || assert_eq!(poll(&mut old), Poll::Ready(Answer(1))));
         if let Ok(mut new) = mux.reserve(alive.permit()) {
             assert!(poll(&mut new).is_pending());
-            new.held().expect("not over").read();
+            new.held().expect("the exchange is not over").read();
         }
         taker.join().unwrap();
         assert_idle(&mux, &alive);
@@ -276,7 +277,7 @@ fn a_slot_is_free_only_once_it_is_empty() {
 }
 
 #[test]
-fn a_late_answer_never_reaches_the_slots_next_exchange() {
+fn late_answer_never_reaches_the_next_exchange_of_the_slot() {
     explore(BOUND, || {
         let alive = Alive::default();
         let (mux, mut router): (Asking, Router) = table(1);
@@ -304,9 +305,9 @@ fn a_late_answer_never_reaches_the_slots_next_exchange() {
     });
 }
 
-/// The old exchange's waiting half forgets its waker while the new one registers its own.
+/// The waiting half of the old exchange clears its waker while the new exchange registers its own.
 #[test]
-fn abandoning_never_forgets_the_next_exchanges_waker() {
+fn abandoning_never_clears_the_waker_of_the_next_exchange() {
     explore(BOUND, || {
         let alive = Alive::default();
         let (mux, mut router): (Asking, Router) = table(1);
@@ -347,7 +348,7 @@ fn two_askers_and_a_router_share_two_slots() {
         let second = thread::spawn(asker(2));
         for _ in 0..2 {
             let (id, number) = frames.recv().unwrap();
-            router.held(id).expect("waited for").read();
+            router.held(id).expect("the exchange is waiting").read();
             assert_eq!(router.complete(id, Answer(number)), Completed::Delivered);
         }
         first.join().unwrap();
@@ -356,9 +357,9 @@ fn two_askers_and_a_router_share_two_slots() {
     });
 }
 
-/// However far the other giver has come, what was given here can be taken here.
+/// A thread can take an index after it has given one, regardless of the progress of the other giver.
 #[test]
-fn a_stalled_giver_never_makes_the_list_look_empty() {
+fn stalled_giver_never_makes_the_list_look_empty() {
     explore(BOUND, || {
         let list = Arc::new(FreeList::new(2));
         assert_eq!((list.take(), list.take(), list.take()), (Ok(0), Ok(1), Err(NoSlot::Empty)));
@@ -367,7 +368,7 @@ fn a_stalled_giver_never_makes_the_list_look_empty() {
             move || list.give(0)
         });
         list.give(1);
-        let first = list.take().expect("given");
+        let first = list.take().expect("this thread gave an index");
         list.give(first);
         other.join().unwrap();
         assert_eq!(list.taken(), 0);
@@ -375,10 +376,10 @@ fn a_stalled_giver_never_makes_the_list_look_empty() {
 }
 
 #[test]
-fn an_index_is_in_one_hand_at_a_time() {
+fn index_has_one_owner_at_a_time() {
     explore(BOUND, || {
         struct Shared(FreeList, [UnsafeCell<()>; 2]);
-        // SAFETY: the cells hold nothing; loom checks how they are accessed.
+        // SAFETY: the cells hold nothing, and loom checks how they are accessed.
         unsafe impl Sync for Shared {}
         let shared = Arc::new(Shared(FreeList::new(2), [UnsafeCell::new(()), UnsafeCell::new(())]));
         let user = |shared: Arc<Shared>| {
@@ -389,9 +390,9 @@ fn an_index_is_in_one_hand_at_a_time() {
                             shared.1[index].with_mut(|_| ());
                             shared.0.give(index);
                         }
-                        // Whoever gives the other one back is still at it.
+                        // The other thread has not finished giving back the other index.
                         Err(NoSlot::Empty) => {}
-                        Err(NoSlot::Closed) => panic!("nobody closes"),
+                        Err(NoSlot::Closed) => panic!("no thread closes the list"),
                     }
                 }
             }

@@ -1,10 +1,10 @@
-//! Owns the storage of one exchange and all of the multiplexer's `unsafe`: two cells, and the rule that the
-//! state word says whose they are.
+//! The storage of one exchange and the source of the multiplexer's `unsafe` code: two cells, whose owner depends on the
+//! state word.
 //!
 //! | state | held value | outcome |
 //! | --- | --- | --- |
-//! | FREE | whoever took the slot, or withdrew | nobody |
-//! | WAITING | shared, to read | answering half |
+//! | FREE | the thread that took the slot or withdrew | none |
+//! | WAITING | shared, read-only | answering half |
 //! | ANSWERED | waiting half | waiting half |
 //! | ABANDONED | answering half | answering half |
 
@@ -12,7 +12,7 @@ use super::state::{State, Word};
 use crate::sync::{AtomicWaker, UnsafeCell};
 use std::mem::MaybeUninit;
 
-/// One slot, on cache lines of its own.
+/// One slot, on its own cache lines.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct Slot<H, O> {
@@ -22,8 +22,8 @@ pub(super) struct Slot<H, O> {
     outcome: UnsafeCell<MaybeUninit<O>>,
 }
 
-// SAFETY: a slot hands `H` and `O` from thread to thread (Send), and lets two threads read `H` at a time
-// (Sync). `O` has one owner at a time. The transitions of `State` order the accesses.
+// SAFETY: a slot moves `H` and `O` from thread to thread (Send) and lets two threads read `H` at the same time (Sync).
+// `O` has one owner at a time. The transitions of `State` order the accesses.
 unsafe impl<H: Send + Sync, O: Send> Sync for Slot<H, O> {}
 
 impl<H, O> Slot<H, O> {
@@ -36,8 +36,7 @@ impl<H, O> Slot<H, O> {
         }
     }
 
-    /// Stores the held value and publishes the slot; returns the generation, or the value if the slot was
-    /// closed.
+    /// Stores the held value and publishes the slot. Returns the generation, or the value if the slot was closed.
     ///
     /// # Safety
     /// The caller took the slot from the free list and has not given it back.
@@ -45,52 +44,54 @@ impl<H, O> Slot<H, O> {
     pub(super) unsafe fn publish(&self, held: H) -> Result<u64, H> {
         // SAFETY: the caller owns a FREE slot, whose cells are empty.
         self.held.with_mut(|cell| unsafe { (*cell).write(held) });
-        // SAFETY: unpublished, the slot is still the caller's, with the value just stored.
+        // SAFETY: the slot was not published, so the caller still owns it and the value just stored.
         self.state.publish().ok_or_else(|| unsafe { self.take_held() })
     }
 
-    /// Stores the outcome and answers, if the state is still `seen`; returns the outcome and the newer
-    /// state otherwise. Does not wake.
+    /// Stores the outcome and answers the exchange if the state is still `seen`.
+    ///
+    /// Otherwise, returns the outcome and the newer state. This method does not wake the waiting half.
     ///
     /// # Safety
     /// The caller is the answering half, and `seen` is a waiting state.
     #[inline]
     pub(super) unsafe fn answer(&self, seen: Word, outcome: O) -> Result<(), (O, Word)> {
-        // SAFETY: until it is ANSWERED, the outcome is the answering half's, and empty.
+        // SAFETY: until the slot is ANSWERED, the answering half owns the outcome cell, which is empty.
         self.outcome.with_mut(|cell| unsafe { (*cell).write(outcome) });
-        // SAFETY: not answered, so the cell is still ours, with the outcome just stored.
+        // SAFETY: the exchange was not answered, so the answering half still owns the cell and the outcome just stored.
         self.state.answer(seen).map_err(|newer| (unsafe { self.take_outcome() }, newer))
     }
 
-    /// Reads the held value in place.
+    /// Returns a reference to the held value in its cell.
     ///
     /// # Safety
-    /// The caller is a half of this exchange, and keeps the held value from being taken while it is borrowed: the
-    /// waiting half by neither abandoning nor taking the outcome; the answering half by neither answering
-    /// nor burying, having seen the slot waiting and sent.
+    /// The caller is a half of this exchange and prevents the held value from being taken while it is borrowed. The
+    /// waiting half neither abandons the exchange nor takes the outcome. The answering half has seen the slot waiting
+    /// and sent, and neither answers nor buries the exchange.
     #[inline]
     pub(super) unsafe fn held(&self) -> &H {
-        // SAFETY: published, hence initialised; only shared references exist by the caller's promise.
+        // SAFETY: the slot is published, so the value is initialized. Only shared references exist by the caller's
+        // promise.
         self.held.with(|cell| unsafe { (*cell).assume_init_ref() })
     }
 
     /// Moves the held value out.
     ///
     /// # Safety
-    /// The caller owns the held value by the table above, and moves it out once.
+    /// The caller owns the held value according to the table above and moves it out once.
     #[inline]
     pub(super) unsafe fn take_held(&self) -> H {
-        // SAFETY: by the caller's promise initialised, and not read again.
+        // SAFETY: by the caller's promise, the value is initialized and is not read again.
         self.held.with_mut(|cell| unsafe { (*cell).assume_init_read() })
     }
 
     /// Moves the outcome out.
     ///
     /// # Safety
-    /// The caller owns the outcome by the table above, one was stored, and it is moved out once.
+    /// The caller owns the outcome according to the table above, an outcome was stored, and it is moved out once.
     #[inline]
     pub(super) unsafe fn take_outcome(&self) -> O {
-        // SAFETY: by the caller's promise initialised, and not read again.
+        // SAFETY: by the caller's promise, the value is initialized and is not read again.
         self.outcome.with_mut(|cell| unsafe { (*cell).assume_init_read() })
     }
 }

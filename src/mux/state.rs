@@ -36,7 +36,7 @@ impl Word {
         self.0 >> FLAG_BITS
     }
 
-    /// Whether the exchange is waited for and not answered.
+    /// Returns whether the exchange is waiting, that is, neither answered nor abandoned.
     pub(super) fn is_waiting(self) -> bool {
         self.0 & (WAITING | ANSWERED | ABANDONED) == WAITING
     }
@@ -54,15 +54,15 @@ impl Word {
     }
 }
 
-/// The fate of an exchange that was abandoned.
+/// The result of abandoning an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abandoned {
-    /// It was not sent: the child never learns of it, and the slot is free.
+    /// The exchange was not sent. The child never learns of it, and the slot is free.
     Withdrawn,
-    /// It was sent and has no answer: the child must be told. The slot and its held value stay until the child answers or
-    /// the grace period ends.
+    /// The exchange was sent and has no answer, so the child must be told. The slot and its held value stay until the
+    /// child answers or the grace period ends.
     InFlight,
-    /// It had been answered before.
+    /// The exchange had already been answered.
     Settled,
 }
 
@@ -74,29 +74,30 @@ impl State {
         Self(AtomicU64::new(Word::free(1).0))
     }
 
-    /// Acquire pairs with `publish`, `answer` and `abandon`: what they wrote to the cells is visible to
-    /// whoever the word now says owns them.
+    /// Loads the word with Acquire, which pairs with `publish`, `answer` and `abandon`.
+    ///
+    /// Their writes to the cells are visible to the owner of the cells that the word names.
     #[inline]
     pub(super) fn load(&self) -> Word {
         Word(self.0.load(Acquire))
     }
 
-    /// FREE → WAITING, by whoever took the slot from the free list; returns the generation, or `None` if
-    /// the slot was closed.
+    /// Changes FREE to WAITING on behalf of the thread that took the slot from the free list.
     ///
-    /// Publishing and looking again for *closed* are one step on one word, so `close` cannot slip between.
+    /// Returns the generation, or `None` if the slot was closed. Publishing and the second check for CLOSED are one
+    /// step on one word, so `close` cannot happen between them.
     #[inline]
     pub(super) fn publish(&self) -> Option<u64> {
-        // Relaxed: the free list has ordered this after the word's last store.
+        // Relaxed: the free list has ordered this load after the word's last store.
         let word = Word(self.0.load(Relaxed));
-        // Release: the held value is visible to whoever sees WAITING. On failure nothing was shared.
+        // Release: the held value is visible to a thread that sees WAITING. On failure, nothing was shared.
         self.0
             .compare_exchange(word.0 & !CLOSED, word.0 | WAITING, Release, Relaxed)
             .is_ok()
             .then(|| word.generation())
     }
 
-    /// WAITING → WAITING + SENT, unless that has happened, or nobody waits.
+    /// Changes WAITING to WAITING + SENT. Returns `false` if this has already happened or the exchange is not waiting.
     #[inline]
     pub(super) fn mark_sent(&self, generation: u64) -> bool {
         let mut word = Word(self.0.load(Relaxed));
@@ -104,8 +105,8 @@ impl State {
             if word.generation() != generation || !word.is_waiting() || word.is_sent() {
                 return false;
             }
-            // Relaxed: touches no cell, and as a read-modify-write it carries on the release sequence
-            // that `publish` began.
+            // Relaxed: this accesses no cell, and as a read-modify-write it continues the release sequence that
+            // `publish` began.
             match self.0.compare_exchange_weak(word.0, word.0 | SENT, Relaxed, Relaxed) {
                 Ok(_) => return true,
                 Err(newer) => word = Word(newer),
@@ -113,10 +114,10 @@ impl State {
         }
     }
 
-    /// WAITING → ANSWERED, by the answering half, if the word is still `seen`.
+    /// Changes WAITING to ANSWERED on behalf of the answering half, if the word is still `seen`.
     ///
-    /// Release: the outcome is visible to whoever sees ANSWERED. Failing, it loads with Acquire as `load`
-    /// does, since a tombstone may be what it found.
+    /// Release makes the outcome visible to a thread that sees ANSWERED. On failure, this loads with Acquire as `load`
+    /// does, because the newer word may be a tombstone.
     #[inline]
     pub(super) fn answer(&self, seen: Word) -> Result<(), Word> {
         debug_assert!(seen.is_waiting());
@@ -126,7 +127,7 @@ impl State {
         }
     }
 
-    /// WAITING + SENT → ABANDONED, or WAITING → FREE in the next generation, by the waiting half.
+    /// Changes WAITING + SENT to ABANDONED, or WAITING to FREE in the next generation, on behalf of the waiting half.
     pub(super) fn abandon(&self) -> Abandoned {
         let mut word = self.load();
         loop {
@@ -139,8 +140,8 @@ impl State {
             } else {
                 (Word::free(word.generation() + 1).0, Abandoned::Withdrawn)
             };
-            // Release: this half's uses of the held value come before its end at the hands of the other.
-            // Acquire on failure: the outcome may be what it found.
+            // Release: this half's uses of the held value happen before the other half drops it.
+            // Acquire on failure: the newer word may be ANSWERED, and the outcome must be visible then.
             match self.0.compare_exchange_weak(word.0, next, Release, Acquire) {
                 Ok(_) => return became,
                 Err(newer) => word = Word(newer),
@@ -148,20 +149,19 @@ impl State {
         }
     }
 
-    /// Any → the same + CLOSED, by the answering half; returns the word as it is now. A free slot that is
-    /// closed is never published again.
+    /// Adds CLOSED to any state on behalf of the answering half and returns the new word.
     ///
-    /// A read-modify-write, since a plain load might return a word from before the slot was last taken.
-    /// Acquire as in `load`.
+    /// A free slot that is closed is never published again. This is a read-modify-write, because a plain load might
+    /// return a word from before the slot was last taken. Acquire acts as in `load`.
     pub(super) fn close(&self) -> Word {
         Word(self.0.fetch_or(CLOSED, Acquire) | CLOSED)
     }
 
-    /// ANSWERED or ABANDONED → FREE in the next generation, by the half that came last.
+    /// Changes ANSWERED or ABANDONED to FREE in the next generation, on behalf of the half that came last.
     ///
-    /// A plain store: nobody else changes a word in these states, but for `close`, whose flag may be lost
-    /// here without harm, since by then the free list lets nobody take the slot.
-    /// Relaxed: the free list publishes it.
+    /// This is a plain store, because no other thread changes a word in these states except through `close`. The flag
+    /// of `close` may be lost here without harm, because by then the free list lets no thread take the slot. Relaxed:
+    /// the free list publishes the word.
     #[inline]
     pub(super) fn release(&self, generation: u64) {
         self.0.store(Word::free(generation + 1).0, Relaxed);

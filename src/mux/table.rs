@@ -1,4 +1,4 @@
-//! Owns the fixed table of slots, and how a slot returns to the free list or is retired.
+//! The fixed table of slots, which returns a slot to the free list or retires it.
 
 use super::{
     free_list::{FreeList, NoSlot},
@@ -12,9 +12,10 @@ pub(super) struct Table<H, O> {
     pub(super) layout: Layout,
     free: FreeList,
     slots: Box<[Slot<H, O>]>,
-    /// Slots whose generations are used up; they are never given back.
+    /// The number of slots whose generations are used up. These slots are never given back.
     retired: AtomicUsize,
-    /// At least the number of ABANDONED slots. Relaxed everywhere: it only saves a search.
+    /// An upper bound on the number of ABANDONED slots. Every access is Relaxed, because the number only avoids a
+    /// search.
     pub(super) abandoned: AtomicUsize,
 }
 
@@ -35,7 +36,7 @@ impl<H, O> Table<H, O> {
             Ok(index) => index,
             Err(none) => return Err((none, held)),
         };
-        // SAFETY: just taken from the free list.
+        // SAFETY: the slot was just taken from the free list.
         match unsafe { self.slots[index].publish(held) } {
             Ok(generation) => Ok(self.layout.mint(index, generation)),
             Err(held) => {
@@ -54,15 +55,16 @@ impl<H, O> Table<H, O> {
         &self.slots
     }
 
-    /// Ends `id`'s generation and frees its slot, which is ANSWERED or ABANDONED. The caller came last,
-    /// and has emptied both cells.
+    /// Ends the generation of `id` and frees its slot, which is ANSWERED or ABANDONED.
+    ///
+    /// The caller is the half that came last, and it has emptied both cells.
     #[inline]
     pub(super) fn release(&self, id: WireId) {
         self.slot(id).state.release(self.layout.generation(id));
         self.give_back(id);
     }
 
-    /// Gives back the slot of `id`, whose next generation has begun, or retires it.
+    /// Gives back the slot of `id` or retires it. The slot's next generation has already begun.
     #[inline]
     pub(super) fn give_back(&self, id: WireId) {
         if self.layout.generation(id) < self.layout.last_generation() {
@@ -72,7 +74,7 @@ impl<H, O> Table<H, O> {
         }
     }
 
-    /// Lets no slot be taken any more.
+    /// Prevents further slots from being taken.
     pub(super) fn close(&self) {
         self.free.close();
     }

@@ -1,4 +1,5 @@
-//! One thread at a time, then many: what each verb returns, and that nothing is dropped twice or never.
+//! Tests, first on one thread and then on many, that check the result of each operation and that each value is dropped
+//! once.
 
 use super::{
     Abandoned, Answering, Completed, Lost, Mux, Pending, Refused, WireId,
@@ -30,7 +31,7 @@ impl Lost for Outcome {
 use Outcome::Answer;
 
 fn sent<H>(mux: &Mux<H, Outcome>, held: H) -> Pending<H, Outcome> {
-    let Ok(pending) = mux.reserve(held) else { panic!("a slot is free") };
+    let Ok(pending) = mux.reserve(held) else { panic!("expected a free slot") };
     assert!(mux.mark_sent(pending.wire_id()));
     pending
 }
@@ -53,7 +54,7 @@ impl Wake for Wakes {
 }
 
 #[test]
-fn an_outcome_reaches_its_waiter_and_wakes_it() {
+fn outcome_wakes_and_reaches_the_waiting_half() {
     let (mux, mut answering) = small();
     let mut pending = sent(&mux, ());
     let wakes = Arc::new(Wakes::default());
@@ -61,14 +62,14 @@ fn an_outcome_reaches_its_waiter_and_wakes_it() {
     assert!(pin!(&mut pending).poll(&mut Context::from_waker(&waker)).is_pending());
     assert_eq!(answering.complete(pending.wire_id(), Answer(7)), Completed::Delivered);
     assert_eq!(wakes.0.load(SeqCst), 1);
-    assert_eq!(mux.waiting(), 1, "freed by the waiter, not by the answer");
+    assert_eq!(mux.waiting(), 1, "the waiting half frees the slot, the answer does not");
     assert_eq!(poll(&mut pending), Poll::Ready(Answer(7)));
     assert_eq!(mux.waiting(), 0);
     assert_eq!(pending.abandon(), Abandoned::Settled);
 }
 
 #[test]
-fn the_held_value_is_there_until_the_outcome_is_taken() {
+fn held_value_is_available_until_the_outcome_is_taken() {
     let (mux, mut answering) = table::<u32, Outcome>(1);
     let mut pending = sent(&mux, 7);
     assert_eq!(pending.held(), Some(&7));
@@ -78,9 +79,9 @@ fn the_held_value_is_there_until_the_outcome_is_taken() {
     assert_eq!(pending.held(), None);
 }
 
-/// A child may take its time to answer what nobody waits for, and a waker keeps a whole task alive.
+/// A child may answer an abandoned request late, and a waker keeps a whole task alive.
 #[test]
-fn an_abandoned_exchange_keeps_no_waker() {
+fn abandoned_exchange_keeps_no_waker() {
     let (mux, _answering) = small();
     let mut pending = sent(&mux, ());
     let wakes = Arc::new(Wakes::default());
@@ -93,23 +94,23 @@ fn an_abandoned_exchange_keeps_no_waker() {
 }
 
 #[test]
-fn who_is_sent_and_waited_for_is_unanswered() {
+fn unanswered_counts_sent_exchanges_that_are_waiting() {
     let (mux, mut answering) = table::<(), Outcome>(4);
     let unsent = mux.reserve(()).unwrap();
-    assert_eq!(mux.unanswered(), 0, "it is not sent");
+    assert_eq!(mux.unanswered(), 0, "the exchange is not sent");
     let (mut one, mut two) = (sent(&mux, ()), sent(&mux, ()));
     assert_eq!(mux.unanswered(), 2);
     assert_eq!(answering.complete(one.wire_id(), Answer(1)), Completed::Delivered);
-    assert_eq!(mux.unanswered(), 1, "one is answered, if not taken yet");
+    assert_eq!(mux.unanswered(), 1, "one exchange is answered, although its outcome is not taken yet");
     assert_eq!(two.abandon(), Abandoned::InFlight);
-    assert_eq!(mux.unanswered(), 0, "nobody waits for it");
+    assert_eq!(mux.unanswered(), 0, "the exchange is abandoned");
     assert_eq!(poll(&mut one), Poll::Ready(Answer(1)));
     assert_eq!(mux.waiting(), 2);
     drop(unsent);
 }
 
 #[test]
-fn a_table_that_is_closed_says_so_even_if_it_is_full() {
+fn closed_table_reports_closed_even_if_full() {
     let (mux, mut answering) = table::<(), Outcome>(1);
     let mut pending = sent(&mux, ());
     assert_eq!(mux.reserve(()).unwrap_err(), Refused::Full(()));
@@ -119,7 +120,7 @@ fn a_table_that_is_closed_says_so_even_if_it_is_full() {
 }
 
 #[test]
-fn halves_and_ids_can_be_shown() {
+fn halves_and_ids_can_be_formatted() {
     let (mux, answering) = table::<(), Outcome>(2);
     let pending = sent(&mux, ());
     let id = pending.wire_id();
@@ -135,7 +136,7 @@ fn halves_and_ids_can_be_shown() {
 }
 
 #[test]
-fn an_id_that_was_never_sent_is_unknown() {
+fn id_that_was_never_sent_is_unknown() {
     let (mux, mut answering) = small();
     let pending = mux.reserve(()).unwrap();
     assert_eq!(answering.complete(pending.wire_id(), Answer(1)), Completed::Unknown(Answer(1)));
@@ -150,7 +151,7 @@ fn an_id_that_was_never_sent_is_unknown() {
 }
 
 #[test]
-fn a_second_answer_is_a_duplicate_before_and_after_the_first_is_taken() {
+fn second_answer_is_a_duplicate_before_and_after_the_first_is_taken() {
     let (mux, mut answering) = small();
     let mut pending = sent(&mux, ());
     let id = pending.wire_id();
@@ -161,20 +162,20 @@ fn a_second_answer_is_a_duplicate_before_and_after_the_first_is_taken() {
 }
 
 #[test]
-fn marks_as_sent_once() {
+fn exchange_is_marked_as_sent_once() {
     let (mux, mut answering) = small();
     let pending = sent(&mux, ());
     assert!(mux.was_sent(pending.wire_id()));
     assert!(!mux.mark_sent(pending.wire_id()));
     let withdrawn = mux.reserve(()).unwrap().wire_id();
-    assert!(!mux.mark_sent(withdrawn), "dropped");
+    assert!(!mux.mark_sent(withdrawn), "the exchange was dropped");
     let answered = mux.reserve(()).unwrap();
     answering.close(Outcome::lost);
     assert!(!mux.mark_sent(answered.wire_id()));
 }
 
 #[test]
-fn an_abandoned_exchange_holds_its_value_until_its_late_answer() {
+fn abandoned_exchange_keeps_its_held_value_until_the_late_answer() {
     let (mux, mut answering) = table::<Arc<()>, Outcome>(1);
     let permit = Arc::new(());
     let mut pending = sent(&mux, permit.clone());
@@ -192,7 +193,7 @@ fn an_abandoned_exchange_holds_its_value_until_its_late_answer() {
 }
 
 #[test]
-fn the_only_exchange_is_one_that_the_child_has_and_has_not_answered() {
+fn only_waiting_returns_the_only_sent_exchange_without_an_answer() {
     let (mux, mut answering) = table::<(), Outcome>(4);
     let _unsent = mux.reserve(()).unwrap();
     assert_eq!(answering.only_waiting(), None);
@@ -204,11 +205,11 @@ fn the_only_exchange_is_one_that_the_child_has_and_has_not_answered() {
     assert_eq!(abandoned.abandon(), Abandoned::InFlight);
     assert_eq!(answering.only_waiting(), Some(abandoned.wire_id()));
     let _another = sent(&mux, ());
-    assert_eq!(answering.only_waiting(), None, "there are two");
+    assert_eq!(answering.only_waiting(), None, "there are two exchanges");
 }
 
 #[test]
-fn an_exchange_abandoned_before_it_was_sent_is_gone_at_once() {
+fn exchange_abandoned_before_it_was_sent_is_freed_immediately() {
     let (mux, mut answering) = table::<Arc<()>, Outcome>(1);
     let permit = Arc::new(());
     let mut pending = mux.reserve(permit.clone()).unwrap();
@@ -218,12 +219,12 @@ fn an_exchange_abandoned_before_it_was_sent_is_gone_at_once() {
 }
 
 #[test]
-fn tombstones_expire_after_the_grace_and_not_before() {
+fn tombstones_expire_after_the_grace_period_and_not_before() {
     let (mux, mut answering) = table::<Arc<()>, Outcome>(4);
     let permit = Arc::new(());
     let waits = sent(&mux, permit.clone());
     drop(sent(&mux, permit.clone()));
-    assert_eq!(answering.expire(100, 10), 0, "first seen now");
+    assert_eq!(answering.expire(100, 10), 0, "the tombstone is first seen now");
     drop(sent(&mux, permit.clone()));
     assert_eq!(answering.expire(109, 10), 0);
     assert_eq!(answering.expire(110, 10), 1);
@@ -235,7 +236,7 @@ fn tombstones_expire_after_the_grace_and_not_before() {
 }
 
 #[test]
-fn closing_answers_everyone_and_refuses_from_then_on() {
+fn closing_answers_waiting_exchanges_and_refuses_new_ones() {
     let (mux, mut answering) = table::<Arc<()>, Outcome>(8);
     let permit = Arc::new(());
     let mut waiting = [sent(&mux, permit.clone()), mux.reserve(permit.clone()).unwrap()];
@@ -258,7 +259,7 @@ fn closing_answers_everyone_and_refuses_from_then_on() {
 }
 
 #[test]
-fn dropping_the_answering_half_tells_the_waiter() {
+fn dropping_the_answering_half_answers_the_waiting_half() {
     let (mux, answering) = small();
     let mut pending = sent(&mux, ());
     drop(answering);
@@ -266,9 +267,9 @@ fn dropping_the_answering_half_tells_the_waiter() {
     assert_eq!(mux.reserve(()).unwrap_err(), Refused::Closed(()));
 }
 
-/// Each guards against what the other sees too late.
+/// The check in the free list and the check in the state word each cover the case that the other sees too late.
 #[test]
-fn closing_stops_both_taking_and_publishing() {
+fn closing_prevents_taking_and_publishing() {
     let list = FreeList::new(2);
     assert_eq!(list.take(), Ok(0));
     list.close();
@@ -281,7 +282,7 @@ fn closing_stops_both_taking_and_publishing() {
 }
 
 #[test]
-fn slots_are_used_in_turn_and_no_id_twice() {
+fn slots_are_used_in_order_and_ids_are_unique() {
     let (mux, _answering) = table::<(), Outcome>(3);
     assert_eq!(mux.slots(), 4);
     let ids: Vec<u64> = (0..8).map(|_| mux.reserve(()).unwrap().wire_id().as_u64()).collect();
@@ -289,11 +290,11 @@ fn slots_are_used_in_turn_and_no_id_twice() {
 }
 
 #[test]
-fn a_slot_whose_generations_are_used_up_retires() {
+fn slot_retires_when_its_generations_are_used_up() {
     let (mux, mut answering) = table_with_generations::<(), Outcome>(2, 3);
     let mut ids = Vec::new();
     while let Ok(mut pending) = mux.reserve(()) {
-        assert!(ids.len() < 6, "two slots serve three each");
+        assert!(ids.len() < 6, "two slots serve three exchanges each");
         ids.push(pending.wire_id());
         match ids.len() % 3 {
             0 => {}
@@ -310,7 +311,7 @@ fn a_slot_whose_generations_are_used_up_retires() {
         }
     }
     assert_eq!(ids.iter().map(|id| id.as_u64()).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7]);
-    assert_eq!(mux.waiting(), 0, "retired is not in use");
+    assert_eq!(mux.waiting(), 0, "a retired slot is not in use");
     for id in ids {
         assert_eq!(answering.complete(id, Answer(1)), Completed::Duplicate(Answer(1)));
     }
@@ -324,7 +325,7 @@ fn ids_stay_below_two_to_the_53() {
     assert_eq!(last.as_u64(), (1 << 53) - 1);
 }
 
-/// Counts itself: alive is made minus dropped, and dropping twice would go below.
+/// Counts live values: creation increments the counter and dropping decrements it, so dropping twice would underflow.
 struct Counted(Arc<AtomicUsize>, u64);
 
 impl Counted {
@@ -336,7 +337,7 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        assert_ne!(self.0.fetch_sub(1, SeqCst), 0, "dropped twice");
+        assert_ne!(self.0.fetch_sub(1, SeqCst), 0, "a value was dropped twice");
     }
 }
 
@@ -348,10 +349,12 @@ impl Lost for Echo {
     }
 }
 
-/// Six askers, one router, a table too small for them: everyone gets the answer to what they asked, though
-/// one in four exchanges is abandoned, and the table closes under the last ones.
+/// Six askers and one router share a table that is too small for them.
+///
+/// Each asker gets the answer to its own request, although one in four exchanges is abandoned and the table closes
+/// under the last exchange.
 #[test]
-fn many_threads_each_get_their_own_answer() {
+fn each_of_many_threads_gets_its_own_answer() {
     const ASKERS: u64 = 6;
     const EACH: u64 = if cfg!(miri) { 40 } else { 20_000 };
     let alive = Arc::new(AtomicUsize::new(0));
@@ -367,7 +370,7 @@ fn many_threads_each_get_their_own_answer() {
                         match mux.reserve(held) {
                             Ok(pending) => break pending,
                             Err(Refused::Full(back)) => held = back,
-                            Err(Refused::Closed(_)) => panic!("closed only at the end"),
+                            Err(Refused::Closed(_)) => panic!("the table is closed only at the end"),
                         }
                         std::thread::yield_now();
                     };
@@ -378,7 +381,7 @@ fn many_threads_each_get_their_own_answer() {
                         pending.abandon();
                     } else {
                         let Echo(answer) = block_on(pending);
-                        assert_eq!(answer.expect("not closed yet").1, number);
+                        assert_eq!(answer.expect("the table is not closed yet").1, number);
                     }
                 }
             });
@@ -392,20 +395,20 @@ fn many_threads_each_get_their_own_answer() {
             match answering.complete(id, Echo(Some(Counted::new(&alive, number)))) {
                 Completed::Delivered => {}
                 Completed::Late => late += 1,
-                Completed::Duplicate(_) | Completed::Unknown(_) => panic!("each is answered once"),
+                Completed::Duplicate(_) | Completed::Unknown(_) => panic!("each exchange is answered once"),
             }
         }
         assert!(late <= ASKERS * EACH / 4);
     });
     let last = mux.reserve(Counted::new(&alive, 0));
     drop(answering);
-    let Ok(mut last) = last else { panic!("a slot is free") };
+    let Ok(mut last) = last else { panic!("expected a free slot") };
     assert!(matches!(poll(&mut last), Poll::Ready(Echo(None))));
     drop(last);
     assert_eq!((mux.waiting(), mux.abandoned(), alive.load(SeqCst)), (0, 0, 0));
 }
 
-/// Parks the thread until the future is ready.
+/// Parks the thread until the future is ready and returns its output.
 fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(std::thread::Thread);
     impl Wake for Unpark {

@@ -1,22 +1,24 @@
-//! Owns what an id on the child's stdin looks like: `generation << index_bits | index`, below 2^53.
+//! The format of an id on the child's stdin: `generation << index_bits | index`, below 2^53.
 
 use std::{fmt, num::NonZeroU64};
 
-/// Ids stay below this, since a child may read every JSON number into a double.
+/// The exclusive upper bound of ids, because a child may parse every JSON number as a double.
 const LIMIT: u64 = 1 << 53;
 
-/// The id of a request on a child's stdin: a positive integer below 2^53, minted by the multiplexer and
-/// never used twice in the life of its table.
+/// The id of a request on a child's stdin: a positive integer below 2^53.
+///
+/// The multiplexer mints it and never uses it twice during the lifetime of its table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WireId(NonZeroU64);
 
 impl WireId {
-    /// The wire id of a number that a child sent back; `None` for 0 and from 2^53 up, which are never minted.
+    /// Returns the wire id for a number that a child sent back, or `None` for 0 and for 2^53 and above, which are never
+    /// minted.
     pub fn new(number: u64) -> Option<Self> {
         NonZeroU64::new(number).filter(|number| number.get() < LIMIT).map(Self)
     }
 
-    /// The number as it stands in a frame.
+    /// Returns the number as it appears in a frame.
     pub fn as_u64(self) -> u64 {
         self.0.get()
     }
@@ -34,7 +36,7 @@ impl fmt::Debug for WireId {
     }
 }
 
-/// How one table divides an id between slot index and generation.
+/// The division of one table's ids into slot index and generation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     index_bits: u32,
@@ -42,8 +44,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// A layout for `1 << index_bits` slots, each of which serves the generations 1 to `last_generation`;
-    /// fewer where 2^53 comes first.
+    /// Creates a layout of `1 << index_bits` slots, each of which serves the generations 1 to `last_generation`, or
+    /// fewer if 2^53 is reached first.
     pub(super) fn new(index_bits: u32, last_generation: u64) -> Self {
         Self { index_bits, last_generation: last_generation.min((LIMIT >> index_bits) - 1) }
     }
@@ -52,7 +54,7 @@ impl Layout {
         1 << self.index_bits
     }
 
-    /// Past this generation the ids of a slot are used up.
+    /// Returns the last generation, after which the ids of a slot are used up.
     pub(super) fn last_generation(self) -> u64 {
         self.last_generation
     }
