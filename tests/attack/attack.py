@@ -130,6 +130,15 @@ def alone(case: Case, era: str | None, isolation: str | None) -> Plan:
     return Plan(case.name, *mode, [case.name], f"alone {case.name}", mixed=False)
 
 
+async def ended_by_cancellation(tasks: list[asyncio.Task[None]]) -> list[BaseException | None]:
+    """Cancels tasks until they have ended, since `wait_for` loses a cancellation at times before Python 3.12."""
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=1)
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Round:
     """A proxyrunner under attack."""
 
@@ -164,9 +173,7 @@ class Round:
             self.phase = "nothing, after the attack"
             await self.settle(monitor)
         finally:
-            for task in watching:
-                task.cancel()
-            for ended in await asyncio.gather(*watching, return_exceptions=True):
+            for ended in await ended_by_cancellation(watching):
                 if isinstance(ended, Exception):
                     found.wrong.append(f"the watch broke: {ended!r}")
             bystander.drop()
