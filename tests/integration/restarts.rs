@@ -287,7 +287,7 @@ fn hung_leased_children_are_ended_and_hung_warm_ones_replaced() {
 
 #[test]
 fn a_hung_modern_child_is_replaced_despite_an_open_subscription() {
-    let flags = "--child-era modern --ping-interval 200ms --ping-timeout 200ms --terminate-grace 100ms";
+    let flags = "--child-era modern --ping-interval 200ms --ping-timeout 1s --terminate-grace 100ms";
     let server = Server::with().flags(&format!("{flags} {SOON}")).modern_child("").start();
     let modern = server.modern();
     let filter = json!({"notifications": {"toolsListChanged": true}});
