@@ -22,6 +22,20 @@ fn answer(ends: &mut Ends, wire_id: WireId) -> Completed<Outcome> {
 }
 
 #[test]
+fn an_abandoned_request_is_cancelled_even_if_the_child_answers_first() {
+    let (link, mut ends) = Link::new(1, 2);
+    let mut exchange = begun(&link);
+    written(&link, &mut ends);
+    exchange.give_up();
+    // The child answers while it is told other things, such as that its questions are refused.
+    assert!(matches!(answer(&mut ends, exchange.wire_id()), Completed::Late));
+    exchange.cancel("the client cannot be asked");
+    let told = written(&link, &mut ends);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(link.in_flight(), 0);
+}
+
+#[test]
 fn an_answer_gets_the_clients_id_back_and_keeps_every_other_byte() {
     let (link, mut ends) = Link::new(1, 2);
     let mut exchange = begun(&link);
