@@ -207,6 +207,14 @@ impl Exchange {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// Waits for the next step of an exchange, if there is one; otherwise forever.
+    pub async fn next_of(exchange: &mut Option<Self>) -> Step {
+        match exchange {
+            Some(exchange) => exchange.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Replaces the request's permits. It has none while it waits for its client instead of the child.
     pub fn set_places(&self, places: Option<Places>) {
         let held = self.pending.as_ref().and_then(Pending::held);

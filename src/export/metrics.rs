@@ -3,6 +3,7 @@
 //! its deltas would lose the values of a failed export.
 
 use super::delivery::Delivery;
+use super::transport::Complete;
 use crate::telemetry::metrics::{
     self, Definition, Distribution, Exemplar, Family, Levels, MetricKind, Sample, Temporality, Value,
 };
@@ -161,16 +162,9 @@ enum Point {
     Histogram(otlp::HistogramDataPoint),
 }
 
-impl Completion {
-    /// Creates the completion of exports that count since `started`, in nanoseconds since the Unix epoch.
-    pub(super) fn new(snapshot: Arc<Snapshot>, temporality: Temporality, started: u64) -> Self {
-        let pending = (Points::new(), started);
-        let state = Deliveries { delivered: Points::new(), since: started, pending };
-        Completion { snapshot, temporality, state: Mutex::new(state) }
-    }
-
+impl Complete for Completion {
     /// Returns the completed request. A malformed one is returned unchanged.
-    pub(super) fn complete(&self, body: &Bytes) -> Bytes {
+    fn complete(&self, body: &Bytes) -> Bytes {
         let Ok(mut request) = ExportMetricsServiceRequest::decode(body.clone()) else { return body.clone() };
         let scope =
             request.resource_metrics.iter_mut().flat_map(|resource| &mut resource.scope_metrics).next();
@@ -181,6 +175,15 @@ impl Completion {
         scope.metrics.extend(histograms.map(|family| histogram(family, now)));
         self.set_temporality(&mut scope.metrics, now);
         request.encode_to_vec().into()
+    }
+}
+
+impl Completion {
+    /// Creates the completion of exports that count since `started`, in nanoseconds since the Unix epoch.
+    pub(super) fn new(snapshot: Arc<Snapshot>, temporality: Temporality, started: u64) -> Self {
+        let pending = (Points::new(), started);
+        let state = Deliveries { delivered: Points::new(), since: started, pending };
+        Completion { snapshot, temporality, state: Mutex::new(state) }
     }
 
     /// Records that the last completed request was delivered.

@@ -9,6 +9,7 @@ mod metrics;
 mod records;
 mod resolve;
 mod rpc;
+mod spans;
 mod transport;
 mod unusable;
 
@@ -36,7 +37,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use transport::Transport;
+use transport::{Complete, Transport};
 use unusable::Unusable;
 
 /// The collectors per signal; a signal without one is not exported.
@@ -105,7 +106,8 @@ impl Exporter {
         outbox: &'static Outbox<SpanData>,
         resource: &Resource,
     ) -> Result<(), Unusable> {
-        let (delivery, transport) = self.transport(endpoint, Signal::Traces, None)?;
+        let encoded = Arc::new(spans::Encoded::default());
+        let (delivery, transport) = self.transport(endpoint, Signal::Traces, Some(encoded.clone()))?;
         let inner = opentelemetry_otlp::SpanExporter::builder().with_http();
         let inner = configured(inner, endpoint, transport).build().map_err(unusable)?;
         let bounds = outbox.bounds();
@@ -113,8 +115,8 @@ impl Exporter {
             .with_max_queue_size(bounds.queued)
             .with_max_export_batch_size(bounds.batch)
             .with_scheduled_delay(bounds.delay);
-        let mut processor =
-            BatchSpanProcessor::new(records::Counted { inner, delivery, outbox }, config.build());
+        let exporter = spans::Counted { inner, delivery, outbox, encoded };
+        let mut processor = BatchSpanProcessor::new(exporter, config.build());
         processor.set_resource(resource);
         let processor = Arc::new(processor);
         let sink = Arc::clone(&processor);
@@ -156,8 +158,7 @@ impl Exporter {
         let endpoint = &settings.endpoint;
         let snapshot = Arc::new(Snapshot::new(levels));
         let completion = Arc::new(Completion::new(Arc::clone(&snapshot), settings.temporality, started()));
-        let (delivery, transport) =
-            self.transport(endpoint, Signal::Metrics, Some(Arc::clone(&completion)))?;
+        let (delivery, transport) = self.transport(endpoint, Signal::Metrics, Some(completion.clone()))?;
         let inner = opentelemetry_otlp::MetricExporter::builder().with_http();
         let inner = configured(inner, endpoint, transport).build().map_err(unusable)?;
         let exporter = metrics::Counted { inner, delivery, completion };
@@ -176,7 +177,7 @@ impl Exporter {
         &self,
         endpoint: &Endpoint,
         signal: Signal,
-        completion: Option<Arc<Completion>>,
+        completion: Option<Arc<dyn Complete>>,
     ) -> Result<(Arc<Delivery>, Transport), Unusable> {
         let delivery = Arc::new(Delivery::new(endpoint, signal));
         let ending = self.ending.clone();

@@ -5,7 +5,6 @@
 use super::connect::{Sender, sender};
 use super::delivery::Delivery;
 use super::endpoint::{Endpoint, Protocol, Signal};
-use super::metrics::Completion;
 use super::rpc::{Raw, retry_delay};
 use super::unusable::Unusable;
 use crate::telemetry::cut;
@@ -23,6 +22,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
+use std::fmt;
 use std::io::Write;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -42,6 +42,12 @@ const REST: Duration = Duration::from_secs(2);
 /// The User-Agent header.
 const AGENT: &str = concat!("proxyrunner/", env!("CARGO_PKG_VERSION"));
 
+/// Completes the requests of an exporter with what the exporter cannot provide.
+pub(super) trait Complete: fmt::Debug + Send + Sync {
+    /// Returns the completed body of a request.
+    fn complete(&self, body: &Bytes) -> Bytes;
+}
+
 /// The HTTP client of one signal's exporter.
 #[derive(Clone, Debug)]
 pub(super) struct Transport(Arc<Collector>);
@@ -55,8 +61,8 @@ struct Collector {
     runtime: Handle,
     ending: CancellationToken,
     delivery: Arc<Delivery>,
-    /// Adds the data that the SDK's metrics lack; set for the metrics signal only.
-    completion: Option<Arc<Completion>>,
+    /// Completes each request.
+    completion: Option<Arc<dyn Complete>>,
 }
 
 /// A failed delivery.
@@ -88,7 +94,7 @@ impl Transport {
         endpoint: &Endpoint,
         signal: Signal,
         delivery: Arc<Delivery>,
-        completion: Option<Arc<Completion>>,
+        completion: Option<Arc<dyn Complete>>,
         ending: CancellationToken,
     ) -> Result<Self, Unusable> {
         let (sender, endpoint) = (sender(endpoint)?, endpoint.clone());

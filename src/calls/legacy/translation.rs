@@ -188,7 +188,7 @@ impl LegacyCall {
             // First, since a child that keeps talking does not postpone the deadline.
             () = sleep_until(until.into()) => Event::Late,
             heard = translation.desk.next() => Event::Desk(heard),
-            step = next_of(&mut self.exchange) => Event::Child(step),
+            step = Exchange::next_of(&mut self.exchange) => Event::Child(step),
             begun = translation.round(&self.calls, client) => Event::Begun(begun),
         };
         match event {
@@ -300,12 +300,4 @@ pub(super) fn stripped(
         (None, None) => {}
     }
     Ok((splice(frame, &answer.object, edits), told))
-}
-
-/// Returns the child's next step; pending forever if nothing is in flight.
-async fn next_of(exchange: &mut Option<Exchange>) -> Step {
-    match exchange {
-        Some(exchange) => exchange.next().await,
-        None => std::future::pending().await,
-    }
 }

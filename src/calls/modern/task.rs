@@ -146,7 +146,7 @@ impl ModernCall {
                 Ok(interim) => Event::Child(Step::Interim(interim)),
                 Err(interruption) => Event::Child(Step::Outcome(Err(interruption.failure))),
             },
-            step = next_of(&mut self.exchange) => Event::Child(step),
+            step = Exchange::next_of(&mut self.exchange) => Event::Child(step),
             begun = task.go_on(link), if self.exchange.is_none() => Event::Begun(begun),
         };
         match event {
@@ -193,13 +193,5 @@ impl ModernCall {
                 drop((task, lease));
             });
         }
-    }
-}
-
-/// Returns the child's next step; pending forever if nothing is in flight.
-async fn next_of(exchange: &mut Option<Exchange>) -> Step {
-    match exchange {
-        Some(exchange) => exchange.next().await,
-        None => std::future::pending().await,
     }
 }
