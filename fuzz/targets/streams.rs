@@ -45,6 +45,7 @@ impl World {
             idle: Duration::MAX,
             max_age: Duration::MAX,
             max_sessions: 1,
+            evict_after: Duration::from_secs(60),
             replay_events: EVENTS,
             replay_bytes: BYTES,
         };

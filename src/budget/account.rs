@@ -1,6 +1,6 @@
 //! Accounts and charges: the bytes of each account, and how accounts give way.
 
-use super::{Budget, OVERHEAD};
+use super::Budget;
 use crate::client::Client;
 use std::collections::HashMap;
 use std::fmt;
@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::time::timeout;
+
+/// Messages up to this size in bytes are small, however many bytes their client holds.
+const LEAST_LARGE: usize = 4 * 1024;
 
 /// Makes an account's owner release bytes; false if it has none to release.
 type GiveWay = Box<dyn Fn() -> bool + Send + Sync>;
@@ -35,6 +38,8 @@ impl fmt::Debug for Inner {
 struct Total {
     client: Client,
     used: AtomicUsize,
+    /// The bytes of its largest message; 0 after that has been released.
+    largest: AtomicUsize,
 }
 
 /// All open accounts by number, and the totals of their clients.
@@ -58,7 +63,7 @@ impl Account {
         let mut accounts = budget.accounts();
         let known = accounts.totals.get(&client).and_then(Weak::upgrade);
         let total = known.unwrap_or_else(|| {
-            let new = Arc::new(Total { client, used: AtomicUsize::new(0) });
+            let new = Arc::new(Total { client, used: AtomicUsize::new(0), largest: AtomicUsize::new(0) });
             accounts.totals.insert(client, Arc::downgrade(&new));
             new
         });
@@ -130,6 +135,12 @@ impl Account {
         charge.try_add(bytes).then_some(charge)
     }
 
+    /// Returns a charge of `bytes`, the rest of a message of which the account holds a `part`, if there is room.
+    pub(super) fn try_charge_rest(&self, part: usize, bytes: usize) -> Option<Charge> {
+        let mut charge = self.charge();
+        charge.try_add_up_to(bytes, self.most(part, bytes)).then_some(charge)
+    }
+
     /// Returns a charge of `bytes`: at once if there is room, or after a wait of at most `patience` if the client
     /// holds little and few others wait like this, since a waiting request is not charged. `None` if there is no
     /// room.
@@ -138,21 +149,6 @@ impl Account {
             Some(charge) => Some(charge),
             None if self.is_little(bytes) => self.wait_for(bytes, patience).await,
             None => None,
-        }
-    }
-
-    /// Returns a charge for the memory that a message takes besides its own bytes, which are charged already. If the
-    /// client holds little besides this message, the whole reserve is open to it, as to a small message: a large
-    /// message that had to wait for its room must not be refused for this small addition.
-    pub async fn charge_beside(&self, message: usize, bytes: usize, patience: Duration) -> Option<Charge> {
-        let besides = self.client_used().saturating_sub(message + OVERHEAD);
-        if besides.saturating_add(bytes) > self.0.budget.small() {
-            return self.charge_soon(bytes, patience).await;
-        }
-        let mut charge = self.charge();
-        match charge.try_add_up_to(bytes, self.0.budget.0.limit + self.0.budget.reserve()) {
-            true => Some(charge),
-            false => self.wait_for(bytes, patience).await,
         }
     }
 
@@ -165,20 +161,21 @@ impl Account {
 
     /// Returns whether there is room for `bytes` more.
     pub fn has_room(&self, bytes: usize) -> bool {
-        self.0.budget.used().saturating_add(bytes) <= self.most(bytes)
+        self.0.budget.used().saturating_add(bytes) <= self.most(0, bytes)
     }
 
     /// Returns whether `bytes` that are charged to another account may be moved to this one.
     pub fn may_take_over(&self, bytes: usize) -> bool {
-        self.0.budget.used() <= self.most(bytes)
+        self.0.budget.used() <= self.most(0, bytes)
     }
 
-    /// Returns the maximum use of the budget at which the account may still take `bytes`. The reserve is for small
-    /// messages, half of it only for clients that hold little, and for a single message that is too large ever to fit
-    /// below the limit.
-    fn most(&self, bytes: usize) -> usize {
+    /// Returns the maximum use of the budget at which the account may still take `bytes`, in addition to the part of
+    /// the same message that it holds. The reserve is for small messages, half of it only for clients that hold
+    /// little, and for a single message that is too large ever to fit below the limit.
+    fn most(&self, part: usize, bytes: usize) -> usize {
         let budget = &self.0.budget;
-        let alone = bytes > budget.0.limit / 2 && self.client_used() <= budget.reserve();
+        let besides = self.client_used().saturating_sub(part);
+        let alone = part.saturating_add(bytes) > budget.0.limit / 2 && besides <= budget.reserve();
         let reserve = if self.is_little(bytes) || alone {
             budget.reserve()
         } else if self.is_small(bytes) {
@@ -194,9 +191,11 @@ impl Account {
         self.used().saturating_add(bytes) <= self.0.budget.small()
     }
 
-    /// Returns whether the client's total is within its share of the reserve, with `bytes` more.
+    /// Returns whether the client's total is within its share of the reserve, with `bytes` more. Its largest message
+    /// does not count: what goes with a large message, and a short answer to it, must not be refused for its length.
     pub(super) fn is_little(&self, bytes: usize) -> bool {
-        self.client_used().saturating_add(bytes) <= self.0.budget.small()
+        let besides = self.client_used().saturating_sub(self.0.total.largest.load(Ordering::Relaxed));
+        besides.saturating_add(bytes) <= self.0.budget.small()
     }
 
     fn add(&self, bytes: usize) {
@@ -256,7 +255,7 @@ impl Charge {
 
     /// Takes `more` bytes if there is room.
     pub(super) fn try_add(&mut self, more: usize) -> bool {
-        self.try_add_up_to(more, self.account.most(more))
+        self.try_add_up_to(more, self.account.most(self.bytes, more))
     }
 
     /// Takes `more` bytes if the use of the budget then stays within `most`.
@@ -290,9 +289,26 @@ impl Charge {
     pub(super) fn move_to(&mut self, account: &Account) {
         let same_budget = Arc::ptr_eq(&self.account.0.budget.0, &account.0.budget.0);
         if same_budget && !self.account.is(account) {
+            self.forget_message();
             self.account.subtract(self.bytes);
             account.add(self.bytes);
             self.account = account.clone();
+            self.note_message();
+        }
+    }
+
+    /// Records that it covers a whole message from now on, until it is dropped or moved.
+    pub(super) fn note_message(&self) {
+        if self.bytes > LEAST_LARGE {
+            self.account.0.total.largest.fetch_max(self.bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Records that its message, if any, is released. If another one is as large, that one counts from now on.
+    fn forget_message(&self) {
+        if self.bytes > LEAST_LARGE {
+            let largest = &self.account.0.total.largest;
+            let _ = largest.compare_exchange(self.bytes, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
@@ -317,6 +333,7 @@ impl Account {
 
 impl Drop for Charge {
     fn drop(&mut self) {
+        self.forget_message();
         self.account.give_back(self.bytes);
     }
 }

@@ -136,6 +136,7 @@ impl Charge {
             self.add(needed - self.bytes());
         }
         self.shrink_to(needed);
+        self.note_message();
         Charged::paid(bytes, self)
     }
 }

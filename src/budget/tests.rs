@@ -291,13 +291,45 @@ async fn a_large_message_is_not_refused_for_its_small_overhead() {
     let message = honest.hold(vec![b'x'; 6 * MIB]);
     let _held: Vec<_> = (0..60).map(|_| greedy.hold(vec![b'x'; MIB])).collect();
     assert!(budget.excess() > 0 && !budget.is_far_exceeded());
-    assert!(honest.try_charge(1024).is_none() && honest.charge_soon(1024, patience).await.is_none());
-    let more = honest.charge_beside(message.len(), 20 * 1024, patience).await;
+    let more = honest.charge_soon(20 * 1024, patience).await;
     assert_eq!(more.map(|charge| charge.bytes()), Some(20 * 1024));
-    assert!(
-        greedy.charge_beside(MIB, 20 * 1024, patience).await.is_none(),
-        "it holds more than this message"
-    );
+    assert!(greedy.charge_soon(20 * 1024, patience).await.is_none(), "it holds more than one message");
+    assert!(!greedy.may_take_over(20 * 1024));
+    drop(message);
+}
+
+#[test]
+fn a_short_answer_to_a_message_as_long_as_the_limit_is_not_refused() {
+    let budget = budget();
+    let (client, child) = (budget.account(Client::numbered(1)), budget.account(Client::numbered(2)));
+    let body = charged(&client, LIMIT).hold(vec![b'x'; LIMIT - OVERHEAD]);
+    let beside = charged(&client, 50 * 1024);
+    let mut answer = child.hold(vec![b'x'; 1024]);
+    assert!(client.may_take_over(answer.len()));
+    answer.move_to(&client);
+    let copy = body.slice(0..10);
+    drop(body);
+    assert!(client.try_charge(1).is_some(), "a slice holds the whole message");
+    drop(copy);
+    drop((beside, answer));
+    assert_eq!((budget.used(), client.client_used()), (0, 0));
+    let _held: Vec<_> = (0..65).map(|_| client.hold(vec![b'x'; MIB])).collect();
+    assert!(!client.may_take_over(1024), "many messages are not one");
+}
+
+#[test]
+fn a_message_that_grows_has_as_much_room_as_one_whose_length_is_known() {
+    let budget = budget();
+    let mut line = budget.account(Client::numbered(1)).charge();
+    let beside = charged(&budget.account(Client::numbered(2)), MIB);
+    let whole = LIMIT + budget.reserve() - 2 * MIB;
+    for bytes in (MIB..=whole).step_by(MIB) {
+        assert!(line.try_cover(bytes), "{bytes}");
+    }
+    let mut another = Body::of(&budget.account(Client::numbered(3)), 2 * MIB);
+    another.waits();
+    drop((line, beside));
+    drop(another.has_room());
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub(super) struct Number {
 #[derive(Debug)]
 struct Turn {
     account: Account,
+    /// The bytes that it holds already, and those that it needs in addition.
+    part: usize,
     bytes: usize,
     grant: oneshot::Sender<Charge>,
 }
@@ -50,18 +52,18 @@ pub(super) struct Due {
 }
 
 impl Turns {
-    /// Queues a body that needs `bytes` more.
+    /// Queues a body that holds a `part` of its bytes and needs `bytes` more.
     pub fn enter(
         &mut self,
         account: Account,
+        part: usize,
         bytes: usize,
-        holds_nothing: bool,
         grant: oneshot::Sender<Charge>,
     ) -> Number {
         self.last += 1;
-        let rank = Rank { holds_nothing, number: self.last };
+        let rank = Rank { holds_nothing: part == 0, number: self.last };
         let client = account.client();
-        self.waiting.entry(client).or_default().insert(rank, Turn { account, bytes, grant });
+        self.waiting.entry(client).or_default().insert(rank, Turn { account, part, bytes, grant });
         Number { client, rank }
     }
 
@@ -73,7 +75,7 @@ impl Turns {
     /// Takes the next body, if there is room for it.
     pub fn next_due(&mut self, limit: usize) -> Option<Due> {
         let (number, turn) = self.first(limit)?;
-        let charge = turn.account.try_charge(turn.bytes)?;
+        let charge = turn.account.try_charge_rest(turn.part, turn.bytes)?;
         let turn = self.take(&number)?;
         Some(Due { charge, grant: turn.grant })
     }
@@ -140,7 +142,7 @@ impl Charge {
         let budget = self.account().budget();
         let (grant, granted) = oneshot::channel();
         let others = budget.0.waiting.fetch_add(1, Ordering::SeqCst);
-        let number = budget.turns().enter(self.account().clone(), more, self.is_empty(), grant);
+        let number = budget.turns().enter(self.account().clone(), self.bytes(), more, grant);
         let _waiting = TurnGuard { budget, number };
         budget.serve();
         if others == 0 && budget.is_awaited() {

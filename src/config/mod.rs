@@ -120,7 +120,7 @@ fn assemble(
     let child = child(reader, command, env, max_buffered);
     let upstream = upstream(reader);
     let state_key = reader.optional("state-key-file", KEY_FILE).map(|file| file.key);
-    let session = session(reader, max_buffered);
+    let session = session(reader, max_buffered, upstream.evict_after);
     let stopping = stopping::read(reader, &child, env("KUBERNETES_SERVICE_HOST").is_some());
     let telemetry = telemetry(reader, &otel);
     let export = exports(reader, otel.export);
@@ -282,11 +282,12 @@ fn restarts(reader: &mut Reader) -> Policy {
     }
 }
 
-fn session(reader: &mut Reader, max_buffered: usize) -> session::Settings {
+fn session(reader: &mut Reader, max_buffered: usize, evict_after: Duration) -> session::Settings {
     session::Settings {
         idle: reader.one("session-idle", DURATION),
         max_age: reader.one("session-max-age", DURATION),
         max_sessions: reader.one("max-sessions", COUNT),
+        evict_after,
         replay_events: reader.one("replay-events", COUNT),
         replay_bytes: reader.one_or("replay-bytes", SIZE, max_buffered.min(4 << 20)),
     }

@@ -172,7 +172,7 @@ pub const SETTINGS: &[Group] = &[
                 "evict-after",
                 "DURATION",
                 "1m",
-                "Idle time before an exclusive child may be evicted at --max-children",
+                "Idle time before an exclusive child or a session may be evicted",
             ),
             one(
                 "at-cap",
@@ -269,7 +269,7 @@ pub const SETTINGS: &[Group] = &[
                 "max-sessions",
                 "COUNT",
                 "16384",
-                "Maximum sessions; beyond it, the largest client loses its idlest",
+                "Maximum number of sessions; beyond it, an idle one may be evicted",
             ),
             one("replay-events", "COUNT", "256", "Events kept per session for clients that resume a stream"),
             computed(

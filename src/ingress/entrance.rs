@@ -104,10 +104,7 @@ impl Entrance {
     pub async fn accept(&self, incoming: &Incoming) -> Result<Accepted, Refusal> {
         let takes = REQUEST + COPIES * incoming.frame.len().min(LONGEST_COPIED);
         let charge = match incoming.frame.account() {
-            Some(account) => {
-                let length = incoming.frame.len();
-                Some(account.charge_beside(length, takes, ROOM_PATIENCE).await.ok_or(NO_ROOM)?)
-            }
+            Some(account) => Some(account.charge_soon(takes, ROOM_PATIENCE).await.ok_or(NO_ROOM)?),
             None => None,
         };
         Ok(Accepted::count(&self.accepted, charge))

@@ -62,12 +62,13 @@ impl Directory {
     }
 
     /// Takes a place for another session of a client. If all places are taken, evicts a session of the client that
-    /// has most.
+    /// has most, else the one that has been quiet longest.
     fn place(&self, opener: Client, now: Instant) -> Result<Share, DirectoryFull> {
         loop {
             match self.places.take(opener) {
                 Ok(place) => return Ok(place),
                 Err(Taken { by: Some(holder) }) if self.evict_from(holder, now) => {}
+                Err(_) if self.evict_quietest(now) => {}
                 Err(_) => return Err(DirectoryFull),
             }
         }
@@ -87,10 +88,22 @@ impl Directory {
             return false;
         };
         self.end(idlest, &failure);
-        idlest.give_up_place();
-        counters::EVICTED_SESSIONS.increment();
-        tracing::info!(session = %idlest.id(), "evicted a session: --max-sessions is reached, and its client holds the most sessions");
+        note_evicted(idlest, "its client holds the most sessions");
         true
+    }
+
+    /// Ends the session that has been quiet longest, if it has been for `--evict-after`; returns whether it did.
+    fn evict_quietest(&self, now: Instant) -> bool {
+        let patience = self.settings.evict_after;
+        let mut quiet: Vec<_> =
+            self.all().into_iter().filter(|session| session.is_quiet_for(patience, now)).collect();
+        quiet.sort_by_cached_key(|session| session.last_message());
+        let failure = Failure::SessionEnded;
+        let ended = quiet.iter().find(|session| self.end_if_quiet_for(patience, session, &failure, now));
+        if let Some(session) = ended {
+            note_evicted(session, "it has been quiet longest");
+        }
+        ended.is_some()
     }
 
     /// Makes the session findable, unless it has ended already.
@@ -189,4 +202,11 @@ impl Directory {
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<SessionId, Arc<Session>>> {
         self.sessions.write()
     }
+}
+
+/// Frees the place of a session that was ended to make room.
+fn note_evicted(session: &Session, why: &str) {
+    session.give_up_place();
+    counters::EVICTED_SESSIONS.increment();
+    tracing::info!(session = %session.id(), "evicted a session: --max-sessions is reached, and {why}");
 }

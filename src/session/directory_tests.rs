@@ -49,6 +49,22 @@ fn a_session_is_found_by_its_principal_while_it_lives() {
 }
 
 #[test]
+fn the_session_that_was_quiet_longest_is_evicted_but_none_that_is_busy_or_recent() {
+    let (directory, now) = (directory(), Instant::now());
+    let (quiet_after, later) = (IDLE / 2, now + BEFORE);
+    let sessions = [now, now, later].map(|at| listed(&directory, at));
+    let busy = sessions[0].receive(now).expect("it lives");
+    let open = |at| directory.open(Principal::anonymous(), None, account(), at);
+    assert_eq!(open(now + quiet_after - BEFORE).unwrap_err(), DirectoryFull, "none is idle for long enough");
+    let first = open(now + quiet_after).unwrap();
+    assert_eq!(sessions.each_ref().map(|session| session.is_ended()), [false, true, false]);
+    let second = open(later + quiet_after).unwrap();
+    assert_eq!(sessions.each_ref().map(|session| session.is_ended()), [false, true, true]);
+    assert!(open(later + quiet_after).is_err(), "the others are busy or new");
+    drop((busy, first, second));
+}
+
+#[test]
 fn a_session_that_ended_before_it_was_listed_is_not_listed() {
     let directory = directory();
     let session = directory.open(Principal::anonymous(), None, account(), Instant::now()).unwrap();

@@ -12,7 +12,14 @@ pub(crate) const IDLE: Duration = Duration::from_secs(60);
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(600);
 
 pub(crate) fn settings() -> Settings {
-    Settings { idle: IDLE, max_age: MAX_AGE, max_sessions: 3, replay_events: 4, replay_bytes: 10_000 }
+    Settings {
+        idle: IDLE,
+        max_age: MAX_AGE,
+        max_sessions: 3,
+        evict_after: IDLE / 2,
+        replay_events: 4,
+        replay_bytes: 10_000,
+    }
 }
 
 pub(crate) fn directory() -> Directory {

@@ -63,6 +63,8 @@ pub struct Settings {
     pub max_age: Duration,
     /// `--max-sessions`: maximum number of sessions.
     pub max_sessions: usize,
+    /// `--evict-after`: time without a message after which a quiet session may be evicted at `--max-sessions`.
+    pub evict_after: Duration,
     /// `--replay-events`: maximum number of delivered events kept per session for a client that reconnects.
     pub replay_events: usize,
     /// `--replay-bytes`: maximum size of these events, in bytes.

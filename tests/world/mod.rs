@@ -113,6 +113,7 @@ impl World {
             idle: Duration::from_secs(1 << 20),
             max_age: Duration::from_secs(1 << 20),
             max_sessions: 64,
+            evict_after: Duration::from_secs(60),
             replay_events: 16,
             replay_bytes: 1 << 16,
         };

@@ -58,7 +58,7 @@ counters! {
     CUT_STREAMS "proxyrunner_cut_streams_total" "Streams closed because --max-buffered was reached and their reader was the slowest."
     RESTARTED_CHILDREN "proxyrunner_restarted_children_total" "Children that exited and were replaced."
     HUNG_CHILDREN "proxyrunner_hung_children_total" "Children terminated because they hung."
-    EVICTED_SESSIONS "proxyrunner_evicted_sessions_total" "Sessions evicted because --max-children was reached."
+    EVICTED_SESSIONS "proxyrunner_evicted_sessions_total" "Sessions evicted because --max-children or --max-sessions was reached."
     EXPIRED_SESSIONS "proxyrunner_expired_sessions_total" "Sessions closed by --session-idle or --session-max-age."
     EXPIRED_PARKED "proxyrunner_expired_parked_total" "Parked requests cancelled because their client did not retry within --park-timeout."
     SHARED_AT_CAP "proxyrunner_shared_at_cap_total" "Clients that wanted an exclusive child but share one, because --max-children was reached or the server runs only once."
