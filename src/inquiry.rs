@@ -25,11 +25,17 @@ pub(crate) async fn ask(
     timeout(patience, asked).await.unwrap_or(Err(Failure::TimedOut(patience)))
 }
 
-/// Subscribes to a resource at a legacy child, or unsubscribes from it. Returns whether the child accepted it.
-pub(crate) async fn ask_subscription(link: &Link, method: &str, uri: &str, patience: Duration) -> bool {
+/// Subscribes to a resource at a legacy child, or unsubscribes from it. Returns whether the child accepted it; `None` if
+/// its answer is not known.
+pub(crate) async fn ask_subscription(
+    link: &Link,
+    method: &str,
+    uri: &str,
+    patience: Duration,
+) -> Option<bool> {
     let params = serde_json::json!({"uri": uri}).to_string();
     let answer = ask(link, method, patience, |wire_id| legacy_request(wire_id, method, Some(&params))).await;
-    matches!(answer, Ok(Ok(answer)) if answer.result.is_some())
+    answer.ok()?.ok().map(|answer| answer.result.is_some())
 }
 
 /// Asks a legacy child to log messages from a level on. Returns whether it accepted.

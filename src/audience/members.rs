@@ -31,7 +31,8 @@ pub struct Members {
 pub type ResourceTurn = OwnedMutexGuard<()>;
 
 /// Room for one resource, reserved before the child is asked, so that concurrent requests of a session cannot exceed
-/// its limit. Dropping it releases the room.
+/// its limit. Dropping it releases the room. If the child was asked and its answer is not known, the child may have
+/// subscribed, and is told to unsubscribe.
 #[derive(Debug)]
 pub struct WatchReservation<'a> {
     members: &'a Members,
@@ -39,11 +40,24 @@ pub struct WatchReservation<'a> {
     id: &'a SessionId,
     /// Unset if the member watches the resource already.
     is_reserved: bool,
+    /// Whether the child was asked to subscribe, and has not answered.
+    is_asked: bool,
 }
 
 impl WatchReservation<'_> {
+    /// Records that the child is asked to subscribe from now on.
+    pub fn ask(&mut self) {
+        self.is_asked = true;
+    }
+
+    /// Records that the child has answered: unless the member watches the resource from now on, the child refused.
+    pub fn note_answer(&mut self) {
+        self.is_asked = false;
+    }
+
     /// Makes the member watch the resource. If it left meanwhile, its subscription is orphaned.
     pub fn watch(mut self) {
+        self.is_asked = false;
         let mut roster = self.members.roster();
         if std::mem::take(&mut self.is_reserved) {
             roster.end_reservation(self.uri);
@@ -54,10 +68,13 @@ impl WatchReservation<'_> {
 
 impl Drop for WatchReservation<'_> {
     fn drop(&mut self) {
+        let mut roster = self.members.roster();
         if self.is_reserved {
-            let mut roster = self.members.roster();
             roster.end_reservation(self.uri);
             roster.unload(self.uri, self.id);
+        }
+        if self.is_asked {
+            roster.orphan(self.uri);
         }
     }
 }
@@ -141,7 +158,13 @@ impl Members {
     /// reached its limit, or if the resource is new to the child and the child has too many subscriptions or orphans.
     pub fn room_for<'a>(&'a self, uri: &'a str, id: &'a SessionId) -> Option<WatchReservation<'a>> {
         let admitted = self.roster().reserve(uri, id)?;
-        Some(WatchReservation { members: self, uri, id, is_reserved: admitted == Admitted::Reserved })
+        Some(WatchReservation {
+            members: self,
+            uri,
+            id,
+            is_reserved: admitted == Admitted::Reserved,
+            is_asked: false,
+        })
     }
 
     /// Ends the member's watch on the resource; returns whether it was the last one.

@@ -135,6 +135,11 @@ impl Roster {
         }
     }
 
+    /// Has the child told that nobody watches the resource, unless somebody does.
+    pub(super) fn orphan(&mut self, uri: &str) {
+        self.orphaned.insert(uri.to_owned());
+    }
+
     /// Ends a reservation: the member watches the resource now, or the attempt failed.
     pub(super) fn end_reservation(&mut self, uri: &str) {
         if let Some(count) = self.awaited.get_mut(uri) {

@@ -11,6 +11,7 @@ use crate::exchange::Failure;
 use crate::ingress::{Incoming, Refusal};
 use crate::jsonrpc::{Spliced, codes, rewrite};
 use crate::session::Session;
+use crate::telemetry::scope::scoped;
 use crate::telemetry::{Verdict, counters};
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -72,12 +73,19 @@ impl Calls {
         match (seat, subscribing) {
             (_, Some(subscribe)) => {
                 let patience = self.children.settings().request_timeout;
-                let change = Box::pin(self.change_subscription(session, seat, incoming, accepted, subscribe));
-                let timed_out = |_| {
-                    counters::TIMED_OUT_REQUESTS.increment();
-                    Refusal::Failed(Failure::TimedOut(patience))
+                let (calls, session, seat) = (Arc::clone(self), Arc::clone(session), seat.clone());
+                let context = incoming.operation.context();
+                let change = async move {
+                    let change = calls.change_subscription(&session, &seat, incoming, accepted, subscribe);
+                    let changed = timeout(patience, change).await;
+                    changed.unwrap_or_else(|_| {
+                        counters::TIMED_OUT_REQUESTS.increment();
+                        Err(Refusal::Failed(Failure::TimedOut(patience)))
+                    })
                 };
-                Ok(Begun::Answered(timeout(patience, change).await.map_err(timed_out)??))
+                // A task of its own, since a client that disconnects has not cancelled its subscription.
+                let changed = tokio::spawn(scoped(context, change)).await;
+                changed.unwrap_or(Err(Refusal::Failed(Failure::Lost))).map(Begun::Answered)
             }
             (Seat::Stateless(seat), None) => {
                 Box::pin(self.translate(session, seat, incoming, accepted, asked)).await.map(Begun::Running)

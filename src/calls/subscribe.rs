@@ -1,6 +1,7 @@
 //! `resources/subscribe` and `resources/unsubscribe` of legacy sessions at a shared child.
 
 use super::Calls;
+use super::legacy::LegacyStep;
 use crate::admission::Accepted;
 use crate::audience::{Members, ResourceTurn, Seat};
 use crate::children::WATCHES_ENOUGH;
@@ -33,7 +34,7 @@ impl Calls {
         let nothing = Spliced::from(rewrite::result(incoming.id(), b"{}"));
         let Some(members) = seat.members() else { return Ok(nothing) };
         let _turn = self.turn(session, &incoming, members, &uri).await?;
-        let room = match subscribe {
+        let mut room = match subscribe {
             true => Some(members.room_for(&uri, session.id()).ok_or(WATCHES_ENOUGH)?),
             false => None,
         };
@@ -50,8 +51,19 @@ impl Calls {
             }
             Seat::Stateless(seat) => (seat.members.post.listen(None).await, nothing),
             seat => {
-                let call = self.pass(session, seat, incoming, accepted, false, None).await?;
-                let answer = call.run(|_| ()).await.flatten();
+                let mut call = self.pass(session, seat, incoming, accepted, false, None).await?;
+                if let Some(room) = &mut room {
+                    room.ask();
+                }
+                let answer = loop {
+                    if let LegacyStep::Answered(answer) = call.next().await {
+                        break answer.flatten();
+                    }
+                };
+                // An error of proxyrunner's own says nothing about the child's subscriptions.
+                if let Some(room) = room.as_mut().filter(|_| call.is_answered()) {
+                    room.note_answer();
+                }
                 let answer = answer.map_err(|_| Refusal::Failed(Failure::NoRoom))?;
                 let agreed = jsonrpc::scan(&answer).is_ok_and(|message| message.result.is_some());
                 (agreed, Spliced::from(answer))

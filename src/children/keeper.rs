@@ -254,7 +254,10 @@ impl Children {
             let _turn = members.turn(&uri).await;
             let restored = !members.is_watched(&uri)
                 || match shared.era {
-                    Era::Legacy => self.tell_subscription(&shared.link, "resources/subscribe", &uri).await,
+                    Era::Legacy => {
+                        let told = self.tell_subscription(&shared.link, "resources/subscribe", &uri).await;
+                        told == Some(true)
+                    }
                     Era::Modern => members.post.listen(None).await,
                 };
             if !restored {

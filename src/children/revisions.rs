@@ -68,6 +68,8 @@ struct State {
     newest: usize,
     /// Whether the server exited after every revision, so that the revision is not the reason.
     ends_anyway: bool,
+    /// Whether a process accepted the newest revision, so that another one that exits does so for other reasons.
+    accepted: bool,
 }
 
 impl KnownRevisions {
@@ -75,7 +77,11 @@ impl KnownRevisions {
     /// other reasons.
     pub fn start(&self, serving: bool) -> Revisions {
         let state = self.0.lock();
-        Revisions { asked: state.newest, told: false, may_restart: !state.ends_anyway && !serving }
+        Revisions {
+            asked: state.newest,
+            told: false,
+            may_restart: !state.ends_anyway && !state.accepted && !serving,
+        }
     }
 
     /// Learns from a completed or failed handshake.
@@ -84,6 +90,7 @@ impl KnownRevisions {
         // An explicit refusal holds for the next process, even if this one exited.
         if completed || revisions.told {
             state.newest = revisions.asked;
+            state.accepted |= completed;
         } else if revisions.older().is_empty() {
             state.ends_anyway = true;
         }
@@ -173,13 +180,19 @@ mod tests {
         known.learn(&revisions, true);
         assert_eq!((known.start(false).asked(), known.ceiling()), ("2025-06-18", Some("2025-06-18")));
         let mut revisions = known.start(false);
-        while revisions.step_down_after_exit() {}
+        assert!(!revisions.step_down_after_exit(), "a process accepted the revision before");
         known.learn(&revisions, false);
         assert_eq!(known.start(false).asked(), "2025-06-18");
-        assert!(
-            !known.start(false).step_down_after_exit(),
-            "a server that exits after each revision is not started for each again"
-        );
+    }
+
+    #[test]
+    fn a_server_that_exits_after_each_revision_is_not_started_for_each_again() {
+        let known = KnownRevisions::default();
+        let mut revisions = known.start(false);
+        while revisions.step_down_after_exit() {}
+        known.learn(&revisions, false);
+        assert_eq!(known.start(false).asked(), "2025-11-25");
+        assert!(!known.start(false).step_down_after_exit());
     }
 
     #[test]

@@ -53,8 +53,9 @@ impl Children {
         }
     }
 
-    /// Subscribes to a resource or unsubscribes from it. Returns whether the child agreed.
-    pub async fn tell_subscription(&self, link: &Link, method: &str, uri: &str) -> bool {
+    /// Subscribes to a resource or unsubscribes from it. Returns whether the child agreed; `None` if its
+    /// answer is not known.
+    pub async fn tell_subscription(&self, link: &Link, method: &str, uri: &str) -> Option<bool> {
         inquiry::ask_subscription(link, method, uri, self.settings.request_timeout).await
     }
 }

@@ -82,7 +82,8 @@ pub enum Failure {
     TimedOut(Duration),
     /// The child reported progress, but did not answer within `--request-max`.
     TookTooLong(Duration),
-    /// The client did not answer the child's question within `--park-timeout`.
+    /// The client did not answer the child's question within `--park-timeout`, or `--request-timeout` if the child is of
+    /// the client's era.
     Unanswered(Duration),
     /// The child did not answer a request of its handshake within `--start-timeout`.
     SlowStart {
@@ -218,7 +219,7 @@ impl fmt::Display for Failure {
             Failure::Cancelled => f.write_str("cancelled by the client"),
             Failure::Unanswered(after) => write!(
                 f,
-                "the client did not answer the server's question within {} s (--park-timeout)",
+                "the client did not answer the server's question within {} s",
                 after.as_secs_f64()
             ),
             Failure::SessionEnded => {

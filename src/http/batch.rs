@@ -61,6 +61,7 @@ pub async fn respond(
         return Err(Rejection::shutting_down());
     }
     let form = guard::response_form(headers)?;
+    source.persistence.end_with_connection();
     let unbegun = Unbegun(Some(session.open_stream()));
     let batch = Arc::new(Batch {
         server: Arc::clone(server),

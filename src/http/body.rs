@@ -3,6 +3,7 @@
 use super::Server;
 use super::deviation::Deviation;
 use super::peers::Pace;
+use super::persistence::Persistence;
 use super::reject::Rejection;
 use crate::budget::{Account, Budget, Charge, Charged, OVERHEAD};
 use crate::jsonrpc::{self, Defect, Fault, Kind, Message, codes, text};
@@ -92,10 +93,15 @@ impl Whole {
 /// # Errors
 /// 413 as soon as the body is known to exceed `--max-body`; 408 when it arrives too slowly, which is stricter while
 /// others wait for its memory; 503 when there is no memory for it, or proxyrunner is shutting down.
-pub async fn read(server: &Server, mut body: Incoming, account: &Account) -> Result<Whole, Rejection> {
+pub async fn read(
+    server: &Server,
+    mut body: Incoming,
+    account: &Account,
+    persistence: &Persistence,
+) -> Result<Whole, Rejection> {
     let received = tokio::select! {
         biased;
-        received = receive(server, &mut body, account) => received,
+        received = receive(server, &mut body, account, persistence) => received,
         () = server.shutdown.over() => Err(Rejection::shutting_down().closing()),
     };
     match received {
@@ -122,7 +128,12 @@ pub fn is_at_most(body: &Incoming, bytes: u64) -> bool {
     body.size_hint().upper().is_some_and(|length| length <= bytes)
 }
 
-async fn receive(server: &Server, body: &mut Incoming, account: &Account) -> Result<Whole, Rejection> {
+async fn receive(
+    server: &Server,
+    body: &mut Incoming,
+    account: &Account,
+    persistence: &Persistence,
+) -> Result<Whole, Rejection> {
     let limit = server.settings.max_body;
     let length = body.size_hint();
     if length.lower() > limit as u64 {
@@ -131,10 +142,12 @@ async fn receive(server: &Server, body: &mut Incoming, account: &Account) -> Res
     // The limit is a usize, and the length does not exceed it.
     let length = length.exact().map_or(0, |length| length as usize);
     let mut whole = Whole { bytes: Vec::new(), charge: account.charge() };
-    make_room(&mut whole, length).await?;
+    make_room(&mut whole, length, persistence).await?;
     let mut pace = Pace::begin(Instant::now());
     loop {
         let chunk = match next(body, &mut pace, &whole.charge).await? {
+            // The connection ended before the body did.
+            None if whole.bytes.len() < length => return Err(Rejection::invalid("the body is incomplete")),
             None => {
                 whole.remove_byte_order_mark();
                 return Ok(whole);
@@ -145,15 +158,15 @@ async fn receive(server: &Server, body: &mut Incoming, account: &Account) -> Res
                 Err(_trailers) => continue,
             },
         };
-        let length = whole.bytes.len() + chunk.len();
-        if length > limit {
+        let longer = whole.bytes.len() + chunk.len();
+        if longer > limit {
             return Err(Rejection::too_large(limit));
         }
         let brought = Instant::now();
-        if length > whole.bytes.capacity() {
-            let doubled = length.max(2 * whole.bytes.capacity());
+        if longer > whole.bytes.capacity() {
+            let doubled = longer.max(2 * whole.bytes.capacity());
             let wanted = if doubled > PART { limit } else { doubled.min(limit) };
-            make_room(&mut whole, wanted).await?;
+            make_room(&mut whole, wanted, persistence).await?;
         }
         let now = Instant::now();
         pace.extend(now - brought);
@@ -163,10 +176,11 @@ async fn receive(server: &Server, body: &mut Incoming, account: &Account) -> Res
 }
 
 /// Reserves memory for `bytes` bytes of a body, after it is charged.
-async fn make_room(whole: &mut Whole, bytes: usize) -> Result<(), Rejection> {
+async fn make_room(whole: &mut Whole, bytes: usize, persistence: &Persistence) -> Result<(), Rejection> {
     let charged = bytes + OVERHEAD;
     if !whole.charge.try_cover(charged) {
-        let covered = Box::pin(timeout(PATIENCE, whole.charge.cover(charged))).await;
+        let covering = Box::pin(timeout(PATIENCE, whole.charge.cover(charged)));
+        let covered = persistence.while_connected(covering).await;
         covered.map_err(|_| Rejection::busy("--max-buffered is used up by messages in transit").closing())?;
     }
     let more = bytes - whole.bytes.len();

@@ -116,10 +116,12 @@ async fn read(
     if headers.contains_key(sessions::SESSION_ID)
         && let Ok(session) = sessions::find(server, headers, principal)
     {
-        return body::read(server, body, session.account()).await;
+        return body::read(server, body, session.account(), &source.persistence).await;
     }
     match principal.client_or(|| source.account.client()) {
-        client if client == source.account.client() => body::read(server, body, &source.account).await,
-        client => body::read(server, body, &source.account.sibling(client)).await,
+        client if client == source.account.client() => {
+            body::read(server, body, &source.account, &source.persistence).await
+        }
+        client => body::read(server, body, &source.account.sibling(client), &source.persistence).await,
     }
 }

@@ -34,6 +34,7 @@ pub async fn respond(
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
     if incoming.message.kind == Kind::Request && incoming.method() == "initialize" {
+        source.persistence.end_with_connection();
         return Box::pin(sessions::initialize(server, headers, principal, source, incoming)).await;
     }
     let of = |rejection: Rejection| rejection.of(incoming.id());
@@ -42,6 +43,8 @@ pub async fn respond(
     sessions::describe(&session, &incoming.operation);
     if incoming.message.kind == Kind::Request {
         let form = guard::response_form(headers).map_err(of)?;
+        // A request that waits leaves its queue with its client; one that has begun is `Attended`.
+        source.persistence.end_with_connection();
         return answer(server, &session, incoming, form).await;
     }
     Box::pin(oneway::accept(server, &session, incoming)).await?;

@@ -31,6 +31,7 @@ mod oneway;
 mod outcome;
 mod paths;
 mod peers;
+mod persistence;
 mod public_url;
 mod reject;
 mod relief;

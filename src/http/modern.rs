@@ -79,7 +79,7 @@ pub async fn respond(
             incoming.operation.end(&Verdict::Success);
             return Ok(response::empty(StatusCode::ACCEPTED));
         }
-        Kind::Request => {}
+        Kind::Request => source.persistence.end_with_connection(),
     }
     let form = guard::response_form(headers).map_err(|rejection| rejection.of(incoming.id()))?;
     let envelope = check(headers, &incoming).map_err(|rejection| rejection.of(incoming.id()))?;

@@ -73,7 +73,7 @@ pub async fn post(
         id.ok_or_else(|| Rejection::invalid("?sessionId= is missing; use the path from the endpoint event"))?;
     let session = server.directory.find(id, &principal).filter(|session| session.is_old_sse());
     let Some(session) = session else { return Err(body::refuse(body, Rejection::unknown_session())) };
-    let body = body::read(server, body, session.account()).await?;
+    let body = body::read(server, body, session.account(), &source.persistence).await?;
     let present = sessions::receive(server, &session)?;
     let (frame, message) = body.into_message(&head.headers)?;
     let incoming = source.incoming(&server.settings, frame, message);

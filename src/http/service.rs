@@ -2,6 +2,7 @@
 
 use super::marked::Marked;
 use super::peers::{Connection, Mark, Places, Rewound, Socket, Watched};
+use super::persistence::{Persistence, Persistent};
 use super::response::Body;
 use super::routes::{self, Full};
 use super::source::Source;
@@ -107,8 +108,10 @@ impl Service {
                 service_fn(move |request: Request<Incoming>| {
                     let mark = marker.mark(request.method() == Method::GET, !request.body().is_end_stream());
                     let (service, peer) = (service.clone(), peer.clone());
-                    // Boxed, so that no idle connection reserves memory for it.
-                    Box::pin(async move { Ok::<_, Infallible>(service.answer(request, peer, mark).await) })
+                    let persistence = Persistence::of(request.method());
+                    Persistent::new(persistence.clone(), async move {
+                        Ok::<_, Infallible>(service.answer(request, peer, mark, persistence).await)
+                    })
                 }),
             );
         let mut closes = pin!(closing.cancelled());
@@ -148,7 +151,13 @@ impl Service {
         }
     }
 
-    async fn answer(self, request: Request<Incoming>, peer: Peer, mark: Mark) -> Response<Marked<Body>> {
+    async fn answer(
+        self,
+        request: Request<Incoming>,
+        peer: Peer,
+        mark: Mark,
+        persistence: Persistence,
+    ) -> Response<Marked<Body>> {
         let Service { server, role, places, connection, account, requests } = self;
         if role == Role::Admin {
             connection.set_may_rest(request.body().is_end_stream());
@@ -158,20 +167,26 @@ impl Service {
         let has_body = !request.body().is_end_stream();
         let is_long = request.body().size_hint().upper().is_none_or(|length| length > LONG);
         let is_monitoring = paths::is_monitoring(request.uri().path());
-        let charge =
-            if is_monitoring { None } else { requests.charge_soon(memory_of(&request), ROOM_PATIENCE).await };
-        let (mut visit, source) = match is_monitoring {
+        let charge = match is_monitoring {
+            true => None,
+            false => {
+                let charging = requests.charge_soon(memory_of(&request), ROOM_PATIENCE);
+                persistence.while_connected(charging).await
+            }
+        };
+        let (mut visit, mut source) = match is_monitoring {
             true => (None, Source::unseen(peer, account)),
             false => Visit::begin(&server.settings, &request, peer, account),
         };
-        let mut response =
-            if connection.is_spare() && !is_monitoring && !Box::pin(places.settle(&connection)).await {
-                routes::refuse(request, Full::Connections)
-            } else if charge.is_none() && !is_monitoring {
-                routes::refuse(request, Full::Memory)
-            } else {
-                scoped(source.span, routes::serve(server, &source, request)).await
-            };
+        let settling = persistence.while_connected(Box::pin(places.settle(&connection)));
+        source.persistence = persistence.clone();
+        let mut response = if connection.is_spare() && !is_monitoring && !settling.await {
+            routes::refuse(request, Full::Connections)
+        } else if charge.is_none() && !is_monitoring {
+            routes::refuse(request, Full::Memory)
+        } else {
+            scoped(source.span, routes::serve(server, &source, request)).await
+        };
         // Hyper may still be reading the body of a refused request; such a connection keeps its buffers.
         let is_error = response.status().is_client_error() || response.status().is_server_error();
         connection.set_may_rest(!has_body || !is_error);

@@ -1,6 +1,7 @@
 //! The source of messages: the trace context, peer and account that all messages of one HTTP request share.
 
 use super::Settings;
+use super::persistence::Persistence;
 use crate::budget::{Account, Charged};
 use crate::jsonrpc::{self, Carried, Kind, Message, Params, Span, rewrite, unescaped};
 use crate::telemetry::{Arrival, Operation, Parent, Peer, Subject};
@@ -22,12 +23,15 @@ pub struct Source {
     pub account: Account,
     /// Set once a message was read; only with an access log.
     pub brought: Option<Arc<AtomicBool>>,
+    /// Whether the request is handled to its end if its client disconnects.
+    pub persistence: Persistence,
 }
 
 impl Source {
     /// Returns the source of a request that is not traced.
     pub fn unseen(peer: Peer, account: Account) -> Self {
-        Source { trace: Trace::default(), span: None, peer, account, brought: None }
+        let (trace, persistence) = Default::default();
+        Source { trace, span: None, peer, account, brought: None, persistence }
     }
 
     /// Begins the operation of a message.

@@ -1,5 +1,6 @@
 //! The span of an HTTP request, and its access log line if it carries no message.
 
+use super::persistence::Persistence;
 use super::source::Source;
 use super::{Settings, guard};
 use crate::budget::Account;
@@ -64,7 +65,8 @@ impl Visit {
             logged.context = context;
             Arc::clone(&logged.brought)
         });
-        let source = Source { span: context, trace, peer, account, brought };
+        let source =
+            Source { span: context, trace, peer, account, brought, persistence: Persistence::default() };
         let span = span.filter(Span::is_recorded);
         let is_seen = span.is_some() || logged.is_some();
         (is_seen.then_some(Visit { span, logged }), source)

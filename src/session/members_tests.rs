@@ -193,6 +193,19 @@ fn a_subscription_after_its_sessions_end_is_an_orphan() {
 }
 
 #[test]
+fn a_subscription_whose_answer_is_not_known_is_an_orphan() {
+    let (members, three) = three();
+    let id = three[0].0.id();
+    let mut rooms =
+        ["asked", "refused", "unasked"].map(|uri| members.room_for(uri, id).expect("there is room"));
+    rooms[0].ask();
+    rooms[1].ask();
+    rooms[1].note_answer();
+    drop(rooms);
+    assert_eq!(orphans(&members), ["asked"]);
+}
+
+#[test]
 fn a_resource_is_awaited_until_all_members_watch_it_or_give_up() {
     let (members, three) = three();
     let [a, b, c] = [0, 1, 2].map(|at| three[at].0.id());

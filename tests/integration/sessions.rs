@@ -1,6 +1,6 @@
 //! Sessions: how they open, end and expire; versions, principals and batches.
 
-use crate::support::{Server, tool_call, until};
+use crate::support::{Journal, Server, tool_call, until};
 use serde_json::{Value, json};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
@@ -320,4 +320,26 @@ fn a_client_with_all_sessions_busy_gives_way_too() {
     let told = hanging[0].response().answer();
     assert!(told["error"]["code"].is_i64(), "{told}");
     assert_eq!((anns[0].post(PING).status, anns[1].post(PING).status), (404, 200));
+}
+
+#[test]
+fn messages_are_handled_although_their_client_disconnects_at_once() {
+    const CLIENTS: usize = 30;
+    let journal = Journal::new();
+    let server = Server::with().child(&journal.flag()).start();
+    let calling = server.session();
+    for _ in 0..CLIENTS {
+        let deleting = server.session();
+        for (session, is_call) in [(&calling, true), (&deleting, false)] {
+            let headers = [("Mcp-Session-Id", &*session.id)];
+            let mut connection = session.begin(PING);
+            assert_eq!(connection.response().status, 200);
+            match is_call {
+                true => connection.post(&headers, tool_call(2, "facts", &json!({}))),
+                false => connection.request("DELETE", "/mcp", &headers, b""),
+            }
+        }
+    }
+    server.until_metric("proxyrunner_sessions", 1);
+    until("all calls", || journal.runs("facts") == CLIENTS);
 }

@@ -55,16 +55,24 @@ fn a_task_that_needs_input_asks_the_client() {
 }
 
 #[test]
-fn a_disconnect_or_timeout_cancels_the_task() {
+fn a_disconnect_or_the_end_of_request_max_cancels_the_task() {
     let (server, journal) = tasks("--sse-commit-after 20ms");
     let events = server.modern().begin_call(1, "research", json!({"polls": 0, "end": "never"})).events();
     until("the task", || !sent(&journal, "tasks/get").is_empty());
     events.cut();
     until("the cancellation", || !sent(&journal, "tasks/cancel").is_empty());
-    let (server, journal) = tasks("--request-timeout 300ms");
+    let (server, journal) = tasks("--request-timeout 300ms --request-max 400ms");
     let late = server.modern().call("research", json!({"polls": 0, "end": "never"}));
     assert_eq!(late.answer()["error"]["data"]["reason"], "timed_out");
     until("the cancellation", || !sent(&journal, "tasks/cancel").is_empty());
+}
+
+#[test]
+fn a_task_may_take_longer_than_request_timeout_as_long_as_it_is_answered_to_be_working() {
+    let (server, journal) = tasks("--request-timeout 400ms");
+    let done = server.modern().call("research", json!({"polls": 14, "end": "completed"}));
+    assert_eq!(done.answer()["result"]["resultType"], "complete");
+    assert!(sent(&journal, "tasks/cancel").is_empty());
 }
 
 #[test]

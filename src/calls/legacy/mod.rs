@@ -48,6 +48,8 @@ pub struct LegacyCall {
     asked: Option<ListRequest>,
     /// The translation, if the child is modern.
     translation: Option<Box<Translation>>,
+    /// Whether the child has answered.
+    is_answered: bool,
     /// The recorded operation.
     operation: Arc<Operation>,
     /// Makes a drain wait for the call.
@@ -97,6 +99,7 @@ impl Calls {
             downgrade,
             asked,
             translation: None,
+            is_answered: false,
             operation: incoming.operation,
             _accepted: accepted,
         }))
@@ -203,6 +206,11 @@ impl LegacyCall {
         }
     }
 
+    /// Returns whether an answer was the child's own. That of a translated call is not known.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered
+    }
+
     /// Runs to the end, and passes interim messages to `each`.
     pub async fn run(mut self: Box<Self>, mut each: impl FnMut(Interim)) -> Spliced {
         loop {
@@ -225,6 +233,7 @@ impl LegacyCall {
             Ok(answer) => answer,
             Err(failure) => return self.fail(&failure),
         };
+        self.is_answered = true;
         self.keep_list(&answer);
         let version = self.session.version();
         let message = restored(&answer, &self.client_id, &version, self.downgrade.as_deref());
@@ -240,7 +249,11 @@ impl LegacyCall {
 
     fn time_out(&mut self) -> LegacyStep {
         counters::TIMED_OUT_REQUESTS.increment();
-        let failure = self.deadline.failure();
+        // The child waits for the client if a question is open.
+        let failure = match self.session.has_open_question() {
+            true => Failure::Unanswered(self.calls.children.settings().request_timeout),
+            false => self.deadline.failure(),
+        };
         if let Some(exchange) = self.exchange.take() {
             exchange.fail(&failure);
         }

@@ -119,6 +119,7 @@ impl Calls {
             deadline,
             downgrade: None,
             asked,
+            is_answered: false,
             operation: Arc::clone(&translation.incoming.operation),
             translation: Some(Box::new(translation)),
             _accepted: accepted,

@@ -138,13 +138,20 @@ impl Calls {
         let mut watched = Vec::new();
         for uri in uris {
             let _turn = members.turn(&uri).await;
-            let Some(room) = members.room_for(&uri, &listening.ear) else { continue };
-            if members.is_watched(&uri)
-                || self.children.tell_subscription(link, "resources/subscribe", &uri).await
-            {
-                room.watch();
-                watched.push(uri);
+            let Some(mut room) = members.room_for(&uri, &listening.ear) else { continue };
+            if !members.is_watched(&uri) {
+                room.ask();
+                match self.children.tell_subscription(link, "resources/subscribe", &uri).await {
+                    Some(true) => {}
+                    Some(false) => {
+                        room.note_answer();
+                        continue;
+                    }
+                    None => continue,
+                }
             }
+            room.watch();
+            watched.push(uri);
         }
         watched
     }

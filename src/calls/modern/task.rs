@@ -169,6 +169,8 @@ impl ModernCall {
         let outcome = match outcome {
             Ok(answer) => {
                 let task = self.task.as_mut()?;
+                // Each poll that the child answers is progress.
+                self.deadline.progressed(now());
                 let answer = task.hear(answer, now())?;
                 if task.stage != Stage::Asking {
                     // The task has ended, so nothing is left to cancel.
