@@ -2,8 +2,7 @@
 
 use super::Server;
 use super::deviation::Deviation;
-use super::peers::Pace;
-use super::persistence::Persistence;
+use super::peers::{Pace, Persistence};
 use super::reject::Rejection;
 use crate::budget::{Account, Budget, Charge, Charged, OVERHEAD};
 use crate::jsonrpc::{self, Defect, Fault, Kind, Message, codes, text};

@@ -31,7 +31,6 @@ mod oneway;
 mod outcome;
 mod paths;
 mod peers;
-mod persistence;
 mod public_url;
 mod reject;
 mod relief;

@@ -1,8 +1,7 @@
 //! Serves one connection: hyper parses its requests, [`routes`] answers them.
 
 use super::marked::Marked;
-use super::peers::{Connection, Mark, Places, Rewound, Socket, Watched};
-use super::persistence::{Persistence, Persistent};
+use super::peers::{Connection, Mark, Persistence, Persistent, Places, Rewound, Socket, Watched};
 use super::response::Body;
 use super::routes::{self, Full};
 use super::source::Source;

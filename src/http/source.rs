@@ -1,7 +1,7 @@
 //! The source of messages: the trace context, peer and account that all messages of one HTTP request share.
 
 use super::Settings;
-use super::persistence::Persistence;
+use super::peers::Persistence;
 use crate::budget::{Account, Charged};
 use crate::jsonrpc::{self, Carried, Kind, Message, Params, Span, rewrite, unescaped};
 use crate::telemetry::{Arrival, Operation, Parent, Peer, Subject};

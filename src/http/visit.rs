@@ -1,6 +1,6 @@
 //! The span of an HTTP request, and its access log line if it carries no message.
 
-use super::persistence::Persistence;
+use super::peers::Persistence;
 use super::source::Source;
 use super::{Settings, guard};
 use crate::budget::Account;
