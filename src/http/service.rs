@@ -166,20 +166,27 @@ impl Service {
         let has_body = !request.body().is_end_stream();
         let is_long = request.body().size_hint().upper().is_none_or(|length| length > LONG);
         let is_monitoring = paths::is_monitoring(request.uri().path());
+        let memory = memory_of(&request);
         let charge = match is_monitoring {
             true => None,
-            false => {
-                let charging = requests.charge_soon(memory_of(&request), ROOM_PATIENCE);
-                persistence.while_connected(charging).await
-            }
+            false => match requests.try_charge(memory) {
+                Some(charge) => Some(charge),
+                // Boxed, like everything that few requests wait for.
+                None => {
+                    let charging = requests.charge_soon(memory, ROOM_PATIENCE);
+                    Box::pin(persistence.while_connected(charging)).await
+                }
+            },
         };
         let (mut visit, mut source) = match is_monitoring {
             true => (None, Source::unseen(peer, account)),
             false => Visit::begin(&server.settings, &request, peer, account),
         };
-        let settling = persistence.while_connected(Box::pin(places.settle(&connection)));
-        source.persistence = persistence.clone();
-        let mut response = if connection.is_spare() && !is_monitoring && !settling.await {
+        let is_placed = is_monitoring
+            || !connection.is_spare()
+            || Box::pin(persistence.while_connected(places.settle(&connection))).await;
+        source.persistence = persistence;
+        let mut response = if !is_placed {
             routes::refuse(request, Full::Connections)
         } else if charge.is_none() && !is_monitoring {
             routes::refuse(request, Full::Memory)
