@@ -135,7 +135,7 @@ impl Roster {
         }
     }
 
-    /// Has the child told that nobody watches the resource, unless somebody does.
+    /// Orphans the resource: unless a member watches it, the child is told to unsubscribe.
     pub(super) fn orphan(&mut self, uri: &str) {
         self.orphaned.insert(uri.to_owned());
     }

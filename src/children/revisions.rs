@@ -68,7 +68,7 @@ struct State {
     newest: usize,
     /// Whether the server exited after every revision, so that the revision is not the reason.
     ends_anyway: bool,
-    /// Whether a process accepted the newest revision, so that another one that exits does so for other reasons.
+    /// Whether a process accepted the newest revision. If a later process exits, the revision is not the reason.
     accepted: bool,
 }
 

@@ -43,7 +43,7 @@ pub async fn respond(
     sessions::describe(&session, &incoming.operation);
     if incoming.message.kind == Kind::Request {
         let form = guard::response_form(headers).map_err(of)?;
-        // A request that waits leaves its queue with its client; one that has begun is `Attended`.
+        // A waiting request leaves its queue if its client disconnects. `Attended` keeps a request that has begun.
         source.persistence.end_with_connection();
         return answer(server, &session, incoming, form).await;
     }
