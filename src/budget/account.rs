@@ -304,7 +304,7 @@ impl Charge {
         }
     }
 
-    /// Records that its message, if any, is released. If another one is as large, that one counts from now on.
+    /// Records that its message, if any, is released. After that, no message is exempt until the next one is recorded.
     fn forget_message(&self) {
         if self.bytes > LEAST_LARGE {
             let largest = &self.account.0.total.largest;
