@@ -5,7 +5,7 @@
 
 /// Allocations of at least this size are returned to the system as soon as they are freed, in bytes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const MAPPED: nix::libc::c_int = 32 * 1024;
+const MAPPED: nix::libc::c_int = 256 * 1024;
 
 /// Free memory that the allocator may keep, in bytes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

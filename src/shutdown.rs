@@ -3,6 +3,8 @@
 //! `unready`: the readiness probe fails, and all requests are served. → `refusing`: new exchanges and sessions get 503, and
 //! messages of running ones are accepted. → `over`: the remaining exchanges fail.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -11,45 +13,56 @@ pub const CLOSING: Duration = Duration::from_secs(2);
 /// Minimum time to export the last telemetry.
 pub const FLUSHING: Duration = Duration::from_millis(500);
 
+const UNREADY: u8 = 1;
+const REFUSING: u8 = 2;
+const OVER: u8 = 3;
+
 /// A handle on the stages; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
-    unready: CancellationToken,
-    refusing: CancellationToken,
+    /// The stage that was entered last; each request reads it.
+    stage: Arc<AtomicU8>,
     over: CancellationToken,
 }
 
 impl Shutdown {
     /// Makes readiness probes fail.
     pub fn begin(&self) {
-        self.unready.cancel();
+        self.enter(UNREADY);
     }
 
     /// Refuses new exchanges and sessions.
     pub fn refuse(&self) {
-        self.begin();
-        self.refusing.cancel();
+        self.enter(REFUSING);
     }
 
     /// Fails the remaining exchanges, and ends the streams.
     pub fn finish(&self) {
-        self.refuse();
+        self.enter(OVER);
         self.over.cancel();
+    }
+
+    fn enter(&self, stage: u8) {
+        self.stage.fetch_max(stage, Ordering::SeqCst);
+    }
+
+    fn has_entered(&self, stage: u8) -> bool {
+        self.stage.load(Ordering::SeqCst) >= stage
     }
 
     /// Returns whether [`begin`](Self::begin) was called.
     pub fn has_begun(&self) -> bool {
-        self.unready.is_cancelled()
+        self.has_entered(UNREADY)
     }
 
     /// Returns whether [`refuse`](Self::refuse) was called.
     pub fn is_refusing(&self) -> bool {
-        self.refusing.is_cancelled()
+        self.has_entered(REFUSING)
     }
 
     /// Returns whether [`finish`](Self::finish) was called.
     pub fn is_over(&self) -> bool {
-        self.over.is_cancelled()
+        self.has_entered(OVER)
     }
 
     /// Resolves once [`finish`](Self::finish) was called.

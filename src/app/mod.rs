@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// Added to the number of the signal that ended the process, to form the exit code, as shells do.
 const BY_SIGNAL: i32 = 128;
 
+/// The maximum number of threads that serve requests, unless `TOKIO_WORKER_THREADS` says otherwise.
+const MOST_WORKERS: usize = 4;
+
 /// Runs until a signal or the child's exit ends the process, and returns the exit code.
 ///
 /// # Errors
@@ -29,7 +32,7 @@ pub fn run(config: Config) -> anyhow::Result<i32> {
     let _log = telemetry::start(&config.telemetry);
     let runtime = {
         let _exits = ExitOnPanic::arm();
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?
+        runtime(workers()).enable_all().build().context("cannot start threads")?
     };
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -39,6 +42,25 @@ pub fn run(config: Config) -> anyhow::Result<i32> {
     runtime.shutdown_timeout(Duration::from_millis(100));
     telemetry::count_lost_lines();
     code
+}
+
+/// Returns the number of threads that serve requests: `TOKIO_WORKER_THREADS`, else half of the CPUs that the process may
+/// use, by its affinity and its control group's quota. The other half is left to the child and the rest of the pod; one
+/// thread serves more requests than most children can. More threads than that wake each other up more than they help.
+fn workers() -> usize {
+    let set = std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|number| number.parse().ok());
+    let usable = || std::thread::available_parallelism().map_or(1, |usable| (usable.get() / 2).min(MOST_WORKERS));
+    set.unwrap_or_else(usable).max(1)
+}
+
+/// Returns the runtime for this number of threads. The main thread serves alone if one is enough.
+fn runtime(workers: usize) -> tokio::runtime::Builder {
+    if workers == 1 {
+        return tokio::runtime::Builder::new_current_thread();
+    }
+    let mut several = tokio::runtime::Builder::new_multi_thread();
+    several.worker_threads(workers);
+    several
 }
 
 /// Ends the process on a panic while it exists. The runtime panics when the system grants fewer threads than it

@@ -1,7 +1,7 @@
 //! Message bytes with their charge.
 
 use super::{Account, Charge, OVERHEAD};
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ enum Repr {
 
 /// The bytes and the charge that slices share.
 struct Held {
-    bytes: Bytes,
+    bytes: Vec<u8>,
     owner: Owner,
 }
 
@@ -66,7 +66,7 @@ impl Charged {
 
     fn held(bytes: Vec<u8>, owner: Owner) -> Self {
         let range = 0..bytes.len();
-        Charged(Repr::Held { held: Arc::new(Held { bytes: bytes.into(), owner }), range })
+        Charged(Repr::Held { held: Arc::new(Held { bytes, owner }), range })
     }
 
     /// Wraps new bytes in the same account: a modified copy that is not much longer.

@@ -45,6 +45,10 @@ pub async fn write<W: AsyncWrite + AsFd + Unpin>(
     let writing = async {
         while let Some(message) = next(&mut intake, &mut writer).await {
             writer.put_message(message, &intake).await?;
+            // Clients that are ready to send are polled first, so that one write carries their messages, too.
+            if writer.mux.waiting() > 1 {
+                tokio::task::yield_now().await;
+            }
             while writer.batch.len() < BATCH
                 && let Some(message) = ready(&mut intake, &mut writer)
             {

@@ -11,6 +11,7 @@ use hyper::StatusCode;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::HeaderMap;
 use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep_until, timeout, timeout_at};
 
@@ -98,12 +99,7 @@ pub async fn read(
     account: &Account,
     persistence: &Persistence,
 ) -> Result<Whole, Rejection> {
-    let received = tokio::select! {
-        biased;
-        received = receive(server, &mut body, account, persistence) => received,
-        () = server.shutdown.over() => Err(Rejection::shutting_down().closing()),
-    };
-    match received {
+    match receive(server, &mut body, account, persistence).await {
         Ok(whole) => Ok(whole),
         Err(rejection) => Err(refuse(body, rejection)),
     }
@@ -141,10 +137,15 @@ async fn receive(
     // The limit is a usize, and the length does not exceed it.
     let length = length.exact().map_or(0, |length| length as usize);
     let mut whole = Whole { bytes: Vec::new(), charge: account.charge() };
-    make_room(&mut whole, length, persistence).await?;
-    let mut pace = Pace::begin(Instant::now());
+    make_room(server, &mut whole, length, persistence).await?;
+    // `None` until bytes are awaited.
+    let mut pace = None;
     loop {
-        let chunk = match next(body, &mut pace, &whole.charge).await? {
+        if length > 0 && body.is_end_stream() && whole.bytes.len() == length {
+            whole.remove_byte_order_mark();
+            return Ok(whole);
+        }
+        let chunk = match next(server, body, &mut pace, &whole.charge).await? {
             // The connection ended before the body did.
             None if whole.bytes.len() < length => return Err(Rejection::invalid("the body is incomplete")),
             None => {
@@ -161,40 +162,93 @@ async fn receive(
         if longer > limit {
             return Err(Rejection::too_large(limit));
         }
-        let brought = Instant::now();
+        let mut waited = Duration::ZERO;
         if longer > whole.bytes.capacity() {
             let doubled = longer.max(2 * whole.bytes.capacity());
             let wanted = if doubled > PART { limit } else { doubled.min(limit) };
-            make_room(&mut whole, wanted, persistence).await?;
+            waited = make_room(server, &mut whole, wanted, persistence).await?;
         }
-        let now = Instant::now();
-        pace.extend(now - brought);
-        pace.credit(chunk.len(), whole.charge.bytes(), now);
+        if let Some(pace) = &mut pace {
+            pace.extend(waited);
+            pace.credit(chunk.len(), whole.charge.bytes(), Instant::now());
+        }
         whole.bytes.extend_from_slice(&chunk);
     }
 }
 
-/// Reserves memory for `bytes` bytes of a body, after it is charged.
-async fn make_room(whole: &mut Whole, bytes: usize, persistence: &Persistence) -> Result<(), Rejection> {
+/// Reserves memory for `bytes` bytes of a body, after it is charged, and returns the time that it had to wait.
+async fn make_room(
+    server: &Server,
+    whole: &mut Whole,
+    bytes: usize,
+    persistence: &Persistence,
+) -> Result<Duration, Rejection> {
     let charged = bytes + OVERHEAD;
+    let mut waited = Duration::ZERO;
     if !whole.charge.try_cover(charged) {
-        let covering = Box::pin(timeout(PATIENCE, whole.charge.cover(charged)));
-        let covered = persistence.while_connected(covering).await;
-        covered.map_err(|_| Rejection::busy("--max-buffered is used up by messages in transit").closing())?;
+        let begun = Instant::now();
+        let covering = async {
+            let covered = timeout(PATIENCE, whole.charge.cover(charged)).await;
+            covered
+                .map_err(|_| Rejection::busy("--max-buffered is used up by messages in transit").closing())
+        };
+        Box::pin(persistence.while_connected(until_over(server, covering))).await?;
+        waited = begun.elapsed();
     }
     let more = bytes - whole.bytes.len();
     whole.bytes.reserve_exact(more);
-    Ok(())
+    Ok(waited)
+}
+
+/// Waits for a part of a body until proxyrunner ends.
+async fn until_over<T>(
+    server: &Server,
+    waiting: impl Future<Output = Result<T, Rejection>>,
+) -> Result<T, Rejection> {
+    tokio::select! {
+        biased;
+        done = waiting => done,
+        () = server.shutdown.over() => Err(Rejection::shutting_down().closing()),
+    }
 }
 
 /// Returns the next frame of a body, which must arrive in time.
-async fn next(body: &mut Incoming, pace: &mut Pace, charge: &Charge) -> Result<Next, Rejection> {
+async fn next(
+    server: &Server,
+    body: &mut Incoming,
+    pace: &mut Option<Pace>,
+    charge: &Charge,
+) -> Result<Next, Rejection> {
+    if let Some(frame) = at_hand(body).await {
+        return Ok(frame);
+    }
+    let pace = pace.get_or_insert_with(|| Pace::begin(Instant::now()));
+    Box::pin(until_over(server, next_in_time(body, pace, charge))).await
+}
+
+/// Returns the next frame if it has arrived already. Most bodies arrive together with their head, and need no timer:
+/// hyper passes such a body on as soon as this future has asked for it once.
+async fn at_hand(body: &mut Incoming) -> Option<Next> {
+    let mut has_asked = false;
+    std::future::poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+        Poll::Ready(frame) => Poll::Ready(Some(frame)),
+        Poll::Pending if has_asked => Poll::Ready(None),
+        Poll::Pending => {
+            has_asked = true;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+async fn next_in_time(body: &mut Incoming, pace: &mut Pace, charge: &Charge) -> Result<Next, Rejection> {
     let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
     if charge.bytes() < SMALL {
         let frame = timeout_at(pace.deadline().into(), frame).await;
         return frame.map_err(|_| too_slow("the body arrives too slowly"));
     }
-    Box::pin(next_while_others_may_wait(frame, pace, charge.account().budget())).await
+    next_while_others_may_wait(frame, pace, charge.account().budget()).await
 }
 
 type Next = Option<Result<Frame<Bytes>, hyper::Error>>;

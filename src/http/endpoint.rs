@@ -1,11 +1,13 @@
 //! The MCP endpoint (`--path`), the entry of both fronts: reads a request's body, determines the era of its message,
 //! and passes it to [`legacy`] or [`modern`].
 
-use super::body::{self, Whole};
+use super::body;
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
 use super::source::Source;
-use super::{Server, batch, guard, legacy, modern, sessions};
+use super::sessions::{self, Found};
+use super::{Server, batch, guard, legacy, modern};
+use crate::budget::Account;
 use crate::jsonrpc;
 use crate::session::Principal;
 use crate::telemetry::scope::scoped_to_the_end;
@@ -49,9 +51,11 @@ async fn post(
         Ok(principal) => principal,
         Err(rejection) => return Err(body::refuse(body, rejection)),
     };
-    let body = read(server, source, headers, &principal, body).await?;
+    let found = headers.contains_key(sessions::SESSION_ID).then(|| sessions::find(server, headers, &principal));
+    let account = account(source, &principal, found.as_ref());
+    let body = body::read(server, body, &account, &source.persistence).await?;
     if jsonrpc::is_batch(body.bytes()) {
-        let session = sessions::find(server, headers, &principal)?;
+        let session = found.unwrap_or_else(|| sessions::find(server, headers, &principal))?;
         return Box::pin(batch::respond(server, &session, body.into_frame(), source, headers)).await;
     }
     let (frame, message) = body.into_message(headers)?;
@@ -64,7 +68,7 @@ async fn post(
             return Box::pin(modern::respond(server, headers, principal, source, incoming)).await;
         }
         // Boxed as well: as a part of this future it would be copied several times.
-        Box::pin(legacy::respond(server, headers, principal, source, incoming)).await
+        Box::pin(legacy::respond(server, headers, principal, found, source, incoming)).await
     };
     let responded = scoped_to_the_end(operation.context(), responding).await;
     if let Err(rejection) = &responded {
@@ -105,23 +109,14 @@ fn check_session(
     if server.shutdown.is_refusing() { Err(Rejection::shutting_down()) } else { Ok(()) }
 }
 
-/// Reads a body, which is charged to the session, else to the principal, else to the client's address.
-async fn read(
-    server: &Server,
-    source: &Source,
-    headers: &HeaderMap,
-    principal: &Principal,
-    body: Incoming,
-) -> Result<Whole, Rejection> {
-    if headers.contains_key(sessions::SESSION_ID)
-        && let Ok(session) = sessions::find(server, headers, principal)
-    {
-        return body::read(server, body, session.account(), &source.persistence).await;
+/// Returns the account that a body is charged to: the session's, else the principal's, else that of the client's
+/// address.
+fn account(source: &Source, principal: &Principal, found: Option<&Found>) -> Account {
+    if let Some(Ok(session)) = found {
+        return session.account().clone();
     }
     match principal.client_or(|| source.account.client()) {
-        client if client == source.account.client() => {
-            body::read(server, body, &source.account, &source.persistence).await
-        }
-        client => body::read(server, body, &source.account.sibling(client), &source.persistence).await,
+        client if client == source.account.client() => source.account.clone(),
+        client => source.account.sibling(client),
     }
 }

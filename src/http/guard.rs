@@ -17,10 +17,12 @@ use hyper::header::{
 /// # Errors
 /// 501 for an unknown coding, 400 for a repeated `chunked`. The connection is closed.
 pub fn check_framing(headers: &HeaderMap) -> Result<(), Rejection> {
+    if !headers.contains_key(TRANSFER_ENCODING) {
+        return Ok(());
+    }
     let mut given = headers.get_all(TRANSFER_ENCODING).iter();
     let is_chunked = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
     match (given.next(), given.next()) {
-        (None, _) => return Ok(()),
         (Some(only), None) if is_chunked(only.as_bytes()) => return Ok(()),
         _ => {}
     }
@@ -37,10 +39,14 @@ pub fn check_framing(headers: &HeaderMap) -> Result<(), Rejection> {
 /// 415 otherwise.
 pub fn sends_json(headers: &HeaderMap) -> Result<(), Rejection> {
     let is_json = |value: &HeaderValue| {
+        if value == "application/json" {
+            return true;
+        }
         let media_type = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
         media_type.trim().eq_ignore_ascii_case("application/json")
     };
-    if headers.contains_key(CONTENT_TYPE) && headers.get_all(CONTENT_TYPE).iter().all(is_json) {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    if values.next().is_some_and(is_json) && values.all(is_json) {
         return Ok(());
     }
     let message = "the body must be declared as Content-Type: application/json";
@@ -52,6 +58,9 @@ pub fn sends_json(headers: &HeaderMap) -> Result<(), Rejection> {
 /// # Errors
 /// 415 otherwise, naming the encoding.
 pub fn sends_plain(headers: &HeaderMap) -> Result<(), Rejection> {
+    if !headers.contains_key(CONTENT_ENCODING) {
+        return Ok(());
+    }
     let values = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
     let mut encodings = values.flat_map(|list| list.split(',')).map(str::trim);
     let foreign = encodings.find(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
@@ -88,8 +97,12 @@ pub fn response_form(headers: &HeaderMap) -> Result<Form, Rejection> {
 /// streams, but are refused only if they cannot be answered at all. Without an Accept header the answer is JSON,
 /// which every client can read.
 fn answers_in(headers: &HeaderMap) -> Result<Form, Rejection> {
-    if !headers.contains_key(ACCEPT) {
-        return Ok(Form::Json);
+    let mut values = headers.get_all(ACCEPT).iter();
+    match (values.next(), values.next()) {
+        (None, _) => return Ok(Form::Json),
+        // As the official SDKs write it.
+        (Some(only), None) if only == "application/json, text/event-stream" => return Ok(Form::Either),
+        _ => {}
     }
     match (takes(headers, "application/json"), takes(headers, EVENTS)) {
         (true, true) => Ok(Form::Either),
@@ -107,6 +120,9 @@ pub fn takes_events(headers: &HeaderMap) -> Result<(), Rejection> {
 }
 
 const EVENTS: &str = "text/event-stream";
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
 /// Returns a 406 that names the content types the client must accept.
 pub fn not_acceptable(types: &str) -> Rejection {
@@ -193,6 +209,12 @@ pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'
 /// # Errors
 /// 400 when the values differ or are unreadable.
 pub fn agreed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Rejection> {
+    let mut values = headers.get_all(name).iter();
+    let Some(first) = values.next() else { return Ok(None) };
+    let is_list = first.as_bytes().iter().any(|byte| matches!(byte, b',' | b' ' | b'\t'));
+    if let (false, None, Ok(only)) = (is_list, values.next(), first.to_str()) {
+        return Ok(Some(only));
+    }
     let mut agreed = None;
     for value in headers.get_all(name) {
         let value = value.to_str();
@@ -211,18 +233,18 @@ pub fn agreed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'
 /// Returns the trace context of an HTTP request; without `propagates`, only its baggage. Malformed values are
 /// ignored.
 pub fn trace(headers: &HeaderMap, propagates: bool) -> Trace {
-    let joined = |name: &str| {
+    let joined = |name: &HeaderName| {
         let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         let first = values.next()?.to_owned();
         Some(values.fold(first, |list, value| list + "," + value))
     };
     // Most requests carry no trace context.
-    let parent = joined("traceparent").filter(|_| propagates);
-    let baggage = joined("baggage");
+    let parent = joined(&TRACEPARENT).filter(|_| propagates);
+    let baggage = joined(&BAGGAGE);
     if parent.is_none() && baggage.is_none() {
         return Trace::default();
     }
-    Trace::from_headers(parent.as_deref(), joined("tracestate").as_deref(), baggage.as_deref())
+    Trace::from_headers(parent.as_deref(), joined(&TRACESTATE).as_deref(), baggage.as_deref())
 }
 
 #[cfg(test)]

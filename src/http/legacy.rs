@@ -8,7 +8,9 @@ use super::reject::Rejection;
 use super::response::{self, Body};
 use super::source::Source;
 use super::stream::EventStream;
-use super::{Server, guard, oneway, sessions};
+use super::sessions::{self, Found};
+use super::{Server, guard, oneway};
+use crate::clock::now;
 use crate::exchange::{Class, Interim};
 use crate::jsonrpc::{Kind, Spliced, rewrite};
 use crate::session::{Principal, Session, StreamId};
@@ -20,9 +22,8 @@ use hyper::header::HeaderMap;
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::time::timeout_at;
 
-/// Serves one message.
+/// Serves one message; `found` is the session that its request names.
 ///
 /// # Errors
 /// Every error that is answered with an HTTP status.
@@ -30,6 +31,7 @@ pub async fn respond(
     server: &Arc<Server>,
     headers: &HeaderMap,
     principal: Principal,
+    found: Option<Found>,
     source: &Source,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
@@ -38,7 +40,7 @@ pub async fn respond(
         return Box::pin(sessions::initialize(server, headers, principal, source, incoming)).await;
     }
     let of = |rejection: Rejection| rejection.of(incoming.id());
-    let session = sessions::find(server, headers, &principal).map_err(of)?;
+    let session = found.unwrap_or_else(|| sessions::find(server, headers, &principal)).map_err(of)?;
     let _present = sessions::receive(server, &session).map_err(of)?;
     sessions::describe(&session, &incoming.operation);
     if incoming.message.kind == Kind::Request {
@@ -129,11 +131,11 @@ async fn answer(
     if form == Form::Json {
         return Ok(response::json(StatusCode::OK, call.run_unheard().await));
     }
-    let commit_at = Instant::now() + response::delay_in(&server.settings, session);
-    let first = match timeout_at(commit_at.into(), call.next()).await {
-        Ok(LegacyStep::Answered(message)) => return Ok(response::json(StatusCode::OK, message)),
-        Ok(LegacyStep::Said(interim)) => Some(interim),
-        Err(_) => None,
+    let commit_at = now() + response::delay_in(&server.settings, session);
+    let first = match call.next_until(commit_at).await {
+        Some(LegacyStep::Answered(message)) => return Ok(response::json(StatusCode::OK, message)),
+        Some(LegacyStep::Said(interim)) => Some(interim),
+        None => None,
     };
     let reader = session.open_stream();
     let stream = reader.stream();
@@ -149,11 +151,21 @@ impl Attended {
         // No caller polls again after the answer.
         let Some(call) = &mut self.call else { return std::future::pending().await };
         let step = call.next().await;
+        self.note(&step);
+        step
+    }
+
+    /// Returns the next event, or `None` if there is none until then.
+    async fn next_until(&mut self, until: Instant) -> Option<LegacyStep> {
+        let step = self.call.as_mut()?.next_until(until).await;
+        step.inspect(|step| self.note(step))
+    }
+
+    /// Forgets the request once it is complete, so that dropping it spawns nothing.
+    fn note(&mut self, step: &LegacyStep) {
         if let LegacyStep::Answered(_) = step {
-            // The request is complete, so that dropping it spawns nothing.
             self.call = None;
         }
-        step
     }
 
     /// Writes all messages to a stream, which ends with the answer.

@@ -11,6 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -121,18 +122,26 @@ impl Accepted {
             role,
             places: Arc::clone(places),
             connection: Arc::clone(&connection),
+            peer: peer.into(),
             requests: account.sibling(account.client()),
             account,
         };
-        let served = service.serve(stream, peer, closing.clone());
+        let served = service.serve(stream, closing.clone());
         tracker.spawn(async move {
-            tokio::select! {
-                biased;
-                () = served => {}
-                () = hung_up(&line) => tracing::debug!("connection closed: the peer hung up"),
-                () = connection.closes() => tracing::debug!("connection closed: another connection needs its place"),
-                () = overstays(&connection) => tracing::debug!("connection closed: it kept a spare place for too long"),
-            }
+            let mut ends = pin!(ends(&line, &connection));
+            let is_eventful = || line.is_hung_up() || connection.is_eventful();
+            let (mut served, mut is_watched) = (pin!(served), false);
+            std::future::poll_fn(|cx| {
+                if served.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                // The first poll registers this task for all events; later ones only check whether there is any.
+                if std::mem::replace(&mut is_watched, true) && !is_eventful() {
+                    return Poll::Pending;
+                }
+                ends.as_mut().poll(cx)
+            })
+            .await;
         });
     }
 }
@@ -142,6 +151,15 @@ fn prepare(stream: &TcpStream, server: &Server) {
     // Detects peers that vanished. `--write-timeout` itself covers peers that are reachable and read nothing.
     #[cfg(target_os = "linux")]
     let _ = SockRef::from(stream).set_tcp_user_timeout(Some(server.settings.write_timeout));
+}
+
+/// Resolves when a connection must end before it is served to its end.
+async fn ends(line: &Line, connection: &Connection) {
+    tokio::select! {
+        () = hung_up(line) => tracing::debug!("connection closed: the peer hung up"),
+        () = connection.closes() => tracing::debug!("connection closed: another connection needs its place"),
+        () = overstays(connection) => tracing::debug!("connection closed: it kept a spare place for too long"),
+    }
 }
 
 /// Resolves shortly after the peer hung up. Reading would also detect this, but nothing is read behind a request in

@@ -41,8 +41,9 @@ pub fn plain(path: &str) -> &str {
 
 /// Returns whether a path is served to monitoring: a probe or the metrics. Such requests are exempt from client
 /// limits.
-pub fn is_monitoring(path: &str) -> bool {
-    plain(path) == METRICS || Probe::at(path).is_some()
+pub fn is_monitoring(settings: &Settings, path: &str) -> bool {
+    // Most requests are to the endpoint; its path is neither.
+    path != settings.path && (plain(path) == METRICS || Probe::at(path).is_some())
 }
 
 /// Returns the configured path that a request's path matches.

@@ -26,7 +26,9 @@ const COMMIT_PRIMED_AFTER: Duration = Duration::from_millis(250);
 pub enum Body {
     /// An empty body.
     Empty,
-    /// One message. Its segments are written one after another and never copied together.
+    /// One message in one segment.
+    One(Charged),
+    /// One message in several segments, which are written one after another and never copied together.
     Whole(Whole),
     /// A stream of events.
     Events(Box<EventStream>),
@@ -42,7 +44,11 @@ pub struct Whole {
 impl Body {
     /// Returns the body that is one message.
     pub fn whole(message: Spliced) -> Self {
-        Body::Whole(Whole { remaining: message.len(), segments: message.into_iter() })
+        match message.into_one() {
+            Ok(only) if only.is_empty() => Body::Empty,
+            Ok(only) => Body::One(only),
+            Err(several) => Body::Whole(Whole { remaining: several.len(), segments: several.into_iter() }),
+        }
     }
 }
 
@@ -56,6 +62,11 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Charged>, Infallible>>> {
         match &mut *self {
             Body::Empty => Poll::Ready(None),
+            Body::One(only) => {
+                let only = std::mem::take(only);
+                *self = Body::Empty;
+                Poll::Ready(Some(Ok(Frame::data(only))))
+            }
             Body::Whole(whole) => Poll::Ready(whole.segments.next().map(|segment| {
                 whole.remaining -= segment.len();
                 Ok(Frame::data(segment))
@@ -69,6 +80,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Empty => true,
+            Body::One(_) => false,
             Body::Whole(whole) => whole.remaining == 0,
             Body::Events(_) => false,
         }
@@ -77,6 +89,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Empty => SizeHint::with_exact(0),
+            Body::One(only) => SizeHint::with_exact(only.len() as u64),
             Body::Whole(whole) => SizeHint::with_exact(whole.remaining as u64),
             Body::Events(_) => SizeHint::default(),
         }

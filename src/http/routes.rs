@@ -12,13 +12,14 @@ use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
 
 /// Answers one HTTP request to `--listen`.
-pub async fn serve(server: Arc<Server>, source: &Source, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve(server: &Arc<Server>, source: &Source, request: Request<Incoming>) -> Response<Body> {
     if let Err(rejection) = guard::check_framing(request.headers()) {
         return rejection.response();
     }
-    if let Some(probe) = Probe::at(request.uri().path()) {
+    let path = request.uri().path();
+    if let Some(probe) = Probe::at(path).filter(|_| path != server.settings.path) {
         return if reads(request.method()) {
-            health::serve(&server, probe)
+            health::serve(server, probe)
         } else {
             method_not_allowed("GET, HEAD")
         };
@@ -27,7 +28,7 @@ pub async fn serve(server: Arc<Server>, source: &Source, request: Request<Incomi
         Ok(site) => site,
         Err(rejection) => return body::refuse(request.into_body(), rejection).response(),
     };
-    let mut response = match route(&server, source, request).await {
+    let mut response = match route(server, source, request).await {
         Ok(response) => response,
         Err(rejection) => rejection.response(),
     };
@@ -50,7 +51,7 @@ fn admit(settings: &Settings, request: &Request<Incoming>) -> Result<Option<Head
 /// Answers a request to `--admin-listen`: probes and metrics, for any Host.
 pub fn serve_admin(server: &Server, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path();
-    if !paths::is_monitoring(path) {
+    if !paths::is_monitoring(&server.settings, path) {
         let message = format!("nothing is served at {path}; --admin-listen serves probes and {METRICS}");
         return Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message).closing().response();
     }

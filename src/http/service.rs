@@ -18,7 +18,6 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -52,12 +51,12 @@ pub enum Role {
 }
 
 /// The service of one connection.
-#[derive(Clone)]
 pub struct Service {
     pub(super) server: Arc<Server>,
     pub(super) role: Role,
     pub(super) places: Arc<Places>,
     pub(super) connection: Arc<Connection>,
+    pub(super) peer: Peer,
     /// The account that messages are charged to.
     pub(super) account: Account,
     /// The account that requests themselves are charged to, so that small messages keep their own share.
@@ -67,7 +66,8 @@ pub struct Service {
 impl Service {
     /// Serves the connection to its end. An idle connection has no buffers: hyper's are dropped, and created again
     /// when the peer sends something.
-    pub async fn serve(self, mut stream: Watched<Socket>, peer: SocketAddr, closing: CancellationToken) {
+    pub async fn serve(self, mut stream: Watched<Socket>, closing: CancellationToken) {
+        let service = Arc::new(self);
         let mut first = Bytes::new();
         loop {
             if first.is_empty() {
@@ -75,10 +75,10 @@ impl Service {
                     biased;
                     readable = stream.readable() => if readable.is_err() { return },
                     () = closing.cancelled() => return,
-                    () = sleep(self.server.settings.keep_alive_timeout) => return,
+                    () = sleep(service.server.settings.keep_alive_timeout) => return,
                 }
             }
-            match Box::pin(self.serve_until_idle(Rewound { first, stream }, peer, &closing)).await {
+            match Box::pin(service.serve_until_idle(Rewound { first, stream }, &closing)).await {
                 Ok(Some(idle)) => Rewound { first, stream } = idle,
                 Ok(None) => return,
                 Err(error) => {
@@ -91,13 +91,12 @@ impl Service {
 
     /// Serves requests until the connection ends, or is idle and should release its buffers.
     async fn serve_until_idle(
-        &self,
+        self: &Arc<Self>,
         stream: Rewound<Watched<Socket>>,
-        peer: SocketAddr,
         closing: &CancellationToken,
     ) -> hyper::Result<Option<Rewound<Watched<Socket>>>> {
         let marker = stream.stream.marker();
-        let (service, peer) = (self.clone(), Peer::from(peer));
+        let service = Arc::clone(self);
         let mut http = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.head_timeout())
@@ -105,25 +104,30 @@ impl Service {
             .serve_connection(
                 TokioIo::new(Explained::new(stream)),
                 service_fn(move |request: Request<Incoming>| {
+                    let service = Arc::clone(&service);
                     let mark = marker.mark(request.method() == Method::GET, !request.body().is_end_stream());
-                    let (service, peer) = (service.clone(), peer.clone());
                     let persistence = Persistence::of(request.method());
                     Persistent::new(persistence.clone(), async move {
-                        Ok::<_, Infallible>(service.answer(request, peer, mark, persistence).await)
+                        Ok::<_, Infallible>(service.answer(request, mark, persistence).await)
                     })
                 }),
             );
         let mut closes = pin!(closing.cancelled());
-        let mut is_closing = false;
+        let (mut is_watched, mut is_closing) = (false, false);
         let is_idle = std::future::poll_fn(|cx| {
-            if !is_closing && closes.as_mut().poll(cx).is_ready() {
+            // The first poll registers this task; later ones need only the flag.
+            let closes_now = match std::mem::replace(&mut is_watched, true) {
+                true => closing.is_cancelled(),
+                false => closes.as_mut().poll(cx).is_ready(),
+            };
+            if !is_closing && closes_now {
                 is_closing = true;
                 Pin::new(&mut http).graceful_shutdown();
             }
             if let Poll::Ready(ended) = http.poll_without_shutdown(cx) {
                 return Poll::Ready(ended.map(|()| false));
             }
-            if is_closing || !self.connection.take_rest() {
+            if is_closing || !self.connection.take_rest(cx) {
                 return Poll::Pending;
             }
             // Only an idle connection ends at once; any other is closed once its response is written.
@@ -151,21 +155,20 @@ impl Service {
     }
 
     async fn answer(
-        self,
+        self: Arc<Self>,
         request: Request<Incoming>,
-        peer: Peer,
         mark: Mark,
         persistence: Persistence,
     ) -> Response<Marked<Body>> {
-        let Service { server, role, places, connection, account, requests } = self;
-        if role == Role::Admin {
+        let Service { server, places, connection, requests, .. } = &*self;
+        if self.role == Role::Admin {
             connection.set_may_rest(request.body().is_end_stream());
-            let response = routes::serve_admin(&server, request);
+            let response = routes::serve_admin(server, request);
             return response.map(|body| Marked::new(body, mark, None, None));
         }
         let has_body = !request.body().is_end_stream();
         let is_long = request.body().size_hint().upper().is_none_or(|length| length > LONG);
-        let is_monitoring = paths::is_monitoring(request.uri().path());
+        let is_monitoring = paths::is_monitoring(&server.settings, request.uri().path());
         let memory = memory_of(&request);
         let charge = match is_monitoring {
             true => None,
@@ -179,12 +182,12 @@ impl Service {
             },
         };
         let (mut visit, mut source) = match is_monitoring {
-            true => (None, Source::unseen(peer, account)),
-            false => Visit::begin(&server.settings, &request, peer, account),
+            true => (None, Source::unseen(self.peer.clone(), self.account.clone())),
+            false => Visit::begin(&server.settings, &request, self.peer.clone(), self.account.clone()),
         };
         let is_placed = is_monitoring
             || !connection.is_spare()
-            || Box::pin(persistence.while_connected(places.settle(&connection))).await;
+            || Box::pin(persistence.while_connected(places.settle(connection))).await;
         source.persistence = persistence;
         let mut response = if !is_placed {
             routes::refuse(request, Full::Connections)

@@ -25,12 +25,15 @@ pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+/// The session that a request names, or the reason why it gets none; see [`find`].
+pub type Found = Result<Arc<Session>, Rejection>;
+
 /// Returns the session that a request names.
 ///
 /// # Errors
 /// 400 when the request names no session; 404 when the session is unknown, has ended or belongs to another principal;
 /// 400 when the protocol version is not supported.
-pub fn find(server: &Server, headers: &HeaderMap, principal: &Principal) -> Result<Arc<Session>, Rejection> {
+pub fn find(server: &Server, headers: &HeaderMap, principal: &Principal) -> Found {
     let Some(id) = guard::agreed(headers, &SESSION_ID)? else {
         return Err(Rejection::invalid(
             "Mcp-Session-Id is missing; send initialize first, then repeat the id from its response",

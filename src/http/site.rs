@@ -7,6 +7,7 @@ use super::reject::Rejection;
 use super::response::{self, Body};
 use hyper::header::{ACCESS_CONTROL_REQUEST_HEADERS, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY};
 use hyper::{Request, Response, StatusCode, Version};
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 const METHODS: &str = "GET, POST, DELETE, OPTIONS";
@@ -17,7 +18,7 @@ const PARAM: &str = "mcp-param-";
 /// Response headers that a page may read besides the CORS-safelisted ones.
 const EXPOSED: &str = "mcp-session-id, retry-after, www-authenticate";
 const ASKS_FOR_PRIVATE_NETWORK: &str = "access-control-request-private-network";
-const FETCH_SITE: &str = "sec-fetch-site";
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Zones that do not exist in public DNS, so that no page can be rebound to their names.
 const PRIVATE_ZONES: [&str; 4] = [".svc", ".cluster.local", ".internal", ".localhost"];
 /// Names that containers on a desktop use for the host's loopback address.
@@ -45,7 +46,8 @@ pub fn check_host<B>(settings: &Settings, request: &Request<B>) -> Result<(), Re
 /// 403.
 pub fn check_fetch_site(headers: &HeaderMap) -> Result<(), Rejection> {
     let crosses = |value: &HeaderValue| !matches!(value.as_bytes(), b"same-origin" | b"none");
-    if headers.contains_key(ORIGIN) || !headers.get_all(FETCH_SITE).iter().any(crosses) {
+    let is_said = headers.contains_key(FETCH_SITE);
+    if !is_said || headers.contains_key(ORIGIN) || !headers.get_all(FETCH_SITE).iter().any(crosses) {
         return Ok(());
     }
     Err(Rejection::forbidden("cross-site request without an Origin (Sec-Fetch-Site)"))
@@ -68,15 +70,15 @@ pub fn check_origin(settings: &Settings, headers: &HeaderMap) -> Result<Option<H
 
 /// Returns the request's host in lower case. The authority of an absolute-form target replaces the Host header
 /// (RFC 9112 §3.2.2). HTTP/1.0, which no browser speaks, may omit both.
-fn target_host<B>(request: &Request<B>) -> Result<Option<String>, Rejection> {
+fn target_host<B>(request: &Request<B>) -> Result<Option<Cow<'_, str>>, Rejection> {
     let header = single(request.headers(), &HOST)?;
-    if request.headers().get_all(HOST).iter().count() > 1 {
-        return Err(Rejection::invalid("the Host header is repeated"));
-    }
     let authority = request.uri().authority().map(|authority| authority.as_str());
     match authority.or(header) {
         Some(host) if host.contains('@') => Err(Rejection::invalid("the host contains user information")),
-        Some(host) => Ok(Some(host.to_ascii_lowercase())),
+        Some(host) if host.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+            Ok(Some(host.to_ascii_lowercase().into()))
+        }
+        Some(host) => Ok(Some(host.into())),
         None if request.version() >= Version::HTTP_11 => {
             Err(Rejection::invalid("the Host header is missing"))
         }

@@ -226,6 +226,17 @@ impl Spliced {
         }
     }
 
+    /// Returns the only segment.
+    ///
+    /// # Errors
+    /// Returns the message if it has several.
+    pub fn into_one(self) -> Result<Charged, Self> {
+        match self.parts {
+            Parts::One(bytes) => Ok(bytes),
+            parts @ Parts::Many(_) => Err(Spliced { parts, ..self }),
+        }
+    }
+
     /// Returns the whole message in one segment. Copies it if there are several.
     ///
     /// # Errors

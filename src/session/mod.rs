@@ -76,6 +76,7 @@ pub struct Settings {
 pub struct Session {
     id: SessionId,
     principal: Principal,
+    client: Client,
     opener: Client,
     opened: Instant,
     account: Account,
@@ -115,6 +116,7 @@ impl Session {
     ) -> Self {
         let streams = Streams::new(settings.replay_events, settings.replay_bytes);
         Session {
+            client: principal.client_or(|| Client::of_session(id.secret())),
             id,
             principal,
             opener,
@@ -151,7 +153,7 @@ impl Session {
 
     /// Returns the client that counts as the sender of its requests.
     pub fn client(&self) -> Client {
-        self.principal.client_or(|| Client::of_session(self.id.secret()))
+        self.client
     }
 
     /// Returns the client that its session and children count against; for an anonymous session, its address.
@@ -219,7 +221,8 @@ impl Session {
 
     /// Returns whether it has ended.
     pub fn is_ended(&self) -> bool {
-        self.ended.is_cancelled()
+        // Set before `ended` is cancelled, and read without a lock.
+        self.why_ended.get().is_some()
     }
 
     /// Returns the reason for its end, for requests that arrive later.

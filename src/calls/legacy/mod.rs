@@ -21,6 +21,7 @@ use crate::session::{Session, Underway, Version};
 use crate::telemetry::{Operation, Verdict, counters};
 use crate::trace_context::Trace;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::time::timeout_at;
 use translation::Translation;
 
@@ -184,25 +185,45 @@ impl LegacyCall {
     /// Returns the next event; at the deadline, the answer. Cancel-safe.
     pub async fn next(&mut self) -> LegacyStep {
         loop {
-            if self.translation.is_some() {
-                match self.next_translated().await {
-                    Some(step) => return step,
-                    None => continue,
-                }
+            let step = match self.translation {
+                Some(_) => Box::pin(self.next_translated()).await,
+                None => self.next_of_child(self.deadline.at()).await,
+            };
+            if let Some(step) = step {
+                return step;
             }
-            let Some(exchange) = self.exchange.as_mut() else { return self.fail(&Failure::Lost) };
-            let until = self.deadline.at();
-            // A child that keeps talking does not postpone the deadline.
-            if until <= now() {
-                return self.time_out();
+        }
+    }
+
+    /// Returns the next event, or `None` if there is none until then. Cancel-safe.
+    pub async fn next_until(&mut self, until: Instant) -> Option<LegacyStep> {
+        if self.translation.is_some() {
+            return Box::pin(timeout_at(until.into(), self.next())).await.ok();
+        }
+        // One timer, that of the earlier time, is enough.
+        loop {
+            let step = self.next_of_child(until.min(self.deadline.at())).await;
+            if step.is_some() || until <= now() {
+                return step;
             }
-            match timeout_at(until.into(), exchange.next()).await {
-                // A withdrawal concerns subscriptions only.
-                Ok(Step::Interim(Interim { topic: Topic::Withdrawn(_), .. })) => {}
-                Ok(Step::Interim(interim)) => return self.tell(interim),
-                Ok(Step::Outcome(outcome)) => return self.answer(outcome),
-                Err(_) => return self.time_out(),
-            }
+        }
+    }
+
+    /// Returns the next event of a child of the session's own era, or `None` if there is none until then. At the
+    /// deadline, returns the answer.
+    async fn next_of_child(&mut self, until: Instant) -> Option<LegacyStep> {
+        let Some(exchange) = self.exchange.as_mut() else { return Some(self.fail(&Failure::Lost)) };
+        // A child that keeps talking does not postpone the deadline.
+        if self.deadline.at() <= now() {
+            return Some(self.time_out());
+        }
+        match timeout_at(until.into(), exchange.next()).await {
+            // A withdrawal concerns subscriptions only.
+            Ok(Step::Interim(Interim { topic: Topic::Withdrawn(_), .. })) => None,
+            Ok(Step::Interim(interim)) => Some(self.tell(interim)),
+            Ok(Step::Outcome(outcome)) => Some(self.answer(outcome)),
+            Err(_) if self.deadline.at() <= now() => Some(self.time_out()),
+            Err(_) => None,
         }
     }
 

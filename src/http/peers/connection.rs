@@ -7,7 +7,7 @@ use crate::sync::AtomicWaker;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// The state of one connection.
@@ -86,14 +86,23 @@ impl Connection {
         .await;
     }
 
+    /// Returns whether there is a reason to look at [`closes`](Self::closes) or the time on a spare place again.
+    pub fn is_eventful(&self) -> bool {
+        self.is_cut() || self.is_spare()
+    }
+
     /// Sets whether the last request was read to its end, so that the buffers may be dropped.
     pub fn set_may_rest(&self, may: bool) {
         self.may_rest.store(may, Ordering::Relaxed);
     }
 
     /// Takes the request to drop the buffers; returns false when there is none or the connection is in use.
-    pub fn take_rest(&self) -> bool {
+    pub fn take_rest(&self, cx: &Context<'_>) -> bool {
         let rests = self.rests.load(Ordering::Acquire) && self.rests.swap(false, Ordering::AcqRel);
+        if rests {
+            // The request has woken the task, which must be woken again when the connection is cut.
+            self.task.register(cx.waker());
+        }
         rests && self.has_nothing_in_progress() && self.may_rest.swap(false, Ordering::Relaxed)
     }
 
