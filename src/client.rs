@@ -2,7 +2,7 @@
 //!
 //! A client is its principal if it has one, else its session, else its address.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::LazyLock;
 
@@ -60,6 +60,28 @@ impl Client {
     #[cfg(test)]
     pub(crate) const fn numbered(number: u64) -> Self {
         Client(number)
+    }
+}
+
+/// Builds hashers for maps by client.
+pub type BuildClientHasher = BuildHasherDefault<ClientHasher>;
+
+/// Returns the identifier itself, which is a keyed hash already.
+#[derive(Debug, Default)]
+pub struct ClientHasher(u64);
+
+impl Hasher for ClientHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // The parts of a key beside the client, such as the discriminant of an option.
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, part: u64) {
+        self.0 ^= part;
     }
 }
 

@@ -9,8 +9,8 @@
 //!    not empty, once.
 //! 5. A client with neither permits nor waiters is not in `clients`.
 
-use crate::client::Client;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::client::{BuildClientHasher, Client};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The bounds of admission. Each is at least 1, except `queued`, where 0 disables waiting.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +85,7 @@ pub struct Queues<W> {
     in_flight: usize,
     queued: usize,
     next: u64,
-    clients: BTreeMap<Client, Account<W>>,
+    clients: HashMap<Client, Account<W>, BuildClientHasher>,
     turns: BTreeMap<Turn, Client>,
     lengths: BTreeSet<(usize, Client)>,
     displaced: BTreeSet<Ticket>,
@@ -99,7 +99,7 @@ impl<W> Queues<W> {
             in_flight: 0,
             queued: 0,
             next: 0,
-            clients: BTreeMap::new(),
+            clients: HashMap::default(),
             turns: BTreeMap::new(),
             lengths: BTreeSet::new(),
             displaced: BTreeSet::new(),

@@ -5,7 +5,7 @@
 use super::Places;
 use super::backlog::Backlog;
 use super::uptake::Uptake;
-use crate::client::Client;
+use crate::client::{BuildClientHasher, Client};
 use crate::jsonrpc::Spliced;
 use crate::mux::WireId;
 use parking_lot::{Mutex, MutexGuard};
@@ -65,7 +65,7 @@ struct State {
     /// The latest turn.
     now: u64,
     /// Each client's next turn; `None` is proxyrunner itself.
-    next: HashMap<Option<Client>, u64>,
+    next: HashMap<Option<Client>, u64, BuildClientHasher>,
     writer: Option<Waker>,
     closed: bool,
 }

@@ -13,7 +13,8 @@ use crate::session::Principal;
 use crate::telemetry::scope::scoped_to_the_end;
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
-use hyper::{Method, Request, Response};
+use hyper::http::request::Parts;
+use hyper::{Method, Response};
 use std::sync::Arc;
 
 /// Bodies up to this length are read even if their session is unknown, since they may be an `initialize`.
@@ -26,16 +27,17 @@ const LONGEST_HANDSHAKE: u64 = 64 * 1024;
 pub async fn serve(
     server: &Arc<Server>,
     source: &Source,
-    request: Request<Incoming>,
+    head: &Parts,
+    body: Incoming,
 ) -> Result<Response<Body>, Rejection> {
-    match *request.method() {
-        Method::POST => post(server, source, request).await,
+    match head.method {
+        Method::POST => post(server, source, &head.headers, body).await,
         // 2026-07-28 defines neither method.
-        Method::GET | Method::DELETE if modern::has_modern_version(request.headers()) => {
+        Method::GET | Method::DELETE if modern::has_modern_version(&head.headers) => {
             Ok(method_not_allowed("POST"))
         }
-        Method::GET => sessions::stream(server, request.headers()),
-        Method::DELETE => sessions::delete(server, request.headers()),
+        Method::GET => sessions::stream(server, &head.headers),
+        Method::DELETE => sessions::delete(server, &head.headers),
         _ => Ok(method_not_allowed("GET, POST, DELETE, OPTIONS")),
     }
 }
@@ -43,10 +45,9 @@ pub async fn serve(
 async fn post(
     server: &Arc<Server>,
     source: &Source,
-    request: Request<Incoming>,
+    headers: &HeaderMap,
+    body: Incoming,
 ) -> Result<Response<Body>, Rejection> {
-    let (head, body) = request.into_parts();
-    let headers = &head.headers;
     let principal = match admit(server, headers, &body) {
         Ok(principal) => principal,
         Err(rejection) => return Err(body::refuse(body, rejection)),

@@ -11,7 +11,8 @@ use crate::session::{Owed, Presence, Principal, Session, StreamId};
 use crate::telemetry::scope::scoped;
 use crate::upstream::Incoming;
 use hyper::header::{ACCEPT, HeaderMap};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
 use std::sync::Arc;
 
 /// Opens a session, which ends with its stream.
@@ -21,21 +22,21 @@ use std::sync::Arc;
 pub fn stream(
     server: &Arc<Server>,
     source: &Source,
-    request: &Request<hyper::body::Incoming>,
+    head: &Parts,
 ) -> Result<Response<Body>, Rejection> {
-    if request.method() != Method::GET {
+    if head.method != Method::GET {
         return Ok(method_not_allowed("GET"));
     }
     // This revision does not require the header.
-    if request.headers().contains_key(ACCEPT) {
-        guard::takes_events(request.headers())?;
+    if head.headers.contains_key(ACCEPT) {
+        guard::takes_events(&head.headers)?;
     }
-    let principal = guard::principal(&server.settings, request.headers())?;
+    let principal = guard::principal(&server.settings, &head.headers)?;
     let session = sessions::open(server, principal, source, &[])?;
     session.become_old_sse();
     let reader = session.open_standalone();
     server.directory.list(&session);
-    let post_to = post_to(&server.settings, request.uri().path());
+    let post_to = post_to(&server.settings, head.uri.path());
     let post_to = format!("{post_to}?sessionId={}", session.id().secret());
     Ok(response::events(EventStream::session(server, reader, &post_to)))
 }
@@ -57,12 +58,12 @@ fn post_to(settings: &Settings, stream: &str) -> String {
 pub async fn post(
     server: &Arc<Server>,
     source: &Source,
-    request: Request<hyper::body::Incoming>,
+    head: &Parts,
+    body: hyper::body::Incoming,
 ) -> Result<Response<Body>, Rejection> {
-    if request.method() != Method::POST {
+    if head.method != Method::POST {
         return Ok(method_not_allowed("POST"));
     }
-    let (head, body) = request.into_parts();
     let principal = match admit(&server.settings, &head.headers) {
         Ok(principal) => principal,
         Err(rejection) => return Err(body::refuse(body, rejection)),

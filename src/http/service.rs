@@ -7,13 +7,14 @@ use super::routes::{self, Full};
 use super::source::Source;
 use super::unread::Explained;
 use super::visit::Visit;
-use super::{Server, paths};
+use super::{Server, body, paths};
 use crate::budget::Account;
 use crate::telemetry::Peer;
 use crate::telemetry::scope::scoped;
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -124,7 +125,7 @@ impl Service {
                 is_closing = true;
                 Pin::new(&mut http).graceful_shutdown();
             }
-            if let Poll::Ready(ended) = http.poll_without_shutdown(cx) {
+            if let Poll::Ready(ended) = body::polled(|| http.poll_without_shutdown(cx)) {
                 return Poll::Ready(ended.map(|()| false));
             }
             if is_closing || !self.connection.take_rest(cx) {
@@ -133,7 +134,7 @@ impl Service {
             // Only an idle connection ends at once; any other is closed once its response is written.
             is_closing = true;
             Pin::new(&mut http).graceful_shutdown();
-            http.poll_without_shutdown(cx).map_ok(|()| true)
+            body::polled(|| http.poll_without_shutdown(cx)).map_ok(|()| true)
         })
         .await?;
         let parts = http.into_parts();
@@ -163,13 +164,14 @@ impl Service {
         let Service { server, places, connection, requests, .. } = &*self;
         if self.role == Role::Admin {
             connection.set_may_rest(request.body().is_end_stream());
-            let response = routes::serve_admin(server, request);
+            let response = routes::serve_admin(server, &request.into_parts().0);
             return response.map(|body| Marked::new(body, mark, None, None));
         }
-        let has_body = !request.body().is_end_stream();
-        let is_long = request.body().size_hint().upper().is_none_or(|length| length > LONG);
-        let is_monitoring = paths::is_monitoring(&server.settings, request.uri().path());
-        let memory = memory_of(&request);
+        let (head, body) = request.into_parts();
+        let has_body = !body.is_end_stream();
+        let is_long = body.size_hint().upper().is_none_or(|length| length > LONG);
+        let is_monitoring = paths::is_monitoring(&server.settings, head.uri.path());
+        let memory = memory_of(&head);
         let charge = match is_monitoring {
             true => None,
             false => match requests.try_charge(memory) {
@@ -183,18 +185,18 @@ impl Service {
         };
         let (mut visit, mut source) = match is_monitoring {
             true => (None, Source::unseen(self.peer.clone(), self.account.clone())),
-            false => Visit::begin(&server.settings, &request, self.peer.clone(), self.account.clone()),
+            false => Visit::begin(&server.settings, &head, self.peer.clone(), self.account.clone()),
         };
         let is_placed = is_monitoring
             || !connection.is_spare()
             || Box::pin(persistence.while_connected(places.settle(connection))).await;
         source.persistence = persistence;
         let mut response = if !is_placed {
-            routes::refuse(request, Full::Connections)
+            routes::refuse(body, Full::Connections)
         } else if charge.is_none() && !is_monitoring {
-            routes::refuse(request, Full::Memory)
+            routes::refuse(body, Full::Memory)
         } else {
-            scoped(source.span, routes::serve(server, &source, request)).await
+            scoped(source.span, routes::serve(server, &source, &head, body)).await
         };
         // Hyper may still be reading the body of a refused request; such a connection keeps its buffers.
         let is_error = response.status().is_client_error() || response.status().is_server_error();
@@ -212,10 +214,9 @@ impl Service {
 }
 
 /// Returns the bytes that a request takes while it is in progress, besides its messages.
-fn memory_of(request: &Request<Incoming>) -> usize {
-    let usual = if request.method() == Method::GET { STREAM } else { REQUEST };
-    let headers = request.headers().iter();
-    let head = headers.map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
-        + request.uri().path().len();
-    usual + head.saturating_sub(USUAL_HEAD)
+fn memory_of(head: &Parts) -> usize {
+    let usual = if head.method == Method::GET { STREAM } else { REQUEST };
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    let length = fields.sum::<usize>() + head.uri.path().len();
+    usual + length.saturating_sub(USUAL_HEAD)
 }

@@ -6,7 +6,8 @@ use super::guard::{agreed, single};
 use super::reject::Rejection;
 use super::response::{self, Body};
 use hyper::header::{ACCESS_CONTROL_REQUEST_HEADERS, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY};
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode, Version};
 use std::borrow::Cow;
 use std::net::IpAddr;
 
@@ -28,8 +29,8 @@ const DESKTOP_HOSTS: [&str; 2] = ["host.docker.internal", "host.containers.inter
 ///
 /// # Errors
 /// 403, naming the flag that would allow the host; 400 when the request names no host or several.
-pub fn check_host<B>(settings: &Settings, request: &Request<B>) -> Result<(), Rejection> {
-    let Some(host) = target_host(request)? else { return Ok(()) };
+pub fn check_host(settings: &Settings, head: &Parts) -> Result<(), Rejection> {
+    let Some(host) = target_host(head)? else { return Ok(()) };
     if host_allowed(settings, &host) {
         return Ok(());
     }
@@ -70,16 +71,16 @@ pub fn check_origin(settings: &Settings, headers: &HeaderMap) -> Result<Option<H
 
 /// Returns the request's host in lower case. The authority of an absolute-form target replaces the Host header
 /// (RFC 9112 §3.2.2). HTTP/1.0, which no browser speaks, may omit both.
-fn target_host<B>(request: &Request<B>) -> Result<Option<Cow<'_, str>>, Rejection> {
-    let header = single(request.headers(), &HOST)?;
-    let authority = request.uri().authority().map(|authority| authority.as_str());
+fn target_host(head: &Parts) -> Result<Option<Cow<'_, str>>, Rejection> {
+    let header = single(&head.headers, &HOST)?;
+    let authority = head.uri.authority().map(|authority| authority.as_str());
     match authority.or(header) {
         Some(host) if host.contains('@') => Err(Rejection::invalid("the host contains user information")),
         Some(host) if host.bytes().any(|byte| byte.is_ascii_uppercase()) => {
             Ok(Some(host.to_ascii_lowercase().into()))
         }
         Some(host) => Ok(Some(host.into())),
-        None if request.version() >= Version::HTTP_11 => {
+        None if head.version >= Version::HTTP_11 => {
             Err(Rejection::invalid("the Host header is missing"))
         }
         None => Ok(None),

@@ -7,7 +7,8 @@ use crate::budget::Account;
 use crate::telemetry::{Parent, Peer, Span, SpanKind, access, names, scope, tracer};
 use crate::trace_context::Context;
 use hyper::header::USER_AGENT;
-use hyper::{Method, Request, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,16 +36,16 @@ struct Logged {
 
 impl Visit {
     /// Begins the telemetry of a request, and returns the origin of its messages.
-    pub fn begin<B>(
+    pub fn begin(
         settings: &Settings,
-        request: &Request<B>,
+        head: &Parts,
         peer: Peer,
         account: Account,
     ) -> (Option<Self>, Source) {
-        let trace = guard::trace(request.headers(), settings.propagates);
+        let trace = guard::trace(&head.headers, settings.propagates);
         let mut logged = access::is_enabled().then(|| Logged {
-            method: request.method().clone(),
-            path: request.uri().path().to_owned(),
+            method: head.method.clone(),
+            path: head.uri.path().to_owned(),
             peer: peer.socket,
             begun: Instant::now(),
             brought: Arc::default(),
@@ -56,7 +57,7 @@ impl Visit {
         let span = tracer().map(|tracer| {
             let mut span = tracer.begin(SpanKind::Server, parent);
             if span.is_recorded() {
-                describe(&mut span, settings, request, &peer);
+                describe(&mut span, settings, head, &peer);
             }
             span
         });
@@ -88,12 +89,12 @@ impl Visit {
     }
 }
 
-fn describe<B>(span: &mut Span, settings: &Settings, request: &Request<B>, peer: &Peer) {
-    let path = request.uri().path();
+fn describe(span: &mut Span, settings: &Settings, head: &Parts, peer: &Peer) {
+    let path = head.uri.path();
     // Unknown methods are not part of a span name (http/http-spans.md §Name).
-    let method = match *request.method() {
+    let method = match head.method {
         Method::GET | Method::POST | Method::DELETE | Method::OPTIONS | Method::HEAD | Method::PUT => {
-            request.method().as_str()
+            head.method.as_str()
         }
         _ => "_OTHER",
     };
@@ -113,7 +114,7 @@ fn describe<B>(span: &mut Span, settings: &Settings, request: &Request<B>, peer:
         attributes.text(names::NETWORK_VERSION, "1.1");
         attributes.text(names::CLIENT, peer.ip());
         attributes.number(names::CLIENT_PORT, peer.socket.port().into());
-        if let Some(agent) = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok()) {
+        if let Some(agent) = head.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()) {
             attributes.text(names::USER_AGENT, agent);
         }
     });

@@ -9,28 +9,45 @@ use crate::budget::Charged;
 /// A request id as its client wrote it. Ids are equal if they have the same JSON type and value, in any spelling:
 /// `"1"` is not `1`, but `"\u0031"` is `"1"`.
 #[derive(Clone)]
-pub struct ClientId {
-    raw: Charged,
+pub struct ClientId(Raw);
+
+/// Maximum length of an id that takes no allocation, in bytes: a UUID in quotes.
+const SHORT: usize = 38;
+
+#[derive(Clone)]
+enum Raw {
+    Short { bytes: [u8; SHORT], length: u8 },
+    Long(Charged),
 }
 
 impl ClientId {
     /// Copies the raw JSON of a valid id. The scan limits it to 1 KiB.
     pub fn new(raw: &[u8]) -> Self {
-        Self { raw: Charged::own(raw) }
+        let mut bytes = [0; SHORT];
+        match bytes.get_mut(..raw.len()) {
+            Some(short) => {
+                short.copy_from_slice(raw);
+                Self(Raw::Short { bytes, length: raw.len() as u8 })
+            }
+            None => Self(Raw::Long(Charged::own(raw))),
+        }
     }
 
     /// Returns the id in JSON, as received: a string with its quotes, or an integer.
-    pub fn raw(&self) -> &Charged {
-        &self.raw
+    pub fn raw(&self) -> &[u8] {
+        match &self.0 {
+            Raw::Short { bytes, length } => &bytes[..usize::from(*length)],
+            Raw::Long(raw) => raw,
+        }
     }
 
     fn is_string(&self) -> bool {
-        self.raw.first() == Some(&b'"')
+        self.raw().first() == Some(&b'"')
     }
 
     fn value(&self) -> std::borrow::Cow<'_, [u8]> {
         // JSON has no leading zeros, so zero is the only integer with two spellings.
-        if &self.raw[..] == b"-0" { (&b"0"[..]).into() } else { unescaped(&self.raw) }
+        if self.raw() == b"-0" { (&b"0"[..]).into() } else { unescaped(self.raw()) }
     }
 }
 
@@ -51,7 +68,7 @@ impl Hash for ClientId {
 
 impl fmt::Debug for ClientId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "ClientId({})", String::from_utf8_lossy(&self.raw))
+        write!(formatter, "ClientId({})", String::from_utf8_lossy(self.raw()))
     }
 }
 
@@ -86,7 +103,11 @@ mod tests {
     #[test]
     fn raw_is_the_id_as_received() {
         let id = ClientId::new(br#""\u0031""#);
-        assert_eq!(&id.raw()[..], br#""\u0031""#);
+        assert_eq!(id.raw(), br#""\u0031""#);
         assert_eq!(format!("{id:?}"), r#"ClientId("\u0031")"#);
+        for length in [SHORT - 1, SHORT, SHORT + 1, 1024] {
+            let raw = vec![b'7'; length];
+            assert_eq!(ClientId::new(&raw).raw(), raw, "{length}");
+        }
     }
 }
