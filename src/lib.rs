@@ -7,6 +7,7 @@
 
 mod admission;
 mod app;
+mod aside;
 mod audience;
 mod backoff;
 mod budget;

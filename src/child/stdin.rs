@@ -1,12 +1,16 @@
 //! The task that writes a child's stdin: complete frames, one per line, urgent ones first.
 
+use crate::aside::Aside;
 use crate::backoff::Backoff;
 use crate::exchange::{Intake, Mux, Order, Uptake, Urgent};
 use crate::jsonrpc::Spliced;
 use bytes::BytesMut;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
@@ -58,12 +62,20 @@ pub async fn write<W: AsyncWrite + AsFd + Unpin>(
         }
         io::Result::Ok(())
     };
-    let written = tokio::select! {
-        biased;
-        result = writing => result,
-        () = close.cancelled() => Ok(()),
-        closed = other_end.closed() => Err(closed),
+    let ending = async {
+        tokio::select! {
+            biased;
+            () = close.cancelled() => Ok(()),
+            closed = other_end.closed() => Err(closed),
+        }
     };
+    let (mut writing, mut ending) = (pin!(writing), pin!(ending));
+    let mut ending = Aside::new(|cx| ending.as_mut().poll(cx));
+    let written = poll_fn(|cx| match writing.as_mut().poll(cx) {
+        Poll::Pending => ending.poll(cx),
+        result => result,
+    })
+    .await;
     mute.cancel();
     uptake.note_read(other_end.unread() == Some(0));
     written

@@ -1,8 +1,13 @@
 //! The task that reads a child's stdout: it cuts the bytes into frames, and passes them to a sink that never waits.
 
+use crate::aside::Aside;
 use crate::budget::{Account, Charge};
 use crate::framing::{Framed, Framer, LARGE};
 use bytes::BufMut;
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Notify;
@@ -46,6 +51,14 @@ impl WaitAllowance {
         self.left = self.left.saturating_sub(now - self.since);
         self.since = now;
     }
+}
+
+/// An event of the task.
+enum Event {
+    Cut,
+    Tick,
+    GiveUp,
+    Read(io::Result<usize>),
 }
 
 /// An event on stdout.
@@ -94,6 +107,20 @@ pub async fn read<R: AsyncRead + Unpin>(
     let mut patience = WaitAllowance::new(Instant::now());
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut cut = pin!(cut.cancelled());
+    let mut given_up = pin!(lines.give_up.notified());
+    let mut aside = Aside::new(|cx| {
+        if cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Cut);
+        }
+        if tick.poll_tick(cx).is_ready() {
+            return Poll::Ready(Event::Tick);
+        }
+        given_up.as_mut().poll(cx).map(|()| {
+            given_up.set(lines.give_up.notified());
+            Event::GiveUp
+        })
+    });
     loop {
         // Short lines are held only briefly, in a buffer that every child has.
         if framer.held() > LARGE && !has_room(&mut charge, framer.held() + READ, &mut patience).await {
@@ -101,14 +128,18 @@ pub async fn read<R: AsyncRead + Unpin>(
             charge = lines.account.charge();
         }
         let mut room = framer.buffer().limit(READ);
-        let read = tokio::select! {
-            biased;
-            () = cut.cancelled() => break,
-            _ = tick.tick() => {
+        let mut read = pin!(pipe.read_buf(&mut room));
+        let event = poll_fn(|cx| match aside.poll(cx) {
+            Poll::Pending => read.as_mut().poll(cx).map(Event::Read),
+            event => event,
+        });
+        match event.await {
+            Event::Cut | Event::Read(Ok(0)) => break,
+            Event::Tick => {
                 sink(Heard::Tick);
                 continue;
             }
-            () = lines.give_up.notified() => {
+            Event::GiveUp => {
                 // A late notification does not concern the next line.
                 if !charge.is_empty() {
                     framer.give_up();
@@ -116,12 +147,8 @@ pub async fn read<R: AsyncRead + Unpin>(
                 }
                 continue;
             }
-            read = pipe.read_buf(&mut room) => read,
-        };
-        match read {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(error) => {
+            Event::Read(Ok(_)) => {}
+            Event::Read(Err(error)) => {
                 tracing::warn!(%error, "cannot read the server's stdout");
                 break;
             }

@@ -27,7 +27,7 @@ pub enum Refused {
 pub struct Link {
     number: u64,
     mux: Mux,
-    inbox: Inbox,
+    inbox: Arc<Inbox>,
     noise: Arc<Noise>,
     stop: CancellationToken,
     hung: CancellationToken,
@@ -82,7 +82,7 @@ impl Link {
         let link = Arc::new(Link {
             number,
             mux,
-            inbox,
+            inbox: Arc::new(inbox),
             noise: Arc::clone(&noise),
             stop: stop.clone(),
             hung: hung.clone(),
@@ -189,7 +189,7 @@ impl Link {
         if let Some(operation) = &mut operation {
             operation.set_wire_id(wire_id.as_u64());
         }
-        Ok(Exchange::new(pending, mailbox, self.inbox.clone(), operation))
+        Ok(Exchange::new(pending, mailbox, Arc::clone(&self.inbox), operation))
     }
 
     /// Sends a notification, in order with the requests of the client that holds `places`; without places it is

@@ -175,7 +175,7 @@ pub struct Exchange {
     /// The abandoned slot, until the child has been told.
     given_up: Option<Abandoned>,
     mailbox: Arc<Mailbox>,
-    inbox: Inbox,
+    inbox: Arc<Inbox>,
     wire_id: WireId,
     /// The span and metrics of the request, until its outcome.
     operation: Option<ChildOperation>,
@@ -185,7 +185,7 @@ impl Exchange {
     fn new(
         pending: Pending<Held, Outcome>,
         mailbox: Arc<Mailbox>,
-        inbox: Inbox,
+        inbox: Arc<Inbox>,
         operation: Option<ChildOperation>,
     ) -> Self {
         let wire_id = pending.wire_id();

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 use hyper::{Method, Response};
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// Bodies up to this length are read even if their session is unknown, since they may be an `initialize`.
@@ -62,14 +63,11 @@ async fn post(
     let (frame, message) = body.into_message(headers)?;
     let incoming = source.incoming(&server.settings, frame, message);
     let operation = Arc::clone(&incoming.operation);
-    let responding = async {
-        // An era is determined per message: clients of 2026-07-28 may still send a stale session id (streamable-http
-        // §Earlier Streamable HTTP Revisions).
-        if modern::is_modern(headers, &incoming) {
-            return Box::pin(modern::respond(server, headers, principal, source, incoming)).await;
-        }
-        // Boxed as well: as a part of this future it would be copied several times.
-        Box::pin(legacy::respond(server, headers, principal, found, source, incoming)).await
+    // An era is determined per message: clients of 2026-07-28 may still send a stale session id (streamable-http
+    // §Earlier Streamable HTTP Revisions).
+    let responding: Pin<Box<dyn Future<Output = _> + Send>> = match modern::is_modern(headers, &incoming) {
+        true => Box::pin(modern::respond(server, headers, principal, source, incoming)),
+        false => Box::pin(legacy::respond(server, headers, principal, found, source, incoming)),
     };
     let responded = scoped_to_the_end(operation.context(), responding).await;
     if let Err(rejection) = &responded {

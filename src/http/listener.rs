@@ -3,6 +3,7 @@
 use super::Server;
 use super::peers::{Connection, Line, Places, Socket, Watched};
 use super::service::{Role, Service};
+use crate::aside::Aside;
 use crate::client::Client;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -128,18 +129,11 @@ impl Accepted {
         };
         let served = service.serve(stream, closing.clone());
         tracker.spawn(async move {
-            let mut ends = pin!(ends(&line, &connection));
-            let is_eventful = || line.is_hung_up() || connection.is_eventful();
-            let (mut served, mut is_watched) = (pin!(served), false);
-            std::future::poll_fn(|cx| {
-                if served.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(());
-                }
-                // The first poll registers this task for all events; later ones only check whether there is any.
-                if std::mem::replace(&mut is_watched, true) && !is_eventful() {
-                    return Poll::Pending;
-                }
-                ends.as_mut().poll(cx)
+            let (mut served, mut ends) = (pin!(served), pin!(ends(&line, &connection)));
+            let mut ends = Aside::new(|cx| ends.as_mut().poll(cx));
+            std::future::poll_fn(|cx| match served.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => ends.poll(cx),
             })
             .await;
         });

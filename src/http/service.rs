@@ -8,6 +8,7 @@ use super::source::Source;
 use super::unread::Explained;
 use super::visit::Visit;
 use super::{Server, body, paths};
+use crate::aside::Aside;
 use crate::budget::Account;
 use crate::telemetry::Peer;
 use crate::telemetry::scope::scoped;
@@ -114,21 +115,17 @@ impl Service {
                 }),
             );
         let mut closes = pin!(closing.cancelled());
-        let (mut is_watched, mut is_closing) = (false, false);
+        let mut closes = Aside::new(|cx| closes.as_mut().poll(cx));
+        let mut is_closing = false;
         let is_idle = std::future::poll_fn(|cx| {
-            // The first poll registers this task; later ones need only the flag.
-            let closes_now = match std::mem::replace(&mut is_watched, true) {
-                true => closing.is_cancelled(),
-                false => closes.as_mut().poll(cx).is_ready(),
-            };
-            if !is_closing && closes_now {
+            if !is_closing && closes.poll(cx).is_ready() {
                 is_closing = true;
                 Pin::new(&mut http).graceful_shutdown();
             }
             if let Poll::Ready(ended) = body::polled(|| http.poll_without_shutdown(cx)) {
                 return Poll::Ready(ended.map(|()| false));
             }
-            if is_closing || !self.connection.take_rest(cx) {
+            if is_closing || !self.connection.take_rest() {
                 return Poll::Pending;
             }
             // Only an idle connection ends at once; any other is closed once its response is written.

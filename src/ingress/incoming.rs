@@ -45,7 +45,12 @@ impl Incoming {
 
     /// Returns the method; empty for a response.
     pub fn method(&self) -> Cow<'_, str> {
-        self.message.method.as_ref().map(|method| text(&self.frame, method)).unwrap_or_default()
+        let Some(method) = &self.message.method else { return Cow::default() };
+        match &self.frame[method.clone()] {
+            // The most frequent method need not be unescaped, each time it is asked for.
+            b"\"tools/call\"" => "tools/call".into(),
+            _ => text(&self.frame, method),
+        }
     }
 
     /// Returns the id as a value that outlives the message.

@@ -7,7 +7,7 @@ use crate::sync::AtomicWaker;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 /// The state of one connection.
@@ -44,7 +44,10 @@ pub struct Connection {
     lag: Mutex<Lag>,
     pub(super) line: Option<Line>,
     pub(super) cut: AtomicBool,
+    /// Wakes the task that reads and writes.
     pub(super) task: AtomicWaker,
+    /// Wakes what waits for [`closes`](Self::closes).
+    pub(super) closing: AtomicWaker,
     /// The client's share, and whether it has a regular place; both change under the table's lock.
     pub(super) share: Arc<Share>,
     pub(super) is_spare: AtomicBool,
@@ -79,16 +82,10 @@ impl Connection {
     /// Resolves when the connection must close.
     pub async fn closes(&self) {
         std::future::poll_fn(|cx| {
-            // The same task reads and writes, so one waker is enough.
-            self.task.register(cx.waker());
+            self.closing.register(cx.waker());
             if self.is_cut() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-    }
-
-    /// Returns whether there is a reason to look at [`closes`](Self::closes) or the time on a spare place again.
-    pub fn is_eventful(&self) -> bool {
-        self.is_cut() || self.is_spare()
     }
 
     /// Sets whether the last request was read to its end, so that the buffers may be dropped.
@@ -97,12 +94,8 @@ impl Connection {
     }
 
     /// Takes the request to drop the buffers; returns false when there is none or the connection is in use.
-    pub fn take_rest(&self, cx: &Context<'_>) -> bool {
+    pub fn take_rest(&self) -> bool {
         let rests = self.rests.load(Ordering::Acquire) && self.rests.swap(false, Ordering::AcqRel);
-        if rests {
-            // The request has woken the task, which must be woken again when the connection is cut.
-            self.task.register(cx.waker());
-        }
         rests && self.has_nothing_in_progress() && self.may_rest.swap(false, Ordering::Relaxed)
     }
 

@@ -210,6 +210,7 @@ impl Table {
         if !connection.cut.swap(true, Ordering::AcqRel) {
             self.seats.leave(connection);
         }
+        connection.closing.wake();
         connection.task.wake();
     }
 

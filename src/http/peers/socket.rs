@@ -60,18 +60,6 @@ impl Line {
         let _ = self.0.ready(tokio::io::Interest::PRIORITY).await;
     }
 
-    /// Returns whether [`hung_up`](Self::hung_up) has resolved, or would.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    pub fn is_hung_up(&self) -> bool {
-        self.stream().try_io(tokio::io::Interest::PRIORITY, || Ok(())).is_ok()
-    }
-
-    /// Returns false: on this system only reading shows the end.
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    pub fn is_hung_up(&self) -> bool {
-        false
-    }
-
     /// Never resolves: on this system only reading shows the end, after all bytes before it.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub async fn hung_up(&self) {

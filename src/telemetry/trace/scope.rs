@@ -34,7 +34,7 @@ pub fn within<T>(context: Option<Context>, work: impl FnOnce() -> T) -> T {
 /// Wraps a future so that it is polled within a span. The future is boxed because these futures are large, and an
 /// unboxed future is copied into each future that contains it.
 #[inline]
-pub fn scoped<F: Future>(context: Option<Context>, future: F) -> Scoped<F> {
+pub fn scoped<F: Future>(context: Option<Context>, future: F) -> Scoped<Pin<Box<F>>> {
     Scoped { context, future: Box::pin(future) }
 }
 
@@ -42,22 +42,22 @@ pub fn scoped<F: Future>(context: Option<Context>, future: F) -> Scoped<F> {
 /// by this call, instead of on each poll. Await the result immediately, in the same future: anything that runs
 /// concurrently within it would be in the other span, too.
 #[inline]
-pub fn scoped_to_the_end<F: Future>(context: Option<Context>, future: F) -> Scoped<F> {
+pub fn scoped_to_the_end<F: Future + Unpin>(context: Option<Context>, future: F) -> Scoped<F> {
     let changes = context.is_some() && current().is_some();
     if changes {
         CURRENT.set(context);
     }
-    scoped(context.filter(|_| !changes), future)
+    Scoped { context: context.filter(|_| !changes), future }
 }
 
 /// A future that is polled within a span; see [`scoped`].
 #[derive(Debug)]
 pub struct Scoped<F> {
     context: Option<Context>,
-    future: Pin<Box<F>>,
+    future: F,
 }
 
-impl<F: Future> Future for Scoped<F> {
+impl<F: Future + Unpin> Future for Scoped<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
@@ -74,10 +74,10 @@ impl<F: Future> Future for Scoped<F> {
                 }
             }
         }
-        let Some(own) = context else { return future.as_mut().poll(cx) };
+        let Some(own) = context else { return Pin::new(future).poll(cx) };
         let before = CURRENT.replace(Some(*own));
         let _entered = Entered { own, before };
-        future.as_mut().poll(cx)
+        Pin::new(future).poll(cx)
     }
 }
 
@@ -102,6 +102,7 @@ pub async fn spanned<T, E: Display>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::pin;
 
     #[tokio::test]
     async fn each_task_is_in_its_own_span() {
@@ -120,15 +121,15 @@ mod tests {
                         tokio::task::yield_now().await;
                     }
                 };
-                scoped_to_the_end(span(own + 2), last).await;
+                scoped_to_the_end(span(own + 2), pin!(last)).await;
             })
         };
         tokio::join!(task(1), task(2), async { assert_eq!(current(), None) });
         assert_eq!(current(), None);
-        scoped_to_the_end(span(5), async { assert_eq!(current(), span(5)) }).await;
+        scoped_to_the_end(span(5), pin!(async { assert_eq!(current(), span(5)) })).await;
         assert_eq!(current(), None, "there was no span to change");
         let panics = scoped(span(6), async move {
-            scoped_to_the_end(span(7), async { panic!("on purpose") }).await;
+            scoped_to_the_end(span(7), pin!(async { panic!("on purpose") })).await;
         });
         assert!(tokio::spawn(panics).await.is_err());
         assert_eq!(current(), None, "a panic restores it");
