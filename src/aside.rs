@@ -1,7 +1,6 @@
 //! Polls rare events beside frequent ones. A task polls all that it waits for whenever it is woken; what is polled
 //! aside costs a load until it is itself woken.
 
-use crate::sync::AtomicWaker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -10,17 +9,15 @@ use std::task::{Context, Poll, Wake, Waker};
 #[derive(Debug)]
 pub struct Aside<P> {
     poll: P,
-    signal: Arc<Signal>,
-    waker: Waker,
-    /// The task that is woken by the event.
-    task: Option<Waker>,
+    /// The waker of the event; `None` before the first poll.
+    signal: Option<(Arc<Signal>, Waker)>,
 }
 
-/// Whether the event was woken since it was last polled.
 #[derive(Debug)]
 struct Signal {
+    /// Whether the event was woken since it was last polled.
     is_woken: AtomicBool,
-    task: AtomicWaker,
+    task: Waker,
 }
 
 impl Wake for Signal {
@@ -31,40 +28,36 @@ impl Wake for Signal {
     fn wake_by_ref(self: &Arc<Self>) {
         // Set before the task is woken, which then finds it set.
         self.is_woken.store(true, Ordering::Release);
-        self.task.wake();
+        self.task.wake_by_ref();
     }
 }
 
 impl<T, P: FnMut(&mut Context<'_>) -> Poll<T>> Aside<P> {
     /// Wraps a function that polls the event. It must poll the same futures as long as they are pending.
     pub fn new(poll: P) -> Self {
-        let signal = Arc::new(Signal { is_woken: AtomicBool::new(true), task: AtomicWaker::new() });
-        Aside { poll, waker: Waker::from(Arc::clone(&signal)), signal, task: None }
+        Aside { poll, signal: None }
     }
 
     /// Polls the event if it was woken since the last poll. After it was ready, it may be polled for the next one.
     #[inline]
     pub fn poll(&mut self, cx: &Context<'_>) -> Poll<T> {
-        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            self.task = Some(cx.waker().clone());
-            self.signal.task.register(cx.waker());
-        }
+        let (signal, waker) = match &mut self.signal {
+            Some(own) if own.0.task.will_wake(cx.waker()) => own,
+            own => {
+                let signal = Arc::new(Signal { is_woken: AtomicBool::new(true), task: cx.waker().clone() });
+                let waker = Waker::from(Arc::clone(&signal));
+                own.insert((signal, waker))
+            }
+        };
         // A wake-up before this is seen here, and one after it wakes the task.
-        if !self.signal.is_woken.load(Ordering::Acquire) {
+        if !signal.is_woken.load(Ordering::Acquire) {
             return Poll::Pending;
         }
-        self.poll_woken(cx)
-    }
-
-    #[cold]
-    fn poll_woken(&mut self, cx: &Context<'_>) -> Poll<T> {
-        // Waking has consumed the registered waker.
-        self.signal.task.register(cx.waker());
-        // A swap also sees what a wake-up since the check above has written.
-        self.signal.is_woken.swap(false, Ordering::AcqRel);
-        let event = (self.poll)(&mut Context::from_waker(&self.waker));
+        // A swap also sees what a wake-up since the check has written.
+        signal.is_woken.swap(false, Ordering::AcqRel);
+        let event = (self.poll)(&mut Context::from_waker(waker));
         if event.is_ready() {
-            self.signal.is_woken.store(true, Ordering::Release);
+            signal.is_woken.store(true, Ordering::Release);
         }
         event
     }

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::HeaderMap;
-use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -227,36 +226,20 @@ async fn next(
     Box::pin(until_over(server, next_in_time(body, pace, charge))).await
 }
 
-thread_local! {
-    /// Whether a body was asked for in this poll of its connection, and was not polled again since.
-    static ASKED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Polls a connection. Once it has asked for a body that has not arrived, polls it again, so that the body can
-/// register the task.
-pub fn polled<T>(mut connection: impl FnMut() -> Poll<T>) -> Poll<T> {
-    loop {
-        ASKED.set(false);
-        let done = connection();
-        if done.is_ready() || !ASKED.get() {
-            return done;
-        }
-    }
-}
-
 /// Returns the next frame if it has arrived already. Most bodies arrive together with their head: hyper passes such a
-/// body on, within the same poll of the connection, as soon as it was asked for. Then neither a timer is needed nor a
-/// waker, which would cause another poll. Must be called within [`polled`].
+/// body on as soon as it was asked for, when the connection is polled [again](super::again). Then neither a timer is
+/// needed nor a registered waker, which would cause another poll.
 async fn at_hand(body: &mut Incoming) -> Option<Next> {
     let mut has_asked = false;
-    std::future::poll_fn(|_| {
-        let frame = Pin::new(&mut *body).poll_frame(&mut Context::from_waker(Waker::noop()));
-        let is_first = !std::mem::replace(&mut has_asked, true);
-        ASKED.set(is_first && frame.is_pending());
-        match frame {
+    std::future::poll_fn(|cx| {
+        match Pin::new(&mut *body).poll_frame(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(frame) => Poll::Ready(Some(frame)),
-            Poll::Pending if is_first => Poll::Pending,
-            Poll::Pending => Poll::Ready(None),
+            Poll::Pending if has_asked => Poll::Ready(None),
+            Poll::Pending => {
+                has_asked = true;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
         }
     })
     .await

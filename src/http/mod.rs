@@ -15,6 +15,7 @@
 //! replay buffer ([`replayed`]) or from a modern request ([`live`]), and [`sse`] encodes them. [`relief`] frees
 //! memory.
 
+mod again;
 mod batch;
 mod body;
 mod deviation;

@@ -1,5 +1,6 @@
 //! Serves one connection: hyper parses its requests, [`routes`] answers them.
 
+use super::again::Again;
 use super::marked::Marked;
 use super::peers::{Connection, Mark, Persistence, Persistent, Places, Rewound, Socket, Watched};
 use super::response::Body;
@@ -7,7 +8,7 @@ use super::routes::{self, Full};
 use super::source::Source;
 use super::unread::Explained;
 use super::visit::Visit;
-use super::{Server, body, paths};
+use super::{Server, paths};
 use crate::aside::Aside;
 use crate::budget::Account;
 use crate::telemetry::Peer;
@@ -116,13 +117,13 @@ impl Service {
             );
         let mut closes = pin!(closing.cancelled());
         let mut closes = Aside::new(|cx| closes.as_mut().poll(cx));
-        let mut is_closing = false;
+        let (mut again, mut is_closing) = (Again::default(), false);
         let is_idle = std::future::poll_fn(|cx| {
             if !is_closing && closes.poll(cx).is_ready() {
                 is_closing = true;
                 Pin::new(&mut http).graceful_shutdown();
             }
-            if let Poll::Ready(ended) = body::polled(|| http.poll_without_shutdown(cx)) {
+            if let Poll::Ready(ended) = again.poll(cx, |cx| http.poll_without_shutdown(cx)) {
                 return Poll::Ready(ended.map(|()| false));
             }
             if is_closing || !self.connection.take_rest() {
@@ -131,7 +132,7 @@ impl Service {
             // Only an idle connection ends at once; any other is closed once its response is written.
             is_closing = true;
             Pin::new(&mut http).graceful_shutdown();
-            body::polled(|| http.poll_without_shutdown(cx)).map_ok(|()| true)
+            http.poll_without_shutdown(cx).map_ok(|()| true)
         })
         .await?;
         let parts = http.into_parts();
