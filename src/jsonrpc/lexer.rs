@@ -2,6 +2,8 @@
 //! is tracked on a stack of bits instead of the call stack, so each level costs one bit.
 
 use super::message::Span;
+use super::text::key_of;
+use std::borrow::Cow;
 
 /// The text is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,15 +17,17 @@ pub(super) struct Lexer<'a> {
     at: usize,
     /// Whether a raw `\n` or `\r` was stepped over. Strings cannot contain one, so it was between tokens.
     pub line_break: bool,
+    /// The position of the last backslash that was stepped over.
+    last_escape: usize,
 }
 
 impl<'a> Lexer<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, line_break: false }
+        Self::starting_at(bytes, 0)
     }
 
     pub fn starting_at(bytes: &'a [u8], at: usize) -> Self {
-        Self { bytes, at, line_break: false }
+        Self { bytes, at, line_break: false, last_escape: 0 }
     }
 
     pub fn bytes(&self) -> &'a [u8] {
@@ -213,60 +217,32 @@ impl<'a> Lexer<'a> {
     /// Steps over a string; returns it with its quotes. Escaped lone surrogates are valid JSON.
     fn string(&mut self) -> Result<Span, Broken> {
         let start = self.at;
-        let mut ascii = true;
+        let mut high = 0;
         self.at += 1;
         loop {
-            self.plain(&mut ascii);
+            self.at = next_stop(self.bytes, self.at, &mut high);
             match self.peek() {
                 Some(b'"') => break,
-                Some(b'\\') => self.escape()?,
+                Some(b'\\') => {
+                    self.last_escape = self.at;
+                    self.escape()?;
+                }
                 _ => return Err(self.broken("a string contains a control character")),
             }
         }
         self.at += 1;
         // Outside strings no token has a byte above 0x7f, so this check covers all UTF-8.
-        if !ascii && let Err(error) = std::str::from_utf8(&self.bytes[start..self.at]) {
+        if high != 0 && let Err(error) = std::str::from_utf8(&self.bytes[start..self.at]) {
             return Err(Broken { reason: "a string is not UTF-8", at: start + error.valid_up_to() });
         }
         Ok(start..self.at)
     }
 
-    /// Steps to the next quote, backslash or control character, eight bytes at a time, and faster in a long string.
-    fn plain(&mut self, ascii: &mut bool) {
-        let start = self.at;
-        while let Some(chunk) = self.bytes[self.at..].first_chunk::<8>() {
-            let word = u64::from_le_bytes(*chunk);
-            let stop = stops(word);
-            // Bytes after the stop may count, too. That can cause a needless check, but never miss one.
-            *ascii &= word & EACH_HIGH == 0;
-            if stop != 0 {
-                self.at += stop.trailing_zeros() as usize / 8;
-                return;
-            }
-            self.at += 8;
-            if self.at - start >= LONG {
-                self.skip_blocks(ascii);
-            }
-        }
-        while let Some(byte) = self.peek() {
-            if byte < 0x20 || byte == b'"' || byte == b'\\' {
-                return;
-            }
-            *ascii &= byte < 0x80;
-            self.at += 1;
-        }
-    }
-
-    /// Steps over whole blocks without a quote, backslash or control character. Compilers turn the loops over a block
-    /// into a few instructions for all of its bytes.
-    fn skip_blocks(&mut self, ascii: &mut bool) {
-        while let Some(block) = self.bytes[self.at..].first_chunk::<BLOCK>() {
-            let stops = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
-            if block.iter().fold(false, |any, byte| any | stops(*byte)) {
-                return;
-            }
-            *ascii &= block.iter().fold(0, |all, byte| all | byte) < 0x80;
-            self.at += BLOCK;
+    /// Returns the value of a key that was just stepped over; see [`key_of`].
+    pub fn name(&self, key: &Span) -> Cow<'a, [u8]> {
+        match self.last_escape < key.start {
+            true => Cow::Borrowed(&self.bytes[key.start + 1..key.end - 1]),
+            false => key_of(&self.bytes[key.clone()]),
         }
     }
 
@@ -293,6 +269,48 @@ impl<'a> Lexer<'a> {
 const LONG: usize = 32;
 /// Length of a block, in bytes.
 const BLOCK: usize = 64;
+
+/// Returns the position of the next quote, backslash or control character from `at` on, or the end. Sets bits of `high`
+/// if there are bytes above 0x7f before it; bytes after it may count, too, which can cause a needless check.
+#[inline]
+fn next_stop(bytes: &[u8], mut at: usize, high: &mut u64) -> usize {
+    let begun = at;
+    while let Some(chunk) = bytes[at..].first_chunk::<8>() {
+        let word = u64::from_le_bytes(*chunk);
+        let stop = stops(word);
+        *high |= word & EACH_HIGH;
+        if stop != 0 {
+            return at + stop.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+        if at - begun >= LONG {
+            at = skip_blocks(bytes, at, high);
+        }
+    }
+    while let Some(byte) = bytes.get(at).filter(|byte| !is_stop(**byte)) {
+        *high |= u64::from(*byte) & EACH_HIGH;
+        at += 1;
+    }
+    at
+}
+
+/// Steps over whole blocks without a quote, backslash or control character. Compilers turn the loops over a block into a
+/// few instructions for all of its bytes.
+fn skip_blocks(bytes: &[u8], mut at: usize, high: &mut u64) -> usize {
+    while let Some(block) = bytes[at..].first_chunk::<BLOCK>() {
+        if block.iter().fold(false, |any, byte| any | is_stop(*byte)) {
+            break;
+        }
+        *high |= u64::from(block.iter().fold(0, |all, byte| all | byte)) & EACH_HIGH;
+        at += BLOCK;
+    }
+    at
+}
+
+#[inline]
+fn is_stop(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+}
 
 const EACH: u64 = 0x0101_0101_0101_0101;
 const EACH_HIGH: u64 = 0x8080_8080_8080_8080;

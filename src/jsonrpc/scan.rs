@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use super::lexer::{Broken, Lexer};
 use super::message::{Fault, Kind, LONGEST_NAME, LONGEST_URI, Message, Meta, Params, Span};
-use super::text::{key_of, unescaped};
+use super::text::unescaped;
 
 /// Maximum number of members that JSON-RPC does not define. Each costs memory in the search for duplicates, and real
 /// messages have only a few.
@@ -147,7 +147,7 @@ impl Envelope {
         unknown: &mut HashSet<Cow<'a, [u8]>>,
     ) -> Result<(), Broken> {
         let at = key.start;
-        let name = key_of(&lexer.bytes()[key]);
+        let name = lexer.name(&key);
         if name.len() > LONGEST_NAME {
             self.blame("a member's name is longer than 1 KiB", at);
             return lexer.value().map(|_| ());
@@ -211,8 +211,9 @@ impl Envelope {
     fn read_result(&mut self, lexer: &mut Lexer<'_>, at: usize) -> Result<(), Broken> {
         let result = if lexer.peek() == Some(b'{') {
             lexer.object(|lexer, key| {
+                let is_error = *lexer.name(&key) == *b"isError";
                 let value = lexer.value()?;
-                if *key_of(&lexer.bytes()[key]) == *b"isError" {
+                if is_error {
                     self.is_error = &lexer.bytes()[value] == b"true";
                 }
                 Ok(())
@@ -236,7 +237,8 @@ impl Envelope {
             return Err(fault.clone());
         }
         let invalid = |reason| Err(Fault::invalid(reason, self.object.start));
-        if !self.jsonrpc.as_ref().is_some_and(|span| is_string(bytes, span, b"2.0")) {
+        let is_version = |span: &Span| &bytes[span.clone()] == b"\"2.0\"" || is_string(bytes, span, b"2.0");
+        if !self.jsonrpc.as_ref().is_some_and(is_version) {
             return invalid("jsonrpc is not \"2.0\"");
         }
         if self.method.as_ref().is_some_and(|span| bytes[span.start] != b'"') {
@@ -288,7 +290,7 @@ const PARAM_REPEATED: &str = "a member of params is duplicated";
 
 /// Reads one member of `params`.
 fn read_param(params: &mut Params, lexer: &mut Lexer<'_>, key: Span) -> Result<Judged, Broken> {
-    let (slot, longest, too_long) = match &*key_of(&lexer.bytes()[key]) {
+    let (slot, longest, too_long) = match &*lexer.name(&key) {
         b"name" => (&mut params.name, LONGEST_NAME, "params.name is longer than 1 KiB"),
         b"uri" => (&mut params.uri, LONGEST_URI, "params.uri is longer than 16 KiB"),
         b"requestId" => (&mut params.request_id, LONGEST_NAME, "params.requestId is longer than 1 KiB"),
@@ -335,7 +337,7 @@ fn read_meta(params: &mut Params, lexer: &mut Lexer<'_>) -> Result<Judged, Broke
 fn read_meta_member(meta: &mut Meta, lexer: &mut Lexer<'_>, key: Span) -> Result<Judged, Broken> {
     let mut trace = true;
     let mut longest = usize::MAX;
-    let slot = match &*key_of(&lexer.bytes()[key]) {
+    let slot = match &*lexer.name(&key) {
         b"traceparent" => &mut meta.traceparent,
         b"tracestate" => &mut meta.tracestate,
         b"baggage" => &mut meta.baggage,
