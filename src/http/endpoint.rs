@@ -53,7 +53,7 @@ async fn post(
         Ok(principal) => principal,
         Err(rejection) => return Err(body::refuse(body, rejection)),
     };
-    let found = headers.contains_key(sessions::SESSION_ID).then(|| sessions::find(server, headers, &principal));
+    let found = sessions::find_named(server, headers, &principal);
     let account = account(source, &principal, found.as_ref());
     let body = body::read(server, body, &account, &source.persistence).await?;
     if jsonrpc::is_batch(body.bytes()) {
@@ -65,7 +65,7 @@ async fn post(
     let operation = Arc::clone(&incoming.operation);
     // An era is determined per message: clients of 2026-07-28 may still send a stale session id (streamable-http
     // §Earlier Streamable HTTP Revisions).
-    let responding: Pin<Box<dyn Future<Output = _> + Send>> = match modern::is_modern(headers, &incoming) {
+    let responding: Pin<Box<dyn Future<Output = _> + Send>> = match modern::is_modern(headers, found.as_ref(), &incoming) {
         true => Box::pin(modern::respond(server, headers, principal, source, incoming)),
         false => Box::pin(legacy::respond(server, headers, principal, found, source, incoming)),
     };

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -124,6 +124,7 @@ impl Accepted {
             places: Arc::clone(places),
             connection: Arc::clone(&connection),
             peer: peer.into(),
+            usual_host: OnceLock::new(),
             requests: account.sibling(account.client()),
             account,
         };

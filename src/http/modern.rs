@@ -5,6 +5,7 @@ use super::guard::Form;
 use super::live::Live;
 use super::reject::Rejection;
 use super::response::{self, Body};
+use super::sessions::Found;
 use super::source::Source;
 use super::stream::EventStream;
 use super::{Server, guard, outcome};
@@ -34,9 +35,10 @@ const EVENTS: &str = "text/event-stream";
 const REMOVED: [&str; 5] =
     ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
 
-/// Returns whether a message belongs to the modern era, by its envelope or else by the request's header.
-pub fn is_modern(headers: &HeaderMap, incoming: &Incoming) -> bool {
-    has_envelope(incoming) || has_modern_version(headers)
+/// Returns whether a message belongs to the modern era, by its envelope or else by the request's header. The header of
+/// a request that names a session of the legacy era was checked with it.
+pub fn is_modern(headers: &HeaderMap, found: Option<&Found>, incoming: &Incoming) -> bool {
+    has_envelope(incoming) || (!matches!(found, Some(Ok(_))) && has_modern_version(headers))
 }
 
 fn has_envelope(incoming: &Incoming) -> bool {

@@ -4,16 +4,18 @@ use super::paths::{self, METRICS, Probe};
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
 use super::source::Source;
+use super::service::Service;
 use super::{Server, Settings, body, endpoint, guard, health, old_sse, site};
 use crate::jsonrpc::codes;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Answers one HTTP request to `--listen`.
-pub async fn serve(server: &Arc<Server>, source: &Source, head: &Parts, body: Incoming) -> Response<Body> {
+pub async fn serve(service: &Service, source: &Source, head: &Parts, body: Incoming) -> Response<Body> {
+    let server = &service.server;
     if let Err(rejection) = guard::check_framing(&head.headers) {
         return rejection.response();
     }
@@ -25,7 +27,7 @@ pub async fn serve(server: &Arc<Server>, source: &Source, head: &Parts, body: In
             method_not_allowed("GET, HEAD")
         };
     }
-    let site = match admit(&server.settings, head) {
+    let site = match admit(&server.settings, &service.usual_host, head) {
         Ok(site) => site,
         Err(rejection) => return body::refuse(body, rejection).response(),
     };
@@ -41,9 +43,13 @@ pub async fn serve(server: &Arc<Server>, source: &Source, head: &Parts, body: In
 
 /// Checks a request's Host and Origin, and returns the origin to allow by CORS. `/metrics` is served for any Host,
 /// since scrapers may use any name.
-fn admit(settings: &Settings, head: &Parts) -> Result<Option<HeaderValue>, Rejection> {
+fn admit(
+    settings: &Settings,
+    usual_host: &OnceLock<HeaderValue>,
+    head: &Parts,
+) -> Result<Option<HeaderValue>, Rejection> {
     if paths::plain(head.uri.path()) != METRICS {
-        site::check_host(settings, head)?;
+        site::check_host(settings, usual_host, head)?;
         site::check_fetch_site(&head.headers)?;
     }
     site::check_origin(settings, &head.headers)

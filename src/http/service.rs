@@ -22,7 +22,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -60,6 +60,8 @@ pub struct Service {
     pub(super) places: Arc<Places>,
     pub(super) connection: Arc<Connection>,
     pub(super) peer: Peer,
+    /// The first Host that was allowed.
+    pub(super) usual_host: OnceLock<HeaderValue>,
     /// The account that messages are charged to.
     pub(super) account: Account,
     /// The account that requests themselves are charged to, so that small messages keep their own share.
@@ -194,7 +196,7 @@ impl Service {
         } else if charge.is_none() && !is_monitoring {
             routes::refuse(body, Full::Memory)
         } else {
-            scoped(source.span, routes::serve(server, &source, &head, body)).await
+            scoped(source.span, routes::serve(&self, &source, &head, body)).await
         };
         // Hyper may still be reading the body of a refused request; such a connection keeps its buffers.
         let is_error = response.status().is_client_error() || response.status().is_server_error();

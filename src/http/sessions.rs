@@ -34,11 +34,20 @@ pub type Found = Result<Arc<Session>, Rejection>;
 /// 400 when the request names no session; 404 when the session is unknown, has ended or belongs to another principal;
 /// 400 when the protocol version is not supported.
 pub fn find(server: &Server, headers: &HeaderMap, principal: &Principal) -> Found {
-    let Some(id) = guard::agreed(headers, &SESSION_ID)? else {
-        return Err(Rejection::invalid(
+    find_named(server, headers, principal).unwrap_or_else(|| {
+        Err(Rejection::invalid(
             "Mcp-Session-Id is missing; send initialize first, then repeat the id from its response",
-        ));
-    };
+        ))
+    })
+}
+
+/// Returns the session that a request names, or `None` if it names none.
+pub fn find_named(server: &Server, headers: &HeaderMap, principal: &Principal) -> Option<Found> {
+    let id = guard::agreed(headers, &SESSION_ID).transpose()?;
+    Some(id.and_then(|id| find_by_id(server, headers, principal, id)))
+}
+
+fn find_by_id(server: &Server, headers: &HeaderMap, principal: &Principal, id: &str) -> Found {
     let session = server.directory.find(id, principal).ok_or_else(|| unknown(server))?;
     if session.is_old_sse() {
         return Err(Rejection::unknown_session());

@@ -10,6 +10,7 @@ use hyper::http::request::Parts;
 use hyper::{Response, StatusCode, Version};
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 const METHODS: &str = "GET, POST, DELETE, OPTIONS";
 const REQUEST_HEADERS: &str = "accept, authorization, baggage, cache-control, content-type, last-event-id, mcp-method, \
@@ -25,13 +26,20 @@ const PRIVATE_ZONES: [&str; 4] = [".svc", ".cluster.local", ".internal", ".local
 /// Names that containers on a desktop use for the host's loopback address.
 const DESKTOP_HOSTS: [&str; 2] = ["host.docker.internal", "host.containers.internal"];
 
-/// Checks that the request's host is served here.
+/// Checks that the request's host is served here. `usual` keeps the first one that is, since most requests of a
+/// connection name the same.
 ///
 /// # Errors
 /// 403, naming the flag that would allow the host; 400 when the request names no host or several.
-pub fn check_host(settings: &Settings, head: &Parts) -> Result<(), Rejection> {
+pub fn check_host(settings: &Settings, usual: &OnceLock<HeaderValue>, head: &Parts) -> Result<(), Rejection> {
+    let mut given = head.headers.get_all(HOST).iter();
+    let only = given.next().filter(|_| given.next().is_none() && head.uri.authority().is_none());
+    if only.is_some() && only == usual.get() {
+        return Ok(());
+    }
     let Some(host) = target_host(head)? else { return Ok(()) };
     if host_allowed(settings, &host) {
+        let _ = only.map(|host| usual.set(host.clone()));
         return Ok(());
     }
     let name = name_of(&host);

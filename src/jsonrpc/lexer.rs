@@ -5,11 +5,15 @@ use super::message::Span;
 use super::text::key_of;
 use std::borrow::Cow;
 
-/// The text is not JSON.
+/// The text is not JSON, for this reason, at the [position](Lexer::at) of the lexer. One word, since it is part of each
+/// step's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Broken {
-    pub reason: &'static str,
-    pub at: usize,
+pub(super) struct Broken(&'static &'static str);
+
+impl Broken {
+    pub fn reason(self) -> &'static str {
+        self.0
+    }
 }
 
 pub(super) struct Lexer<'a> {
@@ -42,11 +46,12 @@ impl<'a> Lexer<'a> {
         self.bytes.get(self.at).copied()
     }
 
-    pub fn broken(&self, reason: &'static str) -> Broken {
-        let reason = if self.at >= self.bytes.len() { "the text ends too early" } else { reason };
-        Broken { reason, at: self.at }
+    #[cold]
+    pub fn broken(&self, reason: &'static &'static str) -> Broken {
+        Broken(if self.at >= self.bytes.len() { &"the text ends too early" } else { reason })
     }
 
+    #[inline]
     pub fn space(&mut self) {
         while let Some(byte @ (b' ' | b'\t' | b'\n' | b'\r')) = self.peek() {
             self.line_break |= byte == b'\n' || byte == b'\r';
@@ -66,20 +71,23 @@ impl<'a> Lexer<'a> {
         self.space();
         match self.peek() {
             None => Ok(()),
-            Some(_) => Err(Broken { reason: "text follows the value", at: self.at }),
+            Some(_) => Err(Broken(&"text follows the value")),
         }
     }
 
     /// Steps over a key and the colon after it; returns the key with its quotes.
+    #[inline]
     pub fn key(&mut self) -> Result<Span, Broken> {
         self.space();
+        let start = self.at;
         if self.peek() != Some(b'"') {
-            return Err(self.broken("a key was expected"));
+            return Err(self.broken(&"a key was expected"));
         }
-        let key = self.string()?;
+        self.string()?;
+        let key = start..self.at;
         self.space();
         if !self.take(b':') {
-            return Err(self.broken("a colon was expected"));
+            return Err(self.broken(&"a colon was expected"));
         }
         self.space();
         Ok(key)
@@ -93,7 +101,7 @@ impl<'a> Lexer<'a> {
         } else if self.take(close) {
             Ok(false)
         } else {
-            Err(self.broken("a comma or a closing bracket was expected"))
+            Err(self.broken(&"a comma or a closing bracket was expected"))
         }
     }
 
@@ -104,7 +112,7 @@ impl<'a> Lexer<'a> {
     ) -> Result<Span, Broken> {
         let start = self.at;
         if !self.take(b'{') {
-            return Err(self.broken("an object was expected"));
+            return Err(self.broken(&"an object was expected"));
         }
         self.space();
         if !self.take(b'}') {
@@ -120,16 +128,25 @@ impl<'a> Lexer<'a> {
     }
 
     /// Steps over one value of any kind, at most [`DEEPEST`] levels deep.
+    #[inline]
     pub fn value(&mut self) -> Result<Span, Broken> {
         self.space();
         let start = self.at;
+        match self.peek() {
+            Some(b'"') => self.string()?,
+            _ => self.any_value()?,
+        }
+        Ok(start..self.at)
+    }
+
+    fn any_value(&mut self) -> Result<(), Broken> {
         let mut nest = Nest::default();
         loop {
             if self.open(&mut nest)? {
                 continue;
             }
             loop {
-                let Some(close) = nest.innermost() else { return Ok(start..self.at) };
+                let Some(close) = nest.innermost() else { return Ok(()) };
                 if self.more(close)? {
                     if close == b'}' {
                         self.key()?;
@@ -145,7 +162,7 @@ impl<'a> Lexer<'a> {
     fn open(&mut self, nest: &mut Nest) -> Result<bool, Broken> {
         self.space();
         match self.peek() {
-            Some(b'"') => self.string().map(|_| false),
+            Some(b'"') => self.string().map(|()| false),
             Some(b'-' | b'0'..=b'9') => self.number().map(|()| false),
             Some(b'{') => {
                 self.at += 1;
@@ -168,13 +185,13 @@ impl<'a> Lexer<'a> {
             Some(b't') => self.literal(b"true").map(|()| false),
             Some(b'f') => self.literal(b"false").map(|()| false),
             Some(b'n') => self.literal(b"null").map(|()| false),
-            _ => Err(self.broken("a value was expected")),
+            _ => Err(self.broken(&"a value was expected")),
         }
     }
 
     fn enter(&self, nest: &mut Nest, close: u8) -> Result<(), Broken> {
         if nest.depth == DEEPEST {
-            return Err(Broken { reason: "it is nested too deeply", at: self.at });
+            return Err(Broken(&"it is nested too deeply"));
         }
         nest.enter(close);
         Ok(())
@@ -182,7 +199,7 @@ impl<'a> Lexer<'a> {
 
     fn literal(&mut self, word: &[u8]) -> Result<(), Broken> {
         if !self.bytes[self.at..].starts_with(word) {
-            return Err(Broken { reason: "a value was expected", at: self.at });
+            return Err(Broken(&"a value was expected"));
         }
         self.at += word.len();
         Ok(())
@@ -211,11 +228,11 @@ impl<'a> Lexer<'a> {
         while let Some(b'0'..=b'9') = self.peek() {
             self.at += 1;
         }
-        if self.at == start { Err(self.broken("a digit was expected")) } else { Ok(()) }
+        if self.at == start { Err(self.broken(&"a digit was expected")) } else { Ok(()) }
     }
 
-    /// Steps over a string; returns it with its quotes. Escaped lone surrogates are valid JSON.
-    fn string(&mut self) -> Result<Span, Broken> {
+    /// Steps over a string. Escaped lone surrogates are valid JSON.
+    fn string(&mut self) -> Result<(), Broken> {
         let start = self.at;
         let mut high = 0;
         self.at += 1;
@@ -227,15 +244,16 @@ impl<'a> Lexer<'a> {
                     self.last_escape = self.at;
                     self.escape()?;
                 }
-                _ => return Err(self.broken("a string contains a control character")),
+                _ => return Err(self.broken(&"a string contains a control character")),
             }
         }
         self.at += 1;
         // Outside strings no token has a byte above 0x7f, so this check covers all UTF-8.
         if high != 0 && let Err(error) = std::str::from_utf8(&self.bytes[start..self.at]) {
-            return Err(Broken { reason: "a string is not UTF-8", at: start + error.valid_up_to() });
+            self.at = start + error.valid_up_to();
+            return Err(Broken(&"a string is not UTF-8"));
         }
-        Ok(start..self.at)
+        Ok(())
     }
 
     /// Returns the value of a key that was just stepped over; see [`key_of`].
@@ -254,12 +272,12 @@ impl<'a> Lexer<'a> {
                 self.at += 1;
                 for _ in 0..4 {
                     if !self.peek().is_some_and(|byte| byte.is_ascii_hexdigit()) {
-                        return Err(self.broken("an escape is not four hexadecimal digits"));
+                        return Err(self.broken(&"an escape is not four hexadecimal digits"));
                     }
                     self.at += 1;
                 }
             }
-            _ => return Err(self.broken("an escape is unknown")),
+            _ => return Err(self.broken(&"an escape is unknown")),
         }
         Ok(())
     }

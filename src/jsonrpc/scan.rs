@@ -27,7 +27,7 @@ pub fn scan(bytes: &[u8]) -> Result<Message, Fault> {
     let mut lexer = Lexer::new(bytes);
     let mut envelope = Envelope::default();
     let fault = match envelope.read(&mut lexer) {
-        Err(broken) => Fault::not_json(broken.reason, broken.at),
+        Err(broken) => Fault::not_json(broken.reason(), lexer.at()),
         Ok(()) => match envelope.kind(bytes) {
             Err(fault) => fault,
             Ok(kind) => return Ok(envelope.into_message(kind)),
@@ -73,7 +73,9 @@ pub fn elements(bytes: &[u8], most: usize) -> Result<Vec<Span>, Fault> {
         }
         lexer.end()
     };
-    read().map_err(|broken| Fault::not_json(broken.reason, broken.at))?;
+    if let Err(broken) = read() {
+        return Err(Fault::not_json(broken.reason(), lexer.at()));
+    }
     match fault {
         Some(fault) => Err(fault),
         None if spans.is_empty() => Err(Fault::invalid("the batch is empty", 0)),
