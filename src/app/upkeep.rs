@@ -58,6 +58,7 @@ async fn sweep(server: Arc<Server>) {
         bodies_wait = server.relieve_bodies(bodies_wait);
         server.connections.shrink_idle(REST);
         server.connections.cut_slow_heads(http::HEAD_PATIENCE);
+        server.connections.cut_idle(server.settings.keep_alive_timeout);
         let cut = server.connections.cut_stalled(server.settings.write_timeout);
         if cut > 0 {
             tracing::info!(

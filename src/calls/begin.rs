@@ -53,7 +53,9 @@ impl Calls {
         let seat = session.seat().ok_or(uninitialized)?;
         if let Seat::Exclusive(own) = seat {
             self.children.note_told(own, &incoming)?;
-            await_initialized(own, &incoming).await;
+            if !own.initialized().is_sent() {
+                Box::pin(await_initialized(own, &incoming)).await;
+            }
             return Box::pin(self.pass(session, seat, incoming, accepted, false, None))
                 .await
                 .map(Begun::Running);

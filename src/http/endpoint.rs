@@ -21,18 +21,12 @@ use std::sync::Arc;
 /// Bodies up to this length are read even if their session is unknown, since they may be an `initialize`.
 const LONGEST_HANDSHAKE: u64 = 64 * 1024;
 
-/// Serves one request to the endpoint.
+/// Serves a request to the endpoint that carries no message.
 ///
 /// # Errors
 /// Every error that is answered with an HTTP status.
-pub async fn serve(
-    server: &Arc<Server>,
-    source: &Source,
-    head: &Parts,
-    body: Incoming,
-) -> Result<Response<Body>, Rejection> {
+pub fn serve(server: &Arc<Server>, head: &Parts) -> Result<Response<Body>, Rejection> {
     match head.method {
-        Method::POST => post(server, source, &head.headers, body).await,
         // 2026-07-28 defines neither method.
         Method::GET | Method::DELETE if modern::has_modern_version(&head.headers) => {
             Ok(method_not_allowed("POST"))
@@ -43,7 +37,11 @@ pub async fn serve(
     }
 }
 
-async fn post(
+/// Serves one message, or a batch of messages.
+///
+/// # Errors
+/// Every error that is answered with an HTTP status.
+pub async fn post(
     server: &Arc<Server>,
     source: &Source,
     headers: &HeaderMap,

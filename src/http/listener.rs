@@ -152,7 +152,7 @@ fn prepare(stream: &TcpStream, server: &Server) {
 async fn ends(line: &Line, connection: &Connection) {
     tokio::select! {
         () = hung_up(line) => tracing::debug!("connection closed: the peer hung up"),
-        () = connection.closes() => tracing::debug!("connection closed: another connection needs its place"),
+        () = connection.closes() => tracing::debug!("connection closed: it is idle or slow, or another one needs its place"),
         () = overstays(connection) => tracing::debug!("connection closed: it kept a spare place for too long"),
     }
 }

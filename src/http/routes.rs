@@ -13,32 +13,48 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use std::sync::{Arc, OnceLock};
 
-/// Answers one HTTP request to `--listen`.
-pub async fn serve(service: &Service, source: &Source, head: &Parts, body: Incoming) -> Response<Body> {
+/// How a request to `--listen` is served.
+pub enum Route {
+    /// It is answered already.
+    Answered(Response<Body>),
+    /// A message to the endpoint.
+    Endpoint(Incoming, Allowed),
+    /// A message to the path of HTTP+SSE.
+    OldSse(Incoming, Allowed),
+}
+
+/// The page that may read the answer, if a page sent the request.
+pub struct Allowed(Option<HeaderValue>);
+
+impl Allowed {
+    /// Completes the answer to a message.
+    pub fn complete(self, answered: Result<Response<Body>, Rejection>) -> Response<Body> {
+        let mut response = answered.unwrap_or_else(|rejection| rejection.response());
+        if let Some(site) = self.0 {
+            site::allow_reading(&mut response, site);
+        }
+        response
+    }
+}
+
+/// Routes one HTTP request to `--listen`, and answers it unless it carries a message.
+pub fn route(service: &Service, source: &Source, head: &Parts, body: Incoming) -> Route {
     let server = &service.server;
     if let Err(rejection) = guard::check_framing(&head.headers) {
-        return rejection.response();
+        return Route::Answered(rejection.response());
     }
     let path = head.uri.path();
     if let Some(probe) = Probe::at(path).filter(|_| path != server.settings.path) {
-        return if reads(&head.method) {
+        return Route::Answered(if reads(&head.method) {
             health::serve(server, probe)
         } else {
             method_not_allowed("GET, HEAD")
-        };
+        });
     }
-    let site = match admit(&server.settings, &service.usual_host, head) {
-        Ok(site) => site,
-        Err(rejection) => return body::refuse(body, rejection).response(),
-    };
-    let mut response = match route(server, source, head, body).await {
-        Ok(response) => response,
-        Err(rejection) => rejection.response(),
-    };
-    if let Some(site) = site {
-        site::allow_reading(&mut response, site);
+    match admit(&server.settings, &service.usual_host, head) {
+        Ok(site) => route_admitted(server, source, head, body, Allowed(site)),
+        Err(rejection) => Route::Answered(body::refuse(body, rejection).response()),
     }
-    response
 }
 
 /// Checks a request's Host and Origin, and returns the origin to allow by CORS. `/metrics` is served for any Host,
@@ -89,31 +105,34 @@ pub fn refuse(body: Incoming, full: Full) -> Response<Body> {
     body::refuse(body, rejection.closing()).response()
 }
 
-async fn route(
+fn route_admitted(
     server: &Arc<Server>,
     source: &Source,
     head: &Parts,
     body: Incoming,
-) -> Result<Response<Body>, Rejection> {
+    allowed: Allowed,
+) -> Route {
     let settings = &server.settings;
     let path = head.uri.path();
-    let Some(served) = paths::route_of(settings, path) else {
-        let message = format!("nothing is served at {path}; the MCP endpoint is {}", settings.path);
-        let rejection = Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message);
-        return Err(body::refuse(body, rejection));
+    let answered = match paths::route_of(settings, path) {
+        None => {
+            let message = format!("nothing is served at {path}; the MCP endpoint is {}", settings.path);
+            let rejection = Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message);
+            Err(body::refuse(body, rejection))
+        }
+        Some(_) if head.method == Method::OPTIONS => Ok(site::preflight(&head.headers)),
+        Some(served) if served == settings.path => {
+            if head.method == Method::POST {
+                return Route::Endpoint(body, allowed);
+            }
+            endpoint::serve(server, head)
+        }
+        Some(paths::SSE_STREAM) => old_sse::stream(server, source, head),
+        Some(paths::SSE_POST) => return Route::OldSse(body, allowed),
+        Some(_) if reads(&head.method) => Ok(health::metrics(server, &head.headers)),
+        Some(_) => Ok(method_not_allowed("GET, HEAD")),
     };
-    if head.method == Method::OPTIONS {
-        return Ok(site::preflight(&head.headers));
-    }
-    if served == settings.path {
-        return endpoint::serve(server, source, head, body).await;
-    }
-    match served {
-        paths::SSE_STREAM => old_sse::stream(server, source, head),
-        paths::SSE_POST => old_sse::post(server, source, head, body).await,
-        _ if reads(&head.method) => Ok(health::metrics(server, &head.headers)),
-        _ => Ok(method_not_allowed("GET, HEAD")),
-    }
+    Route::Answered(allowed.complete(answered))
 }
 
 fn reads(method: &Method) -> bool {

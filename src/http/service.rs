@@ -4,15 +4,15 @@ use super::again::Again;
 use super::marked::Marked;
 use super::peers::{Connection, Mark, Persistence, Persistent, Places, Rewound, Socket, Watched};
 use super::response::Body;
-use super::routes::{self, Full};
+use super::routes::{self, Full, Route};
 use super::source::Source;
 use super::unread::Explained;
 use super::visit::Visit;
-use super::{Server, paths};
+use super::{Server, endpoint, old_sse, paths};
 use crate::aside::Aside;
 use crate::budget::Account;
 use crate::telemetry::Peer;
-use crate::telemetry::scope::scoped;
+use crate::telemetry::scope::{Scoped, scoped, within};
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
@@ -26,7 +26,6 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// Time for a request head to complete after its first byte.
@@ -80,7 +79,6 @@ impl Service {
                     biased;
                     readable = stream.readable() => if readable.is_err() { return },
                     () = closing.cancelled() => return,
-                    () = sleep(service.server.settings.keep_alive_timeout) => return,
                 }
             }
             match Box::pin(service.serve_until_idle(Rewound { first, stream }, &closing)).await {
@@ -146,13 +144,10 @@ impl Service {
         Ok(None)
     }
 
-    /// Returns hyper's timeout for heads, which hyper counts from the last response on. Clients may be idle for
-    /// longer, so that their slow heads are closed by `cut_slow_heads` instead.
-    fn head_timeout(&self) -> Duration {
-        match self.role {
-            Role::Clients => self.server.settings.keep_alive_timeout.max(HEAD_PATIENCE),
-            Role::Admin => HEAD_PATIENCE,
-        }
+    /// Returns hyper's timeout for heads, which hyper counts from the last response on. For clients there is none,
+    /// since each request would set a timer: slow heads and idle connections are closed by a sweep.
+    fn head_timeout(&self) -> Option<Duration> {
+        (self.role == Role::Admin).then_some(HEAD_PATIENCE)
     }
 
     async fn answer(
@@ -196,7 +191,16 @@ impl Service {
         } else if charge.is_none() && !is_monitoring {
             routes::refuse(body, Full::Memory)
         } else {
-            scoped(source.span, routes::serve(&self, &source, &head, body)).await
+            match within(source.span, || routes::route(&self, &source, &head, body)) {
+                Route::Answered(response) => response,
+                Route::Endpoint(body, allowed) => {
+                    let posting = pin!(endpoint::post(server, &source, &head.headers, body));
+                    allowed.complete(Scoped::new(source.span, posting).await)
+                }
+                Route::OldSse(body, allowed) => {
+                    allowed.complete(scoped(source.span, old_sse::post(server, &source, &head, body)).await)
+                }
+            }
         };
         // Hyper may still be reading the body of a refused request; such a connection keeps its buffers.
         let is_error = response.status().is_client_error() || response.status().is_server_error();

@@ -211,9 +211,9 @@ impl Entrance {
             Decision::Waits(waiting) => waiting,
         };
         let (_counted, _seen) = (self.count(), operation.wait());
-        // Only waiting requests read the clock.
+        // Only waiting requests read the clock, and are boxed.
         let until = *until.get_or_insert_with(|| now() + self.patience);
-        match timeout_at(until.into(), waiting).await {
+        match Box::pin(timeout_at(until.into(), waiting)).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(full(admission, client, level)),
             Err(_) => Err(late(admission, client, level)),

@@ -153,10 +153,10 @@ impl Calls {
         let (post, stays) = (seat.post(), self.stays(seat));
         let link = match post.link() {
             Some(link) if !stays || !link.is_closed() => Some(link),
-            // The child is being replaced.
+            // The child is being replaced. Boxed, like everything that few requests wait for.
             _ if stays => {
                 let (_place, _seen) = (self.entrance.wait(session.client())?, operation.wait());
-                post.serving(self.children.settings().restart_wait).await
+                Box::pin(post.serving(self.children.settings().restart_wait)).await
             }
             _ => None,
         };

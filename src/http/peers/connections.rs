@@ -95,6 +95,15 @@ impl Connections {
         slow.len()
     }
 
+    /// Closes connections without a request for `patience`.
+    pub fn cut_idle(&self, patience: Duration) {
+        let latest = self.before(patience);
+        let mut table = self.table();
+        let is_idle = |connection: &Connection| connection.is_idle(latest) && !connection.is_cut();
+        let idle: Vec<_> = table.open.values().filter(|connection| is_idle(connection)).cloned().collect();
+        idle.iter().for_each(|connection| table.cut(connection));
+    }
+
     /// Makes connections that were idle for `patience` drop their buffers.
     pub fn shrink_idle(&self, patience: Duration) {
         let latest = self.before(patience);

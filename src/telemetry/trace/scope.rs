@@ -57,6 +57,13 @@ pub struct Scoped<F> {
     future: F,
 }
 
+impl<F: Future + Unpin> Scoped<F> {
+    /// As [`scoped`], for a future that is boxed or pinned already.
+    pub fn new(context: Option<Context>, future: F) -> Self {
+        Scoped { context, future }
+    }
+}
+
 impl<F: Future + Unpin> Future for Scoped<F> {
     type Output = F::Output;
 
