@@ -14,7 +14,7 @@ use proxyrunner::internals::era::probe::Choice;
 use proxyrunner::internals::jsonrpc;
 use proxyrunner::internals::session::{Principal, Session};
 use proxyrunner::internals::trace_context::Trace;
-use proxyrunner::internals::upstream::{Begun, Caller, Happening, Incoming, LegacyStep};
+use proxyrunner::internals::upstream::{Begun, Caller, Happening, Incoming, LegacyStep, Received};
 use serde_json::json;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -69,12 +69,13 @@ fn body(modern: bool) -> Charged {
 
 fn scanned(body: &Charged) -> Incoming {
     let message = jsonrpc::scan(body).expect("a message");
-    Incoming {
+    Received {
         frame: body.clone(),
-        message: Box::new(message),
+        message,
         trace: Trace::default(),
         operation: Arc::default(),
     }
+    .into()
 }
 
 async fn legacy(world: &mut World, session: &Arc<Session>, body: &Charged) {

@@ -135,7 +135,7 @@ pub mod internals {
 
     pub mod upstream {
         pub use crate::upstream::{
-            AtCap, Begun, Caller, ChildPlace, Happening, Incoming, Isolation, LegacyStep, Refusal, Seal,
+            AtCap, Begun, Caller, ChildPlace, Happening, Incoming, Isolation, LegacyStep, Received, Refusal, Seal,
             Settings, Upstream, Want,
         };
     }

@@ -5,7 +5,7 @@ pub use crate::calls::{
     Begun, Caller, Happening, LegacyCall, LegacyStep, Listening, ModernCall, Reply, Seal, SealKey, is_retry,
 };
 pub use crate::children::{AtCap, ChildPlace, Isolation, Settings, Want};
-pub use crate::ingress::{Incoming, Refusal};
+pub use crate::ingress::{Incoming, Received, Refusal};
 
 use crate::budget::{Account, Budget, Charged};
 use crate::calls::Calls;

@@ -5,7 +5,7 @@ use super::Calls;
 use crate::audience::Seat;
 use crate::children::await_initialized;
 use crate::exchange::{Failure, Link};
-use crate::ingress::{Incoming, Refusal};
+use crate::ingress::{Incoming, Received, Refusal};
 use crate::inquiry;
 use crate::jsonrpc::rewrite;
 use crate::session::Session;
@@ -48,7 +48,7 @@ impl Calls {
             false => self.entrance.enter_notice(operation, client, &link).await?,
         };
         places.accepted = Some(self.entrance.accept_notification());
-        let Incoming { frame, message, trace, operation } = incoming;
+        let Received { frame, message, trace, operation } = &**incoming;
         let trace = operation.traced(trace);
         let proves = places.notice.is_some();
         let notification = rewrite::request_for_child(frame, message, None, None, &trace);

@@ -8,7 +8,7 @@ use crate::audience::{Seat, Stateless};
 use crate::clock::now;
 use crate::era::envelope::Envelope;
 use crate::era::{Era, discover};
-use crate::ingress::{Incoming, Refusal};
+use crate::ingress::{Incoming, Received, Refusal};
 use crate::jsonrpc::{Span, Spliced, codes, rewrite};
 use crate::session::{Session, Version};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl Children {
         child: &Shared,
         own: bool,
     ) -> Result<Spliced, Refusal> {
-        let Incoming { frame, message, .. } = incoming;
+        let Received { frame, message, .. } = &**incoming;
         let version = discover::negotiated(initialize::requested_version(frame, message).as_ref());
         let params = message.params.as_ref();
         let raw = |part: Option<&Span>| part.map(|span| frame.slice(span.clone()));

@@ -7,7 +7,7 @@ use crate::exchange::Link;
 use crate::jsonrpc::{ClientId, Kind, Message};
 use crate::session::Session;
 use crate::telemetry::Verdict;
-use crate::upstream::{Incoming, Refusal};
+use crate::upstream::{Incoming, Received, Refusal};
 use std::sync::Arc;
 use tokio::time::timeout;
 
@@ -30,7 +30,7 @@ pub async fn accept(server: &Server, session: &Arc<Session>, incoming: Incoming)
 }
 
 async fn notify(server: &Server, session: &Arc<Session>, incoming: &Incoming) -> Result<(), Rejection> {
-    let Incoming { frame, message, .. } = incoming;
+    let Received { frame, message, .. } = &**incoming;
     let params = message.params.as_ref();
     match &*incoming.method() {
         "notifications/cancelled" => {

@@ -110,9 +110,7 @@ impl Service {
                     let service = Arc::clone(&service);
                     let mark = marker.mark(request.method() == Method::GET, !request.body().is_end_stream());
                     let persistence = Persistence::of(request.method());
-                    Persistent::new(persistence.clone(), async move {
-                        Ok::<_, Infallible>(service.answer(request, mark, persistence).await)
-                    })
+                    Persistent::new(persistence.clone(), service.answer(request, mark, persistence))
                 }),
             );
         let mut closes = pin!(closing.cancelled());
@@ -155,12 +153,12 @@ impl Service {
         request: Request<Incoming>,
         mark: Mark,
         persistence: Persistence,
-    ) -> Response<Marked<Body>> {
+    ) -> Result<Response<Marked<Body>>, Infallible> {
         let Service { server, places, connection, requests, .. } = &*self;
         if self.role == Role::Admin {
             connection.set_may_rest(request.body().is_end_stream());
             let response = routes::serve_admin(server, &request.into_parts().0);
-            return response.map(|body| Marked::new(body, mark, None, None));
+            return Ok(response.map(|body| Marked::new(body, mark, None, None)));
         }
         let (head, body) = request.into_parts();
         let has_body = !body.is_end_stream();
@@ -213,7 +211,7 @@ impl Service {
         if connection.is_spare() || leaves_body {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        response.map(|body| Marked::new(body, mark, visit, charge))
+        Ok(response.map(|body| Marked::new(body, mark, visit, charge)))
     }
 }
 

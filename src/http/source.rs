@@ -6,7 +6,7 @@ use crate::budget::{Account, Charged};
 use crate::jsonrpc::{self, Carried, Kind, Message, Params, Span, rewrite, unescaped};
 use crate::telemetry::{Arrival, Operation, Parent, Peer, Subject};
 use crate::trace_context::{Context, Trace};
-use crate::upstream::Incoming;
+use crate::upstream::{Incoming, Received};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -68,7 +68,7 @@ impl Source {
             true => inject(frame, message, &operation.traced(&trace)),
             false => (frame, message),
         };
-        Incoming { frame, message: Box::new(message), trace, operation }
+        Received { frame, message, trace, operation }.into()
     }
 }
 

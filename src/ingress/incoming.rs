@@ -7,25 +7,44 @@ use crate::jsonrpc::{ClientId, Message, codes, text};
 use crate::telemetry::{ChildOperation, Operation, Verdict};
 use crate::trace_context::Trace;
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::sync::Arc;
 
-/// A client's message as received.
+/// A client's message as received. One word, since messages are passed through many futures.
 #[derive(Clone, Debug)]
-pub struct Incoming {
+pub struct Incoming(Box<Received>);
+
+/// The parts of an [`Incoming`] message.
+#[derive(Clone, Debug)]
+pub struct Received {
     /// Its bytes.
     pub frame: Charged,
-    /// The spans of its parts; boxed, since messages are passed through many futures.
-    pub message: Box<Message>,
+    /// The spans of its parts.
+    pub message: Message,
     /// The trace context of its HTTP request.
     pub trace: Trace,
     /// The recorded operation.
     pub operation: Arc<Operation>,
 }
 
+impl From<Received> for Incoming {
+    fn from(received: Received) -> Self {
+        Incoming(Box::new(received))
+    }
+}
+
+impl Deref for Incoming {
+    type Target = Received;
+
+    fn deref(&self) -> &Received {
+        &self.0
+    }
+}
+
 impl Incoming {
     /// Returns the message without its operation, for use long after its request.
     pub(crate) fn unseen(&self) -> Incoming {
-        Incoming { operation: Arc::default(), ..self.clone() }
+        Received { operation: Arc::default(), ..Received::clone(self) }.into()
     }
 
     /// Creates a mailbox for the child's interim messages, charged to the same account.

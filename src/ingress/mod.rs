@@ -5,4 +5,4 @@ mod entrance;
 mod incoming;
 
 pub(crate) use entrance::{Entrance, Limits, Lingering};
-pub use incoming::{Incoming, Refusal};
+pub use incoming::{Incoming, Received, Refusal};

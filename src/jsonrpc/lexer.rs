@@ -53,8 +53,14 @@ impl<'a> Lexer<'a> {
 
     #[inline]
     pub fn space(&mut self) {
-        while let Some(byte @ (b' ' | b'\t' | b'\n' | b'\r')) = self.peek() {
-            self.line_break |= byte == b'\n' || byte == b'\r';
+        while let Some(byte) = self.peek()
+            && byte <= b' '
+        {
+            match byte {
+                b' ' | b'\t' => {}
+                b'\n' | b'\r' => self.line_break = true,
+                _ => return,
+            }
             self.at += 1;
         }
     }

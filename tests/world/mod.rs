@@ -18,7 +18,7 @@ use proxyrunner::internals::router::Router;
 use proxyrunner::internals::session::{Directory, Principal, Session};
 use proxyrunner::internals::trace_context::Trace;
 use proxyrunner::internals::upstream::{
-    AtCap, ChildPlace, Incoming, Isolation, Seal, Settings, Upstream, Want,
+    AtCap, ChildPlace, Incoming, Isolation, Received, Seal, Settings, Upstream, Want,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -315,7 +315,7 @@ pub fn charged(bytes: impl Into<Vec<u8>>) -> Charged {
 pub fn incoming(message: &Value) -> Incoming {
     let frame = charged(message.to_string());
     let message = jsonrpc::scan(&frame).expect("a message");
-    Incoming { frame, message: Box::new(message), trace: Trace::default(), operation: Arc::default() }
+    Received { frame, message, trace: Trace::default(), operation: Arc::default() }.into()
 }
 
 /// Returns the parameters of a modern client's call.

@@ -101,7 +101,7 @@ impl Calls {
             asked,
             translation: None,
             is_answered: false,
-            operation: incoming.operation,
+            operation: Arc::clone(&incoming.operation),
             _accepted: accepted,
         }))
     }

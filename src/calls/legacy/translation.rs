@@ -15,7 +15,7 @@ use crate::era::input::{ASKING, Answers, InputRequired};
 use crate::era::results::{self, Unknown};
 use crate::era::{envelope, errors, keys};
 use crate::exchange::{Answer, Exchange, Failure, Held, Interim, Interruption, Mailbox, Places, Step, Topic};
-use crate::ingress::{Incoming, Refusal};
+use crate::ingress::{Incoming, Received, Refusal};
 use crate::jsonrpc::rewrite::Changes;
 use crate::jsonrpc::{ClientId, Edits, Spliced, codes, kept, rewrite, splice};
 use crate::mux::WireId;
@@ -142,7 +142,7 @@ impl Translation {
 
     /// Writes a round's request; `retry` holds the members of a later round.
     fn frame(&self, wire_id: WireId, trace: &Trace, retry: &Spliced) -> Spliced {
-        let Incoming { frame, message, .. } = &self.incoming;
+        let Received { frame, message, .. } = &*self.incoming;
         let envelope = &self.seat.envelope;
         let members: Cow<'_, str> = match self.seat.level() {
             Some(level) => format!("{envelope},\"{}\":\"{level}\"", keys::LOG_LEVEL).into(),

@@ -13,7 +13,7 @@ use crate::era::{Era, discover, errors, keys, notifications};
 use crate::exchange::{
     Answer, Exchange, Failure, Held, Interim, Interruption, Link, Mailbox, Standing, Step, Topic,
 };
-use crate::ingress::{Incoming, Refusal};
+use crate::ingress::{Incoming, Received, Refusal};
 use crate::inquiry;
 use crate::jsonrpc::{self, ClientId, Edits, Spliced, codes, member, rewrite, splice};
 use crate::mux::WireId;
@@ -158,7 +158,7 @@ impl Calls {
 }
 
 fn pass(link: &Link, place: &Arc<Permit>, incoming: &Incoming) -> Result<Exchange, Failure> {
-    let Incoming { frame, message, trace, operation } = incoming;
+    let Received { frame, message, trace, operation } = &**incoming;
     let trace = operation.traced(trace);
     let write = |wire_id: WireId| {
         let id = Some(wire_id.as_u64());

@@ -15,7 +15,7 @@ use crate::era::capabilities::Capabilities;
 use crate::era::input::ASKING;
 use crate::era::{Era, discover, envelope};
 use crate::exchange::{Exchange, Held};
-use crate::ingress::{Incoming, Refusal};
+use crate::ingress::{Incoming, Received, Refusal};
 use crate::jsonrpc::rewrite::Changes;
 use crate::jsonrpc::{Amendment, ClientId, Span, Spliced, codes, kept, rewrite, splice, text};
 use crate::mux::WireId;
@@ -243,7 +243,7 @@ pub(super) fn progress_token(incoming: &Incoming) -> Option<Charged> {
 /// Writes the request for its child: for a legacy child without the envelope, which some reject, and as a task if
 /// `task` is set.
 fn for_child(incoming: &Incoming, trace: &Trace, era: Era, task: bool, wire_id: WireId) -> Spliced {
-    let Incoming { frame, message, .. } = incoming;
+    let Received { frame, message, .. } = &**incoming;
     let id = Some(wire_id.as_u64());
     if era == Era::Modern {
         return rewrite::request_for_child(frame, message, id, id, trace);
