@@ -31,7 +31,7 @@ pub(crate) use uptake::Uptake;
 use crate::admission::{Accepted, Permit};
 use crate::budget::Charged;
 use crate::client::Client;
-use crate::jsonrpc::{ClientId, Edits, Span, Spliced, splice};
+use crate::jsonrpc::{ClientId, Span, Spliced, splice_one};
 use crate::mux::{Abandoned, Lost, Pending, WireId};
 use crate::telemetry::{ChildOperation, Operation};
 use parking_lot::Mutex;
@@ -107,9 +107,7 @@ pub struct Answer {
 impl Answer {
     /// Returns the response with the client's own id. Every other byte stays as the child wrote it.
     pub fn restored(&self, id: &ClientId) -> Spliced {
-        let mut edits = Edits::new();
-        edits.replace(&self.id, id.raw());
-        splice(&self.frame, &self.object, edits)
+        splice_one(&self.frame, &self.object, &self.id, id.raw())
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) use object::{Amendment, amend, distinct_members, items, string_member
 pub use object::{member, members, retain};
 pub(crate) use propagation::{Carried, carried};
 pub use scan::{elements, is_batch, scan};
-pub use splice::{Edits, Spliced, break_no_lines, splice};
+pub use splice::{Edits, Spliced, break_no_lines, splice, splice_one};
 pub(crate) use splice::{FLAT, NoRoom};
 pub use text::{integer, kept, text};
 pub(crate) use text::{quoted, unescaped};

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::message::{Message, Span};
 use super::object::{Amendment, amend};
 use super::propagation::injection;
-use super::splice::{Edits, SmallBytes, Spliced, splice};
+use super::splice::{Edits, SmallBytes, Spliced, splice, splice_one};
 use crate::trace_context::Trace;
 
 /// Returns the unchanged message, without surrounding whitespace.
@@ -43,6 +43,9 @@ pub fn with_progress_token(bytes: &Charged, message: &Message, token: &[u8]) -> 
 }
 
 fn replaced(bytes: &Charged, message: &Message, span: Option<&Span>, text: &[u8]) -> Spliced {
+    if let (Some(span), None) = (span, &message.null_params) {
+        return splice_one(bytes, &message.object, span, text);
+    }
     let mut edits = Edits::new();
     fill_null_params(message, b"", &mut edits);
     if let Some(span) = span {
@@ -63,6 +66,12 @@ pub fn request_for_child(
     progress_token: Option<u64>,
     trace: &Trace,
 ) -> Spliced {
+    let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
+    let has_token = meta.is_some_and(|meta| meta.progress_token.is_some()) && progress_token.is_some();
+    if let (Some(id), Some(wire_id), false, true) = (&message.id, wire_id, has_token, trace.is_empty()) {
+        // The usual request: only its id changes.
+        return replaced(bytes, message, Some(id), itoa::Buffer::new().format(wire_id).as_bytes());
+    }
     let edits = edits_for_child(bytes, message, wire_id, progress_token, trace);
     splice(bytes, &message.object, edits)
 }

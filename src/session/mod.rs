@@ -104,6 +104,13 @@ struct SessionState {
     back_until: Option<Instant>,
 }
 
+impl SessionState {
+    fn note_message(&mut self, now: Instant) {
+        self.last_active = now;
+        self.last_message = now;
+    }
+}
+
 impl Session {
     fn new(
         id: SessionId,
@@ -232,9 +239,7 @@ impl Session {
 
     /// Records that a message of the client arrived or was answered.
     pub fn note_message(&self, now: Instant) {
-        let mut state = self.state();
-        state.last_active = now;
-        state.last_message = now;
+        self.state().note_message(now);
     }
 
     /// Records that the client is still active: it read a keep-alive, or resumed a stream.

@@ -1,6 +1,6 @@
 //! Registers the requests in flight in their session, so that the client can cancel them by its own id.
 
-use super::Session;
+use super::{Session, SessionState};
 use super::in_flight::InFlight;
 use crate::budget::Charged;
 use crate::exchange::{Failure, Interim, Interruption, Mailbox};
@@ -32,13 +32,14 @@ pub struct Underway {
     session: Arc<Session>,
     /// Identifies the request in its session. A wire id does not, since several children may serve the session.
     mailbox: Arc<Mailbox>,
+    is_finished: bool,
 }
 
 impl Underway {
     /// Registers a request that waits to be sent.
     pub fn begin(session: &Arc<Session>, client_id: ClientId, mailbox: Arc<Mailbox>) -> Self {
         session.note_request(client_id, None, Arc::clone(&mailbox));
-        Underway { session: Arc::clone(session), mailbox }
+        Underway { session: Arc::clone(session), mailbox, is_finished: false }
     }
 
     /// Marks the request as sent under this id. It becomes the newest request, since the child receives it now.
@@ -71,14 +72,17 @@ impl Underway {
     }
 
     /// Removes the request, which has its outcome.
-    pub fn finish(self, now: Instant) {
+    pub fn finish(mut self, now: Instant) {
+        self.is_finished = true;
         self.session.finish_request(&self.mailbox, now);
     }
 }
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        self.session.forget(&self.mailbox);
+        if !self.is_finished {
+            self.session.state().forget(&self.mailbox);
+        }
     }
 }
 
@@ -95,16 +99,9 @@ impl Session {
 
     /// Removes a request that has its outcome.
     pub(super) fn finish_request(&self, mailbox: &Arc<Mailbox>, now: Instant) {
-        self.note_message(now);
-        self.forget(mailbox);
-    }
-
-    fn forget(&self, mailbox: &Arc<Mailbox>) {
         let mut state = self.state();
-        if let Some(at) = state.in_flight.iter().position(|request| Arc::ptr_eq(&request.mailbox, mailbox)) {
-            // The order matters: the newest request is the last.
-            state.in_flight.remove(at);
-        }
+        state.note_message(now);
+        state.forget(mailbox);
     }
 
     /// Handles the client's `notifications/cancelled` for its request `id`; `frame` holds the notification as
@@ -138,5 +135,14 @@ impl Session {
             }
         }
         Err(interim)
+    }
+}
+
+impl SessionState {
+    fn forget(&mut self, mailbox: &Arc<Mailbox>) {
+        if let Some(at) = self.in_flight.iter().position(|request| Arc::ptr_eq(&request.mailbox, mailbox)) {
+            // The order matters: the newest request is the last.
+            self.in_flight.remove(at);
+        }
     }
 }

@@ -256,8 +256,10 @@ impl LegacyCall {
         };
         self.is_answered = true;
         self.keep_list(&answer);
-        let version = self.session.version();
-        let message = restored(&answer, &self.client_id, &version, self.downgrade.as_deref());
+        let message = match self.downgrade.as_deref() {
+            None => answer.restored(&self.client_id),
+            method => restored(&answer, &self.client_id, &self.session.version(), method),
+        };
         self.finish(message, &answer.verdict())
     }
 
