@@ -4,7 +4,6 @@ use super::paths::{self, METRICS, Probe};
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
 use super::source::Source;
-use super::service::Service;
 use super::{Server, Settings, body, endpoint, guard, health, old_sse, site};
 use crate::jsonrpc::codes;
 use hyper::body::Incoming;
@@ -37,9 +36,15 @@ impl Allowed {
     }
 }
 
-/// Routes one HTTP request to `--listen`, and answers it unless it carries a message.
-pub fn route(service: &Service, source: &Source, head: &Parts, body: Incoming) -> Route {
-    let server = &service.server;
+/// Routes one HTTP request to `--listen`, and answers it unless it carries a message. `usual_host` is that of its
+/// connection; see [`site::check_host`].
+pub fn route(
+    server: &Arc<Server>,
+    usual_host: &OnceLock<HeaderValue>,
+    source: &Source,
+    head: &Parts,
+    body: Incoming,
+) -> Route {
     if let Err(rejection) = guard::check_framing(&head.headers) {
         return Route::Answered(rejection.response());
     }
@@ -51,7 +56,7 @@ pub fn route(service: &Service, source: &Source, head: &Parts, body: Incoming) -
             method_not_allowed("GET, HEAD")
         });
     }
-    match admit(&server.settings, &service.usual_host, head) {
+    match admit(&server.settings, usual_host, head) {
         Ok(site) => route_admitted(server, source, head, body, Allowed(site)),
         Err(rejection) => Route::Answered(body::refuse(body, rejection).response()),
     }

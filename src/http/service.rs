@@ -189,7 +189,8 @@ impl Service {
         } else if charge.is_none() && !is_monitoring {
             routes::refuse(body, Full::Memory)
         } else {
-            match within(source.span, || routes::route(&self, &source, &head, body)) {
+            let route = || routes::route(server, &self.usual_host, &source, &head, body);
+            match within(source.span, route) {
                 Route::Answered(response) => response,
                 Route::Endpoint(body, allowed) => {
                     let posting = pin!(endpoint::post(server, &source, &head.headers, body));

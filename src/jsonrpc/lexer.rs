@@ -307,7 +307,7 @@ fn next_stop(bytes: &[u8], mut at: usize, high: &mut u64) -> usize {
             return at + stop.trailing_zeros() as usize / 8;
         }
         at += 8;
-        if at - begun >= LONG {
+        if at - begun == LONG {
             at = skip_blocks(bytes, at, high);
         }
     }
