@@ -16,6 +16,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const GIVE_BACK: Duration = Duration::from_millis(250);
 /// The same interval while messages take a quarter of `--max-buffered`.
 const GIVE_BACK_SOON: Duration = Duration::from_millis(50);
+/// Time after which proxyrunner and its first children have started.
+const STARTED: Duration = Duration::from_secs(3);
 /// Idle time after which a connection releases its buffers.
 const REST: Duration = Duration::from_secs(1);
 /// Time for a disconnected client's bytes to be released before the next client is disconnected.
@@ -29,6 +31,7 @@ pub(super) fn start(server: &Arc<Server>, pulse: Pulse) -> anyhow::Result<()> {
         .spawn(|| pulse.watch())
         .context("cannot start threads")?;
     tokio::spawn(give_back(server.budget.clone()));
+    tokio::spawn(unmap_code());
     tokio::spawn(sweep(Arc::clone(server)));
     tokio::spawn(forget_orphans(Arc::clone(&server.upstream)));
     tokio::spawn(relieve(Arc::clone(server)));
@@ -44,6 +47,12 @@ async fn give_back(budget: Budget) {
             let _ = tokio::task::spawn_blocking(memory::give_back).await;
         }
     }
+}
+
+/// Unmaps the code that only the start needed.
+async fn unmap_code() {
+    sleep(STARTED).await;
+    memory::unmap_code();
 }
 
 /// Removes expired sessions and children, and closes stalled connections.

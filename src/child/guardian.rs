@@ -106,6 +106,7 @@ fn guard(mut args: impl Iterator<Item = OsString>, socket: &UnixStream) -> io::R
     dup2_stderr(&ended)?;
     let server = Pid::from_raw(i32::try_from(server.id()).unwrap_or_default());
     Report::Started(server.as_raw()).send(socket);
+    crate::memory::unmap_code();
     watch(server, socket, &ended)
 }
 

@@ -5,11 +5,9 @@
 
 use super::problem::{FileLine, InvalidValue, Problem, Source};
 use super::table::{Arity, NOT_IN_FILE, Setting, find};
-use serde_core::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
+use super::yaml::{self, Entry, Node, Unusable, Value};
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -47,119 +45,48 @@ fn unusable(path: &Path, reason: &str, problems: &mut Vec<Problem>) {
 }
 
 fn parse(text: &str, path: &str, problems: &mut Vec<Problem>) -> File {
-    let mut reading = Reading { text, path: path.into(), problems, file: File::default() };
-    let options = serde_saphyr::options! { with_snippet: false };
-    match serde_saphyr::from_str_with_options::<Option<Spanned<Node>>>(text, options) {
-        Ok(None) => {}
-        Ok(Some(Spanned { value: Node::Map(entries), .. })) => {
-            for (key, node) in entries {
-                reading.entry(&key, &node);
-            }
+    let mut reading = Reading { path: path.into(), problems, file: File::default() };
+    match yaml::parse(text) {
+        Ok(None | Some(Node { value: Value::Null, .. })) => {}
+        Ok(Some(Node { value: Value::Map(entries), .. })) => {
+            entries.iter().for_each(|entry| reading.entry(entry))
         }
         Ok(Some(node)) => {
-            let place = reading.place(&node);
+            let place = reading.place(node.line);
             reading.refuse("--config", place, "is not a map", "give settings as `name: value`, one a line");
         }
-        Err(error) => {
-            let line = error.location().map_or(1, |location| location.line());
-            let place = FileLine { path: path.into(), line };
-            // The parser's own message may quote the file, and the file may contain secrets.
-            let (reason, accepts) = match error {
-                serde_saphyr::Error::DuplicateMappingKey { .. } => ("contains a key twice", "remove one"),
-                _ => ("is not valid YAML or JSON", "check this line and the lines before it"),
+        Err(unusable) => {
+            let (line, reason, accepts) = match unusable {
+                Unusable::DuplicateKey(line) => (line, "contains a key twice", "remove one"),
+                Unusable::Malformed(line) => {
+                    (line, "is not valid YAML or JSON", "check this line and the lines before it")
+                }
             };
+            let place = reading.place(line);
             reading.refuse("--config", place, reason, accepts);
         }
     }
     reading.file
 }
 
-/// A YAML node. The text of a plain scalar is read from its span.
-#[derive(Debug)]
-enum Node {
-    Null,
-    /// A number or a boolean.
-    Plain,
-    Text(String),
-    List(Vec<Spanned<Node>>),
-    Map(Vec<(Spanned<String>, Spanned<Node>)>),
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
-    }
-}
-
-struct NodeVisitor;
-
-impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Node, E> {
-        Ok(Node::Null)
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Node, E> {
-        Ok(Node::Plain)
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Node, E> {
-        Ok(Node::Plain)
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Node, E> {
-        Ok(Node::Plain)
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Node, E> {
-        Ok(Node::Plain)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Node, E> {
-        Ok(Node::Text(text.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
-            items.push(item);
-        }
-        Ok(Node::List(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = map.next_entry()? {
-            entries.push(entry);
-        }
-        Ok(Node::Map(entries))
-    }
-}
-
 struct Reading<'a> {
-    text: &'a str,
     path: Rc<str>,
     problems: &'a mut Vec<Problem>,
     file: File,
 }
 
 impl Reading<'_> {
-    fn entry(&mut self, key: &Spanned<String>, node: &Spanned<Node>) {
-        let place = self.place(key);
-        if key.value == "command" {
+    fn entry(&mut self, Entry { line, key, node }: &Entry) {
+        let place = self.place(*line);
+        if key == "command" {
             if let Some(items) = self.list("command", node, "give a list, e.g. [python3, server.py]") {
                 self.file.command = items;
             }
             return;
         }
-        match find(&key.value) {
+        match find(key) {
             Some(setting) if NOT_IN_FILE.contains(&setting.flag) => {
-                self.refuse(&key.value, place, "is not allowed in a file", "give it as a flag");
+                self.refuse(key, place, "is not allowed in a file", "give it as a flag");
             }
             Some(setting) => {
                 if let Some(items) = self.items(setting, node) {
@@ -167,24 +94,24 @@ impl Reading<'_> {
                 }
             }
             None => {
-                let kebab = key.value.replace('_', "-").to_ascii_lowercase();
+                let kebab = key.replace('_', "-").to_ascii_lowercase();
                 let accepts = match find(&kebab) {
                     Some(setting) => format!("give {}", setting.flag),
                     None => "give a flag's name without its dashes; --help lists them".to_owned(),
                 };
-                self.refuse(&key.value, place, "is not a setting", accepts);
+                self.refuse(key, place, "is not a setting", accepts);
             }
         }
     }
 
     /// Returns the values of one setting; `None` if it is empty or unusable.
-    fn items(&mut self, setting: &Setting, node: &Spanned<Node>) -> Option<Vec<OsString>> {
+    fn items(&mut self, setting: &Setting, node: &Node) -> Option<Vec<OsString>> {
         match (&node.value, setting.arity) {
-            (Node::Null, _) => None,
-            (Node::Map(entries), Arity::Many { .. }) if setting.flag == "env" => self.variables(entries),
+            (Value::Null, _) => None,
+            (Value::Map(entries), Arity::Many { .. }) if setting.flag == "env" => self.variables(entries),
             (_, Arity::Many { .. }) => self.list(setting.flag, node, "give a list"),
-            (Node::List(_) | Node::Map(_), _) => {
-                let place = self.place(node);
+            (Value::List(_) | Value::Map(_), _) => {
+                let place = self.place(node.line);
                 self.refuse(
                     setting.flag,
                     place,
@@ -193,35 +120,35 @@ impl Reading<'_> {
                 );
                 None
             }
-            _ => Some(vec![self.scalar(node)?.into()]),
+            _ => Some(vec![scalar(node)?.into()]),
         }
     }
 
-    fn list(&mut self, key: &str, node: &Spanned<Node>, accepts: &'static str) -> Option<Vec<OsString>> {
+    fn list(&mut self, key: &str, node: &Node, accepts: &'static str) -> Option<Vec<OsString>> {
         let items = match &node.value {
-            Node::List(items) => {
-                let scalars = items.iter().map(|item| self.scalar(item).map(OsString::from));
+            Value::List(items) => {
+                let scalars = items.iter().map(|item| scalar(item).map(OsString::from));
                 scalars.collect::<Option<Vec<_>>>()
             }
-            Node::Map(_) => None,
-            _ => self.scalar(node).map(|item| vec![item.into()]),
+            Value::Map(_) => None,
+            _ => scalar(node).map(|item| vec![item.into()]),
         };
         if items.is_none() {
-            let place = self.place(node);
+            let place = self.place(node.line);
             self.refuse(key, place, "is not a list of single values", accepts);
         }
         items
     }
 
     /// Turns `NAME: value` into `NAME=value`, and `NAME:` alone into `NAME`.
-    fn variables(&mut self, entries: &[(Spanned<String>, Spanned<Node>)]) -> Option<Vec<OsString>> {
+    fn variables(&mut self, entries: &[Entry]) -> Option<Vec<OsString>> {
         let mut items = Vec::with_capacity(entries.len());
-        for (name, node) in entries {
-            match (&node.value, self.scalar(node)) {
-                (Node::Null, _) => items.push(name.value.clone().into()),
-                (_, Some(value)) => items.push(format!("{}={value}", name.value).into()),
+        for Entry { line, key, node } in entries {
+            match (&node.value, scalar(node)) {
+                (Value::Null, _) => items.push(key.into()),
+                (_, Some(value)) => items.push(format!("{key}={value}").into()),
                 (_, None) => {
-                    let place = self.place(name);
+                    let place = self.place(*line);
                     self.refuse(
                         "env",
                         place,
@@ -235,22 +162,8 @@ impl Reading<'_> {
         Some(items)
     }
 
-    /// Returns the text of a scalar as it was written.
-    fn scalar(&self, node: &Spanned<Node>) -> Option<String> {
-        match &node.value {
-            Node::Text(text) => Some(text.clone()),
-            Node::Plain => {
-                let span = node.defined.span();
-                let start = usize::try_from(span.byte_offset()?).ok()?;
-                let end = start.checked_add(usize::try_from(span.byte_len()?).ok()?)?;
-                Some(self.text.get(start..end)?.trim_end().to_owned())
-            }
-            Node::Null | Node::List(_) | Node::Map(_) => None,
-        }
-    }
-
-    fn place<T>(&self, node: &Spanned<T>) -> FileLine {
-        FileLine { path: self.path.clone(), line: node.referenced.line() }
+    fn place(&self, line: u64) -> FileLine {
+        FileLine { path: self.path.clone(), line }
     }
 
     fn refuse(
@@ -263,6 +176,14 @@ impl Reading<'_> {
         let source = Some(Source::File(place));
         let refusal = InvalidValue::new(reason, accepts);
         self.problems.push(Problem { source, ..Problem::general(subject, refusal) });
+    }
+}
+
+/// Returns the text of a scalar.
+fn scalar(node: &Node) -> Option<&str> {
+    match &node.value {
+        Value::Text(text) => Some(text),
+        Value::Null | Value::List(_) | Value::Map(_) => None,
     }
 }
 

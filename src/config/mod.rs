@@ -17,6 +17,7 @@ mod setting;
 mod stopping;
 pub mod table;
 mod unknown;
+mod yaml;
 
 use crate::era::probe::Choice;
 use crate::lifecycle::Policy;

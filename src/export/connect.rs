@@ -27,7 +27,7 @@ pub type Sender = Client<HttpsConnector<HttpConnector<Resolver>>, Body>;
 /// # Errors
 /// When the certificates are unusable.
 pub fn sender(endpoint: &Endpoint) -> Result<Sender, Unusable> {
-    let mut tcp = HttpConnector::new_with_resolver(Resolver::default());
+    let mut tcp = HttpConnector::new_with_resolver(Resolver);
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECTING));

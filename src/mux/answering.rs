@@ -36,7 +36,7 @@ pub struct Answering<H, O: Lost> {
 
 impl<H, O: Lost> Answering<H, O> {
     pub(super) fn new(table: Arc<Table<H, O>>) -> Self {
-        let noted = vec![(0, 0); table.slots().len()].into();
+        let noted = vec![(0, 0); table.layout.slots()].into();
         Self { table, noted }
     }
 
@@ -76,7 +76,7 @@ impl<H, O: Lost> Answering<H, O> {
     ///
     /// This reads every slot, so call it only for answers without an id, which are rare.
     pub fn only_waiting(&self) -> Option<WireId> {
-        let mut sent = self.table.slots().iter().enumerate().filter_map(|(index, slot)| {
+        let mut sent = self.table.used().filter_map(|(index, slot)| {
             let word = slot.state.load();
             (word.is_sent() && (word.is_waiting() || word.is_abandoned()))
                 .then(|| self.table.layout.mint(index, word.generation()))
@@ -93,8 +93,9 @@ impl<H, O: Lost> Answering<H, O> {
             return 0;
         }
         let mut expired = 0;
-        for index in 0..self.noted.len() {
-            let word = self.table.slots()[index].state.load();
+        let table = Arc::clone(&self.table);
+        for (index, slot) in table.used() {
+            let word = slot.state.load();
             if !word.is_abandoned() {
                 continue;
             }
@@ -119,7 +120,7 @@ impl<H, O: Lost> Answering<H, O> {
         let mut answered = 0;
         for index in 0..self.noted.len() {
             loop {
-                let slot = &self.table.slots()[index];
+                let slot = self.table.at(index);
                 let word = slot.state.close();
                 let id = || self.table.layout.mint(index, word.generation());
                 if word.is_abandoned() {

@@ -126,7 +126,7 @@ impl<H, O> Mux<H, O> {
 
     /// Returns the number of exchanges that were sent and are neither answered nor abandoned. This reads every slot.
     pub fn unanswered(&self) -> usize {
-        let words = self.table.slots().iter().map(|slot| slot.state.load());
+        let words = self.table.used().map(|(_, slot)| slot.state.load());
         words.filter(|word| word.is_sent() && word.is_waiting()).count()
     }
 

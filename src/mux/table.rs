@@ -7,11 +7,18 @@ use super::{
 };
 use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::fmt;
+use std::sync::OnceLock;
+
+/// Slots are created in blocks, each when the first of its slots is used: most children never have as many requests
+/// in flight as they may, and a whole table takes megabytes.
+const BLOCK: usize = 64;
+
+type Block<H, O> = Box<[Slot<H, O>]>;
 
 pub(super) struct Table<H, O> {
     pub(super) layout: Layout,
     free: FreeList,
-    slots: Box<[Slot<H, O>]>,
+    blocks: Box<[OnceLock<Block<H, O>>]>,
     /// The number of slots whose generations are used up. These slots are never given back.
     retired: AtomicUsize,
     /// An upper bound on the number of ABANDONED slots. Every access is Relaxed, because the number only avoids a
@@ -21,13 +28,19 @@ pub(super) struct Table<H, O> {
 
 impl<H, O> Table<H, O> {
     pub(super) fn new(layout: Layout) -> Self {
-        Self {
+        let table = Self {
             layout,
             free: FreeList::new(layout.slots()),
-            slots: (0..layout.slots()).map(|_| Slot::new()).collect(),
+            blocks: (0..layout.slots().div_ceil(BLOCK)).map(|_| OnceLock::new()).collect(),
             retired: AtomicUsize::new(0),
             abandoned: AtomicUsize::new(0),
+        };
+        // loom doesn't know that a block is created before it is seen.
+        #[cfg(proxyrunner_loom)]
+        for index in 0..layout.slots() {
+            table.at(index);
         }
+        table
     }
 
     #[inline]
@@ -37,7 +50,7 @@ impl<H, O> Table<H, O> {
             Err(none) => return Err((none, held)),
         };
         // SAFETY: the slot was just taken from the free list.
-        match unsafe { self.slots[index].publish(held) } {
+        match unsafe { self.at(index).publish(held) } {
             Ok(generation) => Ok(self.layout.mint(index, generation)),
             Err(held) => {
                 self.free.give(index);
@@ -48,11 +61,21 @@ impl<H, O> Table<H, O> {
 
     #[inline]
     pub(super) fn slot(&self, id: WireId) -> &Slot<H, O> {
-        &self.slots[self.layout.index(id)]
+        self.at(self.layout.index(id))
     }
 
-    pub(super) fn slots(&self) -> &[Slot<H, O>] {
-        &self.slots
+    /// Returns the slot with this index.
+    #[inline]
+    pub(super) fn at(&self, index: usize) -> &Slot<H, O> {
+        let create = || (0..BLOCK.min(self.layout.slots())).map(|_| Slot::new()).collect();
+        &self.blocks[index / BLOCK].get_or_init(create)[index % BLOCK]
+    }
+
+    /// Returns the slots that were ever used, and others, with their indexes.
+    pub(super) fn used(&self) -> impl Iterator<Item = (usize, &Slot<H, O>)> {
+        let blocks = self.blocks.iter().enumerate();
+        let blocks = blocks.filter_map(|(number, block)| Some((number * BLOCK, block.get()?)));
+        blocks.flat_map(|(first, block)| (first..).zip(block))
     }
 
     /// Ends the generation of `id` and frees its slot, which is ANSWERED or ABANDONED.
@@ -87,7 +110,7 @@ impl<H, O> Table<H, O> {
 impl<H, O> fmt::Debug for Table<H, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table")
-            .field("slots", &self.slots.len())
+            .field("slots", &self.layout.slots())
             .field("in_flight", &self.in_flight())
             .field("abandoned", &self.abandoned.load(Relaxed))
             .field("retired", &self.retired.load(Relaxed))

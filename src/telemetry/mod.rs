@@ -30,7 +30,6 @@ pub use verdict::Verdict;
 
 use opentelemetry::InstrumentationScope;
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::WorkerGuard;
 
 /// The telemetry that the operator requests.
 #[derive(Clone, Debug)]
@@ -73,7 +72,7 @@ pub fn scope_of_instrumentation() -> InstrumentationScope {
 
 /// Starts logging to stderr, and recording the requested telemetry. Dropping the guard writes the lines that are
 /// still buffered.
-pub fn start(settings: &Settings) -> WorkerGuard {
+pub fn start(settings: &Settings) -> logs::LastLines {
     let guard = logs::start(settings.format, settings.level, settings.records, settings.longest);
     if settings.access_log {
         access::enable();

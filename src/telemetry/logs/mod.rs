@@ -10,7 +10,7 @@ mod writer;
 
 pub use allowance::Allowance;
 pub use records::outbox;
-pub use writer::count_lost as count_lost_lines;
+pub use writer::{LastLines, count_lost as count_lost_lines};
 
 pub use subscriber::LogFormat;
 

@@ -3,11 +3,10 @@
 use super::escape::EscapedFields;
 use super::format::Traced;
 use super::records;
-use super::writer::Lines;
+use super::writer::{LastLines, Lines};
 use crate::telemetry::outbox::Bounds;
 use std::io::{self, IsTerminal};
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, fmt};
@@ -30,7 +29,7 @@ pub(in crate::telemetry) fn start(
     level: LevelFilter,
     records: Option<Bounds>,
     longest: usize,
-) -> WorkerGuard {
+) -> LastLines {
     let (writer, guard) = Lines::to(io::stderr());
     let lines = fmt::layer().with_writer(writer).with_ansi(false);
     let event = fmt::format().with_target(false);

@@ -3,32 +3,67 @@
 use crate::telemetry::metrics::counters;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Maximum size in bytes of the buffered lines; further lines are dropped.
 const MOST_WAITING: usize = 4 * 1024 * 1024;
 /// Minimum size in bytes charged per line. It bounds the number of lines in the channel.
 const LEAST: usize = 512;
+/// Time at the end for the buffered lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
 static COUNTED: AtomicUsize = AtomicUsize::new(0);
 
+enum Task {
+    Write(Vec<u8>),
+    End,
+}
+
 /// Writes lines from a separate thread and buffers a limited number of bytes: a blocked reader of stderr must neither
 /// block a request nor use unbounded memory.
 #[derive(Clone, Debug)]
-pub(super) struct Lines(NonBlocking);
+pub(super) struct Lines(mpsc::Sender<Task>);
+
+/// Writes the lines that are still buffered when it is dropped, unless stderr is blocked.
+#[derive(Debug)]
+pub struct LastLines {
+    tasks: mpsc::Sender<Task>,
+    /// Disconnected when the thread ends.
+    running: mpsc::Receiver<()>,
+}
+
+impl Drop for LastLines {
+    fn drop(&mut self) {
+        if self.tasks.send(Task::End).is_ok() {
+            let _ = self.running.recv_timeout(LAST_LINES);
+        }
+    }
+}
 
 impl Lines {
-    /// Creates a writer to `out`. Dropping the guard writes the buffered lines.
-    pub(super) fn to(out: impl io::Write + Send + 'static) -> (Lines, WorkerGuard) {
-        let (writer, guard) = NonBlockingBuilder::default()
-            .lossy(true)
-            .buffered_lines_limit(MOST_WAITING / LEAST + 1)
-            .thread_name("log")
-            .finish(Emptying(out));
-        (Lines(writer), guard)
+    /// Creates a writer to `out`.
+    ///
+    /// # Panics
+    /// If the system refuses to create a thread.
+    pub(super) fn to(mut out: impl io::Write + Send + 'static) -> (Lines, LastLines) {
+        let (tasks, intake) = mpsc::channel();
+        let (ended, running) = mpsc::channel::<()>();
+        let write = move || {
+            let _ended = ended;
+            for task in intake {
+                let Task::Write(line) = task else { break };
+                // There is nowhere else to report it.
+                let _ = out.write_all(&line);
+                WAITING.fetch_sub(cost(&line), Ordering::Relaxed);
+            }
+        };
+        thread::Builder::new().name("log".into()).spawn(write).expect("the system grants a thread");
+        (Lines(tasks.clone()), LastLines { tasks, running })
     }
 }
 
@@ -44,36 +79,16 @@ impl io::Write for Lines {
     /// Buffers a whole line, or drops it if the buffer is full.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let bytes = cost(line);
-        if WAITING.fetch_add(bytes, Ordering::Relaxed) + bytes > MOST_WAITING {
+        let fits = WAITING.fetch_add(bytes, Ordering::Relaxed) + bytes <= MOST_WAITING;
+        if !fits || self.0.send(Task::Write(line.to_vec())).is_err() {
             WAITING.fetch_sub(bytes, Ordering::Relaxed);
             DROPPED.fetch_add(1, Ordering::Relaxed);
-            return Ok(line.len());
         }
-        self.0.write(line)
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// The writing end: frees buffer space after each line.
-struct Emptying<W>(W);
-
-impl<W: io::Write> io::Write for Emptying<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    /// The thread passes one whole line per call.
-    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
-        let written = self.0.write_all(line);
-        WAITING.fetch_sub(cost(line), Ordering::Relaxed);
-        written
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
     }
 }
 

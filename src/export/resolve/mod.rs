@@ -1,0 +1,56 @@
+//! Resolves names within this process. A static binary must not call the C library's resolver: that loads modules of
+//! the image it runs in, and crashes if they were built for another C library.
+//!
+//! This is a stub resolver: it reads `/etc/hosts`, then asks the recursive name servers of `/etc/resolv.conf`. Both
+//! files are read for each name, because they may change. Nothing is cached, since connections are kept.
+
+mod files;
+mod message;
+mod query;
+
+use files::Settings;
+use hyper_util::client::legacy::connect::dns::Name;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tower_service::Service;
+
+/// A resolver by this host's configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Resolver;
+
+async fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
+    // `localhost` is always this host, even if the image's files differ (RFC 6761 §6.3).
+    if name.eq_ignore_ascii_case("localhost") {
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+    }
+    // A name in the hosts file is not looked up elsewhere for its other address family.
+    let here = files::in_hosts(name, &files::read(files::HOSTS).unwrap_or_default());
+    if !here.is_empty() {
+        return Ok(here);
+    }
+    let domain = files::own_domain();
+    query::look_up(name, &Settings::parse(&files::read(files::RESOLV_CONF)?, domain.as_deref())).await
+}
+
+/// Resolved addresses; the connector sets the port.
+pub type Addresses = std::vec::IntoIter<SocketAddr>;
+
+impl Service<Name> for Resolver {
+    type Response = Addresses;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Addresses>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        Box::pin(async move {
+            let found = resolve(name.as_str()).await?.into_iter().map(|address| SocketAddr::new(address, 0));
+            Ok(found.collect::<Vec<_>>().into_iter())
+        })
+    }
+}
