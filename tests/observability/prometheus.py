@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -15,6 +16,11 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).resolve().parent.parent
+sys.path.append(str(TESTS))
+
+import debian
+from debian import Unavailable
+
 ROOT = TESTS.parent
 FOLDER = TESTS / ".prometheus"
 SCRATCH = ROOT / "target" / "observability"
@@ -22,47 +28,21 @@ RESULTS = TESTS / "results"
 
 START = 60  # seconds; ample on a loaded machine
 ANSWER = 30
-LATEST = 300  # for a download
-
-
-class Unavailable(Exception):
-    """There is no Prometheus, and why."""
 
 
 def install() -> dict[str, str]:
     """Where `prometheus` and `promtool` are: in our folder, downloaded if need be; or wherever the machine has them."""
     names = ("prometheus", "promtool")
     own = {name: FOLDER / "usr" / "bin" / name for name in names}
-    failed = "no apt-get to download it"
-    if not all(path.exists() for path in own.values()) and shutil.which("apt-get") and shutil.which("dpkg"):
-        try:
-            download()
-        except (subprocess.SubprocessError, OSError) as error:
-            failed = f"{error}: {(getattr(error, 'stderr', None) or b'').decode(errors='replace').strip()}"
-    if all(path.exists() for path in own.values()):
+    try:
+        if not all(path.exists() for path in own.values()):
+            debian.unpack("prometheus", FOLDER)
         return {name: str(path) for name, path in own.items()}
-    found = {name: shutil.which(name) for name in names}
-    if not all(found.values()):
-        raise Unavailable(f"no prometheus and promtool on PATH, and {failed}")
-    return found
-
-
-def download() -> None:
-    """Unpacks Debian's package into our folder; nothing is installed, and no root is needed."""
-    print("downloading Prometheus", flush=True)
-    unpacked = FOLDER.with_name(".prometheus-new")
-    shutil.rmtree(unpacked, ignore_errors=True)
-    unpacked.mkdir(parents=True)
-    # As root, apt would fetch as a user of its own, who may not write here.
-    command = ["apt-get", "-o", "APT::Sandbox::User=root", "download", "prometheus"]
-    if subprocess.run(command, cwd=unpacked, capture_output=True, timeout=LATEST).returncode != 0:
-        subprocess.run(["apt-get", "update"], capture_output=True, timeout=LATEST)
-        subprocess.run(command, cwd=unpacked, check=True, capture_output=True, timeout=LATEST)
-    (package,) = unpacked.glob("prometheus_*.deb")
-    subprocess.run(["dpkg", "-x", package, unpacked], check=True, capture_output=True, timeout=LATEST)
-    package.unlink()
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    unpacked.rename(FOLDER)
+    except Unavailable as error:
+        found = {name: shutil.which(name) for name in names}
+        if not all(found.values()):
+            raise Unavailable(f"no prometheus and promtool on PATH, and {error}") from error
+        return found
 
 
 class Prometheus:

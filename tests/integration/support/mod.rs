@@ -120,7 +120,10 @@ impl Start {
         let scripted = || vec!["python3".into(), child("scripted.py")];
         let program = self.program.unwrap_or_else(scripted);
         let mut words = self.under;
-        words.push(env!("CARGO_BIN_EXE_proxyrunner").to_owned());
+        // The soak, built without optimizations, tests the release binary.
+        words.push(
+            std::env::var("PROXYRUNNER_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_proxyrunner").into()),
+        );
         let mut process = Command::new(&words[0])
             .args(&words[1..])
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])

@@ -1,13 +1,9 @@
-//! The cost of a request in each of the four pairings of eras, from the client's frame to the client's response,
-//! without HTTP and pipes.
-//!
-//! `cargo bench --bench eras -- count PAIRING N` runs N calls in sequence, to be counted by callgrind: see
-//! `instructions.sh`. PAIRING is the client's era and the child's: `legacy-legacy`, `modern-modern`, `modern-legacy` or
-//! `legacy-modern`.
+//! The cost of a call in each of the four pairings of eras, from the client's frame to the client's response.
 
-#[path = "../tests/world/mod.rs"]
+#[path = "../../tests/world/mod.rs"]
 mod world;
 
+use criterion::Criterion;
 use proxyrunner::internals::budget::Charged;
 use proxyrunner::internals::era::envelope::Envelope;
 use proxyrunner::internals::era::probe::Choice;
@@ -18,24 +14,28 @@ use proxyrunner::internals::upstream::{Begun, Caller, Happening, Incoming, Legac
 use serde_json::json;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use world::{Serves, World, charged, enveloped, open, settings};
 
 /// The rest of a response of ordinary size. It begins with `resultType` except where proxyrunner has to add it to a
 /// legacy child's response, so that the benchmark compares code paths and not messages.
 const RESULT: &[u8] = br#""content":[{"type":"text","text":"the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog, the quick brown fox jumps over the lazy dog"}],"isError":false}}"#;
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let [word, pairing, count] = &arguments[..] else {
-        return println!("say: count PAIRING N");
-    };
-    assert_eq!(word, "count", "say: count PAIRING N");
-    let count = count.parse().expect("a number");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    runtime.block_on(run(pairing, count));
+pub fn benchmarks(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("call");
+    for pairing in ["legacy-legacy", "modern-modern", "modern-legacy", "legacy-modern"] {
+        group.bench_function(pairing, |bencher| {
+            bencher.iter_custom(|calls| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+                runtime.expect("a runtime").block_on(run(pairing, calls))
+            });
+        });
+    }
+    group.finish();
 }
 
-async fn run(pairing: &str, count: u64) {
+/// Makes calls, and returns their time. `pairing` is the client's era and the child's.
+async fn run(pairing: &str, calls: u64) -> Duration {
     let (client, serves, choice) = match pairing {
         "legacy-legacy" => ("legacy", Serves::Legacy, Choice::Legacy),
         "modern-modern" => ("modern", Serves::Modern, Choice::Modern),
@@ -50,13 +50,15 @@ async fn run(pairing: &str, count: u64) {
     // Clients send the same to a child of their own era, so that the benchmark compares code paths and not messages.
     let body = body(pairing != "legacy-modern");
     assert!(body.starts_with(b"{\"id\""), "the child looks for it there");
-    for _ in 0..count {
+    let begun = Instant::now();
+    for _ in 0..calls {
         if client == "modern" {
             modern(&mut world, &body, serves == Serves::Modern).await
         } else {
             legacy(&mut world, &session, &body).await
         }
     }
+    begun.elapsed()
 }
 
 /// Returns a call of ordinary size.

@@ -1,13 +1,9 @@
-//! Compares the multiplexer with the usual alternative, a map of oneshot senders behind a mutex.
+//! The multiplexer beside the usual alternative, a map of oneshot senders behind a mutex.
 //!
-//! An exchange consists of: reserve, mark as sent, complete, await.
-//!
-//! - `cargo bench --bench mux` prints the median nanoseconds per exchange for 1 to 8 asking threads. Above
-//!   one thread, askers and one router run side by side and hand over ids as writer and child do; every
-//!   figure is wall time over all exchanges.
-//! - `cargo bench --bench mux -- count mux|map N` runs N exchanges on one thread and prints nothing, to be
-//!   counted by callgrind: see `instructions.sh`.
+//! An exchange consists of: reserve, mark as sent, complete, await. With more than one thread, askers and one router run
+//! side by side and hand over ids as writer and child do; a figure is the wall time over all exchanges.
 
+use criterion::{BenchmarkId, Criterion, Throughput};
 use proxyrunner::internals::mux::{self, Answering, Completed, Lost, Mux, Pending, WireId};
 use std::{
     collections::HashMap,
@@ -19,15 +15,13 @@ use std::{
     },
     task::{Context, Poll, Waker},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
 
 const SLOTS: usize = 1024;
 /// Number of exchanges that an asker has in flight at a time.
 const WINDOW: usize = 16;
-const EXCHANGES: u64 = 400_000;
-const ROUNDS: usize = 7;
 
 /// A stand-in for a frame: the width of `bytes::Bytes`.
 type Frame = [u64; 4];
@@ -165,10 +159,12 @@ fn together<C: Contender>(askers: usize, exchanges: u64) {
     let (contender, mut answering) = C::table();
     let lanes: Vec<Lane> = (0..askers).map(|_| Lane::default()).collect();
     thread::scope(|scope| {
-        for lane in &lanes {
-            scope.spawn(|| ask(&contender, lane, exchanges / askers as u64));
+        for (asker, lane) in (0..).zip(&lanes) {
+            let (askers, contender) = (askers as u64, &contender);
+            let own = exchanges / askers + u64::from(asker < exchanges % askers);
+            scope.spawn(move || ask(contender, lane, own));
         }
-        let mut left = exchanges / askers as u64 * askers as u64;
+        let mut left = exchanges;
         while left > 0 {
             let before = left;
             for place in lanes.iter().flat_map(|lane| &lane.0) {
@@ -215,46 +211,32 @@ fn ask<C: Contender>(contender: &C, lane: &Lane, exchanges: u64) {
     }
 }
 
-/// Returns the median wall time per exchange.
-fn nanoseconds<C: Contender>(askers: usize) -> f64 {
-    let mut rounds: Vec<f64> = (0..ROUNDS)
-        .map(|_| {
-            let begin = Instant::now();
-            match askers {
-                1 => alone::<C>(EXCHANGES),
-                _ => together::<C>(askers, EXCHANGES),
-            }
-            begin.elapsed().as_nanos() as f64 / EXCHANGES as f64
-        })
-        .collect();
-    rounds.sort_by(f64::total_cmp);
-    rounds[ROUNDS / 2]
+/// Returns the wall time of this many exchanges.
+fn elapsed<C: Contender>(askers: usize, exchanges: u64) -> Duration {
+    let begin = Instant::now();
+    match askers {
+        1 => alone::<C>(exchanges),
+        _ => together::<C>(askers, exchanges),
+    }
+    begin.elapsed()
 }
 
-fn main() {
+pub fn benchmarks(criterion: &mut Criterion) {
     // The router would otherwise wait forever for an asker that panicked.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
         std::process::exit(1);
     }));
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["count", "mux", count] => alone::<Slots>(count.parse().expect("a number")),
-        ["count", "map", count] => alone::<Map>(count.parse().expect("a number")),
-        [] => {
-            println!("{:>7} {:>10} {:>10}   ns per exchange", "askers", "mux", "map");
-            for askers in [1, 2, 4, 8] {
-                println!(
-                    "{askers:>7} {:>10.1} {:>10.1}",
-                    nanoseconds::<Slots>(askers),
-                    nanoseconds::<Map>(askers)
-                );
-            }
-        }
-        _ => {
-            eprintln!("usage: mux [count mux|map N]");
-            std::process::exit(2);
-        }
+    let mut group = criterion.benchmark_group("exchange");
+    group.throughput(Throughput::Elements(1));
+    for askers in [1, 2, 4, 8, 16] {
+        group.bench_function(BenchmarkId::new("mux", askers), |bencher| {
+            bencher.iter_custom(|exchanges| elapsed::<Slots>(askers, exchanges));
+        });
+        group.bench_function(BenchmarkId::new("map", askers), |bencher| {
+            bencher.iter_custom(|exchanges| elapsed::<Map>(askers, exchanges));
+        });
     }
+    group.finish();
 }
