@@ -1,11 +1,11 @@
 //! The load generator: connections that make one call after another and check every response.
 
 use super::call::{self, Call};
+use super::direct;
 use super::http::Connection;
 use super::job::{Job, Sample, Target};
 use super::process;
 use super::window::{Window, fail, finish};
-use super::{direct, job};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -44,7 +44,8 @@ async fn open_idle(job: &Arc<Job>, target: &Target) -> (f64, f64, Vec<Connection
     }
     let resident = || process::memory(&process::family(target.process), "VmRSS:");
     // What grows with the first sessions only does not count for each.
-    open_sessions(job, target, 100).await;
+    let first = (job.idle_sessions + job.streams) / 100;
+    open_sessions(job, target, first.max(10)).await;
     tokio::time::sleep(SETTLE).await;
     let before = resident();
     open_sessions(job, target, job.idle_sessions).await;

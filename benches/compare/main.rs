@@ -3,6 +3,7 @@
 //!     cargo bench --bench compare -- 1x32x200     one shape: sessions x connections of each x bytes of text
 //!     cargo bench --bench compare -- report       all of it; writes docs/performance.md (about 15 minutes)
 //!     cargo bench --bench compare -- report --from target/performance.json       only writes the document again
+//!     cargo bench --bench compare -- case footprint|quota|sessions|load [--subjects NAMES]       one of its other parts
 //!     compare floor --listen 127.0.0.1:8080 -- COMMAND       only the floor, for profilers
 //!
 //! Options for one shape: `--rounds 3`, `--seconds 2`, `--era legacy|modern|translated` (`--modern` for short),
@@ -11,8 +12,10 @@
 //! This one program is the load generator, the floor, the child and the driver, each in a process of its own.
 
 mod call;
+mod cases;
 mod child;
 mod direct;
+mod document;
 mod floor;
 mod http;
 mod job;
@@ -22,8 +25,12 @@ mod paths;
 mod peers;
 mod pipe;
 mod process;
+mod quota;
+mod report;
 mod scan;
 mod subjects;
+mod svg;
+mod tables;
 mod window;
 
 use job::{Era, Shape};
@@ -38,6 +45,8 @@ fn main() {
         Some("child") => child::run(words.iter().any(|word| word == "--modern")),
         Some("floor") => run_floor(&words),
         Some("load") => load::run(&words[1]),
+        Some("report") => run_report(&words),
+        Some("case") => run_case(&words),
         Some(shape) => one_shape(shape, &words),
         None => println!("say: report, or a shape such as 1x32x200"),
     }
@@ -73,6 +82,41 @@ fn one_shape(shape: &str, words: &[String]) {
     for row in measure::compare(&subjects, shape, rounds, seconds) {
         println!("{}", row.line());
     }
+}
+
+fn run_report(words: &[String]) {
+    process::raise_file_limit();
+    if let Some(file) = option(words, "--from") {
+        return report::rewrite(file.as_ref());
+    }
+    let rounds = option(words, "--rounds").map_or(3, |text| text.parse().expect("a number"));
+    let seconds = option(words, "--seconds").map_or(1.2, |text| text.parse().expect("a number"));
+    report::run(rounds, seconds);
+}
+
+fn run_case(words: &[String]) {
+    process::raise_file_limit();
+    for subject in subjects(words, "floor,proxyrunner") {
+        match words.get(1).map(String::as_str) {
+            Some("footprint") => println!("{}", cases::footprint(subject)),
+            Some("quota") => println!("{}", cases::quota(subject)),
+            Some("sessions") => {
+                report::SESSIONS
+                    .iter()
+                    .for_each(|count| println!("{}", cases::with_sessions(subject, *count)));
+            }
+            Some("load") => {
+                report::LOADS.iter().for_each(|count| println!("{}", cases::with_load(subject, *count)));
+            }
+            _ => println!("say: footprint, quota, sessions or load"),
+        }
+    }
+}
+
+/// Returns the subjects that `--subjects` names.
+fn subjects(words: &[String], default: &str) -> Vec<Subject> {
+    let names: Vec<&str> = option(words, "--subjects").unwrap_or(default).split(',').collect();
+    Subject::all().into_iter().filter(|subject| names.contains(&subject.name())).collect()
 }
 
 /// Returns the word after `name`.

@@ -67,6 +67,9 @@ pub fn compare(subjects: &[Subject], shape: Shape, rounds: usize, seconds: f64) 
             // Each round begins with another subject, so that none always follows the same one.
             let index = (round + offset) % subjects.len();
             let Ok(taken) = &mut samples[index] else { continue };
+            if round > 0 && subjects[index].is_slow() {
+                continue;
+            }
             match once(subjects[index], shape, seconds) {
                 Ok(sample) => taken.push(sample),
                 Err(error) if subjects[index].may_fail() => samples[index] = Err(error),

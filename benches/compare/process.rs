@@ -14,6 +14,15 @@ pub fn raise_file_limit() {
 
 /// Returns the process and its descendants, without children that this program serves as and what runs below them.
 pub fn family(root: u32) -> Vec<u32> {
+    below(root, |pid| !is_child_server(pid))
+}
+
+/// Returns the process and all of its descendants.
+pub fn descendants(root: u32) -> Vec<u32> {
+    below(root, |_| true)
+}
+
+fn below(root: u32, belongs: impl Fn(u32) -> bool) -> Vec<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -21,14 +30,14 @@ pub fn family(root: u32) -> Vec<u32> {
             children.entry(parent).or_default().push(pid);
         }
     }
-    let mut family = vec![root];
+    let mut found = vec![root];
     let mut next = 0;
-    while next < family.len() {
-        let below = children.remove(&family[next]).unwrap_or_default();
-        family.extend(below.into_iter().filter(|pid| !is_child_server(*pid)));
+    while next < found.len() {
+        let below = children.remove(&found[next]).unwrap_or_default();
+        found.extend(below.into_iter().filter(|pid| belongs(*pid)));
         next += 1;
     }
-    family
+    found
 }
 
 fn parent(pid: u32) -> Option<u32> {

@@ -47,6 +47,11 @@ impl Subject {
         matches!(self, Subject::Peer(_))
     }
 
+    /// Returns whether the subject takes part in one round only.
+    pub fn is_slow(self) -> bool {
+        matches!(self, Subject::Peer(peer) if peer.is_slow)
+    }
+
     /// Returns the command that serves the port, in front of a child of this era.
     pub fn command(self, port: u16, era: Era, flags: &[&str]) -> Command {
         let own = paths::own();
@@ -71,8 +76,17 @@ impl Subject {
         command
     }
 
-    /// Starts the subject and waits until it listens.
+    /// Installs a peer, unless that was done before.
+    pub fn prepare(self) -> Result<(), String> {
+        match self {
+            Subject::Peer(peer) => peer.install(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts the subject and waits until it listens. A peer is installed first.
     pub fn start(self, era: Era, flags: &[&str]) -> Result<Running, String> {
+        self.prepare()?;
         let address = free_address();
         self.launch(self.command(address.port(), era, flags), address)
     }

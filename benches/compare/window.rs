@@ -5,7 +5,7 @@ use super::process;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-const WARM_UP: u8 = 0;
+/// The phase before is 0, the warm-up.
 const MEASURING: u8 = 1;
 const OVER: u8 = 2;
 
