@@ -124,7 +124,7 @@ impl Call {
         if steps == self.progress {
             return Ok(());
         }
-        Err(format!("{steps} of {} progress notifications", self.progress))
+        Err(format!("{steps} of {} progress notifications on the stream of the call", self.progress))
     }
 
     fn check_notification(&self, message: &[u8], steps: &mut usize) -> Result<(), String> {

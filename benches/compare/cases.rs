@@ -41,11 +41,11 @@ pub fn footprint(subject: Subject) -> Value {
         Ok(memory) => memory.into_iter().for_each(|(key, kib)| found[key] = json!(kib)),
         Err(error) => found["rss"] = json!(error),
     }
-    found["session"] = value(growth(subject, many, 0));
-    found["stream"] = match subject {
-        Subject::Floor => Value::Null,
-        _ => value(growth(subject, 0, many)),
-    };
+    // The floor has neither sessions nor streams.
+    if !matches!(subject, Subject::Floor) {
+        found["session"] = value(growth(subject, many, 0));
+        found["stream"] = value(growth(subject, 0, many));
+    }
     found
 }
 

@@ -6,6 +6,9 @@ use super::subjects::Subject;
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 
+/// Seconds for which slow subjects are measured at least: they answer too little in less.
+const LEAST_OF_SLOW: f64 = 2.0;
+
 /// The result of a subject at one shape.
 #[derive(Clone)]
 pub struct Row {
@@ -96,6 +99,7 @@ fn once(subject: Subject, shape: Shape, seconds: f64) -> Result<Sample, String> 
         return generate(&Job::new(None, shape, seconds));
     }
     let running = subject.start(shape.era, &[])?;
+    let seconds = if subject.is_slow() { seconds.max(LEAST_OF_SLOW) } else { seconds };
     generate(&Job::new(Some(running.target.clone()), shape, seconds))
 }
 

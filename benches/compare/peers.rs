@@ -1,6 +1,7 @@
 //! Other bridges from stdio to HTTP, in pinned versions, installed from their registries below `target/tools/`, and run
-//! with their default settings.
+//! with their default settings, except where they need a flag to serve the child at all.
 
+use super::job::Era;
 use super::paths;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -28,8 +29,8 @@ pub struct Peer {
     pub is_slow: bool,
     /// Maximum number of sessions that it opens with its default settings, if that is little.
     pub most_sessions: usize,
-    /// Returns the arguments that serve the port in front of the child.
-    arguments: fn(u16, &[String]) -> Vec<String>,
+    /// Returns the arguments that serve the port in front of a child of this era.
+    arguments: fn(u16, Era, &[String]) -> Vec<String>,
 }
 
 /// The peers in the order of the tables.
@@ -43,7 +44,7 @@ pub static ALL: [Peer; 5] = [
         prefix: "b/",
         is_slow: false,
         most_sessions: usize::MAX,
-        arguments: |port, child| vec!["--config".to_owned(), write_config(port, child)],
+        arguments: |port, _, child| vec!["--config".to_owned(), write_config(port, child)],
     },
     Peer {
         name: "supergateway",
@@ -55,7 +56,7 @@ pub static ALL: [Peer; 5] = [
         is_slow: true,
         // Each has a child.
         most_sessions: 100,
-        arguments: |port, child| {
+        arguments: |port, _, child| {
             let port = port.to_string();
             let fixed = ["--outputTransport", "streamableHttp", "--stateful", "--port", &port, "--stdio"];
             fixed.into_iter().map(str::to_owned).chain([child.join(" ")]).collect()
@@ -70,7 +71,10 @@ pub static ALL: [Peer; 5] = [
         prefix: "",
         is_slow: true,
         most_sessions: usize::MAX,
-        arguments: |port, child| after_port(&["--host", "127.0.0.1"], port, child),
+        arguments: |port, era, child| match era {
+            Era::Modern => after_port(&["--host", "127.0.0.1", "--upstreamProtocol", "modern"], port, child),
+            _ => after_port(&["--host", "127.0.0.1"], port, child),
+        },
     },
     Peer {
         name: "mcp-proxy-pypi",
@@ -81,7 +85,7 @@ pub static ALL: [Peer; 5] = [
         prefix: "",
         is_slow: true,
         most_sessions: usize::MAX,
-        arguments: |port, child| after_port(&[], port, child),
+        arguments: |port, _, child| after_port(&[], port, child),
     },
     Peer {
         name: "mcp-stdio",
@@ -93,7 +97,7 @@ pub static ALL: [Peer; 5] = [
         is_slow: true,
         // Each has a child.
         most_sessions: 100,
-        arguments: |port, child| after_port(&["serve"], port, child),
+        arguments: |port, _, child| after_port(&["serve"], port, child),
     },
 ];
 
@@ -108,10 +112,10 @@ impl Peer {
         format!("{} {} ({registry})", self.package, self.version)
     }
 
-    /// Returns the command that serves the port in front of the child.
-    pub fn command(&self, port: u16, child: &[String]) -> Command {
+    /// Returns the command that serves the port in front of a child of this era.
+    pub fn command(&self, port: u16, era: Era, child: &[String]) -> Command {
         let mut command = Command::new(self.program());
-        command.args((self.arguments)(port, child));
+        command.args((self.arguments)(port, era, child));
         command
     }
 

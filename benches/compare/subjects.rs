@@ -71,7 +71,7 @@ impl Subject {
                 command = Command::new(paths::proxyrunner());
                 command.args(["--listen", &listen]).args(flags).arg("--").args(child);
             }
-            Subject::Peer(peer) => command = peer.command(port, &child),
+            Subject::Peer(peer) => command = peer.command(port, era, &child),
         }
         command
     }
@@ -96,6 +96,7 @@ impl Subject {
         let log = File::create(paths::log(self.name())).map_err(|error| format!("log: {error}"))?;
         let output = log.try_clone().map_err(|error| format!("log: {error}"))?;
         command.stdin(Stdio::null()).stdout(output).stderr(log).process_group(0);
+        end_with_driver(&mut command);
         let process = command.spawn().map_err(|error| format!("start: {error}"))?;
         let (path, prefix) = match self {
             Subject::Peer(peer) => (peer.path, peer.prefix),
@@ -129,6 +130,14 @@ impl Drop for Running {
         let group = Pid::from_raw(self.process.id() as i32);
         let _ = killpg(group, Signal::SIGKILL);
         let _ = self.process.wait();
+    }
+}
+
+/// Has the kernel end the process when this one is killed.
+fn end_with_driver(command: &mut Command) {
+    // SAFETY: the call between fork and exec is a system call, which is allowed there.
+    unsafe {
+        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
     }
 }
 

@@ -55,17 +55,25 @@ impl Window {
         let (seconds, cpu) = (begun.elapsed().as_secs_f64(), process::cpu(&family) - cpu);
         let peak = process::memory(&family, "VmHWM:");
         self.phase.store(OVER, Ordering::Relaxed);
-        let end = Instant::now();
-        while self.running.load(Ordering::Relaxed) > 0 {
-            if end.elapsed().as_secs_f64() > job.patience {
-                fail("some requests were never answered");
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.drain(job);
         if requests == 0.0 {
             fail("no response in the time of the measurement");
         }
         Sample { rate: requests / seconds, cpu: cpu * 1e6 / requests, peak, ..Sample::default() }
+    }
+
+    /// Waits until all connections have stopped.
+    fn drain(&self, job: &Job) {
+        let mut last = (Instant::now(), self.done.load(Ordering::Relaxed));
+        while self.running.load(Ordering::Relaxed) > 0 {
+            std::thread::sleep(Duration::from_millis(1));
+            let done = self.done.load(Ordering::Relaxed);
+            if done != last.1 {
+                last = (Instant::now(), done);
+            } else if last.0.elapsed().as_secs_f64() > job.patience {
+                fail("some requests were never answered");
+            }
+        }
     }
 
     /// Waits for so many seconds, and fails if nothing is answered for too long.
