@@ -29,6 +29,22 @@ const fn shape(sessions: usize, concurrency: usize) -> Shape {
     Shape { era: Era::Legacy, sessions, concurrency, size: 200, progress: 0 }
 }
 
+/// Sizes of large messages in MiB.
+const LARGE: [usize; 6] = [1, 2, 4, 8, 16, 32];
+
+/// Measures calls with so many MiB of text each way, one at a time.
+pub fn large(subject: Subject) -> Vec<Value> {
+    let of = |mebibytes: &usize| {
+        let running = subject.start(Era::Legacy, &[]);
+        let result = running.and_then(|running| {
+            let shape = Shape { size: mebibytes << 20, ..shape(1, 1) };
+            generate(&Job::new(Some(running.target.clone()), shape, 1.0))
+        });
+        point(subject, *mebibytes, result)
+    };
+    LARGE.iter().map(of).collect()
+}
+
 /// Measures start and memory of one subject.
 pub fn footprint(subject: Subject) -> Value {
     let many = match subject {

@@ -74,6 +74,7 @@ pub fn write(results: &Value) {
         summary(&measured),
         READING.to_owned(),
         tables::load(&measured),
+        tables::large(&list("large")),
         tables::footprint(&list("footprint")),
         tables::quota(&list("quota")),
         tables::flatness(&list("by_sessions"), &list("by_load")),

@@ -39,10 +39,11 @@ fn over_http(job: &Arc<Job>, target: &Target) -> Sample {
 
 /// Opens idle sessions and streams. Returns resident memory before and after, and what must be kept open.
 async fn open_idle(job: &Arc<Job>, target: &Target) -> (f64, f64, Vec<Connection>) {
-    if job.idle_sessions + job.streams == 0 {
-        return (0.0, 0.0, Vec::new());
-    }
     let resident = || process::memory(&process::family(target.process), "VmRSS:");
+    if job.idle_sessions + job.streams == 0 {
+        let resident = resident();
+        return (resident, resident, Vec::new());
+    }
     // What grows with the first sessions only does not count for each.
     let first = (job.idle_sessions + job.streams) / 100;
     open_sessions(job, target, first.max(10)).await;

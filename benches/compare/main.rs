@@ -3,7 +3,7 @@
 //!     cargo bench --bench compare -- 1x32x200     one shape: sessions x connections of each x bytes of text
 //!     cargo bench --bench compare -- report       all of it; writes docs/performance.md (about 15 minutes)
 //!     cargo bench --bench compare -- report --from target/performance.json       only writes the document again
-//!     cargo bench --bench compare -- case footprint|quota|sessions|load [--subjects NAMES]       one of its other parts
+//!     cargo bench --bench compare -- case footprint|large|quota|sessions|load [--subjects NAMES]       one of its other parts
 //!     compare floor --listen 127.0.0.1:8080 -- COMMAND       only the floor, for profilers
 //!
 //! Options for one shape: `--rounds 3`, `--seconds 2`, `--era legacy|modern|translated` (`--modern` for short),
@@ -99,6 +99,7 @@ fn run_case(words: &[String]) {
     for subject in subjects(words, "floor,proxyrunner") {
         match words.get(1).map(String::as_str) {
             Some("footprint") => println!("{}", cases::footprint(subject)),
+            Some("large") => cases::large(subject).iter().for_each(|point| println!("{point}")),
             Some("quota") => println!("{}", cases::quota(subject)),
             Some("sessions") => {
                 report::SESSIONS
@@ -108,7 +109,7 @@ fn run_case(words: &[String]) {
             Some("load") => {
                 report::LOADS.iter().for_each(|count| println!("{}", cases::with_load(subject, *count)));
             }
-            _ => println!("say: footprint, quota, sessions or load"),
+            _ => println!("say: footprint, large, quota, sessions or load"),
         }
     }
 }

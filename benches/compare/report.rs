@@ -32,6 +32,7 @@ pub fn run(rounds: usize, seconds: f64) {
     results["shapes"] = shapes.into();
     results["footprint"] = said(subjects.iter().skip(1).map(|subject| cases::footprint(*subject)));
     let fast = [Subject::Floor, Subject::Proxyrunner];
+    results["large"] = said(fast.into_iter().flat_map(cases::large));
     results["quota"] = said(fast.iter().map(|subject| cases::quota(*subject)));
     let points = SESSIONS.iter().map(|count| cases::with_sessions(Subject::Proxyrunner, *count));
     results["by_sessions"] = said(points);

@@ -57,6 +57,32 @@ fn failures(measured: &[Measured]) -> String {
     format!("### Failures\n\n| subject | shape | reason |\n|---|---|---|\n{}\n", lines.concat())
 }
 
+/// Returns the table of large messages.
+pub fn large(points: &[Value]) -> String {
+    let mut text = "## Large messages\n\nOne call at a time, with this much text each way. *Growth* is the peak of resident memory \
+        above that before the calls.\n\n\
+        | subject | MiB | ms | CPU, ms | growth, MiB | growth per MiB of text |\n|---|---|---|---|---|---|\n"
+        .to_owned();
+    for point in points {
+        let subject = point["subject"].as_str().unwrap_or_default();
+        let size = point["count"].as_f64().unwrap_or(f64::NAN);
+        text += &match point["failure"].as_str() {
+            Some(failure) => format!("| {subject} | {size} | {failure} | | | |\n"),
+            None => {
+                let sample = Sample::from_json(&point["sample"]);
+                let growth = (sample.peak - sample.before) / 1024.0;
+                let (time, cpu) = (digits(sample.p50 / 1e3), digits(sample.cpu / 1e3));
+                format!(
+                    "| {subject} | {size} | {time} | {cpu} | {} | {} |\n",
+                    digits(growth),
+                    digits(growth / size)
+                )
+            }
+        };
+    }
+    text
+}
+
 /// Returns the table of start and memory.
 pub fn footprint(entries: &[Value]) -> String {
     let mut text = "## Start and memory\n\n![Memory at rest](performance/memory.svg)\n\n\

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 const MEASURING: u8 = 1;
 const OVER: u8 = 2;
 
-/// How often a standstill is looked for.
-const LOOK: Duration = Duration::from_millis(100);
+/// Interval at which progress is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+/// Least number of responses to measure; the time is extended for them.
+const LEAST: usize = 10;
 
 /// The measurement that all connections take part in.
 #[derive(Default)]
@@ -46,46 +48,34 @@ impl Window {
     /// Runs the measurement while other threads make the requests. `root` is the process that is measured. Percentiles
     /// are left for [`finish`].
     pub fn measure(&self, job: &Job, root: u32) -> Sample {
-        self.wait(job, job.warm_up);
+        let begun = Instant::now();
+        self.wait(job, |done| done > 0 && begun.elapsed().as_secs_f64() >= job.warm_up);
         let family = process::family(root);
-        let (begun, cpu, done) = (Instant::now(), process::cpu(&family), self.done.load(Ordering::Relaxed));
+        let (begun, cpu, first) = (Instant::now(), process::cpu(&family), self.done());
         self.phase.store(MEASURING, Ordering::Relaxed);
-        self.wait(job, job.seconds);
-        let requests = (self.done.load(Ordering::Relaxed) - done) as f64;
+        self.wait(job, |done| done >= first + LEAST && begun.elapsed().as_secs_f64() >= job.seconds);
+        let requests = (self.done() - first) as f64;
         let (seconds, cpu) = (begun.elapsed().as_secs_f64(), process::cpu(&family) - cpu);
         let peak = process::memory(&family, "VmHWM:");
         self.phase.store(OVER, Ordering::Relaxed);
-        self.drain(job);
-        if requests == 0.0 {
-            fail("no response in the time of the measurement");
-        }
+        self.wait(job, |_| self.running.load(Ordering::Relaxed) == 0);
         Sample { rate: requests / seconds, cpu: cpu * 1e6 / requests, peak, ..Sample::default() }
     }
 
-    /// Waits until all connections have stopped.
-    fn drain(&self, job: &Job) {
-        let mut last = (Instant::now(), self.done.load(Ordering::Relaxed));
-        while self.running.load(Ordering::Relaxed) > 0 {
-            std::thread::sleep(Duration::from_millis(1));
-            let done = self.done.load(Ordering::Relaxed);
-            if done != last.1 {
-                last = (Instant::now(), done);
-            } else if last.0.elapsed().as_secs_f64() > job.patience {
-                fail("some requests were never answered");
-            }
-        }
+    fn done(&self) -> usize {
+        self.done.load(Ordering::Relaxed)
     }
 
-    /// Waits for so many seconds, and fails if nothing is answered for too long.
-    fn wait(&self, job: &Job, seconds: f64) {
-        let end = Instant::now() + Duration::from_secs_f64(seconds);
-        let mut last = (Instant::now(), self.done.load(Ordering::Relaxed));
-        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-            std::thread::sleep(left.min(LOOK));
-            let done = self.done.load(Ordering::Relaxed);
-            if done != last.1 {
-                last = (Instant::now(), done);
-            } else if last.0.elapsed().as_secs_f64() > job.patience {
+    /// Waits until the number of responses, or something else, satisfies `enough`. Fails if nothing is answered for too
+    /// long.
+    fn wait(&self, job: &Job, enough: impl Fn(usize) -> bool) {
+        let (mut last, mut at) = (self.done(), Instant::now());
+        while !enough(self.done()) {
+            std::thread::sleep(LOOK);
+            let done = self.done();
+            if done != last {
+                (last, at) = (done, Instant::now());
+            } else if at.elapsed().as_secs_f64() > job.patience {
                 fail(&format!("no response within {} s", job.patience));
             }
         }
