@@ -31,7 +31,7 @@ const READING: &str = "\
   *modern* means protocol revision 2026-07-28 on both sides, *translated* a client of that revision with a child of 2025-06-18,
   and the others 2025-06-18 on both sides.
 - The load generator checks the id and the text of every response, and the number and order of progress notifications. The first
-  mistake is a failure. So is a pause of 5 s without any response.
+  mistake is a failure. So is a pause of 5 s without any response from a peer, and of 15 s from the others.
 - All processes share the cores of one machine, and the load generator and the child take part of them. Compare subjects with each
   other, and quote ratios.
 - Subjects are started afresh for each measurement and run in interleaved rounds; slow peers take part in one round only. Each
@@ -163,7 +163,7 @@ fn latency(measured: &[Measured]) -> Chart {
         for row in &measured.rows {
             let of = |read: fn(&Sample) -> f64| row.outcome.as_ref().ok().map(read);
             groups
-                .push(format!("{} {}×{}", row.subject, measured.shape.sessions, measured.shape.concurrency));
+                .push(format!("{}\n{}×{}", row.subject, measured.shape.sessions, measured.shape.concurrency));
             values.push(vec![of(|sample| sample.p50 / 1e3), of(|sample| sample.p99 / 1e3)]);
         }
     }

@@ -119,7 +119,7 @@ pub struct Job {
 impl Job {
     /// Returns a job of ordinary load for `seconds`.
     pub fn new(target: Option<Target>, shape: Shape, seconds: f64) -> Job {
-        Job { target, shape, warm_up: 0.5, seconds, rate: 0.0, idle_sessions: 0, streams: 0, patience: 5.0 }
+        Job { target, shape, warm_up: 0.5, seconds, rate: 0.0, idle_sessions: 0, streams: 0, patience: 15.0 }
     }
 
     /// Returns the job as JSON.

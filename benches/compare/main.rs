@@ -6,8 +6,8 @@
 //!     cargo bench --bench compare -- case footprint|large|quota|sessions|load [--subjects NAMES]       one of its other parts
 //!     compare floor --listen 127.0.0.1:8080 -- COMMAND       only the floor, for profilers
 //!
-//! Options for one shape: `--rounds 3`, `--seconds 2`, `--era legacy|modern|translated` (`--modern` for short),
-//! `--progress`, `--subjects direct,floor,proxyrunner`. `PROXYRUNNER_BIN` names another binary of proxyrunner.
+//! Options: `--rounds 3`, `--seconds 2`, `--subjects direct,floor,proxyrunner`; for one shape also
+//! `--era legacy|modern|translated` (`--modern` for short) and `--progress`. `PROXYRUNNER_BIN` names another binary of proxyrunner.
 //!
 //! This one program is the load generator, the floor, the child and the driver, each in a process of its own.
 
@@ -91,7 +91,8 @@ fn run_report(words: &[String]) {
     }
     let rounds = option(words, "--rounds").map_or(3, |text| text.parse().expect("a number"));
     let seconds = option(words, "--seconds").map_or(1.2, |text| text.parse().expect("a number"));
-    report::run(rounds, seconds);
+    let all: Vec<&str> = Subject::all().iter().map(|subject| subject.name()).collect();
+    report::run(subjects(words, &all.join(",")), rounds, seconds);
 }
 
 fn run_case(words: &[String]) {

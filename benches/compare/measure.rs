@@ -9,6 +9,9 @@ use std::process::{Command, Stdio};
 /// Seconds for which slow subjects are measured at least: they answer too little in less.
 const LEAST_OF_SLOW: f64 = 2.0;
 
+/// Seconds without any response after which a peer has failed.
+const PATIENCE_WITH_PEERS: f64 = 5.0;
+
 /// The result of a subject at one shape.
 #[derive(Clone)]
 pub struct Row {
@@ -100,7 +103,11 @@ fn once(subject: Subject, shape: Shape, seconds: f64) -> Result<Sample, String> 
     }
     let running = subject.start(shape.era, &[])?;
     let seconds = if subject.is_slow() { seconds.max(LEAST_OF_SLOW) } else { seconds };
-    generate(&Job::new(Some(running.target.clone()), shape, seconds))
+    let mut job = Job::new(Some(running.target.clone()), shape, seconds);
+    if subject.may_fail() {
+        job.patience = PATIENCE_WITH_PEERS;
+    }
+    generate(&job)
 }
 
 /// Does a job in a process of its own.

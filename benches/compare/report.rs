@@ -14,8 +14,8 @@ pub const SESSIONS: [usize; 4] = [1, 100, 1_000, 10_000];
 pub const LOADS: [usize; 4] = [64, 256, 1_024, 2_048];
 
 /// Measures everything.
-pub fn run(rounds: usize, seconds: f64) {
-    let subjects = installed();
+pub fn run(subjects: Vec<Subject>, rounds: usize, seconds: f64) {
+    let subjects = installed(subjects);
     let mut results = json!({
         "date": output("date", &["-u", "+%F"]), "machine": machine(), "versions": versions(&subjects),
         "rounds": rounds, "seconds": seconds,
@@ -30,7 +30,12 @@ pub fn run(rounds: usize, seconds: f64) {
         }));
     }
     results["shapes"] = shapes.into();
-    results["footprint"] = said(subjects.iter().skip(1).map(|subject| cases::footprint(*subject)));
+    results["footprint"] = said(
+        subjects
+            .iter()
+            .filter(|subject| !matches!(subject, Subject::Direct))
+            .map(|subject| cases::footprint(*subject)),
+    );
     let fast = [Subject::Floor, Subject::Proxyrunner];
     results["large"] = said(fast.into_iter().flat_map(cases::large));
     results["quota"] = said(fast.iter().map(|subject| cases::quota(*subject)));
@@ -54,9 +59,8 @@ fn said(values: impl Iterator<Item = Value>) -> Value {
     values.inspect(|value| eprintln!("  {value}")).collect()
 }
 
-/// Returns the subjects, without peers that cannot be installed here.
-fn installed() -> Vec<Subject> {
-    let mut subjects = Subject::all();
+/// Returns the subjects without peers that cannot be installed here.
+fn installed(mut subjects: Vec<Subject>) -> Vec<Subject> {
     subjects.retain(|subject| match subject.prepare() {
         Ok(()) => true,
         Err(error) => {

@@ -69,6 +69,8 @@ impl Subject {
             }
             Subject::Proxyrunner => {
                 command = Command::new(paths::proxyrunner());
+                // It would warn about a variable that it does not know.
+                command.env_remove("PROXYRUNNER_BIN");
                 command.args(["--listen", &listen]).args(flags).arg("--").args(child);
             }
             Subject::Peer(peer) => command = peer.command(port, era, &child),

@@ -10,14 +10,17 @@ const TOP: f64 = 64.0;
 const HEIGHT: f64 = 260.0;
 const BAR: f64 = 13.0;
 const GAP: f64 = 22.0;
-/// Least width of a group, for its label.
-const LABEL: f64 = 92.0;
+/// Width of a character of a label.
+const CHARACTER: f64 = 6.2;
+/// Height of a line of a label.
+const LINE: f64 = 13.0;
 
 /// Groups of bars, one bar for each series.
 pub struct Chart {
     pub title: String,
     /// What the vertical axis measures.
     pub axis: String,
+    /// Names of the groups, of one line or more.
     pub groups: Vec<String>,
     pub series: Vec<String>,
     /// By group, then by series. `None` leaves out the bar.
@@ -76,7 +79,9 @@ fn step(high: f64) -> f64 {
 /// Returns the chart as the text of a file.
 pub fn draw(chart: &Chart) -> String {
     let scale = Scale::new(chart);
-    let group = (chart.series.len() as f64 * BAR + GAP).max(LABEL);
+    let label = chart.groups.iter().flat_map(|name| name.lines()).map(|line| line.chars().count()).max();
+    let label = label.unwrap_or(0) as f64 * CHARACTER + 8.0;
+    let group = (chart.series.len() as f64 * BAR + GAP).max(label);
     let right = LEFT + group * chart.groups.len() as f64;
     let (width, height) = (right + 24.0, TOP + HEIGHT + 44.0);
     let base = TOP + HEIGHT;
@@ -92,8 +97,29 @@ pub fn draw(chart: &Chart) -> String {
         chart.axis
     );
     legend(&mut svg, chart);
+    grid(&mut svg, &scale, right);
+    for (index, name) in chart.groups.iter().enumerate() {
+        let start = LEFT + index as f64 * group;
+        bars(&mut svg, chart, &scale, index, start + (group - chart.series.len() as f64 * BAR) / 2.0);
+        for (number, line) in name.lines().enumerate() {
+            let (middle, y) = (start + group / 2.0, base + 18.0 + number as f64 * LINE);
+            let _ = writeln!(svg, r#"<text x="{middle:.1}" y="{y}" text-anchor="middle">{line}</text>"#);
+        }
+    }
+    if let Some((value, name)) = &chart.line {
+        let (y, end) = (base - scale.height(*value), right - 2.0);
+        let _ = writeln!(
+            svg,
+            r##"<path d="M{LEFT} {y:.1}H{right:.1}" stroke="#222" stroke-dasharray="5 3"/><text x="{end:.1}" y="{:.1}" text-anchor="end">{name}</text>"##,
+            y - 4.0
+        );
+    }
+    svg + "</svg>\n"
+}
+
+fn grid(svg: &mut String, scale: &Scale, right: f64) {
     for tick in scale.ticks() {
-        let y = base - scale.height(tick);
+        let y = TOP + HEIGHT - scale.height(tick);
         let _ = writeln!(
             svg,
             r##"<path d="M{LEFT} {y:.1}H{right:.1}" stroke="#ddd"/><text x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"##,
@@ -102,26 +128,6 @@ pub fn draw(chart: &Chart) -> String {
             short(tick)
         );
     }
-    for (index, name) in chart.groups.iter().enumerate() {
-        let start = LEFT + index as f64 * group;
-        bars(&mut svg, chart, &scale, index, start + (group - chart.series.len() as f64 * BAR) / 2.0);
-        let _ = writeln!(
-            svg,
-            r#"<text x="{:.1}" y="{}" text-anchor="middle">{name}</text>"#,
-            start + group / 2.0,
-            base + 18.0
-        );
-    }
-    if let Some((value, name)) = &chart.line {
-        let y = base - scale.height(*value);
-        let _ = writeln!(
-            svg,
-            r##"<path d="M{LEFT} {y:.1}H{right:.1}" stroke="#222" stroke-dasharray="5 3"/><text x="{:.1}" y="{:.1}" text-anchor="end">{name}</text>"##,
-            right - 2.0,
-            y - 4.0
-        );
-    }
-    svg + "</svg>\n"
 }
 
 fn legend(svg: &mut String, chart: &Chart) {
