@@ -37,7 +37,7 @@ const READING: &str = "\
 - Subjects are started afresh for each measurement and run in interleaved rounds; slow peers take part in one round only. Each
   number is the median over the rounds. A ratio is the median of the ratios within each round.
 - CPU time and memory are those of the subject's own processes without the child: for proxyrunner with its guardian.
-- All subjects run with their default settings.
+- All subjects run with their default settings, but for a flag that a peer needs to serve the child at all.
 ";
 
 const NOT_MEASURED: &str = "\
@@ -80,6 +80,7 @@ pub fn write(results: &Value) {
         tables::flatness(&list("by_sessions"), &list("by_load")),
         NOT_MEASURED.to_owned(),
     ];
+    let text = text.map(|part| part.trim_end().to_owned() + "\n");
     std::fs::write(docs.join("performance.md"), text.join("\n")).expect("docs/performance.md is written");
 }
 
@@ -187,6 +188,6 @@ fn memory(footprint: &[Value]) -> Chart {
         series: vec!["resident".into(), "proportional (Pss)".into()],
         values: footprint.iter().map(|entry| vec![of(entry, "rss"), of(entry, "pss")]).collect(),
         line: None,
-        is_logarithmic: true,
+        is_logarithmic: false,
     }
 }

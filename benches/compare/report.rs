@@ -103,7 +103,7 @@ fn machine() -> Value {
     json!({
         "cores": std::thread::available_parallelism().map_or(1, usize::from),
         "cpu": field("/proc/cpuinfo", "model name"),
-        "memory": (memory / 1024.0 / 1024.0).round(),
+        "memory": (memory / 1024.0 / 1024.0).round() as u64,
         // What follows the number says who built the kernel.
         "kernel": output("uname", &["-r"]).split('-').next(),
     })

@@ -8,7 +8,8 @@ const COLOURS: [&str; 8] =
 const LEFT: f64 = 64.0;
 const TOP: f64 = 64.0;
 const HEIGHT: f64 = 260.0;
-const BAR: f64 = 13.0;
+/// Width of a bar, and of one with its value above it.
+const BARS: (f64, f64) = (13.0, 27.0);
 const GAP: f64 = 22.0;
 /// Width of a character of a label.
 const CHARACTER: f64 = 6.2;
@@ -29,6 +30,17 @@ pub struct Chart {
     pub line: Option<(f64, String)>,
     /// Logarithmic axis.
     pub is_logarithmic: bool,
+}
+
+impl Chart {
+    /// Returns whether there is room for the values above the bars.
+    fn shows_values(&self) -> bool {
+        self.series.len() <= 2
+    }
+
+    fn bar(&self) -> f64 {
+        if self.shows_values() { BARS.1 } else { BARS.0 }
+    }
 }
 
 /// How values become heights.
@@ -81,7 +93,7 @@ pub fn draw(chart: &Chart) -> String {
     let scale = Scale::new(chart);
     let label = chart.groups.iter().flat_map(|name| name.lines()).map(|line| line.chars().count()).max();
     let label = label.unwrap_or(0) as f64 * CHARACTER + 8.0;
-    let group = (chart.series.len() as f64 * BAR + GAP).max(label);
+    let group = (chart.series.len() as f64 * chart.bar() + GAP).max(label);
     let right = LEFT + group * chart.groups.len() as f64;
     let (width, height) = (right + 24.0, TOP + HEIGHT + 44.0);
     let base = TOP + HEIGHT;
@@ -100,7 +112,7 @@ pub fn draw(chart: &Chart) -> String {
     grid(&mut svg, &scale, right);
     for (index, name) in chart.groups.iter().enumerate() {
         let start = LEFT + index as f64 * group;
-        bars(&mut svg, chart, &scale, index, start + (group - chart.series.len() as f64 * BAR) / 2.0);
+        bars(&mut svg, chart, &scale, index, start + (group - chart.series.len() as f64 * chart.bar()) / 2.0);
         for (number, line) in name.lines().enumerate() {
             let (middle, y) = (start + group / 2.0, base + 18.0 + number as f64 * LINE);
             let _ = writeln!(svg, r#"<text x="{middle:.1}" y="{y}" text-anchor="middle">{line}</text>"#);
@@ -150,11 +162,11 @@ fn bars(svg: &mut String, chart: &Chart, scale: &Scale, group: usize, mut x: f64
             let _ = writeln!(
                 svg,
                 r#"<rect x="{x:.1}" y="{y:.1}" width="{:.1}" height="{height:.1}" fill="{colour}"><title>{}</title></rect>"#,
-                BAR - 2.0,
+                chart.bar() - 2.0,
                 short(*value)
             );
-            if chart.series.len() <= 2 {
-                let (middle, above) = (x + BAR / 2.0 - 1.0, y - 3.0);
+            if chart.shows_values() {
+                let (middle, above) = (x + chart.bar() / 2.0 - 1.0, y - 3.0);
                 let _ = writeln!(
                     svg,
                     r#"<text x="{middle:.1}" y="{above:.1}" text-anchor="middle" font-size="9">{}</text>"#,
@@ -162,7 +174,7 @@ fn bars(svg: &mut String, chart: &Chart, scale: &Scale, group: usize, mut x: f64
                 );
             }
         }
-        x += BAR;
+        x += chart.bar();
     }
 }
 

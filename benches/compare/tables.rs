@@ -12,7 +12,7 @@ pub fn load(measured: &[Measured]) -> String {
         "## Load\n\n![Throughput relative to the floor](performance/throughput.svg)\n\n".to_owned();
     text += &table("Requests per second, and relative to the floor", measured, |row, sample| {
         let ratio = row.ratio.map_or_else(String::new, |ratio| format!(" ({ratio:.2})"));
-        format!("{}{ratio}", thousands(sample.rate))
+        format!("{}{ratio}", rate(sample.rate))
     });
     text += "![Latency](performance/latency.svg)\n\n";
     text += &table("Latency in milliseconds: median / 99th percentile", measured, |_, sample| {
@@ -127,7 +127,7 @@ pub fn quota(entries: &[Value]) -> String {
             Some(failure) => format!("| {subject} | {failure} | |\n"),
             None => format!(
                 "| {subject} | {} | {} |\n",
-                show(&entry["full"]["rate"], thousands),
+                show(&entry["full"]["rate"], rate),
                 show(&entry["slow"]["p99"], |us| digits(us / 1e3))
             ),
         };
@@ -152,7 +152,7 @@ pub fn flatness(by_sessions: &[Value], by_load: &[Value]) -> String {
                 Some(failure) => format!("| {subject} | {count} | {failure} | | |\n"),
                 None => format!(
                     "| {subject} | {count} | {} | {} | {} |\n",
-                    show(&sample["rate"], thousands),
+                    show(&sample["rate"], rate),
                     show(&sample["cpu"], digits),
                     show(&sample["p99"], |us| digits(us / 1e3))
                 ),
@@ -170,6 +170,11 @@ fn show(value: &Value, number: impl Fn(f64) -> String) -> String {
         Value::String(text) => text.replace('|', "/"),
         _ => "–".to_owned(),
     }
+}
+
+/// Returns a number of requests per second, with a fraction only if it is small.
+fn rate(value: f64) -> String {
+    if value < 10.0 { format!("{value:.1}") } else { thousands(value) }
 }
 
 /// Returns a number without a fraction, with commas.
