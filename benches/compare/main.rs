@@ -79,9 +79,9 @@ fn one_shape(shape: &str, words: &[String]) {
     let seconds = option(words, "--seconds").map_or(2.0, |text| text.parse().expect("a number"));
     process::raise_file_limit();
     println!("{} (medians of {rounds} rounds of {seconds} s)", shape.name());
-    for row in measure::compare(&subjects, shape, rounds, seconds) {
-        println!("{}", row.line());
-    }
+    let rows = measure::compare(&subjects, shape, rounds, seconds);
+    rows.iter().for_each(|row| println!("{}", row.line()));
+    measure::require_success(&subjects, &rows);
 }
 
 fn run_report(words: &[String]) {

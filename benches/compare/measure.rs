@@ -63,9 +63,6 @@ impl Row {
 }
 
 /// Runs each subject once per round. A subject that failed is left out of later rounds.
-///
-/// # Panics
-/// When the floor, the child or proxyrunner fails.
 pub fn compare(subjects: &[Subject], shape: Shape, rounds: usize, seconds: f64) -> Vec<Row> {
     let mut samples: Vec<Result<Vec<Sample>, String>> = vec![Ok(Vec::new()); subjects.len()];
     for round in 0..rounds {
@@ -78,8 +75,7 @@ pub fn compare(subjects: &[Subject], shape: Shape, rounds: usize, seconds: f64) 
             }
             match once(subjects[index], shape, seconds) {
                 Ok(sample) => taken.push(sample),
-                Err(error) if subjects[index].may_fail() => samples[index] = Err(error),
-                Err(error) => panic!("{} at {}: {error}", subjects[index].name(), shape.name()),
+                Err(error) => samples[index] = Err(error),
             }
         }
     }
@@ -91,6 +87,18 @@ pub fn compare(subjects: &[Subject], shape: Shape, rounds: usize, seconds: f64) 
         ratio: ratio(samples.as_ref().ok(), floor.as_ref()),
     };
     subjects.iter().zip(&samples).map(row).collect()
+}
+
+/// Ends the process with an error if one of these failed that must not: all but peers.
+pub fn require_success(subjects: &[Subject], rows: &[Row]) {
+    let must =
+        |row: &&Row| subjects.iter().any(|subject| subject.name() == row.subject && !subject.may_fail());
+    let failed: Vec<String> =
+        rows.iter().filter(|row| row.outcome.is_err()).filter(must).map(Row::line).collect();
+    if !failed.is_empty() {
+        eprintln!("failures that are not results:\n{}", failed.join("\n"));
+        std::process::exit(1);
+    }
 }
 
 fn ratio(samples: Option<&Vec<Sample>>, floor: Option<&Vec<Sample>>) -> Option<f64> {

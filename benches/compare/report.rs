@@ -1,7 +1,7 @@
 //! Runs all measurements, keeps the results as JSON, and has the document written from them.
 
 use super::job::{Era, Shape};
-use super::measure::{Row, compare};
+use super::measure::{Row, compare, require_success};
 use super::subjects::Subject;
 use super::{PROGRESS, cases, document, paths};
 use serde_json::{Value, json};
@@ -13,14 +13,14 @@ pub const SESSIONS: [usize; 4] = [1, 100, 1_000, 10_000];
 /// Requests in flight in the measurements of flatness.
 pub const LOADS: [usize; 4] = [64, 256, 1_024, 2_048];
 
-/// Measures everything.
+/// Measures everything. Exits with an error after that if anything but a peer failed.
 pub fn run(subjects: Vec<Subject>, rounds: usize, seconds: f64) {
     let subjects = installed(subjects);
     let mut results = json!({
         "date": output("date", &["-u", "+%F"]), "machine": machine(), "versions": versions(&subjects),
         "rounds": rounds, "seconds": seconds,
     });
-    let mut shapes = Vec::new();
+    let (mut shapes, mut all) = (Vec::new(), Vec::new());
     for shape in all_shapes() {
         eprintln!("{}", shape.name());
         let rows = compare(&subjects, shape, rounds, seconds);
@@ -28,6 +28,7 @@ pub fn run(subjects: Vec<Subject>, rounds: usize, seconds: f64) {
         shapes.push(json!({
             "shape": shape.to_json(), "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>(),
         }));
+        all.extend(rows);
     }
     results["shapes"] = shapes.into();
     results["footprint"] = said(
@@ -46,6 +47,7 @@ pub fn run(subjects: Vec<Subject>, rounds: usize, seconds: f64) {
     let text = serde_json::to_string_pretty(&results).expect("JSON");
     std::fs::write(paths::results(), text + "\n").expect("target/performance.json is written");
     document::write(&results);
+    require_success(&subjects, &all);
 }
 
 /// Writes the document again, from stored results.
