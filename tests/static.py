@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks the static binary as it is released: what it needs, its size, its memory at rest and its start.
+"""Checks the static binary as it is released: what it needs, its size and its memory at rest; reports its start.
 
     tests/static.py BINARY
 
@@ -27,7 +27,6 @@ MOST_BYTES = 8.75 * MIB  # a ratchet: lower it with each saving
 MOST_RESIDENT = 8 * MIB
 MOST_PROPORTIONAL = 6.5 * MIB  # with the guardian
 MOST_GUARDIAN_PRIVATE = 0.5 * MIB
-MOST_STARTING = 0.010  # seconds, for the fastest start: others may have waited for a processor
 STARTS = 20
 REST = 5  # seconds
 
@@ -80,7 +79,7 @@ def running(binary: Path, *command: str) -> Iterator[tuple[subprocess.Popen[byte
         process.wait()
 
 
-def starts_quickly(binary: Path) -> str:
+def starts(binary: Path) -> str:
     times = []
     for _ in range(STARTS):
         begun = time.perf_counter()
@@ -94,9 +93,8 @@ def starts_quickly(binary: Path) -> str:
                     time.sleep(0.0002)
             times.append(time.perf_counter() - begun)
     times.sort()
-    shown = f"{times[0] * 1e3:.1f} ms at best, {times[STARTS // 2] * 1e3:.1f} ms in the median"
-    assert times[0] <= MOST_STARTING, shown
-    return shown
+    # Reported only: a time depends on what else the machine does.
+    return f"{times[0] * 1e3:.1f} ms at best, {times[STARTS // 2] * 1e3:.1f} ms in the median"
 
 
 def call(port: int) -> None:
@@ -154,7 +152,7 @@ def takes_little_memory(binary: Path) -> str:
     return shown
 
 
-CHECKS: list[Callable[[Path], str]] = [needs_no_library, is_small, starts_quickly, takes_little_memory]
+CHECKS: list[Callable[[Path], str]] = [needs_no_library, is_small, starts, takes_little_memory]
 
 
 def main() -> int:
