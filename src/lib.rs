@@ -135,8 +135,8 @@ pub mod internals {
 
     pub mod upstream {
         pub use crate::upstream::{
-            AtCap, Begun, Caller, ChildPlace, Happening, Incoming, Isolation, LegacyStep, Received, Refusal, Seal,
-            Settings, Upstream, Want,
+            AtCap, Begun, Caller, ChildPlace, Happening, Incoming, Isolation, LegacyStep, Received, Refusal,
+            Seal, Settings, Upstream, Want,
         };
     }
 }

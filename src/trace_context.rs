@@ -104,7 +104,10 @@ impl Trace {
 
     /// Returns whether it changes no message.
     pub fn is_empty(&self) -> bool {
-        self.traceparent.is_none() && self.baggage.is_none() && !self.replaces_context() && !self.replaces_baggage()
+        self.traceparent.is_none()
+            && self.baggage.is_none()
+            && !self.replaces_context()
+            && !self.replaces_baggage()
     }
 
     /// Returns whether the message's own span is replaced.

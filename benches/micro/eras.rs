@@ -71,13 +71,7 @@ fn body(modern: bool) -> Charged {
 
 fn scanned(body: &Charged) -> Incoming {
     let message = jsonrpc::scan(body).expect("a message");
-    Received {
-        frame: body.clone(),
-        message,
-        trace: Trace::default(),
-        operation: Arc::default(),
-    }
-    .into()
+    Received { frame: body.clone(), message, trace: Trace::default(), operation: Arc::default() }.into()
 }
 
 async fn legacy(world: &mut World, session: &Arc<Session>, body: &Charged) {

@@ -49,7 +49,8 @@ pub fn run(config: Config) -> anyhow::Result<i32> {
 /// thread serves more requests than most children can. More threads than that wake each other up more than they help.
 fn workers() -> usize {
     let set = std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|number| number.parse().ok());
-    let usable = || std::thread::available_parallelism().map_or(1, |usable| (usable.get() / 2).min(MOST_WORKERS));
+    let usable =
+        || std::thread::available_parallelism().map_or(1, |usable| (usable.get() / 2).min(MOST_WORKERS));
     set.unwrap_or_else(usable).max(1)
 }
 

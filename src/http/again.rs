@@ -37,7 +37,11 @@ impl Wake for Signal {
 
 impl Again {
     /// Polls, and once more if that was woken meanwhile. If it was woken even then, other tasks run first.
-    pub fn poll<T>(&mut self, cx: &Context<'_>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    pub fn poll<T>(
+        &mut self,
+        cx: &Context<'_>,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
         let (signal, waker) = match &mut self.0 {
             Some(own) if own.0.task.will_wake(cx.waker()) => own,
             own => {

@@ -189,8 +189,7 @@ async fn make_room(
         let begun = Instant::now();
         let covering = async {
             let covered = timeout(PATIENCE, whole.charge.cover(charged)).await;
-            covered
-                .map_err(|_| Rejection::busy("--max-buffered is used up by messages in transit").closing())
+            covered.map_err(|_| Rejection::busy("--max-buffered is used up by messages in transit").closing())
         };
         Box::pin(persistence.while_connected(until_over(server, covering))).await?;
         waited = begun.elapsed();

@@ -4,8 +4,8 @@
 use super::body;
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
-use super::source::Source;
 use super::sessions::{self, Found};
+use super::source::Source;
 use super::{Server, batch, guard, legacy, modern};
 use crate::budget::Account;
 use crate::jsonrpc;
@@ -63,10 +63,11 @@ pub async fn post(
     let operation = Arc::clone(&incoming.operation);
     // An era is determined per message: clients of 2026-07-28 may still send a stale session id (streamable-http
     // §Earlier Streamable HTTP Revisions).
-    let responding: Pin<Box<dyn Future<Output = _> + Send>> = match modern::is_modern(headers, found.as_ref(), &incoming) {
-        true => Box::pin(modern::respond(server, headers, principal, source, incoming)),
-        false => Box::pin(legacy::respond(server, headers, principal, found, source, incoming)),
-    };
+    let responding: Pin<Box<dyn Future<Output = _> + Send>> =
+        match modern::is_modern(headers, found.as_ref(), &incoming) {
+            true => Box::pin(modern::respond(server, headers, principal, source, incoming)),
+            false => Box::pin(legacy::respond(server, headers, principal, found, source, incoming)),
+        };
     let responded = scoped_to_the_end(operation.context(), responding).await;
     if let Err(rejection) = &responded {
         operation.end(&rejection.verdict());

@@ -19,11 +19,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// 406 when the client does not accept event streams, and as [`sessions::open`].
-pub fn stream(
-    server: &Arc<Server>,
-    source: &Source,
-    head: &Parts,
-) -> Result<Response<Body>, Rejection> {
+pub fn stream(server: &Arc<Server>, source: &Source, head: &Parts) -> Result<Response<Body>, Rejection> {
     if head.method != Method::GET {
         return Ok(method_not_allowed("GET"));
     }

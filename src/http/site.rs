@@ -88,9 +88,7 @@ fn target_host(head: &Parts) -> Result<Option<Cow<'_, str>>, Rejection> {
             Ok(Some(host.to_ascii_lowercase().into()))
         }
         Some(host) => Ok(Some(host.into())),
-        None if head.version >= Version::HTTP_11 => {
-            Err(Rejection::invalid("the Host header is missing"))
-        }
+        None if head.version >= Version::HTTP_11 => Err(Rejection::invalid("the Host header is missing")),
         None => Ok(None),
     }
 }

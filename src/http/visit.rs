@@ -36,12 +36,7 @@ struct Logged {
 
 impl Visit {
     /// Begins the telemetry of a request, and returns the origin of its messages.
-    pub fn begin(
-        settings: &Settings,
-        head: &Parts,
-        peer: Peer,
-        account: Account,
-    ) -> (Option<Self>, Source) {
+    pub fn begin(settings: &Settings, head: &Parts, peer: Peer, account: Account) -> (Option<Self>, Source) {
         let trace = guard::trace(&head.headers, settings.propagates);
         let mut logged = access::is_enabled().then(|| Logged {
             method: head.method.clone(),

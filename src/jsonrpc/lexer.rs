@@ -255,7 +255,9 @@ impl<'a> Lexer<'a> {
         }
         self.at += 1;
         // Outside strings no token has a byte above 0x7f, so this check covers all UTF-8.
-        if high != 0 && let Err(error) = std::str::from_utf8(&self.bytes[start..self.at]) {
+        if high != 0
+            && let Err(error) = std::str::from_utf8(&self.bytes[start..self.at])
+        {
             self.at = start + error.valid_up_to();
             return Err(Broken(&"a string is not UTF-8"));
         }

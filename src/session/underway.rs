@@ -1,7 +1,7 @@
 //! Registers the requests in flight in their session, so that the client can cancel them by its own id.
 
-use super::{Session, SessionState};
 use super::in_flight::InFlight;
+use super::{Session, SessionState};
 use crate::budget::Charged;
 use crate::exchange::{Failure, Interim, Interruption, Mailbox};
 use crate::jsonrpc::{ClientId, Message, rewrite};
