@@ -92,7 +92,7 @@ pub mod internals {
     }
 
     pub mod export {
-        pub use crate::export::{Signal, rejected};
+        pub use crate::export::{Signal, addresses_in, rejected};
     }
 
     pub mod framing {

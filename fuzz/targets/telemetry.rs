@@ -1,10 +1,10 @@
 //! Checks that trace headers are well-formed or ignored, that only allowed baggage passes, and that a collector's
-//! answer becomes at most a count and a short reason.
+//! answer becomes at most a count and a short reason, and a name server's at most as many addresses as it has room for.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use proxyrunner::internals::budget::Charged;
-use proxyrunner::internals::export::{Signal, rejected};
+use proxyrunner::internals::export::{Signal, addresses_in, rejected};
 use proxyrunner::internals::jsonrpc::rewrite::request_for_child;
 use proxyrunner::internals::jsonrpc::{Span, scan, text as text_of};
 use proxyrunner::internals::trace_context::{
@@ -19,6 +19,11 @@ fuzz_target!(|data: &[u8]| {
     for signal in [Signal::Traces, Signal::Metrics, Signal::Logs] {
         let (_, why) = rejected(signal, data);
         assert!(why.len() <= LONGEST);
+    }
+    if let Some((flags, records)) = data.split_first_chunk() {
+        // A record of an IPv6 address has 27 bytes at least.
+        let found = addresses_in(*flags, records).unwrap_or_default();
+        assert!(found.len() <= records.len() / 27 || found.iter().all(std::net::IpAddr::is_ipv4));
     }
     let Ok(text) = std::str::from_utf8(data) else { return };
     parents(text);

@@ -14,6 +14,7 @@ mod transport;
 mod unusable;
 
 pub use endpoint::{Endpoint, Header, Protocol, Signal, Tls};
+pub use resolve::addresses_in;
 pub use transport::rejected;
 
 use crate::telemetry::metrics::{Levels, Temporality, started};

@@ -35,6 +35,19 @@ async fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
     query::look_up(name, &Settings::parse(&files::read(files::RESOLV_CONF)?, domain.as_deref())).await
 }
 
+/// Returns the addresses in the answer of a name server to a question for `a.bc`, for the fuzz target. `flags` are the
+/// header's bytes after the id, and `records` what follows the question.
+pub fn addresses_in(flags: [u8; 10], records: &[u8]) -> Option<Vec<IpAddr>> {
+    let asked = message::question(0, "a.bc", message::Kind::Aaaa)?;
+    let mut answer = asked.clone();
+    answer[2..12].copy_from_slice(&flags);
+    answer.extend_from_slice(records);
+    match message::answer(&answer, &asked)? {
+        message::Answer::Addresses(found) => Some(found),
+        _ => None,
+    }
+}
+
 /// Resolved addresses; the connector sets the port.
 pub type Addresses = std::vec::IntoIter<SocketAddr>;
 
