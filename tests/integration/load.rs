@@ -197,6 +197,8 @@ fn requests_cancelled_before_they_are_written_return_their_bytes() {
             .collect();
         if how != "timed out" {
             until("the calls are buffered", || server.metric("proxyrunner_buffered_bytes") > 8 << 20);
+            // Their bytes are charged before they arrive, and only a call that has begun can be cancelled.
+            server.until_metric("proxyrunner_in_flight", 8);
         }
         match how {
             "cancelled" => (0..8).for_each(|id| {
