@@ -137,7 +137,7 @@ def children(pid: int) -> list[int]:
 def takes_little_memory(binary: Path) -> str:
     with running(binary, sys.executable, "examples/server.py") as (process, port):
         call(port)
-        # By then the code of the start is unmapped, and what follows is what requests need.
+        # By then the code of the start is unmapped.
         time.sleep(REST)
         call(port)
         time.sleep(REST)
