@@ -51,7 +51,7 @@ async fn give_back(budget: Budget) {
 }
 
 /// Gives back the memory of the start and of each burst, and unmaps the code, once proxyrunner is idle. A request maps
-/// the code that it needs again, within about 0.1 ms.
+/// the code that it needs again, in about 0.2 ms.
 async fn unmap_code() {
     let (mut seen, mut is_mapped) = (0, true);
     loop {
