@@ -57,7 +57,7 @@ async fn unmap_code() {
     loop {
         sleep(IDLE).await;
         let sent = counters::EXCHANGES.value();
-        let is_idle = sent == seen || seen == 0;
+        let is_idle = sent == seen;
         if is_idle && is_mapped {
             memory::give_back();
             memory::unmap_code();
