@@ -95,11 +95,13 @@ impl Connections {
         slow.len()
     }
 
-    /// Closes connections without a request for `patience`.
+    /// Closes connections without a request for `patience`. One that has begun a request has the time of a slow head.
     pub fn cut_idle(&self, patience: Duration) {
         let latest = self.before(patience);
         let mut table = self.table();
-        let is_idle = |connection: &Connection| connection.is_idle(latest) && !connection.is_cut();
+        let is_idle = |connection: &Connection| {
+            connection.is_idle(latest) && connection.has_nothing_in_progress() && !connection.is_cut()
+        };
         let idle: Vec<_> = table.open.values().filter(|connection| is_idle(connection)).cloned().collect();
         idle.iter().for_each(|connection| table.cut(connection));
     }

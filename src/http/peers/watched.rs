@@ -174,6 +174,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_idle_connection_is_cut_unless_its_request_has_begun() {
+        let connections = Arc::new(Connections::default());
+        let (mut begun, slow) = tokio::io::duplex(64);
+        let (_silent, idle) = tokio::io::duplex(64);
+        let watch = |stream| {
+            let entered = connections.enter("127.0.0.1".parse().unwrap(), None, |_, _| {});
+            Watched::new(stream, entered, &connections)
+        };
+        let (mut slow, idle) = (watch(slow), watch(idle));
+        begun.write_all(b"POST").await.unwrap();
+        tokio::io::AsyncReadExt::read_exact(&mut slow, &mut [0; 4]).await.unwrap();
+        connections.cut_idle(Duration::from_secs(60));
+        assert!(!idle.connection.is_cut(), "it was opened just now");
+        connections.cut_idle(Duration::ZERO);
+        assert!(idle.connection.is_cut() && !slow.connection.is_cut());
+    }
+
+    #[tokio::test]
     async fn only_the_peer_that_reads_nothing_is_cut() {
         let connections = Arc::new(Connections::default());
         let (_deaf, stalled) = tokio::io::duplex(4);
