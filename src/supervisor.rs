@@ -298,8 +298,8 @@ impl Pipes {
             let lines = child::StdoutLines::of(account);
             child::read_stdout(stdout, max_frame, lines, stdout_cut, |heard| match heard {
                 Heard::Frame(framed, charge) => {
-                    heard_by.note_frame();
                     router.deliver(framed, charge);
+                    heard_by.note_frame();
                 }
                 Heard::Rest(framed, charge) => router.deliver_rest(framed, charge),
                 Heard::Tick => router.tick(),

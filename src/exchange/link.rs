@@ -124,9 +124,9 @@ impl Link {
         Standing(Arc::clone(self))
     }
 
-    /// Returns the number of requests in flight that the child is expected to answer.
+    /// Returns the number of requests that the child has not answered, but is expected to.
     pub fn calls(&self) -> usize {
-        self.in_flight().saturating_sub(self.standing.load(Ordering::Relaxed))
+        self.mux.open().saturating_sub(self.standing.load(Ordering::Relaxed))
     }
 
     /// Returns whether the child has a request that may still be answered in time.
@@ -223,14 +223,15 @@ impl Link {
         self.hung.cancel();
     }
 
-    /// Counts a frame of the child. Must only be called by the task that reads its stdout.
+    /// Counts a frame of the child, after it was handled: who sees the number also sees that its request is answered.
+    /// Must only be called by the task that reads the child's stdout.
     pub fn note_frame(&self) {
-        self.heard.store(self.heard.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.heard.store(self.heard.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     /// Returns the number of frames that the child has written.
     pub fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
+        self.heard.load(Ordering::Acquire)
     }
 
     /// Returns the likely reason why the child does not answer its handshake.

@@ -145,6 +145,18 @@ fn dropping_an_exchange_cancels_it_at_the_child_only_if_it_was_sent() {
     assert_eq!(link.in_flight(), 0);
 }
 
+/// Otherwise a silent child would seem to be at work for as long as a request may take.
+#[test]
+fn a_child_owes_nothing_for_an_answer_that_was_not_taken_yet() {
+    let (link, mut ends) = Link::new(1, 4);
+    let sent = begun(&link);
+    written(&link, &mut ends);
+    assert_eq!(link.calls(), 1);
+    assert!(matches!(answer(&mut ends, sent.wire_id()), Completed::Delivered));
+    assert_eq!((link.in_flight(), link.calls()), (1, 0));
+    drop(sent);
+}
+
 #[test]
 fn a_cancelled_request_keeps_its_permit_until_the_child_answers() {
     let admission = Admission::new(Bounds { in_flight: 2, per_client: 2, queued: 0 });

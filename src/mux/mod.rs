@@ -130,6 +130,13 @@ impl<H, O> Mux<H, O> {
         words.filter(|word| word.is_sent() && word.is_waiting()).count()
     }
 
+    /// Returns the number of exchanges that the child may still answer, including abandoned and unsent ones. This reads
+    /// every slot.
+    pub fn open(&self) -> usize {
+        let words = self.table.used().map(|(_, slot)| slot.state.load());
+        words.filter(|word| word.is_waiting() || word.is_abandoned()).count()
+    }
+
     /// Returns the number of slots.
     pub fn slots(&self) -> usize {
         self.table.layout.slots()

@@ -106,6 +106,7 @@ fn unanswered_counts_sent_exchanges_that_are_waiting() {
     assert_eq!(mux.unanswered(), 0, "the exchange is abandoned");
     assert_eq!(poll(&mut one), Poll::Ready(Answer(1)));
     assert_eq!(mux.waiting(), 2);
+    assert_eq!(mux.open(), 2, "the unsent and the abandoned one");
     drop(unsent);
 }
 
