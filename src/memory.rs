@@ -7,7 +7,7 @@
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const MAPPED: nix::libc::c_int = 256 * 1024;
 
-/// Free memory that the allocator may keep, in bytes.
+/// Free memory that the allocator may always keep, in bytes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT: usize = 2 * 1024 * 1024;
 
@@ -27,11 +27,15 @@ pub fn set_up() {
     }
 }
 
-/// Returns whether the allocator keeps much free memory.
-pub fn is_kept() -> bool {
+/// Returns whether the allocator keeps much free memory; if `is_short`, even if it is little beside the memory in use.
+/// Requests that come and go need as much again at once.
+pub fn is_kept(is_short: bool) -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: a thread-safe function of the allocator without preconditions.
-    return unsafe { nix::libc::mallinfo2() }.fordblks > KEPT;
+    {
+        // SAFETY: a thread-safe function of the allocator without preconditions.
+        let memory = unsafe { nix::libc::mallinfo2() };
+        memory.fordblks > if is_short { KEPT } else { KEPT.max(memory.uordblks / 2) }
+    }
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
     return false;
 }

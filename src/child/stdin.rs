@@ -145,14 +145,29 @@ impl<'a> Window<'a> {
         Window { other_end, uptake, size: LEAST_WINDOW, written: 0, read: 0, mark: None }
     }
 
-    /// Returns whether a batch of about `about` bytes may be written.
+    /// Returns whether a batch may begin that has about `about` bytes so far.
     fn is_open(&mut self, about: usize) -> bool {
-        let used = |window: &Self| window.written - window.read + about as u64;
-        if used(self) >= self.size || self.mark.as_ref().is_some_and(Mark::is_due) {
-            self.look(used(self));
+        if self.used(about) >= self.size || self.mark.as_ref().is_some_and(Mark::is_due) {
+            self.look(self.used(about));
         }
+        self.fits(about)
+    }
+
+    /// Returns whether a batch of about `about` bytes may grow. Costs a system call only when the window seems full.
+    fn has_more(&mut self, about: usize) -> bool {
+        if !self.fits(about) {
+            self.look(self.used(about));
+        }
+        self.fits(about)
+    }
+
+    fn used(&self, about: usize) -> u64 {
+        self.written - self.read + about as u64
+    }
+
+    fn fits(&self, about: usize) -> bool {
         // A full-size window needs no check, since the pipe has a capacity of its own.
-        used(self) < self.size || self.size >= BATCH as u64
+        self.used(about) < self.size || self.size >= BATCH as u64
     }
 
     /// Measures the unread bytes, and adapts the window. `used` counts the bytes that are unread or about to be
@@ -229,8 +244,8 @@ fn ready<W>(intake: &mut Intake, writer: &mut Writer<'_, W>) -> Option<Message> 
     if let Ok(urgent) = intake.urgent.try_recv() {
         return Some(Message::Urgent(urgent));
     }
-    let is_open = writer.window.is_open(writer.batch.len());
-    is_open.then(|| intake.orders.try_next().map(Message::Order)).flatten()
+    let has_more = writer.window.has_more(writer.batch.len());
+    has_more.then(|| intake.orders.try_next().map(Message::Order)).flatten()
 }
 
 /// Gathers frames into batches, and writes them.

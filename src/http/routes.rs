@@ -40,7 +40,7 @@ impl Allowed {
 /// connection; see [`site::check_host`].
 pub fn route(
     server: &Arc<Server>,
-    usual_host: &OnceLock<HeaderValue>,
+    usual_host: &OnceLock<Box<[u8]>>,
     source: &Source,
     head: &Parts,
     body: Incoming,
@@ -66,7 +66,7 @@ pub fn route(
 /// since scrapers may use any name.
 fn admit(
     settings: &Settings,
-    usual_host: &OnceLock<HeaderValue>,
+    usual_host: &OnceLock<Box<[u8]>>,
     head: &Parts,
 ) -> Result<Option<HeaderValue>, Rejection> {
     if paths::plain(head.uri.path()) != METRICS {

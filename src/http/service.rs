@@ -60,7 +60,7 @@ pub struct Service {
     pub(super) connection: Arc<Connection>,
     pub(super) peer: Peer,
     /// The first Host that was allowed.
-    pub(super) usual_host: OnceLock<HeaderValue>,
+    pub(super) usual_host: OnceLock<Box<[u8]>>,
     /// The account that messages are charged to.
     pub(super) account: Account,
     /// The account that requests themselves are charged to, so that small messages keep their own share.

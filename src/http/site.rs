@@ -31,15 +31,16 @@ const DESKTOP_HOSTS: [&str; 2] = ["host.docker.internal", "host.containers.inter
 ///
 /// # Errors
 /// 403, naming the flag that would allow the host; 400 when the request names no host or several.
-pub fn check_host(settings: &Settings, usual: &OnceLock<HeaderValue>, head: &Parts) -> Result<(), Rejection> {
+pub fn check_host(settings: &Settings, usual: &OnceLock<Box<[u8]>>, head: &Parts) -> Result<(), Rejection> {
     let mut given = head.headers.get_all(HOST).iter();
     let only = given.next().filter(|_| given.next().is_none() && head.uri.authority().is_none());
-    if only.is_some() && only == usual.get() {
+    if only.is_some_and(|host| usual.get().is_some_and(|usual| **usual == *host.as_bytes())) {
         return Ok(());
     }
     let Some(host) = target_host(head)? else { return Ok(()) };
     if host_allowed(settings, &host) {
-        let _ = only.map(|host| usual.set(host.clone()));
+        // A copy: a part of the head would keep hyper's buffer as long as the connection.
+        let _ = only.map(|host| usual.set(host.as_bytes().into()));
         return Ok(());
     }
     let name = name_of(&host);
