@@ -38,6 +38,7 @@ mod shutdown;
 mod signals;
 mod supervisor;
 mod sync;
+mod tasks;
 mod telemetry;
 mod trace_context;
 mod upstream;

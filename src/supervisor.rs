@@ -6,6 +6,7 @@ use crate::client::Client;
 use crate::exchange::{End, Ends, Failure, Intake, LastWords, Link};
 use crate::lifecycle::{Action, Event, Graces, Lifecycle};
 use crate::router::Router;
+use crate::tasks;
 use crate::telemetry::counters;
 use crate::telemetry::metrics::labels::{Revision, Side};
 use crate::telemetry::metrics::{self, usage};
@@ -65,7 +66,7 @@ impl Supervisor {
     pub async fn serve(self, mut wanted: mpsc::Receiver<Want>) {
         while let Some(want) = wanted.recv().await {
             let supervisor = self.clone();
-            self.0.running.spawn(async move { supervisor.raise(want).await });
+            self.0.running.spawn(tasks::boxed(async move { supervisor.raise(want).await }));
         }
     }
 
@@ -291,10 +292,10 @@ impl Pipes {
     ) -> Self {
         let (close_stdin, cut, tail) = (CancellationToken::new(), CancellationToken::new(), Tail::default());
         let writing =
-            tokio::spawn(child::write_stdin(stdin, intake, link.mux().clone(), close_stdin.clone(), mute));
+            tasks::spawn(child::write_stdin(stdin, intake, link.mux().clone(), close_stdin.clone(), mute));
         let (stdout_cut, max_frame) = (cut.clone(), settings.max_frame);
         let heard_by = Arc::clone(link);
-        let reading = tokio::spawn(async move {
+        let reading = tasks::spawn(async move {
             let lines = child::StdoutLines::of(account);
             child::read_stdout(stdout, max_frame, lines, stdout_cut, |heard| match heard {
                 Heard::Frame(framed, charge) => {
@@ -308,7 +309,7 @@ impl Pipes {
             router
         });
         let lines = child::Lines::new(link.number(), tail.clone(), settings.log_rate);
-        let following = tokio::spawn(child::follow_stderr(stderr, lines, cut.clone()));
+        let following = tasks::spawn(child::follow_stderr(stderr, lines, cut.clone()));
         Pipes {
             stdin: writing,
             stdin_over: false,

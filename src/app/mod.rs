@@ -8,6 +8,7 @@ mod upkeep;
 use crate::config::Config;
 use crate::exchange::Failure;
 use crate::http::Role;
+use crate::tasks;
 use crate::upstream::Upstream;
 use crate::{memory, telemetry};
 use anyhow::Context;
@@ -37,7 +38,7 @@ pub fn run(config: Config) -> anyhow::Result<i32> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let code = runtime.block_on(serve(config));
+    let code = runtime.block_on(tasks::boxed(serve(config)));
     // Only the tasks of disconnected clients remain.
     runtime.shutdown_timeout(Duration::from_millis(100));
     telemetry::count_lost_lines();
@@ -87,13 +88,13 @@ impl Drop for ExitOnPanic {
 async fn serve(config: Config) -> anyhow::Result<i32> {
     let Parts { server, supervisor, wanted, listener, admin, pulse, exporter, mut signals } =
         startup::assemble(&config)?;
-    tokio::spawn(supervisor.clone().serve(wanted));
+    tasks::spawn(supervisor.clone().serve(wanted));
     upkeep::start(&server, pulse)?;
     let drained = Drained::new(&server);
     if let Some(admin) = admin {
-        tokio::spawn(admin.serve(Arc::clone(&server), Role::Admin, drained.closing_time()));
+        tasks::spawn(admin.serve(Arc::clone(&server), Role::Admin, drained.closing_time()));
     }
-    let serving = tokio::spawn(listener.serve(Arc::clone(&server), Role::Clients, drained.closing_time()));
+    let serving = tasks::spawn(listener.serve(Arc::clone(&server), Role::Clients, drained.closing_time()));
     announce::listening(&server.settings);
 
     let mut children = pin!(run_children(&server.upstream));

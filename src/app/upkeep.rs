@@ -3,6 +3,7 @@
 use crate::budget::Budget;
 use crate::http::{self, Server};
 use crate::pulse::Pulse;
+use crate::tasks;
 use crate::telemetry::counters;
 use crate::upstream::Upstream;
 use crate::{memory, telemetry};
@@ -26,16 +27,16 @@ const RELIEF: Duration = Duration::from_millis(20);
 
 /// Starts the tasks.
 pub(super) fn start(server: &Arc<Server>, pulse: Pulse) -> anyhow::Result<()> {
-    tokio::spawn(pulse.clone().beat());
+    tasks::spawn(pulse.clone().beat());
     std::thread::Builder::new()
         .name("watchdog".into())
         .spawn(|| pulse.watch())
         .context("cannot start threads")?;
-    tokio::spawn(give_back(server.budget.clone()));
-    tokio::spawn(unmap_code());
-    tokio::spawn(sweep(Arc::clone(server)));
-    tokio::spawn(forget_orphans(Arc::clone(&server.upstream)));
-    tokio::spawn(relieve(Arc::clone(server)));
+    tasks::spawn(give_back(server.budget.clone()));
+    tasks::spawn(unmap_code());
+    tasks::spawn(sweep(Arc::clone(server)));
+    tasks::spawn(forget_orphans(Arc::clone(&server.upstream)));
+    tasks::spawn(relieve(Arc::clone(server)));
     Ok(())
 }
 

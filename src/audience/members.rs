@@ -6,6 +6,7 @@ use super::roster::{Admitted, Roster};
 use super::{ListChanges, ListKind, Post, Running, SeatedSession, SessionId};
 use crate::exchange::{Failure, Mailbox};
 use crate::jsonrpc::Spliced;
+use crate::tasks;
 use crate::telemetry::counters;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -191,14 +192,14 @@ impl Members {
         }
         self.tell_all(method, frame);
         let (members, method) = (Arc::downgrade(self), method.to_owned());
-        runtime.spawn(async move {
+        runtime.spawn(tasks::boxed(async move {
             loop {
                 Notices::pause().await;
                 let Some(members) = members.upgrade() else { return };
                 let Some(frame) = members.notices.take_deferred(kind) else { return };
                 members.tell_all(&method, &frame);
             }
-        });
+        }));
     }
 
     /// Notifies the watchers of a resource of its change. The child may name a part of the resource

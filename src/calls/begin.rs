@@ -11,6 +11,7 @@ use crate::exchange::Failure;
 use crate::ingress::{Incoming, Refusal};
 use crate::jsonrpc::{Spliced, codes, rewrite};
 use crate::session::Session;
+use crate::tasks;
 use crate::telemetry::scope::scoped;
 use crate::telemetry::{Verdict, counters};
 use std::sync::Arc;
@@ -86,7 +87,7 @@ impl Calls {
                     })
                 };
                 // A task of its own, since a client that disconnects has not cancelled its subscription.
-                let changed = tokio::spawn(scoped(context, change)).await;
+                let changed = tasks::spawn(scoped(context, change)).await;
                 changed.unwrap_or(Err(Refusal::Failed(Failure::Lost))).map(Begun::Answered)
             }
             (Seat::Stateless(seat), None) => {

@@ -9,6 +9,7 @@ use crate::ingress::{Incoming, Received, Refusal};
 use crate::inquiry;
 use crate::jsonrpc::rewrite;
 use crate::session::Session;
+use crate::tasks;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -65,7 +66,7 @@ impl Calls {
         }
         // A client with an exclusive child delays only itself.
         if proves && link.backlog().add() {
-            tokio::spawn(prove(link));
+            tasks::spawn(prove(link));
         }
         Ok(())
     }

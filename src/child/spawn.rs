@@ -8,6 +8,7 @@ use super::reaper::{Guardians, Lineage, MARK};
 use super::report::Report;
 use super::start_error::StartError;
 use super::{Settings, guardian};
+use crate::tasks;
 use nix::sys::resource::{Resource, getrlimit};
 use std::fs::File;
 use std::io::{self, Read};
@@ -128,7 +129,7 @@ impl Spawner {
         #[cfg(target_os = "linux")]
         let _ = nix::sys::prctl::set_child_subreaper(true);
         let mut ended = signal(SignalKind::child())?;
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             while ended.recv().await.is_some() {
                 self.reap();
             }

@@ -11,6 +11,7 @@ use crate::era::{discover, notifications};
 use crate::exchange::{Exchange, Interim, Link, Standing, Step, Topic};
 use crate::inquiry::{begin_as, modern_request};
 use crate::jsonrpc::{self, LONGEST_URI, items, member, splice, text};
+use crate::tasks;
 use crate::telemetry::counters;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -75,7 +76,7 @@ pub(super) fn start(
         promised: HashSet::new(),
     };
     let (wishes, wished) = mpsc::channel(WISHES);
-    tokio::spawn(union.run(wished));
+    tasks::spawn(union.run(wished));
     wishes
 }
 

@@ -16,6 +16,7 @@ use crate::exchange::{Answer, Failure, Link};
 use crate::ingress::{Incoming, Refusal};
 use crate::jsonrpc::{Spliced, codes};
 use crate::session::{Session, Version};
+use crate::tasks;
 use crate::telemetry::scope::spanned;
 use crate::telemetry::{counters, names};
 use std::sync::Arc;
@@ -195,7 +196,7 @@ impl Children {
         exclusive.push(Arc::downgrade(session));
         drop(exclusive);
         let (children, session) = (Arc::clone(self), Arc::downgrade(session));
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             let failure = match legacy {
                 Some((own, handshake)) => children.keep_own(&session, &own, link, handshake).await,
                 None => Failure::Ended(children.accompany(&link, Era::Modern, || false).await),

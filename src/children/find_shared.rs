@@ -12,6 +12,7 @@ use crate::era::probe::Choice;
 use crate::exchange::Failure;
 use crate::ingress::Refusal;
 use crate::phase::Phase;
+use crate::tasks;
 use crate::telemetry::Operation;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,7 +122,7 @@ impl Children {
                 *late.child() = Some(Arc::clone(&shared).serve());
                 self.learn_names(&shared);
                 let (children, kept) = (Arc::clone(self), Arc::clone(&shared));
-                tokio::spawn(async move { children.keep_late(era, kept).await });
+                tasks::spawn(async move { children.keep_late(era, kept).await });
                 Ok(shared)
             }
             Err(failure @ Failure::ShuttingDown) => Err(Refusal::Failed(failure)),

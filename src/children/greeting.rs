@@ -8,6 +8,7 @@ use crate::exchange::{Answer, Exchange, Failure, Hint, Link, Outcome};
 use crate::inquiry::{self, begin, outcome};
 use crate::jsonrpc::{Spliced, codes, rewrite};
 use crate::mux::WireId;
+use crate::tasks;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep_until, timeout};
@@ -191,7 +192,7 @@ impl<'a> Greeting<'a> {
                 self.link.notify(Spliced::from(notification), None).await;
                 // The child is not sent a cancellation, which it may not expect now. It may still answer.
                 if let Some(mut discovering) = self.discovering.take() {
-                    tokio::spawn(async move { timeout(LATE_ANSWER, outcome(&mut discovering)).await });
+                    tasks::spawn(async move { timeout(LATE_ANSWER, outcome(&mut discovering)).await });
                 }
                 self.initialized.take()
             }

@@ -16,6 +16,7 @@ use crate::exchange::Failure;
 use crate::jsonrpc::{Spliced, rewrite};
 use crate::lifecycle::Restarts;
 use crate::phase::Phase;
+use crate::tasks;
 use crate::telemetry::counters;
 use crate::telemetry::names::{ATTEMPT, CHILD_RESTART};
 use crate::telemetry::scope::spanned;
@@ -78,7 +79,7 @@ impl Children {
             greeted.link.stop();
             return Ok(());
         }
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             names::read(&greeted.link, greeted.era, &greeted.words).await;
             greeted.link.stop();
         });
@@ -151,7 +152,7 @@ impl Children {
         let mut keepers = JoinSet::new();
         for shared in self.crew.at_start().iter() {
             let (children, shared) = (Arc::clone(self), Arc::clone(shared));
-            keepers.spawn(async move { children.keep_post(shared).await });
+            keepers.spawn(tasks::boxed(async move { children.keep_post(shared).await }));
         }
         match keepers.join_next().await {
             Some(Ok(failure)) => {
@@ -243,7 +244,7 @@ impl Children {
         );
         if same {
             let (children, next) = (Arc::clone(self), Arc::clone(next));
-            tokio::spawn(async move { children.restore(&next).await });
+            tasks::spawn(async move { children.restore(&next).await });
         }
     }
 
@@ -277,7 +278,7 @@ impl Children {
     pub(super) fn learn_names(&self, shared: &Arc<Shared>) {
         if names::are_wanted() {
             let shared = Arc::clone(shared);
-            tokio::spawn(async move { names::read(&shared.link, shared.era, &shared.words).await });
+            tasks::spawn(async move { names::read(&shared.link, shared.era, &shared.words).await });
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::era::probe::Choice;
 use crate::exchange::Failure;
 use crate::ingress::Refusal;
 use crate::inquiry;
+use crate::tasks;
 use crate::telemetry::counters;
 use std::sync::Arc;
 
@@ -85,7 +86,7 @@ impl Children {
         let (level, tools) = Default::default();
         let child = Leasable { link, holder, era, level, tools, place: Arc::downgrade(&place) };
         let (children, watched) = (Arc::clone(self), child.clone());
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             children.accompany(&watched.link, era, || watched.holder.is_waiting()).await;
             children.keep_warm();
         });
@@ -98,7 +99,7 @@ impl Children {
             return;
         }
         let children = Arc::clone(self);
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             let Ok(_turn) = children.pool.warming.try_lock() else { return };
             while children.pool.count_warm() < children.settings.warm {
                 let Some(place) = children.places.try_take(Use::Shared) else { return };

@@ -14,6 +14,7 @@ use crate::clock::now;
 use crate::era::Era;
 use crate::exchange::{Link, Mailbox};
 use crate::session::{Principal, Session};
+use crate::tasks;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -209,7 +210,9 @@ impl Drop for Lease {
         let grace = self.pool.upgrade().map_or(Duration::ZERO, |pool| pool.grace);
         let link = Arc::clone(&self.child.link);
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async move { give_back(quiet(&link, grace).await) })),
+            Ok(runtime) => {
+                drop(runtime.spawn(tasks::boxed(async move { give_back(quiet(&link, grace).await) })))
+            }
             Err(_) => give_back(false),
         }
     }

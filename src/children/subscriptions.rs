@@ -7,6 +7,7 @@ use crate::exchange::Link;
 use crate::ingress::Refusal;
 use crate::inquiry;
 use crate::jsonrpc::codes;
+use crate::tasks;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -25,7 +26,7 @@ impl Children {
         let mut ending = JoinSet::new();
         for shared in self.crew.all() {
             match shared.era {
-                Era::Legacy => drop(ending.spawn(Arc::clone(self).end_orphaned(shared))),
+                Era::Legacy => drop(ending.spawn(tasks::boxed(Arc::clone(self).end_orphaned(shared)))),
                 Era::Modern if shared.members.take_orphaned(usize::MAX).is_empty() => {}
                 Era::Modern => shared.members.post.listen_soon(),
             }
@@ -38,7 +39,7 @@ impl Children {
         let mut ending = JoinSet::new();
         loop {
             for uri in shared.members.take_orphaned(ENDED_AT_ONCE - ending.len()) {
-                ending.spawn(Arc::clone(&self).end_subscription(Arc::clone(&shared), uri));
+                ending.spawn(tasks::boxed(Arc::clone(&self).end_subscription(Arc::clone(&shared), uri)));
             }
             if ending.join_next().await.is_none() {
                 return;

@@ -4,6 +4,7 @@ use super::crew::Shared;
 use super::pool::Leasable;
 use crate::audience::ListKind;
 use crate::catalogue::tools::{self, CALL_PATIENCE, Found, ToolCache, Tools};
+use crate::tasks;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -25,7 +26,7 @@ impl ToolSource {
             Found::Awaited(reading) => reading,
             Found::Unknown(reading, over) => {
                 // The task continues if this call gives up, since the next call needs the tools too.
-                tokio::spawn(self.clone().read(over));
+                tasks::spawn(self.clone().read(over));
                 reading
             }
         };

@@ -3,10 +3,12 @@
 use super::endpoint::{Endpoint, Protocol, Tls};
 use super::resolve::Resolver;
 use super::unusable::Unusable;
+use crate::tasks;
+use hyper::rt::Executor;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -21,6 +23,19 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// An HTTP client for requests to a collector.
 pub type Sender = Client<HttpsConnector<HttpConnector<Resolver>>, Body>;
+
+/// Starts hyper's tasks.
+#[derive(Clone, Copy, Debug)]
+struct Tasks;
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        tasks::spawn(task);
+    }
+}
 
 /// Creates a client for an endpoint: HTTP/1.1, or HTTP/2 for gRPC.
 ///
@@ -38,7 +53,7 @@ pub fn sender(endpoint: &Endpoint) -> Result<Sender, Unusable> {
     } else {
         https.enable_http1().wrap_connector(tcp)
     };
-    Ok(Client::builder(TokioExecutor::new())
+    Ok(Client::builder(Tasks)
         .http2_only(grpc)
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)

@@ -1,152 +1,30 @@
-//! The export of metrics: observable instruments of the SDK read the counters and levels, and a [`Completion`] adds
-//! the data that the SDK lacks to each request. The SDK's histograms have no observable form and no exemplars, and
-//! its deltas would lose the values of a failed export.
+//! The export of metrics: one request with all values at each interval. The SDK's metrics are not used: its histograms
+//! have no observable form and no exemplars, and its deltas would lose the values of a failed export.
 
-use super::delivery::Delivery;
-use super::transport::Complete;
+use super::transport::Transport;
 use crate::telemetry::metrics::{
-    self, Definition, Distribution, Exemplar, Family, Levels, MetricKind, Sample, Temporality, Value,
+    self, Definition, Distribution, Exemplar, Family, Levels, MetricKind, Sample, Temporality, Value, started,
 };
-use crate::telemetry::unix_nanos;
-use bytes::Bytes;
-use opentelemetry::KeyValue;
-use opentelemetry::metrics::{AsyncInstrument, Meter};
+use crate::telemetry::{scope_of_instrumentation, unix_nanos};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1 as common;
 use opentelemetry_proto::tonic::metrics::v1 as otlp;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::metrics::Temporality as SdkTemporality;
-use opentelemetry_sdk::metrics::data::ResourceMetrics;
-use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
-use parking_lot::Mutex;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
+use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
+use opentelemetry_sdk::Resource;
 use prost::Message;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
 
-/// A snapshot of all metrics, taken once per export.
-pub(super) struct Snapshot {
+/// The values to export, and what was delivered of them.
+pub(super) struct Metrics {
     levels: Box<dyn Fn() -> Levels + Send + Sync>,
-    families: Mutex<Arc<Vec<Family>>>,
-}
-
-impl Snapshot {
-    pub(super) fn new(levels: impl Fn() -> Levels + Send + Sync + 'static) -> Self {
-        Snapshot { levels: Box::new(levels), families: Mutex::default() }
-    }
-
-    fn refresh(&self) {
-        *self.families.lock() = Arc::new(metrics::gather((self.levels)()));
-    }
-
-    fn families(&self) -> Arc<Vec<Family>> {
-        Arc::clone(&self.families.lock())
-    }
-
-    fn observe<T>(&self, name: &str, to: &dyn AsyncInstrument<T>, convert: impl Fn(&Value) -> Option<T>) {
-        let families = self.families();
-        let samples = families.iter().filter(|family| family.definition.name == name);
-        for sample in samples.flat_map(|family| &family.samples) {
-            if let Some(value) = convert(&sample.value) {
-                to.observe(value, &attributes(sample));
-            }
-        }
-    }
-}
-
-fn attributes(sample: &Sample) -> Vec<KeyValue> {
-    sample.labels.iter().map(|(key, value)| KeyValue::new(*key, value.clone())).collect()
-}
-
-/// Creates an observable instrument for each counter and gauge.
-pub(super) fn instrument(meter: &Meter, snapshot: &Arc<Snapshot>) {
-    // The first instrument is read first, and takes the snapshot for all others.
-    let mut is_first = true;
-    for family in metrics::gather(Levels::default()) {
-        if family.definition.kind != MetricKind::Histogram {
-            register(meter, family.definition, Arc::clone(snapshot), std::mem::take(&mut is_first));
-        }
-    }
-}
-
-fn register(meter: &Meter, definition: Definition, snapshot: Arc<Snapshot>, refreshes: bool) {
-    let Definition { name, unit, help, kind, .. } = definition;
-    let exported = definition.convention.unwrap_or(name);
-    let whole = |value: &Value| if let Value::Count(value) = value { Some(*value) } else { None };
-    let fraction = |value: &Value| if let Value::Number(value) = value { Some(*value) } else { None };
-    let refresh = move |snapshot: &Snapshot| {
-        if refreshes {
-            snapshot.refresh();
-        }
-    };
-    macro_rules! instrument {
-        ($new:ident, $convert:expr) => {{
-            let observe = move |to: &dyn AsyncInstrument<_>| {
-                refresh(&snapshot);
-                snapshot.observe(name, to, $convert);
-            };
-            meter.$new(exported).with_unit(unit).with_description(help).with_callback(observe).build();
-        }};
-    }
-    match (kind, unit) {
-        (MetricKind::Counter, "s") => instrument!(f64_observable_counter, fraction),
-        (MetricKind::Counter, _) => instrument!(u64_observable_counter, whole),
-        (_, "s") => instrument!(f64_observable_gauge, fraction),
-        _ => instrument!(u64_observable_gauge, whole),
-    }
-}
-
-impl fmt::Debug for Snapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshot").finish_non_exhaustive()
-    }
-}
-
-/// Exports metrics by the exporter of `opentelemetry-otlp`, and counts failures.
-#[derive(Debug)]
-pub(super) struct Counted {
-    pub inner: opentelemetry_otlp::MetricExporter,
-    pub delivery: Arc<Delivery>,
-    pub completion: Arc<Completion>,
-}
-
-impl PushMetricExporter for Counted {
-    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        self.delivery.begin();
-        let result = self.inner.export(metrics).await;
-        self.delivery.end(usize::from(result.is_err()), result.as_ref().err().map(|error| error as _));
-        if result.is_ok() {
-            self.completion.note_delivered();
-        }
-        result
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.inner.force_flush()
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
-    fn temporality(&self) -> SdkTemporality {
-        SdkTemporality::Cumulative
-    }
-}
-
-/// Completes the SDK's requests: adds the histograms and, if wanted, converts cumulative values to deltas since the
-/// last delivery.
-#[derive(Debug)]
-pub(super) struct Completion {
-    snapshot: Arc<Snapshot>,
+    resource: OtlpResource,
     temporality: Temporality,
-    state: Mutex<Deliveries>,
-}
-
-#[derive(Debug)]
-struct Deliveries {
     /// The cumulative points of the last delivery, and its time in nanoseconds since the Unix epoch.
     delivered: Points,
     since: u64,
@@ -162,42 +40,65 @@ enum Point {
     Histogram(otlp::HistogramDataPoint),
 }
 
-impl Complete for Completion {
-    /// Returns the completed request. A malformed one is returned unchanged.
-    fn complete(&self, body: &Bytes) -> Bytes {
-        let Ok(mut request) = ExportMetricsServiceRequest::decode(body.clone()) else { return body.clone() };
-        let scope =
-            request.resource_metrics.iter_mut().flat_map(|resource| &mut resource.scope_metrics).next();
-        let Some(scope) = scope else { return body.clone() };
-        let (families, now) = (self.snapshot.families(), unix_nanos());
-        let histograms = families.iter().filter(|family| family.definition.kind == MetricKind::Histogram);
-        let histograms = histograms.filter(|family| !family.samples.is_empty());
-        scope.metrics.extend(histograms.map(|family| histogram(family, now)));
-        self.set_temporality(&mut scope.metrics, now);
-        request.encode_to_vec().into()
-    }
-}
-
-impl Completion {
-    /// Creates the completion of exports that count since `started`, in nanoseconds since the Unix epoch.
-    pub(super) fn new(snapshot: Arc<Snapshot>, temporality: Temporality, started: u64) -> Self {
-        let pending = (Points::new(), started);
-        let state = Deliveries { delivered: Points::new(), since: started, pending };
-        Completion { snapshot, temporality, state: Mutex::new(state) }
+impl Metrics {
+    /// Creates the metrics of a resource; `levels` returns the current levels.
+    pub(super) fn new(
+        resource: &Resource,
+        temporality: Temporality,
+        levels: impl Fn() -> Levels + Send + Sync + 'static,
+    ) -> Self {
+        let attributes = resource.iter().map(|(key, value)| attribute(key.as_str(), &value.as_str()));
+        let resource = OtlpResource { attributes: attributes.collect(), ..Default::default() };
+        let (delivered, since) = (Points::new(), started());
+        let pending = (Points::new(), since);
+        Metrics { levels: Box::new(levels), resource, temporality, delivered, since, pending }
     }
 
-    /// Records that the last completed request was delivered.
-    fn note_delivered(&self) {
-        let mut state = self.state.lock();
-        if self.temporality == Temporality::Delta {
-            let (points, now) = std::mem::take(&mut state.pending);
-            (state.delivered, state.since) = (points, now);
+    /// Exports the metrics at each interval, and once more when `ending` is cancelled.
+    pub(super) async fn run(mut self, every: Duration, transport: Transport, ending: CancellationToken) {
+        let mut ticks = interval_at(Instant::now() + every, every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_last = tokio::select! {
+                biased;
+                () = ending.cancelled() => true,
+                _ = ticks.tick() => false,
+            };
+            let request = self.request(&metrics::gather((self.levels)()), unix_nanos());
+            if transport.deliver(request.encode_to_vec().into()).await {
+                self.note_delivered();
+            }
+            if is_last {
+                return;
+            }
         }
     }
 
-    fn set_temporality(&self, metrics: &mut [otlp::Metric], now: u64) {
-        let mut state = self.state.lock();
-        let Deliveries { delivered, since, pending } = &mut *state;
+    fn request(&mut self, families: &[Family], now: u64) -> ExportMetricsServiceRequest {
+        let families = families.iter().filter(|family| !family.samples.is_empty());
+        let mut metrics: Vec<_> = families.map(|family| metric(family, now)).collect();
+        self.set_temporality(&mut metrics, now);
+        let scope = scope_of_instrumentation();
+        let scope = common::InstrumentationScope {
+            name: scope.name().to_owned(),
+            version: scope.version().unwrap_or_default().to_owned(),
+            ..Default::default()
+        };
+        let scope_metrics = vec![otlp::ScopeMetrics { scope: Some(scope), metrics, ..Default::default() }];
+        let resource = Some(self.resource.clone());
+        let resource_metrics = otlp::ResourceMetrics { resource, scope_metrics, ..Default::default() };
+        ExportMetricsServiceRequest { resource_metrics: vec![resource_metrics] }
+    }
+
+    /// Records that the last request was delivered.
+    fn note_delivered(&mut self) {
+        if self.temporality == Temporality::Delta {
+            (self.delivered, self.since) = std::mem::take(&mut self.pending);
+        }
+    }
+
+    fn set_temporality(&mut self, metrics: &mut [otlp::Metric], now: u64) {
+        let Metrics { delivered, since, pending, .. } = self;
         *pending = (Points::new(), now);
         let is_delta = self.temporality == Temporality::Delta;
         let temporality = match self.temporality {
@@ -241,11 +142,20 @@ impl Completion {
     }
 }
 
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("temporality", &self.temporality).finish_non_exhaustive()
+    }
+}
+
 fn subtract_number(point: &mut otlp::NumberDataPoint, before: &otlp::NumberDataPoint) {
-    use otlp::number_data_point::Value::{AsDouble, AsInt};
     point.value = match (point.value, before.value) {
-        (Some(AsInt(value)), Some(AsInt(before))) => Some(AsInt((value - before).max(0))),
-        (Some(AsDouble(value)), Some(AsDouble(before))) => Some(AsDouble(value - before)),
+        (Some(Number::AsInt(value)), Some(Number::AsInt(before))) => {
+            Some(Number::AsInt((value - before).max(0)))
+        }
+        (Some(Number::AsDouble(value)), Some(Number::AsDouble(before))) => {
+            Some(Number::AsDouble(value - before))
+        }
         (value, _) => value,
     };
 }
@@ -259,25 +169,44 @@ fn subtract_histogram(point: &mut otlp::HistogramDataPoint, before: &otlp::Histo
     point.exemplars.retain(|exemplar| exemplar.time_unix_nano >= since);
 }
 
-fn histogram(family: &Family, now: u64) -> otlp::Metric {
-    let definition = family.definition;
-    let points = family.samples.iter().filter_map(|sample| match &sample.value {
-        Value::Distribution(values) => Some(point(sample, values, now)),
-        _ => None,
-    });
-    let data = otlp::Histogram { data_points: points.collect(), ..Default::default() };
+fn metric(family: &Family, now: u64) -> otlp::Metric {
+    let Definition { name, convention, unit, kind, help } = family.definition;
+    let numbers = || family.samples.iter().filter_map(|sample| number(sample, now)).collect();
+    let data = match kind {
+        MetricKind::Counter => {
+            Data::Sum(otlp::Sum { data_points: numbers(), is_monotonic: true, ..Default::default() })
+        }
+        MetricKind::Gauge => Data::Gauge(otlp::Gauge { data_points: numbers() }),
+        MetricKind::Histogram => {
+            let points = family.samples.iter().filter_map(|sample| match &sample.value {
+                Value::Distribution(values) => Some(distribution(sample, values, now)),
+                _ => None,
+            });
+            Data::Histogram(otlp::Histogram { data_points: points.collect(), ..Default::default() })
+        }
+    };
     otlp::Metric {
-        name: definition.convention.unwrap_or(definition.name).to_owned(),
-        description: definition.help.to_owned(),
-        unit: definition.unit.to_owned(),
-        data: Some(Data::Histogram(data)),
+        name: convention.unwrap_or(name).to_owned(),
+        description: help.to_owned(),
+        unit: unit.to_owned(),
+        data: Some(data),
         ..Default::default()
     }
 }
 
-fn point(sample: &Sample, values: &Distribution, now: u64) -> otlp::HistogramDataPoint {
+fn number(sample: &Sample, now: u64) -> Option<otlp::NumberDataPoint> {
+    let value = match &sample.value {
+        Value::Count(count) => Number::AsInt(i64::try_from(*count).unwrap_or(i64::MAX)),
+        Value::Number(number) => Number::AsDouble(*number),
+        Value::Distribution(_) => return None,
+    };
+    let attributes = attributes(sample);
+    Some(otlp::NumberDataPoint { attributes, time_unix_nano: now, value: Some(value), ..Default::default() })
+}
+
+fn distribution(sample: &Sample, values: &Distribution, now: u64) -> otlp::HistogramDataPoint {
     otlp::HistogramDataPoint {
-        attributes: sample.labels.iter().map(|(key, value)| attribute(key, value)).collect(),
+        attributes: attributes(sample),
         time_unix_nano: now,
         count: values.count(),
         sum: Some(values.seconds()),
@@ -286,6 +215,10 @@ fn point(sample: &Sample, values: &Distribution, now: u64) -> otlp::HistogramDat
         exemplars: values.exemplars.iter().flatten().map(exemplar).collect(),
         ..Default::default()
     }
+}
+
+fn attributes(sample: &Sample) -> Vec<common::KeyValue> {
+    sample.labels.iter().map(|(key, value)| attribute(key, value)).collect()
 }
 
 fn attribute(key: &str, value: &str) -> common::KeyValue {

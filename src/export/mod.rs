@@ -1,6 +1,6 @@
-//! Exports telemetry to collectors by the OpenTelemetry Protocol, over HTTP or gRPC, with the SDK's batch processors
-//! and the exporters of `opentelemetry-otlp`. It never delays a request: records wait in bounded queues, and those
-//! that no collector accepts are dropped and counted.
+//! Exports telemetry to collectors by the OpenTelemetry Protocol, over HTTP or gRPC: spans and log records with the
+//! SDK's batch processors and the exporters of `opentelemetry-otlp`, metrics by requests of our own. It never delays a
+//! request: records wait in bounded queues, and those that no collector accepts are dropped and counted.
 
 mod connect;
 mod delivery;
@@ -17,17 +17,16 @@ pub use endpoint::{Endpoint, Header, Protocol, Signal, Tls};
 pub use resolve::addresses_in;
 pub use transport::rejected;
 
-use crate::telemetry::metrics::{Levels, Temporality, started};
+use crate::tasks;
+use crate::telemetry::metrics::{Levels, Temporality};
 use crate::telemetry::{Outbox, logs, scope_of_instrumentation, tracer};
 use delivery::Delivery;
-use metrics::{Completion, Snapshot};
+use metrics::Metrics;
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::MeterProvider;
 use opentelemetry_otlp::{RetryPolicy, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{BatchLogProcessor, LogProcessor, SdkLogRecord};
-use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Stream};
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanProcessor};
 use opentelemetry_sdk::{logs as sdk_logs, trace as sdk_trace};
@@ -36,6 +35,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use transport::{Complete, Transport};
@@ -67,8 +67,6 @@ pub struct MetricSettings {
 
 /// Maximum length of an attribute value of the resource in bytes.
 const LONGEST_VALUE: usize = 4_096;
-/// Maximum number of label combinations per metric; the table of operations has its own, lower limit.
-const CARDINALITY: usize = 16_384;
 
 type ShutDown = Box<dyn FnOnce(Duration) -> OTelSdkResult + Send>;
 
@@ -76,6 +74,7 @@ type ShutDown = Box<dyn FnOnce(Duration) -> OTelSdkResult + Send>;
 pub struct Exporter {
     ending: CancellationToken,
     running: Vec<ShutDown>,
+    metrics: Option<JoinHandle<()>>,
 }
 
 impl Exporter {
@@ -87,7 +86,7 @@ impl Exporter {
         settings: Settings,
         levels: impl Fn() -> Levels + Send + Sync + 'static,
     ) -> Result<Self, Unusable> {
-        let mut exporter = Exporter { ending: CancellationToken::new(), running: Vec::new() };
+        let mut exporter = Exporter { ending: CancellationToken::new(), running: Vec::new(), metrics: None };
         let resource = resource(&settings.resource);
         if let (Some(endpoint), Some(tracer)) = (&settings.traces, tracer()) {
             exporter.start_spans(endpoint, tracer.outbox(), &resource)?;
@@ -96,7 +95,7 @@ impl Exporter {
             exporter.start_records(endpoint, outbox, &resource)?;
         }
         if let Some(metrics) = &settings.metrics {
-            exporter.start_metrics(metrics, levels, resource)?;
+            exporter.start_metrics(metrics, levels, &resource)?;
         }
         Ok(exporter)
     }
@@ -154,23 +153,11 @@ impl Exporter {
         &mut self,
         settings: &MetricSettings,
         levels: impl Fn() -> Levels + Send + Sync + 'static,
-        resource: Resource,
+        resource: &Resource,
     ) -> Result<(), Unusable> {
-        let endpoint = &settings.endpoint;
-        let snapshot = Arc::new(Snapshot::new(levels));
-        let completion = Arc::new(Completion::new(Arc::clone(&snapshot), settings.temporality, started()));
-        let (delivery, transport) = self.transport(endpoint, Signal::Metrics, Some(completion.clone()))?;
-        let inner = opentelemetry_otlp::MetricExporter::builder().with_http();
-        let inner = configured(inner, endpoint, transport).build().map_err(unusable)?;
-        let exporter = metrics::Counted { inner, delivery, completion };
-        let reader = PeriodicReader::builder(exporter).with_interval(settings.interval).build();
-        let provider = SdkMeterProvider::builder()
-            .with_resource(resource)
-            .with_reader(reader)
-            .with_view(|_: &_| Stream::builder().with_cardinality_limit(CARDINALITY).build().ok())
-            .build();
-        metrics::instrument(&provider.meter_with_scope(scope_of_instrumentation()), &snapshot);
-        self.running.push(Box::new(move |patience| provider.shutdown_with_timeout(patience)));
+        let (_, transport) = self.transport(&settings.endpoint, Signal::Metrics, None)?;
+        let metrics = Metrics::new(resource, settings.temporality, levels);
+        self.metrics = Some(tasks::spawn(metrics.run(settings.interval, transport, self.ending.clone())));
         Ok(())
     }
 
@@ -200,7 +187,14 @@ impl Exporter {
             let _ = thread::Builder::new().name("flush".into()).spawn(work);
         }
         drop(ended);
-        let _ = timeout(patience, all_ended.recv()).await;
+        let metrics = self.metrics.take();
+        let ending = async {
+            all_ended.recv().await;
+            if let Some(metrics) = metrics {
+                let _ = metrics.await;
+            }
+        };
+        let _ = timeout(patience, ending).await;
     }
 }
 

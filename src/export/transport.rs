@@ -7,6 +7,7 @@ use super::delivery::Delivery;
 use super::endpoint::{Endpoint, Protocol, Signal};
 use super::rpc::{Raw, retry_delay};
 use super::unusable::Unusable;
+use crate::tasks;
 use crate::telemetry::cut;
 use bytes::Bytes;
 use flate2::Compression;
@@ -103,6 +104,26 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// Delivers a request for one record, with retries. Returns whether the collector accepted it.
+    pub(super) async fn deliver(&self, body: Bytes) -> bool {
+        let Collector { delivery, endpoint, .. } = &*self.0;
+        delivery.begin();
+        let attempts = async {
+            loop {
+                let status = self.0.attempt(body.clone()).await.status();
+                if status != StatusCode::SERVICE_UNAVAILABLE {
+                    return status.is_success();
+                }
+            }
+        };
+        let is_delivered = timeout(endpoint.patience, attempts).await.unwrap_or(false);
+        let error = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        delivery.end(usize::from(!is_delivered), (!is_delivered).then_some(&error as _));
+        is_delivered
+    }
+}
+
 impl HttpClient for Transport {
     /// Sends a request from the runtime, since exporters have their own thread outside of it.
     fn send_bytes<'client, 'sending>(
@@ -114,7 +135,8 @@ impl HttpClient for Transport {
         Self: 'sending,
     {
         let collector = Arc::clone(&self.0);
-        let attempt = self.0.runtime.spawn(async move { collector.attempt(request.into_body()).await });
+        let attempt =
+            self.0.runtime.spawn(tasks::boxed(async move { collector.attempt(request.into_body()).await }));
         let delivery = Arc::clone(&self.0.delivery);
         Box::pin(async move {
             Ok(attempt.await.unwrap_or_else(|_| {

@@ -13,6 +13,7 @@ use crate::budget::Charged;
 use crate::exchange::Mailbox;
 use crate::jsonrpc::{self, ClientId, Kind, Message, Spliced, text};
 use crate::session::{Reader, Session, StreamId, Underway};
+use crate::tasks;
 use crate::telemetry::scope::scoped;
 use crate::upstream::{Incoming, Refusal};
 use hyper::header::HeaderMap;
@@ -84,7 +85,7 @@ pub async fn respond(
         return Ok(response::json(StatusCode::OK, array(&mut reader).await));
     }
     if !finished {
-        tokio::spawn(work);
+        tasks::spawn(work);
     }
     Ok(response::events(EventStream::resumable(server, reader)))
 }
@@ -167,7 +168,7 @@ async fn run(batch: Arc<Batch>, requests: Vec<Charged>) {
         if running.len() >= most {
             running.join_next().await;
         }
-        running.spawn(Arc::clone(&batch).run_one(next));
+        running.spawn(tasks::boxed(Arc::clone(&batch).run_one(next)));
     }
     while running.join_next().await.is_some() {}
     batch.session.finish(batch.stream, None);

@@ -6,6 +6,7 @@ use super::peers::{Pace, Persistence};
 use super::reject::Rejection;
 use crate::budget::{Account, Budget, Charge, Charged, OVERHEAD};
 use crate::jsonrpc::{self, Defect, Fault, Kind, Message, codes, text};
+use crate::tasks;
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::{Body, Frame, Incoming};
@@ -108,7 +109,7 @@ pub async fn read(
 /// Discards the rest of a body, so that a client that is still sending can read the refusal.
 pub fn refuse(body: Incoming, rejection: Rejection) -> Rejection {
     if !body.is_end_stream() {
-        tokio::spawn(linger(body));
+        tasks::spawn(linger(body));
     }
     rejection
 }

@@ -14,6 +14,7 @@ use crate::clock::now;
 use crate::exchange::{Class, Interim};
 use crate::jsonrpc::{Kind, Spliced, rewrite};
 use crate::session::{Principal, Session, StreamId};
+use crate::tasks;
 use crate::telemetry::counters;
 use crate::telemetry::scope::scoped;
 use crate::trace_context::Context;
@@ -142,7 +143,7 @@ async fn answer(
     if let Some(interim) = first {
         session.push(stream, interim.frame, interim.class);
     }
-    tokio::spawn(scoped(call.context, call.follow(stream)));
+    tasks::spawn(scoped(call.context, call.follow(stream)));
     Ok(response::events(EventStream::resumable(server, reader)))
 }
 
@@ -199,7 +200,7 @@ impl Drop for Attended {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let session = Arc::clone(&self.session);
             let run = call.run(move |interim| say_elsewhere(&session, interim));
-            runtime.spawn(scoped(self.context, run));
+            runtime.spawn(tasks::boxed(scoped(self.context, run)));
         }
     }
 }

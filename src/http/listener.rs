@@ -5,6 +5,7 @@ use super::peers::{Connection, Line, Places, Socket, Watched};
 use super::service::{Role, Service};
 use crate::aside::Aside;
 use crate::client::Client;
+use crate::tasks;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Type};
@@ -129,7 +130,7 @@ impl Accepted {
             account,
         };
         let served = service.serve(stream, closing.clone());
-        tracker.spawn(async move {
+        tracker.spawn(tasks::boxed(async move {
             let (mut served, mut ends) = (pin!(served), pin!(ends(&line, &connection)));
             let mut ends = Aside::new(|cx| ends.as_mut().poll(cx));
             std::future::poll_fn(|cx| match served.as_mut().poll(cx) {
@@ -137,7 +138,7 @@ impl Accepted {
                 Poll::Pending => ends.poll(cx),
             })
             .await;
-        });
+        }));
     }
 }
 

@@ -8,6 +8,7 @@ use super::stream::EventStream;
 use super::{Server, Settings, body, guard, legacy, oneway, outcome, sessions};
 use crate::jsonrpc::{Kind, Spliced};
 use crate::session::{Owed, Presence, Principal, Session, StreamId};
+use crate::tasks;
 use crate::telemetry::scope::scoped;
 use crate::upstream::Incoming;
 use hyper::header::{ACCEPT, HeaderMap};
@@ -83,7 +84,7 @@ pub async fn post(
     } else if let Some(stream) = session.newest_standalone() {
         let owed = session.owe();
         let answering = answer(Arc::clone(server), session, incoming, stream, (owed, present));
-        tokio::spawn(scoped(operation.context(), answering));
+        tasks::spawn(scoped(operation.context(), answering));
     }
     Ok(response::empty(StatusCode::ACCEPTED))
 }

@@ -12,6 +12,7 @@ use super::stream::EventStream;
 use crate::exchange::Failure;
 use crate::jsonrpc::Spliced;
 use crate::session::{LEGACY_VERSIONS, Presence, Principal, Session};
+use crate::tasks;
 use crate::telemetry::scope::scoped;
 use crate::telemetry::{Operation, names};
 use crate::upstream::{Incoming, Refusal};
@@ -256,7 +257,7 @@ where
         None => {
             let reader = session.open_stream();
             let (session, stream) = (Arc::clone(session), reader.stream());
-            tokio::spawn(scoped(operation.context(), async move {
+            tasks::spawn(scoped(operation.context(), async move {
                 let message = work.await.unwrap_or_else(|rejection| rejection.message());
                 session.finish(stream, Some(message));
             }));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers from the bottom up. Rooms of the same layer do not import each other.
 const LAYERS: &[&[&str]] = &[
-    &["aside", "backoff", "client", "clock", "memory", "proc", "sync", "trace_context"],
+    &["aside", "backoff", "client", "clock", "memory", "proc", "sync", "tasks", "trace_context"],
     &["budget"],
     &["jsonrpc", "framing", "phase", "pulse", "shutdown", "signals", "telemetry"],
     &["mux", "lifecycle", "admission", "export"],

@@ -10,6 +10,7 @@ use crate::ingress::Incoming;
 use crate::inquiry::{self, begin_for};
 use crate::jsonrpc::{self, Amendment, Edits, Spliced, amend, kept, member, rewrite, splice, string_member};
 use crate::mux::WireId;
+use crate::tasks;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
@@ -189,11 +190,11 @@ impl ModernCall {
         let lease = self.lease.take();
         let link = Arc::clone(lease.as_ref().map_or(&self.shared.link, |lease| lease.link()));
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
+            runtime.spawn(tasks::boxed(async move {
                 let write = |wire_id| task.request(wire_id, "tasks/cancel");
                 let _ = inquiry::ask(&link, "tasks/cancel", CANCEL_PATIENCE, write).await;
                 drop((task, lease));
-            });
+            }));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! handling of a request together with its connection, but a notification, an answer or a DELETE has no response that
 //! its client would stay for, and a legacy client that disconnects has not cancelled its request.
 
+use crate::tasks;
 use hyper::Method;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -90,7 +91,7 @@ impl<F: Future + Send + 'static> Drop for Persistent<F> {
         if persistence.ends_with_connection() {
             return;
         }
-        runtime.spawn(timeout(
+        runtime.spawn(tasks::boxed(timeout(
             PATIENCE,
             std::future::poll_fn(move |cx| {
                 let is_complete = handling.as_mut().poll(cx).is_ready();
@@ -100,7 +101,7 @@ impl<F: Future + Send + 'static> Drop for Persistent<F> {
                     Poll::Pending
                 }
             }),
-        ));
+        )));
     }
 }
 
