@@ -34,10 +34,29 @@ pub fn is_kept(is_short: bool) -> bool {
     {
         // SAFETY: a thread-safe function of the allocator without preconditions.
         let memory = unsafe { nix::libc::mallinfo2() };
-        memory.fordblks > if is_short { KEPT } else { KEPT.max(memory.uordblks / 2) }
+        let used = memory.uordblks + memory.hblkhd;
+        // Free memory that was returned before is free, but no longer resident.
+        let kept = anonymous().map_or(memory.fordblks, |resident| resident.saturating_sub(used));
+        kept > if is_short { KEPT } else { KEPT.max(used / 2) }
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
     return false;
+}
+
+/// Returns the resident bytes that are not of a file; `None` without `/proc`.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn anonymous() -> Option<usize> {
+    // Total, resident and shared pages (proc_pid_statm(5)).
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = pages.split(' ').skip(1).map_while(|pages| pages.parse::<usize>().ok());
+    Some(pages.next()?.saturating_sub(pages.next()?) * page())
+}
+
+/// Returns the size of a page in bytes.
+#[cfg(target_os = "linux")]
+fn page() -> usize {
+    // SAFETY: a function without preconditions.
+    unsafe { nix::libc::sysconf(nix::libc::_SC_PAGESIZE) }.max(1) as usize
 }
 
 /// Returns free memory to the system. Takes a few milliseconds.
@@ -66,14 +85,13 @@ unsafe extern "C" fn unmap_code_of(
     _: usize,
     _: *mut nix::libc::c_void,
 ) -> nix::libc::c_int {
-    use nix::libc::{_SC_PAGESIZE, MADV_DONTNEED, PF_W, PT_LOAD, madvise, sysconf};
+    use nix::libc::{MADV_DONTNEED, PF_W, PT_LOAD, madvise};
     // SAFETY: dl_iterate_phdr(3) passes a valid object with as many headers as it says.
     let (start, headers) = unsafe {
         let object = &*object;
         (object.dlpi_addr, std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()))
     };
-    // SAFETY: a function without preconditions.
-    let page = unsafe { sysconf(_SC_PAGESIZE) }.max(1) as usize;
+    let page = page();
     for header in headers.iter().filter(|header| header.p_type == PT_LOAD && header.p_flags & PF_W == 0) {
         let begin = (start + header.p_vaddr) as usize;
         let length = begin % page + header.p_memsz as usize;
@@ -126,6 +144,18 @@ mod tests {
         limit_of(groups, |path| {
             files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned())
         })
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    fn memory_is_kept_until_it_is_given_back() {
+        let blocks: Vec<_> = (0..4096).map(|_| vec![1_u8; 4096]).collect();
+        assert!(!is_kept(true), "it is in use");
+        let few: Vec<_> = blocks.into_iter().step_by(64).collect();
+        assert!(is_kept(true) && is_kept(false));
+        give_back();
+        assert!(!is_kept(true), "it is free, but not resident");
+        drop(few);
     }
 
     #[test]

@@ -107,18 +107,16 @@ impl Transport {
 impl Transport {
     /// Delivers a request for one record, with retries. Returns whether the collector accepted it.
     pub(super) async fn deliver(&self, body: Bytes) -> bool {
-        let Collector { delivery, endpoint, .. } = &*self.0;
+        let delivery = &self.0.delivery;
         delivery.begin();
-        let attempts = async {
-            loop {
-                let status = self.0.attempt(body.clone()).await.status();
-                if status != StatusCode::SERVICE_UNAVAILABLE {
-                    return status.is_success();
-                }
+        let is_delivered = loop {
+            let status = self.0.attempt(body.clone()).await.status();
+            if status != StatusCode::SERVICE_UNAVAILABLE {
+                break status.is_success();
             }
         };
-        let is_delivered = timeout(endpoint.patience, attempts).await.unwrap_or(false);
-        let error = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        // The reason of the failure was noted.
+        let error = std::io::Error::from(std::io::ErrorKind::NotConnected);
         delivery.end(usize::from(!is_delivered), (!is_delivered).then_some(&error as _));
         is_delivered
     }

@@ -53,7 +53,8 @@ pub async fn post(
     };
     let found = sessions::find_named(server, headers, &principal);
     let account = account(source, &principal, found.as_ref());
-    let body = body::read(server, body, &account, &source.persistence).await?;
+    // Boxed, since a body is soon read, and the call takes its time.
+    let body = Box::pin(body::read(server, body, &account, &source.persistence)).await?;
     if jsonrpc::is_batch(body.bytes()) {
         let session = found.unwrap_or_else(|| sessions::find(server, headers, &principal))?;
         return Box::pin(batch::respond(server, &session, body.into_frame(), source, headers)).await;

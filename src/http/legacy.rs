@@ -125,7 +125,8 @@ async fn answer(
     incoming: Incoming,
     form: Form,
 ) -> Result<Response<Body>, Rejection> {
-    let mut call = match start(server, session, incoming).await? {
+    // Boxed, since a call soon begins, and then takes its time.
+    let mut call = match Box::pin(start(server, session, incoming)).await? {
         Started::Running(call) => call,
         Started::Answered(message) => return Ok(response::json(StatusCode::OK, message)),
     };

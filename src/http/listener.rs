@@ -119,7 +119,7 @@ impl Accepted {
         let stream = Watched::new(socket, Arc::clone(&connection), places.connections());
         let account = server.budget.account(Client::at(Some(peer.ip())));
         account.on_give_way(stream.cutter());
-        let service = Service {
+        let service = Arc::new(Service {
             server: Arc::clone(server),
             role,
             places: Arc::clone(places),
@@ -128,10 +128,11 @@ impl Accepted {
             usual_host: OnceLock::new(),
             requests: account.sibling(account.client()),
             account,
-        };
-        let served = service.serve(stream, closing.clone());
+        });
+        let closing = closing.clone();
         tracker.spawn(tasks::boxed(async move {
-            let (mut served, mut ends) = (pin!(served), pin!(ends(&line, &connection)));
+            let (mut served, mut ends) =
+                (pin!(service.serve(stream, closing)), pin!(ends(&line, &connection)));
             let mut ends = Aside::new(|cx| ends.as_mut().poll(cx));
             std::future::poll_fn(|cx| match served.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(()),
@@ -162,15 +163,15 @@ async fn ends(line: &Line, connection: &Connection) {
 /// progress.
 async fn hung_up(line: &Line) {
     line.hung_up().await;
-    sleep(HANGUP_GRACE).await;
+    Box::pin(sleep(HANGUP_GRACE)).await;
 }
 
 /// Resolves when a connection has kept a spare place for too long.
 async fn overstays(connection: &Connection) {
     if connection.is_spare() {
-        sleep(SPARE_HEAD).await;
+        Box::pin(sleep(SPARE_HEAD)).await;
         if connection.is_spare() && connection.has_asked() {
-            sleep(SPARE_LIFE).await;
+            Box::pin(sleep(SPARE_LIFE)).await;
         }
     }
     if !connection.is_spare() {

@@ -12,14 +12,14 @@ use std::task::{Context, Poll};
 pub struct Marked<B> {
     body: B,
     _mark: Mark,
-    _visit: Option<Visit>,
+    _visit: Option<Box<Visit>>,
     /// The memory that the request takes besides its messages.
     _charge: Option<Charge>,
 }
 
 impl<B> Marked<B> {
     /// Adds the state of its request to a body.
-    pub fn new(body: B, mark: Mark, visit: Option<Visit>, charge: Option<Charge>) -> Self {
+    pub fn new(body: B, mark: Mark, visit: Option<Box<Visit>>, charge: Option<Charge>) -> Self {
         Marked { body, _mark: mark, _visit: visit, _charge: charge }
     }
 }

@@ -14,8 +14,8 @@ use std::sync::{Arc, OnceLock};
 
 /// How a request to `--listen` is served.
 pub enum Route {
-    /// It is answered already.
-    Answered(Response<Body>),
+    /// It is answered already. Boxed, since a message to the endpoint would need as much memory while it is in progress.
+    Answered(Box<Response<Body>>),
     /// A message to the endpoint.
     Endpoint(Incoming, Allowed),
     /// A message to the path of HTTP+SSE.
@@ -46,19 +46,19 @@ pub fn route(
     body: Incoming,
 ) -> Route {
     if let Err(rejection) = guard::check_framing(&head.headers) {
-        return Route::Answered(rejection.response());
+        return Route::Answered(Box::new(rejection.response()));
     }
     let path = head.uri.path();
     if let Some(probe) = Probe::at(path).filter(|_| path != server.settings.path) {
-        return Route::Answered(if reads(&head.method) {
+        return Route::Answered(Box::new(if reads(&head.method) {
             health::serve(server, probe)
         } else {
             method_not_allowed("GET, HEAD")
-        });
+        }));
     }
     match admit(&server.settings, usual_host, head) {
         Ok(site) => route_admitted(server, source, head, body, Allowed(site)),
-        Err(rejection) => Route::Answered(body::refuse(body, rejection).response()),
+        Err(rejection) => Route::Answered(Box::new(body::refuse(body, rejection).response())),
     }
 }
 
@@ -137,7 +137,7 @@ fn route_admitted(
         Some(_) if reads(&head.method) => Ok(health::metrics(server, &head.headers)),
         Some(_) => Ok(method_not_allowed("GET, HEAD")),
     };
-    Route::Answered(allowed.complete(answered))
+    Route::Answered(Box::new(allowed.complete(answered)))
 }
 
 fn reads(method: &Method) -> bool {

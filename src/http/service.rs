@@ -17,6 +17,7 @@ use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -70,18 +71,18 @@ pub struct Service {
 impl Service {
     /// Serves the connection to its end. An idle connection has no buffers: hyper's are dropped, and created again
     /// when the peer sends something.
-    pub async fn serve(self, mut stream: Watched<Socket>, closing: CancellationToken) {
-        let service = Arc::new(self);
+    pub async fn serve(self: Arc<Self>, mut stream: Watched<Socket>, closing: CancellationToken) {
         let mut first = Bytes::new();
         loop {
             if first.is_empty() {
                 tokio::select! {
                     biased;
-                    readable = stream.readable() => if readable.is_err() { return },
+                    // Boxed: a busy connection does not need it.
+                    readable = Box::pin(stream.readable()) => if readable.is_err() { return },
                     () = closing.cancelled() => return,
                 }
             }
-            match Box::pin(service.serve_until_idle(Rewound { first, stream }, &closing)).await {
+            match Box::pin(self.serve_until_idle(Rewound { first, stream }, &closing)).await {
                 Ok(Some(idle)) => Rewound { first, stream } = idle,
                 Ok(None) => return,
                 Err(error) => {
@@ -93,53 +94,60 @@ impl Service {
     }
 
     /// Serves requests until the connection ends, or is idle and should release its buffers.
-    async fn serve_until_idle(
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an `async fn` has room for each argument twice"
+    )]
+    fn serve_until_idle(
         self: &Arc<Self>,
         stream: Rewound<Watched<Socket>>,
         closing: &CancellationToken,
-    ) -> hyper::Result<Option<Rewound<Watched<Socket>>>> {
-        let marker = stream.stream.marker();
-        let service = Arc::clone(self);
-        let mut http = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.head_timeout())
-            .max_buf_size(BUFFER)
-            .serve_connection(
-                TokioIo::new(Explained::new(stream)),
-                service_fn(move |request: Request<Incoming>| {
-                    let service = Arc::clone(&service);
-                    let mark = marker.mark(request.method() == Method::GET, !request.body().is_end_stream());
-                    let persistence = Persistence::of(request.method());
-                    Persistent::new(persistence.clone(), service.answer(request, mark, persistence))
-                }),
-            );
-        let mut closes = pin!(closing.cancelled());
-        let mut closes = Aside::new(|cx| closes.as_mut().poll(cx));
-        let (mut again, mut is_closing) = (Again::default(), false);
-        let is_idle = std::future::poll_fn(|cx| {
-            if !is_closing && closes.poll(cx).is_ready() {
+    ) -> impl Future<Output = hyper::Result<Option<Rewound<Watched<Socket>>>>> {
+        async move {
+            let marker = stream.stream.marker();
+            let service = Arc::clone(self);
+            let mut http = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(self.head_timeout())
+                .max_buf_size(BUFFER)
+                .serve_connection(
+                    TokioIo::new(Explained::new(stream)),
+                    service_fn(move |request: Request<Incoming>| {
+                        let service = Arc::clone(&service);
+                        let mark =
+                            marker.mark(request.method() == Method::GET, !request.body().is_end_stream());
+                        let persistence = Persistence::of(request.method());
+                        let (head, body) = request.into_parts();
+                        Persistent::new(persistence.clone(), service.answer(head, body, mark, persistence))
+                    }),
+                );
+            let mut closes = pin!(closing.cancelled());
+            let mut closes = Aside::new(|cx| closes.as_mut().poll(cx));
+            let (mut again, mut is_closing) = (Again::default(), false);
+            let is_idle = std::future::poll_fn(|cx| {
+                if !is_closing && closes.poll(cx).is_ready() {
+                    is_closing = true;
+                    Pin::new(&mut http).graceful_shutdown();
+                }
+                if let Poll::Ready(ended) = again.poll(cx, |cx| http.poll_without_shutdown(cx)) {
+                    return Poll::Ready(ended.map(|()| false));
+                }
+                if is_closing || !self.connection.take_rest() {
+                    return Poll::Pending;
+                }
+                // Only an idle connection ends at once; any other is closed once its response is written.
                 is_closing = true;
                 Pin::new(&mut http).graceful_shutdown();
+                http.poll_without_shutdown(cx).map_ok(|()| true)
+            })
+            .await?;
+            let mut rest = unread(http.into_parts());
+            if is_idle {
+                return Ok(Some(rest));
             }
-            if let Poll::Ready(ended) = again.poll(cx, |cx| http.poll_without_shutdown(cx)) {
-                return Poll::Ready(ended.map(|()| false));
-            }
-            if is_closing || !self.connection.take_rest() {
-                return Poll::Pending;
-            }
-            // Only an idle connection ends at once; any other is closed once its response is written.
-            is_closing = true;
-            Pin::new(&mut http).graceful_shutdown();
-            http.poll_without_shutdown(cx).map_ok(|()| true)
-        })
-        .await?;
-        let parts = http.into_parts();
-        let Rewound { mut stream, .. } = parts.io.into_inner().into_inner();
-        if is_idle {
-            return Ok(Some(Rewound { first: parts.read_buf, stream }));
+            let _ = rest.stream.shutdown().await;
+            Ok(None)
         }
-        let _ = stream.shutdown().await;
-        Ok(None)
     }
 
     /// Returns hyper's timeout for heads, which hyper counts from the last response on. For clients there is none,
@@ -148,72 +156,93 @@ impl Service {
         (self.role == Role::Admin).then_some(HEAD_PATIENCE)
     }
 
-    async fn answer(
+    fn route(&self, source: &Source, head: &Parts, body: Incoming, full: Option<Full>) -> Route {
+        match full {
+            Some(full) => Route::Answered(Box::new(routes::refuse(body, full))),
+            None => within(source.span, || routes::route(&self.server, &self.usual_host, source, head, body)),
+        }
+    }
+
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an `async fn` has room for each argument twice"
+    )]
+    fn answer(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        head: Parts,
+        body: Incoming,
         mark: Mark,
         persistence: Persistence,
-    ) -> Result<Response<Marked<Body>>, Infallible> {
-        let Service { server, places, connection, requests, .. } = &*self;
-        if self.role == Role::Admin {
-            connection.set_may_rest(request.body().is_end_stream());
-            let response = routes::serve_admin(server, &request.into_parts().0);
-            return Ok(response.map(|body| Marked::new(body, mark, None, None)));
-        }
-        let (head, body) = request.into_parts();
-        let has_body = !body.is_end_stream();
-        let is_long = body.size_hint().upper().is_none_or(|length| length > LONG);
-        let is_monitoring = paths::is_monitoring(&server.settings, head.uri.path());
-        let memory = memory_of(&head);
-        let charge = match is_monitoring {
-            true => None,
-            false => match requests.try_charge(memory) {
-                Some(charge) => Some(charge),
-                // Boxed, like everything that few requests wait for.
-                None => {
-                    let charging = requests.charge_soon(memory, ROOM_PATIENCE);
-                    Box::pin(persistence.while_connected(charging)).await
-                }
-            },
-        };
-        let (mut visit, mut source) = match is_monitoring {
-            true => (None, Source::unseen(self.peer.clone(), self.account.clone())),
-            false => Visit::begin(&server.settings, &head, self.peer.clone(), self.account.clone()),
-        };
-        let is_placed = is_monitoring
-            || !connection.is_spare()
-            || Box::pin(persistence.while_connected(places.settle(connection))).await;
-        source.persistence = persistence;
-        let mut response = if !is_placed {
-            routes::refuse(body, Full::Connections)
-        } else if charge.is_none() && !is_monitoring {
-            routes::refuse(body, Full::Memory)
-        } else {
-            let route = || routes::route(server, &self.usual_host, &source, &head, body);
-            match within(source.span, route) {
-                Route::Answered(response) => response,
-                Route::Endpoint(body, allowed) => {
-                    let posting = pin!(endpoint::post(server, &source, &head.headers, body));
-                    allowed.complete(Scoped::new(source.span, posting).await)
-                }
-                Route::OldSse(body, allowed) => {
-                    allowed.complete(scoped(source.span, old_sse::post(server, &source, &head, body)).await)
-                }
+    ) -> impl Future<Output = Result<Response<Marked<Body>>, Infallible>> {
+        async move {
+            let Service { server, places, connection, requests, .. } = &*self;
+            if self.role == Role::Admin {
+                connection.set_may_rest(body.is_end_stream());
+                let response = routes::serve_admin(server, &head);
+                return Ok(response.map(|body| Marked::new(body, mark, None, None)));
             }
-        };
-        // Hyper may still be reading the body of a refused request; such a connection keeps its buffers.
-        let is_error = response.status().is_client_error() || response.status().is_server_error();
-        connection.set_may_rest(!has_body || !is_error);
-        let leaves_body = has_body && is_error && is_long;
-        connection.set_leaves_body(leaves_body);
-        if let Some(visit) = &mut visit {
-            visit.set_status(response.status());
+            let has_body = !body.is_end_stream();
+            let is_long = body.size_hint().upper().is_none_or(|length| length > LONG);
+            let is_monitoring = paths::is_monitoring(&server.settings, head.uri.path());
+            let memory = memory_of(&head);
+            let charge = match is_monitoring {
+                true => None,
+                false => match requests.try_charge(memory) {
+                    Some(charge) => Some(charge),
+                    // Boxed, like everything that few requests wait for.
+                    None => {
+                        let charging = requests.charge_soon(memory, ROOM_PATIENCE);
+                        Box::pin(persistence.while_connected(charging)).await
+                    }
+                },
+            };
+            let (mut visit, mut source) = match is_monitoring {
+                true => (None, Source::unseen(self.peer.clone(), self.account.clone())),
+                false => Visit::begin(&server.settings, &head, self.peer.clone(), self.account.clone()),
+            };
+            let is_placed = is_monitoring
+                || !connection.is_spare()
+                || Box::pin(persistence.while_connected(places.settle(connection))).await;
+            source.persistence = persistence;
+            let full = match (is_placed, is_monitoring || charge.is_some()) {
+                (false, _) => Some(Full::Connections),
+                (true, false) => Some(Full::Memory),
+                (true, true) => None,
+            };
+            let mut response = 'answered: {
+                let (body, allowed, is_old) = match self.route(&source, &head, body, full) {
+                    Route::Answered(response) => break 'answered *response,
+                    Route::Endpoint(body, allowed) => (body, allowed, false),
+                    Route::OldSse(body, allowed) => (body, allowed, true),
+                };
+                allowed.complete(if is_old {
+                    scoped(source.span, old_sse::post(server, &source, &head, body)).await
+                } else {
+                    let posting = pin!(endpoint::post(server, &source, &head.headers, body));
+                    Scoped::new(source.span, posting).await
+                })
+            };
+            // Hyper may still be reading the body of a refused request; such a connection keeps its buffers.
+            let is_error = response.status().is_client_error() || response.status().is_server_error();
+            connection.set_may_rest(!has_body || !is_error);
+            let leaves_body = has_body && is_error && is_long;
+            connection.set_leaves_body(leaves_body);
+            if let Some(visit) = &mut visit {
+                visit.set_status(response.status());
+            }
+            if connection.is_spare() || leaves_body {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response.map(|body| Marked::new(body, mark, visit, charge)))
         }
-        if connection.is_spare() || leaves_body {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        Ok(response.map(|body| Marked::new(body, mark, visit, charge)))
     }
+}
+
+/// Returns a connection's stream, and the bytes that hyper has read of the next request.
+fn unread<S>(
+    parts: http1::Parts<TokioIo<Explained<Rewound<Watched<Socket>>>>, S>,
+) -> Rewound<Watched<Socket>> {
+    Rewound { first: parts.read_buf, stream: parts.io.into_inner().into_inner().stream }
 }
 
 /// Returns the bytes that a request takes while it is in progress, besides its messages.

@@ -35,8 +35,13 @@ struct Logged {
 }
 
 impl Visit {
-    /// Begins the telemetry of a request, and returns the origin of its messages.
-    pub fn begin(settings: &Settings, head: &Parts, peer: Peer, account: Account) -> (Option<Self>, Source) {
+    /// Begins the telemetry of a request, boxed since there is often none, and returns the origin of its messages.
+    pub fn begin(
+        settings: &Settings,
+        head: &Parts,
+        peer: Peer,
+        account: Account,
+    ) -> (Option<Box<Self>>, Source) {
         let trace = guard::trace(&head.headers, settings.propagates);
         let mut logged = access::is_enabled().then(|| Logged {
             method: head.method.clone(),
@@ -65,7 +70,7 @@ impl Visit {
             Source { span: context, trace, peer, account, brought, persistence: Persistence::default() };
         let span = span.filter(Span::is_recorded);
         let is_seen = span.is_some() || logged.is_some();
-        (is_seen.then_some(Visit { span, logged }), source)
+        (is_seen.then(|| Box::new(Visit { span, logged })), source)
     }
 
     /// Records the response's status.
