@@ -87,6 +87,11 @@ pub const SETTINGS: &[Group] = &[
     Group {
         title: "Child process",
         settings: &[
+            absent(
+                "connect",
+                "unix:PATH",
+                "Instead of COMMAND, use the server behind `proxyrunner shim` at a socket",
+            ),
             many_lines(
                 "env",
                 "NAME=VALUE",
