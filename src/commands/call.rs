@@ -63,7 +63,7 @@ pub(super) fn command() -> Command {
 }
 
 pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
-    let matches = parse(command().bin_name("proxyrunner probe call"), words)?;
+    let matches = parse("probe call", command(), words)?;
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let tool = text("tool").unwrap_or_default();
     let arguments: Json = text("arguments").and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();

@@ -20,7 +20,7 @@ pub(super) fn completions_command() -> Command {
 }
 
 pub(super) fn page(words: &[OsString]) -> Result<ExitCode, Exit> {
-    parse(page_command(), words)?;
+    parse("man", page_command(), words)?;
     let mut text = Vec::new();
     // Writing to memory cannot fail.
     let _ = clap_mangen::Man::new(whole()).render(&mut text);
@@ -28,7 +28,7 @@ pub(super) fn page(words: &[OsString]) -> Result<ExitCode, Exit> {
 }
 
 pub(super) fn completions(words: &[OsString]) -> Result<ExitCode, Exit> {
-    let matches = parse(completions_command(), words)?;
+    let matches = parse("completions", completions_command(), words)?;
     let mut text = Vec::new();
     if let Some(shell) = matches.get_one::<Shell>("shell") {
         generate(*shell, &mut whole(), "proxyrunner", &mut text);

@@ -44,9 +44,8 @@ fn whole() -> Command {
     ])
 }
 
-/// Parses the words of a command, which begin with its name.
-fn parse(command: Command, words: &[OsString]) -> Result<clap::ArgMatches, Exit> {
-    let name = command.get_name().to_owned();
+/// Parses the words of a command, which begin with its name. `name` is the whole name, as in `probe call`.
+fn parse(name: &str, command: Command, words: &[OsString]) -> Result<clap::ArgMatches, Exit> {
     let command = command.bin_name(format!("proxyrunner {name}")).max_term_width(110);
     command.try_get_matches_from(words).map_err(|error| Exit::of_clap(&error))
 }

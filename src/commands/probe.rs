@@ -48,7 +48,7 @@ pub(super) fn timeout() -> Arg {
 }
 
 pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
-    let matches = parse(command(), words)?;
+    let matches = parse("probe", command(), words)?;
     let address = match matches.get_one::<SocketAddr>("address") {
         Some(address) => *address,
         None => config::listen(&listens(&["PROXYRUNNER_ADMIN_LISTEN", "PROXYRUNNER_LISTEN"]))

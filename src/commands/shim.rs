@@ -68,7 +68,7 @@ fn socket(words: &[OsString]) -> Result<(PathBuf, Vec<OsString>), Exit> {
     let mut words = words.iter().skip(1);
     while let Some(word) = words.next() {
         match word.to_str() {
-            Some("--help" | "-h") => drop(parse(command(), &["shim".into(), "--help".into()])?),
+            Some("--help" | "-h") => drop(parse("shim", command(), &["shim".into(), "--help".into()])?),
             Some("--socket") => socket = words.next().map(PathBuf::from),
             Some(text) if text.starts_with("--socket=") => socket = text.get(9..).map(PathBuf::from),
             Some("--") => {
