@@ -147,6 +147,9 @@ impl Spawner {
 
 fn spawn(settings: &Settings, guardians: &mut Guardians) -> Result<Spawned, StartError> {
     let refused = |error: io::Error| StartError::refused(settings, &error);
+    if let Some(alien) = StartError::of_architecture(settings) {
+        return Err(alien);
+    }
     if !can_guard() {
         return direct(settings).map_err(refused);
     }
@@ -190,7 +193,11 @@ fn own_program() -> io::Result<String> {
 fn guardian(settings: &Settings, guardians: &mut Guardians) -> io::Result<Guarding> {
     let (socket, theirs) = UnixStream::pair()?;
     let mut command = Command::new(own_program()?);
-    command.arg0(guardian::NAME).arg(settings.limits.word()).arg(program::find(settings)).args(&settings.args);
+    command
+        .arg0(guardian::NAME)
+        .arg(settings.limits.word())
+        .arg(program::find(settings))
+        .args(&settings.args);
     // SAFETY: between fork and exec only async-signal-safe calls are made: dup2(2), fcntl(2).
     unsafe {
         command.pre_exec(move || place(&theirs, guardian::SOCKET));

@@ -34,6 +34,17 @@ impl StartError {
         StartError { why: describe(settings, error).into(), code }
     }
 
+    /// Refuses a program that is built for another architecture. The system would pass it to /bin/sh (execvp(3)).
+    pub(super) fn of_architecture(settings: &Settings) -> Option<Self> {
+        let name = architecture(machine(&first_bytes(&path(settings)?)?)?);
+        let why = format!(
+            "cannot start `{}`: it is built for {name}, and this machine is {}",
+            Path::new(&settings.program).display(),
+            std::env::consts::ARCH
+        );
+        (!runs(name)).then(|| StartError { why: why.into(), code: NOT_EXECUTABLE })
+    }
+
     /// Returns the exit code for it.
     pub fn code(&self) -> i32 {
         self.code
@@ -71,12 +82,18 @@ fn describe(settings: &Settings, error: &io::Error) -> String {
             format!("cannot start `{program}`: --cwd {} is not a directory", cwd.display())
         }
         (io::ErrorKind::NotFound, _) if is_there(settings) => {
-            let interpreter = path(settings).and_then(|path| interpreter(&path));
-            let named = interpreter.map_or("(#! line or ELF header)".to_owned(), |name| format!("`{name}` (#! line)"));
-            format!("cannot start `{program}`: the file exists, but its interpreter {named} does not")
-        }
-        _ if error.raw_os_error() == Some(nix::libc::ENOEXEC) => {
-            format!("cannot start `{program}`: {}", alien(settings))
+            let head = path(settings).and_then(|path| first_bytes(&path)).unwrap_or_default();
+            match (interpreter(&head), machine(&head)) {
+                (Some(name), _) => format!(
+                    "cannot start `{program}`: the file exists, but its interpreter `{name}` (#! line) does not"
+                ),
+                (None, Some(_)) => format!(
+                    "cannot start `{program}`: the file exists, but its interpreter (ELF header) does not"
+                ),
+                (None, None) => format!(
+                    "cannot start `{program}`: it has no #! line, and there is no /bin/sh to run it as a script"
+                ),
+            }
         }
         (io::ErrorKind::NotFound, _) if settings.program.to_string_lossy().contains(char::is_whitespace) => {
             format!(
@@ -102,30 +119,40 @@ fn describe(settings: &Settings, error: &io::Error) -> String {
 }
 
 /// Returns the interpreter that a script names.
-fn interpreter(path: &Path) -> Option<String> {
-    let line = first_bytes(path)?;
-    let line = line.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+fn interpreter(head: &[u8]) -> Option<String> {
+    let line = head.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     let name = String::from_utf8_lossy(line).split_whitespace().next()?.to_owned();
     (!name.is_empty()).then_some(name)
 }
 
-/// Explains why the system cannot execute a file.
-fn alien(settings: &Settings) -> String {
-    let head = path(settings).and_then(|path| first_bytes(&path)).unwrap_or_default();
-    // The machine is a little-endian number at offset 18 (elf(5), e_machine).
-    let machine = match head.get(18..20) {
-        Some(number) if head.starts_with(b"\x7fELF") => u16::from_le_bytes([number[0], number[1]]),
-        _ => return "it is neither a program for this system nor a script with a #! line".to_owned(),
-    };
-    let name = match machine {
+/// Returns the architecture that a program is built for (elf(5), e_machine).
+fn machine(head: &[u8]) -> Option<u16> {
+    let number = head.get(18..20).filter(|_| head.starts_with(b"\x7fELF"))?;
+    Some(u16::from_le_bytes([number[0], number[1]]))
+}
+
+/// Returns the name of an architecture, as Rust calls it.
+fn architecture(machine: u16) -> &'static str {
+    match machine {
         3 => "x86",
         40 => "arm",
         62 => "x86_64",
         183 => "aarch64",
         243 => "riscv64",
         _ => "another architecture",
+    }
+}
+
+/// Returns whether the machine runs programs of this architecture.
+fn runs(name: &str) -> bool {
+    let own = std::env::consts::ARCH;
+    let is_narrower = matches!((own, name), ("x86_64", "x86") | ("aarch64", "arm"));
+    // An emulator may be registered (binfmt_misc).
+    let emulates = || {
+        let formats = std::fs::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
+        formats.into_iter().any(|format| format.file_name().to_string_lossy().starts_with("qemu-"))
     };
-    format!("it is built for {name}, and this machine is {}", std::env::consts::ARCH)
+    name == own || is_narrower || emulates()
 }
 
 /// Returns the beginning of a file.

@@ -1,9 +1,8 @@
 //! `probe call TOOL [JSON]`: calls one tool through the endpoint, as a synthetic check of a golden path. The exit code
 //! says whether the task succeeded; metrics say so, too, with its duration.
 
-use super::probe::{listens, timeout};
 use super::request::{Answer, Place, ask};
-use super::{parse, variable};
+use super::words::{listens, parse, timeout, variable};
 use crate::config::{self, Exit};
 use crate::export;
 use crate::telemetry::metrics::{Definition, Family, Format, MetricKind, Sample, Value, write};
@@ -66,7 +65,8 @@ pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
     let matches = parse("probe call", command(), words)?;
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let tool = text("tool").unwrap_or_default();
-    let arguments: Json = text("arguments").and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let arguments: Json =
+        text("arguments").and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     if !arguments.is_object() {
         return Err(Exit::usage("proxyrunner: the arguments are not a JSON object".to_owned()));
     }
@@ -89,7 +89,9 @@ pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
             println!("{tool} succeeded in {} ms", took.as_millis());
             Ok(ExitCode::SUCCESS)
         }
-        Err(why) => Err(Exit::failed(format!("proxyrunner: {tool} failed after {} ms: {why}", took.as_millis()))),
+        Err(why) => {
+            Err(Exit::failed(format!("proxyrunner: {tool} failed after {} ms: {why}", took.as_millis())))
+        }
     }
 }
 
@@ -103,7 +105,9 @@ struct Endpoint {
 impl Endpoint {
     fn parse(url: Option<String>) -> Result<Self, Exit> {
         let Some(url) = url else { return Self::usual() };
-        let unusable = |why: &str| Exit::usage(format!("proxyrunner: --url: {url:?} {why}; give e.g. http://mcp:8080/mcp"));
+        let unusable = |why: &str| {
+            Exit::usage(format!("proxyrunner: --url: {url:?} {why}; give e.g. http://mcp:8080/mcp"))
+        };
         let uri: Uri = url.parse().map_err(|_| unusable("is not a URL"))?;
         if uri.scheme_str() != Some("http") {
             return Err(unusable("is not an http URL"));
@@ -117,7 +121,8 @@ impl Endpoint {
     fn usual() -> Result<Self, Exit> {
         let address = config::listen(&listens(&["PROXYRUNNER_LISTEN"]))
             .map_err(|error| Exit::usage(format!("proxyrunner: PROXYRUNNER_LISTEN: {error}")))?;
-        let path = variable("PROXYRUNNER_PATH").map_or("/mcp".into(), |path| path.to_string_lossy().into_owned());
+        let path =
+            variable("PROXYRUNNER_PATH").map_or("/mcp".into(), |path| path.to_string_lossy().into_owned());
         Ok(Endpoint { place: Place::At(address), host: format!("localhost:{}", address.port()), path })
     }
 
@@ -162,7 +167,10 @@ fn headers_of(path: &PathBuf, headers: &mut hyper::HeaderMap) -> Result<(), Exit
 /// Returns whether the answer is a successful result, or in words why not.
 fn judge(answer: &Answer) -> Result<(), String> {
     let body = String::from_utf8_lossy(&answer.body);
-    let is_stream = answer.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    let is_stream = answer
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let message = if is_stream { last_message(&body) } else { serde_json::from_str(&body).ok() };
     let Some(message) = message else {
         return Err(format!("the endpoint answered {} without a message", answer.status));
@@ -185,8 +193,9 @@ fn judge(answer: &Answer) -> Result<(), String> {
 
 /// Returns the response in an event stream.
 fn last_message(body: &str) -> Option<Json> {
-    let messages = body.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data:")?.trim()).ok());
-    messages.filter(|message: &Json| message.get("id").is_some() && message.get("method").is_none()).last()
+    let messages =
+        body.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data:")?.trim()).ok());
+    messages.rev().find(|message: &Json| message.get("id").is_some() && message.get("method").is_none())
 }
 
 fn shown(text: &Json) -> String {
@@ -198,17 +207,16 @@ fn families(tool: &str, succeeded: bool, took: Duration) -> Vec<Family> {
         definition,
         samples: vec![Sample { labels: vec![("gen_ai.tool.name", tool.to_owned().into())], value }],
     };
-    vec![
-        family(SUCCESS, Value::Count(succeeded.into())),
-        family(DURATION, Value::Number(took.as_secs_f64())),
-    ]
+    vec![family(SUCCESS, Value::Count(succeeded.into())), family(DURATION, Value::Number(took.as_secs_f64()))]
 }
 
 /// Writes the file beside `path` and moves it there, since a collector may read at any time.
 fn store(path: &PathBuf, text: &str) -> Result<(), Exit> {
     let part = path.with_extension(format!("{}.part", std::process::id()));
     let stored = std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, path));
-    stored.map_err(|error| Exit::failed(format!("proxyrunner: cannot write {} (--metrics-file): {error}", path.display())))
+    stored.map_err(|error| {
+        Exit::failed(format!("proxyrunner: cannot write {} (--metrics-file): {error}", path.display()))
+    })
 }
 
 /// Exports the metrics to the collector that the environment names, if any.

@@ -1,6 +1,6 @@
 //! `man` and `completions SHELL`: the manual page and the completions of shells, made from the table of settings.
 
-use super::{parse, whole};
+use super::words::parse;
 use crate::config::Exit;
 use clap::{Arg, Command};
 use clap_complete::{Shell, generate};
@@ -19,19 +19,19 @@ pub(super) fn completions_command() -> Command {
         .arg(shell.value_parser(clap::value_parser!(Shell)))
 }
 
-pub(super) fn page(words: &[OsString]) -> Result<ExitCode, Exit> {
+pub(super) fn page(words: &[OsString], whole: Command) -> Result<ExitCode, Exit> {
     parse("man", page_command(), words)?;
     let mut text = Vec::new();
     // Writing to memory cannot fail.
-    let _ = clap_mangen::Man::new(whole()).render(&mut text);
+    let _ = clap_mangen::Man::new(whole).render(&mut text);
     print(&text)
 }
 
-pub(super) fn completions(words: &[OsString]) -> Result<ExitCode, Exit> {
+pub(super) fn completions(words: &[OsString], mut whole: Command) -> Result<ExitCode, Exit> {
     let matches = parse("completions", completions_command(), words)?;
     let mut text = Vec::new();
     if let Some(shell) = matches.get_one::<Shell>("shell") {
-        generate(*shell, &mut whole(), "proxyrunner", &mut text);
+        generate(*shell, &mut whole, "proxyrunner", &mut text);
     }
     print(&text)
 }

@@ -8,21 +8,18 @@ mod probe;
 mod relay;
 mod request;
 mod shim;
+mod words;
 
-use crate::config::Exit;
 use clap::Command;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::process::ExitCode;
-
-/// The address that is probed and called unless another one is given or set.
-const USUAL: &str = "127.0.0.1:8080";
 
 /// Runs the command that the words name, which begin with the program's name. `None` if they name none.
 pub fn run(words: &[OsString]) -> Option<ExitCode> {
     let (_, words) = words.split_first()?;
     let done = match words.first()?.to_str()? {
-        "completions" => manual::completions(words),
-        "man" => manual::page(words),
+        "completions" => manual::completions(words, whole()),
+        "man" => manual::page(words, whole()),
         "probe" if words.get(1).is_some_and(|word| word == "call") => call::run(&words[1..]),
         "probe" => probe::run(words),
         "shim" => shim::run(words),
@@ -42,15 +39,4 @@ fn whole() -> Command {
         manual::completions_command(),
         manual::page_command(),
     ])
-}
-
-/// Parses the words of a command, which begin with its name. `name` is the whole name, as in `probe call`.
-fn parse(name: &str, command: Command, words: &[OsString]) -> Result<clap::ArgMatches, Exit> {
-    let command = command.bin_name(format!("proxyrunner {name}")).max_term_width(110);
-    command.try_get_matches_from(words).map_err(|error| Exit::of_clap(&error))
-}
-
-/// Returns a variable of the environment that is set and not empty.
-fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(name).filter(|value| value != OsStr::new(""))
 }

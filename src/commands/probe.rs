@@ -1,7 +1,7 @@
 //! `probe live|ready|startup`: asks a running proxyrunner for its health, for images without curl.
 
 use super::request::{Place, ask};
-use super::{USUAL, parse, variable};
+use super::words::{USUAL, listens, parse, timeout};
 use crate::config::{self, Exit};
 use bytes::Bytes;
 use clap::builder::PossibleValue;
@@ -37,16 +37,6 @@ pub(super) fn command() -> Command {
         .arg(timeout())
 }
 
-/// Returns the option for the longest time that a command takes.
-pub(super) fn timeout() -> Arg {
-    Arg::new("timeout")
-        .long("timeout")
-        .value_name("DURATION")
-        .help("Maximum time to wait for the answer")
-        .default_value("5s")
-        .value_parser(config::duration)
-}
-
 pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
     let matches = parse("probe", command(), words)?;
     let address = match matches.get_one::<SocketAddr>("address") {
@@ -68,10 +58,4 @@ pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
         return Ok(ExitCode::SUCCESS);
     }
     Err(Exit::failed(format!("proxyrunner: not {name}: {} {}", answer.status.as_u16(), text.trim())))
-}
-
-/// Returns the address that the first of these variables sets, or the usual one.
-pub(super) fn listens(names: &[&str]) -> String {
-    let set = names.iter().find_map(|name| variable(name));
-    set.map_or(USUAL.to_owned(), |address| address.to_string_lossy().into_owned())
 }

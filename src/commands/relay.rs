@@ -2,7 +2,7 @@
 //! and the socket to its stdout, so that a server in another container is supervised like any other. `--connect`
 //! starts it; people have no use for it.
 
-use super::shim;
+use super::words::SCHEME;
 use crate::backoff::Backoff;
 use crate::config::Exit;
 use std::ffi::OsString;
@@ -23,9 +23,10 @@ const QUIET: Duration = Duration::from_secs(5);
 const COPIED: usize = 64 * 1024;
 
 pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
-    let path = words.get(1).and_then(|word| word.to_str()?.strip_prefix(shim::SCHEME));
+    let path = words.get(1).and_then(|word| word.to_str()?.strip_prefix(SCHEME));
     let path = path.ok_or_else(|| Exit::usage("proxyrunner: relay takes unix:PATH".to_owned()))?;
-    let failed = |error: io::Error| Exit::failed(format!("cannot reach the server at {path} (--connect): {error}"));
+    let failed =
+        |error: io::Error| Exit::failed(format!("cannot reach the server at {path} (--connect): {error}"));
     let socket = connect(Path::new(path)).map_err(failed)?;
     let sending = socket.try_clone().map_err(failed)?;
     thread::spawn(move || {

@@ -32,7 +32,11 @@ pub(super) struct Answer {
 }
 
 /// Sends the request, and returns the answer, or in words why there is none.
-pub(super) fn ask(place: &Place, request: Request<Full<Bytes>>, patience: Duration) -> Result<Answer, String> {
+pub(super) fn ask(
+    place: &Place,
+    request: Request<Full<Bytes>>,
+    patience: Duration,
+) -> Result<Answer, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     runtime.block_on(async {
@@ -64,7 +68,9 @@ async fn connect(place: &Place) -> Result<TcpStream, String> {
         Place::Named(host, port) => {
             let found = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
                 Ok(address) => vec![address],
-                Err(_) => export::resolve(host).await.map_err(|error| format!("cannot resolve {host}: {error}"))?,
+                Err(_) => {
+                    export::resolve(host).await.map_err(|error| format!("cannot resolve {host}: {error}"))?
+                }
             };
             found.into_iter().map(|address| SocketAddr::new(address, *port)).collect()
         }
@@ -88,8 +94,10 @@ fn reached_at(address: SocketAddr) -> Vec<SocketAddr> {
     if !address.ip().is_unspecified() {
         return vec![address];
     }
-    let (v4, v6) =
-        (SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port));
+    let (v4, v6) = (
+        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+        SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port),
+    );
     // A listener on [::] serves both, unless the host has no IPv6.
     if address.is_ipv6() { vec![v6, v4] } else { vec![v4] }
 }

@@ -1,7 +1,7 @@
 //! `shim --socket PATH -- COMMAND`: serves the pipes of a server on a Unix socket, for proxyrunner in another container of
 //! the pod (`--connect`). Each connection gets a process of the server. The shim interprets no byte of the messages.
 
-use super::parse;
+use super::words::parse;
 use crate::child::{self, Lines, Spawned, Spawner, Tail, follow_stderr};
 use crate::config::{self, Config, Exit};
 use crate::lifecycle::{Action, Event, Graces, Lifecycle};
@@ -23,8 +23,6 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The prefix of a socket's path in `--connect`.
-pub(super) const SCHEME: &str = "unix:";
 /// Access to the socket: for the user and the group, which the containers of a pod share (`fsGroup`).
 const ACCESS: u32 = 0o660;
 /// Maximum number of bytes copied at once.
@@ -135,7 +133,9 @@ async fn serve(path: PathBuf, config: Config) -> Result<ExitCode, Exit> {
 
 /// Listens on the socket. One that no process listens on any more is replaced.
 async fn listen(path: &Path) -> Result<UnixListener, Exit> {
-    let failed = |why: String| Exit::failed(format!("proxyrunner: cannot listen on {} (--socket): {why}", path.display()));
+    let failed = |why: String| {
+        Exit::failed(format!("proxyrunner: cannot listen on {} (--socket): {why}", path.display()))
+    };
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             match UnixStream::connect(path).await {
@@ -252,7 +252,9 @@ impl Shim {
             }
         };
         server.group(Signal::SIGKILL);
-        if status.is_err() && let Some(lineage) = process.lineage() {
+        if status.is_err()
+            && let Some(lineage) = process.lineage()
+        {
             self.spawner.clear_after(lineage).await;
         }
         close.cancel();

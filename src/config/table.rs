@@ -87,11 +87,7 @@ pub const SETTINGS: &[Group] = &[
     Group {
         title: "Child process",
         settings: &[
-            absent(
-                "connect",
-                "unix:PATH",
-                "Instead of COMMAND, use the server behind `proxyrunner shim` at a socket",
-            ),
+            absent("connect", "unix:PATH", "Use the server at the socket of a proxyrunner shim, not COMMAND"),
             many_lines(
                 "env",
                 "NAME=VALUE",

@@ -110,7 +110,8 @@ fn a_call_tells_success_and_failure() {
 #[test]
 fn a_call_in_an_event_stream_is_understood() {
     let server = Server::with().flags("--sse-commit-after 0s").program(&EXAMPLE).start();
-    let answer = run(&["probe", "call", "countdown", r#"{"start": 2, "pause": 0.01}"#, "--url", &url(&server)]);
+    let answer =
+        run(&["probe", "call", "countdown", r#"{"start": 2, "pause": 0.01}"#, "--url", &url(&server)]);
     assert_eq!(code(&answer), 0, "{answer:?}");
 }
 
@@ -128,7 +129,11 @@ fn a_call_writes_its_metrics() {
     assert!(text.contains("mcp_golden_path_duration_seconds{gen_ai_tool_name=\"echo\"} 0."), "{text}");
     let text = written("nope");
     assert!(text.contains("mcp_golden_path_success{gen_ai_tool_name=\"nope\"} 0\n"), "{text}");
-    assert_eq!(fs::read_dir(path.parent().expect("a folder")).expect("a folder").count(), 1, "no parts are left");
+    assert_eq!(
+        fs::read_dir(path.parent().expect("a folder")).expect("a folder").count(),
+        1,
+        "no parts are left"
+    );
 }
 
 #[test]
@@ -136,7 +141,8 @@ fn a_token_is_sent_from_a_file_and_never_shown() {
     let server = Server::with().flags("--principal-header X-Caller").program(&EXAMPLE).start();
     let path = folder("call-headers").join("headers");
     let file = path.to_str().expect("text");
-    let call = || run(&["probe", "call", "echo", r#"{"text":"x"}"#, "--url", &url(&server), "--header-file", file]);
+    let call =
+        || run(&["probe", "call", "echo", r#"{"text":"x"}"#, "--url", &url(&server), "--header-file", file]);
     fs::write(&path, "X-Caller: hunter2\n").expect("a file");
     assert_eq!(code(&call()), 0);
     fs::write(&path, "X-Caller hunter2\n").expect("a file");
@@ -198,11 +204,11 @@ fn a_program_that_cannot_start_is_named_with_the_reason_and_a_shells_exit_code()
     foreign[18..20].copy_from_slice(&183_u16.to_le_bytes());
     for (program, expected, why) in [
         ("no-such-program".to_owned(), 127, "no such program"),
-        ("/no/such/program".to_owned(), 127, "no such program"),
+        ("/no/such/program".to_owned(), 127, "no such program; give its full path"),
+        ("python3 server.py".to_owned(), 127, "give program and arguments as separate words"),
         (file("no-interpreter", 0o755, b"#!/no/such/shell -x\n"), 127, "its interpreter `/no/such/shell`"),
         (file("not-executable", 0o644, b"#!/bin/sh\n"), 126, "permission denied"),
         (file("foreign", 0o755, &foreign), 126, "it is built for aarch64, and this machine is"),
-        (file("text", 0o755, b"hello\n"), 126, "neither a program for this system nor a script"),
         (folder.to_str().expect("text").to_owned(), 126, "it is a directory"),
     ] {
         let started = run(&["--listen", "127.0.0.1:0", "--", &program]);
@@ -220,7 +226,10 @@ fn a_port_in_use_is_named_with_its_option() {
     for option in ["--listen", "--admin-listen"] {
         let refused = run(&[option, &address, "--", "true"]);
         assert_eq!(code(&refused), 1, "{refused:?}");
-        assert!(String::from_utf8_lossy(&refused.stderr).contains(&format!("{address} ({option})")), "{refused:?}");
+        assert!(
+            String::from_utf8_lossy(&refused.stderr).contains(&format!("{address} ({option})")),
+            "{refused:?}"
+        );
     }
 }
 
