@@ -17,6 +17,7 @@ mod child;
 mod children;
 mod client;
 mod clock;
+mod commands;
 mod config;
 mod era;
 mod exchange;
@@ -53,7 +54,11 @@ pub fn run() -> ExitCode {
     if child::guardian::is_meant(words.next()) {
         return child::guardian::run(words);
     }
-    let config = match config::load(std::env::args_os(), std::env::vars_os(), memory::limit()) {
+    let words: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = commands::run(&words) {
+        return code;
+    }
+    let config = match config::load(words, std::env::vars_os(), memory::limit()) {
         Ok(config) => config,
         Err(exit) => return exit.report(),
     };

@@ -133,17 +133,19 @@ async fn run_children(upstream: &Arc<Upstream>) -> Ended {
             tracing::error!("{}", failure.for_log());
             match failure {
                 Failure::Ended(end) => Ended::ByChild(end.code),
-                _ => Ended::NotStarted,
+                Failure::NoProgram(_, code) => Ended::NotStarted(code),
+                _ => Ended::NotStarted(1),
             }
         }
         Err(failure) => {
             // A missing program is logged where it is started.
-            if !matches!(failure, Failure::NoProgram(_)) {
+            if !matches!(failure, Failure::NoProgram(..)) {
                 tracing::error!("{}", failure.for_log());
             }
             match failure {
                 Failure::Ended(end) if end.code != 0 => Ended::ByChild(end.code),
-                _ => Ended::NotStarted,
+                Failure::NoProgram(_, code) => Ended::NotStarted(code),
+                _ => Ended::NotStarted(1),
             }
         }
     }

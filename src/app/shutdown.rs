@@ -26,7 +26,8 @@ const POLL: Duration = Duration::from_millis(10);
 pub(super) enum Ended {
     BySignal(i32),
     ByChild(i32),
-    NotStarted,
+    /// No child could be started; with the exit code.
+    NotStarted(i32),
 }
 
 impl Ended {
@@ -40,7 +41,7 @@ impl Ended {
                 Duration::ZERO
             }
             Ended::BySignal(_) => config.drain_delay,
-            Ended::ByChild(_) | Ended::NotStarted => Duration::ZERO,
+            Ended::ByChild(_) | Ended::NotStarted(_) => Duration::ZERO,
         }
     }
 
@@ -48,8 +49,7 @@ impl Ended {
     pub(super) fn code(&self) -> i32 {
         match self {
             Ended::BySignal(_) => 0,
-            Ended::ByChild(code) => *code,
-            Ended::NotStarted => 1,
+            Ended::ByChild(code) | Ended::NotStarted(code) => *code,
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod guardian;
 mod limits;
 mod process;
+mod program;
 mod reaper;
 mod report;
 mod spawn;

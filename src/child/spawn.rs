@@ -7,18 +7,17 @@ use super::process::Process;
 use super::reaper::{Guardians, Lineage, MARK};
 use super::report::Report;
 use super::start_error::StartError;
-use super::{Settings, guardian};
+use super::{Settings, guardian, program};
 use crate::tasks;
 use nix::sys::resource::{Resource, getrlimit};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 #[cfg(target_os = "linux")]
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -148,6 +147,9 @@ impl Spawner {
 
 fn spawn(settings: &Settings, guardians: &mut Guardians) -> Result<Spawned, StartError> {
     let refused = |error: io::Error| StartError::refused(settings, &error);
+    if let Some(alien) = StartError::of_architecture(settings) {
+        return Err(alien);
+    }
     if !can_guard() {
         return direct(settings).map_err(refused);
     }
@@ -191,7 +193,11 @@ fn own_program() -> io::Result<String> {
 fn guardian(settings: &Settings, guardians: &mut Guardians) -> io::Result<Guarding> {
     let (socket, theirs) = UnixStream::pair()?;
     let mut command = Command::new(own_program()?);
-    command.arg0(guardian::NAME).arg(settings.limits.word()).arg(program(settings)).args(&settings.args);
+    command
+        .arg0(guardian::NAME)
+        .arg(settings.limits.word())
+        .arg(program::find(settings))
+        .args(&settings.args);
     // SAFETY: between fork and exec only async-signal-safe calls are made: dup2(2), fcntl(2).
     unsafe {
         command.pre_exec(move || place(&theirs, guardian::SOCKET));
@@ -280,7 +286,7 @@ fn place(file: &UnixStream, at: i32) -> io::Result<()> {
 }
 
 fn direct(settings: &Settings) -> io::Result<Spawned> {
-    let mut command = Command::new(program(settings));
+    let mut command = Command::new(program::find(settings));
     command.args(&settings.args).process_group(0);
     let (limits, parent) = (settings.limits.clone(), nix::unistd::getpid());
     // SAFETY: between fork and exec only async-signal-safe calls are made, such as setrlimit(2), prctl(2) and
@@ -311,16 +317,6 @@ fn prepared<'a>(command: &'a mut Command, settings: &Settings) -> &'a mut Comman
 
 fn without_pipes() -> io::Error {
     io::Error::other("it has no pipes")
-}
-
-/// Returns the program's path, looked up in proxyrunner's own PATH: the child may have another one, or none.
-fn program(settings: &Settings) -> PathBuf {
-    let name = Path::new(&settings.program);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_executable =
-        |path: &PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0);
-    let found = || std::env::split_paths(&path).map(|folder| folder.join(name)).find(is_executable);
-    if name.components().count() == 1 { found() } else { None }.unwrap_or_else(|| name.to_path_buf())
 }
 
 /// Sets the child's environment: proxyrunner's own, without its settings and without the headers for collectors,

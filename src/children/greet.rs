@@ -131,7 +131,7 @@ impl Children {
         self.wants.send(want).await.map_err(|_| Failure::ShuttingDown)?;
         let mut awaited = Awaited(started);
         let started = (&mut awaited.0).await.map_err(|_| Failure::ShuttingDown)?;
-        let link = started.map_err(|error| Failure::NoProgram(error.to_string().into()))?;
+        let link = started.map_err(|error| Failure::NoProgram(error.to_string().into(), error.code()))?;
         place.seat(&link);
         Ok(link)
     }

@@ -23,13 +23,7 @@ pub(super) struct Typed {
 /// # Errors
 /// Returns an [`Exit`] for `--help`, for `--version` and for usage errors such as an unknown flag.
 pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Typed, Exit> {
-    let mut matches = command().try_get_matches_from(args).map_err(|error| {
-        let text = error.render().to_string();
-        match text.strip_prefix("error: ") {
-            Some(usage) if error.use_stderr() => Exit::usage(format!("proxyrunner: {usage}")),
-            _ => Exit::done(text),
-        }
-    })?;
+    let mut matches = command().try_get_matches_from(args).map_err(|error| Exit::of_clap(&error))?;
     let values = settings()
         .filter_map(|setting| Some((setting.flag, matches.remove_many(setting.flag)?.collect())))
         .collect();
@@ -37,7 +31,8 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Typed, E
     Ok(Typed { values, command })
 }
 
-fn command() -> Command {
+/// Returns the command line for a server.
+pub(super) fn command() -> Command {
     let groups = SETTINGS
         .iter()
         .flat_map(|group| group.settings.iter().map(|setting| flag(setting).help_heading(group.title)));
@@ -46,7 +41,9 @@ fn command() -> Command {
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .override_usage("proxyrunner [OPTIONS] [--] COMMAND [ARGS]...")
         .after_help(
-            "Sizes: bytes, or 16KiB, 16MiB, 1GiB. Durations: 500ms, 30s, 5m, 1h30m, 7d.\n\
+            "Commands of its own: probe, probe call, shim, completions, man (proxyrunner COMMAND --help); a server with such \
+             a name is started by proxyrunner -- NAME. --copy-self PATH writes this program to a file.\n\
+             Sizes: bytes, or 16KiB, 16MiB, 1GiB. Durations: 500ms, 30s, 5m, 1h30m, 7d.\n\
              Flags override environment variables, which override the file of --config.",
         )
         .next_line_help(true)

@@ -14,12 +14,29 @@ impl Exit {
     /// `EX_USAGE` of sysexits.h.
     pub const USAGE: u8 = 64;
 
-    pub(super) fn done(text: String) -> Exit {
+    /// Returns the exit after a text that was asked for.
+    pub(crate) fn done(text: String) -> Exit {
         Exit { code: 0, text }
     }
 
-    pub(super) fn usage(text: String) -> Exit {
+    /// Returns the exit for bad words or settings.
+    pub(crate) fn usage(text: String) -> Exit {
         Exit { code: Self::USAGE, text }
+    }
+
+    /// Returns the exit of a command that has failed.
+    pub(crate) fn failed(text: String) -> Exit {
+        Exit { code: 1, text }
+    }
+
+    /// Returns the exit that clap asks for: help, the version, or bad words.
+    pub(crate) fn of_clap(error: &clap::Error) -> Exit {
+        let text = error.render().to_string();
+        match text.strip_prefix("error: ") {
+            Some(usage) if error.use_stderr() => Exit::usage(format!("proxyrunner: {usage}")),
+            _ if error.use_stderr() => Exit::usage(text),
+            _ => Exit::done(text),
+        }
     }
 
     /// Prints the text, on stdout if it was requested and else on stderr.

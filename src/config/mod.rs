@@ -26,11 +26,12 @@ use crate::{child, export, http, session, telemetry, upstream};
 pub use exit::Exit;
 use parse::{
     COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, GROUP, HEADER, HOST, KEY, KEY_FILE, LISTEN,
-    NICE, ORIGIN, PATH, PUBLIC_URL, SIZE, SWITCH, USER,
+    NICE, ORIGIN, PATH, PUBLIC_URL, SIZE, SOCKET, SWITCH, USER,
 };
 use problem::{InvalidValue, Problem};
 use reader::Reader;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
@@ -100,6 +101,33 @@ pub fn load(
             Err(Exit::usage(lines.join("\n")))
         }
     }
+}
+
+/// Returns the command line for a server.
+pub(crate) fn command_line() -> clap::Command {
+    args::command()
+}
+
+/// Parses an address to listen on.
+///
+/// # Errors
+/// In words why it is none, and what to give.
+pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
+    (LISTEN.parse)(text).map_err(|refusal| format!("{} ({})", refusal.reason, refusal.accepts))
+}
+
+/// Parses a duration.
+///
+/// # Errors
+/// As [`listen`].
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    (DURATION.parse)(text).map_err(|refusal| format!("{} ({})", refusal.reason, refusal.accepts))
+}
+
+/// Returns the collectors that the environment names.
+pub(crate) fn collectors(variables: impl IntoIterator<Item = (OsString, OsString)>) -> export::Settings {
+    let variables: Vec<_> = variables.into_iter().collect();
+    otel::read(|name| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())).export
 }
 
 /// Returns the path of the configuration file, if one is set.
@@ -181,6 +209,16 @@ fn child(
     env: impl Fn(&str) -> Option<OsString>,
     max_buffered: usize,
 ) -> child::Settings {
+    let command = match reader.optional("connect", SOCKET) {
+        None => command,
+        Some(socket) => {
+            if !command.is_empty() {
+                let refusal = InvalidValue::new("is given beside COMMAND", "give one of them");
+                reader.note(Problem::general("--connect", refusal));
+            }
+            relay(socket)
+        }
+    };
     let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
     reader.show("command", &words.into());
     if command.iter().any(|word| word.as_bytes().contains(&0)) {
@@ -208,6 +246,12 @@ fn child(
         limits: limits(reader),
         terminate_grace: reader.one("terminate-grace", DURATION_OR_ZERO),
     }
+}
+
+/// Returns the command of the process that stands for the server behind a socket.
+fn relay(socket: String) -> Vec<OsString> {
+    let program = std::env::current_exe().map_or("proxyrunner".into(), OsString::from);
+    vec![program, "relay".into(), socket.into()]
 }
 
 fn limits(reader: &mut Reader) -> child::Limits {

@@ -43,6 +43,7 @@ pub(super) const DIRECTORY: ValueKind<PathBuf> =
 pub(super) const KEY_FILE: ValueKind<KeyFile> =
     ValueKind { parse: key_file, show: |file| file.path.to_string_lossy().into() };
 
+pub(super) const SOCKET: ValueKind<String> = ValueKind { parse: socket, show: |text| text.as_str().into() };
 pub(super) const KEY: ValueKind<String> = ValueKind { parse: key, show: |text| text.as_str().into() };
 pub(super) const NICE: ValueKind<i32> = ValueKind { parse: nice, show: |nice| (*nice).into() };
 pub(super) const USER: ValueKind<User> = ValueKind { parse: identity::user, show: |user| user.id.into() };
@@ -57,6 +58,14 @@ fn key(text: &str) -> Result<String, InvalidValue> {
         Ok(key.to_owned())
     } else {
         Err(InvalidValue::new("is not a valid key", "give a name, e.g. user.id"))
+    }
+}
+
+/// Parses `unix:PATH`.
+fn socket(text: &str) -> Result<String, InvalidValue> {
+    match text.strip_prefix("unix:") {
+        Some(path) if !path.is_empty() => Ok(text.to_owned()),
+        _ => Err(InvalidValue::new("is not a socket", "give e.g. unix:/run/mcp/mcp.sock")),
     }
 }
 

@@ -87,6 +87,7 @@ pub const SETTINGS: &[Group] = &[
     Group {
         title: "Child process",
         settings: &[
+            absent("connect", "unix:PATH", "Use the server at the socket of a proxyrunner shim, not COMMAND"),
             many_lines(
                 "env",
                 "NAME=VALUE",

@@ -108,8 +108,8 @@ pub enum Failure {
     ShuttingDown,
     /// The child runs, but its handshake failed.
     NotStarted(Arc<str>),
-    /// The operator's program could not be executed.
-    NoProgram(Arc<str>),
+    /// The operator's program could not be executed: why, and proxyrunner's exit code for it.
+    NoProgram(Arc<str>, i32),
     /// A defect of proxyrunner: the request was lost.
     Lost,
 }
@@ -133,7 +133,7 @@ impl Failure {
         match self {
             Failure::Ended(end) => end.to_string(),
             Failure::NotStarted(_) => "the server's handshake failed; see the log".to_owned(),
-            Failure::NoProgram(_) => "the server cannot be started; see the log".to_owned(),
+            Failure::NoProgram(..) => "the server cannot be started; see the log".to_owned(),
             failure => failure.to_string(),
         }
     }
@@ -168,7 +168,7 @@ impl Failure {
             Failure::Malformed(_) => ("answer_malformed", "child"),
             Failure::TimedOut(_) | Failure::TookTooLong(_) => ("timed_out", "child"),
             Failure::SlowStart { .. } => ("child_slow_to_start", "child"),
-            Failure::NotStarted(_) | Failure::NoProgram(_) => ("child_not_started", "child"),
+            Failure::NotStarted(_) | Failure::NoProgram(..) => ("child_not_started", "child"),
             Failure::Cancelled => ("cancelled", "client"),
             Failure::Unanswered(_) => ("question_unanswered", "client"),
             Failure::SessionEnded => ("session_ended", "client"),
@@ -229,7 +229,7 @@ impl fmt::Display for Failure {
                 "the restarted server reports a different version, different capabilities or instructions; open a new session",
             ),
             Failure::ShuttingDown => f.write_str("proxyrunner is shutting down; try again elsewhere"),
-            Failure::NotStarted(why) | Failure::NoProgram(why) => f.write_str(why),
+            Failure::NotStarted(why) | Failure::NoProgram(why, _) => f.write_str(why),
             Failure::Lost => f.write_str("proxyrunner lost this request; please report this as a defect"),
         }
     }

@@ -6,6 +6,7 @@ use crate::telemetry::metrics::{
     self, Definition, Distribution, Exemplar, Family, Levels, MetricKind, Sample, Temporality, Value, started,
 };
 use crate::telemetry::{scope_of_instrumentation, unix_nanos};
+use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1 as common;
 use opentelemetry_proto::tonic::metrics::v1 as otlp;
@@ -64,14 +65,19 @@ impl Metrics {
                 () = ending.cancelled() => true,
                 _ = ticks.tick() => false,
             };
-            let request = self.request(&metrics::gather((self.levels)()), unix_nanos());
-            if transport.deliver(request.encode_to_vec().into()).await {
+            let request = self.encoded(&metrics::gather((self.levels)()));
+            if transport.deliver(request).await {
                 self.note_delivered();
             }
             if is_last {
                 return;
             }
         }
+    }
+
+    /// Returns a request with these metrics.
+    pub(super) fn encoded(&mut self, families: &[Family]) -> Bytes {
+        self.request(families, unix_nanos()).encode_to_vec().into()
     }
 
     fn request(&mut self, families: &[Family], now: u64) -> ExportMetricsServiceRequest {

@@ -15,10 +15,11 @@ mod unusable;
 
 pub use endpoint::{Endpoint, Header, Protocol, Signal, Tls};
 pub use resolve::addresses_in;
+pub(crate) use resolve::resolve;
 pub use transport::rejected;
 
 use crate::tasks;
-use crate::telemetry::metrics::{Levels, Temporality};
+use crate::telemetry::metrics::{Family, Levels, Temporality};
 use crate::telemetry::{Outbox, logs, scope_of_instrumentation, tracer};
 use delivery::Delivery;
 use metrics::Metrics;
@@ -222,6 +223,28 @@ fn configured<B: WithExportConfig + WithHttpConfig>(builder: B, endpoint: &Endpo
         .with_timeout(endpoint.patience)
         .with_http_client(client)
         .with_retry_policy(retries)
+}
+
+/// Delivers metrics once. Must be called within a tokio runtime.
+///
+/// # Errors
+/// In words, when the collector is unusable or does not accept them.
+pub(crate) async fn deliver(
+    endpoint: &Endpoint,
+    attributes: &[(String, String)],
+    families: &[Family],
+) -> Result<(), String> {
+    let delivery = Arc::new(Delivery::new(endpoint, Signal::Metrics));
+    // No retry: it is late for the next run.
+    let ending = CancellationToken::new();
+    ending.cancel();
+    let transport = Transport::new(endpoint, Signal::Metrics, delivery, None, ending);
+    let transport = transport.map_err(|unusable| unusable.to_string())?;
+    let mut metrics = Metrics::new(&resource(attributes), Temporality::Cumulative, Levels::default);
+    match transport.deliver(metrics.encoded(families)).await {
+        true => Ok(()),
+        false => Err(format!("{} does not accept them", endpoint.shown())),
+    }
 }
 
 fn unusable(error: impl fmt::Display) -> Unusable {

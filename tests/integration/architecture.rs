@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["upstream"],
     &["http", "supervisor"],
     &["config"],
-    &["app"],
+    &["app", "commands"],
     &["main"],
 ];
 

@@ -6,6 +6,7 @@ mod architecture;
 mod chaos;
 mod cli;
 mod clients;
+mod commands;
 mod connections;
 mod drain;
 mod eras;

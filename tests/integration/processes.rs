@@ -4,7 +4,6 @@ use crate::support::{Server, Session, lives, scratch, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 fn pid(answer: &Value) -> i32 {
@@ -129,28 +128,6 @@ fn a_guardian_holds_no_pipe_and_has_one_thread() {
     assert_eq!(threads, 1);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.exit_code(), 0, "EOF on its stdin ended the server");
-}
-
-#[test]
-fn a_failed_start_is_explained() {
-    let program = scratch("no-program");
-    std::fs::write(&program, "#!/bin/sh\n").expect("a file");
-    let program = program.to_string_lossy().into_owned();
-    let script = scratch("no-interpreter");
-    std::fs::write(&script, "#!/no/such/interpreter\n").expect("a file");
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("a mode");
-    let script = script.to_string_lossy().into_owned();
-    for (words, told) in [
-        (vec!["/no/such/program"], "no such program; give its full path"),
-        (vec![program.as_str()], "permission denied; is it executable?"),
-        (vec![script.as_str()], "the file exists, but its interpreter (#! line"),
-        (vec!["python3 server.py"], "give program and arguments as separate words"),
-        (vec!["/tmp"], "it is a directory"),
-    ] {
-        let (status, log) = Server::with().program(&words).run();
-        assert_eq!(status.code(), Some(1), "{log}");
-        assert!(log.contains(told), "{log}");
-    }
 }
 
 #[test]

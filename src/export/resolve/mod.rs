@@ -21,7 +21,11 @@ use tower_service::Service;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Resolver;
 
-async fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
+/// Returns the addresses of a name.
+///
+/// # Errors
+/// When it has none, or no name server answers.
+pub(crate) async fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
     // `localhost` is always this host, even if the image's files differ (RFC 6761 §6.3).
     if name.eq_ignore_ascii_case("localhost") {
         return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);

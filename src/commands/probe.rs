@@ -1,0 +1,61 @@
+//! `probe live|ready|startup`: asks a running proxyrunner for its health, for images without curl.
+
+use super::request::{Place, ask};
+use super::words::{USUAL, listens, parse, timeout};
+use crate::config::{self, Exit};
+use bytes::Bytes;
+use clap::builder::PossibleValue;
+use clap::{Arg, Command};
+use http_body_util::Full;
+use hyper::Request;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+const PROBES: [(&str, &str, &str); 3] = [
+    ("live", "/health", "proxyrunner works"),
+    ("ready", "/health/ready", "it serves clients"),
+    ("startup", "/health/startup", "its server has started"),
+];
+
+pub(super) fn command() -> Command {
+    let probes = PROBES.map(|(name, _, help)| PossibleValue::new(name).help(help));
+    Command::new("probe")
+        .about("Check a running proxyrunner: exit code 0, or 1 with the reason")
+        .after_help("`proxyrunner probe call TOOL [JSON]` calls a tool.")
+        .subcommand_negates_reqs(true)
+        .arg(Arg::new("probe").value_name("PROBE").help("What to check").required(true).value_parser(probes))
+        .arg(
+            Arg::new("address")
+                .long("address")
+                .value_name("ADDRESS")
+                .help(format!(
+                    "Where proxyrunner listens\n[env: PROXYRUNNER_ADMIN_LISTEN, PROXYRUNNER_LISTEN] [default: {USUAL}]"
+                ))
+                .value_parser(config::listen),
+        )
+        .arg(timeout())
+}
+
+pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
+    let matches = parse("probe", command(), words)?;
+    let address = match matches.get_one::<SocketAddr>("address") {
+        Some(address) => *address,
+        None => config::listen(&listens(&["PROXYRUNNER_ADMIN_LISTEN", "PROXYRUNNER_LISTEN"]))
+            .map_err(|error| Exit::usage(format!("proxyrunner: address in the environment: {error}")))?,
+    };
+    let name = matches.get_one::<String>("probe").map(String::as_str).unwrap_or_default();
+    let Some((_, path, _)) = PROBES.iter().find(|(probe, ..)| *probe == name) else {
+        return Err(Exit::usage("proxyrunner: give a probe: live, ready or startup".to_owned()));
+    };
+    let request = Request::get(*path).header("host", "localhost").body(Full::new(Bytes::new()));
+    let request = request.map_err(|error| Exit::failed(format!("proxyrunner: {error}")))?;
+    let patience = matches.get_one("timeout").copied().unwrap_or_default();
+    let answer = ask(&Place::At(address), request, patience)
+        .map_err(|why| Exit::failed(format!("proxyrunner: not {name}: {why}")))?;
+    let text = String::from_utf8_lossy(&answer.body);
+    if answer.status.is_success() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Exit::failed(format!("proxyrunner: not {name}: {} {}", answer.status.as_u16(), text.trim())))
+}
