@@ -83,7 +83,10 @@ pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
     if let Some(path) = matches.get_one::<PathBuf>("metrics-file") {
         store(path, &write(&families, Format::Text))?;
     }
-    report(families)?;
+    // The exit code tells about the tool.
+    if let Err(why) = report(families) {
+        eprintln!("proxyrunner: the metrics are not exported: {why}");
+    }
     match outcome {
         Ok(()) => {
             println!("{tool} succeeded in {} ms", took.as_millis());
@@ -220,11 +223,10 @@ fn store(path: &PathBuf, text: &str) -> Result<(), Exit> {
 }
 
 /// Exports the metrics to the collector that the environment names, if any.
-fn report(families: Vec<Family>) -> Result<(), Exit> {
+fn report(families: Vec<Family>) -> Result<(), String> {
     let export = config::collectors(std::env::vars_os());
     let Some(metrics) = export.metrics else { return Ok(()) };
-    let failed = |error: String| Exit::failed(format!("proxyrunner: cannot export the metrics: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| failed(error.to_string()))?;
-    runtime.block_on(export::deliver(&metrics.endpoint, &export.resource, &families)).map_err(failed)
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    runtime.block_on(export::deliver(&metrics.endpoint, &export.resource, &families))
 }

@@ -235,16 +235,10 @@ pub(crate) async fn deliver(
     families: &[Family],
 ) -> Result<(), String> {
     let delivery = Arc::new(Delivery::new(endpoint, Signal::Metrics));
-    // No retry: it is late for the next run.
-    let ending = CancellationToken::new();
-    ending.cancel();
-    let transport = Transport::new(endpoint, Signal::Metrics, delivery, None, ending);
+    let transport = Transport::new(endpoint, Signal::Metrics, delivery, None, CancellationToken::new());
     let transport = transport.map_err(|unusable| unusable.to_string())?;
     let mut metrics = Metrics::new(&resource(attributes), Temporality::Cumulative, Levels::default);
-    match transport.deliver(metrics.encoded(families)).await {
-        true => Ok(()),
-        false => Err(format!("{} does not accept them", endpoint.shown())),
-    }
+    transport.attempt(metrics.encoded(families)).await
 }
 
 fn unusable(error: impl fmt::Display) -> Unusable {

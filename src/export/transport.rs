@@ -105,6 +105,22 @@ impl Transport {
 }
 
 impl Transport {
+    /// Sends a request once.
+    ///
+    /// # Errors
+    /// In words, when the collector does not accept it.
+    pub(super) async fn attempt(&self, body: Bytes) -> Result<(), String> {
+        let Collector { endpoint, .. } = &*self.0;
+        let late = || format!("no response within {} s", endpoint.timeout.as_secs_f64());
+        let sent = timeout(endpoint.timeout, self.0.send(body)).await.map_err(|_| late());
+        let answer = sent.and_then(|sent| sent.map_err(|undelivered| undelivered.why));
+        let refused = |why: String| format!("{}: {why}", endpoint.shown());
+        match rejected(self.0.signal, &answer.map_err(refused)?) {
+            (0, _) => Ok(()),
+            (_, why) => Err(refused(why)),
+        }
+    }
+
     /// Delivers a request for one record, with retries. Returns whether the collector accepted it.
     pub(super) async fn deliver(&self, body: Bytes) -> bool {
         let delivery = &self.0.delivery;
