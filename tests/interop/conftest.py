@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
 
 import servers
-from proxyrunner import TESTS, Proxyrunner, node
+from proxyrunner import RESULTS, ROOT, STOP, TESTS, Proxyrunner, binary, node
 
 NODE_PATIENCE = 120  # seconds for all features of one server; no assertion, only the end of a hang
 
@@ -20,6 +21,7 @@ def proxyrunner() -> Iterator[Callable[[str, str], Proxyrunner]]:
     """Gives the proxyrunner in front of a server, isolated as asked, starting it at first."""
     running: dict[tuple[str, str], Proxyrunner] = {}
     broken: dict[tuple[str, str], str] = {}  # not tried again: each try may take a minute
+    shims: list[subprocess.Popen] = []
 
     def give(server: str, isolation: str) -> Proxyrunner:
         key = server, isolation
@@ -28,7 +30,12 @@ def proxyrunner() -> Iterator[Callable[[str, str], Proxyrunner]]:
         if key not in running:
             try:
                 name = f"interop-{server}-{isolation}"
-                running[key] = Proxyrunner(name, servers.command(server), *flags(isolation))
+                if isolation == "pair":
+                    socket = RESULTS / f"{name}.sock"
+                    shims.append(shim(socket, servers.command(server)))
+                    running[key] = Proxyrunner(name, [], *flags("auto"), "--connect", f"unix:{socket}")
+                else:
+                    running[key] = Proxyrunner(name, servers.command(server), *flags(isolation))
             except Exception as error:
                 broken[key] = str(error)
                 raise
@@ -38,6 +45,16 @@ def proxyrunner() -> Iterator[Callable[[str, str], Proxyrunner]]:
     for each in running.values():
         each.stop()
     assert [each.exit_code for each in running.values()] == [0] * len(running)
+    for each in shims:
+        each.terminate()
+    assert [each.wait(STOP) for each in shims] == [0] * len(shims)
+
+
+def shim(socket: Path, command: list[str]) -> subprocess.Popen:
+    """Serves the server on a socket, as in a container of its own."""
+    RESULTS.mkdir(exist_ok=True)
+    socket.unlink(missing_ok=True)
+    return subprocess.Popen([binary(), "shim", "--socket", socket, "--", *command], cwd=ROOT, stdin=subprocess.DEVNULL)
 
 
 def flags(isolation: str) -> list[str]:

@@ -15,7 +15,7 @@ ISOLATIONS = ["auto", "shared", "session"]
 CASES = [
     pytest.param(server, isolation, transport, feature, id=f"{server}-{isolation}-{transport}-{feature}")
     for server in servers.SERVERS
-    for isolation, transport in [*((isolation, "http") for isolation in ISOLATIONS), ("auto", "sse")]
+    for isolation, transport in [*((isolation, "http") for isolation in (*ISOLATIONS, "pair")), ("auto", "sse")]
     for feature in servers.features(server, isolation, transport)
     if feature != "resumption"
 ]
