@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "interop"))
 import traffic
 from prometheus import Prometheus, QueryError
 from proxyrunner import Proxyrunner
-from written import RULES, Board, Query, selectors
+from written import GOLDEN_PATH, RULES, Board, Query, selectors
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 3  # a counter must grow between two scrapes
