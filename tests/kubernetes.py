@@ -1,0 +1,600 @@
+#!/usr/bin/env python3
+"""Checks deploy/kubernetes and deploy/helm: renders every overlay and every set of values, validates them against the schemas of
+three Kubernetes versions, checks what schemas cannot say, and breaks manifests to see that the checks notice.
+
+    tests/kubernetes.py HELM_PYTHON [PROXYRUNNER]   all of it; HELM_PYTHON has Helm's SDK, PROXYRUNNER is the binary
+    tests/kubernetes.py --write                     writes the copies of deploy/observability/rules.yml
+
+`tests/run kubernetes` installs what it needs. No cluster is involved: a kubelet's probes, autoscaling, network policies and
+admission are not run. Ends with one line, `N passed, N failed`, and exits with 1 if anything failed.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+sys.path += [str(TESTS / "manifests"), str(TESTS / "observability")]
+
+RULES = ROOT / "deploy" / "observability" / "rules.yml"
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+CHART = ROOT / "deploy" / "helm" / "proxyrunner"
+PAGE = ROOT / "docs" / "kubernetes.md"
+PRODUCED = ROOT / "target" / "kubernetes"
+# The copies of the rules, and what stands in front of them.
+COPIES = {
+    KUBERNETES / "components" / "monitoring" / "prometheusrule.yaml": (
+        "# Made from deploy/observability/rules.yml by `tests/kubernetes.py --write`. Do not edit.\n"
+        "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: mcp-server\n"
+        "  labels: {app.kubernetes.io/name: mcp-server}\nspec:\n",
+        "  ",
+    ),
+    CHART / "files" / "rules.yml": (
+        "# Made from deploy/observability/rules.yml by `tests/kubernetes.py --write`. Do not edit.\n",
+        "",
+    ),
+}
+
+VERSIONS = ["1.35", "1.36", "1.37"]
+# What a version does not have yet, by the folder under deploy/kubernetes.
+SINCE = {"admission": "1.36"}
+# Checks of checkov that do not fit, and why.
+ALLOWED = {
+    "CKV_K8S_15": "images have fixed versions, so they need not be pulled each time",
+    "CKV_K8S_43": "examples cannot name the digest of an image that you build",
+    "CKV_K8S_35": "a server's secrets are variables, because stdio servers read them there",
+    "CKV_K8S_21": "the base leaves the namespace to its overlays",
+    "CKV_K8S_8": "init containers that copy need no liveness probe, and neither do jobs and servers beside their sidecar",
+    "CKV_K8S_9": "as CKV_K8S_8, for readiness",
+    "CKV2_K8S_6": "network policies are a component, because they name namespaces",
+}
+
+
+class Tally:
+    """What passed and failed so far."""
+
+    def __init__(self) -> None:
+        self.passed = self.failed = 0
+
+    def check(self, name: str, problems: list[str]) -> None:
+        """Prints the verdict on one thing, and counts it."""
+        print(f"{'FAIL' if problems else 'ok':4}  {name}", flush=True)
+        for problem in problems[:20]:
+            print(f"      {problem}", flush=True)
+        self.passed += not problems
+        self.failed += bool(problems)
+
+
+def copied(front: str, indent: str) -> str:
+    """Returns the rules as a copy has them: from `groups:` on, indented."""
+    text = RULES.read_text()
+    body = text[text.index("\ngroups:\n") + 1 :]
+    return front + "".join(indent + line if line.strip() else line for line in body.splitlines(keepends=True))
+
+
+def write() -> None:
+    for path, (front, indent) in COPIES.items():
+        path.write_text(copied(front, indent))
+
+
+def outdated() -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)} differs; run tests/kubernetes.py --write"
+        for path, (front, indent) in COPIES.items()
+        if path.read_text() != copied(front, indent)
+    ]
+
+
+if sys.argv[1:] == ["--write"]:
+    write()
+    sys.exit()
+
+import kubernetes_validate  # noqa: E402
+import yaml  # noqa: E402
+
+import admission  # noqa: E402
+import crds  # noqa: E402
+import networks  # noqa: E402
+import operators  # noqa: E402
+import pods  # noqa: E402
+import prometheus  # noqa: E402
+
+Document = dict[str, Any]
+
+
+def kustomized(folder: Path) -> list[Document]:
+    """Renders a folder by kubectl, whose version is pinned."""
+    kubectl = Path(sys.executable).with_name("kubectl")
+    done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{folder.relative_to(ROOT)}: {done.stderr.strip()}"
+    return documents(done.stdout)
+
+
+def documents(text: str) -> list[Document]:
+    return [one for one in yaml.safe_load_all(text) if one]
+
+
+def helm(python: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lints and renders sets of values."""
+    command = [python, TESTS / "manifests" / "helm.py", CHART]
+    done = subprocess.run(command, input=json.dumps(requests), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr.strip()
+    return json.loads(done.stdout)
+
+
+# The checks.
+
+
+def invalid(document: Document, versions: list[str]) -> list[str]:
+    """What the schemas of Kubernetes, or of a custom resource, have to say."""
+    name = f"{document.get('kind')}/{document['metadata']['name']}"
+    if crds.known(document):
+        return [f"{name}{problem}" for problem in crds.problems(document)]
+    problems = []
+    for version in versions:
+        try:
+            kubernetes_validate.validate(document, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            problems.append(f"{name}, {version}: {'.'.join(map(str, error.path))}: {error.message}")
+        except (kubernetes_validate.SchemaNotFoundError, kubernetes_validate.InvalidSchemaError) as error:
+            problems.append(f"{name}, {version}: {error}")
+    return problems
+
+
+def all_invalid(them: list[Document], versions: list[str]) -> list[str]:
+    return [problem for one in them for problem in invalid(one, versions)]
+
+
+def broken_rules(them: list[Document]) -> list[str]:
+    """What schemas cannot say."""
+    return [problem for rule in [*pods.RULES, *networks.RULES] for problem in rule(them)]
+
+
+def check_overlays(tally: Tally) -> dict[str, list[Document]]:
+    """Overlays, and the folders that stand alone. Returns what they are rendered to."""
+    found = {}
+    for folder in sorted([*(KUBERNETES / "overlays").iterdir(), KUBERNETES / "base", KUBERNETES / "namespaces"]):
+        name = str(folder.relative_to(KUBERNETES))
+        try:
+            found[name] = kustomized(folder)
+        except AssertionError as error:
+            tally.check(f"{name} is rendered", [str(error)])
+            continue
+        tally.check(f"{name} is valid", all_invalid(found[name], VERSIONS))
+        tally.check(f"{name} is sound", broken_rules(found[name]))
+    used = "\n".join(path.read_text() for path in (KUBERNETES / "overlays").glob("*/kustomization.yaml"))
+    components = [path.name for path in (KUBERNETES / "components").iterdir()]
+    tally.check("each component is in an overlay", [one for one in components if f"components/{one}\n" not in used + "\n"
+                and f"components/{one}]" not in used])  # fmt: skip
+    return found
+
+
+def check_admission(tally: Tally) -> None:
+    them = kustomized(KUBERNETES / "admission")
+    since = [version for version in VERSIONS if version >= SINCE["admission"]]
+    tally.check("admission is valid", all_invalid(them, since))
+    before = [version for version in VERSIONS if version < SINCE["admission"]]
+    tally.check("admission needs the version that is said", [] if all_invalid(them, before) else before)
+    mutating, validating = admission.read(KUBERNETES / "admission")
+    (example,) = documents((KUBERNETES / "recipes" / "annotated-pod.yaml").read_text())
+    tally.check("recipes/annotated-pod is valid", all_invalid([example], VERSIONS))
+    template = example["spec"]["template"]
+    tally.check("a pod with the annotation is injected", injected(mutating, validating, template))
+    tally.check("other pods stay as they are", untouched(mutating, validating, template))
+    tally.check("commands are read as they are written", misread(mutating, template))
+    tally.check("bad annotations are refused", unrefused(mutating, validating, template))
+    bindings = [one["spec"] for one in them if one["kind"].endswith("Binding")]
+    labels = {one["metadata"]["labels"].get("proxyrunner-injection") for one in kustomized(KUBERNETES / "namespaces")
+              if one["kind"] == "Namespace"}  # fmt: skip
+    selected = {one["matchResources"]["namespaceSelector"]["matchLabels"]["proxyrunner-injection"] for one in bindings}
+    tally.check("the bindings select namespaces by the label that these have", [] if selected < labels else [str(labels)])
+
+
+def as_pod(template: Document) -> Document:
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod", **template["metadata"]}, "spec": template["spec"]}
+
+
+def injected(mutating: Document, validating: Document, template: Document) -> list[str]:
+    """A pod that the policy changed must be as sound as the others."""
+    bare = as_pod(template)
+    pod = admission.mutated(mutating, bare)
+    problems = [f"refused: {one}" for one in admission.refusals(validating, pod)]
+    problems += all_invalid([pod], VERSIONS)
+    for volume in pod["spec"].get("volumes", []):
+        # The policy leaves it out, because a quantity has a type of its own in CEL.
+        volume["emptyDir"]["sizeLimit"] = "32Mi"
+    problems += [problem for rule in pods.RULES if rule is not pods.tokenless for problem in rule([pod])]
+    twice = admission.mutated(mutating, pod)
+    problems += ["a pod that was injected is injected again"] * (twice != pod)
+    own = copy.deepcopy(bare)
+    container = own["spec"]["containers"][0]
+    container["readinessProbe"] = {"exec": {"command": ["true"]}}
+    container["args"] = ["--verbose"]
+    container["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    own["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]
+    own["spec"]["initContainers"] = [{"name": "first", "image": "a:1"}]
+    after = admission.mutated(mutating, own)["spec"]
+    kept = [
+        after["containers"][0]["readinessProbe"] == container["readinessProbe"],
+        after["containers"][0]["args"] == ["--verbose"],
+        [one["name"] for one in after["containers"][0]["volumeMounts"]] == ["data", "proxyrunner"],
+        [one["name"] for one in after["volumes"]] == ["data", "proxyrunner"],
+        [one["name"] for one in after["initContainers"]] == ["copy-proxyrunner", "first"],
+    ]
+    return problems + ([] if all(kept) else [f"what a pod has is not kept: {kept}"])
+
+
+def untouched(mutating: Document, validating: Document, template: Document) -> list[str]:
+    pod = as_pod(copy.deepcopy(template))
+    del pod["metadata"]["annotations"]
+    changed = admission.mutated(mutating, pod) != pod
+    return ["it was changed"] * changed + admission.refusals(validating, pod)
+
+
+def misread(mutating: Document, template: Document) -> list[str]:
+    problems = []
+    for command in (
+        ["python", "server.py"], ["a b", "--name=it's", ""], ['say "hi"', "back\\slash", '\\"', "\\\\"], ["ü", "日本", "[x]", ","],
+    ):  # fmt: skip
+        pod = as_pod(copy.deepcopy(template))
+        pod["metadata"]["annotations"]["proxyrunner/command"] = json.dumps(command, ensure_ascii=False)
+        found = admission.mutated(mutating, pod)["spec"]["containers"][0]["command"]
+        if found[found.index("--") + 1 :] != command:
+            problems.append(f"{command} became {found}")
+    return problems
+
+
+def unrefused(mutating: Document, validating: Document, template: Document) -> list[str]:
+    problems = []
+    for text in ("", "python server.py", "[]", '[""]', '["python", 1]', '["a\\n"]', '["a"', '["a",]', '{"a": "b"}', '["\\u0041"]'):
+        pod = as_pod(copy.deepcopy(template))
+        pod["metadata"]["annotations"]["proxyrunner/command"] = text
+        if not admission.refusals(validating, admission.mutated(mutating, pod)):
+            problems.append(f"{text!r} is accepted")
+    pod = as_pod(copy.deepcopy(template))
+    pod["spec"]["containers"].append({"name": "other", "image": "other:1"})
+    if admission.mutated(mutating, pod) != pod or not admission.refusals(validating, pod):
+        problems.append("a pod with two containers is accepted")
+    return problems
+
+
+def check_recipes(tally: Tally) -> None:
+    for path in sorted((KUBERNETES / "recipes").glob("*.yaml")):
+        (document,) = documents(path.read_text())
+        if not crds.known(document):
+            continue  # of the admission policy
+        tally.check(f"recipes/{path.stem} is valid", invalid(document, VERSIONS))
+        made = operators.rendered(document)
+        assert made
+        tally.check(f"recipes/{path.stem}: the operator's workload is valid", invalid(made, VERSIONS))
+        # kmcp decides most of its pod itself, and the lifecycle operator the token.
+        rules = {
+            "kmcp": [pods.pinned, pods.existing, pods.mounted, pods.graceful],
+            "mcp-lifecycle-operator": [one for one in pods.RULES if one is not pods.tokenless],
+        }.get(path.stem, pods.RULES)
+        if path.stem == "mcp-lifecycle-operator":
+            # It has no startup probe.
+            rules.remove(pods.probed)
+        tally.check(f"recipes/{path.stem} is sound", [problem for rule in rules for problem in rule([made])])
+
+
+def check_chart(tally: Tally, python: str, overlays: dict[str, list[Document]]) -> dict[str, list[Document]]:
+    sets = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CHART / "ci").glob("*.yaml"))}
+    answers = helm(python, [{"name": "weather", "values": values} for values in sets.values()])
+    found = {}
+    for name, answer in zip(sets, answers):
+        if "refused" in answer:
+            tally.check(f"chart, {name}: is rendered", [answer["refused"]])
+            continue
+        tally.check(f"chart, {name}: lint", answer["lint"])
+        found[name] = them = documents_of(answer["rendered"])
+        tally.check(f"chart, {name}: is valid", all_invalid(them, VERSIONS))
+        tally.check(f"chart, {name}: is sound", broken_rules(them))
+        if f"overlays/{name}" in overlays and name != "production":
+            tally.check(f"chart, {name}: runs what the overlay runs", differences(them, overlays[f"overlays/{name}"]))
+    bad = sorted((TESTS / "manifests" / "refused").glob("*.yaml"))
+    answers = helm(python, [{"name": "bad", "values": yaml.safe_load(path.read_text())} for path in bad])
+    for path, answer in zip(bad, answers):
+        wanted = path.read_text().partition("says: ")[2].splitlines()[0]
+        said = answer.get("refused", "nothing")
+        tally.check(f"chart refuses {path.stem}", [] if wanted in said and "refused" in answer else [said])
+    return found
+
+
+def documents_of(rendered: Any) -> list[Document]:
+    """The manifests of a rendered chart; NOTES.txt is none."""
+    if isinstance(rendered, str):
+        return documents(rendered)
+    return [one for name, text in sorted(rendered.items()) if name.endswith(".yaml") for one in documents(text)]
+
+
+def differences(chart: list[Document], overlay: list[Document]) -> list[str]:
+    """Where the chart's pod differs from the overlay's, but for names and labels."""
+
+    def essence(them: list[Document]) -> dict[str, Any]:
+        ((_, pod),) = pods.servers(them)
+        found = {"grace": pod["terminationGracePeriodSeconds"], "security": pod["securityContext"]}
+        for container in pods.containers(pod):
+            for key in ("command", "args", "resources", "securityContext", "restartPolicy", "lifecycle", "ports"):
+                found[f"{container['name']}.{key}"] = container.get(key)
+            for key in ("startupProbe", "livenessProbe", "readinessProbe"):
+                probe = copy.deepcopy(container.get(key))
+                if probe:
+                    probe["httpGet"]["port"] = str(probe["httpGet"]["port"]).replace("mcp", "8080")
+                found[f"{container['name']}.{key}"] = probe
+            found[f"{container['name']}.settings"] = {
+                name: value for name, value in pods.environment(container).items() if name.startswith("PROXYRUNNER_")
+            }
+            mounts = container.get("volumeMounts", [])
+            found[f"{container['name']}.mounts"] = sorted(mount["mountPath"] for mount in mounts)
+        return found
+
+    one, other = essence(chart), essence(overlay)
+    return [f"{key}: {one.get(key)} and {other.get(key)}" for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
+
+
+def check_adapter(tally: Tally) -> None:
+    """The adapter's query, on series as proxyrunner has them, by promtool."""
+    values = yaml.safe_load((KUBERNETES / "components" / "hpa" / "prometheus-adapter.yaml").read_text())
+    (rule,) = values["rules"]["custom"]
+    problems = [] if re.search(rule["name"]["matches"], "mcp_tool_requests_total") else ["it matches no metric"]
+    query = rule["metricsQuery"]
+    for template, meaning in (
+        ("<<.Series>>", "mcp_tool_requests_total"),
+        ("<<.LabelMatchers>>", 'namespace="mcp-core",pod=~"a|b"'),
+        ("<<.GroupBy>>", "pod"),
+    ):
+        problems += [f"it does not use {template}"] * (template not in query)
+        query = query.replace(template, meaning)
+
+    def series(namespace: str, pod: str, tool: str, step: int) -> dict[str, str]:
+        labels = f'namespace="{namespace}",pod="{pod}",tool="{tool}"'
+        return {"series": f"mcp_tool_requests_total{{{labels}}}", "values": f"0+{step}x10"}
+
+    expected = [{"labels": '{pod="a"}', "value": 3}, {"labels": '{pod="b"}', "value": 1}]
+    test = {
+        "tests": [{
+            "interval": "1m",
+            "input_series": [
+                series("mcp-core", "a", "echo", 60), series("mcp-core", "a", "add", 120),
+                series("mcp-core", "b", "echo", 60), series("other", "a", "echo", 600),
+            ],
+            "promql_expr_test": [{"expr": query, "eval_time": "10m", "exp_samples": expected}],
+        }]
+    }  # fmt: skip
+    try:
+        promtool = prometheus.install()["promtool"]
+    except prometheus.Unavailable as error:
+        tally.check("promtool is there", [str(error)])
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "test.yml"
+        file.write_text(json.dumps(test))
+        done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, timeout=60)
+    problems += [done.stdout + done.stderr] * (done.returncode != 0)
+    problems += ["the HPA reads another metric"] * (rule["name"]["as"] != "mcp_tool_requests_per_second")
+    tally.check("prometheus-adapter's rule gives calls per second of a pod", problems)
+
+
+def check_binary(tally: Tally, binary: str, rendered: dict[str, list[Document]]) -> None:
+    """The binary itself accepts the settings, and has nothing to say of the time to stop."""
+    seen = set()
+    for name, them in rendered.items():
+        problems = []
+        for _, pod in pods.servers(them):
+            container = pods.proxy(pod)
+            flags = [f"{flag}={value}" for flag, value in pods.options(container).items() if flag != "--connect"]
+            if tuple(flags) in seen:
+                continue
+            seen.add(tuple(flags))
+            command = [binary, "--check", *flags, "--", "true"]
+            env = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+            said = done.stdout + done.stderr
+            if done.returncode != 0 or re.search(r"stopping may take|warn", said, re.I):
+                problems.append(f"{' '.join(flags)}: {said.strip()[-300:]}")
+        tally.check(f"{name}: proxyrunner accepts the settings", problems)
+
+
+def check_checkov(tally: Tally, rendered: dict[str, list[Document]]) -> None:
+    """What checkov finds, but for what is allowed. What is allowed must be found."""
+    import shutil
+
+    shutil.rmtree(PRODUCED, ignore_errors=True)
+    for name, them in rendered.items():
+        path = PRODUCED / f"{name.replace('/', '-')}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump_all(them))
+    command = [Path(sys.executable).with_name("checkov"), "--directory", PRODUCED, "--framework", "kubernetes"]
+    command += ["--compact", "--quiet", "--skip-download", "--output", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    try:
+        report = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        tally.check("checkov runs", [done.stdout[-500:] + done.stderr[-500:]])
+        return
+    failed = report["results"]["failed_checks"]
+    unexpected = {f"{one['check_id']} {one['check_name']}: {one['resource']}" for one in failed if one["check_id"] not in ALLOWED}
+    tally.check("checkov finds nothing else", sorted(unexpected))
+    needless = set(ALLOWED) - {one["check_id"] for one in failed}
+    tally.check("what checkov may find is found", sorted(f"{one} is not needed" for one in needless))
+    count = report["summary"]["passed"]
+    tally.check(f"checkov checked something ({count} passed)", [] if count > 100 else [str(report["summary"])])
+
+
+def check_page(tally: Tally) -> None:
+    """What the page names exists, and its blocks are valid."""
+    text = PAGE.read_text()
+    problems = []
+    for path in re.findall(r"(?:apply -[kf]|kustomize|--values|install \S+|upgrade --install \S+) (deploy/[\w./-]+)", text):
+        problems += [f"{path} does not exist"] * (not (ROOT / path).exists())
+    named = set(re.findall(r"components/([a-z-]+)", text))
+    there = {path.name for path in (KUBERNETES / "components").iterdir()}
+    problems += [f"component {one} is not explained" for one in sorted(there - named)]
+    problems += [f"component {one} does not exist" for one in sorted(named - there)]
+    for to in re.findall(r"\]\((?!https?://)([^)#]+)", text):
+        problems += [f"{to} does not exist"] * (not (PAGE.parent / to).exists())
+    tally.check("docs/kubernetes.md names what exists", problems)
+    blocks = [one for block in re.findall(r"```yaml\n(.*?)```", text, re.S) for one in documents(block)]
+    whole = [one for one in blocks if isinstance(one, dict) and "apiVersion" in one and "kustomize" not in one["apiVersion"]]
+    tally.check("docs/kubernetes.md: its manifests are valid", all_invalid(whole, VERSIONS))
+    flags = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", re.sub(r"```.*?```", "", text, flags=re.S)))
+    own = {flag for options in pods.COMMANDS.values() for flag in options} | pods.OTHERS | {"--copy-self"}
+    tally.check("docs/kubernetes.md names flags that exist", sorted(flags - set(pods.settings()) - own))
+
+
+# Manifests that are broken on purpose: each change must be noticed.
+
+Change = Callable[[list[Document]], None]
+
+
+def the(them: list[Document], kind: str, name: str = "") -> Document:
+    return next(one for one in them if one["kind"] == kind and one["metadata"]["name"].endswith(name))
+
+
+def pod_of(them: list[Document]) -> Document:
+    return next(pods.servers(them))[1]
+
+
+def server(them: list[Document]) -> Document:
+    return pod_of(them)["containers"][0]
+
+
+def put(target: Callable[[list[Document]], Any], key: Any, value: Any = None) -> Change:
+    """Returns a change that sets a key, or removes it."""
+
+    def change(them: list[Document]) -> None:
+        where = target(them)
+        if value is None:
+            del where[key]
+        else:
+            where[key] = value
+
+    return change
+
+
+def egress(them: list[Document]) -> Document:
+    return the(them, "NetworkPolicy", "-egress")["spec"]["egress"][0]
+
+
+def ingress(them: list[Document]) -> Document:
+    return the(them, "NetworkPolicy", "-ingress")["spec"]["ingress"][0]
+
+
+BROKEN: list[tuple[str, str, Change]] = [
+    ("production", "root", put(lambda t: pod_of(t)["securityContext"], "runAsNonRoot", False)),
+    ("production", "no seccomp", put(lambda t: pod_of(t)["securityContext"], "seccompProfile")),
+    ("production", "the host's network", put(pod_of, "hostNetwork", True)),
+    ("production", "a writable root", put(lambda t: server(t)["securityContext"], "readOnlyRootFilesystem", False)),
+    ("production", "privileges", put(lambda t: server(t)["securityContext"], "allowPrivilegeEscalation")),
+    ("production", "capabilities", put(lambda t: server(t)["securityContext"], "capabilities", {"add": ["NET_ADMIN"]})),
+    ("production", "a privileged copy", put(lambda t: pod_of(t)["initContainers"][0]["securityContext"], "privileged", True)),
+    ("production", "a token", put(pod_of, "automountServiceAccountToken")),
+    ("production", "a token of the account", put(lambda t: the(t, "ServiceAccount"), "automountServiceAccountToken", True)),
+    ("production", "service links", put(pod_of, "enableServiceLinks", True)),
+    ("production", "no limit", put(lambda t: server(t)["resources"]["limits"], "memory")),
+    ("production", "an unlimited volume", put(lambda t: pod_of(t)["volumes"][0], "emptyDir", {})),
+    ("production", "latest", put(server, "image", "example-server:latest")),
+    ("production", "no tag", put(server, "image", "registry.example.com/example-server")),
+    ("image-volume", "no tag of a volume", put(lambda t: pod_of(t)["volumes"][0]["image"], "reference", "proxyrunner")),
+    ("production", "no readiness", put(server, "readinessProbe")),
+    ("production", "an unknown path", put(lambda t: server(t)["livenessProbe"]["httpGet"], "path", "/healthy")),
+    ("production", "readiness as liveness", put(lambda t: server(t)["livenessProbe"]["httpGet"], "path", "/health/ready")),
+    ("production", "another port", put(lambda t: server(t)["readinessProbe"]["httpGet"], "port", 8081)),
+    ("production", "a short start", put(lambda t: server(t)["startupProbe"], "failureThreshold", 29)),
+    ("sidecar-pair", "a startup probe of the sidecar", put(
+        lambda t: pod_of(t)["initContainers"][1], "startupProbe", {"httpGet": {"path": "/health", "port": 8080}})),
+    ("sidecar-pair", "a sidecar that ends", put(lambda t: pod_of(t)["initContainers"][1], "restartPolicy")),
+    ("sidecar-pair", "no hook", put(server, "lifecycle")),
+    ("sidecar-pair", "another socket", put(lambda t: pod_of(t)["initContainers"][1], "volumeMounts", [])),
+    ("sidecar-pair", "a short grace", put(pod_of, "terminationGracePeriodSeconds", 30)),
+    ("production", "loopback", put(lambda t: server(t)["env"][0], "value", "127.0.0.1:8080")),
+    ("production", "an unknown variable", put(lambda t: server(t)["env"][0], "name", "PROXYRUNNER_LISTN")),
+    ("production", "an unknown flag", put(server, "command", ["/proxyrunner/proxyrunner", "--lissten=[::]:8080", "--"])),
+    ("production", "an unknown flag of the check", put(
+        lambda t: the(t, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"], 2, "--uri")),
+    ("production", "a short grace of a pod", put(pod_of, "terminationGracePeriodSeconds", 20)),
+    ("production", "a long drain", put(lambda t: server(t)["env"][0], "name", "PROXYRUNNER_DRAIN_TIMEOUT")),
+    ("production", "a volume that is not there", put(lambda t: pod_of(t)["volumes"][0], "name", "other")),
+    ("production", "a binary that is not there", put(server, "command", ["/opt/proxyrunner/proxyrunner", "--"])),
+    ("production", "a Service that selects nothing", put(lambda t: the(t, "Service")["spec"], "selector", {"app": "x"})),
+    ("production", "a budget of nothing", put(
+        lambda t: the(t, "PodDisruptionBudget")["spec"]["selector"], "matchLabels", {"app": "x"})),
+    ("production", "a policy of nothing", put(
+        lambda t: the(t, "NetworkPolicy", "-egress")["spec"]["podSelector"], "matchLabels", {"app": "x"})),
+    ("production", "a monitor of nothing", put(
+        lambda t: the(t, "ServiceMonitor")["spec"]["endpoints"][0], "port", "admin")),
+    ("production", "another target port", put(lambda t: the(t, "Service")["spec"]["ports"][0], "targetPort", "metrics")),
+    ("production", "an autoscaler of nothing", put(
+        lambda t: the(t, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"], "name", "x")),
+    ("production", "another metric", put(
+        lambda t: the(t, "HorizontalPodAutoscaler")["spec"]["metrics"][0]["pods"]["metric"], "name", "x")),
+    ("production", "fixed replicas", put(lambda t: the(t, "Deployment")["spec"], "replicas", 2)),
+    ("production", "no affinity", put(lambda t: the(t, "Service")["spec"], "sessionAffinity")),
+    ("production", "another account", put(pod_of, "serviceAccountName", "default")),
+    ("production", "open ingress", put(ingress, "from")),
+    ("production", "all ports", put(ingress, "ports")),
+    ("production", "another namespace", put(
+        lambda t: ingress(t)["from"][0]["namespaceSelector"]["matchLabels"], "kubernetes.io/metadata.name", "default")),
+    ("production", "all namespaces", put(lambda t: ingress(t)["from"][0], "namespaceSelector", {})),
+    ("production", "open egress", put(egress, "to")),
+    ("production", "egress to the world", put(egress, "to", [{"ipBlock": {"cidr": "0.0.0.0/0"}}])),
+    ("production", "no policy of egress", put(
+        lambda t: the(t, "NetworkPolicy", "-egress")["spec"], "policyTypes", ["Ingress"])),
+    ("production", "a check of another Service", put(
+        lambda t: the(t, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"], 3,
+        "http://other:8080/mcp")),
+    ("production", "a wrong type", put(lambda t: the(t, "Service")["spec"]["ports"][0], "port", "eighty")),
+    ("production", "an unknown field", put(server, "imagePolicy", "Always")),
+    ("stateful", "no name of a Service", put(lambda t: the(t, "StatefulSet")["spec"], "serviceNaem", "x")),
+    ("production", "an unknown field of a monitor", put(
+        lambda t: the(t, "ServiceMonitor")["spec"]["endpoints"][0], "ports", "metrics")),
+    ("production", "a rule without a query", put(
+        lambda t: the(t, "PrometheusRule")["spec"]["groups"][0]["rules"][0], "expr")),
+]  # fmt: skip
+
+
+def check_breakage(tally: Tally, overlays: dict[str, list[Document]]) -> None:
+    unnoticed = []
+    for overlay, what, change in BROKEN:
+        them = copy.deepcopy(overlays[f"overlays/{overlay}"])
+        if what == "a long drain":
+            server(them)["env"].append({"name": "PROXYRUNNER_DRAIN_TIMEOUT", "value": "60s"})
+        else:
+            change(them)
+        if not all_invalid(them, VERSIONS[-1:]) + broken_rules(them):
+            unnoticed.append(f"{overlay}: {what}")
+    tally.check(f"{len(BROKEN)} broken manifests are noticed", unnoticed)
+
+
+def main() -> int:
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    tally = Tally()
+    tally.check("the copies of the rules are copies", outdated())
+    overlays = check_overlays(tally)
+    check_admission(tally)
+    check_recipes(tally)
+    charts = check_chart(tally, sys.argv[1], overlays)
+    check_adapter(tally)
+    rendered = overlays | {f"chart/{name}": them for name, them in charts.items()}
+    if len(sys.argv) == 3:
+        check_binary(tally, sys.argv[2], rendered)
+    check_checkov(tally, rendered)
+    check_page(tally)
+    check_breakage(tally, overlays)
+    print(f"{tally.passed} passed, {tally.failed} failed")
+    return 1 if tally.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
