@@ -2,8 +2,8 @@
 """Checks deploy/kubernetes and deploy/helm: renders every overlay and every set of values, validates them against the schemas of
 three Kubernetes versions, checks what schemas cannot say, and breaks manifests to see that the checks notice.
 
-    tests/kubernetes.py HELM_PYTHON [PROXYRUNNER]   all of it; HELM_PYTHON has Helm's SDK, PROXYRUNNER is the binary
-    tests/kubernetes.py --write                     writes the copies of deploy/observability/rules.yml
+    tests/kubernetes.py [PROXYRUNNER]   all of it, with the binary's opinion on settings if it is given
+    tests/kubernetes.py --write         writes the copies of deploy/observability/rules.yml
 
 `tests/run kubernetes` installs what it needs. No cluster is involved: a kubelet's probes, autoscaling, network policies and
 admission are not run. Ends with one line, `N passed, N failed`, and exits with 1 if anything failed.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,7 +56,7 @@ ALLOWED = {
     "CKV_K8S_21": "the base leaves the namespace to its overlays",
     "CKV_K8S_8": "init containers that copy need no liveness probe, and neither do jobs and servers beside their sidecar",
     "CKV_K8S_9": "as CKV_K8S_8, for readiness",
-    "CKV2_K8S_6": "network policies are a component, because they name namespaces",
+    "CKV_K8S_40": "OpenShift chooses the user",
 }
 
 
@@ -98,6 +99,7 @@ if sys.argv[1:] == ["--write"]:
     write()
     sys.exit()
 
+import helm_python  # noqa: E402
 import kubernetes_validate  # noqa: E402
 import yaml  # noqa: E402
 
@@ -123,12 +125,19 @@ def documents(text: str) -> list[Document]:
     return [one for one in yaml.safe_load_all(text) if one]
 
 
-def helm(python: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Lints and renders sets of values."""
-    command = [python, TESTS / "manifests" / "helm.py", CHART]
-    done = subprocess.run(command, input=json.dumps(requests), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr.strip()
-    return json.loads(done.stdout)
+def charted(values: Document) -> list[Document]:
+    """Renders the chart by Helm's own SDK; it validates values against the chart's schema."""
+    with helm_python.Chart.load(str(CHART)) as chart:
+        chart.validate_schema(values)
+        rendered = chart.render(values, name="weather", namespace="mcp-core")
+    return [one for name, text in sorted(rendered.items()) if name.endswith(".yaml") for one in documents(text)]
+
+
+def lint(values: Document) -> list[str]:
+    report = helm_python.lint(str(CHART), values, strict=True, kube_version=f"v{VERSIONS[0]}.0")
+    warned = [f"{one['path']}: {one['error']}" for one in report["messages"] if one["severity"] > 1]
+    assert report["total_charts_linted"] == 1, report
+    return warned + report["errors"]
 
 
 # The checks.
@@ -287,34 +296,29 @@ def check_recipes(tally: Tally) -> None:
         tally.check(f"recipes/{path.stem} is sound", [problem for rule in rules for problem in rule([made])])
 
 
-def check_chart(tally: Tally, python: str, overlays: dict[str, list[Document]]) -> dict[str, list[Document]]:
-    sets = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CHART / "ci").glob("*.yaml"))}
-    answers = helm(python, [{"name": "weather", "values": values} for values in sets.values()])
+def check_chart(tally: Tally, overlays: dict[str, list[Document]]) -> dict[str, list[Document]]:
     found = {}
-    for name, answer in zip(sets, answers):
-        if "refused" in answer:
-            tally.check(f"chart, {name}: is rendered", [answer["refused"]])
+    for path in sorted((CHART / "ci").glob("*.yaml")):
+        name, values = path.stem, yaml.safe_load(path.read_text())
+        tally.check(f"chart, {name}: lint", lint(values))
+        try:
+            found[name] = them = charted(values)
+        except helm_python.HelmError as error:
+            tally.check(f"chart, {name}: is rendered", [str(error)])
             continue
-        tally.check(f"chart, {name}: lint", answer["lint"])
-        found[name] = them = documents_of(answer["rendered"])
         tally.check(f"chart, {name}: is valid", all_invalid(them, VERSIONS))
         tally.check(f"chart, {name}: is sound", broken_rules(them))
         if f"overlays/{name}" in overlays and name != "production":
             tally.check(f"chart, {name}: runs what the overlay runs", differences(them, overlays[f"overlays/{name}"]))
-    bad = sorted((TESTS / "manifests" / "refused").glob("*.yaml"))
-    answers = helm(python, [{"name": "bad", "values": yaml.safe_load(path.read_text())} for path in bad])
-    for path, answer in zip(bad, answers):
+    for path in sorted((TESTS / "manifests" / "refused").glob("*.yaml")):
+        said = "nothing"
+        try:
+            charted(yaml.safe_load(path.read_text()))
+        except helm_python.HelmError as error:
+            said = str(error)
         wanted = path.read_text().partition("says: ")[2].splitlines()[0]
-        said = answer.get("refused", "nothing")
-        tally.check(f"chart refuses {path.stem}", [] if wanted in said and "refused" in answer else [said])
+        tally.check(f"chart refuses {path.stem}", [] if said != "nothing" and wanted in said else [said])
     return found
-
-
-def documents_of(rendered: Any) -> list[Document]:
-    """The manifests of a rendered chart; NOTES.txt is none."""
-    if isinstance(rendered, str):
-        return documents(rendered)
-    return [one for name, text in sorted(rendered.items()) if name.endswith(".yaml") for one in documents(text)]
 
 
 def differences(chart: list[Document], overlay: list[Document]) -> list[str]:
@@ -407,8 +411,6 @@ def check_binary(tally: Tally, binary: str, rendered: dict[str, list[Document]])
 
 def check_checkov(tally: Tally, rendered: dict[str, list[Document]]) -> None:
     """What checkov finds, but for what is allowed. What is allowed must be found."""
-    import shutil
-
     shutil.rmtree(PRODUCED, ignore_errors=True)
     for name, them in rendered.items():
         path = PRODUCED / f"{name.replace('/', '-')}.yaml"
@@ -437,7 +439,8 @@ def check_page(tally: Tally) -> None:
     problems = []
     for path in re.findall(r"(?:apply -[kf]|kustomize|--values|install \S+|upgrade --install \S+) (deploy/[\w./-]+)", text):
         problems += [f"{path} does not exist"] * (not (ROOT / path).exists())
-    named = set(re.findall(r"components/([a-z-]+)", text))
+    table = text.partition("| component |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`([a-z-]+)`", re.sub(r"\|[^|]*\|[^|]*\|$", "", table, flags=re.M)))
     there = {path.name for path in (KUBERNETES / "components").iterdir()}
     problems += [f"component {one} is not explained" for one in sorted(there - named)]
     problems += [f"component {one} does not exist" for one in sorted(named - there)]
@@ -577,18 +580,18 @@ def check_breakage(tally: Tally, overlays: dict[str, list[Document]]) -> None:
 
 
 def main() -> int:
-    if len(sys.argv) not in (2, 3):
+    if len(sys.argv) > 2:
         sys.exit(__doc__)
     tally = Tally()
     tally.check("the copies of the rules are copies", outdated())
     overlays = check_overlays(tally)
     check_admission(tally)
     check_recipes(tally)
-    charts = check_chart(tally, sys.argv[1], overlays)
+    charts = check_chart(tally, overlays)
     check_adapter(tally)
     rendered = overlays | {f"chart/{name}": them for name, them in charts.items()}
-    if len(sys.argv) == 3:
-        check_binary(tally, sys.argv[2], rendered)
+    if len(sys.argv) == 2:
+        check_binary(tally, sys.argv[1], rendered)
     check_checkov(tally, rendered)
     check_page(tally)
     check_breakage(tally, overlays)

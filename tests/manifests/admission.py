@@ -6,7 +6,6 @@ There is no API server here. Types that the server would check are not checked: 
 from __future__ import annotations
 
 import copy
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,15 @@ def evaluated(expression: str, variables: Document) -> Any:
 
 
 def native(value: Any) -> Any:
-    return json.loads(json.dumps(value, cls=celpy.CELJSONEncoder))
+    """Returns a value of CEL as Python's own: CEL's booleans are no `bool`."""
+    if isinstance(value, dict):
+        return {str(key): native(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [native(item) for item in value]
+    for kind, own in ((celtypes.BoolType, bool), (celtypes.IntType, int), (celtypes.StringType, str)):
+        if isinstance(value, kind):
+            return own(value)
+    raise TypeError(f"{value!r} of {type(value)}")
 
 
 def matched(policy: Document, pod: Document) -> bool:

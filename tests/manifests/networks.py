@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pods import MCP_PORT, METRICS_PORT, Document, Rule, containers, pods, servers, templates
+from pods import MCP_PORT, METRICS_PORT, Document, Rule, containers, own_words, pods, servers, templates
 
 # Namespaces that may call tools, and that may scrape.
 GATEWAY, MONITORING = {"mcp-gateway"}, {"monitoring"}
@@ -147,9 +147,9 @@ def checks(documents: list[Document]) -> Iterator[str]:
     }
     for cron in of_kind(documents, "CronJob"):
         (container,) = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-        url = container["args"][container["args"].index("--url") + 1]
-        if url not in there:
-            yield f"{called(cron)} calls {url}, where nothing listens"
+        urls = [value for flag, value in own_words(container) if flag == "--url"]
+        if not set(urls) & there:
+            yield f"{called(cron)} calls {urls}, where nothing listens"
         if container["args"][:2] != ["probe", "call"]:
             yield f"{called(cron)} runs {container['args']}"
 

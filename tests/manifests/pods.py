@@ -261,8 +261,12 @@ def mounted(documents: list[Document]) -> Iterator[str]:
     for name, template in templates(documents):
         pod = template["spec"]
         there = {one["name"] for one in pod.get("volumes", [])}
-        claims = [document for document in documents if f"StatefulSet/{document['metadata']['name']}" == name]
-        there |= {one["metadata"]["name"] for one in claims for one in one["spec"].get("volumeClaimTemplates", [])}
+        there |= {
+            claim["metadata"]["name"]
+            for one in documents
+            if f"{one['kind']}/{one['metadata']['name']}" == name
+            for claim in one["spec"].get("volumeClaimTemplates", [])
+        }
         used = {mount["name"] for one in containers(pod) for mount in one.get("volumeMounts", [])}
         yield from (f"{name}: volume {one} does not exist" for one in sorted(used - there))
         yield from (f"{name}: volume {one} is not used" for one in sorted(there - used))
