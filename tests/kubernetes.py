@@ -112,6 +112,8 @@ import pods  # noqa: E402
 import prometheus  # noqa: E402
 
 Document = dict[str, Any]
+# The manifests of each overlay and set of values.
+Rendered = dict[str, list[Document]]
 
 
 def kustomized(folder: Path) -> list[Document]:
@@ -164,14 +166,20 @@ def all_invalid(them: list[Document], versions: list[str]) -> list[str]:
     return [problem for one in them for problem in invalid(one, versions)]
 
 
-def broken_rules(them: list[Document]) -> list[str]:
+def broken_rules(them: list[Document], rules: list[pods.Rule] | None = None) -> list[str]:
     """What schemas cannot say."""
-    return [problem for rule in [*pods.RULES, *networks.RULES] for problem in rule(them)]
+    problems = []
+    for rule in rules or [*pods.RULES, *networks.RULES]:
+        try:
+            problems += rule(them)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, StopIteration) as error:
+            problems.append(f"{rule.__name__}: cannot be read: {error!r}")
+    return problems
 
 
-def check_overlays(tally: Tally) -> dict[str, list[Document]]:
-    """Overlays, and the folders that stand alone. Returns what they are rendered to."""
-    found = {}
+def check_overlays(tally: Tally, rendered: Rendered) -> None:
+    """Overlays, and the folders that stand alone."""
+    found = rendered
     for folder in sorted([*(KUBERNETES / "overlays").iterdir(), KUBERNETES / "base", KUBERNETES / "namespaces"]):
         name = str(folder.relative_to(KUBERNETES))
         try:
@@ -185,10 +193,9 @@ def check_overlays(tally: Tally) -> dict[str, list[Document]]:
     components = [path.name for path in (KUBERNETES / "components").iterdir()]
     tally.check("each component is in an overlay", [one for one in components if f"components/{one}\n" not in used + "\n"
                 and f"components/{one}]" not in used])  # fmt: skip
-    return found
 
 
-def check_admission(tally: Tally) -> None:
+def check_admission(tally: Tally, _: Rendered) -> None:
     them = kustomized(KUBERNETES / "admission")
     since = [version for version in VERSIONS if version >= SINCE["admission"]]
     tally.check("admission is valid", all_invalid(them, since))
@@ -210,7 +217,7 @@ def check_admission(tally: Tally) -> None:
     tally.check("the bindings select namespaces by the label that these have", [] if selected < labels else [str(labels)])
 
 
-def check_recipes(tally: Tally) -> None:
+def check_recipes(tally: Tally, _: Rendered) -> None:
     for path in sorted((KUBERNETES / "recipes").glob("*.yaml")):
         (document,) = documents(path.read_text())
         if not crds.known(document):
@@ -227,23 +234,22 @@ def check_recipes(tally: Tally) -> None:
         if path.stem == "mcp-lifecycle-operator":
             # It has no startup probe.
             rules.remove(pods.probed)
-        tally.check(f"recipes/{path.stem} is sound", [problem for rule in rules for problem in rule([made])])
+        tally.check(f"recipes/{path.stem} is sound", broken_rules([made], rules))
 
 
-def check_chart(tally: Tally, overlays: dict[str, list[Document]]) -> dict[str, list[Document]]:
-    found = {}
+def check_chart(tally: Tally, rendered: Rendered) -> None:
     for path in sorted((CHART / "ci").glob("*.yaml")):
         name, values = path.stem, yaml.safe_load(path.read_text())
         tally.check(f"chart, {name}: lint", lint(values))
         try:
-            found[name] = them = charted(values)
+            rendered[f"chart/{name}"] = them = charted(values)
         except helm_python.HelmError as error:
             tally.check(f"chart, {name}: is rendered", [str(error)])
             continue
         tally.check(f"chart, {name}: is valid", all_invalid(them, VERSIONS))
         tally.check(f"chart, {name}: is sound", broken_rules(them))
-        if f"overlays/{name}" in overlays and name != "production":
-            tally.check(f"chart, {name}: runs what the overlay runs", differences(them, overlays[f"overlays/{name}"]))
+        if f"overlays/{name}" in rendered and name != "production":
+            tally.check(f"chart, {name}: runs what the overlay runs", differences(them, rendered[f"overlays/{name}"]))
     for path in sorted((TESTS / "manifests" / "refused").glob("*.yaml")):
         said = "nothing"
         try:
@@ -252,7 +258,6 @@ def check_chart(tally: Tally, overlays: dict[str, list[Document]]) -> dict[str, 
             said = str(error)
         wanted = path.read_text().partition("says: ")[2].splitlines()[0]
         tally.check(f"chart refuses {path.stem}", [] if said != "nothing" and wanted in said else [said])
-    return found
 
 
 def differences(chart: list[Document], overlay: list[Document]) -> list[str]:
@@ -280,7 +285,7 @@ def differences(chart: list[Document], overlay: list[Document]) -> list[str]:
     return [f"{key}: {one.get(key)} and {other.get(key)}" for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
 
 
-def check_adapter(tally: Tally) -> None:
+def check_adapter(tally: Tally, _: Rendered) -> None:
     """The adapter's query, on series as proxyrunner has them, by promtool."""
     values = yaml.safe_load((KUBERNETES / "components" / "hpa" / "prometheus-adapter.yaml").read_text())
     (rule,) = values["rules"]["custom"]
@@ -323,8 +328,11 @@ def check_adapter(tally: Tally) -> None:
     tally.check("prometheus-adapter's rule gives calls per second of a pod", problems)
 
 
-def check_binary(tally: Tally, binary: str, rendered: dict[str, list[Document]]) -> None:
+def check_binary(tally: Tally, rendered: Rendered) -> None:
     """The binary itself accepts the settings, and has nothing to say of the time to stop."""
+    if len(sys.argv) < 2:
+        return
+    binary = sys.argv[1]
     seen = set()
     for name, them in rendered.items():
         problems = []
@@ -343,7 +351,7 @@ def check_binary(tally: Tally, binary: str, rendered: dict[str, list[Document]])
         tally.check(f"{name}: proxyrunner accepts the settings", problems)
 
 
-def check_checkov(tally: Tally, rendered: dict[str, list[Document]]) -> None:
+def check_checkov(tally: Tally, rendered: Rendered) -> None:
     """What checkov finds, but for what is allowed. What is allowed must be found."""
     shutil.rmtree(PRODUCED, ignore_errors=True)
     for name, them in rendered.items():
@@ -367,7 +375,7 @@ def check_checkov(tally: Tally, rendered: dict[str, list[Document]]) -> None:
     tally.check(f"checkov checked something ({count} passed)", [] if count > 100 else [str(report["summary"])])
 
 
-def check_page(tally: Tally) -> None:
+def check_page(tally: Tally, _: Rendered) -> None:
     """What the page names exists, and its blocks are valid."""
     text = PAGE.read_text()
     problems = []
@@ -389,10 +397,10 @@ def check_page(tally: Tally) -> None:
     tally.check("docs/kubernetes.md names flags that exist", sorted(flags - set(pods.settings()) - own))
 
 
-def check_breakage(tally: Tally, overlays: dict[str, list[Document]]) -> None:
+def check_breakage(tally: Tally, rendered: Rendered) -> None:
     unnoticed = []
     for overlay, what, wanted, change in broken.BROKEN:
-        them = copy.deepcopy(overlays[f"overlays/{overlay}"])
+        them = copy.deepcopy(rendered[f"overlays/{overlay}"])
         change(them)
         found = all_invalid(them, VERSIONS[-1:]) + broken_rules(them)
         if not any(wanted in problem for problem in found):
@@ -405,17 +413,13 @@ def main() -> int:
         sys.exit(__doc__)
     tally = Tally()
     tally.check("the copies of the rules are copies", outdated())
-    overlays = check_overlays(tally)
-    check_admission(tally)
-    check_recipes(tally)
-    charts = check_chart(tally, overlays)
-    check_adapter(tally)
-    rendered = overlays | {f"chart/{name}": them for name, them in charts.items()}
-    if len(sys.argv) == 2:
-        check_binary(tally, sys.argv[1], rendered)
-    check_checkov(tally, rendered)
-    check_page(tally)
-    check_breakage(tally, overlays)
+    rendered: Rendered = {}
+    for check in (check_overlays, check_admission, check_recipes, check_chart, check_adapter, check_binary, check_checkov,
+                  check_page, check_breakage):  # fmt: skip
+        try:
+            check(tally, rendered)
+        except Exception as error:  # whatever a broken manifest leads to
+            tally.check(check.__name__.replace("_", " "), [f"{error!r} at line {error.__traceback__.tb_next.tb_lineno}"])
     print(f"{tally.passed} passed, {tally.failed} failed")
     return 1 if tally.failed else 0
 
