@@ -234,6 +234,11 @@ def check_recipes(tally: Tally, _: Rendered) -> None:
         if path.stem == "mcp-lifecycle-operator":
             # It has no startup probe.
             rules.remove(pods.probed)
+        if path.stem == "kmcp":
+            # What agents call, which proxyrunner does not serve unless it is told.
+            host = f"{document['metadata']['name']}.{document['metadata']['namespace']}"
+            given = pods.options(made["spec"]["template"]["spec"]["containers"][0]).get("--allow-host")
+            tally.check("recipes/kmcp: agents are served", [] if given == host else [f"{given}, not {host}"])
         tally.check(f"recipes/{path.stem} is sound", broken_rules([made], rules))
 
 
@@ -275,7 +280,9 @@ def differences(chart: list[Document], overlay: list[Document]) -> list[str]:
                     probe["httpGet"]["port"] = str(probe["httpGet"]["port"]).replace("mcp", "8080")
                 found[f"{container['name']}.{key}"] = probe
             found[f"{container['name']}.settings"] = {
-                name: value for name, value in pods.environment(container).items() if name.startswith("PROXYRUNNER_")
+                name: value
+                for name, value in pods.environment(container).items()
+                if name.startswith("PROXYRUNNER_") and name != "PROXYRUNNER_ALLOW_HOST"
             }
             mounts = container.get("volumeMounts", [])
             found[f"{container['name']}.mounts"] = sorted(mount["mountPath"] for mount in mounts)
@@ -339,6 +346,7 @@ def check_binary(tally: Tally, rendered: Rendered) -> None:
         for _, pod in pods.servers(them):
             container = pods.proxy(pod)
             flags = [f"{flag}={value}" for flag, value in pods.options(container).items() if flag != "--connect"]
+            flags = [flag.replace("$(POD_NAMESPACE)", "mcp-core") for flag in flags]
             if tuple(flags) in seen:
                 continue
             seen.add(tuple(flags))

@@ -99,6 +99,8 @@ BROKEN: list[tuple[str, str, str, Change]] = [
      put(lambda t: pod_of(t)["initContainers"][1], "volumeMounts", [])),
     ("sidecar-pair", "a short grace", "to stop and gets", put(pod_of, "terminationGracePeriodSeconds", 30)),
     ("production", "loopback", "listens on", variable("PROXYRUNNER_LISTEN", "127.0.0.1:8080")),
+    ("production", "a variable in front of another", "does not precede it",
+     lambda t: server(t)["env"].insert(0, {"name": "A", "value": "$(POD_NAME)"})),
     ("production", "an unknown variable", "no variable PROXYRUNNER_LISTN", variable("PROXYRUNNER_LISTN", "[::]:8080")),
     ("production", "an unknown flag", "no option --lissten",
      put(server, "command", ["/proxyrunner/proxyrunner", "--lissten=[::]:8080", "--"])),

@@ -231,6 +231,18 @@ def existing(documents: list[Document]) -> Iterator[str]:
                     yield f"{name}/{container['name']}: proxyrunner has no variable {variable}"
 
 
+def expanded(documents: list[Document]) -> Iterator[str]:
+    """A variable that refers to another must follow it, or its text stays as it is."""
+    for name, pod in pods(documents):
+        for container in containers(pod):
+            before: set[str] = set()
+            for one in container.get("env", []):
+                for variable in re.findall(r"\$\((\w+)\)", one.get("value", "")):
+                    if variable not in before:
+                        yield f"{name}/{container['name']}: {one['name']} refers to {variable}, which does not precede it"
+                before.add(one["name"])
+
+
 def graceful(documents: list[Document]) -> Iterator[str]:
     """All stages of shutdown must fit into the time that the kubelet gives."""
     known = settings()
@@ -279,4 +291,4 @@ def mounted(documents: list[Document]) -> Iterator[str]:
                         yield f"{name}/{container['name']}: nothing is mounted at {path}"
 
 
-RULES: list[Rule] = [hardened, tokenless, limited, pinned, probed, listening, existing, graceful, mounted]
+RULES: list[Rule] = [hardened, tokenless, limited, pinned, probed, listening, existing, expanded, graceful, mounted]

@@ -62,11 +62,11 @@ seccompProfile: {type: RuntimeDefault}
 
 {{/* Settings as variables; the sidecar's drain is over when it is stopped. */}}
 {{- define "proxyrunner.settings" -}}
-{{- $defaults := dict -}}
+{{- $defaults := dict "allow-host" (printf "%s.%s" (include "proxyrunner.fullname" .) .Release.Namespace) -}}
 {{- if eq .Values.shape "sidecar-pair" -}}
-{{- $defaults = dict "drain-delay" "0s" "drain-timeout" "1s" "max-connections" "1024" -}}
+{{- $defaults = merge $defaults (dict "drain-delay" "0s" "drain-timeout" "1s" "max-connections" "1024") -}}
 {{- else -}}
-{{- $defaults = dict "max-buffered" "64MiB" -}}
+{{- $defaults = merge $defaults (dict "max-buffered" "64MiB") -}}
 {{- end -}}
 - {name: PROXYRUNNER_LISTEN, value: "[::]:8080"}
 - {name: PROXYRUNNER_ADMIN_LISTEN, value: "[::]:9090"}
