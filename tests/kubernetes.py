@@ -2,7 +2,7 @@
 """Checks deploy/kubernetes and deploy/helm: renders every overlay and every set of values, validates them against the schemas of
 three Kubernetes versions, checks what schemas cannot say, and breaks manifests to see that the checks notice.
 
-    tests/kubernetes.py [PROXYRUNNER]   all of it, with the binary's opinion on settings if it is given
+    tests/kubernetes.py [PROXYRUNNER]   all of it; settings and probes are tried if the binary is given
     tests/kubernetes.py --write         writes the copies of deploy/observability/rules.yml
 
 `tests/run kubernetes` installs what it needs. No cluster is involved: a kubelet's probes, autoscaling, network policies and
@@ -110,6 +110,7 @@ import networks  # noqa: E402
 import operators  # noqa: E402
 import pods  # noqa: E402
 import prometheus  # noqa: E402
+import running  # noqa: E402
 
 Document = dict[str, Any]
 # The manifests of each overlay and set of values.
@@ -359,6 +360,16 @@ def check_binary(tally: Tally, rendered: Rendered) -> None:
         tally.check(f"{name}: proxyrunner accepts the settings", problems)
 
 
+def check_running(tally: Tally, rendered: Rendered) -> None:
+    """The binary answers what the probes of a pod ask, and clients by the names of its Service."""
+    if len(sys.argv) < 2:
+        return
+    for name in ("overlays/wrapper", "chart/wrapper"):
+        ((_, pod),) = pods.servers(rendered[name])
+        (service,) = [one["metadata"]["name"] for one in rendered[name] if one["kind"] == "Service"]
+        tally.check(f"{name}: probes and clients are answered", running.problems(sys.argv[1], pod, service))
+
+
 def check_checkov(tally: Tally, rendered: Rendered) -> None:
     """What checkov finds, but for what is allowed. What is allowed must be found."""
     shutil.rmtree(PRODUCED, ignore_errors=True)
@@ -422,8 +433,8 @@ def main() -> int:
     tally = Tally()
     tally.check("the copies of the rules are copies", outdated())
     rendered: Rendered = {}
-    for check in (check_overlays, check_admission, check_recipes, check_chart, check_adapter, check_binary, check_checkov,
-                  check_page, check_breakage):  # fmt: skip
+    for check in (check_overlays, check_admission, check_recipes, check_chart, check_adapter, check_binary, check_running,
+                  check_checkov, check_page, check_breakage):  # fmt: skip
         try:
             check(tally, rendered)
         except Exception as error:  # whatever a broken manifest leads to

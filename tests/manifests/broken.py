@@ -131,7 +131,7 @@ BROKEN: list[tuple[str, str, str, Change]] = [
     ("production", "no affinity", "without session affinity",
      put(lambda t: the(t, "Service")["spec"], "sessionAffinity")),
     ("production", "another account", "no ServiceAccount of its own", put(pod_of, "serviceAccountName", "default")),
-    ("production", "open ingress", "anybody may call it", put(ingress, "from")),
+    ("production", "open ingress", "any client may call it", put(ingress, "from")),
     ("production", "all ports", "any port", put(ingress, "ports")),
     ("production", "another namespace", "may call ports",
      put(lambda t: ingress(t)["from"][0]["namespaceSelector"]["matchLabels"], "kubernetes.io/metadata.name", "default")),

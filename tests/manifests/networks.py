@@ -126,7 +126,7 @@ def admitted(rule: dict[str, Any], documents: list[Document]) -> Iterator[str]:
     """What a rule of ingress admits that it should not."""
     ports = {port["port"] for port in rule.get("ports", [])}
     if not rule.get("from") or not ports:
-        yield "anybody may call it, or any port"
+        yield "any client may call it, or any port"
     for peer in rule.get("from", []):
         space = (peer.get("namespaceSelector") or {}).get("matchLabels", {}).get(NAMESPACE)
         pod = (peer.get("podSelector") or {}).get("matchLabels", {})
