@@ -19,6 +19,8 @@ ROWS = ["Overview", "Per tool", "Gateway health", "Resources", "Sessions"]
 BASE = "https://github.com/OWNER/proxyrunner/blob/main/docs/runbooks/"
 # Metrics that Prometheus makes itself.
 PROMETHEUS = {"up", "ALERTS"}
+# Metrics that `proxyrunner probe call` exports; no scrape has them.
+GOLDEN_PATH = {"mcp_golden_path_success", "mcp_golden_path_duration_seconds"}
 METRIC = re.compile(r"\b(?:mcp|proxyrunner|process|instance|instance_tool)[_:][a-z0-9_:]*[a-z0-9]\b|\bup\b|\bALERTS\b")
 
 
@@ -84,7 +86,7 @@ def exposed(scrape: str) -> set[str]:
 
 def unknown_names(rules: list[dict[str, Any]], scrape: str) -> list[str]:
     """Metrics that a rule, a panel or a runbook names and nobody has."""
-    known = exposed(scrape) | PROMETHEUS | {rule["name"] for rule in rules if rule["type"] == "recording"}
+    known = exposed(scrape) | PROMETHEUS | GOLDEN_PATH | {rule["name"] for rule in rules if rule["type"] == "recording"}
     board = Board()
     used = [(rule["name"], rule["query"]) for rule in rules]
     used += [(query.where, query.expression) for query in board.queries()]

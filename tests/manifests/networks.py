@@ -1,0 +1,157 @@
+"""What must hold between manifests: selectors, names, ports and network policies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pods import MCP_PORT, METRICS_PORT, Document, Rule, containers, own_words, pods, servers, templates
+
+# Namespaces that may call tools, and that may scrape.
+GATEWAY, MONITORING = {"mcp-gateway"}, {"monitoring"}
+NAMESPACE = "kubernetes.io/metadata.name"
+
+
+def of_kind(documents: list[Document], *kinds: str) -> Iterator[Document]:
+    return (document for document in documents if document["kind"] in kinds)
+
+
+def called(document: Document) -> str:
+    return f"{document['kind']}/{document['metadata']['name']}"
+
+
+def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+def labels_of(documents: list[Document]) -> list[dict[str, str]]:
+    return [template["metadata"]["labels"] for _, template in templates(documents)]
+
+
+def serving(documents: list[Document]) -> list[dict[str, str]]:
+    return [template["metadata"]["labels"] for name, template in templates(documents) if not name.startswith("CronJob/")]
+
+
+# The rules.
+
+
+def selecting(documents: list[Document]) -> Iterator[str]:
+    """Each selector selects pods, or Services, that exist."""
+    labels = labels_of(documents)
+    for document in of_kind(documents, "Service", "PodDisruptionBudget", "NetworkPolicy", "Deployment", "StatefulSet"):
+        spec = document["spec"]
+        selector = spec.get("selector", spec.get("podSelector", {}))
+        selector = selector.get("matchLabels", {} if "podSelector" in spec else selector)
+        chosen = [one for one in labels if matches(selector, one)]
+        if document["kind"] in ("Service", "PodDisruptionBudget", "Deployment", "StatefulSet"):
+            chosen = [one for one in serving(documents) if matches(selector, one)]
+            if any(matches(selector, one) for one in labels if one not in serving(documents)):
+                yield f"{called(document)} selects checks, too"
+        if selector and not chosen:
+            yield f"{called(document)} selects nothing by {selector}"
+    services = list(of_kind(documents, "Service"))
+    for monitor in of_kind(documents, "ServiceMonitor"):
+        wanted = monitor["spec"]["selector"]["matchLabels"]
+        chosen = [one for one in services if matches(wanted, one["metadata"]["labels"])]
+        names = {port["name"] for one in chosen for port in one["spec"]["ports"]}
+        for endpoint in monitor["spec"]["endpoints"]:
+            if endpoint["port"] not in names:
+                yield f"{called(monitor)}: no Service has a port {endpoint['port']}"
+
+
+def reachable(documents: list[Document]) -> Iterator[str]:
+    """Ports of Services exist in the pods, with the numbers that are said everywhere."""
+    for service in of_kind(documents, "Service"):
+        for port in service["spec"]["ports"]:
+            wanted = {"mcp": MCP_PORT, "metrics": METRICS_PORT}.get(port["name"])
+            found = [
+                one["containerPort"]
+                for _, pod in servers(documents)
+                for container in containers(pod)
+                for one in container.get("ports", [])
+                if port["targetPort"] in (one.get("name"), one["containerPort"])
+            ]
+            if wanted not in found:
+                yield f"{called(service)}: port {port['name']} leads to {found}, not to {wanted}"
+
+
+def scaled(documents: list[Document]) -> Iterator[str]:
+    """The autoscaler's target exists, and leaves the number of replicas to it."""
+    for scaler in of_kind(documents, "HorizontalPodAutoscaler"):
+        target = scaler["spec"]["scaleTargetRef"]
+        found = [one for one in documents if called(one) == f"{target['kind']}/{target['name']}"]
+        if not found:
+            yield f"{called(scaler)} scales nothing"
+        if any("replicas" in one["spec"] for one in found):
+            yield f"{called(scaler)} and its target both set the number of replicas"
+        metrics = [one["pods"]["metric"]["name"] for one in scaler["spec"]["metrics"]]
+        if metrics != ["mcp_tool_requests_per_second"]:
+            yield f"{called(scaler)} reads {metrics}"
+        affine = [one["spec"].get("sessionAffinity") == "ClientIP" for one in of_kind(documents, "Service")]
+        if not all(affine):
+            yield f"{called(scaler)}: several replicas, and a Service without session affinity"
+
+
+def accounts(documents: list[Document]) -> Iterator[str]:
+    there = {one["metadata"]["name"] for one in of_kind(documents, "ServiceAccount")}
+    if there:
+        for name, pod in pods(documents):
+            if pod.get("serviceAccountName") not in there:
+                yield f"{name} has no ServiceAccount of its own"
+
+
+def closed(documents: list[Document]) -> Iterator[str]:
+    """Where there are network policies, they admit the gateway and Prometheus only, and no pod may call everything."""
+    policies = list(of_kind(documents, "NetworkPolicy"))
+    if not policies:
+        return
+    for name, template in templates(documents):
+        labels = template["metadata"]["labels"]
+        own = [one["spec"] for one in policies if matches(one["spec"]["podSelector"].get("matchLabels", {}), labels)]
+        for direction in ("Ingress", "Egress"):
+            if not any(direction in spec["policyTypes"] for spec in own):
+                yield f"{name}: no policy limits {direction}"
+        for rule in (rule for spec in own for rule in spec.get("ingress", [])):
+            yield from (f"{name}: {problem}" for problem in admitted(rule, documents))
+        for rule in (rule for spec in own for rule in spec.get("egress", [])):
+            if not rule.get("to"):
+                yield f"{name} may call everything"
+            for peer in rule.get("to", []):
+                if not any((peer.get(key) or {}).get("matchLabels") for key in ("namespaceSelector", "podSelector")):
+                    if "ipBlock" not in peer or peer["ipBlock"]["cidr"] in ("0.0.0.0/0", "::/0"):
+                        yield f"{name} may call everything: {peer}"
+
+
+def admitted(rule: dict[str, Any], documents: list[Document]) -> Iterator[str]:
+    """What a rule of ingress admits that it should not."""
+    ports = {port["port"] for port in rule.get("ports", [])}
+    if not rule.get("from") or not ports:
+        yield "any client may call it, or any port"
+    for peer in rule.get("from", []):
+        space = (peer.get("namespaceSelector") or {}).get("matchLabels", {}).get(NAMESPACE)
+        pod = (peer.get("podSelector") or {}).get("matchLabels", {})
+        if space in GATEWAY and ports == {MCP_PORT} or space in MONITORING and ports == {METRICS_PORT}:
+            continue
+        check = [t["metadata"]["labels"] for name, t in templates(documents) if name.startswith("CronJob/")]
+        if not (space is None and pod and ports == {MCP_PORT} and any(matches(pod, one) for one in check)):
+            yield f"{peer} may call ports {sorted(ports)}"
+
+
+def checks(documents: list[Document]) -> Iterator[str]:
+    """A golden path calls a Service that exists."""
+    there = {
+        f"http://{one['metadata']['name']}:{port['port']}/mcp"
+        for one in of_kind(documents, "Service")
+        for port in one["spec"]["ports"]
+        if port["name"] == "mcp"
+    }
+    for cron in of_kind(documents, "CronJob"):
+        (container,) = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        urls = [value for flag, value in own_words(container) if flag == "--url"]
+        if not set(urls) & there:
+            yield f"{called(cron)} calls {urls}, where nothing listens"
+        if container["args"][:2] != ["probe", "call"]:
+            yield f"{called(cron)} runs {container['args']}"
+
+
+RULES: list[Rule] = [selecting, reachable, scaled, accounts, closed, checks]
