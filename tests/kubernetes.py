@@ -346,12 +346,13 @@ def check_binary(tally: Tally, rendered: Rendered) -> None:
         problems = []
         for _, pod in pods.servers(them):
             container = pods.proxy(pod)
-            flags = [f"{flag}={value}" for flag, value in pods.options(container).items() if flag != "--connect"]
+            flags = [f"{flag}={value}" for flag, value in pods.options(container).items()]
             flags = [flag.replace("$(POD_NAMESPACE)", "mcp-core") for flag in flags]
             if tuple(flags) in seen:
                 continue
             seen.add(tuple(flags))
-            command = [binary, "--check", *flags, "--", "true"]
+            is_connected = any(flag.startswith("--connect=") for flag in flags)
+            command = [binary, "--check", *flags, *([] if is_connected else ["--", "true"])]
             env = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
             said = done.stdout + done.stderr

@@ -23,7 +23,8 @@ const REVISION: &str = "2026-07-28";
 const SUCCESS: Definition = Definition {
     name: "mcp_golden_path_success",
     convention: Some("mcp.golden_path.success"),
-    unit: "1",
+    // Without one, since "1" would make its name end in `_ratio`.
+    unit: "",
     kind: MetricKind::Gauge,
     help: "Whether the last call of a golden path succeeded.",
 };
@@ -208,7 +209,7 @@ fn shown(text: &Json) -> String {
 fn families(tool: &str, succeeded: bool, took: Duration) -> Vec<Family> {
     let family = |definition, value| Family {
         definition,
-        samples: vec![Sample { labels: vec![("gen_ai.tool.name", tool.to_owned().into())], value }],
+        samples: vec![Sample { labels: vec![("tool", tool.to_owned().into())], value }],
     };
     vec![family(SUCCESS, Value::Count(succeeded.into())), family(DURATION, Value::Number(took.as_secs_f64()))]
 }

@@ -125,10 +125,10 @@ fn a_call_writes_its_metrics() {
         fs::read_to_string(&path).expect("a file")
     };
     let text = written("echo");
-    assert!(text.contains("mcp_golden_path_success{gen_ai_tool_name=\"echo\"} 1\n"), "{text}");
-    assert!(text.contains("mcp_golden_path_duration_seconds{gen_ai_tool_name=\"echo\"} 0."), "{text}");
+    assert!(text.contains("mcp_golden_path_success{tool=\"echo\"} 1\n"), "{text}");
+    assert!(text.contains("mcp_golden_path_duration_seconds{tool=\"echo\"} 0."), "{text}");
     let text = written("nope");
-    assert!(text.contains("mcp_golden_path_success{gen_ai_tool_name=\"nope\"} 0\n"), "{text}");
+    assert!(text.contains("mcp_golden_path_success{tool=\"nope\"} 0\n"), "{text}");
     assert_eq!(
         fs::read_dir(path.parent().expect("a folder")).expect("a folder").count(),
         1,

@@ -20,7 +20,7 @@ MARGIN = 2  # seconds between the last stage of shutdown and SIGKILL
 # The options of proxyrunner's own commands, which are not settings.
 COMMANDS = {"shim": {"--socket"}, "probe": {"--url"}}
 # Options that belong to neither the settings nor a command.
-OTHERS = {"--connect", "--copy-self", "-f"}
+OTHERS = {"--copy-self", "-f"}
 
 
 def settings() -> dict[str, str]:

@@ -20,7 +20,7 @@ def points(receiver) -> dict[str, tuple[float, str]]:
     for export in receiver.store.items:
         for metric in export.metrics:
             (point,) = metric.gauge.data_points
-            (tool,) = (pair.value.string_value for pair in point.attributes if pair.key == "gen_ai.tool.name")
+            (tool,) = (pair.value.string_value for pair in point.attributes if pair.key == "tool")
             found[metric.name] = (point.as_int if point.WhichOneof("value") == "as_int" else point.as_double, tool)
     return found
 
