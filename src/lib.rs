@@ -24,6 +24,7 @@ mod export;
 mod framing;
 mod http;
 mod ingress;
+mod inject;
 mod inquiry;
 mod jsonrpc;
 mod lifecycle;
@@ -52,6 +53,10 @@ pub fn run() -> ExitCode {
     let mut words = std::env::args_os();
     if child::guardian::is_meant(words.next()) {
         return child::guardian::run(words);
+    }
+    let mut words = words.peekable();
+    if words.next_if(|word| word == "inject").is_some() {
+        return inject::run(words.collect());
     }
     let config = match config::load(std::env::args_os(), std::env::vars_os(), memory::limit()) {
         Ok(config) => config,
@@ -98,6 +103,10 @@ pub mod internals {
 
     pub mod framing {
         pub use crate::framing::{Framed, Framer, IdSeeker};
+    }
+
+    pub mod inject {
+        pub use crate::inject::{Options, Value, documents, rewrite, written};
     }
 
     pub mod jsonrpc {
