@@ -48,7 +48,7 @@ pub(super) fn inject(spec: &mut Map, wish: &Wish) -> Result<Outcome, String> {
         return Err("is a Windows pod, which proxyrunner does not run in; leave it out".to_owned());
     }
     let containers = containers(spec)?;
-    if containers.iter().any(|container| is_wrapped(container)) {
+    if containers.iter().any(is_wrapped) {
         return Ok(Outcome::AlreadyInjected);
     }
     let at = choose(&containers, wish.container)?;
