@@ -187,9 +187,9 @@ fn every_field_that_cannot_be_translated_is_named() {
     ));
     for part in [
         "spec.oidcConfigRef: is not read by proxyrunner; remove it, and authenticate",
-        "spec.audit: ",
+        "spec.audit: is not read by proxyrunner",
         "spec.newField: is not a field that inject knows",
-        "spec.trustProxyHeaders: ",
+        "spec.trustProxyHeaders: is not read by proxyrunner",
         "spec.permissionProfile: is in a ConfigMap",
     ] {
         assert!(lines.iter().any(|line| line.contains(part)), "{part}\nis not in\n{lines:#?}");
