@@ -25,6 +25,7 @@ mod export;
 mod framing;
 mod http;
 mod ingress;
+mod inject;
 mod inquiry;
 mod jsonrpc;
 mod lifecycle;
@@ -103,6 +104,10 @@ pub mod internals {
 
     pub mod framing {
         pub use crate::framing::{Framed, Framer, IdSeeker};
+    }
+
+    pub mod inject {
+        pub use crate::inject::{Options, Value, documents, rewrite, written};
     }
 
     pub mod jsonrpc {

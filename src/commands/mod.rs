@@ -20,6 +20,7 @@ pub fn run(words: &[OsString]) -> Option<ExitCode> {
     let done = match words.first()?.to_str()? {
         "completions" => manual::completions(words, whole()),
         "man" => manual::page(words, whole()),
+        "inject" => Ok(crate::inject::run(words[1..].to_vec())),
         "probe" if words.get(1).is_some_and(|word| word == "call") => call::run(&words[1..]),
         "probe" => probe::run(words),
         "shim" => shim::run(words),
@@ -36,6 +37,7 @@ fn whole() -> Command {
     crate::config::command_line().subcommands([
         probe::command().subcommand(call::command()),
         shim::command(),
+        crate::inject::command(),
         manual::completions_command(),
         manual::page_command(),
     ])

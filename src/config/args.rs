@@ -16,6 +16,8 @@ pub(super) struct Typed {
     pub(super) values: HashMap<&'static str, Vec<OsString>>,
     /// COMMAND and its arguments; empty if none was given.
     pub(super) command: Vec<OsString>,
+    /// The file of `-f`.
+    pub(super) local: Option<OsString>,
 }
 
 /// Parses the command line, whose first word is the program's name.
@@ -28,7 +30,8 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Typed, E
         .filter_map(|setting| Some((setting.flag, matches.remove_many(setting.flag)?.collect())))
         .collect();
     let command = matches.remove_many("command").map(Iterator::collect).unwrap_or_default();
-    Ok(Typed { values, command })
+    let local = matches.remove_one("local");
+    Ok(Typed { values, command, local })
 }
 
 /// Returns the command line for a server.
@@ -51,7 +54,18 @@ pub(super) fn command() -> Command {
         // An image's ENTRYPOINT may set a flag that its user sets again. The last value wins.
         .args_override_self(true)
         .args(groups)
+        .arg(local())
         .arg(child_command())
+}
+
+/// Returns the flag by which the operator kmcp names its file. It has no variable, and no long form.
+fn local() -> Arg {
+    Arg::new("local")
+        .short('f')
+        .value_name("FILE")
+        .help("Run the stdio server of a local.yaml that the operator kmcp wrote")
+        .help_heading("Configuration")
+        .value_parser(clap::value_parser!(OsString))
 }
 
 /// Returns the argument that takes COMMAND and every word after it, flags included.

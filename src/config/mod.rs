@@ -8,6 +8,7 @@ mod args;
 mod exit;
 mod file;
 mod identity;
+mod kmcp;
 mod otel;
 mod otel_variables;
 mod parse;
@@ -78,9 +79,15 @@ pub fn load(
     let env = |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let mut typed = args::parse(args)?;
     let mut problems = Vec::new();
-    let mut file = match location(&typed, env) {
-        Some(path) => file::read(path.as_ref(), &mut problems),
-        None => file::File::default(),
+    let mut file = match (typed.local.take(), location(&typed, env)) {
+        (None, None) => file::File::default(),
+        (None, Some(path)) => file::read(path.as_ref(), &mut problems),
+        (Some(path), None) => kmcp::read(path.as_ref(), &mut problems),
+        (Some(_), Some(_)) => {
+            let refusal = InvalidValue::new("are given together", "give one of them");
+            problems.push(Problem::general("-f, --config", refusal));
+            file::File::default()
+        }
     };
     let mut command = std::mem::take(&mut typed.command);
     if command.is_empty() {

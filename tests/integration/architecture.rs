@@ -22,7 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["calls"],
     &["upstream"],
     &["http", "supervisor"],
-    &["config"],
+    &["config", "inject"],
     &["app", "commands"],
     &["main"],
 ];

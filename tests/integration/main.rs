@@ -13,6 +13,7 @@ mod eras;
 mod faults;
 mod guards;
 mod habits;
+mod inject;
 mod isolation;
 mod leases;
 mod list_changes;
