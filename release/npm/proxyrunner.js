@@ -1,0 +1,55 @@
+#!/usr/bin/env node
+// Starts the binary of the package for this platform, with the same arguments, standard streams and signals.
+'use strict';
+
+const { spawn } = require('node:child_process');
+const { readFileSync } = require('node:fs');
+const { constants } = require('node:os');
+
+const platform = `${process.platform}-${process.arch}`;
+const SUPPORTED = ['linux-x64'];
+
+function binary() {
+  try {
+    return require.resolve(`@proxyrunner/${platform}/bin/proxyrunner`);
+  } catch {
+    const reason = SUPPORTED.includes(platform)
+      ? `the package @proxyrunner/${platform} is missing; install without --omit=optional or --no-optional`
+      : `there is no binary for ${platform}, only for ${SUPPORTED.join(', ')}; build it from source with cargo`;
+    console.error(`proxyrunner: ${reason}`);
+    process.exit(1);
+  }
+}
+
+// Becomes the binary, where Node can do that (22.15 and newer): signals and exit codes need no help then.
+function replace(program, words) {
+  // npx passes on the SIGINT of a terminal that also reaches the binary itself, which takes the second for "at once".
+  if (process.execve && !process.env.npm_execpath) {
+    process.execve(program, [program, ...words], process.env);
+  }
+}
+
+// Whether this process group has the terminal, which then sends Ctrl-C to the binary, too.
+function inForeground() {
+  const [, , group, , , foreground] = readFileSync('/proc/self/stat', 'latin1').replace(/^.*\) /s, '').split(' ');
+  return group === foreground;
+}
+
+function run(program, words) {
+  const child = spawn(program, words, { stdio: 'inherit' });
+  child.on('error', (error) => {
+    console.error(`proxyrunner: ${error.message}`);
+    process.exit(1);
+  });
+  for (const signal of ['SIGHUP', 'SIGTERM', 'SIGUSR2']) {
+    process.on(signal, () => child.kill(signal));
+  }
+  for (const signal of ['SIGINT', 'SIGQUIT']) {
+    process.on(signal, () => inForeground() || child.kill(signal));
+  }
+  child.on('exit', (code, signal) => process.exit(signal ? 128 + constants.signals[signal] : code));
+}
+
+const program = binary();
+replace(program, process.argv.slice(2));
+run(program, process.argv.slice(2));
