@@ -23,7 +23,7 @@ function binary() {
 
 // Becomes the binary, where Node can do that (22.15 and newer): signals and exit codes need no help then.
 function replace(program, words) {
-  // npx passes on the SIGINT of a terminal that also reaches the binary itself, which takes the second for "at once".
+  // Under npx a Node has to stay, because npx signals too much (Ctrl-C arrives twice) and too little (SIGTERM not at all).
   if (process.execve && !process.env.npm_execpath) {
     process.execve(program, [program, ...words], process.env);
   }
@@ -41,11 +41,19 @@ function run(program, words) {
     console.error(`proxyrunner: ${error.message}`);
     process.exit(1);
   });
-  for (const signal of ['SIGHUP', 'SIGTERM', 'SIGUSR2']) {
-    process.on(signal, () => child.kill(signal));
+  let ending = false;
+  for (const signal of ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGUSR2']) {
+    process.on(signal, () => {
+      const byTerminal = ['SIGHUP', 'SIGINT', 'SIGQUIT'].includes(signal) && inForeground();
+      if (!byTerminal) child.kill(signal);
+      ending ||= byTerminal || signal === 'SIGINT' || signal === 'SIGTERM';
+    });
   }
-  for (const signal of ['SIGINT', 'SIGQUIT']) {
-    process.on(signal, () => inForeground() || child.kill(signal));
+  if (process.env.npm_execpath) {
+    // npx starts this by a shell, which dies of SIGTERM without passing it on. Not while proxyrunner ends already: it takes a
+    // second signal for "at once".
+    const parent = process.ppid;
+    setInterval(() => ending || process.ppid === parent || process.emit('SIGTERM'), 500).unref();
   }
   child.on('exit', (code, signal) => process.exit(signal ? 128 + constants.signals[signal] : code));
 }
