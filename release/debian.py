@@ -30,10 +30,12 @@ def package(release: Release, out: Path, scratch: Path) -> None:
         "Installed-Size": str(sum(-(-len(file.content) // 1024) for file in files)),
         "Section": "net",
         "Priority": "optional",
-        "Description": f"{release.description.rstrip('.')}\n {(HERE / 'description').read_text().strip().replace(chr(10), chr(10) + ' ')}",
+        # The first line is a summary; the others are indented.
+        "Description": "\n ".join([release.description.rstrip("."), *(HERE / "description").read_text().splitlines()]),
     }
     text = "".join(f"{name}: {value}\n" for name, value in control.items())
-    sums = "".join(f"{hashlib.md5(file.content).hexdigest()}  {file.path}\n" for file in sorted(files, key=lambda file: file.path))
+    files.sort(key=lambda file: file.path)
+    sums = "".join(f"{hashlib.md5(file.content).hexdigest()}  {file.path}\n" for file in files)
     files += [Entry("DEBIAN/control", text.encode()), Entry("DEBIAN/md5sums", sums.encode())]
     files += [Entry(f"DEBIAN/{script}", (HERE / script).read_bytes(), executable=True) for script in SCRIPTS]
     tree = scratch / "tree"

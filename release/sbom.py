@@ -93,9 +93,13 @@ def toolchain(root: Path) -> list[Component]:
     """Returns the libraries that are linked without being crates of Cargo.lock, in the versions of this machine."""
     rust = re.search(r"^release: (\S+)$", output(root, "rustc", "-vV"), re.M)[1]
     libc, version = output(root, "getconf", "GNU_LIBC_VERSION").split()
+    found = [
+        ("rust-std", rust, "MIT OR Apache-2.0", "Rust standard library"),
+        (libc, version, "LGPL-2.1-or-later", "GNU C library, linked statically"),
+    ]
     return [
-        Component("rust-std", rust, "MIT OR Apache-2.0", f"pkg:generic/rust-std@{rust}", True, description="Rust standard library"),
-        Component(libc, version, "LGPL-2.1-or-later", f"pkg:generic/{libc}@{version}", True, description="GNU C library, linked statically"),
+        Component(name, version, license, f"pkg:generic/{name}@{version}", shipped=True, description=description)
+        for name, version, license, description in found
     ]
 
 

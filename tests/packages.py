@@ -10,6 +10,7 @@ packages of tests/packages.txt, and those of tests/interop for Node.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -85,7 +86,9 @@ def gone(pids: list[int]) -> bool:
 
 
 @contextmanager
-def serving(*words: object, env: dict[str, str] | None = None, cwd: Path = ROOT, **options: Any) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+def serving(
+    *words: object, env: dict[str, str] | None = None, cwd: Path = ROOT, **options: Any
+) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """Runs a command that serves MCP, in which PORT stands for a free port, and checks that it answers."""
     port = free_port()
     command = [str(word).replace("PORT", str(port)) for word in words]
@@ -133,6 +136,14 @@ def serves(*words: object, expected: int | None = 0, **options: Any) -> None:
         ends_all(process, pids, expected)
 
 
+def passes_on_the_exit_code(*words: object, env: dict[str, str], cwd: Path = ROOT) -> str:
+    """Checks that a launcher exits with proxyrunner's code, and returns what is said on stderr."""
+    command = [*map(str, words), "--listen", "nonsense", "--", "true"]
+    done = subprocess.run(command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=LATEST)
+    assert done.returncode == BAD_SETTINGS and not done.stdout, done
+    return done.stderr
+
+
 LISTEN = ["--listen", "127.0.0.1:PORT", "--"]
 
 
@@ -155,6 +166,17 @@ def checksums(context: Context) -> str:
     return f"{len((FILES / 'SHA256SUMS').read_text().splitlines())} files"
 
 
+def documented(context: Context) -> str:
+    """The README and docs/containers.md name files that exist."""
+    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "containers.md").read_text()
+    names = set(re.findall(r"\bproxyrunner[-_@\w.]*?\.(?:tar\.gz|tgz|deb|whl)\b", text))
+    missing = [name for name in names if not (FILES / name).exists()]
+    assert len(names) >= 4 and not missing, f"named, but not there: {missing} of {names}"
+    for file in ("Containerfile", "release/Containerfile"):
+        assert f"ARG VERSION={VERSION}\n" in (ROOT / file).read_text(), f"{file} has another version"
+    return ", ".join(sorted(names))
+
+
 def tarball(context: Context) -> str:
     place = context.folder("tarball")
     with tarfile.open(found("*.tar.gz")) as archive:
@@ -172,16 +194,19 @@ def tarball(context: Context) -> str:
     return f"{len(names)} files"
 
 
+VALIDATE = """
+import sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(sys.argv[1]).read())
+sys.exit(str(error) if error else 0)
+"""
+
+
 def sbom(context: Context) -> str:
     """Validates the bill of materials, and compares it with Cargo.lock."""
     file = found("*.cdx.json")
-    program = (
-        "import sys; from cyclonedx.schema import SchemaVersion; from cyclonedx.validation.json import JsonStrictValidator;"
-        "error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(sys.argv[1]).read()); sys.exit(str(error) if error else 0)"
-    )
-    run(TOOLS / "python", "-c", program, file)
-    import json
-
+    run(TOOLS / "python", "-c", VALIDATE, file)
     bom = json.loads(file.read_text())
     locked = {(crate["name"], crate["version"]) for crate in tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]}
     crates = [part for part in bom["components"] if part["purl"].startswith("pkg:cargo/")]
@@ -275,11 +300,11 @@ def wheel(context: Context) -> str:
 
 
 def uvx(context: Context) -> str:
-    env = {"UV_CACHE_DIR": str(context.folder("uv")), "UV_TOOL_DIR": str(context.folder("uv-tools")), "UV_PYTHON_DOWNLOADS": "never"}
+    cache, tools = (str(context.folder(name)) for name in ("uv-cache", "uv-tools"))
+    env = {"UV_CACHE_DIR": cache, "UV_TOOL_DIR": tools, "UV_PYTHON_DOWNLOADS": "never"}
     words = [TOOLS / "uvx", "--no-index", "--find-links", FILES, "proxyrunner"]
     serves(*words, *LISTEN, "python", *PYTHON_SERVER, env=env)
-    done = subprocess.run([*words, "--listen", "nonsense", "--", "true"], env={**os.environ, **env}, capture_output=True)
-    assert done.returncode == BAD_SETTINGS, done
+    passes_on_the_exit_code(*words, env=env)
     return run(TOOLS / "uvx", "--version").strip()
 
 
@@ -292,7 +317,8 @@ def npm(context: Context) -> str:
     """Installs the npm packages, and runs the launcher by a Node that can become the binary, and by one that cannot."""
     prefix = context.folder("npm")
     quiet = ["--offline", "--no-audit", "--no-fund", f"--cache={context.scratch / 'npm-cache'}"]
-    run("npm", "install", "--global", f"--prefix={prefix}", *quiet, found("proxyrunner-linux-x64-*.tgz"), found(f"proxyrunner-{VERSION}.tgz"))
+    files = [found("proxyrunner-linux-x64-*.tgz"), found(f"proxyrunner-{VERSION}.tgz")]
+    run("npm", "install", "--global", f"--prefix={prefix}", *quiet, *files)
     # Without the variables of a package manager, which tells the launcher that npx started it.
     env = {"npm_execpath": ""}
     launcher = prefix / "bin" / "proxyrunner"
@@ -302,9 +328,8 @@ def npm(context: Context) -> str:
             program = Path(f"/proc/{process.pid}/exe").resolve().name
             seen[run(node, "--version").strip()] = "is replaced" if program == "proxyrunner" else "stays"
             ends_all(process, pids)
-        done = subprocess.run([node, launcher, "--listen", "nonsense", "--", "true"], env={**os.environ, **env}, capture_output=True)
-        assert done.returncode == BAD_SETTINGS and not done.stdout, done
-        assert b"Warning" not in done.stderr, done.stderr
+        said = passes_on_the_exit_code(node, launcher, env=env)
+        assert "Warning" not in said, said
         # A terminal signals the whole group, and proxyrunner takes a second signal for "at once" (130).
         for extra in ({}, {"npm_execpath": "npm"}):
             interrupted(node, launcher, *LISTEN, node, *NODE_SERVER, env={**env, **extra})
@@ -345,22 +370,22 @@ def npx(context: Context) -> str:
         # npm ends by the signal itself.
         serves(*words, env=env, cwd=cwd, expected=None)
         interrupted(*words, env=env, expected=None)
-        command = [str(word) for word in words[:3]]
-        done = subprocess.run([*command, "--listen", "nonsense", "--", "true"], cwd=cwd, env={**os.environ, **env}, capture_output=True)
-        assert done.returncode == BAD_SETTINGS, done
+        passes_on_the_exit_code(*words[:3], env=env, cwd=cwd)
         return f"{registry.requests} requests to the registry"
 
 
 def cargo_install(context: Context) -> str:
+    """Runs `cargo install --path .`, with the flags of the static binary: what was compiled for it is used again."""
     root = context.folder("cargo")
-    target = ROOT / "target" / "install"
-    run("cargo", "install", "--path", ROOT, "--debug", "--locked", "--quiet", "--root", root, "--target-dir", target, env={**os.environ, "CARGO_PROFILE_DEV_DEBUG": "0"})
+    target = ["--target", "x86_64-unknown-linux-gnu", "--target-dir", ROOT / "target" / "static"]
+    env = {**os.environ, "RUSTFLAGS": "-C target-feature=+crt-static"}
+    said = run("cargo", "install", "--locked", "--root", root, *target, "--path", ROOT, env=env)
     serves(root / "bin" / "proxyrunner", *LISTEN, sys.executable, *PYTHON_SERVER)
-    return "installed as a debug build"
+    return f"{said.count(' Compiling ')} crates compiled"
 
 
 CHECKS: list[Callable[[Context], str]] = [
-    reproducible, checksums, tarball, sbom, debian_package, unit, wheel, uvx, npm, npx, cargo_install,
+    reproducible, checksums, documented, tarball, sbom, debian_package, unit, wheel, uvx, npm, npx, cargo_install,
 ]
 
 
