@@ -190,18 +190,18 @@ def prepare() -> None:
         archive.unlink()
 
 
-BASE = "localhost/debian-python:1"
+BASE = "localhost/debian-python:2"
 
 
 def root_filesystem() -> None:
-    """Unpacks Debian with Python and a compiler's stand-in."""
-    if (ROOTFS / "usr/local/bin/python").is_symlink():
+    """Unpacks Debian with Python and systemd."""
+    if (ROOTFS / "usr/local/bin/python").is_symlink() and (ROOTFS / "usr/bin/systemctl").exists():
         return
     print("unpacking a Debian root filesystem", flush=True)
     new = ROOTFS.with_name(".rootfs-new")
     shutil.rmtree(new, ignore_errors=True)
     mirror = run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").split()[0]
-    run("debootstrap", "--variant=minbase", "--include=python3", SUITE, new, mirror)
+    run("debootstrap", "--variant=minbase", "--include=python3,systemd,systemd-sysv", SUITE, new, mirror)
     shutil.rmtree(new / "var/cache/apt", ignore_errors=True)
     shutil.rmtree(new / "var/lib/apt/lists", ignore_errors=True)
     (new / "usr/local/bin/python").symlink_to("/usr/bin/python3")
@@ -305,11 +305,10 @@ def image(context: Context) -> str:
 
 def prebuilt(context: Context) -> str:
     """Builds the image from the release archive."""
-    out = context.scratch / "files"
-    run(sys.executable, ROOT / "release" / "build", "--binary", context.binary, "--out", out)
-    (archive,) = out.glob("*.tar.gz")
-    run("tar", "-xzf", archive, "-C", out)
-    build(out / archive.name.removesuffix(".tar.gz"), "prebuilt")
+    (archive,) = context.files().glob("*.tar.gz")
+    place = context.folder("prebuilt")
+    run("tar", "-xzf", archive, "-C", place)
+    build(place / archive.name.removesuffix(".tar.gz"), "prebuilt")
     return described("localhost/prebuilt", context)
 
 
@@ -437,11 +436,53 @@ def pod(context: Context) -> str:
     return "a pod of one container, 256 MiB"
 
 
+SERVICE = """\
+FROM {base}
+COPY *.deb /tmp/
+COPY example.yaml /etc/proxyrunner/
+COPY server.py /srv/
+RUN dpkg --install /tmp/*.deb && systemctl enable proxyrunner@example
+ENTRYPOINT ["/sbin/init"]
+"""
+
+
+def service(context: Context) -> str:
+    """Installs the Debian package, and runs its unit under a real systemd."""
+    folder = context.folder("service")
+    (package,) = context.files().glob("*.deb")
+    shutil.copy2(package, folder)
+    shutil.copy2(ROOT / "examples" / "server.py", folder)
+    (folder / "example.yaml").write_text("command: [python3, /srv/server.py]\nlisten: :8080\n")
+    (folder / "Containerfile").write_text(SERVICE.format(base=BASE))
+    build(folder, "service")
+    with container("localhost/service", "--privileged", "--systemd=always") as running:
+        answers(running.port)
+
+        def show(name: str) -> str:
+            return podman("exec", running.name, "systemctl", "show", "--property", name, "--value", "proxyrunner@example")
+
+        status = podman("exec", running.name, "cat", f"/proc/{show('MainPID')}/status")
+        found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        assert int(found["Uid"].split()[0]) >= 61184, "it has no dynamic user"
+        assert int(found["CapEff"], 16) == 0 and found["Seccomp"] == "2" and found["NoNewPrivs"] == "1", status
+        podman("exec", running.name, "systemctl", "stop", "proxyrunner@example")
+        ended = show("ActiveState"), show("Result"), show("ExecMainStatus")
+        assert ended == ("inactive", "success", "0"), ended
+    return f"user {found['Uid'].split()[0]}, no capabilities, seccomp on"
+
+
 class Context:
     """Where the checks find the binary, and where they may write."""
 
     def __init__(self, binary: Path, scratch: Path) -> None:
         self.binary, self.scratch = binary, scratch
+
+    def files(self) -> Path:
+        """Makes the release files once, and returns their folder."""
+        out = self.scratch / "files"
+        if not out.exists():
+            run(sys.executable, ROOT / "release" / "build", "--binary", self.binary, "--out", out)
+        return out
 
     def folder(self, name: str) -> Path:
         folder = self.scratch / name
@@ -450,7 +491,7 @@ class Context:
         return folder
 
 
-CHECKS: list[Callable[[Context], str]] = [image, prebuilt, alone, python, reaps, gives_up, node, distroless, pod]
+CHECKS: list[Callable[[Context], str]] = [image, prebuilt, alone, python, reaps, gives_up, node, distroless, pod, service]
 
 
 def main() -> int:
