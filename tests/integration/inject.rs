@@ -173,3 +173,13 @@ fn other_files_than_those_of_kmcp_are_refused_by_name() {
     let both = ["-f", path.to_str().expect("text"), "--config", settings.to_str().expect("text"), "x"];
     assert!(refused(64, &both, "").contains("-f, --config: are given together"));
 }
+
+#[test]
+fn the_deployment_of_the_page_is_injected() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/inject.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let (_, rest) = page.split_once("```yaml\n").expect("an example");
+    let (example, _) = rest.split_once("```\n").expect("its end");
+    let out = printed(&["inject"], example);
+    assert!(out.contains("- --copy-self\n") && out.contains("- python3\n        - server.py\n"), "{out}");
+}
