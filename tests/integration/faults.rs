@@ -350,10 +350,10 @@ fn a_program_that_cannot_be_started_is_reported() {
         (status.code(), log)
     };
     let (code, log) = told(&["no-such-program-anywhere"]);
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(127));
     assert!(log.contains("cannot start `no-such-program-anywhere`: no such program"), "{log}");
     let (code, log) = told(&["/etc/passwd"]);
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(126));
     assert!(log.contains("permission denied"), "{log}");
 }
 

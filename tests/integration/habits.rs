@@ -436,7 +436,7 @@ fn an_invalid_or_missing_response_is_not_reported_as_a_refusal() {
 #[test]
 fn a_program_that_cannot_be_started_is_logged_once() {
     let (status, log) = Server::with().program(&["no-such-program-anywhere"]).run();
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(127));
     assert_eq!(times(&log, "cannot start `no-such-program-anywhere`"), 1, "{log}");
 }
 

@@ -115,7 +115,7 @@ fn a_child_that_never_starts_sets_the_exit_code() {
 #[test]
 fn a_missing_program_is_not_retried() {
     let (status, log) = Server::with().flags("--restart-backoff 1h").program(&["/no/such"]).run();
-    assert_eq!(status.code(), Some(1), "{log}");
+    assert_eq!(status.code(), Some(127), "{log}");
     assert!(log.contains("no such program"), "{log}");
 }
 
