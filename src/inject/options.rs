@@ -68,6 +68,7 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<(Option<PathBuf>, 
     Ok((file, options))
 }
 
+/// Returns the command line of `inject`.
 pub fn command() -> Command {
     let option = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).help(help).action(ArgAction::Set)
