@@ -454,6 +454,71 @@ def pod(context: Context) -> str:
     return "a pod of one container, 256 MiB"
 
 
+def pair(context: Context) -> str:
+    """Runs server and proxyrunner in two containers that share a folder; each may start again."""
+    folder = context.folder("pair")
+    folder.chmod(0o777)
+    volume = ["--volume", f"{folder}:/run/mcp"]
+    shim = ["shim", "--socket", "/run/mcp/mcp.sock", "--", "python", "server.py"]
+    proxy = ["--listen", "[::]:8080", "--restart-backoff", "50ms", "--connect", "unix:/run/mcp/mcp.sock"]
+    with container("localhost/proxyrunner", *HARDENED, *volume, command=proxy) as running:
+        until("it lives", lambda: running.probe("live") == 0, 60)
+        assert running.probe("ready") == 1, "it is ready without its server"
+        server = container("localhost/python-server", *HARDENED, *volume, "--entrypoint", "/proxyrunner", command=shim)
+        with server as serving:
+            until("it is ready", lambda: running.probe("ready") == 0, 60)
+            answers(running.port)
+            podman("restart", "--time", "10", serving.name)
+            until("it is ready again", lambda: running.probe("ready") == 0, 60)
+            answers(running.port)
+            podman("restart", "--time", "10", running.name)
+            until("it answers again", lambda: running.probe("ready") == 0, 60)
+            answers(running.port)
+            stops(Running(serving.name, serving.port))
+        stops(Running(running.name, running.port))
+    return "two containers, each restarted"
+
+
+INJECTED = """\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: injected
+spec:
+  containers:
+    - name: server
+      image: localhost/plain-server:latest
+      imagePullPolicy: Never
+      command: [python3, /srv/server.py]
+      ports:
+        - {{name: mcp, containerPort: 8080, hostPort: {port}, hostIP: 127.0.0.1}}
+      securityContext: {{runAsUser: 65532}}
+"""
+
+
+def injected(context: Context) -> str:
+    """Runs a pod with an unmodified image, as `proxyrunner inject` prints it, by `podman play kube`."""
+    folder, port = context.folder("injected"), free_port()
+    shutil.copy2(ROOT / "examples" / "server.py", folder)
+    (folder / "Containerfile").write_text(f"FROM {BASE}\nCOPY server.py /srv/\n")
+    build(folder, "plain-server")
+    (folder / "plain.yaml").write_text(INJECTED.format(port=port))
+    printed = run(context.binary, "inject", "-f", folder / "plain.yaml", "--image", "localhost/proxyrunner:latest")
+    assert "--copy-self" in printed and "/health/startup" in printed, printed
+    (folder / "pod.yaml").write_text(printed)
+    play = ["play", "kube", "--build=false", "--network", "podman"]
+    try:
+        podman(*play, folder / "pod.yaml")
+        answers(port)
+        name = "injected-server"
+        probe = ["podman", "exec", name, "/opt/proxyrunner/proxyrunner", "probe", "ready"]
+        until("it is ready", lambda: subprocess.run(probe, capture_output=True).returncode == 0, 60)
+        stops(Running(name, port))
+    finally:
+        podman("play", "kube", "--down", folder / "pod.yaml")
+    return "an init container copies the binary, and the server's container runs it"
+
+
 SERVICE = """\
 FROM {base}
 COPY *.deb /tmp/
@@ -509,7 +574,7 @@ class Context:
         return folder
 
 
-CHECKS: list[Callable[[Context], str]] = [image, example, prebuilt, alone, python, reaps, gives_up, node, distroless, pod, service]
+CHECKS: list[Callable[[Context], str]] = [image, example, prebuilt, alone, python, reaps, gives_up, node, distroless, pod, pair, injected, service]
 
 
 def main() -> int:

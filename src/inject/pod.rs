@@ -4,10 +4,10 @@ use super::defaults;
 use super::options::Mode;
 use super::tree::{Map, Scalar, Value};
 
-/// The folder of the binary in the server's container.
-const FOLDER: &str = "/proxyrunner";
+/// The folder of the binary. It is not in the image of proxyrunner, where `/proxyrunner` is the program.
+const FOLDER: &str = "/opt/proxyrunner";
 /// The binary in the server's container.
-const BINARY: &str = "/proxyrunner/proxyrunner";
+const BINARY: &str = "/opt/proxyrunner/proxyrunner";
 /// The volume of the binary.
 const VOLUME: &str = "proxyrunner";
 /// The volume at `/tmp`.

@@ -51,7 +51,7 @@ fn the_whole_of_an_injection() {
 - name: a
   image: x
   command:
-  - /proxyrunner/proxyrunner
+  - /opt/proxyrunner/proxyrunner
   - --listen
   - "[::]:8080"
   - --
@@ -100,7 +100,7 @@ fn the_whole_of_an_injection() {
       type: RuntimeDefault
   volumeMounts:
   - name: proxyrunner
-    mountPath: /proxyrunner
+    mountPath: /opt/proxyrunner
     readOnly: true
   - name: proxyrunner-tmp
     mountPath: /tmp
@@ -116,7 +116,7 @@ initContainers:
   command:
   - /proxyrunner
   - --copy-self
-  - /proxyrunner/proxyrunner
+  - /opt/proxyrunner/proxyrunner
   resources:
     limits:
       cpu: 100m
@@ -135,7 +135,7 @@ initContainers:
       type: RuntimeDefault
   volumeMounts:
   - name: proxyrunner
-    mountPath: /proxyrunner
+    mountPath: /opt/proxyrunner
 "#;
     let written = document(&Value::Map(spec.clone()));
     assert_eq!(map(&written), spec);
@@ -190,7 +190,7 @@ fn unusable_pods_are_refused_by_name() {
         ("{containers: [{command: [x]}], initContainers: 1}", "initContainers that are not a list"),
         ("{containers: [{command: [x]}], volumes: [{name: proxyrunner}]}", "of an earlier injection"),
         ("{containers: [{command: [x]}], os: {name: windows}}", "a Windows pod"),
-        ("containers: [{command: [x], volumeMounts: [{mountPath: /proxyrunner/}]}]", "mounted at"),
+        ("containers: [{command: [x], volumeMounts: [{mountPath: /opt/proxyrunner/}]}]", "mounted at"),
     ] {
         let told = refused(spec, &wish());
         assert!(told.contains(reason), "{spec}: {told}");
@@ -199,7 +199,7 @@ fn unusable_pods_are_refused_by_name() {
 
 #[test]
 fn a_wrapped_pod_is_left_as_it_is() {
-    for program in ["/proxyrunner/proxyrunner", "/proxyrunner", "proxyrunner"] {
+    for program in ["/opt/proxyrunner/proxyrunner", "/proxyrunner", "proxyrunner"] {
         let text = format!("containers: [{{name: a, command: [{program}, --, x]}}, {{name: b}}]");
         let mut spec = map(&text);
         assert_eq!(inject(&mut spec, &wish()), Ok(Outcome::AlreadyInjected));

@@ -20,7 +20,7 @@ fn documents_of_other_kinds_pass_through_byte_by_byte() {
     let out = injected(&text);
     assert!(out.starts_with(&format!("# first\n{SERVICE}---\napiVersion: v1\nkind: Pod\n")), "{out}");
     assert!(out.ends_with(&format!("--- # last\n{SERVICE}---\n")), "{out}");
-    assert!(out.contains("- /proxyrunner/proxyrunner\n"), "{out}");
+    assert!(out.contains("- /opt/proxyrunner/proxyrunner\n"), "{out}");
 }
 
 #[test]

@@ -284,6 +284,9 @@ def mounted(documents: list[Document]) -> Iterator[str]:
         yield from (f"{name}: volume {one} is not used" for one in sorted(there - used))
         for container in containers(pod):
             folders = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
+            # In its own image, the program is a file of this name.
+            if "/proxyrunner" in folders:
+                yield f"{name}/{container['name']}: a volume cannot be mounted at /proxyrunner"
             paths = [word.removeprefix("unix:") for word in words(container)]
             for path in paths:
                 if re.match(r"/(proxyrunner|opt/proxyrunner|run/mcp|adapterbin|config)/", path):

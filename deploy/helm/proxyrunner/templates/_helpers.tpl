@@ -120,14 +120,14 @@ startupProbe:
 - name: copy-proxyrunner
   image: {{ include "proxyrunner.own.image" . | quote }}
   imagePullPolicy: {{ .Values.proxyrunner.image.pullPolicy }}
-  args: [--copy-self, /proxyrunner/proxyrunner]
+  args: [--copy-self, /opt/proxyrunner/proxyrunner]
   resources:
     requests: {cpu: 10m, memory: 16Mi}
     limits: {cpu: 100m, memory: 32Mi}
   securityContext:
     {{- include "proxyrunner.securityContext" . | nindent 4 }}
   volumeMounts:
-    - {name: proxyrunner, mountPath: /proxyrunner}
+    - {name: proxyrunner, mountPath: /opt/proxyrunner}
 {{- end }}
 
 {{- define "proxyrunner.sidecar" -}}
