@@ -484,6 +484,9 @@ apiVersion: v1
 kind: Pod
 metadata:
   name: injected
+  annotations:
+    # Otherwise podman 4.3 removes the init container, and may do so before it notices its end.
+    io.podman.annotations.init.container.type: always
 spec:
   containers:
     - name: server
