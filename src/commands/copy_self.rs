@@ -34,7 +34,7 @@ fn target(words: &[OsString]) -> Option<PathBuf> {
     (!path.is_empty()).then(|| path.into())
 }
 
-/// Writes the program beside `path` and moves it there, so that nobody ever executes a part of it.
+/// Writes the program to a file beside `path`, and then renames it: an incomplete program is never executed.
 fn write(path: &Path) -> io::Result<()> {
     let mut name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
     name.push(format!(".{}", std::process::id()));

@@ -24,7 +24,7 @@ pub fn run(words: &[OsString]) -> Option<ExitCode> {
         "probe" if words.get(1).is_some_and(|word| word == "call") => call::run(&words[1..]),
         "probe" => probe::run(words),
         "shim" => shim::run(words),
-        "relay" => relay::run(words),
+        "relay" if relay::is_meant(words) => relay::run(words),
         "--copy-self" => copy_self::run(words),
         word if word.starts_with("--copy-self=") => copy_self::run(words),
         _ => return None,

@@ -22,6 +22,11 @@ const QUIET: Duration = Duration::from_secs(5);
 /// Maximum number of bytes copied at once.
 const COPIED: usize = 64 * 1024;
 
+/// Returns whether the words are those of `--connect`, and not of a server with this name.
+pub(super) fn is_meant(words: &[OsString]) -> bool {
+    matches!(words, [_, socket] if socket.as_encoded_bytes().starts_with(SCHEME.as_bytes()))
+}
+
 pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
     let path = words.get(1).and_then(|word| word.to_str()?.strip_prefix(SCHEME));
     let path = path.ok_or_else(|| Exit::usage("proxyrunner: relay takes unix:PATH".to_owned()))?;

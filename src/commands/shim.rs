@@ -28,7 +28,7 @@ const ACCESS: u32 = 0o660;
 /// Maximum number of bytes copied at once.
 const COPIED: usize = 64 * 1024;
 /// Time for the last bytes of an ended server to be copied.
-const LAST_BYTES: Duration = Duration::from_secs(1);
+const LAST_BYTES: Duration = Duration::from_secs(5);
 /// Pause after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
 

@@ -63,7 +63,9 @@ fn settings(local: Local, path: Rc<str>, namespace: Option<String>) -> File {
     };
     set("listen", vec![format!("[::]:{}", local.port)]);
     set("sse", vec!["true".to_owned()]);
-    set("env", local.env.iter().map(|(name, value)| format!("{name}={value}")).collect());
+    // kmcp puts the same variables into the environment of the container, where proxyrunner reads its own.
+    let of_server = local.env.iter().filter(|(name, _)| !name.starts_with("PROXYRUNNER_"));
+    set("env", of_server.map(|(name, value)| format!("{name}={value}")).collect());
     if let Some(namespace) = namespace {
         // The name by which agents of kagent reach the Service.
         set("allow-host", vec![format!("{}.{namespace}", local.name)]);
@@ -305,6 +307,14 @@ config: {}
         let short = r#"{"config":{},"binds":[{"port":1,"listeners":[{"protocol":"HTTP","routes":[{"backends":[
             {"weight":100,"mcp":{"targets":[{"name":"a","stdio":{"cmd":"b"}}]}}]}]}]}]}"#;
         assert_eq!(read(short).expect("a document").command, ["b"]);
+    }
+
+    #[test]
+    fn settings_of_proxyrunner_do_not_reach_the_server() {
+        let text =
+            WHOLE.replace("                A: \"1\"\n", "                PROXYRUNNER_LOG_LEVEL: debug\n");
+        let file = settings(read(&text).expect("a document"), "l".into(), None);
+        assert_eq!(file.values["env"].0, ["TOKEN=hunter2"]);
     }
 
     #[test]

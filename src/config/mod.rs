@@ -18,6 +18,7 @@ mod setting;
 mod stopping;
 pub mod table;
 mod unknown;
+mod values;
 mod yaml;
 
 use crate::era::probe::Choice;
@@ -32,10 +33,10 @@ use parse::{
 use problem::{InvalidValue, Problem};
 use reader::Reader;
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
+pub(crate) use values::{collectors, command_line, duration, listen};
 
 /// The settings of all modules.
 pub struct Config {
@@ -108,33 +109,6 @@ pub fn load(
             Err(Exit::usage(lines.join("\n")))
         }
     }
-}
-
-/// Returns the command line for a server.
-pub(crate) fn command_line() -> clap::Command {
-    args::command()
-}
-
-/// Parses an address to listen on.
-///
-/// # Errors
-/// In words why it is none, and what to give.
-pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
-    (LISTEN.parse)(text).map_err(|refusal| format!("{} ({})", refusal.reason, refusal.accepts))
-}
-
-/// Parses a duration.
-///
-/// # Errors
-/// As [`listen`].
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    (DURATION.parse)(text).map_err(|refusal| format!("{} ({})", refusal.reason, refusal.accepts))
-}
-
-/// Returns the collectors that the environment names.
-pub(crate) fn collectors(variables: impl IntoIterator<Item = (OsString, OsString)>) -> export::Settings {
-    let variables: Vec<_> = variables.into_iter().collect();
-    otel::read(|name| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())).export
 }
 
 /// Returns the path of the configuration file, if one is set.

@@ -185,9 +185,12 @@ fn the_manual_and_the_completions_contain_every_setting() {
 
 #[test]
 fn a_server_may_have_the_name_of_a_command() {
-    let started = run(&["--listen", "127.0.0.1:0", "--", "probe"]);
-    assert_eq!(code(&started), 127, "{started:?}");
-    assert!(String::from_utf8_lossy(&started.stderr).contains("cannot start `probe`"), "{started:?}");
+    for words in [&["--", "probe"][..], &["relay"], &["relay", "x"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_proxyrunner"));
+        let started = command.args(words).env("PROXYRUNNER_LISTEN", "127.0.0.1:0").output().expect("it runs");
+        assert_eq!(code(&started), 127, "{started:?}");
+        assert!(String::from_utf8_lossy(&started.stderr).contains("cannot start `"), "{started:?}");
+    }
 }
 
 #[test]
