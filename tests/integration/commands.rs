@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use std::fs::{self, Permissions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const EXAMPLE: [&str; 2] = ["python3", "examples/server.py"];
 
@@ -241,11 +242,15 @@ struct Shim(Child);
 
 impl Shim {
     fn start(socket: &Path) -> Self {
+        Self::with(socket, &[])
+    }
+
+    fn with(socket: &Path, flags: &[&str]) -> Self {
         let scripted = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/children/scripted.py");
         let mut command = Command::new(env!("CARGO_BIN_EXE_proxyrunner"));
-        command.arg("shim").arg("--socket").arg(socket).args(["--", "python3", scripted]);
+        command.arg("shim").arg("--socket").arg(socket).args(flags).args(["--", "python3", scripted]);
         let shim = Shim(command.stderr(Stdio::piped()).spawn().expect("the binary runs"));
-        until("the socket", || std::os::unix::net::UnixStream::connect(socket).is_ok());
+        until("the socket", || UnixStream::connect(socket).is_ok());
         shim
     }
 
@@ -333,11 +338,38 @@ fn either_side_of_a_shim_may_start_first_and_again() {
 }
 
 #[test]
+fn a_shim_runs_no_more_servers_than_max_children() {
+    let socket = folder("shim-limit").join("mcp.sock");
+    let shim = Shim::with(&socket, &["--max-children", "1"]);
+    // Closed at once, or open and silent.
+    let connect = |patience| {
+        let mut stream = UnixStream::connect(&socket).expect("the shim");
+        stream.set_read_timeout(Some(patience)).expect("a socket");
+        let is_open = stream.read(&mut [0]).is_err();
+        is_open.then_some(stream)
+    };
+    let mut held = None;
+    until("a place", || {
+        held = connect(Duration::from_millis(200));
+        held.is_some()
+    });
+    for _ in 0..100 {
+        assert!(connect(PATIENCE).is_none(), "a connection beyond the limit is closed");
+    }
+    drop(held);
+    until("the place is free again", || connect(Duration::from_millis(200)).is_some());
+    shim.signal(Signal::SIGTERM);
+    let (code, log) = shim.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("--max-children servers are running"), "{log}");
+}
+
+#[test]
 fn an_unusable_socket_is_named_with_its_option() {
     let folder = folder("shim-sockets");
     let socket = folder.join("mcp.sock");
     let shim = |path: &Path| run(&["shim", "--socket", path.to_str().expect("text"), "--", "cat"]);
-    let _listening = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    let _listening = UnixListener::bind(&socket).expect("a socket");
     fs::write(folder.join("file"), "").expect("a file");
     for (path, why) in [
         (socket.clone(), "another process listens on it"),
