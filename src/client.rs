@@ -18,6 +18,7 @@ enum Name<'a> {
     Address(IpAddr),
     Child(u64),
     Lists,
+    Bucket(u8, Option<&'a str>, Option<u64>),
     Unknown,
 }
 
@@ -44,6 +45,11 @@ impl Client {
     /// Returns the client that owns the memory of a child.
     pub fn child(number: u64) -> Self {
         Client::of(&Name::Child(number))
+    }
+
+    /// Returns the key of a rate limit's bucket: of this kind, of a tool or of all, of a caller or of all.
+    pub fn bucket(kind: u8, tool: Option<&str>, caller: Option<Client>) -> Self {
+        Client::of(&Name::Bucket(kind, tool, caller.map(|caller| caller.0)))
     }
 
     /// Returns the client that owns the memory of the cached lists.

@@ -9,6 +9,8 @@ mod admission;
 mod app;
 mod aside;
 mod audience;
+mod audit;
+mod auth;
 mod backoff;
 mod budget;
 mod calls;
@@ -23,27 +25,38 @@ mod era;
 mod exchange;
 mod export;
 mod framing;
+#[cfg(feature = "gateway")]
+mod gateway;
 mod http;
+mod identity;
 mod ingress;
 mod inject;
 mod inquiry;
 mod jsonrpc;
 mod lifecycle;
+mod limits;
 mod memory;
+mod mounted;
 mod mux;
+mod outbound;
 mod phase;
+mod policy;
 mod proc;
 mod pulse;
+mod registration;
 mod router;
 mod session;
 mod shutdown;
 mod signals;
+mod sorted;
 mod supervisor;
 mod sync;
 mod tasks;
 mod telemetry;
+mod tls;
 mod trace_context;
 mod upstream;
+mod yaml;
 
 use std::process::ExitCode;
 
@@ -59,7 +72,7 @@ pub fn run() -> ExitCode {
     if let Some(code) = commands::run(&words) {
         return code;
     }
-    let config = match config::load(words, std::env::vars_os(), memory::limit()) {
+    let config = match config::load(words, std::env::vars_os().collect(), memory::limit()) {
         Ok(config) => config,
         Err(exit) => return exit.report(),
     };
@@ -77,6 +90,15 @@ pub fn run() -> ExitCode {
 #[doc(hidden)]
 pub mod internals {
     pub use crate::http::sse;
+
+    pub mod audit {
+        pub use crate::audit::Key;
+        pub use crate::audit::verify;
+    }
+
+    pub mod auth {
+        pub use crate::auth::{api_keys_in, introspection_in, key_set_in, token_in};
+    }
 
     pub mod budget {
         pub use crate::budget::{Account, Budget, Charged};
@@ -99,11 +121,21 @@ pub mod internals {
     }
 
     pub mod export {
-        pub use crate::export::{Signal, addresses_in, rejected};
+        pub use crate::export::{Signal, rejected};
+        pub use crate::outbound::addresses_in;
     }
 
     pub mod framing {
         pub use crate::framing::{Framed, Framer, IdSeeker};
+    }
+
+    #[cfg(feature = "gateway")]
+    pub mod gateway {
+        pub use crate::gateway::servers_in;
+    }
+
+    pub mod identity {
+        pub use crate::identity::Identity;
     }
 
     pub mod inject {
@@ -126,6 +158,11 @@ pub mod internals {
         pub use crate::mux::{Abandoned, Answering, Completed, Lost, Mux, Pending, Refused, WireId, table};
     }
 
+    #[cfg(feature = "policy")]
+    pub mod policy {
+        pub use crate::policy::parses;
+    }
+
     pub mod phase {
         pub use crate::phase::channel;
     }
@@ -135,7 +172,12 @@ pub mod internals {
     }
 
     pub mod session {
-        pub use crate::session::{Directory, Principal, Reader, Session, Settings, StreamId};
+        pub use crate::identity::Principal;
+        pub use crate::session::{Directory, Reader, Session, Settings, StreamId};
+    }
+
+    pub mod tls {
+        pub use crate::tls::names_in;
     }
 
     pub mod trace_context {

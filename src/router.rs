@@ -210,7 +210,7 @@ impl Router {
                 rewrite::with_progress_token(frame, message, token)
             })
         } else {
-            let running = wire_id.and_then(|wire_id| self.audience.running()?.find(wire_id));
+            let running = wire_id.and_then(|wire_id| self.audience.running()?.find(self.child, wire_id));
             running.is_some_and(|mailbox| {
                 mailbox.take_in(&mut frame, class, topic, |frame| rewrite::unchanged(frame, message))
             })

@@ -5,7 +5,7 @@ use crate::audience::{Members, Seat};
 use crate::budget::{Account, Budget};
 use crate::exchange::fixtures::{begun, begun_with, held, interim, outcome, text, written};
 use crate::exchange::{Ends, Held, Link};
-use crate::session::Principal;
+use crate::identity::Principal;
 use crate::session::fixtures::{account, client_id, directory, drain, session};
 use std::time::Instant;
 

@@ -1,6 +1,6 @@
 //! The signals to proxyrunner: some end it, the others are forwarded to the server.
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::io::{self, IsTerminal};
 use tokio::signal::unix::{self, SignalKind, signal};
 
@@ -23,6 +23,13 @@ pub struct Signals {
     user: [unix::Signal; 2],
     /// On a terminal a hang-up ends the user's session, and Ctrl-\ means the same as Ctrl-C.
     on_terminal: bool,
+}
+
+/// Lets a write beyond the limit on a file's size fail (`RLIMIT_FSIZE`), instead of ending the process.
+pub fn survive_file_limits() {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler is installed, only the disposition to ignore. A server gets the default again.
+    let _ = unsafe { sigaction(Signal::SIGXFSZ, &ignore) };
 }
 
 impl Signals {

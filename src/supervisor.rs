@@ -1,5 +1,6 @@
 //! Drives the lifecycle of children: starts a child on request, watches it, and ends it.
 
+use crate::audit;
 use crate::budget::{Account, Budget};
 use crate::child::{self, Heard, Process, Signaller, Spawned, Spawner, StartError, Tail};
 use crate::client::Client;
@@ -15,7 +16,6 @@ use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,14 +89,14 @@ impl Supervisor {
 
     /// Runs one child from its start to its end.
     async fn raise(self, want: Want) {
-        let Want { audience, slots, place, reply } = want;
+        let Want { audience, slots, variables, place, reply } = want;
         if self.0.stopping.is_cancelled() {
             return;
         }
         let spawned = tokio::select! {
             // Shutdown does not wait for a program that cannot be loaded.
             () = self.0.stopping.cancelled() => return,
-            spawned = self.0.spawner.spawn() => spawned,
+            spawned = self.0.spawner.spawn(variables) => spawned,
         };
         let Spawned { process, stdin, stdout, stderr } = match spawned {
             Ok(spawned) => spawned,
@@ -106,6 +106,7 @@ impl Supervisor {
         counters::STARTED_CHILDREN.increment();
         let pid = process.pid();
         tracing::info!(child = number, pid = pid, "server started");
+        audit::child_started(number, pid.cast_unsigned());
         self.servers().insert(number, process.signaller());
         usage::track_child(number, pid);
         let started = Instant::now();
@@ -142,6 +143,7 @@ impl Supervisor {
             metrics::session(Side::Client, link.revision(), started.elapsed());
         }
         counters::ENDED_CHILDREN.increment();
+        audit::child_exited(number, pid.cast_unsigned(), &ended.how);
         tracing::info!(child = number, pid = pid, code = ended.code, "{}", ended.for_log());
     }
 
@@ -267,6 +269,7 @@ impl Run<'_> {
 
 fn refuse(reply: tokio::sync::oneshot::Sender<Result<Arc<Link>, StartError>>, error: StartError) {
     tracing::error!("{error}");
+    audit::child_not_started(&error);
     let _ = reply.send(Err(error));
 }
 
@@ -352,21 +355,9 @@ fn describe_end(status: io::Result<ExitStatus>, closed: Option<&str>) -> (String
         // The signal was proxyrunner's own, and is not informative.
         (Ok(status), Some(closed)) if status.code().is_none() => (format!("{closed} and was stopped"), 1),
         (Ok(status), Some(closed)) => {
-            let (how, code) = describe(status);
+            let (how, code) = child::describe(status);
             (format!("{closed} and {how}"), code)
         }
-        (Ok(status), None) => describe(status),
-    }
-}
-
-fn describe(status: ExitStatus) -> (String, i32) {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => (format!("exited with code {code}"), code),
-        (None, Some(signal)) => {
-            let name =
-                Signal::try_from(signal).map_or_else(|_| "unknown".into(), |signal| signal.to_string());
-            (format!("was killed by signal {signal} ({name})"), 128 + signal)
-        }
-        (None, None) => ("ended".into(), 1),
+        (Ok(status), None) => child::describe(status),
     }
 }

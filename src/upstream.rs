@@ -2,7 +2,8 @@
 //! [`children`](crate::children), which select the child that serves.
 
 pub use crate::calls::{
-    Begun, Caller, Happening, LegacyCall, LegacyStep, Listening, ModernCall, Reply, Seal, SealKey, is_retry,
+    Begun, Caller, Happening, LegacyCall, LegacyStep, Listening, ModernCall, Purpose, Reply, Seal, SealKeys,
+    is_retry,
 };
 pub use crate::children::{AtCap, ChildPlace, Isolation, Settings, Want};
 pub use crate::ingress::{Incoming, Received, Refusal};
@@ -10,10 +11,12 @@ pub use crate::ingress::{Incoming, Received, Refusal};
 use crate::budget::{Account, Budget, Charged};
 use crate::calls::Calls;
 use crate::children::Children;
+use crate::client::Client;
 use crate::exchange::Failure;
 use crate::ingress::Entrance;
 use crate::jsonrpc::Spliced;
 use crate::phase::Phase;
+use crate::policy::Hints;
 use crate::session::{Directory, Session};
 use crate::telemetry::Operation;
 use std::sync::Arc;
@@ -116,6 +119,20 @@ impl Upstream {
         self.calls.begin_modern(caller, incoming)
     }
 
+    /// Returns the annotations of a tool at the child that would serve the call of a session, or of a modern client.
+    ///
+    /// # Errors
+    /// When no child serves, or it does not list its tools in time.
+    pub(crate) fn hints(
+        &self,
+        session: Option<&Session>,
+        client: Client,
+        incoming: &Incoming,
+        tool: &str,
+    ) -> impl Future<Output = Result<Hints, Refusal>> {
+        self.calls.hints(session, client, incoming, tool)
+    }
+
     /// Opens a modern client's subscription.
     ///
     /// # Errors
@@ -143,6 +160,21 @@ impl Upstream {
     /// Cancels a parked request whose questions are charged to this account; returns false if there is none.
     pub fn give_way(&self, account: &Account) -> bool {
         self.calls.give_way(account)
+    }
+
+    /// Returns the seal of parked requests' states and of cursors.
+    pub fn seal(&self) -> &Seal {
+        self.calls.seal()
+    }
+
+    /// Replaces the keys of the seal.
+    pub fn reseal(&self, keys: &SealKeys) {
+        self.calls.reseal(keys);
+    }
+
+    /// Replaces every child without losing a call, since the environment of new children has changed.
+    pub fn renew(&self) {
+        self.children.renew();
     }
 
     /// Clears the cached lists.
@@ -200,6 +232,11 @@ impl Upstream {
     /// Counts the requests that wait for their client: for a modern client's retry, or a legacy client's answer.
     pub fn parked(&self) -> usize {
         self.calls.parked()
+    }
+
+    /// Returns what the server says of itself: its `serverInfo` in raw JSON, empty until it has started.
+    pub fn server_info(&self) -> Vec<u8> {
+        self.children.server_info()
     }
 
     /// Counts the children that run, or are being started or ended.

@@ -1,16 +1,17 @@
 //! The life of the process: [start](startup), serve with [upkeep], [shut down](shutdown).
 
 mod announce;
+mod reload;
 mod shutdown;
 mod startup;
 mod upkeep;
 
 use crate::config::Config;
 use crate::exchange::Failure;
-use crate::http::Role;
+use crate::http::{Role, Server};
 use crate::tasks;
 use crate::upstream::Upstream;
-use crate::{memory, telemetry};
+use crate::{audit, memory, mounted, signals, telemetry};
 use anyhow::Context;
 use shutdown::{Drained, Ended};
 use startup::Parts;
@@ -30,7 +31,12 @@ const MOST_WORKERS: usize = 4;
 /// When proxyrunner cannot start.
 pub fn run(config: Config) -> anyhow::Result<i32> {
     memory::set_up();
+    signals::survive_file_limits();
     let _log = telemetry::start(&config.telemetry);
+    if let Some(settings) = &config.audit {
+        audit::start(settings, &config.digest)
+            .with_context(|| format!("cannot open the audit log {} (--audit)", settings.target))?;
+    }
     let runtime = {
         let _exits = ExitOnPanic::arm();
         runtime(workers()).enable_all().build().context("cannot start threads")?
@@ -41,6 +47,7 @@ pub fn run(config: Config) -> anyhow::Result<i32> {
     let code = runtime.block_on(tasks::boxed(serve(config)));
     // Only the tasks of disconnected clients remain.
     runtime.shutdown_timeout(Duration::from_millis(100));
+    audit::stop();
     telemetry::count_lost_lines();
     code
 }
@@ -86,18 +93,42 @@ impl Drop for ExitOnPanic {
 }
 
 async fn serve(config: Config) -> anyhow::Result<i32> {
-    let Parts { server, supervisor, wanted, listener, admin, pulse, exporter, mut signals } =
-        startup::assemble(&config)?;
+    mounted::set_interval(config.mounts.interval);
+    let Parts {
+        server,
+        supervisor,
+        #[cfg(feature = "gateway")]
+        spawner,
+        wanted,
+        listener,
+        admin,
+        pulse,
+        exporter,
+        mut signals,
+    } = startup::assemble(&config)?;
+    if let Some(verifier) = &server.verifier {
+        verifier.keys_at_start().await?;
+    }
+    #[cfg(feature = "gateway")]
+    if let (Some(gateway), Some(settings)) = (&server.gateway, &config.gateway) {
+        startup::start_gateway(gateway, settings, &config, &server.settings, spawner)?;
+    }
     tasks::spawn(supervisor.clone().serve(wanted));
     upkeep::start(&server, pulse)?;
+    reload::start(&config, &server);
     let drained = Drained::new(&server);
     if let Some(admin) = admin {
         tasks::spawn(admin.serve(Arc::clone(&server), Role::Admin, drained.closing_time()));
     }
     let serving = tasks::spawn(listener.serve(Arc::clone(&server), Role::Clients, drained.closing_time()));
-    announce::listening(&server.settings);
+    announce::listening(&server.settings, config.gateway.is_some(), server.identifies);
 
-    let mut children = pin!(run_children(&server.upstream));
+    let registration = startup::registration(&config)?;
+    if let Some(registration) = &registration {
+        tasks::spawn(startup::announce(Arc::clone(registration), Arc::clone(&server)));
+    }
+
+    let mut children = pin!(run_servers(&server));
     let ended = tokio::select! {
         ended = &mut children => ended,
         signal = shutdown::next_signal(&mut signals, &supervisor) => {
@@ -108,11 +139,20 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
 
     let flush_by = Instant::now() + config.stop_within;
     let stop = async {
+        // First of all, so that the gateway sends nothing more.
+        let begun = Instant::now();
+        if let Some(registration) = &registration {
+            registration.withdraw().await;
+        }
+        let delay = ended.drain_delay(&config).saturating_sub(begun.elapsed());
         tokio::select! {
-            () = shutdown::drain(&server, ended.drain_delay(&config), config.drain_timeout, &drained) => {}
+            () = shutdown::drain(&server, delay, config.drain_timeout, &drained) => {}
             () = shutdown::keep_starting(&ended, children) => {}
         }
         shutdown::stop(&server, &supervisor, serving).await;
+        if audit::is_exported(config.audit.as_ref()) {
+            let _ = tokio::task::spawn_blocking(audit::stop).await;
+        }
         shutdown::flush(exporter, flush_by).await;
     };
     tokio::select! {
@@ -122,6 +162,24 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
             Ok(BY_SIGNAL + signal)
         }
     }
+}
+
+/// Runs the children of a sidecar. A gateway runs until a signal ends it, since its only child stands for all servers at
+/// `/mcp`, and is a part of itself.
+async fn run_servers(server: &Server) -> Ended {
+    #[cfg(feature = "gateway")]
+    if server.gateway.is_some() {
+        tracing::info!("ready");
+        let failure = match server.upstream.start().await {
+            Ok(()) => server.upstream.keep_filled().await,
+            Err(failure) => failure,
+        };
+        if !server.shutdown.has_begun() {
+            tracing::error!("nothing is served at /mcp any more: {}", failure.for_log());
+        }
+        return std::future::pending().await;
+    }
+    run_children(&server.upstream).await
 }
 
 /// Starts the initial children, and restarts them. Resolves when no restart follows.
@@ -139,8 +197,14 @@ async fn run_children(upstream: &Arc<Upstream>) -> Ended {
         }
         Err(failure) => {
             // A missing program is logged where it is started.
-            if !matches!(failure, Failure::NoProgram(..)) {
-                tracing::error!("{}", failure.for_log());
+            match (&failure, failure.for_log()) {
+                (Failure::NoProgram(..), _) => {}
+                // The server itself gives no reason.
+                (Failure::Ended(end), text) if end.is_silent() => tracing::error!(
+                    "{text} before it was ready, and wrote nothing to stderr; check that the command is an MCP server on \
+                     stdio"
+                ),
+                (_, text) => tracing::error!("{text}"),
             }
             match failure {
                 Failure::Ended(end) if end.code != 0 => Ended::ByChild(end.code),

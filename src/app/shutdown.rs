@@ -110,13 +110,13 @@ pub(super) async fn drain(server: &Server, delay: Duration, patience: Duration, 
     server.shutdown.refuse();
     let _ = drained.deadline.set(Instant::now() + patience);
     let quiet = async {
-        while server.directory.expects_anybody(Instant::now()) || server.upstream.underway() > 0 {
+        while server.directory.expects_anybody(Instant::now()) || underway(server) > 0 {
             sleep(POLL).await;
         }
     };
     if timeout(patience, quiet).await.is_err() {
         tracing::warn!(
-            requests = server.upstream.underway(),
+            requests = underway(server),
             "--drain-timeout has passed; failing the remaining requests"
         );
     }
@@ -143,15 +143,28 @@ pub(super) async fn stop(server: &Server, supervisor: &Supervisor, serving: Join
         let _ = timeout(TELLING, idle(server)).await;
         server.upstream.close();
         supervisor.stop().await;
+        #[cfg(feature = "gateway")]
+        if let Some(gateway) = &server.gateway {
+            gateway.stop().await;
+        }
     };
     let _ = tokio::join!(serving, children);
 }
 
 /// Resolves once no request is in flight.
 async fn idle(server: &Server) {
-    while server.upstream.underway() > 0 {
+    while underway(server) > 0 {
         sleep(POLL).await;
     }
+}
+
+/// Counts the requests that a client waits for.
+fn underway(server: &Server) -> usize {
+    #[cfg(feature = "gateway")]
+    let forwarded = server.gateway.as_ref().map_or(0, |gateway| gateway.underway());
+    #[cfg(not(feature = "gateway"))]
+    let forwarded = 0;
+    server.upstream.underway() + forwarded
 }
 
 /// Exports the last telemetry.

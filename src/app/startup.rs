@@ -1,18 +1,26 @@
 //! Start-up: creates and connects the parts of the process, and binds the listeners.
 
+use crate::auth::Verifier;
 use crate::budget::Budget;
 use crate::child::Spawner;
 use crate::config::Config;
 use crate::export::Exporter;
+#[cfg(feature = "gateway")]
+use crate::gateway::{self, Gateway};
 use crate::http::{self, Listener, Server};
-use crate::phase;
+use crate::limits::Limits;
+use crate::phase::{self, Phase};
+use crate::policy::Policies;
 use crate::pulse::Pulse;
+use crate::registration::Registration;
 use crate::session::Directory;
 use crate::shutdown::Shutdown;
 use crate::signals::Signals;
 use crate::supervisor::Supervisor;
+use crate::tls::Gate;
 use crate::upstream::{Seal, Upstream, Want};
 use anyhow::Context;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,6 +37,9 @@ pub(super) struct Parts {
     pub server: Arc<Server>,
     /// Starts and ends the children.
     pub supervisor: Supervisor,
+    /// Starts the servers of a gateway.
+    #[cfg(feature = "gateway")]
+    pub spawner: Spawner,
     /// Receives the upstream's requests for children.
     pub wanted: mpsc::Receiver<Want>,
     /// The listener of `--listen`.
@@ -47,13 +58,15 @@ pub(super) struct Parts {
 pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
     let signals = Signals::listen().context("cannot listen for signals")?;
     let spawner = Spawner::start(config.child.clone()).context("cannot start threads")?;
+    #[cfg(feature = "gateway")]
+    let (spawner, plugged) = plug(spawner, config);
     spawner.clone().reap_on_sigchld().context("cannot listen for SIGCHLD")?;
     let max_connections = max_connections(config, http::raise_file_limit());
     let budget = Budget::within(config.max_buffered);
     let pulse = Pulse::new(Instant::now());
     let directory = Arc::new(Directory::new(config.session.clone()));
     let (phase, phase_watched) = phase::channel();
-    let seal = Seal::new(config.state_key.as_ref()).context("cannot get random bytes")?;
+    let seal = Seal::new(config.state_keys.as_ref()).context("cannot get random bytes")?;
     let (upstream, wanted) = Upstream::new(
         config.upstream.clone(),
         config.child.start_timeout,
@@ -62,13 +75,37 @@ pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
         seal,
         &budget,
     );
+    #[cfg(feature = "gateway")]
+    let spawner_of_gateway = spawner.clone();
     let supervisor =
         Supervisor::new(config.child.clone(), config.upstream.cancel_grace, budget.clone(), spawner);
-    let listener = bind(config.http.listen, "--listen")?;
+    let listener = match config.http.handed {
+        Some(handed) => Listener::take(handed).context("cannot use the inherited socket (--listen)")?,
+        None => bind(config.http.listen, "--listen")?,
+    };
     let listen = listener.address()?;
+    let gate = config.http.tls.clone().map(Gate::open).transpose()?;
     let admin = config.http.admin_listen.map(bind_admin).transpose()?;
+    let verifier = config.auth.is_used().then(|| Verifier::start(config.auth.clone())).transpose()?;
+    let policies = config.policy.as_ref().map(Policies::new).transpose();
+    let policies = policies.map_err(anyhow::Error::msg).context("cannot use --policy-url")?;
+    #[cfg(feature = "gateway")]
+    let gateway = config.gateway.as_ref().map(|gateway| open_gateway(gateway, config)).transpose()?;
+    #[cfg(feature = "gateway")]
+    if let (Some(gateway), Some(plugged)) = (&gateway, plugged) {
+        gateway.combine(plugged, &budget);
+    }
     let server = Arc::new(Server {
+        policies,
+        #[cfg(feature = "gateway")]
+        gateway,
+        identifies: verifier.is_some()
+            || config.http.auth.principal_header.is_some()
+            || config.http.auth.certificates,
+        verifier,
         connections: Arc::default(),
+        limits: Limits::new(config.limits.clone()),
+        gate,
         settings: http::Settings { listen, max_connections, ..config.http.clone() },
         upstream,
         directory,
@@ -79,11 +116,99 @@ pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
         pulse: pulse.clone(),
     });
     let exporter = start_exporter(config, &server)?;
-    Ok(Parts { server, supervisor, wanted, listener, admin, pulse, exporter, signals })
+    Ok(Parts {
+        server,
+        supervisor,
+        #[cfg(feature = "gateway")]
+        spawner: spawner_of_gateway,
+        wanted,
+        listener,
+        admin,
+        pulse,
+        exporter,
+        signals,
+    })
+}
+
+/// Makes the children of a gateway, which stand for all of its servers, parts of this process.
+#[cfg(feature = "gateway")]
+fn plug(spawner: Spawner, config: &Config) -> (Spawner, Option<gateway::Plugged>) {
+    if config.gateway.is_none() {
+        return (spawner, None);
+    }
+    let (plug, plugged) = mpsc::unbounded_channel();
+    (spawner.plugged(plug), Some(plugged))
+}
+
+#[cfg(feature = "gateway")]
+fn open_gateway(gateway: &crate::config::Gateway, config: &Config) -> anyhow::Result<Arc<Gateway>> {
+    let settings = gateway::Settings {
+        tls: gateway.tls.clone(),
+        registry: gateway.registry.clone(),
+        most: config.upstream.max_in_flight,
+        patience: config.upstream.request_timeout,
+    };
+    // Keys that several gateways share make the session ids of each known to all.
+    let seal = Seal::new(config.state_keys.as_ref()).context("cannot get random bytes")?;
+    Gateway::new(settings, seal).context("cannot use --servers-ca")
+}
+
+/// Starts what the gateway's files name. The URL is that by which servers know the gateway.
+#[cfg(feature = "gateway")]
+pub(super) fn start_gateway(
+    gateway: &Gateway,
+    settings: &crate::config::Gateway,
+    config: &Config,
+    http: &http::Settings,
+    spawner: Spawner,
+) -> anyhow::Result<()> {
+    let url = match &http.auth.resource {
+        Some(resource) => resource.sibling(&http.path, "").url(),
+        None => format!("{}://{}", if http.tls.is_some() { "https" } else { "http" }, http.listen),
+    };
+    let level = config.telemetry.level.to_string();
+    let start = gateway::Start {
+        servers: settings.servers.as_deref(),
+        key: settings.key.as_deref(),
+        url: &url,
+        spawner,
+        log_level: &level,
+    };
+    gateway
+        .start(start)
+        .map_err(|problems| anyhow::anyhow!("cannot start the gateway: {}", problems.join("\n")))
+}
+
+/// Creates the registration at a gateway, if there is one.
+pub(super) fn registration(config: &Config) -> anyhow::Result<Option<Arc<Registration>>> {
+    let registration = config.registration.clone().map(Registration::new).transpose();
+    Ok(registration.context("cannot use --register-ca")?.map(Arc::new))
+}
+
+/// Announces the server to the gateway once it has started.
+pub(super) async fn announce(registration: Arc<Registration>, server: Arc<Server>) {
+    if server.phase.clone().wait_for(|phase| *phase == Phase::Ready).await.is_err() {
+        return;
+    }
+    let own = server.settings.own_url();
+    let url = registration.url().unwrap_or(&own);
+    registration.announce(&http::card(&server, url), url);
 }
 
 fn bind(address: SocketAddr, option: &str) -> anyhow::Result<Listener> {
-    Listener::bind(address).with_context(|| format!("cannot listen on {address} ({option})"))
+    Listener::bind(address).map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another process listens on it; end that process, or give another port".into()
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "this machine does not have the address; give one of its own".into()
+            }
+            io::ErrorKind::PermissionDenied => "permission denied; give a port above 1023".into(),
+            _ => error.to_string(),
+        };
+        anyhow::anyhow!("cannot listen on {address} ({option}): {why}")
+    })
 }
 
 fn bind_admin(address: SocketAddr) -> anyhow::Result<Listener> {
@@ -103,7 +228,9 @@ fn start_exporter(config: &Config, server: &Arc<Server>) -> anyhow::Result<Expor
 fn max_connections(config: &Config, files: usize) -> usize {
     let children = FILES_PER_CHILD * config.upstream.max_children;
     let reserved = (OTHER_FILES + http::SPARE + children).min(files / 2);
-    let most = files.saturating_sub(reserved).max(1);
+    let free = files.saturating_sub(reserved);
+    // Each client of a gateway may need a connection to a replica.
+    let most = if config.gateway.is_some() { free / 2 } else { free }.max(1);
     if most < config.http.max_connections {
         tracing::warn!(
             "the limit of {files} open files leaves room for {most} connections, fewer than --max-connections"

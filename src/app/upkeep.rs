@@ -37,6 +37,15 @@ pub(super) fn start(server: &Arc<Server>, pulse: Pulse) -> anyhow::Result<()> {
     tasks::spawn(sweep(Arc::clone(server)));
     tasks::spawn(forget_orphans(Arc::clone(&server.upstream)));
     tasks::spawn(relieve(Arc::clone(server)));
+    if let Some(policies) = &server.policies {
+        tasks::spawn(Arc::clone(policies).follow());
+    }
+    if let Some(limits) = &server.limits {
+        tasks::spawn(Arc::clone(limits).keep_reading());
+    }
+    if let Some(gate) = &server.gate {
+        tasks::spawn(Arc::clone(gate).watch());
+    }
     Ok(())
 }
 

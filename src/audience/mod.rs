@@ -81,13 +81,16 @@ impl Audience {
     /// Counts a notification of a changed list before any client receives it: a client that then asks again must get
     /// the new list.
     pub fn note_change(&self, method: &str) {
-        let changes = match self {
-            Audience::Shared(members) => &members.changes,
-            Audience::Leased(holder) => &holder.changes,
-            Audience::Nobody | Audience::Exclusive { .. } => return,
-        };
-        if let Some(kind) = ListKind::changed_by(method) {
-            changes.note(kind);
+        let Some(kind) = ListKind::changed_by(method) else { return };
+        match self {
+            Audience::Shared(members) => members.changes.note(kind),
+            Audience::Leased(holder) => holder.changes.note(kind),
+            Audience::Exclusive { session, .. } => {
+                if let Some(session) = session.upgrade() {
+                    session.changes().note(kind);
+                }
+            }
+            Audience::Nobody => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! The interface of a legacy session towards its child, so that this module does not depend on sessions.
 
-use super::SessionId;
+use super::{ListChanges, SessionId};
 use crate::budget::Charged;
 use crate::exchange::{Class, Failure};
 use crate::jsonrpc::{Message, Spliced};
@@ -10,6 +10,9 @@ use std::fmt::Debug;
 pub trait SeatedSession: Debug + Send + Sync {
     /// Returns the session's id.
     fn id(&self) -> &SessionId;
+
+    /// Returns the changes of the lists of the session's exclusive child.
+    fn changes(&self) -> &ListChanges;
 
     /// Puts a notification of the child on the stream to which it belongs.
     fn notify(&self, frame: Spliced, class: Class);

@@ -21,6 +21,7 @@ pub(crate) use account::Charge;
 pub use charged::{Charged, outside};
 
 use crate::client::Client;
+use crate::sorted::sorted_by_key;
 use account::Accounts;
 use parking_lot::{Mutex, MutexGuard};
 use std::cmp::Reverse;
@@ -176,8 +177,7 @@ impl Budget {
         // lock.
         let mut open = self.accounts().open();
         open.retain(gives_way);
-        open.sort_by_cached_key(|account| Reverse((account.client_used(), account.used())));
-        open
+        sorted_by_key(open, |account| Reverse((account.client_used(), account.used())))
     }
 
     /// Returns whether memory has been short for a while, so that short waits for room are pointless.

@@ -109,6 +109,6 @@ impl Calls {
             Seat::Stateless(seat) => Capabilities::read(&seat.capabilities, &(0..seat.capabilities.len())),
             _ => Capabilities::default(),
         };
-        shared.asks_for_list(incoming, class, session.principal(), self.children.settings().cache_lists)
+        shared.asks_for_list(incoming, class, session.principal(), self.children.settings())
     }
 }

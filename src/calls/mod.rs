@@ -7,6 +7,7 @@
 
 mod begin;
 mod deadline;
+mod hints;
 mod legacy;
 mod listen;
 mod modern;
@@ -15,13 +16,14 @@ mod notify;
 mod parked;
 mod seal;
 mod subscribe;
+mod task_owners;
 mod withheld;
 
 pub use begin::Begun;
 pub use legacy::{LegacyCall, LegacyStep};
 pub use listen::Listening;
 pub use modern::{Caller, Happening, ModernCall, Reply, is_retry};
-pub use seal::{Seal, SealKey};
+pub use seal::{Purpose, Seal, SealKeys};
 
 use crate::admission::{Admission, Bounds};
 use crate::budget::Budget;
@@ -35,6 +37,7 @@ use crate::ingress::{Entrance, Refusal};
 use crate::telemetry::Operation;
 use parked::Parked;
 use std::sync::Arc;
+use task_owners::TaskOwners;
 
 /// The requests that are under way, and the limits on them.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ pub(crate) struct Calls {
     children: Arc<Children>,
     /// The queues of waiting requests, and the counts of requests in flight.
     entrance: Arc<Entrance>,
-    /// Seals and opens the `requestState` of parked requests.
+    /// Seals and opens the `requestState` of parked requests, and the cursors of lists.
     seal: Seal,
     /// The requests that wait for a modern client's retry.
     parked: Parked<Box<ModernCall>>,
@@ -51,6 +54,8 @@ pub(crate) struct Calls {
     listens: Arc<Admission>,
     /// The cached lists.
     lists: Lists,
+    /// The owners of tasks at modern children.
+    task_owners: TaskOwners,
 }
 
 impl Calls {
@@ -61,6 +66,7 @@ impl Calls {
             parked: Parked::new(settings.max_parked, settings.park_timeout),
             listens: Admission::new(Bounds::shared_out(settings.max_listens)),
             lists: Lists::new(budget.account(Client::lists())),
+            task_owners: TaskOwners::default(),
             children,
             entrance,
             seal,
@@ -88,6 +94,16 @@ impl Calls {
     /// have no permit to be in flight.
     pub fn parked(&self) -> usize {
         self.parked.count() + self.entrance.lingering()
+    }
+
+    /// Returns the seal.
+    pub fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
+    /// Replaces the keys of the seal.
+    pub fn reseal(&self, keys: &SealKeys) {
+        self.seal.replace(keys);
     }
 
     /// Clears the cached lists.

@@ -49,7 +49,7 @@ impl Calls {
             false => self.entrance.enter_notice(operation, client, &link).await?,
         };
         places.accepted = Some(self.entrance.accept_notification());
-        let Received { frame, message, trace, operation } = &**incoming;
+        let Received { frame, message, trace, operation, .. } = &**incoming;
         let trace = operation.traced(trace);
         let proves = places.notice.is_some();
         let notification = rewrite::request_for_child(frame, message, None, None, &trace);

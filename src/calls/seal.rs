@@ -1,4 +1,5 @@
-//! Seals `requestState`, so that only proxyrunner can make a state, and a state is valid for one purpose only.
+//! Seals `requestState` and the cursors of lists, so that only proxyrunner can make them, and each is valid for one
+//! purpose only.
 //!
 //! The state of a parked exchange contains its handle, not the execution: a running legacy tool lives in its child,
 //! which belongs to this process (basic/patterns/mrtr). The state is authenticated with the principal, the method and
@@ -6,13 +7,20 @@
 //!
 //! Replicas that share a key recognize each other's states. A replica can then report that a retry was routed to the
 //! wrong replica, and states that need no process are valid at every replica.
+//!
+//! A sealed cursor contains the server's own, and is authenticated with the principal and the method. It names no session
+//! and no process, so it opens at every replica with the key.
+//!
+//! Two keys can be valid at a time, so that a key can be replaced while states that it has sealed are in use.
 
+use crate::identity::Principal;
 use crate::jsonrpc::{Message, members, text};
-use crate::session::Principal;
+use crate::sorted::sorted;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use std::fmt;
 
@@ -20,6 +28,13 @@ use std::fmt;
 const NONCE: usize = 24;
 /// Length of a process's random id, which makes a collision between two processes practically impossible.
 const INSTANCE: usize = 16;
+
+/// Maximum length in bytes of a server's cursor, as raw JSON.
+pub const LONGEST_CURSOR: usize = 16 * 1024;
+/// Length of the tag that authenticates a text.
+const TAG: usize = 16;
+/// Maximum length of a sealed cursor: four letters for three bytes.
+const LONGEST_SEALED: usize = (NONCE + LONGEST_CURSOR + TAG).div_ceil(3) * 4;
 
 /// The purpose of a state. A state cannot be opened for another principal, method or call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,28 +56,74 @@ pub enum State {
     Urls(u8),
 }
 
-/// A key for [`Seal`].
-#[derive(Clone, PartialEq, Eq)]
-pub struct SealKey([u8; 32]);
+/// Minimum length of a secret, in bytes.
+const SHORTEST: usize = 32;
 
-impl SealKey {
-    /// Derives a key from a secret of any form; `None` if the secret has fewer than 32 bytes.
-    pub fn of(secret: &[u8]) -> Option<Self> {
-        (secret.len() >= 32).then(|| SealKey(Sha256::digest(secret).into()))
+/// The keys of a [`Seal`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealKeys {
+    /// Seals and opens.
+    first: [u8; 32],
+    /// Only opens.
+    second: Option<[u8; 32]>,
+}
+
+impl SealKeys {
+    /// Derives the keys from the content of a file: one secret in each line, at most two. A file that is not text is
+    /// one secret.
+    ///
+    /// # Errors
+    /// In words what is wrong with the file.
+    pub fn read(file: &[u8]) -> Result<Self, &'static str> {
+        let file = file.trim_ascii();
+        let is_text =
+            |text: &str| !text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t'));
+        let lines: Vec<_> = match std::str::from_utf8(file) {
+            Ok(text) if is_text(text) => {
+                text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::as_bytes).collect()
+            }
+            _ => vec![file],
+        };
+        if lines.len() > 2 {
+            return Err("has more than two lines");
+        }
+        if lines.is_empty() || lines.iter().any(|line| line.len() < SHORTEST) {
+            return Err(if lines.len() == 2 {
+                "has a line shorter than 32 bytes"
+            } else {
+                "is shorter than 32 bytes"
+            });
+        }
+        let key = |line: &&[u8]| Sha256::digest(line).into();
+        Ok(SealKeys { first: key(&lines[0]), second: lines.get(1).map(key) })
     }
 }
 
-impl fmt::Debug for SealKey {
+impl fmt::Debug for SealKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SealKey(…)")
+        f.write_str("SealKeys(…)")
     }
 }
 
 /// Seals and opens states.
 pub struct Seal {
-    cipher: XChaCha20Poly1305,
+    ciphers: RwLock<Ciphers>,
     /// Distinguishes this process from others with the same key.
     instance: [u8; INSTANCE],
+}
+
+/// The ciphers of [`SealKeys`].
+#[derive(Clone)]
+struct Ciphers {
+    first: XChaCha20Poly1305,
+    second: Option<XChaCha20Poly1305>,
+}
+
+impl Ciphers {
+    fn of(keys: &SealKeys) -> Self {
+        let cipher = |key: &[u8; 32]| XChaCha20Poly1305::new(key.into());
+        Ciphers { first: cipher(&keys.first), second: keys.second.as_ref().map(cipher) }
+    }
 }
 
 impl fmt::Debug for Seal {
@@ -72,16 +133,21 @@ impl fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// Creates a seal with the operator's key, or with a random one.
+    /// Creates a seal with the operator's keys, or with a random one.
     ///
     /// # Errors
     /// When the operating system has no randomness to give.
-    pub fn new(key: Option<&SealKey>) -> Result<Self, getrandom::Error> {
+    pub fn new(keys: Option<&SealKeys>) -> Result<Self, getrandom::Error> {
         let (mut random, mut instance) = ([0; 32], [0; INSTANCE]);
         getrandom::fill(&mut random)?;
         getrandom::fill(&mut instance)?;
-        let key = key.map_or(random, |key| key.0);
-        Ok(Seal { cipher: XChaCha20Poly1305::new(&key.into()), instance })
+        let random = SealKeys { first: random, second: None };
+        Ok(Seal { ciphers: RwLock::new(Ciphers::of(keys.unwrap_or(&random))), instance })
+    }
+
+    /// Replaces the keys. States that another key has sealed do not open any more.
+    pub fn replace(&self, keys: &SealKeys) {
+        *self.ciphers.write() = Ciphers::of(keys);
     }
 
     /// Returns the sealed state.
@@ -89,31 +155,64 @@ impl Seal {
     /// # Errors
     /// When the operating system has no randomness to give.
     pub fn seal(&self, state: State, purpose: &Purpose) -> Result<String, getrandom::Error> {
-        let mut nonce = [0; NONCE];
-        getrandom::fill(&mut nonce)?;
         let said = match state {
             State::Parked(handle) => [&self.instance[..], &handle.to_be_bytes()].concat(),
             State::Urls(rounds) => vec![rounds],
             State::Elsewhere => Vec::new(),
         };
-        let aad = purpose.bytes();
+        self.seal_bytes(&said, &purpose.bytes())
+    }
+
+    /// Returns a server's sealed cursor.
+    ///
+    /// # Errors
+    /// In words why it cannot be sealed.
+    pub fn seal_cursor(&self, cursor: &[u8], purpose: &Purpose) -> Result<String, &'static str> {
+        if cursor.len() > LONGEST_CURSOR {
+            return Err("the server's cursor is longer than 16 KiB");
+        }
+        self.seal_bytes(cursor, &purpose.bytes()).map_err(|_| "the system has no randomness to seal a cursor")
+    }
+
+    /// Returns sealed bytes in base64url, which open only with the same `purpose`.
+    ///
+    /// # Errors
+    /// When the operating system has no randomness to give.
+    pub fn seal_bytes(&self, bytes: &[u8], purpose: &[u8]) -> Result<String, getrandom::Error> {
+        let mut nonce = [0; NONCE];
+        getrandom::fill(&mut nonce)?;
         // Encryption fails only for texts of many GiB.
-        let sealed = self.cipher.encrypt(&XNonce::from(nonce), Payload { msg: &said, aad: &aad });
+        let cipher = self.ciphers.read().first.clone();
+        let sealed = cipher.encrypt(&XNonce::from(nonce), Payload { msg: bytes, aad: purpose });
         Ok(URL_SAFE_NO_PAD.encode([&nonce[..], &sealed.unwrap_or_default()].concat()))
     }
 
-    /// Returns the content of a state, if it was sealed with this key for this purpose.
+    /// Returns the server's cursor, if it was sealed with one of the keys for this purpose.
+    pub fn open_cursor(&self, sealed: &str, purpose: &Purpose) -> Option<Vec<u8>> {
+        let sealed = Some(sealed).filter(|sealed| sealed.len() <= LONGEST_SEALED)?;
+        self.open_bytes(sealed, &purpose.bytes())
+    }
+
+    /// Returns the content of a state, if it was sealed with one of the keys for this purpose.
     pub fn open(&self, state: &str, purpose: &Purpose) -> Option<State> {
-        let bytes = URL_SAFE_NO_PAD.decode(state).ok()?;
-        let (nonce, sealed) = bytes.split_first_chunk::<NONCE>()?;
-        let aad = purpose.bytes();
-        let said = self.cipher.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: &aad }).ok()?;
+        let said = self.open_bytes(state, &purpose.bytes())?;
         if let [rounds] = said[..] {
             return Some(State::Urls(rounds));
         }
         let (instance, handle) = said.split_first_chunk::<INSTANCE>()?;
         let handle = u64::from_be_bytes(handle.try_into().ok()?);
         Some(if *instance == self.instance { State::Parked(handle) } else { State::Elsewhere })
+    }
+
+    /// Returns bytes that were sealed with one of the keys for this `purpose`.
+    pub fn open_bytes(&self, sealed: &str, purpose: &[u8]) -> Option<Vec<u8>> {
+        let bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        let (nonce, sealed) = bytes.split_first_chunk::<NONCE>()?;
+        let Ciphers { first, second } = self.ciphers.read().clone();
+        let opened = |cipher: &XChaCha20Poly1305| {
+            cipher.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: purpose }).ok()
+        };
+        opened(&first).or_else(|| opened(second.as_ref()?))
     }
 }
 
@@ -129,13 +228,26 @@ impl Purpose {
             });
             parts.extend(same.map(|(key, value)| (&frame[key], &frame[value])));
         }
-        parts.sort_unstable();
+        let parts = sorted(parts);
         let mut digest = Sha256::new();
         let method = message.method.clone().map_or(&b""[..], |method| &frame[method]);
         for part in std::iter::once(method).chain(parts.iter().flat_map(|(key, value)| [*key, *value])) {
             digest.update(part.len().to_be_bytes());
             digest.update(part);
         }
+        Purpose { principal: principal.clone(), call: digest.finalize().into() }
+    }
+
+    /// Returns a digest of the principal and the call.
+    #[cfg(feature = "gateway")]
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.bytes()).into()
+    }
+
+    /// Returns the purpose of the cursors of a list: its method. No call has it, since the digest of a call begins
+    /// with the length of its method.
+    pub fn of_list(principal: &Principal, method: &str) -> Self {
+        let digest = Sha256::new().chain_update("nextCursor\0").chain_update(method);
         Purpose { principal: principal.clone(), call: digest.finalize().into() }
     }
 
@@ -154,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_state_opens_for_its_purpose_only() {
-        let key = SealKey::of(&[7; 32]).unwrap();
+        let key = SealKeys::read(&[7; 32]).unwrap();
         let seal = Seal::new(Some(&key)).unwrap();
         let state = seal.seal(State::Parked(7), &purpose("ann", 1)).unwrap();
         assert_eq!(seal.open(&state, &purpose("ann", 1)), Some(State::Parked(7)));
@@ -166,7 +278,58 @@ mod tests {
         assert_eq!(replica.open(&urls, &purpose("ann", 1)), Some(State::Urls(3)));
         let other = Seal::new(None).unwrap();
         assert_eq!(other.open(&state, &purpose("ann", 1)), None, "another key");
-        assert_eq!(SealKey::of(&[7; 31]), None, "too short");
+    }
+
+    #[test]
+    fn a_cursor_opens_for_its_principal_and_its_list_only() {
+        let key = SealKeys::read(&[7; 32]).unwrap();
+        let (seal, replica) = (Seal::new(Some(&key)).unwrap(), Seal::new(Some(&key)).unwrap());
+        let list = |principal, method| Purpose::of_list(&Principal::named(principal).unwrap(), method);
+        let tools = list("ann", "tools/list");
+        let cursor = seal.seal_cursor(b"\"2\"", &tools).unwrap();
+        assert_eq!(replica.open_cursor(&cursor, &tools).as_deref(), Some(&b"\"2\""[..]), "at every replica");
+        assert_eq!(seal.open_cursor(&cursor, &list("bob", "tools/list")), None);
+        assert_eq!(seal.open_cursor(&cursor, &list("ann", "prompts/list")), None);
+        assert_eq!(Seal::new(None).unwrap().open_cursor(&cursor, &tools), None, "another key");
+        assert_eq!(seal.open_cursor(&cursor[..cursor.len() - 1], &tools), None);
+        let longest = seal.seal_cursor(&[b'x'; LONGEST_CURSOR], &tools).unwrap();
+        assert_eq!(seal.open_cursor(&longest, &tools).map(|cursor| cursor.len()), Some(LONGEST_CURSOR));
+        assert!(seal.seal_cursor(&[b'x'; LONGEST_CURSOR + 1], &tools).is_err());
+    }
+
+    #[test]
+    fn a_file_has_one_or_two_keys() {
+        let (old, new) = ("o".repeat(32), "n".repeat(40));
+        let one = SealKeys::read(old.as_bytes()).unwrap();
+        assert_eq!(SealKeys::read(format!("\n {old}\r\n\n").as_bytes()), Ok(one.clone()));
+        assert_eq!(one.second, None);
+        let both = SealKeys::read(format!("{new}\n{old}\n").as_bytes()).unwrap();
+        assert_eq!(both.second, Some(one.first));
+        let binary = [&[0xff; 40][..], b"\n", &[0xfe; 40]].concat();
+        assert_eq!(SealKeys::read(&binary).unwrap().second, None, "not text: one key");
+        for (file, reason) in [
+            (String::new(), "is shorter than 32 bytes"),
+            ("x".repeat(31), "is shorter than 32 bytes"),
+            (format!("{new}\nshort"), "has a line shorter than 32 bytes"),
+            (format!("{new}\n{old}\n{new}"), "has more than two lines"),
+        ] {
+            assert_eq!(SealKeys::read(file.as_bytes()), Err(reason), "{file}");
+        }
+    }
+
+    #[test]
+    fn a_state_opens_after_its_key_was_replaced_as_long_as_the_key_is_kept() {
+        let (old, new) = ("o".repeat(32), "n".repeat(32));
+        let keys = |text: String| SealKeys::read(text.as_bytes()).unwrap();
+        let seal = Seal::new(Some(&keys(old.clone()))).unwrap();
+        let purpose = purpose("ann", 1);
+        let state = seal.seal(State::Parked(7), &purpose).unwrap();
+        seal.replace(&keys(format!("{new}\n{old}")));
+        assert_eq!(seal.open(&state, &purpose), Some(State::Parked(7)));
+        let later = seal.seal(State::Parked(8), &purpose).unwrap();
+        seal.replace(&keys(new));
+        assert_eq!(seal.open(&state, &purpose), None, "the old key is gone");
+        assert_eq!(seal.open(&later, &purpose), Some(State::Parked(8)), "the first key has sealed it");
     }
 
     #[test]

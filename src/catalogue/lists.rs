@@ -13,8 +13,8 @@ use crate::budget::Account;
 use crate::era::capabilities::Capabilities;
 use crate::era::results::{ResultType, Scope, result_type};
 use crate::exchange::Answer;
+use crate::identity::Principal;
 use crate::jsonrpc::{Message, member, members, text};
-use crate::session::Principal;
 use crate::telemetry::counters;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -58,6 +58,8 @@ pub struct ListRequest {
     pub changes: u64,
     /// The lifetime of a legacy child's list; `None` for a modern child, which states it.
     pub legacy: Option<Freshness>,
+    /// Whether a legacy child's list is private, since the child knows who asks.
+    pub is_private: bool,
 }
 
 /// The lifetime of a list.
@@ -181,15 +183,15 @@ impl Lists {
             return;
         }
         let Some(result) = &answer.result else { return };
-        let (owner, until) = match asked.legacy {
-            Some(Freshness::UntilChanged) => (None, None),
-            Some(Freshness::For(period)) => (None, Some(now + period)),
+        let (is_private, until) = match asked.legacy {
+            Some(Freshness::UntilChanged) => (asked.is_private, None),
+            Some(Freshness::For(period)) => (asked.is_private, Some(now + period)),
             None => {
                 let Some((ttl, scope)) = hint(&answer.frame, result) else { return };
-                let owner = (scope == Scope::Private).then(|| asked.principal.clone());
-                (owner, Some(now + ttl))
+                (scope == Scope::Private, Some(now + ttl))
             }
         };
+        let owner = is_private.then(|| asked.principal.clone());
         if owner.as_ref().is_some_and(Principal::is_anonymous) {
             return;
         }

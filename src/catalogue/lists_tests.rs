@@ -20,7 +20,7 @@ fn asked(principal: &str, legacy: Option<Freshness>) -> ListRequest {
     let method = "tools/list".to_owned();
     let key = ListKey { child: 1, class: Capabilities::default(), method, params: Vec::new() };
     let principal = Principal::named(principal).unwrap_or_else(Principal::anonymous);
-    ListRequest { key, principal, changes: 0, legacy }
+    ListRequest { key, principal, changes: 0, legacy, is_private: false }
 }
 
 fn page(at: usize) -> ListRequest {
@@ -166,4 +166,17 @@ fn a_list_is_found_by_all_parameters_but_meta() {
     }
     let long = |bytes: usize| raw(&format!(r#"{{"cursor":"{}"}}"#, "x".repeat(bytes))).is_some();
     assert_eq!([long(MOST_PARAMS / 2), long(MOST_PARAMS)], [true, false]);
+}
+
+#[test]
+fn a_list_of_a_child_that_knows_its_callers_is_private() {
+    let lists = Lists::new(crate::session::fixtures::account());
+    let now = Instant::now();
+    let private =
+        |principal| ListRequest { is_private: true, ..asked(principal, Some(Freshness::UntilChanged)) };
+    lists.put(&private("ann"), &answer(r#"{"tools":[]}"#), 0, now);
+    lists.put(&private("anonymous"), &answer(r#"{"tools":[]}"#), 0, now);
+    assert!(lists.find(&private("ann"), now).is_some());
+    assert!(lists.find(&private("bob"), now).is_none());
+    assert!(lists.find(&private("anonymous"), now).is_none(), "an anonymous list is not kept");
 }

@@ -8,9 +8,10 @@ use crate::era::Era;
 use crate::era::headers::HeaderParams;
 use crate::exchange::{Answer, Link};
 use crate::inquiry;
-use crate::jsonrpc::{LONGEST_NAME, items, member, string_member};
+use crate::jsonrpc::{LONGEST_NAME, Span, items, member, string_member};
+use crate::policy::{Hints, hints_of};
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -30,6 +31,10 @@ pub(crate) struct Tools {
     pub headers: HeaderParams,
     /// The tools that a legacy child runs as tasks only.
     pub tasks: HashSet<String>,
+    /// The annotations of the tools that have any, for policies.
+    hints: HashMap<String, Hints>,
+    /// Whether there are more tools with annotations than are read or remembered.
+    has_more: bool,
     /// Whether the child did not list its tools in time, so that nothing is known about them.
     pub are_unread: bool,
 }
@@ -133,15 +138,25 @@ pub(crate) async fn read(link: &Link, era: Era) -> Option<Tools> {
             break;
         }
     }
+    tools.has_more |= cursor.is_some();
     Some(tools)
 }
 
 impl Tools {
+    /// Returns the annotations of a tool; `None` if they are not known.
+    pub fn hints(&self, tool: &str) -> Option<Hints> {
+        match self.hints.get(tool) {
+            Some(hints) => Some(*hints),
+            None => (!self.are_unread && !self.has_more).then(Hints::default),
+        }
+    }
+
     /// Adds a page. Returns the cursor of the next page, if there is one; `None` if the answer is no page.
     fn add(&mut self, answer: &Answer) -> Option<Option<String>> {
         let (frame, result) = (&answer.frame, answer.result.as_ref()?);
         self.headers.add_page(frame, result);
         for tool in member(frame, result, "tools").into_iter().flat_map(|tools| items(frame, tools)) {
+            self.note_hints(frame, &tool);
             let execution = member(frame, &tool, "execution");
             let support = execution.and_then(|execution| string_member(frame, &execution, "taskSupport"));
             if let (Some("required"), Some(name)) = (support.as_deref(), string_member(frame, &tool, "name"))
@@ -152,5 +167,16 @@ impl Tools {
             }
         }
         Some(next_cursor(frame, result))
+    }
+
+    fn note_hints(&mut self, frame: &[u8], tool: &Span) {
+        let hints = hints_of(frame, tool);
+        let name = string_member(frame, tool, "name").filter(|name| name.len() <= LONGEST_NAME);
+        let Some(name) = name.filter(|_| !hints.is_empty()) else { return };
+        if self.hints.len() < MOST_TOOLS {
+            self.hints.insert(name.into_owned(), hints);
+        } else {
+            self.has_more = true;
+        }
     }
 }

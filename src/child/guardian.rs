@@ -3,7 +3,8 @@
 //! proxyrunner, even after a SIGKILL (`docs/architecture.md#no-orphans`).
 //!
 //! The guardian has one thread, never touches the bytes between proxyrunner and the server, and reads no
-//! configuration. Its first three files are the server's pipes; the fourth is a socket to proxyrunner.
+//! configuration. Its first three files are the server's pipes; the fourth is a socket to proxyrunner. Files behind these
+//! are handed on to the server.
 
 use super::limits::Limits;
 use super::report::{Instruction, Report};
@@ -28,13 +29,19 @@ use std::time::{Duration, Instant};
 pub const NAME: &str = "mcp-server-guardian";
 /// The file descriptor of the socket to proxyrunner.
 pub const SOCKET: i32 = 3;
+/// The descriptor of the first file that is handed on.
+pub const HANDED: i32 = SOCKET + 1;
+/// The running program.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
+/// Its name in lists of processes.
+const OWN_NAME: &str = "proxyrunner";
 
 /// Time for the server's descendants to exit before the server's end is reported. The next server may need resources
 /// that they hold.
 const CLEARING: Duration = Duration::from_secs(1);
 
 /// Signals that the guardian ignores: they ask proxyrunner or the server to act, never the guardian.
-const IGNORED: [Signal; 7] = [
+const IGNORED: [Signal; 8] = [
     Signal::SIGINT,
     Signal::SIGTERM,
     Signal::SIGHUP,
@@ -42,6 +49,7 @@ const IGNORED: [Signal; 7] = [
     Signal::SIGUSR1,
     Signal::SIGUSR2,
     Signal::SIGPIPE,
+    Signal::SIGXFSZ,
 ];
 
 /// Returns whether this process was executed as a guardian.
@@ -64,7 +72,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn guard(mut args: impl Iterator<Item = OsString>, socket: &UnixStream) -> io::Result<()> {
     close_on_exec(socket)?;
-    close_the_rest();
+    let limits = Limits::parse(&args.next().unwrap_or_default()).ok_or(io::ErrorKind::InvalidInput)?;
+    close_the_rest(limits.handed);
     // Otherwise process lists show the number of the executed file.
     nix::sys::prctl::set_name(c"guardian")?;
     // Leaves the terminal's foreground group, and adopts the server's orphans.
@@ -77,9 +86,12 @@ fn guard(mut args: impl Iterator<Item = OsString>, socket: &UnixStream) -> io::R
     children.add(Signal::SIGCHLD);
     children.thread_block()?;
     let ended = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    let limits = Limits::parse(&args.next().unwrap_or_default()).ok_or(io::ErrorKind::InvalidInput)?;
-    let mut command = Command::new(args.next().unwrap_or_default());
+    let program = args.next().unwrap_or_default();
+    let mut command = Command::new(&program);
     command.args(args).process_group(0);
+    if program == OWN_PROGRAM {
+        command.arg0(OWN_NAME);
+    }
     let guardian = nix::unistd::getpid();
     // SAFETY: this process has one thread, so anything may be done between fork and exec.
     unsafe {
@@ -203,18 +215,19 @@ fn ignore_signals() -> io::Result<Vec<(Signal, SigAction)>> {
     let ignored = IGNORED.into_iter().map(|signal| {
         // SAFETY: no handler is installed, only the disposition to ignore.
         let before = unsafe { sigaction(signal, &ignore) }?;
-        // Rust's runtime ignores SIGPIPE; programs expect the default.
+        // Rust's runtime ignores SIGPIPE, and proxyrunner SIGXFSZ; programs expect the default.
         let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-        Ok((signal, if signal == Signal::SIGPIPE { default } else { before }))
+        let is_ours = [Signal::SIGPIPE, Signal::SIGXFSZ].contains(&signal);
+        Ok((signal, if is_ours { default } else { before }))
     });
     ignored.collect()
 }
 
-/// Closes files that proxyrunner inherited: neither this process nor the server may have them. On systems without
-/// `close_range(2)` they stay open.
-fn close_the_rest() {
+/// Closes files that proxyrunner inherited, except for the first `handed` ones, which are the server's: neither this
+/// process nor the server may have them. On systems without `close_range(2)` they stay open.
+fn close_the_rest(handed: u32) {
     // SAFETY: nothing here owns any of these files.
-    let _ = unsafe { libc::close_range(SOCKET as u32 + 1, u32::MAX, 0) };
+    let _ = unsafe { libc::close_range((HANDED as u32).saturating_add(handed), u32::MAX, 0) };
 }
 
 fn close_on_exec(socket: &UnixStream) -> io::Result<()> {

@@ -19,6 +19,8 @@ pub struct Limits {
     pub identity: Option<Identity>,
     /// `--no-new-privileges`: no executed program gains privileges.
     pub no_new_privileges: bool,
+    /// Number of files that the program inherits, beside its pipes.
+    pub handed: u32,
 }
 
 /// The user and groups of a server's process.
@@ -53,6 +55,9 @@ impl Limits {
         if self.no_new_privileges {
             words.push("no-new-privileges=".to_owned());
         }
+        if self.handed > 0 {
+            words.push(format!("handed={}", self.handed));
+        }
         words.join(",")
     }
 
@@ -70,6 +75,7 @@ impl Limits {
                 "nice" => limits.nice = Some(value.parse().ok()?),
                 "identity" => limits.identity = Some(Identity::parse(value)?),
                 "no-new-privileges" => limits.no_new_privileges = true,
+                "handed" => limits.handed = value.parse().ok()?,
                 _ => return None,
             }
         }
@@ -130,7 +136,12 @@ mod tests {
             Limits::default(),
             Limits { memory: Some(1 << 33), files: Some((1024, u64::MAX)), ..Limits::default() },
             Limits { nice: Some(-20), identity: identity(None, &[]), ..Limits::default() },
-            Limits { identity: identity(Some(65534), &[1, 2]), no_new_privileges: true, ..Limits::default() },
+            Limits {
+                identity: identity(Some(65534), &[1, 2]),
+                no_new_privileges: true,
+                handed: 2,
+                ..Limits::default()
+            },
         ];
         for limits in some {
             assert_eq!(Limits::parse(OsStr::new(&limits.word())), Some(limits));
@@ -139,8 +150,16 @@ mod tests {
 
     #[test]
     fn a_malformed_word_is_rejected() {
-        for word in ["x", "memory=", "memory=-1", "files=1", "identity=1", "identity=a/1/", "identity=1/2/x"]
-        {
+        for word in [
+            "x",
+            "memory=",
+            "memory=-1",
+            "handed=-1",
+            "files=1",
+            "identity=1",
+            "identity=a/1/",
+            "identity=1/2/x",
+        ] {
             assert_eq!(Limits::parse(OsStr::new(word)), None, "{word}");
         }
     }

@@ -1,5 +1,6 @@
 //! One child process: starting it, guarding it, and the three tasks on its pipes. The router interprets its frames.
 
+mod env_files;
 pub mod guardian;
 mod limits;
 mod process;
@@ -12,6 +13,7 @@ mod stderr;
 mod stdin;
 mod stdout;
 
+pub(crate) use env_files::{EnvFiles, parse as parse_env_files};
 pub(crate) use limits::{Identity, Limits};
 pub(crate) use process::{Process, Signaller};
 pub(crate) use spawn::{Spawned, Spawner};
@@ -31,6 +33,10 @@ pub struct Settings {
     pub args: Vec<OsString>,
     /// `--env`: variables added to proxyrunner's environment, or, with `env_clear`, the only ones.
     pub env: Vec<(OsString, OsString)>,
+    /// `--env-file`: variables that change while proxyrunner runs; those of `env` win.
+    pub env_files: EnvFiles,
+    /// `--child-identity env`: variables with the names of an identity are not inherited.
+    pub tells_identity: bool,
     /// `--env-clear`: the child does not inherit proxyrunner's environment.
     pub env_clear: bool,
     /// `--cwd`: the working directory.
@@ -51,6 +57,7 @@ pub struct Settings {
     pub terminate_grace: Duration,
 }
 
+pub(crate) use process::describe;
 pub(crate) use stderr::follow as follow_stderr;
 pub(crate) use stdin::write as write_stdin;
 pub(crate) use stdout::{Heard, Lines as StdoutLines, read as read_stdout};

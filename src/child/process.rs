@@ -127,3 +127,16 @@ impl Signaller {
 fn order(mut socket: &std::os::unix::net::UnixStream, order: Instruction) {
     let _ = socket.write_all(&order.bytes());
 }
+
+/// Describes the end of a process, and returns the exit code that a shell would report.
+pub(crate) fn describe(status: ExitStatus) -> (String, i32) {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => (format!("exited with code {code}"), code),
+        (None, Some(signal)) => {
+            let name =
+                Signal::try_from(signal).map_or_else(|_| "unknown".into(), |signal| signal.to_string());
+            (format!("was killed by signal {signal} ({name})"), 128 + signal)
+        }
+        (None, None) => ("ended".into(), 1),
+    }
+}

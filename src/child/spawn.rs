@@ -3,16 +3,19 @@
 //! Servers are started by a thread that lives as long as proxyrunner. The parent-death signal fires when the *thread*
 //! that spawned a process ends (prctl(2), PR_SET_PDEATHSIG), and the runtime's threads come and go.
 
+use super::guardian::OWN_PROGRAM;
 use super::process::Process;
 use super::reaper::{Guardians, Lineage, MARK};
 use super::report::Report;
 use super::start_error::StartError;
 use super::{Settings, guardian, program};
+use crate::identity::{VARIABLE_PREFIX, Variables};
 use crate::tasks;
 use nix::sys::resource::{Resource, getrlimit};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::iter;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 #[cfg(target_os = "linux")]
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
@@ -40,12 +43,16 @@ pub struct Spawned {
     pub stderr: ChildStderr,
 }
 
+/// What a child learns about its only caller.
+type Told<'a> = Option<&'a [(String, String)]>;
+
 type Reply = oneshot::Sender<Result<Spawned, StartError>>;
 
 /// A task for the spawning thread.
 #[derive(Debug)]
 enum SpawnerTask {
-    Spawn(Reply),
+    Spawn(Reply, Option<Variables>, Vec<Arc<OwnedFd>>),
+    Other(Reply, Box<Settings>, Vec<Arc<OwnedFd>>),
     Reap,
     Clear { lineage: Lineage, done: oneshot::Sender<()> },
 }
@@ -56,7 +63,12 @@ pub struct Spawner {
     orders: mpsc::Sender<SpawnerTask>,
     /// Set while a reap is queued. Without this flag a server could queue any number of reaps.
     is_to_reap: Arc<AtomicBool>,
+    /// Receives one end of a pair of sockets for each child, which inherits the other.
+    plug: Option<Plug>,
 }
+
+/// Where the sockets of children go that serve a part of this process.
+pub(crate) type Plug = tokio::sync::mpsc::UnboundedSender<UnixStream>;
 
 impl Spawner {
     /// Starts the spawning thread. Must be called within a tokio runtime.
@@ -80,7 +92,16 @@ impl Spawner {
             let _runtime = runtime.enter();
             for task in intake {
                 match task {
-                    SpawnerTask::Spawn(reply) => drop(reply.send(spawn(&settings, &mut guardians))),
+                    SpawnerTask::Spawn(reply, variables, handed) => {
+                        let started = spawn(&settings, &handed, variables.as_deref(), &mut guardians);
+                        drop(reply.send(started));
+                    }
+                    SpawnerTask::Other(reply, mut other, handed) => {
+                        other.limits.files = other.limits.files.or(settings.limits.files);
+                        other.limits.handed = u32::try_from(handed.len()).unwrap_or_default();
+                        let started = spawn(&other, &handed, None, &mut guardians);
+                        drop(reply.send(started));
+                    }
                     SpawnerTask::Reap => {
                         // Cleared first, so that a process that ends after this point queues another reap.
                         reaps.store(false, Ordering::SeqCst);
@@ -93,17 +114,48 @@ impl Spawner {
                 }
             }
         })?;
-        Ok(Spawner { orders, is_to_reap })
+        Ok(Spawner { orders, is_to_reap, plug: None })
     }
 
-    /// Starts one child.
+    /// Gives each child one end of a pair of sockets, as [`guardian::HANDED`], and `plug` the other end. The settings must
+    /// say that one file is handed on.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn plugged(self, plug: Plug) -> Self {
+        Spawner { plug: Some(plug), ..self }
+    }
+
+    /// Starts one child; `variables` tell it who its only caller is.
     ///
     /// # Errors
     /// When the program cannot be executed.
-    pub async fn spawn(&self) -> Result<Spawned, StartError> {
+    pub async fn spawn(&self, variables: Option<Variables>) -> Result<Spawned, StartError> {
         let (reply, spawned) = oneshot::channel();
         let gone = || StartError::new("cannot start the server: the spawning thread is gone");
-        self.orders.send(SpawnerTask::Spawn(reply)).map_err(|_| gone())?;
+        let mut handed = Vec::new();
+        if let Some(plug) = &self.plug {
+            let (ours, theirs) = UnixStream::pair()
+                .map_err(|error| StartError::new(format!("cannot create the sockets of a child: {error}")))?;
+            handed.push(Arc::new(theirs.into()));
+            // The receiver is gone only during the shutdown.
+            let _ = plug.send(ours);
+        }
+        self.orders.send(SpawnerTask::Spawn(reply, variables, handed)).map_err(|_| gone())?;
+        spawned.await.map_err(|_| gone())?
+    }
+
+    /// Starts another program than the settings name, which inherits these files, from [`guardian::HANDED`] on.
+    ///
+    /// # Errors
+    /// When the program cannot be executed, or has no guardian that hands files on.
+    #[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "only the gateway runs other programs"))]
+    pub async fn spawn_other(
+        &self,
+        settings: Settings,
+        handed: Vec<Arc<OwnedFd>>,
+    ) -> Result<Spawned, StartError> {
+        let (reply, spawned) = oneshot::channel();
+        let gone = || StartError::new("cannot start the server: the spawning thread is gone");
+        self.orders.send(SpawnerTask::Other(reply, Box::new(settings), handed)).map_err(|_| gone())?;
         spawned.await.map_err(|_| gone())?
     }
 
@@ -145,15 +197,25 @@ impl Spawner {
     }
 }
 
-fn spawn(settings: &Settings, guardians: &mut Guardians) -> Result<Spawned, StartError> {
+fn spawn(
+    settings: &Settings,
+    handed: &[Arc<OwnedFd>],
+    variables: Told<'_>,
+    guardians: &mut Guardians,
+) -> Result<Spawned, StartError> {
     let refused = |error: io::Error| StartError::refused(settings, &error);
-    if let Some(alien) = StartError::of_architecture(settings) {
-        return Err(alien);
+    if let Some(unusable) = StartError::of_content(settings) {
+        return Err(unusable);
     }
     if !can_guard() {
-        return direct(settings).map_err(refused);
+        if !handed.is_empty() {
+            return Err(StartError::new(
+                "cannot start the server: it needs Linux, and /proc must be mounted",
+            ));
+        }
+        return direct(settings, variables).map_err(refused);
     }
-    let guarding = guardian(settings, guardians).map_err(|error| match &settings.cwd {
+    let guarding = guardian(settings, handed, variables, guardians).map_err(|error| match &settings.cwd {
         Some(cwd) if !cwd.is_dir() => refused(error),
         cwd => {
             let place = cwd.as_ref().map(|cwd| format!(" in --cwd {}", cwd.display())).unwrap_or_default();
@@ -169,9 +231,6 @@ fn spawn(settings: &Settings, guardians: &mut Guardians) -> Result<Spawned, Star
 fn can_guard() -> bool {
     cfg!(target_os = "linux") && Path::new(OWN_PROGRAM).exists()
 }
-
-/// The running program.
-const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// Returns a path to the running program as an open file, so that it can be executed even if it was renamed or
 /// deleted. Executing `/proc/self/exe` itself would start the tool under which proxyrunner runs, such as valgrind.
@@ -190,7 +249,12 @@ fn own_program() -> io::Result<String> {
 }
 
 /// Executes proxyrunner again as the guardian that starts the server.
-fn guardian(settings: &Settings, guardians: &mut Guardians) -> io::Result<Guarding> {
+fn guardian(
+    settings: &Settings,
+    handed: &[Arc<OwnedFd>],
+    variables: Told<'_>,
+    guardians: &mut Guardians,
+) -> io::Result<Guarding> {
     let (socket, theirs) = UnixStream::pair()?;
     let mut command = Command::new(own_program()?);
     command
@@ -198,12 +262,13 @@ fn guardian(settings: &Settings, guardians: &mut Guardians) -> io::Result<Guardi
         .arg(settings.limits.word())
         .arg(program::find(settings))
         .args(&settings.args);
+    let handed = handed.to_vec();
     // SAFETY: between fork and exec only async-signal-safe calls are made: dup2(2), fcntl(2).
     unsafe {
-        command.pre_exec(move || place(&theirs, guardian::SOCKET));
+        command.pre_exec(move || place_all(&theirs, &handed));
     }
     let mark = mark();
-    let guardian = prepared(&mut command, settings).env(MARK, &*mark).spawn()?;
+    let guardian = prepared(&mut command, settings, variables).env(MARK, &*mark).spawn()?;
     let pid = guardians.register(&guardian);
     // `command` is dropped here, and with it the guardian's end of the socket.
     Ok(Guarding { socket, guardian, pid, mark })
@@ -240,6 +305,11 @@ fn guarded(guarding: Guarding, guardians: &mut Guardians) -> io::Result<Spawned>
     }
 }
 
+/// Maximum number of files that are handed on.
+const MOST_HANDED: usize = 2;
+/// A descriptor above those that a guardian expects.
+const AWAY: i32 = guardian::SOCKET + MOST_HANDED as i32 + 1;
+
 /// Maximum time that the system may take to start a process.
 const STARTING: Duration = Duration::from_secs(60);
 /// Interval between checks of a guardian that has not reported yet. Its server may have stopped it.
@@ -271,21 +341,24 @@ fn mark() -> Arc<str> {
     format!("{}-{since}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)).into()
 }
 
-/// Duplicates a file to the descriptor `at`, in the process that is about to be executed.
-fn place(file: &UnixStream, at: i32) -> io::Result<()> {
-    if file.as_raw_fd() == at {
-        let keep = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
-        nix::fcntl::fcntl(file, keep)?;
-        return Ok(());
+/// Gives a guardian its socket and the files that it hands on, in the process that is about to be executed.
+fn place_all(socket: &UnixStream, handed: &[Arc<OwnedFd>]) -> io::Result<()> {
+    // One of these files may have the descriptor that another one gets.
+    let mut away = [const { None }; MOST_HANDED + 1];
+    for (slot, file) in away.iter_mut().zip(iter::once(socket.as_fd()).chain(handed.iter().map(AsFd::as_fd)))
+    {
+        *slot = Some(nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(AWAY))?);
     }
-    // SAFETY: both are file descriptors, and the process has no use for the file at `at`.
-    if unsafe { nix::libc::dup2(file.as_raw_fd(), at) } < 0 {
-        return Err(io::Error::last_os_error());
+    for (file, at) in away.into_iter().flatten().zip(guardian::SOCKET..) {
+        // SAFETY: both are file descriptors, and the process has no use for the file at `at`.
+        if unsafe { nix::libc::dup2(file, at) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
     }
     Ok(())
 }
 
-fn direct(settings: &Settings) -> io::Result<Spawned> {
+fn direct(settings: &Settings, variables: Told<'_>) -> io::Result<Spawned> {
     let mut command = Command::new(program::find(settings));
     command.args(&settings.args).process_group(0);
     let (limits, parent) = (settings.limits.clone(), nix::unistd::getpid());
@@ -297,7 +370,7 @@ fn direct(settings: &Settings) -> io::Result<Spawned> {
             die_with(parent)
         });
     }
-    prepared(&mut command, settings);
+    prepared(&mut command, settings, variables);
     let mut process = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
     let pipes = (|| Some((process.stdin.take()?, process.stdout.take()?, process.stderr.take()?)))();
     let (stdin, stdout, stderr) = pipes.ok_or_else(without_pipes)?;
@@ -306,9 +379,9 @@ fn direct(settings: &Settings) -> io::Result<Spawned> {
     Ok(Spawned { process: Process::direct(pid, process), stdin, stdout, stderr })
 }
 
-fn prepared<'a>(command: &'a mut Command, settings: &Settings) -> &'a mut Command {
+fn prepared<'a>(command: &'a mut Command, settings: &Settings, variables: Told<'_>) -> &'a mut Command {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    environment(command, settings);
+    environment(command, settings, variables);
     if let Some(cwd) = &settings.cwd {
         command.current_dir(cwd);
     }
@@ -320,19 +393,23 @@ fn without_pipes() -> io::Error {
 }
 
 /// Sets the child's environment: proxyrunner's own, without its settings and without the headers for collectors,
-/// which are secrets (`docs/architecture.md#credentials`). Variables named by `--env` are always passed.
-fn environment(command: &mut Command, settings: &Settings) {
+/// which are secrets (`docs/architecture.md#credentials`). Variables of `--env-file` and `--env` are always passed, and
+/// the later of these wins. With `--child-identity env` nothing but the caller's identity has its names.
+fn environment(command: &mut Command, settings: &Settings, variables: Told<'_>) {
     if settings.env_clear {
         command.env_clear();
     }
     for (key, _) in std::env::vars_os() {
         let name = key.to_string_lossy();
         let is_secret = name.starts_with("OTEL_EXPORTER_OTLP_") && name.ends_with("HEADERS");
-        if name.starts_with("PROXYRUNNER_") || is_secret {
+        let is_identity = settings.tells_identity && name.starts_with(VARIABLE_PREFIX);
+        if name.starts_with("PROXYRUNNER_") || is_secret || is_identity {
             command.env_remove(&key);
         }
     }
+    command.envs(settings.env_files.current().iter().map(|(key, value)| (key, value)));
     command.envs(settings.env.iter().map(|(key, value)| (key, value)));
+    command.envs(variables.unwrap_or_default().iter().map(|(key, value)| (key, value)));
 }
 
 #[cfg(target_os = "linux")]

@@ -3,6 +3,7 @@
 use super::{Settings, program};
 use std::fmt;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,21 +29,41 @@ impl StartError {
         let code = match error.raw_os_error() {
             _ if settings.cwd.as_ref().is_some_and(|cwd| !cwd.is_dir()) => OTHER,
             Some(nix::libc::ENOENT) => NOT_FOUND,
-            Some(nix::libc::EACCES | nix::libc::ENOEXEC | nix::libc::EISDIR) => NOT_EXECUTABLE,
+            Some(
+                nix::libc::EACCES
+                | nix::libc::ENOEXEC
+                | nix::libc::EISDIR
+                | nix::libc::ENOTDIR
+                | nix::libc::ELOOP
+                | nix::libc::ENAMETOOLONG,
+            ) => NOT_EXECUTABLE,
             _ => OTHER,
         };
         StartError { why: describe(settings, error).into(), code }
     }
 
-    /// Refuses a program that is built for another architecture. The system would pass it to /bin/sh (execvp(3)).
-    pub(super) fn of_architecture(settings: &Settings) -> Option<Self> {
-        let name = architecture(machine(&first_bytes(&path(settings)?)?)?);
-        let why = format!(
-            "cannot start `{}`: it is built for {name}, and this machine is {}",
-            Path::new(&settings.program).display(),
-            std::env::consts::ARCH
-        );
-        (!runs(name)).then(|| StartError { why: why.into(), code: NOT_EXECUTABLE })
+    /// Refuses a file that is empty or built for another architecture. The system would pass it to /bin/sh
+    /// (execvp(3)).
+    pub(super) fn of_content(settings: &Settings) -> Option<Self> {
+        let path = path(settings).filter(|path| path.is_file())?;
+        let head = first_bytes(&path)?;
+        let why =
+            if head.is_empty() && path.metadata().is_ok_and(|file| file.len() == 0 && is_executable(&file)) {
+                "the file is empty; copy the program again".to_owned()
+            } else {
+                let name = architecture(machine(&head)?);
+                if runs(name) {
+                    return None;
+                }
+                format!("it is built for {name}, and this machine is {}", std::env::consts::ARCH)
+            };
+        let why = format!("cannot start `{}`: {why}", Path::new(&settings.program).display());
+        Some(StartError { why: why.into(), code: NOT_EXECUTABLE })
+    }
+
+    /// Returns whether the program itself is unusable, so that another attempt is useless.
+    pub fn is_permanent(&self) -> bool {
+        self.code != OTHER
     }
 
     /// Returns the exit code for it.
@@ -70,6 +91,10 @@ fn is_there(settings: &Settings) -> bool {
     path(settings).is_some_and(|path| path.is_file())
 }
 
+fn is_executable(file: &std::fs::Metadata) -> bool {
+    file.mode() & 0o111 != 0
+}
+
 fn is_directory(settings: &Settings) -> bool {
     path(settings).is_some_and(|path| path.is_dir())
 }
@@ -84,16 +109,24 @@ fn describe(settings: &Settings, error: &io::Error) -> String {
         (io::ErrorKind::NotFound, _) if is_there(settings) => {
             let head = path(settings).and_then(|path| first_bytes(&path)).unwrap_or_default();
             match (interpreter(&head), machine(&head)) {
+                _ if has_windows_line_end(&head) => format!(
+                    "cannot start `{program}`: its #! line ends as on Windows (CR LF); save the script with Unix line \
+                     ends (LF)"
+                ),
                 (Some(name), _) => format!(
                     "cannot start `{program}`: the file exists, but its interpreter `{name}` (#! line) does not"
                 ),
                 (None, Some(_)) => format!(
-                    "cannot start `{program}`: the file exists, but its interpreter (ELF header) does not"
+                    "cannot start `{program}`: the file exists, but its interpreter (ELF header) does not; use a static \
+                     build, or one for the C library of this system"
                 ),
                 (None, None) => format!(
                     "cannot start `{program}`: it has no #! line, and there is no /bin/sh to run it as a script"
                 ),
             }
+        }
+        (io::ErrorKind::NotFound, _) if path(settings).is_some_and(|path| path.is_symlink()) => {
+            format!("cannot start `{program}`: it is a link to a file that does not exist; correct the link")
         }
         (io::ErrorKind::NotFound, _) if settings.program.to_string_lossy().contains(char::is_whitespace) => {
             format!(
@@ -112,7 +145,30 @@ fn describe(settings: &Settings, error: &io::Error) -> String {
              --child-group asks for more than proxyrunner may give"
         ),
         (io::ErrorKind::PermissionDenied, _) => {
-            format!("cannot start `{program}`: permission denied; is it executable?")
+            let found = path(settings).filter(|path| path.metadata().is_ok_and(|file| is_executable(&file)));
+            let used = found.and_then(|path| interpreter(&first_bytes(&path)?));
+            match used {
+                Some(name)
+                    if !Path::new(&name)
+                        .metadata()
+                        .is_ok_and(|file| file.is_file() && is_executable(&file)) =>
+                {
+                    format!(
+                        "cannot start `{program}`: its interpreter `{name}` (#! line) is not an executable file; correct \
+                         the line, or give the interpreter as COMMAND"
+                    )
+                }
+                _ => format!(
+                    "cannot start `{program}`: permission denied; make it executable (chmod +x), and its folders \
+                     accessible for the user"
+                ),
+            }
+        }
+        (io::ErrorKind::NotADirectory, _) => {
+            format!("cannot start `{program}`: a part of its path is a file, not a folder; correct the path")
+        }
+        _ if error.raw_os_error() == Some(nix::libc::ELOOP) => {
+            format!("cannot start `{program}`: it is a link that leads back to itself; correct the link")
         }
         _ => format!("cannot start `{program}`: {error}"),
     }
@@ -123,6 +179,12 @@ fn interpreter(head: &[u8]) -> Option<String> {
     let line = head.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     let name = String::from_utf8_lossy(line).split_whitespace().next()?.to_owned();
     (!name.is_empty()).then_some(name)
+}
+
+/// Returns whether the #! line ends with CR LF: the system takes the CR as a part of the interpreter's name.
+fn has_windows_line_end(head: &[u8]) -> bool {
+    let line = head.strip_prefix(b"#!").and_then(|rest| rest.split(|&byte| byte == b'\n').next());
+    line.is_some_and(|line| line.ends_with(b"\r"))
 }
 
 /// Returns the architecture that a program is built for (elf(5), e_machine).

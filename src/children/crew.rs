@@ -10,6 +10,7 @@
 use super::common_subscription;
 use super::guest::Greeted;
 use super::places::ChildPlace;
+use super::settings::Settings;
 use crate::audience::{ListKind, Members, Wish};
 use crate::budget::Charged;
 use crate::catalogue::lists::{self, Freshness, ListKey, ListRequest};
@@ -20,12 +21,15 @@ use crate::era::results::{Hint, Signature};
 use crate::era::{Era, discover};
 use crate::exchange::Failure;
 use crate::exchange::Link;
+use crate::identity::Principal;
 use crate::ingress::Incoming;
-use crate::session::Principal;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
+
+/// Maximum length of a `serverInfo` that is kept for the server's card.
+const LONGEST_INFO: usize = 64 * 1024;
 
 /// A shared child that is ready to serve.
 #[derive(Debug)]
@@ -51,12 +55,14 @@ pub(crate) struct Shared {
     pub(super) tools: ToolCache,
     /// Its place among `--max-children`, which its successor takes over.
     pub(super) place: ChildPlace,
+    /// The renewal that it was started after.
+    pub(super) renewal: u64,
 }
 
 impl Shared {
     /// Creates a shared child for the post of `members`; `patience` is the timeout of its subscriptions.
     pub(super) fn new(greeted: Greeted, members: Arc<Members>, patience: Duration) -> Arc<Self> {
-        let Greeted { link, era, words, place, .. } = greeted;
+        let Greeted { link, era, words, place, renewal, .. } = greeted;
         let discovered = match era {
             Era::Legacy => discover::from_initialize(&words, Hint::default()),
             Era::Modern => discover::served(&words),
@@ -79,6 +85,7 @@ impl Shared {
             wishes,
             tools,
             place,
+            renewal,
         })
     }
 
@@ -100,14 +107,13 @@ impl Shared {
         lists::kind_of(method).map_or(0, |kind| self.members.changes.of(kind))
     }
 
-    /// Describes a request for a list, if this child's lists may be kept. `period` is the operator's setting for a
-    /// legacy child.
+    /// Describes a request for a list, if this child's lists may be kept.
     pub(crate) fn asks_for_list(
         &self,
         incoming: &Incoming,
         class: Capabilities,
         principal: &Principal,
-        period: Option<Duration>,
+        settings: &Settings,
     ) -> Option<ListRequest> {
         let method = incoming.method();
         let kind = lists::kind_of(&method);
@@ -123,7 +129,7 @@ impl Shared {
                 };
                 let tells = discover::capabilities_of(&self.words)(capability, "listChanged");
                 let until_changed = tells.then_some(Freshness::UntilChanged);
-                Some(period.map(Freshness::For).or(until_changed)?)
+                Some(settings.cache_lists.map(Freshness::For).or(until_changed)?)
             }
         };
         let key = ListKey {
@@ -133,7 +139,8 @@ impl Shared {
             params: lists::distinguishing(&incoming.frame, &incoming.message)?,
         };
         let changes = self.changes(&key.method);
-        Some(ListRequest { key, principal: principal.clone(), changes, legacy })
+        let is_private = settings.private_lists;
+        Some(ListRequest { key, principal: principal.clone(), changes, legacy, is_private })
     }
 
     /// Returns a legacy child's `serverInfo`, in raw JSON; a modern child puts its own into every result.
@@ -160,6 +167,8 @@ pub(super) struct Crew {
     modern: Late,
     /// The time that the first child took to become ready.
     took: OnceLock<Duration>,
+    /// The `serverInfo` of the child that became ready last, in raw JSON.
+    info: Mutex<Vec<u8>>,
 }
 
 /// The shared child of one era that is started on demand.
@@ -254,9 +263,16 @@ impl Crew {
         self.took.get().copied().unwrap_or_default()
     }
 
+    /// Returns the `serverInfo` of the child that became ready last, in raw JSON; empty if it is unknown.
+    pub fn info(&self) -> Vec<u8> {
+        self.info.lock().clone()
+    }
+
     /// Records the time that a child took to become ready, and the eras that it serves.
     pub fn learn(&self, greeted: &Greeted, took: Duration) {
         let _ = self.took.set(took);
+        let info = discover::info_of(&greeted.words).map_or(&[][..], |info| &greeted.words[info]);
+        *self.info.lock() = if info.len() > LONGEST_INFO { Vec::new() } else { info.to_vec() };
         self.note(greeted.era, true);
         if let Some(serves) = greeted.other {
             self.note(greeted.era.other(), serves);

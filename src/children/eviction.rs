@@ -6,6 +6,7 @@ use super::places::{ChildPlace, PlaceWait, Use};
 use crate::clock::now;
 use crate::exchange::Failure;
 use crate::session::Session;
+use crate::sorted::sorted_by_key;
 use crate::telemetry::counters;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
@@ -80,7 +81,7 @@ impl Children {
         let mut sessions: Vec<_> = exclusive.iter().filter_map(Weak::upgrade).collect();
         drop(exclusive);
         sessions.retain(|session| !session.is_ended() && session.opener() == most);
-        sessions.sort_by_cached_key(|session| session.last_message());
+        let sessions = sorted_by_key(sessions, |session| session.last_message());
         let failure = Failure::SessionEnded;
         let ends =
             |session: &&Arc<Session>| self.directory.end_if_quiet_for(Duration::ZERO, session, &failure, now);
@@ -115,7 +116,7 @@ impl Children {
         let mut quiet: Vec<_> = exclusive.iter().filter_map(Weak::upgrade).collect();
         drop(exclusive);
         quiet.retain(|session| !session.is_ended() && session.is_quiet_for(patience, now));
-        quiet.sort_by_key(|session| session.last_message());
+        let quiet = sorted_by_key(quiet, |session| session.last_message());
         let ends = |session: &&Arc<Session>| {
             self.directory.end_if_quiet_for(patience, session, &Failure::SessionEnded, now)
         };

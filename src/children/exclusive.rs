@@ -57,7 +57,10 @@ impl Children {
                 }
                 self.seat_at_only_child(session, &incoming).await
             }
-            None if era.is_none() && self.crew.serves(Era::Modern) == Some(true) => {
+            None if era.is_none()
+                && self.crew.serves(Era::Modern) == Some(true)
+                && self.settings.disclosure.is_none() =>
+            {
                 self.seat_shared(session, &incoming).await
             }
             None if self.settings.may_share() => {
@@ -103,7 +106,9 @@ impl Children {
     ) -> Result<Spliced, Refusal> {
         let audience = Audience::exclusive(session, self.settings.forward_roots);
         let slots = self.settings.slots_for_one();
-        let starting = self.want(audience, slots, Arc::clone(&place));
+        let renewal = self.renewals.current();
+        let variables = self.variables_for(&incoming.identity);
+        let starting = self.want(audience, slots, variables, Arc::clone(&place));
         let started = spanned(names::CHILD_START, starting, |link, attributes| {
             attributes.number(names::CHILD, link.number().cast_signed());
         });
@@ -146,7 +151,7 @@ impl Children {
         // Without a handshake to resume, the place is released with the process.
         let handshake = self.remember(&incoming, &answer, &place);
         place.pass_to(Use::Session(session.opener()));
-        self.watch(session, link, Some((own, handshake)));
+        self.watch(session, link, renewal, Some((own, handshake)));
         Ok(answer.restored(&client_id))
     }
 
@@ -172,7 +177,10 @@ impl Children {
     ) -> Result<Spliced, Refusal> {
         let audience = Audience::exclusive(session, false);
         let slots = self.settings.slots_for_one();
-        let guest = Guest::shared(audience, slots, Choice::Modern, self.start_timeout);
+        let guest = Guest {
+            variables: self.variables_for(&incoming.identity),
+            ..Guest::shared(audience, slots, Choice::Modern, self.start_timeout)
+        };
         let greeted = self.greet(guest, Arc::clone(&place)).await.map_err(Refusal::Failed);
         let greeted = place.outcome(greeted)?;
         let unseated = StopOnDrop::new(&greeted.link);
@@ -180,7 +188,7 @@ impl Children {
         let answer = self.seat_stateless(session, incoming, &child, true)?;
         unseated.keep();
         child.place.pass_to(Use::Session(session.opener()));
-        self.watch(session, Arc::clone(&child.link), None);
+        self.watch(session, Arc::clone(&child.link), child.renewal, None);
         Ok(answer)
     }
 
@@ -189,6 +197,7 @@ impl Children {
         self: &Arc<Self>,
         session: &Arc<Session>,
         link: Arc<Link>,
+        renewal: u64,
         legacy: Option<(Arc<Own>, Option<Handshake>)>,
     ) {
         let mut exclusive = self.exclusive.lock();
@@ -198,8 +207,13 @@ impl Children {
         let (children, session) = (Arc::clone(self), Arc::downgrade(session));
         tasks::spawn(async move {
             let failure = match legacy {
-                Some((own, handshake)) => children.keep_own(&session, &own, link, handshake).await,
-                None => Failure::Ended(children.accompany(&link, Era::Modern, || false).await),
+                Some((own, handshake)) => children.keep_own(&session, &own, link, renewal, handshake).await,
+                None => {
+                    let ended = children.accompany(&link, Era::Modern, || false);
+                    Failure::Ended(
+                        children.unless_renewed(ended, children.end_when_quiet(&session, renewal)).await,
+                    )
+                }
             };
             if let Some(session) = session.upgrade() {
                 children.directory.end(&session, &failure);

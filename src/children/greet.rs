@@ -10,6 +10,7 @@ use crate::child::StartError;
 use crate::era::probe::{DetectedEra, Probe, Step as Next};
 use crate::era::{Era, MODERN_VERSION};
 use crate::exchange::{Failure, Link};
+use crate::identity::Variables;
 use crate::inquiry;
 use crate::telemetry::Attributes;
 use crate::telemetry::names;
@@ -62,7 +63,9 @@ impl Children {
     ) -> Result<Greeted, Failure> {
         let (mut probe, mut next) = Probe::start(guest.choice);
         loop {
-            let link = self.want(guest.audience.clone(), guest.slots, Arc::clone(&place)).await?;
+            let renewal = self.renewals.current();
+            let (audience, variables) = (guest.audience.clone(), guest.variables.clone());
+            let link = self.want(audience, guest.slots, variables, Arc::clone(&place)).await?;
             let unmet = StopOnDrop::new(&link);
             stage.link = Some(Arc::clone(&link));
             let greeting =
@@ -90,7 +93,7 @@ impl Children {
             unmet.keep();
             link.set_revision(&revision(era, &words));
             tracing::info!(child = link.number(), "the server speaks the {era} protocol era");
-            return Ok(Greeted { link, era, words, other, place });
+            return Ok(Greeted { link, era, words, other, place, renewal });
         }
     }
 
@@ -124,10 +127,11 @@ impl Children {
         &self,
         audience: Audience,
         slots: usize,
+        variables: Option<Variables>,
         place: ChildPlace,
     ) -> Result<Arc<Link>, Failure> {
         let (reply, started) = oneshot::channel();
-        let want = Want { audience, slots, place: Arc::clone(&place), reply };
+        let want = Want { audience, slots, variables, place: Arc::clone(&place), reply };
         self.wants.send(want).await.map_err(|_| Failure::ShuttingDown)?;
         let mut awaited = Awaited(started);
         let started = (&mut awaited.0).await.map_err(|_| Failure::ShuttingDown)?;

@@ -8,6 +8,7 @@ use crate::budget::Charged;
 use crate::era::Era;
 use crate::era::probe::Choice;
 use crate::exchange::Link;
+use crate::identity::Variables;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(super) struct Greeted {
     pub other: Option<bool>,
     /// Its place among `--max-children`.
     pub place: ChildPlace,
+    /// The renewal that it was started after.
+    pub renewal: u64,
 }
 
 /// A child to be started, and its greeting.
@@ -39,11 +42,13 @@ pub(super) struct Guest {
     pub initialize: Initialize,
     /// Time for start and handshake.
     pub patience: Duration,
+    /// What it learns about its only caller.
+    pub variables: Option<Variables>,
 }
 
 impl Guest {
     /// Creates the guest for a child that several clients share.
     pub fn shared(audience: Audience, slots: usize, choice: Choice, patience: Duration) -> Self {
-        Guest { audience, slots, choice, initialize: initialize::for_shared, patience }
+        Guest { audience, slots, choice, initialize: initialize::for_shared, patience, variables: None }
     }
 }

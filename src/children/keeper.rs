@@ -111,6 +111,7 @@ impl Children {
         place: &ChildPlace,
         restarts: &mut Restarts,
     ) -> Result<Arc<Shared>, Failure> {
+        let is_first = |restarts: &Restarts| restarts.used() == 0 && restarts.limit().is_some();
         loop {
             let failure = match self.raise(members, choice, self.start_timeout, Arc::clone(place)).await {
                 Ok(child) => {
@@ -119,7 +120,7 @@ impl Children {
                 }
                 Err(failure @ Failure::ShuttingDown) => return Err(failure),
                 // A child that has never served is started again only if it exited; other failures need the operator.
-                Err(failure) if restarts.used() == 0 && !matches!(failure, Failure::Ended(_)) => {
+                Err(failure) if is_first(restarts) && !matches!(failure, Failure::Ended(_)) => {
                     return Err(failure);
                 }
                 Err(failure) => failure,
@@ -179,17 +180,26 @@ impl Children {
             let end = {
                 let mut accompanied = pin!(self.accompany(&shared.link, shared.era, || false));
                 tokio::select! {
-                    end = &mut accompanied => end,
+                    end = &mut accompanied => Ok(end),
                     // The child may take time to exit, but serves no longer.
                     why = shared.link.closed() => {
                         self.note_restart(&why);
-                        accompanied.await
+                        Ok(accompanied.await)
                     }
+                    next = self.successor(&shared) => Err(next),
                 }
             };
             let members = &shared.members;
+            let end = match end {
+                Ok(end) => end,
+                Err(next) => {
+                    self.take_over(&shared, &next);
+                    tasks::spawn(Arc::clone(self).retire(std::mem::replace(&mut shared, next)));
+                    continue;
+                }
+            };
             members.post.vacate();
-            members.running.clear();
+            members.running.clear(shared.link.number());
             let ended = Failure::Ended(end);
             self.note_restart(&ended);
             let next = async {

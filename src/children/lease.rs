@@ -10,6 +10,7 @@ use crate::client::Client;
 use crate::era::Era;
 use crate::era::probe::Choice;
 use crate::exchange::Failure;
+use crate::identity::Variables;
 use crate::ingress::Refusal;
 use crate::inquiry;
 use crate::tasks;
@@ -25,18 +26,21 @@ impl Children {
         self: &Arc<Self>,
         owner: Option<&Owner>,
         client: Client,
+        variables: Option<Variables>,
     ) -> Result<Option<Lease>, Refusal> {
-        if let Some(lease) = self.pool.take(owner, client, Era::Legacy) {
+        if let Some(lease) = self.pool.take(owner, client, Era::Legacy, variables.as_ref()) {
             return Ok(Some(lease));
         }
-        if let Some(child) = self.pool.take_warm() {
+        // A warm child was started before its caller was known.
+        let warm = if variables.is_none() { self.pool.take_warm() } else { None };
+        if let Some(child) = warm {
             self.keep_warm();
             return Ok(Some(self.pool.lease(child, owner, client)));
         }
         let place = if self.single_instance.is_known() { None } else { self.place(Use::Call(client)).await };
         match place {
             Some(place) => {
-                let started = self.start_leasable(Era::Legacy, place).await;
+                let started = self.start_leasable(Era::Legacy, place, variables).await;
                 let is_only_one = self.shares(Era::Legacy) && self.single_instance.note(&started);
                 if is_only_one && self.settings.may_share() {
                     counters::SHARED_AT_CAP.increment();
@@ -53,22 +57,32 @@ impl Children {
     }
 
     /// Leases a modern child; `None` if the exchange is to share one, without log messages.
-    pub async fn lease_modern(self: &Arc<Self>, owner: Option<&Owner>, client: Client) -> Option<Lease> {
-        if let Some(lease) = self.pool.take(owner, client, Era::Modern) {
+    pub async fn lease_modern(
+        self: &Arc<Self>,
+        owner: Option<&Owner>,
+        client: Client,
+        variables: Option<Variables>,
+    ) -> Option<Lease> {
+        if let Some(lease) = self.pool.take(owner, client, Era::Modern, variables.as_ref()) {
             return Some(lease);
         }
         if self.single_instance.is_known() {
             return None;
         }
         let place = self.place(Use::Call(client)).await?;
-        let started = self.start_leasable(Era::Modern, place).await;
+        let started = self.start_leasable(Era::Modern, place, variables).await;
         if self.shares(Era::Modern) {
             self.single_instance.note(&started);
         }
         started.ok().map(|child| self.pool.lease(child, owner, client))
     }
 
-    async fn start_leasable(self: &Arc<Self>, era: Era, place: ChildPlace) -> Result<Leasable, Refusal> {
+    async fn start_leasable(
+        self: &Arc<Self>,
+        era: Era,
+        place: ChildPlace,
+        variables: Option<Variables>,
+    ) -> Result<Leasable, Refusal> {
         let holder = Arc::new(LeaseHolder::default());
         let guest = Guest {
             audience: Audience::Leased(Arc::clone(&holder)),
@@ -80,11 +94,13 @@ impl Children {
                 initialize::for_leased
             },
             patience: self.start_timeout,
+            variables: variables.clone(),
         };
         let greeted = self.greet(guest, Arc::clone(&place)).await.map_err(Refusal::Failed);
-        let Greeted { link, .. } = place.outcome(greeted)?;
+        let Greeted { link, renewal, .. } = place.outcome(greeted)?;
         let (level, tools) = Default::default();
-        let child = Leasable { link, holder, era, level, tools, place: Arc::downgrade(&place) };
+        let place = Arc::downgrade(&place);
+        let child = Leasable { link, holder, era, level, tools, place, renewal, variables };
         let (children, watched) = (Arc::clone(self), child.clone());
         tasks::spawn(async move {
             children.accompany(&watched.link, era, || watched.holder.is_waiting()).await;
@@ -103,7 +119,7 @@ impl Children {
             let Ok(_turn) = children.pool.warming.try_lock() else { return };
             while children.pool.count_warm() < children.settings.warm {
                 let Some(place) = children.places.try_take(Use::Shared) else { return };
-                match children.start_leasable(Era::Legacy, place).await {
+                match children.start_leasable(Era::Legacy, place, None).await {
                     Ok(child) => children.pool.warm().push(child),
                     Err(Refusal::Failed(Failure::ShuttingDown)) => return,
                     Err(_) => return tracing::warn!("a warm server did not start (--warm)"),

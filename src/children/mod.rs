@@ -9,6 +9,7 @@
 //! | `exclusive`, `handshake`, `resume` | a session's own child, its handshake and its replacement |
 //! | `lease`, `pool` | a child for one exchange only |
 //! | `places`, `eviction` | `--max-children`: who holds a place, and who gives one up |
+//! | `renewal`, `renewals` | replacing every child without losing a call |
 //! | `health`, `pings`, `single_instance` | hung children, servers without pings, servers that run only once |
 //! | `settings`, `slots`, `tools` | settings, the size of a child's slot table, what calls know about tools |
 //!
@@ -31,6 +32,8 @@ mod lease;
 mod pings;
 mod places;
 mod pool;
+mod renewal;
+mod renewals;
 mod resume;
 mod revisions;
 mod seating;
@@ -46,12 +49,13 @@ pub use places::ChildPlace;
 pub(crate) use pool::{Lease, Owner};
 pub use settings::{AtCap, Isolation, Settings};
 pub(crate) use subscriptions::WATCHES_ENOUGH;
-pub(crate) use tools::ToolSource;
+pub(crate) use tools::{OwnChanges, ToolSource};
 
 use crate::audience::{Audience, Members};
 use crate::child::StartError;
 use crate::era::Era;
 use crate::exchange::{Failure, Link};
+use crate::identity::{Identity, Variables};
 use crate::ingress::{Entrance, Refusal};
 use crate::jsonrpc::codes;
 use crate::phase::Phase;
@@ -61,12 +65,14 @@ use parking_lot::Mutex;
 use pings::Pings;
 use places::ChildPlaces;
 use pool::Pool;
+use renewals::Renewals;
 use revisions::KnownRevisions;
 use single_instance::SingleInstance;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
+use tools::{OwnCaches, OwnTools};
 
 /// The message for a request while no child is running.
 pub(crate) const RESTARTING: &str = "the server exited and is being restarted";
@@ -81,6 +87,8 @@ pub struct Want {
     pub audience: Audience,
     /// Maximum number of requests in flight at the child.
     pub slots: usize,
+    /// What the child learns about its only caller (`--child-identity env`).
+    pub variables: Option<Variables>,
     /// Its place among `--max-children`, to be held until the process is gone.
     pub place: ChildPlace,
     /// Receives the started child.
@@ -112,8 +120,12 @@ pub(crate) struct Children {
     single_instance: SingleInstance,
     /// The sessions that have an exclusive child.
     exclusive: Mutex<Vec<Weak<Session>>>,
+    /// What is remembered of the tools of children that have one session each.
+    own_caches: OwnCaches,
     /// The children that are not leased at the moment.
     pool: Arc<Pool>,
+    /// The changes of the child's environment that make every child be replaced.
+    renewals: Arc<Renewals>,
     /// Whether the server answers pings.
     pings: Pings,
     /// The phase that probes see.
@@ -134,6 +146,7 @@ impl Children {
         entrance: Arc<Entrance>,
     ) -> (Arc<Self>, mpsc::Receiver<Want>) {
         let (wants, wanted) = mpsc::channel(16);
+        let renewals = Arc::<Renewals>::default();
         let children = Children {
             places: ChildPlaces::new(settings.max_children),
             making_room: Mutex::default(),
@@ -141,7 +154,9 @@ impl Children {
             revisions: KnownRevisions::default(),
             single_instance: SingleInstance::default(),
             exclusive: Mutex::default(),
-            pool: Pool::new(settings.cancel_grace),
+            own_caches: OwnCaches::default(),
+            pool: Pool::new(settings.cancel_grace, Arc::clone(&renewals)),
+            renewals,
             pings: Pings::default(),
             closed: AtomicBool::new(false),
             failed: OnceLock::new(),
@@ -163,6 +178,17 @@ impl Children {
     /// Returns `--start-timeout`.
     pub fn start_timeout(&self) -> Duration {
         self.start_timeout
+    }
+
+    /// Returns what a process for this caller only is to learn about the caller; `None` if nothing, or if the caller is
+    /// anonymous.
+    pub fn variables_for(&self, identity: &Identity) -> Option<Variables> {
+        self.settings.disclosure.as_ref()?.variables(identity)
+    }
+
+    /// Returns what the server says of itself: its `serverInfo` in raw JSON, empty until it has started.
+    pub fn server_info(&self) -> Vec<u8> {
+        self.crew.info()
     }
 
     /// Counts the children that run, or are being started or ended.
@@ -189,6 +215,11 @@ impl Children {
     /// Returns the shared child of this number, if it is not replaced yet.
     pub fn numbered(&self, number: u64) -> Option<Arc<Shared>> {
         self.crew.all().into_iter().find(|shared| shared.link.number() == number)
+    }
+
+    /// Returns the tools of a session's own child.
+    pub fn own_tools(&self, link: &Arc<Link>, changes: OwnChanges) -> ToolSource {
+        ToolSource::Own(OwnTools { link: Arc::clone(link), cache: self.own_caches.of(link), changes })
     }
 
     /// Returns whether a client that cannot have its own process shares a running one of this era.

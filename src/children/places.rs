@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::clock::now;
 use crate::exchange::Link;
 use crate::ingress::Refusal;
+use crate::sorted::{sorted, sorted_by_key};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -138,8 +139,7 @@ impl ChildPlaces {
     pub fn end_one_of(&self, client: Client) -> bool {
         let mut all = self.all();
         all.retain(|place| place.now().purpose == Use::Call(client));
-        all.sort_by_key(|place| place.now().since);
-        all.iter().any(|place| place.end_child())
+        sorted_by_key(all, |place| place.now().since).iter().any(|place| place.end_child())
     }
 
     /// Returns whether a child of this client is still to be started.
@@ -203,8 +203,7 @@ impl Room {
             let rank = count.map_or(0, |count| std::mem::replace(count, *count + 1));
             ranks.push((rank, at));
         }
-        ranks.sort_unstable();
-        ranks.into_iter().map(|(_, at)| at).collect()
+        sorted(ranks).into_iter().map(|(_, at)| at).collect()
     }
 }
 

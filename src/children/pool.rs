@@ -7,13 +7,15 @@
 //! next one.
 
 use super::places::{Taken, Use};
+use super::renewals::Renewals;
 use crate::audience::{LeaseHolder, Running, SessionId};
 use crate::catalogue::tools::ToolCache;
 use crate::client::Client;
 use crate::clock::now;
 use crate::era::Era;
 use crate::exchange::{Link, Mailbox};
-use crate::session::{Principal, Session};
+use crate::identity::{Principal, Variables};
+use crate::session::Session;
 use crate::tasks;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::{Arc, Weak};
@@ -30,6 +32,8 @@ pub(crate) struct Pool {
     pub(super) warming: AsyncMutex<()>,
     /// Time a cancelled call has to be answered before its child is closed.
     grace: Duration,
+    /// Children that were started before the last renewal are not leased again.
+    renewals: Arc<Renewals>,
 }
 
 #[derive(Debug)]
@@ -75,6 +79,10 @@ pub(crate) struct Leasable {
     pub tools: Arc<ToolCache>,
     /// Its place among `--max-children`, as long as its process holds it.
     pub(super) place: Weak<Taken>,
+    /// The renewal that it was started after.
+    pub(super) renewal: u64,
+    /// What it learned about its caller.
+    pub(super) variables: Option<Variables>,
 }
 
 impl Leasable {
@@ -95,21 +103,32 @@ pub(crate) struct Lease {
 
 impl Pool {
     /// Creates an empty pool.
-    pub fn new(grace: Duration) -> Arc<Self> {
+    pub fn new(grace: Duration, renewals: Arc<Renewals>) -> Arc<Self> {
         Arc::new(Pool {
             idle: Mutex::default(),
             warm: Mutex::default(),
             warming: AsyncMutex::default(),
             grace,
+            renewals,
         })
     }
 
-    /// Leases the idle child of that era that `owner` used last, if there is one.
-    pub(super) fn take(self: &Arc<Self>, owner: Option<&Owner>, client: Client, era: Era) -> Option<Lease> {
+    /// Leases the idle child of that era that `owner` used last, if there is one that learned the same about its
+    /// caller.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        owner: Option<&Owner>,
+        client: Client,
+        era: Era,
+        variables: Option<&Variables>,
+    ) -> Option<Lease> {
         let owner = owner?;
         let mut idle = self.idle();
-        idle.retain(|idle| !idle.child.link.is_closed());
-        let at = idle.iter().rposition(|idle| idle.owner == *owner && idle.child.era == era)?;
+        idle.retain(|idle| self.is_usable(&idle.child));
+        let fits = |idle: &Idle| {
+            idle.owner == *owner && idle.child.era == era && idle.child.variables.as_ref() == variables
+        };
+        let at = idle.iter().rposition(fits)?;
         let child = idle.remove(at).child;
         drop(idle);
         Some(self.lease(child, Some(owner), client))
@@ -118,14 +137,28 @@ impl Pool {
     /// Takes a warm child, if one is ready.
     pub(super) fn take_warm(&self) -> Option<Leasable> {
         let mut warm = self.warm();
-        warm.retain(|child| !child.link.is_closed());
+        warm.retain(|child| self.is_usable(child));
         warm.pop()
     }
 
     pub(super) fn count_warm(&self) -> usize {
         let mut warm = self.warm();
-        warm.retain(|child| !child.link.is_closed());
+        warm.retain(|child| self.is_usable(child));
         warm.len()
+    }
+
+    /// Returns whether a child can be leased; stops a child that was started before the last renewal.
+    fn is_usable(&self, child: &Leasable) -> bool {
+        if child.renewal < self.renewals.current() {
+            child.link.stop();
+        }
+        !child.link.is_closed()
+    }
+
+    /// Stops all children that were started before the last renewal; leased ones follow when they are returned.
+    pub(super) fn renew(&self) {
+        self.idle().retain(|idle| self.is_usable(&idle.child));
+        self.warm().retain(|child| self.is_usable(child));
     }
 
     /// Leases a child to `owner`, for this client.
@@ -200,7 +233,7 @@ impl Drop for Lease {
         let Some(owner) = self.owner.take() else { return self.child.link.stop() };
         let (child, pool) = (self.child.clone(), self.pool.clone());
         let give_back = move |idle: bool| match pool.upgrade() {
-            Some(pool) if idle && !child.link.is_closed() => pool.put(child, owner),
+            Some(pool) if idle && pool.is_usable(&child) => pool.put(child, owner),
             _ => child.link.stop(),
         };
         if self.child.link.in_flight() == 0 {

@@ -88,17 +88,24 @@ impl Children {
         session: &Weak<Session>,
         own: &Own,
         mut link: Arc<Link>,
+        mut renewal: u64,
         handshake: Option<Handshake>,
     ) -> Failure {
         let mut restarts = Restarts::new(self.settings.restarts);
         loop {
             restarts.note_serving(now());
             let waits = || session.upgrade().is_some_and(|session| session.has_open_question());
-            let ended = Failure::Ended(self.accompany(&link, Era::Legacy, waits).await);
+            let accompanied = self.accompany(&link, Era::Legacy, waits);
+            let ended = match &handshake {
+                Some(_) => self.unless_renewed(accompanied, self.stop_when_quiet(own, &link, renewal)).await,
+                None => self.unless_renewed(accompanied, self.end_when_quiet(session, renewal)).await,
+            };
+            let ended = Failure::Ended(ended);
             let lives = session.upgrade().filter(|session| !session.is_ended());
             let (Some(session), Some(handshake)) = (lives, &handshake) else { return ended };
             own.post.vacate();
             session.forget_child_questions();
+            renewal = self.renewals.current();
             let next = tokio::select! {
                 next = self.next_own(&session, own, handshake, ended, &mut restarts) => next,
                 () = session.ended() => Err(session.why_ended()),
@@ -142,7 +149,8 @@ impl Children {
     ) -> Result<Arc<Link>, Failure> {
         let audience = Audience::exclusive(session, self.settings.forward_roots);
         let slots = self.settings.slots_for_one();
-        let link = self.want(audience, slots, Arc::clone(&handshake.place)).await?;
+        let variables = self.variables_for(&handshake.initialize.identity);
+        let link = self.want(audience, slots, variables, Arc::clone(&handshake.place)).await?;
         let unseated = StopOnDrop::new(&link);
         let initialize = handshake.initialize.clone();
         let answer = match self.forward_initialize(&link, session, initialize, self.start_timeout).await {

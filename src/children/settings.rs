@@ -1,6 +1,7 @@
 //! The settings of children and calls: the number of children, their clients, their health checks, and all timeouts.
 
 use crate::era::probe::Choice;
+use crate::identity::Disclosure;
 use crate::ingress::Limits;
 use crate::lifecycle::Policy;
 use std::time::Duration;
@@ -48,6 +49,10 @@ pub struct Settings {
     pub forward_roots: bool,
     /// `--cache-lists`: lifetime of a legacy child's lists; `None`: until it reports a change, if it does.
     pub cache_lists: Option<Duration>,
+    /// `--child-identity meta`: a legacy child's lists may differ from caller to caller.
+    pub private_lists: bool,
+    /// `--child-identity env`: what the process of a caller learns about the caller.
+    pub disclosure: Option<Disclosure>,
     /// `--max-in-flight`
     pub max_in_flight: usize,
     /// `--max-client-in-flight`: the part of them for one client.

@@ -1,11 +1,15 @@
-//! The source of the tools that matter to a call: the shared child, or the child that the call leases.
+//! The source of the tools that matter to a call: the shared child, the child that the call leases, or the child of one
+//! session.
 
 use super::crew::Shared;
 use super::pool::Leasable;
-use crate::audience::ListKind;
+use crate::audience::{ListChanges, ListKind, Members};
 use crate::catalogue::tools::{self, CALL_PATIENCE, Found, ToolCache, Tools};
+use crate::era::Era;
+use crate::exchange::Link;
 use crate::tasks;
-use std::sync::Arc;
+use parking_lot::Mutex;
+use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -16,6 +20,48 @@ pub(crate) enum ToolSource {
     Shared(Arc<Shared>),
     /// The child that the call leases.
     Leased(Leasable),
+    /// The only child of a session.
+    Own(OwnTools),
+}
+
+/// The tools of a session's own child.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnTools {
+    /// The child.
+    pub link: Arc<Link>,
+    /// What is remembered of its tools.
+    pub cache: Arc<ToolCache>,
+    /// How often its list has changed.
+    pub changes: OwnChanges,
+}
+
+/// Where changes of the lists of a session's own child are counted.
+#[derive(Clone, Debug)]
+pub(crate) enum OwnChanges {
+    /// With the session, for a legacy child.
+    Legacy(Arc<ListChanges>),
+    /// With the subscribers of a modern child.
+    Modern(Arc<Members>),
+}
+
+/// The remembered tools of children that have one session each.
+#[derive(Debug, Default)]
+pub(super) struct OwnCaches(Mutex<Vec<(Weak<Link>, Arc<ToolCache>)>>);
+
+impl OwnCaches {
+    /// Returns the cache for a child.
+    pub fn of(&self, link: &Arc<Link>) -> Arc<ToolCache> {
+        let mut caches = self.0.lock();
+        caches.retain(|(link, _)| link.upgrade().is_some_and(|link| !link.is_closed()));
+        match caches.iter().find(|(known, _)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(link))) {
+            Some((_, cache)) => Arc::clone(cache),
+            None => {
+                let cache = Arc::default();
+                caches.push((Arc::downgrade(link), Arc::clone(&cache)));
+                cache
+            }
+        }
+    }
 }
 
 impl ToolSource {
@@ -47,6 +93,13 @@ impl ToolSource {
                 (&shared.link, shared.era)
             }
             ToolSource::Leased(child) => (&child.link, child.era),
+            ToolSource::Own(own) => match &own.changes {
+                OwnChanges::Legacy(_) => (&own.link, Era::Legacy),
+                OwnChanges::Modern(members) => {
+                    let _ = timeout(CALL_PATIENCE / 2, members.post.listen(None)).await;
+                    (&own.link, Era::Modern)
+                }
+            },
         };
         let changes = self.changes();
         let read = tools::read(link, era).await;
@@ -57,6 +110,7 @@ impl ToolSource {
         match self {
             ToolSource::Shared(shared) => &shared.tools,
             ToolSource::Leased(child) => &child.tools,
+            ToolSource::Own(own) => &own.cache,
         }
     }
 
@@ -64,6 +118,10 @@ impl ToolSource {
         match self {
             ToolSource::Shared(shared) => shared.members.changes.of(ListKind::Tools),
             ToolSource::Leased(child) => child.holder.changes.of(ListKind::Tools),
+            ToolSource::Own(own) => match &own.changes {
+                OwnChanges::Legacy(changes) => changes.of(ListKind::Tools),
+                OwnChanges::Modern(members) => members.changes.of(ListKind::Tools),
+            },
         }
     }
 }

@@ -1,24 +1,42 @@
 //! `probe call TOOL [JSON]`: calls one tool through the endpoint, as a synthetic check of a golden path. The exit code
 //! says whether the task succeeded; metrics say so, too, with its duration.
 
+use super::files::replace;
 use super::request::{Answer, Place, ask};
-use super::words::{listens, parse, timeout, variable};
+use super::words::{certificate, listens, parse, set, timeout, tls_cert};
 use crate::config::{self, Exit};
+use crate::era::headers::encode;
 use crate::export;
+use crate::jsonrpc::scan;
+use crate::telemetry::logs::escaped;
 use crate::telemetry::metrics::{Definition, Family, Format, MetricKind, Sample, Value, write};
 use bytes::Bytes;
 use clap::{Arg, Command};
 use http_body_util::Full;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{Request, Uri};
+use hyper::header::{
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    LOCATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::{Request, StatusCode, Uri};
 use serde_json::{Value as Json, json};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// The revision that is spoken: it needs no handshake.
 const REVISION: &str = "2026-07-28";
+
+/// The id of the request.
+const ID: u32 = 1;
+/// Maximum size of the file with headers in bytes.
+const LONGEST_HEADERS: u64 = 64 * 1024;
+/// Headers that delimit the message or belong to the connection.
+const FRAMING: [HeaderName; 6] = [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT, TE, UPGRADE];
 
 const SUCCESS: Definition = Definition {
     name: "mcp_golden_path_success",
@@ -47,7 +65,7 @@ pub(super) fn command() -> Command {
         .arg(Arg::new("tool").value_name("TOOL").required(true).help("Name of the tool"))
         .arg(Arg::new("arguments").value_name("JSON").default_value("{}").help("Its arguments, a JSON object"))
         .arg(option("url", "URL").help(
-            "Endpoint, http://HOST:PORT/PATH\n[default: the path of PROXYRUNNER_PATH at the address of PROXYRUNNER_LISTEN]",
+            "Endpoint, http://HOST:PORT/PATH, or https with --tls-cert\n[default: the path of PROXYRUNNER_PATH at the address of PROXYRUNNER_LISTEN]",
         ))
         .arg(
             option("header-file", "FILE")
@@ -59,6 +77,7 @@ pub(super) fn command() -> Command {
                 .help("Also write success and duration to this file, in Prometheus' text format")
                 .value_parser(clap::value_parser!(PathBuf)),
         )
+        .arg(tls_cert())
         .arg(timeout().default_value("30s"))
 }
 
@@ -66,23 +85,32 @@ pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
     let matches = parse("probe call", command(), words)?;
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let tool = text("tool").unwrap_or_default();
-    let arguments: Json =
-        text("arguments").and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-    if !arguments.is_object() {
-        return Err(Exit::usage("proxyrunner: the arguments are not a JSON object".to_owned()));
+    if tool.is_empty() {
+        return Err(Exit::usage("proxyrunner: TOOL is empty; give the name of a tool".to_owned()));
     }
-    let url = Endpoint::parse(text("url"))?;
+    let arguments = text("arguments").unwrap_or_default();
+    if !is_object(&arguments) {
+        return Err(Exit::usage(
+            "proxyrunner: the arguments are not a JSON object; give e.g. '{\"text\": \"hello\"}'".to_owned(),
+        ));
+    }
+    let certificate = certificate(&matches, || text("url").is_none());
+    let url = Endpoint::parse(text("url"), certificate.is_some())?;
     let patience = matches.get_one("timeout").copied().unwrap_or_default();
     let mut request = url.request(&tool, &arguments)?;
     if let Some(path) = matches.get_one::<PathBuf>("header-file") {
-        headers_of(path, request.headers_mut())?;
+        headers_of(path, patience, request.headers_mut())?;
     }
     let begun = Instant::now();
-    let outcome = ask(&url.place, request, patience).and_then(|answer| judge(&answer));
+    let outcome =
+        ask(&url.place, certificate.as_deref(), request, patience).and_then(|answer| judge(&answer));
     let took = begun.elapsed();
     let families = families(&tool, outcome.is_ok(), took);
     if let Some(path) = matches.get_one::<PathBuf>("metrics-file") {
-        store(path, &write(&families, Format::Text))?;
+        let text = write(&families, Format::Text);
+        replace(path, 0o644, |file| file.write_all(text.as_bytes())).map_err(|why| {
+            Exit::failed(format!("proxyrunner: cannot write {} (--metrics-file): {why}", path.display()))
+        })?;
     }
     // The exit code tells about the tool.
     if let Err(why) = report(families) {
@@ -90,11 +118,12 @@ pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
     }
     match outcome {
         Ok(()) => {
-            println!("{tool} succeeded in {} ms", took.as_millis());
+            println!("{} succeeded in {} ms", escaped(&tool), took.as_millis());
             Ok(ExitCode::SUCCESS)
         }
         Err(why) => {
-            Err(Exit::failed(format!("proxyrunner: {tool} failed after {} ms: {why}", took.as_millis())))
+            let text = format!("proxyrunner: {tool} failed after {} ms: {why}", took.as_millis());
+            Err(Exit::failed(escaped(&text).into_owned()))
         }
     }
 }
@@ -107,54 +136,115 @@ struct Endpoint {
 }
 
 impl Endpoint {
-    fn parse(url: Option<String>) -> Result<Self, Exit> {
+    fn parse(url: Option<String>, is_tls: bool) -> Result<Self, Exit> {
         let Some(url) = url else { return Self::usual() };
         let unusable = |why: &str| {
             Exit::usage(format!("proxyrunner: --url: {url:?} {why}; give e.g. http://mcp:8080/mcp"))
         };
+        let authority = url.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or(rest));
+        if authority.contains('@') {
+            // It is not shown, since it may contain a password.
+            return Err(Exit::usage(
+                "proxyrunner: --url contains a user name or a password; send credentials by --header-file"
+                    .to_owned(),
+            ));
+        }
         let uri: Uri = url.parse().map_err(|_| unusable("is not a URL"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(unusable("is not an http URL"));
+        match (uri.scheme_str(), is_tls) {
+            (Some("http"), false) | (Some("https"), true) => {}
+            (Some("https"), false) => return Err(unusable("needs the certificate to trust (--tls-cert)")),
+            (Some("http"), true) => return Err(unusable("is not an https URL, which --tls-cert is for")),
+            _ => return Err(unusable("is not an http URL")),
         }
         let authority = uri.authority().ok_or_else(|| unusable("names no host"))?;
-        let place = Place::Named(authority.host().to_owned(), authority.port_u16().unwrap_or(80));
-        Ok(Endpoint { place, host: authority.to_string(), path: uri.path().to_owned() })
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            None if authority.as_str() == authority.host() => {
+                if is_tls {
+                    443
+                } else {
+                    80
+                }
+            }
+            None => return Err(unusable("has no valid port")),
+        };
+        let place = Place::Named(authority.host().to_owned(), port);
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        Ok(Endpoint { place, host: authority.to_string(), path })
     }
 
     /// Returns the endpoint of the proxyrunner whose settings are in the environment.
     fn usual() -> Result<Self, Exit> {
-        let address = config::listen(&listens(&["PROXYRUNNER_LISTEN"]))
-            .map_err(|error| Exit::usage(format!("proxyrunner: PROXYRUNNER_LISTEN: {error}")))?;
-        let path =
-            variable("PROXYRUNNER_PATH").map_or("/mcp".into(), |path| path.to_string_lossy().into_owned());
+        let address = listens(&["PROXYRUNNER_LISTEN"])?;
+        let path = set("PROXYRUNNER_PATH", config::path)?.unwrap_or_else(|| "/mcp".to_owned());
         Ok(Endpoint { place: Place::At(address), host: format!("localhost:{}", address.port()), path })
     }
 
-    fn request(&self, tool: &str, arguments: &Json) -> Result<Request<Full<Bytes>>, Exit> {
-        let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
-            "name": tool,
-            "arguments": arguments,
-            "_meta": {
-                "io.modelcontextprotocol/protocolVersion": REVISION,
-                "io.modelcontextprotocol/clientInfo": {"name": "proxyrunner probe", "version": env!("CARGO_PKG_VERSION")},
-                "io.modelcontextprotocol/clientCapabilities": {},
-            },
-        }});
+    fn request(&self, tool: &str, arguments: &str) -> Result<Request<Full<Bytes>>, Exit> {
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": REVISION,
+            "io.modelcontextprotocol/clientInfo": {"name": "proxyrunner probe", "version": env!("CARGO_PKG_VERSION")},
+            "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        // The arguments are sent as they were given: a number such as 1e400 has no other form.
+        let message = format!(
+            r#"{{"jsonrpc":"2.0","id":{ID},"method":"tools/call","params":{{"name":{},"arguments":{arguments},"_meta":{meta}}}}}"#,
+            Json::from(tool),
+        );
         let request = Request::post(&self.path)
             .header("host", &self.host)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, text/event-stream")
             .header("mcp-protocol-version", REVISION)
             .header("mcp-method", "tools/call")
-            .header("mcp-name", tool)
-            .body(Full::new(message.to_string().into()));
+            .header("mcp-name", &*encode(tool))
+            .body(Full::new(message.into()));
         request.map_err(|error| Exit::usage(format!("proxyrunner: cannot call {tool:?}: {error}")))
     }
 }
 
-fn headers_of(path: &PathBuf, headers: &mut hyper::HeaderMap) -> Result<(), Exit> {
+/// Returns whether the text is one JSON object.
+fn is_object(text: &str) -> bool {
+    let message = format!(r#"{{"jsonrpc":"2.0","method":"m","params":{text}}}"#);
+    let start = message.len() - text.len() - 1;
+    let (before, object) = (text.len() - text.trim_start().len(), text.trim());
+    scan(message.as_bytes()).is_ok_and(|message| {
+        let span = message.params.map(|params| params.span).unwrap_or_default();
+        (span.start, span.end) == (start + before, start + before + object.len())
+    })
+}
+
+/// Reads the file's text. It may be a pipe, which may stay silent.
+fn text_of(path: &Path, patience: Duration) -> Result<String, String> {
+    let (reply, answer) = mpsc::channel();
+    let path = path.to_owned();
+    thread::spawn(move || {
+        let mut text = String::new();
+        let read = File::open(path).and_then(|file| file.take(LONGEST_HEADERS + 1).read_to_string(&mut text));
+        let _ = reply.send(read.map(|_| text));
+    });
+    match answer.recv_timeout(patience) {
+        Ok(Ok(text)) if text.len() as u64 > LONGEST_HEADERS => {
+            Err(format!("is larger than {LONGEST_HEADERS} bytes; give a file of headers"))
+        }
+        Ok(Ok(text)) => Ok(text),
+        Ok(Err(error)) => Err(match error.kind() {
+            io::ErrorKind::NotFound => "does not exist".to_owned(),
+            io::ErrorKind::PermissionDenied => {
+                format!("is not readable for user {}", nix::unistd::geteuid())
+            }
+            io::ErrorKind::IsADirectory => "is a directory; give a file".to_owned(),
+            io::ErrorKind::InvalidData => "is not text in UTF-8".to_owned(),
+            _ => error.to_string(),
+        }),
+        Err(_) => Err(format!("was not read within {} s (--timeout)", patience.as_secs_f64())),
+    }
+}
+
+fn headers_of(path: &Path, patience: Duration, headers: &mut HeaderMap) -> Result<(), Exit> {
     let unusable = |why: String| Exit::usage(format!("proxyrunner: --header-file {}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
+    let text = text_of(path, patience).map_err(unusable)?;
+    let mut given = HeaderMap::new();
     for (at, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         // The value may be a secret, so no error shows it.
         let header = line.split_once(':').and_then(|(name, value)| {
@@ -163,6 +253,15 @@ fn headers_of(path: &PathBuf, headers: &mut hyper::HeaderMap) -> Result<(), Exit
             Some((HeaderName::from_bytes(name.trim().as_bytes()).ok()?, value))
         });
         let (name, value) = header.ok_or_else(|| unusable(format!("line {at} is not NAME: VALUE")))?;
+        // `Host` may be set, for an ingress.
+        if name != HOST && (headers.contains_key(&name) || FRAMING.contains(&name)) {
+            return Err(unusable(format!(
+                "line {at} sets {name}, which `probe call` sets itself; remove the line"
+            )));
+        }
+        given.insert(name, value);
+    }
+    for (name, value) in given.drain().filter_map(|(name, value)| Some((name?, value))) {
         headers.insert(name, value);
     }
     Ok(())
@@ -177,10 +276,27 @@ fn judge(answer: &Answer) -> Result<(), String> {
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let message = if is_stream { last_message(&body) } else { serde_json::from_str(&body).ok() };
     let Some(message) = message else {
-        return Err(format!("the endpoint answered {} without a message", answer.status));
+        let hint = match answer.status {
+            status if status.is_redirection() => {
+                let to = answer.headers.get(LOCATION).map(|to| String::from_utf8_lossy(to.as_bytes()));
+                format!(
+                    "redirects to {}; give the URL of the endpoint itself",
+                    to.unwrap_or("nowhere".into())
+                )
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                "give credentials by --header-file".to_owned()
+            }
+            status if status.is_server_error() => "the server or a proxy before it is unavailable".to_owned(),
+            _ => "check that the URL is that of an MCP endpoint".to_owned(),
+        };
+        return Err(format!("the endpoint answered {} without a message; {hint}", answer.status));
     };
     if let Some(error) = message.get("error") {
         return Err(format!("error {}: {}", error["code"], shown(&error["message"])));
+    }
+    if message["id"] != ID {
+        return Err("the endpoint answered another request; is a proxy mixing up responses?".to_owned());
     }
     let result = &message["result"];
     if !result.is_object() {
@@ -212,15 +328,6 @@ fn families(tool: &str, succeeded: bool, took: Duration) -> Vec<Family> {
         samples: vec![Sample { labels: vec![("tool", tool.to_owned().into())], value }],
     };
     vec![family(SUCCESS, Value::Count(succeeded.into())), family(DURATION, Value::Number(took.as_secs_f64()))]
-}
-
-/// Writes the file beside `path` and moves it there, since a collector may read at any time.
-fn store(path: &PathBuf, text: &str) -> Result<(), Exit> {
-    let part = path.with_extension(format!("{}.part", std::process::id()));
-    let stored = std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, path));
-    stored.map_err(|error| {
-        Exit::failed(format!("proxyrunner: cannot write {} (--metrics-file): {error}", path.display()))
-    })
 }
 
 /// Exports the metrics to the collector that the environment names, if any.

@@ -1,11 +1,13 @@
 //! `man` and `completions SHELL`: the manual page and the completions of shells, made from the table of settings.
 
 use super::words::parse;
-use crate::config::Exit;
+use crate::config::{self, Exit};
 use clap::{Arg, Command};
 use clap_complete::{Shell, generate};
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, roman};
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 pub(super) fn page_command() -> Command {
@@ -23,8 +25,46 @@ pub(super) fn page(words: &[OsString], whole: Command) -> Result<ExitCode, Exit>
     parse("man", page_command(), words)?;
     let mut text = Vec::new();
     // Writing to memory cannot fail.
-    let _ = clap_mangen::Man::new(whole).render(&mut text);
-    print(&text)
+    let _ = write_page(whole, &mut text);
+    Ok(config::print(&text))
+}
+
+/// Writes one page for all commands.
+fn write_page(mut whole: Command, text: &mut Vec<u8>) -> io::Result<()> {
+    whole.build();
+    let man = Man::new(whole.clone());
+    man.render_title(text)?;
+    man.render_name_section(text)?;
+    man.render_synopsis_section(text)?;
+    man.render_options_section(text)?;
+    man.render_extra_section(text)?;
+    write_commands(&whole, text)
+}
+
+/// Writes a section for each subcommand that does something.
+fn write_commands(parent: &Command, text: &mut Vec<u8>) -> io::Result<()> {
+    for command in parent.get_subcommands().filter(|command| command.get_name() != "help") {
+        if !command.is_subcommand_required_set() {
+            let name = command.get_bin_name().unwrap_or(command.get_name()).to_uppercase();
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            let mut own = Vec::new();
+            let man = Man::new(command.clone());
+            man.render_synopsis_section(&mut own)?;
+            man.render_options_section(&mut own)?;
+            writeln!(text, ".SH \"{name}\"\n{}", Roff::new().text([roman(about)]).to_roff().trim_end())?;
+            for line in String::from_utf8_lossy(&own).lines() {
+                match line.strip_prefix(".SH ") {
+                    // Its sections are parts of one.
+                    Some(title) => writeln!(text, ".SS {title}")?,
+                    // The definition of an apostrophe, which the page has already.
+                    None if line.starts_with(".ie ") || line.starts_with(".el ") => {}
+                    None => writeln!(text, "{line}")?,
+                }
+            }
+        }
+        write_commands(command, text)?;
+    }
+    Ok(())
 }
 
 pub(super) fn completions(words: &[OsString], mut whole: Command) -> Result<ExitCode, Exit> {
@@ -33,11 +73,5 @@ pub(super) fn completions(words: &[OsString], mut whole: Command) -> Result<Exit
     if let Some(shell) = matches.get_one::<Shell>("shell") {
         generate(*shell, &mut whole, "proxyrunner", &mut text);
     }
-    print(&text)
-}
-
-fn print(text: &[u8]) -> Result<ExitCode, Exit> {
-    let written = io::stdout().write_all(text).and_then(|()| io::stdout().flush());
-    written.map_err(|error| Exit::failed(format!("proxyrunner: cannot write to stdout: {error}")))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(config::print(&text))
 }

@@ -1,15 +1,21 @@
 //! proxyrunner's own commands. Their names stand where a server's program would: `proxyrunner probe ready`. A server
 //! with such a name is started by `proxyrunner -- probe`.
 
+mod audit;
 mod call;
 mod copy_self;
+mod files;
+mod key;
 mod manual;
+#[cfg(feature = "policy")]
+mod policy;
 mod probe;
 mod relay;
 mod request;
 mod shim;
 mod words;
 
+use crate::config::Exit;
 use clap::Command;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -18,9 +24,12 @@ use std::process::ExitCode;
 pub fn run(words: &[OsString]) -> Option<ExitCode> {
     let (_, words) = words.split_first()?;
     let done = match words.first()?.to_str()? {
+        "audit" => audit::run(words),
         "completions" => manual::completions(words, whole()),
         "man" => manual::page(words, whole()),
-        "inject" => Ok(crate::inject::run(words[1..].to_vec())),
+        "inject" => crate::inject::run(words[1..].to_vec()).map_err(|error| Exit::of_clap(&error)),
+        "policy" => policy(words),
+        "key" => key::run(words),
         "probe" if words.get(1).is_some_and(|word| word == "call") => call::run(&words[1..]),
         "probe" => probe::run(words),
         "shim" => shim::run(words),
@@ -32,13 +41,33 @@ pub fn run(words: &[OsString]) -> Option<ExitCode> {
     Some(done.unwrap_or_else(|exit| exit.report()))
 }
 
+#[cfg(feature = "policy")]
+fn policy(words: &[OsString]) -> Result<ExitCode, Exit> {
+    policy::run(words)
+}
+
+#[cfg(not(feature = "policy"))]
+fn policy(_: &[OsString]) -> Result<ExitCode, Exit> {
+    let why = "proxyrunner: policy is not part of this build (cargo feature policy); use the default build";
+    Err(Exit::usage(why.to_owned()))
+}
+
 /// Returns the whole command line, for the manual and the completions.
 fn whole() -> Command {
-    crate::config::command_line().subcommands([
+    let line = crate::config::command_line().arg(copy_self::option());
+    #[cfg(feature = "policy")]
+    let line = line.subcommand(policy::command());
+    line.subcommands([
+        Command::new("gateway")
+            .about("Serve many servers, each at /servers/NAME/mcp; takes the same options"),
         probe::command().subcommand(call::command()),
+        audit::command(),
         shim::command(),
+        key::command(),
         crate::inject::command(),
         manual::completions_command(),
         manual::page_command(),
     ])
+    // `proxyrunner help` would start a server with this name.
+    .disable_help_subcommand(true)
 }

@@ -1,8 +1,10 @@
 //! `probe live|ready|startup`: asks a running proxyrunner for its health, for images without curl.
 
 use super::request::{Place, ask};
-use super::words::{USUAL, listens, parse, timeout};
+use super::words::{USUAL, certificate, listens, parse, timeout, tls_cert, variable};
 use crate::config::{self, Exit};
+use crate::telemetry::cut;
+use crate::telemetry::logs::escaped;
 use bytes::Bytes;
 use clap::builder::PossibleValue;
 use clap::{Arg, Command};
@@ -11,6 +13,9 @@ use hyper::Request;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+
+/// Maximum length of a shown answer in bytes.
+const LONGEST_REASON: usize = 512;
 
 const PROBES: [(&str, &str, &str); 3] = [
     ("live", "/health", "proxyrunner works"),
@@ -34,6 +39,7 @@ pub(super) fn command() -> Command {
                 ))
                 .value_parser(config::listen),
         )
+        .arg(tls_cert())
         .arg(timeout())
 }
 
@@ -41,8 +47,7 @@ pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
     let matches = parse("probe", command(), words)?;
     let address = match matches.get_one::<SocketAddr>("address") {
         Some(address) => *address,
-        None => config::listen(&listens(&["PROXYRUNNER_ADMIN_LISTEN", "PROXYRUNNER_LISTEN"]))
-            .map_err(|error| Exit::usage(format!("proxyrunner: address in the environment: {error}")))?,
+        None => listens(&["PROXYRUNNER_ADMIN_LISTEN", "PROXYRUNNER_LISTEN"])?,
     };
     let name = matches.get_one::<String>("probe").map(String::as_str).unwrap_or_default();
     let Some((_, path, _)) = PROBES.iter().find(|(probe, ..)| *probe == name) else {
@@ -51,11 +56,19 @@ pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
     let request = Request::get(*path).header("host", "localhost").body(Full::new(Bytes::new()));
     let request = request.map_err(|error| Exit::failed(format!("proxyrunner: {error}")))?;
     let patience = matches.get_one("timeout").copied().unwrap_or_default();
-    let answer = ask(&Place::At(address), request, patience)
+    let certificate = certificate(&matches, || {
+        let is_given = matches.get_one::<SocketAddr>("address").is_some();
+        let listens = || listens(&["PROXYRUNNER_LISTEN"]).ok();
+        if is_given { Some(address) == listens() } else { variable("PROXYRUNNER_ADMIN_LISTEN").is_none() }
+    });
+    let answer = ask(&Place::At(address), certificate.as_deref(), request, patience)
         .map_err(|why| Exit::failed(format!("proxyrunner: not {name}: {why}")))?;
-    let text = String::from_utf8_lossy(&answer.body);
     if answer.status.is_success() {
         return Ok(ExitCode::SUCCESS);
     }
-    Err(Exit::failed(format!("proxyrunner: not {name}: {} {}", answer.status.as_u16(), text.trim())))
+    let text = String::from_utf8_lossy(&answer.body);
+    let is_own = text.trim_start().starts_with('{');
+    let hint = if is_own { String::new() } else { format!("; is proxyrunner the program at {address}?") };
+    let why = format!("{} {}", answer.status.as_u16(), cut(text.trim(), LONGEST_REASON));
+    Err(Exit::failed(escaped(&format!("proxyrunner: not {name}: {}{hint}", why.trim())).into_owned()))
 }

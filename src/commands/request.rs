@@ -1,17 +1,23 @@
 //! One HTTP request of a command, and its whole answer.
 
-use crate::export;
+use crate::{outbound, tls};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::header::HeaderMap;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// Maximum length of an answer in bytes.
 const LONGEST: usize = 64 * 1024 * 1024;
@@ -31,35 +37,89 @@ pub(super) struct Answer {
     pub body: Bytes,
 }
 
-/// Sends the request, and returns the answer, or in words why there is none.
+/// A connection, in clear text or by TLS.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Sends the request, by TLS if there is a file with the certificate to trust, and returns the answer, or in words why
+/// there is none.
 pub(super) fn ask(
     place: &Place,
+    certificate: Option<&Path>,
     request: Request<Full<Bytes>>,
     patience: Duration,
 ) -> Result<Answer, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     runtime.block_on(async {
-        let answered = timeout(patience, exchange(place, request)).await;
-        answered.unwrap_or_else(|_| Err(format!("no answer within {} s", patience.as_secs_f64())))
+        let answered = timeout(patience, exchange(place, certificate, request)).await;
+        answered.unwrap_or_else(|_| Err(format!("no answer within {} s (--timeout)", patience.as_secs_f64())))
     })
 }
 
-async fn exchange(place: &Place, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+async fn exchange(
+    place: &Place,
+    certificate: Option<&Path>,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, String> {
     let stream = connect(place).await?;
+    let stream = match certificate {
+        None => Box::new(stream) as Box<dyn Stream>,
+        Some(path) => Box::new(secure(stream, path).await?),
+    };
     let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| explain(&error))?;
     let answering = async {
-        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let answer = sender.send_request(request).await.map_err(|error| explain(&error))?;
         let (head, body) = answer.into_parts();
-        let body = Limited::new(body, LONGEST).collect().await.map_err(|error| error.to_string())?.to_bytes();
+        let body = Limited::new(body, LONGEST).collect().await.map_err(|error| {
+            match error.downcast::<hyper::Error>() {
+                Ok(error) => explain(&error),
+                Err(_) => format!("the answer is larger than {} MiB", LONGEST >> 20),
+            }
+        })?;
+        let body = body.to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body })
     };
     tokio::select! {
         answer = answering => answer,
         // The connection ends before the answer only by an error, which `answering` reports, too.
-        Err(error) = connection => Err(error.to_string()),
+        Err(error) = connection => Err(explain(&error)),
     }
+}
+
+/// Says what the peer did wrong.
+fn explain(error: &hyper::Error) -> String {
+    match () {
+        () if error.is_parse_too_large() => "the headers of the answer are too large".to_owned(),
+        () if error.is_parse() => {
+            "the answer is not HTTP/1.1; another kind of server listens there".to_owned()
+        }
+        () if error.is_incomplete_message() || error.is_body_write_aborted() => {
+            "the connection was closed before an answer".to_owned()
+        }
+        () => match error.source() {
+            Some(cause) => format!("the connection was lost before the end of the answer: {cause}"),
+            None => "the connection was lost before the end of the answer".to_owned(),
+        },
+    }
+}
+
+/// Speaks TLS with a server that has the certificate in this file. Its name is not verified: the file says who it is.
+async fn secure(stream: TcpStream, path: &Path) -> Result<TlsStream<TcpStream>, String> {
+    let config = tls::client_config(path).map_err(|error| error.to_string())?;
+    let address = stream.peer_addr().map_err(|error| error.to_string())?;
+    let handshake = TlsConnector::from(config).connect(ServerName::from(address.ip()), stream).await;
+    handshake.map_err(|error| match is_other_certificate(&error) {
+        true => format!("{address} has another certificate than {} (--tls-cert)", path.display()),
+        false => format!("TLS handshake with {address} failed: {error}"),
+    })
+}
+
+fn is_other_certificate(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 async fn connect(place: &Place) -> Result<TcpStream, String> {
@@ -68,9 +128,9 @@ async fn connect(place: &Place) -> Result<TcpStream, String> {
         Place::Named(host, port) => {
             let found = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
                 Ok(address) => vec![address],
-                Err(_) => {
-                    export::resolve(host).await.map_err(|error| format!("cannot resolve {host}: {error}"))?
-                }
+                Err(_) => outbound::resolve(host)
+                    .await
+                    .map_err(|error| format!("cannot resolve {host}: {error}"))?,
             };
             found.into_iter().map(|address| SocketAddr::new(address, *port)).collect()
         }

@@ -3,9 +3,11 @@
 use crate::config::{self, Exit};
 use clap::{Arg, ArgMatches, Command};
 use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 /// The address that is probed and called unless another one is given or set.
-pub(super) const USUAL: &str = "127.0.0.1:8080";
+pub(super) const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 /// The prefix of a socket's path in `--connect`.
 pub(super) const SCHEME: &str = "unix:";
 
@@ -20,10 +22,38 @@ pub(super) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| value != OsStr::new(""))
 }
 
+/// Returns the value of a variable that is set and not empty, read by `parse`. An error names the variable.
+pub(super) fn set<T>(name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, Exit> {
+    let Some(value) = variable(name) else { return Ok(None) };
+    let value = value.to_string_lossy();
+    let read = parse(&value).map_err(|why| Exit::usage(format!("proxyrunner: {name}: {value:?} {why}")))?;
+    Ok(Some(read))
+}
+
 /// Returns the address that the first of these variables sets, or the usual one.
-pub(super) fn listens(names: &[&str]) -> String {
-    let set = names.iter().find_map(|name| variable(name));
-    set.map_or(USUAL.to_owned(), |address| address.to_string_lossy().into_owned())
+pub(super) fn listens(names: &[&str]) -> Result<SocketAddr, Exit> {
+    for name in names {
+        if let Some(address) = set(name, config::listen)? {
+            return Ok(address);
+        }
+    }
+    Ok(USUAL)
+}
+
+/// Returns the option for the certificate of a listener that speaks TLS.
+pub(super) fn tls_cert() -> Arg {
+    Arg::new("tls-cert")
+        .long("tls-cert")
+        .value_name("FILE")
+        .help("Speak TLS, and trust only the certificate in this file\n[env: PROXYRUNNER_TLS_CERT, at the address of PROXYRUNNER_LISTEN]")
+        .value_parser(clap::value_parser!(PathBuf))
+}
+
+/// Returns the certificate of that option; without it, the one of the environment if `listens` says that the address
+/// is that of `--listen`.
+pub(super) fn certificate(matches: &ArgMatches, listens: impl FnOnce() -> bool) -> Option<PathBuf> {
+    let given = matches.get_one::<PathBuf>("tls-cert").cloned();
+    given.or_else(|| variable("PROXYRUNNER_TLS_CERT").filter(|_| listens()).map(PathBuf::from))
 }
 
 /// Returns the option for the longest time that a command takes.

@@ -1,9 +1,39 @@
 //! Parses addresses for HTTP: listeners, paths, origins, hosts and header names.
 
 use super::problem::InvalidValue;
-use crate::http::PublicUrl;
+use crate::http::{Handed, Network, PublicUrl, Resource};
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// An address to listen on, and the socket that listens on it already, if there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Binding {
+    pub address: SocketAddr,
+    pub handed: Option<Handed>,
+}
+
+/// Parses `address:port` or `fd:number`.
+pub(super) fn binding(text: &str) -> Result<Binding, InvalidValue> {
+    let Some(number) = text.strip_prefix("fd:") else {
+        return listen(text).map(|address| Binding { address, handed: None });
+    };
+    let refused = |reason| {
+        InvalidValue::new(reason, "give the number of an inherited TCP socket that listens, e.g. fd:3")
+    };
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let number =
+        number.parse().ok().filter(|_| is_number).ok_or_else(|| refused("is not a file's number"))?;
+    let handed = Handed::check(number).map_err(refused)?;
+    Ok(Binding { address: handed.address(), handed: Some(handed) })
+}
+
+/// Formats a binding.
+pub(super) fn show_binding(binding: &Binding) -> String {
+    match binding.handed {
+        Some(handed) => format!("fd:{}", handed.file()),
+        None => binding.address.to_string(),
+    }
+}
 
 /// Parses `address:port`. Without an address, all IPv4 interfaces.
 pub(super) fn listen(text: &str) -> Result<SocketAddr, InvalidValue> {
@@ -91,6 +121,65 @@ fn is_authority(text: &str) -> bool {
     host_is_sound && port_is_sound
 }
 
+/// Parses a range of addresses.
+pub(super) fn network(text: &str) -> Result<Network, InvalidValue> {
+    let refused = || InvalidValue::new("is not a range of addresses", "give e.g. 10.0.0.0/8 or 10.1.2.3");
+    text.parse().map_err(|()| refused())
+}
+
+/// Parses the URL by which clients know the endpoint.
+pub(super) fn resource(text: &str) -> Result<Resource, InvalidValue> {
+    let refused =
+        || InvalidValue::new("is not an http or https URL", "give e.g. https://tools.example.com/mcp");
+    Resource::parse(text).ok_or_else(refused)
+}
+
+/// Parses a name in the registry's form, whose last part can be a segment of a path.
+pub(super) fn server_name(text: &str) -> Result<String, InvalidValue> {
+    let is_in_space = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let is_first = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_next = |byte: u8| is_first(byte) || matches!(byte, b'.' | b'_' | b'-');
+    let sound = text.split_once('/').is_some_and(|(space, segment)| {
+        let has_space = !space.is_empty() && space.bytes().all(is_in_space);
+        let is_segment = segment.bytes().next().is_some_and(is_first) && segment.bytes().all(is_next);
+        has_space && is_segment && segment.len() <= 63 && !segment.contains("__")
+    });
+    if sound && text.len() <= 200 {
+        return Ok(text.to_owned());
+    }
+    Err(InvalidValue::new("is not a name of the registry's form", "give e.g. com.example/time"))
+}
+
+/// Headers that every client may send, and that say something else.
+const OTHER_MEANING: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "baggage",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "last-event-id",
+    "origin",
+    "referer",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+];
+
 /// Parses a header's name, in lower case. Headers with credentials are refused: their values would reach the logs.
 pub(super) fn header(text: &str) -> Result<String, InvalidValue> {
     const HEADERS: &str = "give e.g. x-forwarded-user";
@@ -99,12 +188,30 @@ pub(super) fn header(text: &str) -> Result<String, InvalidValue> {
     if [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(&name) {
         return Err(InvalidValue::new("carries a credential, not a name", HEADERS));
     }
+    let has_meaning = OTHER_MEANING.contains(&name.as_str()) || name.as_str().starts_with("mcp-");
+    if has_meaning {
+        return Err(InvalidValue::new("has another meaning than who calls", HEADERS));
+    }
     Ok(name.as_str().to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_inherited_socket_is_given_by_its_number() {
+        use std::os::fd::AsRawFd;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let text = format!("fd:{}", listener.as_raw_fd());
+        let found = binding(&text).expect("a socket that listens");
+        assert_eq!(Ok(found.address), listener.local_addr().map_err(drop));
+        assert_eq!(show_binding(&found), text);
+        for bad in ["fd:", "fd:x", "fd:-1", "fd:+5", "fd:0", "fd:99999999999", "fd:100000", "FD:5"] {
+            assert!(binding(bad).is_err(), "{bad}");
+        }
+        assert_eq!(binding(":80").map(|found| show_binding(&found)), Ok("0.0.0.0:80".to_owned()));
+    }
 
     #[test]
     fn addresses() {

@@ -9,6 +9,19 @@ use clap::{Arg, ArgAction, Command};
 use std::collections::HashMap;
 use std::ffi::OsString;
 
+/// What proxyrunner runs as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// In front of one stdio server.
+    #[default]
+    Sidecar,
+    /// In front of many servers (`proxyrunner gateway`).
+    Gateway,
+}
+
+/// The word that makes proxyrunner a gateway.
+pub(super) const GATEWAY: &str = "gateway";
+
 /// The parsed command line.
 #[derive(Debug, Default)]
 pub(super) struct Typed {
@@ -18,6 +31,8 @@ pub(super) struct Typed {
     pub(super) command: Vec<OsString>,
     /// The file of `-f`.
     pub(super) local: Option<OsString>,
+    /// What proxyrunner runs as.
+    pub(super) mode: Mode,
 }
 
 /// Parses the command line, whose first word is the program's name.
@@ -25,13 +40,20 @@ pub(super) struct Typed {
 /// # Errors
 /// Returns an [`Exit`] for `--help`, for `--version` and for usage errors such as an unknown flag.
 pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Typed, Exit> {
-    let mut matches = command().try_get_matches_from(args).map_err(|error| Exit::of_clap(&error))?;
+    let mut args: Vec<_> = args.into_iter().collect();
+    let mode = if args.get(1).is_some_and(|word| word == GATEWAY) { Mode::Gateway } else { Mode::Sidecar };
+    let mut command = command();
+    if mode == Mode::Gateway {
+        args.remove(1);
+        command = command.override_usage("proxyrunner gateway [--servers FILE] [--register URL] [OPTIONS]");
+    }
+    let mut matches = command.try_get_matches_from(args).map_err(|error| Exit::of_clap(&error))?;
     let values = settings()
         .filter_map(|setting| Some((setting.flag, matches.remove_many(setting.flag)?.collect())))
         .collect();
     let command = matches.remove_many("command").map(Iterator::collect).unwrap_or_default();
     let local = matches.remove_one("local");
-    Ok(Typed { values, command, local })
+    Ok(Typed { values, command, local, mode })
 }
 
 /// Returns the command line for a server.
@@ -44,8 +66,8 @@ pub(super) fn command() -> Command {
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .override_usage("proxyrunner [OPTIONS] [--] COMMAND [ARGS]...")
         .after_help(
-            "Own commands: probe, probe call, inject, shim, completions, man (proxyrunner COMMAND --help). A server with such \
-             a name is started by proxyrunner -- NAME. --copy-self PATH writes this program to a file.\n\
+            "Own commands: gateway, probe, probe call, inject, shim, policy, audit, key, completions, man (proxyrunner COMMAND --help). \
+             A server with such a name is started by proxyrunner -- NAME. --copy-self PATH writes this program to a file.\n\
              Sizes: bytes, or 16KiB, 16MiB, 1GiB. Durations: 500ms, 30s, 5m, 1h30m, 7d.\n\
              Flags override environment variables, which override the file of --config.",
         )
@@ -78,7 +100,8 @@ fn child_command() -> Arg {
         .trailing_var_arg(true)
 }
 
-fn flag(setting: &'static Setting) -> Arg {
+/// Returns the option of a setting.
+pub(super) fn flag(setting: &'static Setting) -> Arg {
     let mut notes = vec![format!("env: {}", setting.variable())];
     if let Some(default) = setting.default_words() {
         notes.push(format!("default: {default}"));

@@ -5,7 +5,7 @@
 
 use super::problem::{FileLine, InvalidValue, Problem, Source};
 use super::table::{Arity, NOT_IN_FILE, Setting, find};
-use super::yaml::{self, Entry, Node, Unusable, Value};
+use crate::yaml::{self, Entry, Node, Unusable, Value};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
@@ -17,6 +17,15 @@ pub(super) struct File {
     pub(super) values: HashMap<&'static str, (Vec<OsString>, Source)>,
     /// COMMAND and its arguments; empty when the file names none.
     pub(super) command: Vec<OsString>,
+    /// Whether nothing of it could be read, so that it may name a COMMAND.
+    pub(super) is_lost: bool,
+}
+
+impl File {
+    /// Creates the settings of a file that cannot be read.
+    pub(super) fn lost() -> File {
+        File { is_lost: true, ..File::default() }
+    }
 }
 
 /// Reads `path`. Unusable parts are left out and reported in `problems`.
@@ -26,12 +35,12 @@ pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> File {
             Ok(text) => parse(&text, &path.to_string_lossy(), problems),
             Err(_) => {
                 unusable(path, "is not UTF-8", problems);
-                File::default()
+                File::lost()
             }
         },
         Err(error) => {
             unusable(path, &format!("cannot be read: {error}"), problems);
-            File::default()
+            File::lost()
         }
     }
 }
@@ -64,6 +73,7 @@ fn parse(text: &str, path: &str, problems: &mut Vec<Problem>) -> File {
             };
             let place = reading.place(line);
             reading.refuse("--config", place, reason, accepts);
+            reading.file.is_lost = true;
         }
     }
     reading.file
@@ -107,9 +117,22 @@ impl Reading<'_> {
     /// Returns the values of one setting; `None` if it is empty or unusable.
     fn items(&mut self, setting: &Setting, node: &Node) -> Option<Vec<OsString>> {
         match (&node.value, setting.arity) {
-            (Value::Null, _) => None,
+            // What a template leaves of a variable that is not set would turn protection off.
+            (Value::Null, _) => self.without_value(setting, node),
+            (Value::List(items), Arity::Many { .. }) if items.is_empty() && setting.flag == "auth-issuer" => {
+                self.without_value(setting, node)
+            }
             (Value::Map(entries), Arity::Many { .. }) if setting.flag == "env" => self.variables(entries),
-            (_, Arity::Many { .. }) => self.list(setting.flag, node, "give a list"),
+            (_, _) if ["auth-issuer", "auth-introspection"].contains(&setting.flag) => {
+                self.with_options(setting, node)
+            }
+            (_, Arity::Many { .. }) => {
+                let items = self.list(setting.flag, node, "give a list")?;
+                if items.is_empty() && setting.flag.starts_with("auth-") {
+                    return self.without_value(setting, node);
+                }
+                Some(items)
+            }
             (Value::List(_) | Value::Map(_), _) => {
                 let place = self.place(node.line);
                 self.refuse(
@@ -122,6 +145,12 @@ impl Reading<'_> {
             }
             _ => Some(vec![scalar(node)?.into()]),
         }
+    }
+
+    fn without_value(&mut self, setting: &Setting, node: &Node) -> Option<Vec<OsString>> {
+        let place = self.place(node.line);
+        self.refuse(setting.flag, place, "has no value", "give one, or remove the line");
+        None
     }
 
     fn list(&mut self, key: &str, node: &Node, accepts: &'static str) -> Option<Vec<OsString>> {
@@ -162,6 +191,20 @@ impl Reading<'_> {
         Some(items)
     }
 
+    /// Turns `url: URL` and options beside it, or a list of such maps, into `URL option=value`.
+    fn with_options(&mut self, setting: &Setting, node: &Node) -> Option<Vec<OsString>> {
+        let items = match (&node.value, setting.arity) {
+            (Value::List(items), Arity::Many { .. }) => items.iter().map(words).collect(),
+            _ => words(node).map(|item| vec![item]),
+        };
+        if items.is_none() {
+            let place = self.place(node.line);
+            let accepts = "give a URL, or a map with url and options, none of which has blanks";
+            self.refuse(setting.flag, place, "is not a URL with options", accepts);
+        }
+        items
+    }
+
     fn place(&self, line: u64) -> FileLine {
         FileLine { path: self.path.clone(), line }
     }
@@ -177,6 +220,26 @@ impl Reading<'_> {
         let refusal = InvalidValue::new(reason, accepts);
         self.problems.push(Problem { source, ..Problem::general(subject, refusal) });
     }
+}
+
+/// Returns the URL and the options of a map as words, or a text as it is.
+fn words(node: &Node) -> Option<OsString> {
+    let Value::Map(entries) = &node.value else { return scalar(node).map(OsString::from) };
+    let (mut url, mut options) = (None, String::new());
+    for Entry { key, node, .. } in entries {
+        let value = match &node.value {
+            Value::List(items) => items.iter().map(scalar).collect::<Option<Vec<_>>>()?.join(","),
+            _ => scalar(node)?.to_owned(),
+        };
+        if value.contains(char::is_whitespace) || key.contains(char::is_whitespace) {
+            return None;
+        }
+        match key.as_str() {
+            "url" => url = Some(value),
+            key => options += &format!(" {key}={value}"),
+        }
+    }
+    Some((url? + &options).into())
 }
 
 /// Returns the text of a scalar.
@@ -237,10 +300,41 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_and_an_empty_key_set_nothing() {
+    fn issuers_are_texts_or_maps_with_options() {
+        let file = parsed(
+            "auth-issuer:\n- https://a.example typ=jwt\n- url: https://b.example\n  jwks: /k.json\n  algorithms: [ES256, PS256]\n\
+             auth-introspection: {url: 'https://a.example/i', client: c, secret: /s}\n",
+        );
+        assert_eq!(
+            file.values["auth-issuer"].0,
+            ["https://a.example typ=jwt", "https://b.example jwks=/k.json algorithms=ES256,PS256"]
+        );
+        assert_eq!(file.values["auth-introspection"].0, ["https://a.example/i client=c secret=/s"]);
+        assert_eq!(
+            parsed("auth-issuer: {url: 'https://a.example'}\n").values["auth-issuer"].0,
+            ["https://a.example"]
+        );
+        for bad in [
+            "auth-issuer: {jwks: a}",
+            "auth-issuer: [{url: 'a b'}]",
+            "auth-issuer: [[a]]",
+            "auth-introspection: [a]",
+        ] {
+            assert!(refused(bad)[0].contains("is not a URL with options"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_sets_nothing() {
         assert!(parsed("").values.is_empty());
         assert!(parsed("# nothing\n").values.is_empty());
-        assert!(parsed("cwd:\nenv: ~\n").values.is_empty());
+        assert_eq!(
+            refused("cwd:\nenv: ~\n"),
+            [
+                "proxyrunner: cwd: (from c.yaml, line 1) has no value; give one, or remove the line",
+                "proxyrunner: env: (from c.yaml, line 2) has no value; give one, or remove the line",
+            ]
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use super::file::File;
 use super::problem::{FileLine, InvalidValue, Problem, Source};
-use super::yaml::{self, Entry, Node, Unusable, Value};
+use crate::yaml::{self, Entry, Node, Unusable, Value};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
@@ -40,11 +40,11 @@ pub(super) fn read(path: &Path, problems: &mut Vec<Problem>) -> File {
             let refusal = InvalidValue::new(reason, "give the local.yaml that kmcp wrote");
             let value = Some(path.to_string_lossy().into_owned());
             problems.push(Problem { value, ..Problem::general("-f", refusal) });
-            return File::default();
+            return File::lost();
         }
     };
     let name: Rc<str> = path.to_string_lossy().into();
-    parse(&text, name.clone(), problems).map(|local| settings(local, name, namespace)).unwrap_or_default()
+    parse(&text, name.clone(), problems).map_or_else(File::lost, |local| settings(local, name, namespace))
 }
 
 /// Returns the namespace in a resolver's search list, such as `search NAME.svc.cluster.local svc.cluster.local`.
@@ -70,7 +70,7 @@ fn settings(local: Local, path: Rc<str>, namespace: Option<String>) -> File {
         // The name by which agents of kagent reach the Service.
         set("allow-host", vec![format!("{}.{namespace}", local.name)]);
     }
-    File { values, command: local.command.into_iter().map(OsString::from).collect() }
+    File { values, command: local.command.into_iter().map(OsString::from).collect(), is_lost: false }
 }
 
 /// Parses a document; `None` after noting problems.
@@ -109,9 +109,10 @@ impl Walk<'_> {
         }
         let Some(bind) = self.only("binds", binds, root.line) else { return };
         let Some([port, listeners]) = self.fields("binds[0].", bind, ["port", "listeners"]) else { return };
-        match self.text("binds[0].port", port, bind.line).parse() {
-            Ok(port) if port > 0 => local.port = port,
-            _ => self.refuse("binds[0].port", bind.line, "is not a port"),
+        match self.text("binds[0].port", port, bind.line).map(|port| port.parse()) {
+            Some(Ok(port)) if port > 0 => local.port = port,
+            Some(_) => self.refuse("binds[0].port", bind.line, "is not a port"),
+            None => {}
         }
         let Some(listener) = self.only("binds[0].listeners", listeners, bind.line) else { return };
         self.listener(listener, local);
@@ -122,7 +123,8 @@ impl Walk<'_> {
         let Some([_, protocol, routes]) = self.fields(AT, listener, ["name", "protocol", "routes"]) else {
             return;
         };
-        if self.text(&format!("{AT}protocol"), protocol, listener.line) != "HTTP" {
+        let protocol = self.text(&format!("{AT}protocol"), protocol, listener.line);
+        if protocol.is_some_and(|protocol| protocol != "HTTP") {
             self.refuse(&format!("{AT}protocol"), listener.line, "is not HTTP");
         }
         let Some(route) = self.only(&format!("{AT}routes"), routes, listener.line) else { return };
@@ -151,28 +153,28 @@ impl Walk<'_> {
         let Some(path) = self.given(&format!("{at}[].path"), path, item.line) else { return };
         let Some([prefix]) = self.fields(&format!("{at}[].path."), path, ["pathPrefix"]) else { return };
         let name = format!("{at}[].path.pathPrefix");
-        if !["/sse", "/mcp"].contains(&&*self.text(&name, prefix, path.line)) {
+        let prefix = self.text(&name, prefix, path.line);
+        if prefix.is_some_and(|prefix| !["/sse", "/mcp"].contains(&&*prefix)) {
             self.refuse(&name, path.line, "is neither /sse nor /mcp");
         }
     }
 
     fn target(&mut self, at: &str, target: &Node, local: &mut Local) {
         let Some([name, stdio]) = self.fields(at, target, ["name", "stdio"]) else { return };
-        local.name = self.text(&format!("{at}name"), name, target.line);
+        local.name = self.text(&format!("{at}name"), name, target.line).unwrap_or_default();
         let Some(stdio) = self.given(&format!("{at}stdio"), stdio, target.line) else { return };
         let at = format!("{at}stdio.");
         let Some([cmd, args, env]) = self.fields(&at, stdio, ["cmd", "args", "env"]) else { return };
-        let program = self.text(&format!("{at}cmd"), cmd, stdio.line);
-        if program.is_empty() {
-            self.refuse(&format!("{at}cmd"), stdio.line, "is empty");
+        match self.text(&format!("{at}cmd"), cmd, stdio.line) {
+            Some(program) if program.is_empty() => self.refuse(&format!("{at}cmd"), stdio.line, "is empty"),
+            program => local.command.extend(program),
         }
-        local.command.push(program);
         match args.map(|args| &args.value) {
             None | Some(Value::Null) => {}
             Some(Value::List(items)) => {
                 for item in items {
                     let word = self.text(&format!("{at}args"), Some(item), item.line);
-                    local.command.push(word);
+                    local.command.extend(word);
                 }
             }
             Some(Value::Text(_) | Value::Map(_)) => {
@@ -185,7 +187,7 @@ impl Walk<'_> {
                     self.refuse(&format!("{at}env"), *line, "contains a bad name");
                 }
                 let value = self.text(&format!("{at}env.{key}"), Some(node), *line);
-                local.env.push((key.clone(), value));
+                local.env.push((key.clone(), value.unwrap_or_default()));
             }
         }
     }
@@ -239,14 +241,15 @@ impl Walk<'_> {
         }
     }
 
-    /// Returns the text of a scalar.
-    fn text(&mut self, at: &str, node: Option<&Node>, line: u64) -> String {
-        match self.given(at, node, line).map(|node| &node.value) {
-            Some(Value::Text(text)) => return text.clone(),
-            Some(_) => self.refuse(at, line, "is not a single value"),
-            None => {}
+    /// Returns the text of a scalar; `None` after noting that there is none.
+    fn text(&mut self, at: &str, node: Option<&Node>, line: u64) -> Option<String> {
+        match &self.given(at, node, line)?.value {
+            Value::Text(text) => Some(text.clone()),
+            _ => {
+                self.refuse(at, line, "is not a single value");
+                None
+            }
         }
-        String::new()
     }
 
     fn refuse(&mut self, subject: &str, line: u64, reason: impl Into<std::borrow::Cow<'static, str>>) {
@@ -358,6 +361,12 @@ config: {}
                 replaced("config: {}", "- port: 1\nconfig: {}"),
                 "binds: (from local.yaml, line 1) has 2 items".to_owned(),
             ),
+            (
+                replaced("port: 3000", "port:"),
+                "binds[0].port: (from local.yaml, line 2) is not a single".to_owned(),
+            ),
+            (replaced("protocol: HTTP", "protocol: []"), "binds[0].listeners[0].protocol: ".to_owned()),
+            (replaced("              cmd: python3\n", ""), format!("{target}[0].stdio.cmd: ")),
             (replaced("HTTP", "HTTPS"), "binds[0].listeners[0].protocol: ".to_owned()),
             (
                 replaced("/sse", "/x"),
@@ -378,6 +387,7 @@ config: {}
             let lines = read(&text).expect_err(&text);
             assert!(lines[0].starts_with(&format!("proxyrunner: -f: {place}")), "{place}:\n{lines:?}");
             assert!(lines.iter().all(|line| !line.contains("hunter2")), "{lines:?}");
+            assert_eq!(lines.len(), 1, "{lines:?}");
         }
     }
 }

@@ -5,30 +5,45 @@
 
 mod address;
 mod args;
+mod audit;
+mod auth;
+mod child_identity;
+mod connect;
 mod exit;
 mod file;
+mod gateway;
 mod identity;
 mod kmcp;
+mod limits;
+mod mounts;
+mod needs;
 mod otel;
 mod otel_variables;
 mod parse;
+mod policy;
 mod problem;
 mod reader;
+mod registration;
 mod setting;
 mod stopping;
 pub mod table;
 mod unknown;
 mod values;
-mod yaml;
 
 use crate::era::probe::Choice;
+use crate::http::Resource;
 use crate::lifecycle::Policy;
 use crate::trace_context::AllowedBaggage;
-use crate::{child, export, http, session, telemetry, upstream};
+use crate::{child, export, http, session, telemetry, tls, upstream};
+use args::Mode;
 pub use exit::Exit;
+pub(crate) use exit::print;
+pub use gateway::Gateway;
+pub use mounts::{Mounts, note_unusable};
 use parse::{
-    COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, GROUP, HEADER, HOST, KEY, KEY_FILE, LISTEN,
-    NICE, ORIGIN, PATH, PUBLIC_URL, SIZE, SOCKET, SWITCH, USER,
+    BINDING, COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, FILE, GROUP, HEADER, HOST, KEY,
+    KEY_FILE, LISTEN, NETWORK, NICE, ORIGIN, PATH, PUBLIC_URL, RESOURCE, SERVER_NAME, SIZE, SOCKET, SWITCH,
+    USER,
 };
 use problem::{InvalidValue, Problem};
 use reader::Reader;
@@ -36,7 +51,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
-pub(crate) use values::{collectors, command_line, duration, listen};
+pub(crate) use values::{collectors, command_line, duration, listen, options, path};
+
+/// The server's command, in messages.
+const COMMAND: &str = "COMMAND";
 
 /// The settings of all modules.
 pub struct Config {
@@ -50,10 +68,20 @@ pub struct Config {
     pub child: child::Settings,
     /// The sharing of children, and limits for requests.
     pub upstream: upstream::Settings,
-    /// Seals the `requestState` of parked requests (`--state-key-file`); `None`: a random key is created at start.
-    pub state_key: Option<upstream::SealKey>,
+    /// Seal the `requestState` of parked requests (`--state-key-file`); `None`: a random key is created at start.
+    pub state_keys: Option<upstream::SealKeys>,
+    /// The files that are watched for changes.
+    pub mounts: Mounts,
+    /// The gateway at which this sidecar registers.
+    pub registration: Option<crate::registration::Settings>,
+    /// The settings of a gateway; `None`: proxyrunner is the sidecar of one server.
+    pub gateway: Option<Gateway>,
     /// The settings of legacy sessions.
     pub session: session::Settings,
+    /// How tokens and keys are verified.
+    pub auth: crate::auth::Settings,
+    /// Where decisions on requests come from; `None`: every request is allowed.
+    pub(crate) policy: Option<crate::policy::Settings>,
     /// The settings of the HTTP server.
     pub http: http::Settings,
     /// Time after SIGTERM to keep serving while endpoints are being removed.
@@ -62,6 +90,12 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Time for all stages of shutdown together.
     pub stop_within: Duration,
+    /// The rate limits.
+    pub limits: crate::limits::Settings,
+    /// The audit log.
+    pub audit: Option<crate::audit::Settings>,
+    /// SHA-256 of the effective settings, as `--check` prints them.
+    pub digest: String,
     /// Maximum bytes of bodies, undelivered answers and replay buffers together.
     pub max_buffered: usize,
 }
@@ -72,13 +106,13 @@ pub struct Config {
 /// # Errors
 /// `--help`, `--version` and `--check` with code 0; every bad setting, one per line, with [`Exit::USAGE`].
 pub fn load(
-    args: impl IntoIterator<Item = OsString>,
-    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    args: Vec<OsString>,
+    variables: Vec<(OsString, OsString)>,
     memory: Option<u64>,
 ) -> Result<Config, Exit> {
-    let variables: Vec<_> = variables.into_iter().collect();
     let env = |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let mut typed = args::parse(args)?;
+    let mode = typed.mode;
     let mut problems = Vec::new();
     let mut file = match (typed.local.take(), location(&typed, env)) {
         (None, None) => file::File::default(),
@@ -87,24 +121,31 @@ pub fn load(
         (Some(_), Some(_)) => {
             let refusal = InvalidValue::new("are given together", "give one of them");
             problems.push(Problem::general("-f, --config", refusal));
-            file::File::default()
+            file::File::lost()
         }
     };
     let mut command = std::mem::take(&mut typed.command);
     if command.is_empty() {
         command = std::mem::take(&mut file.command);
     }
+    // A file that cannot be read may name the command.
+    let is_lost = file.is_lost && command.is_empty();
 
     let mut reader = Reader::new(typed, file, env, problems);
-    let mut config = assemble(&mut reader, command, env, memory);
+    let mut config = assemble(&mut reader, mode, command, env, memory);
     config.warnings.extend(unknown::warnings(&variables));
     config.warnings.iter().for_each(|warning| reader.comment(&format!("warning: {warning}")));
     cross_check(&mut reader, &config);
+    needs::check(&mut reader);
     let check = reader.one("check", SWITCH);
     match reader.finish() {
         Ok(meant) if check => Err(Exit::done(meant)),
-        Ok(_) => Ok(config),
-        Err(problems) => {
+        Ok(meant) => {
+            config.digest = crate::audit::digest(meant.as_bytes());
+            Ok(config)
+        }
+        Err(mut problems) => {
+            problems.retain(|problem| !is_lost || problem.subject != COMMAND);
             let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
             Err(Exit::usage(lines.join("\n")))
         }
@@ -119,6 +160,7 @@ fn location(typed: &args::Typed, env: impl Fn(&str) -> Option<OsString>) -> Opti
 
 fn assemble(
     reader: &mut Reader,
+    mode: Mode,
     command: Vec<OsString>,
     env: impl Fn(&str) -> Option<OsString> + Copy,
     memory: Option<u64>,
@@ -126,20 +168,56 @@ fn assemble(
     let otel = otel::read(env);
     // The order is that of the output of --check.
     let max_buffered = reader.one_or("max-buffered", SIZE, buffered(memory));
-    let http = http(reader, otel.propagates, max_buffered);
-    let child = child(reader, command, env, max_buffered);
-    let upstream = upstream(reader);
-    let state_key = reader.optional("state-key-file", KEY_FILE).map(|file| file.key);
+    let mut http = http(reader, otel.propagates, max_buffered);
+    let auth = auth::read(reader);
+    tell_of_authentication(reader, &mut http, &auth);
+    let mut gateway = gateway::read(reader, mode, &command);
+    let variable = env("TOOL_REGISTRY_URL").filter(|_| mode == Mode::Gateway);
+    let mut register = registration::read_url(reader, variable);
+    if let Some(gateway) = &mut gateway {
+        gateway::add_registry(reader, gateway, register.take());
+    }
+    let register = register.filter(|_| mode == Mode::Sidecar);
+    let (registration, clear) = registration::read(reader, register, &http);
+    let mut child = child(reader, mode, command, env, max_buffered);
+    let identity = child_identity::read(reader, &child.env);
+    let env_mount = mounts::read_env(reader, &mut child, identity.env.is_some());
+    let mut upstream = upstream(reader);
+    http.disclosure = identity.meta;
+    #[cfg(feature = "gateway")]
+    if mode == Mode::Gateway {
+        http.disclosure = Some(crate::identity::Disclosure::whole());
+        crate::gateway::stand_in(&mut child, &mut upstream.restarts);
+        upstream.child_era = Choice::Modern;
+    }
+    child.tells_identity = identity.env.is_some();
+    upstream.private_lists = http.disclosure.is_some();
+    upstream.disclosure = identity.env;
+    let key_file = reader.optional("state-key-file", KEY_FILE);
+    let (state_keys, state_mount) = key_file.map(|file| (file.keys, file.mounted)).unzip();
+    let limits = limits::read(reader);
     let session = session(reader, max_buffered, upstream.evict_after);
+    // A setting that is given but bad is reported already.
+    let identifies = ["auth-issuer", "auth-introspection", "api-keys", "principal-header", "tls-client-ca"];
+    let identifies = identifies.iter().any(|flag| reader.is_given(flag));
+    let (policy, remarks) = policy::read(reader, identifies);
     let stopping = stopping::read(reader, &child, env("KUBERNETES_SERVICE_HOST").is_some());
     let telemetry = telemetry(reader, &otel);
     let export = exports(reader, otel.export);
-    let warnings = otel.warnings.into_iter().chain(stopping.warning).collect();
+    let interval = reader.one("reload-interval", DURATION);
+    let mounts = Mounts { interval, state_keys: state_mount.flatten(), env: env_mount };
+    let audit = audit::read(reader, &child, &export);
+    let warnings = otel.warnings.into_iter().chain(stopping.warning).chain(remarks).chain(clear).collect();
     Config {
+        auth,
+        policy,
         http,
+        registration,
+        gateway,
         child,
         upstream,
-        state_key,
+        state_keys,
+        mounts,
         session,
         max_buffered,
         drain_delay: stopping.delay,
@@ -147,6 +225,9 @@ fn assemble(
         stop_within: stopping.within,
         telemetry,
         export,
+        limits,
+        audit,
+        digest: String::new(),
         warnings,
     }
 }
@@ -158,15 +239,25 @@ fn buffered(memory: Option<u64>) -> usize {
 }
 
 fn http(reader: &mut Reader, propagates: otel::Propagates, max_buffered: usize) -> http::Settings {
-    http::Settings {
-        listen: reader.one("listen", LISTEN),
+    let binding = reader.one("listen", BINDING);
+    let mut settings = http::Settings {
+        listen: binding.address,
+        handed: binding.handed,
         admin_listen: reader.optional("admin-listen", LISTEN),
         path: reader.one("path", PATH),
         public_url: reader.optional("public-url", PUBLIC_URL),
+        server_name: reader.optional("server-name", SERVER_NAME),
         allow_origin: reader.list("allow-origin", ORIGIN),
         allow_host: reader.list("allow-host", HOST),
-        principal_header: reader.optional("principal-header", HEADER),
+        auth: http::AuthSettings {
+            principal_header: reader.optional("principal-header", HEADER),
+            trusted_proxies: reader.list("trusted-proxy", NETWORK),
+            resource: reader.optional("auth-resource", RESOURCE),
+            ..http::AuthSettings::default()
+        },
         max_body: reader.one_or("max-body", SIZE, max_buffered.min(64 << 20)),
+        tls: tls(reader),
+        max_streams: reader.one("max-streams", COUNT_OR_ZERO),
         max_connections: reader.one("max-connections", COUNT),
         write_timeout: reader.one("write-timeout", DURATION),
         keep_alive_timeout: reader.one("keep-alive-timeout", DURATION),
@@ -174,9 +265,74 @@ fn http(reader: &mut Reader, propagates: otel::Propagates, max_buffered: usize) 
         sse_max_age: reader.one("sse-max-age", DURATION),
         keep_alive: reader.one("sse-keep-alive", DURATION),
         old_sse: reader.one("sse", SWITCH),
+        disclosure: None,
         propagates: propagates.context,
         allowed_baggage: allowed_baggage(reader, propagates),
+    };
+    if let Some(tls) = &mut settings.tls {
+        tls.http2 = settings.max_streams > 0;
     }
+    settings
+}
+
+/// Completes what clients are told: who issues tokens for this server, and by which URL they know it.
+fn tell_of_authentication(reader: &mut Reader, http: &mut http::Settings, auth: &crate::auth::Settings) {
+    http.auth.issuers = auth.issuers.iter().map(|issuer| issuer.issuer.clone()).collect();
+    // Without an issuer's URL, clients cannot find out where they get an opaque token.
+    if let Some(endpoint) = &auth.introspection
+        && endpoint.issuer != endpoint.url
+        && !http.auth.issuers.contains(&endpoint.issuer)
+    {
+        http.auth.issuers.push(endpoint.issuer.clone());
+    }
+    http.auth.scopes.clone_from(&auth.scopes);
+    http.auth.certificates = http.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    if http.auth.resource.is_none()
+        && let Some(url) = &http.public_url
+    {
+        let base = url.as_str().trim_end_matches('/');
+        let base = base.strip_suffix(http.path.trim_end_matches('/')).unwrap_or(base);
+        http.auth.resource = Resource::parse(&format!("{base}{}", http.path));
+    }
+    // A URL from the request's Host could be forged, and with it the audience that clients ask for.
+    reader.cross_check(
+        http.auth.issuers.is_empty() || http.auth.resource.is_some() || http.listen.ip().is_loopback(),
+        &[if auth.issuers.is_empty() { "auth-introspection" } else { "auth-issuer" }, "auth-resource"],
+        InvalidValue::new(
+            "needs the URL of this server",
+            "give --public-url or --auth-resource, e.g. https://tools.example.com/mcp",
+        ),
+    );
+}
+
+/// Returns the settings of TLS, with files that can be used.
+fn tls(reader: &mut Reader) -> Option<tls::Settings> {
+    use tls::NameKind;
+    let names = [
+        ("spiffe", NameKind::Spiffe),
+        ("dns", NameKind::Dns),
+        ("email", NameKind::Email),
+        ("subject", NameKind::Subject),
+    ];
+    let certificate = reader.optional("tls-cert", FILE);
+    let key = reader.optional("tls-key", FILE);
+    let client_ca = reader.optional("tls-client-ca", FILE);
+    let client_name = reader.choice("tls-client-name", &names);
+    let is_pair = certificate.is_some() == key.is_some();
+    let has_pair = certificate.is_some() || client_ca.is_none();
+    let (given, other) = if key.is_none() { ("tls-cert", "tls-key") } else { ("tls-key", "tls-cert") };
+    let pair = InvalidValue::new(format!("is given without --{other}"), "give --tls-cert and --tls-key");
+    reader.cross_check(is_pair, &[given, other], pair);
+    let alone = InvalidValue::new("is given without --tls-cert", "give --tls-cert and --tls-key, too");
+    reader.cross_check(has_pair, &["tls-client-ca", "tls-cert"], alone);
+    let settings =
+        tls::Settings { certificate: certificate?, key: key?, client_ca, client_name, http2: true };
+    if let Err(tls::Unusable { option, path, reason, remedy }) = settings.check() {
+        let refusal = InvalidValue::new(reason, remedy);
+        let value = Some(path.to_string_lossy().into_owned());
+        reader.note(Problem { value, ..Problem::general(option, refusal) });
+    }
+    Some(settings)
 }
 
 fn allowed_baggage(reader: &mut Reader, propagates: otel::Propagates) -> AllowedBaggage {
@@ -186,6 +342,7 @@ fn allowed_baggage(reader: &mut Reader, propagates: otel::Propagates) -> Allowed
 
 fn child(
     reader: &mut Reader,
+    mode: Mode,
     command: Vec<OsString>,
     env: impl Fn(&str) -> Option<OsString>,
     max_buffered: usize,
@@ -197,26 +354,30 @@ fn child(
                 let refusal = InvalidValue::new("is given beside COMMAND", "give one of them");
                 reader.note(Problem::general("--connect", refusal));
             }
-            relay(socket)
+            connect::relay(socket)
         }
     };
     let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
     reader.show("command", &words.into());
     if command.iter().any(|word| word.as_bytes().contains(&0)) {
         let refusal = InvalidValue::new("contains a NUL byte", "remove it");
-        reader.note(Problem::general("COMMAND", refusal));
+        reader.note(Problem::general(COMMAND, refusal));
     }
     let mut command = command.into_iter();
     let program = command.next().unwrap_or_default();
-    if program.is_empty() {
-        let refusal =
-            InvalidValue::new("is missing", "give the MCP server to run, e.g. proxyrunner python3 server.py");
-        reader.note(Problem::general("COMMAND", refusal));
+    if program.is_empty() && mode == Mode::Sidecar && !reader.is_bad("connect") {
+        let refusal = InvalidValue::new(
+            "is missing",
+            "give the MCP server to run as the last words, e.g. -- python3 server.py",
+        );
+        reader.note(Problem::general(COMMAND, refusal));
     }
     child::Settings {
         program,
         args: command.collect(),
         env: reader.variables(env),
+        env_files: child::EnvFiles::default(),
+        tells_identity: false,
         env_clear: reader.one("env-clear", SWITCH),
         cwd: reader.optional("cwd", DIRECTORY),
         max_frame: reader.one_or("max-frame", SIZE, max_buffered.min(64 << 20)),
@@ -229,12 +390,6 @@ fn child(
     }
 }
 
-/// Returns the command of the process that stands for the server behind a socket.
-fn relay(socket: String) -> Vec<OsString> {
-    let program = std::env::current_exe().map_or("proxyrunner".into(), OsString::from);
-    vec![program, "relay".into(), socket.into()]
-}
-
 fn limits(reader: &mut Reader) -> child::Limits {
     let files = reader.optional("child-nofile", COUNT).map(|files| (files as u64, files as u64));
     child::Limits {
@@ -243,6 +398,7 @@ fn limits(reader: &mut Reader) -> child::Limits {
         nice: reader.optional("child-nice", NICE),
         identity: identity(reader),
         no_new_privileges: reader.one("no-new-privileges", SWITCH),
+        handed: 0,
     }
 }
 
@@ -279,6 +435,8 @@ fn upstream(reader: &mut Reader) -> upstream::Settings {
         at_cap: reader.choice("at-cap", &[("share", AtCap::Share), ("refuse", AtCap::Refuse)]),
         forward_roots: reader.one("forward-roots", SWITCH),
         cache_lists: reader.optional("cache-lists", DURATION),
+        private_lists: false,
+        disclosure: None,
         max_in_flight: reader.one("max-in-flight", COUNT),
         max_client_in_flight: reader.one("max-client-in-flight", COUNT),
         max_child_in_flight: reader.one("max-child-in-flight", COUNT),
@@ -326,6 +484,8 @@ fn telemetry(reader: &mut Reader, otel: &otel::Meant) -> telemetry::Settings {
         ("warn", LevelFilter::WARN),
         ("info", LevelFilter::INFO),
         ("debug", LevelFilter::DEBUG),
+        // Accepted, because other programs have it. Nothing of proxyrunner's own is logged at it, and releases leave
+        // out what libraries log (`release_max_level_debug` in Cargo.toml).
         ("trace", LevelFilter::TRACE),
         ("off", LevelFilter::OFF),
     ];
@@ -372,6 +532,8 @@ fn cross_check(reader: &mut Reader, config: &Config) {
         &["request-timeout", "request-max"],
         InvalidValue::new("is more than --request-max", "raise --request-max"),
     );
+    child_identity::cross_check(reader, upstream);
+    connect::cross_check(reader);
     let sizes =
         [("max-body", http.max_body), ("max-frame", child.max_frame), ("replay-bytes", session.replay_bytes)];
     for (flag, size) in sizes {

@@ -6,7 +6,8 @@
 //! configured.
 
 use super::otel_variables::{Variables, infix};
-use crate::export::{self, Endpoint, Header, MetricSettings, Protocol, Signal, Tls};
+use crate::export::{self, Endpoint, Header, MetricSettings, Protocol, Signal};
+use crate::outbound::Tls;
 use crate::telemetry::metrics::Temporality;
 use crate::telemetry::{Bounds, Sampler, SpanSettings};
 use hyper::Uri;

@@ -3,11 +3,12 @@
 use super::address;
 use super::identity::{self, Group, User};
 use super::problem::InvalidValue;
-use crate::http::PublicUrl;
-use crate::upstream::SealKey;
+use crate::http::{Network, PublicUrl, Resource};
+use crate::mounted::Mounted;
+use crate::upstream::SealKeys;
 use serde_json::Value;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Parses and formats one kind of value.
@@ -27,6 +28,8 @@ pub(super) const COUNT_OR_ZERO: ValueKind<usize> =
 pub(super) const SWITCH: ValueKind<bool> = ValueKind { parse: switch, show: |on| (*on).into() };
 pub(super) const LISTEN: ValueKind<SocketAddr> =
     ValueKind { parse: address::listen, show: |to| to.to_string().into() };
+pub(super) const BINDING: ValueKind<address::Binding> =
+    ValueKind { parse: address::binding, show: |to| address::show_binding(to).into() };
 pub(super) const PATH: ValueKind<String> =
     ValueKind { parse: address::path, show: |text| text.as_str().into() };
 pub(super) const ORIGIN: ValueKind<String> =
@@ -35,13 +38,25 @@ pub(super) const HOST: ValueKind<String> =
     ValueKind { parse: address::host, show: |text| text.as_str().into() };
 pub(super) const PUBLIC_URL: ValueKind<PublicUrl> =
     ValueKind { parse: address::public_url, show: |url| url.as_str().into() };
+pub(super) const NETWORK: ValueKind<Network> =
+    ValueKind { parse: address::network, show: |network| network.to_string().into() };
+pub(super) const RESOURCE: ValueKind<Resource> =
+    ValueKind { parse: address::resource, show: |resource| resource.url().into() };
+pub(super) const SERVER_NAME: ValueKind<String> =
+    ValueKind { parse: address::server_name, show: |text| text.as_str().into() };
 pub(super) const HEADER: ValueKind<String> =
     ValueKind { parse: address::header, show: |text| text.as_str().into() };
 pub(super) const DIRECTORY: ValueKind<PathBuf> =
     ValueKind { parse: directory, show: |path| path.to_string_lossy().into() };
 
+pub(super) const FILE: ValueKind<PathBuf> =
+    ValueKind { parse: file, show: |path| path.to_string_lossy().into() };
 pub(super) const KEY_FILE: ValueKind<KeyFile> =
     ValueKind { parse: key_file, show: |file| file.path.to_string_lossy().into() };
+
+/// A file or folder.
+pub(super) const ANY_PATH: ValueKind<PathBuf> =
+    ValueKind { parse: any_path, show: |path| path.to_string_lossy().into() };
 
 pub(super) const SOCKET: ValueKind<String> = ValueKind { parse: socket, show: |text| text.as_str().into() };
 pub(super) const KEY: ValueKind<String> = ValueKind { parse: key, show: |text| text.as_str().into() };
@@ -61,6 +76,14 @@ fn key(text: &str) -> Result<String, InvalidValue> {
     }
 }
 
+fn any_path(text: &str) -> Result<PathBuf, InvalidValue> {
+    if text.is_empty() {
+        Err(InvalidValue::new("is empty", "name a file or a folder"))
+    } else {
+        Ok(text.into())
+    }
+}
+
 /// Parses `unix:PATH`.
 fn socket(text: &str) -> Result<String, InvalidValue> {
     match text.strip_prefix("unix:") {
@@ -72,7 +95,9 @@ fn socket(text: &str) -> Result<String, InvalidValue> {
 /// A file with a secret. Only its name is ever shown.
 pub(super) struct KeyFile {
     path: PathBuf,
-    pub(super) key: SealKey,
+    pub(super) keys: SealKeys,
+    /// Tells changes; `None` if the file can be read only once.
+    pub(super) mounted: Option<Mounted>,
 }
 
 /// Maximum duration. It can be added to any clock reading without overflow.
@@ -187,19 +212,37 @@ fn count_or_zero(text: &str) -> Result<usize, InvalidValue> {
     if text == "0" { Ok(0) } else { count(text) }
 }
 
+/// Parses the path of a file that is read later.
+fn file(text: &str) -> Result<PathBuf, InvalidValue> {
+    match text {
+        "" => Err(InvalidValue::new("names no file", "give the path of a file")),
+        path if Path::new(path).is_dir() => {
+            Err(InvalidValue::new("is a directory", "give the path of a file in it"))
+        }
+        path => Ok(path.into()),
+    }
+}
+
 fn key_file(text: &str) -> Result<KeyFile, InvalidValue> {
     let path = PathBuf::from(text);
-    let secret = std::fs::read(&path).map_err(|error| {
-        InvalidValue::new(format!("cannot be read: {error}"), "name a file with at least 32 random bytes")
+    let (secret, mounted) = if path.is_file() {
+        let mut mounted = Mounted::new([&path]);
+        let read = mounted.read().map(|mut files| files.pop().map(|file| file.bytes).unwrap_or_default());
+        (read.map_err(|unreadable| unreadable.reason), Some(mounted))
+    } else {
+        (std::fs::read(&path).map_err(|error| error.to_string()), None)
+    };
+    let secret = secret.map_err(|reason| {
+        InvalidValue::new(format!("cannot be read: {reason}"), "name a file with at least 32 random bytes")
     })?;
-    let key = SealKey::of(secret.trim_ascii());
-    let key = key.ok_or_else(|| {
+    let keys = SealKeys::read(&secret).map_err(|reason| {
         InvalidValue::new(
-            "is shorter than 32 bytes",
-            "put at least 32 random bytes in it, or 64 digits: openssl rand -hex 32",
+            reason,
+            "put at least 32 random bytes in it, or 64 digits: openssl rand -hex 32; a second line may hold the \
+             previous key",
         )
     })?;
-    Ok(KeyFile { path, key })
+    Ok(KeyFile { path, keys, mounted })
 }
 
 fn count(text: &str) -> Result<usize, InvalidValue> {

@@ -101,12 +101,31 @@ impl Reader {
         variables
     }
 
+    /// Returns whether a setting is given.
+    pub(super) fn is_given(&self, flag: &str) -> bool {
+        self.given.contains_key(flag)
+    }
+
+    /// Returns whether a setting is given, and not as its default.
+    pub(super) fn deviates(&self, flag: &str) -> bool {
+        let Some(given) = self.given.get(flag) else { return false };
+        match find(flag).map(|setting| setting.fallback) {
+            Some(Fallback::Value(default)) => given.items.last().is_some_and(|item| item != default),
+            _ => !given.items.is_empty(),
+        }
+    }
+
     /// Records a problem that concerns several settings, unless one of them is bad already.
     pub(super) fn cross_check(&mut self, sound: bool, flags: &[&'static str], refusal: InvalidValue) {
         if !sound && !flags.iter().any(|flag| self.bad.contains(flag)) {
             let source = self.given.get(flags[0]).map(|given| given.source.clone());
             self.refuse(flags[0], None, source, refusal);
         }
+    }
+
+    /// Returns whether the setting has a value that was refused.
+    pub(super) fn is_bad(&self, flag: &str) -> bool {
+        self.bad.contains(flag)
     }
 
     /// Records a problem.
@@ -119,8 +138,11 @@ impl Reader {
         if NOT_IN_FILE.contains(&key) {
             return;
         }
-        let _ = write!(self.shown, "{key}: {value}");
         let words = find(key).and_then(Setting::default_words);
+        // A file cannot say that a setting has no value.
+        let is_unset = value.is_null() || (value.as_array().is_some_and(Vec::is_empty) && key != "command");
+        let mark = if is_unset { "# " } else { "" };
+        let _ = write!(self.shown, "{mark}{key}: {value}");
         match (self.given.get(key), words) {
             (Some(given), _) => drop(write!(self.shown, "  # from {}", given.source)),
             (None, Some(words)) if value.is_null() => drop(write!(self.shown, "  # default: {words}")),

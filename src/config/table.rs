@@ -24,7 +24,12 @@ pub const SETTINGS: &[Group] = &[
     Group {
         title: "HTTP",
         settings: &[
-            one("listen", "ADDRESS", "127.0.0.1:8080", "Address to listen on (:8080: every IPv4 interface)"),
+            one(
+                "listen",
+                "ADDRESS",
+                "127.0.0.1:8080",
+                "Address to listen on (:8080: every IPv4 interface; fd:3: inherited)",
+            ),
             absent(
                 "admin-listen",
                 "ADDRESS",
@@ -32,6 +37,11 @@ pub const SETTINGS: &[Group] = &[
             ),
             one("path", "PATH", "/mcp", "URL path of the MCP endpoint"),
             absent("public-url", "URL", "External URL, if an ingress rewrites the host or the path"),
+            absent(
+                "server-name",
+                "NAMESPACE/NAME",
+                "Name of the server in its card, e.g. com.example/time (unset: its own)",
+            ),
             many("allow-origin", "ORIGIN", "Additional Origin to accept; *. matches any subdomain"),
             many("allow-host", "HOST", "Additional Host to accept; *. matches any subdomain"),
             absent(
@@ -39,11 +49,28 @@ pub const SETTINGS: &[Group] = &[
                 "NAME",
                 "Header in which a trusted proxy names the caller; if set, required",
             ),
+            many("trusted-proxy", "CIDR", "Proxy whose --principal-header and X-Forwarded-For are believed"),
+            absent("auth-resource", "URL", "URL of the endpoint as clients know it (unset: --public-url)"),
             computed(
                 "max-body",
                 "SIZE",
                 "64MiB, at most --max-buffered",
                 "Maximum size of a request body; larger ones get 413",
+            ),
+            absent("tls-cert", "FILE", "Certificate chain in PEM format; with it, clients must speak TLS"),
+            absent("tls-key", "FILE", "Private key of --tls-cert in PEM format"),
+            absent("tls-client-ca", "FILE", "Authorities in PEM format; clients need a certificate of one"),
+            one(
+                "tls-client-name",
+                "KIND",
+                "spiffe",
+                "Name in a client's certificate: spiffe, dns, email or subject",
+            ),
+            one(
+                "max-streams",
+                "COUNT",
+                "100",
+                "Maximum concurrent requests per HTTP/2 connection (0: no HTTP/2)",
             ),
             one("max-connections", "COUNT", "16384", "Maximum number of client connections"),
             one(
@@ -58,6 +85,66 @@ pub const SETTINGS: &[Group] = &[
                 "620s",
                 "Close a connection idle this long; set above the load balancer's limit",
             ),
+        ],
+    },
+    Group {
+        title: "Authorization",
+        settings: &[
+            absent("policy", "PATH", "File or directory with policies that decide on requests (Cedar)"),
+            absent("policy-url", "URL", "Decision point to ask instead (ToolHive's httpv1)"),
+            one("policy-timeout", "DURATION", "2s", "Maximum time for a decision of --policy-url; then deny"),
+            absent("policy-server", "NAME", "Name of the server in policies, as parent of its tools"),
+        ],
+    },
+    Group {
+        title: "Authentication",
+        settings: &[
+            many_lines(
+                "auth-issuer",
+                "URL",
+                "Issuer of access tokens; jwks=, typ= and others may follow its URL",
+            ),
+            many(
+                "auth-audience",
+                "VALUE",
+                "Audience a token must have, e.g. the URL; required with an issuer",
+            ),
+            absent("auth-jwks", "URL|FILE", "Key set of the only issuer (unset: found by its metadata)"),
+            many(
+                "auth-algorithms",
+                "NAME",
+                "Signature algorithm to accept (unset: all of RS, PS, ES, EdDSA)",
+            ),
+            absent(
+                "auth-ca",
+                "FILE",
+                "Certificate authorities of issuers, in PEM (unset: the built-in ones)",
+            ),
+            absent("auth-token-file", "FILE", "Bearer token for requests to issuers, e.g. that of the pod"),
+            many("auth-scopes", "SCOPE", "Scope that every request needs"),
+            many_lines(
+                "auth-scope-implies",
+                "SCOPE=SCOPES",
+                "Scopes that a broader one covers: admin=read write",
+            ),
+            many("auth-scope-claim", "CLAIM", "Claim with the scopes (unset: scope, else scp)"),
+            one("auth-groups-claim", "CLAIM", "groups", "Claim with the groups; a.b leads into objects"),
+            one("auth-roles-claim", "CLAIM", "roles", "Claim with the roles; a.b leads into objects"),
+            absent(
+                "auth-introspection",
+                "URL",
+                "Introspection endpoint for opaque tokens; client= and secret= follow",
+            ),
+            absent("api-keys", "FILE", "YAML or JSON list of API keys: name, sha256, scopes, expires"),
+            one(
+                "auth-keys-max-age",
+                "DURATION",
+                "1d",
+                "Maximum age of a key set whose issuer is unreachable",
+            ),
+            switch("auth-allow-private", "Let issuers' metadata name key sets at private addresses"),
+            switch("auth-insecure-http", "Allow issuers with plain http that are not on this host"),
+            switch("require-keys-at-start", "Exit if an issuer has no keys 30s after the start"),
         ],
     },
     Group {
@@ -93,7 +180,25 @@ pub const SETTINGS: &[Group] = &[
                 "NAME=VALUE",
                 "Set a variable for the child; NAME alone copies proxyrunner's value",
             ),
-            switch("env-clear", "Pass no variables to the child except those of --env"),
+            switch("env-clear", "Pass no variables to the child except those of --env and --env-file"),
+            many_lines(
+                "env-file",
+                "PATH",
+                "Set variables from a file of NAME=VALUE lines or a mounted folder",
+            ),
+            one(
+                "on-env-change",
+                "ACTION",
+                "restart",
+                "When a file of --env-file changes: restart the children or ignore it",
+            ),
+            one(
+                "child-identity",
+                "CHANNEL",
+                "none",
+                "Tell the child who calls: none, meta (params._meta) or env (variables)",
+            ),
+            many("child-identity-claims", "NAME", "Claim that the child learns besides iss (unset: sub)"),
             absent("cwd", "DIRECTORY", "Working directory of the child (unset: proxyrunner's own)"),
             computed(
                 "max-frame",
@@ -221,7 +326,7 @@ pub const SETTINGS: &[Group] = &[
             absent(
                 "state-key-file",
                 "FILE",
-                "File with the key that seals requestState (unset: random at start)",
+                "Key file for requestState and cursors (unset: random at start)",
             ),
         ],
     },
@@ -302,7 +407,7 @@ pub const SETTINGS: &[Group] = &[
         title: "Logs, metrics and traces",
         settings: &[
             one("log-format", "FORMAT", "text", "Format of log lines: text or json"),
-            one("log-level", "LEVEL", "info", "Minimum severity: error, warn, info, debug, trace or off"),
+            one("log-level", "LEVEL", "info", "Minimum severity: error, warn, info, debug or off"),
             switch("access-log", "Log one line for each client message, when it is finished"),
             one(
                 "child-log-rate",
@@ -319,8 +424,83 @@ pub const SETTINGS: &[Group] = &[
         ],
     },
     Group {
+        title: "Rate limits",
+        settings: &[
+            absent(
+                "rate-limits",
+                "FILE",
+                "Rate limits in ToolHive's form, YAML or JSON; read again when changed",
+            ),
+            absent(
+                "rate-limit-address",
+                "COUNT/DURATION",
+                "Requests per client address before authentication",
+            ),
+            absent("max-calls-per-principal", "COUNT", "Maximum calls of one caller at the same time"),
+        ],
+    },
+    Group {
+        title: "Audit",
+        settings: &[
+            absent("audit", "FILE", "Audit log: a file, - for stdout, or otlp for the log collector"),
+            computed(
+                "audit-component",
+                "NAME",
+                "OTEL_SERVICE_NAME, else the name of COMMAND",
+                "Name of the server in audit events",
+            ),
+            switch("audit-content", "Include redacted arguments and results, at most 1 KiB of each"),
+            absent("audit-key-file", "FILE", "File with the key that signs checkpoints of the audit log"),
+            absent("audit-max-size", "SIZE", "Size at which the audit file is rotated (unset: never)"),
+            one("audit-keep", "COUNT", "5", "Number of rotated audit files to keep"),
+            one(
+                "audit-on-failure",
+                "ACTION",
+                "deny",
+                "While the audit log cannot be written: block, deny or drop",
+            ),
+            one(
+                "audit-fsync",
+                "WHEN",
+                "interval",
+                "Force audit lines to disk: always, interval (1s) or never",
+            ),
+        ],
+    },
+    Group {
+        title: "Gateway",
+        settings: &[
+            absent("servers", "FILE", "JSON or YAML file with mcpServers, for the command gateway"),
+            absent(
+                "servers-ca",
+                "FILE",
+                "Certificate authorities of servers, in PEM (unset: the built-in ones)",
+            ),
+            absent("gateway-key", "FILE", "Ed25519 key that signs tokens for servers (unset: a random one)"),
+        ],
+    },
+    Group {
+        title: "Registration",
+        settings: &[
+            absent("register", "URL", "Gateway at which to register; for a gateway, the registry to mirror"),
+            absent(
+                "register-url",
+                "URL",
+                "URL of this server for the gateway (unset: --public-url, --listen)",
+            ),
+            absent("register-token-file", "FILE", "Bearer token for the gateway, e.g. that of the pod"),
+            absent("register-ca", "FILE", "Certificate authorities of the gateway, in PEM (unset: built-in)"),
+        ],
+    },
+    Group {
         title: "Configuration",
         settings: &[
+            one(
+                "reload-interval",
+                "DURATION",
+                "10s",
+                "Interval between checks whether a mounted file, such as a key, changed",
+            ),
             absent("config", "FILE", "Read settings from a YAML or JSON file with the same names"),
             switch("check", "Validate the settings, print the effective values and exit"),
         ],

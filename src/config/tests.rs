@@ -1,6 +1,7 @@
 //! Tests every way in which a setting can be given, and be wrong.
 
 use super::*;
+use crate::auth::{Algorithm, KeySource, TokenType};
 use std::path::Path;
 
 /// A configuration file that is deleted at the end of the test.
@@ -25,8 +26,8 @@ impl Drop for Scratch {
 }
 
 fn load_with(args: &[&str], vars: &[(&str, &str)]) -> Result<Config, Exit> {
-    let args = ["proxyrunner"].iter().chain(args).map(OsString::from);
-    load(args, vars.iter().map(|(name, value)| (name.into(), value.into())), None)
+    let args = ["proxyrunner"].iter().chain(args).map(OsString::from).collect();
+    load(args, vars.iter().map(|(name, value)| (name.into(), value.into())).collect(), None)
 }
 
 fn loaded(args: &[&str], vars: &[(&str, &str)]) -> Config {
@@ -132,7 +133,7 @@ fn all_problems_are_reported_at_once_with_flag_source_and_remedy() {
         [
             format!("proxyrunner: children: (from {file}, line 3) is not a single value; give one COUNT"),
             "proxyrunner: --path: \"mcp\" does not begin with a slash; give e.g. /mcp".into(),
-            "proxyrunner: COMMAND: is missing; give the MCP server to run, e.g. proxyrunner python3 server.py".into(),
+            "proxyrunner: COMMAND: is missing; give the MCP server to run as the last words, e.g. -- python3 server.py".into(),
             format!(
                 "proxyrunner: --max-frame: \"huge\" (from {file}, line 2) is not a size; \
                  give bytes, or e.g. 16KiB, 16MiB, 1GiB"
@@ -150,7 +151,8 @@ fn all_problems_are_reported_at_once_with_flag_source_and_remedy() {
 fn messages_take_at_most_two_fifths_of_the_memory() {
     let with = |args: &[&str], memory: u64| {
         let args = ["proxyrunner"].iter().chain(args).chain(&["server"]).map(OsString::from);
-        let config = load(args, [], Some(memory)).unwrap_or_else(|exit| panic!("{}", exit.text));
+        let config =
+            load(args.collect(), Vec::new(), Some(memory)).unwrap_or_else(|exit| panic!("{}", exit.text));
         (config.max_buffered, config.http.max_body, config.child.max_frame, config.session.replay_bytes)
     };
     let mebibytes =
@@ -206,8 +208,14 @@ fn a_nul_in_the_command_or_a_variable_is_a_problem() {
 fn an_unreadable_file_is_reported_with_the_other_problems() {
     let missing = Path::new("no-such-directory").join("c.yaml");
     let told = lines(&["--config", missing.to_str().expect("text"), "--sse=maybe"], &[]);
-    assert_eq!(told.len(), 3, "{told:?}");
+    assert_eq!(told.len(), 2, "the file may name a command: {told:?}");
     assert!(told[0].starts_with("proxyrunner: --config: \"no-such-directory/c.yaml\" cannot be read: "));
+    assert!(told[1].starts_with("proxyrunner: --sse: "), "{told:?}");
+    let malformed = Scratch::new("malformed", "a: [");
+    assert_eq!(lines(&[&malformed.flag()], &[]).len(), 1);
+    let read = Scratch::new("read", "children: x\n");
+    let told = lines(&[&read.flag()], &[]);
+    assert!(told.iter().any(|line| line.contains("COMMAND: is missing")), "{told:?}");
 }
 
 #[test]
@@ -215,11 +223,12 @@ fn check_shows_every_setting_once_with_its_source() {
     let shown = check(&["--path=/p", "server"], &[("PROXYRUNNER_SSE", "on")]);
     for setting in table::settings().filter(|setting| !table::NOT_IN_FILE.contains(&setting.flag)) {
         let key = format!("{}: ", setting.flag);
-        assert_eq!(shown.lines().filter(|line| line.starts_with(&key)).count(), 1, "{key}\n{shown}");
+        let count = shown.lines().filter(|line| line.trim_start_matches("# ").starts_with(&key)).count();
+        assert_eq!(count, 1, "{key}\n{shown}");
     }
     assert!(shown.contains("path: \"/p\"  # from the command line\n"), "{shown}");
     assert!(shown.contains("sse: true  # from PROXYRUNNER_SSE\n"), "{shown}");
-    assert!(shown.contains("sse-commit-after: null  # default: 5s; 250ms for 2025-11-25\n"), "{shown}");
+    assert!(shown.contains("# sse-commit-after: null  # default: 5s; 250ms for 2025-11-25\n"), "{shown}");
 }
 
 #[test]
@@ -244,4 +253,152 @@ fn the_output_of_check_is_an_equivalent_configuration_file() {
     let shown = check(&args, &[]);
     let file = Scratch::new("again", &shown);
     assert_eq!(without_sources(check(&[&file.flag()], &[])), without_sources(shown));
+}
+
+/// A key set of one key.
+const KEYS: &str =
+    r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}"#;
+
+#[test]
+fn settings_that_have_no_effect_alone_are_refused() {
+    let (keys, secret) =
+        (Scratch::new("alone", KEYS), Scratch::new("alone-secret", "0123456789abcdef0123456789abcdef"));
+    let (keys, secret) = (keys.0.display(), secret.0.display());
+    for (flag, needs) in [
+        ("--auth-audience=a".to_owned(), "without --auth-issuer or --auth-introspection"),
+        ("--auth-scopes=a".to_owned(), "without --auth-issuer or --auth-introspection or --api-keys"),
+        (format!("--auth-jwks={keys}"), "without --auth-issuer"),
+        ("--require-keys-at-start".to_owned(), "without --auth-issuer"),
+        ("--auth-keys-max-age=1h".to_owned(), "without --auth-issuer"),
+        ("--auth-resource=https://a.example".to_owned(), "without --auth-issuer"),
+        ("--tls-client-name=dns".to_owned(), "without --tls-client-ca"),
+        ("--policy-server=a".to_owned(), "without --policy or --policy-url"),
+        ("--policy-timeout=1s".to_owned(), "without --policy-url"),
+        ("--audit-on-failure=block".to_owned(), "without --audit"),
+        (format!("--audit-key-file={secret}"), "without --audit"),
+        ("--on-env-change=ignore".to_owned(), "without --env-file"),
+    ] {
+        let told = lines(&[&flag, "server"], &[]);
+        assert!(told.len() == 1 && told[0].contains(needs), "{flag}: {told:?}");
+    }
+    let told = lines(&["server"], &[("PROXYRUNNER_AUTH_AUDIENCE", "a"), ("PROXYRUNNER_AUTH_ISSUER", "")]);
+    assert!(told[0].contains("(from PROXYRUNNER_AUTH_AUDIENCE) has no effect"), "{told:?}");
+    loaded(
+        &["--policy-timeout=2s", "--audit-on-failure=deny", "--require-keys-at-start=false", "server"],
+        &[],
+    );
+}
+
+#[test]
+fn a_setting_without_a_value_in_a_file_is_refused() {
+    let file = Scratch::new(
+        "empty",
+        "api-keys:\nlisten: ~\nauth-issuer: []\nauth-scopes: []\nallow-host: []\ncommand: [server]\n",
+    );
+    let told = lines(&[&file.flag()], &[]);
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert!(told.iter().all(|line| line.contains("has no value; give one, or remove the line")), "{told:?}");
+}
+
+#[test]
+fn files_of_authentication_are_read_before_the_start() {
+    let bad = Scratch::new("bad", "- {}\n");
+    let (path, audience) = (bad.0.display(), "--auth-audience=a");
+    for (args, told) in [
+        (vec![format!("--api-keys={path}")], "--api-keys: "),
+        (
+            vec![format!("--auth-issuer=https://a.example jwks={path}"), audience.into()],
+            "(jwks) is no key set",
+        ),
+        (
+            vec![format!("--auth-issuer=https://a.example ca={path}"), audience.into()],
+            "(ca) is unusable: there is no cert",
+        ),
+        (
+            vec!["--auth-issuer=https://a.example token-file=/nonexistent".into(), audience.into()],
+            "\"/nonexistent\" (token-file) is unusable",
+        ),
+        (
+            vec!["--auth-introspection=https://a.example client=c secret=hunter2".into(), audience.into()],
+            "--auth-introspection: (secret) is unusable: No such file",
+        ),
+        (
+            vec![format!("--auth-ca={path}"), "--auth-issuer=https://a.example".into(), audience.into()],
+            "--auth-ca: ",
+        ),
+        (vec!["--audit=/nonexistent/audit.log".into()], "is in /nonexistent, which is no directory"),
+        (vec!["--audit=/tmp".into()], "is a directory"),
+        (vec!["--tls-cert=/tmp".into(), format!("--tls-key={path}")], "--tls-cert: \"/tmp\" is a directory"),
+    ] {
+        let args: Vec<_> = args.iter().map(String::as_str).chain(["server"]).collect();
+        let lines = lines(&args, &[]);
+        assert!(lines.len() == 1 && lines[0].contains(told), "{lines:?} instead of {told}");
+        assert!(!lines[0].contains("hunter2"), "{lines:?}");
+    }
+}
+
+#[test]
+fn tokens_need_an_issuer_and_an_audience() {
+    let (keys, own) = (Scratch::new("keys", KEYS), Scratch::new("own-keys", KEYS));
+    let config = loaded(
+        &[
+            "--auth-issuer=https://a.example typ=jwt",
+            &format!("--auth-issuer=https://b.example algorithms=ES256 jwks={}", own.0.display()),
+            &format!("--auth-jwks={}", keys.0.display()),
+            "--auth-algorithms=RS256",
+            "--auth-scopes=call",
+            "server",
+        ],
+        &[("PROXYRUNNER_AUTH_AUDIENCE", "https://mcp.example/mcp, mcp")],
+    );
+    let [a, b] = &config.auth.issuers[..] else { panic!("{:?}", config.auth) };
+    assert_eq!(
+        (a.keys.clone(), b.keys.clone()),
+        (KeySource::File(keys.0.clone()), KeySource::File(own.0.clone()))
+    );
+    assert_eq!(
+        (a.algorithms.as_slice(), b.algorithms.as_slice()),
+        (&[Algorithm::Rs256][..], &[Algorithm::Es256][..])
+    );
+    assert_eq!((a.token_type, b.token_type), (TokenType::Jwt, TokenType::AccessToken));
+    assert_eq!(config.auth.audiences, ["https://mcp.example/mcp", "mcp"]);
+    assert_eq!(config.http.auth.issuers, ["https://a.example", "https://b.example"]);
+    assert_eq!(config.http.auth.scopes, ["call"]);
+    assert_eq!(config.auth.claims.scope, ["scope", "scp"]);
+    let config = loaded(&["--auth-issuer=http://localhost:1", "--auth-audience=a", "server"], &[]);
+    assert_eq!(config.auth.issuers[0].keys, KeySource::Discovery);
+    assert_eq!(config.auth.issuers[0].algorithms, Algorithm::ALL);
+    assert!(!loaded(&["server"], &[]).auth.is_used());
+}
+
+#[test]
+fn settings_of_tokens_are_checked_together() {
+    let audience = "--auth-audience=a";
+    let (secret, keys) = (Scratch::new("secret", "s"), Scratch::new("one-set", KEYS));
+    let opaque = format!("--auth-introspection=https://a.example client=c secret={}", secret.0.display());
+    let (opaque, keys) = (opaque.as_str(), &*format!("--auth-jwks={}", keys.0.display()));
+    for (args, why) in [
+        (&["--auth-issuer=https://a.example"][..], "--auth-issuer: needs --auth-audience"),
+        (&[opaque], "--auth-introspection: needs --auth-audience"),
+        (&["--auth-issuer=https://a.example", "--auth-issuer=https://a.example", audience], "is given twice"),
+        (
+            &["--auth-issuer=https://a.example", "--auth-issuer=https://b.example", keys, audience],
+            "--auth-jwks: is for one issuer",
+        ),
+        (&["--auth-issuer=http://a.example", audience], "\"http://a.example\" is a plain http URL"),
+        (
+            &["--auth-issuer=https://a.example jwks=http://b.example/k", audience],
+            "\"http://b.example/k\" is a plain",
+        ),
+        (&["--api-keys=/does/not/exist"], "--api-keys: \"/does/not/exist\" is not a file"),
+    ] {
+        let lines = lines(&[args, &["server"]].concat(), &[]);
+        assert!(lines.len() == 1 && lines[0].contains(why), "{lines:?}");
+    }
+    let args = ["--auth-issuer=http://a.example", audience, "--auth-insecure-http", "server"];
+    assert!(loaded(&args, &[]).auth.issuers[0].insecure);
+    let config = loaded(&["--auth-issuer=https://a.example", opaque, audience, "server"], &[]);
+    assert_eq!(config.auth.introspection.expect("set").issuer, "https://a.example");
+    let config = loaded(&[opaque, audience, "server"], &[]);
+    assert_eq!(config.auth.introspection.expect("set").issuer, "https://a.example");
 }

@@ -2,6 +2,7 @@
 //! silently.
 
 use super::table::settings;
+use crate::sorted::sorted;
 use std::ffi::OsString;
 
 const PREFIX: &str = "PROXYRUNNER_";
@@ -9,10 +10,7 @@ const PREFIX: &str = "PROXYRUNNER_";
 /// Returns a warning for each unknown variable with the prefix.
 pub(super) fn warnings(variables: &[(OsString, OsString)]) -> Vec<String> {
     let known: Vec<_> = settings().map(super::table::Setting::variable).collect();
-    let mut unknown: Vec<_> =
-        variables.iter().filter_map(|(name, value)| unknown(name, value, &known)).collect();
-    unknown.sort();
-    unknown
+    sorted(variables.iter().filter_map(|(name, value)| unknown(name, value, &known)).collect())
 }
 
 fn unknown(name: &OsString, value: &OsString, known: &[String]) -> Option<String> {

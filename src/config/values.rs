@@ -1,7 +1,7 @@
 //! What proxyrunner's own commands share with the settings: values, the environment and the command line.
 
-use super::parse::{DURATION, LISTEN};
-use super::{args, otel};
+use super::parse::{DURATION, LISTEN, PATH};
+use super::{args, otel, table};
 use crate::export;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -12,12 +12,25 @@ pub(crate) fn command_line() -> clap::Command {
     args::command()
 }
 
+/// Returns the options of these settings, for another command.
+pub(crate) fn options(flags: &'static [&'static str]) -> impl Iterator<Item = clap::Arg> {
+    flags.iter().filter_map(|flag| table::find(flag)).map(args::flag)
+}
+
 /// Parses an address to listen on.
 ///
 /// # Errors
 /// In words why it is none, and what to give.
 pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
     (LISTEN.parse)(text).map_err(|refusal| format!("{} ({})", refusal.reason, refusal.accepts))
+}
+
+/// Parses the URL path of the endpoint.
+///
+/// # Errors
+/// As [`listen`].
+pub(crate) fn path(text: &str) -> Result<String, String> {
+    (PATH.parse)(text).map_err(|refusal| format!("{} ({})", refusal.reason, refusal.accepts))
 }
 
 /// Parses a duration.

@@ -69,6 +69,13 @@ pub fn server_info(initialized: &[u8]) -> Option<Span> {
     member(initialized, &(0..initialized.len()), "serverInfo").filter(|info| initialized[info.start] == b'{')
 }
 
+/// Returns the `serverInfo` of an `InitializeResult` or a `DiscoverResult`.
+pub fn info_of(words: &[u8]) -> Option<Span> {
+    let meta = || member(words, &(0..words.len()), "_meta").filter(|meta| words[meta.start] == b'{');
+    let info = || member(words, &meta()?, keys::SERVER_INFO).filter(|info| words[info.start] == b'{');
+    server_info(words).or_else(info)
+}
+
 /// Returns a predicate: whether a `DiscoverResult` declares a capability's flag, as `("tools", "listChanged")`.
 pub fn capabilities_of(discovered: &[u8]) -> impl Fn(&str, &str) -> bool {
     move |capability, flag| {

@@ -5,7 +5,7 @@
 
 use super::raw;
 use crate::jsonrpc::{
-    Amendment, Edits, Span, amend, distinct_members, items, member, retain, string_member, text,
+    Amendment, Edits, Span, amend, distinct_members, items, member, members, retain, string_member, text,
 };
 use crate::session::Version;
 use serde_json::Value;
@@ -70,6 +70,24 @@ fn downgrade_tool(frame: &[u8], tool: &Span, version: &Version, edits: &mut Edit
         drop.push("annotations");
     }
     without(frame, tool, &drop, edits);
+    for name in ["inputSchema", "outputSchema"].iter().filter(|name| !drop.contains(*name)) {
+        if let Some(schema) = member(frame, tool, name) {
+            objects_only(frame, &schema, edits);
+        }
+    }
+}
+
+/// Writes the schemas `true` and `false` of properties as objects of the same meaning. Legacy revisions require objects,
+/// and clients refuse the whole list for anything else.
+fn objects_only(frame: &[u8], schema: &Span, edits: &mut Edits) {
+    let Some(properties) = member(frame, schema, "properties") else { return };
+    for (_, value) in members(frame, properties) {
+        match &frame[value.clone()] {
+            b"true" => edits.replace(&value, b"{}"),
+            b"false" => edits.replace(&value, br#"{"not":{}}"#),
+            _ => {}
+        }
+    }
 }
 
 fn downgrade_prompt(frame: &[u8], prompt: &Span, edits: &mut Edits) {
@@ -205,7 +223,10 @@ mod tests {
         let keys_for = |output: Value, version| {
             let result = given(tool(output), "tools/list", version);
             assert_eq!(result["tools"][0]["inputSchema"]["properties"], json!({"title": {}}));
-            result["tools"][0].as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ")
+            // Their order depends on the build: Cedar makes maps keep that of the text.
+            let keys: std::collections::BTreeSet<_> =
+                result["tools"][0].as_object().unwrap().keys().cloned().collect();
+            Vec::from_iter(keys).join(" ")
         };
         let all = "annotations description icons inputSchema name outputSchema title";
         let object = json!({"type": "object"});
@@ -214,6 +235,23 @@ mod tests {
         assert_eq!(keys_for(json!({"anyOf": []}), "2025-06-18"), all.replace(" outputSchema", ""));
         assert_eq!(keys_for(object.clone(), "2025-03-26"), "annotations description inputSchema name");
         assert_eq!(keys_for(object, "2024-11-05"), "description inputSchema name");
+    }
+
+    #[test]
+    fn schemas_of_properties_become_objects() {
+        let schema =
+            json!({"type": "object", "properties": {"a": true, "b": false, "c": {"x": true}}, "x": true});
+        let expected =
+            json!({"type": "object", "properties": {"a": {}, "b": {"not": {}}, "c": {"x": true}}, "x": true});
+        let tool = |input: &Value, output: &Value| json!({"tools": [{"name": "n", "inputSchema": input, "outputSchema": output}, {"name": "m"}]});
+        let result = given(tool(&schema, &schema), "tools/list", "2025-11-25");
+        assert_eq!(result, tool(&expected, &expected));
+        let result = given(tool(&schema, &schema), "tools/list", "2025-03-26");
+        assert_eq!(result["tools"][0], json!({"name": "n", "inputSchema": expected}));
+        for odd in [json!(null), json!({"properties": [true]}), json!({"properties": true})] {
+            let mut input = tool(&odd, &json!({"type": "object"}));
+            assert_eq!(given(input.clone(), "tools/list", "2025-11-25"), input.take());
+        }
     }
 
     #[test]

@@ -39,6 +39,14 @@ pub fn decode(value: &[u8]) -> Result<Cow<'_, str>, Undecodable> {
     std::str::from_utf8(value).map(Cow::Borrowed).map_err(|_| Undecodable)
 }
 
+/// Encodes a header value: in base64 and marked as such if it could not be decoded unchanged (§Value Encoding).
+pub fn encode(value: &str) -> Cow<'_, str> {
+    if decode(value.as_bytes()).is_ok_and(|decoded| decoded == value) {
+        return value.into();
+    }
+    format!("=?base64?{}?=", STANDARD.encode(value)).into()
+}
+
 /// Trims the optional whitespace that HTTP allows around a value (RFC 9110 §5.6.3).
 fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
@@ -141,6 +149,34 @@ impl HeaderParams {
     pub fn of(&self, tool: &str) -> &[HeaderParam] {
         let same = || self.tools.iter().find(|(name, _)| same_letters(name, tool)).map(|(_, params)| params);
         self.tools.get(tool).or_else(same).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns whether no tool has such parameters.
+    #[cfg(feature = "gateway")]
+    pub fn is_empty(&self) -> bool {
+        self.tools.is_empty()
+    }
+
+    /// Adds the tools of another list.
+    #[cfg(feature = "gateway")]
+    pub fn add_all(&mut self, other: Self) {
+        let room = MOST_TOOLS.saturating_sub(self.tools.len());
+        self.tools.extend(other.tools.into_iter().take(room));
+    }
+
+    /// Returns the headers of a call with these `arguments`: names and values, not encoded.
+    #[cfg(feature = "gateway")]
+    pub fn values(&self, tool: &str, frame: &[u8], arguments: &Span) -> Vec<(String, String)> {
+        let value = |param: &HeaderParam| {
+            let value = param.find(frame, arguments).pop()?;
+            let raw = &frame[value.clone()];
+            let text = match raw.first() {
+                Some(b'"') => text(frame, &value).into_owned(),
+                _ => String::from_utf8_lossy(raw).into_owned(),
+            };
+            Some((param.header.clone(), text))
+        };
+        self.tools.get(tool).into_iter().flatten().filter_map(value).collect()
     }
 
     /// Checks a call's headers against its `arguments` (§Server Validation). `header` returns a header's value by its

@@ -33,6 +33,18 @@ fn values_are_decoded() {
     }
 }
 
+#[test]
+fn encoded_values_are_decoded_to_the_same() {
+    for plain in ["", "us west1", "a/b.c", "=?base64?="] {
+        assert_eq!(encode(plain), plain);
+    }
+    for value in ["größe", " padded ", "a\tb\n", "=?base64?literal?=", "=?base64??=", "\u{7f}"] {
+        let encoded = encode(value);
+        assert_ne!(encoded, value);
+        assert_eq!(decode(encoded.as_bytes()).as_deref(), Ok(value), "{encoded}");
+    }
+}
+
 fn listed(schemas: &[Value]) -> HeaderParams {
     let tools: Vec<_> = schemas
         .iter()

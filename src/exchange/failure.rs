@@ -25,6 +25,11 @@ impl End {
         self.with_words(&self.last_words.lines)
     }
 
+    /// Returns whether it wrote nothing to stderr.
+    pub fn is_silent(&self) -> bool {
+        self.last_words.lines.is_empty()
+    }
+
     fn with_words(&self, lines: &[String]) -> String {
         let last = lines.last().map(|line| format!("; last line of stderr: {line}")).unwrap_or_default();
         format!("the server {}{last}", self.how)

@@ -3,13 +3,18 @@
 
 use super::endpoint::{Endpoint, Signal};
 use crate::telemetry::counters::{self, Counter};
+use opentelemetry_sdk::error::OTelSdkResult;
 use parking_lot::Mutex;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 /// Delay before the first retry.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// Maximum delay, unless the collector asks for a longer one.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
+
+/// A delivery under way.
+pub(super) type Exporting<'a> = Pin<Box<dyn Future<Output = OTelSdkResult> + Send + 'a>>;
 
 /// The deliveries of one signal.
 #[derive(Debug)]
@@ -124,7 +129,8 @@ impl Delivery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::{Protocol, Tls};
+    use crate::export::Protocol;
+    use crate::outbound::Tls;
 
     fn delivery() -> Delivery {
         let endpoint = Endpoint {

@@ -1,5 +1,7 @@
 //! The endpoint of a collector: its address, protocol and credentials.
 
+use super::unusable::Unusable;
+use crate::outbound::{self, BadTls, Reach, Sender, Tls};
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 use std::fmt;
@@ -69,22 +71,6 @@ impl fmt::Debug for Header {
     }
 }
 
-/// TLS certificates in PEM.
-#[derive(Clone, Default)]
-pub struct Tls {
-    /// `OTEL_EXPORTER_OTLP_CERTIFICATE`: trusted authorities instead of the built-in ones.
-    pub authorities: Option<Vec<u8>>,
-    /// `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE` and `OTEL_EXPORTER_OTLP_CLIENT_KEY`
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (authorities, identity) = (self.authorities.is_some(), self.identity.is_some());
-        f.debug_struct("Tls").field("authorities", &authorities).field("identity", &identity).finish()
-    }
-}
-
 /// The endpoint of a collector.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
@@ -100,7 +86,7 @@ pub struct Endpoint {
     pub patience: Duration,
     /// `OTEL_EXPORTER_OTLP_COMPRESSION`
     pub gzip: bool,
-    /// Certificates for https.
+    /// `OTEL_EXPORTER_OTLP_CERTIFICATE`, `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE` and `OTEL_EXPORTER_OTLP_CLIENT_KEY`
     pub tls: Tls,
 }
 
@@ -112,5 +98,20 @@ impl Endpoint {
             .authority()
             .map_or("", |authority| authority.as_str().rsplit('@').next().unwrap_or_default());
         format!("{}://{authority}{}", self.uri.scheme_str().unwrap_or("http"), self.uri.path())
+    }
+
+    /// Creates a client for the endpoint: HTTP/1.1, or HTTP/2 for gRPC.
+    ///
+    /// # Errors
+    /// When the certificates are unusable.
+    pub(super) fn sender(&self) -> Result<Sender, Unusable> {
+        outbound::sender(&self.tls, self.protocol == Protocol::Grpc, Reach::Anywhere).map_err(|bad| {
+            let what = match &bad {
+                BadTls::Authorities(_) => "OTEL_EXPORTER_OTLP_CERTIFICATE",
+                BadTls::Identity(_) => "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_KEY",
+                BadTls::Protocol(_) => "TLS",
+            };
+            Unusable(format!("{what}: {bad}"))
+        })
     }
 }

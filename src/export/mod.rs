@@ -2,20 +2,16 @@
 //! SDK's batch processors and the exporters of `opentelemetry-otlp`, metrics by requests of our own. It never delays a
 //! request: records wait in bounded queues, and those that no collector accepts are dropped and counted.
 
-mod connect;
 mod delivery;
 mod endpoint;
 mod metrics;
 mod records;
-mod resolve;
 mod rpc;
 mod spans;
 mod transport;
 mod unusable;
 
-pub use endpoint::{Endpoint, Header, Protocol, Signal, Tls};
-pub use resolve::addresses_in;
-pub(crate) use resolve::resolve;
+pub use endpoint::{Endpoint, Header, Protocol, Signal};
 pub use transport::rejected;
 
 use crate::tasks;

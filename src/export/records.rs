@@ -1,6 +1,6 @@
 //! The export of log records by the exporter of `opentelemetry-otlp`.
 
-use super::delivery::Delivery;
+use super::delivery::{Delivery, Exporting};
 use crate::telemetry::Outbox;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -20,7 +20,9 @@ impl LogExporter for Counted {
         // The space in the intake is free as soon as the export begins.
         let records = self.outbox.release_all(batch.iter().map(|(record, _)| record));
         self.delivery.begin();
-        let result = self.inner.export(batch).await;
+        // Boxed, as the export of spans.
+        let exporting: Exporting<'_> = Box::pin(self.inner.export(batch));
+        let result = exporting.await;
         self.delivery.end(records, result.as_ref().err().map(|error| error as _));
         result
     }

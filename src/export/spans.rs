@@ -1,7 +1,7 @@
 //! The export of spans by the exporter of `opentelemetry-otlp`. proxyrunner itself encodes the attributes: the
 //! exporter would copy each key and value, which costs more than everything else about a span.
 
-use super::delivery::Delivery;
+use super::delivery::{Delivery, Exporting};
 use super::transport::Complete;
 use crate::telemetry::Outbox;
 use bytes::Bytes;
@@ -31,8 +31,10 @@ impl SpanExporter for Counted {
         let records = self.outbox.release_all(batch.iter());
         self.delivery.begin();
         self.encoded.put(batch);
-        // The request has a resource but no spans until it is completed.
-        let result = self.inner.export(Vec::new()).await;
+        // The request has a resource but no spans until it is completed. Boxed, since the processor would contain the
+        // code of the exporter once for each of its calls.
+        let exporting: Exporting<'_> = Box::pin(self.inner.export(Vec::new()));
+        let result = exporting.await;
         self.encoded.clear();
         self.delivery.end(records, result.as_ref().err().map(|error| error as _));
         result

@@ -2,11 +2,11 @@
 //! certificates and timeouts are the operator's. The exporters of `opentelemetry-otlp` use it as their HTTP client.
 //! They encode, and retry by the returned status, into which a status of gRPC is translated.
 
-use super::connect::{Sender, sender};
 use super::delivery::Delivery;
 use super::endpoint::{Endpoint, Protocol, Signal};
 use super::rpc::{Raw, retry_delay};
 use super::unusable::Unusable;
+use crate::outbound::Sender;
 use crate::tasks;
 use crate::telemetry::cut;
 use bytes::Bytes;
@@ -98,7 +98,7 @@ impl Transport {
         completion: Option<Arc<dyn Complete>>,
         ending: CancellationToken,
     ) -> Result<Self, Unusable> {
-        let (sender, endpoint) = (sender(endpoint)?, endpoint.clone());
+        let (sender, endpoint) = (endpoint.sender()?, endpoint.clone());
         let runtime = Handle::current();
         Ok(Transport(Arc::new(Collector { endpoint, signal, sender, runtime, ending, delivery, completion })))
     }

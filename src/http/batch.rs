@@ -8,7 +8,7 @@ use super::reject::Rejection;
 use super::response::{self, Body};
 use super::source::Source;
 use super::stream::EventStream;
-use super::{Server, guard, legacy, oneway, outcome, sessions};
+use super::{Server, body, clearance, guard, legacy, oneway, outcome, sessions};
 use crate::budget::Charged;
 use crate::exchange::Mailbox;
 use crate::jsonrpc::{self, ClientId, Kind, Message, Spliced, text};
@@ -50,13 +50,18 @@ pub async fn respond(
     }
     let (requests, others) = split(&batch)?;
     let _present = sessions::receive(server, session)?;
+    let mut refused = None;
     for frame in others {
         let incoming = parse(server, session, source, frame)?;
         let operation = Arc::clone(&incoming.operation);
-        scoped(operation.context(), oneway::accept(server, session, incoming)).await?;
+        match scoped(operation.context(), oneway::accept(server, source, session, incoming)).await {
+            // A notification has no answer, and the requests beside it have theirs.
+            Err(rejection) if rejection.status().is_client_error() => refused = Some(rejection),
+            accepted => accepted?,
+        }
     }
     if requests.is_empty() {
-        return Ok(response::empty(StatusCode::ACCEPTED));
+        return refused.map_or_else(|| Ok(response::empty(StatusCode::ACCEPTED)), Err);
     }
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down());
@@ -87,7 +92,7 @@ pub async fn respond(
     if !finished {
         tasks::spawn(work);
     }
-    Ok(response::events(EventStream::resumable(server, reader)))
+    Ok(response::events(EventStream::resumable(server, reader, None)))
 }
 
 /// Splits a batch into requests and other messages.
@@ -110,13 +115,15 @@ fn split(batch: &Charged) -> Result<(Vec<Charged>, Vec<Charged>), Rejection> {
 }
 
 fn read(frame: &Charged) -> Result<Message, Rejection> {
-    jsonrpc::scan(frame).map_err(|fault| Rejection::fault(fault, frame))
+    let message = jsonrpc::scan(frame).map_err(|fault| Rejection::fault(fault, frame))?;
+    body::check_spelling(&message, frame)?;
+    Ok(message)
 }
 
 /// Parses one message of a batch.
 fn parse(server: &Server, session: &Session, source: &Source, frame: Charged) -> Result<Incoming, Rejection> {
     let message = read(&frame)?;
-    let incoming = source.incoming(&server.settings, frame, message);
+    let incoming = source.incoming(&server.settings, frame, message)?;
     sessions::describe(session, &incoming.operation);
     Ok(incoming)
 }
@@ -201,7 +208,12 @@ impl Batch {
     }
 
     async fn answer(&self, incoming: Incoming) -> Spliced {
-        match legacy::start(&self.server, &self.session, incoming).await {
+        if clearance::is_needed(&self.server)
+            && let Err(rejection) = Box::pin(clearance::pass(&self.server, &self.source, &incoming)).await
+        {
+            return rejection.message();
+        }
+        match legacy::start(&self.server, &self.source, &self.session, incoming).await {
             Ok(legacy::Started::Running(call)) if self.form == Form::Json => call.run_unheard().await,
             Ok(legacy::Started::Running(call)) => {
                 call.run(|interim| {

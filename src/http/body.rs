@@ -64,6 +64,7 @@ impl Whole {
                 message
             }
         };
+        check_spelling(&message, &self.bytes)?;
         if message.multiline {
             jsonrpc::break_no_lines(&mut self.bytes);
         }
@@ -85,6 +86,37 @@ impl Whole {
         self.bytes.shrink_to_fit();
         self.charge.hold(self.bytes)
     }
+}
+
+/// Checks that every server takes the members of a client's message for what they are.
+///
+/// # Errors
+/// 400 when a member's name differs from a known one only in case, or by what follows a NUL.
+pub fn check_spelling(message: &Message, frame: &[u8]) -> Result<(), Rejection> {
+    let rejection = match message.lookalike {
+        Some(name) => Rejection::invalid(format!(
+            "some servers ignore the case of members: spell {name:?} exactly so, and give it once"
+        )),
+        None if names_end_early(message, frame) => {
+            Rejection::invalid("a method, name, URI or id contains a NUL, where some servers would end it")
+        }
+        None => return Ok(()),
+    };
+    Err(match &message.id {
+        Some(id) if message.kind == Kind::Request => rejection.of(&frame[id.clone()]),
+        _ => rejection,
+    })
+}
+
+/// Returns whether a name contains a NUL, which JSON has to escape.
+fn names_end_early(message: &Message, frame: &[u8]) -> bool {
+    let params = message.params.as_ref();
+    let names = params.map(|params| [&params.name, &params.uri, &params.task_id, &params.request_id]);
+    let mut spans = names.into_iter().flatten().chain([&message.method]).flatten();
+    spans.any(|span| {
+        let name = &frame[span.clone()];
+        memchr::memchr(b'\\', name).is_some() && memchr::memmem::find(name, b"\\u0000").is_some()
+    })
 }
 
 /// Reads the whole body, whose bytes are charged to `account` as long as they are in use.

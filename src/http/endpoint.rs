@@ -6,10 +6,10 @@ use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
 use super::sessions::{self, Found};
 use super::source::Source;
-use super::{Server, batch, guard, legacy, modern};
+use super::{Server, batch, clearance, guard, legacy, modern};
 use crate::budget::Account;
+use crate::identity::Principal;
 use crate::jsonrpc;
-use crate::session::Principal;
 use crate::telemetry::scope::scoped_to_the_end;
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
@@ -25,14 +25,14 @@ const LONGEST_HANDSHAKE: u64 = 64 * 1024;
 ///
 /// # Errors
 /// Every error that is answered with an HTTP status.
-pub fn serve(server: &Arc<Server>, head: &Parts) -> Result<Response<Body>, Rejection> {
+pub fn serve(server: &Arc<Server>, source: &Source, head: &Parts) -> Result<Response<Body>, Rejection> {
     match head.method {
         // 2026-07-28 defines neither method.
         Method::GET | Method::DELETE if modern::has_modern_version(&head.headers) => {
             Ok(method_not_allowed("POST"))
         }
-        Method::GET => sessions::stream(server, &head.headers),
-        Method::DELETE => sessions::delete(server, &head.headers),
+        Method::GET => sessions::stream(server, &source.identity, &head.headers),
+        Method::DELETE => sessions::delete(server, &source.identity.principal, &head.headers),
         _ => Ok(method_not_allowed("GET, POST, DELETE, OPTIONS")),
     }
 }
@@ -47,27 +47,30 @@ pub async fn post(
     headers: &HeaderMap,
     body: Incoming,
 ) -> Result<Response<Body>, Rejection> {
-    let principal = match admit(server, headers, &body) {
-        Ok(principal) => principal,
-        Err(rejection) => return Err(body::refuse(body, rejection)),
-    };
-    let found = sessions::find_named(server, headers, &principal);
-    let account = account(source, &principal, found.as_ref());
+    let principal = &source.identity.principal;
+    if let Err(rejection) = admit(server, principal, headers, &body) {
+        return Err(body::refuse(body, rejection));
+    }
+    let found = sessions::find_named(server, headers, principal);
+    let account = account(source, principal, found.as_ref());
     // Boxed, since a body is soon read, and the call takes its time.
     let body = Box::pin(body::read(server, body, &account, &source.persistence)).await?;
     if jsonrpc::is_batch(body.bytes()) {
-        let session = found.unwrap_or_else(|| sessions::find(server, headers, &principal))?;
+        let session = found.unwrap_or_else(|| sessions::find(server, headers, principal))?;
         return Box::pin(batch::respond(server, &session, body.into_frame(), source, headers)).await;
     }
     let (frame, message) = body.into_message(headers)?;
-    let incoming = source.incoming(&server.settings, frame, message);
+    let incoming = source.incoming(&server.settings, frame, message)?;
+    if clearance::is_needed(server) {
+        Box::pin(clearance::pass(server, source, &incoming)).await?;
+    }
     let operation = Arc::clone(&incoming.operation);
     // An era is determined per message: clients of 2026-07-28 may still send a stale session id (streamable-http
     // §Earlier Streamable HTTP Revisions).
     let responding: Pin<Box<dyn Future<Output = _> + Send>> =
         match modern::is_modern(headers, found.as_ref(), &incoming) {
-            true => Box::pin(modern::respond(server, headers, principal, source, incoming)),
-            false => Box::pin(legacy::respond(server, headers, principal, found, source, incoming)),
+            true => Box::pin(modern::respond(server, headers, source, incoming)),
+            false => Box::pin(legacy::respond(server, headers, found, source, incoming)),
         };
     let responded = scoped_to_the_end(operation.context(), responding).await;
     if let Err(rejection) = &responded {
@@ -76,16 +79,20 @@ pub async fn post(
     responded
 }
 
-/// Checks a request's head and returns its principal. The session of a short body is checked after the body is read,
+/// Checks a request's head. The session of a short body is checked after the body is read,
 /// so that the error can echo the request id.
-fn admit(server: &Server, headers: &HeaderMap, body: &Incoming) -> Result<Principal, Rejection> {
+fn admit(
+    server: &Server,
+    principal: &Principal,
+    headers: &HeaderMap,
+    body: &Incoming,
+) -> Result<(), Rejection> {
     guard::sends_json(headers)?;
     guard::sends_plain(headers)?;
-    let principal = guard::principal(&server.settings, headers)?;
     if !body::is_small(body) && !modern::has_modern_version(headers) {
-        check_session(server, headers, &principal, body)?;
+        check_session(server, headers, principal, body)?;
     }
-    Ok(principal)
+    Ok(())
 }
 
 /// Checks the session of a legacy request before its body is read.
@@ -110,7 +117,7 @@ fn check_session(
 
 /// Returns the account that a body is charged to: the session's, else the principal's, else that of the client's
 /// address.
-fn account(source: &Source, principal: &Principal, found: Option<&Found>) -> Account {
+pub fn account(source: &Source, principal: &Principal, found: Option<&Found>) -> Account {
     if let Some(Ok(session)) = found {
         return session.account().clone();
     }

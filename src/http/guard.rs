@@ -1,14 +1,13 @@
-//! Checks on a request's head: framing, Content-Type, Content-Encoding, Accept, and the caller's principal.
+//! Checks on a request's head: framing, Content-Type, Content-Encoding and Accept.
 
-use super::Settings;
 use super::deviation::Deviation;
 use super::reject::Rejection;
 use crate::jsonrpc::codes;
-use crate::session::Principal;
 use crate::trace_context::Trace;
 use hyper::StatusCode;
 use hyper::header::{
-    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    TRANSFER_ENCODING,
 };
 
 /// Refuses any Transfer-Encoding other than a single `chunked`. Proxies disagree about where such a body ends, and
@@ -68,7 +67,7 @@ pub fn sends_plain(headers: &HeaderMap) -> Result<(), Rejection> {
     let message = format!("Content-Encoding {foreign:?} is not supported; send the body uncompressed");
     let rejection = Rejection::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, codes::INVALID_REQUEST, message);
     // RFC 9110 §12.5.3: this tells a wrong encoding from a wrong media type.
-    Err(rejection.header(&("accept-encoding", "identity")))
+    Err(rejection.header(ACCEPT_ENCODING, HeaderValue::from_static("identity")))
 }
 
 /// The content types that a client accepts for an answer.
@@ -153,39 +152,6 @@ fn is_zero_weight(parameter: &str) -> bool {
     weight.is_some_and(|(_, value)| value.trim().parse() == Ok(0.0_f32))
 }
 
-/// Returns the caller's principal from the header that the operator trusts (docs/architecture.md#principal). With
-/// `--principal-header` no request is anonymous: a request without the header bypassed the proxy that sets it, or the
-/// proxy did not authenticate it.
-///
-/// # Errors
-/// 400 when the header is missing, empty, `anonymous`, repeated or unreadable. Not 401: no credential from the client
-/// would help, and clients answer 401 with a search for an authorization server.
-pub fn principal(settings: &Settings, headers: &HeaderMap) -> Result<Principal, Rejection> {
-    let Some(name) = &settings.principal_header else { return Ok(Principal::anonymous()) };
-    let mut values = headers.get_all(name.as_str()).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Err(Rejection::invalid(format!(
-            "the header {name} is missing; the proxy must set it to the caller's name (--principal-header)"
-        ))),
-        (Some(value), None) => match value.to_str() {
-            Ok(value) => principal_of(value).ok_or_else(|| {
-                Rejection::invalid(format!(
-                    "the header {name} or a part of it is empty or `anonymous` (--principal-header)"
-                ))
-            }),
-            Err(_) => Err(Rejection::invalid(format!("the header {name} is not readable"))),
-        },
-        (Some(_), Some(_)) => Err(Rejection::invalid(format!("the header {name} occurs more than once"))),
-    }
-}
-
-/// Returns the principal that a header's value names. `None` if a proxy joined several values and one is not a
-/// principal.
-fn principal_of(value: &str) -> Option<Principal> {
-    let is_principal = |part: &str| Principal::named(part.trim().trim_matches('"')).is_some();
-    value.split(',').all(is_principal).then(|| Principal::named(value.trim())).flatten()
-}
-
 /// Returns the only value of a header.
 ///
 /// # Errors
@@ -233,17 +199,17 @@ pub fn agreed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'
 /// Returns the trace context of an HTTP request; without `propagates`, only its baggage. Malformed values are
 /// ignored.
 pub fn trace(headers: &HeaderMap, propagates: bool) -> Trace {
+    // Most requests carry no trace context. Their few names are compared faster than others are hashed.
+    if !headers.keys().any(|name| name == TRACEPARENT || name == BAGGAGE) {
+        return Trace::default();
+    }
     let joined = |name: &HeaderName| {
         let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         let first = values.next()?.to_owned();
         Some(values.fold(first, |list, value| list + "," + value))
     };
-    // Most requests carry no trace context.
     let parent = joined(&TRACEPARENT).filter(|_| propagates);
     let baggage = joined(&BAGGAGE);
-    if parent.is_none() && baggage.is_none() {
-        return Trace::default();
-    }
     Trace::from_headers(parent.as_deref(), joined(&TRACESTATE).as_deref(), baggage.as_deref())
 }
 

@@ -4,16 +4,18 @@
 
 use super::guard::Form;
 use super::outcome::{self, NoAnswer};
+use super::outlook::Outlook;
+use super::permit::permit;
 use super::reject::Rejection;
 use super::response::{self, Body};
 use super::sessions::{self, Found};
 use super::source::Source;
 use super::stream::EventStream;
-use super::{Server, guard, oneway};
+use super::{Server, cursors, guard, oneway};
 use crate::clock::now;
 use crate::exchange::{Class, Interim};
 use crate::jsonrpc::{Kind, Spliced, rewrite};
-use crate::session::{Principal, Session, StreamId};
+use crate::session::{Session, StreamId};
 use crate::tasks;
 use crate::telemetry::counters;
 use crate::telemetry::scope::scoped;
@@ -31,26 +33,26 @@ use std::time::Instant;
 pub async fn respond(
     server: &Arc<Server>,
     headers: &HeaderMap,
-    principal: Principal,
     found: Option<Found>,
     source: &Source,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
     if incoming.message.kind == Kind::Request && incoming.method() == "initialize" {
         source.persistence.end_with_connection();
-        return Box::pin(sessions::initialize(server, headers, principal, source, incoming)).await;
+        return Box::pin(sessions::initialize(server, headers, source, incoming)).await;
     }
     let of = |rejection: Rejection| rejection.of(incoming.id());
-    let session = found.unwrap_or_else(|| sessions::find(server, headers, &principal)).map_err(of)?;
+    let session =
+        found.unwrap_or_else(|| sessions::find(server, headers, &source.identity.principal)).map_err(of)?;
     let _present = sessions::receive(server, &session).map_err(of)?;
     sessions::describe(&session, &incoming.operation);
     if incoming.message.kind == Kind::Request {
         let form = guard::response_form(headers).map_err(of)?;
         // A waiting request leaves its queue if its client disconnects. `Attended` keeps a request that has begun.
         source.persistence.end_with_connection();
-        return answer(server, &session, incoming, form).await;
+        return answer(server, source, &session, incoming, form).await;
     }
-    Box::pin(oneway::accept(server, &session, incoming)).await?;
+    Box::pin(oneway::accept(server, source, &session, incoming)).await?;
     Ok(response::empty(StatusCode::ACCEPTED))
 }
 
@@ -69,6 +71,8 @@ pub struct Attended {
     session: Arc<Session>,
     /// The request's position in its trace.
     context: Option<Context>,
+    /// The client's outlook on the answer.
+    outlook: Option<Box<Outlook>>,
 }
 
 impl From<Spliced> for Started {
@@ -84,17 +88,30 @@ impl From<Spliced> for Started {
 /// 503 when a limit is reached, or proxyrunner is shutting down.
 pub async fn start(
     server: &Server,
+    source: &Source,
     session: &Arc<Session>,
     incoming: Incoming,
 ) -> Result<Started, Rejection> {
     let (client_id, operation) = (incoming.client_id(), Arc::clone(&incoming.operation));
+    let permit = permit(server, &source.identity, Some(session), session.client(), &incoming).await;
+    let permit = match permit {
+        Ok(permit) => permit,
+        Err(rejection) => return outcome::settle(&operation, client_id.raw(), Err(rejection.into())),
+    };
+    let (incoming, outlook) = match cursors::open(server, permit, incoming) {
+        Ok(opened) => opened,
+        Err(refused) => return outcome::settle(&operation, client_id.raw(), Err(refused)),
+    };
     let outcome = match begin(server, session, incoming).await {
         // Its operation ends with the child's answer.
         Ok(Begun::Running(call)) => {
             let (call, session) = (Some(call), Arc::clone(session));
-            return Ok(Started::Running(Attended { call, session, context: operation.context() }));
+            return Ok(Started::Running(Attended { call, session, context: operation.context(), outlook }));
         }
-        Ok(Begun::Answered(message)) => Ok(Started::Answered(message)),
+        Ok(Begun::Answered(message)) => Ok(Started::Answered(match outlook {
+            Some(outlook) => Box::pin(outlook.apply(message)).await,
+            None => message,
+        })),
         Err(refused) => Err(refused),
     };
     outcome::settle(&operation, client_id.raw(), outcome)
@@ -121,12 +138,13 @@ async fn begin(server: &Server, session: &Arc<Session>, incoming: Incoming) -> R
 /// As [`start`].
 async fn answer(
     server: &Server,
+    source: &Source,
     session: &Arc<Session>,
     incoming: Incoming,
     form: Form,
 ) -> Result<Response<Body>, Rejection> {
     // Boxed, since a call soon begins, and then takes its time.
-    let mut call = match Box::pin(start(server, session, incoming)).await? {
+    let mut call = match Box::pin(start(server, source, session, incoming)).await? {
         Started::Running(call) => call,
         Started::Answered(message) => return Ok(response::json(StatusCode::OK, message)),
     };
@@ -145,7 +163,7 @@ async fn answer(
         session.push(stream, interim.frame, interim.class);
     }
     tasks::spawn(scoped(call.context, call.follow(stream)));
-    Ok(response::events(EventStream::resumable(server, reader)))
+    Ok(response::events(EventStream::resumable(server, reader, None)))
 }
 
 impl Attended {
@@ -153,21 +171,31 @@ impl Attended {
         // No caller polls again after the answer.
         let Some(call) = &mut self.call else { return std::future::pending().await };
         let step = call.next().await;
-        self.note(&step);
-        step
+        if self.outlook.is_some() { Box::pin(self.seen(step)).await } else { self.noted(step) }
     }
 
     /// Returns the next event, or `None` if there is none until then.
     async fn next_until(&mut self, until: Instant) -> Option<LegacyStep> {
-        let step = self.call.as_mut()?.next_until(until).await;
-        step.inspect(|step| self.note(step))
+        let step = self.call.as_mut()?.next_until(until).await?;
+        Some(if self.outlook.is_some() { Box::pin(self.seen(step)).await } else { self.noted(step) })
+    }
+
+    /// Returns the step as the client sees it.
+    async fn seen(&mut self, step: LegacyStep) -> LegacyStep {
+        let message = match self.noted(step) {
+            LegacyStep::Answered(message) => message,
+            said => return said,
+        };
+        let Some(outlook) = self.outlook.take() else { return LegacyStep::Answered(message) };
+        LegacyStep::Answered(outlook.apply(message).await)
     }
 
     /// Forgets the request once it is complete, so that dropping it spawns nothing.
-    fn note(&mut self, step: &LegacyStep) {
+    fn noted(&mut self, step: LegacyStep) -> LegacyStep {
         if let LegacyStep::Answered(_) = step {
             self.call = None;
         }
+        step
     }
 
     /// Writes all messages to a stream, which ends with the answer.

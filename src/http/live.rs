@@ -1,6 +1,8 @@
 //! The events of a modern request: its child's messages, then its answer. No event is kept: dropping the stream, as a
 //! disconnect does, cancels the request (2026-07-28, streamable-http §Cancellation).
 
+use super::expiry::{self, Expiry};
+use super::outlook::Outlook;
 use super::sse::encode;
 use crate::budget::Charged;
 use crate::shutdown::Shutdown;
@@ -15,23 +17,42 @@ use std::task::{Context, Poll, ready};
 
 /// A modern request in progress.
 pub enum Live {
-    /// A request at a child.
-    Call(Box<ModernCall>),
-    /// A subscription.
-    Listening(Box<Listening>),
+    /// A request at a child, and its client's outlook on the answer.
+    Call(Box<ModernCall>, Option<Box<Outlook>>),
+    /// A subscription, and the time at which its caller's credentials end.
+    Listening(Box<Listening>, Option<Expiry>),
 }
 
 impl Live {
-    /// Returns the next event; for a request that is unanswered at the end of the drain, its error. Cancel-safe.
+    /// Returns the next event; for a request that is unanswered at the end of the drain, its error.
     pub async fn next(&mut self, shutdown: &Shutdown) -> Happening {
         match self {
-            Live::Call(call) => tokio::select! {
-                biased;
-                happening = call.next() => happening,
-                () = shutdown.over() => call.shut_down(),
-            },
+            Live::Call(call, outlook) => {
+                let happening = tokio::select! {
+                    biased;
+                    happening = call.next() => happening,
+                    () = shutdown.over() => call.shut_down(),
+                };
+                if outlook.is_none() {
+                    return happening;
+                }
+                match (happening, outlook.take()) {
+                    (Happening::Answered(reply), Some(outlook)) => {
+                        let message = Box::pin(outlook.apply(reply.message)).await;
+                        Happening::Answered(Reply { message, ..reply })
+                    }
+                    (happening, kept) => {
+                        *outlook = kept;
+                        happening
+                    }
+                }
+            }
             // The drain ends subscriptions itself, gracefully.
-            Live::Listening(listening) => listening.next().await,
+            Live::Listening(listening, ends) => tokio::select! {
+                biased;
+                () = expiry::passed(ends) => listening.close(),
+                happening = listening.next() => happening,
+            },
         }
     }
 }
@@ -94,7 +115,7 @@ impl LiveEvents {
                 });
             }
             (Happening::Answered(reply), _) => self.complete(&reply, out),
-            (Happening::Asks, Some(Live::Call(call))) => self.complete(&call.park(), out),
+            (Happening::Asks, Some(Live::Call(call, _))) => self.complete(&call.park(), out),
             // Subscriptions ask no questions.
             (Happening::Asks, _) => self.next = None,
         }

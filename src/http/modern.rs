@@ -1,20 +1,22 @@
 //! The front for 2026-07-28: the checks of streamable-http §Sending Messages in their order, with their codes and
 //! statuses. It is stateless: it creates no sessions, and a client that disconnects has cancelled its request.
 
+use super::expiry::Expiry;
 use super::guard::Form;
 use super::live::Live;
+use super::outlook::Outlook;
+use super::permit::permit;
 use super::reject::Rejection;
 use super::response::{self, Body};
 use super::sessions::Found;
 use super::source::Source;
 use super::stream::EventStream;
-use super::{Server, guard, outcome};
+use super::{Server, cursors, guard, oneway, outcome};
 use crate::era::MODERN_VERSION;
 use crate::era::envelope::Envelope;
 use crate::era::headers::{decode, named_by};
 use crate::exchange::Failure;
 use crate::jsonrpc::{Kind, Spliced, codes, rewrite, text};
-use crate::session::Principal;
 use crate::telemetry::metrics::labels::MODERN;
 use crate::telemetry::{Operation, Verdict, counters};
 use crate::upstream::{self, Caller, Happening, Incoming, Refusal, Reply};
@@ -41,7 +43,8 @@ pub fn is_modern(headers: &HeaderMap, found: Option<&Found>, incoming: &Incoming
     has_envelope(incoming) || (!matches!(found, Some(Ok(_))) && has_modern_version(headers))
 }
 
-fn has_envelope(incoming: &Incoming) -> bool {
+/// Returns whether a message carries the envelope of the modern era.
+pub fn has_envelope(incoming: &Incoming) -> bool {
     let meta = incoming.message.params.as_ref().and_then(|params| params.meta.as_ref());
     meta.is_some_and(|meta| meta.era_version.is_some())
 }
@@ -67,7 +70,6 @@ fn is_date(text: &str) -> bool {
 pub async fn respond(
     server: &Arc<Server>,
     headers: &HeaderMap,
-    principal: Principal,
     source: &Source,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
@@ -78,6 +80,7 @@ pub async fn respond(
         // This revision defines no notification from clients. A cancellation could only name another client's
         // request.
         Kind::Notification => {
+            oneway::check_id(&incoming)?;
             incoming.operation.end(&Verdict::Success);
             return Ok(response::empty(StatusCode::ACCEPTED));
         }
@@ -86,7 +89,7 @@ pub async fn respond(
     let form = guard::response_form(headers).map_err(|rejection| rejection.of(incoming.id()))?;
     let envelope = check(headers, &incoming).map_err(|rejection| rejection.of(incoming.id()))?;
     let caller = Caller {
-        principal,
+        principal: source.identity.principal.clone(),
         address: Some(source.peer.socket.ip()),
         capabilities: envelope.capabilities(),
         log_level: envelope.log_level,
@@ -107,10 +110,21 @@ pub async fn respond(
     if server.shutdown.is_refusing() && !upstream::is_retry(&incoming) {
         return Err(Rejection::shutting_down().of(&id));
     }
+    if form == Form::Json && method == "subscriptions/listen" {
+        return Err(guard::not_acceptable(EVENTS).of(&id));
+    }
+    let permit = permit(server, &source.identity, None, caller.client(), &incoming).await?;
+    let operation = Arc::clone(&incoming.operation);
+    let (incoming, outlook) = match cursors::open(server, permit, incoming) {
+        Ok(opened) => opened,
+        Err(refused) => {
+            let message = outcome::refuse(&operation, &id, refused)?;
+            return Ok(whole(Reply { message, status: 200 }));
+        }
+    };
     match form {
-        Form::Either => answer(server, caller, incoming, id).await,
-        Form::Json if method == "subscriptions/listen" => Err(guard::not_acceptable(EVENTS).of(&id)),
-        Form::Json => answer_in_json(server, caller, incoming, id).await,
+        Form::Either => answer(server, outlook, caller, incoming, id).await,
+        Form::Json => answer_in_json(server, outlook, caller, incoming, id).await,
     }
 }
 
@@ -118,12 +132,13 @@ pub async fn respond(
 /// child is slow to start or to read.
 async fn answer(
     server: &Arc<Server>,
+    outlook: Option<Box<Outlook>>,
     caller: Caller,
     incoming: Incoming,
     id: Vec<u8>,
 ) -> Result<Response<Body>, Rejection> {
     let operation = Arc::clone(&incoming.operation);
-    let mut opening = Box::pin(open(Arc::clone(server), caller, incoming));
+    let mut opening = Box::pin(open(Arc::clone(server), outlook, caller, incoming));
     let Some(opened) = response::within(&operation, response::delay(&server.settings), &mut opening).await
     else {
         let context = operation.context();
@@ -135,7 +150,7 @@ async fn answer(
     };
     Ok(match opened {
         Ok((_, Happening::Answered(reply))) => whole(reply),
-        Ok((Some(Live::Call(call)), Happening::Asks)) => whole(call.park()),
+        Ok((Some(Live::Call(call, _)), Happening::Asks)) => whole(call.park()),
         Ok((live, first)) => response::events(EventStream::begun(server, operation.context(), live, first)),
         Err(Refusal::Busy(why)) => return Err(Rejection::busy(why).of(&id)),
         Err(refused) => whole(refusal(refused, &id, &operation)),
@@ -145,12 +160,13 @@ async fn answer(
 /// Answers with JSON after any delay, since the client accepts nothing else.
 async fn answer_in_json(
     server: &Arc<Server>,
+    outlook: Option<Box<Outlook>>,
     caller: Caller,
     incoming: Incoming,
     id: Vec<u8>,
 ) -> Result<Response<Body>, Rejection> {
     let operation = Arc::clone(&incoming.operation);
-    let (mut live, mut happening) = match open(Arc::clone(server), caller, incoming).await {
+    let (mut live, mut happening) = match open(Arc::clone(server), outlook, caller, incoming).await {
         Ok(opened) => opened,
         Err(Refusal::Busy(why)) => return Err(Rejection::busy(why).of(&id)),
         Err(refused) => return Ok(whole(refusal(refused, &id, &operation))),
@@ -168,7 +184,7 @@ async fn answer_in_json(
         }
     }
     match live {
-        Some(Live::Call(call)) => Ok(whole(call.park())),
+        Some(Live::Call(call, _)) => Ok(whole(call.park())),
         _ => Err(Rejection::busy("the request has no answer").of(&id)),
     }
 }
@@ -180,18 +196,20 @@ fn whole(reply: Reply) -> Response<Body> {
 /// Begins a request and returns its first event; fails at the end of the drain.
 async fn open(
     server: Arc<Server>,
+    outlook: Option<Box<Outlook>>,
     caller: Caller,
     incoming: Incoming,
 ) -> Result<(Option<Live>, Happening), Refusal> {
     tokio::select! {
         biased;
-        opened = begin(&server, caller, incoming) => opened,
+        opened = begin(&server, outlook, caller, incoming) => opened,
         () = server.shutdown.over() => Err(Refusal::Failed(Failure::ShuttingDown)),
     }
 }
 
 async fn begin(
     server: &Server,
+    outlook: Option<Box<Outlook>>,
     caller: Caller,
     incoming: Incoming,
 ) -> Result<(Option<Live>, Happening), Refusal> {
@@ -203,16 +221,17 @@ async fn begin(
                 let message = Spliced::from(rewrite::result(incoming.id(), &result));
                 return Ok((None, Happening::Answered(Reply { message, status: 200 })));
             }
-            None => Live::Call(upstream.begin_modern(caller, incoming).await?),
+            None => Live::Call(upstream.begin_modern(caller, incoming).await?, None),
         },
         "subscriptions/listen" => {
             let operation = Arc::clone(&incoming.operation);
+            let ends = Expiry::of(&incoming.identity);
             let listening = upstream.listen(&caller, incoming).await?;
             // A subscription stays open for hours, so its operation covers only the opening.
             operation.end(&Verdict::Success);
-            Live::Listening(listening)
+            Live::Listening(listening, ends)
         }
-        _ => Live::Call(upstream.begin_modern(caller, incoming).await?),
+        _ => Live::Call(upstream.begin_modern(caller, incoming).await?, outlook),
     };
     let first = live.next(&server.shutdown).await;
     Ok((Some(live), first))

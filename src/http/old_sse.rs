@@ -1,13 +1,14 @@
 //! HTTP+SSE of 2024-11-05 (`--sse`): a GET stream is a session, and its client posts messages to another path.
 
+use super::expiry::Expiry;
 use super::paths::SSE_POST;
 use super::reject::{Rejection, method_not_allowed};
 use super::response::{self, Body};
 use super::source::Source;
 use super::stream::EventStream;
-use super::{Server, Settings, body, guard, legacy, oneway, outcome, sessions};
+use super::{Server, Settings, body, clearance, expiry, guard, legacy, oneway, outcome, sessions};
 use crate::jsonrpc::{Kind, Spliced};
-use crate::session::{Owed, Presence, Principal, Session, StreamId};
+use crate::session::{Owed, Presence, Session, StreamId};
 use crate::tasks;
 use crate::telemetry::scope::scoped;
 use crate::upstream::Incoming;
@@ -28,14 +29,13 @@ pub fn stream(server: &Arc<Server>, source: &Source, head: &Parts) -> Result<Res
     if head.headers.contains_key(ACCEPT) {
         guard::takes_events(&head.headers)?;
     }
-    let principal = guard::principal(&server.settings, &head.headers)?;
-    let session = sessions::open(server, principal, source, &[])?;
-    session.become_old_sse();
+    let session = sessions::open(server, source, &[])?;
+    session.become_old_sse(expiry::ends(&source.identity));
     let reader = session.open_standalone();
     server.directory.list(&session);
     let post_to = post_to(&server.settings, head.uri.path());
     let post_to = format!("{post_to}?sessionId={}", session.id().secret());
-    Ok(response::events(EventStream::session(server, reader, &post_to)))
+    Ok(response::events(EventStream::session(server, reader, &post_to, Expiry::of(&source.identity))))
 }
 
 /// Returns the reference for the endpoint event. It is relative to the stream's URL, since an ingress may have
@@ -61,43 +61,48 @@ pub async fn post(
     if head.method != Method::POST {
         return Ok(method_not_allowed("POST"));
     }
-    let principal = match admit(&server.settings, &head.headers) {
-        Ok(principal) => principal,
-        Err(rejection) => return Err(body::refuse(body, rejection)),
-    };
+    if let Err(rejection) = admit(&head.headers) {
+        return Err(body::refuse(body, rejection));
+    }
     let query = head.uri.query().unwrap_or_default();
     let id = query.split('&').find_map(|pair| pair.strip_prefix("sessionId="));
     let id =
         id.ok_or_else(|| Rejection::invalid("?sessionId= is missing; use the path from the endpoint event"))?;
-    let session = server.directory.find(id, &principal).filter(|session| session.is_old_sse());
+    let session =
+        server.directory.find(id, &source.identity.principal).filter(|session| session.is_old_sse());
     let Some(session) = session else { return Err(body::refuse(body, Rejection::unknown_session())) };
     let body = body::read(server, body, session.account(), &source.persistence).await?;
     let present = sessions::receive(server, &session)?;
+    session.prolong(expiry::ends(&source.identity));
     let (frame, message) = body.into_message(&head.headers)?;
-    let incoming = source.incoming(&server.settings, frame, message);
+    let incoming = source.incoming(&server.settings, frame, message)?;
     let operation = Arc::clone(&incoming.operation);
     sessions::describe(&session, &operation);
+    if clearance::is_needed(server) {
+        Box::pin(clearance::pass(server, source, &incoming)).await?;
+    }
     if incoming.message.kind != Kind::Request {
-        scoped(operation.context(), oneway::accept(server, &session, incoming)).await?;
+        scoped(operation.context(), oneway::accept(server, source, &session, incoming)).await?;
     } else if server.shutdown.is_refusing() {
         outcome::refuse(&operation, incoming.id(), Rejection::shutting_down().into())?;
     } else if let Some(stream) = session.newest_standalone() {
         let owed = session.owe();
-        let answering = answer(Arc::clone(server), session, incoming, stream, (owed, present));
+        let (server, source) = (Arc::clone(server), source.clone());
+        let answering = answer(server, source, session, incoming, stream, (owed, present));
         tasks::spawn(scoped(operation.context(), answering));
     }
     Ok(response::empty(StatusCode::ACCEPTED))
 }
 
-fn admit(settings: &Settings, headers: &HeaderMap) -> Result<Principal, Rejection> {
+fn admit(headers: &HeaderMap) -> Result<(), Rejection> {
     guard::sends_json(headers)?;
-    guard::sends_plain(headers)?;
-    guard::principal(settings, headers)
+    guard::sends_plain(headers)
 }
 
 /// Runs one request, whose messages and answer go to the stream.
 async fn answer(
     server: Arc<Server>,
+    source: Source,
     session: Arc<Session>,
     incoming: Incoming,
     stream: StreamId,
@@ -106,7 +111,7 @@ async fn answer(
     let last = if incoming.method() == "initialize" {
         initialize(&server, &session, incoming).await
     } else {
-        match legacy::start(&server, &session, incoming).await {
+        match legacy::start(&server, &source, &session, incoming).await {
             Ok(legacy::Started::Running(call)) => {
                 call.run(|interim| session.push(stream, interim.frame, interim.class)).await
             }

@@ -1,12 +1,15 @@
 //! The messages of legacy clients that get no answer: notifications, and answers to a child's questions.
 
 use super::Server;
+use super::permit;
 use super::reject::Rejection;
+use super::source::Source;
 use crate::budget::Charged;
 use crate::exchange::Link;
 use crate::jsonrpc::{ClientId, Kind, Message};
 use crate::session::Session;
 use crate::telemetry::Verdict;
+use crate::telemetry::metrics::labels::Method;
 use crate::upstream::{Incoming, Received, Refusal};
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -15,18 +18,54 @@ use tokio::time::timeout;
 /// a child that reads slowly.
 ///
 /// # Errors
-/// 503 when too many notifications wait already, or the child reads nothing for `--request-timeout`.
-pub async fn accept(server: &Server, session: &Arc<Session>, incoming: Incoming) -> Result<(), Rejection> {
+/// 400 when it is a request without an id, or a server could read it as one; 403 when the policies do not know its
+/// method; 503 when too many notifications wait already, or the child reads nothing for `--request-timeout`.
+pub async fn accept(
+    server: &Server,
+    source: &Source,
+    session: &Arc<Session>,
+    incoming: Incoming,
+) -> Result<(), Rejection> {
     let operation = Arc::clone(&incoming.operation);
     let accepted = match incoming.message.kind {
         Kind::Response => {
             answer(session, &incoming.frame, &incoming.message);
             return Ok(());
         }
-        _ => notify(server, session, &incoming).await,
+        _ => match check(server, source, session, &incoming).await {
+            Ok(()) => notify(server, session, &incoming).await,
+            refused => refused,
+        },
     };
     operation.end(&accepted.as_ref().map_or_else(Rejection::verdict, |()| Verdict::Success));
     accepted
+}
+
+/// Checks that a server takes a notification for one. A request without an id would pass policies and limits, and some
+/// servers would serve it.
+async fn check(
+    server: &Server,
+    source: &Source,
+    session: &Arc<Session>,
+    incoming: &Incoming,
+) -> Result<(), Rejection> {
+    check_id(incoming)?;
+    if server.limits.is_some() {
+        permit::check_spelling(incoming)?;
+    }
+    permit::permit(server, &source.identity, Some(session), session.client(), incoming).await.map(drop)
+}
+
+/// Checks that a notification is none of the known requests, whose id is missing.
+///
+/// # Errors
+/// 400 when it is.
+pub fn check_id(incoming: &Incoming) -> Result<(), Rejection> {
+    let method = incoming.method();
+    match Method::of(&*method).is_request() {
+        true => Err(Rejection::invalid(format!("{method} is a request; give it an id"))),
+        false => Ok(()),
+    }
 }
 
 async fn notify(server: &Server, session: &Arc<Session>, incoming: &Incoming) -> Result<(), Rejection> {

@@ -2,6 +2,7 @@
 //! with the status of an answer that arrives soon, else as the head of an event stream (docs/architecture.md#commit).
 
 use super::Settings;
+use super::cut::Cut;
 use super::stream::EventStream;
 use crate::budget::Charged;
 use crate::jsonrpc::Spliced;
@@ -10,7 +11,6 @@ use crate::telemetry::Operation;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,6 +32,9 @@ pub enum Body {
     Whole(Whole),
     /// A stream of events.
     Events(Box<EventStream>),
+    /// The answer of a gateway's server.
+    #[cfg(feature = "gateway")]
+    Relayed(Box<super::relay::Relay>),
 }
 
 /// A message that is partly written.
@@ -54,12 +57,12 @@ impl Body {
 
 impl HttpBody for Body {
     type Data = Charged;
-    type Error = Infallible;
+    type Error = Cut;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Charged>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Charged>, Cut>>> {
         match &mut *self {
             Body::Empty => Poll::Ready(None),
             Body::One(only) => {
@@ -74,6 +77,8 @@ impl HttpBody for Body {
             Body::Events(events) => {
                 events.poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
+            #[cfg(feature = "gateway")]
+            Body::Relayed(relay) => relay.poll_next(cx).map(|part| part.map(|part| part.map(Frame::data))),
         }
     }
 
@@ -83,6 +88,8 @@ impl HttpBody for Body {
             Body::One(_) => false,
             Body::Whole(whole) => whole.remaining == 0,
             Body::Events(_) => false,
+            #[cfg(feature = "gateway")]
+            Body::Relayed(relay) => relay.is_end(),
         }
     }
 
@@ -92,6 +99,8 @@ impl HttpBody for Body {
             Body::One(only) => SizeHint::with_exact(only.len() as u64),
             Body::Whole(whole) => SizeHint::with_exact(whole.remaining as u64),
             Body::Events(_) => SizeHint::default(),
+            #[cfg(feature = "gateway")]
+            Body::Relayed(relay) => relay.size_hint(),
         }
     }
 }

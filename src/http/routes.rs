@@ -3,8 +3,10 @@
 use super::paths::{self, METRICS, Probe};
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
+#[cfg(feature = "gateway")]
+use super::servers;
 use super::source::Source;
-use super::{Server, Settings, body, endpoint, guard, health, old_sse, site};
+use super::{Server, Settings, auth, body, cards, endpoint, guard, health, old_sse, site};
 use crate::jsonrpc::codes;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
@@ -12,7 +14,18 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use std::sync::{Arc, OnceLock};
 
-/// How a request to `--listen` is served.
+/// Prefix of the paths where clients look for metadata (RFC 8615).
+const WELL_KNOWN: &str = "/.well-known/";
+
+/// A request to `--listen` after the checks that need no caller.
+pub enum Entry {
+    /// It is answered already, or refused.
+    Answered(Box<Response<Body>>),
+    /// Its caller must be identified.
+    Open(Incoming, Allowed),
+}
+
+/// How a request of an identified caller is served.
 pub enum Route {
     /// It is answered already. Boxed, since a message to the endpoint would need as much memory while it is in progress.
     Answered(Box<Response<Body>>),
@@ -20,6 +33,9 @@ pub enum Route {
     Endpoint(Incoming, Allowed),
     /// A message to the path of HTTP+SSE.
     OldSse(Incoming, Allowed),
+    /// A request to a server of the gateway.
+    #[cfg(feature = "gateway")]
+    Server(Incoming, Allowed),
 }
 
 /// The page that may read the answer, if a page sent the request.
@@ -36,29 +52,68 @@ impl Allowed {
     }
 }
 
-/// Routes one HTTP request to `--listen`, and answers it unless it carries a message. `usual_host` is that of its
-/// connection; see [`site::check_host`].
-pub fn route(
-    server: &Arc<Server>,
-    usual_host: &OnceLock<Box<[u8]>>,
-    source: &Source,
-    head: &Parts,
-    body: Incoming,
-) -> Route {
+/// Checks one HTTP request to `--listen`, and answers it if no caller has to be identified for that. `usual_host` is
+/// that of its connection; see [`site::check_host`].
+pub fn enter(server: &Server, usual_host: &OnceLock<Box<[u8]>>, head: &Parts, body: Incoming) -> Entry {
+    let answered = |response| Entry::Answered(Box::new(response));
     if let Err(rejection) = guard::check_framing(&head.headers) {
-        return Route::Answered(Box::new(rejection.response()));
+        return answered(rejection.response());
     }
     let path = head.uri.path();
     if let Some(probe) = Probe::at(path).filter(|_| path != server.settings.path) {
-        return Route::Answered(Box::new(if reads(&head.method) {
+        return answered(if reads(&head.method) {
             health::serve(server, probe)
         } else {
             method_not_allowed("GET, HEAD")
-        }));
+        });
     }
-    match admit(&server.settings, usual_host, head) {
-        Ok(site) => route_admitted(server, source, head, body, Allowed(site)),
-        Err(rejection) => Route::Answered(Box::new(body::refuse(body, rejection).response())),
+    if path.starts_with(WELL_KNOWN)
+        && let Some(response) = auth::metadata(server, &head.method, path, &head.headers)
+    {
+        return answered(response);
+    }
+    if let Some(response) = cards::public(server, head) {
+        return answered(response);
+    }
+    let allowed = match admit(&server.settings, usual_host, head) {
+        Ok(site) => Allowed(site),
+        Err(rejection) => return answered(body::refuse(body, rejection).response()),
+    };
+    #[cfg(feature = "gateway")]
+    if server.gateway.is_some() {
+        return match servers::enter(server, head, body) {
+            Ok(done) => answered(allowed.complete(done)),
+            Err(body) => Entry::Open(body, allowed),
+        };
+    }
+    if path == server.settings.path && head.method != Method::OPTIONS {
+        return Entry::Open(body, allowed);
+    }
+    if head.method == Method::OPTIONS && paths::is_own_card(&server.settings, path) {
+        return answered(allowed.complete(Ok(site::preflight(&head.headers))));
+    }
+    match paths::route_of(&server.settings, path) {
+        // A page asks without credentials.
+        Some(_) if head.method == Method::OPTIONS => {
+            answered(allowed.complete(Ok(site::preflight(&head.headers))))
+        }
+        // Who calls which tools is nobody's business but the operator's.
+        Some(METRICS) if server.authenticates() => {
+            let message = "metrics are served at --admin-listen only, since callers are authenticated";
+            let rejection = Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message);
+            answered(body::refuse(body, rejection).response())
+        }
+        Some(METRICS) => answered(allowed.complete(Ok(if reads(&head.method) {
+            health::metrics(server, &head.headers)
+        } else {
+            method_not_allowed("GET, HEAD")
+        }))),
+        // Clients look for metadata without credentials, also below the endpoint's path, and some give up at any status
+        // but 404.
+        None if path.contains(WELL_KNOWN) => {
+            answered(allowed.complete(Err(body::refuse(body, not_found(&server.settings, path)))))
+        }
+        _ => Entry::Open(body, allowed),
     }
 }
 
@@ -110,32 +165,41 @@ pub fn refuse(body: Incoming, full: Full) -> Response<Body> {
     body::refuse(body, rejection.closing()).response()
 }
 
-fn route_admitted(
-    server: &Arc<Server>,
-    source: &Source,
-    head: &Parts,
-    body: Incoming,
-    allowed: Allowed,
-) -> Route {
+fn not_found(settings: &Settings, path: &str) -> Rejection {
+    // The target of a CONNECT request is a host.
+    let path = if path.is_empty() { "an empty path" } else { path };
+    let message = format!("nothing is served at {path}; the MCP endpoint is {}", settings.path);
+    Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message)
+}
+
+/// Routes one HTTP request of an identified caller, and answers it unless it carries a message.
+pub fn route(server: &Arc<Server>, source: &Source, head: &Parts, body: Incoming, allowed: Allowed) -> Route {
+    #[cfg(feature = "gateway")]
+    if server.gateway.is_some() {
+        if !paths::is_combined(head.uri.path()) {
+            return Route::Server(body, allowed);
+        }
+        if head.method == Method::POST {
+            return Route::Endpoint(body, allowed);
+        }
+        return Route::Answered(Box::new(allowed.complete(endpoint::serve(server, source, head))));
+    }
     let settings = &server.settings;
     let path = head.uri.path();
     let answered = match paths::route_of(settings, path) {
-        None => {
-            let message = format!("nothing is served at {path}; the MCP endpoint is {}", settings.path);
-            let rejection = Rejection::new(StatusCode::NOT_FOUND, codes::INVALID_REQUEST, message);
-            Err(body::refuse(body, rejection))
-        }
-        Some(_) if head.method == Method::OPTIONS => Ok(site::preflight(&head.headers)),
+        None => match cards::serve(server, head) {
+            Some(card) => Ok(card),
+            None => Err(body::refuse(body, not_found(settings, path))),
+        },
         Some(served) if served == settings.path => {
             if head.method == Method::POST {
                 return Route::Endpoint(body, allowed);
             }
-            endpoint::serve(server, head)
+            endpoint::serve(server, source, head)
         }
         Some(paths::SSE_STREAM) => old_sse::stream(server, source, head),
-        Some(paths::SSE_POST) => return Route::OldSse(body, allowed),
-        Some(_) if reads(&head.method) => Ok(health::metrics(server, &head.headers)),
-        Some(_) => Ok(method_not_allowed("GET, HEAD")),
+        // Only the path of HTTP+SSE's messages is left: others were answered on entry.
+        Some(_) => return Route::OldSse(body, allowed),
     };
     Route::Answered(Box::new(allowed.complete(answered)))
 }

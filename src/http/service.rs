@@ -1,33 +1,40 @@
 //! Serves one connection: hyper parses its requests, [`routes`] answers them.
 
 use super::again::Again;
+use super::ending::Ending;
 use super::marked::Marked;
-use super::peers::{Connection, Mark, Persistence, Persistent, Places, Rewound, Socket, Watched};
+use super::peers::{Connection, Mark, Persistence, Persistent, Places, Rewound, Wire};
+use super::reject::Rejection;
 use super::response::Body;
-use super::routes::{self, Full, Route};
+use super::routes::{self, Allowed, Entry, Full, Route};
+#[cfg(feature = "gateway")]
+use super::servers;
 use super::source::Source;
 use super::unread::Explained;
 use super::visit::Visit;
-use super::{Server, endpoint, old_sse, paths};
+use super::{Server, auth, body, endpoint, old_sse, paths};
 use crate::aside::Aside;
 use crate::budget::Account;
+use crate::client::Client;
+use crate::identity::Identity;
 use crate::telemetry::Peer;
 use crate::telemetry::scope::{Scoped, scoped, within};
+use crate::tls;
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio_util::sync::CancellationToken;
 
 /// Time for a request head to complete after its first byte.
 pub const HEAD_PATIENCE: Duration = Duration::from_secs(60);
@@ -35,6 +42,8 @@ pub const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes that a request takes at its connection besides its messages: its task, its head and the buffers.
 const REQUEST: usize = 32 * 1024;
+/// Bytes of a request's body that a client may send by HTTP/2 before they are read. Each request is charged for them.
+pub(super) const STREAM_WINDOW: u32 = 64 * 1024;
 /// Bytes of a request's head that are included in [`REQUEST`].
 const USUAL_HEAD: usize = 4 * 1024;
 /// Bytes that a stream to a client takes besides its messages.
@@ -62,32 +71,43 @@ pub struct Service {
     pub(super) peer: Peer,
     /// The first Host that was allowed.
     pub(super) usual_host: OnceLock<Box<[u8]>>,
+    /// The identity of the client, if it presented a certificate.
+    pub(super) certificate: Option<Box<tls::Peer>>,
     /// The account that messages are charged to.
     pub(super) account: Account,
     /// The account that requests themselves are charged to, so that small messages keep their own share.
     pub(super) requests: Account,
 }
 
+/// The client that a trusted proxy names, with accounts as those of [`Service`].
+struct Origin {
+    peer: Peer,
+    account: Account,
+    requests: Account,
+}
+
 impl Service {
     /// Serves the connection to its end. An idle connection has no buffers: hyper's are dropped, and created again
     /// when the peer sends something.
-    pub async fn serve(self: Arc<Self>, mut stream: Watched<Socket>, closing: CancellationToken) {
-        let mut first = Bytes::new();
+    pub async fn serve(self: Arc<Self>, mut stream: Wire, mut first: Bytes, ending: Ending) {
         loop {
-            if first.is_empty() {
-                tokio::select! {
-                    biased;
-                    // Boxed: a busy connection does not need it.
-                    readable = Box::pin(stream.readable()) => if readable.is_err() { return },
-                    () = closing.cancelled() => return,
-                }
-            }
-            match Box::pin(self.serve_until_idle(Rewound { first, stream }, &closing)).await {
+            match Box::pin(self.serve_until_idle(Rewound { first, stream }, &ending)).await {
                 Ok(Some(idle)) => Rewound { first, stream } = idle,
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(%error, "connection ended");
                     return;
+                }
+            }
+            if first.is_empty() {
+                tokio::select! {
+                    biased;
+                    // Boxed: a busy connection does not need it.
+                    readable = Box::pin(stream.readable()) => match readable {
+                        Ok(read) => first = read,
+                        Err(_) => return,
+                    },
+                    () = ending.comes() => return,
                 }
             }
         }
@@ -100,11 +120,11 @@ impl Service {
     )]
     fn serve_until_idle(
         self: &Arc<Self>,
-        stream: Rewound<Watched<Socket>>,
-        closing: &CancellationToken,
-    ) -> impl Future<Output = hyper::Result<Option<Rewound<Watched<Socket>>>>> {
+        stream: Rewound<Wire>,
+        ending: &Ending,
+    ) -> impl Future<Output = hyper::Result<Option<Rewound<Wire>>>> {
         async move {
-            let marker = stream.stream.marker();
+            let marker = stream.stream.watched().marker();
             let service = Arc::clone(self);
             let mut http = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -121,7 +141,7 @@ impl Service {
                         Persistent::new(persistence.clone(), service.answer(head, body, mark, persistence))
                     }),
                 );
-            let mut closes = pin!(closing.cancelled());
+            let mut closes = pin!(ending.comes());
             let mut closes = Aside::new(|cx| closes.as_mut().poll(cx));
             let (mut again, mut is_closing) = (Again::default(), false);
             let is_idle = std::future::poll_fn(|cx| {
@@ -156,10 +176,72 @@ impl Service {
         (self.role == Role::Admin).then_some(HEAD_PATIENCE)
     }
 
-    fn route(&self, source: &Source, head: &Parts, body: Incoming, full: Option<Full>) -> Route {
+    /// Returns the client that a request came from, if a trusted proxy names another address than the connection's.
+    /// Boxed, since few requests have one.
+    fn origin(&self, head: &Parts) -> Option<Box<Origin>> {
+        let address = auth::origin(&self.server.settings.auth, self.peer.socket.ip(), &head.headers)?;
+        let client = Client::at(Some(address));
+        Some(Box::new(Origin {
+            peer: SocketAddr::new(address, 0).into(),
+            account: self.account.sibling(client),
+            requests: self.requests.sibling(client),
+        }))
+    }
+
+    /// Returns the caller of a request if that is known without waiting. Where addresses are limited, that is checked
+    /// first, so that a flood cannot keep the verifier of tokens busy.
+    fn known(&self, head: &Parts) -> Option<Result<Arc<Identity>, Rejection>> {
+        if self.server.limits.is_some() { None } else { auth::known(&self.server, self.asking(head)) }
+    }
+
+    /// Returns the caller of a request, and waits for that if necessary.
+    ///
+    /// # Errors
+    /// 429 beyond the limit of the request's address, and as [`auth::identify`].
+    async fn identify(&self, head: &Parts, source: &Source) -> Result<Arc<Identity>, Rejection> {
+        if let Some(limits) = &self.server.limits {
+            let admitted = limits.admit_address(source.peer.socket.ip()).await;
+            admitted.map_err(|refused| Rejection::limited(&refused))?;
+        }
+        match auth::known(&self.server, self.asking(head)) {
+            Some(known) => known,
+            None => auth::identify(&self.server, self.asking(head)).await,
+        }
+    }
+
+    fn asking<'a>(&'a self, head: &'a Parts) -> auth::Asking<'a> {
+        auth::Asking { head, peer: self.peer.socket.ip(), certificate: self.certificate.as_deref() }
+    }
+
+    /// Routes the request of a caller, or refuses the caller.
+    fn route(
+        &self,
+        identified: Result<Arc<Identity>, Rejection>,
+        (visit, source): (&mut Option<Box<Visit>>, &mut Source),
+        head: &Parts,
+        (body, allowed): (Incoming, Allowed),
+    ) -> Route {
+        match identified {
+            Ok(identity) => {
+                if let Some(visit) = visit {
+                    visit.set_identity(&identity);
+                }
+                source.identity = identity;
+                within(source.span, || routes::route(&self.server, source, head, body, allowed))
+            }
+            Err(rejection) => {
+                if let Some(visit) = visit {
+                    visit.set_reason(rejection.reason());
+                }
+                Route::Answered(Box::new(allowed.complete(Err(body::refuse(body, rejection)))))
+            }
+        }
+    }
+
+    fn enter(&self, source: &Source, head: &Parts, body: Incoming, full: Option<Full>) -> Entry {
         match full {
-            Some(full) => Route::Answered(Box::new(routes::refuse(body, full))),
-            None => within(source.span, || routes::route(&self.server, &self.usual_host, source, head, body)),
+            Some(full) => Entry::Answered(Box::new(routes::refuse(body, full))),
+            None => within(source.span, || routes::enter(&self.server, &self.usual_host, head, body)),
         }
     }
 
@@ -167,7 +249,7 @@ impl Service {
         clippy::manual_async_fn,
         reason = "the future of an `async fn` has room for each argument twice"
     )]
-    fn answer(
+    pub(super) fn answer(
         self: Arc<Self>,
         head: Parts,
         body: Incoming,
@@ -175,7 +257,7 @@ impl Service {
         persistence: Persistence,
     ) -> impl Future<Output = Result<Response<Marked<Body>>, Infallible>> {
         async move {
-            let Service { server, places, connection, requests, .. } = &*self;
+            let Service { server, places, connection, .. } = &*self;
             if self.role == Role::Admin {
                 connection.set_may_rest(body.is_end_stream());
                 let response = routes::serve_admin(server, &head);
@@ -184,7 +266,10 @@ impl Service {
             let has_body = !body.is_end_stream();
             let is_long = body.size_hint().upper().is_none_or(|length| length > LONG);
             let is_monitoring = paths::is_monitoring(&server.settings, head.uri.path());
-            let memory = memory_of(&head);
+            let is_http2 = head.version == Version::HTTP_2;
+            let memory = memory_of(&head) + if is_http2 && has_body { STREAM_WINDOW as usize } else { 0 };
+            let origin = self.origin(&head);
+            let requests = origin.as_ref().map_or(&self.requests, |origin| &origin.requests);
             let charge = match is_monitoring {
                 true => None,
                 false => match requests.try_charge(memory) {
@@ -196,9 +281,13 @@ impl Service {
                     }
                 },
             };
+            let (peer, account) = match &origin {
+                Some(origin) => (origin.peer.clone(), origin.account.clone()),
+                None => (self.peer.clone(), self.account.clone()),
+            };
             let (mut visit, mut source) = match is_monitoring {
-                true => (None, Source::unseen(self.peer.clone(), self.account.clone())),
-                false => Visit::begin(&server.settings, &head, self.peer.clone(), self.account.clone()),
+                true => (None, Source::unseen(peer, account)),
+                false => Visit::begin(&server.settings, &head, peer, account),
             };
             let is_placed = is_monitoring
                 || !connection.is_spare()
@@ -210,13 +299,36 @@ impl Service {
                 (true, true) => None,
             };
             let mut response = 'answered: {
-                let (body, allowed, is_old) = match self.route(&source, &head, body, full) {
-                    Route::Answered(response) => break 'answered *response,
-                    Route::Endpoint(body, allowed) => (body, allowed, false),
-                    Route::OldSse(body, allowed) => (body, allowed, true),
+                let opened = match self.enter(&source, &head, body, full) {
+                    Entry::Answered(response) => break 'answered *response,
+                    Entry::Open(body, allowed) => (body, allowed),
+                };
+                let (body, allowed, is_old) = {
+                    let route = if let Some(known) = self.known(&head) {
+                        self.route(known, (&mut visit, &mut source), &head, opened)
+                    } else {
+                        // Boxed: most callers are known.
+                        let identified = Box::pin(scoped(source.span, self.identify(&head, &source))).await;
+                        self.route(identified, (&mut visit, &mut source), &head, opened)
+                    };
+                    match route {
+                        Route::Answered(response) => break 'answered *response,
+                        Route::Endpoint(body, allowed) => {
+                            #[cfg(feature = "gateway")]
+                            servers::note_gateways(server, &mut source, &head);
+                            (body, allowed, false)
+                        }
+                        Route::OldSse(body, allowed) => (body, allowed, true),
+                        #[cfg(feature = "gateway")]
+                        Route::Server(body, allowed) => {
+                            let passing = servers::serve(server, &source, &head, body);
+                            break 'answered allowed.complete(Box::pin(scoped(source.span, passing)).await);
+                        }
+                    }
                 };
                 allowed.complete(if is_old {
-                    scoped(source.span, old_sse::post(server, &source, &head, body)).await
+                    let posting = old_sse::post(server, &source, &head, body);
+                    Box::pin(scoped(source.span, posting)).await
                 } else {
                     let posting = pin!(endpoint::post(server, &source, &head.headers, body));
                     Scoped::new(source.span, posting).await
@@ -224,13 +336,17 @@ impl Service {
             };
             // Hyper may still be reading the body of a refused request; such a connection keeps its buffers.
             let is_error = response.status().is_client_error() || response.status().is_server_error();
-            connection.set_may_rest(!has_body || !is_error);
             let leaves_body = has_body && is_error && is_long;
-            connection.set_leaves_body(leaves_body);
+            if !is_http2 {
+                connection.set_may_rest(!has_body || !is_error);
+                connection.set_leaves_body(leaves_body);
+            }
             if let Some(visit) = &mut visit {
                 visit.set_status(response.status());
             }
-            if connection.is_spare() || leaves_body {
+            // A client that reuses connections should not send its next request when this one closes.
+            let is_ending = server.shutdown.has_begun();
+            if !is_http2 && (connection.is_spare() || leaves_body || is_ending) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response.map(|body| Marked::new(body, mark, visit, charge)))
@@ -239,9 +355,7 @@ impl Service {
 }
 
 /// Returns a connection's stream, and the bytes that hyper has read of the next request.
-fn unread<S>(
-    parts: http1::Parts<TokioIo<Explained<Rewound<Watched<Socket>>>>, S>,
-) -> Rewound<Watched<Socket>> {
+fn unread<S>(parts: http1::Parts<TokioIo<Explained<Rewound<Wire>>>, S>) -> Rewound<Wire> {
     Rewound { first: parts.read_buf, stream: parts.io.into_inner().into_inner().stream }
 }
 

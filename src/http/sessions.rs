@@ -3,6 +3,7 @@
 
 use super::Server;
 use super::deviation::Deviation;
+use super::expiry::Expiry;
 use super::guard::{self, Form};
 use super::outcome;
 use super::reject::{self, Rejection};
@@ -10,8 +11,9 @@ use super::response::{self, Body};
 use super::source::Source;
 use super::stream::EventStream;
 use crate::exchange::Failure;
+use crate::identity::{Identity, Principal};
 use crate::jsonrpc::Spliced;
-use crate::session::{LEGACY_VERSIONS, Presence, Principal, Session};
+use crate::session::{LEGACY_VERSIONS, Presence, Session};
 use crate::tasks;
 use crate::telemetry::scope::scoped;
 use crate::telemetry::{Operation, names};
@@ -88,16 +90,25 @@ pub fn describe(session: &Session, operation: &Operation) {
     let version = session.version();
     operation.set_revision(version.revision(), version.as_str());
     operation.describe(|attributes| attributes.text(names::SESSION, &session.id().to_string()));
+    operation.note(|details| {
+        details.session = Some(session.id().to_string().into());
+        details.client = session.client_info();
+    });
 }
 
-/// Answers a GET: opens the session's standalone stream, or resumes a stream after `Last-Event-ID`.
+/// Answers a GET: opens the session's standalone stream, or resumes a stream after `Last-Event-ID`. Either ends with
+/// the caller's credentials.
 ///
 /// # Errors
 /// As [`find`]; 400 when the event is no longer kept, 406 when the client does not accept event streams.
-pub fn stream(server: &Server, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
+pub fn stream(
+    server: &Server,
+    identity: &Identity,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Rejection> {
     guard::takes_events(headers)?;
-    let principal = guard::principal(&server.settings, headers)?;
-    let session = find(server, headers, &principal)?;
+    let session = find(server, headers, &identity.principal)?;
+    let ends = Expiry::of(identity);
     // A GET does not count as a message, else a client could postpone eviction forever by reconnecting.
     session.note_alive(Instant::now());
     // Some event sources send an empty value before the first event.
@@ -109,22 +120,25 @@ pub fn stream(server: &Server, headers: &HeaderMap) -> Result<Response<Body>, Re
         return Ok(if reader.is_over() {
             response::empty(StatusCode::NO_CONTENT)
         } else {
-            response::events(EventStream::resumable(server, reader))
+            response::events(EventStream::resumable(server, reader, ends))
         });
     }
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down());
     }
-    Ok(response::events(EventStream::resumable(server, session.open_standalone())))
+    Ok(response::events(EventStream::resumable(server, session.open_standalone(), ends)))
 }
 
 /// Answers a DELETE: ends the session.
 ///
 /// # Errors
 /// As [`find`].
-pub fn delete(server: &Server, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
-    let principal = guard::principal(&server.settings, headers)?;
-    let session = find(server, headers, &principal)?;
+pub fn delete(
+    server: &Server,
+    principal: &Principal,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Rejection> {
+    let session = find(server, headers, principal)?;
     server.directory.end(&session, &Failure::SessionEnded);
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
@@ -137,13 +151,12 @@ pub fn delete(server: &Server, headers: &HeaderMap) -> Result<Response<Body>, Re
 pub async fn initialize(
     server: &Arc<Server>,
     headers: &HeaderMap,
-    principal: Principal,
     source: &Source,
     incoming: Incoming,
 ) -> Result<Response<Body>, Rejection> {
-    let form =
-        check_initialize(server, headers, &principal).map_err(|rejection| rejection.of(incoming.id()))?;
-    let session = open(server, principal, source, incoming.id())?;
+    let form = check_initialize(server, headers, &source.identity.principal)
+        .map_err(|rejection| rejection.of(incoming.id()))?;
+    let session = open(server, source, incoming.id())?;
     let id = HeaderValue::from_str(session.id().secret());
     let operation = Arc::clone(&incoming.operation);
     let work = handshake(Arc::clone(server), Arc::clone(&session), incoming);
@@ -178,16 +191,12 @@ fn check_initialize(server: &Server, headers: &HeaderMap, principal: &Principal)
 ///
 /// # Errors
 /// 503 when there are `--max-sessions` sessions, or proxyrunner is shutting down.
-pub fn open(
-    server: &Server,
-    principal: Principal,
-    source: &Source,
-    request_id: &[u8],
-) -> Result<Arc<Session>, Rejection> {
+pub fn open(server: &Server, source: &Source, request_id: &[u8]) -> Result<Arc<Session>, Rejection> {
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down().of(request_id));
     }
     let address = Some(source.peer.socket.ip());
+    let principal = source.identity.principal.clone();
     let account = source.account.sibling(principal.client_or(|| source.account.client()));
     let opened = server.directory.open(principal, address, account, Instant::now());
     opened.map_err(|_| Rejection::busy("--max-sessions sessions are open").of(request_id))
@@ -222,6 +231,11 @@ pub async fn welcome(
 ) -> Result<Spliced, Rejection> {
     let id = incoming.id().to_vec();
     let operation = Arc::clone(&incoming.operation);
+    operation.note(|details| {
+        if let Some(info) = &details.client {
+            session.set_client_info(Arc::clone(info));
+        }
+    });
     let welcomed = tokio::select! {
         biased;
         answered = server.upstream.initialize(session, incoming) => answered,

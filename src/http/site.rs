@@ -14,11 +14,11 @@ use std::sync::OnceLock;
 
 const METHODS: &str = "GET, POST, DELETE, OPTIONS";
 const REQUEST_HEADERS: &str = "accept, authorization, baggage, cache-control, content-type, last-event-id, mcp-method, \
-     mcp-name, mcp-protocol-version, mcp-session-id, traceparent, tracestate";
+     mcp-name, mcp-protocol-version, mcp-session-id, traceparent, tracestate, x-api-key";
 /// Prefix of the headers that repeat tool parameters. The rest of the name comes from a tool's schema.
 const PARAM: &str = "mcp-param-";
 /// Response headers that a page may read besides the CORS-safelisted ones.
-const EXPOSED: &str = "mcp-session-id, retry-after, www-authenticate";
+const EXPOSED: &str = "mcp-session-id, ratelimit, ratelimit-policy, retry-after, www-authenticate";
 const ASKS_FOR_PRIVATE_NETWORK: &str = "access-control-request-private-network";
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Zones that do not exist in public DNS, so that no page can be rebound to their names.
@@ -83,6 +83,10 @@ pub fn check_origin(settings: &Settings, headers: &HeaderMap) -> Result<Option<H
 fn target_host(head: &Parts) -> Result<Option<Cow<'_, str>>, Rejection> {
     let header = single(&head.headers, &HOST)?;
     let authority = head.uri.authority().map(|authority| authority.as_str());
+    if head.version == Version::HTTP_2 && header.is_some() && authority.is_some() && header != authority {
+        // RFC 9113 §8.3.1.
+        return Err(Rejection::invalid("the Host header differs from :authority"));
+    }
     match authority.or(header) {
         Some(host) if host.contains('@') => Err(Rejection::invalid("the host contains user information")),
         Some(host) if host.bytes().any(|byte| byte.is_ascii_uppercase()) => {
@@ -121,6 +125,11 @@ fn matches(allowed: &str, given: &str) -> bool {
     let Some((before, zone)) = allowed.split_once("*.") else { return allowed == given };
     let labels = given.strip_prefix(before).and_then(|rest| rest.strip_suffix(zone)?.strip_suffix('.'));
     labels.is_some_and(is_name)
+}
+
+/// Returns whether a host is a name or address of this machine, with or without a port.
+pub fn is_loopback_host(host: &str) -> bool {
+    is_loopback(name_of(host))
 }
 
 fn is_private_name(name: &str) -> bool {
@@ -195,19 +204,24 @@ mod tests {
         let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
         Settings {
             listen: listen.parse().unwrap(),
+            handed: None,
             admin_listen: None,
             path: "/mcp".into(),
             public_url: None,
+            server_name: None,
             max_body: 1,
             max_connections: 1,
+            max_streams: 1,
+            tls: None,
             sse_commit_after: None,
             sse_max_age: std::time::Duration::ZERO,
             keep_alive: std::time::Duration::ZERO,
             write_timeout: std::time::Duration::ZERO,
             keep_alive_timeout: std::time::Duration::ZERO,
-            principal_header: None,
+            auth: Default::default(),
             allow_origin: owned(origins),
             allow_host: owned(hosts),
+            disclosure: None,
             old_sse: false,
             propagates: true,
             allowed_baggage: Default::default(),

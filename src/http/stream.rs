@@ -1,6 +1,7 @@
 //! The body of every event stream: events as their source yields them, and comments while it is silent.
 
 use super::Server;
+use super::expiry::Expiry;
 use super::live::{Live, LiveEvents, Next};
 use super::replayed::Replayed;
 use super::sse::KEEP_ALIVE;
@@ -36,10 +37,10 @@ enum Source {
 }
 
 impl EventStream {
-    /// Returns a stream of a session that its client can resume.
-    pub fn resumable(server: &Server, reader: Reader) -> Self {
+    /// Returns a stream of a session that its client can resume, and has to after it `ends`.
+    pub fn resumable(server: &Server, reader: Reader, ends: Option<Expiry>) -> Self {
         let mut encoded = VecDeque::new();
-        let events = Replayed::resumable(server, reader, &mut encoded);
+        let events = Replayed::resumable(server, reader, ends, &mut encoded);
         Self::new(server, Source::Replayed(events), encoded)
     }
 
@@ -48,10 +49,10 @@ impl EventStream {
         Self::new(server, Source::Replayed(Replayed::handshake(reader)), VecDeque::new())
     }
 
-    /// Returns the stream that is an HTTP+SSE session.
-    pub fn session(server: &Server, reader: Reader, post_to: &str) -> Self {
+    /// Returns the stream that is an HTTP+SSE session, whose caller's credentials end then.
+    pub fn session(server: &Server, reader: Reader, post_to: &str, ends: Option<Expiry>) -> Self {
         let mut encoded = VecDeque::new();
-        let events = Replayed::session(server, reader, post_to, &mut encoded);
+        let events = Replayed::session(server, reader, post_to, ends, &mut encoded);
         Self::new(server, Source::Replayed(events), encoded)
     }
 

@@ -3,12 +3,14 @@
 use super::peers::Persistence;
 use super::source::Source;
 use super::{Settings, guard};
+use crate::audit;
 use crate::budget::Account;
-use crate::telemetry::{Parent, Peer, Span, SpanKind, access, names, scope, tracer};
+use crate::identity::Identity;
+use crate::telemetry::{Parent, Peer, Span, SpanKind, Visitor, access, cut, evidence, names, scope, tracer};
 use crate::trace_context::Context;
 use hyper::header::USER_AGENT;
 use hyper::http::request::Parts;
-use hyper::{Method, StatusCode};
+use hyper::{Method, StatusCode, Version};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +34,10 @@ struct Logged {
     status: u16,
     /// Its position in its trace.
     context: Option<Context>,
+    /// What the audit log reports of it.
+    visitor: Option<Arc<Visitor>>,
+    identity: Arc<Identity>,
+    reason: Option<&'static str>,
 }
 
 impl Visit {
@@ -43,7 +49,8 @@ impl Visit {
         account: Account,
     ) -> (Option<Box<Self>>, Source) {
         let trace = guard::trace(&head.headers, settings.propagates);
-        let mut logged = access::is_enabled().then(|| Logged {
+        let visitor = evidence::is_collected().then(|| visitor(head, &peer));
+        let mut logged = (access::is_enabled() || visitor.is_some()).then(|| Logged {
             method: head.method.clone(),
             path: head.uri.path().to_owned(),
             peer: peer.socket,
@@ -51,6 +58,9 @@ impl Visit {
             brought: Arc::default(),
             status: 0,
             context: None,
+            visitor: visitor.clone(),
+            identity: Identity::anonymous(),
+            reason: None,
         });
         let parent =
             trace.context().map(|context| Parent { context, tracestate: trace.tracestate(), remote: true });
@@ -66,11 +76,34 @@ impl Visit {
             logged.context = context;
             Arc::clone(&logged.brought)
         });
-        let source =
-            Source { span: context, trace, peer, account, brought, persistence: Persistence::default() };
+        let source = Source {
+            span: context,
+            trace,
+            identity: Identity::anonymous(),
+            gateways: Box::default(),
+            visitor,
+            peer,
+            account,
+            brought,
+            persistence: Persistence::default(),
+        };
         let span = span.filter(Span::is_recorded);
         let is_seen = span.is_some() || logged.is_some();
         (is_seen.then(|| Box::new(Visit { span, logged })), source)
+    }
+
+    /// Records the caller.
+    pub fn set_identity(&mut self, identity: &Arc<Identity>) {
+        if let Some(logged) = self.logged.as_mut().filter(|logged| logged.visitor.is_some()) {
+            logged.identity = Arc::clone(identity);
+        }
+    }
+
+    /// Records why the caller was refused.
+    pub fn set_reason(&mut self, reason: Option<&'static str>) {
+        if let Some(logged) = &mut self.logged {
+            logged.reason = reason;
+        }
     }
 
     /// Records the response's status.
@@ -89,6 +122,22 @@ impl Visit {
     }
 }
 
+/// Maximum length in bytes of a header's value, and of the path, in the audit log.
+const SHOWN: usize = 256;
+
+fn visitor(head: &Parts, peer: &Peer) -> Arc<Visitor> {
+    let header = |name: &str| {
+        let value = head.headers.get(name)?.to_str().ok()?;
+        Some(cut(value, SHOWN).into())
+    };
+    Arc::new(Visitor {
+        peer: peer.clone(),
+        path: cut(head.uri.path(), SHOWN).into(),
+        agent: header("user-agent"),
+        request_id: header("x-request-id"),
+    })
+}
+
 fn describe(span: &mut Span, settings: &Settings, head: &Parts, peer: &Peer) {
     let path = head.uri.path();
     // Unknown methods are not part of a span name (http/http-spans.md §Name).
@@ -100,6 +149,8 @@ fn describe(span: &mut Span, settings: &Settings, head: &Parts, peer: &Peer) {
     };
     let verb = if method == "_OTHER" { "HTTP" } else { method };
     let route = super::paths::route_of(settings, path);
+    #[cfg(feature = "gateway")]
+    let route = route.or_else(|| super::paths::server_of(path).map(|_| "/servers/{name}/mcp"));
     span.name(match route {
         Some(route) => names::two_words(verb, route),
         None => verb.to_owned(),
@@ -107,11 +158,11 @@ fn describe(span: &mut Span, settings: &Settings, head: &Parts, peer: &Peer) {
     span.describe(|attributes| {
         attributes.text(names::HTTP_METHOD, method);
         attributes.text(names::URL_PATH, path);
-        attributes.text(names::URL_SCHEME, "http");
+        attributes.text(names::URL_SCHEME, if settings.tls.is_some() { "https" } else { "http" });
         if let Some(route) = route {
             attributes.text(names::HTTP_ROUTE, route);
         }
-        attributes.text(names::NETWORK_VERSION, "1.1");
+        attributes.text(names::NETWORK_VERSION, if head.version == Version::HTTP_2 { "2" } else { "1.1" });
         attributes.text(names::CLIENT, peer.ip());
         attributes.number(names::CLIENT_PORT, peer.socket.port().into());
         if let Some(agent) = head.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()) {
@@ -125,10 +176,13 @@ impl Drop for Visit {
     fn drop(&mut self) {
         let Some(logged) = self.logged.take() else { return };
         if !logged.brought.load(Ordering::Relaxed) {
-            let Logged { method, path, peer, begun, status, context, .. } = logged;
-            scope::within(context, || {
-                access::log_request(method.as_str(), &path, status, peer, begun.elapsed());
-            });
+            let Logged { method, path, peer, begun, status, context, visitor, identity, reason, .. } = logged;
+            let took = begun.elapsed();
+            scope::within(context, || access::log_request(method.as_str(), &path, status, peer, took));
+            if let Some(visitor) = visitor {
+                let (visitor, identity, method) = (&visitor, &identity, method.as_str());
+                audit::visited(&audit::Visited { visitor, identity, method, status, reason, context, took });
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::budget::Charged;
 use crate::era::headers::Mismatch;
 use crate::exchange::{Failure, Link, Mailbox, Refused};
+use crate::identity::Identity;
 use crate::jsonrpc::{ClientId, Message, codes, text};
 use crate::telemetry::{ChildOperation, Operation, Verdict};
 use crate::trace_context::Trace;
@@ -23,6 +24,8 @@ pub struct Received {
     pub message: Message,
     /// The trace context of its HTTP request.
     pub trace: Trace,
+    /// The caller.
+    pub identity: Arc<Identity>,
     /// The recorded operation.
     pub operation: Arc<Operation>,
 }
@@ -109,11 +112,12 @@ impl Refusal {
     /// Returns the recorded outcome of the request.
     pub fn verdict(&self) -> Verdict {
         let error = |code, message| Verdict::Error { code, message };
+        let refused = |status, code, message| Verdict::Refused { status, code, message };
         match self {
-            Refusal::Busy(why) => error(codes::INTERNAL_ERROR, (*why).into()),
+            Refusal::Busy(why) => refused(503, codes::INTERNAL_ERROR, (*why).into()),
             Refusal::Failed(failure) => failure.verdict(),
             Refusal::Withheld(code, why) => error(*code, (*why).into()),
-            Refusal::Mismatch(mismatch) => error(codes::HEADER_MISMATCH, mismatch.to_string().into()),
+            Refusal::Mismatch(mismatch) => refused(400, codes::HEADER_MISMATCH, mismatch.to_string().into()),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Probes, limits and security context for containers that have none.
+//! Probes, limits and security context for containers that have none: those of `deploy/kubernetes`, with which
+//! `tests/kubernetes.py` compares them.
 
 use super::tree::{Map, Value};
 
@@ -11,23 +12,23 @@ pub(super) struct Sizes {
 /// Sizes for a server and proxyrunner together.
 pub(super) const SERVER: Sizes = Sizes { sizes: [("cpu", "100m", "1000m"), ("memory", "128Mi", "512Mi")] };
 /// Sizes for copying the binary.
-pub(super) const COPIER: Sizes = Sizes { sizes: [("cpu", "10m", "100m"), ("memory", "16Mi", "64Mi")] };
+pub(super) const COPIER: Sizes = Sizes { sizes: [("cpu", "10m", "100m"), ("memory", "16Mi", "32Mi")] };
 
 /// Adds the probes that are missing.
 pub(super) fn probes(container: &mut Map, port: u16) {
-    let probe = |path: &str, period: u32, failures: u32| {
+    let probe = |path: &str, period: u32, timeout: u32, failures: u32| {
         let get = Value::map([("path", Value::text(path)), ("port", Value::bare(port))]);
         Value::map([
             ("httpGet", get),
             ("periodSeconds", Value::bare(period)),
-            ("timeoutSeconds", Value::bare(5)),
+            ("timeoutSeconds", Value::bare(timeout)),
             ("failureThreshold", Value::bare(failures)),
         ])
     };
-    container.set_missing("livenessProbe", probe("/health", 10, 3));
-    container.set_missing("readinessProbe", probe("/health/ready", 5, 2));
+    container.set_missing("livenessProbe", probe("/health", 10, 5, 3));
+    container.set_missing("readinessProbe", probe("/health/ready", 5, 3, 2));
     // Five minutes, as --start-timeout.
-    container.set_missing("startupProbe", probe("/health/startup", 2, 150));
+    container.set_missing("startupProbe", probe("/health/startup", 2, 2, 150));
 }
 
 /// Adds the limits that are missing, and requests for resources that have neither.

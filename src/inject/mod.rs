@@ -18,20 +18,22 @@ pub use read::documents;
 pub use tree::Value;
 pub use write::document as written;
 
-use options::Usage;
+use crate::sorted::sorted;
 use pod::Outcome;
 use read::{Document, Malformed};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tree::Map;
 
-/// `EX_USAGE` of sysexits.h: bad options, or a file that cannot be read.
+/// `EX_USAGE` of sysexits.h: a file that cannot be read.
 const USAGE: u8 = 64;
 /// `EX_DATAERR`: manifests that are refused.
 const REFUSED: u8 = 65;
-/// Maximum size of the manifests, in bytes.
-const LIMIT: u64 = 32 << 20;
+/// Maximum size of the manifests, in MiB.
+const LIMIT_MIB: u64 = 32;
+const LIMIT: u64 = LIMIT_MIB << 20;
 
 /// The reason why nothing is printed as manifests.
 #[derive(Debug)]
@@ -41,32 +43,31 @@ struct Exit {
 }
 
 /// Runs the command with the words after `inject`: prints the manifests to stdout, or problems to stderr.
-pub fn run(words: Vec<OsString>) -> ExitCode {
-    let text = match manifests(words.into_iter(), std::io::stdin()) {
+///
+/// # Errors
+/// Help, and wrong options.
+pub fn run(words: Vec<OsString>) -> Result<ExitCode, clap::Error> {
+    let (file, options) = options::parse(words.into_iter())?;
+    let text = match manifests(file, &options, std::io::stdin()) {
         Ok(text) => text,
-        Err(Exit { code: 0, lines }) => lines.join("\n"),
         Err(Exit { code, lines }) => {
             lines.iter().for_each(|line| eprintln!("proxyrunner: {}", line.trim_end()));
-            return ExitCode::from(code);
+            return Ok(ExitCode::from(code));
         }
     };
     let mut stdout = std::io::stdout();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    Ok(match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         // A closed pipe has no reader.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             eprintln!("proxyrunner: inject: cannot write to stdout: {error}");
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,
-    }
+    })
 }
 
-/// Reads the options and the manifests, and returns the injected manifests.
-fn manifests(words: impl Iterator<Item = OsString>, stdin: impl Read) -> Result<String, Exit> {
-    let (file, options) = options::parse(words).map_err(|Usage { text, is_error }| {
-        let text = if is_error { format!("inject: {text}") } else { text };
-        Exit { code: if is_error { USAGE } else { 0 }, lines: vec![text] }
-    })?;
+/// Reads the manifests, and returns them injected.
+fn manifests(file: Option<PathBuf>, options: &Options, stdin: impl Read) -> Result<String, Exit> {
     let (name, bytes) = match &file {
         Some(path) => {
             let opened = std::fs::File::open(path);
@@ -74,16 +75,24 @@ fn manifests(words: impl Iterator<Item = OsString>, stdin: impl Read) -> Result<
         }
         None => ("stdin".to_owned(), read_all(stdin)),
     };
-    let unreadable = |reason: String| Exit { code: USAGE, lines: vec![format!("inject: {name}: {reason}")] };
-    let bytes = bytes.map_err(|error| unreadable(format!("cannot be read: {error}; give a file by -f")))?;
-    if bytes.len() as u64 > LIMIT {
-        return Err(unreadable(format!("is larger than {LIMIT} bytes; split it")));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| unreadable("is not UTF-8; convert it".to_owned()))?;
-    rewrite(&text, &options).map_err(|problems| Exit {
-        code: REFUSED,
+    let exit = |code, problems: &[String]| Exit {
+        code,
         lines: problems.iter().map(|problem| format!("inject: {name}: {problem}")).collect(),
-    })
+    };
+    let bytes = bytes
+        .map_err(|error| exit(USAGE, &[format!("cannot be read: {error}; give a file that can be read")]))?;
+    utf8(bytes)
+        .map_err(|reason| vec![reason])
+        .and_then(|text| rewrite(&text, options))
+        .map_err(|problems| exit(REFUSED, &problems))
+}
+
+/// Returns the text of manifests.
+fn utf8(bytes: Vec<u8>) -> Result<String, String> {
+    if bytes.len() as u64 > LIMIT {
+        return Err(format!("is larger than {LIMIT_MIB} MiB; split it"));
+    }
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8; convert it".to_owned())
 }
 
 fn read_all(from: impl Read) -> std::io::Result<Vec<u8>> {
@@ -97,8 +106,12 @@ fn read_all(from: impl Read) -> std::io::Result<Vec<u8>> {
 /// # Errors
 /// The problems of all documents, each with its line, its reason and what to do.
 pub fn rewrite(text: &str, options: &Options) -> Result<String, Vec<String>> {
-    let found = documents(text).map_err(|Malformed { line }| {
-        vec![format!("line {line}: is not valid YAML or JSON; check this line and the lines before it")]
+    let found = documents(text).map_err(|Malformed { line, is_too_deep }| {
+        let reason = match is_too_deep {
+            true => format!("is nested more than {} levels deep; remove the document", read::DEPTH),
+            false => "is not valid YAML or JSON; check this line and the lines before it".to_owned(),
+        };
+        vec![format!("line {line}: {reason}")]
     })?;
     let (mut out, mut problems, mut others) = (String::new(), Vec::new(), Vec::new());
     let mut is_of_use = false;
@@ -117,9 +130,13 @@ pub fn rewrite(text: &str, options: &Options) -> Result<String, Vec<String>> {
                 out.push_str(document.source);
             }
             Err(reasons) => {
+                // The reason of a field begins with a colon.
                 let name = title(document);
-                problems
-                    .extend(reasons.iter().map(|reason| format!("line {}: {name} {reason}", document.line)));
+                let told = |reason: &String| match reason.starts_with(':') {
+                    true => format!("line {}: {name}{reason}", document.line),
+                    false => format!("line {}: {name} {reason}", document.line),
+                };
+                problems.extend(reasons.iter().map(told));
             }
         }
     }
@@ -143,11 +160,15 @@ fn step(document: &Document, options: &Options) -> Result<Step, Vec<String>> {
         (root.text("apiVersion").unwrap_or_default(), root.text("kind").unwrap_or_default());
     let place = workload::place(version, kind);
     let is_toolhive = toolhive::is_meant(version);
+    let item = root.list("items").and_then(|items| items.iter().find_map(meant));
+    if let (None, Some(item)) = (place, item) {
+        return Err(vec![format!("contains items of kind {item}; give them as documents of their own")]);
+    }
     if place.is_none() && !is_toolhive {
-        let kind = if kind.is_empty() {
-            "a document without kind".to_owned()
-        } else {
-            format!("{kind} ({version})")
+        let kind = match (kind, version) {
+            ("", _) => "a document without kind".to_owned(),
+            (_, "") => format!("{kind} without apiVersion"),
+            _ => format!("{kind} ({version})"),
         };
         return Ok(Step::Other(Some(kind.escape_debug().to_string())));
     }
@@ -167,6 +188,14 @@ fn step(document: &Document, options: &Options) -> Result<Step, Vec<String>> {
     let values = rewritten?.unwrap_or_default();
     let texts: Vec<_> = values.iter().map(written).collect();
     Ok(Step::Injected(format!("{}{}", document.header, texts.join("---\n"))))
+}
+
+/// Returns the kind of a list's item, if documents of this kind are rewritten.
+fn meant(item: &Value) -> Option<String> {
+    let Value::Map(item) = item else { return None };
+    let (version, kind) = (item.text("apiVersion").unwrap_or_default(), item.text("kind")?);
+    let is_meant = workload::place(version, kind).is_some() || toolhive::is_meant(version);
+    is_meant.then(|| kind.escape_debug().to_string())
 }
 
 /// Returns the injected document; `None` if it was injected already.
@@ -195,17 +224,13 @@ fn title(document: &Document) -> String {
 
 /// Returns the problem of manifests in which there is nothing to inject.
 fn nothing(kinds: &[String]) -> String {
-    let mut kinds = kinds.to_vec();
-    kinds.sort();
+    let mut kinds = sorted(kinds.to_vec());
     kinds.dedup();
-    let found = if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") };
-    let hint = match kinds.iter().any(|kind| kind.starts_with("List ")) {
-        true => "give the items of the List as documents of their own",
-        false => "give a manifest of one of these kinds",
-    };
-    format!(
-        "contains no Pod (v1), Deployment or StatefulSet (apps/v1) and no MCPServer of ToolHive, but {found}; {hint}"
-    )
+    const WANTED: &str = "a Pod (v1), a Deployment or StatefulSet (apps/v1), or an MCPServer of ToolHive";
+    match kinds.is_empty() {
+        true => format!("contains no manifest; give {WANTED}"),
+        false => format!("contains nothing to inject, only {}; give {WANTED}", kinds.join(", ")),
+    }
 }
 
 #[cfg(test)]

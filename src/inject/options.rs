@@ -28,15 +28,6 @@ pub enum Mode {
     ImageVolume,
 }
 
-/// The end of the command line's parsing without options: the text, and whether it is an error.
-#[derive(Debug)]
-pub struct Usage {
-    /// Help, or the reason.
-    pub text: String,
-    /// Whether the command line was wrong.
-    pub is_error: bool,
-}
-
 impl Default for Options {
     fn default() -> Options {
         let image = concat!("proxyrunner:", env!("CARGO_PKG_VERSION")).to_owned();
@@ -48,18 +39,13 @@ impl Default for Options {
 ///
 /// # Errors
 /// Help, and wrong options.
-pub fn parse(words: impl Iterator<Item = OsString>) -> Result<(Option<PathBuf>, Options), Usage> {
+pub fn parse(words: impl Iterator<Item = OsString>) -> Result<(Option<PathBuf>, Options), clap::Error> {
     let words = std::iter::once(OsString::from("inject")).chain(words);
-    let mut found = command().try_get_matches_from(words).map_err(|error| {
-        let text = error.render().to_string();
-        let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
-        Usage { text, is_error: error.use_stderr() }
-    })?;
+    let mut found = command().try_get_matches_from(words)?;
     let file = found.remove_one::<PathBuf>("file").filter(|path| path.as_os_str() != "-");
-    let command = found.remove_one::<String>("command").map(|text| entry_point(&text)).transpose();
     let default = Options::default();
     let options = Options {
-        command: command.map_err(|reason| Usage { text: format!("--command: {reason}"), is_error: true })?,
+        command: found.remove_one("command"),
         container: found.remove_one("container"),
         image: found.remove_one("image").unwrap_or(default.image),
         mode: found.remove_one("mode").unwrap_or(default.mode),
@@ -82,9 +68,11 @@ pub fn command() -> Command {
             option("file", "FILE", "File with the manifests, YAML or JSON (-, or none: stdin)")
                 .short('f')
                 .value_parser(clap::value_parser!(PathBuf)),
-            option("command", "COMMAND", "Entry point where a container has none: words, or a JSON list"),
+            option("command", "COMMAND", "Entry point where a container has none: words, or a JSON list")
+                .value_parser(entry_point),
             option("container", "NAME", "Container of the MCP server, if a pod has several"),
             option("image", "IMAGE", "Image that contains proxyrunner")
+                .value_parser(image)
                 .long_help(format!("Image that contains proxyrunner [default: {}]", default.image)),
             option("mode", "MODE", "How the binary is mounted: init or image-volume (Kubernetes 1.35)")
                 .value_parser(mode),
@@ -100,6 +88,13 @@ pub fn command() -> Command {
              Exit codes: 64 for bad options, 65 for manifests that are refused.",
         )
         .max_term_width(110)
+}
+
+fn image(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.contains(char::is_whitespace) {
+        true => Err("give the name of an image".to_owned()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 fn mode(text: &str) -> Result<Mode, String> {
@@ -121,7 +116,9 @@ pub fn entry_point(text: &str) -> Result<Vec<String>, String> {
         serde_json::from_str::<Vec<String>>(text)
             .map_err(|_| format!("is not a JSON list of strings; {HOW}"))?
     } else if text.contains(['"', '\'', '\\', '`']) {
-        return Err("contains a quote, which no shell would read; give a JSON list of strings".to_owned());
+        return Err(
+            "contains a quote or a backslash, but no shell reads it; give a JSON list of strings".to_owned()
+        );
     } else {
         text.split_whitespace().map(str::to_owned).collect()
     };
@@ -135,7 +132,7 @@ pub fn entry_point(text: &str) -> Result<Vec<String>, String> {
 mod tests {
     use super::*;
 
-    fn parsed(words: &[&str]) -> Result<(Option<PathBuf>, Options), Usage> {
+    fn parsed(words: &[&str]) -> Result<(Option<PathBuf>, Options), clap::Error> {
         parse(words.iter().map(OsString::from))
     }
 
@@ -159,11 +156,19 @@ mod tests {
 
     #[test]
     fn wrong_options_are_errors_and_help_is_none() {
-        for words in [&["--port", "0"][..], &["--mode", "x"], &["--command", ""], &["x"], &["--imag"]] {
-            assert!(parsed(words).expect_err("an error").is_error, "{words:?}");
+        for words in [
+            &["--port", "0"][..],
+            &["--mode", "x"],
+            &["--image", ""],
+            &["--image", "a b"],
+            &["--command", ""],
+            &["x"],
+            &["--imag"],
+        ] {
+            assert!(parsed(words).expect_err("an error").use_stderr(), "{words:?}");
         }
         let help = parsed(&["--help"]).expect_err("help");
-        assert!(!help.is_error && help.text.contains("comments are lost"), "{}", help.text);
+        assert!(!help.use_stderr() && help.to_string().contains("comments are lost"), "{help}");
     }
 
     #[test]

@@ -12,6 +12,10 @@ const BINARY: &str = "/opt/proxyrunner/proxyrunner";
 const VOLUME: &str = "proxyrunner";
 /// The volume at `/tmp`.
 const SCRATCH: &str = "proxyrunner-tmp";
+/// Its size. The kubelet evicts a pod whose files are larger together.
+const SCRATCH_SIZE: &str = "64Mi";
+/// The size of the volume of the binary.
+const VOLUME_SIZE: &str = "32Mi";
 /// The init container that copies the binary.
 const COPIER: &str = "copy-proxyrunner";
 /// The name of the port.
@@ -44,11 +48,14 @@ pub(super) enum Outcome {
 /// # Errors
 /// The reason, and what to do.
 pub(super) fn inject(spec: &mut Map, wish: &Wish) -> Result<Outcome, String> {
-    if spec.map("os").and_then(|os| os.text("name")) == Some("windows") {
+    let os = spec.map("os").and_then(|os| os.text("name"));
+    let of_node = spec.map("nodeSelector").and_then(|labels| labels.text("kubernetes.io/os"));
+    if os.or(of_node) == Some("windows") {
         return Err("is a Windows pod, which proxyrunner does not run in; leave it out".to_owned());
     }
     let containers = containers(spec)?;
-    if containers.iter().any(is_wrapped) {
+    let named = containers.iter().find(|own| own.text("name").is_some_and(|own| Some(own) == wish.container));
+    if named.map_or_else(|| containers.iter().any(is_wrapped), is_wrapped) {
         return Ok(Outcome::AlreadyInjected);
     }
     let at = choose(&containers, wish.container)?;
@@ -76,7 +83,7 @@ pub(super) fn inject(spec: &mut Map, wish: &Wish) -> Result<Outcome, String> {
     let volumes = spec.list_mut("volumes").ok_or("has volumes that are not a list; correct it")?;
     volumes.push(binary(wish));
     if needs_scratch {
-        volumes.push(Value::map([("name", Value::text(SCRATCH)), ("emptyDir", Value::map([]))]));
+        volumes.push(empty(SCRATCH, SCRATCH_SIZE));
     }
     if wish.mode == Mode::Init {
         let copier = copier(wish, &shared, has_pod_limits)?;
@@ -121,63 +128,104 @@ fn choose(containers: &[Map], wanted: Option<&str>) -> Result<usize, String> {
             names.join(", ")
         )),
         Some(wanted) => names.iter().position(|name| *name == wanted).ok_or_else(|| {
-            format!("has no container {wanted:?}; give one of these by --container: {}", names.join(", "))
+            format!(
+                "has no container {wanted:?}; name one of these by --container or the annotation proxyrunner/container: {}",
+                names.join(", ")
+            )
         }),
     }
 }
 
-/// Returns the ports of a container, as name and number.
-fn ports(container: &Map) -> Vec<(Option<&str>, Option<u16>)> {
-    let items = container.list("ports").unwrap_or_default();
-    let maps = items.iter().filter_map(|item| match item {
+/// A port of a container.
+struct Port<'a> {
+    name: Option<&'a str>,
+    /// The number, if it can be one.
+    number: Option<u16>,
+    is_tcp: bool,
+}
+
+fn ports(container: &Map) -> Vec<Port<'_>> {
+    let items = maps(container, "ports");
+    let number = |port: &Map| port.text("containerPort")?.parse().ok().filter(|number| *number > 0);
+    items
+        .map(|port| Port {
+            name: port.text("name"),
+            number: number(port),
+            is_tcp: port.text("protocol").is_none_or(|protocol| protocol == "TCP"),
+        })
+        .collect()
+}
+
+/// Returns the maps of a list.
+fn maps<'a>(map: &'a Map, key: &str) -> impl Iterator<Item = &'a Map> {
+    map.list(key).unwrap_or_default().iter().filter_map(|item| match item {
         Value::Map(map) => Some(map),
         _ => None,
-    });
-    maps.map(|port| (port.text("name"), port.text("containerPort").and_then(|text| text.parse().ok())))
-        .collect()
+    })
+}
+
+/// Returns whether a container has a port named mcp.
+pub(super) fn has_port(container: &Map) -> bool {
+    ports(container).iter().any(|port| port.name == Some(PORT))
 }
 
 /// Returns the port to listen on: the container's port that is named mcp, else the given one, else 8080.
 fn port(server: &Map, given: Option<u16>) -> Result<u16, String> {
-    let named =
-        ports(server).into_iter().find(|(name, _)| *name == Some(PORT)).and_then(|(_, number)| number);
+    let named = ports(server).into_iter().find(|port| port.name == Some(PORT));
     match (named, given) {
-        (Some(named), Some(given)) if named != given => Err(format!(
+        (None, given) => Ok(given.unwrap_or(8080)),
+        (Some(Port { is_tcp: false, .. }), _) => {
+            Err("has a port named mcp that is not a TCP port; rename it".to_owned())
+        }
+        (Some(Port { number: None, .. }), _) => {
+            Err("has a port named mcp without a containerPort from 1 to 65535; correct it".to_owned())
+        }
+        (Some(Port { number: Some(named), .. }), Some(given)) if named != given => Err(format!(
             "has a port named mcp with the number {named} already; leave out --port {given}, or rename it"
         )),
-        (named, given) => Ok(named.or(given).unwrap_or(8080)),
+        (Some(Port { number: Some(named), .. }), _) => Ok(named),
     }
 }
 
-/// Refuses pods in which the wrapper's names or its port are taken.
+/// Refuses pods in which the wrapper's names, its folder or its port are taken.
 fn no_conflicts(spec: &Map, containers: &[Map], at: usize, port: u16) -> Result<(), String> {
-    for (other, container) in containers.iter().enumerate() {
-        let is_taken =
-            |(name, number): &(Option<&str>, Option<u16>)| *number == Some(port) || *name == Some(PORT);
-        if other != at && ports(container).iter().any(is_taken) {
+    for (key, what) in [
+        ("volumes", "a volume"),
+        ("initContainers", "an init container"),
+        ("containers", "a container"),
+        ("ephemeralContainers", "an ephemeral container"),
+    ] {
+        let reserved: &[_] = if key == "volumes" { &[VOLUME, SCRATCH] } else { &[COPIER] };
+        let taken = maps(spec, key).filter_map(|item| item.text("name")).find(|name| reserved.contains(name));
+        if let Some(name) = taken {
+            return Err(format!(
+                "has {what} named {name:?}, a name that inject needs; rename it, or remove it if it is of an earlier injection"
+            ));
+        }
+    }
+    let others = containers.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, other)| other);
+    let sidecars = maps(spec, "initContainers").filter(|one| one.text("restartPolicy") == Some("Always"));
+    let is_taken = |own: &Port| own.name == Some(PORT) || (own.is_tcp && own.number == Some(port));
+    for container in others.chain(sidecars) {
+        if ports(container).iter().any(is_taken) {
             let name = container.text("name").unwrap_or("?");
             return Err(format!(
-                "has port {port} or a port named mcp at container {name:?}, too; give another --port"
+                "has port {port} or a port named mcp at container {name:?}, too; give another --port, or rename it"
             ));
         }
     }
-    let names = |key: &str| {
-        spec.list(key).unwrap_or_default().iter().filter_map(|item| match item {
-            Value::Map(map) => map.text("name"),
-            _ => None,
-        })
-    };
-    for name in names("volumes").chain(names("initContainers")) {
-        if [VOLUME, SCRATCH, COPIER].contains(&name) {
-            return Err(format!(
-                "has {name:?} of an earlier injection, but no container that runs proxyrunner; remove it, or inject the original"
-            ));
-        }
-    }
-    if has_mount(&containers[at], FOLDER) {
-        return Err(format!("has something mounted at {FOLDER}; mount it elsewhere"));
+    let is_below = |mount: &Map| mount.text("mountPath").is_some_and(|path| below(path, FOLDER));
+    if maps(&containers[at], "volumeMounts").any(is_below) {
+        return Err(format!("has something mounted at or below {FOLDER}; mount it elsewhere"));
     }
     Ok(())
+}
+
+/// Returns whether a path is a folder or is below it.
+fn below(path: &str, folder: &str) -> bool {
+    let is_step = |part: &&str| !part.is_empty() && *part != ".";
+    let mut steps = path.split('/').filter(is_step);
+    folder.split('/').filter(is_step).all(|part| steps.next() == Some(part))
 }
 
 /// Puts proxyrunner in front of the container's own command. Its arguments stay where they are, behind the command.
@@ -191,9 +239,10 @@ fn wrap(server: &mut Map, wish: &Wish, port: u16) -> Result<(), String> {
         (false, _) => own,
         (true, Some(words)) => words.iter().map(Value::text).collect(),
         (true, None) => {
-            let image = server.text("image").unwrap_or("?");
+            let name = server.text("name").unwrap_or("?");
+            let image = server.text("image").unwrap_or("its image");
             return Err(format!(
-                "has a container without a command, and an image's entry point is not inherited once the command is set; \
+                "has no command in container {name:?}, and an image's entry point is not inherited once the command is set; \
                  give the entry point of {image} by --command or the annotation proxyrunner/command"
             ));
         }
@@ -249,11 +298,19 @@ fn mount(container: &mut Map, volume: &str, path: &str, is_read_only: bool) -> R
 
 /// Returns the volume that contains the binary.
 fn binary(wish: &Wish) -> Value {
-    let source = match wish.mode {
-        Mode::Init => ("emptyDir", Value::map([("sizeLimit", Value::bare("64Mi"))])),
-        Mode::ImageVolume => ("image", Value::map([("reference", Value::text(wish.image))])),
-    };
-    Value::map([("name", Value::text(VOLUME)), source])
+    match wish.mode {
+        Mode::Init => empty(VOLUME, VOLUME_SIZE),
+        Mode::ImageVolume => {
+            let image = Value::map([("reference", Value::text(wish.image))]);
+            Value::map([("name", Value::text(VOLUME)), ("image", image)])
+        }
+    }
+}
+
+/// Returns an empty volume of at most this size.
+fn empty(name: &str, size: &str) -> Value {
+    let limit = Value::map([("sizeLimit", Value::bare(size))]);
+    Value::map([("name", Value::text(name)), ("emptyDir", limit)])
 }
 
 /// Returns the init container that copies the binary.

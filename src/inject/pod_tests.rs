@@ -73,14 +73,14 @@ fn the_whole_of_an_injection() {
       path: /health/ready
       port: 8080
     periodSeconds: 5
-    timeoutSeconds: 5
+    timeoutSeconds: 3
     failureThreshold: 2
   startupProbe:
     httpGet:
       path: /health/startup
       port: 8080
     periodSeconds: 2
-    timeoutSeconds: 5
+    timeoutSeconds: 2
     failureThreshold: 150
   resources:
     limits:
@@ -107,9 +107,10 @@ fn the_whole_of_an_injection() {
 volumes:
 - name: proxyrunner
   emptyDir:
-    sizeLimit: 64Mi
+    sizeLimit: 32Mi
 - name: proxyrunner-tmp
-  emptyDir: {}
+  emptyDir:
+    sizeLimit: 64Mi
 initContainers:
 - name: copy-proxyrunner
   image: proxyrunner:1
@@ -120,7 +121,7 @@ initContainers:
   resources:
     limits:
       cpu: 100m
-      memory: 64Mi
+      memory: 32Mi
     requests:
       cpu: 10m
       memory: 16Mi
@@ -188,9 +189,35 @@ fn unusable_pods_are_refused_by_name() {
         ("containers: [{command: [x], securityContext: 1}]", "a securityContext that is not a map"),
         ("{containers: [{command: [x]}], volumes: 1}", "volumes that are not a list"),
         ("{containers: [{command: [x]}], initContainers: 1}", "initContainers that are not a list"),
-        ("{containers: [{command: [x]}], volumes: [{name: proxyrunner}]}", "of an earlier injection"),
+        (
+            "{containers: [{command: [x]}], volumes: [{name: proxyrunner}]}",
+            "has a volume named \"proxyrunner\"",
+        ),
+        ("{containers: [{command: [x]}], volumes: [{name: proxyrunner-tmp}]}", "has a volume named"),
+        (
+            "{containers: [{command: [x]}], initContainers: [{name: copy-proxyrunner}]}",
+            "an init container named",
+        ),
+        ("containers: [{name: copy-proxyrunner, command: [x]}]", "a container named"),
+        (
+            "{containers: [{command: [x]}], ephemeralContainers: [{name: copy-proxyrunner}]}",
+            "an ephemeral container",
+        ),
+        ("{containers: [{command: [x]}], nodeSelector: {kubernetes.io/os: windows}}", "a Windows pod"),
         ("{containers: [{command: [x]}], os: {name: windows}}", "a Windows pod"),
         ("containers: [{command: [x], volumeMounts: [{mountPath: /opt/proxyrunner/}]}]", "mounted at"),
+        ("containers: [{command: [x], volumeMounts: [{mountPath: /opt//proxyrunner/a}]}]", "mounted at"),
+        (
+            "containers: [{command: [x], ports: [{name: mcp, containerPort: 1, protocol: UDP}]}]",
+            "not a TCP port",
+        ),
+        (
+            "containers: [{command: [x], ports: [{name: mcp, containerPort: 65536}]}]",
+            "named mcp without a containerPort",
+        ),
+        ("containers: [{command: [x], ports: [{name: mcp}]}]", "named mcp without a containerPort"),
+        ("containers: [{name: a, args: [x]}]", "has no command in container \"a\""),
+        ("containers: [{name: a, args: [x]}]", "the entry point of its image by"),
     ] {
         let told = refused(spec, &wish());
         assert!(told.contains(reason), "{spec}: {told}");
@@ -205,6 +232,22 @@ fn a_wrapped_pod_is_left_as_it_is() {
         assert_eq!(inject(&mut spec, &wish()), Ok(Outcome::AlreadyInjected));
         assert_eq!(spec, map(&text));
     }
+}
+
+#[test]
+fn a_chosen_container_is_injected_although_another_runs_proxyrunner() {
+    let text = "containers: [{name: a, command: [/proxyrunner, probe, live]}, {name: b, command: [x]}]";
+    let chosen = Wish { container: Some("b"), ..wish() };
+    let mut spec = injected(text, &chosen);
+    let once = spec.clone();
+    assert_eq!(inject(&mut spec, &chosen), Ok(Outcome::AlreadyInjected));
+    assert_eq!(spec, once);
+    let first = injected(
+        "containers: [{name: a, command: [x]}, {name: b, command: [x]}]",
+        &Wish { container: Some("a"), ..wish() },
+    );
+    let told = inject(&mut first.clone(), &chosen).expect_err("a refusal");
+    assert!(told.contains("of an earlier injection"), "{told}");
 }
 
 #[test]
@@ -226,6 +269,21 @@ fn the_port_is_that_named_mcp_or_the_given_or_8080() {
     let taken = "containers: [{name: a, command: [x]}, {name: b, ports: [{containerPort: 8080}]}]";
     let told = refused(taken, &Wish { container: Some("a"), ..wish() });
     assert!(told.contains("at container \"b\"") && told.contains("--port"), "{told}");
+    let sidecar = |policy: &str, port: &str| {
+        format!("{{containers: [{{command: [x]}}], initContainers: [{{name: c, {policy}ports: [{port}]}}]}}")
+    };
+    for port in ["{containerPort: 8080}", "{name: mcp, containerPort: 1}"] {
+        assert!(refused(&sidecar("restartPolicy: Always, ", port), &wish()).contains("at container \"c\""));
+        injected(&sidecar("", port), &wish());
+    }
+    injected(&sidecar("restartPolicy: Always, ", "{containerPort: 8080, protocol: UDP}"), &wish());
+}
+
+#[test]
+fn only_the_folder_itself_is_reserved() {
+    for path in ["/opt", "/opt/proxyrunner2", "/proxyrunner", "/"] {
+        injected(&format!("containers: [{{command: [x], volumeMounts: [{{mountPath: {path}}}]}}]"), &wish());
+    }
 }
 
 #[test]

@@ -3,10 +3,10 @@
 //! Documents are split by their `---` lines, as kubectl does. A document that is not injected is printed from its source.
 
 use super::tree::{Map, Scalar, Value};
-use granit_parser::{Event, Parser, ScalarStyle, Span};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span};
 
 /// Maximum depth of nesting.
-const DEPTH: usize = 64;
+pub(super) const DEPTH: usize = 64;
 /// Maximum length of a key, in bytes. A longer one could not be written before its colon.
 const KEY: usize = 1000;
 
@@ -34,11 +34,13 @@ pub struct Unkept {
     pub what: &'static str,
 }
 
-/// A text that is not YAML, and the line on which that is seen.
+/// A text that cannot be read as YAML, and the line on which that is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed {
     /// The line.
     pub line: u64,
+    /// Whether the text is YAML, but nested more deeply than the limit.
+    pub is_too_deep: bool,
 }
 
 /// Reads the documents of a text.
@@ -46,7 +48,6 @@ pub struct Malformed {
 /// # Errors
 /// [`Malformed`] if one of them is not YAML.
 pub fn documents(text: &str) -> Result<Vec<Document<'_>>, Malformed> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     split(text).into_iter().map(|(source, line)| document(source, line)).collect()
 }
 
@@ -56,6 +57,8 @@ fn split(text: &str) -> Vec<(&str, u64)> {
     let (mut start, mut start_line) = (0, 1);
     let (mut at, mut number, mut has_begun) = (0, 1, false);
     for line in text.split_inclusive('\n') {
+        let length = line.len();
+        let line = if at == 0 { without_mark(line) } else { line };
         if after_marker(line).is_some() {
             if has_begun {
                 parts.push((&text[start..at], start_line));
@@ -65,13 +68,18 @@ fn split(text: &str) -> Vec<(&str, u64)> {
         } else if !is_prologue(line) {
             has_begun = true;
         }
-        at += line.len();
+        at += length;
         number += 1;
     }
     if start < text.len() {
         parts.push((&text[start..], start_line));
     }
     parts
+}
+
+/// Returns a text without the byte order mark at its begin.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// Returns what follows `---` on a line that begins a document.
@@ -109,7 +117,7 @@ fn header(source: &str) -> String {
 
 fn document(source: &str, first: u64) -> Result<Document<'_>, Malformed> {
     let options = granit_parser::options! { flow_nesting_limit: DEPTH, block_nesting_limit: DEPTH };
-    let parser = Parser::new_from_str_with_options(source, options);
+    let parser = Parser::new_from_str_with_options(without_mark(source), options);
     let mut reader = Reader { parser, line: first, before: first - 1, unkept: None };
     let mut content = None;
     loop {
@@ -125,7 +133,7 @@ fn document(source: &str, first: u64) -> Result<Document<'_>, Malformed> {
         }
     }
     let content = content.filter(|value: &Value| !value.is_null());
-    Ok(Document { source, header: header(source), line: first, content, unkept: reader.unkept })
+    Ok(Document { source, header: header(without_mark(source)), line: first, content, unkept: reader.unkept })
 }
 
 /// Builds the tree of one document from events.
@@ -140,15 +148,17 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn next(&mut self) -> Result<Event<'a>, Malformed> {
-        let event = self.parser.next_event().ok_or(Malformed { line: self.line })?;
-        let (event, span): (Event<'a>, Span) =
-            event.map_err(|error| Malformed { line: self.before + (error.marker().line() as u64).max(1) })?;
+        let event = self.parser.next_event().ok_or(self.malformed())?;
+        let (event, span): (Event<'a>, Span) = event.map_err(|error| Malformed {
+            line: self.before + (error.marker().line() as u64).max(1),
+            is_too_deep: matches!(error.kind(), ErrorKind::RecursionLimitExceeded),
+        })?;
         self.line = self.before + (span.start.line() as u64).max(1);
         Ok(event)
     }
 
     fn malformed(&self) -> Malformed {
-        Malformed { line: self.line }
+        Malformed { line: self.line, is_too_deep: false }
     }
 
     fn note(&mut self, what: &'static str) {
@@ -157,7 +167,7 @@ impl<'a> Reader<'a> {
 
     /// Builds the value that begins with an event, with at most `depth` levels.
     fn value(&mut self, begin: Event<'a>, depth: usize) -> Result<Value, Malformed> {
-        let depth = depth.checked_sub(1).ok_or(self.malformed())?;
+        let depth = depth.checked_sub(1).ok_or(Malformed { is_too_deep: true, ..self.malformed() })?;
         match &begin {
             Event::Scalar(_, _, anchor, _)
             | Event::SequenceStart(_, anchor, _)
@@ -254,7 +264,9 @@ mod tests {
         assert_eq!(sources("# x\n\n---\na: 1\n---\n"), ["# x\n\n---\na: 1\n", "---\n"]);
         assert_eq!(sources("%YAML 1.2\n---\na: 1"), ["%YAML 1.2\n---\na: 1"]);
         assert_eq!(sources("a: 1\r\n---\r\nb: 2\r\n"), ["a: 1\r\n", "---\r\nb: 2\r\n"]);
-        assert_eq!(sources("\u{feff}{\"a\": 1}"), ["{\"a\": 1}"]);
+        assert_eq!(sources("\u{feff}{\"a\": 1}"), ["\u{feff}{\"a\": 1}"]);
+        assert_eq!(sources("\u{feff}---\na: 1\n---\nb: 2\n"), ["\u{feff}---\na: 1\n", "---\nb: 2\n"]);
+        assert_eq!(documents("\u{feff}# c\na: 1\n").expect("YAML")[0].header, "# c\n");
         assert!(sources("").is_empty());
     }
 
@@ -275,8 +287,19 @@ mod tests {
             let refusal = documents(text).expect_err(text);
             assert!(refusal.line >= line, "{text}: {refusal:?}");
         }
-        let deep = "[".repeat(100) + &"]".repeat(100);
-        assert!(documents(&deep).is_err());
+    }
+
+    #[test]
+    fn deep_nesting_is_told_from_malformed_text() {
+        for deep in [
+            "[".repeat(100) + &"]".repeat(100),
+            "- ".repeat(100) + "a",
+            "{a: ".repeat(100) + &"}".repeat(100),
+            "[".repeat(100_000),
+        ] {
+            assert_eq!(documents(&deep).expect_err("too deep"), Malformed { line: 1, is_too_deep: true });
+        }
+        assert!(!documents("[").expect_err("malformed").is_too_deep);
     }
 
     #[test]

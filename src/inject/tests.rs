@@ -56,7 +56,7 @@ fn problems_name_line_kind_and_name() {
     let lines = refused(&text);
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].starts_with("line 5: Pod \"a\" has 2 containers (s, t); name"), "{lines:?}");
-    assert!(lines[1].starts_with("line 16: Pod \"a\" has a container without a command"), "{lines:?}");
+    assert!(lines[1].starts_with("line 16: Pod \"a\" has no command in container"), "{lines:?}");
 }
 
 #[test]
@@ -65,12 +65,46 @@ fn a_stream_without_a_server_is_refused_with_its_kinds() {
     let lines = refused(&format!("{SERVICE}---\n{job}---\na: 1\n"));
     assert_eq!(lines.len(), 1);
     assert!(lines[0].contains(
-        "but Deployment (extensions/v1beta1), Job (batch/v1), Service (v1), a document without kind"
+        "only Deployment (extensions/v1beta1), Job (batch/v1), Service (v1), a document without kind"
     ));
-    assert!(refused("apiVersion: v1\nkind: List\nitems: []\n")[0].contains("the items of the List"));
+    assert!(lines[0].contains("give a Pod (v1), a Deployment"), "{lines:?}");
+    assert!(refused("kind: Pod\n")[0].contains("only Pod without apiVersion;"));
     for empty in ["", "# nothing\n", "---\n---\n", "[]", "text"] {
-        assert!(refused(empty)[0].contains("but nothing"), "{empty:?}");
+        assert!(refused(empty)[0].contains("contains no manifest; give a Pod"), "{empty:?}");
     }
+}
+
+#[test]
+fn lists_with_a_server_are_refused_wherever_they_are() {
+    let of = |kind: &str, item: &str| format!("apiVersion: v1\nkind: {kind}\nitems:\n- {item}\n");
+    let toolhive = "apiVersion: toolhive.stacklok.dev/v1beta1";
+    for (list, what) in [
+        (of("List", "{apiVersion: apps/v1, kind: Deployment}"), "Deployment"),
+        (of("PodList", "{apiVersion: v1, kind: Pod}"), "Pod"),
+        (of("List", &format!("{{{toolhive}, kind: MCPServer}}")), "MCPServer"),
+        (
+            of("MCPServerList", &format!("{{{toolhive}, kind: MCPServer}}"))
+                .replace("apiVersion: v1", toolhive),
+            "MCPServer",
+        ),
+    ] {
+        let lines = refused(&format!("{POD}---\n{list}"));
+        assert!(
+            lines[0].contains(&format!("contains items of kind {what}; give them as documents")),
+            "{lines:?}"
+        );
+    }
+    let other = of("List", "{apiVersion: v1, kind: Service}");
+    assert!(injected(&format!("{POD}---\n{other}")).ends_with(&other));
+}
+
+#[test]
+fn a_byte_order_mark_stays_with_what_is_unchanged() {
+    let out = injected(&format!("\u{feff}{SERVICE}---\n{POD}"));
+    assert!(out.starts_with(&format!("\u{feff}{SERVICE}---\n")), "{out}");
+    let done = format!("\u{feff}{}", injected(POD));
+    assert_eq!(injected(&done), done);
+    assert!(injected(&format!("\u{feff}{POD}")).starts_with("apiVersion"));
 }
 
 #[test]
@@ -91,6 +125,8 @@ fn anchors_and_aliases_are_refused_by_name() {
 fn malformed_streams_are_refused_with_their_line() {
     assert!(refused(&format!("{POD}---\nkind: [\n"))[0].starts_with("line 1"));
     assert!(refused("kind: Pod\n\tapiVersion: v1\n")[0].contains("is not valid YAML or JSON"));
+    let deep = refused(&format!("{POD}---\na: {}\n", "[".repeat(70) + &"]".repeat(70)));
+    assert!(deep[0].starts_with("line 11: is nested more than 64 levels deep"), "{deep:?}");
 }
 
 #[test]
@@ -108,14 +144,18 @@ fn headers_are_kept() {
 }
 
 #[test]
-fn options_and_files_that_cannot_be_read_are_usage_errors() {
-    let run = |words: &[&str], stdin: &[u8]| manifests(words.iter().map(OsString::from), stdin);
-    assert!(run(&[], POD.as_bytes()).expect("manifests").contains("copy-proxyrunner"));
-    for (words, stdin) in [(&["--port", "x"][..], &b""[..]), (&["-f", "no/such/file"], b""), (&[], b"\xff")] {
-        let exit = run(words, stdin).expect_err("an error");
-        assert!(exit.code == USAGE && exit.lines[0].starts_with("inject: "), "{exit:?}");
+fn manifests_that_cannot_be_read_are_errors() {
+    let run =
+        |file: Option<&str>, stdin: &[u8]| manifests(file.map(PathBuf::from), &Options::default(), stdin);
+    assert!(run(None, POD.as_bytes()).expect("manifests").contains("copy-proxyrunner"));
+    let exit = run(Some("no/such/file"), b"").expect_err("an error");
+    assert!(exit.code == USAGE && exit.lines[0].starts_with("inject: no/such/file: "), "{exit:?}");
+    let large = vec![b'#'; (LIMIT + 1) as usize];
+    for (stdin, reason) in
+        [(&b"kind: x"[..], "contains nothing"), (b"\xff", "is not UTF-8"), (&large, "is larger than 32 MiB")]
+    {
+        let exit = run(None, stdin).expect_err("an error");
+        assert_eq!(exit.code, REFUSED);
+        assert!(exit.lines[0].starts_with(&format!("inject: stdin: {reason}")), "{exit:?}");
     }
-    let exit = run(&["-f", "-"], b"kind: x").expect_err("an error");
-    assert!(exit.code == REFUSED && exit.lines[0].starts_with("inject: stdin: "), "{exit:?}");
-    assert_eq!(run(&["--help"], b"").expect_err("help").code, 0);
 }

@@ -14,6 +14,9 @@ pub const INTERNAL_ERROR: i64 = -32603;
 /// proxyrunner's own, outside the range that JSON-RPC reserves: the client cancelled the request.
 pub const REQUEST_CANCELLED: i64 = -32800;
 
+/// A rate limit is exceeded. A positive code, as ToolHive's; MCP and JSON-RPC reserve negative ones.
+pub const RATE_LIMITED: i64 = 429;
+
 /// Legacy: the `Mcp-Session-Id` is unknown. No revision names this code; every SDK sends it.
 pub const SESSION_NOT_FOUND: i64 = -32001;
 /// Legacy: `resources/read` of a URI that does not exist. Later revisions use [`INVALID_PARAMS`].

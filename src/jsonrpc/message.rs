@@ -48,6 +48,9 @@ pub struct Message {
     pub error: Option<Span>,
     /// Whether there are raw line breaks between tokens, so that the message cannot be used as a frame unchanged.
     pub multiline: bool,
+    /// A name that some server takes for one of the other members, or of `params` or `_meta`, although it is spelled
+    /// differently.
+    pub lookalike: Option<&'static str>,
 }
 
 /// The members of `params` that proxyrunner reads. Their types are not checked.

@@ -5,8 +5,11 @@ pub mod codes;
 pub(crate) mod id;
 mod lenient;
 mod lexer;
+mod lookalike;
 pub(crate) mod message;
 pub(crate) mod object;
+#[cfg(feature = "gateway")]
+mod portable;
 pub(crate) mod propagation;
 pub mod rewrite;
 pub mod scan;
@@ -15,10 +18,13 @@ pub mod text;
 
 pub use id::ClientId;
 pub(crate) use lenient::{Defect, Spelling, echoed, mended};
+pub(crate) use lookalike::{folded, reads_as};
 pub use message::{Fault, Kind, Message, Meta, Params, Span};
 pub(crate) use message::{LONGEST_NAME, LONGEST_URI};
 pub(crate) use object::{Amendment, amend, distinct_members, items, string_member};
-pub use object::{member, members, retain};
+pub use object::{member, members, retain, retain_items};
+#[cfg(feature = "gateway")]
+pub(crate) use portable::unportable;
 pub(crate) use propagation::{Carried, carried};
 pub use scan::{elements, is_batch, scan};
 pub use splice::{Edits, Spliced, break_no_lines, splice, splice_one};

@@ -112,9 +112,20 @@ pub fn amend(bytes: &[u8], object: &Span, amendment: Amendment<'_>, edits: &mut 
         put_first(first, amendment.add, empty, edits);
         return empty;
     }
-    let kept = |name: &[u8], _: &Span| !amendment.drop.iter().any(|dropped| *dropped.as_bytes() == *name);
-    let none_kept = retain(bytes, object, edits, kept);
-    put_first(first, amendment.add, none_kept, edits);
+    let kept = |name: &[u8]| !amendment.drop.iter().any(|dropped| *dropped.as_bytes() == *name);
+    amend_by(bytes, object, kept, amendment.add, edits)
+}
+
+/// Removes the members whose names `keep` rejects, and adds members in front of the others; as [`amend`].
+pub fn amend_by(
+    bytes: &[u8],
+    object: &Span,
+    keep: impl Fn(&[u8]) -> bool,
+    add: &[u8],
+    edits: &mut Edits,
+) -> bool {
+    let none_kept = retain(bytes, object, edits, |name, _| keep(name));
+    put_first(object.start + 1, add, none_kept, edits);
     none_kept
 }
 
@@ -146,6 +157,29 @@ pub fn retain(
         from = value.end;
     }
     none_kept
+}
+
+/// Removes the elements that `keep` rejects from the array at `array`. `keep` is called with the position of each, in
+/// order. As with [`retain`], at most once for an array.
+pub fn retain_items(bytes: &[u8], array: &Span, edits: &mut Edits, mut keep: impl FnMut(usize) -> bool) {
+    let first = array.start + 1;
+    let mut none_kept = true;
+    // The end of the previous element. The comma after it is removed with this element.
+    let mut from = first;
+    for (at, item) in items(bytes, array.clone()).enumerate() {
+        if !keep(at) {
+            edits.delete(&(from..item.end));
+        } else {
+            if none_kept && from > first {
+                // Between two elements there are only whitespace and one comma.
+                let gap = &bytes[from..item.start];
+                let comma = gap.iter().position(|byte| *byte == b',').map_or(0, |at| at + 1);
+                edits.delete(&(from..from + comma));
+            }
+            none_kept = false;
+        }
+        from = item.end;
+    }
 }
 
 /// Inserts members at the front of an object; `empty` is true if no others follow.
@@ -188,6 +222,30 @@ mod tests {
             let (out, empty) = amended(text, drop, add);
             assert_eq!(out, expected, "{text} without {drop:?}");
             assert_eq!(empty, !expected.replace(add, "").contains(':'), "{text}");
+        }
+    }
+
+    #[test]
+    fn items_are_removed_with_their_commas() {
+        for (text, removed, expected) in [
+            ("[]", &[][..], "[]"),
+            ("[ 1 , 2,3 ]", &[], "[ 1 , 2,3 ]"),
+            ("[1]", &[0], "[]"),
+            ("[ 1 ]", &[0], "[ ]"),
+            ("[1, 2,3]", &[0], "[ 2,3]"),
+            ("[1, 2 ,3]", &[1], "[1 ,3]"),
+            ("[1, 2, 3 ]", &[2], "[1, 2 ]"),
+            ("[1,2,3]", &[0, 1], "[3]"),
+            ("[1,2,3]", &[0, 2], "[2]"),
+            ("[1,2,3]", &[0, 1, 2], "[]"),
+            (r#"["a,]",[2,3],{"b":[4]}]"#, &[1], r#"["a,]",{"b":[4]}]"#),
+        ] {
+            let bytes = Charged::own(text.as_bytes());
+            let mut edits = Edits::new();
+            retain_items(&bytes, &(0..bytes.len()), &mut edits, |at| !removed.contains(&at));
+            assert_eq!(edits.is_empty(), removed.is_empty());
+            let out = splice(&bytes, &(0..bytes.len()), edits).to_vec();
+            assert_eq!(String::from_utf8(out).unwrap(), expected, "{text} without {removed:?}");
         }
     }
 

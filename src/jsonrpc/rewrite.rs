@@ -6,9 +6,10 @@ use serde_json::Value;
 use std::borrow::Cow;
 
 use super::message::{Message, Span};
-use super::object::{Amendment, amend};
+use super::object::{Amendment, amend, amend_by, members};
 use super::propagation::injection;
 use super::splice::{Edits, SmallBytes, Spliced, splice, splice_one};
+use super::text::{LONGEST_KEY, key_of, unescaped};
 use crate::trace_context::Trace;
 
 /// Returns the unchanged message, without surrounding whitespace.
@@ -147,6 +148,38 @@ fn amend_if_any(bytes: &[u8], object: &Span, amendment: Amendment<'_>, edits: &m
     if !(amendment.drop.is_empty() && amendment.add.is_empty()) {
         amend(bytes, object, amendment, edits);
     }
+}
+
+/// Reserves the keys of `params._meta` that begin with `prefix`: removes a client's own members with such keys, however
+/// they are written, and adds `member`, which is raw JSON, or empty. A `_meta` that is not an object is replaced if there is a
+/// member to add, so that no caller can keep it out. Returns `None` if nothing changes.
+pub fn with_reserved(bytes: &Charged, message: &Message, prefix: &str, member: &[u8]) -> Option<Spliced> {
+    let mut edits = Edits::new();
+    let kept = |name: &[u8]| match name.len() > LONGEST_KEY {
+        // It comes with its quotes and escapes.
+        true => !unescaped(name).starts_with(prefix.as_bytes()),
+        false => !name.starts_with(prefix.as_bytes()),
+    };
+    match &message.params {
+        None if member.is_empty() => return None,
+        None => insert_params(message, b"", member, &mut edits),
+        Some(params) => match (&params.meta, &params.meta_value) {
+            (Some(meta), _) => {
+                let is_kept = |(key, _): (Span, Span)| kept(&key_of(&bytes[key]));
+                if member.is_empty() && members(bytes, meta.span.clone()).all(is_kept) {
+                    return None;
+                }
+                amend_by(bytes, &meta.span, kept, member, &mut edits);
+            }
+            (None, _) if member.is_empty() => return None,
+            (None, Some(other)) => edits.replace(other, &[b"{", member, b"}"].concat()),
+            (None, None) => {
+                let add = wrapped(member);
+                amend(bytes, &params.span, Amendment { drop: &[], add: &add }, &mut edits);
+            }
+        },
+    }
+    Some(splice(bytes, &message.object, edits))
 }
 
 fn joined<'a>(first: &'a [u8], then: &'a [u8]) -> Cow<'a, [u8]> {

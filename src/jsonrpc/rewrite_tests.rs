@@ -279,3 +279,67 @@ fn an_edit_within_another_is_dropped() {
     assert_eq!(out.len(), string(out.clone()).len());
     assert_eq!(string(out), r#"{"jsonrpc":"2.0","id":1,"result":{"a":[null],"c":2}}"#);
 }
+
+/// Returns a request whose reserved keys were replaced; `None` if nothing changes.
+fn reserved(params: &str, member: &str) -> Option<String> {
+    let (bytes, message) = scanned(&format!(r#"{{"jsonrpc":"2.0", "id":1,"method":"m"{params} }}"#));
+    let out = string(with_reserved(&bytes, &message, "own/", member.as_bytes())?);
+    scan(out.as_bytes()).unwrap_or_else(|fault| panic!("{fault}: {out}"));
+    let params = out.strip_prefix(r#"{"jsonrpc":"2.0", "id":1,"method":"m""#).expect("the same beginning");
+    Some(params.strip_suffix(" }").expect("the same end").to_owned())
+}
+
+#[test]
+fn reserved_keys_are_removed_in_every_spelling() {
+    let long = format!(r#""\u006fwn/{}":1"#, "x".repeat(2000));
+    let escaped: String = "own/id".bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+    for own in [
+        r#""own/id":{"sub":"eve"}"#,
+        r#""own/":1"#,
+        r#""own/other/key":[]"#,
+        r#""\u006fwn/id":1"#,
+        r#""own\/id":1"#,
+        r#""own/id":1,"own/id":2,"\u006Fwn\u002fid":3"#,
+        &format!("\"{escaped}\":1"),
+        &long,
+    ] {
+        let (first, last) = (
+            format!(r#","params":{{"_meta":{{{own}, "a" :1}}}}"#),
+            format!(r#","params":{{"_meta":{{"a" :1, {own}}}}}"#),
+        );
+        for params in [first, last] {
+            let out = reserved(&params, "").expect("a change").replace(' ', "");
+            assert_eq!(out, r#","params":{"_meta":{"a":1}}"#, "{params}");
+        }
+        let only = format!(r#","params":{{"x":"own/id","_meta":{{{own}}}}}"#);
+        assert_eq!(reserved(&only, "").as_deref(), Some(r#","params":{"x":"own/id","_meta":{}}"#));
+        let replaced = reserved(&only, r#""own/id":7"#);
+        assert_eq!(replaced.as_deref(), Some(r#","params":{"x":"own/id","_meta":{"own/id":7}}"#));
+    }
+}
+
+#[test]
+fn a_reserved_member_is_added_wherever_it_fits() {
+    let member = r#""own/id":{"sub":"ann"}"#;
+    for (params, expected) in [
+        ("", format!(r#","params":{{"_meta":{{{member}}}}}"#)),
+        (r#","params":null"#, format!(r#","params":{{"_meta":{{{member}}}}}"#)),
+        (r#","params":{}"#, format!(r#","params":{{"_meta":{{{member}}}}}"#)),
+        (r#","params":{"a" : 1}"#, format!(r#","params":{{"_meta":{{{member}}},"a" : 1}}"#)),
+        (r#","params":{"_meta":{}}"#, format!(r#","params":{{"_meta":{{{member}}}}}"#)),
+        (
+            r#","params":{"_meta":{"OWN/id":1,"own":2}}"#,
+            format!(r#","params":{{"_meta":{{{member},"OWN/id":1,"own":2}}}}"#),
+        ),
+    ] {
+        assert_eq!(reserved(params, member), Some(expected), "{params}");
+        assert_eq!(reserved(params, ""), None, "{params}");
+    }
+    for odd in ["7", "null", r#"["own/id"]"#, r#""own/id""#] {
+        let params = |meta: &str| format!(r#","params":{{"_meta":{meta},"a":1}}"#);
+        assert_eq!(reserved(&params(odd), member), Some(params(&format!("{{{member}}}"))), "{odd}");
+        assert_eq!(reserved(&params(odd), ""), None, "{odd}");
+    }
+    let nested = r#","params":{"arguments":{"_meta":{"own/id":1}}}"#;
+    assert_eq!(reserved(nested, ""), None, "only params._meta is reserved");
+}

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::lexer::{Broken, Lexer};
+use super::lookalike::{self, lookalike};
 use super::message::{Fault, Kind, LONGEST_NAME, LONGEST_URI, Message, Meta, Params, Span};
 use super::text::unescaped;
 
@@ -96,6 +97,7 @@ struct Envelope {
     result: Option<Span>,
     is_error: bool,
     error: Option<Span>,
+    lookalike: Option<&'static str>,
     /// The first fault of the message. The rest is still read to find its id.
     fault: Option<Fault>,
 }
@@ -171,6 +173,7 @@ impl Envelope {
                 return Ok(());
             }
             _ => {
+                self.lookalike = self.lookalike.or_else(|| lookalike(&name, lookalike::ENVELOPE));
                 if unknown.len() == MOST_UNKNOWN_MEMBERS {
                     self.blame("the message has too many members", at);
                 } else if !unknown.insert(name) {
@@ -197,7 +200,7 @@ impl Envelope {
         if lexer.peek() == Some(b'{') {
             params.span = lexer.object(|lexer, key| {
                 let at = key.start;
-                if let Err(reason) = read_param(&mut params, lexer, key)? {
+                if let Err(reason) = read_param(&mut params, &mut self.lookalike, lexer, key)? {
                     self.blame(reason, at);
                 }
                 Ok(())
@@ -276,6 +279,7 @@ impl Envelope {
             is_error: self.is_error,
             error: self.error,
             multiline: self.multiline,
+            lookalike: self.lookalike,
         }
     }
 }
@@ -291,7 +295,12 @@ type Judged = Result<(), &'static str>;
 const PARAM_REPEATED: &str = "a member of params is duplicated";
 
 /// Reads one member of `params`.
-fn read_param(params: &mut Params, lexer: &mut Lexer<'_>, key: Span) -> Result<Judged, Broken> {
+fn read_param(
+    params: &mut Params,
+    found: &mut Option<&'static str>,
+    lexer: &mut Lexer<'_>,
+    key: Span,
+) -> Result<Judged, Broken> {
     let (slot, longest, too_long) = match &*lexer.name(&key) {
         b"name" => (&mut params.name, LONGEST_NAME, "params.name is longer than 1 KiB"),
         b"uri" => (&mut params.uri, LONGEST_URI, "params.uri is longer than 16 KiB"),
@@ -309,8 +318,11 @@ fn read_param(params: &mut Params, lexer: &mut Lexer<'_>, key: Span) -> Result<J
         b"task" => (&mut params.task, usize::MAX, ""),
         b"requestState" => (&mut params.request_state, usize::MAX, ""),
         b"inputResponses" => (&mut params.input_responses, usize::MAX, ""),
-        b"_meta" => return read_meta(params, lexer),
-        _ => return lexer.value().map(|_| Ok(())),
+        b"_meta" => return read_meta(params, found, lexer),
+        name => {
+            *found = found.or_else(|| lookalike(name, lookalike::PARAMS));
+            return lexer.value().map(|_| Ok(()));
+        }
     };
     let value = lexer.value()?;
     let judged = if value.len() > longest { Err(too_long) } else { Ok(()) };
@@ -319,12 +331,16 @@ fn read_param(params: &mut Params, lexer: &mut Lexer<'_>, key: Span) -> Result<J
 }
 
 /// Reads `params._meta`.
-fn read_meta(params: &mut Params, lexer: &mut Lexer<'_>) -> Result<Judged, Broken> {
+fn read_meta(
+    params: &mut Params,
+    found: &mut Option<&'static str>,
+    lexer: &mut Lexer<'_>,
+) -> Result<Judged, Broken> {
     let mut judged = if params.meta_value.is_none() { Ok(()) } else { Err(PARAM_REPEATED) };
     if lexer.peek() == Some(b'{') {
         let mut meta = Meta::default();
         meta.span = lexer.object(|lexer, key| {
-            let member = read_meta_member(&mut meta, lexer, key)?;
+            let member = read_meta_member(&mut meta, found, lexer, key)?;
             judged = judged.and(member);
             Ok(())
         })?;
@@ -336,7 +352,12 @@ fn read_meta(params: &mut Params, lexer: &mut Lexer<'_>) -> Result<Judged, Broke
     Ok(judged)
 }
 
-fn read_meta_member(meta: &mut Meta, lexer: &mut Lexer<'_>, key: Span) -> Result<Judged, Broken> {
+fn read_meta_member(
+    meta: &mut Meta,
+    found: &mut Option<&'static str>,
+    lexer: &mut Lexer<'_>,
+    key: Span,
+) -> Result<Judged, Broken> {
     let mut trace = true;
     let mut longest = usize::MAX;
     let slot = match &*lexer.name(&key) {
@@ -356,7 +377,10 @@ fn read_meta_member(meta: &mut Meta, lexer: &mut Lexer<'_>, key: Span) -> Result
                         b"io.modelcontextprotocol/protocolVersion" => &mut meta.era_version,
                         b"io.modelcontextprotocol/logLevel" => &mut meta.log_level,
                         b"io.modelcontextprotocol/subscriptionId" => &mut meta.subscription_id,
-                        _ => return lexer.value().map(|_| Ok(())),
+                        _ => {
+                            *found = found.or_else(|| lookalike(name, lookalike::META));
+                            return lexer.value().map(|_| Ok(()));
+                        }
                     }
                 }
             }

@@ -2,6 +2,7 @@
 //! ones become slices of the original with new parts between them.
 
 use crate::budget::{Charged, OVERHEAD};
+use crate::sorted::sorted_by_key;
 use smallvec::SmallVec;
 use std::cmp::Reverse;
 use std::fmt;
@@ -48,6 +49,11 @@ impl Edits {
     /// Creates an empty list of edits.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Returns whether there are no edits.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
     }
 
     /// Replaces `span` by `text`.
@@ -97,7 +103,7 @@ impl Edits {
         // An insertion comes before a replacement at the same position, and an outer edit before those within it.
         let place = |(span, _): &(Span, New)| (span.start, !span.is_empty(), Reverse(span.end));
         if !self.list.is_sorted_by_key(place) {
-            self.list.sort_by_key(place);
+            self.list = sorted_by_key(self.list.drain(..).collect(), place).into();
         }
         let mut end = 0;
         self.list.retain(|(span, _)| {

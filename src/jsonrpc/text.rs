@@ -60,7 +60,7 @@ fn said(raw: &[u8]) -> Cow<'_, str> {
 const SHORT: usize = 32;
 
 /// Maximum length of a key that is unescaped. No known name is longer, in any spelling.
-const LONGEST_KEY: usize = 1024;
+pub(super) const LONGEST_KEY: usize = 1024;
 
 /// Returns the raw value at `span`, to outlive its message: a short value is copied; a slice of a long one keeps the
 /// whole message.
@@ -165,7 +165,7 @@ fn unescape_unit<'a>(digits: &'a [u8], value: &mut Vec<u8>) -> &'a [u8] {
     after
 }
 
-fn code_unit(digits: &[u8]) -> Option<(u32, &[u8])> {
+pub(super) fn code_unit(digits: &[u8]) -> Option<(u32, &[u8])> {
     let (digits, after) = digits.split_first_chunk::<4>()?;
     let unit = digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))?;
     Some((unit, after))

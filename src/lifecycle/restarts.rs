@@ -17,6 +17,11 @@ pub struct Policy {
     pub stable: Duration,
 }
 
+impl Policy {
+    /// The limit of a child that is restarted without end.
+    pub const ENDLESS: u32 = u32::MAX;
+}
+
 /// The consecutive restarts of one child.
 #[derive(Debug)]
 pub struct Restarts {
@@ -45,10 +50,10 @@ impl Restarts {
             self.used = 0;
             self.backoff.reset();
         }
-        if self.used >= self.policy.limit {
+        if self.limit().is_some_and(|limit| self.used >= limit) {
             return None;
         }
-        self.used += 1;
+        self.used = self.used.saturating_add(1);
         Some(jittered(self.backoff.advance(), chance))
     }
 
@@ -57,9 +62,9 @@ impl Restarts {
         self.used
     }
 
-    /// Returns the maximum number of consecutive restarts.
-    pub fn limit(&self) -> u32 {
-        self.policy.limit
+    /// Returns the maximum number of consecutive restarts, if there is one.
+    pub fn limit(&self) -> Option<u32> {
+        (self.policy.limit != Policy::ENDLESS).then_some(self.policy.limit)
     }
 }
 
@@ -80,7 +85,7 @@ mod tests {
         let mut restarts = Restarts::new(POLICY);
         let pauses: Vec<_> = std::iter::from_fn(|| restarts.next_pause(now, 1.0)).collect();
         assert_eq!(pauses, [1, 2, 4, 5, 5].map(Duration::from_secs));
-        assert_eq!((restarts.used(), restarts.limit()), (5, 5));
+        assert_eq!((restarts.used(), restarts.limit()), (5, Some(5)));
         assert_eq!(restarts.next_pause(now, 1.0), None, "the budget stays used up");
     }
 

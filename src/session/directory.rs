@@ -1,11 +1,13 @@
 //! The table of sessions: limited in number, searched by id and principal, and swept for expired sessions.
 
-use super::{Principal, Session, Settings};
+use super::{Session, Settings};
 use crate::admission::{Holder, Share, Shares, Taken};
 use crate::audience::{Members, SessionId};
 use crate::budget::Account;
 use crate::client::Client;
 use crate::exchange::Failure;
+use crate::identity::Principal;
+use crate::sorted::sorted_by_key;
 use crate::telemetry::counters;
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::cmp::Reverse;
@@ -79,8 +81,8 @@ impl Directory {
     fn evict_from(&self, holder: Holder, now: Instant) -> bool {
         let opening: Vec<_> = self.opening().iter().filter_map(Weak::upgrade).collect();
         let own = |session: &Arc<Session>| session.opener() == holder.client && session.has_place();
-        let mut sessions: Vec<_> = self.read().values().cloned().chain(opening).filter(own).collect();
-        sessions.sort_by_cached_key(|session| session.last_message());
+        let sessions: Vec<_> = self.read().values().cloned().chain(opening).filter(own).collect();
+        let sessions = sorted_by_key(sessions, |session| session.last_message());
         let failure = Failure::SessionEnded;
         let quiet =
             sessions.iter().find(|session| self.end_if_quiet_for(Duration::ZERO, session, &failure, now));
@@ -95,9 +97,9 @@ impl Directory {
     /// Ends the session that has been quiet longest, if it has been for `--evict-after`; returns whether it did.
     fn evict_quietest(&self, now: Instant) -> bool {
         let patience = self.settings.evict_after;
-        let mut quiet: Vec<_> =
+        let quiet: Vec<_> =
             self.all().into_iter().filter(|session| session.is_quiet_for(patience, now)).collect();
-        quiet.sort_by_cached_key(|session| session.last_message());
+        let quiet = sorted_by_key(quiet, |session| session.last_message());
         let failure = Failure::SessionEnded;
         let ended = quiet.iter().find(|session| self.end_if_quiet_for(patience, session, &failure, now));
         if let Some(session) = ended {
@@ -109,6 +111,7 @@ impl Directory {
     /// Makes the session findable, unless it has ended already.
     pub fn list(&self, session: &Arc<Session>) {
         counters::OPENED_SESSIONS.increment();
+        session.announce();
         self.opening().retain(|opening| !ptr::eq(opening.as_ptr(), Arc::as_ptr(session)));
         self.write().insert(session.id().clone(), Arc::clone(session));
         // Checked after the session was listed, since an end before that found nothing to remove.

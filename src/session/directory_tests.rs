@@ -2,9 +2,10 @@
 
 use super::directory::DirectoryFull;
 use super::fixtures::{IDLE, MAX_AGE, account, client_id, directory, drain, said};
-use super::{Directory, Principal, Session, StreamId};
+use super::{Directory, Session, StreamId};
 use crate::exchange::fixtures::begun;
 use crate::exchange::{Class, Failure, Link};
+use crate::identity::Principal;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

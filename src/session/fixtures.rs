@@ -1,8 +1,9 @@
 //! Fixtures for tests of sessions and their users.
 
-use super::{Directory, Principal, Reader, Session, Settings};
+use super::{Directory, Reader, Session, Settings};
 use crate::budget::Charged;
 use crate::budget::{Account, Budget};
+use crate::identity::Principal;
 use crate::jsonrpc::{self, ClientId, Message, Spliced};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};

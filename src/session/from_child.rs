@@ -3,7 +3,7 @@
 use super::Session;
 use super::questions::AnswerFor;
 use super::streams::StreamEvent;
-use crate::audience::{SeatedSession, SessionId, TooManyQuestions};
+use crate::audience::{ListChanges, SeatedSession, SessionId, TooManyQuestions};
 use crate::budget::Charged;
 use crate::exchange::{Class, Failure, Interim, Mailbox, Topic};
 use crate::jsonrpc::{ClientId, Message, Spliced, rewrite};
@@ -13,6 +13,10 @@ use std::sync::Arc;
 impl SeatedSession for Session {
     fn id(&self) -> &SessionId {
         self.id()
+    }
+
+    fn changes(&self) -> &ListChanges {
+        self.list_changes()
     }
 
     fn notify(&self, frame: Spliced, class: Class) {

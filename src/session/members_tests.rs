@@ -1,9 +1,10 @@
 //! Tests which members of a shared child get which notifications.
 
 use super::fixtures::{account, directory, drain, said};
-use super::{Principal, Reader, Session};
+use super::{Reader, Session};
 use crate::audience::{Members, Seat, SessionId};
 use crate::exchange::Failure;
+use crate::identity::Principal;
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -7,9 +7,9 @@ mod event_id;
 mod from_child;
 mod in_flight;
 mod kept;
+mod old_sse;
 mod owed;
 mod presence;
-mod principal;
 mod questions;
 mod reader;
 mod streams;
@@ -32,16 +32,17 @@ pub use event_id::StreamId;
 pub use kept::Since;
 pub use owed::Owed;
 pub use presence::Presence;
-pub use principal::Principal;
 pub use reader::Reader;
 pub use underway::Underway;
 pub use version::{LEGACY_VERSIONS, Version};
 
 use crate::admission::Share;
-use crate::audience::{Seat, SessionId};
+use crate::audience::{ListChanges, Seat, SessionId};
+use crate::audit;
 use crate::budget::Account;
 use crate::client::Client;
 use crate::exchange::{Class, Failure, Interruption};
+use crate::identity::Principal;
 use crate::jsonrpc::Spliced;
 use crate::telemetry::metrics;
 use crate::telemetry::metrics::labels::Side;
@@ -71,6 +72,9 @@ pub struct Settings {
     pub replay_bytes: usize,
 }
 
+/// Name and version of a client's software.
+pub type ClientInfo = (Box<str>, Box<str>);
+
 /// A client's legacy session.
 #[derive(Debug)]
 pub struct Session {
@@ -81,12 +85,16 @@ pub struct Session {
     opened: Instant,
     account: Account,
     version: OnceLock<Version>,
+    client_info: OnceLock<Arc<ClientInfo>>,
+    is_announced: AtomicBool,
     seat: OnceLock<Seat>,
     ended: CancellationToken,
     why_ended: OnceLock<Failure>,
-    old_sse: AtomicBool,
+    /// Set for HTTP+SSE: the time at which its caller's credentials end.
+    old_sse: OnceLock<Mutex<Option<Instant>>>,
     state: Mutex<SessionState>,
     place: Mutex<Option<Share>>,
+    changes: Arc<ListChanges>,
 }
 
 #[derive(Debug)]
@@ -130,10 +138,12 @@ impl Session {
             opened: now,
             account,
             version: OnceLock::new(),
+            client_info: OnceLock::new(),
+            is_announced: AtomicBool::new(false),
             seat: OnceLock::new(),
             ended: CancellationToken::new(),
             why_ended: OnceLock::new(),
-            old_sse: AtomicBool::new(false),
+            old_sse: OnceLock::new(),
             state: Mutex::new(SessionState {
                 last_active: now,
                 last_message: now,
@@ -145,7 +155,13 @@ impl Session {
                 back_until: None,
             }),
             place: Mutex::new(Some(place)),
+            changes: Arc::default(),
         }
+    }
+
+    /// Returns the changes of the lists of the session's exclusive child.
+    pub fn list_changes(&self) -> &Arc<ListChanges> {
+        &self.changes
     }
 
     /// Returns the account that its messages are charged to.
@@ -166,6 +182,22 @@ impl Session {
     /// Returns the client that its session and children count against; for an anonymous session, its address.
     pub fn opener(&self) -> Client {
         self.opener
+    }
+
+    /// Sets the client's software, as its `initialize` names it.
+    pub fn set_client_info(&self, info: Arc<ClientInfo>) {
+        let _ = self.client_info.set(info);
+    }
+
+    /// Returns the client's software, if the audit log needs it.
+    pub fn client_info(&self) -> Option<Arc<ClientInfo>> {
+        self.client_info.get().cloned()
+    }
+
+    /// Records that the session can be found, for the audit log.
+    fn announce(&self) {
+        self.is_announced.store(true, Ordering::Relaxed);
+        audit::session_started(&self.id, &self.principal.shown());
     }
 
     /// Returns the principal that it belongs to.
@@ -209,16 +241,6 @@ impl Session {
         if let Some(seat) = self.seat() {
             seat.leave(&self.id);
         }
-    }
-
-    /// Marks its transport as HTTP+SSE of 2024-11-05, so that Streamable HTTP does not accept its id.
-    pub fn become_old_sse(&self) {
-        self.old_sse.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns whether its transport is HTTP+SSE of 2024-11-05.
-    pub fn is_old_sse(&self) -> bool {
-        self.old_sse.load(Ordering::Relaxed)
     }
 
     /// Waits until the session has ended.
@@ -327,9 +349,21 @@ impl Session {
     }
 
     fn mark_ended(&self, failure: &Failure) {
-        if self.why_ended.set(failure.clone()).is_ok() && self.seat().is_some() {
-            let revision = self.version().revision();
-            metrics::session(Side::Server, revision, self.opened.elapsed());
+        if self.why_ended.set(failure.clone()).is_ok() {
+            if self.seat().is_some() {
+                let revision = self.version().revision();
+                metrics::session(Side::Server, revision, self.opened.elapsed());
+            }
+            if self.is_announced.load(Ordering::Relaxed) {
+                let lasted = self.opened.elapsed();
+                let reason = match failure {
+                    Failure::SessionEnded => "deleted, expired or evicted",
+                    Failure::ShuttingDown => "proxyrunner is shutting down",
+                    Failure::Changed => "the restarted server differs",
+                    _ => "the server exited",
+                };
+                audit::session_ended(&self.id, &self.principal.shown(), reason, lasted);
+            }
         }
         self.ended.cancel();
     }

@@ -15,6 +15,7 @@ use super::event_id::StreamId;
 use super::kept::{Kept, KeptEvent, Since, Worth};
 use crate::exchange::Class;
 use crate::jsonrpc::Spliced;
+use crate::sorted::sorted;
 use crate::telemetry::counters;
 use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll, Waker};
@@ -100,9 +101,9 @@ impl Streams {
     /// Opens a standalone stream with its reader, and moves the events that wait for one to it. Ends the oldest
     /// standalone streams above the limit.
     pub(super) fn open_standalone(&mut self) -> Attached {
-        let mut others: Vec<_> =
+        let others: Vec<_> =
             self.streams.iter().filter(|(_, s)| s.standalone).map(|(id, s)| (*id, s.attached)).collect();
-        others.sort_unstable();
+        let others = sorted(others);
         let stream =
             self.insert(Stream { standalone: true, attached: true, readers: 1, ..Stream::default() });
         for &(id, _) in others.iter().filter(|(_, attached)| !attached) {

@@ -123,7 +123,7 @@ impl ChildOperation {
     }
 
     /// Adds the tool's result, in JSON, to the message's span.
-    pub fn record_result<'a>(&self, result: impl FnOnce() -> Option<&'a [u8]>) {
+    pub fn record_result<'a>(&self, result: impl Fn() -> Option<&'a [u8]>) {
         if let Cause::Message(message) = &self.cause {
             message.record_result(result);
         }

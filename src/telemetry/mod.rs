@@ -4,12 +4,14 @@ mod child_operation;
 mod clock;
 #[cfg(test)]
 mod documentation;
+pub mod evidence;
 pub mod logs;
 pub mod metrics;
 pub mod names;
 mod operation;
 mod outbox;
 mod peer;
+mod seldom;
 mod subject;
 mod text;
 mod trace;
@@ -17,11 +19,13 @@ mod verdict;
 
 pub use child_operation::ChildOperation;
 pub use clock::unix_nanos;
+pub use evidence::{Details, Ended, Visitor};
 pub use logs::{Allowance, LogFormat, access, count_lost_lines};
 pub use metrics::counters;
 pub use operation::{Arrival, Operation};
 pub use outbox::{Bounds, Outbox};
 pub use peer::Peer;
+pub use seldom::Seldom;
 pub use subject::Subject;
 pub(crate) use text::cut;
 pub(crate) use trace::capture;
@@ -82,7 +86,7 @@ pub fn start(settings: &Settings) -> logs::LastLines {
     }
     if let Some(SpanSettings { sampler, propagates, bounds }) = settings.spans {
         Tracer::install(sampler, propagates, settings.longest, bounds, scope_of_instrumentation());
-        capture::install(&settings.capture);
     }
+    capture::install(&settings.capture);
     guard
 }

@@ -2,6 +2,7 @@
 //! spans, its metrics, and its access log line. It is shared by everything that works on the message.
 
 use super::clock::Moment;
+use super::evidence::{self, Details, Ended, Evidence, Visitor};
 use super::logs::access;
 use super::metrics;
 use super::metrics::labels::{Labels, Revision, Side};
@@ -12,14 +13,19 @@ use super::trace::Attributes;
 use super::trace::{Parent, Span, SpanKind, Tracer, tracer};
 use super::trace::{capture, scope};
 use super::verdict::Verdict;
+use crate::identity::Identity;
 use crate::trace_context::{Context, Trace};
 use parking_lot::{Mutex, MutexGuard};
 use std::borrow::Cow;
+use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::Notify;
+
+/// Maximum length of an id in the audit log, which leaves out longer ones.
+const LONGEST_ID: usize = 128;
 
 /// The circumstances in which a message arrived.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,6 +40,8 @@ pub struct Arrival<'a> {
     pub id: Option<&'a [u8]>,
     /// The remote end of the connection.
     pub peer: Option<&'a Peer>,
+    /// The HTTP request and the caller, for the audit log.
+    pub audited: Option<(&'a Arc<Visitor>, &'a Arc<Identity>)>,
 }
 
 /// The telemetry of one client message.
@@ -42,8 +50,15 @@ pub struct Operation {
     waits: AtomicBool,
     waited: AtomicU64,
     turned: Notify,
+    /// Whether `held` is set; avoids taking the lock.
+    holds: AtomicBool,
+    /// Dropped when the operation ends.
+    held: Mutex<Option<Held>>,
     seen: Option<Seen>,
 }
+
+/// A guard that an operation holds.
+type Held = Box<dyn Debug + Send + Sync>;
 
 /// The recorded part, present only if telemetry is enabled or a trace context must be passed on.
 #[derive(Debug)]
@@ -61,13 +76,16 @@ struct Seen {
     revision: AtomicU8,
     child: AtomicU64,
     over: AtomicBool,
+    /// What the audit log reports.
+    evidence: Option<Box<Evidence>>,
 }
 
 impl Operation {
     /// Begins the operation of a message that has just arrived.
     pub fn begin(subject: impl FnOnce() -> Subject, arrival: Arrival<'_>) -> Arc<Self> {
         let (tracer, counted) = (tracer(), metrics::is_enabled() || access::is_enabled());
-        if tracer.is_none() && !counted && arrival.carried.is_none() && arrival.http.is_none() {
+        let is_seen = counted || arrival.audited.is_some();
+        if tracer.is_none() && !is_seen && arrival.carried.is_none() && arrival.http.is_none() {
             return Arc::default();
         }
         let subject = subject();
@@ -102,9 +120,10 @@ impl Operation {
             revision: AtomicU8::default(),
             child: AtomicU64::new(0),
             over: AtomicBool::new(false),
+            evidence: evidence_of(&arrival),
         };
-        let (waits, waited, turned) = Default::default();
-        Arc::new(Operation { waits, waited, turned, seen: Some(seen) })
+        let (waits, waited, turned, holds, held) = Default::default();
+        Arc::new(Operation { waits, waited, turned, holds, held, seen: Some(seen) })
     }
 
     /// Returns the trace context, if there is one.
@@ -118,6 +137,14 @@ impl Operation {
             seen.revision.store(revision.bits(), Relaxed);
             seen.describe(|attributes| attributes.text(names::PROTOCOL, name));
         }
+        self.note(|details| details.revision = Some(name.into()));
+    }
+
+    /// Adds facts for the audit log, if there is one.
+    pub fn note(&self, note: impl FnOnce(&mut Details)) {
+        if let Some(evidence) = self.seen.as_ref().and_then(|seen| seen.evidence.as_ref()) {
+            note(&mut evidence.details.lock());
+        }
     }
 
     /// Adds attributes to the span, if it is recorded.
@@ -128,7 +155,8 @@ impl Operation {
     }
 
     /// Adds the arguments of a tool call, in JSON, to the span (`--trace-arguments`).
-    pub fn record_arguments<'a>(&self, arguments: impl FnOnce() -> Option<&'a [u8]>) {
+    pub fn record_arguments<'a>(&self, arguments: impl Fn() -> Option<&'a [u8]>) {
+        self.note(|details| note_arguments(details, arguments()));
         self.describe_tool(|attributes| {
             if let Some(shown) = capture::arguments(arguments) {
                 attributes.text(names::ARGUMENTS, &shown);
@@ -137,7 +165,10 @@ impl Operation {
     }
 
     /// Adds the result of a tool call, in JSON, to the span (`--trace-results`).
-    pub(super) fn record_result<'a>(&self, result: impl FnOnce() -> Option<&'a [u8]>) {
+    pub(super) fn record_result<'a>(&self, result: impl Fn() -> Option<&'a [u8]>) {
+        if evidence::wants_content() {
+            self.note(|details| details.response = result().map(capture::for_audit));
+        }
         self.describe_tool(|attributes| {
             if let Some(shown) = capture::result(result) {
                 attributes.text(names::RESULT, &shown);
@@ -204,15 +235,24 @@ impl Operation {
         seen.context.map(|context| Parent { context, tracestate, remote: false })
     }
 
-    /// Adds time that a child spent on the message.
-    pub(super) fn add_child_time(&self, nanos: u64) {
+    /// Adds time that a child, or the server behind a gateway, spent on the message.
+    pub fn add_child_time(&self, nanos: u64) {
         if let Some(seen) = &self.seen {
             seen.child.fetch_add(nanos, Relaxed);
         }
     }
 
+    /// Keeps a guard until the operation ends.
+    pub fn hold(&self, held: impl Debug + Send + Sync + 'static) {
+        *self.held.lock() = Some(Box::new(held));
+        self.holds.store(true, Relaxed);
+    }
+
     /// Ends the operation. Only the first call has an effect.
     pub fn end(&self, verdict: &Verdict) {
+        if self.holds.load(Relaxed) {
+            drop(self.held.lock().take());
+        }
         let Some(seen) = &self.seen else { return };
         if seen.over.swap(true, Relaxed) {
             return;
@@ -243,6 +283,16 @@ impl Operation {
                 child: Duration::from_nanos(child),
             };
             scope::within(seen.context, || access::log(&line));
+        }
+        if let Some(evidence) = &seen.evidence {
+            evidence::tell(&Ended {
+                method: seen.subject.method(),
+                target: seen.subject.target(),
+                evidence,
+                context: seen.context,
+                took: Duration::from_nanos(took),
+                verdict,
+            });
         }
         if let Some(mut span) = span {
             // The name is set now because the child may have listed the tool in the meantime.
@@ -276,6 +326,22 @@ impl Seen {
 
     fn span(&self) -> MutexGuard<'_, Option<Span>> {
         self.span.lock()
+    }
+}
+
+fn evidence_of(arrival: &Arrival<'_>) -> Option<Box<Evidence>> {
+    let (visitor, identity) = arrival.audited?;
+    let id = arrival.id.filter(|id| id.len() <= LONGEST_ID).map(|id| String::from_utf8_lossy(id).into());
+    let details = Mutex::new(Details { id, ..Details::default() });
+    Some(Box::new(Evidence { visitor: Arc::clone(visitor), identity: Arc::clone(identity), details }))
+}
+
+fn note_arguments(details: &mut Details, arguments: Option<&[u8]>) {
+    let Some(arguments) = arguments else { return };
+    let digest = ring::digest::digest(&ring::digest::SHA256, arguments);
+    details.arguments = digest.as_ref().try_into().ok();
+    if evidence::wants_content() {
+        details.request = Some(capture::for_audit(arguments));
     }
 }
 

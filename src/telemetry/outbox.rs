@@ -51,17 +51,24 @@ impl<T: Weighed> Outbox<T> {
 
     /// Passes a record on, or drops and counts it if the queue is full.
     pub fn put(&self, record: T) {
+        self.offer(record);
+    }
+
+    /// As [`put`](Self::put); returns false if the record was dropped.
+    pub fn offer(&self, record: T) -> bool {
         let size = record.bytes();
         let records = self.records.fetch_add(1, Relaxed);
         let bytes = self.bytes.fetch_add(size, Relaxed);
         if records >= self.bounds.queued || bytes + size > MOST_BYTES {
             self.release(1, size);
-            return self.dropped.increment();
+            self.dropped.increment();
+            return false;
         }
         match self.sink.get() {
             Some(sink) => sink(record),
             None => self.hold(record),
         }
+        true
     }
 
     #[cold]

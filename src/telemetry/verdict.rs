@@ -19,6 +19,15 @@ pub enum Verdict {
         /// The error message.
         message: Cow<'static, str>,
     },
+    /// A refusal with an HTTP status.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The error code.
+        code: i64,
+        /// The error message.
+        message: Cow<'static, str>,
+    },
     /// No answer: the client disconnected or cancelled the request.
     Cancelled,
 }
@@ -26,7 +35,7 @@ pub enum Verdict {
 impl Verdict {
     /// Replaces the error code, if the client receives another code than the child sent.
     pub fn with_code(mut self, told: Option<i64>) -> Self {
-        if let (Verdict::Error { code, .. }, Some(told)) = (&mut self, told) {
+        if let (Verdict::Error { code, .. } | Verdict::Refused { code, .. }, Some(told)) = (&mut self, told) {
             *code = told;
         }
         self
@@ -37,7 +46,7 @@ impl Verdict {
         match self {
             Verdict::Success => None,
             Verdict::ToolError => Some("tool_error".into()),
-            Verdict::Error { code, .. } => Some(code.to_string().into()),
+            Verdict::Error { code, .. } | Verdict::Refused { code, .. } => Some(code.to_string().into()),
             Verdict::Cancelled => Some("cancelled".into()),
         }
     }
@@ -61,12 +70,12 @@ impl Verdict {
         let Some(error) = self.error_type() else { return };
         span.describe(|attributes| {
             attributes.text(names::ERROR, &error);
-            if let Verdict::Error { .. } = self {
+            if let Verdict::Error { .. } | Verdict::Refused { .. } = self {
                 attributes.text(names::STATUS, &error);
             }
         });
         match self {
-            Verdict::Error { message, .. } => span.fail(message.as_ref()),
+            Verdict::Error { message, .. } | Verdict::Refused { message, .. } => span.fail(message.as_ref()),
             _ => span.fail(""),
         }
     }

@@ -289,6 +289,7 @@ impl LegacyCall {
 
     /// Records the outcome, and returns the one answer.
     fn finish(&mut self, message: Spliced, verdict: &Verdict) -> LegacyStep {
+        self.operation.note(|details| details.response_size = Some(message.len() as u64));
         self.operation.end(verdict);
         self.exchange = None;
         self.translation = None;

@@ -81,8 +81,11 @@ impl Calls {
         // Log messages name no request: only those of a child without other calls can be attributed.
         let logs = seat.level().is_some() && !seat.own && ASKING.contains(&&*method);
         let owner = logs.then(|| Owner::of_session(session));
-        let lease =
-            if logs { self.children.lease_modern(owner.as_ref(), session.opener()).await } else { None };
+        let lease = if logs {
+            self.children.lease_modern(owner.as_ref(), session.opener(), None).await
+        } else {
+            None
+        };
         let client_id = ClientId::new(incoming.id());
         let desk = Arc::new(Mailbox::default());
         let underway = Underway::begin(session, client_id.clone(), Arc::clone(&desk));

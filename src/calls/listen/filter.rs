@@ -35,6 +35,20 @@ pub(super) struct RequestedFilter {
     pub uris: Option<Vec<String>>,
 }
 
+/// Returns the tasks that a subscription names, unescaped; `None` if it is malformed or names too many.
+pub(super) fn tasks(incoming: &Incoming) -> Option<Vec<String>> {
+    let frame = &incoming.frame;
+    let filter =
+        incoming.message.params.as_ref().and_then(|params| member(frame, &params.span, "notifications"));
+    match filter.and_then(|filter| member(frame, &filter, "taskIds")) {
+        None => Some(Vec::new()),
+        Some(list) => {
+            let named = items(frame, list.clone()).count();
+            strings(frame, list).filter(|tasks| tasks.len() == named)
+        }
+    }
+}
+
 impl RequestedFilter {
     /// Reads the filter; `None` if it is malformed.
     pub fn read(incoming: &Incoming) -> Option<Self> {

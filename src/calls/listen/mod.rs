@@ -75,6 +75,12 @@ impl Calls {
         })?;
         let shared = self.children.shared(Era::Modern, &incoming.operation).await?;
         if shared.era == Era::Modern {
+            let own = |task: &String| self.task_owners.may_use(task, &caller.principal);
+            if !caller.principal.is_anonymous()
+                && !filter::tasks(&incoming).is_some_and(|tasks| tasks.iter().all(own))
+            {
+                return Err(Refusal::Withheld(codes::INVALID_PARAMS, "no such task"));
+            }
             return self.pass_listen(shared, &incoming, place).await;
         }
         let requested = RequestedFilter::read(&incoming).ok_or(Refusal::Withheld(
@@ -158,7 +164,7 @@ impl Calls {
 }
 
 fn pass(link: &Link, place: &Arc<Permit>, incoming: &Incoming) -> Result<Exchange, Failure> {
-    let Received { frame, message, trace, operation } = &**incoming;
+    let Received { frame, message, trace, operation, .. } = &**incoming;
     let trace = operation.traced(trace);
     let write = |wire_id: WireId| {
         let id = Some(wire_id.as_u64());
@@ -206,6 +212,12 @@ impl Listening {
                 return happening;
             }
         }
+    }
+
+    /// Ends the subscription gracefully, and returns its last event.
+    pub fn close(&mut self) -> Happening {
+        self.passed = None;
+        Happening::Answered(self.result())
     }
 
     /// Handles a message of a modern child; returns the event if the client is to receive one.

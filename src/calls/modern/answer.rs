@@ -7,7 +7,7 @@ use crate::era::capabilities::Capabilities;
 use crate::era::results::Hint;
 use crate::era::{Era, MODERN_VERSION, errors, input, results};
 use crate::exchange::{Answer, Failure, Outcome};
-use crate::jsonrpc::{Edits, Span, Spliced, codes, member, rewrite, splice};
+use crate::jsonrpc::{Edits, Span, Spliced, codes, member, rewrite, splice, string_member};
 use crate::telemetry::{Verdict, counters};
 use serde_json::Value;
 
@@ -83,6 +83,12 @@ impl ModernCall {
     /// revisions.
     fn pass_result(&self, answer: &Answer, left: Option<u64>, edits: &mut Edits) {
         let Some(result) = &answer.result else { return };
+        if !self.caller.principal.is_anonymous()
+            && string_member(&answer.frame, result, "resultType").is_some_and(|kind| kind == "task")
+            && let Some(id) = string_member(&answer.frame, result, "taskId")
+        {
+            self.calls.task_owners.note(&id, &self.caller.principal);
+        }
         let mut replace = |name, text: String| {
             if let Some(value) = member(&answer.frame, result, name) {
                 edits.replace(&value, text.as_bytes());

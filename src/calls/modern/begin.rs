@@ -38,6 +38,9 @@ impl Calls {
         let client = caller.client();
         let shared = self.shared_for(Era::Modern, client, &incoming.operation).await?;
         let method = incoming.method().into_owned();
+        if method.starts_with("tasks/") && !self.owns_task(&caller, &incoming) {
+            return Err(Refusal::Withheld(codes::INVALID_PARAMS, "no such task"));
+        }
         let mut call = ModernCall::new(self, shared, caller, &incoming, method);
         call.accepted = Some(accepted);
         if let Some((parked, retry)) = self.resumed(&mut call, &incoming).await? {
@@ -50,13 +53,12 @@ impl Calls {
         if let Err(mismatch @ Refusal::Mismatch(_)) = call.learn_tool(&incoming).await {
             return Err(mismatch);
         }
-        call.lease = self.lease_for(&call).await?;
+        call.lease = self.lease_for(&call, &incoming).await?;
         call.task = None;
         call.learn_tool(&incoming).await?;
         if call.lease.is_none() && lists::may_be_kept(&call.method) {
             let (class, principal) = (call.caller.capabilities, &call.caller.principal);
-            call.listed =
-                call.shared.asks_for_list(&incoming, class, principal, self.children.settings().cache_lists);
+            call.listed = call.shared.asks_for_list(&incoming, class, principal, self.children.settings());
             call.fresh = call.listed.as_ref().and_then(|asked| self.lists.find(asked, now()));
         }
         if call.fresh.is_none() {
@@ -65,23 +67,41 @@ impl Calls {
         Ok(Box::new(call))
     }
 
-    /// Leases a child for a call that needs exclusive use of it.
-    async fn lease_for(self: &Arc<Self>, call: &ModernCall) -> Result<Option<Lease>, Refusal> {
+    /// Returns whether a request about a task comes from the task's owner.
+    fn owns_task(&self, caller: &Caller, incoming: &Incoming) -> bool {
+        let id = incoming.message.params.as_ref().and_then(|params| params.task_id.as_ref());
+        id.is_none_or(|id| self.task_owners.may_use(&text(&incoming.frame, id), &caller.principal))
+    }
+
+    /// Leases a child for a call that needs exclusive use of it: since the child may ask or log, or since it learns at
+    /// its start who its caller is.
+    async fn lease_for(
+        self: &Arc<Self>,
+        call: &ModernCall,
+        incoming: &Incoming,
+    ) -> Result<Option<Lease>, Refusal> {
         let Caller { principal, capabilities, log_level, .. } = &call.caller;
         let owner = Owner::of_request(principal);
+        let variables = self.children.variables_for(&incoming.identity);
+        let is_told = variables.is_some();
         if call.shared.era == Era::Modern {
             // Log messages name no request: only those of a child without other calls can be attributed.
             let logs = log_level.is_some() && call.is_asking();
-            return Ok(if logs {
-                self.children.lease_modern(owner.as_ref(), call.caller.client()).await
-            } else {
-                None
-            });
+            if !logs && !is_told {
+                return Ok(None);
+            }
+            let lease = self.children.lease_modern(owner.as_ref(), call.caller.client(), variables).await;
+            return match lease {
+                None if is_told => Err(Refusal::Busy("no server could be started for this caller")),
+                lease => Ok(lease),
+            };
         }
-        if !self.may_ask(*capabilities) || !(call.is_asking() || call.method.ends_with("/list")) {
+        let may_be_asked =
+            self.may_ask(*capabilities) && (call.is_asking() || call.method.ends_with("/list"));
+        if !may_be_asked && !is_told {
             return Ok(None);
         }
-        let lease = self.children.lease(owner.as_ref(), call.caller.client()).await?;
+        let lease = self.children.lease(owner.as_ref(), call.caller.client(), variables).await?;
         if let (Some(lease), Some(level), true) = (&lease, *log_level, call.is_asking())
             && call.shared.declares("logging")
         {
@@ -226,7 +246,7 @@ impl ModernCall {
         let trace = incoming.trace_for(asked.as_ref());
         let begun = link.begin(held, asked, |wire_id| {
             if let Some(task) = task {
-                running.note(wire_id, task.desk());
+                running.note(link.number(), wire_id, task.desk());
             }
             for_child(incoming, &trace, era, task.is_some(), wire_id)
         });

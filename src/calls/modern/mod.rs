@@ -25,8 +25,8 @@ use crate::clock::now;
 use crate::era::capabilities::Capabilities;
 use crate::era::question::Question;
 use crate::exchange::{Exchange, Failure, Interim, Link, Places, Step, Topic};
+use crate::identity::Principal;
 use crate::jsonrpc::{self, ClientId, Spliced, rewrite};
-use crate::session::Principal;
 use crate::telemetry::{Operation, Span, Verdict, counters};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -176,6 +176,7 @@ impl ModernCall {
 
     /// Records the outcome, and returns the one answer.
     fn finish(&self, message: Spliced, status: u16, verdict: &Verdict) -> Reply {
+        self.operation.note(|details| details.response_size = Some(message.len() as u64));
         self.operation.end(verdict);
         Reply { message, status }
     }

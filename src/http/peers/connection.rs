@@ -30,6 +30,10 @@ pub struct Connection {
     pub(super) has_body: AtomicBool,
     /// Whether the rest of a refused body is still being read; then no other request follows.
     pub(super) leaves_body: AtomicBool,
+    /// Whether many requests can be in progress, by HTTP/2. Then its [frames](super::frames) tell the bytes of heads.
+    pub(super) is_multiplexed: AtomicBool,
+    /// Places that its streams hold besides the place of the connection; changes under the table's lock.
+    pub(super) streams: AtomicUsize,
     /// Whether the request in progress is a GET, whose stream its client can resume.
     pub(super) is_get: AtomicBool,
     /// Counted bytes of an unfinished head.
@@ -79,6 +83,14 @@ impl Connection {
         self.leaves_body.store(leaves, Ordering::Relaxed);
     }
 
+    /// Prepares for many requests at a time.
+    pub fn multiplex(&self) {
+        self.is_multiplexed.store(true, Ordering::Relaxed);
+        // No byte is counted twice.
+        self.has_body.store(true, Ordering::Relaxed);
+        self.leaves_body.store(true, Ordering::Relaxed);
+    }
+
     /// Resolves when the connection must close.
     pub async fn closes(&self) {
         std::future::poll_fn(|cx| {
@@ -110,6 +122,10 @@ impl Connection {
     }
 
     /// Returns whether a request is in progress.
+    pub fn is_in_use(&self) -> bool {
+        self.is_busy()
+    }
+
     pub(super) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed) > 0
     }

@@ -4,6 +4,7 @@
 use super::connection::Connection;
 use super::seats::Seats;
 use super::socket::Line;
+use crate::sorted::sorted_by_key;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -173,15 +174,14 @@ impl Connections {
     /// quarter of the bound is free.
     fn cut_heads(&self) {
         let mut table = self.table();
-        let mut heads: Vec<_> = (table.open.values())
+        let heads: Vec<_> = (table.open.values())
             .filter(|connection| connection.head.load(Ordering::Relaxed) > 0 && !connection.is_cut())
             .map(|connection| {
                 ((connection.share.all(), connection.head.load(Ordering::Relaxed)), Arc::clone(connection))
             })
             .collect();
-        heads.sort_unstable_by_key(|(rank, _)| std::cmp::Reverse(*rank));
         let mut cut = 0;
-        for (_, connection) in heads {
+        for (_, connection) in sorted_by_key(heads, |(rank, _)| std::cmp::Reverse(*rank)) {
             if self.heads.load(Ordering::Relaxed) <= HEADS / 4 * 3 {
                 break;
             }

@@ -21,8 +21,10 @@ impl Marker {
         connection.busy.fetch_add(1, Ordering::Relaxed);
         connection.has_asked.store(true, Ordering::Relaxed);
         connection.is_get.store(is_get, Ordering::Relaxed);
-        connection.has_body.store(has_body, Ordering::Relaxed);
-        connections.forget_head(connection);
+        if !connection.is_multiplexed.load(Ordering::Relaxed) {
+            connection.has_body.store(has_body, Ordering::Relaxed);
+            connections.forget_head(connection);
+        }
         connection.active.store(connections.now(), Ordering::Relaxed);
         Mark(self.clone())
     }

@@ -33,9 +33,10 @@ impl Persistence {
 
     /// Waits for something that only a connected client may wait for.
     pub async fn while_connected<T>(&self, waiting: impl Future<Output = T>) -> T {
+        let before = self.ends_with_connection();
         self.set(true);
         let waited = waiting.await;
-        self.set(false);
+        self.set(before);
         waited
     }
 

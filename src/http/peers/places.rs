@@ -140,6 +140,24 @@ impl Places {
         true
     }
 
+    /// Takes a regular place for one more stream of a connection that has others in progress: many streams of one
+    /// connection hold as many places as if each had a connection. `None` if no place is free.
+    pub fn take_stream(&self, connection: &Arc<Connection>) -> Option<StreamPlace> {
+        let latest = self.connections.before(FRESH);
+        let mut table = self.connections.table();
+        if connection.is_cut() {
+            return None;
+        }
+        if table.seats.regular >= self.limit {
+            let victim = victim(&table, connection, self.limit, latest);
+            let victim = victim.filter(|victim| victim.number != connection.number)?;
+            table.cut(&victim);
+        }
+        table.seats.seat_stream(connection);
+        drop(table);
+        Some(StreamPlace { connection: Arc::clone(connection), connections: Arc::clone(&self.connections) })
+    }
+
     fn promote(&self, connection: &Connection) -> bool {
         let latest = self.connections.before(FRESH);
         let mut table = self.connections.table();
@@ -160,6 +178,20 @@ impl Places {
         table.seats.spare.retain(|number| *number != connection.number);
         table.seats.seat(connection, false);
         true
+    }
+}
+
+/// The place of one stream, which is freed on drop.
+#[derive(Debug)]
+pub struct StreamPlace {
+    connection: Arc<Connection>,
+    connections: Arc<Connections>,
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        self.connections.table().seats.leave_stream(&self.connection);
+        self.connections.freed.notify_waiters();
     }
 }
 
@@ -241,6 +273,35 @@ mod tests {
         assert!(places.queue(&opened[1]) && places.queue(&opened[2]));
         assert!(!places.promote(&opened[1]), "another client without a place waits");
         assert!(places.promote(&opened[2]));
+    }
+
+    #[test]
+    fn each_further_stream_takes_a_place() {
+        let connections = Arc::new(Connections::default());
+        let enter = |address: &str, is_spare| {
+            connections.enter(address.parse().unwrap(), None, |table, connection| {
+                table.seats.seat(connection, is_spare);
+            })
+        };
+        let regular = || connections.table().seats.regular;
+        let places = Places::new(4, Arc::clone(&connections));
+        let many = enter("10.0.0.1", false);
+        many.busy.store(1, Ordering::Relaxed);
+        let mut streams: Vec<_> = (0..3).map(|_| places.take_stream(&many).expect("a place")).collect();
+        assert_eq!(regular(), 4);
+        assert!(places.take_stream(&many).is_none(), "all places are its own");
+        streams.pop();
+        assert_eq!(regular(), 3);
+        streams.push(places.take_stream(&many).expect("the freed place"));
+        let other = enter("10.0.0.2", true);
+        let mut table = connections.table();
+        assert_eq!(victim(&table, &other, 4, HOUR).map(|victim| victim.number), Some(many.number));
+        table.cut(&many);
+        drop(table);
+        assert_eq!(regular(), 0, "the places of its streams are free with it");
+        drop(streams);
+        assert_eq!(regular(), 0);
+        assert_eq!(many.share.regular(), 0);
     }
 
     #[test]

@@ -31,6 +31,9 @@ impl Seats {
 
     /// Frees the place of a connection.
     pub(super) fn leave(&mut self, connection: &Connection) {
+        let streams = connection.streams.swap(0, Ordering::Relaxed);
+        self.regular = self.regular.saturating_sub(streams);
+        connection.share.regular.fetch_sub(streams, Ordering::Relaxed);
         if connection.is_spare() {
             self.spare.retain(|number| *number != connection.number);
         } else {
@@ -39,6 +42,22 @@ impl Seats {
         }
         if connection.share.all.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.shares.remove(&connection.share.client);
+        }
+    }
+
+    /// Gives another stream of a connection a place.
+    pub(super) fn seat_stream(&mut self, connection: &Connection) {
+        connection.streams.fetch_add(1, Ordering::Relaxed);
+        self.regular += 1;
+        connection.share.regular.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Frees the place of one such stream, unless they were all freed with their connection.
+    pub(super) fn leave_stream(&mut self, connection: &Connection) {
+        if connection.streams.load(Ordering::Relaxed) > 0 {
+            connection.streams.fetch_sub(1, Ordering::Relaxed);
+            self.regular = self.regular.saturating_sub(1);
+            connection.share.regular.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

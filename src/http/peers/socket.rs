@@ -32,14 +32,23 @@ impl Socket {
 
     /// Resolves when there may be something to read.
     pub async fn readable(&self) -> io::Result<()> {
+        self.peek(&mut [0]).await.map(drop)
+    }
+
+    /// Copies the bytes that are read next, at least one, and returns their number; 0 at the end.
+    pub async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
         let stream = self.line.stream();
         loop {
             self.read.readable().await?;
             // Readiness may be spurious; only an attempt to read shows and clears it.
-            let peek = || SockRef::from(stream).peek(&mut [std::mem::MaybeUninit::uninit()]);
+            let peek = || {
+                // SAFETY: the system only writes initialized bytes.
+                let room = unsafe { &mut *(&raw mut *bytes as *mut [std::mem::MaybeUninit<u8>]) };
+                SockRef::from(stream).peek(room)
+            };
             match stream.try_io(tokio::io::Interest::READABLE, peek) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                peeked => return peeked.map(drop),
+                peeked => return peeked,
             }
         }
     }

@@ -34,6 +34,19 @@ impl Watched<Socket> {
     pub async fn readable(&self) -> io::Result<()> {
         self.stream.readable().await
     }
+
+    /// Copies the bytes that are read next, and returns their number; at the end, an error.
+    pub async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self.stream.peek(bytes).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            length => Ok(length),
+        }
+    }
+
+    /// Forgets bytes that were read before the first request.
+    pub fn forget_head(&self) {
+        self.connections.forget_head(&self.connection);
+    }
 }
 
 impl<S> Watched<S> {
@@ -97,6 +110,7 @@ impl<S> Drop for Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    #[inline]
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

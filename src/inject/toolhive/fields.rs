@@ -15,9 +15,9 @@ pub(super) struct Fields<'a> {
 }
 
 impl Problems {
-    /// Notes a problem of a field: `has spec.env: reason`.
+    /// Notes a problem of a field: `: spec.env reason`.
     pub fn note(&mut self, path: &str, reason: &str) {
-        self.lines.push(format!("has {}: {reason}", path.escape_debug()));
+        self.lines.push(format!(": {} {reason}", path.escape_debug()));
     }
 }
 
@@ -50,8 +50,12 @@ impl<'a> Fields<'a> {
 
     /// Returns a scalar that must be there.
     pub fn required(&self, key: &str, problems: &mut Problems) -> &'a str {
-        if self.map.get(key).is_none() {
-            problems.note(&self.at(key), "is missing; add it");
+        match self.map.get(key) {
+            None => problems.note(&self.at(key), "is missing; add it"),
+            Some(value) if value.as_text() == Some("") => {
+                problems.note(&self.at(key), "is empty; complete it")
+            }
+            Some(_) => {}
         }
         self.text(key, problems).unwrap_or_default()
     }

@@ -43,8 +43,11 @@ pub(super) fn convert(root: &Map, options: &Options) -> Result<Option<Vec<Value>
         .collect();
     let mut wish = workload::wish(options, &annotations).map_err(|reason| vec![reason])?;
     wish.container = Some(objects::CONTAINER);
-    // A port below 1024 takes a capability that the container does not have; the Service translates.
-    wish.port = wish.port.or(Some(if server.port < 1024 { 8080 } else { server.port }));
+    // The Service refers to the port by its name. One below 1024 takes a capability that the container does not have.
+    let is_named = objects::container(&template).is_some_and(pod::has_port);
+    if !is_named {
+        wish.port = wish.port.or(Some(if server.port < 1024 { 8080 } else { server.port }));
+    }
     if server.has_old_sse {
         wish.flags.push("--sse");
     }

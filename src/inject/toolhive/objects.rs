@@ -55,6 +55,14 @@ pub(super) fn template(server: &Server) -> Result<Map, String> {
     Ok(template)
 }
 
+/// Returns the server's container of a pod template.
+pub(super) fn container(template: &Map) -> Option<&Map> {
+    template.map("spec")?.list("containers")?.iter().find_map(|item| match item {
+        Value::Map(map) if map.text("name") == Some(CONTAINER) => Some(map),
+        _ => None,
+    })
+}
+
 /// Fills in the server's container; `None` if it is unusable.
 fn fill(container: &mut Map, server: &Server) -> Option<()> {
     container.set("image", Value::text(&server.image));

@@ -29,6 +29,8 @@ pub(super) struct Server {
     pub replicas: Option<u32>,
 }
 
+/// Maximum length of a name: pods of a StatefulSet have a label with its name and a hash of eleven characters.
+const NAME: usize = 52;
 /// Fields of the specification that are read.
 const READ: [&str; 19] = [
     "image",
@@ -118,6 +120,13 @@ impl Server {
         let known = [&METADATA[..], &["labels", "annotations", "finalizers"]].concat();
         let fields = Fields::new(map, "metadata", &known, problems);
         self.name = fields.required("name", problems).to_owned();
+        if !self.name.is_empty() && !is_label(&self.name) {
+            let reason = format!(
+                "is {:?}, which no Service and StatefulSet can have; give at most {NAME} lower-case letters, digits and dashes",
+                self.name
+            );
+            problems.note("metadata.name", &reason);
+        }
         self.namespace = fields.text("namespace", problems).map(str::to_owned);
         self.labels = fields.texts("labels", problems);
         self.annotations = fields.texts("annotations", problems);
@@ -130,7 +139,7 @@ impl Server {
         let refused: Vec<_> = REFUSED.iter().map(|(key, _)| *key).collect();
         let fields = Fields::new(map, "spec", &[&READ[..], &refused].concat(), problems);
         for (key, reason) in REFUSED {
-            if map.get(key).is_some() {
+            if map.get(key).is_some_and(|value| !is_off(key, value)) {
                 problems.note(&fields.at(key), reason);
             }
         }
@@ -140,10 +149,13 @@ impl Server {
         }
         if let Some(transport) = fields.text("transport", problems).filter(|transport| *transport != "stdio")
         {
-            let reason = format!(
-                "is {transport:?}: the server speaks HTTP itself; run it as a Deployment without proxyrunner"
-            );
-            problems.note("spec.transport", &reason);
+            let reason = match transport {
+                "sse" | "streamable-http" => {
+                    "so the server speaks HTTP itself; run it as a Deployment without proxyrunner"
+                }
+                _ => "which is no transport of ToolHive; give stdio",
+            };
+            problems.note("spec.transport", &format!("is {transport:?}, {reason}"));
         }
         if fields.text("trustProxyHeaders", problems).is_some_and(|value| value != "false") {
             problems.note(
@@ -175,8 +187,9 @@ impl Server {
 
     /// Reads the fields of the container.
     fn container(&mut self, fields: &Fields, problems: &mut Problems) {
-        self.args = fields.list("args", problems).to_vec();
-        if self.args.iter().any(|arg| arg.as_text().is_none()) {
+        let args = fields.list("args", problems);
+        self.args = args.iter().filter_map(Value::as_text).map(Value::text).collect();
+        if self.args.len() < args.len() {
             problems.note("spec.args", "is not a list of single values; correct it");
         }
         for item in fields.maps("env", &["name", "value"], problems) {
@@ -221,12 +234,41 @@ fn network(fields: &Fields, problems: &mut Problems) -> bool {
     let Some(profile) = fields.map("permissionProfile", &["type", "name", "key"], problems) else {
         return true;
     };
-    if profile.required("type", problems) != "builtin" {
-        let reason =
-            "is in a ConfigMap, which inject cannot read; remove it, and edit the printed NetworkPolicy";
-        problems.note("spec.permissionProfile", reason);
-    } else {
-        profile.choice("name", &["none", "network"], problems);
+    match profile.required("type", problems) {
+        "builtin" => {
+            profile.choice("name", &["none", "network"], problems);
+            profile.required("name", problems) != "none"
+        }
+        "configmap" => {
+            let reason =
+                "is in a ConfigMap, which inject cannot read; remove it, and edit the printed NetworkPolicy";
+            problems.note("spec.permissionProfile", reason);
+            false
+        }
+        _ => {
+            profile.choice("type", &["builtin", "configmap"], problems);
+            false
+        }
     }
-    profile.required("name", problems) != "none"
+}
+
+/// Returns whether a text can be the name of a Service between `mcp-` and `-proxy`, and of a StatefulSet.
+fn is_label(name: &str) -> bool {
+    let is_known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    name.len() <= NAME && name.bytes().all(is_known) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+/// Returns whether a field asks for nothing: it is empty, or its default.
+fn is_off(key: &str, value: &Value) -> bool {
+    match value {
+        Value::Scalar(_) => value.as_text() == Some(""),
+        Value::List(items) => items.is_empty(),
+        Value::Map(map) => map.entries.iter().all(|(own, value)| {
+            value.is_null()
+                || matches!(
+                    (key, &*own.text, value.as_text()),
+                    ("audit", "enabled", Some("false")) | ("sessionStorage", "provider", Some("memory"))
+                )
+        }),
+    }
 }

@@ -186,32 +186,98 @@ fn every_field_that_cannot_be_translated_is_named() {
          permissionProfile: {{type: configmap, name: x}}\n"
     ));
     for part in [
-        "spec.oidcConfigRef: is not read by proxyrunner; remove it, and authenticate",
-        "spec.audit: is not read by proxyrunner",
-        "spec.newField: is not a field that inject knows",
-        "spec.trustProxyHeaders: is not read by proxyrunner",
-        "spec.permissionProfile: is in a ConfigMap",
+        "spec.oidcConfigRef is not read by proxyrunner; remove it, and authenticate",
+        "spec.audit is not read by proxyrunner",
+        "spec.newField is not a field that inject knows",
+        "spec.trustProxyHeaders is not read by proxyrunner",
+        "spec.permissionProfile is in a ConfigMap",
     ] {
         assert!(lines.iter().any(|line| line.contains(part)), "{part}\nis not in\n{lines:#?}");
     }
     assert_eq!(lines.len(), 5, "{lines:#?}");
     for (from, to, part) in [
-        ("transport: stdio", "transport: sse", "spec.transport: is \"sse\": the server speaks HTTP itself"),
-        ("value: \"1\"", "valueFrom: x", "spec.env[0].valueFrom: is not a field"),
-        ("  name: github\n", "  generateName: x\n", "metadata.name: is missing"),
-        ("proxyPort: 9090", "proxyPort: 0", "spec.proxyPort: is \"0\"; give a number from 1 to 65535"),
-        ("args: [stdio]", "args: stdio", "spec.args: is not a list"),
-        ("args: [stdio]", "args: [[stdio]]", "spec.args: is not a list of single values"),
+        ("transport: stdio", "transport: sse", "spec.transport is \"sse\", so the server speaks HTTP itself"),
+        ("value: \"1\"", "valueFrom: x", "spec.env[0].valueFrom is not a field"),
+        ("  name: github\n", "  generateName: x\n", "metadata.name is missing"),
+        ("proxyPort: 9090", "proxyPort: 0", "spec.proxyPort is \"0\"; give a number from 1 to 65535"),
+        ("args: [stdio]", "args: stdio", "spec.args is not a list"),
+        ("args: [stdio]", "args: [[stdio]]", "spec.args is not a list of single values"),
         ("image: registry.example/github-mcp-server", "image: uvx://x", "names a package"),
-        ("image: registry.example/github-mcp-server\n", "\n", "spec.image: is missing"),
-        ("hostPath: /srv, ", "", "spec.volumes[0].hostPath: is missing"),
-        ("{cpu: 200m", "{gpu: 200m", "spec.resources.limits.gpu: is not a field"),
-        ("kind: MCPServer", "kind: MCPServer\nextra: 1", "has extra: is not a field"),
+        ("image: registry.example/github-mcp-server\n", "\n", "spec.image is missing"),
+        ("hostPath: /srv, ", "", "spec.volumes[0].hostPath is missing"),
+        ("{cpu: 200m", "{gpu: 200m", "spec.resources.limits.gpu is not a field"),
+        ("transport: stdio", "transport: STDIO", "spec.transport is \"STDIO\", which is no transport"),
+        ("image: registry.example/github-mcp-server", "image: ''", "spec.image is empty"),
+        ("name: github\n", "name: git.hub\n", "metadata.name is \"git.hub\", which no Service"),
+        ("name: github\n", "name: -github\n", "metadata.name is \"-github\""),
+        ("args: [stdio]", "permissionProfile: {name: none}", "spec.permissionProfile.type is missing"),
+        (
+            "args: [stdio]",
+            "permissionProfile: {type: x}",
+            "spec.permissionProfile.type is \"x\"; give builtin or configmap",
+        ),
+        ("kind: MCPServer", "kind: MCPServer\nextra: 1", ": extra is not a field"),
     ] {
         assert!(GITHUB.contains(from), "{from}");
         let lines = refused(&GITHUB.replacen(from, to, 1));
         assert!(lines.iter().any(|line| line.contains(part)), "{part}\nis not in\n{lines:#?}");
     }
+}
+
+#[test]
+fn each_problem_of_a_field_is_reported_once() {
+    for profile in ["{}", "{type: x}", "{type: builtin}", "{type: builtin, name: x}", "{type: configmap}"] {
+        let lines = refused(&format!("{GITHUB}  permissionProfile: {profile}\n"));
+        assert_eq!(lines.len(), 1, "{profile}: {lines:?}");
+    }
+}
+
+#[test]
+fn names_leave_room_for_those_of_the_objects() {
+    let named = |length: usize| GITHUB.replace("name: github\n", &format!("name: {}\n", "a".repeat(length)));
+    let objects = converted(&named(52));
+    let service = of_kind(&objects, "Service").map("metadata").and_then(|metadata| metadata.text("name"));
+    assert!(service.expect("a name").len() <= 63);
+    assert!(refused(&named(53))[0].contains("at most 52"));
+}
+
+#[test]
+fn fields_that_ask_for_nothing_are_accepted() {
+    let plain = converted(GITHUB);
+    for field in [
+        "audit: {enabled: false}",
+        "audit: {}",
+        "sessionStorage: {provider: memory}",
+        "tools: []",
+        "endpointPrefix: ''",
+        "resourceOverrides: {}",
+        "oidcConfig: ~",
+        "trustProxyHeaders: false",
+    ] {
+        assert_eq!(converted(&format!("{GITHUB}  {field}\n")), plain, "{field}");
+    }
+    for field in ["audit: {enabled: true}", "sessionStorage: {provider: redis}", "rateLimiting: {shared: {}}"]
+    {
+        assert!(refused(&format!("{GITHUB}  {field}\n"))[0].starts_with(": spec."), "{field}");
+    }
+}
+
+#[test]
+fn arguments_and_variables_are_strings() {
+    let text = GITHUB.replace("args: [stdio]", "args: [8080, yes]").replace("value: \"1\"", "value: 1");
+    let set = shown(of_kind(&converted(&text), "StatefulSet").map("spec"));
+    for part in ["- \"8080\"\n      - \"yes\"\n", "value: \"1\"\n"] {
+        assert!(set.contains(part), "{part}\nis not in\n{set}");
+    }
+}
+
+#[test]
+fn a_port_named_mcp_of_the_pod_template_is_used() {
+    let template =
+        "  podTemplateSpec: {spec: {containers: [{name: mcp, ports: [{name: mcp, containerPort: 7000}]}]}}\n";
+    let objects = converted(&format!("{GITHUB}{template}"));
+    assert!(shown(of_kind(&objects, "StatefulSet").map("spec")).contains("- \"[::]:7000\"\n"));
+    assert!(shown(of_kind(&objects, "Service").map("spec")).contains("port: 9090\n  targetPort: mcp\n"));
 }
 
 #[test]

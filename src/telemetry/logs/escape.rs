@@ -19,7 +19,7 @@ impl<'writer> FormatFields<'writer> for EscapedFields {
 }
 
 /// Escapes control characters other than tabs, and characters that reorder or hide text.
-pub(super) fn escaped(text: &str) -> Cow<'_, str> {
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     replaced(text, |c, out| match c {
         '\n' => out.push_str("\\n"),
         '\r' => out.push_str("\\r"),
@@ -29,7 +29,7 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
 }
 
 /// Escapes the same characters in serialized JSON, which contains them only within strings, except for line ends.
-pub(super) fn escaped_json(json: &str) -> Cow<'_, str> {
+pub(crate) fn escaped_json(json: &str) -> Cow<'_, str> {
     replaced(json, |c, out| {
         let mut units = [0; 2];
         for unit in c.encode_utf16(&mut units) {

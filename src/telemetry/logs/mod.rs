@@ -9,7 +9,8 @@ mod subscriber;
 mod writer;
 
 pub use allowance::Allowance;
-pub use records::outbox;
+pub(crate) use escape::{escaped, escaped_json};
+pub use records::{outbox, put_audit_line};
 pub use writer::{LastLines, count_lost as count_lost_lines};
 
 pub use subscriber::LogFormat;

@@ -7,8 +7,9 @@ use super::writer::{LastLines, Lines};
 use crate::telemetry::outbox::Bounds;
 use std::io::{self, IsTerminal};
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::format::JsonFields;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::{Layer, fmt};
 
 /// The format of log lines (`--log-format`).
@@ -18,6 +19,28 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// Selects the events that are logged. Those of libraries are logged only at debug and trace: they are worded for the
+/// libraries' authors, and clients can cause any number of them, for example with each HTTP/2 connection.
+#[derive(Clone, Copy, Debug)]
+struct Shown(LevelFilter);
+
+impl Shown {
+    fn shows(self, level: Level, target: &str) -> bool {
+        let is_own = || target.split("::").next() == Some(env!("CARGO_CRATE_NAME"));
+        level <= self.0 && (self.0 >= LevelFilter::DEBUG || is_own())
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Shown {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.shows(*metadata.level(), metadata.target())
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.0)
+    }
 }
 
 /// Installs the subscriber. Dropping the guard writes the lines that are still buffered.
@@ -45,8 +68,26 @@ pub(in crate::telemetry) fn start(
         }
     };
     let records = records.map(|bounds| records::install(bounds, longest));
-    let subscriber = tracing_subscriber::registry().with(level).with(lines).with(records);
+    let subscriber = tracing_subscriber::registry().with(Shown(level)).with(lines).with(records);
     // Tests start more than once; the first subscriber stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
     guard
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_libraries_are_logged_only_for_debugging() {
+        let info = Shown(LevelFilter::INFO);
+        assert!(
+            info.shows(Level::WARN, "proxyrunner::telemetry::logs") && info.shows(Level::INFO, "proxyrunner")
+        );
+        assert!(!info.shows(Level::DEBUG, "proxyrunner"));
+        assert!(!info.shows(Level::WARN, "h2::proto::streams::recv"), "clients choose how many");
+        assert!(!info.shows(Level::WARN, "proxyrunner2"));
+        assert!(Shown(LevelFilter::DEBUG).shows(Level::WARN, "h2::proto::streams::recv"));
+        assert!(!Shown(LevelFilter::OFF).shows(Level::ERROR, "proxyrunner"));
+    }
 }

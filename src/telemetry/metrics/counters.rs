@@ -1,6 +1,6 @@
 //! Process-wide counters of dropped, refused and repaired messages and of other events. Each is one atomic.
 
-use super::family::{Definition, Family, MetricKind, Value};
+use super::family::{Definition, Family, MetricKind, Sample, Value};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A monotonic counter.
@@ -73,16 +73,288 @@ counters! {
     DROPPED_SPANS "proxyrunner_dropped_spans_total" "Spans lost because the export queue was full or the collector did not accept them."
     DROPPED_LOG_RECORDS "proxyrunner_dropped_log_records_total" "Log records lost because the export queue was full or the collector did not accept them."
     FAILED_METRIC_EXPORTS "proxyrunner_failed_metric_exports_total" "Failed exports of metrics; the next export includes their values."
+    AUDIT_LINES "proxyrunner_audit_lines_total" "Lines written to the audit log."
+    LOST_AUDIT_LINES "proxyrunner_lost_audit_lines_total" "Events missing from the audit log because it could not be written."
+    FAILED_AUDIT_WRITES "proxyrunner_failed_audit_writes_total" "Failed attempts to write the audit log."
+    FAILED_KEY_FETCHES "proxyrunner_failed_key_fetches_total" "Failed attempts to fetch or read the key set of an issuer (--auth-issuer)."
+    FAILED_INTROSPECTIONS "proxyrunner_failed_introspections_total" "Introspections of a token without a usable answer (--auth-introspection)."
+    FAILED_API_KEY_RELOADS "proxyrunner_failed_api_key_reloads_total" "Changed files of --api-keys that were unusable, so that the previous keys stay in use."
+    TLS_RELOADS "proxyrunner_tls_reloads_total" "Times that new connections began to use changed files of --tls-cert, --tls-key or --tls-client-ca."
+    TLS_FAILED_RELOADS "proxyrunner_tls_failed_reloads_total" "Attempts, one each 10 s, to use changed files of --tls-cert, --tls-key or --tls-client-ca that failed. The files of before stay in use."
+    RESET_FLOODS "proxyrunner_reset_floods_total" "HTTP/2 connections closed because their client reset most of its streams soon after it opened them, or sent too many frames without progress."
+    BLOCKED_STREAMS "proxyrunner_blocked_streams_total" "HTTP/2 streams reset because their client accepted none of their response for --write-timeout."
+    GATEWAY_EJECTIONS "proxyrunner_gateway_ejections_total" "Times the gateway stopped sending requests to a replica because requests to it had failed."
+    GATEWAY_RETRIES "proxyrunner_gateway_retries_total" "Requests that the gateway sent to another replica because the first one could not be reached."
     ENDED_CHILDREN "proxyrunner_ended_children_total" "Children that exited, for any reason."
 }
 
-/// Returns all counters as metrics.
+/// Counters that differ in the value of one label, such as the result of an attempt.
+#[derive(Debug)]
+pub struct Labelled<const N: usize> {
+    name: &'static str,
+    help: &'static str,
+    /// The label, in OpenTelemetry's notation.
+    label: &'static str,
+    /// The label's values.
+    values: [&'static str; N],
+    counts: [AtomicU64; N],
+}
+
+impl<const N: usize> Labelled<N> {
+    /// Creates counters at zero, one for each value of the label.
+    pub const fn new(
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> Self {
+        Labelled { name, help, label, values, counts: [const { AtomicU64::new(0) }; N] }
+    }
+
+    /// Adds one to the counter of the value with this index.
+    pub fn increment(&self, index: usize) {
+        self.counts[index].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the count of the value with this index since the start.
+    pub fn value(&self, index: usize) -> u64 {
+        self.counts[index].load(Ordering::Relaxed)
+    }
+}
+
+/// A group of counters, whatever their number.
+trait Group: Sync {
+    fn family(&self) -> Family;
+}
+
+impl<const N: usize> Group for Labelled<N> {
+    fn family(&self) -> Family {
+        let Labelled { name, help, label, .. } = *self;
+        let definition = Definition { name, convention: None, unit: "1", kind: MetricKind::Counter, help };
+        let sample = |index: usize| Sample {
+            labels: vec![(label, self.values[index].into())],
+            value: Value::Count(self.value(index)),
+        };
+        definition.family((0..N).map(sample).collect())
+    }
+}
+
+/// Requests by the result of identifying their callers; the index is that of the caller's outcome in `http/auth`.
+pub static AUTH_REQUESTS: Labelled<6> = Labelled::new(
+    "mcp_auth_requests_total",
+    "Requests by the result of identifying their caller, if --auth-issuer, --api-keys, --auth-introspection or --tls-client-ca is set.",
+    "result",
+    ["ok", "missing", "malformed", "invalid", "scope", "unavailable"],
+);
+
+/// Requests by the decision of the policies; the index is that of `policy::Outcome`.
+pub static POLICY_DECISIONS: Labelled<3> = Labelled::new(
+    "mcp_policy_decisions_total",
+    "Requests that policies decided on, by result, if --policy or --policy-url is set. The things of filtered lists are not counted.",
+    "result",
+    ["allow", "deny", "error"],
+);
+
+/// TLS handshakes by result; the index is that of `tls::Handshake`.
+pub static TLS_HANDSHAKES: Labelled<9> = Labelled::new(
+    "proxyrunner_tls_handshakes_total",
+    "TLS handshakes by result, if --tls-cert is set.",
+    "result",
+    [
+        "ok",
+        "clear_text",
+        "no_certificate",
+        "bad_certificate",
+        "refused",
+        "incompatible",
+        "malformed",
+        "closed",
+        "timeout",
+    ],
+);
+
+/// Changes of watched files that were not applied; the index is that of [`Reloaded`].
+pub static FAILED_RELOADS: Labelled<8> = Labelled::new(
+    "proxyrunner_failed_reloads_total",
+    "Changes of a watched file that were not applied, since the file was missing or malformed.",
+    "file",
+    ["state_key", "env", "audit_key", "rate_limits", "policy", "auth", "servers", "gateway_key"],
+);
+
+/// The watched files that [`FAILED_RELOADS`] tells apart.
+#[derive(Clone, Copy, Debug)]
+pub enum Reloaded {
+    /// `--state-key-file`
+    StateKey,
+    /// `--env-file`
+    Env,
+    /// `--audit-key-file`
+    AuditKey,
+    /// `--rate-limits`
+    RateLimits,
+    /// `--policy`
+    #[cfg_attr(not(feature = "policy"), allow(dead_code, reason = "its label is the same in every build"))]
+    Policy,
+    /// A secret, token or authority of `--auth-issuer` or `--auth-introspection`
+    Auth,
+    /// `--servers`
+    #[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "its label is the same in every build"))]
+    Servers,
+    /// `--gateway-key`
+    #[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "its label is the same in every build"))]
+    GatewayKey,
+}
+
+/// Messages of a sidecar to gateways; the index is that of [`Announced`].
+pub static ANNOUNCEMENTS: Labelled<3> = Labelled::new(
+    "proxyrunner_registrations_total",
+    "Registrations and renewals that this sidecar has sent to gateways, by result, if --register is set.",
+    "result",
+    ["ok", "refused", "failed"],
+);
+
+/// The results of [`ANNOUNCEMENTS`].
+#[derive(Clone, Copy, Debug)]
+pub enum Announced {
+    /// The gateway has accepted it.
+    Ok,
+    /// The gateway refuses it.
+    Refused,
+    /// The gateway could not be asked, or could not decide.
+    Failed,
+}
+
+/// What happens to registrations at a gateway; the index is that of [`Registering`].
+pub static GATEWAY_REGISTRATIONS: Labelled<5> = Labelled::new(
+    "proxyrunner_gateway_registrations_total",
+    "Replicas that registered at the gateway, renewed, withdrew, or whose lease expired, and refused registrations.",
+    "result",
+    ["registered", "renewed", "withdrawn", "expired", "refused"],
+);
+
+/// The results of [`GATEWAY_REGISTRATIONS`].
+#[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "its label is the same in every build"))]
+#[derive(Clone, Copy, Debug)]
+pub enum Registering {
+    /// A replica is new.
+    Registered,
+    /// Its lease is renewed.
+    Renewed,
+    /// It has withdrawn.
+    Withdrawn,
+    /// Its lease has ended.
+    Expired,
+    /// A registration or a renewal was refused.
+    Refused,
+}
+
+/// Polls of the registry that a gateway mirrors; the index is that of [`Mirrored`].
+pub static MIRROR_POLLS: Labelled<2> = Labelled::new(
+    "proxyrunner_registry_polls_total",
+    "Attempts of a gateway to read the registry that it mirrors, by result, if --register is set.",
+    "result",
+    ["ok", "failed"],
+);
+
+/// The results of [`MIRROR_POLLS`].
+#[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "its label is the same in every build"))]
+#[derive(Clone, Copy, Debug)]
+pub enum Mirrored {
+    /// The registry was read.
+    Ok,
+    /// Its servers stay as they were.
+    Failed,
+}
+
+/// All groups of labelled counters.
+static GROUPS: &[&dyn Group] = &[
+    &AUTH_REQUESTS,
+    &TLS_HANDSHAKES,
+    &FAILED_RELOADS,
+    &POLICY_DECISIONS,
+    &ANNOUNCEMENTS,
+    &GATEWAY_REGISTRATIONS,
+    &MIRROR_POLLS,
+];
+
+/// A level that one module sets, such as the time at which a certificate expires. It has no sample until it is set.
+#[derive(Debug)]
+pub struct Level {
+    definition: Definition,
+    /// One more than the level; zero: it was never set.
+    value: AtomicU64,
+}
+
+impl Level {
+    /// Creates a level that is not set. The unit is in UCUM: `s`, `By`, `1`.
+    pub const fn new(name: &'static str, unit: &'static str, help: &'static str) -> Self {
+        let definition = Definition { name, convention: None, unit, kind: MetricKind::Gauge, help };
+        Level { definition, value: AtomicU64::new(0) }
+    }
+
+    /// Sets the level.
+    pub fn set(&self, level: u64) {
+        self.value.store(level.saturating_add(1), Ordering::Relaxed);
+    }
+}
+
+/// Whether the policies in force are those in the files.
+pub static POLICIES_CURRENT: Level = Level::new(
+    "proxyrunner_policies_current",
+    "1",
+    "1 while the policies in force are those of --policy, 0 while its files cannot be read or are not valid.",
+);
+
+/// The refresh of the oldest key set.
+pub static AUTH_KEYS_REFRESHED: Level = Level::new(
+    "proxyrunner_auth_keys_refreshed_time_seconds",
+    "s",
+    "Last successful refresh of the issuers' key sets, in seconds since the Unix epoch: of the set that was refreshed longest ago, or the start of proxyrunner if an issuer has none yet.",
+);
+
+/// The end of the period of the certificate that new connections get.
+pub static TLS_EXPIRY: Level = Level::new(
+    "proxyrunner_tls_certificate_expiry_seconds",
+    "s",
+    "Time at which the certificate of --tls-cert in use expires, in seconds since the Unix epoch.",
+);
+
+/// The gateways that know this sidecar.
+pub static REGISTERED_AT: Level = Level::new(
+    "proxyrunner_registered_gateways",
+    "1",
+    "Gateways at which this sidecar is registered (--register).",
+);
+
+/// The servers of the registry that a gateway mirrors.
+pub static MIRRORED: Level = Level::new(
+    "proxyrunner_mirrored_servers",
+    "1",
+    "Servers of the registry that this gateway mirrors (--register), with those that its own ones hide.",
+);
+
+/// All levels.
+static LEVELS: &[&Level] = &[&AUTH_KEYS_REFRESHED, &TLS_EXPIRY, &POLICIES_CURRENT, &REGISTERED_AT, &MIRRORED];
+
+/// Returns the definitions of all levels, set or not.
+#[cfg(test)]
+pub(in crate::telemetry) fn level_definitions() -> impl Iterator<Item = Definition> {
+    LEVELS.iter().map(|level| level.definition)
+}
+
+/// Returns all counters and levels as metrics.
 pub(super) fn families() -> impl Iterator<Item = Family> {
-    ALL.iter().map(|counter| {
+    let counters = ALL.iter().map(|counter| {
         let Counter { name, help, .. } = counter;
         let definition = Definition { name, convention: None, unit: "1", kind: MetricKind::Counter, help };
         definition.alone(Value::Count(counter.value()))
-    })
+    });
+    // A level that is not set has no sample, but its name is exposed, so that rules on it can be checked.
+    let levels = LEVELS.iter().map(|level| match level.value.load(Ordering::Relaxed).checked_sub(1) {
+        Some(level_now) => level.definition.alone(Value::Count(level_now)),
+        None => level.definition.family(Vec::new()),
+    });
+    counters.chain(GROUPS.iter().map(|group| group.family())).chain(levels)
 }
 
 #[cfg(test)]

@@ -61,6 +61,18 @@ definitions! {
         "Buffered bytes at which request bodies wait: --max-buffered without the reserve for small messages."
     UNBUDGETED Gauge "proxyrunner_unbudgeted_bytes" None, "By"
         "Message bytes not counted against --max-buffered: ids, tokens and proxyrunner's own messages, each of limited size."
+    RATE_LIMIT_DECISIONS Counter "proxyrunner_rate_limit_decisions_total" None, "1"
+        "Decisions of rate limits, by limit and result (allowed, refused)."
+    RATE_LIMIT_BUCKETS Gauge "proxyrunner_rate_limit_buckets" None, "1"
+        "Buckets of rate limits that are not full, which take memory."
+    GATEWAY_REQUESTS Counter "proxyrunner_gateway_requests_total" None, "{request}"
+        "HTTP requests that the gateway passed to a server, by server and result."
+    GATEWAY_LATENCY Histogram "proxyrunner_gateway_latency_seconds" None, "s"
+        "Time from a request to the head of the replica's answer, by server."
+    GATEWAY_REPLICAS Gauge "proxyrunner_gateway_replicas" None, "1"
+        "Replicas of a server by state (healthy, unready, ejected, trial)."
+    AUDIT_SEQ Gauge "proxyrunner_audit_seq" None, "1"
+        "Number of the last line in the audit log; 0 without a log."
     CHILD_CPU Counter "proxyrunner_child_cpu_seconds_total" None, "s"
         "CPU time of all children and their descendants, including exited ones."
     CHILD_MEMORY Gauge "proxyrunner_child_resident_memory_bytes" None, "By"
@@ -82,7 +94,3 @@ definitions! {
     BUILD Gauge "proxyrunner_build_info" None, "1"
         "Always 1, with the version as a label."
 }
-
-/// A name reserved for outcomes of authentication. No metric has it yet.
-#[cfg(test)]
-pub(in crate::telemetry) const RESERVED: &str = "mcp_auth_requests_total";

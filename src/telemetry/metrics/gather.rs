@@ -5,7 +5,7 @@ use super::family::{Definition, Family, Sample, Value};
 use super::histogram::{CONVENTION, Distribution};
 use super::labels::{ErrorType, Labels, PROMPTS, Revision, Side, TOOLS};
 use super::recording::{OPERATIONS, QUEUED, ROUTED, SESSIONS, started};
-use super::{counters, usage};
+use super::{counters, limits, usage};
 use crate::telemetry::names;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -35,6 +35,10 @@ pub struct Levels {
     pub most_in_flight: usize,
     /// The limit of `buffered`.
     pub most_buffered: usize,
+    /// Buckets of rate limits in memory.
+    pub rate_limit_buckets: usize,
+    /// The number of the last line in the audit log.
+    pub audit_seq: u64,
     /// Whether a child has completed its handshake.
     pub ready: bool,
 }
@@ -60,10 +64,25 @@ pub fn gather(levels: Levels) -> Vec<Family> {
         number(IN_FLIGHT_LIMIT, levels.most_in_flight),
         number(BUFFERED_LIMIT, levels.most_buffered),
         number(UNBUDGETED, levels.unbudgeted),
+        limits::family(),
+        number(RATE_LIMIT_BUCKETS, levels.rate_limit_buckets),
+        AUDIT_SEQ.alone(Value::Count(levels.audit_seq)),
     ]);
+    families.extend(gateway_families());
     families.extend(process_families());
     families.extend(counters::families());
     families
+}
+
+#[cfg(feature = "gateway")]
+fn gateway_families() -> [Family; 3] {
+    super::gateway::families()
+}
+
+/// Every build has the same metrics.
+#[cfg(not(feature = "gateway"))]
+fn gateway_families() -> [Family; 3] {
+    [GATEWAY_REQUESTS, GATEWAY_LATENCY, GATEWAY_REPLICAS].map(|definition| definition.family(Vec::new()))
 }
 
 fn operation_families(operations: &[(Labels, Distribution)]) -> Vec<Family> {

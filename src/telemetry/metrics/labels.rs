@@ -54,6 +54,8 @@ const ERRORS: &[&str] = &[
     "-32021",
     "-32022",
     "-32042",
+    "403",
+    "429",
 ];
 
 /// The revisions of the protocol.
@@ -136,6 +138,11 @@ impl Method {
     /// Returns whether this is `tools/call`.
     pub fn is_tool_call(self) -> bool {
         self == TOOLS_CALL
+    }
+
+    /// Returns whether this is a known method of requests.
+    pub fn is_request(self) -> bool {
+        self != Method::default() && !self.name().starts_with("notifications/")
     }
 
     /// Returns whether this is `prompts/get`.

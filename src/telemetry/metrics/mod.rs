@@ -4,19 +4,23 @@ pub mod counters;
 mod definitions;
 mod exposition;
 mod family;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 mod gather;
 mod histogram;
 pub mod labels;
+pub mod limits;
 mod operations;
 mod recording;
 pub mod usage;
 
 #[cfg(test)]
-pub(super) use definitions::RESERVED;
+#[cfg(test)]
+pub(super) use counters::level_definitions;
 pub use exposition::{Format, write};
 pub use family::{Definition, Family, MetricKind, Sample, Temporality, Value};
 pub use gather::{Levels, gather};
-#[cfg(test)]
+#[cfg(any(test, feature = "gateway"))]
 pub use histogram::{CONVENTION, Histogram};
 pub use histogram::{Distribution, Exemplar};
 pub use recording::{enable, is_enabled, operation, request, session, started};

@@ -38,6 +38,11 @@ pub(in crate::telemetry) fn result<'a>(json: impl FnOnce() -> Option<&'a [u8]>) 
     Some(shown(json()?, &captured.redact))
 }
 
+/// Returns redacted arguments or a redacted result for the audit log.
+pub(in crate::telemetry) fn for_audit(json: &[u8]) -> String {
+    shown(json, CAPTURED.get().map_or(&[], |captured| &captured.redact))
+}
+
 /// Maximum size in bytes of JSON that is captured. A span shows only the beginning of a longer text, and a truncated
 /// text cannot be redacted.
 const LONGEST: usize = 64 * 1024;

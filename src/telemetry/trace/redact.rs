@@ -79,6 +79,10 @@ impl<F: Fn(&str) -> bool> Redaction<'_, F> {
             }
             (Hide::Word, _) if word.is_empty() => return self.ends(end),
             (Hide::Line, _) if word.is_empty() && end != Some('\n') => return self.ends(end),
+            (Hide::Word | Hide::Line, _) if is_nested(word) => {
+                self.out.push_str(REDACTED);
+                Hide::Rest
+            }
             (Hide::Word, _) => {
                 self.out.push_str(REDACTED);
                 self.ends(end);
@@ -131,7 +135,7 @@ impl<F: Fn(&str) -> bool> Redaction<'_, F> {
                 return (false, if word == "=" { Hide::Word } else { Hide::Line });
             }
             self.out.push_str(REDACTED);
-            return (false, Hide::Nothing);
+            return (false, if is_nested(&word[1..]) { Hide::Rest } else { Hide::Nothing });
         }
         let (beginnings, least) = TOKENS;
         if word.len() >= least && beginnings.iter().any(|beginning| word.starts_with(beginning)) {
@@ -169,6 +173,9 @@ impl<F: Fn(&str) -> bool> Redaction<'_, F> {
             self.out.push_str(&pair[..=at]);
             if value.is_empty() {
                 hide = if pair[at..].starts_with('=') { Hide::Word } else { Hide::Line };
+            } else if is_nested(value) {
+                self.out.push_str(REDACTED);
+                return Hide::Rest;
             } else {
                 self.out.push_str(REDACTED);
                 hide = Hide::Nothing;
@@ -177,6 +184,11 @@ impl<F: Fn(&str) -> bool> Redaction<'_, F> {
         }
         hide
     }
+}
+
+/// Returns whether a value is a list or an object, whose end cannot be found reliably.
+fn is_nested(value: &str) -> bool {
+    value.starts_with(['[', '{'])
 }
 
 /// Returns the key that ends the text before a `=`.
@@ -252,6 +264,11 @@ mod tests {
             ("curl -H \"Authorization: Bearer a b\" h", "curl -H \"Authorization: *\" h"),
             ("Authorization: Basic a\nHost: h", "Authorization: *\nHost: h"),
             ("got {\"password\": \"a b\", \"n\": 1}", "got {\"password\": \"*\", \"n\": 1}"),
+            ("got {\"token\": [\"a\", \"b\"], \"n\": 1}", "got {\"token\": *"),
+            ("got {\"token\":[\"a\"]}", "got {\"token\":*\""),
+            ("got {\"token\": {\"a\": \"b\"}}", "got {\"token\": *"),
+            ("tokens=[a, b]", "tokens=* "),
+            ("tokens: [a, b]", "tokens: *"),
             ("use Bearer abc now", "use Bearer * now"),
             ("it is ghp_0123456789abcdef.", "it is *"),
             ("-----BEGIN KEY-----\nabc\n", "* "),

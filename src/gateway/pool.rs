@@ -1,0 +1,163 @@
+//! Connections to replicas, by HTTP/1.1. Each request in flight takes one, so their number is bounded by that of the
+//! requests.
+
+use crate::client::Client;
+use crate::outbound::{BadTls, Keeping, Reach, Sender, Tls, forwarder};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::body::Body;
+
+/// Idle time of a connection. Common servers close an idle connection after 5 s, and a request that is written at that
+/// moment would be lost.
+const IDLE: Duration = Duration::from_secs(4);
+/// Maximum number of idle connections to one replica.
+const MOST_IDLE: usize = 64;
+/// Bytes that a connection reads before the client takes them.
+pub(super) const BUFFER: usize = 32 * 1024;
+/// Time after which a replica that does not acknowledge what was sent is given up.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+
+/// The connections to all replicas.
+#[derive(Debug)]
+pub(super) struct Pool {
+    sender: Sender,
+    /// Connect to addresses within a reach only; none if nobody else names servers.
+    bounded: Vec<(Reach, Sender)>,
+    places: Arc<Semaphore>,
+    /// Maximum number of places of one client.
+    share: usize,
+    /// The number of places of each client that has one.
+    taken: Arc<Mutex<HashMap<Client, usize>>>,
+}
+
+/// The right to have one request in flight.
+#[derive(Debug)]
+pub(crate) struct Place {
+    client: Client,
+    taken: Arc<Mutex<HashMap<Client, usize>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock();
+        if let Some(count) = taken.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// Why a request got no answer.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// The replica refuses connections, or its host is not there. Nothing was sent.
+    Gone(String),
+    /// No connection came about for another reason. Nothing was sent.
+    Unreachable(String),
+    /// The connection broke after at least a part of the request was sent.
+    Broken(String),
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Lost::Gone(why) | Lost::Unreachable(why) | Lost::Broken(why)) = self;
+        f.write_str(why)
+    }
+}
+
+impl Pool {
+    /// Creates a pool without connections. `mirrors`: some replicas are those of another registry.
+    ///
+    /// # Errors
+    /// When the certificates are unusable.
+    pub(super) fn new(tls: &Tls, most: usize, mirrors: bool) -> Result<Self, BadTls> {
+        let keeping = Keeping {
+            idle: IDLE,
+            most_idle: MOST_IDLE,
+            buffer: Some(BUFFER),
+            unacknowledged: Some(UNACKNOWLEDGED),
+        };
+        let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        let share = most.div_ceil(2);
+        let reaches: &[Reach] = if mirrors { &[Reach::Public, Reach::Network, Reach::Host] } else { &[] };
+        let bounded = reaches.iter().map(|reach| Ok((*reach, forwarder(tls, keeping, *reach)?)));
+        let bounded = bounded.collect::<Result<_, BadTls>>()?;
+        let sender = forwarder(tls, keeping, Reach::Anywhere)?;
+        Ok(Pool { sender, bounded, places, share, taken: Arc::default() })
+    }
+
+    /// Returns a place, unless all are taken, or half of them by this client.
+    pub(super) fn place(&self, client: Client) -> Option<Place> {
+        let mut taken = self.taken.lock();
+        let count = taken.get(&client).copied().unwrap_or_default();
+        if count >= self.share {
+            return None;
+        }
+        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        taken.insert(client, count + 1);
+        Some(Place { client, taken: Arc::clone(&self.taken), _permit: permit })
+    }
+
+    /// Returns the number of free places.
+    pub(super) fn left(&self) -> usize {
+        self.places.available_permits()
+    }
+
+    /// Sends a request to an address within this reach. Dropping the future, or the body of the answer, closes its connection.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub(super) async fn send(
+        &self,
+        request: Request<Body>,
+        reach: Reach,
+    ) -> Result<Response<Incoming>, Lost> {
+        let bounded = self.bounded.iter().find(|(of, _)| *of == reach);
+        let sender = bounded.map_or(&self.sender, |(_, sender)| sender);
+        sender.request(request).await.map_err(|error| {
+            let text = words(&error);
+            match (error.is_connect(), is_gone(&error)) {
+                (true, true) => Lost::Gone(text),
+                (true, false) => Lost::Unreachable(text),
+                (false, _) => Lost::Broken(text),
+            }
+        })
+    }
+}
+
+/// Returns whether nothing listens at the address.
+fn is_gone(error: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Joins the messages of an error and its causes, since the outermost explains least.
+pub(super) fn words(error: &(dyn Error + 'static)) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        words = format!("{words}: {inner}");
+        cause = inner.source();
+    }
+    words
+}

@@ -1,0 +1,25 @@
+//! proxyrunner's own HTTP client: exports, key sets, introspection and decision points use it. Names are resolved within
+//! the process, certificates are the operator's, redirects are not followed, and answers are bounded.
+
+mod connect;
+mod encode;
+mod fetch;
+mod network;
+mod reach;
+mod resolve;
+mod tls;
+
+#[cfg(feature = "gateway")]
+pub(crate) use connect::{Keeping, forwarder};
+pub(crate) use connect::{Sender, sender};
+pub(crate) use encode::percent_encoded;
+#[cfg(feature = "gateway")]
+pub(crate) use fetch::peer;
+pub(crate) use fetch::{Fetcher, Limits};
+pub use network::Network;
+#[cfg(feature = "gateway")]
+pub(crate) use reach::never;
+pub(crate) use reach::{Reach, is_private};
+pub use resolve::addresses_in;
+pub(crate) use resolve::resolve;
+pub use tls::{BadTls, Tls};
