@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Runs the official conformance suite against proxyrunner in front of the stdio everything-servers.
 
-    tests/conformance.py            2025-11-25 and 2026-07-28, at one URL, in front of each server
-    tests/conformance.py --direct   each server over its own SDK's HTTP, to tell its faults from proxyrunner's
+    tests/conformance.py             2025-11-25 and 2026-07-28, at one URL, in front of each server
+    tests/conformance.py --gateway   the same, through a gateway at /servers/NAME/mcp
+    tests/conformance.py --combined  the same, through a gateway at /mcp, which has one server
+    tests/conformance.py --direct    each server over its own SDK's HTTP, to tell its faults from proxyrunner's
 
 A run passes when every scored scenario of its revision does, and a few unscored ones that are about what
 proxyrunner does itself. A warning counts as a failure. What a legacy server cannot pass under 2026-07-28
@@ -19,12 +21,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterator
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "interop"))
+sys.path[:0] = [str(Path(__file__).resolve().parent / folder) for folder in ("interop", "gateway")]
 
 from proxyrunner import MODERN_PYTHON, NODE_MODULES, PYTHON, RESULTS, START, TESTS, Proxyrunner, node
 
@@ -82,13 +85,15 @@ DIRECT = {"legacy": [LEGACY], "dual": [LEGACY, MODERN]}
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--direct", action="store_true", help="without proxyrunner")
+    parser.add_argument("--gateway", action="store_true", help="through a gateway")
+    parser.add_argument("--combined", action="store_true", help="through a gateway's endpoint of all servers")
     parser.add_argument("--server", choices=CHILDREN, help="this server only")
     arguments = parser.parse_args()
     shutil.rmtree(RESULTS / "conformance", ignore_errors=True)
     passed = failed = 0
     for server in [arguments.server] if arguments.server else CHILDREN:
         try:
-            for run in runs(server, arguments.direct):
+            for run in runs(server, arguments):
                 good, bad = report(run)
                 passed, failed = passed + good, failed + bad
         except (AssertionError, subprocess.TimeoutExpired) as error:
@@ -98,31 +103,58 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def runs(server: str, direct: bool) -> Iterator[Run]:
+def runs(server: str, arguments: argparse.Namespace) -> Iterator[Run]:
     """Runs the suite in front of a server, started once, at each revision."""
-    command = CHILDREN[server]
+    command, direct = CHILDREN[server], arguments.direct
     revisions = DIRECT.get(server, []) if direct else [LEGACY, MODERN]
     if not revisions:
         return
-    with served_directly(server) if direct else served(server, command) as port:
+    if direct:
+        way = served_directly(server)
+    elif arguments.gateway or arguments.combined:
+        way = served_by_gateway(server, command, "/mcp" if arguments.combined else f"/servers/{server}/mcp")
+    else:
+        way = served(server, command)
+    with way as (port, path):
         for revision in revisions:
             unscored = UNSCORED[revision] if not direct or revision == MODERN else []
+            if arguments.combined:
+                # A gateway has no option for the age of streams.
+                unscored = [scenario for scenario in unscored if scenario != "server-sse-polling"]
             run = Run(server, command, revision, unscored)
             # By this name, since the DNS rebinding scenario compares it.
-            run_suite(f"http://localhost:{port}/mcp", run)
+            run_suite(f"http://localhost:{port}{path}", run)
             yield run
 
 
 @contextlib.contextmanager
-def served(server: str, command: list[str]) -> Iterator[int]:
-    """The port of proxyrunner in front of a server."""
+def served(server: str, command: list[str]) -> Iterator[tuple[int, str]]:
+    """The port and the path of proxyrunner in front of a server."""
     with Proxyrunner(f"conformance-{server}", command, *FLAGS) as it:
-        yield it.port
+        yield it.port, "/mcp"
 
 
 @contextlib.contextmanager
-def served_directly(server: str) -> Iterator[int]:
-    """The port of a server that speaks HTTP itself."""
+def served_by_gateway(server: str, command: list[str], at: str) -> Iterator[tuple[int, str]]:
+    """The port and the path of a gateway in front of proxyrunner in front of a server."""
+    from bed import Member, free_ports
+
+    with served(server, command) as (port, path), tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "servers.json"
+        file.write_text(json.dumps({"mcpServers": {server: {"url": f"http://127.0.0.1:{port}{path}"}}}))
+        (own,) = free_ports(1)
+        gateway = Member(f"conformance-{server}", own, "gateway", "--servers", str(file), "--listen", f"127.0.0.1:{own}")
+        gateway.start()
+        try:
+            gateway.await_ready()
+            yield own, at
+        finally:
+            gateway.stop()
+
+
+@contextlib.contextmanager
+def served_directly(server: str) -> Iterator[tuple[int, str]]:
+    """The port and the path of a server that speaks HTTP itself."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     RESULTS.mkdir(exist_ok=True)
@@ -134,7 +166,7 @@ def served_directly(server: str) -> Iterator[int]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise AssertionError(f"{server} does not listen; see {log.name}")
                 time.sleep(0.05)
-            yield port
+            yield port, "/mcp"
         finally:
             process.terminate()
             process.wait()

@@ -28,7 +28,9 @@ sys.path += [str(TESTS / "manifests"), str(TESTS / "observability")]
 RULES = ROOT / "deploy" / "observability" / "rules.yml"
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 CHART = ROOT / "deploy" / "helm" / "proxyrunner"
+GATEWAY_CHART = ROOT / "deploy" / "helm" / "proxyrunner-gateway"
 PAGE = ROOT / "docs" / "kubernetes.md"
+INJECT = ROOT / "docs" / "inject.md"
 PRODUCED = ROOT / "target" / "kubernetes"
 # The copies of the rules, and what stands in front of them.
 COPIES = {
@@ -106,6 +108,8 @@ import admission  # noqa: E402
 import annotated  # noqa: E402
 import broken  # noqa: E402
 import crds  # noqa: E402
+import fleet  # noqa: E402
+import injected  # noqa: E402
 import networks  # noqa: E402
 import operators  # noqa: E402
 import pods  # noqa: E402
@@ -129,16 +133,17 @@ def documents(text: str) -> list[Document]:
     return [one for one in yaml.safe_load_all(text) if one]
 
 
-def charted(values: Document) -> list[Document]:
-    """Renders the chart by Helm's own SDK; it validates values against the chart's schema."""
-    with helm_python.Chart.load(str(CHART)) as chart:
+def charted(values: Document, of: Path = CHART) -> list[Document]:
+    """Renders a chart by Helm's own SDK; it validates values against the chart's schema."""
+    name, namespace = ("weather", "mcp-core") if of == CHART else ("proxyrunner-gateway", "mcp-gateway")
+    with helm_python.Chart.load(str(of)) as chart:
         chart.validate_schema(values)
-        rendered = chart.render(values, name="weather", namespace="mcp-core")
+        rendered = chart.render(values, name=name, namespace=namespace)
     return [one for name, text in sorted(rendered.items()) if name.endswith(".yaml") for one in documents(text)]
 
 
-def lint(values: Document) -> list[str]:
-    report = helm_python.lint(str(CHART), values, strict=True, kube_version=f"v{VERSIONS[0]}.0")
+def lint(values: Document, of: Path = CHART) -> list[str]:
+    report = helm_python.lint(str(of), values, strict=True, kube_version=f"v{VERSIONS[0]}.0")
     warned = [f"{one['path']}: {one['error']}" for one in report["messages"] if one["severity"] > 1]
     assert report["total_charts_linted"] == 1, report
     return warned + report["errors"]
@@ -181,7 +186,7 @@ def broken_rules(them: list[Document], rules: list[pods.Rule] | None = None) -> 
 def check_overlays(tally: Tally, rendered: Rendered) -> None:
     """Overlays, and the folders that stand alone."""
     found = rendered
-    for folder in sorted([*(KUBERNETES / "overlays").iterdir(), KUBERNETES / "base", KUBERNETES / "namespaces"]):
+    for folder in sorted([*(KUBERNETES / "overlays").iterdir(), KUBERNETES / "base", KUBERNETES / "namespaces", KUBERNETES / "gateway"]):
         name = str(folder.relative_to(KUBERNETES))
         try:
             found[name] = kustomized(folder)
@@ -196,7 +201,37 @@ def check_overlays(tally: Tally, rendered: Rendered) -> None:
                 and f"components/{one}]" not in used])  # fmt: skip
 
 
-def check_admission(tally: Tally, _: Rendered) -> None:
+def pod_of(them: list[Document]) -> Document:
+    """Returns the only pod that serves MCP."""
+    ((_, pod),) = pods.servers(them)
+    return pod
+
+
+def check_inject(tally: Tally, rendered: Rendered) -> None:
+    """What `proxyrunner inject` prints is as sound as the overlay that does the same, and has the same sizes and probes."""
+    if len(sys.argv) < 2:
+        return
+    overlay = pod_of(rendered["overlays/init-container"])
+    deployment = re.search(r"```yaml\n(apiVersion: apps/v1\n.*?)```", INJECT.read_text(), re.S)[1]
+    server = (TESTS / "manifests" / "mcpserver.yaml").read_text()
+    # Of the other rules, a Deployment fails those on parts that inject leaves alone.
+    rules = [one for one in pods.RULES if one is not pods.tokenless]
+    for name, text, words in (
+        ("a Deployment", deployment, []),
+        ("a Deployment, by image volume", deployment, ["--mode", "image-volume"]),
+        ("ToolHive's MCPServer", server, ["--command", "/server/github-mcp-server"]),
+    ):
+        command = [sys.argv[1], "inject", *words]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+        them = documents(done.stdout)
+        tally.check(f"inject, {name}: is valid", all_invalid(them, VERSIONS) if them else [done.stderr])
+        tally.check(f"inject, {name}: is sound", broken_rules(them, [*rules, networks.selecting]))
+        # The MCPServer has limits of its own.
+        if "image-volume" not in words and "MCPServer" not in name:
+            tally.check(f"inject, {name}: is as the overlay", injected.differences(pod_of(them), overlay))
+
+
+def check_admission(tally: Tally, rendered: Rendered) -> None:
     them = kustomized(KUBERNETES / "admission")
     since = [version for version in VERSIONS if version >= SINCE["admission"]]
     tally.check("admission is valid", all_invalid(them, since))
@@ -206,7 +241,8 @@ def check_admission(tally: Tally, _: Rendered) -> None:
     (example,) = documents((KUBERNETES / "recipes" / "annotated-pod.yaml").read_text())
     tally.check("recipes/annotated-pod is valid", all_invalid([example], VERSIONS))
     template = example["spec"]["template"]
-    problems = annotated.injected(mutating, validating, template, lambda pod: invalid(pod, VERSIONS))
+    overlay = pod_of(rendered["overlays/init-container"])
+    problems = annotated.injected(mutating, validating, template, overlay, lambda pod: invalid(pod, VERSIONS))
     tally.check("a pod with the annotation is injected", problems)
     tally.check("other pods stay as they are", annotated.untouched(mutating, validating, template))
     tally.check("commands are read as they are written", annotated.misread(mutating, template))
@@ -256,14 +292,32 @@ def check_chart(tally: Tally, rendered: Rendered) -> None:
         tally.check(f"chart, {name}: is sound", broken_rules(them))
         if f"overlays/{name}" in rendered and name != "production":
             tally.check(f"chart, {name}: runs what the overlay runs", differences(them, rendered[f"overlays/{name}"]))
-    for path in sorted((TESTS / "manifests" / "refused").glob("*.yaml")):
+    check_refusals(tally, "chart", "refused", CHART)
+
+
+def check_refusals(tally: Tally, name: str, folder: str, chart: Path) -> None:
+    for path in sorted((TESTS / "manifests" / folder).glob("*.yaml")):
         said = "nothing"
         try:
-            charted(yaml.safe_load(path.read_text()))
+            charted(yaml.safe_load(path.read_text()), chart)
         except helm_python.HelmError as error:
             said = str(error)
         wanted = path.read_text().partition("says: ")[2].splitlines()[0]
-        tally.check(f"chart refuses {path.stem}", [] if said != "nothing" and wanted in said else [said])
+        tally.check(f"{name} refuses {path.stem}", [] if said != "nothing" and wanted in said else [said])
+
+
+def check_gateway_chart(tally: Tally, rendered: Rendered) -> None:
+    values = yaml.safe_load((GATEWAY_CHART / "ci" / "gateway.yaml").read_text())
+    tally.check("chart of the gateway: lint", lint(values, GATEWAY_CHART))
+    rendered["chart-of-the-gateway"] = them = charted(values, GATEWAY_CHART)
+    tally.check("chart of the gateway: is valid", all_invalid(them, VERSIONS))
+    tally.check("chart of the gateway: is sound", broken_rules(them))
+    tally.check("chart of the gateway: runs what the folder runs", differences(them, rendered["gateway"]))
+    check_refusals(tally, "chart of the gateway", "refused-gateways", GATEWAY_CHART)
+
+
+# Settings that contain the name of a release.
+OF_A_NAME = {"PROXYRUNNER_ALLOW_HOST", "PROXYRUNNER_AUTH_AUDIENCE", "PROXYRUNNER_AUTH_RESOURCE"}
 
 
 def differences(chart: list[Document], overlay: list[Document]) -> list[str]:
@@ -272,18 +326,20 @@ def differences(chart: list[Document], overlay: list[Document]) -> list[str]:
     def essence(them: list[Document]) -> dict[str, Any]:
         ((_, pod),) = pods.servers(them)
         found = {"grace": pod["terminationGracePeriodSeconds"], "security": pod["securityContext"]}
+        found["volumes"] = {one["name"]: injected.sizes(pod, one) for one in pods.containers(pod)}
         for container in pods.containers(pod):
             for key in ("command", "args", "resources", "securityContext", "restartPolicy", "lifecycle", "ports"):
                 found[f"{container['name']}.{key}"] = container.get(key)
             for key in ("startupProbe", "livenessProbe", "readinessProbe"):
                 probe = copy.deepcopy(container.get(key))
                 if probe:
-                    probe["httpGet"]["port"] = str(probe["httpGet"]["port"]).replace("mcp", "8080")
+                    port = str(probe["httpGet"]["port"])
+                    probe["httpGet"]["port"] = port.replace("mcp", "8080").replace("metrics", "9090")
                 found[f"{container['name']}.{key}"] = probe
             found[f"{container['name']}.settings"] = {
                 name: value
                 for name, value in pods.environment(container).items()
-                if name.startswith("PROXYRUNNER_") and name != "PROXYRUNNER_ALLOW_HOST"
+                if name.startswith("PROXYRUNNER_") and name not in OF_A_NAME
             }
             mounts = container.get("volumeMounts", [])
             found[f"{container['name']}.mounts"] = sorted(mount["mountPath"] for mount in mounts)
@@ -348,9 +404,13 @@ def check_binary(tally: Tally, rendered: Rendered) -> None:
             container = pods.proxy(pod)
             flags = [f"{flag}={value}" for flag, value in pods.options(container).items()]
             flags = [flag.replace("$(POD_NAMESPACE)", "mcp-core") for flag in flags]
+            # The contents of mounted files are not there; check_fleet runs them.
+            flags = [flag for flag in flags if "=/etc/proxyrunner/" not in flag]
             if tuple(flags) in seen:
                 continue
             seen.add(tuple(flags))
+            if pods.is_gateway(pod):
+                continue  # it reads its files; check_fleet runs it
             is_connected = any(flag.startswith("--connect=") for flag in flags)
             command = [binary, "--check", *flags, *([] if is_connected else ["--", "true"])]
             env = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
@@ -369,6 +429,15 @@ def check_running(tally: Tally, rendered: Rendered) -> None:
         ((_, pod),) = pods.servers(rendered[name])
         (service,) = [one["metadata"]["name"] for one in rendered[name] if one["kind"] == "Service"]
         tally.check(f"{name}: probes and clients are answered", running.problems(sys.argv[1], pod, service))
+
+
+def check_fleet(tally: Tally, rendered: Rendered) -> None:
+    """A gateway and a server behind it agree, and work together."""
+    for gateway, server in (("gateway", "overlays/behind-gateway"), ("chart-of-the-gateway", "chart/behind-gateway")):
+        tally.check(f"{gateway} and {server} agree", fleet.disagreements(rendered[gateway], rendered[server]))
+        if len(sys.argv) > 1:
+            problems = fleet.problems(sys.argv[1], rendered[gateway], rendered[server])
+            tally.check(f"{gateway} and {server}: as their containers, they serve a call", problems)
 
 
 def check_checkov(tally: Tally, rendered: Rendered) -> None:
@@ -420,7 +489,7 @@ def check_page(tally: Tally, _: Rendered) -> None:
 def check_breakage(tally: Tally, rendered: Rendered) -> None:
     unnoticed = []
     for overlay, what, wanted, change in broken.BROKEN:
-        them = copy.deepcopy(rendered[f"overlays/{overlay}"])
+        them = copy.deepcopy(rendered[overlay if overlay in rendered else f"overlays/{overlay}"])
         change(them)
         found = all_invalid(them, VERSIONS[-1:]) + broken_rules(them)
         if not any(wanted in problem for problem in found):
@@ -434,8 +503,8 @@ def main() -> int:
     tally = Tally()
     tally.check("the copies of the rules are copies", outdated())
     rendered: Rendered = {}
-    for check in (check_overlays, check_admission, check_recipes, check_chart, check_adapter, check_binary, check_running,
-                  check_checkov, check_page, check_breakage):  # fmt: skip
+    for check in (check_overlays, check_inject, check_admission, check_recipes, check_chart, check_gateway_chart, check_adapter, check_binary,
+                  check_running, check_fleet, check_checkov, check_page, check_breakage):  # fmt: skip
         try:
             check(tally, rendered)
         except Exception as error:  # whatever a broken manifest leads to

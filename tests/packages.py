@@ -167,13 +167,17 @@ def checksums(context: Context) -> str:
 
 
 def documented(context: Context) -> str:
-    """The README and docs/containers.md name files that exist."""
+    """The README and docs/containers.md name files that exist, and builds that Docker understands."""
     text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "containers.md").read_text()
     names = set(re.findall(r"\bproxyrunner[-_@\w.]*?\.(?:tar\.gz|tgz|deb|whl)\b", text))
     missing = [name for name in names if not (FILES / name).exists()]
     assert len(names) >= 4 and not missing, f"named, but not there: {missing} of {names}"
     for file in ("Containerfile", "release/Containerfile"):
         assert f"ARG VERSION={VERSION}\n" in (ROOT / file).read_text(), f"{file} has another version"
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/Containerfile"), ROOT / "Containerfile"]
+    builds = [line for page in pages for line in page.read_text().splitlines() if "docker build " in line]
+    nameless = [line for line in builds if "--file" not in line]
+    assert builds and not nameless, f"Docker looks for a Dockerfile: {nameless}"
     return ", ".join(sorted(names))
 
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Checks the static binary as it is released: what it needs, its size and its memory at rest; reports its start.
 
-    tests/static.py BINARY
+    tests/static.py BINARY [PLAIN]
+
+PLAIN is the binary of `--no-default-features`: only its size and its start are checked.
 
 Ends with one line, `N passed, N failed`, and exits with 1 if anything failed.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import socket
 import struct
@@ -23,7 +26,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 MIB = 1024 * 1024
-MOST_BYTES = 8.5 * MIB  # a ratchet: lower it with each saving
+# Ratchets: lower them with each saving.
+MOST_BYTES = 13.4 * MIB
+MOST_PLAIN_BYTES = 9.5 * MIB  # without Cedar and the gateway
 MOST_RESIDENT = 8 * MIB
 MOST_PROPORTIONAL = 6.5 * MIB  # with the guardian
 MOST_GUARDIAN_PRIVATE = 0.5 * MIB
@@ -59,9 +64,9 @@ def needs_no_library(binary: Path) -> str:
     return "no interpreter, no library, no module"
 
 
-def is_small(binary: Path) -> str:
+def is_small(binary: Path, most: float = MOST_BYTES) -> str:
     size = binary.stat().st_size
-    assert size <= MOST_BYTES, f"{size / MIB:.2f} MiB"
+    assert size <= most, f"{size / MIB:.2f} MiB"
     return f"{size / MIB:.2f} MiB"
 
 
@@ -155,17 +160,36 @@ def takes_little_memory(binary: Path) -> str:
 CHECKS: list[Callable[[Path], str]] = [needs_no_library, is_small, starts, takes_little_memory]
 
 
+def plain_is_small(binary: Path) -> str:
+    return is_small(binary, MOST_PLAIN_BYTES)
+
+
+def plain_has_no_cedar(binary: Path) -> str:
+    done = subprocess.run([binary, "--policy", "x", "--", "true"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 64 and "--policy" in done.stderr, (done.returncode, done.stderr)
+    with running(binary, sys.executable, "examples/server.py") as (_, port):
+        call(port)
+    return "it serves, and refuses --policy"
+
+
 def main() -> int:
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    binary, failed = Path(sys.argv[1]).resolve(), 0
-    for check in CHECKS:
+    binaries = [Path(name).resolve() for name in sys.argv[1:]]
+    for binary in binaries:
+        # Pages of a file just built count as dirty in each process that maps them, until they are on the disk.
+        with binary.open("rb") as file:
+            os.fsync(file)
+    checks = [(check, binaries[0]) for check in CHECKS]
+    checks += [(check, plain) for plain in binaries[1:] for check in (plain_is_small, plain_has_no_cedar)]
+    failed = 0
+    for check, binary in checks:
         try:
             print(f"{check.__name__}: {check(binary)}", flush=True)
         except AssertionError as error:
             failed += 1
             print(f"{check.__name__}: FAILED: {error}", flush=True)
-    print(f"{len(CHECKS) - failed} passed, {failed} failed")
+    print(f"{len(checks) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 

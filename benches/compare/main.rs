@@ -4,6 +4,7 @@
 //!     cargo bench --bench compare -- report       all of it; writes docs/performance.md (about 15 minutes)
 //!     cargo bench --bench compare -- report --from target/performance.json       only writes the document again
 //!     cargo bench --bench compare -- case footprint|large|quota|sessions|load [--subjects NAMES]       one of its other parts
+//!     cargo bench --bench compare -- gateway         what a gateway adds, against the least that a relay adds
 //!     compare floor --listen 127.0.0.1:8080 -- COMMAND       only the floor, for profilers
 //!
 //! Options: `--rounds 3`, `--seconds 2`, `--subjects direct,floor,proxyrunner`; for one shape also
@@ -26,6 +27,7 @@ mod peers;
 mod pipe;
 mod process;
 mod quota;
+mod relay;
 mod report;
 mod scan;
 mod subjects;
@@ -46,6 +48,16 @@ fn main() {
         Some("floor") => run_floor(&words),
         Some("load") => load::run(&words[1]),
         Some("report") => run_report(&words),
+        Some("relay") => {
+            let address = |name| option(&words, name).expect("an address").parse().expect("an address");
+            relay::run(address("--listen"), address("--to"));
+        }
+        Some("gateway") => {
+            process::raise_file_limit();
+            let rounds = option(&words, "--rounds").map_or(5, |text| text.parse().expect("a number"));
+            let seconds = option(&words, "--seconds").map_or(2.0, |text| text.parse().expect("a number"));
+            println!("{}", relay::report(rounds, seconds));
+        }
         Some("case") => run_case(&words),
         Some(shape) => one_shape(shape, &words),
         None => println!("say: report, or a shape such as 1x32x200"),

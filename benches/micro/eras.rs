@@ -7,6 +7,7 @@ use criterion::Criterion;
 use proxyrunner::internals::budget::Charged;
 use proxyrunner::internals::era::envelope::Envelope;
 use proxyrunner::internals::era::probe::Choice;
+use proxyrunner::internals::identity::Identity;
 use proxyrunner::internals::jsonrpc;
 use proxyrunner::internals::session::{Principal, Session};
 use proxyrunner::internals::trace_context::Trace;
@@ -71,7 +72,14 @@ fn body(modern: bool) -> Charged {
 
 fn scanned(body: &Charged) -> Incoming {
     let message = jsonrpc::scan(body).expect("a message");
-    Received { frame: body.clone(), message, trace: Trace::default(), operation: Arc::default() }.into()
+    Received {
+        frame: body.clone(),
+        message,
+        trace: Trace::default(),
+        identity: Identity::anonymous(),
+        operation: Arc::default(),
+    }
+    .into()
 }
 
 async fn legacy(world: &mut World, session: &Arc<Session>, body: &Charged) {

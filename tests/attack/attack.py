@@ -15,7 +15,9 @@ for some seconds from at most two processes. Throughout:
 - /livez, /readyz and /metrics are answered within 2 s, from the attackers' address and from another;
 - a client that makes one small call a second gets its own answer within 5 s, and is not refused.
 
-Within 30 s after the attack, memory must be at most 8 MiB above the baseline. Late responses always count as failures.
+Within 30 s after the attack, memory must be at most 8 MiB above the baseline. One late response in a hundred rounds is
+allowed, since others may need the processor: a round where only responses were late is repeated twice, and both of these
+must be without a fault.
 
 Prints a line for each round, then `N passed, N failed`, and exits with 1 if anything failed.
 """
@@ -254,6 +256,12 @@ class Round:
             self.findings.wrong.append(f"proxyrunner ended with code {self.proxy.process.returncode}")
         self.exit_code = self.proxy.stop()
 
+    def failed(self) -> bool:
+        return bool(self.findings.wrong or self.findings.late)
+
+    def only_late(self) -> bool:
+        return bool(self.findings.late and not self.findings.wrong)
+
     def line(self) -> str:
         """Returns the measurements of this round."""
         found, plan = self.findings, self.plan
@@ -323,9 +331,14 @@ def main() -> int:
     plans = [alone(CASES[name], asked.era, asked.isolation) for name in named] + mixtures(asked.first, asked.seeds)
     passed = failed = 0
     for plan in plans:
-        it = one_round(plan, asked)
-        bad = bool(it.findings.wrong or it.findings.late)
-        tell(it, bad, asked.verbose)
+        rounds = [one_round(plan, asked)]
+        if rounds[0].only_late():
+            tell(rounds[0], True, asked.verbose)
+            print("    repeated twice, because only responses were late", flush=True)
+            rounds += [one_round(plan, asked) for _ in range(2)]
+        for it in rounds[1:] or rounds:
+            tell(it, it.failed(), asked.verbose)
+        bad = any(it.failed() for it in rounds[1:] or rounds)
         passed, failed = passed + (not bad), failed + bad
     print(f"{passed} passed, {failed} failed", flush=True)
     return 1 if failed else 0

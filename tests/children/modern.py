@@ -86,7 +86,7 @@ def echo(wire_id, params, args):
 
 
 def facts(wire_id, params, args):
-    answer(wire_id, **text("facts"), structuredContent={"pid": os.getpid(), "era": era})
+    answer(wire_id, **text("facts"), structuredContent={"pid": os.getpid(), "era": era, "env": dict(os.environ)})
 
 
 def heard(wire_id, params, args):

@@ -56,7 +56,7 @@ fn all_invalid_settings_are_reported_together() {
         format!(
             "--sse-max-age: \"forever\" (from {path}, line 1) is not a duration; give e.g. 500ms, 30s, 5m, 1h30m"
         ),
-        "COMMAND: is missing; give the MCP server to run, e.g. proxyrunner python3 server.py".to_owned(),
+        "COMMAND: is missing; give the MCP server to run as the last words, e.g. -- python3 server.py".to_owned(),
         "--children: \"0\" is out of range; give 1 to 1048576".to_owned(),
         "--session-idle: \"5 parsecs\" (from PROXYRUNNER_SESSION_IDLE) is not a duration; \
          give e.g. 500ms, 30s, 5m, 1h30m"

@@ -365,7 +365,8 @@ fn a_failed_handshake_is_reported() {
     let (status, log) = Server::with().child("--refuse").run();
     assert_eq!(status.code(), Some(1));
     assert!(log.contains("not today"), "{log}");
-    let (status, log) = Server::with().flags("--start-timeout 300ms").child("--mute").run();
+    let (status, log) =
+        Server::with().flags("--child-era legacy --start-timeout 300ms").child("--mute").run();
     assert_eq!(status.code(), Some(1));
     assert!(log.contains("did not answer initialize within 0.3 s (--start-timeout)"), "{log}");
 }

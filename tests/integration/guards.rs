@@ -119,7 +119,7 @@ fn cors_headers_are_sent_only_to_allowed_origins() {
     let opened = server.opening().header("Origin", "https://app.example").send();
     assert_eq!(opened.header("access-control-allow-origin"), Some("https://app.example"));
     let exposed = opened.header("access-control-expose-headers");
-    assert_eq!(exposed, Some("mcp-session-id, retry-after, www-authenticate"));
+    assert_eq!(exposed, Some("mcp-session-id, ratelimit, ratelimit-policy, retry-after, www-authenticate"));
     let error = server.post(&[("Origin", "https://app.example")], "no JSON");
     assert_eq!(
         error.header("access-control-allow-origin"),

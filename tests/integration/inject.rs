@@ -116,7 +116,7 @@ fn refused_manifests_are_named_and_nothing_is_printed() {
         "proxyrunner: inject: stdin: line 1: Deployment \"weather\" has 2 containers (log, server)"
     ));
     let told = refused(65, &["inject"], &SERVICE.replace("Service ", "DaemonSet "));
-    assert!(told.contains("contains no Pod") && told.contains("but DaemonSet (v1)"), "{told}");
+    assert!(told.contains("contains nothing to inject, only DaemonSet (v1)"), "{told}");
     let bare = DEPLOYMENT.replace("        command: [python3]\n", "");
     assert!(refused(65, &["inject"], &bare).contains("entry point is not inherited"));
     let anchored = DEPLOYMENT.replace("name: weather\n", "name: &a weather\n");
@@ -146,9 +146,9 @@ fn a_server_of_toolhive_becomes_objects() {
     let told = refused(
         65,
         &["inject", "--command", "/server"],
-        &server.replace("{image: i}", "{image: i, audit: {}, x: 1}"),
+        &server.replace("{image: i}", "{image: i, audit: {enabled: true}, x: 1}"),
     );
-    assert!(told.contains("spec.audit: ") && told.contains("spec.x: "), "{told}");
+    assert!(told.contains("MCPServer \"a\": spec.audit is") && told.contains(": spec.x is"), "{told}");
 }
 
 #[test]
@@ -167,6 +167,7 @@ fn other_files_than_those_of_kmcp_are_refused_by_name() {
     let told = refused(64, &["-f", path.to_str().expect("text")], "");
     assert!(told.contains("targets[0].openapi: ") && told.contains("is not supported"), "{told}");
     assert!(!told.contains("hunter2"), "{told}");
+    assert!(!told.contains("COMMAND"), "the file may name it: {told}");
     let settings = file("settings.yaml", "children: 2\n");
     let told = refused(64, &["-f", settings.to_str().expect("text"), "x"], "");
     assert!(told.contains("-f: binds: ") && told.contains("--config"), "{told}");

@@ -3,19 +3,39 @@
 
 mod admission;
 mod architecture;
+mod audit;
+mod callers;
+mod cards;
 mod chaos;
+mod child_identity;
 mod cli;
 mod clients;
 mod commands;
 mod connections;
+mod cursors;
 mod drain;
 mod eras;
+mod expiry;
 mod faults;
+#[cfg(feature = "gateway")]
+mod gateway;
+#[cfg(feature = "gateway")]
+mod gateway_callers;
+#[cfg(feature = "gateway")]
+mod gateway_combined;
+#[cfg(feature = "gateway")]
+mod gateway_control;
+#[cfg(feature = "gateway")]
+mod gateway_passing;
+#[cfg(feature = "gateway")]
+mod gateway_registration;
 mod guards;
 mod habits;
+mod http2;
 mod inject;
 mod isolation;
 mod leases;
+mod limits;
 mod list_changes;
 mod listen;
 mod lists;
@@ -26,17 +46,20 @@ mod modern;
 mod old_sse;
 mod params;
 mod passing;
+mod policy;
 mod processes;
 mod questions;
 mod questions_modern;
 mod restarts;
 mod rolling;
+mod rotation;
 mod sessions;
 mod shutdown;
 mod streams;
 mod support;
 mod tasks;
 mod terminal;
+mod tls;
 mod translated;
 mod translated_listen;
 mod translated_questions;

@@ -311,3 +311,44 @@ fn shutdown_ends_a_subscription_with_its_result() {
         (1, &json!("l"), &json!("complete"))
     );
 }
+
+/// A server may ignore the case of members, as Go's do, or end names at a NUL, as C's do.
+#[test]
+fn no_server_reads_another_message_than_proxyrunner() {
+    let journal = Journal::new();
+    let server = Server::with().flags("--sse").child(&journal.flag()).start();
+    let session = server.session();
+    let modern = server.modern();
+    modern.result("echo", json!({}));
+    let read = journal.frames().len();
+    for members in [
+        r#""id":9,"method":"ping","ID":1"#,
+        r#""id":9,"method":"ping","Method":"tools/call","params":{"name":"die"}"#,
+        r#""id":9,"method":"ping","method\u0000":"tools/call""#,
+        r#""id":9,"method":"tools/call","params":{"name":"echo"},"Params":{"name":"die"}"#,
+        r#""id":9,"method":"tools/call","params":{"name":"echo","Name":"die"}"#,
+        r#""id":9,"method":"tools/call","params":{"name":"echo","_META":{"proxyrunner/identity":{}}}"#,
+        r#""id":9,"method":"tools/call","params":{"name":"echo","_meta":{"ProxyRunner/identity":{}}}"#,
+        r#""id":9,"method":"tasks/get","params":{"taskId":"a","TaskId":"b"}"#,
+        r#""id":9,"method":"tools/call","params":{"name":"echo\u0000x"}"#,
+        r#""id":9,"method":"resources/read","params":{"uri":"a:b\u0000"}"#,
+        r#""method":"notifications/cancelled\u0000","params":{"requestId":1}"#,
+        r#""method":"notifications/x","Method":"notifications/cancelled","params":{"requestId":1}"#,
+        r#""method":"notifications/cancelled","params":{"requestId":9,"RequestId":1}"#,
+        r#""id":0,"result":{"action":"accept"},"Method":"tools/call","params":{"name":"die"}"#,
+        r#""id":0,"error":{"code":1,"message":"m"},"METHOD":"tools/call""#,
+    ] {
+        let body = format!(r#"{{"jsonrpc":"2.0",{members}}}"#);
+        let refused = session.post(&body);
+        assert_eq!((refused.status, refused.code()), (400, -32600), "{body}: {}", refused.text());
+        assert_eq!(session.post(format!("[{body}]")).status, 400, "{body}");
+    }
+    let opening = server.opening().body().replacen("\"method\"", "\"Method\":\"tools/call\",\"method\"", 1);
+    assert_eq!(server.post(&[], opening).status, 400);
+    let mut body = modern.body(9, "tools/call", json!({"name": "echo", "arguments": {}}));
+    body["Id"] = json!(1);
+    assert_eq!(modern.send_body(&body).status, 400);
+    modern.result("echo", json!({"Name": "in arguments every name is free", "ID": 1}));
+    let later = journal.frames().split_off(read);
+    assert_eq!(later.len(), 1, "{later:?}");
+}

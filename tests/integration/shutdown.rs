@@ -35,6 +35,8 @@ fn requests_are_served_during_drain_delay() {
     assert_eq!(server.request("GET", "/livez", &[], b"").status, 200, "liveness does not fail");
     assert_eq!(session.call("sleep", json!({"ms": 0}))["result"]["ms"], 0, "old sessions are served");
     assert_eq!(pid(&server.session()), pid(&session), "new sessions are served, too");
+    let response = session.post(r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#);
+    assert_eq!((response.status, response.header("connection")), (200, Some("close")), "clients let it go");
     drop(kept);
     assert_eq!(server.exit_code(), 0);
 }

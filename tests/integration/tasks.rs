@@ -164,3 +164,37 @@ fn a_child_without_the_tasks_capability_gets_plain_calls() {
     result(&server.modern().call("research", json!({"polls": 0, "end": "completed"})));
     assert!(journal.call("research").message["params"]["task"].is_null());
 }
+
+#[test]
+fn a_modern_servers_task_belongs_to_the_principal_that_began_it() {
+    let server = Server::with().flags("--principal-header x-user").modern_child("").start();
+    let created =
+        r#"{"jsonrpc":"2.0","id":$ID,"result":{"resultType":"task","taskId":"t\u0031","status":"working"}}"#;
+    let (ann, bob) = (server.modern().of("ann"), server.modern().of("bob"));
+    assert_eq!(result(&ann.call("raw", json!({"line": created})))["taskId"], "t1");
+    let about = |task: &str| json!({"taskId": task});
+    for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+        assert_eq!(result(&ann.send(method, about("t1")))["extra"], true, "{method}");
+        let (foreign, unknown) = (bob.send(method, about("t1")), ann.send(method, about("t2")));
+        assert_eq!((foreign.status, foreign.code()), (200, -32602), "{method}");
+        assert_eq!(foreign.text(), unknown.text(), "{method}: another principal's id is as good as none");
+    }
+    let listen = |client: &crate::support::modern::Modern<'_>, tasks: Value| {
+        client.begin_body(&client.body(
+            1,
+            "subscriptions/listen",
+            json!({"notifications": {"taskIds": tasks}}),
+        ))
+    };
+    let mut events = listen(&ann, json!(["t1"])).events();
+    assert_eq!(events.message()["params"]["notifications"]["taskIds"], json!(["t1"]));
+    for tasks in [json!(["t1"]), json!(["t2"]), json!("t1"), json!([1])] {
+        assert_eq!(listen(&bob, tasks.clone()).response().code(), -32602, "{tasks}");
+    }
+}
+
+#[test]
+fn without_principals_a_modern_servers_tasks_pass() {
+    let server = Server::with().modern_child("").start();
+    assert_eq!(result(&server.modern().send("tasks/get", json!({"taskId": "any"})))["extra"], true);
+}

@@ -50,7 +50,7 @@ class Proxyrunner:
         self.log = RESULTS / f"{name}.log"
         self.exit_code: int | None = None
         self.process = subprocess.Popen(
-            [binary(), "--listen", "127.0.0.1:0", "--log-format", "json", *flags, "--", *command],
+            [binary(), *self._words(command, flags)],
             cwd=ROOT,
             env={**{key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}, **(env or {})},
             stdin=subprocess.DEVNULL,
@@ -63,9 +63,17 @@ class Proxyrunner:
             self.stop()
             raise
 
+    def _words(self, command: list[str], flags: tuple[str, ...]) -> list[str]:
+        return ["--listen", "127.0.0.1:0", "--log-format", "json", *flags, "--", *command]
+
     @property
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
+
+    @property
+    def probe_address(self) -> str:
+        """Where its probes are served, in clear text."""
+        return self.address
 
     @property
     def url(self) -> str:
@@ -120,7 +128,7 @@ class Proxyrunner:
         status: object = None
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                with urllib.request.urlopen(f"http://{self.address}/health/ready", timeout=5):
+                with urllib.request.urlopen(f"http://{self.probe_address}/health/ready", timeout=5):
                     return
             except urllib.error.HTTPError as error:
                 status = error.code
@@ -128,6 +136,23 @@ class Proxyrunner:
                 status = error
             time.sleep(0.05)
         raise AssertionError(f"not ready ({status}):\n{self.log.read_text()}")
+
+
+class Gateway(Proxyrunner):
+    """A running gateway, with this content of its file of servers."""
+
+    def __init__(self, name: str, servers: dict[str, dict], *flags: str) -> None:
+        RESULTS.mkdir(exist_ok=True)
+        self.file = RESULTS / f"{name}.json"
+        self.file.write_text(json.dumps({"mcpServers": servers}))
+        super().__init__(name, [], *flags)
+
+    def _words(self, command: list[str], flags: tuple[str, ...]) -> list[str]:
+        return ["gateway", "--servers", str(self.file), "--listen", "127.0.0.1:0", "--log-format", "json", *flags]
+
+    def url_of(self, server: str) -> str:
+        """The endpoint of one server."""
+        return f"http://127.0.0.1:{self.port}/servers/{server}/mcp"
 
 
 def listening_address(line: bytes) -> str | None:

@@ -25,6 +25,14 @@ SHAPES: dict[tuple[str, str], Any] = {
         "endpoints!": [{"port!": str, "path": str, "interval": str, "scheme": str, "relabelings": [RELABELING]}],
     },
     ("monitoring.coreos.com/v1", "PrometheusRule"): {"groups!": [{"name!": str, "interval": str, "rules!": [RULE]}]},
+    ("cert-manager.io/v1", "Certificate"): {
+        "secretName!": str, "dnsNames": [str], "duration": str, "renewBefore": str, "usages": [{"digital signature", "server auth"}],
+        "privateKey": {
+            "algorithm": {"RSA", "ECDSA", "Ed25519"}, "size": int, "encoding": {"PKCS1", "PKCS8"},
+            "rotationPolicy": {"Never", "Always"},
+        },
+        "issuerRef!": {"name!": str, "kind": {"Issuer", "ClusterIssuer"}, "group": str},
+    },
     ("kagent.dev/v1alpha1", "MCPServer"): {
         "transportType!": {"stdio", "http"},
         "stdioTransport": {},

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pods import MCP_PORT, METRICS_PORT, Document, Rule, containers, own_words, pods, servers, templates
+from pods import GATEWAY_PORT, MCP_PORT, METRICS_PORT, Document, Rule, containers, is_gateway, own_words, pods, servers, templates
 
 # Namespaces that may call tools, and that may scrape.
 GATEWAY, MONITORING = {"mcp-gateway"}, {"monitoring"}
+# Namespaces of the clients of a gateway.
+INGRESS = {"ingress"}
+# Servers are in namespaces with this label; they fetch the gateway's keys.
+TRUST = [{"key": "mcp-trust", "operator": "Exists"}]
+LEAST_GATEWAYS = 3
 NAMESPACE = "kubernetes.io/metadata.name"
 
 
@@ -63,7 +68,7 @@ def reachable(documents: list[Document]) -> Iterator[str]:
     """Ports of Services exist in the pods, with the numbers that are said everywhere."""
     for service in of_kind(documents, "Service"):
         for port in service["spec"]["ports"]:
-            wanted = {"mcp": MCP_PORT, "metrics": METRICS_PORT}.get(port["name"])
+            wanted = {"mcp": MCP_PORT, "metrics": METRICS_PORT, "https": GATEWAY_PORT}.get(port["name"])
             found = [
                 one["containerPort"]
                 for _, pod in servers(documents)
@@ -84,6 +89,13 @@ def scaled(documents: list[Document]) -> Iterator[str]:
             yield f"{called(scaler)} scales nothing"
         if any("replicas" in one["spec"] for one in found):
             yield f"{called(scaler)} and its target both set the number of replicas"
+        if any(is_gateway(pod) for _, pod in pods(found)):
+            # Its sessions are sealed, so that any replica serves them.
+            if [one["resource"]["name"] for one in scaler["spec"]["metrics"]] != ["cpu"]:
+                yield f"{called(scaler)} reads something else than the CPU"
+            if scaler["spec"]["minReplicas"] < LEAST_GATEWAYS:
+                yield f"{called(scaler)}: fewer than {LEAST_GATEWAYS} gateways"
+            continue
         metrics = [one["pods"]["metric"]["name"] for one in scaler["spec"]["metrics"]]
         if metrics != ["mcp_tool_requests_per_second"]:
             yield f"{called(scaler)} reads {metrics}"
@@ -112,17 +124,20 @@ def closed(documents: list[Document]) -> Iterator[str]:
             if not any(direction in spec["policyTypes"] for spec in own):
                 yield f"{name}: no policy limits {direction}"
         for rule in (rule for spec in own for rule in spec.get("ingress", [])):
-            yield from (f"{name}: {problem}" for problem in admitted(rule, documents))
+            own_port = GATEWAY_PORT if is_gateway(template["spec"]) else MCP_PORT
+            yield from (f"{name}: {problem}" for problem in admitted(rule, documents, own_port))
         for rule in (rule for spec in own for rule in spec.get("egress", [])):
             if not rule.get("to"):
                 yield f"{name} may call everything"
             for peer in rule.get("to", []):
+                if peer.get("namespaceSelector") == {"matchExpressions": TRUST}:
+                    continue
                 if not any((peer.get(key) or {}).get("matchLabels") for key in ("namespaceSelector", "podSelector")):
                     if "ipBlock" not in peer or peer["ipBlock"]["cidr"] in ("0.0.0.0/0", "::/0"):
                         yield f"{name} may call everything: {peer}"
 
 
-def admitted(rule: dict[str, Any], documents: list[Document]) -> Iterator[str]:
+def admitted(rule: dict[str, Any], documents: list[Document], own_port: int) -> Iterator[str]:
     """What a rule of ingress admits that it should not."""
     ports = {port["port"] for port in rule.get("ports", [])}
     if not rule.get("from") or not ports:
@@ -130,7 +145,10 @@ def admitted(rule: dict[str, Any], documents: list[Document]) -> Iterator[str]:
     for peer in rule.get("from", []):
         space = (peer.get("namespaceSelector") or {}).get("matchLabels", {}).get(NAMESPACE)
         pod = (peer.get("podSelector") or {}).get("matchLabels", {})
-        if space in GATEWAY and ports == {MCP_PORT} or space in MONITORING and ports == {METRICS_PORT}:
+        clients = GATEWAY if own_port == MCP_PORT else INGRESS
+        if space in clients and ports == {own_port} or space in MONITORING and ports == {METRICS_PORT}:
+            continue
+        if own_port == GATEWAY_PORT and peer == {"namespaceSelector": {"matchExpressions": TRUST}} and ports == {own_port}:
             continue
         check = [t["metadata"]["labels"] for name, t in templates(documents) if name.startswith("CronJob/")]
         if not (space is None and pod and ports == {MCP_PORT} and any(matches(pod, one) for one in check)):

@@ -14,11 +14,11 @@ OPERATING = ROOT / "docs" / "operating.md"
 Document = dict[str, Any]
 Rule = Callable[[list[Document]], Iterator[str]]
 
-MCP_PORT, METRICS_PORT = 8080, 9090
+MCP_PORT, METRICS_PORT, GATEWAY_PORT = 8080, 9090, 8443
 LEAST_START = 60  # seconds a server has to start
 MARGIN = 2  # seconds between the last stage of shutdown and SIGKILL
 # The options of proxyrunner's own commands, which are not settings.
-COMMANDS = {"shim": {"--socket"}, "probe": {"--url"}}
+COMMANDS = {"shim": {"--socket"}, "probe": {"--url"}, "gateway": set()}
 # Options that belong to neither the settings nor a command.
 OTHERS = {"--copy-self", "-f"}
 
@@ -80,6 +80,15 @@ def proxy(pod: Document) -> Document:
     return next(filter(is_sidecar, pod.get("initContainers", [])), pod["containers"][0])
 
 
+def is_gateway(pod: Document) -> bool:
+    return words(proxy(pod))[:1] == ["gateway"]
+
+
+def client_port(pod: Document) -> int:
+    """Returns the port for clients."""
+    return GATEWAY_PORT if is_gateway(pod) else MCP_PORT
+
+
 def words(container: Document) -> list[str]:
     return [*container.get("command", []), *container.get("args", [])]
 
@@ -123,15 +132,15 @@ def seconds(text: str) -> float:
 def hardened(documents: list[Document]) -> Iterator[str]:
     for name, pod in pods(documents):
         of_pod = pod.get("securityContext", {})
-        if of_pod.get("runAsNonRoot") is not True:
-            yield f"{name} may run as root"
-        if of_pod.get("seccompProfile", {}).get("type") != "RuntimeDefault":
-            yield f"{name} has no seccomp profile"
         for key in ("hostNetwork", "hostPID", "hostIPC"):
             if pod.get(key):
                 yield f"{name} has {key}"
         for container in containers(pod):
             where, own = f"{name}/{container['name']}", container.get("securityContext", {})
+            if own.get("runAsNonRoot", of_pod.get("runAsNonRoot")) is not True:
+                yield f"{where} may run as root"
+            if own.get("seccompProfile", of_pod.get("seccompProfile", {})).get("type") != "RuntimeDefault":
+                yield f"{where} has no seccomp profile"
             if own.get("readOnlyRootFilesystem") is not True:
                 yield f"{where} may write to its root file system"
             if own.get("allowPrivilegeEscalation") is not False:
@@ -190,8 +199,10 @@ def probed(documents: list[Document]) -> Iterator[str]:
                 found[kind] = path
                 if path not in known:
                     yield f"{name}: {kind} asks for {path}, which proxyrunner does not serve"
-                if names.get(port, port) != MCP_PORT or MCP_PORT not in numbers:
-                    yield f"{name}: {kind} asks port {port}, which is not {MCP_PORT}"
+                # A gateway's clients speak TLS, and probes need not.
+                wanted_port = METRICS_PORT if is_gateway(pod) else MCP_PORT
+                if names.get(port, port) != wanted_port or wanted_port not in numbers:
+                    yield f"{name}: {kind} asks port {port}, which is not {wanted_port}"
                 if kind == "startupProbe" and is_sidecar(container):
                     # The kubelet starts the server after it, so it could never succeed.
                     yield f"{name}: the sidecar has a startup probe"
@@ -211,7 +222,7 @@ def listening(documents: list[Document]) -> Iterator[str]:
         if not any(flag.startswith("--listen") for flag in options(proxy(pod))):
             yield f"{name} does not say where to listen"
         address = options(proxy(pod)).get("--listen", "")
-        if address not in (f"[::]:{MCP_PORT}", f"0.0.0.0:{MCP_PORT}"):
+        if address not in (f"[::]:{client_port(pod)}", f"0.0.0.0:{client_port(pod)}"):
             yield f"{name} listens on {address!r}"
 
 
@@ -287,11 +298,30 @@ def mounted(documents: list[Document]) -> Iterator[str]:
             # In its own image, the program is a file of this name.
             if "/proxyrunner" in folders:
                 yield f"{name}/{container['name']}: a volume cannot be mounted at /proxyrunner"
-            paths = [word.removeprefix("unix:") for word in words(container)]
+            paths = [word.removeprefix("unix:") for word in [*words(container), *environment(container).values()]]
             for path in paths:
-                if re.match(r"/(proxyrunner|opt/proxyrunner|run/mcp|adapterbin|config)/", path):
+                if re.match(r"/(proxyrunner|opt/proxyrunner|etc/proxyrunner|run/mcp|adapterbin|config)/", path):
                     if not any(path.startswith(f"{folder}/") for folder in folders):
                         yield f"{name}/{container['name']}: nothing is mounted at {path}"
 
 
-RULES: list[Rule] = [hardened, tokenless, limited, pinned, probed, listening, existing, expanded, graceful, mounted]
+def kept(documents: list[Document]) -> Iterator[str]:
+    """A gateway's keys are in Secrets, shared by all replicas; its files are read again, which a subPath would prevent."""
+    for name, pod in servers(documents):
+        if not is_gateway(pod):
+            continue
+        container, kinds = proxy(pod), {one["name"]: next(iter(set(one) - {"name"})) for one in pod.get("volumes", [])}
+        folders = {mount["mountPath"]: kinds.get(mount["name"]) for mount in container.get("volumeMounts", [])}
+        yield from (f"{name}: {mount['mountPath']} is a subPath" for mount in container["volumeMounts"] if "subPath" in mount)
+        for flag, wanted in (
+            ("--servers", "configMap"), ("--gateway-key", "secret"), ("--state-key-file", "secret"), ("--tls-cert", "secret"),
+            ("--tls-key", "secret"),
+        ):  # fmt: skip
+            found = folders.get(str(Path(options(container).get(flag, "/")).parent))
+            if found != wanted:
+                yield f"{name}: {flag} is in a {found}, not in a {wanted}"
+        if not {"--auth-issuer", "--auth-audience", "--public-url"} <= set(options(container)):
+            yield f"{name} serves anybody"
+
+
+RULES: list[Rule] = [hardened, tokenless, limited, pinned, probed, listening, existing, expanded, graceful, mounted, kept]

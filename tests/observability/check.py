@@ -88,7 +88,8 @@ def check_live(tally: Tally, it: live.Scene, promtool: str) -> None:
     # A name may be recorded once only, so that it tells them apart.
     asked = [Query(f"rule {rule['name']}", rule["query"]) for rule in recorded]
     asked += [Query(f"recorded {rule['name']}", rule["name"]) for rule in recorded]
-    asked += [Query(f"panel {query.where}", query.expression) for query in live.panels(it)]
+    shown = [query for query in live.panels(it) if not any(name in query.expression for name in written.UNSET)]
+    asked += [Query(f"panel {query.where}", query.expression) for query in shown]
     problems = live.without_data(it, asked)
     for query in asked:
         tally.check(query.where, [problems[query.where]] if query.where in problems else [])

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "interop"))
 
 import traffic
 from prometheus import Prometheus, QueryError
-from proxyrunner import Proxyrunner
-from written import GOLDEN_PATH, RULES, Board, Query, selectors
+from proxyrunner import Gateway, Proxyrunner
+from written import GOLDEN_PATH, RULES, UNSET, Board, Query, selectors
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 3  # a counter must grow between two scrapes
@@ -45,10 +45,15 @@ class Scene:
     prometheus: Prometheus
     good: Proxyrunner
     bad: Proxyrunner
+    gateway: Gateway
+
+    @property
+    def all(self) -> tuple[Proxyrunner, ...]:
+        return self.good, self.bad, self.gateway
 
     @property
     def instances(self) -> str:
-        return "|".join(re.escape(it.address) for it in (self.good, self.bad))
+        return "|".join(re.escape(it.address) for it in self.all)
 
     def scrape(self, it: Proxyrunner, accept: str = "text/plain") -> str:
         """What an instance says of itself at this moment."""
@@ -59,31 +64,45 @@ class Scene:
 
 @contextlib.contextmanager
 def scene(prometheus: str) -> Iterator[Scene]:
-    """Two proxyrunners, in front of a server that works and of one that fails, after three rounds of traffic that Prometheus
-    has seen."""
+    """Two proxyrunners, in front of a server that works and of one that fails, and a gateway, after three rounds of traffic that
+    Prometheus has seen."""
     good = [sys.executable, str(ROOT / "examples" / "server.py")]
     bad = [sys.executable, str(ROOT / "tests" / "observability" / "failing.py")]
     with (
         Proxyrunner("observability-good", good) as first,
         Proxyrunner("observability-bad", bad, *SERIAL, env=NO_COLLECTOR) as second,
-        Prometheus(prometheus, RULES, [first.address, second.address]) as server,
+        Gateway("observability-gateway", gateway_servers(good, first.url)) as third,
+        Prometheus(prometheus, RULES, [first.address, second.address, third.address]) as server,
     ):
-        it = Scene(server, first, second)
+        it = Scene(server, first, second, third)
+        working = 'proxyrunner_gateway_replicas{server="works",state="healthy"} 1'
+        assert until(lambda: working in it.scrape(third)), "the gateway does not start its server"
         await_scrape(it)
         for _ in range(ROUNDS):
             traffic.good(first.url)
             traffic.bad(second.url)
+            traffic.passed(third.url_of("works"), third.url_of("dead"))
             await_scrape(it)
         yield it
 
 
+def gateway_servers(command: list[str], url: str) -> dict[str, dict[str, Any]]:
+    """A server that works, one without a replica that does, and one with a replica of two. Nothing listens at port 1."""
+    dead = "http://127.0.0.1:1/mcp"
+    return {
+        "works": {"command": command[0], "args": command[1:]},
+        "dead": {"url": dead},
+        "half": {"urls": [url, dead]},
+    }
+
+
 def await_scrape(it: Scene) -> None:
-    """Waits until everything until now has been scraped, from both."""
+    """Waits until everything until now has been scraped, from all."""
     now = time.time()
 
     def seen() -> bool:
         found = it.prometheus.query("timestamp(up) and up == 1")
-        return len(found) == 2 and all(stamp > now for _, stamp in found)
+        return len(found) == len(it.all) and all(stamp > now for _, stamp in found)
 
     assert until(seen), "Prometheus does not scrape"
 
@@ -139,6 +158,7 @@ def empty_selectors(it: Scene, rules: list[dict[str, Any]]) -> list[str]:
     """Parts of queries that select nothing, beside others that do: `or` would hide a label that is not there."""
     asked = {one: rule["name"] for rule in rules for one in selectors(rule["query"]) - GOLDEN_PATH}
     asked |= {one: query.where for query in panels(it) for one in selectors(query.expression)}
+    asked = {one: where for one, where in asked.items() if one.partition("{")[0] not in UNSET}
     found = without_data(it, [Query(f"{where}: {one}", f"count({one})") for one, where in asked.items()])
     return list(found)
 
@@ -146,7 +166,7 @@ def empty_selectors(it: Scene, rules: list[dict[str, Any]]) -> list[str]:
 def badly_exposed(it: Scene, promtool: str) -> list[str]:
     """What promtool has to say of the names, the units and the helps of metrics."""
     problems = []
-    for one in (it.good, it.bad):
+    for one in it.all:
         words = [promtool, "check", "metrics"]
         done = subprocess.run(words, input=it.scrape(one), capture_output=True, text=True, timeout=60)
         problems += (done.stdout + done.stderr).splitlines() or [str(done.returncode)] * (done.returncode != 0)
@@ -160,7 +180,7 @@ def panels(it: Scene) -> list[Query]:
 
 def wrong_variables(it: Scene) -> list[str]:
     """The dashboard's variables whose choices are not what they should be."""
-    instances = {it.good.address, it.bad.address}
+    instances = {one.address for one in it.all}
     known = {"_OTHER", "echo", "add", "now", "countdown", "refuse", "broken", "odd", "slow", "garbage", "die"}
     wanted = {"job": {"proxyrunner"}, "instance": instances, "tool": known}
     problems = []
@@ -175,8 +195,17 @@ def miscounted(it: Scene) -> list[str]:
     """Numbers that are not those of what was done, though there is time for what was left undone to end."""
     echoes, failures = traffic.ECHOES * ROUNDS, traffic.FAILURES * 2 * ROUNDS
     unknown, slow = traffic.UNKNOWN * 2 * ROUNDS, traffic.SLOW * 2 * ROUNDS
-    good, bad = (f'instance="{one.address}"' for one in (it.good, it.bad))
+    good, bad, gateway = (f'instance="{one.address}"' for one in it.all)
+    passed = traffic.PASSED * ROUNDS
     wanted = {
+        f'proxyrunner_gateway_requests_total{{{gateway},server="works",result="ok"}}': passed,
+        f'sum(proxyrunner_gateway_requests_total{{{gateway},server="works"}})': passed,
+        f'sum(proxyrunner_gateway_requests_total{{{gateway},server="dead",result=~"no_replica|unreachable"}})': passed,
+        f'proxyrunner_gateway_latency_seconds_count{{{gateway},server="works"}}': passed,
+        f'sum(proxyrunner_gateway_latency_seconds_count{{{gateway},server="dead"}})': 0,
+        f'sum(proxyrunner_gateway_replicas{{{gateway},server="dead",state="unready"}})': 1,
+        f'sum(proxyrunner_gateway_replicas{{{gateway},server="half",state="healthy"}})': 1,
+        f'sum(proxyrunner_gateway_replicas{{{gateway},server="half"}})': 2,
         f'sum(mcp_tool_requests_total{{{good},tool="echo"}})': echoes,
         f'sum(mcp_tool_duration_seconds_count{{{good},tool="echo"}})': echoes,
         f'sum(mcp_tool_errors_total{{{good},tool="add",error_type="tool_error"}})': failures,
@@ -237,6 +266,10 @@ def silent_alerts(it: Scene) -> list[str]:
         # It never gives its list of resources.
         ("McpDiscoverySuccessLow", bad, None): "pending",
         ("McpDiscoveryDown", bad, None): "pending",
+        # One server without a healthy replica, and one with one of two.
+        ("ProxyrunnerGatewayServerDown", it.gateway.address, None): "pending",
+        ("ProxyrunnerGatewayErrorsHigh", it.gateway.address, None): "pending",
+        ("ProxyrunnerGatewayReplicaDown", it.gateway.address, None): "pending",
     }
 
     def missing() -> list[str]:
@@ -258,6 +291,7 @@ def wrong_alerts(it: Scene) -> list[str]:
     """Alerts that fire, or are about to, though nothing of the kind has happened."""
     never = {"ProxyrunnerDown", "ProxyrunnerAbsent", "ProxyrunnerNotReady", "ProxyrunnerCrashLoop"}
     never |= {"ProxyrunnerShedding", "ProxyrunnerInFlightHigh", "ProxyrunnerBufferedBytesHigh", "ProxyrunnerChildrenAtCap"}
+    never |= {"ProxyrunnerGatewayEjecting", "ProxyrunnerGatewayRetrying"}
 
     def fired() -> list[str]:
         return sorted(never & {one["labels"]["alertname"] for one in it.prometheus.ask("alerts")["alerts"]})

@@ -20,6 +20,7 @@ ECHOES = 200  # in each round, beside what fails
 FAILURES = 6
 UNKNOWN = 20
 SLOW = 3
+PASSED = 20
 
 
 class Client:
@@ -187,3 +188,11 @@ def bad(url: str) -> None:
     expect(modern.call("die"), -32603)
     await_ready(base)
     legacy.end()
+
+
+def passed(working: str, dead: str) -> None:
+    """Calls through a gateway: of a server that works, and of one without a replica."""
+    client, lost = Modern(working), Modern(dead)
+    for number in range(PASSED):
+        expect(client.call("echo", text=str(number)), None)
+        expect(lost.call("echo", text=str(number)), -32603)

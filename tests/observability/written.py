@@ -15,12 +15,18 @@ CONFIG, DASHBOARD = FOLDER / "prometheus.yml", FOLDER / "dashboard.json"
 RUNBOOKS = ROOT / "docs" / "runbooks"
 
 SEVERITIES = {"page", "ticket", "info"}
-ROWS = ["Overview", "Per tool", "Gateway health", "Resources", "Sessions"]
+ROWS = ["Overview", "Per tool", "Gateway health", "Servers of a gateway", "Resources", "Sessions"]
 BASE = "https://github.com/OWNER/proxyrunner/blob/main/docs/runbooks/"
 # Metrics that Prometheus makes itself.
 PROMETHEUS = {"up", "ALERTS"}
 # Metrics that `proxyrunner probe call` exports; no scrape has them.
 GOLDEN_PATH = {"mcp_golden_path_success", "mcp_golden_path_duration_seconds"}
+# Levels that no scrape of this scene has, since their settings are not given.
+UNSET = {
+    "proxyrunner_tls_certificate_expiry_seconds",
+    "proxyrunner_auth_keys_refreshed_time_seconds",
+    "proxyrunner_policies_current",
+}
 METRIC = re.compile(r"\b(?:mcp|proxyrunner|process|instance|instance_tool)[_:][a-z0-9_:]*[a-z0-9]\b|\bup\b|\bALERTS\b")
 
 
@@ -86,7 +92,7 @@ def exposed(scrape: str) -> set[str]:
 
 def unknown_names(rules: list[dict[str, Any]], scrape: str) -> list[str]:
     """Metrics that a rule, a panel or a runbook names and nobody has."""
-    known = exposed(scrape) | PROMETHEUS | GOLDEN_PATH | {rule["name"] for rule in rules if rule["type"] == "recording"}
+    known = exposed(scrape) | PROMETHEUS | GOLDEN_PATH | UNSET | {rule["name"] for rule in rules if rule["type"] == "recording"}
     board = Board()
     used = [(rule["name"], rule["query"]) for rule in rules]
     used += [(query.where, query.expression) for query in board.queries()]
@@ -201,9 +207,10 @@ def dashboard_problems() -> list[str]:
                 problems.append(f"{title}: no legend")
             if "$instance" not in target["expr"] and "ALERTS" not in target["expr"]:
                 problems.append(f"{title}: not of the chosen instance")
-            # Of sessions there are no traces, and a multiple of a latency is none.
+            # Of sessions and of a gateway's servers there are no traces, and a multiple of a latency is none.
             latency = panel["type"] == "timeseries" and defaults.get("unit") == "s" and "_bucket" in target["expr"]
-            if latency and "session" not in target["expr"] and not target.get("exemplar"):
+            traced = not re.search("session|gateway_latency", target["expr"])
+            if latency and traced and not target.get("exemplar"):
                 problems.append(f"{title}: no exemplars")
     return problems
 

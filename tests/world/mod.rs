@@ -11,6 +11,7 @@ use proxyrunner::internals::client::Client;
 use proxyrunner::internals::era::{Era, probe::Choice};
 use proxyrunner::internals::exchange::{End, Ends, Failure, Intake, LastWords, Link, Order, Urgent};
 use proxyrunner::internals::framing::Framed;
+use proxyrunner::internals::identity::Identity;
 use proxyrunner::internals::jsonrpc::{self, Spliced};
 use proxyrunner::internals::lifecycle::Policy;
 use proxyrunner::internals::phase;
@@ -81,6 +82,8 @@ pub fn settings(choice: Choice) -> Settings {
         at_cap: AtCap::Share,
         forward_roots: false,
         cache_lists: None,
+        private_lists: false,
+        disclosure: None,
         max_in_flight: 64,
         max_client_in_flight: 64,
         max_child_in_flight: 64,
@@ -179,7 +182,7 @@ impl World {
 
 impl Child {
     fn new(number: u64, want: Want) -> Child {
-        let Want { audience, slots, place, reply } = want;
+        let Want { audience, slots, place, reply, .. } = want;
         let (link, Ends { answering, intake, stop, end, .. }) = Link::new(number, slots);
         let account = Budget::new(1 << 30).account(Client::child(number));
         let router = Router::new(number, answering, audience, link.inbox().clone(), GRACE);
@@ -315,7 +318,14 @@ pub fn charged(bytes: impl Into<Vec<u8>>) -> Charged {
 pub fn incoming(message: &Value) -> Incoming {
     let frame = charged(message.to_string());
     let message = jsonrpc::scan(&frame).expect("a message");
-    Received { frame, message, trace: Trace::default(), operation: Arc::default() }.into()
+    Received {
+        frame,
+        message,
+        trace: Trace::default(),
+        identity: Identity::anonymous(),
+        operation: Arc::default(),
+    }
+    .into()
 }
 
 /// Returns the parameters of a modern client's call.

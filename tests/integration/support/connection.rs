@@ -101,14 +101,19 @@ impl Connection {
 
     /// Reads a response with its whole body.
     pub fn response(&mut self) -> Response {
-        let mut response = self.response_head();
+        let head = self.response_head();
+        self.whole(head)
+    }
+
+    /// Reads the body of a response.
+    fn whole(&mut self, mut response: Response) -> Response {
         match response.header("content-length") {
             Some(length) => {
                 let length: usize = length.parse().expect("a number");
                 response.body = vec![0; length];
                 self.stream.read_exact(&mut response.body).expect("the whole body");
             }
-            None if response.status == 204 => {}
+            None if matches!(response.status, 204 | 304) => {}
             None => {
                 while let Some(chunk) = self.read_chunk() {
                     response.body.extend(chunk);
@@ -132,18 +137,30 @@ impl Connection {
     }
 
     /// Reads the head of a response, which must be an event stream.
-    pub fn events(mut self) -> Events {
+    pub fn events(self) -> Events {
+        self.try_events().unwrap_or_else(|other| panic!("not a stream: {other:?} {}", other.text()))
+    }
+
+    /// Reads the head of a response; returns the response if it is not an event stream.
+    pub fn try_events(mut self) -> Result<Events, Response> {
         let head = self.response_head();
         if head.status != 200 || head.header("content-type") != Some("text/event-stream") {
-            let body = std::iter::from_fn(|| self.read_chunk()).flatten().collect::<Vec<u8>>();
-            panic!("not a stream: {head:?} {}", String::from_utf8_lossy(&body));
+            return Err(self.whole(head));
         }
-        Events { connection: self, head, buffer: Vec::new() }
+        Ok(Events { connection: self, head, buffer: Vec::new() })
     }
 
     /// Returns whether the server closes the connection without sending more.
     pub fn is_closed(&mut self) -> bool {
         matches!(self.stream.fill_buf(), Ok([]))
+    }
+
+    /// Reads all bytes until the server closes the connection.
+    #[cfg(feature = "gateway")]
+    pub fn until_closed(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = self.stream.read_to_end(&mut bytes);
+        bytes
     }
 
     /// Closes both directions at once.

@@ -2,9 +2,12 @@
 //! that it sends. The tools do not sleep to win races: they poll for conditions, with a deadline.
 
 mod connection;
+pub mod http2;
 mod journal;
 pub mod modern;
 mod session;
+#[cfg(feature = "gateway")]
+pub mod upstream;
 
 pub use connection::{Connection, Event, Events, JSON, Response};
 pub use journal::{Journal, Read};
@@ -31,6 +34,7 @@ pub struct Server {
     process: Child,
     address: SocketAddr,
     log: Arc<Log>,
+    path: String,
 }
 
 #[derive(Default)]
@@ -47,6 +51,7 @@ pub struct Start {
     env: Vec<(String, String)>,
     program: Option<Vec<String>>,
     under: Vec<String>,
+    is_gateway: bool,
 }
 
 impl Start {
@@ -80,6 +85,17 @@ impl Start {
         self
     }
 
+    /// Starts a gateway of the servers in this file.
+    #[cfg(feature = "gateway")]
+    pub fn gateway(self, servers: &std::path::Path) -> Self {
+        Start { is_gateway: true, ..self.flags(&format!("--servers {}", servers.display())) }
+    }
+
+    /// Starts a gateway of the servers in another registry only.
+    pub fn mirror(self, registry: &str) -> Self {
+        Start { is_gateway: true, ..self.flags(&format!("--register {registry}")) }
+    }
+
     /// Starts proxyrunner by another program, which gets the command line after these words.
     pub fn under(mut self, words: &[&str]) -> Self {
         self.under = words.iter().map(|&word| word.to_owned()).collect();
@@ -105,7 +121,7 @@ impl Start {
             (fields["message"] == "listening").then(|| fields["address"].as_str().map(str::to_owned))?
         });
         let address = listening.unwrap_or_else(|| panic!("proxyrunner never listened: {:#?}", log.lines()));
-        Server { process, address: address.parse().expect("an address"), log }
+        Server { process, address: address.parse().expect("an address"), log, path: "/mcp".to_owned() }
     }
 
     /// Runs proxyrunner until it exits; returns the exit status and the log.
@@ -124,13 +140,15 @@ impl Start {
         words.push(
             std::env::var("PROXYRUNNER_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_proxyrunner").into()),
         );
-        let mut process = Command::new(&words[0])
-            .args(&words[1..])
-            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
-            .args(self.flags)
-            .arg("--")
-            .args(program)
-            .args(self.child)
+        if self.is_gateway {
+            words.push("gateway".into());
+        }
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(["--listen", "127.0.0.1:0", "--log-format", "json"]).args(self.flags);
+        if !self.is_gateway {
+            command.arg("--").args(program).args(self.child);
+        }
+        let mut process = command
             .envs(self.env)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -168,6 +186,18 @@ impl Server {
         self.address
     }
 
+    /// Returns the same process, whose clients use another endpoint.
+    #[cfg(feature = "gateway")]
+    pub fn at(mut self, path: &str) -> Server {
+        self.path = path.to_owned();
+        self
+    }
+
+    /// Returns the path of the endpoint.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Opens a connection.
     pub fn connect(&self) -> Connection {
         Connection::open(self.address)
@@ -182,7 +212,7 @@ impl Server {
 
     /// Posts to the endpoint with the usual headers and these.
     pub fn post(&self, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Response {
-        self.request("POST", "/mcp", &[connection::JSON, headers].concat(), body.as_ref())
+        self.request("POST", &self.path, &[connection::JSON, headers].concat(), body.as_ref())
     }
 
     /// Opens a session at 2025-11-25 for a client without capabilities.

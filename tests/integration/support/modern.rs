@@ -101,7 +101,7 @@ impl Modern<'_> {
         );
         headers.extend(self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let mut connection = self.server.connect();
-        connection.request("POST", "/mcp", &headers, body.to_string().as_bytes());
+        connection.request("POST", self.server.path(), &headers, body.to_string().as_bytes());
         connection
     }
 

@@ -101,7 +101,8 @@ impl<'a> Session<'a> {
     /// Sends a message without reading the response.
     pub fn begin(&self, body: impl AsRef<[u8]>) -> Connection {
         let mut connection = self.server.connect();
-        connection.post(&borrowed(&self.headers), body);
+        let headers = [JSON, &borrowed(&self.headers)].concat();
+        connection.request("POST", self.server.path(), &headers, body.as_ref());
         connection
     }
 
@@ -137,7 +138,7 @@ impl<'a> Session<'a> {
     pub fn request(&self, method: &str, headers: &[(&str, &str)]) -> Connection {
         let mut connection = self.server.connect();
         let own = borrowed(&self.headers);
-        connection.request(method, "/mcp", &[&own, &JSON[1..], headers].concat(), b"");
+        connection.request(method, self.server.path(), &[&own, &JSON[1..], headers].concat(), b"");
         connection
     }
 
