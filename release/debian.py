@@ -25,7 +25,7 @@ def package(release: Release, out: Path, scratch: Path) -> None:
     control = {
         "Package": release.name,
         "Version": release.version,
-        "Architecture": "amd64",
+        "Architecture": release.platform.debian,
         "Maintainer": MAINTAINER,
         "Installed-Size": str(sum(-(-len(file.content) // 1024) for file in files)),
         "Section": "net",
@@ -50,7 +50,7 @@ def package(release: Release, out: Path, scratch: Path) -> None:
         if path.is_dir():
             path.chmod(0o755)
         os.utime(path, (release.epoch, release.epoch))
-    archive = out / f"{release.name}_{release.version}_amd64.deb"
+    archive = out / f"{release.name}_{release.version}_{release.platform.debian}.deb"
     command = ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, archive]
     env = {**os.environ, "SOURCE_DATE_EPOCH": str(release.epoch)}
     subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL)

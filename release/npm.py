@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entries import Entry, write_tar
+from platforms import PLATFORMS
 
 if TYPE_CHECKING:
     from build import Release
 
 HERE = Path(__file__).resolve().parent / "npm"
-PLATFORM = "linux-x64"
 
 
 def packages(release: Release, out: Path) -> None:
-    """Writes both packages in the form that `npm pack` makes and `npm publish` takes."""
+    """Writes the launcher and the package of a platform in the form that `npm pack` makes and `npm publish` takes."""
     common: dict[str, Any] = {"version": release.version, "license": "Apache-2.0"}
-    scoped = f"@{release.name}/{PLATFORM}"
+    scoped = f"@{release.name}/{release.platform.npm}"
     main = {
         "name": release.name,
         **common,
@@ -26,18 +26,21 @@ def packages(release: Release, out: Path) -> None:
         "keywords": release.keywords,
         "bin": {release.name: "bin/proxyrunner.js"},
         "engines": {"node": ">=18"},
-        "optionalDependencies": {scoped: release.version},
+        # The same whatever platforms are made, since it is published once.
+        "optionalDependencies": {f"@{release.name}/{one.npm}": release.version for one in PLATFORMS.values()},
     }
     platform = {
         "name": scoped,
         **common,
-        "description": f"The binary of {release.name} for Linux on x86-64.",
+        "description": f"The binary of {release.name} for {release.platform.words}.",
         "os": ["linux"],
-        "cpu": ["x64"],
+        "cpu": [release.platform.cpu],
         # Yarn would leave it in a zip archive, where nothing can run it.
         "preferUnplugged": True,
     }
-    launcher = Entry("bin/proxyrunner.js", (HERE / "proxyrunner.js").read_bytes(), executable=True)
+    supported = ", ".join(f"'{one.npm}'" for one in PLATFORMS.values())
+    script = (HERE / "proxyrunner.js").read_text().replace("'@SUPPORTED@'", supported)
+    launcher = Entry("bin/proxyrunner.js", script.encode(), executable=True)
     write(release, out, main, [launcher, Entry("README.md", release.page)])
     note = f"# {scoped}\n\n{platform['description']} Install `{release.name}`, which needs it.\n"
     binary = Entry("bin/proxyrunner", release.binary, executable=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import tomllib
@@ -11,7 +12,10 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from platforms import Platform
 
 LICENSE_FILES = re.compile(r"^(LICEN[CS]E|COPYING|COPYRIGHT|NOTICE|UNLICENSE)", re.I)
 
@@ -39,8 +43,9 @@ class Component:
     depends_on: list[str] = field(default_factory=list)
 
 
-def collect(root: Path, target: str) -> Materials:
-    """Collects the crates of the binary for a target, and the libraries that come with the compiler."""
+def collect(root: Path, platform: Platform) -> Materials:
+    """Collects the crates of the binary for a platform, and the libraries that come with the compiler."""
+    target = platform.target
     shipped = crates(root, target, "normal,no-proc-macro")
     used = crates(root, target, "normal,build")
     command = ["cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", target]
@@ -49,7 +54,7 @@ def collect(root: Path, target: str) -> Materials:
     checksums = {(crate["name"], crate["version"]): crate.get("checksum", "") for crate in locked}
     key_of = {package["id"]: (package["name"], package["version"]) for package in metadata["packages"]}
     edges = {node["id"]: node["deps"] for node in metadata["resolve"]["nodes"]}
-    found, direct = toolchain(root), []
+    found, direct = toolchain(root, platform), []
     direct += [component.purl for component in found]
     for package in metadata["packages"]:
         key = key_of[package["id"]]
@@ -89,18 +94,26 @@ def dependencies(edges: list[dict[str, Any]], key_of: dict[str, tuple[str, str]]
     return sorted({purl(*key_of[id]) for id in wanted if key_of[id] in used})
 
 
-def toolchain(root: Path) -> list[Component]:
+def toolchain(root: Path, platform: Platform) -> list[Component]:
     """Returns the libraries that are linked without being crates of Cargo.lock, in the versions of this machine."""
-    rust = re.search(r"^release: (\S+)$", output(root, "rustc", "-vV"), re.M)[1]
-    libc, version = output(root, "getconf", "GNU_LIBC_VERSION").split()
+    rust = re.search(r"^release: (\S+)$", output(root, os.environ.get("RUSTC", "rustc"), "-vV"), re.M)[1]
     found = [
         ("rust-std", rust, "MIT OR Apache-2.0", "Rust standard library"),
-        (libc, version, "LGPL-2.1-or-later", "GNU C library, linked statically"),
+        ("glibc", libc(root, platform), "LGPL-2.1-or-later", "GNU C library, linked statically"),
     ]
     return [
         Component(name, version, license, f"pkg:generic/{name}@{version}", shipped=True, description=description)
         for name, version, license, description in found
     ]
+
+
+def libc(root: Path, platform: Platform) -> str:
+    """Returns the version of the C library: this machine's, or that of the compiler for another platform."""
+    if platform.is_native:
+        return output(root, "getconf", "GNU_LIBC_VERSION").split()[1]
+    compiler = platform.environment()[f"CC_{platform.target.replace('-', '_')}"]
+    macros = output(root, compiler, "-E", "-dM", "-include", "features.h", "-x", "c", "/dev/null")
+    return ".".join(re.search(rf"^#define {name} (\d+)$", macros, re.M)[1] for name in ("__GLIBC__", "__GLIBC_MINOR__"))
 
 
 def document(package: dict[str, Any], materials: Materials, binary: bytes, target: str, epoch: int) -> bytes:

@@ -14,16 +14,14 @@ from entries import Entry
 if TYPE_CHECKING:
     from build import Release
 
-# A static binary runs with every C library, and with none. The kernel is older than what these tags ask for.
-PLATFORMS = ("manylinux_2_17_x86_64", "manylinux2014_x86_64", "musllinux_1_1_x86_64")
-
 
 def package(release: Release, out: Path) -> None:
     """Writes the wheel: a zip archive of the binary and its metadata."""
-    tag = f"py3-none-{'.'.join(PLATFORMS)}"
+    platforms = release.platform.wheel
+    tag = f"py3-none-{'.'.join(platforms)}"
     base = f"{release.name}-{release.version}"
     info = f"{base}.dist-info"
-    tags = "".join(f"Tag: py3-none-{platform}\n" for platform in PLATFORMS)
+    tags = "".join(f"Tag: py3-none-{platform}\n" for platform in platforms)
     entries = [
         Entry(f"{base}.data/scripts/proxyrunner", release.binary, executable=True),
         Entry(f"{info}/METADATA", metadata(release)),

@@ -7,7 +7,7 @@ const { readFileSync } = require('node:fs');
 const { constants } = require('node:os');
 
 const platform = `${process.platform}-${process.arch}`;
-const SUPPORTED = ['linux-x64'];
+const SUPPORTED = ['@SUPPORTED@']; // release/npm.py names them
 
 function binary() {
   try {

@@ -67,11 +67,52 @@ seccompProfile: {type: RuntimeDefault}
 {{- $defaults = merge $defaults (dict "drain-delay" "0s" "drain-timeout" "1s" "max-connections" "1024") -}}
 {{- else -}}
 {{- $defaults = merge $defaults (dict "max-buffered" "64MiB") -}}
+{{- if .Values.gateway.enabled -}}
+{{/* Gateways look names up and probe each 5 s. Until then, a replica that is told to stop must serve. */}}
+{{- $defaults = merge $defaults (dict "drain-delay" "10s") -}}
+{{- end -}}
 {{- end -}}
 - {name: PROXYRUNNER_LISTEN, value: "[::]:8080"}
 - {name: PROXYRUNNER_ADMIN_LISTEN, value: "[::]:9090"}
 {{- range $name, $value := merge (deepCopy .Values.settings) $defaults }}
 - {name: PROXYRUNNER_{{ $name | upper | replace "-" "_" }}, value: {{ $value | toString | quote }}}
+{{- end }}
+{{- end }}
+
+{{/* What a server behind a gateway needs; its URL in the cluster is its audience. */}}
+{{- define "proxyrunner.gateway" -}}
+{{- if .Values.gateway.enabled }}
+{{- $url := printf "http://%s.%s.svc:%v%s" (include "proxyrunner.fullname" .) .Release.Namespace .Values.service.port (.Values.settings.path | default "/mcp") }}
+- name: PROXYRUNNER_AUTH_ISSUER
+  value: {{ .Values.gateway.url }}{{ with .Values.gateway.keysUrl }} jwks={{ . }}{{ end }}
+- {name: PROXYRUNNER_AUTH_AUDIENCE, value: {{ $url | quote }}}
+- {name: PROXYRUNNER_AUTH_RESOURCE, value: {{ $url | quote }}}
+{{- if .Values.gateway.caConfigMap }}
+- {name: PROXYRUNNER_AUTH_CA, value: /etc/proxyrunner/ca/ca.crt}
+{{- end }}
+{{- if .Values.gateway.stateSecret }}
+- {name: PROXYRUNNER_STATE_KEY_FILE, value: /etc/proxyrunner/state/state}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "proxyrunner.gateway.mounts" -}}
+{{- if and .Values.gateway.enabled .Values.gateway.caConfigMap }}
+- {name: gateway-ca, mountPath: /etc/proxyrunner/ca, readOnly: true}
+{{- end }}
+{{- if and .Values.gateway.enabled .Values.gateway.stateSecret }}
+- {name: state, mountPath: /etc/proxyrunner/state, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "proxyrunner.gateway.volumes" -}}
+{{- if and .Values.gateway.enabled .Values.gateway.caConfigMap }}
+- name: gateway-ca
+  configMap: {name: {{ .Values.gateway.caConfigMap }}}
+{{- end }}
+{{- if and .Values.gateway.enabled .Values.gateway.stateSecret }}
+- name: state
+  secret: {secretName: {{ .Values.gateway.stateSecret }}, defaultMode: 0440}
 {{- end }}
 {{- end }}
 
@@ -138,6 +179,7 @@ startupProbe:
   args: [--connect, "unix:/run/mcp/mcp.sock"]
   env:
     {{- include "proxyrunner.settings" . | nindent 4 }}
+    {{- include "proxyrunner.gateway" . | nindent 4 }}
     {{- include "proxyrunner.telemetry" . | nindent 4 }}
   ports:
     {{- include "proxyrunner.ports" . | nindent 4 }}
@@ -149,4 +191,5 @@ startupProbe:
     {{- include "proxyrunner.securityContext" . | nindent 4 }}
   volumeMounts:
     - {name: socket, mountPath: /run/mcp}
+    {{- include "proxyrunner.gateway.mounts" . | nindent 4 }}
 {{- end }}
