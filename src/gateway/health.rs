@@ -52,7 +52,8 @@ pub(super) async fn keep_probing(directory: Arc<Directory>, pool: Arc<Pool>) {
     }
 }
 
-async fn probe(server: &str, replica: &Replica, pool: &Pool) {
+/// Asks a replica whether it serves, and notes what it says.
+pub(super) async fn probe(server: &str, replica: &Replica, pool: &Pool) {
     let (probed, reason) = match timeout(PATIENCE, ask(replica, pool)).await {
         Ok(Ok((_, true))) => (Probed::Draining, "it is shutting down".to_owned()),
         Ok(Ok((status, _))) if is_ready(status) => (Probed::Ready, String::new()),

@@ -218,13 +218,20 @@ impl Gateway {
         Some(Aim::Owner { address, inner })
     }
 
-    /// Returns whether the owner of a session is shutting down while another replica takes requests.
-    pub(crate) fn is_leaving(&self, owner: &Aim, server: &Server) -> bool {
+    /// Returns whether the owner of a session is shutting down while another replica takes requests. An owner that was
+    /// shutting down when it was last asked is asked again: it may have started anew, and another gateway may have
+    /// opened the session there since.
+    pub(crate) async fn is_leaving(&self, owner: &Aim, server: &Server) -> bool {
         let Aim::Owner { address, .. } = owner else { return false };
-        let (replicas, now) = (server.replicas(), Instant::now());
-        let is_owner = |replica: &Arc<Replica>| replica.endpoint.address() == address;
-        replicas.iter().any(|replica| is_owner(replica) && replica.is_draining())
-            && replicas.iter().any(|replica| replica.takes(now))
+        let replicas = server.replicas();
+        let Some(owner) = replicas.iter().find(|replica| replica.endpoint.address() == address) else {
+            return false;
+        };
+        if !owner.is_draining() || !replicas.iter().any(|replica| replica.takes(Instant::now())) {
+            return false;
+        }
+        health::probe(&server.about.name, owner, &self.core.pool).await;
+        owner.is_draining()
     }
 
     /// Returns the client's id of a session that a replica has opened; `None` if no header can hold it.

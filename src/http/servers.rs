@@ -237,7 +237,7 @@ impl Passing<'_> {
             // Sessions are not part of the modern era, but some clients still name an old one.
             _ if is_modern => by_key(&incoming, self.principal).map_or(Aim::Any, Aim::Key),
             // Answers and notifications still pass: calls in flight may wait for them.
-            Some(Ok(owner)) if is_request && self.gateway.is_leaving(&owner, self.target) => {
+            Some(Ok(owner)) if is_request && self.gateway.is_leaving(&owner, self.target).await => {
                 match &*incoming.method() {
                     "initialize" => Aim::Any,
                     _ => return Err(refused(Rejection::unknown_session())),

@@ -34,6 +34,25 @@ fn gateway(upstream: &Upstream) -> Server {
     gateway_of(&json!({"s": {"url": upstream.url()}}), "")
 }
 
+/// Another gateway may have opened a session at a replica that has started anew, before this one probes it again.
+#[test]
+fn a_session_at_a_replica_that_has_returned_goes_on() {
+    let opened = "content-type: application/json\r\nmcp-session-id: one\r\n";
+    let body = r#"{"jsonrpc":"2.0","id":"x","result":{"protocolVersion":"2025-11-25","capabilities":{}}}"#;
+    let [owner, other] = [(); 2].map(|()| Upstream::saying(answer("200 OK", opened, body)));
+    let gateway = gateway_of(&json!({"s": {"urls": [owner.url(), other.url()]}}), "");
+    let initialize = CALL.replace("tools/call", "initialize");
+    let mut sessions = std::iter::repeat_with(|| gateway.post(&[], &initialize));
+    let session = sessions.find(|_| !owner.received().is_empty()).expect("a session at the owner");
+    let id = session.header("mcp-session-id").expect("an id").to_owned();
+    let call = || gateway.post(&[("Mcp-Session-Id", &id)], CALL).status;
+    assert_eq!(call(), 200);
+    owner.drain(true);
+    until("the session ends", || call() == 404);
+    owner.drain(false);
+    assert_eq!(call(), 200);
+}
+
 #[test]
 fn only_known_headers_reach_the_server() {
     let upstream = Upstream::saying(json_answer("{}"));

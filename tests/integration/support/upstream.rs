@@ -2,12 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The server, which runs as long as the test.
 pub struct Upstream {
     address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
+    is_draining: Arc<AtomicBool>,
 }
 
 /// A request.
@@ -42,14 +44,20 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let address = listener.local_addr().expect("an address");
         let (received, serve) = (Arc::<Mutex<Vec<Received>>>::default(), Arc::new(serve));
-        let kept = Arc::clone(&received);
+        let is_draining = Arc::<AtomicBool>::default();
+        let (kept, draining) = (Arc::clone(&received), Arc::clone(&is_draining));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (kept, serve) = (Arc::clone(&kept), Arc::clone(&serve));
-                std::thread::spawn(move || converse(stream, &kept, &*serve));
+                let (kept, serve, draining) = (Arc::clone(&kept), Arc::clone(&serve), Arc::clone(&draining));
+                std::thread::spawn(move || converse(stream, &kept, &draining, &*serve));
             }
         });
-        Upstream { address, received }
+        Upstream { address, received, is_draining }
+    }
+
+    /// Lets its probes say from now on that it is shutting down, or that it is not.
+    pub fn drain(&self, is_draining: bool) {
+        self.is_draining.store(is_draining, Ordering::SeqCst);
     }
 
     /// Returns the URL of its endpoint.
@@ -71,12 +79,16 @@ impl Upstream {
 fn converse(
     stream: TcpStream,
     kept: &Mutex<Vec<Received>>,
+    is_draining: &AtomicBool,
     serve: &(dyn Fn(&Received, &mut TcpStream) -> std::io::Result<()> + Send + Sync),
 ) {
     let mut reader = BufReader::new(stream);
     while let Some(request) = read(&mut reader) {
         let served = if request.line.contains("/health/ready") {
-            reader.get_mut().write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+            reader.get_mut().write_all(match is_draining.load(Ordering::SeqCst) {
+                true => b"HTTP/1.1 503 Service Unavailable\r\nproxyrunner-draining: 1\r\ncontent-length: 0\r\n\r\n",
+                false => b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+            })
         } else {
             kept.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
             serve(&request, reader.get_mut())
