@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The header of a 503 to a request that was not begun because of the shutdown. A gateway then knows that the request can
-/// be sent elsewhere, and that the session is over.
+/// The header of every answer during the shutdown, by which a gateway sends the next requests elsewhere. A 503 has it only if
+/// its request was not begun because of the shutdown: the gateway sends that elsewhere, too.
 pub const DRAINING: &str = "proxyrunner-draining";
 /// Minimum time for connections to close after the drain.
 pub const CLOSING: Duration = Duration::from_secs(2);

@@ -174,12 +174,14 @@ impl Sending<'_> {
         let sent = timeout(self.patience, self.pool.send(request, replica.endpoint.reach())).await;
         let now = Instant::now();
         let failed = match sent {
-            // It has not begun with the request.
-            Ok(Ok(response)) if is_draining(&response) => {
-                replica.probed(Probed::Draining, now);
-                return Err((Failed::Gone, place));
-            }
             Ok(Ok(response)) => {
+                if response.headers().contains_key(DRAINING) {
+                    replica.probed(Probed::Draining, now);
+                    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+                        // It has not begun with the request.
+                        return Err((Failed::Gone, place));
+                    }
+                }
                 let outcome =
                     if is_overloaded(response.status()) { Outcome::Failed } else { Outcome::Answered };
                 in_flight.note(outcome, now);
@@ -247,11 +249,6 @@ enum Failed {
     Unreachable,
     /// No other replica may be tried.
     Final(Failure),
-}
-
-/// Returns whether a sidecar refuses a request because it ends.
-fn is_draining(response: &Response<Incoming>) -> bool {
-    response.status() == StatusCode::SERVICE_UNAVAILABLE && response.headers().contains_key(DRAINING)
 }
 
 /// Returns whether a status says that the replica cannot serve at all now.

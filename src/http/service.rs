@@ -17,6 +17,7 @@ use crate::aside::Aside;
 use crate::budget::Account;
 use crate::client::Client;
 use crate::identity::Identity;
+use crate::shutdown::DRAINING;
 use crate::telemetry::Peer;
 use crate::telemetry::scope::{Scoped, scoped, within};
 use crate::tls;
@@ -26,7 +27,7 @@ use hyper::header::{CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -348,6 +349,10 @@ impl Service {
             let is_ending = server.shutdown.has_begun();
             if !is_http2 && (connection.is_spare() || leaves_body || is_ending) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            // On a 503 it would say that the request was not begun.
+            if is_ending && response.status() != StatusCode::SERVICE_UNAVAILABLE {
+                response.headers_mut().insert(DRAINING, HeaderValue::from_static("1"));
             }
             Ok(response.map(|body| Marked::new(body, mark, visit, charge)))
         }

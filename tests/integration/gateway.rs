@@ -157,6 +157,18 @@ fn sessions_leave_a_replica_before_it_ends() {
 }
 
 #[test]
+fn an_answer_tells_that_its_replica_is_shutting_down() {
+    let fleet = Fleet::start(2, "--isolation shared --drain-delay 60s", "");
+    let leaving = &fleet.replicas[0];
+    let owner = pid(&leaving.session().result("facts", json!({})));
+    leaving.signal(Signal::SIGTERM);
+    until("it is not ready", || leaving.request("GET", "/health/ready", &[], b"").status == 503);
+    let client = fleet.gateway.modern();
+    let answers = (0..40).filter(|_| pid(&client.result("facts", json!({}))) == owner).count();
+    assert!(answers <= 1, "{answers} of 40");
+}
+
+#[test]
 fn a_session_id_works_for_its_server_and_its_principal_only() {
     let replica = ready("");
     let servers = file(&json!({"a": {"url": url(&replica)}, "b": {"url": url(&replica)}}));
