@@ -145,6 +145,7 @@ fn open_gateway(gateway: &crate::config::Gateway, config: &Config) -> anyhow::Re
     let settings = gateway::Settings {
         tls: gateway.tls.clone(),
         registry: gateway.registry.clone(),
+        searches: gateway.searches,
         most: config.upstream.max_in_flight,
         patience: config.upstream.request_timeout,
     };

@@ -1,7 +1,7 @@
 //! The settings of `proxyrunner gateway`, and those that it does not take.
 
 use super::args::Mode;
-use super::parse::FILE;
+use super::parse::{FILE, SWITCH};
 use super::problem::{InvalidValue, Problem};
 use super::reader::Reader;
 use super::registration;
@@ -25,6 +25,8 @@ pub struct Gateway {
     pub key: Option<PathBuf>,
     /// `--register`: the registry to mirror.
     pub registry: Option<String>,
+    /// `--search-tools`: whether `/mcp` shows two tools in place of all.
+    pub searches: bool,
 }
 
 /// Groups of settings that concern a child.
@@ -56,11 +58,12 @@ pub(super) fn read(reader: &mut Reader, mode: Mode, command: &[OsString]) -> Opt
     let servers = reader.optional("servers", FILE);
     let authorities = reader.optional("servers-ca", FILE);
     let key = reader.optional("gateway-key", FILE);
+    let searches = reader.one("search-tools", SWITCH);
     if mode == Mode::Sidecar {
-        for flag in ["servers", "servers-ca", "gateway-key"] {
+        for flag in ["servers", "servers-ca", "gateway-key", "search-tools"] {
             let refusal =
                 InvalidValue::new("is a gateway's", "start it as: proxyrunner gateway --servers FILE");
-            reader.cross_check(!reader.is_given(flag), &[flag], refusal);
+            reader.cross_check(!reader.deviates(flag), &[flag], refusal);
         }
         return None;
     }
@@ -77,7 +80,7 @@ pub(super) fn read(reader: &mut Reader, mode: Mode, command: &[OsString]) -> Opt
         .ok()
     });
     check(reader, servers.as_deref());
-    Some(Gateway { servers, tls: Tls { authorities, identity: None }, key, registry: None })
+    Some(Gateway { servers, tls: Tls { authorities, identity: None }, key, registry: None, searches })
 }
 
 /// Adds the registry to mirror. A gateway has at least one source of servers.

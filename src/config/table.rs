@@ -477,6 +477,7 @@ pub const SETTINGS: &[Group] = &[
                 "Certificate authorities of servers, in PEM (unset: the built-in ones)",
             ),
             absent("gateway-key", "FILE", "Ed25519 key that signs tokens for servers (unset: a random one)"),
+            switch("search-tools", "At /mcp, list search_tools and call_tool in place of all tools"),
         ],
     },
     Group {

@@ -19,6 +19,8 @@ pub struct Settings {
     pub tls: Tls,
     /// `--register`: the registry to mirror.
     pub registry: Option<String>,
+    /// `--search-tools`: whether clients of all servers see two tools in place of all.
+    pub searches: bool,
     /// Maximum number of requests in flight at all servers together.
     pub most: usize,
     /// Maximum time to the head of an answer, and between parts of one that is no event stream.

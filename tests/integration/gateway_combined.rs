@@ -798,3 +798,61 @@ fn a_request_that_comes_back_to_its_gateway_ends() {
     }
     assert_eq!(one.gateway.request("GET", "/health", &[("X-Proxyrunner-Gateway", "a,b,c")], b"").status, 200);
 }
+
+#[test]
+fn two_tools_stand_for_all_with_search_tools() {
+    let servers = vec![("a", modern("", "")), ("b", modern("", ""))];
+    let fleet = Fleet::of(servers, "--search-tools");
+    let client = fleet.gateway.modern();
+    assert_eq!(tools(&client), ["search_tools", "call_tool"]);
+    let found = client.result("search_tools", json!({"query": "b echo", "limit": 1}));
+    assert_eq!(keys(&found["structuredContent"], "tools", "name"), ["b__echo"]);
+    let text = found["content"][0]["text"].as_str().expect("a text");
+    assert_eq!(serde_json::from_str::<Value>(text).expect("JSON"), found["structuredContent"]);
+    let odd = json!({"a": "\u{a0}\u{3000}é\n", "n": 1.50});
+    let called = client.result("call_tool", json!({"name": "b__echo", "arguments": odd}));
+    assert_eq!(called["structuredContent"], odd);
+    assert_eq!(client.result("a__echo", odd.clone())["structuredContent"], odd, "a known name works, too");
+    let session = fleet.gateway.session();
+    let listed = session.ask("tools/list", json!({}));
+    assert_eq!(keys(&listed["result"], "tools", "name"), ["search_tools", "call_tool"]);
+    let called = session.call("call_tool", json!({"name": "a__echo", "arguments": odd}));
+    assert_eq!(called["result"]["structuredContent"], odd);
+    for (name, arguments, said) in [
+        ("search_tools", json!({}), "arguments.query must be one text"),
+        ("search_tools", json!({"query": 1}), "arguments.query must be one text"),
+        ("search_tools", json!({"query": "x".repeat(1025)}), "arguments.query has more than 1024 bytes"),
+        (
+            "search_tools",
+            json!({"query": "", "limit": 0}),
+            "arguments.limit must be a whole number from 1 to 50",
+        ),
+        ("search_tools", json!([]), "arguments must be an object"),
+        ("call_tool", json!({}), "arguments.name must be one text, the name of a tool"),
+        ("call_tool", json!({"name": "a__echo", "arguments": 1}), "arguments.arguments must be an object"),
+        ("call_tool", json!({"name": "c__echo"}), "unknown tool \"c__echo\""),
+        ("call_tool", json!({"name": "call_tool"}), "unknown tool \"call_tool\""),
+    ] {
+        let answer = client.send("tools/call", json!({"name": name, "arguments": arguments})).json();
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
+        assert_eq!(answer["error"]["message"], format!("Invalid params: {said}"));
+    }
+}
+
+#[test]
+fn questions_of_a_tool_that_was_searched_reach_the_client() {
+    let fleet = Fleet::of(vec![("a", modern("", "")), ("b", modern("", ""))], "--search-tools");
+    let session = fleet.gateway.opening().capabilities(json!({"elicitation": {}})).open();
+    let form =
+        json!({"mode": "form", "message": "Who?", "requestedSchema": {"type": "object", "properties": {}}});
+    let rounds = json!([{"inputRequests": {"form": {"method": "elicitation/create", "params": form}}}]);
+    let call = session.begin_call(1, "call_tool", json!({"name": "b__ask", "arguments": {"rounds": rounds}}));
+    let mut events = call.events();
+    let question = events.message();
+    assert_eq!(question["params"]["message"], "[b] Who?", "{question}");
+    session
+        .tell(json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": {}}}));
+    let answer = events.message();
+    assert_eq!(answer["id"], 1, "{answer}");
+    assert!(answer["result"].is_object(), "{answer}");
+}

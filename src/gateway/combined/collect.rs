@@ -186,6 +186,12 @@ fn request(caller: &Caller, kind: Kind, cursor: Option<&str>) -> Vec<u8> {
 }
 
 impl Part {
+    /// Returns the items.
+    pub fn items(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        begins.zip(&self.ends).map(|(begin, end)| &self.bytes[begin..*end])
+    }
+
     /// Adds a page. Returns whether there is no room for more.
     fn add(
         &mut self,

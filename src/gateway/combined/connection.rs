@@ -4,7 +4,7 @@ use super::super::passed::Passed;
 use super::kind::Kind;
 use super::request::{Caller, Refused, Request, separate};
 use super::state::State;
-use super::{calls, discover, listen, lists};
+use super::{calls, discover, listen, lists, search};
 use crate::budget::{Budget, Charged};
 use crate::identity::Identity;
 use crate::jsonrpc::{self, Kind as MessageKind, Spliced, codes, rewrite, text};
@@ -151,6 +151,22 @@ impl Who {
             return listen::serve(caller, request, out).await;
         }
         let is_only = servers.len() == 1;
+        let called;
+        let mut request = request;
+        if caller.state.core.settings.searches {
+            match &*request.method {
+                "tools/list" => return search::list(request, &servers),
+                "tools/call" => match &*request.param("name")?.1 {
+                    search::SEARCH => return search::search(caller, &servers, request).await,
+                    search::CALL => {
+                        called = search::inner(request)?;
+                        request = &called;
+                    }
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
         if let Some(kind) = Kind::of(&request.method) {
             let is_changed = servers.values().any(|server| server.about.tools != Default::default());
             if !is_only || (kind == Kind::Tools && is_changed) {

@@ -11,6 +11,7 @@
 //! | `calls`, `asking` | requests that one server answers; its questions to the client |
 //! | `names`, `tools`, `owners`, `headers` | which server a name or a URI belongs to; what calls repeat in headers |
 //! | `lists`, `collect`, `kind`, `discover` | what all servers answer together |
+//! | `search` | two tools in place of all (`--search-tools`) |
 //! | `schema`, `uri` | what items of lists must be |
 //! | `listen`, `watch`, `changes` | subscriptions of clients; changes at the servers |
 //! | `request`, `state` | a request and its caller; what all share |
@@ -31,6 +32,7 @@ mod names;
 mod owners;
 mod request;
 mod schema;
+mod search;
 mod state;
 mod tools;
 mod uri;
