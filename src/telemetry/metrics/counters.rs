@@ -336,12 +336,6 @@ pub static MIRRORED: Level = Level::new(
 /// All levels.
 static LEVELS: &[&Level] = &[&AUTH_KEYS_REFRESHED, &TLS_EXPIRY, &POLICIES_CURRENT, &REGISTERED_AT, &MIRRORED];
 
-/// Returns the definitions of all levels, set or not.
-#[cfg(test)]
-pub(in crate::telemetry) fn level_definitions() -> impl Iterator<Item = Definition> {
-    LEVELS.iter().map(|level| level.definition)
-}
-
 /// Returns all counters and levels as metrics.
 pub(super) fn families() -> impl Iterator<Item = Family> {
     let counters = ALL.iter().map(|counter| {

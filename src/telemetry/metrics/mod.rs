@@ -14,9 +14,6 @@ mod operations;
 mod recording;
 pub mod usage;
 
-#[cfg(test)]
-#[cfg(test)]
-pub(super) use counters::level_definitions;
 pub use exposition::{Format, write};
 pub use family::{Definition, Family, MetricKind, Sample, Temporality, Value};
 pub use gather::{Levels, gather};
