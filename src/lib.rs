@@ -43,6 +43,8 @@ mod phase;
 mod policy;
 mod proc;
 mod pulse;
+#[cfg(feature = "gateway")]
+mod redis;
 mod registration;
 mod router;
 mod session;
@@ -165,6 +167,11 @@ pub mod internals {
 
     pub mod phase {
         pub use crate::phase::channel;
+    }
+
+    #[cfg(feature = "gateway")]
+    pub mod redis {
+        pub use crate::redis::{Reply, first_reply_in};
     }
 
     pub mod router {

@@ -12,6 +12,8 @@ use crate::limits::Limits;
 use crate::phase::{self, Phase};
 use crate::policy::Policies;
 use crate::pulse::Pulse;
+#[cfg(feature = "gateway")]
+use crate::redis::Redis;
 use crate::registration::Registration;
 use crate::session::Directory;
 use crate::shutdown::Shutdown;
@@ -104,7 +106,7 @@ pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
             || config.http.auth.certificates,
         verifier,
         connections: Arc::default(),
-        limits: Limits::new(config.limits.clone()),
+        limits: limits(config)?,
         gate,
         settings: http::Settings { listen, max_connections, ..config.http.clone() },
         upstream,
@@ -128,6 +130,16 @@ pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
         exporter,
         signals,
     })
+}
+
+/// Creates the rate limits, which are those of all replicas with `--redis`.
+fn limits(config: &Config) -> anyhow::Result<Option<Arc<Limits>>> {
+    let limits = Limits::new(config.limits.clone());
+    #[cfg(feature = "gateway")]
+    if let (Some(limits), Some(settings)) = (&limits, &config.redis) {
+        limits.share(Redis::start(settings.clone()).context("cannot use --redis-ca")?);
+    }
+    Ok(limits)
 }
 
 /// Makes the children of a gateway, which stand for all of its servers, parts of this process.

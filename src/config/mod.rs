@@ -23,6 +23,8 @@ mod parse;
 mod policy;
 mod problem;
 mod reader;
+#[cfg(feature = "gateway")]
+mod redis;
 mod registration;
 mod setting;
 mod stopping;
@@ -92,6 +94,9 @@ pub struct Config {
     pub stop_within: Duration,
     /// The rate limits.
     pub limits: crate::limits::Settings,
+    /// The state that several proxyrunners share.
+    #[cfg(feature = "gateway")]
+    pub redis: Option<crate::redis::Settings>,
     /// The audit log.
     pub audit: Option<crate::audit::Settings>,
     /// SHA-256 of the effective settings, as `--check` prints them.
@@ -196,6 +201,10 @@ fn assemble(
     let key_file = reader.optional("state-key-file", KEY_FILE);
     let (state_keys, state_mount) = key_file.map(|file| (file.keys, file.mounted)).unzip();
     let limits = limits::read(reader);
+    #[cfg(feature = "gateway")]
+    let redis = redis::read(reader, mode, http.server_name.as_deref());
+    #[cfg(not(feature = "gateway"))]
+    refuse_redis(reader);
     let session = session(reader, max_buffered, upstream.evict_after);
     // A setting that is given but bad is reported already.
     let identifies = ["auth-issuer", "auth-introspection", "api-keys", "principal-header", "tls-client-ca"];
@@ -226,10 +235,20 @@ fn assemble(
         telemetry,
         export,
         limits,
+        #[cfg(feature = "gateway")]
+        redis,
         audit,
         digest: String::new(),
         warnings,
     }
+}
+
+/// Refuses the settings of Redis, which limits would otherwise seem to share.
+#[cfg(not(feature = "gateway"))]
+fn refuse_redis(reader: &mut Reader) {
+    let refusal =
+        InvalidValue::new("is not part of this build (cargo feature gateway)", "use the default build");
+    reader.cross_check(!reader.is_given("redis"), &["redis"], refusal);
 }
 
 /// Returns the default of `--max-buffered`, which leaves more than half of the memory for everything else.

@@ -35,6 +35,7 @@ const NEEDS: &[Need] = &[
     ),
     (&["auth-scopes", "auth-scope-implies"], &["auth-issuer", "auth-introspection", "api-keys"]),
     (&["register-url", "register-token-file", "register-ca"], &["register"]),
+    (&["redis-password-file", "redis-ca", "redis-prefix"], &["redis"]),
     (&["tls-client-name"], &["tls-client-ca"]),
     (&["policy-server"], &["policy", "policy-url"]),
     (&["policy-timeout"], &["policy-url"]),

@@ -494,6 +494,15 @@ pub const SETTINGS: &[Group] = &[
         ],
     },
     Group {
+        title: "Shared state",
+        settings: &[
+            absent("redis", "URL", "Redis or Valkey whose state replicas share, e.g. redis://redis:6379"),
+            absent("redis-password-file", "FILE", "Password for Redis; read again for each connection"),
+            absent("redis-ca", "FILE", "Certificate authorities of Redis, in PEM (unset: the built-in ones)"),
+            one("redis-prefix", "TEXT", "proxyrunner:", "Begin of all keys in Redis"),
+        ],
+    },
+    Group {
         title: "Configuration",
         settings: &[
             one(

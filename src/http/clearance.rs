@@ -6,9 +6,8 @@ use super::permit;
 use super::reject::Rejection;
 use super::source::Source;
 use crate::audit;
-use crate::client::Client;
 use crate::jsonrpc::{Kind, text};
-use crate::limits::{Asked, Limits};
+use crate::limits::{Asked, Caller, Limits, NotAdmitted};
 use crate::upstream::Incoming;
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -22,7 +21,8 @@ pub fn is_needed(server: &Server) -> bool {
 /// Admits a request. Notifications and pings always pass, because refusing them helps nobody.
 ///
 /// # Errors
-/// 400 when a server could read it as a call with another limit; 429 when a rate limit is exceeded; 503 while the audit log cannot be written. The message's operation is ended.
+/// 400 when a server could read it as a call with another limit; 429 when a rate limit is exceeded; 503 while shared limits
+/// cannot be checked, or the audit log cannot be written. The message's operation is ended.
 pub async fn pass(server: &Server, source: &Source, incoming: &Incoming) -> Result<(), Rejection> {
     if incoming.message.kind != Kind::Request || incoming.method() == "ping" {
         return Ok(());
@@ -45,12 +45,21 @@ pub async fn pass(server: &Server, source: &Source, incoming: &Incoming) -> Resu
 /// Takes the tokens of a request. Its operation holds its place among the calls at the same time.
 async fn limited(limits: &Arc<Limits>, source: &Source, incoming: &Incoming) -> Result<(), Rejection> {
     permit::check_spelling(incoming)?;
-    let address = || Client::at(Some(source.peer.socket.ip()));
-    let caller = source.identity.principal.client_or(address);
+    let principal = &source.identity.principal;
+    let caller = match principal.is_anonymous() {
+        false => Caller::Named(principal.name()),
+        true => Caller::At(source.peer.socket.ip()),
+    };
     let name = incoming.message.params.as_ref().and_then(|params| params.name.as_ref());
     let tool = name.filter(|_| incoming.method() == "tools/call").map(|name| text(&incoming.frame, name));
     let call = limits.admit(Asked { caller, tool: tool.as_deref() }).await;
-    if let Some(call) = call.map_err(|refused| Rejection::limited(&refused))? {
+    let call = call.map_err(|why| match why {
+        NotAdmitted::Exceeded(refused) => Rejection::limited(&refused),
+        NotAdmitted::Unknown(why) => {
+            Rejection::busy(format!("the shared rate limits cannot be checked: {why}; try again (--redis)"))
+        }
+    })?;
+    if let Some(call) = call {
         incoming.operation.hold(call);
     }
     Ok(())

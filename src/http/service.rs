@@ -201,7 +201,7 @@ impl Service {
     /// 429 beyond the limit of the request's address, and as [`auth::identify`].
     async fn identify(&self, head: &Parts, source: &Source) -> Result<Arc<Identity>, Rejection> {
         if let Some(limits) = &self.server.limits {
-            let admitted = limits.admit_address(source.peer.socket.ip()).await;
+            let admitted = limits.admit_address(source.peer.socket.ip());
             admitted.map_err(|refused| Rejection::limited(&refused))?;
         }
         match auth::known(&self.server, self.asking(head)) {

@@ -2,14 +2,19 @@
 //! (`--max-calls-per-principal`). `docs/limits.md` describes them for operators.
 //!
 //! Buckets follow GCRA, so each is one number. All buckets of a call are looked at before a token is taken from any:
-//! a call that is refused takes none.
+//! a call that is refused takes none. With `--redis`, the buckets of calls are in Redis ([`shared`]), those of addresses
+//! never.
 
+mod caller;
 mod calls;
 mod go_duration;
 mod policy;
 mod rate;
+#[cfg(feature = "gateway")]
+mod shared;
 mod store;
 
+pub use caller::Caller;
 pub use calls::Call;
 pub use policy::Policy;
 pub use rate::Rate;
@@ -17,6 +22,8 @@ pub use rate::Rate;
 use crate::audit;
 use crate::client::Client;
 use crate::mounted;
+#[cfg(feature = "gateway")]
+use crate::redis::Redis;
 use crate::telemetry::counters;
 use crate::telemetry::metrics::limits::{self as decisions, Limit};
 use calls::Calls;
@@ -25,8 +32,10 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+#[cfg(feature = "gateway")]
+use std::sync::OnceLock;
 use std::time::Instant;
-use store::{Empty, Memory, Store, Wanted};
+use store::{Empty, Memory, Wanted};
 
 /// Maximum size of the file in bytes.
 const LONGEST_FILE: u64 = 1 << 20;
@@ -66,19 +75,38 @@ pub struct Limits {
     /// Digest of the file's content that was read last.
     read: Mutex<Option<String>>,
     begun: Instant,
-    callers: Store,
+    callers: Memory,
     /// Apart, so that a flood of addresses forgets no caller.
-    addresses: Store,
+    addresses: Memory,
+    /// The buckets of callers instead, if several processes share them.
+    #[cfg(feature = "gateway")]
+    shared: OnceLock<shared::Shared>,
     calls: Arc<Calls>,
 }
 
 /// A call that asks for its tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// The caller: its principal, or its address if it is anonymous.
-    pub caller: Client,
+    /// The caller.
+    pub caller: Caller<'a>,
     /// The tool, if it calls one.
     pub tool: Option<&'a str>,
+}
+
+/// Why a call is not admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// A limit is exceeded.
+    Exceeded(Refused),
+    /// The limits that it shares with other processes cannot be checked, for this reason.
+    #[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "nothing is shared"))]
+    Unknown(String),
+}
+
+impl From<Refused> for NotAdmitted {
+    fn from(refused: Refused) -> Self {
+        NotAdmitted::Exceeded(refused)
+    }
 }
 
 /// The refusal of a call.
@@ -110,16 +138,23 @@ impl Limits {
             return None;
         }
         let policy = settings.file.as_ref().map(|(_, policy)| policy.clone()).unwrap_or_default();
-        let memory = || Store::Memory(Memory::default());
         Some(Arc::new(Limits {
             policy: RwLock::new(Arc::new(settings.override_in(policy))),
             settings,
             read: Mutex::default(),
             begun: Instant::now(),
-            callers: memory(),
-            addresses: memory(),
+            callers: Memory::default(),
+            addresses: Memory::default(),
+            #[cfg(feature = "gateway")]
+            shared: OnceLock::new(),
             calls: Arc::default(),
         }))
+    }
+
+    /// Shares the buckets of calls with all processes of the same scope.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn share(&self, redis: Arc<Redis>) {
+        let _ = self.shared.set(shared::Shared::new(redis));
     }
 
     fn policy(&self) -> Arc<Policy> {
@@ -139,21 +174,21 @@ impl Limits {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn admit_address(&self, address: IpAddr) -> Result<(), Refused> {
+    pub fn admit_address(&self, address: IpAddr) -> Result<(), Refused> {
         let Some(rate) = self.policy().per_address else { return Ok(()) };
         let wanted = Wanted::from_iter([(Client::at(Some(address)), rate)]);
-        self.take(&self.addresses, &wanted, &[(Limit::Address, rate)]).await
+        decided(self.addresses.take(&wanted, self.now()), &[(Limit::Address, rate)])
     }
 
     /// Counts a call among those at the same time, until the guard is dropped, and takes its tokens.
     ///
     /// # Errors
-    /// When the caller has too many calls, or a bucket is empty.
-    pub async fn admit(&self, asked: Asked<'_>) -> Result<Option<Call>, Refused> {
+    /// When the caller has too many calls, a bucket is empty, or shared buckets cannot be asked.
+    pub async fn admit(&self, asked: Asked<'_>) -> Result<Option<Call>, NotAdmitted> {
         let policy = self.policy();
         let call = match policy.max_calls {
             Some(most) => {
-                let call = self.calls.begin(asked.caller, most);
+                let call = self.calls.begin(asked.caller.client(), most);
                 decisions::count(Limit::Calls, call.is_some());
                 Some(call.ok_or_else(|| too_many_calls(most))?)
             }
@@ -167,40 +202,28 @@ impl Limits {
             (Limit::ToolShared, own.shared),
             (Limit::ToolPerUser, own.per_user),
         ];
-        let (mut wanted, mut named) = (Wanted::new(), Vec::new());
-        for (limit, rate) in limits {
-            if let Some(rate) = rate {
+        let named: Vec<_> = limits.into_iter().filter_map(|(limit, rate)| Some((limit, rate?))).collect();
+        if named.is_empty() {
+            return Ok(call);
+        }
+        #[cfg(feature = "gateway")]
+        if let Some(shared) = self.shared.get() {
+            let taken = shared.take(asked.caller, tool, &named).await;
+            let taken = taken.map_err(|unavailable| NotAdmitted::Unknown(unavailable.to_string()))?;
+            decided(taken, &named)?;
+            return Ok(call);
+        }
+        let client = asked.caller.client();
+        let wanted: Wanted = named
+            .iter()
+            .map(|(limit, rate)| {
                 let tool = limit.is_of_tool().then_some(tool);
-                let caller = limit.is_of_caller().then_some(asked.caller);
-                wanted.push((Client::bucket(limit as u8, tool, caller), rate));
-                named.push((limit, rate));
-            }
-        }
-        self.take(&self.callers, &wanted, &named).await?;
+                let caller = limit.is_of_caller().then_some(client);
+                (Client::bucket(*limit as u8, tool, caller), *rate)
+            })
+            .collect();
+        decided(self.callers.take(&wanted, self.now()), &named)?;
         Ok(call)
-    }
-
-    async fn take(&self, store: &Store, wanted: &Wanted, named: &[(Limit, Rate)]) -> Result<(), Refused> {
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        match store.take(wanted, self.now()).await {
-            Ok(()) => {
-                named.iter().for_each(|(limit, _)| decisions::count(*limit, true));
-                Ok(())
-            }
-            Err(Empty { at, wait }) => {
-                let (limit, _) = named[at];
-                decisions::count(limit, false);
-                let quota = |(limit, rate): &(Limit, Rate)| Quota {
-                    name: limit.name(),
-                    quota: rate.max_tokens(),
-                    window: Some(rate.window()),
-                };
-                let policies = named.iter().map(quota).collect();
-                Err(Refused { retry_after: rate::whole_seconds(wait), name: limit.name(), policies })
-            }
-        }
     }
 
     /// Reads the file again every 10 seconds. A file that is not understood keeps the previous limits. Never resolves
@@ -237,6 +260,27 @@ impl Limits {
                     audit::not_reloaded("--rate-limits", &reason);
                 }
             }
+        }
+    }
+}
+
+/// Counts the decision of each limit, and explains a refusal.
+fn decided(taken: Result<(), Empty>, named: &[(Limit, Rate)]) -> Result<(), Refused> {
+    match taken {
+        Ok(()) => {
+            named.iter().for_each(|(limit, _)| decisions::count(*limit, true));
+            Ok(())
+        }
+        Err(Empty { at, wait }) => {
+            let (limit, _) = named[at];
+            decisions::count(limit, false);
+            let quota = |(limit, rate): &(Limit, Rate)| Quota {
+                name: limit.name(),
+                quota: rate.max_tokens(),
+                window: Some(rate.window()),
+            };
+            let policies = named.iter().map(quota).collect();
+            Err(Refused { retry_after: rate::whole_seconds(wait), name: limit.name(), policies })
         }
     }
 }

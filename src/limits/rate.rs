@@ -32,6 +32,12 @@ impl Rate {
         whole_seconds(self.period())
     }
 
+    /// Returns the nanoseconds for one token, and those for all.
+    #[cfg(feature = "gateway")]
+    pub(super) fn nanos(self) -> (u64, u64) {
+        (self.token, self.period())
+    }
+
     fn period(self) -> u64 {
         self.token * self.max_tokens
     }

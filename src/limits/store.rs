@@ -1,4 +1,4 @@
-//! Where buckets are kept. All buckets of a call are taken from, or none.
+//! Where buckets are kept in memory. All buckets of a call are taken from, or none.
 
 use super::rate::Rate;
 use crate::client::{BuildClientHasher, Client};
@@ -16,32 +16,6 @@ pub(super) struct Empty {
     pub at: usize,
     /// Nanoseconds until it has a token.
     pub wait: u64,
-}
-
-/// A store of buckets. It is asynchronous because other kinds than this one wait for an answer.
-#[derive(Debug)]
-pub(super) enum Store {
-    /// The memory of this process.
-    Memory(Memory),
-}
-
-impl Store {
-    /// Takes one token from each bucket, or none from any.
-    ///
-    /// # Errors
-    /// When a bucket is empty; if several are, with the one that is empty for longest.
-    pub async fn take(&self, wanted: &Wanted, now: u64) -> Result<(), Empty> {
-        match self {
-            Store::Memory(memory) => memory.take(wanted, now),
-        }
-    }
-
-    /// Returns the number of buckets that are not full.
-    pub fn count(&self) -> usize {
-        match self {
-            Store::Memory(memory) => memory.count(),
-        }
-    }
 }
 
 /// Buckets in memory. A full bucket is the same as none, so it is forgotten.
@@ -70,7 +44,10 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// As [`Store::take`].
+    /// Takes one token from each bucket, or none from any.
+    ///
+    /// # Errors
+    /// When a bucket is empty; if several are, with the one that is empty for longest.
     pub fn take(&self, wanted: &Wanted, now: u64) -> Result<(), Empty> {
         let mut table = self.table.lock();
         let mut taken: SmallVec<[(Client, u64); 4]> = SmallVec::new();
@@ -92,7 +69,8 @@ impl Memory {
         Ok(())
     }
 
-    fn count(&self) -> usize {
+    /// Returns the number of buckets that are not full.
+    pub fn count(&self) -> usize {
         self.table.lock().full_at.len()
     }
 }

@@ -1,7 +1,10 @@
-//! proxyrunner's own HTTP client: exports, key sets, introspection and decision points use it. Names are resolved within
+//! proxyrunner's own HTTP client: exports, key sets, introspection and decision points use it. [`dial`] makes other
+//! connections. Names are resolved within
 //! the process, certificates are the operator's, redirects are not followed, and answers are bounded.
 
 mod connect;
+#[cfg(feature = "gateway")]
+mod dial;
 mod encode;
 mod fetch;
 mod network;
@@ -12,6 +15,8 @@ mod tls;
 #[cfg(feature = "gateway")]
 pub(crate) use connect::{Keeping, forwarder};
 pub(crate) use connect::{Sender, sender};
+#[cfg(feature = "gateway")]
+pub(crate) use dial::{Dialer, Duplex};
 pub(crate) use encode::percent_encoded;
 #[cfg(feature = "gateway")]
 pub(crate) use fetch::peer;

@@ -3,7 +3,7 @@
 
     tests/gateway/drills.py                 a bounded share of it
     tests/gateway/drills.py --rounds 5      each drill so many times
-    tests/gateway/drills.py --only clients  only the stock clients; or only the drills
+    tests/gateway/drills.py --only clients  only the stock clients; or only the drills; or only what Redis shares
     tests/gateway/drills.py --documented    the drills of docs/operations.md as they are written, too
 
 The official suite passes through a gateway by `tests/conformance.py --gateway`.
@@ -32,6 +32,7 @@ import bed
 import documented
 import liars
 import matrix
+import shared
 from bed import Bed, Member
 from load import LEGACY, Caller, Ledger, Load
 
@@ -314,17 +315,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=1, help="how often each drill is done")
     parser.add_argument("--documented", action="store_true", help="the drills of docs/operations.md as they are written, too")
-    parser.add_argument("--only", choices=["clients", "drills"], help="this part only")
+    parser.add_argument("--only", choices=["clients", "drills", "shared"], help="this part only")
     arguments = parser.parse_args()
     tally = Tally()
     try:
-        with tempfile.TemporaryDirectory() as folder, Bed(Path(folder)) as fleet:
-            if arguments.only != "drills":
-                stock_clients(fleet, tally)
-            if arguments.only != "clients":
-                fleet.demand_keys()
-                asyncio.run(drilled(fleet, tally, arguments.rounds))
-    except (AssertionError, OSError) as error:
+        if arguments.only != "shared":
+            with tempfile.TemporaryDirectory() as folder, Bed(Path(folder)) as fleet:
+                if arguments.only != "drills":
+                    stock_clients(fleet, tally)
+                if arguments.only != "clients":
+                    fleet.demand_keys()
+                    asyncio.run(drilled(fleet, tally, arguments.rounds))
+        for _ in range(arguments.rounds if arguments.only in (None, "shared") else 0):
+            with tempfile.TemporaryDirectory() as folder:
+                shared.drill(Path(folder), tally.check)
+    except (AssertionError, OSError, shared.debian.Unavailable) as error:
         tally.check("the fleet runs", [str(error)])
     if arguments.documented:
         count, problems = documented.problems()

@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     ],
     &["budget", "identity", "outbound"],
     &["jsonrpc", "framing", "phase", "pulse", "shutdown", "signals", "telemetry"],
-    &["audit"],
+    &["audit", "redis"],
     &["mux", "lifecycle", "admission", "auth", "export", "policy", "registration", "tls"],
     &["exchange", "limits"],
     &["audience"],

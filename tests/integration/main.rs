@@ -50,6 +50,8 @@ mod policy;
 mod processes;
 mod questions;
 mod questions_modern;
+#[cfg(feature = "gateway")]
+mod redis;
 mod restarts;
 mod rolling;
 mod rotation;

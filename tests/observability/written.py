@@ -26,6 +26,7 @@ UNSET = {
     "proxyrunner_tls_certificate_expiry_seconds",
     "proxyrunner_auth_keys_refreshed_time_seconds",
     "proxyrunner_policies_current",
+    "proxyrunner_redis_connected",
 }
 METRIC = re.compile(r"\b(?:mcp|proxyrunner|process|instance|instance_tool)[_:][a-z0-9_:]*[a-z0-9]\b|\bup\b|\bALERTS\b")
 

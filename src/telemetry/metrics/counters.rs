@@ -266,6 +266,30 @@ pub enum Mirrored {
     Failed,
 }
 
+/// Commands to Redis; the index is that of [`RedisResult`].
+pub static REDIS_COMMANDS: Labelled<5> = Labelled::new(
+    "proxyrunner_redis_commands_total",
+    "Commands to Redis by result, if --redis is set: ok, error (refused), timeout, down (no connection) or busy (too many at once).",
+    "result",
+    ["ok", "error", "timeout", "down", "busy"],
+);
+
+/// The results of [`REDIS_COMMANDS`].
+#[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "its label is the same in every build"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedisResult {
+    /// It was answered.
+    Ok,
+    /// Redis refused it.
+    Error,
+    /// No answer came in time.
+    Timeout,
+    /// There was no connection.
+    Down,
+    /// Too many commands were on their way.
+    Busy,
+}
+
 /// All groups of labelled counters.
 static GROUPS: &[&dyn Group] = &[
     &AUTH_REQUESTS,
@@ -275,6 +299,7 @@ static GROUPS: &[&dyn Group] = &[
     &ANNOUNCEMENTS,
     &GATEWAY_REGISTRATIONS,
     &MIRROR_POLLS,
+    &REDIS_COMMANDS,
 ];
 
 /// A level that one module sets, such as the time at which a certificate expires. It has no sample until it is set.
@@ -333,8 +358,16 @@ pub static MIRRORED: Level = Level::new(
     "Servers of the registry that this gateway mirrors (--register), with those that its own ones hide.",
 );
 
+/// Whether there is a connection to Redis.
+pub static REDIS_CONNECTED: Level = Level::new(
+    "proxyrunner_redis_connected",
+    "1",
+    "1 while there is a connection to Redis (--redis), else 0.",
+);
+
 /// All levels.
-static LEVELS: &[&Level] = &[&AUTH_KEYS_REFRESHED, &TLS_EXPIRY, &POLICIES_CURRENT, &REGISTERED_AT, &MIRRORED];
+static LEVELS: &[&Level] =
+    &[&AUTH_KEYS_REFRESHED, &TLS_EXPIRY, &POLICIES_CURRENT, &REGISTERED_AT, &MIRRORED, &REDIS_CONNECTED];
 
 /// Returns all counters and levels as metrics.
 pub(super) fn families() -> impl Iterator<Item = Family> {

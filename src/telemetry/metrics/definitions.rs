@@ -71,6 +71,8 @@ definitions! {
         "Time from a request to the head of the replica's answer, by server."
     GATEWAY_REPLICAS Gauge "proxyrunner_gateway_replicas" None, "1"
         "Replicas of a server by state (healthy, unready, ejected, trial)."
+    REDIS_DURATION Histogram "proxyrunner_redis_command_duration_seconds" None, "s"
+        "Time from a command to Redis to its answer, if there was one (--redis)."
     AUDIT_SEQ Gauge "proxyrunner_audit_seq" None, "1"
         "Number of the last line in the audit log; 0 without a log."
     CHILD_CPU Counter "proxyrunner_child_cpu_seconds_total" None, "s"

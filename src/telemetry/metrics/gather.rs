@@ -4,7 +4,7 @@ use super::definitions::*;
 use super::family::{Definition, Family, Sample, Value};
 use super::histogram::{CONVENTION, Distribution};
 use super::labels::{ErrorType, Labels, PROMPTS, Revision, Side, TOOLS};
-use super::recording::{OPERATIONS, QUEUED, ROUTED, SESSIONS, started};
+use super::recording::{OPERATIONS, QUEUED, REDIS, ROUTED, SESSIONS, started};
 use super::{counters, limits, usage};
 use crate::telemetry::names;
 use std::borrow::Cow;
@@ -66,6 +66,7 @@ pub fn gather(levels: Levels) -> Vec<Family> {
         number(UNBUDGETED, levels.unbudgeted),
         limits::family(),
         number(RATE_LIMIT_BUCKETS, levels.rate_limit_buckets),
+        REDIS_DURATION.alone(Value::Distribution(Box::new(REDIS.read()))),
         AUDIT_SEQ.alone(Value::Count(levels.audit_seq)),
     ]);
     families.extend(gateway_families());

@@ -20,4 +20,6 @@ pub use gather::{Levels, gather};
 #[cfg(any(test, feature = "gateway"))]
 pub use histogram::{CONVENTION, Histogram};
 pub use histogram::{Distribution, Exemplar};
+#[cfg(feature = "gateway")]
+pub use recording::redis as record_redis;
 pub use recording::{enable, is_enabled, operation, request, session, started};

@@ -13,6 +13,7 @@ pub(super) static OPERATIONS: LazyLock<Operations> = LazyLock::new(Operations::d
 pub(super) static SESSIONS: LazyLock<Operations> = LazyLock::new(Operations::default);
 pub(super) static QUEUED: LazyLock<Histogram> = LazyLock::new(|| Histogram::new(&FINE));
 pub(super) static ROUTED: LazyLock<Histogram> = LazyLock::new(|| Histogram::new(&FINE));
+pub(super) static REDIS: LazyLock<Histogram> = LazyLock::new(|| Histogram::new(&FINE));
 static ENABLED: AtomicBool = AtomicBool::new(false);
 static EXEMPLARS: AtomicBool = AtomicBool::new(false);
 static STARTED: OnceLock<u64> = OnceLock::new();
@@ -48,6 +49,12 @@ pub fn request(waited: u64, routed: u64, span: Option<&Context>) {
         QUEUED.record(waited, exemplar(span));
     }
     ROUTED.record(routed, exemplar(span));
+}
+
+/// Records the time of a command to Redis.
+#[cfg(feature = "gateway")]
+pub fn redis(took: Duration) {
+    REDIS.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), None);
 }
 
 fn exemplar(span: Option<&Context>) -> Option<&Context> {

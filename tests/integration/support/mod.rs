@@ -5,6 +5,8 @@ mod connection;
 pub mod http2;
 mod journal;
 pub mod modern;
+#[cfg(feature = "gateway")]
+pub mod redis;
 mod session;
 #[cfg(feature = "gateway")]
 pub mod upstream;
