@@ -35,6 +35,8 @@ NO_COLLECTOR = {
     **{f"OTEL_{kind}_EXPORT_TIMEOUT": "1000" for kind in ("BSP", "BLRP", "METRIC")},
     **{f"OTEL_{kind}_SCHEDULE_DELAY": "500" for kind in ("BSP", "BLRP")},
 }
+# Nothing listens at port 1: neither a gateway nor a registry.
+UNREGISTERED = ["--register", "http://127.0.0.1:1"]
 SERIAL = ["--max-child-in-flight", "1", "--restart-limit", "100", "--restart-backoff", "50ms"]
 
 
@@ -70,8 +72,8 @@ def scene(prometheus: str) -> Iterator[Scene]:
     bad = [sys.executable, str(ROOT / "tests" / "observability" / "failing.py")]
     with (
         Proxyrunner("observability-good", good) as first,
-        Proxyrunner("observability-bad", bad, *SERIAL, env=NO_COLLECTOR) as second,
-        Gateway("observability-gateway", gateway_servers(good, first.url)) as third,
+        Proxyrunner("observability-bad", bad, *SERIAL, *UNREGISTERED, env=NO_COLLECTOR) as second,
+        Gateway("observability-gateway", gateway_servers(good, first.url), *UNREGISTERED) as third,
         Prometheus(prometheus, RULES, [first.address, second.address, third.address]) as server,
     ):
         it = Scene(server, first, second, third)
@@ -270,6 +272,8 @@ def silent_alerts(it: Scene) -> list[str]:
         ("ProxyrunnerGatewayServerDown", it.gateway.address, None): "pending",
         ("ProxyrunnerGatewayErrorsHigh", it.gateway.address, None): "pending",
         ("ProxyrunnerGatewayReplicaDown", it.gateway.address, None): "pending",
+        ("ProxyrunnerNotRegistered", bad, None): "pending",
+        ("ProxyrunnerRegistryStale", it.gateway.address, None): "pending",
     }
 
     def missing() -> list[str]:
