@@ -1,10 +1,13 @@
-//! Checks that replies of Redis are read alike, whole or in parts, and that what is read is bounded.
+//! Checks that replies of Redis are read alike, whole or in parts, and that what is read is bounded; reads registrations of
+//! other gateways.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use proxyrunner::internals::gateway::records_in;
 use proxyrunner::internals::redis::{Reply, first_reply_in};
 
 fuzz_target!(|data: &[u8]| {
+    assert!(records_in(data) <= data.len());
     let mut rest = data;
     while let Ok(Some((reply, length))) = first_reply_in(rest) {
         assert!(length > 0 && length <= rest.len());

@@ -99,6 +99,8 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         supervisor,
         #[cfg(feature = "gateway")]
         spawner,
+        #[cfg(feature = "gateway")]
+        redis,
         wanted,
         listener,
         admin,
@@ -111,7 +113,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
     }
     #[cfg(feature = "gateway")]
     if let (Some(gateway), Some(settings)) = (&server.gateway, &config.gateway) {
-        startup::start_gateway(gateway, settings, &config, &server.settings, spawner)?;
+        startup::start_gateway(gateway, settings, &config, &server.settings, (spawner, redis))?;
     }
     tasks::spawn(supervisor.clone().serve(wanted));
     upkeep::start(&server, pulse)?;

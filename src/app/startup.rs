@@ -42,6 +42,9 @@ pub(super) struct Parts {
     /// Starts the servers of a gateway.
     #[cfg(feature = "gateway")]
     pub spawner: Spawner,
+    /// What this process shares with others.
+    #[cfg(feature = "gateway")]
+    pub redis: Option<Arc<Redis>>,
     /// Receives the upstream's requests for children.
     pub wanted: mpsc::Receiver<Want>,
     /// The listener of `--listen`.
@@ -97,6 +100,13 @@ pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
     if let (Some(gateway), Some(plugged)) = (&gateway, plugged) {
         gateway.combine(plugged, &budget);
     }
+    let limits = Limits::new(config.limits.clone());
+    #[cfg(feature = "gateway")]
+    let redis = config.redis.clone().map(Redis::start).transpose().context("cannot use --redis-ca")?;
+    #[cfg(feature = "gateway")]
+    if let (Some(limits), Some(redis)) = (&limits, &redis) {
+        limits.share(Arc::clone(redis));
+    }
     let server = Arc::new(Server {
         policies,
         #[cfg(feature = "gateway")]
@@ -106,7 +116,7 @@ pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
             || config.http.auth.certificates,
         verifier,
         connections: Arc::default(),
-        limits: limits(config)?,
+        limits,
         gate,
         settings: http::Settings { listen, max_connections, ..config.http.clone() },
         upstream,
@@ -123,6 +133,8 @@ pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
         supervisor,
         #[cfg(feature = "gateway")]
         spawner: spawner_of_gateway,
+        #[cfg(feature = "gateway")]
+        redis,
         wanted,
         listener,
         admin,
@@ -130,16 +142,6 @@ pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
         exporter,
         signals,
     })
-}
-
-/// Creates the rate limits, which are those of all replicas with `--redis`.
-fn limits(config: &Config) -> anyhow::Result<Option<Arc<Limits>>> {
-    let limits = Limits::new(config.limits.clone());
-    #[cfg(feature = "gateway")]
-    if let (Some(limits), Some(settings)) = (&limits, &config.redis) {
-        limits.share(Redis::start(settings.clone()).context("cannot use --redis-ca")?);
-    }
-    Ok(limits)
 }
 
 /// Makes the children of a gateway, which stand for all of its servers, parts of this process.
@@ -173,7 +175,7 @@ pub(super) fn start_gateway(
     settings: &crate::config::Gateway,
     config: &Config,
     http: &http::Settings,
-    spawner: Spawner,
+    (spawner, redis): (Spawner, Option<Arc<Redis>>),
 ) -> anyhow::Result<()> {
     let url = match &http.auth.resource {
         Some(resource) => resource.sibling(&http.path, "").url(),
@@ -186,6 +188,7 @@ pub(super) fn start_gateway(
         url: &url,
         spawner,
         log_level: &level,
+        redis,
     };
     gateway
         .start(start)

@@ -52,7 +52,8 @@ pub(super) fn read(reader: &mut Reader, mode: Mode, name: Option<&str>) -> Optio
     let clear = InvalidValue::new("is not used without TLS", "give --redis a URL with rediss://");
     reader.cross_check(meant.is_secure || authorities.is_none(), &["redis-ca", "redis"], clear);
     let idle = InvalidValue::new("has nothing to share", "give --rate-limits, too, or remove it");
-    reader.cross_check(reader.is_given("rate-limits"), &["redis", "rate-limits"], idle);
+    let shares = mode == Mode::Gateway || reader.is_given("rate-limits");
+    reader.cross_check(shares, &["redis", "rate-limits"], idle);
     let nameless = InvalidValue::new(
         "needs the name of the server whose limits are shared",
         "give --server-name, e.g. com.example/time, to all of its replicas",

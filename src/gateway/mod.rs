@@ -36,6 +36,7 @@ pub(crate) use forward::{Aim, Answer, Failure, Outgoing};
 pub(crate) use headers::{SESSION_ID, of_request, of_response};
 pub(crate) use passed::Passed;
 pub(crate) use pool::Place;
+pub use registrations::records_in;
 pub(crate) use registrations::{Claim, LEASE, Refused, Registrations};
 pub(crate) use replica::{InFlight, Outcome, Replica};
 pub use servers::servers_in;
@@ -48,6 +49,7 @@ use crate::calls::{Seal, SealKeys};
 use crate::child::Spawner;
 use crate::identity::{Identity, Principal};
 use crate::outbound::BadTls;
+use crate::redis::Redis;
 use crate::tasks;
 use crate::telemetry::metrics::gateway as metrics;
 use catalog::Catalog;
@@ -90,6 +92,8 @@ pub struct Start<'a> {
     pub spawner: Spawner,
     /// `--log-level`, which these servers get, too.
     pub log_level: &'a str,
+    /// What this gateway shares with others.
+    pub(crate) redis: Option<Arc<Redis>>,
 }
 
 /// Returns whether a file of servers can be used.
@@ -154,6 +158,9 @@ impl Gateway {
             signing.map_err(|reason| vec![format!("the key is unusable (--gateway-key): {reason}")])?;
         let children = Children::new(with.spawner, signing.clone(), with.log_level);
         let sources = Sources::start(with.servers, Arc::clone(&self.directory), Some(children))?;
+        if let Some(redis) = with.redis {
+            tasks::spawn(registrations::follow(redis, Arc::clone(sources.registrations())));
+        }
         let _ = (self.core.signing.set(signing), self.sources.set(sources));
         if let Some(registry) = &self.core.settings.registry {
             let mirror = Mirror::new(registry, &self.core.settings.tls);

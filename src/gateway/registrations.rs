@@ -1,11 +1,18 @@
 //! Servers that register themselves: each replica has a lease, which its sidecar renews. Only callers that a rule of the
 //! file allows may register, only at addresses that the rule allows, and only names that nobody else has.
 //!
-//! State of one gateway only: a sidecar announces itself to each of them. The time is an argument.
+//! A sidecar announces itself to each gateway. Those that share Redis also tell each other ([`shared`]). The time is an
+//! argument.
 
 mod claim;
+mod merge;
+mod record;
+mod shared;
 
 pub(crate) use claim::{Claim, Refused};
+pub(crate) use record::LEASE;
+pub use record::records_in;
+pub(super) use shared::follow;
 
 use super::directory::{Description, Directory, Origin};
 use super::replica::Endpoint;
@@ -17,13 +24,13 @@ use crate::telemetry::counters::{GATEWAY_REGISTRATIONS, Registering};
 use claim::{address, allow, is_description, parse};
 use hyper::HeaderMap;
 use parking_lot::Mutex;
+use record::Record;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Time for which a registration holds.
-pub(crate) const LEASE: Duration = Duration::from_secs(30);
 /// Time after its start in which a gateway hears of all servers: sidecars renew, and look for gateways, every 10 s.
 const SETTLING: Duration = Duration::from_secs(25);
 /// Interval between checks for expired leases.
@@ -33,6 +40,8 @@ const MOST_NAMES_OF_ONE: usize = 100;
 const MOST_REPLICAS_OF_ONE: usize = 500;
 const MOST_NAMES: usize = 1_000;
 const MOST_REPLICAS: usize = 5_000;
+/// Maximum number of messages that wait to be told to the other gateways. Renewals repeat those that are lost.
+const MOST_UNTOLD: usize = 1_024;
 
 /// The servers that have registered themselves.
 #[derive(Debug)]
@@ -40,6 +49,8 @@ pub(crate) struct Registrations {
     directory: Arc<Directory>,
     state: Mutex<State>,
     begun: Instant,
+    /// Takes what the other gateways are told, if there is Redis.
+    told: OnceLock<mpsc::Sender<Record>>,
 }
 
 #[derive(Debug, Default)]
@@ -62,15 +73,50 @@ struct Registered {
 struct Lease {
     endpoint: Endpoint,
     until: Instant,
+    /// The number of the last message, or of the withdrawal that another gateway has received.
     sequence: u64,
+    /// When the last message was received, here or by another gateway.
+    heard: Instant,
+    /// Whether only other gateways have received messages since the lease began.
+    is_of_others: bool,
     /// Kept to its end although it is withdrawn, so that a message of before does not renew it.
     is_withdrawn: bool,
+}
+
+impl Lease {
+    /// Returns the lease that begins with a message of now.
+    fn begin(endpoint: Endpoint, sequence: u64, now: Instant) -> Self {
+        let until = now + LEASE;
+        Lease { endpoint, until, sequence, heard: now, is_of_others: false, is_withdrawn: false }
+    }
 }
 
 impl Registrations {
     /// Creates registrations that set the servers of this directory. There are no rules yet.
     pub(super) fn new(directory: Arc<Directory>) -> Arc<Self> {
-        Arc::new(Registrations { directory, state: Mutex::default(), begun: Instant::now() })
+        let (state, told) = Default::default();
+        Arc::new(Registrations { directory, state, begun: Instant::now(), told })
+    }
+
+    /// Returns what the other gateways are to be told from now on.
+    fn share(&self) -> mpsc::Receiver<Record> {
+        let (told, untold) = mpsc::channel(MOST_UNTOLD);
+        let _ = self.told.set(told);
+        untold
+    }
+
+    /// Tells the other gateways of a message about a replica.
+    fn tell(&self, server: &Registered, endpoint: &Endpoint, sequence: u64, is_withdrawn: bool) {
+        if let Some(told) = self.told.get() {
+            let _ = told.try_send(Record {
+                name: server.name.clone(),
+                owner: server.owner.clone(),
+                url: endpoint.url().to_string(),
+                description: server.description.clone(),
+                sequence,
+                is_withdrawn,
+            });
+        }
     }
 
     /// Removes expired leases for as long as the process runs.
@@ -174,7 +220,9 @@ impl Registrations {
         let is_moved = known_url(server, &endpoint).is_some_and(|url| url != endpoint.url());
         server.leases.retain(|lease| lease.endpoint.address() != address);
         let at = server.leases.partition_point(|lease| *lease.endpoint.address() < *address);
-        server.leases.insert(at, Lease { endpoint, until: now + LEASE, sequence, is_withdrawn: false });
+        let lease = Lease::begin(endpoint.clone(), sequence, now);
+        server.leases.insert(at, lease);
+        self.tell(server, &endpoint, sequence, false);
         let is_shown = self.directory.find(segment).is_some_and(|server| server.origin == Origin::Registered);
         if is_new || is_changed || is_moved || !is_shown {
             self.publish(&state);
@@ -192,7 +240,7 @@ impl Registrations {
     ///
     /// # Errors
     /// When it is malformed, unknown, another caller's, or older than the last message about the replica.
-    pub(crate) fn withdraw(&self, caller: &Identity, claim: &Claim<'_>) -> Result<(), Refused> {
+    pub(crate) fn withdraw(&self, caller: &Identity, claim: &Claim<'_>, now: Instant) -> Result<(), Refused> {
         let mut state = self.state.lock();
         let owner = owner_of(caller, &state)?;
         let (segment, endpoint) = parse(claim)?;
@@ -206,9 +254,10 @@ impl Registrations {
         let server = state.servers.get_mut(segment).ok_or_else(unknown)?;
         for lease in &mut server.leases {
             if lease.endpoint.address() == endpoint.address() {
-                (lease.is_withdrawn, lease.sequence) = (true, sequence);
+                (lease.is_withdrawn, lease.sequence, lease.heard) = (true, sequence, now);
             }
         }
+        self.tell(server, &endpoint, sequence, true);
         self.publish(&state);
         GATEWAY_REGISTRATIONS.increment(Registering::Withdrawn as usize);
         let address = endpoint.address();

@@ -61,7 +61,7 @@ async fn answer(
     };
     if head.method == Method::DELETE {
         let claim = Claim { name: &name, url: &url, sequence, description: None };
-        return match registrations.withdraw(&source.identity, &claim) {
+        return match registrations.withdraw(&source.identity, &claim, Instant::now()) {
             Ok(()) => response::empty(StatusCode::NO_CONTENT),
             Err(why) => refusal(body, &why),
         };

@@ -1,7 +1,8 @@
 //! A sidecar's registration at a gateway (`--register`): it announces its server, renews the lease, and withdraws when it
 //! shuts down (docs/gateway.md#registration).
 //!
-//! The state of registrations is in each gateway's memory, so every address of the gateway's name is told. Nothing that
+//! The state of registrations is in each gateway's memory, so every address of the gateway's name is told, although gateways
+//! may tell each other. Nothing that
 //! happens here delays a request or makes the sidecar unready.
 
 mod message;

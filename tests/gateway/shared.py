@@ -1,9 +1,11 @@
-"""Sidecars that share their limits in Redis: what their callers see while Redis fails over, is down, and gets another password."""
+"""Sidecars that share their limits in Redis, and gateways that share registrations: what their callers see while Redis fails
+over, is down, and gets another password."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -12,6 +14,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -27,13 +32,17 @@ from load import CLIENT, META, MODERN, Connection, Cut, Refused
 from proxyrunner import RESULTS
 
 PATIENCE = 60  # seconds; no assertion, only the end of a hang
-REPLICAS, CALLERS = 3, 6
+REPLICAS, GATEWAYS, CALLERS = 3, 2, 6
 FOLDER = bed.TESTS / ".redis"
 # Debian's server, and the libraries that a small system lacks.
 PACKAGES = ("redis-tools", "libjemalloc2", "liblzf1", "libatomic1")
 SERVICE, USER, NAME = "mymaster", "mcp", "com.example/recorder"
 # As docs/gateway.md has it.
-RIGHTS = "~proxyrunner:* +evalsha +eval +time +get +set +ping +select +role +client|setname"
+RIGHTS = (
+    "~proxyrunner:* +evalsha +eval +time +get +set +incr +pexpire +hget +hset +hdel +hlen +zadd +zrem +zrange +zrangebyscore"
+    " +ping +select +role +client|setname"
+)
+KEY = "prk_registering"
 SHARING = "three replicas share 30 tokens"
 DOWN = "the shared rate limits cannot be checked"
 
@@ -112,7 +121,7 @@ class Fleet:
         self.record.touch()
         self.limits, self.password = folder / "limits.json", folder / "password"
         bed.write(self.password, "s3cret-1\n")
-        ports = iter(bed.free_ports(4 + REPLICAS))
+        ports = iter(bed.free_ports(4 + REPLICAS + GATEWAYS))
         dead, primary, replica, sentinel = (next(ports) for _ in range(4))
         own = ("save ''", f"user {USER} on >s3cret-1 {RIGHTS}", "repl-diskless-sync-delay 0")
         self.primary = Redis(folder, "redis-0", primary, *own)
@@ -131,6 +140,17 @@ class Fleet:
             )
             for number in range(REPLICAS)
         ]  # fmt: skip
+        servers, keys = folder / "servers.json", folder / "keys.json"
+        rule = {"subject": "api_key#tools", "names": ["com.example/*"], "networks": ["127.0.0.0/8"]}
+        bed.write(servers, json.dumps({"mcpServers": {}, "register": [rule]}))
+        bed.write(keys, json.dumps([{"name": "tools", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}]))
+        self.gateways = [
+            Member(
+                f"sharing-gateway-{number}", port := next(ports), "gateway", "--servers", str(servers), "--api-keys", str(keys),
+                "--listen", f"127.0.0.1:{port}", "--redis", url, "--redis-password-file", str(self.password), *bed.GATEWAY_DRAIN,
+            )
+            for number in range(GATEWAYS)
+        ]  # fmt: skip
 
     def limit(self, kind: str, tokens: int) -> None:
         bed.write(self.limits, json.dumps({kind: {"maxTokens": tokens, "refillPeriod": "24h"}}))
@@ -144,9 +164,9 @@ class Fleet:
             self.sentinel.start()
             until("the Sentinel knows it", lambda: "slaves=1" in (self.sentinel.ask("INFO", "sentinel") or ""))
             self.limit("shared", 30)
-            for one in self.sidecars:
+            for one in self.sidecars + self.gateways:
                 one.start()
-            for one in self.sidecars:
+            for one in self.sidecars + self.gateways:
                 one.await_ready()
         except BaseException:
             self.__exit__()
@@ -154,7 +174,7 @@ class Fleet:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one in self.sidecars:
+        for one in self.sidecars + self.gateways:
             if one.process:
                 one.kill()
         for one in (self.primary, self.replica, self.sentinel):
@@ -252,6 +272,50 @@ class Calls:
         return problems + [f"answered and not carried out: {text}" for text, end in self.ends.items() if end == "answered" and not done[text]]
 
 
+def registered(fleet: Fleet, check: Callable[[str, list[str]], None]) -> None:
+    """What one gateway hears, the other one knows, also after its own restart and while Redis is down."""
+    first, second = fleet.gateways
+    replicas = [f"http://127.0.0.1:{one.port}/mcp" for one in fleet.sidecars]
+    sequence = itertools.count(1)
+
+    def say(method: str, at: Member, replica: str) -> int:
+        query = urllib.parse.urlencode({"url": replica, "sequence": next(sequence)})
+        target = f"http://127.0.0.1:{at.port}/registrations/com.example/shared?{query}"
+        asked = urllib.request.Request(target, method=method, headers={"Authorization": f"Bearer {KEY}"})
+        try:
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def known(at: Member) -> int:
+        target = f"http://127.0.0.1:{at.port}/registry/v0.1/servers"
+        asked = urllib.request.Request(target, headers={"Authorization": f"Bearer {KEY}"})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            listed = json.load(answer)["servers"]
+        (about,) = [one["_meta"]["io.proxyrunner/gateway"]["replicas"] for one in listed] or [{}]
+        return about.get("healthy", 0)
+
+    def renewed(kept: list[str], at: Member) -> bool:
+        """Renews these replicas at the first gateway. Returns whether a gateway knows them, and no others."""
+        refused = [one for one in kept if say("PUT", first, one) != 200]
+        return not refused and known(at) == len(kept)
+
+    problems = []
+    until("the other gateway has all replicas", lambda: renewed(replicas, second))
+    problems += ["not withdrawn"] * (say("DELETE", second, replicas[0]) != 204)
+    until("the first gateway has one less", lambda: renewed(replicas[1:], first))
+    second.kill()
+    second.start()
+    second.await_ready()
+    until("it has them again after its restart", lambda: renewed(replicas[1:], second))
+    fleet.replica.kill()
+    problems += [f"it has {known(second)} while Redis is down"] * (known(second) != len(replicas) - 1)
+    problems += ["not registered while Redis is down"] * (say("PUT", first, replicas[1]) != 200)
+    fleet.replica.start()
+    check("gateways share registrations", problems)
+
+
 async def drilled(fleet: Fleet, check: Callable[[str, list[str]], None]) -> None:
     calls = Calls(fleet)
 
@@ -308,3 +372,4 @@ def drill(folder: Path, check: Callable[[str, list[str]], None]) -> None:
     """Does all of it."""
     with Fleet(folder) as fleet:
         asyncio.run(drilled(fleet, check))
+        registered(fleet, check)

@@ -1,6 +1,7 @@
 //! Registrations: whose they are, where they may be, how many, and how they end.
 
 use super::super::servers;
+use super::record::Heard;
 use super::*;
 use crate::identity::{Identity, Means};
 use std::path::Path;
@@ -55,7 +56,7 @@ impl Gateway {
 
     fn delete(&self, subject: &str, name: &str, url: &str, sequence: Option<u64>) -> Result<(), Refused> {
         let claim = Claim { name, url, sequence, description: None };
-        self.registrations.withdraw(&caller(subject), &claim)
+        self.registrations.withdraw(&caller(subject), &claim, self.begun)
     }
 
     fn addresses(&self, segment: &str) -> Option<Vec<String>> {
@@ -283,7 +284,7 @@ fn numbers_are_bounded_for_each_caller_and_for_all() {
     // Other callers, without the work of showing each of their servers.
     for at in MOST_NAMES_OF_ONE..MOST_NAMES {
         let endpoint = Endpoint::parse(ONE).expect("a URL");
-        let lease = Lease { endpoint, until: gateway.begun + LEASE, sequence: 0, is_withdrawn: false };
+        let lease = Lease::begin(endpoint, 0, gateway.begun);
         let (name, owner) = (format!("com.example/b{at}"), format!("b{at}"));
         let server = Registered { name, owner, description: None, leases: vec![lease] };
         gateway.registrations.state.lock().servers.insert(format!("b{at}").into(), server);
@@ -319,4 +320,165 @@ fn changed_rules_hold_for_what_is_registered() {
 fn a_gateway_that_has_just_started_does_not_know_all_servers() {
     assert!(Gateway::new().registrations.is_incomplete());
     assert!(!Gateway::with("[]").registrations.is_incomplete());
+}
+
+impl Gateway {
+    /// Returns what this gateway has told since the last time, as it is read so many seconds later.
+    fn told(&self, untold: &mut mpsc::Receiver<Record>, later: u64) -> Vec<Heard> {
+        let age = Duration::from_secs(later);
+        let mut heard = Vec::new();
+        while let Ok(record) = untold.try_recv() {
+            // A later message about a replica replaces the one before.
+            heard.retain(|one: &Heard| one.record.url != record.url);
+            heard.push(Heard { record, age, left: LEASE - age });
+        }
+        heard
+    }
+
+    fn hears(&self, heard: Vec<Heard>, later: u64) {
+        self.registrations.merge(heard, self.begun + Duration::from_secs(later));
+    }
+}
+
+#[test]
+fn what_one_gateway_has_heard_another_one_knows_until_the_lease_ends() {
+    let (one, other) = (Gateway::new(), Gateway::new());
+    let mut untold = one.registrations.share();
+    one.put_at("tools:a", TIME, ONE, Some(7), one.begun).expect("registered");
+    other.hears(one.told(&mut untold, 2), 2);
+    assert_eq!(other.addresses("time").expect("a server"), ["10.0.0.1:8080"]);
+    assert_eq!(status(&other.put("tools:b", TIME, TWO)), 409, "the name is taken there, too");
+    let renewed = other.put_at("tools:a", TIME, ONE, Some(6), other.begun);
+    assert_eq!(status(&renewed), 200, "a message that was sent before, but takes another way");
+    other.registrations.expire(other.begun + LEASE);
+    assert!(other.directory.find("time").is_none());
+}
+
+#[test]
+fn a_withdrawal_at_one_gateway_is_seen_by_all_and_older_messages_do_not_undo_it() {
+    let (one, other) = (Gateway::new(), Gateway::new());
+    let mut untold = one.registrations.share();
+    for gateway in [&one, &other] {
+        gateway.put_at("tools:a", TIME, ONE, Some(7), gateway.begun).expect("registered");
+    }
+    let before = one.told(&mut untold, 0);
+    one.delete("tools:a", TIME, ONE, Some(9)).expect("withdrawn");
+    let withdrawn = one.told(&mut untold, 1);
+    other.hears(withdrawn.clone(), 1);
+    assert!(other.directory.find("time").is_none());
+    other.hears(before, 1);
+    assert!(other.directory.find("time").is_none(), "it was written before");
+    assert_eq!(status(&other.put_at("tools:a", TIME, ONE, Some(8), other.begun)), 409);
+    assert_eq!(status(&other.put_at("tools:a", TIME, ONE, Some(10), other.begun)), 200);
+    other.hears(withdrawn, 2);
+    assert!(other.directory.find("time").is_some(), "it has registered since");
+    // A gateway that has never heard of it remembers the withdrawal.
+    let third = Gateway::new();
+    one.put_at("tools:a", TIME, TWO, Some(7), one.begun).expect("registered");
+    one.delete("tools:a", TIME, TWO, Some(9)).expect("withdrawn");
+    third.hears(one.told(&mut untold, 1), 1);
+    assert!(third.directory.find("time").is_none());
+    assert_eq!(status(&third.put_at("tools:a", TIME, TWO, Some(8), third.begun)), 409);
+}
+
+#[test]
+fn a_replica_that_returns_at_another_gateway_is_seen() {
+    let (one, other) = (Gateway::new(), Gateway::new());
+    let mut untold = one.registrations.share();
+    other.put_at("tools:a", TIME, ONE, None, other.begun).expect("registered");
+    other.delete("tools:a", TIME, ONE, None).expect("withdrawn");
+    one.put_at("tools:a", TIME, ONE, None, one.begun).expect("registered");
+    let heard = one.told(&mut untold, 0);
+    other.hears(heard.clone(), 0);
+    assert!(other.directory.find("time").is_none(), "nothing tells that it was later");
+    other.hears(heard, 5);
+    assert!(other.directory.find("time").is_some());
+}
+
+#[test]
+fn the_rules_of_each_gateway_hold_for_what_others_have_heard() {
+    let (one, narrow) = (
+        Gateway::new(),
+        Gateway::with(
+            "[{subject: 'https://k8s.example#tools:a', names: [com.example/time], networks: [10.0.0.1/32]}]",
+        ),
+    );
+    let mut untold = one.registrations.share();
+    for (subject, name, url) in [
+        ("tools:a", TIME, ONE),
+        ("tools:a", TIME, TWO),
+        ("tools:a", "com.example/other", ONE),
+        ("tools:b", "com.example/b", ONE),
+    ] {
+        one.put(subject, name, url).expect("registered");
+    }
+    let heard = one.told(&mut untold, 0);
+    assert_eq!(heard.len(), 2, "those of one URL replace each other here");
+    narrow.hears(heard, 0);
+    assert_eq!(narrow.addresses("time"), None);
+    one.put("tools:a", TIME, ONE).expect("renewed");
+    narrow.hears(one.told(&mut untold, 0), 0);
+    assert_eq!(narrow.addresses("time").expect("a server"), ["10.0.0.1:8080"]);
+    assert_eq!(narrow.directory.snapshot().len(), 1);
+    let record = |name: &str, url: &str| Heard {
+        record: Record {
+            name: name.to_owned(),
+            owner: "https://k8s.example#tools:a".to_owned(),
+            url: url.to_owned(),
+            description: Some("\u{7}".to_owned()),
+            sequence: 0,
+            is_withdrawn: false,
+        },
+        age: Duration::ZERO,
+        left: LEASE,
+    };
+    let wide = Gateway::with(
+        "[{subject: 'https://k8s.example#*', names: ['com.example/*'], networks: [0.0.0.0/0, '::/0']}]",
+    );
+    let bad = [
+        record(TIME, "http://127.0.0.1:8080/mcp"),
+        record(TIME, "http://169.254.169.254/mcp"),
+        record(TIME, "http://name:8080/mcp"),
+        record(TIME, "http://u@10.0.0.1/mcp"),
+        record("com.example/a__b", ONE),
+        record("time", ONE),
+    ];
+    wide.hears(bad.to_vec(), 0);
+    assert!(wide.directory.snapshot().is_empty());
+    wide.hears(vec![record(TIME, ONE)], 0);
+    let server = wide.directory.find("time").expect("a server");
+    assert_eq!(server.about.description, None, "it is no sentence");
+}
+
+#[test]
+fn others_cannot_make_a_gateway_know_more_than_its_bounds() {
+    let gateway = Gateway::new();
+    let record = |number: usize| Heard {
+        record: Record {
+            name: format!("com.example/s{number}"),
+            owner: "https://k8s.example#tools:a".to_owned(),
+            url: ONE.to_owned(),
+            description: None,
+            sequence: 0,
+            is_withdrawn: false,
+        },
+        age: Duration::ZERO,
+        left: LEASE,
+    };
+    gateway.hears((0..MOST_NAMES_OF_ONE * 2).map(record).collect(), 0);
+    assert_eq!(gateway.directory.snapshot().len(), MOST_NAMES_OF_ONE);
+}
+
+#[test]
+fn replicas_that_only_others_know_stay_while_the_others_cannot_be_heard() {
+    let (one, other) = (Gateway::new(), Gateway::new());
+    let mut untold = one.registrations.share();
+    one.put("tools:a", TIME, ONE).expect("registered");
+    other.hears(one.told(&mut untold, 0), 0);
+    other.put("tools:a", TIME, TWO).expect("registered");
+    other.registrations.hold(other.begun + LEASE * 2);
+    other.registrations.expire(other.begun + LEASE);
+    assert_eq!(other.addresses("time").expect("a server"), ["10.0.0.1:8080"]);
+    other.registrations.expire(other.begun + LEASE * 2);
+    assert!(other.directory.find("time").is_none());
 }
