@@ -266,7 +266,7 @@ pub async fn watch(
             (mounted, result)
         };
         // A poll that panics ends the watch, since its state is lost; a runtime that stops does, too.
-        let Ok((next, result)) = tokio::task::spawn_blocking(poll).await else { return };
+        let Some((next, result)) = crate::tasks::block(poll).await else { return };
         mounted = next;
         if result.is_some_and(|result| !changed(result)) {
             return;

@@ -7,7 +7,7 @@ use crate::client::Client;
 use crate::exchange::{End, Ends, Failure, Intake, LastWords, Link};
 use crate::lifecycle::{Action, Event, Graces, Lifecycle};
 use crate::router::Router;
-use crate::tasks;
+use crate::tasks::{self, Task};
 use crate::telemetry::counters;
 use crate::telemetry::metrics::labels::{Revision, Side};
 use crate::telemetry::metrics::{self, usage};
@@ -66,7 +66,7 @@ impl Supervisor {
     pub async fn serve(self, mut wanted: mpsc::Receiver<Want>) {
         while let Some(want) = wanted.recv().await {
             let supervisor = self.clone();
-            self.0.running.spawn(tasks::boxed(async move { supervisor.raise(want).await }));
+            tasks::spawn(self.0.running.track_future(async move { supervisor.raise(want).await }));
         }
     }
 
@@ -275,9 +275,9 @@ fn refuse(reply: tokio::sync::oneshot::Sender<Result<Arc<Link>, StartError>>, er
 
 /// The three tasks on a child's pipes.
 struct Pipes {
-    stdin: JoinHandle<io::Result<()>>,
+    stdin: Task<io::Result<()>>,
     stdin_over: bool,
-    stdout: JoinHandle<Router>,
+    stdout: Task<Router>,
     stderr: JoinHandle<()>,
     tail: Tail,
     close_stdin: CancellationToken,
@@ -295,10 +295,10 @@ impl Pipes {
     ) -> Self {
         let (close_stdin, cut, tail) = (CancellationToken::new(), CancellationToken::new(), Tail::default());
         let writing =
-            tasks::spawn(child::write_stdin(stdin, intake, link.mux().clone(), close_stdin.clone(), mute));
+            tasks::run(child::write_stdin(stdin, intake, link.mux().clone(), close_stdin.clone(), mute));
         let (stdout_cut, max_frame) = (cut.clone(), settings.max_frame);
         let heard_by = Arc::clone(link);
-        let reading = tasks::spawn(async move {
+        let reading = tasks::run(async move {
             let lines = child::StdoutLines::of(account);
             child::read_stdout(stdout, max_frame, lines, stdout_cut, |heard| match heard {
                 Heard::Frame(framed, charge) => {

@@ -153,7 +153,7 @@ async fn serve(config: Config) -> anyhow::Result<i32> {
         }
         shutdown::stop(&server, &supervisor, serving).await;
         if audit::is_exported(config.audit.as_ref()) {
-            let _ = tokio::task::spawn_blocking(audit::stop).await;
+            let _ = crate::tasks::block(audit::stop).await;
         }
         shutdown::flush(exporter, flush_by).await;
     };

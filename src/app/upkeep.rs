@@ -55,7 +55,7 @@ async fn give_back(budget: Budget) {
         let is_much = budget.used() > budget.limit() / 4;
         sleep(if is_much { GIVE_BACK_SOON } else { GIVE_BACK }).await;
         if memory::is_kept(is_much) {
-            let _ = tokio::task::spawn_blocking(memory::give_back).await;
+            let _ = crate::tasks::block(memory::give_back).await;
         }
     }
 }

@@ -87,7 +87,7 @@ impl Calls {
                     })
                 };
                 // A task of its own, since a client that disconnects has not cancelled its subscription.
-                let changed = tasks::spawn(scoped(context, change)).await;
+                let changed = tasks::run(scoped(context, change)).await;
                 changed.unwrap_or(Err(Refusal::Failed(Failure::Lost))).map(Begun::Answered)
             }
             (Seat::Stateless(seat), None) => {

@@ -192,7 +192,9 @@ impl<'a> Greeting<'a> {
                 self.link.notify(Spliced::from(notification), None).await;
                 // The child is not sent a cancellation, which it may not expect now. It may still answer.
                 if let Some(mut discovering) = self.discovering.take() {
-                    tasks::spawn(async move { timeout(LATE_ANSWER, outcome(&mut discovering)).await });
+                    tasks::spawn(async move {
+                        let _ = timeout(LATE_ANSWER, outcome(&mut discovering)).await;
+                    });
                 }
                 self.initialized.take()
             }

@@ -20,6 +20,7 @@ use crate::tasks;
 use crate::telemetry::counters;
 use crate::telemetry::names::{ATTEMPT, CHILD_RESTART};
 use crate::telemetry::scope::spanned;
+use parking_lot::Mutex;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,12 +152,18 @@ impl Children {
     /// Keeps the initial posts filled; resolves with the end that exceeds the restart budget.
     pub async fn keep_filled(self: &Arc<Self>) -> Failure {
         let mut keepers = JoinSet::new();
+        let first = Arc::new(Mutex::new(None));
         for shared in self.crew.at_start().iter() {
-            let (children, shared) = (Arc::clone(self), Arc::clone(shared));
-            keepers.spawn(tasks::boxed(async move { children.keep_post(shared).await }));
+            let (children, shared, first) = (Arc::clone(self), Arc::clone(shared), Arc::clone(&first));
+            keepers.spawn(tasks::boxed(async move {
+                let failure = children.keep_post(shared).await;
+                first.lock().get_or_insert(failure);
+            }));
         }
-        match keepers.join_next().await {
-            Some(Ok(failure)) => {
+        keepers.join_next().await;
+        let failure = first.lock().take();
+        match failure {
+            Some(failure) => {
                 self.fail(&failure);
                 failure
             }

@@ -163,7 +163,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<ExitCode, Exit> {
                 Ok((stream, _)) => {
                     number += 1;
                     let (shim, refuse) = (Arc::clone(&shim), refuse.clone());
-                    running.spawn(tasks::boxed(async move {
+                    tasks::spawn(running.track_future(async move {
                         if let Some(code) = shim.serve(number, stream).await {
                             // The receiver is gone only during the shutdown.
                             let _ = refuse.send(code);
@@ -289,13 +289,13 @@ impl Shim {
         let lines = Lines::new(number, Tail::default(), self.settings.log_rate);
         let following = tasks::spawn(follow_stderr(stderr, lines, cut.clone()));
         let closing = close.clone();
-        let mut writing = tasks::spawn(async move {
+        let mut writing = tasks::run(async move {
             tokio::select! {
                 copied = copy(from_peer, stdin) => copied,
                 () = closing.cancelled() => Ok(()),
             }
         });
-        let mut reading = tasks::spawn(copy(stdout, to_peer));
+        let mut reading = tasks::run(copy(stdout, to_peer));
         let (mut is_written, mut is_read) = (false, false);
         let server = process.signaller();
         let graces = Graces { close: self.settings.close_grace, terminate: self.settings.terminate_grace };

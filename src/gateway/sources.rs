@@ -155,7 +155,7 @@ impl Inner {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let ending = CancellationToken::new();
         let (inner, found, ended) = (Arc::clone(self), source.clone(), ending.clone());
-        self.tasks.spawn(tasks::boxed(async move {
+        tasks::spawn(self.tasks.track_future(async move {
             let tell = |endpoints| inner.found(&segment, number, endpoints);
             match found {
                 Source::Dns(endpoint) => {

@@ -185,7 +185,7 @@ impl Accepted {
         let line = socket.line();
         let stream = Watched::new(socket, Arc::clone(&connection), places.connections());
         let (server, places, closing) = (Arc::clone(server), Arc::clone(places), closing.clone());
-        tracker.spawn(tasks::boxed(async move {
+        tasks::spawn(tracker.track_future(async move {
             let begun = Begun { server, role, places, connection: Arc::clone(&connection), peer };
             let (mut served, mut ends) = (pin!(begun.serve(stream, closing)), pin!(ends(&line, &connection)));
             let mut ends = Aside::new(|cx| ends.as_mut().poll(cx));

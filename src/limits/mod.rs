@@ -234,7 +234,7 @@ impl Limits {
                 tokio::time::sleep(mounted::interval()).await;
                 let (limits, path) = (Arc::clone(&self), path.clone());
                 // A mounted file system may be slow.
-                let _ = tokio::task::spawn_blocking(move || limits.reload(&path)).await;
+                let _ = crate::tasks::block(move || limits.reload(&path)).await;
             }
         }
     }

@@ -30,7 +30,9 @@ where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
     fn execute(&self, task: F) {
-        tasks::spawn(task);
+        tasks::spawn(async {
+            task.await;
+        });
     }
 }
 

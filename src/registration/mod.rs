@@ -81,7 +81,7 @@ impl Registration {
     pub fn announce(&self, card: &Value, url: &str) {
         let message = Arc::new(Message::new(&self.inner.settings, card, url));
         let (inner, running) = (Arc::clone(&self.inner), self.running.clone());
-        self.running.spawn(tasks::boxed(async move {
+        tasks::spawn(self.running.track_future(async move {
             tokio::select! {
                 () = inner.follow(&message, &running) => {}
                 () = inner.ending.cancelled() => {}
@@ -114,7 +114,7 @@ impl Inner {
                         known.entry(address).or_insert_with(|| {
                             let gone = CancellationToken::new();
                             let (inner, message) = (Arc::clone(self), Arc::clone(message));
-                            running.spawn(tasks::boxed(inner.keep(message, address, gone.clone())));
+                            tasks::spawn(running.track_future(inner.keep(message, address, gone.clone())));
                             gone.drop_guard()
                         });
                     }

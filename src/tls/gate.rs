@@ -165,7 +165,7 @@ impl Gate {
             sleep(mounted::interval()).await;
             let gate = Arc::clone(&self);
             // A file system can be slow.
-            let _ = tokio::task::spawn_blocking(move || gate.reload()).await;
+            let _ = crate::tasks::block(move || gate.reload()).await;
         }
     }
 

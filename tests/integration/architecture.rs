@@ -7,20 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// The layers from the bottom up. Rooms of the same layer do not import each other.
 const LAYERS: &[&[&str]] = &[
-    &["sorted"],
-    &[
-        "aside",
-        "backoff",
-        "client",
-        "clock",
-        "memory",
-        "mounted",
-        "proc",
-        "sync",
-        "tasks",
-        "trace_context",
-        "yaml",
-    ],
+    &["sorted", "tasks"],
+    &["aside", "backoff", "client", "clock", "memory", "mounted", "proc", "sync", "trace_context", "yaml"],
     &["budget", "identity", "outbound"],
     &["jsonrpc", "framing", "phase", "pulse", "shutdown", "signals", "telemetry"],
     &["audit", "redis"],

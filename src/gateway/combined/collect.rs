@@ -9,13 +9,12 @@ use super::request::Caller;
 use super::schema::{Unfit, check};
 use crate::era::envelope::Envelope;
 use crate::jsonrpc::{Span, codes, items, members, rewrite, string_member, text};
-use crate::tasks;
+use crate::tasks::{self, Task};
 use crate::telemetry::Seldom;
 use serde_json::Value;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 
 /// Number of servers that are asked at the same time for one list.
@@ -63,7 +62,7 @@ pub(super) struct Asking {
 }
 
 /// A task that ends with its value.
-struct Running(JoinHandle<Result<Part, Fault>>);
+struct Running(Task<Result<Part, Fault>>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -93,7 +92,7 @@ impl Asking {
         {
             let (caller, servers, kind) = (self.caller.clone(), Arc::clone(&self.servers), self.kind);
             let (asked, until) = (Arc::clone(&server), self.until);
-            let reading = tasks::spawn(async move {
+            let reading = tasks::run(async move {
                 let patience = caller.state.patience(&asked, until);
                 let read = timeout_at(patience.into(), read(&caller, &servers, &asked, kind)).await;
                 let late = || {

@@ -92,17 +92,13 @@ impl<F: Future + Send + 'static> Drop for Persistent<F> {
         if persistence.ends_with_connection() {
             return;
         }
-        runtime.spawn(tasks::boxed(timeout(
-            PATIENCE,
-            std::future::poll_fn(move |cx| {
-                let is_complete = handling.as_mut().poll(cx).is_ready();
-                if is_complete || persistence.ends_with_connection() {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                }
-            }),
-        )));
+        let rest = std::future::poll_fn(move |cx| {
+            let is_complete = handling.as_mut().poll(cx).is_ready();
+            if is_complete || persistence.ends_with_connection() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        runtime.spawn(tasks::boxed(async move {
+            let _ = timeout(PATIENCE, rest).await;
+        }));
     }
 }
 
