@@ -1,4 +1,6 @@
 //! Turns given settings into values: precedence, defaults, and the list of problems.
+//!
+//! Its functions are not inlined: there are two hundred settings, and each is read once.
 
 use super::args::Typed;
 use super::file::File;
@@ -53,11 +55,13 @@ impl Reader {
     }
 
     /// Reads a setting with a few named values.
+    #[inline(never)]
     pub(super) fn choice<T: Copy + PartialEq>(&mut self, flag: &'static str, names: &[(&str, T)]) -> T {
         self.one_by(flag, |text| choose(text, names), |value| name_of(value, names))
     }
 
     /// Reads an optional setting.
+    #[inline(never)]
     pub(super) fn optional<T>(&mut self, flag: &'static str, kind: ValueKind<T>) -> Option<T> {
         let value = self.value(flag, kind.parse);
         self.show(flag, &value.as_ref().map(kind.show).unwrap_or_default());
@@ -65,6 +69,7 @@ impl Reader {
     }
 
     /// Reads a setting with a computed default.
+    #[inline(never)]
     pub(super) fn one_or<T>(&mut self, flag: &'static str, kind: ValueKind<T>, fallback: T) -> T {
         let value = self.value(flag, kind.parse).unwrap_or(fallback);
         self.show(flag, &(kind.show)(&value));
@@ -72,6 +77,7 @@ impl Reader {
     }
 
     /// Reads a list.
+    #[inline(never)]
     pub(super) fn list<T>(&mut self, flag: &'static str, kind: ValueKind<T>) -> Vec<T> {
         let Given { items, source } = self.given(flag);
         let values: Vec<T> =
@@ -102,11 +108,13 @@ impl Reader {
     }
 
     /// Returns whether a setting is given.
+    #[inline(never)]
     pub(super) fn is_given(&self, flag: &str) -> bool {
         self.given.contains_key(flag)
     }
 
     /// Returns whether a setting is given, and not as its default.
+    #[inline(never)]
     pub(super) fn deviates(&self, flag: &str) -> bool {
         let Some(given) = self.given.get(flag) else { return false };
         match find(flag).map(|setting| setting.fallback) {
@@ -116,6 +124,7 @@ impl Reader {
     }
 
     /// Records a problem that concerns several settings, unless one of them is bad already.
+    #[inline(never)]
     pub(super) fn cross_check(&mut self, sound: bool, flags: &[&'static str], refusal: InvalidValue) {
         if !sound && !flags.iter().any(|flag| self.bad.contains(flag)) {
             let source = self.given.get(flags[0]).map(|given| given.source.clone());
@@ -129,11 +138,13 @@ impl Reader {
     }
 
     /// Records a problem.
+    #[inline(never)]
     pub(super) fn note(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 
     /// Adds a line to the output of `--check`.
+    #[inline(never)]
     pub(super) fn show(&mut self, key: &str, value: &Value) {
         if NOT_IN_FILE.contains(&key) {
             return;
@@ -161,18 +172,16 @@ impl Reader {
         if self.problems.is_empty() { Ok(self.shown) } else { Err(self.problems) }
     }
 
+    #[inline(never)]
     fn one_by<T>(
         &mut self,
         flag: &'static str,
         parse: impl Fn(&str) -> Result<T, InvalidValue>,
         show: impl Fn(&T) -> Value,
     ) -> T {
-        let value = self.value(flag, &parse).unwrap_or_else(|| {
-            let Some(Fallback::Value(default)) = find(flag).map(|setting| setting.fallback) else {
-                unreachable!("--{flag} has a default in the table");
-            };
-            parse(default).expect("a default is a value that would be accepted")
-        });
+        let value = self
+            .value(flag, &parse)
+            .unwrap_or_else(|| parse(fallback(flag)).expect("a default is a value that would be accepted"));
         self.show(flag, &show(&value));
         value
     }
@@ -189,18 +198,22 @@ impl Reader {
         source: &Source,
         parse: impl Fn(&str) -> Result<T, InvalidValue>,
     ) -> Option<T> {
-        let parsed = match item.to_str() {
-            Some(text) => parse(text),
-            None => Err(InvalidValue::new("is not UTF-8", "give text")),
-        };
-        parsed
-            .map_err(|refusal| {
-                let value = Some(item.to_string_lossy().into_owned());
-                self.refuse(flag, value, Some(source.clone()), refusal);
-            })
-            .ok()
+        match text_of(item).and_then(parse) {
+            Ok(value) => Some(value),
+            Err(refusal) => {
+                self.refuse_item(flag, item, source, refusal);
+                None
+            }
+        }
     }
 
+    #[inline(never)]
+    fn refuse_item(&mut self, flag: &'static str, item: &OsStr, source: &Source, refusal: InvalidValue) {
+        let value = Some(item.to_string_lossy().into_owned());
+        self.refuse(flag, value, Some(source.clone()), refusal);
+    }
+
+    #[inline(never)]
     fn given(&self, flag: &str) -> Given {
         match self.given.get(flag) {
             Some(given) => Given { items: given.items.clone(), source: given.source.clone() },
@@ -208,6 +221,7 @@ impl Reader {
         }
     }
 
+    #[inline(never)]
     fn refuse(
         &mut self,
         flag: &'static str,
@@ -218,6 +232,20 @@ impl Reader {
         self.bad.insert(flag);
         self.problems.push(Problem { subject: format!("--{flag}"), value, source, refusal });
     }
+}
+
+/// Returns the default of a setting that has one.
+#[inline(never)]
+fn fallback(flag: &str) -> &'static str {
+    match find(flag).map(|setting| setting.fallback) {
+        Some(Fallback::Value(default)) => default,
+        _ => unreachable!("--{flag} has a default in the table"),
+    }
+}
+
+#[inline(never)]
+fn text_of(item: &OsStr) -> Result<&str, InvalidValue> {
+    item.to_str().ok_or_else(|| InvalidValue::new("is not UTF-8", "give text"))
 }
 
 /// Reads a setting from its environment variable. An empty variable counts as unset, since deployments cannot always
