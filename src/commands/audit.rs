@@ -5,7 +5,7 @@ use crate::audit::Key;
 use crate::audit::verify::{self, Fault, Interruption, Summary, Verifier};
 use crate::config::Exit;
 use crate::sorted::sorted_by_key;
-use clap::{Arg, ArgAction, Command};
+use clap::{ArgAction, Command};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufReader, Write};
@@ -20,37 +20,24 @@ pub(super) fn command() -> Command {
 fn verify_command() -> Command {
     Command::new("verify")
         .about("Find the first altered line of an audit log, or prove that there is none")
-        .arg(
-            Arg::new("key-file")
-                .long("key-file")
-                .value_name("FILE")
-                .action(ArgAction::Append)
-                .value_parser(clap::value_parser!(PathBuf))
-                .help("Key that signed the checkpoints; may repeat, for keys that were rotated"),
-        )
-        .arg(
-            Arg::new("running")
-                .long("running")
-                .action(ArgAction::SetTrue)
-                .help("Accept that the last process is still running"),
-        )
-        .arg(
-            Arg::new("crashes")
-                .long("crashes")
-                .action(ArgAction::SetTrue)
-                .help("Accept that processes have crashed, although their last lines may have been altered"),
-        )
-        .arg(Arg::new("head").long("head").value_name("HASH").action(ArgAction::Append).help(
+        .args([
+        words::file("key-file", "Key that signed the checkpoints; may repeat, for keys that were rotated")
+            .action(ArgAction::Append),
+        words::switch("running", "Accept that the last process is still running"),
+        words::switch(
+            "crashes",
+            "Accept that processes have crashed, although their last lines may have been altered",
+        ),
+        words::option(
+            "head",
+            "HASH",
             "Head of a checkpoint, as the ordinary log told it, which must be in the audit log; may repeat",
-        ))
-        .arg(
-            Arg::new("files")
-                .value_name("FILE")
-                .required(true)
-                .num_args(1..)
-                .value_parser(clap::value_parser!(PathBuf))
-                .help("Files of one log, in any order"),
         )
+        .action(ArgAction::Append),
+        words::required("files", "FILE", "Files of one log, in any order")
+            .num_args(1..)
+            .value_parser(clap::value_parser!(PathBuf)),
+    ])
 }
 
 /// Runs the command, whose words begin with its name. The exit code is 0 if the log is proven, else 1.

@@ -3,7 +3,7 @@
 
 use super::files::replace;
 use super::request::{Answer, Place, ask};
-use super::words::{certificate, listens, parse, set, timeout, tls_cert};
+use super::words::{certificate, file, listens, option, parse, required, set, timeout, tls_cert};
 use crate::config::{self, Exit};
 use crate::era::headers::encode;
 use crate::export;
@@ -55,30 +55,25 @@ const DURATION: Definition = Definition {
 };
 
 pub(super) fn command() -> Command {
-    let option = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
     Command::new("call")
         .about("Call one tool through the endpoint: exit code 0 if it succeeds, else 1 with the reason")
         .after_help(
             "With OTEL_EXPORTER_OTLP_ENDPOINT set, success and duration are exported as mcp.golden_path.success and \
              mcp.golden_path.duration.",
         )
-        .arg(Arg::new("tool").value_name("TOOL").required(true).help("Name of the tool"))
-        .arg(Arg::new("arguments").value_name("JSON").default_value("{}").help("Its arguments, a JSON object"))
-        .arg(option("url", "URL").help(
-            "Endpoint, http://HOST:PORT/PATH, or https with --tls-cert\n[default: the path of PROXYRUNNER_PATH at the address of PROXYRUNNER_LISTEN]",
-        ))
-        .arg(
-            option("header-file", "FILE")
-                .help("File with request headers, one NAME: VALUE per line, e.g. a token")
-                .value_parser(clap::value_parser!(PathBuf)),
-        )
-        .arg(
-            option("metrics-file", "FILE")
-                .help("Also write success and duration to this file, in Prometheus' text format")
-                .value_parser(clap::value_parser!(PathBuf)),
-        )
-        .arg(tls_cert())
-        .arg(timeout().default_value("30s"))
+        .args([
+            required("tool", "TOOL", "Name of the tool"),
+            Arg::new("arguments").value_name("JSON").default_value("{}").help("Its arguments, a JSON object"),
+            option(
+                "url",
+                "URL",
+                "Endpoint, http://HOST:PORT/PATH, or https with --tls-cert\n[default: the path of PROXYRUNNER_PATH at the address of PROXYRUNNER_LISTEN]",
+            ),
+            file("header-file", "File with request headers, one NAME: VALUE per line, e.g. a token"),
+            file("metrics-file", "Also write success and duration to this file, in Prometheus' text format"),
+            tls_cert(),
+            timeout().default_value("30s"),
+        ])
 }
 
 pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
@@ -216,19 +211,23 @@ fn is_object(text: &str) -> bool {
 
 /// Reads the file's text. It may be a pipe, which may stay silent.
 fn text_of(path: &Path, patience: Duration) -> Result<String, String> {
-    let (reply, answer) = mpsc::channel();
+    let (ends, ended) = mpsc::channel::<()>();
     let path = path.to_owned();
-    thread::spawn(move || {
+    let reading = thread::spawn(move || {
+        let _ends = ends;
         let mut text = String::new();
         let read = File::open(path).and_then(|file| file.take(LONGEST_HEADERS + 1).read_to_string(&mut text));
-        let _ = reply.send(read.map(|_| text));
+        read.map(|_| text)
     });
-    match answer.recv_timeout(patience) {
-        Ok(Ok(text)) if text.len() as u64 > LONGEST_HEADERS => {
+    if ended.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+        return Err(format!("was not read within {} s (--timeout)", patience.as_secs_f64()));
+    }
+    match reading.join().map_err(|_| "cannot be read".to_owned())? {
+        Ok(text) if text.len() as u64 > LONGEST_HEADERS => {
             Err(format!("is larger than {LONGEST_HEADERS} bytes; give a file of headers"))
         }
-        Ok(Ok(text)) => Ok(text),
-        Ok(Err(error)) => Err(match error.kind() {
+        Ok(text) => Ok(text),
+        Err(error) => Err(match error.kind() {
             io::ErrorKind::NotFound => "does not exist".to_owned(),
             io::ErrorKind::PermissionDenied => {
                 format!("is not readable for user {}", nix::unistd::geteuid())
@@ -237,7 +236,6 @@ fn text_of(path: &Path, patience: Duration) -> Result<String, String> {
             io::ErrorKind::InvalidData => "is not text in UTF-8".to_owned(),
             _ => error.to_string(),
         }),
-        Err(_) => Err(format!("was not read within {} s (--timeout)", patience.as_secs_f64())),
     }
 }
 

@@ -4,7 +4,7 @@
 use super::words;
 use crate::auth::NewKey;
 use crate::config::Exit;
-use clap::{Arg, ArgMatches, Command};
+use clap::{ArgMatches, Command};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -17,18 +17,17 @@ pub(super) fn command() -> Command {
 }
 
 fn new_command() -> Command {
-    let scopes = Arg::new("scope").long("scope").value_name("SCOPE");
-    let expires = Arg::new("expires").long("expires").value_name("DATE");
     Command::new("new")
         .about("Print a new API key to stderr, and its entry for the file of --api-keys to stdout")
-        .arg(
-            Arg::new("name")
-                .value_name("NAME")
-                .required(true)
-                .help("Name of the caller, the subject of its requests"),
-        )
-        .arg(scopes.num_args(1).action(clap::ArgAction::Append).help("Scope of the key; may repeat"))
-        .arg(expires.help("End of the key's validity, such as 2027-01-31 or 2027-01-31T12:00:00Z"))
+        .args([
+            words::required("name", "NAME", "Name of the caller, the subject of its requests"),
+            words::option("scope", "SCOPE", "Scope of the key; may repeat").action(clap::ArgAction::Append),
+            words::option(
+                "expires",
+                "DATE",
+                "End of the key's validity, such as 2027-01-31 or 2027-01-31T12:00:00Z",
+            ),
+        ])
 }
 
 pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {

@@ -1,7 +1,7 @@
 //! `probe live|ready|startup`: asks a running proxyrunner for its health, for images without curl.
 
 use super::request::{Place, ask};
-use super::words::{USUAL, certificate, listens, parse, timeout, tls_cert, variable};
+use super::words::{USUAL, certificate, listens, parse, required, timeout, tls_cert, variable};
 use crate::config::{self, Exit};
 use crate::telemetry::cut;
 use crate::telemetry::logs::escaped;
@@ -29,8 +29,8 @@ pub(super) fn command() -> Command {
         .about("Check a running proxyrunner: exit code 0, or 1 with the reason")
         .after_help("`proxyrunner probe call TOOL [JSON]` calls a tool.")
         .subcommand_negates_reqs(true)
-        .arg(Arg::new("probe").value_name("PROBE").help("What to check").required(true).value_parser(probes))
-        .arg(
+        .args([
+            required("probe", "PROBE", "What to check").value_parser(probes),
             Arg::new("address")
                 .long("address")
                 .value_name("ADDRESS")
@@ -38,9 +38,9 @@ pub(super) fn command() -> Command {
                     "Where proxyrunner listens\n[env: PROXYRUNNER_ADMIN_LISTEN, PROXYRUNNER_LISTEN] [default: {USUAL}]"
                 ))
                 .value_parser(config::listen),
-        )
-        .arg(tls_cert())
-        .arg(timeout())
+            tls_cert(),
+            timeout(),
+        ])
 }
 
 pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {

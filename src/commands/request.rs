@@ -1,4 +1,6 @@
 //! One HTTP request of a command, and its whole answer.
+//!
+//! The types of the body and the connection are those of `outbound`, so that the client's code exists once.
 
 use crate::{outbound, tls};
 use bytes::Bytes;
@@ -6,6 +8,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::header::HeaderMap;
 use hyper::{Request, StatusCode};
+use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use std::error::Error as _;
@@ -13,11 +16,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use tonic::body::Body;
 
 /// Maximum length of an answer in bytes.
 const LONGEST: usize = 64 * 1024 * 1024;
@@ -38,9 +40,7 @@ pub(super) struct Answer {
 }
 
 /// A connection, in clear text or by TLS.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// Sends the request, by TLS if there is a file with the certificate to trust, and returns the answer, or in words why
 /// there is none.
@@ -50,6 +50,7 @@ pub(super) fn ask(
     request: Request<Full<Bytes>>,
     patience: Duration,
 ) -> Result<Answer, String> {
+    let request = request.map(Body::new);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     runtime.block_on(async {
@@ -61,15 +62,14 @@ pub(super) fn ask(
 async fn exchange(
     place: &Place,
     certificate: Option<&Path>,
-    request: Request<Full<Bytes>>,
+    request: Request<Body>,
 ) -> Result<Answer, String> {
     let stream = connect(place).await?;
     let stream = match certificate {
-        None => Box::new(stream) as Box<dyn Stream>,
-        Some(path) => Box::new(secure(stream, path).await?),
+        None => Stream::Http(TokioIo::new(stream)),
+        Some(path) => secure(stream, path).await?,
     };
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| explain(&error))?;
+    let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| explain(&error))?;
     let answering = async {
         let answer = sender.send_request(request).await.map_err(|error| explain(&error))?;
         let (head, body) = answer.into_parts();
@@ -107,13 +107,16 @@ fn explain(error: &hyper::Error) -> String {
 }
 
 /// Speaks TLS with a server that has the certificate in this file. Its name is not verified: the file says who it is.
-async fn secure(stream: TcpStream, path: &Path) -> Result<TlsStream<TcpStream>, String> {
+async fn secure(stream: TcpStream, path: &Path) -> Result<Stream, String> {
     let config = tls::client_config(path).map_err(|error| error.to_string())?;
     let address = stream.peer_addr().map_err(|error| error.to_string())?;
+    let stream = TokioIo::new(TokioIo::new(stream));
     let handshake = TlsConnector::from(config).connect(ServerName::from(address.ip()), stream).await;
-    handshake.map_err(|error| match is_other_certificate(&error) {
-        true => format!("{address} has another certificate than {} (--tls-cert)", path.display()),
-        false => format!("TLS handshake with {address} failed: {error}"),
+    handshake.map(|stream| Stream::Https(TokioIo::new(stream))).map_err(|error| {
+        match is_other_certificate(&error) {
+            true => format!("{address} has another certificate than {} (--tls-cert)", path.display()),
+            false => format!("TLS handshake with {address} failed: {error}"),
+        }
     })
 }
 

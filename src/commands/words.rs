@@ -40,13 +40,36 @@ pub(super) fn listens(names: &[&str]) -> Result<SocketAddr, Exit> {
     Ok(USUAL)
 }
 
+/// Returns an option with a value. It is not inlined, since clap's builders move much data.
+#[inline(never)]
+pub(super) fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
+}
+
+/// Returns an option that names a file.
+#[inline(never)]
+pub(super) fn file(name: &'static str, help: &'static str) -> Arg {
+    option(name, "FILE", help).value_parser(clap::value_parser!(PathBuf))
+}
+
+/// Returns an option without a value.
+#[inline(never)]
+pub(super) fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help).action(clap::ArgAction::SetTrue)
+}
+
+/// Returns a required argument.
+#[inline(never)]
+pub(super) fn required(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).value_name(value).help(help).required(true)
+}
+
 /// Returns the option for the certificate of a listener that speaks TLS.
 pub(super) fn tls_cert() -> Arg {
-    Arg::new("tls-cert")
-        .long("tls-cert")
-        .value_name("FILE")
-        .help("Speak TLS, and trust only the certificate in this file\n[env: PROXYRUNNER_TLS_CERT, at the address of PROXYRUNNER_LISTEN]")
-        .value_parser(clap::value_parser!(PathBuf))
+    file(
+        "tls-cert",
+        "Speak TLS, and trust only the certificate in this file\n[env: PROXYRUNNER_TLS_CERT, at the address of PROXYRUNNER_LISTEN]",
+    )
 }
 
 /// Returns the certificate of that option; without it, the one of the environment if `listens` says that the address
@@ -58,10 +81,7 @@ pub(super) fn certificate(matches: &ArgMatches, listens: impl FnOnce() -> bool) 
 
 /// Returns the option for the longest time that a command takes.
 pub(super) fn timeout() -> Arg {
-    Arg::new("timeout")
-        .long("timeout")
-        .value_name("DURATION")
-        .help("Maximum time to wait for the answer")
+    option("timeout", "DURATION", "Maximum time to wait for the answer")
         .default_value("5s")
         .value_parser(config::duration)
 }
