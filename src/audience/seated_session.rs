@@ -4,10 +4,10 @@ use super::{ListChanges, SessionId};
 use crate::budget::Charged;
 use crate::exchange::{Class, Failure};
 use crate::jsonrpc::{Message, Spliced};
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 /// A legacy session that sits at a child.
-pub trait SeatedSession: Debug + Send + Sync {
+pub trait SeatedSession: Send + Sync {
     /// Returns the session's id.
     fn id(&self) -> &SessionId;
 
@@ -31,6 +31,12 @@ pub trait SeatedSession: Debug + Send + Sync {
 
     /// Ends the session.
     fn end(&self, failure: &Failure);
+}
+
+impl Debug for dyn SeatedSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SeatedSession({:?})", self.id())
+    }
 }
 
 /// The client has left the maximum number of questions unanswered.

@@ -69,6 +69,7 @@ pub enum Value {
 
 impl Definition {
     /// Returns a family of one sample without labels.
+    #[inline(never)]
     pub fn alone(self, value: Value) -> Family {
         Family { definition: self, samples: vec![Sample { labels: Vec::new(), value }] }
     }

@@ -87,56 +87,46 @@ fn gateway_families() -> [Family; 3] {
 }
 
 fn operation_families(operations: &[(Labels, Distribution)]) -> Vec<Family> {
-    let mut all: BTreeMap<&str, Vec<Sample>> = BTreeMap::new();
-    let mut tools: BTreeMap<&str, Distribution> = BTreeMap::new();
-    let mut discoveries: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut all: Vec<(&str, Sample)> = Vec::new();
+    let mut put =
+        |definition: Definition, labels, value| all.push((definition.name, Sample { labels, value }));
     for (labels, values) in operations {
         let definition = if labels.side == Side::Server { SERVER_OPERATIONS } else { CLIENT_OPERATIONS };
-        let value = Value::Distribution(Box::new(values.clone()));
-        let sample = Sample { labels: operation_labels(labels), value };
-        all.entry(definition.name).or_default().push(sample);
-        let (error, count) = (labels.error, Value::Count(values.count()));
+        let whole = || Value::Distribution(Box::new(values.clone()));
+        let count = || Value::Count(values.count());
+        put(definition, operation_labels(labels), whole());
+        let error = labels.error.map(|error| ("error_type", error.name().into()));
         if labels.side == Side::Server && labels.method.is_tool_call() {
-            let tool = TOOLS.name(labels.target);
+            let tool = || ("tool", TOOLS.name(labels.target).into());
             if let Some(error) = error {
-                let labels = vec![("tool", tool.into()), ("error_type", error.name().into())];
-                all.entry(TOOL_ERRORS.name).or_default().push(Sample { labels, value: count });
+                put(TOOL_ERRORS, vec![tool(), error], count());
             }
-            tools.entry(tool).or_insert_with(|| Distribution::empty(&CONVENTION)).add(values);
+            put(TOOL_REQUESTS, vec![tool()], count());
+            put(TOOL_DURATION, vec![tool()], whole());
         } else if labels.side == Side::Server && labels.method.is_discovery() {
-            let method = labels.method.name();
+            let method = || ("method", labels.method.name().into());
             if let Some(error) = error {
-                let labels = vec![("method", method.into()), ("error_type", error.name().into())];
-                all.entry(DISCOVERY_FAILURES.name).or_default().push(Sample { labels, value: count });
+                put(DISCOVERY_FAILURES, vec![method(), error], count());
             }
-            *discoveries.entry(method).or_default() += values.count();
+            put(DISCOVERY_REQUESTS, vec![method()], count());
         }
     }
-    let of_tool = |(tool, values): (&str, &Distribution), whole: bool| Sample {
-        labels: vec![("tool", tool.to_owned().into())],
-        value: match whole {
-            true => Value::Distribution(Box::new(values.clone())),
-            false => Value::Count(values.count()),
-        },
+    let families = [
+        SERVER_OPERATIONS,
+        CLIENT_OPERATIONS,
+        TOOL_REQUESTS,
+        TOOL_ERRORS,
+        TOOL_DURATION,
+        DISCOVERY_REQUESTS,
+        DISCOVERY_FAILURES,
+    ];
+    let mut taken = |definition: Definition| {
+        let own = |(name, _): &(&str, Sample)| *name == definition.name;
+        let (own, others): (Vec<_>, _) = std::mem::take(&mut all).into_iter().partition(own);
+        all = others;
+        definition.family(merged(own.into_iter().map(|(_, sample)| sample).collect()))
     };
-    let requests = tools.iter().map(|(tool, values)| of_tool((tool, values), false)).collect();
-    let durations = tools.iter().map(|(tool, values)| of_tool((tool, values), true)).collect();
-    let discovered = discoveries.into_iter().map(|(method, count)| Sample {
-        labels: vec![("method", method.into())],
-        value: Value::Count(count),
-    });
-    let discovered = discovered.collect();
-    let mut taken =
-        |definition: Definition| definition.family(merged(all.remove(definition.name).unwrap_or_default()));
-    vec![
-        taken(SERVER_OPERATIONS),
-        taken(CLIENT_OPERATIONS),
-        TOOL_REQUESTS.family(requests),
-        taken(TOOL_ERRORS),
-        TOOL_DURATION.family(durations),
-        DISCOVERY_REQUESTS.family(discovered),
-        taken(DISCOVERY_FAILURES),
-    ]
+    families.into_iter().map(&mut taken).collect()
 }
 
 /// Merges samples with the same labels.
