@@ -177,8 +177,12 @@ pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'
 pub fn agreed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Rejection> {
     let mut values = headers.get_all(name).iter();
     let Some(first) = values.next() else { return Ok(None) };
-    let is_list = first.as_bytes().iter().any(|byte| matches!(byte, b',' | b' ' | b'\t'));
-    if let (false, None, Ok(only)) = (is_list, values.next(), first.to_str()) {
+    // A fold without a branch: it looks at many bytes at once.
+    let is_word = first
+        .as_bytes()
+        .iter()
+        .fold(true, |is_word, byte| is_word & byte.is_ascii_graphic() & (*byte != b','));
+    if let (true, None, Ok(only)) = (is_word, values.next(), std::str::from_utf8(first.as_bytes())) {
         return Ok(Some(only));
     }
     let mut agreed = None;

@@ -60,7 +60,9 @@ pub fn enter(server: &Server, usual_host: &OnceLock<Box<[u8]>>, head: &Parts, bo
         return answered(rejection.response());
     }
     let path = head.uri.path();
-    if let Some(probe) = Probe::at(path).filter(|_| path != server.settings.path) {
+    if path != server.settings.path
+        && let Some(probe) = Probe::at(path)
+    {
         return answered(if reads(&head.method) {
             health::serve(server, probe)
         } else {
@@ -124,7 +126,9 @@ fn admit(
     usual_host: &OnceLock<Box<[u8]>>,
     head: &Parts,
 ) -> Result<Option<HeaderValue>, Rejection> {
-    if paths::plain(head.uri.path()) != METRICS {
+    // Most requests are to the endpoint, whose path needs no comparison with others.
+    let path = head.uri.path();
+    if path == settings.path || paths::plain(path) != METRICS {
         site::check_host(settings, usual_host, head)?;
         site::check_fetch_site(&head.headers)?;
     }
