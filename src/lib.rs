@@ -134,6 +134,7 @@ pub mod internals {
     #[cfg(feature = "gateway")]
     pub mod gateway {
         pub use crate::gateway::{records_in, servers_in};
+        pub use crate::http::events_in;
     }
 
     pub mod identity {

@@ -1,9 +1,11 @@
 //! Checks that frames do not depend on how the bytes are split into reads, and that they equal the frames of a naive
-//! model. Also checks that the id seeker agrees with the scan wherever the scan finds a message.
+//! model. Also checks that the id seeker agrees with the scan wherever the scan finds a message, and that the events of a
+//! stream, which a gateway filters, do not depend on how it is split.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use proxyrunner::internals::framing::{Framed, Framer, IdSeeker};
+use proxyrunner::internals::gateway::events_in;
 use proxyrunner::internals::jsonrpc::{Kind, scan};
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -21,7 +23,20 @@ fuzz_target!(|data: &[u8]| {
     };
     assert_eq!(frames(max_frame, stream, split), expected);
     stream.split(|byte| *byte == b'\n').for_each(seeker_agrees);
+    events_agree(stream);
 });
+
+fn events_agree(stream: &[u8]) {
+    let events = events_in([stream]);
+    assert_eq!(events_in(stream.chunks(1)), events);
+    assert_eq!(events_in(stream.chunks(5)), events);
+    let text = String::from_utf8_lossy(stream.strip_prefix(BOM).unwrap_or(stream));
+    let plain = text.replace("\r\n", "\n").replace('\r', "\n");
+    if text.as_bytes() == stream.strip_prefix(BOM).unwrap_or(stream) {
+        assert!(plain.as_bytes().starts_with(&events.concat()));
+    }
+    assert!(events.iter().all(|event| event == b"\n" || event.ends_with(b"\n\n")));
+}
 
 fn frames(max_frame: usize, mut stream: &[u8], mut read: impl FnMut(usize) -> usize) -> Vec<Framed> {
     let mut framer = Framer::new(max_frame);

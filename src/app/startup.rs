@@ -95,7 +95,9 @@ pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
     let policies = config.policy.as_ref().map(Policies::new).transpose();
     let policies = policies.map_err(anyhow::Error::msg).context("cannot use --policy-url")?;
     #[cfg(feature = "gateway")]
-    let gateway = config.gateway.as_ref().map(|gateway| open_gateway(gateway, config)).transpose()?;
+    let gateway = config.gateway.as_ref();
+    #[cfg(feature = "gateway")]
+    let gateway = gateway.map(|gateway| open_gateway(gateway, config, policies.clone())).transpose()?;
     #[cfg(feature = "gateway")]
     if let (Some(gateway), Some(plugged)) = (&gateway, plugged) {
         gateway.combine(plugged, &budget);
@@ -155,7 +157,11 @@ fn plug(spawner: Spawner, config: &Config) -> (Spawner, Option<gateway::Plugged>
 }
 
 #[cfg(feature = "gateway")]
-fn open_gateway(gateway: &crate::config::Gateway, config: &Config) -> anyhow::Result<Arc<Gateway>> {
+fn open_gateway(
+    gateway: &crate::config::Gateway,
+    config: &Config,
+    policies: Option<Arc<Policies>>,
+) -> anyhow::Result<Arc<Gateway>> {
     let settings = gateway::Settings {
         tls: gateway.tls.clone(),
         registry: gateway.registry.clone(),
@@ -165,7 +171,7 @@ fn open_gateway(gateway: &crate::config::Gateway, config: &Config) -> anyhow::Re
     };
     // Keys that several gateways share make the session ids of each known to all.
     let seal = Seal::new(config.state_keys.as_ref()).context("cannot get random bytes")?;
-    Gateway::new(settings, seal).context("cannot use --servers-ca")
+    Gateway::new(settings, seal, policies).context("cannot use --servers-ca")
 }
 
 /// Starts what the gateway's files name. The URL is that by which servers know the gateway.

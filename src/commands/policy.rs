@@ -109,7 +109,8 @@ fn explain(matches: &ArgMatches) -> Result<ExitCode, Exit> {
         Feature::Tool => hints_of(tool.as_bytes(), &(0..tool.len())),
         _ => Hints::default(),
     };
-    let request = Request { feature, name: &name, arguments: Some(arguments.as_bytes()), hints };
+    let request =
+        Request { server: None, feature, name: &name, arguments: Some(arguments.as_bytes()), hints };
     let explained = loaded.set.explain(&Asker::new(&identity), &request);
     let explained = explained.map_err(|why| Exit::failed(format!("proxyrunner: {why}")))?;
     tell(shown(&explained).trim_end());

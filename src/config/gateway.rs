@@ -50,8 +50,9 @@ const UNUSED: [&str; 16] = [
     "max-parked",
     "expose-stderr",
 ];
-/// Settings that decide on messages. A gateway that ignored them would let everything pass.
-const POLICY: [&str; 4] = ["policy", "policy-url", "policy-timeout", "policy-server"];
+
+/// The name of a sidecar's only server in policies.
+const POLICY_SERVER: &str = "policy-server";
 
 /// Reads the settings; `None` unless proxyrunner runs as a gateway.
 pub(super) fn read(reader: &mut Reader, mode: Mode, command: &[OsString]) -> Option<Gateway> {
@@ -110,13 +111,11 @@ fn refuse_unused(reader: &mut Reader, command: &[OsString]) {
             InvalidValue::new("is a sidecar's", "remove it; a gateway mirrors the registry of --register");
         reader.cross_check(!reader.is_given(flag), &[flag], refusal);
     }
-    for flag in POLICY {
-        let refusal = InvalidValue::new(
-            "is not enforced by a gateway",
-            "give it to the servers' sidecars, whose tokens name the caller",
-        );
-        reader.cross_check(!reader.is_given(flag), &[flag], refusal);
-    }
+    let refusal = InvalidValue::new(
+        "is a sidecar's",
+        "remove it; a gateway decides by the names of its servers, such as MCP::\"time\"",
+    );
+    reader.cross_check(!reader.is_given(POLICY_SERVER), &[POLICY_SERVER], refusal);
     if !command.is_empty() {
         let refusal = InvalidValue::new("is given to a gateway", "name the server in the file of --servers");
         reader.note(Problem::general("COMMAND", refusal));
@@ -146,7 +145,7 @@ mod tests {
 
     #[test]
     fn settings_that_a_gateway_does_not_use_exist() {
-        for flag in UNUSED.iter().chain(&POLICY) {
+        for flag in UNUSED.iter().chain(&[POLICY_SERVER]) {
             assert!(find(flag).is_some(), "--{flag}");
         }
         for title in UNUSED_GROUPS {

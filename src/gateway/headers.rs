@@ -8,6 +8,8 @@ use hyper::header::{
 
 /// The header that names the session, in both directions.
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// The header that names the revision.
+pub(crate) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");

@@ -29,6 +29,7 @@ mod sources;
 mod token;
 
 pub(crate) use catalog::{Asked, Refusal, decoded};
+pub(crate) use combined::{Decided, Located, One, Subject};
 pub use combined::{Plugged, stand_in};
 pub use core::Settings;
 pub(crate) use directory::{Directory, Server};
@@ -44,11 +45,13 @@ pub use servers::servers_in;
 /// Bytes that the connection of a request to a replica may hold.
 pub(crate) const CONNECTION: usize = pool::BUFFER;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Charged};
 use crate::calls::{Seal, SealKeys};
 use crate::child::Spawner;
 use crate::identity::{Identity, Principal};
+use crate::jsonrpc::Message;
 use crate::outbound::BadTls;
+use crate::policy::Policies;
 use crate::redis::Redis;
 use crate::tasks;
 use crate::telemetry::metrics::gateway as metrics;
@@ -115,7 +118,11 @@ impl Gateway {
     ///
     /// # Errors
     /// When the certificates are unusable.
-    pub fn new(settings: Settings, seal: Seal) -> Result<Arc<Self>, BadTls> {
+    pub(crate) fn new(
+        settings: Settings,
+        seal: Seal,
+        policies: Option<Arc<Policies>>,
+    ) -> Result<Arc<Self>, BadTls> {
         let pool = Arc::new(Pool::new(&settings.tls, settings.most, settings.registry.is_some())?);
         let (waiting, sources, catalog) = Default::default();
         let directory = Arc::<Directory>::default();
@@ -123,7 +130,7 @@ impl Gateway {
         let name = format!("{:032x}", fastrand::u128(..)).into();
         let core = Core { directory: directory_of_core, settings, name, seal, pool, signing };
         let core = Arc::new(core);
-        let combined = combined::State::new(&core);
+        let combined = combined::State::new(&core, policies);
         Ok(Arc::new(Gateway { directory, core, waiting, sources, catalog, combined }))
     }
 
@@ -259,6 +266,29 @@ impl Gateway {
     /// caller's claims are too long.
     pub(crate) fn authorize(&self, caller: &Identity, server: &Server) -> Option<HeaderValue> {
         self.core.authorize(caller, server)
+    }
+
+    /// Begins to find what a request to all servers is about.
+    pub(crate) fn locate(
+        &self,
+        identity: &Arc<Identity>,
+        message: (&Charged, &Message),
+        budget: &Budget,
+    ) -> Located {
+        Located::new(&self.combined, identity, message, budget)
+    }
+
+    /// Begins to find out what policies need to know of a message to one server. `legacy` is the replica of a message of
+    /// the legacy era, with its headers.
+    pub(crate) fn one(
+        &self,
+        identity: &Arc<Identity>,
+        server: &Arc<Server>,
+        message: (&Charged, &Message),
+        (headers, legacy): (&HeaderMap, Option<Aim>),
+        budget: &Budget,
+    ) -> One {
+        One::new(&self.combined, identity, server, message, (headers, legacy), budget)
     }
 
     /// Answers a read of the catalogue.

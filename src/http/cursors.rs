@@ -7,7 +7,7 @@ use super::outcome::NoAnswer;
 use super::outlook::{Cursors, Outlook};
 use super::permit::{self, Permit};
 use super::reject::Rejection;
-use crate::jsonrpc::{self, NoRoom, codes, splice_one, text};
+use crate::jsonrpc::{self, Edits, NoRoom, Spliced, codes, members, splice, splice_one, text};
 use crate::policy::View;
 use crate::upstream::{Incoming, Purpose, Received, Refusal, Upstream};
 
@@ -28,12 +28,31 @@ pub fn open(
     permit: Permit,
     incoming: Incoming,
 ) -> Result<(Incoming, Option<Box<Outlook>>), NoAnswer> {
-    let view = permit.into_view();
+    let Permit { view, note } = permit;
+    let incoming = if note.is_empty() { incoming } else { noted(&note, incoming)? };
     if server.identifies && LISTS.contains(&&*incoming.method()) {
         return list(server, view, incoming);
     }
     let outlook = view.map(|view| Box::new(Outlook { view: Some(view), cursors: None }));
     Ok((incoming, outlook))
+}
+
+/// Writes what was decided into a request, whose `_meta` names the caller already.
+fn noted(note: &str, incoming: Incoming) -> Result<Incoming, NoAnswer> {
+    let (frame, message) = (&incoming.frame, &incoming.message);
+    let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
+    let Some(meta) = meta else { return Ok(incoming) };
+    let mut edits = Edits::new();
+    let is_first = members(frame, meta.span.clone()).next().is_none();
+    edits.insert_members(meta.span.start + 1, note.as_bytes(), !is_first);
+    rewritten(splice(frame, &message.object, edits), &incoming)
+}
+
+/// Returns a request with another text.
+fn rewritten(frame: Spliced, incoming: &Received) -> Result<Incoming, NoAnswer> {
+    let frame = frame.flatten().map_err(|no_room: NoRoom| Rejection::busy(no_room.to_string()))?;
+    let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::invalid(fault.to_string()))?;
+    Ok(Received { frame, message, ..Received::clone(incoming) }.into())
 }
 
 fn list(
@@ -60,8 +79,5 @@ fn opened(upstream: &Upstream, purpose: &Purpose, incoming: Incoming) -> Result<
     let own = Some(sealed).filter(|_| frame[cursor.start] == b'"');
     let own = own.and_then(|sealed| upstream.seal().open_cursor(&sealed, purpose));
     let own = own.ok_or(Refusal::Withheld(codes::INVALID_PARAMS, UNKNOWN))?;
-    let frame = splice_one(frame, &message.object, &cursor, &own).flatten();
-    let frame = frame.map_err(|no_room: NoRoom| Rejection::busy(no_room.to_string()))?;
-    let message = jsonrpc::scan(&frame).map_err(|fault| Rejection::invalid(fault.to_string()))?;
-    Ok(Received { frame, message, ..Received::clone(&incoming) }.into())
+    rewritten(splice_one(frame, &message.object, &cursor, &own), &incoming)
 }

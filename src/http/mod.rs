@@ -13,7 +13,7 @@
 //! 6. answer with JSON ([`response`]) or an event stream ([`stream`]), or refuse it ([`reject`], [`outcome`]).
 //!
 //! Before a request is dispatched, it passes the [`clearance`], the policies ([`permit`]) and the opening of its
-//! [`cursors`]; its answer is seen by its client's [`outlook`].
+//! [`cursors`]; its answer is seen by its client's [`outlook`], and that of a gateway's server is `filtered`.
 //!
 //! Besides these: [`sessions`] opens, finds and ends the sessions of legacy clients, and serves their GET streams;
 //! [`batch`] and [`oneway`] handle the other messages of legacy clients. A stream's events come from a session's
@@ -32,6 +32,8 @@ mod deviation;
 mod ending;
 mod endpoint;
 mod expiry;
+#[cfg(feature = "gateway")]
+mod filtered;
 mod flow;
 mod guard;
 mod health;
@@ -78,6 +80,8 @@ pub use crate::outbound::Network;
 pub use auth::resource::Resource;
 pub use auth::settings::Settings as AuthSettings;
 pub use cards::card;
+#[cfg(feature = "gateway")]
+pub use filtered::events_in;
 pub use health::levels;
 pub use listener::{Handed, Listener, raise_file_limit};
 pub use peers::{Connections, SPARE};

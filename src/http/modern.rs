@@ -268,10 +268,19 @@ fn check(headers: &HeaderMap, incoming: &Incoming) -> Result<Envelope, Rejection
         let data = json!({"supported": [MODERN_VERSION], "requested": envelope.version});
         return Err(Rejection::new(StatusCode::BAD_REQUEST, codes::UNSUPPORTED_VERSION, message).with(data));
     }
+    check_names(headers, incoming)?;
+    Ok(envelope)
+}
+
+/// Checks the headers that repeat what a message asks for.
+///
+/// # Errors
+/// 400 when they say something else than the message, or are missing.
+pub fn check_names(headers: &HeaderMap, incoming: &Incoming) -> Result<(), Rejection> {
     let method = incoming.method();
     check_repeats(headers, &METHOD, &method)?;
     let params = incoming.message.params.as_ref();
-    let Some(member) = named_by(&method) else { return Ok(envelope) };
+    let Some(member) = named_by(&method) else { return Ok(()) };
     let named = params.and_then(|params| match member {
         "name" => params.name.as_ref(),
         "uri" => params.uri.as_ref(),
@@ -286,7 +295,7 @@ fn check(headers: &HeaderMap, incoming: &Incoming) -> Result<Envelope, Rejection
         // A child might read it as a different name than that of the header.
         _ => return Err(mismatch(format!("{NAME} must repeat params.{member}, which is no string"))),
     }
-    Ok(envelope)
+    Ok(())
 }
 
 /// Returns the headers that repeat tool parameters. The tool's schema decides later which are required.

@@ -4,6 +4,8 @@
 use super::Server;
 use super::reject::Rejection;
 use crate::client::Client;
+#[cfg(feature = "gateway")]
+use crate::gateway::{Decided, Located, One, Subject};
 use crate::identity::Identity;
 use crate::policy::{Asked, Asker, Decision, Feature, Hints, Policies, Request, View, ambiguous, asked};
 use crate::session::Session;
@@ -15,15 +17,16 @@ use std::sync::Arc;
 /// The code of a JSON-RPC error that says that policies refuse a request, as ToolHive's.
 const UNAUTHORIZED: i64 = 403;
 
-/// The permit of a request. It holds the caller's view of the answer, unless the answer passes as it is.
-#[derive(Debug)]
-pub struct Permit(Option<Box<View>>);
+#[cfg(feature = "gateway")]
+const UNREAD: Refusal = Refusal::Busy("the server has not listed its tools, on which the policies depend");
 
-impl Permit {
-    /// Takes the view of the answer.
-    pub fn into_view(self) -> Option<Box<View>> {
-        self.0
-    }
+/// The permit of a request.
+#[derive(Debug, Default)]
+pub struct Permit {
+    /// The caller's view of the answer, unless the answer passes as it is.
+    pub view: Option<Box<View>>,
+    /// What the server of all servers of a gateway must know of the decision, as members of `_meta`; empty elsewhere.
+    pub note: String,
 }
 
 /// Decides on a request of a session, or of a modern client.
@@ -38,9 +41,30 @@ pub async fn permit(
     client: Client,
     incoming: &Incoming,
 ) -> Result<Permit, Rejection> {
-    let Some(policies) = &server.policies else { return Ok(Permit(None)) };
-    let check = Check { server, policies, identity, session, client, incoming };
+    let Some(policies) = &server.policies else { return Ok(Permit::default()) };
+    #[cfg(feature = "gateway")]
+    if let Some(gateway) = &server.gateway {
+        let all = gateway.locate(identity, (&incoming.frame, &incoming.message), &server.budget);
+        let check = Check { policies, identity, of: Of::All(&all), incoming };
+        return Box::pin(check.permit()).await.map_err(|rejection| rejection.of(incoming.id()));
+    }
+    let check = Check { policies, identity, of: Of::Child { server, session, client }, incoming };
     // Boxed, since most servers have no policies.
+    Box::pin(check.permit()).await.map_err(|rejection| rejection.of(incoming.id()))
+}
+
+/// Decides on a message to one server of a gateway.
+///
+/// # Errors
+/// As [`permit`].
+#[cfg(feature = "gateway")]
+pub async fn permit_at(
+    policies: &Arc<Policies>,
+    identity: &Arc<Identity>,
+    one: &One,
+    incoming: &Incoming,
+) -> Result<Permit, Rejection> {
+    let check = Check { policies, identity, of: Of::One(one), incoming };
     Box::pin(check.permit()).await.map_err(|rejection| rejection.of(incoming.id()))
 }
 
@@ -57,12 +81,39 @@ pub fn check_spelling(incoming: &Incoming) -> Result<(), Rejection> {
     }
 }
 
+/// Whose things a message asks for.
+#[derive(Clone, Copy)]
+enum Of<'a> {
+    /// The child's.
+    Child { server: &'a Server, session: Option<&'a Session>, client: Client },
+    /// Those of one server of a gateway.
+    #[cfg(feature = "gateway")]
+    One(&'a One),
+    /// Those of all servers of a gateway, each by its name among all.
+    #[cfg(feature = "gateway")]
+    All(&'a Located),
+}
+
+/// A thing with its server's own name.
+struct Thing {
+    /// The server of a gateway.
+    server: Option<Arc<str>>,
+    name: String,
+    /// Its name as the server of all servers knows it; empty if its method has none.
+    #[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "only a gateway has such a server"))]
+    known_as: String,
+}
+
+impl Thing {
+    fn new(server: Option<Arc<str>>, name: String) -> Self {
+        Thing { server, known_as: name.clone(), name }
+    }
+}
+
 struct Check<'a> {
-    server: &'a Server,
     policies: &'a Arc<Policies>,
     identity: &'a Arc<Identity>,
-    session: Option<&'a Session>,
-    client: Client,
+    of: Of<'a>,
     incoming: &'a Incoming,
 }
 
@@ -70,61 +121,158 @@ impl Check<'_> {
     async fn permit(&self) -> Result<Permit, Rejection> {
         let (frame, message) = (&self.incoming.frame, &self.incoming.message);
         check_spelling(self.incoming)?;
-        let view = match asked(frame, message) {
-            Asked::Free => None,
-            Asked::Never(why) => return Err(self.refuse(&Decision::denied(why))),
-            Asked::Use(feature, name, arguments) => {
-                let hints = self.hints(feature, &name).await?;
-                let arguments = arguments.map(|arguments| &frame[arguments]);
-                self.decide(&Request { feature, name: &name, arguments, hints }).await?;
-                self.view_of_use(feature, name, hints)
-            }
-            Asked::Watch(uris, tasks) => {
-                for name in &uris {
-                    let hints = Hints::default();
-                    self.decide(&Request { feature: Feature::Resource, name, arguments: None, hints })
-                        .await?;
-                }
-                for id in &tasks {
-                    self.task(id).await?;
-                }
-                None
-            }
-            Asked::List(feature) => {
-                Some(View::of_list(self.policies, self.identity, self.incoming.id(), feature))
-            }
-            Asked::Task(id) => {
-                self.task(&id).await?;
-                None
-            }
-            Asked::Tasks => Some(View::of_tasks(self.policies, self.identity, self.incoming.id())),
+        #[cfg(feature = "gateway")]
+        let (frame, message) = match self.of {
+            Of::All(all) => match all.subject() {
+                Subject::Itself => (frame, message),
+                Subject::Call(frame, message) => (frame, message),
+                Subject::Search => return Ok(Permit { view: None, note: Decided::claims(self.identity) }),
+                Subject::Nothing => return Ok(Permit::default()),
+            },
+            _ => (frame, message),
         };
-        Ok(Permit(view.map(Box::new)))
+        match asked(frame, message) {
+            Asked::Free => Ok(Permit::default()),
+            Asked::Never(why) => Err(self.refuse(&Decision::denied(why))),
+            Asked::Use(feature, name, arguments) => {
+                let Some(thing) = self.thing(name).await? else { return Ok(Permit::default()) };
+                let hints = self.hints(feature, &thing).await?;
+                let arguments = arguments.map(|arguments| &frame[arguments]);
+                let (server, name) = (thing.server.as_deref(), &*thing.name);
+                self.decide(&Request { server, feature, name, arguments, hints }).await?;
+                let note = self.note_of([&thing]);
+                Ok(self.with_view(self.view_of_use(feature, &thing, hints), thing.server.as_ref(), note))
+            }
+            Asked::Watch(uris, tasks) => self.watch(uris, &tasks).await,
+            Asked::List(feature) => match self.of {
+                // Its items have the names of their servers only while they are gathered.
+                #[cfg(feature = "gateway")]
+                Of::All(_) => Ok(Permit { view: None, note: Decided::claims(self.identity) }),
+                _ => {
+                    let view = View::of_list(self.policies, self.identity, self.incoming.id(), feature);
+                    Ok(self.with_view(Some(view), self.server().as_ref(), String::new()))
+                }
+            },
+            Asked::Task(id) => {
+                let Some(thing) = self.thing(id).await? else { return Ok(Permit::default()) };
+                self.task(&thing).await?;
+                Ok(Permit { view: None, note: self.note_of([&thing]) })
+            }
+            Asked::Tasks => {
+                let Some(thing) = self.thing(String::new()).await? else { return Ok(Permit::default()) };
+                let view = View::of_tasks(self.policies, self.identity, self.incoming.id());
+                Ok(self.with_view(Some(view), thing.server.as_ref(), self.note_of([&thing])))
+            }
+        }
     }
 
-    fn view_of_use(&self, feature: Feature, name: String, hints: Hints) -> Option<View> {
-        let id = self.incoming.id();
+    /// Decides on a subscription.
+    async fn watch(&self, uris: Vec<String>, tasks: &[String]) -> Result<Permit, Rejection> {
+        let mut things = Vec::with_capacity(uris.len());
+        match self.of {
+            #[cfg(feature = "gateway")]
+            Of::All(all) => {
+                let owned = all.owners(&uris).await;
+                things.extend(owned.into_iter().map(|(server, name)| Thing::new(Some(server), name)));
+            }
+            _ => things.extend(uris.into_iter().map(|name| Thing::new(self.server(), name))),
+        }
+        for Thing { server, name, .. } in &things {
+            let (feature, server) = (Feature::Resource, server.as_deref());
+            self.decide(&Request { server, feature, name, arguments: None, hints: Hints::default() }).await?;
+        }
+        for id in tasks {
+            self.task(&Thing::new(self.server(), id.clone())).await?;
+        }
+        Ok(Permit { view: None, note: self.note_of(&things) })
+    }
+
+    /// Returns the server of a gateway that a message is for, if its path names one.
+    fn server(&self) -> Option<Arc<str>> {
+        match self.of {
+            #[cfg(feature = "gateway")]
+            Of::One(one) => Some(Arc::clone(&one.name)),
+            _ => None,
+        }
+    }
+
+    /// Returns the thing of a name; `None` if no server has it, which the answer will say.
+    async fn thing(&self, name: String) -> Result<Option<Thing>, Rejection> {
+        #[cfg(feature = "gateway")]
+        if let Of::All(all) = self.of {
+            let found = all.find().await.map(|(server, own)| Thing {
+                server: Some(server),
+                known_as: own.clone().unwrap_or_default(),
+                name: own.unwrap_or(name),
+            });
+            // The servers are asked for subscriptions of sessions in nobody's name.
+            if found.is_none() && self.incoming.method() == "resources/subscribe" {
+                return Err(self.refuse(&Decision::denied("no server has this resource")));
+            }
+            return Ok(found);
+        }
+        Ok(Some(Thing::new(self.server(), name)))
+    }
+
+    /// Returns what the server of all servers must know: which things were decided on.
+    fn note_of<'t>(&self, things: impl IntoIterator<Item = &'t Thing>) -> String {
+        match self.of {
+            #[cfg(feature = "gateway")]
+            Of::All(_) => {
+                let pairs = things.into_iter().map(|thing| (thing.server.as_deref(), &*thing.known_as));
+                Decided::member(pairs.map(|(server, name)| (server.unwrap_or_default(), name)))
+            }
+            _ => {
+                let _ = things;
+                String::new()
+            }
+        }
+    }
+
+    fn with_view(&self, view: Option<View>, server: Option<&Arc<str>>, note: String) -> Permit {
+        #[cfg(feature = "gateway")]
+        let view = match server {
+            Some(server) => view.map(|view| view.at(server)),
+            None => view,
+        };
+        let _ = server;
+        Permit { view: view.map(Box::new), note }
+    }
+
+    fn view_of_use(&self, feature: Feature, thing: &Thing, hints: Hints) -> Option<View> {
+        let (id, name) = (self.incoming.id(), &thing.name);
         match (&*self.incoming.method(), feature) {
-            ("tools/call", _) => Some(View::of_call(self.policies, self.identity, id, name, hints)),
+            ("tools/call", _) => Some(View::of_call(self.policies, self.identity, id, name.clone(), hints)),
             ("resources/read", _) => Some(View::of_private(self.policies, self.identity, id)),
             _ => None,
         }
     }
 
     /// Returns the annotations of a tool, if a decision may depend on them.
-    async fn hints(&self, feature: Feature, tool: &str) -> Result<Hints, Rejection> {
+    async fn hints(&self, feature: Feature, tool: &Thing) -> Result<Hints, Rejection> {
         if feature != Feature::Tool || !self.policies.needs_hints() {
             return Ok(Hints::default());
         }
-        let hints = self.server.upstream.hints(self.session, self.client, self.incoming, tool).await;
+        let hints = match self.of {
+            Of::Child { server, session, client } => {
+                server.upstream.hints(session, client, self.incoming, &tool.name).await
+            }
+            #[cfg(feature = "gateway")]
+            Of::One(one) => one.hints(&tool.name).await.ok_or(UNREAD),
+            #[cfg(feature = "gateway")]
+            Of::All(all) => {
+                let server = tool.server.as_deref().unwrap_or_default();
+                all.hints(server, &tool.name).await.ok_or(UNREAD)
+            }
+        };
         hints.map_err(|refusal| match refusal {
             Refusal::Busy(why) => Rejection::busy(why),
             _ => Rejection::busy("the server that lists the tools does not serve"),
         })
     }
 
-    async fn task(&self, id: &str) -> Result<(), Rejection> {
-        let decision = self.policies.decide_on_task(self.identity, id).await;
+    async fn task(&self, task: &Thing) -> Result<(), Rejection> {
+        let decision = self.policies.decide_on_task(self.identity, task.server.as_deref(), &task.name).await;
         self.settle(&decision)
     }
 

@@ -35,6 +35,9 @@ pub enum Body {
     /// The answer of a gateway's server.
     #[cfg(feature = "gateway")]
     Relayed(Box<super::relay::Relay>),
+    /// A stream of a gateway's server, of which the caller may see a part.
+    #[cfg(feature = "gateway")]
+    Filtered(Box<super::filtered::Filtered>),
 }
 
 /// A message that is partly written.
@@ -79,6 +82,8 @@ impl HttpBody for Body {
             }
             #[cfg(feature = "gateway")]
             Body::Relayed(relay) => relay.poll_next(cx).map(|part| part.map(|part| part.map(Frame::data))),
+            #[cfg(feature = "gateway")]
+            Body::Filtered(stream) => stream.poll_next(cx).map(|part| part.map(|part| part.map(Frame::data))),
         }
     }
 
@@ -90,6 +95,8 @@ impl HttpBody for Body {
             Body::Events(_) => false,
             #[cfg(feature = "gateway")]
             Body::Relayed(relay) => relay.is_end(),
+            #[cfg(feature = "gateway")]
+            Body::Filtered(stream) => stream.is_end(),
         }
     }
 
@@ -101,6 +108,8 @@ impl HttpBody for Body {
             Body::Events(_) => SizeHint::default(),
             #[cfg(feature = "gateway")]
             Body::Relayed(relay) => relay.size_hint(),
+            #[cfg(feature = "gateway")]
+            Body::Filtered(_) => SizeHint::default(),
         }
     }
 }

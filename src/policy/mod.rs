@@ -136,16 +136,21 @@ impl Policies {
 
     /// Decides on a request for a task: it must be the caller's own, and its tool must be allowed. If decisions depend on
     /// arguments, the one on the call that created the task counts.
-    pub(crate) async fn decide_on_task(&self, identity: &Identity, id: &str) -> Arc<Decision> {
-        let Some(task) = self.tasks.of(id, &identity.principal) else {
+    pub(crate) async fn decide_on_task(
+        &self,
+        identity: &Identity,
+        server: Option<&str>,
+        id: &str,
+    ) -> Arc<Decision> {
+        let Some(task) = self.tasks.of(id, server, &identity.principal) else {
             return Arc::new(Decision::denied("the task is not known as the caller's"));
         };
         let asker = Asker::new(identity);
         if asker.subject().is_some() && self.needs_arguments() {
             return Arc::new(Decision::allowed(Vec::new()));
         }
-        let request =
-            Request { feature: Feature::Tool, name: &task.tool, arguments: None, hints: task.hints };
+        let (feature, name) = (Feature::Tool, &*task.tool);
+        let request = Request { server, feature, name, arguments: None, hints: task.hints };
         self.decide(&asker, &request).await
     }
 
@@ -158,10 +163,11 @@ impl Policies {
         }
     }
 
-    /// Decides on the things of a list, without arguments: returns for each whether it may be used.
+    /// Decides on the things of a list of a server, without arguments: returns for each whether it may be used.
     pub(crate) async fn decide_all(
         self: &Arc<Self>,
         identity: &Arc<Identity>,
+        server: Option<&Arc<str>>,
         feature: Feature,
         things: Vec<(String, Hints)>,
     ) -> Vec<bool> {
@@ -171,14 +177,15 @@ impl Policies {
                 let asker = Asker::new(identity);
                 let mut allowed = Vec::with_capacity(things.len());
                 for (name, hints) in things {
-                    let request = Request { feature, name: &name, arguments: None, hints };
+                    let server = server.map(|server| &**server);
+                    let request = Request { server, feature, name: &name, arguments: None, hints };
                     allowed.push(self.decide(&asker, &request).await.is_allowed());
                     // Other requests go on between the decisions on a long list.
                     tokio::task::coop::consume_budget().await;
                 }
                 allowed
             }
-            Engine::Remote(_) => self.ask_all(identity, feature, things).await,
+            Engine::Remote(_) => self.ask_all(identity, server, feature, things).await,
         }
     }
 
@@ -186,6 +193,7 @@ impl Policies {
     async fn ask_all(
         self: &Arc<Self>,
         identity: &Arc<Identity>,
+        server: Option<&Arc<str>>,
         feature: Feature,
         things: Vec<(String, Hints)>,
     ) -> Vec<bool> {
@@ -195,9 +203,10 @@ impl Policies {
             if asking.len() >= AT_ONCE && !note(asking.join_next().await, &mut allowed) {
                 return allowed;
             }
-            let (policies, identity) = (Arc::clone(self), Arc::clone(identity));
+            let (policies, identity, server) = (Arc::clone(self), Arc::clone(identity), server.cloned());
             asking.spawn(tasks::boxed(async move {
-                let request = Request { feature, name: &name, arguments: None, hints };
+                let server = server.as_deref();
+                let request = Request { server, feature, name: &name, arguments: None, hints };
                 (at, policies.decide(&Asker::new(&identity), &request).await)
             }));
         }

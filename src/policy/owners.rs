@@ -21,8 +21,9 @@ struct Generations {
     old: HashMap<Key, Task>,
 }
 
-/// Who created a task, and its id. Children that do not know each other may choose the same ids.
-type Key = (Principal, String);
+/// Who created a task, the server of a gateway that runs it, and its id. Servers that do not know each other may choose
+/// the same ids.
+type Key = (Principal, Box<str>, String);
 
 /// A task.
 #[derive(Clone, Debug)]
@@ -35,15 +36,15 @@ pub(super) struct Task {
 
 impl Tasks {
     /// Remembers a task.
-    pub fn put(&self, owner: &Principal, id: String, task: Task) {
+    pub fn put(&self, owner: &Principal, server: Option<&str>, id: String, task: Task) {
         if id.len() <= LONGEST {
-            self.0.lock().put((owner.clone(), id), task);
+            self.0.lock().put((owner.clone(), server.unwrap_or_default().into(), id), task);
         }
     }
 
-    /// Returns the task of this id, if this principal created it.
-    pub fn of(&self, id: &str, owner: &Principal) -> Option<Task> {
-        self.0.lock().find((owner.clone(), id.to_owned()))
+    /// Returns the task of this id at a server, if this principal created it.
+    pub fn of(&self, id: &str, server: Option<&str>, owner: &Principal) -> Option<Task> {
+        self.0.lock().find((owner.clone(), server.unwrap_or_default().into(), id.to_owned()))
     }
 }
 
@@ -74,14 +75,15 @@ mod tests {
         let [ann, bob] = ["ann", "bob"].map(|name| Principal::named(name).expect("a name"));
         let task = |tool: &str| Task { tool: tool.to_owned(), hints: Hints::default() };
         let tasks = Tasks::default();
-        tasks.put(&ann, "1".into(), task("a"));
-        assert_eq!(tasks.of("1", &ann).map(|task| task.tool).as_deref(), Some("a"));
-        assert!(tasks.of("1", &bob).is_none());
-        tasks.put(&bob, "1".into(), task("b"));
-        assert_eq!(tasks.of("1", &ann).map(|task| task.tool).as_deref(), Some("a"));
+        tasks.put(&ann, None, "1".into(), task("a"));
+        assert_eq!(tasks.of("1", None, &ann).map(|task| task.tool).as_deref(), Some("a"));
+        assert!(tasks.of("1", None, &bob).is_none());
+        assert!(tasks.of("1", Some("other"), &ann).is_none(), "each server has its own ids");
+        tasks.put(&bob, None, "1".into(), task("b"));
+        assert_eq!(tasks.of("1", None, &ann).map(|task| task.tool).as_deref(), Some("a"));
         for at in 0..100_000 {
-            tasks.put(&bob, at.to_string(), task("b"));
-            assert!(tasks.of("1", &ann).is_some(), "a task in use stays");
+            tasks.put(&bob, None, at.to_string(), task("b"));
+            assert!(tasks.of("1", None, &ann).is_some(), "a task in use stays");
         }
         let generations = tasks.0.lock();
         assert!(generations.young.len() + generations.old.len() <= MOST);

@@ -51,7 +51,7 @@ impl Decider {
 
     /// Asks for a decision.
     pub async fn decide(&self, identity: &Identity, request: &Request<'_>) -> Decision {
-        let body = match body(&self.settings.server, &identity.claims, request) {
+        let body = match body(request.server.unwrap_or(&self.settings.server), &identity.claims, request) {
             Ok(body) => body,
             Err(why) => return Decision::failed(why),
         };
@@ -136,6 +136,7 @@ mod tests {
         let claims = json!({"sub": "ann", "scope": "a b", "roles": {"feature": "x"}, "email": "e"});
         let tool = br#"{"annotations":{"readOnlyHint":true}}"#;
         let request = Request {
+            server: None,
             feature: Feature::Tool,
             name: "a\"b",
             arguments: Some(br#"{ "x":1.0, "y":[{}] }"#),

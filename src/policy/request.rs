@@ -36,6 +36,8 @@ impl Feature {
 /// A question to the policies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request<'a> {
+    /// The server that offers it, at a gateway; `None`: that of `--policy-server`.
+    pub(crate) server: Option<&'a str>,
     /// The kind of thing.
     pub(crate) feature: Feature,
     /// Its name, or the URI of a resource.

@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub(crate) struct View {
     policies: Arc<Policies>,
     identity: Arc<Identity>,
+    /// The server that answers, at a gateway.
+    server: Option<Arc<str>>,
     /// The request's id as the client wrote it, for an answer that cannot be filtered.
     id: Vec<u8>,
     change: Change,
@@ -33,6 +35,9 @@ enum Change {
     Call(String, Hints),
     /// Others must not get it from a cache.
     Private,
+    /// Its request is not known: whatever lists it has are filtered.
+    #[cfg(feature = "gateway")]
+    Any,
 }
 
 /// An answer that cannot be filtered.
@@ -70,17 +75,37 @@ impl View {
         View::new(policies, identity, id, Change::Private)
     }
 
+    /// Returns the view of answers to requests that are not known.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn of_any(policies: &Arc<Policies>, identity: &Arc<Identity>) -> Self {
+        View::new(policies, identity, b"", Change::Any)
+    }
+
+    /// Adds the server of a gateway that answers.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn at(self, server: &Arc<str>) -> Self {
+        View { server: Some(Arc::clone(server)), ..self }
+    }
+
     fn new(policies: &Arc<Policies>, identity: &Arc<Identity>, id: &[u8], change: Change) -> Self {
-        View { policies: Arc::clone(policies), identity: Arc::clone(identity), id: id.to_vec(), change }
+        let (policies, identity) = (Arc::clone(policies), Arc::clone(identity));
+        View { policies, identity, server: None, id: id.to_vec(), change }
     }
 
     /// Returns the answer as the caller may see it.
-    pub(crate) async fn apply(self, answer: Spliced) -> Spliced {
+    pub(crate) async fn apply(&self, answer: Spliced) -> Spliced {
+        self.apply_as(&self.id, answer).await
+    }
+
+    /// Returns the answer to the request with this raw id as the caller may see it.
+    pub(crate) async fn apply_as(&self, id: &[u8], answer: Spliced) -> Spliced {
         let concerns = match &self.change {
             Change::List(_) | Change::Tasks => true,
             // Few calls become tasks, and few servers limit caching.
             Change::Call(..) => mentions(&answer, b"taskId"),
             Change::Private => mentions(&answer, b"cacheScope"),
+            #[cfg(feature = "gateway")]
+            Change::Any => true,
         };
         if !concerns {
             return answer;
@@ -89,7 +114,7 @@ impl View {
             Ok(answer) => answer,
             Err(Unfilterable) => {
                 let why = "the server's answer cannot be filtered by the policies";
-                Spliced::from(rewrite::error(Some(&self.id), codes::INTERNAL_ERROR, why, None))
+                Spliced::from(rewrite::error(Some(id), codes::INTERNAL_ERROR, why, None))
             }
         }
     }
@@ -107,6 +132,13 @@ impl View {
                 return Ok(Spliced::from(frame));
             }
             Change::Private => {}
+            #[cfg(feature = "gateway")]
+            Change::Any => {
+                for feature in [Feature::Tool, Feature::Prompt, Feature::Resource] {
+                    self.filter(feature, &frame, &result, &mut edits).await?;
+                }
+                self.filter_tasks(&frame, &result, &mut edits)?;
+            }
         }
         make_private(&frame, &result, &mut edits);
         Ok(edited(&frame, &message, edits))
@@ -137,7 +169,7 @@ impl View {
                     things.push((name.into_owned(), hints));
                 }
             }
-            let mut allowed = self.policies.decide_all(&self.identity, feature, things).await.into_iter();
+            let mut allowed = self.decide_all(feature, things).await.into_iter();
             for keep in kept.iter_mut().filter(|keep| **keep) {
                 *keep = allowed.next().unwrap_or(false);
             }
@@ -146,11 +178,17 @@ impl View {
         Ok(())
     }
 
+    async fn decide_all(&self, feature: Feature, things: Vec<(String, Hints)>) -> Vec<bool> {
+        self.policies.decide_all(&self.identity, self.server.as_ref(), feature, things).await
+    }
+
     fn filter_tasks(&self, frame: &Charged, result: &Span, edits: &mut Edits) -> Result<(), Unfilterable> {
         for list in listed(frame, result, &["tasks"])? {
             let is_own = |item: Span| {
                 let id = string_member(frame, &item, "taskId");
-                id.is_some_and(|id| self.policies.tasks.of(&id, &self.identity.principal).is_some())
+                id.is_some_and(|id| {
+                    self.policies.tasks.of(&id, self.server.as_deref(), &self.identity.principal).is_some()
+                })
             };
             let kept: Vec<_> = items(frame, list.clone()).map(is_own).collect();
             retain_items(frame, &list, edits, |at| kept.get(at).copied().unwrap_or(false));
@@ -164,7 +202,7 @@ impl View {
         let id = string_member(frame, task.as_ref().unwrap_or(result), "taskId");
         if let Some(id) = id {
             let task = Task { tool: tool.to_owned(), hints };
-            self.policies.tasks.put(&self.identity.principal, id.into_owned(), task);
+            self.policies.tasks.put(&self.identity.principal, self.server.as_deref(), id.into_owned(), task);
         }
     }
 }

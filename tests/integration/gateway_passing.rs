@@ -468,7 +468,8 @@ fn settings_that_a_gateway_cannot_follow_are_refused() {
     for (flags, told) in [
         ("--isolation session", "--isolation: is not used by a gateway"),
         ("--path /x", "--path: is not used by a gateway"),
-        ("--policy-url http://127.0.0.1:1", "--policy-url: is not enforced by a gateway"),
+        ("--policy-url http://127.0.0.1:1", "--policy-url: needs to know the caller"),
+        ("--policy-server s", "--policy-server: is a sidecar's"),
         ("--servers /none", "--servers"),
         ("-- python3", "COMMAND"),
     ] {

@@ -27,6 +27,7 @@ mod gateway_combined;
 mod gateway_control;
 #[cfg(feature = "gateway")]
 mod gateway_passing;
+mod gateway_policy;
 #[cfg(feature = "gateway")]
 mod gateway_registration;
 mod guards;

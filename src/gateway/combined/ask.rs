@@ -2,6 +2,7 @@
 
 use super::super::directory::Server;
 use super::super::forward::{Aim, Failure, Outgoing};
+use super::super::headers::PROTOCOL_VERSION;
 use super::super::passed::PASSED;
 use super::super::pool::Place;
 use super::super::replica::InFlight;
@@ -25,7 +26,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
@@ -54,6 +54,8 @@ pub(super) struct Ask<'a> {
     pub key: Option<[u8; 32]>,
     /// Maximum length of a message of the answer.
     pub longest: usize,
+    /// The headers and the replica of a request of the legacy era.
+    pub legacy: Option<&'a (HeaderMap, Aim)>,
 }
 
 /// Why a server has not answered.
@@ -114,7 +116,10 @@ impl Ask<'_> {
             body: self.body.clone(),
             authorization: caller.state.core.authorize(&caller.identity, server),
         };
-        let aim = self.key.map_or(Aim::Any, Aim::Key);
+        let aim = match self.legacy {
+            Some((_, aim)) => aim.clone(),
+            None => self.key.map_or(Aim::Any, Aim::Key),
+        };
         let begun = Instant::now();
         let answer = loop {
             let failure = match caller.state.core.forward(server, &aim, &outgoing).await {
@@ -154,8 +159,12 @@ impl Ask<'_> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, JSON);
         headers.insert(ACCEPT, BOTH);
-        headers.insert(VERSION, HeaderValue::from_static(MODERN_VERSION));
         headers.insert(PASSED, self.caller.passed.and(&self.caller.state.core.name));
+        if let Some((own, _)) = self.legacy {
+            headers.extend(own.clone());
+            return headers;
+        }
+        headers.insert(PROTOCOL_VERSION, HeaderValue::from_static(MODERN_VERSION));
         let mut insert = |name: HeaderName, value: &str| {
             if let Ok(value) = HeaderValue::from_str(&encode(value)) {
                 headers.insert(name, value);

@@ -13,6 +13,7 @@ use crate::era::capabilities::Capabilities;
 use crate::era::headers::named_by;
 use crate::era::input::ASKING;
 use crate::jsonrpc::{self, Edits, NoRoom, Span, Spliced, codes, member, splice, string_member, text};
+use crate::policy::{Asked, asked};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
@@ -22,12 +23,14 @@ use tokio::time::timeout;
 const LONGEST: usize = 64 << 20;
 
 /// The server of a request, and the changes to the request.
-struct Target {
-    server: Arc<Server>,
+pub(super) struct Target {
+    pub server: Arc<Server>,
     /// Replaced parts of the request.
     replaced: Vec<(Span, String)>,
-    /// The server's own name of what the request concerns.
+    /// The server's own name of what the request concerns, which a header repeats.
     named: Option<String>,
+    /// The server's own name of what the request concerns.
+    pub own: Option<String>,
 }
 
 impl From<NoRoom> for Refused {
@@ -47,6 +50,10 @@ pub(super) async fn pass(
     before: &Sender<Spliced>,
 ) -> Result<Spliced, Refused> {
     let target = target(caller, servers, request).await?;
+    if caller.guard.is_some() && asked(&request.frame, &request.message) != Asked::Free {
+        let own = target.own.as_deref().unwrap_or_default();
+        request.check_decided(std::iter::once((&*target.server.about.segment, own)))?;
+    }
     let is_only = servers.len() == 1;
     let call = Call { caller, target: &target, request, before };
     let (frame, message) = call.answer(0).await?;
@@ -57,7 +64,15 @@ pub(super) async fn pass(
     Ok(asking::named(seal, &caller.identity.principal, &target.server, frame, &message)?)
 }
 
-async fn target(caller: &Caller, servers: &Snapshot, request: &Request) -> Result<Target, Refused> {
+/// Finds the server of a request.
+///
+/// # Errors
+/// When no server has what the request concerns.
+pub(super) async fn target(
+    caller: &Caller,
+    servers: &Snapshot,
+    request: &Request,
+) -> Result<Target, Refused> {
     if servers.is_empty() {
         return Err(Refused::failed("this gateway has no servers"));
     }
@@ -69,7 +84,7 @@ async fn target(caller: &Caller, servers: &Snapshot, request: &Request) -> Resul
             Some(only) if servers.len() == 1 => {
                 let named = named_by(&request.method).and_then(|member| request.param(member).ok());
                 let named = named.map(|(_, text)| text.into_owned());
-                Target { server: Arc::clone(only), replaced: Vec::new(), named }
+                Target { server: Arc::clone(only), replaced: Vec::new(), own: named.clone(), named }
             }
             _ => return Err(Refused::method()),
         },
@@ -92,7 +107,7 @@ async fn by_name(caller: &Caller, servers: &Snapshot, request: &Request) -> Resu
     let kind = if request.method == "tools/call" { Kind::Tools } else { Kind::Prompts };
     let (server, name) = own_name(caller, servers, kind, &shown).await?;
     let replaced = if name == shown { Vec::new() } else { vec![(span, name.clone())] };
-    Ok(Target { server, replaced, named: Some(name) })
+    Ok(Target { server, replaced, own: Some(name.clone()), named: Some(name) })
 }
 
 /// Returns the server of a tool or prompt, and its own name there.
@@ -124,7 +139,8 @@ async fn own_name(
 async fn by_uri(caller: &Caller, servers: &Snapshot, request: &Request) -> Result<Target, Refused> {
     let (_, uri) = request.param("uri")?;
     let server = owner(caller, servers, &uri).await?;
-    Ok(Target { server, replaced: Vec::new(), named: Some(uri.into_owned()) })
+    let uri = uri.into_owned();
+    Ok(Target { server, replaced: Vec::new(), own: Some(uri.clone()), named: Some(uri) })
 }
 
 /// Returns the server that a resource belongs to.
@@ -188,8 +204,8 @@ async fn by_reference(caller: &Caller, servers: &Snapshot, request: &Request) ->
     let shown = text(frame, &span);
     if is_prompt {
         let (server, own) = own_name(caller, servers, Kind::Prompts, &shown).await?;
-        let replaced = if own == shown { Vec::new() } else { vec![(span, own)] };
-        return Ok(Target { server, replaced, named: None });
+        let replaced = if own == shown { Vec::new() } else { vec![(span, own.clone())] };
+        return Ok(Target { server, replaced, named: None, own: Some(own) });
     }
     let only = servers.values().next().filter(|_| servers.len() == 1).map(Arc::clone);
     let server = match only {
@@ -202,7 +218,7 @@ async fn by_reference(caller: &Caller, servers: &Snapshot, request: &Request) ->
             }
         }
     };
-    Ok(Target { server, replaced: Vec::new(), named: None })
+    Ok(Target { server, replaced: Vec::new(), named: None, own: Some(shown.into_owned()) })
 }
 
 /// A request on its way.
@@ -239,6 +255,7 @@ impl Call<'_> {
             key: self.key(&body, &message),
             body,
             longest: LONGEST,
+            legacy: None,
         };
         let mut reply = ask.send().await?;
         let (frame, message) = loop {

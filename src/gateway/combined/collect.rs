@@ -9,6 +9,7 @@ use super::request::Caller;
 use super::schema::{Unfit, check};
 use crate::era::envelope::Envelope;
 use crate::jsonrpc::{Span, codes, items, members, rewrite, string_member, text};
+use crate::policy::{Hints, hints_of};
 use crate::tasks::{self, Task};
 use crate::telemetry::Seldom;
 use serde_json::Value;
@@ -43,6 +44,8 @@ pub(super) struct Part {
     pub ends: Vec<usize>,
     /// The URI or the template of each; empty for tools and prompts, whose names are unique.
     pub keys: Vec<String>,
+    /// The server's own names, with annotations, if policies decide on them.
+    pub things: Vec<(String, Hints)>,
     /// The smallest `ttlMs`.
     pub ttl: u64,
     seen: HashSet<String>,
@@ -153,6 +156,7 @@ pub(super) async fn read(
             body: caller.account.hold(request(caller, kind, cursor.as_deref())),
             key: None,
             longest: LONGEST_PAGE,
+            legacy: None,
         };
         let (frame, message) = ask.send().await?.answer().await?;
         match error_of(&frame, &message) {
@@ -231,6 +235,10 @@ impl Part {
             is_full = self.ends.len() == MOST_ITEMS || self.bytes.len() + item.len() > MOST_BYTES;
             if is_full {
                 break;
+            }
+            if caller.guard.is_some() {
+                let hints = if kind == Kind::Tools { hints_of(frame, &item) } else { Hints::default() };
+                self.things.push((own.clone().into_owned(), hints));
             }
             self.bytes.extend_from_slice(&frame[item.start..key.start]);
             match kind {

@@ -1,8 +1,7 @@
 //! The frames of one relay: answers requests side by side, and ends those that are cancelled.
 
-use super::super::passed::Passed;
 use super::kind::Kind;
-use super::request::{Caller, Refused, Request, separate};
+use super::request::{Caller, Refused, Request, Separated, separate};
 use super::state::State;
 use super::{calls, discover, listen, lists, search};
 use crate::budget::{Budget, Charged};
@@ -51,9 +50,10 @@ pub(super) async fn serve(state: Arc<State>, socket: std::os::unix::net::UnixStr
         let Ok(message) = jsonrpc::scan(&frame) else { continue };
         match message.kind {
             MessageKind::Request => {
-                let Some((request, whole, passed)) = separate(frame, message) else { continue };
+                let Some(separated) = separate(frame, message) else { continue };
+                let caller = Who::new(&state, &separated, &budget);
+                let request = separated.request;
                 let (id, out) = (request.id().to_vec(), out.clone());
-                let caller = Who::new(&state, &request, whole.as_deref(), passed, &budget);
                 let (done, key) = (Arc::clone(&requests), id.clone());
                 // Locked until the request is known, since its answer removes it.
                 let mut known = requests.lock();
@@ -121,20 +121,21 @@ enum Who {
 }
 
 impl Who {
-    fn new(
-        state: &Arc<State>,
-        request: &Request,
-        whole: Option<&[u8]>,
-        passed: Passed,
-        budget: &Budget,
-    ) -> Self {
+    fn new(state: &Arc<State>, separated: &Separated, budget: &Budget) -> Self {
+        let Separated { request, whole, claims, passed } = separated;
         let meta = request.message.params.as_ref().and_then(|params| params.meta.as_ref());
         let meta = meta.map(|meta| request.frame.slice(meta.span.clone()));
+        let passed = passed.clone();
         let caller = |identity| Caller { meta, passed, ..Caller::new(state, identity, budget) };
-        match whole.map(Identity::of_whole) {
+        match whole.as_deref().map(Identity::of_whole) {
             None => Who::Own(caller(Identity::anonymous())),
             Some(None) => Who::Unknown,
-            Some(Some(identity)) => Who::Client(caller(Arc::new(identity))),
+            Some(Some(mut identity)) => {
+                let claims = claims.as_deref().and_then(|claims| serde_json::from_slice(claims).ok());
+                identity.claims = claims.unwrap_or_default();
+                let guard = state.policies.clone();
+                Who::Client(Caller { guard, ..caller(Arc::new(identity)) })
+            }
         }
     }
 
@@ -169,7 +170,7 @@ impl Who {
         }
         if let Some(kind) = Kind::of(&request.method) {
             let is_changed = servers.values().any(|server| server.about.tools != Default::default());
-            if !is_only || (kind == Kind::Tools && is_changed) {
+            if !is_only || caller.guard.is_some() || (kind == Kind::Tools && is_changed) {
                 return lists::answer(caller, &servers, kind, request).await;
             }
         }

@@ -98,6 +98,7 @@ async fn ask(caller: &Caller, server: &Arc<Server>) -> Result<Value, Fault> {
         body: rewrite::request(b"1", "server/discover", Some(params.as_bytes())),
         key: None,
         longest: LONGEST,
+        legacy: None,
     };
     let (frame, message) = ask.send().await?.answer().await?;
     let result = message.result.and_then(|result| serde_json::from_slice(&frame[result]).ok());

@@ -67,7 +67,7 @@ pub(super) async fn serve(
     // Nothing may come before the acknowledgement.
     let (begin, begun) = watched::channel(false);
     if let Some(uris) = uris {
-        honoured = Some(watch_all(caller, request, uris, (out, &begun), &mut running).await);
+        honoured = Some(watch_all(caller, request, uris, (out, &begun), &mut running).await?);
     }
     let _ = out.send(acknowledgement(request.id(), lists, honoured)).await;
     begin.send_replace(true);
@@ -152,16 +152,23 @@ fn acknowledgement(id: &[u8], lists: Lists, uris: Option<Vec<String>>) -> Splice
 }
 
 /// Subscribes to resources at their servers. Returns those that the servers acknowledge.
+///
+/// # Errors
+/// When the policies have not decided on them.
 async fn watch_all(
     caller: &Caller,
     request: &Request,
     uris: Vec<String>,
     (out, begun): (&mpsc::Sender<Spliced>, &watched::Receiver<bool>),
     running: &mut JoinSet<()>,
-) -> Vec<String> {
+) -> Result<Vec<String>, Refused> {
     let servers: Arc<Snapshot> = caller.state.servers();
     let mut of_servers: BTreeMap<Box<str>, BTreeSet<String>> = BTreeMap::new();
-    for (uri, server) in owners_of(caller, &servers, &uris).await {
+    let owned = owners_of(caller, &servers, &uris).await;
+    if caller.guard.is_some() && !owned.is_empty() {
+        request.check_decided(owned.iter().map(|(uri, server)| (&*server.about.segment, &**uri)))?;
+    }
+    for (uri, server) in owned {
         of_servers.entry(server.about.segment.clone()).or_default().insert(uri);
     }
     let mut told = Vec::new();
@@ -177,7 +184,7 @@ async fn watch_all(
     for acknowledged in told {
         honoured.extend(acknowledged.await.unwrap_or_default());
     }
-    uris.into_iter().filter(|uri| honoured.remove(uri)).collect()
+    Ok(uris.into_iter().filter(|uri| honoured.remove(uri)).collect())
 }
 
 /// A subscription to resources of one server.
@@ -253,7 +260,17 @@ pub(super) async fn open(
     let params = format!("{{\"_meta\":{meta},\"notifications\":{filter}}}");
     let body = caller.account.hold(rewrite::request(b"1", METHOD, Some(params.as_bytes())).to_vec());
     let (named, params) = (None, Vec::new());
-    let ask = Ask { caller, server, method: METHOD, named, params, body, key: None, longest: LONGEST };
+    let ask = Ask {
+        caller,
+        server,
+        method: METHOD,
+        named,
+        params,
+        body,
+        key: None,
+        longest: LONGEST,
+        legacy: None,
+    };
     let mut reply = ask.send().await?;
     loop {
         let Said::Before(frame, message) = reply.next().await? else {

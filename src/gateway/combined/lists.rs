@@ -7,8 +7,10 @@ use super::request::{Caller, Refused, Request};
 use crate::era::{keys, results};
 use crate::identity::Principal;
 use crate::jsonrpc::{Spliced, member, text};
+use crate::policy::Feature;
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Maximum number of bytes and of items of a page. It ends between two servers.
 const PAGE: usize = 4 << 20;
@@ -37,14 +39,15 @@ pub(super) async fn answer(
     while let Some((server, part)) = asking.next().await {
         let segment = &server.about.segment;
         match part {
-            Ok(part) => {
+            Ok(mut part) => {
                 let is_full =
                     page.items.len() + part.bytes.len() > PAGE || page.count + part.ends.len() > MOST;
                 if is_full && page.count > 0 {
                     next = Some(segment.clone());
                     break;
                 }
-                page.add(caller, segment, &part);
+                let allowed = allowed(caller, segment, kind, &mut part).await;
+                page.add(caller, segment, &part, allowed.as_deref());
             }
             Err(fault) if fault.is_own || server.about.is_required => return Err(fault.into()),
             Err(_) => page.ttl = 0,
@@ -75,6 +78,25 @@ fn begin(caller: &Caller, kind: Kind, request: &Request) -> Result<String, Refus
         .ok_or_else(|| Refused::params("the cursor is unknown; begin the list again without one"))
 }
 
+/// Decides on the items of a server; `None` if there are no policies.
+pub(super) async fn allowed(
+    caller: &Caller,
+    segment: &str,
+    kind: Kind,
+    part: &mut Part,
+) -> Option<Vec<bool>> {
+    let policies = caller.guard.as_ref()?;
+    // Policies may change at any time.
+    part.ttl = 0;
+    let feature = match kind {
+        Kind::Tools => Feature::Tool,
+        Kind::Prompts => Feature::Prompt,
+        Kind::Resources | Kind::Templates => Feature::Resource,
+    };
+    let things = std::mem::take(&mut part.things);
+    Some(policies.decide_all(&caller.identity, Some(&Arc::from(segment)), feature, things).await)
+}
+
 struct Page {
     kind: Kind,
     items: Vec<u8>,
@@ -84,13 +106,16 @@ struct Page {
 }
 
 impl Page {
-    /// Adds the items of a server. Of items with the same URI, the first server's is kept.
-    fn add(&mut self, caller: &Caller, segment: &str, part: &Part) {
+    /// Adds the items of a server that the caller may use. Of items with the same URI, the first server's is kept.
+    fn add(&mut self, caller: &Caller, segment: &str, part: &Part, allowed: Option<&[bool]>) {
         self.ttl = self.ttl.min(part.ttl);
         let mut from = 0;
         for (at, end) in part.ends.iter().enumerate() {
             let item = &part.bytes[from..*end];
             from = *end;
+            if allowed.is_some_and(|allowed| allowed.get(at) != Some(&true)) {
+                continue;
+            }
             if let Some(key) = part.keys.get(at) {
                 if !self.seen.insert(key.clone()) {
                     continue;

@@ -14,20 +14,25 @@
 //! | `search` | two tools in place of all (`--search-tools`) |
 //! | `schema`, `uri` | what items of lists must be |
 //! | `listen`, `watch`, `changes` | subscriptions of clients; changes at the servers |
+//! | `locate`, `annotations`, `hints`, `decided` | what policies decide on, and what they have decided |
 //! | `request`, `state` | a request and its caller; what all share |
 
+mod annotations;
 mod ask;
 mod asking;
 mod calls;
 mod changes;
 mod collect;
 mod connection;
+mod decided;
 mod discover;
 mod events;
 mod headers;
+mod hints;
 mod kind;
 mod listen;
 mod lists;
+mod locate;
 mod names;
 mod owners;
 mod request;
@@ -38,6 +43,8 @@ mod tools;
 mod uri;
 mod watch;
 
+pub(crate) use decided::Decided;
+pub(crate) use locate::{Located, One, Subject};
 pub(super) use state::State;
 pub(super) use tools::Tools;
 

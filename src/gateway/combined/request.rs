@@ -1,11 +1,13 @@
 //! A request of a client to all servers, who calls, and why it may be refused.
 
 use super::super::passed::Passed;
+use super::decided::Decided;
 use super::state::State;
 use crate::budget::{Account, Budget, Charged};
 use crate::client::Client;
 use crate::identity::{Disclosure, Identity, META_PREFIX};
 use crate::jsonrpc::{self, Message, Span, Spliced, codes, member, members, rewrite, text};
+use crate::policy::Policies;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -24,13 +26,22 @@ pub(super) struct Caller {
     pub passed: Passed,
     /// `_meta` of the request, raw; `None` for a request of the gateway's own.
     pub meta: Option<Charged>,
+    /// The policies that decide on the caller's requests; `None` also for the gateway's own.
+    pub guard: Option<Arc<Policies>>,
 }
 
 impl Caller {
     /// Creates a caller.
     pub fn new(state: &Arc<State>, identity: Arc<Identity>, budget: &Budget) -> Self {
         let account = budget.account(client_of(&identity));
-        Caller { state: Arc::clone(state), identity, account, passed: Passed::default(), meta: None }
+        Caller {
+            state: Arc::clone(state),
+            identity,
+            account,
+            passed: Passed::default(),
+            meta: None,
+            guard: None,
+        }
     }
 
     /// Returns the client that the requests of this caller count for.
@@ -52,6 +63,20 @@ pub(super) struct Request {
     pub message: Message,
     /// Its method.
     pub method: String,
+    /// The digest of what the policies have decided on.
+    pub decided: Option<String>,
+}
+
+/// A request, and what proxyrunner has written into it.
+pub(super) struct Separated {
+    /// The request without that.
+    pub request: Request,
+    /// Who calls, as raw JSON. Without it the request is proxyrunner's own.
+    pub whole: Option<Charged>,
+    /// The caller's claims, as raw JSON, for a list that is filtered by them.
+    pub claims: Option<Charged>,
+    /// The gateways that it has passed.
+    pub passed: Passed,
 }
 
 /// The error that answers a request.
@@ -88,13 +113,14 @@ impl Refused {
     }
 }
 
-/// Separates a request from what proxyrunner has written into it: who calls, as raw JSON, and the gateways that it has
-/// passed. Without the former the request is proxyrunner's own.
-pub(super) fn separate(frame: Charged, message: Message) -> Option<(Request, Option<Charged>, Passed)> {
+/// Separates a request from what proxyrunner has written into it.
+pub(super) fn separate(frame: Charged, message: Message) -> Option<Separated> {
     let meta = message.params.as_ref().and_then(|params| params.meta.as_ref());
-    let whole =
-        meta.and_then(|meta| member(&frame, &meta.span, Disclosure::KEY)).map(|span| frame.slice(span));
-    let passed = meta.and_then(|meta| member(&frame, &meta.span, Passed::KEY));
+    let written = |key: &str| meta.and_then(|meta| member(&frame, &meta.span, key));
+    let whole = written(Disclosure::KEY).map(|span| frame.slice(span));
+    let claims = written(Decided::CLAIMS).map(|span| frame.slice(span));
+    let decided = written(Decided::KEY).map(|decided| text(&frame, &decided).into_owned());
+    let passed = written(Passed::KEY);
     let passed = passed.map(|passed| Passed::read(&text(&frame, &passed))).unwrap_or_default();
     let method = message.method.as_ref().map(|method| text(&frame, method).into_owned())?;
     let (frame, message) = match rewrite::with_reserved(&frame, &message, META_PREFIX, b"") {
@@ -105,10 +131,23 @@ pub(super) fn separate(frame: Charged, message: Message) -> Option<(Request, Opt
             (stripped, message)
         }
     };
-    Some((Request { frame, message, method }, whole, passed))
+    Some(Separated { request: Request { frame, message, method, decided }, whole, claims, passed })
 }
 
 impl Request {
+    /// Checks that the policies have decided on these things: the server of each, and its name there.
+    ///
+    /// # Errors
+    /// When they have decided on others, since servers have come or gone meanwhile.
+    pub fn check_decided<'a>(&self, things: impl Iterator<Item = (&'a str, &'a str)>) -> Result<(), Refused> {
+        match self.decided.as_ref().is_some_and(|decided| *decided == Decided::digest(things)) {
+            true => Ok(()),
+            false => {
+                Err(Refused::failed("the servers have changed while the request was decided on; try again"))
+            }
+        }
+    }
+
     /// Returns the raw id.
     pub fn id(&self) -> &[u8] {
         self.message.id.clone().map_or(&[], |id| &self.frame[id])

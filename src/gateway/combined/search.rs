@@ -4,7 +4,7 @@
 use super::super::directory::Snapshot;
 use super::collect::{Part, all};
 use super::kind::Kind;
-use super::lists::server_info;
+use super::lists::{allowed, server_info};
 use super::request::{Caller, Refused, Request};
 use crate::era::results;
 use crate::jsonrpc::{self, Edits, Span, Spliced, member, rewrite, splice, string_member, text};
@@ -96,7 +96,14 @@ pub(super) async fn search(
     request: &Request,
 ) -> Result<Spliced, Refused> {
     let wanted = Wanted::read(request)?;
-    let parts = all(caller, servers, Kind::Tools).await;
+    let mut parts = all(caller, servers, Kind::Tools).await;
+    let mut decided = Vec::with_capacity(parts.len());
+    for (server, part) in &mut parts {
+        decided.push(match part {
+            Ok(part) => allowed(caller, &server.about.segment, Kind::Tools, part).await,
+            Err(_) => None,
+        });
+    }
     let missing: Vec<&str> =
         parts.iter().filter(|(_, part)| part.is_err()).map(|(server, _)| &*server.about.segment).collect();
     if let Some(fault) = parts.iter().find_map(|(server, part)| {
@@ -104,8 +111,12 @@ pub(super) async fn search(
     }) {
         return Err(fault.clone().into());
     }
-    let tools: Vec<&[u8]> =
-        parts.iter().filter_map(|(_, part)| part.as_ref().ok()).flat_map(Part::items).collect();
+    let mut tools: Vec<&[u8]> = Vec::new();
+    for ((_, part), allowed) in parts.iter().zip(&decided) {
+        let is_allowed = |at| allowed.as_ref().is_none_or(|allowed| allowed.get(at) == Some(&true));
+        let items = part.iter().flat_map(Part::items).enumerate();
+        tools.extend(items.filter(|(at, _)| is_allowed(*at)).map(|(_, item)| item));
+    }
     let found = best(&tools, &wanted);
     let written = written(request.id(), tools.len(), &found, &missing);
     let full = || Refused::failed("--max-buffered is used up by messages in transit; try again");
@@ -131,7 +142,8 @@ pub(super) fn inner(request: &Request) -> Result<Request, Refused> {
     }
     let frame = splice(frame, &request.message.object, edits).flatten()?;
     let message = jsonrpc::scan(&frame).map_err(|fault| Refused::params(fault.reason))?;
-    Ok(Request { frame, message, method: request.method.clone() })
+    let (method, decided) = (request.method.clone(), request.decided.clone());
+    Ok(Request { frame, message, method, decided })
 }
 
 fn arguments(request: &Request) -> Result<Span, Refused> {

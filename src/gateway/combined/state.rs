@@ -3,7 +3,8 @@
 use super::super::core::Core;
 use super::super::directory::{Origin, Server, Snapshot};
 use super::changes::Lists;
-use super::{headers, names, owners};
+use super::{headers, hints, names, owners};
+use crate::policy::Policies;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +26,9 @@ pub(crate) struct State {
     pub(super) names: names::Shortened,
     pub(super) owners: owners::Owners,
     pub(super) headers: headers::Learned,
+    pub(super) annotations: hints::Known,
+    /// The policies that decide on requests of clients.
+    pub(super) policies: Option<Arc<Policies>>,
     /// Changes of lists at any server.
     pub(super) changes: broadcast::Sender<Lists>,
     /// The number of subscribers.
@@ -36,12 +40,14 @@ pub(crate) struct State {
 
 impl State {
     /// Creates the state of a gateway.
-    pub fn new(core: &Arc<Core>) -> Arc<Self> {
+    pub fn new(core: &Arc<Core>, policies: Option<Arc<Policies>>) -> Arc<Self> {
         Arc::new(State {
             core: Arc::clone(core),
             names: names::Shortened::default(),
             owners: owners::Owners::default(),
             headers: headers::Learned::default(),
+            annotations: hints::Known::default(),
+            policies,
             changes: broadcast::Sender::new(LAG),
             listeners: watch::Sender::default(),
             late: Mutex::default(),

@@ -76,7 +76,8 @@ impl Answers<'_> {
         Ok(())
     }
 
-    fn bad(&self, what: &str) -> Rejection {
+    /// Returns the refusal of an answer that is not one for the client.
+    pub fn bad(&self, what: &str) -> Rejection {
         let message = format!("the server {} {what}", self.target.about.segment);
         Rejection::new(StatusCode::BAD_GATEWAY, codes::INTERNAL_ERROR, message).of_server()
     }

@@ -1,6 +1,8 @@
 //! Passes a request of an identified caller to the server that its path names.
 
 use super::super::expiry::Expiry;
+use super::super::filtered::{self, Filtered, Unfiltered};
+use super::super::permit::permit_at;
 use super::super::reject::Rejection;
 use super::super::relay::{Counted, Passage, Relay};
 use super::super::response::Body;
@@ -13,6 +15,7 @@ use crate::era::capabilities::Capabilities;
 use crate::gateway::{self, Aim, Answer, CONNECTION, Gateway, Outgoing, SESSION_ID, Waiting};
 use crate::identity::Principal;
 use crate::jsonrpc::{self, Kind};
+use crate::policy::{Policies, View};
 use crate::telemetry::Operation;
 use crate::telemetry::metrics::gateway::Ending;
 use crate::telemetry::scope::scoped;
@@ -20,7 +23,8 @@ use crate::trace_context::Trace;
 use crate::upstream::{Incoming as Message, Purpose, is_retry};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Response};
+use hyper::{Method, Response, StatusCode};
+use memchr::memmem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,6 +58,8 @@ struct Known {
     is_modern: bool,
     /// The client's wait, unless it opens a stream to listen.
     waiting: Option<Waiting>,
+    /// How the caller sees the answer, unless it passes as it is.
+    view: Option<Box<View>>,
 }
 
 /// Time for the server itself to end a stream whose caller's credentials have expired, which it knows by its token.
@@ -143,11 +149,17 @@ impl Passing<'_> {
             Some(Err(unknown)) => return Err(refused(unknown)),
             None => Aim::Any,
         };
+        let view = match &self.server.policies {
+            Some(policies) if incoming.message.kind != Kind::Response => {
+                Box::pin(self.permit(policies, &incoming, &aim, is_modern)).await?
+            }
+            _ => None,
+        };
         let operation = Arc::clone(&incoming.operation);
         let trace = operation.traced(&incoming.trace).into_owned();
         let waits = is_request && incoming.method() != "subscriptions/listen";
         let waiting = waits.then(|| self.gateway.wait());
-        let known = Known { operation, id: id.clone(), is_modern, waiting };
+        let known = Known { operation, id: id.clone(), is_modern, waiting, view };
         let outgoing = self.outgoing(Method::POST, incoming.frame.clone(), &trace);
         drop(incoming);
         self.send(aim, outgoing, account, known).await.map_err(refused)
@@ -172,8 +184,66 @@ impl Passing<'_> {
         };
         let outgoing = self.outgoing(method.clone(), Charged::default(), &trace);
         let account = endpoint::account(self.source, self.principal, None);
-        let known = Known { operation: Arc::default(), id: Vec::new(), is_modern: false, waiting: None };
+        // Answers to any request of the session may come on its stream.
+        let policies = self.server.policies.as_ref().filter(|_| *method == Method::GET);
+        let any = |policies| {
+            View::of_any(policies, &self.source.identity).at(&Arc::from(&*self.target.about.segment))
+        };
+        let view = policies.map(|policies| Box::new(any(policies)));
+        let (operation, id) = Default::default();
+        let known = Known { operation, id, is_modern: false, waiting: None, view };
         self.send(aim, outgoing, account, known).await
+    }
+
+    /// Decides on a message. Returns how its caller sees the answer, unless it passes as it is.
+    async fn permit(
+        &self,
+        policies: &Arc<Policies>,
+        incoming: &Message,
+        aim: &Aim,
+        is_modern: bool,
+    ) -> Result<Option<Box<View>>, Rejection> {
+        let (frame, message) = (&incoming.frame, &incoming.message);
+        let has_names = ["mcp-method", "mcp-name"].iter().any(|name| self.headers.contains_key(*name));
+        if (is_modern || has_names) && message.kind == Kind::Request {
+            // Some servers believe these headers instead of the message.
+            modern::check_names(self.headers, incoming).map_err(|rejection| rejection.of(incoming.id()))?;
+        }
+        let legacy = (!is_modern).then(|| aim.clone());
+        let (gateway, identity) = (self.gateway, &self.source.identity);
+        let budget = &self.server.budget;
+        let one = gateway.one(identity, self.target, (frame, message), (self.headers, legacy), budget);
+        let view = permit_at(policies, identity, &one, incoming).await?.view;
+        // The results of calls that cannot become tasks, and those that have no `cacheScope`, pass as they arrive.
+        Ok(view.filter(|_| match &*incoming.method() {
+            "tools/call" => memmem::find(frame, b"task").is_some(),
+            "resources/read" => is_modern,
+            _ => true,
+        }))
+    }
+
+    /// Returns the response to a request whose caller sees a part of the answer only.
+    async fn filtered(
+        &self,
+        relay: Relay,
+        view: View,
+        (status, account, is_stream): (StatusCode, &Account, bool),
+    ) -> Result<Body, Rejection> {
+        if is_stream {
+            return Ok(Body::Filtered(Box::new(Filtered::new(relay, view, account))));
+        }
+        let is_failure = status.is_client_error() || status.is_server_error();
+        let whole = Box::pin(filtered::whole(relay, &view, account, is_failure)).await;
+        whole.map(Body::whole).map_err(|why| match why {
+            Unfiltered::Broken => self.answers().bad("broke off in the middle of its answer"),
+            Unfiltered::TooLong => {
+                self.answers().bad("answered with a message that is too long to be filtered by the policies")
+            }
+            Unfiltered::NoRoom => Rejection::busy("--max-buffered is used up by messages in transit"),
+            Unfiltered::NoMessage => {
+                self.answers().bad("answered something that cannot be filtered by the policies")
+            }
+        })
     }
 
     fn answers(&self) -> Answers<'_> {
@@ -231,9 +301,10 @@ impl Passing<'_> {
         let is_stream = head.headers.get(CONTENT_TYPE).is_some_and(|kind| {
             kind.as_bytes().get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
         });
-        let Known { operation, id, is_modern, waiting } = known;
+        let Known { operation, id, is_modern, waiting, view } = known;
         let is_listening = waiting.is_none();
         let expiry = is_listening.then(|| Expiry::delayed(&self.source.identity, SERVER_FIRST)).flatten();
+        let filter = view.map(|view| (view, account.clone()));
         let passage = Passage {
             counted,
             in_flight,
@@ -249,7 +320,11 @@ impl Passing<'_> {
             sent,
         };
         let relay = Relay::new(body, passage, is_stream, &self.server.shutdown);
-        let mut response = Response::new(Body::Relayed(Box::new(relay)));
+        let body = match filter {
+            Some((view, account)) => self.filtered(relay, *view, (head.status, &account, is_stream)).await?,
+            None => Body::Relayed(Box::new(relay)),
+        };
+        let mut response = Response::new(body);
         (*response.status_mut(), *response.headers_mut()) = (head.status, headers);
         Ok(response)
     }

@@ -32,7 +32,7 @@ struct Generations {
 /// Returns the key of a request.
 pub(super) fn key(asker: &Asker<'_>, request: &Request<'_>) -> Key {
     let claims = *asker.digest.get_or_init(|| hashed(|hasher| asker.identity.claims.hash(hasher)));
-    hashed(|hasher| (claims, request.feature, request.name, request.hints).hash(hasher))
+    hashed(|hasher| (claims, request.server, request.feature, request.name, request.hints).hash(hasher))
 }
 
 fn hashed(feed: impl Fn(&mut std::hash::DefaultHasher)) -> Key {

@@ -142,7 +142,10 @@ fn resource(set: &Set, request: &Request<'_>, arguments: Vec<Pair>) -> Result<En
     if request.feature == Feature::Resource {
         attributes.push(text("uri", request.name));
     }
-    let parents = set.server.iter().cloned().collect();
+    let parents = match request.server {
+        Some(name) => HashSet::from([server(name)]),
+        None => set.server.iter().cloned().collect(),
+    };
     entity(uid(kind, request.name), attributes, parents)
 }
 

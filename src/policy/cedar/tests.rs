@@ -48,7 +48,7 @@ fn decide(
     let asker = Asker::new(&identity);
     let arguments = arguments.map(ToString::to_string);
     let arguments = arguments.as_ref().map(|arguments| arguments.as_bytes());
-    let request = Request { feature, name, arguments, hints: hints(annotations) };
+    let request = Request { server: None, feature, name, arguments, hints: hints(annotations) };
     let decision = set.decide(&asker, &request);
     assert_eq!(decision, set.decide(&asker, &request));
     (*decision).clone()
@@ -213,8 +213,13 @@ fn an_argument_that_can_be_read_as_another_denies() {
         (r#"{"other":1,"Other":2,"mode":"safe"}"#, Allow),
     ] {
         let given = Some(arguments.as_bytes());
-        let request =
-            Request { feature: Feature::Tool, name: "t", arguments: given, hints: Hints::default() };
+        let request = Request {
+            server: None,
+            feature: Feature::Tool,
+            name: "t",
+            arguments: given,
+            hints: Hints::default(),
+        };
         let decision = set.decide(&Asker::new(&ann), &request);
         assert_eq!(decision.outcome, expected, "{arguments}");
     }
@@ -474,8 +479,13 @@ fn types_that_no_entity_has_are_remarked_on() {
 fn an_explanation_shows_the_entities() {
     let set = set(&["permit(principal, action, resource);"], json!({}));
     let ann = identity(&json!({"sub": "ann", "groups": ["eng"]}));
-    let request =
-        Request { feature: Feature::Tool, name: "t", arguments: Some(b"{\"x\":1}"), hints: Hints::default() };
+    let request = Request {
+        server: None,
+        feature: Feature::Tool,
+        name: "t",
+        arguments: Some(b"{\"x\":1}"),
+        hints: Hints::default(),
+    };
     let explained = set.explain(&Asker::new(&ann), &request).expect("an explanation");
     assert_eq!(explained.decision.outcome, Allow);
     assert_eq!(explained.request, ["Client::\"ann\"", "Action::\"call_tool\"", "Tool::\"t\""]);
@@ -514,7 +524,8 @@ fn timings() {
         let policies = of(count, condition);
         let set = set(&policies.iter().map(String::as_str).collect::<Vec<_>>(), json!({}));
         let arguments = Some(arguments.as_bytes()).filter(|_| given);
-        let request = Request { feature: Feature::Tool, name: "t", arguments, hints: Hints::default() };
+        let request =
+            Request { server: None, feature: Feature::Tool, name: "t", arguments, hints: Hints::default() };
         let rounds = 20_000_u32;
         let mut best = std::time::Duration::MAX;
         for _ in 0..5 {
