@@ -11,6 +11,9 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Servers behind a gateway.
 struct Fleet {
@@ -855,4 +858,62 @@ fn questions_of_a_tool_that_was_searched_reach_the_client() {
     let answer = events.message();
     assert_eq!(answer["id"], 1, "{answer}");
     assert!(answer["result"].is_object(), "{answer}");
+}
+
+/// Returns the subscriptions to lists that a server has received.
+fn watched(server: &Upstream) -> usize {
+    server.received().iter().filter(|request| request.body.contains("toolsListChanged")).count()
+}
+
+#[test]
+fn a_server_that_ends_each_subscription_at_once_is_asked_less_and_less_often() {
+    let asked = Arc::<Mutex<Vec<Instant>>>::default();
+    let noted = Arc::clone(&asked);
+    let server = Upstream::doing(move |request, stream| {
+        let message: Value = serde_json::from_str(&request.body).unwrap_or_default();
+        let end = json!({"jsonrpc": "2.0", "id": message["id"], "result": {"resultType": "complete"}});
+        if message["method"] != "subscriptions/listen" {
+            return stream.write_all(&http(&end.to_string()));
+        }
+        noted.lock().expect("a lock").push(Instant::now());
+        let acknowledged = r#"{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{}}}"#;
+        let body = format!("data: {acknowledged}\n\ndata: {end}\n\n");
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+    });
+    let fleet = Fleet::written(&json!({"a": {"url": server.url()}}), Vec::new(), "");
+    let client = fleet.gateway.modern();
+    let filter = json!({"notifications": {"toolsListChanged": true}});
+    let mut events = client.begin_body(&client.body("s", "subscriptions/listen", filter)).events();
+    events.message();
+    until("it is asked again and again", || asked.lock().expect("a lock").len() >= 4);
+    let asked = asked.lock().expect("a lock");
+    // The pauses before them are 1 s and 2 s.
+    assert!(asked[3] - asked[1] >= Duration::from_secs(3), "{asked:?}");
+}
+
+#[test]
+fn the_return_of_a_server_without_subscriptions_is_told() {
+    let is_up = Arc::<AtomicBool>::default();
+    let up = Arc::clone(&is_up);
+    let server = Upstream::doing(move |request, stream| {
+        if !up.load(Ordering::SeqCst) {
+            return Err(std::io::Error::other("down"));
+        }
+        let message: Value = serde_json::from_str(&request.body).unwrap_or_default();
+        let error = json!({"code": -32601, "message": "no such method"});
+        let answer = json!({"jsonrpc": "2.0", "id": message["id"], "error": error});
+        stream.write_all(&http(&answer.to_string()))
+    });
+    let fleet = Fleet::written(&json!({"a": {"url": server.url()}}), Vec::new(), "");
+    let client = fleet.gateway.modern();
+    let filter = json!({"notifications": {"toolsListChanged": true}});
+    let mut events = client.begin_body(&client.body("s", "subscriptions/listen", filter)).events();
+    assert_eq!(events.message()["method"], "notifications/subscriptions/acknowledged");
+    until("it is asked while it is down", || watched(&server) > 0);
+    is_up.store(true, Ordering::SeqCst);
+    assert_eq!(events.message()["method"], "notifications/tools/list_changed");
 }

@@ -65,6 +65,8 @@ pub(super) struct Fault {
     pub text: String,
     /// Whether it is not the server's, but this gateway has too much to do.
     pub is_own: bool,
+    /// Whether the server has answered, but does not do what it was asked to.
+    pub is_refusal: bool,
 }
 
 impl fmt::Display for Fault {
@@ -221,14 +223,14 @@ impl Ask<'_> {
                 format!("the server {name} has not answered within {} s (--request-timeout)", limit.as_secs())
             }
         };
-        Fault { text, is_own: matches!(failure, Failure::Full) }
+        Fault { text, is_own: matches!(failure, Failure::Full), is_refusal: false }
     }
 }
 
 /// Returns a server's fault.
 pub(super) fn fault(server: &Server, what: &str) -> Fault {
     let text = format!("the server {} {what}", server.about.segment);
-    Fault { text, is_own: false }
+    Fault { text, is_own: false, is_refusal: false }
 }
 
 impl Reply {
@@ -269,7 +271,7 @@ impl Reply {
             }
             if !self.charge.try_cover(held) {
                 let text = "--max-buffered is used up by messages in transit; try again".to_owned();
-                return Err(Fault { text, is_own: true });
+                return Err(Fault { text, is_own: true, is_refusal: false });
             }
             match &mut self.events {
                 Some(events) => events.push(&bytes),

@@ -31,6 +31,9 @@ const TOGETHER: Duration = Duration::from_secs(1);
 /// The shortest and the longest time before a subscription at a server is opened again.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// Time after which a subscription has not ended at once, so that the next one is opened soon.
+const LASTING: Duration = Duration::from_secs(10);
+
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 const UPDATED: &str = "notifications/resources/updated";
 
@@ -219,11 +222,14 @@ impl Watching {
                         return;
                     }
                 }
-                pauses.reset();
                 if self.begun.wait_for(|begun| *begun).await.is_err() {
                     return;
                 }
+                let begun = Instant::now();
                 self.pass(&mut reply).await;
+                if begun.elapsed() >= LASTING {
+                    pauses.reset();
+                }
             } else if tell.is_some() {
                 return;
             }
@@ -274,7 +280,7 @@ pub(super) async fn open(
     let mut reply = ask.send().await?;
     loop {
         let Said::Before(frame, message) = reply.next().await? else {
-            return Err(fault(server, "takes no subscriptions"));
+            return Err(Fault { is_refusal: true, ..fault(server, "takes no subscriptions") });
         };
         if message.method.as_ref().is_some_and(|method| text(&frame, method) == ACKNOWLEDGED) {
             let filter =

@@ -13,7 +13,7 @@ use crate::tasks;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -21,6 +21,9 @@ use tokio::time::{sleep, timeout};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The shortest and the longest time before a server is asked again.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// Time after which a subscription has not ended at once, so that the next one is opened soon.
+const LASTING: Duration = Duration::from_secs(10);
 
 /// A task that ends with its value.
 struct Running(JoinHandle<()>);
@@ -79,12 +82,18 @@ async fn watch(caller: Caller, segment: Box<str>) {
     loop {
         let Some(server) = caller.state.servers().get(&segment).map(Arc::clone) else { return };
         let opened = timeout(PATIENCE, open(&caller, &server, &filter)).await;
-        is_lost |= !matches!(opened, Ok(Ok(_)));
+        // One that takes no subscriptions is back as soon as it says so.
+        let is_back = match &opened {
+            Ok(Ok(_)) => true,
+            Ok(Err(fault)) => fault.is_refusal,
+            Err(_) => false,
+        };
+        is_lost |= !is_back;
+        if is_back && std::mem::take(&mut is_lost) {
+            tell(&caller.state, Lists::ALL);
+        }
         if let Ok(Ok((mut reply, _))) = opened {
-            pauses.reset();
-            if std::mem::take(&mut is_lost) {
-                tell(&caller.state, Lists::ALL);
-            }
+            let begun = Instant::now();
             loop {
                 match reply.next().await {
                     Ok(Said::Before(frame, message)) => tell(&caller.state, changed(&frame, &message)),
@@ -95,6 +104,9 @@ async fn watch(caller: Caller, segment: Box<str>) {
                         break;
                     }
                 }
+            }
+            if begun.elapsed() >= LASTING {
+                pauses.reset();
             }
         }
         sleep(pauses.advance()).await;
