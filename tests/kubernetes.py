@@ -398,12 +398,14 @@ def check_binary(tally: Tally, rendered: Rendered) -> None:
         return
     binary = sys.argv[1]
     seen = set()
+    PRODUCED.mkdir(parents=True, exist_ok=True)
+    (key := PRODUCED / "state").write_text("k" * 64)
     for name, them in rendered.items():
         problems = []
         for _, pod in pods.servers(them):
             container = pods.proxy(pod)
             flags = [f"{flag}={value}" for flag, value in pods.options(container).items()]
-            flags = [flag.replace("$(POD_NAMESPACE)", "mcp-core") for flag in flags]
+            flags = [flag.replace("$(POD_NAMESPACE)", "mcp-core").replace(pods.STATE_KEY, str(key)) for flag in flags]
             # The contents of mounted files are not there; check_fleet runs them.
             flags = [flag for flag in flags if "=/etc/proxyrunner/" not in flag]
             if tuple(flags) in seen:

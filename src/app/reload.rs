@@ -3,6 +3,8 @@
 use crate::audit;
 use crate::config::{Config, note_unusable};
 use crate::http::Server;
+#[cfg(feature = "gateway")]
+use crate::mounted::Mounted;
 use crate::mounted::{self, MountedFile};
 use crate::tasks;
 use crate::telemetry::counters::Reloaded;
@@ -21,10 +23,30 @@ pub(super) fn start(config: &Config, server: &Arc<Server>) {
                     if let Some(gateway) = &server.gateway {
                         gateway.reseal(&keys);
                     }
+                    #[cfg(feature = "gateway")]
+                    if let Some(siblings) = &server.siblings {
+                        siblings.reseal(&keys);
+                    }
                     tracing::info!("the state key has changed (--state-key-file)");
                     audit::reloaded("--state-key-file");
                 }
                 Err(reason) => note_unusable(Reloaded::StateKey, "--state-key-file", &reason),
+            }
+            true
+        }));
+    }
+    #[cfg(feature = "gateway")]
+    if let Some((siblings, files)) =
+        server.siblings.clone().zip(config.forwarding.as_ref().and_then(|forwarding| forwarding.tls.clone()))
+    {
+        // What cannot be used is told and counted where clients are served with it.
+        tasks::spawn(mounted::watch(Mounted::new(files.paths()), move |read| {
+            let renewed = read.map_err(|unreadable| unreadable.to_string()).and_then(|contents| {
+                let tls = files.read(contents.iter().map(|file| file.bytes.as_slice()))?;
+                siblings.renew(&tls).map_err(|error| error.to_string())
+            });
+            if let Err(reason) = renewed {
+                tracing::warn!(%reason, "the changed certificates are not used between replicas (--forward-sessions)");
             }
             true
         }));

@@ -161,7 +161,8 @@ async fn idle(server: &Server) {
 /// Counts the requests that a client waits for.
 fn underway(server: &Server) -> usize {
     #[cfg(feature = "gateway")]
-    let forwarded = server.gateway.as_ref().map_or(0, |gateway| gateway.underway());
+    let forwarded = server.gateway.as_ref().map_or(0, |gateway| gateway.underway())
+        + server.siblings.as_ref().map_or(0, |siblings| siblings.underway());
     #[cfg(not(feature = "gateway"))]
     let forwarded = 0;
     server.upstream.underway() + forwarded

@@ -6,7 +6,7 @@ use crate::child::Spawner;
 use crate::config::Config;
 use crate::export::Exporter;
 #[cfg(feature = "gateway")]
-use crate::gateway::{self, Gateway};
+use crate::gateway::{self, Gateway, Siblings};
 use crate::http::{self, Listener, Server};
 use crate::limits::Limits;
 use crate::phase::{self, Phase};
@@ -71,7 +71,13 @@ pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
     let pulse = Pulse::new(Instant::now());
     let directory = Arc::new(Directory::new(config.session.clone()));
     let (phase, phase_watched) = phase::channel();
-    let seal = Seal::new(config.state_keys.as_ref()).context("cannot get random bytes")?;
+    let listener = match config.http.handed {
+        Some(handed) => Listener::take(handed).context("cannot use the inherited socket (--listen)")?,
+        None => bind(config.http.listen, "--listen")?,
+    };
+    let listen = listener.address()?;
+    let own = config.forwarding.as_ref().map(|forwarding| SocketAddr::new(forwarding.address, listen.port()));
+    let seal = Seal::new(config.state_keys.as_ref()).context("cannot get random bytes")?.at(own);
     let (upstream, wanted) = Upstream::new(
         config.upstream.clone(),
         config.child.start_timeout,
@@ -84,11 +90,6 @@ pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
     let spawner_of_gateway = spawner.clone();
     let supervisor =
         Supervisor::new(config.child.clone(), config.upstream.cancel_grace, budget.clone(), spawner);
-    let listener = match config.http.handed {
-        Some(handed) => Listener::take(handed).context("cannot use the inherited socket (--listen)")?,
-        None => bind(config.http.listen, "--listen")?,
-    };
-    let listen = listener.address()?;
     let gate = config.http.tls.clone().map(Gate::open).transpose()?;
     let admin = config.http.admin_listen.map(bind_admin).transpose()?;
     let verifier = config.auth.is_used().then(|| Verifier::start(config.auth.clone())).transpose()?;
@@ -109,10 +110,14 @@ pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
     if let (Some(limits), Some(redis)) = (&limits, &redis) {
         limits.share(Arc::clone(redis));
     }
+    #[cfg(feature = "gateway")]
+    let siblings = open_siblings(config, own)?;
     let server = Arc::new(Server {
         policies,
         #[cfg(feature = "gateway")]
         gateway,
+        #[cfg(feature = "gateway")]
+        siblings,
         identifies: verifier.is_some()
             || config.http.auth.principal_header.is_some()
             || config.http.auth.certificates,
@@ -172,6 +177,25 @@ fn open_gateway(
     // Keys that several gateways share make the session ids of each known to all.
     let seal = Seal::new(config.state_keys.as_ref()).context("cannot get random bytes")?;
     Gateway::new(settings, seal, policies).context("cannot use --servers-ca")
+}
+
+#[cfg(feature = "gateway")]
+fn open_siblings(config: &Config, own: Option<SocketAddr>) -> anyhow::Result<Option<Arc<Siblings>>> {
+    let Some((forwarding, own)) = config.forwarding.as_ref().zip(own) else { return Ok(None) };
+    let tls = forwarding.tls.as_ref().map(|files| {
+        let contents = files.paths().map(std::fs::read).collect::<Result<Vec<_>, _>>()?;
+        files.read(contents.iter().map(Vec::as_slice)).map_err(anyhow::Error::msg)
+    });
+    let tls = tls.transpose().context("cannot use --tls-cert or --servers-ca for --forward-sessions")?;
+    let settings = gateway::SiblingSettings {
+        own,
+        path: config.http.path.clone(),
+        tls,
+        most: config.upstream.max_in_flight,
+        patience: config.upstream.request_timeout,
+    };
+    let seal = Seal::new(config.state_keys.as_ref()).context("cannot get random bytes")?;
+    Ok(Some(Arc::new(Siblings::new(settings, seal).context("cannot use --servers-ca")?)))
 }
 
 /// Starts what the gateway's files name. The URL is that by which servers know the gateway.
@@ -251,8 +275,9 @@ fn max_connections(config: &Config, files: usize) -> usize {
     let children = FILES_PER_CHILD * config.upstream.max_children;
     let reserved = (OTHER_FILES + http::SPARE + children).min(files / 2);
     let free = files.saturating_sub(reserved);
-    // Each client of a gateway may need a connection to a replica.
-    let most = if config.gateway.is_some() { free / 2 } else { free }.max(1);
+    // Each client of a gateway, or of another replica's session, may need a connection to a replica.
+    let passes_on = config.gateway.is_some() || config.forwarding.is_some();
+    let most = if passes_on { free / 2 } else { free }.max(1);
     if most < config.http.max_connections {
         tracing::warn!(
             "the limit of {files} open files leaves room for {most} connections, fewer than --max-connections"

@@ -4,7 +4,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// `Mcp-Session-Id`: 128 bits from the operating system's random source, in hexadecimal.
+/// `Mcp-Session-Id`: 128 bits from the operating system's random source, in hexadecimal; with `--forward-sessions` they
+/// are sealed together with this replica's address.
 ///
 /// Anyone who knows the id can use the session, so `Debug` and `Display` show only its first characters.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,6 +20,12 @@ impl SessionId {
         let mut random = [0_u8; 16];
         getrandom::fill(&mut random)?;
         Ok(SessionId(format!("{:032x}", u128::from_be_bytes(random)).into()))
+    }
+
+    /// Wraps an id that was made elsewhere, and that nobody can guess.
+    #[cfg(feature = "gateway")]
+    pub fn sealed(id: &str) -> Self {
+        SessionId(id.into())
     }
 
     /// Returns the whole id, which only its client may see.

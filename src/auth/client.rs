@@ -59,14 +59,14 @@ impl Client {
 /// In words, when it is unusable.
 pub(super) fn check_authorities(path: &Path) -> Result<(), String> {
     let authorities = watched::read(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let tls = Tls { authorities: Some(authorities), identity: None };
+    let tls = Tls { authorities: Some(authorities), ..Tls::default() };
     let limits = Limits { time: Duration::from_secs(1), size: 0 };
     Fetcher::new(&tls, Reach::Public, limits).map(drop).map_err(|bad| format!("is unusable: {bad}"))
 }
 
 impl Built {
     fn with(authorities: Option<Vec<u8>>, limits: Limits) -> Result<Self, String> {
-        let tls = Tls { authorities: authorities.clone(), identity: None };
+        let tls = Tls { authorities: authorities.clone(), ..Tls::default() };
         let fetcher = |reach| Fetcher::new(&tls, reach, limits).map_err(|bad| bad.to_string());
         Ok(Built { authorities, anywhere: fetcher(Reach::Anywhere)?, public: fetcher(Reach::Public)? })
     }

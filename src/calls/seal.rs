@@ -23,6 +23,7 @@ use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::net::SocketAddr;
 
 /// XChaCha20's nonce is long enough to be random.
 const NONCE: usize = 24;
@@ -110,6 +111,8 @@ pub struct Seal {
     ciphers: RwLock<Ciphers>,
     /// Distinguishes this process from others with the same key.
     instance: [u8; INSTANCE],
+    /// Where other replicas reach this process; in the states of its parked exchanges.
+    address: Option<SocketAddr>,
 }
 
 /// The ciphers of [`SealKeys`].
@@ -142,7 +145,13 @@ impl Seal {
         getrandom::fill(&mut random)?;
         getrandom::fill(&mut instance)?;
         let random = SealKeys { first: random, second: None };
-        Ok(Seal { ciphers: RwLock::new(Ciphers::of(keys.unwrap_or(&random))), instance })
+        Ok(Seal { ciphers: RwLock::new(Ciphers::of(keys.unwrap_or(&random))), instance, address: None })
+    }
+
+    /// Names this process's address in its states, so that other replicas can pass retries on to it.
+    #[must_use]
+    pub fn at(self, address: Option<SocketAddr>) -> Self {
+        Seal { address, ..self }
     }
 
     /// Replaces the keys. States that another key has sealed do not open any more.
@@ -156,7 +165,10 @@ impl Seal {
     /// When the operating system has no randomness to give.
     pub fn seal(&self, state: State, purpose: &Purpose) -> Result<String, getrandom::Error> {
         let said = match state {
-            State::Parked(handle) => [&self.instance[..], &handle.to_be_bytes()].concat(),
+            State::Parked(handle) => {
+                let address = self.address.map(|address| address.to_string()).unwrap_or_default();
+                [&self.instance[..], &handle.to_be_bytes(), address.as_bytes()].concat()
+            }
             State::Urls(rounds) => vec![rounds],
             State::Elsewhere => Vec::new(),
         };
@@ -200,8 +212,16 @@ impl Seal {
             return Some(State::Urls(rounds));
         }
         let (instance, handle) = said.split_first_chunk::<INSTANCE>()?;
-        let handle = u64::from_be_bytes(handle.try_into().ok()?);
+        let (handle, _address) = handle.split_first_chunk::<8>()?;
+        let handle = u64::from_be_bytes(*handle);
         Some(if *instance == self.instance { State::Parked(handle) } else { State::Elsewhere })
+    }
+
+    /// Returns the address of the replica in which a state's exchange is parked, if it names one.
+    #[cfg(feature = "gateway")]
+    pub fn owner(&self, state: &str, purpose: &Purpose) -> Option<SocketAddr> {
+        let said = self.open_bytes(state, &purpose.bytes())?;
+        std::str::from_utf8(said.get(INSTANCE + 8..)?).ok()?.parse().ok()
     }
 
     /// Returns bytes that were sealed with one of the keys for this `purpose`.
@@ -278,6 +298,25 @@ mod tests {
         assert_eq!(replica.open(&urls, &purpose("ann", 1)), Some(State::Urls(3)));
         let other = Seal::new(None).unwrap();
         assert_eq!(other.open(&state, &purpose("ann", 1)), None, "another key");
+    }
+
+    #[cfg(feature = "gateway")]
+    #[test]
+    fn a_state_names_the_replica_in_which_its_call_waits() {
+        let key = SealKeys::read(&[7; 32]).unwrap();
+        let address: SocketAddr = "[fd00::1]:8080".parse().unwrap();
+        let seal = Seal::new(Some(&key)).unwrap().at(Some(address));
+        let (replica, plain) = (Seal::new(Some(&key)).unwrap(), Seal::new(Some(&key)).unwrap());
+        let ann = purpose("ann", 1);
+        let state = seal.seal(State::Parked(7), &ann).unwrap();
+        assert_eq!(seal.open(&state, &ann), Some(State::Parked(7)));
+        assert_eq!(replica.open(&state, &ann), Some(State::Elsewhere));
+        assert_eq!(replica.owner(&state, &ann), Some(address));
+        assert_eq!(replica.owner(&state, &purpose("bob", 1)), None);
+        for state in [State::Urls(3), State::Elsewhere] {
+            assert_eq!(replica.owner(&seal.seal(state, &ann).unwrap(), &ann), None);
+        }
+        assert_eq!(replica.owner(&plain.seal(State::Parked(7), &ann).unwrap(), &ann), None, "no address");
     }
 
     #[test]

@@ -54,23 +54,29 @@ const UNUSED: [&str; 16] = [
 /// The name of a sidecar's only server in policies.
 const POLICY_SERVER: &str = "policy-server";
 
-/// Reads the settings; `None` unless proxyrunner runs as a gateway.
-pub(super) fn read(reader: &mut Reader, mode: Mode, command: &[OsString]) -> Option<Gateway> {
+/// Reads the settings; no gateway unless proxyrunner runs as one. Also returns the file of authorities.
+pub(super) fn read(
+    reader: &mut Reader,
+    mode: Mode,
+    command: &[OsString],
+) -> (Option<Gateway>, Option<PathBuf>) {
     let servers = reader.optional("servers", FILE);
     let authorities = reader.optional("servers-ca", FILE);
     let key = reader.optional("gateway-key", FILE);
     let searches = reader.one("search-tools", SWITCH);
     if mode == Mode::Sidecar {
         for flag in ["servers", "servers-ca", "gateway-key", "search-tools"] {
+            // Other replicas are servers, too.
+            let is_used = flag == "servers-ca" && reader.is_given("forward-sessions");
             let refusal =
                 InvalidValue::new("is a gateway's", "start it as: proxyrunner gateway --servers FILE");
-            reader.cross_check(!reader.deviates(flag), &[flag], refusal);
+            reader.cross_check(is_used || !reader.deviates(flag), &[flag], refusal);
         }
-        return None;
+        return (None, authorities);
     }
     refuse_unused(reader, command);
-    let authorities = authorities.and_then(|path| {
-        let read = std::fs::read(&path);
+    let read = authorities.as_ref().and_then(|path| {
+        let read = std::fs::read(path);
         read.map_err(|error| {
             let refusal = InvalidValue::new(
                 format!("cannot be read: {error}"),
@@ -81,7 +87,8 @@ pub(super) fn read(reader: &mut Reader, mode: Mode, command: &[OsString]) -> Opt
         .ok()
     });
     check(reader, servers.as_deref());
-    Some(Gateway { servers, tls: Tls { authorities, identity: None }, key, registry: None, searches })
+    let tls = Tls { authorities: read, ..Tls::default() };
+    (Some(Gateway { servers, tls, key, registry: None, searches }), authorities)
 }
 
 /// Adds the registry to mirror. A gateway has at least one source of servers.

@@ -11,6 +11,7 @@ mod child_identity;
 mod connect;
 mod exit;
 mod file;
+mod forwarding;
 mod gateway;
 mod identity;
 mod kmcp;
@@ -40,6 +41,7 @@ use crate::{child, export, http, session, telemetry, tls, upstream};
 use args::Mode;
 pub use exit::Exit;
 pub(crate) use exit::print;
+pub use forwarding::Forwarding;
 pub use gateway::Gateway;
 pub use mounts::{Mounts, note_unusable};
 use parse::{
@@ -78,6 +80,8 @@ pub struct Config {
     pub registration: Option<crate::registration::Settings>,
     /// The settings of a gateway; `None`: proxyrunner is the sidecar of one server.
     pub gateway: Option<Gateway>,
+    /// How requests of other replicas' sessions are passed on to them; `None`: not at all.
+    pub forwarding: Option<Forwarding>,
     /// The settings of legacy sessions.
     pub session: session::Settings,
     /// How tokens and keys are verified.
@@ -176,7 +180,7 @@ fn assemble(
     let mut http = http(reader, otel.propagates, max_buffered);
     let auth = auth::read(reader);
     tell_of_authentication(reader, &mut http, &auth);
-    let mut gateway = gateway::read(reader, mode, &command);
+    let (mut gateway, authorities) = gateway::read(reader, mode, &command);
     let variable = env("TOOL_REGISTRY_URL").filter(|_| mode == Mode::Gateway);
     let mut register = registration::read_url(reader, variable);
     if let Some(gateway) = &mut gateway {
@@ -184,6 +188,7 @@ fn assemble(
     }
     let register = register.filter(|_| mode == Mode::Sidecar);
     let (registration, clear) = registration::read(reader, register, &http);
+    let forwarding = forwarding::read(reader, &http, authorities);
     let mut child = child(reader, mode, command, env, max_buffered);
     let identity = child_identity::read(reader, &child.env);
     let env_mount = mounts::read_env(reader, &mut child, identity.env.is_some());
@@ -223,6 +228,7 @@ fn assemble(
         http,
         registration,
         gateway,
+        forwarding,
         child,
         upstream,
         state_keys,

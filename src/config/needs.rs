@@ -36,6 +36,7 @@ const NEEDS: &[Need] = &[
     (&["auth-scopes", "auth-scope-implies"], &["auth-issuer", "auth-introspection", "api-keys"]),
     (&["register-url", "register-token-file", "register-ca"], &["register"]),
     (&["redis-password-file", "redis-ca", "redis-prefix"], &["redis"]),
+    (&["forward-sessions"], &["state-key-file"]),
     (&["tls-client-name"], &["tls-client-ca"]),
     (&["policy-server"], &["policy", "policy-url"]),
     (&["policy-timeout"], &["policy-url"]),

@@ -216,7 +216,7 @@ fn tls(variables: &mut Variables<'_>, signal: Signal) -> Tls {
         }
     };
     let authorities = file("CERTIFICATE");
-    Tls { authorities, identity: file("CLIENT_CERTIFICATE").zip(file("CLIENT_KEY")) }
+    Tls { authorities, identity: file("CLIENT_CERTIFICATE").zip(file("CLIENT_KEY")), name: None }
 }
 
 fn metric_settings(variables: &mut Variables<'_>, endpoint: Endpoint) -> MetricSettings {

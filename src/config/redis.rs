@@ -74,7 +74,7 @@ pub(super) fn read(reader: &mut Reader, mode: Mode, name: Option<&str>) -> Optio
         place: meant.place,
         user: meant.user,
         database: meant.database,
-        tls: meant.is_secure.then_some(Tls { authorities, identity: None }),
+        tls: meant.is_secure.then_some(Tls { authorities, ..Tls::default() }),
         password_file,
         prefix,
         scope: name.unwrap_or("gateway").to_owned(),

@@ -91,7 +91,7 @@ pub(super) fn read(
     let remark = is_open.then(|| {
         "the token of --register-token-file is sent to the gateway without TLS; give --register an https URL".to_owned()
     });
-    (Some(Settings { gateway, url, token_file, tls: Tls { authorities, identity: None } }), remark)
+    (Some(Settings { gateway, url, token_file, tls: Tls { authorities, ..Tls::default() } }), remark)
 }
 
 #[cfg(test)]

@@ -326,7 +326,7 @@ pub const SETTINGS: &[Group] = &[
             absent(
                 "state-key-file",
                 "FILE",
-                "Key file for requestState and cursors (unset: random at start)",
+                "Key file for requestState, cursors, sessions (unset: random at start)",
             ),
         ],
     },
@@ -376,6 +376,11 @@ pub const SETTINGS: &[Group] = &[
                 "COUNT",
                 "16384",
                 "Maximum number of sessions; beyond it, an idle one may be evicted",
+            ),
+            absent(
+                "forward-sessions",
+                "IP",
+                "Forward other replicas' sessions to them; the IP of this replica",
             ),
             one("replay-events", "COUNT", "256", "Events kept per session for clients that resume a stream"),
             computed(
@@ -474,7 +479,7 @@ pub const SETTINGS: &[Group] = &[
             absent(
                 "servers-ca",
                 "FILE",
-                "Certificate authorities of servers, in PEM (unset: the built-in ones)",
+                "Authorities of servers and of other replicas, in PEM (unset: built-in)",
             ),
             absent("gateway-key", "FILE", "Ed25519 key that signs tokens for servers (unset: a random one)"),
             switch("search-tools", "At /mcp, list search_tools and call_tool in place of all tools"),

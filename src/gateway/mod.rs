@@ -3,6 +3,8 @@
 //! [`directory`] says which servers exist, [`replica`] how each replica does. [`forward`] passes a request: [`balance`]
 //! chooses the replica, unless the request belongs to a session, whose owner its id names ([`session_id`]). [`headers`]
 //! says what passes, [`pool`] keeps the connections, and [`health`] probes.
+//!
+//! [`siblings`] needs no gateway: the replicas of one sidecar pass requests of each other's sessions on.
 
 mod balance;
 mod cards;
@@ -24,6 +26,7 @@ mod registrations;
 mod replica;
 mod servers;
 mod session_id;
+mod siblings;
 mod signing;
 mod sources;
 mod token;
@@ -41,6 +44,8 @@ pub use registrations::records_in;
 pub(crate) use registrations::{Claim, LEASE, Refused, Registrations};
 pub(crate) use replica::{InFlight, Outcome, Replica};
 pub use servers::servers_in;
+pub(crate) use siblings::{Outgoing as SiblingRequest, PROOF, TICKET, Ticket, Told};
+pub use siblings::{Settings as SiblingSettings, Siblings};
 
 /// Bytes that the connection of a request to a replica may hold.
 pub(crate) const CONNECTION: usize = pool::BUFFER;

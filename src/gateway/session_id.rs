@@ -1,7 +1,9 @@
 //! Sealed session ids. The id that a client gets contains the replica that owns the session and the id that the replica
 //! gave it, so that every gateway with the same `--state-key-file` finds the owner without shared memory.
 //!
-//! An id is sealed for its server and its principal: for any other one it does not open, as if it did not exist.
+//! An id is sealed for its server and its principal: for any other one it does not open, as if it did not exist. The scope of
+//! a gateway's ids is the segment of the server's path; that of a sidecar's ids ([`siblings`](super::siblings)) is its
+//! endpoint's path, which begins with a slash.
 
 use crate::calls::Seal;
 use crate::identity::Principal;
@@ -27,7 +29,7 @@ pub(crate) struct SessionId {
 
 impl SessionId {
     /// Returns the id for the client; `None` if it would be too long, or is not of visible ASCII.
-    pub(crate) fn seal(&self, seal: &Seal, segment: &str, principal: &Principal) -> Option<String> {
+    pub(crate) fn seal(&self, seal: &Seal, scope: &str, principal: &Principal) -> Option<String> {
         let is_plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
         if !is_plain(&self.address) || !is_plain(&self.inner) {
             return None;
@@ -37,16 +39,16 @@ impl SessionId {
         content.push(u8::try_from(self.address.len()).ok()?);
         content.extend(self.address.as_bytes());
         content.extend(self.inner.as_bytes());
-        let sealed = seal.seal_bytes(&content, &purpose(segment, principal)).ok()?;
+        let sealed = seal.seal_bytes(&content, &purpose(scope, principal)).ok()?;
         (sealed.len() <= LONGEST).then_some(sealed)
     }
 
     /// Returns the content of an id that was sealed for this server and principal.
-    pub(crate) fn open(id: &str, seal: &Seal, segment: &str, principal: &Principal) -> Option<Self> {
+    pub(crate) fn open(id: &str, seal: &Seal, scope: &str, principal: &Principal) -> Option<Self> {
         if id.len() > LONGEST {
             return None;
         }
-        let content = seal.open_bytes(id, &purpose(segment, principal))?;
+        let content = seal.open_bytes(id, &purpose(scope, principal))?;
         let (&version, rest) = content.split_first()?;
         let (_time, rest) = rest.split_first_chunk::<8>()?;
         let (&length, rest) = rest.split_first()?;
@@ -56,8 +58,8 @@ impl SessionId {
     }
 }
 
-fn purpose(segment: &str, principal: &Principal) -> Vec<u8> {
-    [KIND, b"\0", segment.as_bytes(), b"\0", principal.name().as_bytes()].concat()
+fn purpose(scope: &str, principal: &Principal) -> Vec<u8> {
+    [KIND, b"\0", scope.as_bytes(), b"\0", principal.name().as_bytes()].concat()
 }
 
 #[cfg(test)]

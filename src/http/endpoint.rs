@@ -2,19 +2,28 @@
 //! and passes it to [`legacy`] or [`modern`].
 
 use super::body;
+#[cfg(feature = "gateway")]
+use super::forwarding::{self, Forwarding};
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
 use super::sessions::{self, Found};
+#[cfg(feature = "gateway")]
+use super::siblings;
 use super::source::Source;
 use super::{Server, batch, clearance, guard, legacy, modern};
 use crate::budget::Account;
-use crate::identity::Principal;
+#[cfg(feature = "gateway")]
+use crate::budget::Charged;
 use crate::jsonrpc;
+#[cfg(feature = "gateway")]
+use crate::jsonrpc::{Kind, Message};
 use crate::telemetry::scope::scoped_to_the_end;
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 use hyper::{Method, Response};
+#[cfg(feature = "gateway")]
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -31,7 +40,7 @@ pub fn serve(server: &Arc<Server>, source: &Source, head: &Parts) -> Result<Resp
         Method::GET | Method::DELETE if modern::has_modern_version(&head.headers) => {
             Ok(method_not_allowed("POST"))
         }
-        Method::GET => sessions::stream(server, &source.identity, &head.headers),
+        Method::GET => sessions::stream(server, source, &head.headers),
         Method::DELETE => sessions::delete(server, &source.identity.principal, &head.headers),
         _ => Ok(method_not_allowed("GET, POST, DELETE, OPTIONS")),
     }
@@ -48,18 +57,39 @@ pub async fn post(
     body: Incoming,
 ) -> Result<Response<Body>, Rejection> {
     let principal = &source.identity.principal;
-    if let Err(rejection) = admit(server, principal, headers, &body) {
+    if let Err(rejection) = admit(server, source, headers, &body) {
         return Err(body::refuse(body, rejection));
     }
     let found = sessions::find_named(server, headers, principal);
-    let account = account(source, principal, found.as_ref());
+    let account = account(source, found.as_ref());
     // Boxed, since a body is soon read, and the call takes its time.
     let body = Box::pin(body::read(server, body, &account, &source.persistence)).await?;
+    #[cfg(feature = "gateway")]
+    siblings::check_body(source, body.bytes())?;
+    #[cfg(feature = "gateway")]
+    let owner = match &found {
+        Some(Err(_)) => forwarding::owner(server, source, headers),
+        _ => None,
+    };
     if jsonrpc::is_batch(body.bytes()) {
+        #[cfg(feature = "gateway")]
+        if let Some(owner) = owner {
+            let forwarding = Forwarding { server, source, headers, owner, is_retry: false };
+            return Box::pin(forwarding.batch(body.into_frame())).await;
+        }
+        #[cfg(feature = "gateway")]
+        siblings::check_leaving(server, source, true)?;
         let session = found.unwrap_or_else(|| sessions::find(server, headers, principal))?;
         return Box::pin(batch::respond(server, &session, body.into_frame(), source, headers)).await;
     }
     let (frame, message) = body.into_message(headers)?;
+    #[cfg(feature = "gateway")]
+    if forwarding::is_concerned(server, source, owner, &message) {
+        let passed_on = Box::pin(pass_on(server, source, headers, owner, (&frame, &message)));
+        if let Some(passed_on) = passed_on.await {
+            return passed_on;
+        }
+    }
     let incoming = source.incoming(&server.settings, frame, message)?;
     if clearance::is_needed(server) {
         Box::pin(clearance::pass(server, source, &incoming)).await?;
@@ -79,18 +109,34 @@ pub async fn post(
     responded
 }
 
+/// Passes a message on to the sibling that it belongs to; `None` if it is this replica's.
+#[cfg(feature = "gateway")]
+async fn pass_on(
+    server: &Arc<Server>,
+    source: &Source,
+    headers: &HeaderMap,
+    owner: Option<SocketAddr>,
+    (frame, message): (&Charged, &Message),
+) -> Option<Result<Response<Body>, Rejection>> {
+    let is_request = message.kind == Kind::Request;
+    if let Err(leaving) = siblings::check_leaving(server, source, is_request) {
+        let id = message.id.clone().map_or(&[][..], |id| &frame[id]);
+        return Some(Err(leaving.of(id)));
+    }
+    let (owner, is_retry) = forwarding::owner_of_message(server, source, owner, headers, frame, message)?;
+    if is_request && server.shutdown.is_refusing() {
+        return Some(Err(Rejection::shutting_down()));
+    }
+    Forwarding { server, source, headers, owner, is_retry }.message(frame, message).await
+}
+
 /// Checks a request's head. The session of a short body is checked after the body is read,
 /// so that the error can echo the request id.
-fn admit(
-    server: &Server,
-    principal: &Principal,
-    headers: &HeaderMap,
-    body: &Incoming,
-) -> Result<(), Rejection> {
+fn admit(server: &Server, source: &Source, headers: &HeaderMap, body: &Incoming) -> Result<(), Rejection> {
     guard::sends_json(headers)?;
     guard::sends_plain(headers)?;
     if !body::is_small(body) && !modern::has_modern_version(headers) {
-        check_session(server, headers, principal, body)?;
+        check_session(server, headers, source, body)?;
     }
     Ok(())
 }
@@ -102,12 +148,14 @@ fn admit(
 fn check_session(
     server: &Server,
     headers: &HeaderMap,
-    principal: &Principal,
+    source: &Source,
     body: &Incoming,
 ) -> Result<(), Rejection> {
     if headers.contains_key(sessions::SESSION_ID) {
         // The body may be an initialize, which opens a new session.
-        return match sessions::find(server, headers, principal) {
+        return match sessions::find(server, headers, &source.identity.principal) {
+            #[cfg(feature = "gateway")]
+            Err(_) if forwarding::owner(server, source, headers).is_some() => Ok(()),
             Err(_) if body::is_at_most(body, LONGEST_HANDSHAKE) && !server.shutdown.is_refusing() => Ok(()),
             found => found.map(drop),
         };
@@ -117,12 +165,9 @@ fn check_session(
 
 /// Returns the account that a body is charged to: the session's, else the principal's, else that of the client's
 /// address.
-pub fn account(source: &Source, principal: &Principal, found: Option<&Found>) -> Account {
-    if let Some(Ok(session)) = found {
-        return session.account().clone();
-    }
-    match principal.client_or(|| source.account.client()) {
-        client if client == source.account.client() => source.account.clone(),
-        client => source.account.sibling(client),
+fn account(source: &Source, found: Option<&Found>) -> Account {
+    match found {
+        Some(Ok(session)) => session.account().clone(),
+        _ => source.account_of_caller(),
     }
 }

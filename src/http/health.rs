@@ -82,7 +82,8 @@ fn is_gateway(_: &Server) -> bool {
 
 #[cfg(feature = "gateway")]
 fn forwarded(server: &Server) -> usize {
-    server.gateway.as_ref().map_or(0, |gateway| gateway.in_flight())
+    let siblings = server.siblings.as_ref().map_or(0, |siblings| siblings.in_flight());
+    server.gateway.as_ref().map_or(siblings, |gateway| gateway.in_flight())
 }
 
 #[cfg(not(feature = "gateway"))]

@@ -13,7 +13,9 @@
 //! 6. answer with JSON ([`response`]) or an event stream ([`stream`]), or refuse it ([`reject`], [`outcome`]).
 //!
 //! Before a request is dispatched, it passes the [`clearance`], the policies ([`permit`]) and the opening of its
-//! [`cursors`]; its answer is seen by its client's [`outlook`], and that of a gateway's server is `filtered`.
+//! [`cursors`]; its answer is seen by its client's [`outlook`], and that of a gateway's server is `filtered`. A request of
+//! another replica's session is passed on to it instead (`forwarding`, [`relay`]), and what it has passed on itself comes
+//! with a ticket (`siblings`).
 //!
 //! Besides these: [`sessions`] opens, finds and ends the sessions of legacy clients, and serves their GET streams;
 //! [`batch`] and [`oneway`] handle the other messages of legacy clients. A stream's events come from a session's
@@ -35,6 +37,8 @@ mod expiry;
 #[cfg(feature = "gateway")]
 mod filtered;
 mod flow;
+#[cfg(feature = "gateway")]
+mod forwarding;
 mod guard;
 mod health;
 mod http2;
@@ -69,6 +73,8 @@ mod scrape;
 mod servers;
 mod service;
 mod sessions;
+#[cfg(feature = "gateway")]
+mod siblings;
 mod site;
 mod source;
 pub mod sse;
@@ -92,7 +98,7 @@ pub use service::{HEAD_PATIENCE, Role};
 use crate::auth::Verifier;
 use crate::budget::Budget;
 #[cfg(feature = "gateway")]
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Siblings};
 use crate::identity::Disclosure;
 use crate::limits::Limits;
 use crate::phase::Phase;
@@ -211,6 +217,9 @@ pub struct Server {
     /// The servers of a gateway, which has no children.
     #[cfg(feature = "gateway")]
     pub gateway: Option<Arc<Gateway>>,
+    /// The other replicas of this sidecar, which pass requests of each other's sessions on (`--forward-sessions`).
+    #[cfg(feature = "gateway")]
+    pub siblings: Option<Arc<Siblings>>,
     /// Verifies access tokens and API keys.
     pub verifier: Option<Verifier>,
 }

@@ -3,7 +3,7 @@
 use super::registry::{json, refused};
 use super::response::{self, Body};
 use super::source::Source;
-use super::{Server, body, endpoint};
+use super::{Server, body};
 use crate::gateway::{Claim, Gateway, LEASE, Refused, decoded};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, HeaderValue, RETRY_AFTER};
@@ -70,7 +70,7 @@ async fn answer(
         let why = "the card is longer than 16 KiB, or of unknown length";
         return refused(body, StatusCode::PAYLOAD_TOO_LARGE, why);
     }
-    let account = endpoint::account(source, &source.identity.principal, None);
+    let account = source.account_of_caller();
     let card = match body::read(server, body, &account, &source.persistence).await {
         Ok(whole) => whole,
         Err(rejection) => return rejection.response(),

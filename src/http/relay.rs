@@ -1,4 +1,4 @@
-//! The body of an answer that the gateway passes on: as it arrives, in parts of a bounded size. The connection to the
+//! The body of an answer that a gateway, or a sibling of a session's owner, passes on: as it arrives, in parts of a bounded size. The connection to the
 //! replica reads no further than the client does.
 
 use super::cut::Cut;
@@ -7,6 +7,7 @@ use crate::budget::{Account, Charge, Charged};
 use crate::gateway::{InFlight, Outcome, Place, Server, Waiting};
 use crate::jsonrpc::codes;
 use crate::shutdown::Shutdown;
+use crate::telemetry::counters::{FORWARDED_REQUESTS, Forwarded};
 use crate::telemetry::metrics::gateway::Ending;
 use crate::telemetry::{Operation, Verdict};
 use hyper::body::{Body as _, Incoming, SizeHint};
@@ -20,20 +21,30 @@ use tokio::time::{Sleep, sleep};
 /// Counts a request at its end. Dropped before, it counts as left by its client.
 #[derive(Debug)]
 pub struct Counted {
-    server: Arc<Server>,
+    /// The server of a gateway; `None`: a sibling.
+    server: Option<Arc<Server>>,
     is_counted: bool,
 }
 
 impl Counted {
-    /// Begins a request.
+    /// Begins a request to a server.
     pub fn new(server: &Arc<Server>) -> Self {
-        Counted { server: Arc::clone(server), is_counted: false }
+        Counted { server: Some(Arc::clone(server)), is_counted: false }
+    }
+
+    /// Begins a request to a sibling.
+    pub fn at_sibling() -> Self {
+        Counted { server: None, is_counted: false }
     }
 
     /// Counts the request, once.
     pub fn end(&mut self, ending: Ending) {
-        if !std::mem::replace(&mut self.is_counted, true) {
-            self.server.count(ending);
+        if std::mem::replace(&mut self.is_counted, true) {
+            return;
+        }
+        match &self.server {
+            Some(server) => server.count(ending),
+            None => FORWARDED_REQUESTS.increment(Forwarded::from(ending) as usize),
         }
     }
 }
@@ -49,8 +60,8 @@ impl Drop for Counted {
 pub struct Passage {
     /// Counts the request.
     pub counted: Counted,
-    /// The request at the replica.
-    pub in_flight: InFlight,
+    /// The request at a gateway's replica.
+    pub in_flight: Option<InFlight>,
     /// The client's wait, unless it has opened a stream.
     pub _waiting: Option<Waiting>,
     /// The place of the connection.
@@ -136,8 +147,10 @@ impl Relay {
                 }
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!(%error, "the answer of a replica broke off");
-                    if let Some(passage) = &mut self.passage {
-                        passage.in_flight.note(Outcome::Failed, Instant::now());
+                    if let Some(in_flight) =
+                        self.passage.as_mut().and_then(|passage| passage.in_flight.as_mut())
+                    {
+                        in_flight.note(Outcome::Failed, Instant::now());
                     }
                     let why = "the connection to the server broke before it answered; the request may have been carried out";
                     return Poll::Ready(self.stop(why, Ending::Broken));

@@ -3,15 +3,17 @@
 use super::paths::{self, METRICS, Probe};
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
-#[cfg(feature = "gateway")]
-use super::servers;
 use super::source::Source;
 use super::{Server, Settings, auth, body, cards, endpoint, guard, health, old_sse, site};
+#[cfg(feature = "gateway")]
+use super::{forwarding, servers};
 use crate::jsonrpc::codes;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
+#[cfg(feature = "gateway")]
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 /// Prefix of the paths where clients look for metadata (RFC 8615).
@@ -33,6 +35,9 @@ pub enum Route {
     Endpoint(Incoming, Allowed),
     /// A message to the path of HTTP+SSE.
     OldSse(Incoming, Allowed),
+    /// A request without a message, of a session at this sibling.
+    #[cfg(feature = "gateway")]
+    Sibling(SocketAddr, Allowed),
     /// A request to a server of the gateway.
     #[cfg(feature = "gateway")]
     Server(Incoming, Allowed),
@@ -198,6 +203,10 @@ pub fn route(server: &Arc<Server>, source: &Source, head: &Parts, body: Incoming
         Some(served) if served == settings.path => {
             if head.method == Method::POST {
                 return Route::Endpoint(body, allowed);
+            }
+            #[cfg(feature = "gateway")]
+            if let Some(owner) = forwarding::owner_of_stream(server, source, head) {
+                return Route::Sibling(owner, allowed);
             }
             endpoint::serve(server, source, head)
         }

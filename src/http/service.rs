@@ -7,12 +7,12 @@ use super::peers::{Connection, Mark, Persistence, Persistent, Places, Rewound, W
 use super::reject::Rejection;
 use super::response::Body;
 use super::routes::{self, Allowed, Entry, Full, Route};
-#[cfg(feature = "gateway")]
-use super::servers;
 use super::source::Source;
 use super::unread::Explained;
 use super::visit::Visit;
 use super::{Server, auth, body, endpoint, old_sse, paths};
+#[cfg(feature = "gateway")]
+use super::{forwarding::Forwarding, servers, siblings};
 use crate::aside::Aside;
 use crate::budget::Account;
 use crate::client::Client;
@@ -30,7 +30,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -177,10 +177,12 @@ impl Service {
         (self.role == Role::Admin).then_some(HEAD_PATIENCE)
     }
 
-    /// Returns the client that a request came from, if a trusted proxy names another address than the connection's.
+    /// Returns the client that a request came from, if a sibling or a trusted proxy names another address than the
+    /// connection's.
     /// Boxed, since few requests have one.
-    fn origin(&self, head: &Parts) -> Option<Box<Origin>> {
-        let address = auth::origin(&self.server.settings.auth, self.peer.socket.ip(), &head.headers)?;
+    fn origin(&self, head: &Parts, told: Option<IpAddr>) -> Option<Box<Origin>> {
+        let said = || auth::origin(&self.server.settings.auth, self.peer.socket.ip(), &head.headers);
+        let address = told.or_else(said)?;
         let client = Client::at(Some(address));
         Some(Box::new(Origin {
             peer: SocketAddr::new(address, 0).into(),
@@ -191,7 +193,12 @@ impl Service {
 
     /// Returns the caller of a request if that is known without waiting. Where addresses are limited, that is checked
     /// first, so that a flood cannot keep the verifier of tokens busy.
-    fn known(&self, head: &Parts) -> Option<Result<Arc<Identity>, Rejection>> {
+    fn known(&self, head: &Parts, source: &Source) -> Option<Result<Arc<Identity>, Rejection>> {
+        #[cfg(feature = "gateway")]
+        if let Some(ticket) = &source.ticket {
+            return Some(Ok(Arc::clone(&ticket.told.identity)));
+        }
+        let _ = source;
         if self.server.limits.is_some() { None } else { auth::known(&self.server, self.asking(head)) }
     }
 
@@ -269,7 +276,15 @@ impl Service {
             let is_monitoring = paths::is_monitoring(&server.settings, head.uri.path());
             let is_http2 = head.version == Version::HTTP_2;
             let memory = memory_of(&head) + if is_http2 && has_body { STREAM_WINDOW as usize } else { 0 };
-            let origin = self.origin(&head);
+            #[cfg(feature = "gateway")]
+            let (ticket, forged) = siblings::ticket(server, &head)
+                .transpose()
+                .map_or_else(|no| (None, Some(no)), |ticket| (ticket, None));
+            #[cfg(feature = "gateway")]
+            let told = ticket.as_ref().map(|ticket| ticket.told.address);
+            #[cfg(not(feature = "gateway"))]
+            let told = None;
+            let origin = self.origin(&head, told);
             let requests = origin.as_ref().map_or(&self.requests, |origin| &origin.requests);
             let charge = match is_monitoring {
                 true => None,
@@ -294,18 +309,26 @@ impl Service {
                 || !connection.is_spare()
                 || Box::pin(persistence.while_connected(places.settle(connection))).await;
             source.persistence = persistence;
+            #[cfg(feature = "gateway")]
+            {
+                source.ticket = ticket;
+            }
             let full = match (is_placed, is_monitoring || charge.is_some()) {
                 (false, _) => Some(Full::Connections),
                 (true, false) => Some(Full::Memory),
                 (true, true) => None,
             };
             let mut response = 'answered: {
+                #[cfg(feature = "gateway")]
+                if let Some(forged) = forged {
+                    break 'answered body::refuse(body, forged).response();
+                }
                 let opened = match self.enter(&source, &head, body, full) {
                     Entry::Answered(response) => break 'answered *response,
                     Entry::Open(body, allowed) => (body, allowed),
                 };
                 let (body, allowed, is_old) = {
-                    let route = if let Some(known) = self.known(&head) {
+                    let route = if let Some(known) = self.known(&head, &source) {
                         self.route(known, (&mut visit, &mut source), &head, opened)
                     } else {
                         // Boxed: most callers are known.
@@ -321,6 +344,18 @@ impl Service {
                         }
                         Route::OldSse(body, allowed) => (body, allowed, true),
                         #[cfg(feature = "gateway")]
+                        Route::Sibling(owner, allowed) => {
+                            let forwarding = Forwarding {
+                                server,
+                                source: &source,
+                                headers: &head.headers,
+                                owner,
+                                is_retry: false,
+                            };
+                            let passing = forwarding.stream(head.method.clone());
+                            break 'answered allowed.complete(Box::pin(scoped(source.span, passing)).await);
+                        }
+                        #[cfg(feature = "gateway")]
                         Route::Server(body, allowed) => {
                             let passing = servers::serve(server, &source, &head, body);
                             break 'answered allowed.complete(Box::pin(scoped(source.span, passing)).await);
@@ -335,6 +370,10 @@ impl Service {
                     Scoped::new(source.span, posting).await
                 })
             };
+            #[cfg(feature = "gateway")]
+            if let Some(ticket) = &source.ticket {
+                siblings::prove(&mut response, ticket);
+            }
             // Hyper may still be reading the body of a refused request; such a connection keeps its buffers.
             let is_error = response.status().is_client_error() || response.status().is_server_error();
             let leaves_body = has_body && is_error && is_long;

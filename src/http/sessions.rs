@@ -8,10 +8,12 @@ use super::guard::{self, Form};
 use super::outcome;
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
+#[cfg(feature = "gateway")]
+use super::siblings;
 use super::source::Source;
 use super::stream::EventStream;
 use crate::exchange::Failure;
-use crate::identity::{Identity, Principal};
+use crate::identity::Principal;
 use crate::jsonrpc::Spliced;
 use crate::session::{LEGACY_VERSIONS, Presence, Session};
 use crate::tasks;
@@ -101,13 +103,10 @@ pub fn describe(session: &Session, operation: &Operation) {
 ///
 /// # Errors
 /// As [`find`]; 400 when the event is no longer kept, 406 when the client does not accept event streams.
-pub fn stream(
-    server: &Server,
-    identity: &Identity,
-    headers: &HeaderMap,
-) -> Result<Response<Body>, Rejection> {
+pub fn stream(server: &Server, source: &Source, headers: &HeaderMap) -> Result<Response<Body>, Rejection> {
     guard::takes_events(headers)?;
-    let session = find(server, headers, &identity.principal)?;
+    let session = find(server, headers, &source.identity.principal)?;
+    let identity = &source.identity;
     let ends = Expiry::of(identity);
     // A GET does not count as a message, else a client could postpone eviction forever by reconnecting.
     session.note_alive(Instant::now());
@@ -126,6 +125,8 @@ pub fn stream(
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down());
     }
+    #[cfg(feature = "gateway")]
+    siblings::check_leaving(server, source, true)?;
     Ok(response::events(EventStream::resumable(server, session.open_standalone(), ends)))
 }
 
@@ -198,8 +199,13 @@ pub fn open(server: &Server, source: &Source, request_id: &[u8]) -> Result<Arc<S
     let address = Some(source.peer.socket.ip());
     let principal = source.identity.principal.clone();
     let account = source.account.sibling(principal.client_or(|| source.account.client()));
-    let opened = server.directory.open(principal, address, account, Instant::now());
-    opened.map_err(|_| Rejection::busy("--max-sessions sessions are open").of(request_id))
+    let full = || Rejection::busy("--max-sessions sessions are open").of(request_id);
+    #[cfg(feature = "gateway")]
+    if let Some(siblings) = &server.siblings {
+        let id = siblings.mint(&principal).ok_or_else(full)?;
+        return server.directory.open_as(id, principal, address, account, Instant::now()).map_err(|_| full());
+    }
+    server.directory.open(principal, address, account, Instant::now()).map_err(|_| full())
 }
 
 /// Returns the answer to `initialize`, and lists the session in the directory if the handshake succeeded.

@@ -4,6 +4,8 @@ use super::Settings;
 use super::peers::Persistence;
 use super::reject::Rejection;
 use crate::budget::{Account, Charged};
+#[cfg(feature = "gateway")]
+use crate::gateway::Ticket;
 use crate::identity::{Identity, META_PREFIX};
 use crate::jsonrpc::{self, Carried, Kind, Message, Params, Span, rewrite, unescaped};
 use crate::telemetry::{Arrival, Operation, Parent, Peer, Subject, Visitor, cut};
@@ -26,6 +28,9 @@ pub struct Source {
     pub identity: Arc<Identity>,
     /// The gateways that the request has passed before this one; empty without any, and at a sidecar.
     pub gateways: Box<str>,
+    /// What the sibling says that has passed the request on; `None` if it comes from a client.
+    #[cfg(feature = "gateway")]
+    pub ticket: Option<Box<Ticket>>,
     /// What the audit log reports of the HTTP request; only with an audit log.
     pub visitor: Option<Arc<Visitor>>,
     /// The client that sent them.
@@ -48,11 +53,29 @@ impl Source {
             span: None,
             identity,
             gateways,
+            #[cfg(feature = "gateway")]
+            ticket: None,
             visitor: None,
             peer,
             account,
             brought: None,
             persistence,
+        }
+    }
+
+    /// Returns the account of the caller: its principal's, else that of the client's address.
+    pub fn account_of_caller(&self) -> Account {
+        match self.identity.principal.client_or(|| self.account.client()) {
+            client if client == self.account.client() => self.account.clone(),
+            client => self.account.sibling(client),
+        }
+    }
+
+    /// Notes that another replica records the request.
+    #[cfg(feature = "gateway")]
+    pub fn leave_record(&self) {
+        if let Some(brought) = &self.brought {
+            brought.store(true, Ordering::Relaxed);
         }
     }
 

@@ -81,6 +81,8 @@ impl Visit {
             trace,
             identity: Identity::anonymous(),
             gateways: Box::default(),
+            #[cfg(feature = "gateway")]
+            ticket: None,
             visitor,
             peer,
             account,

@@ -1,4 +1,4 @@
-//! A caller's identity as JSON, for the part of a gateway that calls servers in the caller's name.
+//! A caller's identity as JSON, for the part of a gateway that calls servers in the caller's name, and for other replicas.
 
 use super::{Identity, Means, Principal};
 use serde_json::{Value, json};
@@ -25,7 +25,17 @@ pub(super) fn write(identity: &Identity) -> Value {
 }
 
 impl Identity {
-    /// Reads the raw JSON that [`Disclosure::whole`](super::Disclosure::whole) writes; `None` if it is something else.
+    /// Returns everything that is known of the caller but what only its connection proves, with all claims.
+    pub fn with_claims(&self) -> Value {
+        let mut whole = write(self);
+        if !self.claims.is_empty() {
+            whole["claims"] = Value::Object(self.claims.clone());
+        }
+        whole
+    }
+
+    /// Reads the raw JSON that [`Disclosure::whole`](super::Disclosure::whole) or [`Identity::with_claims`] writes; `None` if
+    /// it is something else.
     pub fn of_whole(raw: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(raw).ok()?;
         if value.as_object()?.is_empty() {
@@ -43,6 +53,9 @@ impl Identity {
         (identity.scopes, identity.groups, identity.roles) =
             (texts("scopes")?, texts("groups")?, texts("roles")?);
         identity.expires = value["expires"].as_u64();
+        if let Some(claims) = value["claims"].as_object() {
+            identity.claims.clone_from(claims);
+        }
         Some(identity)
     }
 }
@@ -65,6 +78,11 @@ mod tests {
         let bob = Identity::named(Principal::named("bob").expect("a name"), Means::Proxy);
         let expected = Identity { claims: serde_json::Map::new(), ..bob.clone() };
         assert_eq!(read(&bob), Some(expected));
+        assert_eq!(
+            Identity::of_whole(bob.with_claims().to_string().as_bytes()),
+            Some(bob),
+            "with its claims"
+        );
         assert_eq!(read(&Identity::anonymous()), Some(Identity::clone(&Identity::anonymous())));
         for bad in ["", "7", r#"{"principal":"ann"}"#, r#"{"principal":"anonymous","means":"token"}"#] {
             assert_eq!(Identity::of_whole(bad.as_bytes()), None, "{bad}");

@@ -5,7 +5,7 @@ use super::resolve::Resolver;
 use super::tls::{BadTls, Tls};
 use crate::tasks;
 use hyper::rt::Executor;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioTimer;
@@ -87,7 +87,10 @@ fn client(tls: &Tls, http2: bool, resolver: Resolver, keeping: Keeping) -> Resul
     tcp.set_keepalive_interval(keeping.unacknowledged.map(|time| time / 4));
     #[cfg(target_os = "linux")]
     tcp.set_tcp_user_timeout(keeping.unacknowledged);
-    let https = HttpsConnectorBuilder::new().with_tls_config(tls.client()?).https_or_http();
+    let mut https = HttpsConnectorBuilder::new().with_tls_config(tls.client()?).https_or_http();
+    if let Some(name) = tls.server_name()? {
+        https = https.with_server_name_resolver(FixedServerNameResolver::new(name));
+    }
     let connector = if http2 {
         https.enable_http2().wrap_connector(tcp)
     } else {

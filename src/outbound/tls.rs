@@ -1,7 +1,7 @@
 //! Certificates for connections to other services.
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +13,8 @@ pub struct Tls {
     pub authorities: Option<Vec<u8>>,
     /// proxyrunner's own certificate and its key.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// The name that a certificate must have, in place of the URL's host.
+    pub name: Option<String>,
 }
 
 impl fmt::Debug for Tls {
@@ -64,6 +66,15 @@ impl Tls {
                 config.with_client_auth_cert(chain, key).map_err(|error| unusable(&error))
             }
         }
+    }
+
+    /// Returns the name that certificates must have, unless it is the URL's host.
+    ///
+    /// # Errors
+    /// When it is no name.
+    pub(super) fn server_name(&self) -> Result<Option<ServerName<'static>>, BadTls> {
+        let name = self.name.clone().map(ServerName::try_from).transpose();
+        name.map_err(|error| BadTls::Protocol(error.to_string()))
     }
 
     fn roots(&self) -> Result<RootCertStore, BadTls> {

@@ -38,8 +38,7 @@ impl Directory {
         Directory { settings, places, opening: Mutex::default(), sessions: RwLock::default() }
     }
 
-    /// Opens a session for the client at `address`. It cannot be found before [`list`](Self::list), which is called
-    /// once its handshake is complete. Its messages are charged to its own account, `account`.
+    /// Opens a session with a random id; see [`open_as`](Self::open_as).
     ///
     /// # Errors
     /// Fails if there are too many sessions.
@@ -50,9 +49,25 @@ impl Directory {
         account: Account,
         now: Instant,
     ) -> Result<Arc<Session>, DirectoryFull> {
+        let id = SessionId::mint().map_err(|_| DirectoryFull)?;
+        self.open_as(id, principal, address, account, now)
+    }
+
+    /// Opens a session for the client at `address`. It cannot be found before [`list`](Self::list), which is called
+    /// once its handshake is complete. Its messages are charged to its own account, `account`.
+    ///
+    /// # Errors
+    /// Fails if there are too many sessions.
+    pub fn open_as(
+        &self,
+        id: SessionId,
+        principal: Principal,
+        address: Option<IpAddr>,
+        account: Account,
+        now: Instant,
+    ) -> Result<Arc<Session>, DirectoryFull> {
         let opener = principal.client_or(|| Client::at(address));
         let place = self.place(opener, now)?;
-        let id = SessionId::mint().map_err(|_| DirectoryFull)?;
         let session = Arc::new(Session::new(id, principal, opener, &self.settings, account, place, now));
         let weak = Arc::downgrade(&session);
         session.account().on_give_way(move || weak.upgrade().is_some_and(|session| session.give_way()));

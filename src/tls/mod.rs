@@ -22,6 +22,8 @@ pub use gate::{Gate, Handshake, Stream};
 pub use identity::{NameKind, Peer};
 pub use pinned::client_config;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::path::PathBuf;
 
 /// The settings of TLS.
@@ -37,6 +39,13 @@ pub struct Settings {
     pub client_name: NameKind,
     /// Whether HTTP/2 is offered.
     pub http2: bool,
+}
+
+/// Returns the first DNS name of the first certificate in PEM. A host stands for the `*` of a wildcard.
+pub fn dns_name(pem: &[u8]) -> Option<String> {
+    let certificate = CertificateDer::from_pem_slice(pem).ok()?;
+    let name = certificate::read(&certificate)?.dns.into_iter().next()?;
+    Some(name.replacen('*', "replica", 1))
 }
 
 impl Settings {

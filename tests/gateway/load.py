@@ -1,4 +1,4 @@
-"""Callers of a fleet of gateways, which check every answer and account for every request.
+"""Callers of a fleet of gateways, or of replicas without one, which check every answer and account for every request.
 
 Each call has a text of its own. It ends as exactly one of these:
 
@@ -149,9 +149,11 @@ class Ledger:
 
 
 class Caller:
-    """One client of one server, in one era, which goes to another gateway with each request."""
+    """One client of one server, in one era, which goes to another gateway, or to another replica, with each request."""
 
-    def __init__(self, balancer: Balancer, ledger: Ledger, server: str, era: str, key: str | None) -> None:
+    def __init__(
+        self, balancer: Balancer, ledger: Ledger, server: str, era: str, key: str | None, is_gateway: bool = True
+    ) -> None:
         self.balancer, self.ledger, self.server, self.era = balancer, ledger, server, era
         self.name = f"{server}-{era}-{next(numbers)}"
         self.connections = {port: Connection(port) for port in balancer.ready}
@@ -161,6 +163,7 @@ class Caller:
         self.seen: Counter[str] = Counter()
         self.done = 0
         self.tool, self.arguments = "echo", {}
+        self.path = f"/servers/{server}/mcp" if is_gateway else "/mcp"
         # What may come in place of an answer, at a server that lies.
         self.tolerated: tuple[str, ...] = ()
 
@@ -246,7 +249,7 @@ class Caller:
         body = json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}).encode()
         port = self.balancer.pick()
         try:
-            answer = await self.connections[port].request("POST", f"/servers/{self.server}/mcp", headers, body)
+            answer = await self.connections[port].request("POST", self.path, headers, body)
         except Refused:
             self.balancer.ready[port] = False
             self.ledger.note(self.server, "refused by a gateway")
@@ -267,7 +270,8 @@ class Caller:
 class Load:
     """Callers that run until the end of a block."""
 
-    def __init__(self, ports: list[int], keys: list[str | None]) -> None:
+    def __init__(self, ports: list[int], keys: list[str | None], is_gateway: bool = True) -> None:
+        self.is_gateway = is_gateway
         self.balancer, self.ledger, self.keys = Balancer(ports), Ledger(), itertools.cycle(keys)
         self.callers: list[Caller] = []
         self.tasks: list[asyncio.Task] = []
@@ -275,7 +279,7 @@ class Load:
     def add(self, server: str, legacy: int, modern: int) -> list[Caller]:
         """Adds callers of a server, and starts them."""
         added = [
-            Caller(self.balancer, self.ledger, server, era, next(self.keys))
+            Caller(self.balancer, self.ledger, server, era, next(self.keys), self.is_gateway)
             for era in [LEGACY] * legacy + [MODERN] * modern
         ]
         self.callers += added

@@ -18,6 +18,8 @@ mod eras;
 mod expiry;
 mod faults;
 #[cfg(feature = "gateway")]
+mod forwarding;
+#[cfg(feature = "gateway")]
 mod gateway;
 #[cfg(feature = "gateway")]
 mod gateway_callers;

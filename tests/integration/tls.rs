@@ -336,3 +336,55 @@ fn probes_trust_the_configured_certificate() {
         assert_eq!(probe(unknown).status.code(), Some(1));
     }
 }
+
+#[cfg(feature = "gateway")]
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_know_each_other_by_their_certificates() {
+    let authority = Authority::new("tls-siblings");
+    let ca = authority.path("ca.crt").display().to_string();
+    let key = authority.path("state");
+    fs::write(&key, "k".repeat(64)).expect("a file");
+    let flags = format!(
+        "{} --tls-client-ca {ca} --forward-sessions 127.0.0.1 --state-key-file {}",
+        authority.issue(),
+        key.display()
+    );
+    let [a, b] = [(); 2].map(|()| Server::start(&format!("{flags} --servers-ca {ca}")));
+    let other = Authority::new("tls-other").path("ca.crt");
+    let distrustful = Server::start(&format!("{flags} --servers-ca {}", other.display()));
+    let client =
+        authority.trusting(Some(&authority.client("spiffe://a/client")), HTTP_1, rustls::DEFAULT_VERSIONS);
+    let post = async |server: &Server, session: &str, body: &str| {
+        let mut stream = connect(server, Arc::clone(&client)).await.expect("a handshake");
+        let request = format!(
+            "POST /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\naccept: application/json, \
+             text/event-stream\r\n{session}content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        in_time(stream.read_to_end(&mut answer)).await.expect("an answer");
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let opened = post(&a, "", INITIALIZE).await;
+    let session = opened.lines().find(|line| line.starts_with("mcp-session-id: ")).expect("a session");
+    let session = format!("{session}\r\n");
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    for server in [&a, &b] {
+        let answer = post(server, &session, ping).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let answer = post(&distrustful, &session, ping).await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    distrustful.until_logged("could not be passed on");
+    // Another client has another name, to which the session does not exist.
+    let stranger =
+        authority.trusting(Some(&authority.client("spiffe://a/stranger")), HTTP_1, rustls::DEFAULT_VERSIONS);
+    let client = stranger;
+    let mut stream = connect(&b, client).await.expect("a handshake");
+    let request = format!("DELETE /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{session}\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    in_time(stream.read_to_end(&mut answer)).await.expect("an answer");
+    assert!(answer.starts_with(b"HTTP/1.1 404"));
+}

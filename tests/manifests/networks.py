@@ -100,8 +100,46 @@ def scaled(documents: list[Document]) -> Iterator[str]:
         if metrics != ["mcp_tool_requests_per_second"]:
             yield f"{called(scaler)} reads {metrics}"
         affine = [one["spec"].get("sessionAffinity") == "ClientIP" for one in of_kind(documents, "Service")]
-        if not all(affine):
+        if not all(affine) and not all(forwards(pod) for _, pod in servers(documents)):
             yield f"{called(scaler)}: several replicas, and a Service without session affinity"
+
+
+def forwards(pod: dict[str, Any]) -> bool:
+    """Whether replicas pass requests of each other's sessions on."""
+    names = [one["name"] for container in containers(pod) for one in container.get("env", [])]
+    return "PROXYRUNNER_FORWARD_SESSIONS" in names
+
+
+def sharing(documents: list[Document]) -> Iterator[str]:
+    """Replicas that pass requests on know their own addresses, have one key, and may reach each other."""
+    for name, template in templates(documents):
+        pod = template["spec"]
+        if not forwards(pod):
+            continue
+        (own,) = [one for container in containers(pod) for one in container.get("env", []) if one["name"] == "PROXYRUNNER_FORWARD_SESSIONS"]
+        if own.get("valueFrom") != {"fieldRef": {"fieldPath": "status.podIP"}}:
+            yield f"{name}: replicas have the same address, {own}"
+        if not any(one["name"] == "PROXYRUNNER_STATE_KEY_FILE" for container in containers(pod) for one in container.get("env", [])):
+            yield f"{name}: replicas share no key"
+        labels = template["metadata"]["labels"]
+        policies = [one["spec"] for one in of_kind(documents, "NetworkPolicy")]
+        chosen = [spec for spec in policies if matches(spec["podSelector"].get("matchLabels", {}), labels)]
+        for direction, rules, peers in (("Ingress", "ingress", "from"), ("Egress", "egress", "to")):
+            limits = [spec for spec in chosen if direction in spec["policyTypes"]]
+            reached = [
+                rule
+                for spec in limits
+                for rule in spec.get(rules, [])
+                if any(is_own(peer, labels) for peer in rule.get(peers, [])) and MCP_PORT in [port["port"] for port in rule.get("ports", [])]
+            ]
+            if limits and not reached:
+                yield f"{name}: replicas may not reach each other ({direction})"
+
+
+def is_own(peer: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a peer of a network policy is the pods with these labels, in their own namespace."""
+    wanted = (peer.get("podSelector") or {}).get("matchLabels")
+    return "namespaceSelector" not in peer and bool(wanted) and matches(wanted, labels)
 
 
 def accounts(documents: list[Document]) -> Iterator[str]:
@@ -125,7 +163,8 @@ def closed(documents: list[Document]) -> Iterator[str]:
                 yield f"{name}: no policy limits {direction}"
         for rule in (rule for spec in own for rule in spec.get("ingress", [])):
             own_port = GATEWAY_PORT if is_gateway(template["spec"]) else MCP_PORT
-            yield from (f"{name}: {problem}" for problem in admitted(rule, documents, own_port))
+            siblings = labels if forwards(template["spec"]) else {}
+            yield from (f"{name}: {problem}" for problem in admitted(rule, documents, own_port, siblings))
         for rule in (rule for spec in own for rule in spec.get("egress", [])):
             if not rule.get("to"):
                 yield f"{name} may call everything"
@@ -137,7 +176,7 @@ def closed(documents: list[Document]) -> Iterator[str]:
                         yield f"{name} may call everything: {peer}"
 
 
-def admitted(rule: dict[str, Any], documents: list[Document], own_port: int) -> Iterator[str]:
+def admitted(rule: dict[str, Any], documents: list[Document], own_port: int, siblings: dict[str, str]) -> Iterator[str]:
     """What a rule of ingress admits that it should not."""
     ports = {port["port"] for port in rule.get("ports", [])}
     if not rule.get("from") or not ports:
@@ -149,6 +188,8 @@ def admitted(rule: dict[str, Any], documents: list[Document], own_port: int) -> 
         if space in clients and ports == {own_port} or space in MONITORING and ports == {METRICS_PORT}:
             continue
         if own_port == GATEWAY_PORT and peer == {"namespaceSelector": {"matchExpressions": TRUST}} and ports == {own_port}:
+            continue
+        if is_own(peer, siblings) and ports == {MCP_PORT}:
             continue
         check = [t["metadata"]["labels"] for name, t in templates(documents) if name.startswith("CronJob/")]
         if not (space is None and pod and ports == {MCP_PORT} and any(matches(pod, one) for one in check)):
@@ -172,4 +213,4 @@ def checks(documents: list[Document]) -> Iterator[str]:
             yield f"{called(cron)} runs {container['args']}"
 
 
-RULES: list[Rule] = [selecting, reachable, scaled, accounts, closed, checks]
+RULES: list[Rule] = [selecting, reachable, scaled, sharing, accounts, closed, checks]

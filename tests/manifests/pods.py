@@ -93,8 +93,16 @@ def words(container: Document) -> list[str]:
     return [*container.get("command", []), *container.get("args", [])]
 
 
+# Where replicas have the key that they share, and an address of a pod.
+STATE_KEY, POD_IP = "/etc/proxyrunner/state/state", "10.0.0.7"
+
+
 def environment(container: Document) -> dict[str, str]:
-    return {one["name"]: one.get("value", "") for one in container.get("env", [])}
+    def value(one: Document) -> str:
+        field = one.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+        return one.get("value", POD_IP if field == "status.podIP" else "")
+
+    return {one["name"]: value(one) for one in container.get("env", [])}
 
 
 def options(container: Document) -> dict[str, str]:

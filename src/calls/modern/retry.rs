@@ -76,7 +76,7 @@ impl Calls {
             Some(State::Elsewhere) => {
                 return Err(Refusal::Withheld(
                     codes::INVALID_PARAMS,
-                    "requestState was issued by another replica, where the call is waiting; route retries to that replica",
+                    "requestState was issued by another replica, where the call is waiting; route retries to that replica (see --forward-sessions), or repeat the original call if it is gone",
                 ));
             }
             Some(State::Urls(_)) | None => None,

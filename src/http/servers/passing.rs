@@ -7,7 +7,7 @@ use super::super::reject::Rejection;
 use super::super::relay::{Counted, Passage, Relay};
 use super::super::response::Body;
 use super::super::source::Source;
-use super::super::{Server, body, clearance, endpoint, guard, modern, oneway};
+use super::super::{Server, body, clearance, guard, modern, oneway};
 use super::answer::{self, Answers};
 use crate::budget::{Account, Charged};
 use crate::client::Client;
@@ -83,7 +83,7 @@ impl Passing<'_> {
         if let Err(rejection) = self.admit(owner.as_ref(), &body) {
             return Err(body::refuse(body, rejection));
         }
-        let account = endpoint::account(self.source, self.principal, None);
+        let account = self.source.account_of_caller();
         let body = Box::pin(body::read(self.server, body, &account, &self.source.persistence)).await?;
         if jsonrpc::is_batch(body.bytes()) {
             return Err(Rejection::invalid("a gateway takes no batches; send one message in each request"));
@@ -183,7 +183,7 @@ impl Passing<'_> {
             None => self.source.trace.clone(),
         };
         let outgoing = self.outgoing(method.clone(), Charged::default(), &trace);
-        let account = endpoint::account(self.source, self.principal, None);
+        let account = self.source.account_of_caller();
         // Answers to any request of the session may come on its stream.
         let policies = self.server.policies.as_ref().filter(|_| *method == Method::GET);
         let any = |policies| {
@@ -307,7 +307,7 @@ impl Passing<'_> {
         let filter = view.map(|view| (view, account.clone()));
         let passage = Passage {
             counted,
-            in_flight,
+            in_flight: Some(in_flight),
             _waiting: waiting,
             _place: place,
             _charge: charge,

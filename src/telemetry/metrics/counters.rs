@@ -290,6 +290,61 @@ pub enum RedisResult {
     Busy,
 }
 
+/// Requests that were passed on to siblings; the index is that of [`Forwarded`].
+pub static FORWARDED_REQUESTS: Labelled<8> = Labelled::new(
+    "proxyrunner_forwarded_requests_total",
+    "HTTP requests that were passed on to the replica that owns their session, by result, if --forward-sessions is set.",
+    "result",
+    ["ok", "client_error", "server_error", "cancelled", "full", "owner_gone", "broken", "timeout"],
+);
+
+/// The results of [`FORWARDED_REQUESTS`].
+#[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "its label is the same in every build"))]
+#[derive(Clone, Copy, Debug)]
+pub enum Forwarded {
+    /// An answer that is no error.
+    Ok,
+    /// An answer of status 4xx.
+    ClientError,
+    /// An answer of status 5xx, or a request that cannot be passed on.
+    ServerError,
+    /// The client has left before the end of the answer.
+    Cancelled,
+    /// Too many requests were in flight.
+    Full,
+    /// The owner is not there, or is ending.
+    OwnerGone,
+    /// The owner broke the connection.
+    Broken,
+    /// The owner did not answer in time.
+    Timeout,
+}
+
+#[cfg(feature = "gateway")]
+impl From<super::gateway::Ending> for Forwarded {
+    fn from(ending: super::gateway::Ending) -> Self {
+        use super::gateway::Ending;
+        match ending {
+            Ending::Ok => Forwarded::Ok,
+            Ending::ClientError => Forwarded::ClientError,
+            Ending::ServerError => Forwarded::ServerError,
+            Ending::Cancelled => Forwarded::Cancelled,
+            Ending::Full => Forwarded::Full,
+            Ending::NoReplica | Ending::OwnerGone | Ending::Unreachable => Forwarded::OwnerGone,
+            Ending::Broken => Forwarded::Broken,
+            Ending::Timeout => Forwarded::Timeout,
+        }
+    }
+}
+
+/// Requests that siblings have passed on; the index is 0 for those that were accepted, 1 for those that were refused.
+pub static SIBLING_REQUESTS: Labelled<2> = Labelled::new(
+    "proxyrunner_sibling_requests_total",
+    "HTTP requests that other replicas have passed on to this one, by whether their ticket was accepted, if --forward-sessions is set.",
+    "result",
+    ["accepted", "refused"],
+);
+
 /// All groups of labelled counters.
 static GROUPS: &[&dyn Group] = &[
     &AUTH_REQUESTS,
@@ -300,6 +355,8 @@ static GROUPS: &[&dyn Group] = &[
     &GATEWAY_REGISTRATIONS,
     &MIRROR_POLLS,
     &REDIS_COMMANDS,
+    &FORWARDED_REQUESTS,
+    &SIBLING_REQUESTS,
 ];
 
 /// A level that one module sets, such as the time at which a certificate expires. It has no sample until it is set.

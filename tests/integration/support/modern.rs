@@ -45,6 +45,12 @@ impl Server {
 }
 
 impl Modern<'_> {
+    /// Returns the same client, which sends its requests to another replica.
+    #[cfg(feature = "gateway")]
+    pub fn through<'b>(&self, server: &'b Server) -> Modern<'b> {
+        Modern { server, meta: self.meta.clone(), headers: self.headers.clone() }
+    }
+
     /// Sets the declared capabilities.
     pub fn capabilities(self, capabilities: Value) -> Self {
         self.meta(CLIENT_CAPABILITIES, capabilities)

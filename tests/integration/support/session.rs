@@ -93,6 +93,12 @@ impl<'a> Session<'a> {
         self.welcome["result"]["protocolVersion"].as_str().expect("a version")
     }
 
+    /// Returns the same session, whose client sends its requests to another replica.
+    #[cfg(feature = "gateway")]
+    pub fn through<'b>(&self, server: &'b Server) -> Session<'b> {
+        Session { server, id: self.id.clone(), welcome: self.welcome.clone(), headers: self.headers.clone() }
+    }
+
     /// Sends a message and reads the whole response, either JSON or a stream.
     pub fn post(&self, body: impl AsRef<[u8]>) -> Response {
         self.begin(body).response()

@@ -37,11 +37,23 @@ impl Upstream {
         Upstream::doing(move |_, stream| stream.write_all(&answer))
     }
 
+    /// Starts a server at an address that another process has had.
+    pub fn at(address: SocketAddr, answer: &'static str) -> Upstream {
+        Upstream::listening(address, move |_, stream| stream.write_all(answer.as_bytes()))
+    }
+
     /// Starts a server that gives every request to `serve`, which writes the answer. An error closes the connection.
     pub fn doing(
         serve: impl Fn(&Received, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Upstream {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        Upstream::listening(SocketAddr::from(([127, 0, 0, 1], 0)), serve)
+    }
+
+    fn listening(
+        address: SocketAddr,
+        serve: impl Fn(&Received, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Upstream {
+        let listener = TcpListener::bind(address).expect("a listener");
         let address = listener.local_addr().expect("an address");
         let (received, serve) = (Arc::<Mutex<Vec<Received>>>::default(), Arc::new(serve));
         let is_draining = Arc::<AtomicBool>::default();

@@ -79,7 +79,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- end }}
 
-{{/* What a server behind a gateway needs; its URL in the cluster is its audience. */}}
+{{/* What a server behind a gateway needs, whose URL in the cluster is its audience, and what replicas need. */}}
 {{- define "proxyrunner.gateway" -}}
 {{- if .Values.gateway.enabled }}
 {{- $url := printf "http://%s.%s.svc:%v%s" (include "proxyrunner.fullname" .) .Release.Namespace .Values.service.port (.Values.settings.path | default "/mcp") }}
@@ -90,17 +90,30 @@ seccompProfile: {type: RuntimeDefault}
 {{- if .Values.gateway.caConfigMap }}
 - {name: PROXYRUNNER_AUTH_CA, value: /etc/proxyrunner/ca/ca.crt}
 {{- end }}
-{{- if .Values.gateway.stateSecret }}
+{{- end }}
+{{- if .Values.forwardSessions.enabled }}
+- name: PROXYRUNNER_FORWARD_SESSIONS
+  valueFrom: {fieldRef: {fieldPath: status.podIP}}
+{{- end }}
+{{- if include "proxyrunner.state" . }}
 - {name: PROXYRUNNER_STATE_KEY_FILE, value: /etc/proxyrunner/state/state}
 {{- end }}
 {{- end }}
+
+{{/* The Secret with the key that replicas share; empty without one. */}}
+{{- define "proxyrunner.state" -}}
+{{- if .Values.forwardSessions.enabled -}}
+{{- .Values.forwardSessions.stateSecret -}}
+{{- else if .Values.gateway.enabled -}}
+{{- .Values.gateway.stateSecret -}}
+{{- end -}}
 {{- end }}
 
 {{- define "proxyrunner.gateway.mounts" -}}
 {{- if and .Values.gateway.enabled .Values.gateway.caConfigMap }}
 - {name: gateway-ca, mountPath: /etc/proxyrunner/ca, readOnly: true}
 {{- end }}
-{{- if and .Values.gateway.enabled .Values.gateway.stateSecret }}
+{{- if include "proxyrunner.state" . }}
 - {name: state, mountPath: /etc/proxyrunner/state, readOnly: true}
 {{- end }}
 {{- end }}
@@ -110,9 +123,9 @@ seccompProfile: {type: RuntimeDefault}
 - name: gateway-ca
   configMap: {name: {{ .Values.gateway.caConfigMap }}}
 {{- end }}
-{{- if and .Values.gateway.enabled .Values.gateway.stateSecret }}
+{{- if include "proxyrunner.state" . }}
 - name: state
-  secret: {secretName: {{ .Values.gateway.stateSecret }}, defaultMode: 0440}
+  secret: {secretName: {{ include "proxyrunner.state" . }}, defaultMode: 0440}
 {{- end }}
 {{- end }}
 
