@@ -1,6 +1,6 @@
-//! Exports telemetry to collectors by the OpenTelemetry Protocol, over HTTP or gRPC: spans and log records in the batches
-//! of the SDK's processors, metrics at intervals. It never delays a request: records wait in bounded queues, and those
-//! that no collector accepts are dropped and counted.
+//! Exports telemetry to collectors by the OpenTelemetry Protocol, over HTTP or gRPC: spans and log records with the
+//! SDK's batch processors and the exporters of `opentelemetry-otlp`, metrics by requests of our own. It never delays a
+//! request: records wait in bounded queues, and those that no collector accepts are dropped and counted.
 
 mod delivery;
 mod endpoint;
@@ -20,6 +20,7 @@ use crate::telemetry::{Outbox, logs, scope_of_instrumentation, tracer};
 use delivery::Delivery;
 use metrics::Metrics;
 use opentelemetry::KeyValue;
+use opentelemetry_otlp::{RetryPolicy, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{BatchLogProcessor, LogProcessor, SdkLogRecord};
@@ -34,7 +35,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use transport::Transport;
+use transport::{Complete, Transport};
 use unusable::Unusable;
 
 /// The collectors per signal; a signal without one is not exported.
@@ -102,13 +103,16 @@ impl Exporter {
         outbox: &'static Outbox<SpanData>,
         resource: &Resource,
     ) -> Result<(), Unusable> {
-        let (delivery, transport) = self.transport(endpoint, Signal::Traces)?;
+        let encoded = Arc::new(spans::Encoded::default());
+        let (delivery, transport) = self.transport(endpoint, Signal::Traces, Some(encoded.clone()))?;
+        let inner = opentelemetry_otlp::SpanExporter::builder().with_http();
+        let inner = configured(inner, endpoint, transport).build().map_err(unusable)?;
         let bounds = outbox.bounds();
         let config = sdk_trace::BatchConfigBuilder::default()
             .with_max_queue_size(bounds.queued)
             .with_max_export_batch_size(bounds.batch)
             .with_scheduled_delay(bounds.delay);
-        let exporter = spans::Counted { transport, delivery, outbox, resource: Default::default() };
+        let exporter = spans::Counted { inner, delivery, outbox, encoded };
         let mut processor = BatchSpanProcessor::new(exporter, config.build());
         processor.set_resource(resource);
         let processor = Arc::new(processor);
@@ -124,13 +128,15 @@ impl Exporter {
         outbox: &'static Outbox<SdkLogRecord>,
         resource: &Resource,
     ) -> Result<(), Unusable> {
-        let (delivery, transport) = self.transport(endpoint, Signal::Logs)?;
+        let (delivery, transport) = self.transport(endpoint, Signal::Logs, None)?;
+        let inner = opentelemetry_otlp::LogExporter::builder().with_http();
+        let inner = configured(inner, endpoint, transport).build().map_err(unusable)?;
         let bounds = outbox.bounds();
         let config = sdk_logs::BatchConfigBuilder::default()
             .with_max_queue_size(bounds.queued)
             .with_max_export_batch_size(bounds.batch)
             .with_scheduled_delay(bounds.delay);
-        let exporter = records::Counted { transport, delivery, outbox, resource: Default::default() };
+        let exporter = records::Counted { inner, delivery, outbox };
         let mut processor = BatchLogProcessor::builder(exporter).with_batch_config(config.build()).build();
         processor.set_resource(resource);
         let (processor, scope) = (Arc::new(processor), scope_of_instrumentation());
@@ -146,16 +152,21 @@ impl Exporter {
         levels: impl Fn() -> Levels + Send + Sync + 'static,
         resource: &Resource,
     ) -> Result<(), Unusable> {
-        let (_, transport) = self.transport(&settings.endpoint, Signal::Metrics)?;
+        let (_, transport) = self.transport(&settings.endpoint, Signal::Metrics, None)?;
         let metrics = Metrics::new(resource, settings.temporality, levels);
         self.metrics = Some(tasks::spawn(metrics.run(settings.interval, transport, self.ending.clone())));
         Ok(())
     }
 
-    fn transport(&self, endpoint: &Endpoint, signal: Signal) -> Result<(Arc<Delivery>, Transport), Unusable> {
+    fn transport(
+        &self,
+        endpoint: &Endpoint,
+        signal: Signal,
+        completion: Option<Arc<dyn Complete>>,
+    ) -> Result<(Arc<Delivery>, Transport), Unusable> {
         let delivery = Arc::new(Delivery::new(endpoint, signal));
         let ending = self.ending.clone();
-        let transport = Transport::new(endpoint, signal, Arc::clone(&delivery), ending)?;
+        let transport = Transport::new(endpoint, signal, Arc::clone(&delivery), completion, ending)?;
         Ok((delivery, transport))
     }
 
@@ -198,6 +209,18 @@ impl fmt::Debug for Exporter {
     }
 }
 
+/// Configures an exporter, since the SDK would otherwise read the environment, which was validated before.
+fn configured<B: WithExportConfig + WithHttpConfig>(builder: B, endpoint: &Endpoint, client: Transport) -> B {
+    // The transport itself waits before a retry.
+    let retries = RetryPolicy::disabled().with_max_retries(usize::MAX);
+    builder
+        .with_endpoint(endpoint.uri.to_string())
+        .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
+        .with_timeout(endpoint.patience)
+        .with_http_client(client)
+        .with_retry_policy(retries)
+}
+
 /// Delivers metrics once. Must be called within a tokio runtime.
 ///
 /// # Errors
@@ -208,10 +231,14 @@ pub(crate) async fn deliver(
     families: &[Family],
 ) -> Result<(), String> {
     let delivery = Arc::new(Delivery::new(endpoint, Signal::Metrics));
-    let transport = Transport::new(endpoint, Signal::Metrics, delivery, CancellationToken::new());
+    let transport = Transport::new(endpoint, Signal::Metrics, delivery, None, CancellationToken::new());
     let transport = transport.map_err(|unusable| unusable.to_string())?;
     let mut metrics = Metrics::new(&resource(attributes), Temporality::Cumulative, Levels::default);
     transport.attempt(metrics.encoded(families)).await
+}
+
+fn unusable(error: impl fmt::Display) -> Unusable {
+    Unusable(error.to_string())
 }
 
 fn resource(attributes: &[(String, String)]) -> Resource {

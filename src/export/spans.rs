@@ -1,18 +1,18 @@
-//! The export of spans. Their attributes are encoded from where they are: OTLP's own types would need a copy of each key
-//! and value, which costs more than everything else about a span.
+//! The export of spans by the exporter of `opentelemetry-otlp`. proxyrunner itself encodes the attributes: the
+//! exporter would copy each key and value, which costs more than everything else about a span.
 
 use super::delivery::{Delivery, Exporting};
-use super::transport::Transport;
+use super::transport::Complete;
 use crate::telemetry::Outbox;
 use bytes::Bytes;
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1 as common;
-use opentelemetry_proto::tonic::resource::v1 as resource;
 use opentelemetry_proto::tonic::trace::v1 as otlp;
-use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use parking_lot::Mutex;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use std::sync::Arc;
@@ -20,35 +20,34 @@ use std::sync::Arc;
 /// Exports spans, and counts those that are lost.
 #[derive(Debug)]
 pub(super) struct Counted {
-    pub transport: Transport,
+    pub inner: opentelemetry_otlp::SpanExporter,
     pub delivery: Arc<Delivery>,
     pub outbox: &'static Outbox<SpanData>,
-    /// Of whom the spans are.
-    pub resource: otlp::ResourceSpans,
+    pub encoded: Arc<Encoded>,
 }
 
 impl SpanExporter for Counted {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let records = self.outbox.release_all(batch.iter());
         self.delivery.begin();
-        // Boxed, since the processor would contain the code of the transport once for each of its calls.
-        let exporting: Exporting<'_> =
-            Box::pin(self.transport.deliver_from_outside(request(&self.resource, batch)));
+        self.encoded.put(batch);
+        // The request has a resource but no spans until it is completed. Boxed, since the processor would contain the
+        // code of the exporter once for each of its calls.
+        let exporting: Exporting<'_> = Box::pin(self.inner.export(Vec::new()));
         let result = exporting.await;
+        self.encoded.clear();
         self.delivery.end(records, result.as_ref().err().map(|error| error as _));
         result
     }
 
     fn set_resource(&mut self, resource: &Resource) {
-        let ResourceAttributesWithSchema { attributes, schema_url } = resource.into();
-        let resource = resource::Resource { attributes: attributes.0, ..Default::default() };
-        self.resource = otlp::ResourceSpans {
-            resource: Some(resource),
-            schema_url: schema_url.unwrap_or_default(),
-            ..Default::default()
-        };
+        self.inner.set_resource(resource);
     }
 }
+
+/// The encoded spans of the delivery under way, which complete its request.
+#[derive(Debug, Default)]
+pub(super) struct Encoded(Mutex<Bytes>);
 
 /// Field numbers of opentelemetry/proto/collector/trace/v1, trace/v1 and common/v1.
 const RESOURCE_SPANS: u32 = 1;
@@ -62,21 +61,34 @@ const STRING_VALUE: u32 = 1;
 /// The usual size of an encoded span in bytes.
 const USUAL: usize = 512;
 
-/// Returns the request with these spans.
-fn request(resource: &otlp::ResourceSpans, batch: Vec<SpanData>) -> Bytes {
-    let mut scope_spans = Vec::new();
-    // All spans are of proxyrunner's own scope.
-    if let Some(first) = batch.first() {
-        scope_spans = scope_only(&first.instrumentation_scope).encode_to_vec();
+impl Encoded {
+    fn put(&self, batch: Vec<SpanData>) {
+        let Some(first) = batch.first() else { return self.clear() };
+        // All spans are of proxyrunner's own scope.
+        let mut scope_spans = scope_only(&first.instrumentation_scope).encode_to_vec();
         scope_spans.reserve(batch.len() * USUAL);
+        batch.into_iter().for_each(|span| put_span(span, &mut scope_spans));
+        *self.0.lock() = scope_spans.into();
     }
-    batch.into_iter().for_each(|span| put_span(span, &mut scope_spans));
-    let length = resource.encoded_len() + field_len(scope_spans.len());
-    let mut request = Vec::with_capacity(length + USUAL);
-    put_header(RESOURCE_SPANS, length, &mut request);
-    put_message(resource, &mut request);
-    put_field(SCOPE_SPANS, &scope_spans, &mut request);
-    request.into()
+
+    fn clear(&self) {
+        *self.0.lock() = Bytes::new();
+    }
+}
+
+impl Complete for Encoded {
+    /// Adds the spans to the request's resource.
+    fn complete(&self, body: &Bytes) -> Bytes {
+        let scope_spans = self.0.lock().clone();
+        let request = ExportTraceServiceRequest::decode(body.clone()).unwrap_or_default();
+        let resource = request.resource_spans.into_iter().next().unwrap_or_default();
+        let length = resource.encoded_len() + field_len(scope_spans.len());
+        let mut completed = Vec::with_capacity(length + USUAL);
+        put_header(RESOURCE_SPANS, length, &mut completed);
+        put_message(&resource, &mut completed);
+        put_field(SCOPE_SPANS, &scope_spans, &mut completed);
+        completed.into()
+    }
 }
 
 fn scope_only(scope: &InstrumentationScope) -> otlp::ScopeSpans {

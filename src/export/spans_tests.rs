@@ -1,11 +1,11 @@
-//! Compares the requests that carry spans with those that `opentelemetry-proto` would write.
+//! Compares the requests that carry spans with those that `opentelemetry-otlp` would write.
 
 use super::*;
 use opentelemetry::trace::{
     Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{Array, StringValue};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
 use std::time::{Duration, UNIX_EPOCH};
@@ -66,21 +66,33 @@ fn full() -> SpanData {
     span
 }
 
-/// Returns the request as `opentelemetry-proto` would write it.
-fn expected(batch: Vec<SpanData>) -> ExportTraceServiceRequest {
+/// Returns the request that `opentelemetry-otlp` would write.
+fn request(batch: Vec<SpanData>) -> ExportTraceServiceRequest {
     let resource = Resource::builder_empty().with_attribute(KeyValue::new("service.name", "s"));
     let resource = ResourceAttributesWithSchema::from(&resource.build());
     ExportTraceServiceRequest { resource_spans: group_spans_by_resource_and_scope(batch, &resource) }
 }
 
-fn written(batch: Vec<SpanData>) -> ExportTraceServiceRequest {
-    let resource = expected(Vec::new()).resource_spans.remove(0);
-    ExportTraceServiceRequest::decode(request(&resource, batch)).expect("a request")
+fn completed(batch: Vec<SpanData>) -> ExportTraceServiceRequest {
+    let encoded = Encoded::default();
+    encoded.put(batch);
+    let body = encoded.complete(&request(Vec::new()).encode_to_vec().into());
+    ExportTraceServiceRequest::decode(body).expect("a request")
 }
 
 #[test]
-fn spans_are_encoded_as_by_opentelemetry_proto() {
+fn spans_are_encoded_as_by_opentelemetry_otlp() {
     for batch in [vec![plain()], vec![full()], vec![full(), plain(), span("n", Vec::new()), full()]] {
-        assert_eq!(written(batch.clone()), expected(batch));
+        assert_eq!(completed(batch.clone()), request(batch));
     }
+}
+
+#[test]
+fn a_retry_sends_the_same_spans_and_the_next_delivery_others() {
+    let (encoded, body) = (Encoded::default(), Bytes::from(request(Vec::new()).encode_to_vec()));
+    encoded.put(vec![full()]);
+    let first = encoded.complete(&body);
+    assert_eq!(encoded.complete(&body), first);
+    encoded.put(vec![plain()]);
+    assert_ne!(encoded.complete(&body), first);
 }

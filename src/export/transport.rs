@@ -1,5 +1,6 @@
 //! Sends OTLP requests over HTTP or gRPC, through proxyrunner's own client: names are resolved in the process, and
-//! certificates and timeouts are the operator's. Requests that fail are sent again as the specification says.
+//! certificates and timeouts are the operator's. The exporters of `opentelemetry-otlp` use it as their HTTP client.
+//! They encode, and retry by the returned status, into which a status of gRPC is translated.
 
 use super::delivery::Delivery;
 use super::endpoint::{Endpoint, Protocol, Signal};
@@ -16,14 +17,15 @@ use hyper::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT,
 };
 use hyper::http::uri::PathAndQuery;
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use prost::Message;
 use std::fmt;
 use std::io::Write;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -41,11 +43,18 @@ const REST: Duration = Duration::from_secs(2);
 /// The User-Agent header.
 const AGENT: &str = concat!("proxyrunner/", env!("CARGO_PKG_VERSION"));
 
+/// Completes the requests of an exporter with what the exporter cannot provide.
+pub(super) trait Complete: fmt::Debug + Send + Sync {
+    /// Returns the completed body of a request.
+    fn complete(&self, body: &Bytes) -> Bytes;
+}
+
 /// The HTTP client of one signal's exporter.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Transport(Arc<Collector>);
 
 /// The collector of one signal.
+#[derive(Debug)]
 struct Collector {
     endpoint: Endpoint,
     signal: Signal,
@@ -53,12 +62,8 @@ struct Collector {
     runtime: Handle,
     ending: CancellationToken,
     delivery: Arc<Delivery>,
-}
-
-impl fmt::Debug for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Transport")
-    }
+    /// Completes each request.
+    completion: Option<Arc<dyn Complete>>,
 }
 
 /// A failed delivery.
@@ -90,11 +95,12 @@ impl Transport {
         endpoint: &Endpoint,
         signal: Signal,
         delivery: Arc<Delivery>,
+        completion: Option<Arc<dyn Complete>>,
         ending: CancellationToken,
     ) -> Result<Self, Unusable> {
         let (sender, endpoint) = (endpoint.sender()?, endpoint.clone());
         let runtime = Handle::current();
-        Ok(Transport(Arc::new(Collector { endpoint, signal, sender, runtime, ending, delivery })))
+        Ok(Transport(Arc::new(Collector { endpoint, signal, sender, runtime, ending, delivery, completion })))
     }
 }
 
@@ -119,67 +125,80 @@ impl Transport {
     pub(super) async fn deliver(&self, body: Bytes) -> bool {
         let delivery = &self.0.delivery;
         delivery.begin();
-        let is_delivered = self.0.deliver(body).await;
+        let is_delivered = loop {
+            let status = self.0.attempt(body.clone()).await.status();
+            if status != StatusCode::SERVICE_UNAVAILABLE {
+                break status.is_success();
+            }
+        };
         // The reason of the failure was noted.
         let error = std::io::Error::from(std::io::ErrorKind::NotConnected);
         delivery.end(usize::from(!is_delivered), (!is_delivered).then_some(&error as _));
         is_delivered
     }
+}
 
-    /// Delivers a request with retries, on the runtime, since exporters have their own thread outside of it.
-    pub(super) async fn deliver_from_outside(&self, body: Bytes) -> OTelSdkResult {
+impl HttpClient for Transport {
+    /// Sends a request from the runtime, since exporters have their own thread outside of it.
+    fn send_bytes<'client, 'sending>(
+        &'client self,
+        request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'sending>>
+    where
+        'client: 'sending,
+        Self: 'sending,
+    {
         let collector = Arc::clone(&self.0);
-        let delivering = tasks::run_on(&self.0.runtime, async move { collector.deliver(body).await });
-        let is_delivered = delivering.await.unwrap_or_else(|_| {
-            self.0.delivery.note_failure("proxyrunner ended before a response".to_owned());
-            false
-        });
-        // The reason of the failure was noted.
-        if is_delivered { Ok(()) } else { Err(OTelSdkError::InternalFailure("not delivered".to_owned())) }
+        let attempt =
+            self.0.runtime.spawn(tasks::boxed(async move { collector.attempt(request.into_body()).await }));
+        let delivery = Arc::clone(&self.0.delivery);
+        Box::pin(async move {
+            Ok(attempt.await.unwrap_or_else(|_| {
+                delivery.note_failure("proxyrunner ended before a response".to_owned());
+                status(StatusCode::BAD_REQUEST)
+            }))
+        })
     }
 }
 
 impl Collector {
-    /// Sends a request, again and again while that may help and time is left. Returns whether the collector accepted it.
-    async fn deliver(&self, body: Bytes) -> bool {
-        loop {
-            let last = self.ending.is_cancelled();
-            let patience = self.endpoint.timeout;
-            let sent = timeout(patience, self.send(body.clone())).await.unwrap_or_else(|_| {
-                Err(Undelivered {
-                    why: format!("no response within {} s", patience.as_secs_f64()),
-                    again: Again::Later,
-                })
-            });
-            match sent {
-                Ok(answer) => {
-                    let (rejected, why) = rejected(self.signal, &answer);
-                    self.delivery.note_accepted(rejected, why);
-                    return true;
-                }
-                Err(Undelivered { why, again }) => {
-                    self.delivery.note_failure(why);
-                    if last || !self.waits(again).await {
-                        return false;
-                    }
-                }
+    /// Sends a request once. The response tells by its status whether to retry; its body is empty.
+    async fn attempt(&self, body: Bytes) -> Response<Bytes> {
+        let last = self.ending.is_cancelled();
+        let body = self.completion.as_ref().map_or(body.clone(), |completion| completion.complete(&body));
+        let patience = self.endpoint.timeout;
+        let sent = timeout(patience, self.send(body)).await.unwrap_or_else(|_| {
+            Err(Undelivered {
+                why: format!("no response within {} s", patience.as_secs_f64()),
+                again: Again::Later,
+            })
+        });
+        match sent {
+            Ok(answer) => {
+                let (rejected, why) = rejected(self.signal, &answer);
+                self.delivery.note_accepted(rejected, why);
+                Response::new(answer)
+            }
+            Err(Undelivered { why, again }) => {
+                self.delivery.note_failure(why);
+                self.retry(if last { Again::Never } else { again }).await
             }
         }
     }
 
-    /// Waits until a request can be sent again; a shutdown cuts the delay short. Returns false if it should not be.
-    async fn waits(&self, again: Again) -> bool {
+    /// Returns the response that makes the exporter give up, or retry after a delay, which a shutdown cuts short.
+    async fn retry(&self, again: Again) -> Response<Bytes> {
         let delay = match again {
             Again::Never => None,
             Again::Later => self.delivery.delay(None, fastrand::f64()),
             Again::After(asked) => self.delivery.delay(Some(asked), fastrand::f64()),
         };
-        let Some(delay) = delay else { return false };
+        let Some(delay) = delay else { return status(StatusCode::BAD_REQUEST) };
         tokio::select! {
             () = sleep(delay) => {}
             () = self.ending.cancelled() => {}
         }
-        true
+        status(StatusCode::SERVICE_UNAVAILABLE)
     }
 
     async fn send(&self, request: Bytes) -> Result<Bytes, Undelivered> {
@@ -237,6 +256,13 @@ impl Collector {
             Err(status) => Err(failed(&status)),
         }
     }
+}
+
+/// Returns an empty response.
+fn status(status: StatusCode) -> Response<Bytes> {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    response
 }
 
 /// Returns the URI's origin, since the paths of gRPC are below the root.
