@@ -197,6 +197,7 @@ fn assemble(
     #[cfg(feature = "gateway")]
     if mode == Mode::Gateway {
         http.disclosure = Some(crate::identity::Disclosure::whole());
+        http.searches = gateway.as_ref().is_some_and(|gateway| gateway.searches);
         crate::gateway::stand_in(&mut child, &mut upstream.restarts);
         upstream.child_era = Choice::Modern;
     }
@@ -291,6 +292,8 @@ fn http(reader: &mut Reader, propagates: otel::Propagates, max_buffered: usize) 
         keep_alive: reader.one("sse-keep-alive", DURATION),
         old_sse: reader.one("sse", SWITCH),
         disclosure: None,
+        #[cfg(feature = "gateway")]
+        searches: false,
         propagates: propagates.context,
         allowed_baggage: allowed_baggage(reader, propagates),
     };

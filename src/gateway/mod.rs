@@ -32,7 +32,7 @@ mod sources;
 mod token;
 
 pub(crate) use catalog::{Asked, Refusal, decoded};
-pub(crate) use combined::{Decided, Located, One, Subject};
+pub(crate) use combined::{CALL, Decided, Located, One, Subject, called};
 pub use combined::{Plugged, stand_in};
 pub use core::Settings;
 pub(crate) use directory::{Directory, Server};

@@ -3,6 +3,8 @@
 //! Up to [`SIDE_BY_SIDE`] requests of a batch run at a time. The others consist only of their bytes, and of an entry
 //! in the session by which their client can cancel them.
 
+#[cfg(feature = "gateway")]
+use super::called::called;
 use super::guard::Form;
 use super::reject::Rejection;
 use super::response::{self, Body};
@@ -123,6 +125,8 @@ fn read(frame: &Charged) -> Result<Message, Rejection> {
 /// Parses one message of a batch.
 fn parse(server: &Server, session: &Session, source: &Source, frame: Charged) -> Result<Incoming, Rejection> {
     let message = read(&frame)?;
+    #[cfg(feature = "gateway")]
+    let (frame, message) = called(&server.settings, &mut Default::default(), frame, message)?;
     let incoming = source.incoming(&server.settings, frame, message)?;
     sessions::describe(session, &incoming.operation);
     Ok(incoming)

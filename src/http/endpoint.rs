@@ -3,6 +3,8 @@
 
 use super::body;
 #[cfg(feature = "gateway")]
+use super::called::called;
+#[cfg(feature = "gateway")]
 use super::forwarding::{self, Forwarding};
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
@@ -22,6 +24,8 @@ use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 use hyper::{Method, Response};
+#[cfg(feature = "gateway")]
+use std::borrow::Cow;
 #[cfg(feature = "gateway")]
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -90,6 +94,12 @@ pub async fn post(
             return passed_on;
         }
     }
+    #[cfg(feature = "gateway")]
+    let mut headers = Cow::Borrowed(headers);
+    #[cfg(feature = "gateway")]
+    let (frame, message) = called(&server.settings, &mut headers, frame, message)?;
+    #[cfg(feature = "gateway")]
+    let headers = &*headers;
     let incoming = source.incoming(&server.settings, frame, message)?;
     if clearance::is_needed(server) {
         Box::pin(clearance::pass(server, source, &incoming)).await?;

@@ -26,6 +26,8 @@ mod again;
 mod auth;
 mod batch;
 mod body;
+#[cfg(feature = "gateway")]
+mod called;
 mod cards;
 mod clearance;
 mod cursors;
@@ -158,6 +160,9 @@ pub struct Settings {
     pub allow_host: Vec<String>,
     /// `--child-identity meta`: what each message tells the child about its caller.
     pub disclosure: Option<Disclosure>,
+    /// `--search-tools`: whether calls of `call_tool` stand for those of other tools.
+    #[cfg(feature = "gateway")]
+    pub searches: bool,
     /// `OTEL_PROPAGATORS`: whether trace context is extracted from clients and injected for the child.
     pub propagates: bool,
     /// `--allow-baggage`: the baggage of clients that reaches the child.

@@ -29,7 +29,7 @@ const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-versi
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 /// Prefix of the headers that repeat tool parameters.
 const PARAM: &str = "mcp-param-";
-const NAME: HeaderName = HeaderName::from_static("mcp-name");
+pub(super) const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 const EVENTS: &str = "text/event-stream";
 

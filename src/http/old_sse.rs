@@ -1,5 +1,7 @@
 //! HTTP+SSE of 2024-11-05 (`--sse`): a GET stream is a session, and its client posts messages to another path.
 
+#[cfg(feature = "gateway")]
+use super::called::called;
 use super::expiry::Expiry;
 use super::paths::SSE_POST;
 use super::reject::{Rejection, method_not_allowed};
@@ -75,6 +77,8 @@ pub async fn post(
     let present = sessions::receive(server, &session)?;
     session.prolong(expiry::ends(&source.identity));
     let (frame, message) = body.into_message(&head.headers)?;
+    #[cfg(feature = "gateway")]
+    let (frame, message) = called(&server.settings, &mut Default::default(), frame, message)?;
     let incoming = source.incoming(&server.settings, frame, message)?;
     let operation = Arc::clone(&incoming.operation);
     sessions::describe(&session, &operation);

@@ -125,7 +125,6 @@ impl Check<'_> {
         let (frame, message) = match self.of {
             Of::All(all) => match all.subject() {
                 Subject::Itself => (frame, message),
-                Subject::Call(frame, message) => (frame, message),
                 Subject::Search => return Ok(Permit { view: None, note: Decided::claims(self.identity) }),
                 Subject::Nothing => return Ok(Permit::default()),
             },

@@ -222,6 +222,8 @@ mod tests {
             allow_origin: owned(origins),
             allow_host: owned(hosts),
             disclosure: None,
+            #[cfg(feature = "gateway")]
+            searches: false,
             old_sse: false,
             propagates: true,
             allowed_baggage: Default::default(),

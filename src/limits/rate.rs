@@ -42,6 +42,11 @@ impl Rate {
         self.token * self.max_tokens
     }
 
+    /// Returns when a bucket is full at the latest: one that was emptied under another limit is empty under this one.
+    pub(super) fn within(self, full_at: u64, now: u64) -> u64 {
+        full_at.min(now.saturating_add(self.period()))
+    }
+
     /// Takes one token: returns the new time at which the bucket is full, if it was `full_at` before.
     ///
     /// # Errors

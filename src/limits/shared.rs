@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// it has a token.
 ///
 /// A time that is further ahead than a bucket takes to fill comes from another clock, of a primary before a failover,
-/// or from a limit that has been changed.
+/// or from a limit that has been changed: the bucket is empty, and fills up from now on.
 static TAKE: Script = Script::new(
     "local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -27,7 +27,11 @@ local worst, wait, full = 0, 0, {}
 for i = 1, #KEYS do
   local token, period = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
   local at = tonumber(redis.call('GET', KEYS[i]) or now) or now
-  full[i] = math.max(math.min(at, now + period), now) + token
+  if at > now + period then
+    at = now + period
+    redis.call('SET', KEYS[i], string.format('%.3f', at), 'PX', math.ceil(period / 1000) + 1)
+  end
+  full[i] = math.max(at, now) + token
   local lacks = full[i] - now - period
   if lacks > 0.5 and lacks > wait then worst, wait = i, lacks end
 end

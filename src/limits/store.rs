@@ -53,7 +53,14 @@ impl Memory {
         let mut taken: SmallVec<[(Client, u64); 4]> = SmallVec::new();
         let mut empty: Option<Empty> = None;
         for (at, (key, rate)) in wanted.iter().enumerate() {
-            match rate.take(table.full_at.get(key).copied(), now) {
+            let mut full_at = table.full_at.get(key).copied();
+            if let Some(latest) =
+                full_at.map(|at| rate.within(at, now)).filter(|latest| Some(*latest) != full_at)
+            {
+                table.full_at.insert(*key, latest);
+                full_at = Some(latest);
+            }
+            match rate.take(full_at, now) {
                 Ok(full_at) => taken.push((*key, full_at)),
                 Err(wait) if empty.is_none_or(|empty| empty.wait < wait) => empty = Some(Empty { at, wait }),
                 Err(_) => {}

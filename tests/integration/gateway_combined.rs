@@ -834,7 +834,12 @@ fn two_tools_stand_for_all_with_search_tools() {
         ("call_tool", json!({}), "arguments.name must be one text, the name of a tool"),
         ("call_tool", json!({"name": "a__echo", "arguments": 1}), "arguments.arguments must be an object"),
         ("call_tool", json!({"name": "c__echo"}), "unknown tool \"c__echo\""),
-        ("call_tool", json!({"name": "call_tool"}), "unknown tool \"call_tool\""),
+        ("call_tool", json!({"name": "call_tool"}), "arguments.name must be one text, the name of a tool"),
+        (
+            "call_tool",
+            json!({"name": "call_tool", "arguments": {"name": "a__echo"}}),
+            "call_tool cannot call itself",
+        ),
     ] {
         let answer = client.send("tools/call", json!({"name": name, "arguments": arguments})).json();
         assert_eq!(answer["error"]["code"], -32602, "{answer}");
@@ -916,4 +921,22 @@ fn the_return_of_a_server_without_subscriptions_is_told() {
     until("it is asked while it is down", || watched(&server) > 0);
     is_up.store(true, Ordering::SeqCst);
     assert_eq!(events.message()["method"], "notifications/tools/list_changed");
+}
+
+#[test]
+fn limits_of_a_tool_hold_for_calls_by_call_tool() {
+    let limits = scratch("limits.yaml");
+    fs::write(&limits, "tools: [{name: a__echo, shared: {maxTokens: 1, refillPeriod: 1h}}]\n")
+        .expect("a file");
+    let servers = vec![("a", modern("", "")), ("b", modern("", ""))];
+    let flags = format!("--search-tools --sse --rate-limits {}", limits.display());
+    let fleet = Fleet::of(servers, &flags);
+    let client = fleet.gateway.modern();
+    let call = json!({"name": "call_tool", "arguments": {"name": "a__echo", "arguments": {}}});
+    assert_eq!(client.send("tools/call", call.clone()).status, 200);
+    assert_eq!(client.send("tools/call", call.clone()).status, 429);
+    let session = fleet.gateway.session();
+    let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call});
+    assert_eq!(session.post(message.to_string()).status, 429);
+    assert_eq!(client.call("b__echo", json!({})).status, 200);
 }

@@ -152,17 +152,13 @@ impl Who {
             return listen::serve(caller, request, out).await;
         }
         let is_only = servers.len() == 1;
-        let called;
-        let mut request = request;
         if caller.state.core.settings.searches {
             match &*request.method {
                 "tools/list" => return search::list(request, &servers),
                 "tools/call" => match &*request.param("name")?.1 {
                     search::SEARCH => return search::search(caller, &servers, request).await,
-                    search::CALL => {
-                        called = search::inner(request)?;
-                        request = &called;
-                    }
+                    // Others were replaced by the calls that they stand for.
+                    search::CALL => return Err(search::uncalled(request)),
                     _ => {}
                 },
                 _ => {}

@@ -15,11 +15,9 @@ use hyper::HeaderMap;
 use std::sync::Arc;
 
 /// What is decided on for a request to all servers.
-pub(crate) enum Subject<'a> {
+pub(crate) enum Subject {
     /// The request itself.
     Itself,
-    /// The call that it stands for.
-    Call(&'a Charged, &'a Message),
     /// Tools are searched: only those that the caller may call are found.
     Search,
     /// Nothing, since it will be refused as malformed.
@@ -32,8 +30,8 @@ pub(crate) struct Located {
     /// `None` for a message that is no request.
     request: Option<Request>,
     is_search: bool,
-    /// Whether the request is the call that the client's request stands for; `None` if that is malformed.
-    is_inner: Option<bool>,
+    /// Whether it is a call of `call_tool`: others were replaced by the calls that they stand for.
+    is_malformed: bool,
     servers: Arc<Snapshot>,
 }
 
@@ -74,26 +72,22 @@ impl Located {
         (frame, message): (&Charged, &Message),
         budget: &Budget,
     ) -> Self {
-        let (caller, mut request) = caller(state, identity, (frame, message), None, budget);
-        let (mut is_search, mut is_inner) = (false, Some(false));
+        let (caller, request) = caller(state, identity, (frame, message), None, budget);
+        let (mut is_search, mut is_malformed) = (false, false);
         if state.core.settings.searches
-            && let Some(outer) = request.take_if(|request| request.method == "tools/call")
+            && let Some(call) = request.as_ref().filter(|request| request.method == "tools/call")
         {
-            let name = outer.param("name").map(|(_, name)| name.into_owned()).unwrap_or_default();
-            is_search = name == search::SEARCH;
-            let inner = (name == search::CALL).then(|| search::inner(&outer).ok());
-            is_inner = inner.as_ref().map_or(Some(false), |inner| inner.as_ref().map(|_| true));
-            request = inner.unwrap_or(Some(outer));
+            let name = call.param("name").map(|(_, name)| name.into_owned()).unwrap_or_default();
+            (is_search, is_malformed) = (name == search::SEARCH, name == search::CALL);
         }
-        Located { caller, request, is_search, is_inner, servers: state.servers() }
+        Located { caller, request, is_search, is_malformed, servers: state.servers() }
     }
 
     /// Returns what is decided on.
-    pub(crate) fn subject(&self) -> Subject<'_> {
-        match (&self.request, self.is_inner) {
-            _ if self.is_search => Subject::Search,
-            (_, None) => Subject::Nothing,
-            (Some(inner), Some(true)) => Subject::Call(&inner.frame, &inner.message),
+    pub(crate) fn subject(&self) -> Subject {
+        match (self.is_search, self.is_malformed) {
+            (true, _) => Subject::Search,
+            (_, true) => Subject::Nothing,
             _ => Subject::Itself,
         }
     }

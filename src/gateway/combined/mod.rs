@@ -45,6 +45,7 @@ mod watch;
 
 pub(crate) use decided::Decided;
 pub(crate) use locate::{Located, One, Subject};
+pub(crate) use search::{CALL, called};
 pub(super) use state::State;
 pub(super) use tools::Tools;
 

@@ -6,19 +6,23 @@ use super::collect::{Part, all};
 use super::kind::Kind;
 use super::lists::{allowed, server_info};
 use super::request::{Caller, Refused, Request};
+use crate::budget::Charged;
 use crate::era::results;
-use crate::jsonrpc::{self, Edits, Span, Spliced, member, rewrite, splice, string_member, text};
+use crate::jsonrpc::{
+    self, Edits, Kind as MessageKind, Message, Span, Spliced, member, rewrite, splice, string_member, text,
+};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// The name of the tool that finds tools, and of the one that calls them.
+/// The name of the tool that finds tools.
 pub(super) const SEARCH: &str = "search_tools";
-pub(super) const CALL: &str = "call_tool";
+/// The name of the tool that calls them.
+pub(crate) const CALL: &str = "call_tool";
 /// Number of tools that are found if the client does not say how many, and at most.
 const USUAL: usize = 10;
 const MOST: usize = 50;
-/// Maximum number of bytes of the tools that are found. The first one is always among them.
-const MOST_BYTES: usize = 256 << 10;
+/// Maximum number of bytes of the tools that are found. Others that fit are left out, and counted.
+const MOST_BYTES: usize = 128 << 10;
 /// Maximum number of bytes, and of words, of a query.
 const LONGEST: usize = 1024;
 const MOST_WORDS: usize = 32;
@@ -123,14 +127,24 @@ pub(super) async fn search(
     caller.account.try_hold(written).map(Spliced::from).ok_or_else(full)
 }
 
-/// Returns the call that a call of `call_tool` stands for.
-///
-/// # Errors
-/// When its arguments are not those of `call_tool`.
-pub(super) fn inner(request: &Request) -> Result<Request, Refused> {
-    let frame = &request.frame;
-    let (outer, _) = request.param("name")?;
-    let arguments = arguments(request)?;
+/// Returns the call that a call of `call_tool` stands for; `None` for any other message, and for a malformed call.
+pub(crate) fn called(frame: &Charged, message: &Message) -> Option<(Charged, Message)> {
+    let is_call = message.method.as_ref().is_some_and(|method| text(frame, method) == "tools/call");
+    let name = message.params.as_ref()?.name.as_ref()?;
+    let is_outer = is_call && message.kind == MessageKind::Request && text(frame, name) == CALL;
+    is_outer.then(|| inner(frame, message).ok()).flatten()
+}
+
+/// Returns why a call of `call_tool` stands for none.
+pub(super) fn uncalled(request: &Request) -> Refused {
+    let inner = inner(&request.frame, &request.message);
+    inner.err().unwrap_or_else(|| Refused::params(format_args!("{CALL} cannot call itself")))
+}
+
+fn inner(frame: &Charged, message: &Message) -> Result<(Charged, Message), Refused> {
+    let outer = message.params.as_ref().and_then(|params| params.name.clone());
+    let outer = outer.ok_or_else(|| Refused::params("name must be one text"))?;
+    let arguments = arguments(frame, message)?;
     let name = member(frame, &arguments, "name").filter(|name| frame[name.start] == b'"');
     let name = name.ok_or_else(|| Refused::params("arguments.name must be one text, the name of a tool"))?;
     let mut edits = Edits::new();
@@ -140,17 +154,16 @@ pub(super) fn inner(request: &Request) -> Result<Request, Refused> {
         Some(_) => return Err(Refused::params("arguments.arguments must be an object")),
         None => edits.replace(&arguments, b"{}"),
     }
-    let frame = splice(frame, &request.message.object, edits).flatten()?;
+    let frame = splice(frame, &message.object, edits).flatten()?;
     let message = jsonrpc::scan(&frame).map_err(|fault| Refused::params(fault.reason))?;
-    let (method, decided) = (request.method.clone(), request.decided.clone());
-    Ok(Request { frame, message, method, decided })
+    Ok((frame, message))
 }
 
-fn arguments(request: &Request) -> Result<Span, Refused> {
-    let params = request.message.params.as_ref();
+fn arguments(frame: &Charged, message: &Message) -> Result<Span, Refused> {
+    let params = message.params.as_ref();
     params
-        .and_then(|params| member(&request.frame, &params.span, "arguments"))
-        .filter(|arguments| request.frame[arguments.start] == b'{')
+        .and_then(|params| member(frame, &params.span, "arguments"))
+        .filter(|arguments| frame[arguments.start] == b'{')
         .ok_or_else(|| Refused::params("arguments must be an object"))
 }
 
@@ -162,7 +175,7 @@ struct Wanted {
 
 impl Wanted {
     fn read(request: &Request) -> Result<Self, Refused> {
-        let (frame, arguments) = (&request.frame, arguments(request)?);
+        let (frame, arguments) = (&request.frame, arguments(&request.frame, &request.message)?);
         let query = member(frame, &arguments, "query").filter(|query| frame[query.start] == b'"');
         let query = query.ok_or_else(|| Refused::params("arguments.query must be one text"))?;
         let query = text(frame, &query);
@@ -246,12 +259,13 @@ fn counts(tool: &[u8], wanted: &[String]) -> Vec<f64> {
 }
 
 fn written(id: &[u8], count: usize, found: &[&[u8]], missing: &[&str]) -> Vec<u8> {
-    let mut shown = Vec::new();
-    for (at, tool) in found.iter().enumerate() {
-        if at > 0 && shown.len() + tool.len() > MOST_BYTES {
-            break;
+    let (mut shown, mut left_out) = (Vec::new(), 0);
+    for tool in found {
+        if shown.len() + tool.len() > MOST_BYTES {
+            left_out += 1;
+            continue;
         }
-        if at > 0 {
+        if !shown.is_empty() {
             shown.push(b',');
         }
         shown.extend_from_slice(tool);
@@ -259,6 +273,9 @@ fn written(id: &[u8], count: usize, found: &[&[u8]], missing: &[&str]) -> Vec<u8
     let mut result = format!("{{\"of\":{count},\"tools\":[").into_bytes();
     result.extend_from_slice(&shown);
     result.push(b']');
+    if left_out > 0 {
+        result.extend_from_slice(format!(",\"tooLong\":{left_out}").as_bytes());
+    }
     if !missing.is_empty() {
         result.extend_from_slice(format!(",\"missingServers\":{}", json!(missing)).as_bytes());
     }
@@ -317,12 +334,12 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_bounded_but_never_empty() {
+    fn an_answer_is_bounded_and_a_long_tool_hides_no_other() {
         let long = format!("{{\"name\":\"{}\"}}", "x".repeat(MOST_BYTES));
         let answer = written(b"1", 2, &[long.as_bytes(), b"{}"], &["down"]);
         let answer: Value = serde_json::from_slice(&answer).expect("JSON");
         let result = &answer["result"]["structuredContent"];
-        assert_eq!(result["tools"].as_array().expect("a list").len(), 1);
+        assert_eq!((&result["tools"], &result["tooLong"]), (&json!([{}]), &json!(1)));
         assert_eq!((&result["of"], &result["missingServers"]), (&json!(2), &json!(["down"])));
         let said = answer["result"]["content"][0]["text"].as_str().expect("a text");
         assert_eq!(serde_json::from_str::<Value>(said).expect("JSON"), *result);
