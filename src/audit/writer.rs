@@ -205,18 +205,19 @@ impl Writer {
         let was_failing = self.queue.is_failing();
         match written {
             Ok(()) => {
+                self.queue.set_failing(false);
                 if was_failing {
                     tracing::info!("the audit log is written again");
                 }
-                self.queue.set_failing(false);
             }
             Err(error) => {
                 counters::FAILED_AUDIT_WRITES.increment();
+                // Before it is told, so that no call passes afterwards.
+                self.queue.set_failing(true);
                 if !was_failing {
                     let policy = self.settings.on_failure.name();
                     tracing::error!(%error, policy, "cannot write the audit log (--audit-on-failure)");
                 }
-                self.queue.set_failing(true);
             }
         }
     }

@@ -43,14 +43,24 @@ fn lighter(
 
 /// Chooses the same replica for the same key as long as it takes requests: a modern client's retry with the answers to
 /// questions must reach the replica that has asked them. If replicas come or go, few keys change their replica.
-pub(super) fn by_key(replicas: &[Arc<Replica>], key: &[u8; 32], now: Instant) -> Option<Arc<Replica>> {
+/// With `is_retry`, those that are shutting down count, too.
+pub(super) fn by_key(
+    replicas: &[Arc<Replica>],
+    key: &[u8; 32],
+    is_retry: bool,
+    now: Instant,
+) -> Option<Arc<Replica>> {
     let rank = |replica: &Arc<Replica>| {
         let mut digest = Sha256::new();
         digest.update(key);
         digest.update(replica.endpoint.address());
         <[u8; 32]>::from(digest.finalize())
     };
-    able(replicas, now).into_iter().max_by_key(|replica| rank(replica)).map(Arc::clone)
+    let mut able = able(replicas, now);
+    if is_retry {
+        able.extend(replicas.iter().filter(|replica| replica.is_draining()));
+    }
+    able.into_iter().max_by_key(|replica| rank(replica)).map(Arc::clone)
 }
 
 /// Returns the replicas that take requests. If there are none, those that may hold one until they are ready.
@@ -142,7 +152,7 @@ mod tests {
         let held = least(&all, now).expect("one that may hold the request");
         assert!(Arc::ptr_eq(&held, &all[2]) && held.begin(now).is_some());
         all[2].probed(Probed::Silent, now);
-        assert!(least(&all, now).is_none() && by_key(&all, &[7; 32], now).is_none());
+        assert!(least(&all, now).is_none() && by_key(&all, &[7; 32], true, now).is_none());
     }
 
     #[test]
@@ -162,7 +172,7 @@ mod tests {
         let mut used = std::collections::BTreeSet::new();
         for key in 0..40 {
             let key = [key; 32];
-            let chosen = by_key(&all, &key, now).expect("a replica");
+            let chosen = by_key(&all, &key, false, now).expect("a replica");
             used.insert(chosen.endpoint.address().to_owned());
             let fewer: Vec<_> = all
                 .iter()
@@ -170,10 +180,22 @@ mod tests {
                 .map(Arc::clone)
                 .collect();
             if chosen.endpoint.address() != "127.0.0.1:3" {
-                assert!(Arc::ptr_eq(&chosen, &by_key(&fewer, &key, now).expect("a replica")));
+                assert!(Arc::ptr_eq(&chosen, &by_key(&fewer, &key, false, now).expect("a replica")));
             }
         }
         assert_eq!(used.len(), 5, "all are used");
+    }
+
+    #[test]
+    fn a_retry_goes_to_the_replica_that_has_asked_while_it_is_shutting_down() {
+        let (all, now) = (replicas(3), Instant::now());
+        let chosen = |is_retry| by_key(&all, &[7; 32], is_retry, now).expect("a replica");
+        let asked = chosen(false);
+        asked.probed(Probed::Draining, now);
+        assert!(!Arc::ptr_eq(&chosen(false), &asked) && Arc::ptr_eq(&chosen(true), &asked));
+        assert!(asked.begin(now).is_some(), "it takes the retry");
+        asked.probed(Probed::Silent, now);
+        assert!(!Arc::ptr_eq(&chosen(true), &asked));
     }
 
     #[test]

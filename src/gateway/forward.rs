@@ -42,6 +42,9 @@ pub(crate) enum Aim {
     Any,
     /// To the replica that requests with the same key go to.
     Key([u8; 32]),
+    /// The same for a retry with the answers to questions, which the replica that has asked still takes while it is
+    /// shutting down.
+    Retry([u8; 32]),
     /// To the owner of its session, with the owner's id of the session.
     Owner {
         /// The address of the replica.
@@ -108,7 +111,7 @@ pub(super) async fn forward(
     let sending = Sending { pool, server, outgoing, patience };
     match aim {
         Aim::Owner { address, inner } => sending.to_owner(address, inner, place).await,
-        Aim::Any | Aim::Key(_) => sending.to_any(aim, place).await,
+        Aim::Any | Aim::Key(_) | Aim::Retry(_) => sending.to_any(aim, place).await,
     }
 }
 
@@ -140,7 +143,8 @@ impl Sending<'_> {
         loop {
             let now = Instant::now();
             let chosen = match aim {
-                Aim::Key(key) => balance::by_key(&left, key, now),
+                Aim::Key(key) => balance::by_key(&left, key, false, now),
+                Aim::Retry(key) => balance::by_key(&left, key, true, now),
                 _ => balance::least(&left, now),
             };
             let none = if has_failed { Failure::Unreachable } else { Failure::NoReplica };

@@ -51,7 +51,7 @@ pub(super) struct Ask<'a> {
     /// The message.
     pub body: Charged,
     /// Chooses the replica of calls in which the client may be asked something.
-    pub key: Option<[u8; 32]>,
+    pub key: Option<Aim>,
     /// Maximum length of a message of the answer.
     pub longest: usize,
     /// The headers and the replica of a request of the legacy era.
@@ -120,7 +120,7 @@ impl Ask<'_> {
         };
         let aim = match self.legacy {
             Some((_, aim)) => aim.clone(),
-            None => self.key.map_or(Aim::Any, Aim::Key),
+            None => self.key.clone().unwrap_or(Aim::Any),
         };
         let begun = Instant::now();
         let answer = loop {

@@ -2,6 +2,7 @@
 
 use super::super::directory::Server;
 use super::super::directory::Snapshot;
+use super::super::forward::Aim;
 use super::ask::{Ask, Said, error_of};
 use super::asking;
 use super::collect::{PATIENCE, found, read};
@@ -293,13 +294,17 @@ impl Call<'_> {
     }
 
     /// Returns the key of a call in which the client may be asked something: the retry has the same one.
-    fn key(&self, body: &[u8], message: &jsonrpc::Message) -> Option<[u8; 32]> {
+    fn key(&self, body: &[u8], message: &jsonrpc::Message) -> Option<Aim> {
         let params = message.params.as_ref()?;
         let declared = params.meta.as_ref().and_then(|meta| meta.client_capabilities.as_ref());
         let asks = declared.is_some_and(|span| Capabilities::read(body, span).asks());
         let is_asking = asks && ASKING.contains(&&*self.request.method);
         let is_retry = params.request_state.is_some() || params.input_responses.is_some();
-        (is_asking || is_retry).then(|| Purpose::of(&self.caller.identity.principal, body, message).digest())
+        let key = || Purpose::of(&self.caller.identity.principal, body, message).digest();
+        match is_retry {
+            true => Some(Aim::Retry(key())),
+            false => is_asking.then(|| Aim::Key(key())),
+        }
     }
 
     /// Reads the server's tools; returns whether something may have been learned.

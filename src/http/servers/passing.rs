@@ -136,7 +136,7 @@ impl Passing<'_> {
             || (!matches!(owner, Some(Ok(_))) && modern::has_modern_version(self.headers));
         let aim = match owner {
             // Sessions are not part of the modern era, but some clients still name an old one.
-            _ if is_modern => by_key(&incoming, self.principal).map_or(Aim::Any, Aim::Key),
+            _ if is_modern => by_key(&incoming, self.principal).unwrap_or(Aim::Any),
             // Answers and notifications still pass: calls in flight may wait for them.
             Some(Ok(owner)) if is_request && self.gateway.is_leaving(&owner, self.target).await => {
                 match &*incoming.method() {
@@ -332,11 +332,14 @@ impl Passing<'_> {
 
 /// Returns the key of a modern call in which the server may ask the client something. The retry with the answers has
 /// the same key, and must reach the replica where the call waits.
-fn by_key(incoming: &Message, principal: &Principal) -> Option<[u8; 32]> {
+fn by_key(incoming: &Message, principal: &Principal) -> Option<Aim> {
     let meta = incoming.message.params.as_ref()?.meta.as_ref();
     let declared = meta.and_then(|meta| meta.client_capabilities.as_ref());
     let asks = declared.is_some_and(|span| Capabilities::read(&incoming.frame, span).asks());
     let is_asking = asks && ASKING.contains(&&*incoming.method());
-    (is_asking || is_retry(incoming))
-        .then(|| Purpose::of(principal, &incoming.frame, &incoming.message).digest())
+    let key = || Purpose::of(principal, &incoming.frame, &incoming.message).digest();
+    match is_retry(incoming) {
+        true => Some(Aim::Retry(key())),
+        false => is_asking.then(|| Aim::Key(key())),
+    }
 }
