@@ -141,7 +141,7 @@ class Spread:
             for task in (up, down):
                 task.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             for one in filter(None, (writer, beyond)):
@@ -165,9 +165,7 @@ async def stock_clients(folder: Path, tally: Tally) -> None:
             url = f"http://127.0.0.1:{spread.port}/mcp"
 
             def show(client: matrix.Client) -> None:
-                outcome = matrix.show(server, client, url)
-                lacking = OF_ONE_PROCESS.get(client.era, set())
-                shown = {feature: error for feature, error in outcome.items() if feature not in lacking}
+                shown = matrix.show(server, client, url, OF_ONE_PROCESS.get(client.era, ()))
                 problems = [f"{feature}: {error}" for feature, error in shown.items() if error is not None]
                 tally.check(f"{client.name} by all replicas, server {server.name}: {len(shown)} features", problems)
 

@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import servers
@@ -147,8 +148,9 @@ def explain(server: Server, client: Client, outcome: Outcome) -> None:
         print(f"FAILED: {client.name} in front of {server.name}: {broken}: {error[:LONGEST_ERROR]}")
 
 
-def show(server: Server, client: Client, url: str) -> Outcome:
-    features = server.features(client)
+def show(server: Server, client: Client, url: str, lacking: Collection[str] = ()) -> Outcome:
+    """What the client sees of each feature that the server has for it, without those that are lacking on the way."""
+    features = [feature for feature in server.features(client) if feature not in lacking]
     plan = {
         "url": url,
         "transport": "http",
