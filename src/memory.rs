@@ -36,7 +36,7 @@ pub fn is_kept(is_short: bool) -> bool {
         let memory = unsafe { nix::libc::mallinfo2() };
         let used = memory.uordblks + memory.hblkhd;
         // Free memory that was returned before is free, but no longer resident.
-        let kept = anonymous().map_or(memory.fordblks, |resident| resident.saturating_sub(used));
+        let kept = anonymous().map_or(memory.fordblks, |resident| resident.saturating_sub(used + data()));
         kept > if is_short { KEPT } else { KEPT.max(used / 2) }
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
@@ -50,6 +50,36 @@ fn anonymous() -> Option<usize> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
     let mut pages = pages.split(' ').skip(1).map_while(|pages| pages.parse::<usize>().ok());
     Some(pages.next()?.saturating_sub(pages.next()?) * page())
+}
+
+/// Returns the size of the program's writable data, which is resident and no free memory, in bytes.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn data() -> usize {
+    static DATA: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *DATA.get_or_init(|| {
+        let mut size = 0_usize;
+        // SAFETY: the callback fits the interface, and `size` outlives the call.
+        unsafe { nix::libc::dl_iterate_phdr(Some(data_of), (&raw mut size).cast()) };
+        size
+    })
+}
+
+/// Adds the sizes of an object's writable segments, and ends the iteration: the first object is the program.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+unsafe extern "C" fn data_of(
+    object: *mut nix::libc::dl_phdr_info,
+    _: usize,
+    sum: *mut nix::libc::c_void,
+) -> nix::libc::c_int {
+    use nix::libc::{PF_W, PT_LOAD};
+    // SAFETY: dl_iterate_phdr(3) passes a valid object with as many headers as it says, and `data` its own sum.
+    let (headers, sum) = unsafe {
+        let object = &*object;
+        (std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()), &mut *sum.cast::<usize>())
+    };
+    let writable = headers.iter().filter(|header| header.p_type == PT_LOAD && header.p_flags & PF_W != 0);
+    *sum += writable.map(|header| header.p_memsz as usize).sum::<usize>();
+    1
 }
 
 /// Returns the size of a page in bytes.
