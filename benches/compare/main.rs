@@ -5,6 +5,7 @@
 //!     cargo bench --bench compare -- report --from target/performance.json       only writes the document again
 //!     cargo bench --bench compare -- case footprint|large|quota|sessions|load [--subjects NAMES]       one of its other parts
 //!     cargo bench --bench compare -- gateway         what a gateway adds, against the least that a relay adds
+//!     cargo bench --bench compare -- discovery       a gateway of 100 servers: CPU time of a list of their 5,000 tools, and memory
 //!     compare floor --listen 127.0.0.1:8080 -- COMMAND       only the floor, for profilers
 //!
 //! Options: `--rounds 3`, `--seconds 2`, `--subjects direct,floor,proxyrunner`; for one shape also
@@ -17,6 +18,7 @@ mod cases;
 mod child;
 mod direct;
 mod document;
+mod fleet;
 mod floor;
 mod http;
 mod job;
@@ -57,6 +59,13 @@ fn main() {
             let rounds = option(&words, "--rounds").map_or(5, |text| text.parse().expect("a number"));
             let seconds = option(&words, "--seconds").map_or(2.0, |text| text.parse().expect("a number"));
             println!("{}", relay::report(rounds, seconds));
+        }
+        Some("fleet") => {
+            fleet::run(option(&words, "--listen").expect("an address").parse().expect("an address"))
+        }
+        Some("discovery") => {
+            process::raise_file_limit();
+            println!("{}", fleet::report().unwrap_or_else(|error| panic!("{error}")));
         }
         Some("case") => run_case(&words),
         Some(shape) => one_shape(shape, &words),
