@@ -13,6 +13,7 @@ mod portable;
 pub(crate) mod propagation;
 pub mod rewrite;
 pub mod scan;
+mod skip;
 pub mod splice;
 pub mod text;
 

@@ -33,7 +33,7 @@ impl Iterator for Members<'_> {
             return None;
         }
         let key = self.lexer.key().ok()?;
-        let value = self.lexer.value().ok()?;
+        let value = self.lexer.validated_value().ok()?;
         self.more = self.lexer.more(b'}').ok()?;
         Some((key, value))
     }
@@ -87,7 +87,7 @@ impl Iterator for Items<'_> {
         if !std::mem::take(&mut self.more) {
             return None;
         }
-        let value = self.lexer.value().ok()?;
+        let value = self.lexer.validated_value().ok()?;
         self.more = self.lexer.more(b']').ok()?;
         Some(value)
     }
