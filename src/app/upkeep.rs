@@ -84,6 +84,10 @@ async fn sweep(server: Arc<Server>) {
         tick.tick().await;
         telemetry::count_lost_lines();
         server.directory.expire(Instant::now());
+        #[cfg(feature = "gateway")]
+        if let Some(siblings) = &server.siblings {
+            siblings.close_idle(Instant::now());
+        }
         server.upstream.expire(Instant::now());
         bodies_wait = server.relieve_bodies(bodies_wait);
         server.connections.shrink_idle(REST);

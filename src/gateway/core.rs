@@ -49,18 +49,22 @@ impl Core {
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn forward(&self, server: &Server, aim: &Aim, outgoing: &Outgoing) -> Result<Answer, Failure> {
+    pub async fn forward(&self, server: &Server, aim: &Aim, outgoing: Outgoing) -> Result<Answer, Failure> {
         forward::forward(&self.pool, server, aim, outgoing, self.settings.patience).await
     }
 
     /// Returns the `Authorization` header by which a server learns who calls it; `None` if it is a mirrored one, or the
     /// caller's claims are too long.
-    pub fn authorize(&self, caller: &Identity, server: &Server) -> Option<HeaderValue> {
+    pub fn authorize(&self, caller: &Arc<Identity>, server: &Server) -> Option<HeaderValue> {
         // Whoever runs a server of another registry must not learn who calls.
         if server.origin == Origin::Mirrored {
             return None;
         }
         let minter = &self.signing.get()?.minter;
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        if let Some(known) = server.bearers.of(caller, minter, now) {
+            return Some(known);
+        }
         let own;
         let audiences = if server.about.audiences.is_empty() {
             own = [minter.audience(&server.about.segment)];
@@ -68,8 +72,7 @@ impl Core {
         } else {
             &server.about.audiences
         };
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
-        let token = minter.token(caller, audiences, now).inspect_err(|error| {
+        let minted = minter.token(caller, audiences, now).inspect_err(|error| {
             static TOO_LONG: Seldom = Seldom::new();
             if TOO_LONG.is_due() {
                 let server = &server.about.name;
@@ -79,9 +82,10 @@ impl Core {
                 );
             }
         });
-        let token = token.ok()?;
-        let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
+        let minted = minted.ok()?;
+        let mut value = HeaderValue::try_from(format!("Bearer {}", minted.token)).ok()?;
         value.set_sensitive(true);
+        server.bearers.keep(caller, &value, minted);
         Some(value)
     }
 }

@@ -1,6 +1,7 @@
 //! The servers and their replicas. Readers take a snapshot, which later changes do not alter.
 
 use super::balance::RetryBudget;
+use super::bearers::Bearers;
 use super::combined::Tools;
 use super::replica::{Endpoint, Replica, State};
 use crate::telemetry::Seldom;
@@ -57,6 +58,8 @@ pub(crate) struct Server {
     pub(super) origin: Origin,
     /// What is counted of it, since it was first in the directory.
     pub(super) stats: Arc<Stats>,
+    /// What its last callers are known by.
+    pub(super) bearers: Bearers,
     replicas: RwLock<Arc<[Arc<Replica>]>>,
 }
 
@@ -210,7 +213,10 @@ impl Directory {
                 None => before,
             };
             let replicas = RwLock::new(replicas);
-            next.insert(about.segment.clone(), Arc::new(Server { about, origin, stats, replicas }));
+            next.insert(
+                about.segment.clone(),
+                Arc::new(Server { about, origin, stats, bearers: Bearers::default(), replicas }),
+            );
         }
         let is_changed =
             !next.values().map(|server| &server.about).eq(current.values().map(|server| &server.about));

@@ -3,6 +3,7 @@
 use super::balance;
 use super::directory::Server;
 use super::headers::SESSION_ID;
+use super::lines::Received;
 use super::pool::{Lost, Place, Pool};
 use super::replica::{InFlight, Outcome, Probed, Replica};
 use crate::budget::Charged;
@@ -12,7 +13,6 @@ use crate::telemetry::counters;
 use crate::telemetry::metrics::gateway::Ending;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::header::{ACCEPT_ENCODING, AUTHORIZATION, HOST, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
@@ -45,20 +45,24 @@ pub(crate) enum Aim {
     /// The same for a retry with the answers to questions, which the replica that has asked still takes while it is
     /// shutting down.
     Retry([u8; 32]),
-    /// To the owner of its session, with the owner's id of the session.
-    Owner {
-        /// The address of the replica.
-        address: String,
-        /// Its id of the session.
-        inner: String,
-    },
+    /// To the owner of its session.
+    Owner(Arc<Owner>),
+}
+
+/// The replica that owns a session.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    /// The address of the replica.
+    pub address: Box<str>,
+    /// Its id of the session.
+    pub inner: HeaderValue,
 }
 
 /// The head of a replica's answer, with a body that is still being received.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// The answer.
-    pub response: Response<Incoming>,
+    pub response: Response<Received>,
     /// The request, which is in flight until the body ends.
     pub in_flight: InFlight,
     /// The place of its connection.
@@ -104,31 +108,31 @@ pub(super) async fn forward(
     pool: &Pool,
     server: &Server,
     aim: &Aim,
-    outgoing: &Outgoing,
+    outgoing: Outgoing,
     patience: Duration,
 ) -> Result<Answer, Failure> {
     let place = pool.place(outgoing.client).ok_or(Failure::Full)?;
-    let sending = Sending { pool, server, outgoing, patience };
+    let mut sending = Sending { pool, server, outgoing, patience };
     match aim {
-        Aim::Owner { address, inner } => sending.to_owner(address, inner, place).await,
-        Aim::Any | Aim::Key(_) | Aim::Retry(_) => sending.to_any(aim, place).await,
+        Aim::Owner(owner) => sending.at_owner(owner, place).await,
+        Aim::Any | Aim::Key(_) | Aim::Retry(_) => sending.at_any(aim, place).await,
     }
 }
 
 struct Sending<'a> {
     pool: &'a Pool,
     server: &'a Server,
-    outgoing: &'a Outgoing,
+    outgoing: Outgoing,
     patience: Duration,
 }
 
 impl Sending<'_> {
-    async fn to_owner(&self, address: &str, inner: &str, place: Place) -> Result<Answer, Failure> {
+    async fn at_owner(&mut self, owner: &Owner, place: Place) -> Result<Answer, Failure> {
         let replicas = self.server.replicas();
-        let owner = replicas.iter().find(|replica| replica.endpoint.address() == address);
-        let owner = owner.ok_or(Failure::OwnerGone)?;
-        let inner = HeaderValue::from_str(inner).map_err(|_| Failure::OwnerGone)?;
-        match self.send(owner.begin_bound(), Some(inner), place).await {
+        let replica = replicas.iter().find(|replica| *replica.endpoint.address() == *owner.address);
+        let replica = replica.ok_or(Failure::OwnerGone)?;
+        let session = Some(owner.inner.clone());
+        match self.send(replica.begin_bound(), session, place, true).await {
             Err((Failed::Gone, _)) => Err(Failure::OwnerGone),
             Err((Failed::Unreachable, _)) => Err(Failure::Unreachable),
             Err((Failed::Final(failure), _)) => Err(failure),
@@ -136,7 +140,7 @@ impl Sending<'_> {
         }
     }
 
-    async fn to_any(&self, aim: &Aim, mut place: Place) -> Result<Answer, Failure> {
+    async fn at_any(&mut self, aim: &Aim, mut place: Place) -> Result<Answer, Failure> {
         let mut left: Vec<Arc<Replica>> = self.server.replicas().to_vec();
         let mut has_failed = false;
         self.server.stats.retries.lock().note_request(Instant::now());
@@ -158,7 +162,7 @@ impl Sending<'_> {
             left.retain(|replica| !Arc::ptr_eq(replica, &chosen));
             // Another request may have begun the only trial meanwhile.
             let Some(in_flight) = chosen.begin(now) else { continue };
-            match self.send(in_flight, None, place).await {
+            match self.send(in_flight, None, place, left.is_empty()).await {
                 Ok(answer) => return Ok(answer),
                 Err((Failed::Final(failure), _)) => return Err(failure),
                 Err((Failed::Gone | Failed::Unreachable, unused)) => (place, has_failed) = (unused, true),
@@ -166,16 +170,21 @@ impl Sending<'_> {
         }
     }
 
+    /// Sends the request to a replica. `is_last`: no other one can be tried after it.
     async fn send(
-        &self,
+        &mut self,
         mut in_flight: InFlight,
         session: Option<HeaderValue>,
         place: Place,
+        is_last: bool,
     ) -> Result<Answer, (Failed, Place)> {
         let replica = Arc::clone(in_flight.replica());
         let begun = Instant::now();
-        let request = self.request(&replica, session);
-        let sent = timeout(self.patience, self.pool.send(request, replica.endpoint.reach())).await;
+        let request = self.request(&replica, session, is_last);
+        let sent = {
+            let endpoint = (replica.endpoint.url(), replica.endpoint.reach());
+            timeout(self.patience, self.pool.send(request, endpoint, &replica.lines)).await
+        };
         let now = Instant::now();
         let failed = match sent {
             Ok(Ok(response)) => {
@@ -218,17 +227,17 @@ impl Sending<'_> {
         }
     }
 
-    fn request(&self, replica: &Replica, session: Option<HeaderValue>) -> Request<Body> {
-        let Outgoing { method, headers, body, authorization, .. } = self.outgoing;
+    fn request(&mut self, replica: &Replica, session: Option<HeaderValue>, is_last: bool) -> Request<Body> {
+        let Outgoing { method, headers, body, authorization, .. } = &mut self.outgoing;
         let body = match body.is_empty() {
             true => Body::empty(),
             false => Body::new(Full::new(Bytes::from_owner(body.clone()))),
         };
         let mut request = Request::new(body);
         *request.method_mut() = method.clone();
-        *request.uri_mut() = replica.endpoint.url().clone();
+        *request.uri_mut() = replica.endpoint.target().clone();
         let target = request.headers_mut();
-        *target = headers.clone();
+        *target = if is_last { std::mem::take(headers) } else { headers.clone() };
         if let Some(authorization) = authorization {
             target.insert(AUTHORIZATION, authorization.clone());
         }

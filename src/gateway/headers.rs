@@ -2,8 +2,8 @@
 //! could be credentials, cookies, or what only proxies may say.
 
 use hyper::header::{
-    ACCEPT, ACCEPT_LANGUAGE, ALLOW, CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderMap, HeaderName,
-    HeaderValue, RETRY_AFTER, USER_AGENT,
+    ACCEPT, ACCEPT_LANGUAGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderMap,
+    HeaderName, RETRY_AFTER, USER_AGENT,
 };
 
 /// The header that names the session, in both directions.
@@ -42,23 +42,33 @@ pub(crate) fn of_response(headers: &HeaderMap) -> HeaderMap {
     passing(headers, &RESPONSE)
 }
 
+/// Headers that are added to those that pass.
+const ADDED: usize = 8;
+
 fn passing(headers: &HeaderMap, listed: &[HeaderName]) -> HeaderMap {
     let passes = |name: &HeaderName| {
         listed.contains(name) || (name.as_str().starts_with(PROTOCOL) && *name != SESSION_ID)
     };
     // A header that `Connection` names is for the next hop only (RFC 9110 §7.6.1).
+    let has_hops = headers.contains_key(CONNECTION);
     let is_hop = |name: &HeaderName| {
-        let named = headers.get_all(hyper::header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
         let mut named = named.flat_map(|list| list.split(','));
         named.any(|token| token.trim().eq_ignore_ascii_case(name.as_str()))
     };
-    let copied = |(name, value): (&HeaderName, &HeaderValue)| (name.clone(), value.clone());
-    headers.iter().filter(|(name, _)| passes(name) && !is_hop(name)).map(copied).collect()
+    let mut passing = HeaderMap::with_capacity(headers.len() + ADDED);
+    for (name, value) in headers {
+        if passes(name) && !(has_hops && is_hop(name)) {
+            passing.append(name, value.clone());
+        }
+    }
+    passing
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::header::HeaderValue;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();

@@ -1,4 +1,4 @@
-//! Probes all replicas, so that those that cannot serve get no requests.
+//! Probes all replicas, so that those that cannot serve get no requests, and closes connections to them that are idle.
 
 use super::directory::Directory;
 use super::pool::Pool;
@@ -7,8 +7,7 @@ use crate::shutdown::DRAINING;
 use crate::tasks;
 use http_body_util::{BodyExt, Limited};
 use hyper::header::{HOST, USER_AGENT};
-use hyper::http::uri::PathAndQuery;
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Request, StatusCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -24,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Maximum number of probes at the same time.
 const SIDE_BY_SIDE: usize = 32;
 /// Where sidecars say whether they serve.
-const PATH: PathAndQuery = PathAndQuery::from_static("/health/ready");
+const PATH: &str = "/health/ready";
 /// Maximum length of an answer. It is read to its end, so that the connection can be used again.
 const LONGEST: usize = 16 * 1024;
 
@@ -37,6 +36,7 @@ pub(super) async fn keep_probing(directory: Arc<Directory>, pool: Arc<Pool>) {
         tick.tick().await;
         for server in directory.snapshot().values() {
             for replica in server.replicas().iter() {
+                replica.lines.close_idle(Instant::now());
                 if round != 0 && !matches!(replica.state(), State::Unready { .. }) {
                     continue;
                 }
@@ -57,7 +57,7 @@ pub(super) async fn probe(server: &str, replica: &Replica, pool: &Pool) {
     let (probed, reason) = match timeout(PATIENCE, ask(replica, pool)).await {
         Ok(Ok((_, true))) => (Probed::Draining, "it is shutting down".to_owned()),
         Ok(Ok((status, _))) if is_ready(status) => (Probed::Ready, String::new()),
-        Ok(Ok((status, _))) => (Probed::Unready, format!("{} answers {status}", PATH.as_str())),
+        Ok(Ok((status, _))) => (Probed::Unready, format!("{PATH} answers {status}")),
         Ok(Err(why)) => (Probed::Silent, why),
         Err(_) => (Probed::Silent, format!("no answer within {} s", PATIENCE.as_secs())),
     };
@@ -74,14 +74,13 @@ pub(super) async fn probe(server: &str, replica: &Replica, pool: &Pool) {
 
 /// Returns the status, and whether the replica says that it is shutting down.
 async fn ask(replica: &Replica, pool: &Pool) -> Result<(StatusCode, bool), String> {
-    let mut url = replica.endpoint.url().clone().into_parts();
-    url.path_and_query = Some(PATH);
-    let request = Request::get(Uri::from_parts(url).map_err(|error| error.to_string())?)
+    let request = Request::get(PATH)
         .header(HOST, replica.endpoint.host())
         .header(USER_AGENT, concat!("proxyrunner/", env!("CARGO_PKG_VERSION")))
         .body(Body::empty())
         .map_err(|error| error.to_string())?;
-    let response = pool.send(request, replica.endpoint.reach()).await.map_err(|lost| lost.to_string())?;
+    let endpoint = (replica.endpoint.url(), replica.endpoint.reach());
+    let response = pool.send(request, endpoint, &replica.lines).await.map_err(|lost| lost.to_string())?;
     let told = (response.status(), response.headers().contains_key(DRAINING));
     let _ = Limited::new(response.into_body(), LONGEST).collect().await;
     Ok(told)

@@ -2,11 +2,12 @@
 //!
 //! [`directory`] says which servers exist, [`replica`] how each replica does. [`forward`] passes a request: [`balance`]
 //! chooses the replica, unless the request belongs to a session, whose owner its id names ([`session_id`]). [`headers`]
-//! says what passes, [`pool`] keeps the connections, and [`health`] probes.
+//! says what passes, [`pool`] bounds requests in flight, [`lines`] keeps connections, and [`health`] probes.
 //!
 //! [`siblings`] needs no gateway: the replicas of one sidecar pass requests of each other's sessions on.
 
 mod balance;
+mod bearers;
 mod cards;
 mod catalog;
 mod children;
@@ -18,7 +19,9 @@ mod forward;
 mod headers;
 mod health;
 mod key;
+mod lines;
 mod mirror;
+mod opened;
 mod passed;
 mod pool;
 mod published;
@@ -38,6 +41,7 @@ pub use core::Settings;
 pub(crate) use directory::{Directory, Server};
 pub(crate) use forward::{Aim, Answer, Failure, Outgoing};
 pub(crate) use headers::{SESSION_ID, of_request, of_response};
+pub(crate) use lines::Received;
 pub(crate) use passed::Passed;
 pub(crate) use pool::Place;
 pub use registrations::records_in;
@@ -48,7 +52,7 @@ pub(crate) use siblings::{Outgoing as SiblingRequest, PROOF, TICKET, Ticket, Tol
 pub use siblings::{Settings as SiblingSettings, Siblings};
 
 /// Bytes that the connection of a request to a replica may hold.
-pub(crate) const CONNECTION: usize = pool::BUFFER;
+pub(crate) const CONNECTION: usize = lines::BUFFER;
 
 use crate::budget::{Budget, Charged};
 use crate::calls::{Seal, SealKeys};
@@ -63,8 +67,10 @@ use crate::telemetry::metrics::gateway as metrics;
 use catalog::Catalog;
 use children::Children;
 use core::Core;
+use forward::Owner;
 use hyper::header::{HeaderMap, HeaderValue};
 use mirror::Mirror;
+use opened::Opened;
 use passed::PASSED;
 use pool::Pool;
 use serde_json::Value;
@@ -81,6 +87,7 @@ pub struct Gateway {
     /// The servers.
     pub(crate) directory: Arc<Directory>,
     core: Arc<Core>,
+    opened: Opened,
     waiting: Arc<()>,
     sources: OnceLock<Sources>,
     catalog: Catalog,
@@ -129,14 +136,14 @@ impl Gateway {
         policies: Option<Arc<Policies>>,
     ) -> Result<Arc<Self>, BadTls> {
         let pool = Arc::new(Pool::new(&settings.tls, settings.most, settings.registry.is_some())?);
-        let (waiting, sources, catalog) = Default::default();
+        let (opened, waiting, sources, catalog) = Default::default();
         let directory = Arc::<Directory>::default();
         let (directory_of_core, signing) = (Arc::clone(&directory), OnceLock::new());
         let name = format!("{:032x}", fastrand::u128(..)).into();
         let core = Core { directory: directory_of_core, settings, name, seal, pool, signing };
         let core = Arc::new(core);
         let combined = combined::State::new(&core, policies);
-        Ok(Arc::new(Gateway { directory, core, waiting, sources, catalog, combined }))
+        Ok(Arc::new(Gateway { directory, core, opened, waiting, sources, catalog, combined }))
     }
 
     /// Serves all servers as one to the children that stand for it.
@@ -195,6 +202,7 @@ impl Gateway {
     /// Replaces the keys that seal session ids.
     pub fn reseal(&self, keys: &SealKeys) {
         self.core.seal.replace(keys);
+        self.opened.forget();
     }
 
     /// Returns the maximum time between parts of an answer that is no event stream.
@@ -225,25 +233,29 @@ impl Gateway {
         &self,
         server: &Server,
         aim: &Aim,
-        outgoing: &Outgoing,
+        outgoing: Outgoing,
     ) -> Result<Answer, Failure> {
         self.core.forward(server, aim, outgoing).await
     }
 
     /// Returns the owner of the session with this id; `None` if it is unknown to this caller.
     pub(crate) fn owner(&self, id: &str, server: &Server, principal: &Principal) -> Option<Aim> {
-        let SessionId { address, inner } =
-            SessionId::open(id, &self.core.seal, &server.about.segment, principal)?;
-        Some(Aim::Owner { address, inner })
+        let segment = &server.about.segment;
+        let open = || {
+            let SessionId { address, inner } = SessionId::open(id, &self.core.seal, segment, principal)?;
+            Some(Owner { address: address.into(), inner: inner.try_into().ok()? })
+        };
+        self.opened.owner(id, segment, principal, open).map(Aim::Owner)
     }
 
     /// Returns whether the owner of a session is shutting down while another replica takes requests. An owner that was
     /// shutting down when it was last asked is asked again: it may have started anew, and another gateway may have
     /// opened the session there since.
     pub(crate) async fn is_leaving(&self, owner: &Aim, server: &Server) -> bool {
-        let Aim::Owner { address, .. } = owner else { return false };
+        let Aim::Owner(owner) = owner else { return false };
         let replicas = server.replicas();
-        let Some(owner) = replicas.iter().find(|replica| replica.endpoint.address() == address) else {
+        let Some(owner) = replicas.iter().find(|replica| *replica.endpoint.address() == *owner.address)
+        else {
             return false;
         };
         if !owner.is_draining() || !replicas.iter().any(|replica| replica.takes(Instant::now())) {
@@ -269,7 +281,7 @@ impl Gateway {
 
     /// Returns the `Authorization` header by which a server learns who calls it; `None` if it is a mirrored one, or the
     /// caller's claims are too long.
-    pub(crate) fn authorize(&self, caller: &Identity, server: &Server) -> Option<HeaderValue> {
+    pub(crate) fn authorize(&self, caller: &Arc<Identity>, server: &Server) -> Option<HeaderValue> {
         self.core.authorize(caller, server)
     }
 

@@ -1,10 +1,10 @@
-//! Connections to replicas, by HTTP/1.1. Each request in flight takes one, so their number is bounded by that of the
+//! Requests to replicas. Each request in flight takes a connection of its own, so their number is bounded by that of the
 //! requests.
 
+use super::lines::{Failed, Line, Lines, Received};
 use crate::client::Client;
-use crate::outbound::{BadTls, Keeping, Reach, Sender, Tls, forwarder};
-use hyper::body::Incoming;
-use hyper::{Request, Response};
+use crate::outbound::{BadTls, Connector, Reach, Tls};
+use hyper::{Request, Response, Uri};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::error::Error;
@@ -15,22 +15,15 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 
-/// Idle time of a connection. Common servers close an idle connection after 5 s, and a request that is written at that
-/// moment would be lost.
-const IDLE: Duration = Duration::from_secs(4);
-/// Maximum number of idle connections to one replica.
-const MOST_IDLE: usize = 64;
-/// Bytes that a connection reads before the client takes them.
-pub(super) const BUFFER: usize = 32 * 1024;
 /// Time after which a replica that does not acknowledge what was sent is given up.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
 /// The connections to all replicas.
 #[derive(Debug)]
 pub(super) struct Pool {
-    sender: Sender,
+    connector: Connector,
     /// Connect to addresses within a reach only; none if nobody else names servers.
-    bounded: Vec<(Reach, Sender)>,
+    bounded: Vec<(Reach, Connector)>,
     places: Arc<Semaphore>,
     /// Maximum number of places of one client.
     share: usize,
@@ -82,19 +75,13 @@ impl Pool {
     /// # Errors
     /// When the certificates are unusable.
     pub(super) fn new(tls: &Tls, most: usize, mirrors: bool) -> Result<Self, BadTls> {
-        let keeping = Keeping {
-            idle: IDLE,
-            most_idle: MOST_IDLE,
-            buffer: Some(BUFFER),
-            unacknowledged: Some(UNACKNOWLEDGED),
-        };
         let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let share = most.div_ceil(2);
         let reaches: &[Reach] = if mirrors { &[Reach::Public, Reach::Network, Reach::Host] } else { &[] };
-        let bounded = reaches.iter().map(|reach| Ok((*reach, forwarder(tls, keeping, *reach)?)));
+        let bounded = reaches.iter().map(|reach| Ok((*reach, Connector::new(tls, *reach, UNACKNOWLEDGED)?)));
         let bounded = bounded.collect::<Result<_, BadTls>>()?;
-        let sender = forwarder(tls, keeping, Reach::Anywhere)?;
-        Ok(Pool { sender, bounded, places, share, taken: Arc::default() })
+        let connector = Connector::new(tls, Reach::Anywhere, UNACKNOWLEDGED)?;
+        Ok(Pool { connector, bounded, places, share, taken: Arc::default() })
     }
 
     /// Returns a place, unless all are taken, or half of them by this client.
@@ -114,25 +101,42 @@ impl Pool {
         self.places.available_permits()
     }
 
-    /// Sends a request to an address within this reach. Dropping the future, or the body of the answer, closes its connection.
+    /// Sends a request to the host of `url`, at an address within this reach. Dropping the future, or the body of the
+    /// answer, closes its connection.
     ///
     /// # Errors
     /// When no answer comes.
     pub(super) async fn send(
         &self,
-        request: Request<Body>,
-        reach: Reach,
-    ) -> Result<Response<Incoming>, Lost> {
-        let bounded = self.bounded.iter().find(|(of, _)| *of == reach);
-        let sender = bounded.map_or(&self.sender, |(_, sender)| sender);
-        sender.request(request).await.map_err(|error| {
-            let text = words(&error);
-            match (error.is_connect(), is_gone(&error)) {
-                (true, true) => Lost::Gone(text),
-                (true, false) => Lost::Unreachable(text),
-                (false, _) => Lost::Broken(text),
+        mut request: Request<Body>,
+        (url, reach): (&Uri, Reach),
+        lines: &Arc<Lines>,
+    ) -> Result<Response<Received>, Lost> {
+        // The replica may have closed a connection that was idle.
+        while let Some(line) = lines.take() {
+            match line.exchange(request, lines).await {
+                Ok(response) => return Ok(response),
+                Err(Failed { unsent: Some(unsent), .. }) => request = *unsent,
+                Err(Failed { error, unsent: None }) => return Err(Lost::Broken(words(&error))),
             }
+        }
+        // Boxed: most requests find a connection.
+        let line = Box::pin(self.line(url, reach)).await?;
+        line.exchange(request, lines).await.map_err(|Failed { error, unsent }| match unsent {
+            Some(_) => Lost::Unreachable(words(&error)),
+            None => Lost::Broken(words(&error)),
         })
+    }
+
+    /// Opens a connection.
+    async fn line(&self, url: &Uri, reach: Reach) -> Result<Line, Lost> {
+        let bounded = self.bounded.iter().find(|(of, _)| *of == reach);
+        let connector = bounded.map_or(&self.connector, |(_, connector)| connector);
+        let stream = connector.connect(url).await.map_err(|error| {
+            let text = words(&*error);
+            if is_gone(&*error) { Lost::Gone(text) } else { Lost::Unreachable(text) }
+        })?;
+        Line::new(stream).await.map_err(|error| Lost::Unreachable(words(&error)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! One replica of a server: where it is, and how it does.
 
+use super::lines::Lines;
 use crate::outbound::Reach;
 use crate::telemetry::counters;
 use hyper::Uri;
@@ -27,6 +28,8 @@ const LEAST_WEIGHT: f64 = 0.1;
 pub(crate) struct Endpoint {
     /// The URL to connect to, with a port.
     url: Uri,
+    /// The path of the URL, which is the target of requests.
+    target: Uri,
     /// The Host header, which differs from the URL's authority if the URL's host is an address of a name.
     host: HeaderValue,
     /// The addresses at which the host may be.
@@ -54,7 +57,8 @@ impl Endpoint {
         let host = HeaderValue::from_str(authority.as_str()).ok()?;
         let port = uri.port_u16().unwrap_or(if *scheme == Scheme::HTTP { 80 } else { 443 });
         let url = format!("{scheme}://{}:{port}{}", uri.host()?.to_ascii_lowercase(), uri.path());
-        Some(Endpoint { url: url.parse().ok()?, host, reach: Reach::Anywhere })
+        let target = uri.path().parse().ok()?;
+        Some(Endpoint { url: url.parse().ok()?, target, host, reach: Reach::Anywhere })
     }
 
     /// Returns the endpoint, which must be at an address within this reach.
@@ -72,12 +76,17 @@ impl Endpoint {
         let port = self.url.port_u16()?;
         let socket = SocketAddr::new(address, port);
         let url = format!("{}://{socket}{}", self.url.scheme_str()?, self.url.path());
-        Some(Endpoint { url: url.parse().ok()?, host: self.host.clone(), reach: self.reach })
+        Some(Endpoint { url: url.parse().ok()?, ..self.clone() })
     }
 
     /// Returns the URL to connect to.
     pub(crate) fn url(&self) -> &Uri {
         &self.url
+    }
+
+    /// Returns the target of requests.
+    pub(super) fn target(&self) -> &Uri {
+        &self.target
     }
 
     /// Returns the Host header.
@@ -153,6 +162,8 @@ pub(super) enum Probed {
 pub(crate) struct Replica {
     /// Where it is.
     pub endpoint: Endpoint,
+    /// Its idle connections.
+    pub(super) lines: Arc<Lines>,
     in_flight: AtomicUsize,
     is_draining: AtomicBool,
     health: Mutex<Health>,
@@ -175,6 +186,7 @@ impl Replica {
         let health = Health { state: State::Healthy, failures: 0, ejections: 0, since: now };
         Replica {
             endpoint,
+            lines: Arc::default(),
             in_flight: AtomicUsize::new(0),
             is_draining: AtomicBool::new(false),
             health: Mutex::new(health),

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Validity of a token, in seconds.
 const LIFE: u64 = 5 * 60;
@@ -39,7 +40,20 @@ pub(crate) struct Minter {
     /// The gateway's URL, without a slash at its end.
     issuer: String,
     keys: RwLock<Arc<Keys>>,
+    /// The number of times that the keys were replaced.
+    replaced: AtomicU64,
     kept: Mutex<Kept>,
+}
+
+/// A token, and how long it may be given out.
+#[derive(Clone, Debug)]
+pub(crate) struct Minted {
+    /// The token.
+    pub token: Arc<str>,
+    /// When it expires, in seconds since 1970.
+    until: u64,
+    /// The number of times that the keys had been replaced before.
+    replaced: u64,
 }
 
 impl fmt::Debug for Minter {
@@ -61,7 +75,12 @@ impl Minter {
     /// Creates a minter of this issuer.
     pub(crate) fn new(issuer: &str, keys: Keys) -> Self {
         let issuer = issuer.trim_end_matches('/').to_owned();
-        Minter { issuer, keys: RwLock::new(Arc::new(keys)), kept: Mutex::default() }
+        Minter {
+            issuer,
+            keys: RwLock::new(Arc::new(keys)),
+            replaced: AtomicU64::new(0),
+            kept: Mutex::default(),
+        }
     }
 
     /// Returns the issuer of the tokens.
@@ -78,6 +97,7 @@ impl Minter {
     pub(crate) fn replace(&self, keys: Keys) {
         let mut current = self.keys.write();
         *current = Arc::new(keys);
+        self.replaced.fetch_add(1, Ordering::SeqCst);
         // Under the same lock, so that no token of the former keys is kept afterwards.
         *self.kept.lock() = Kept::default();
     }
@@ -104,22 +124,18 @@ impl Minter {
     ///
     /// # Errors
     /// When the claims are too long.
-    pub(crate) fn token(
-        &self,
-        caller: &Identity,
-        audiences: &[String],
-        now: u64,
-    ) -> Result<Arc<str>, TooLong> {
+    pub(crate) fn token(&self, caller: &Identity, audiences: &[String], now: u64) -> Result<Minted, TooLong> {
         let claims = self.claims(caller, audiences);
         if claims.len() > LONGEST || subject(caller).len() > LONGEST_NAME {
             return Err(TooLong);
         }
         // Held until the token is kept: see `replace`.
         let keys = self.keys.read();
+        let replaced = self.replaced.load(Ordering::SeqCst);
         if let Some((token, until)) = self.kept.lock().by_claims.get(&*claims)
             && now + REST < *until
         {
-            return Ok(Arc::clone(token));
+            return Ok(Minted { token: Arc::clone(token), until: *until, replaced });
         }
         // The caller's own expiry is not exceeded, except for the minute by which clocks may differ.
         let until = caller.expires.map_or(now + LIFE, |expires| expires.clamp(now + REST, now + LIFE));
@@ -128,7 +144,12 @@ impl Minter {
         let token = keys.sign(&format!(r#"{open},"iat":{now},"exp":{until},"jti":"{id:032x}"}}"#));
         let token = Arc::<str>::from(token);
         self.kept.lock().keep(claims.into(), Arc::clone(&token), until);
-        Ok(token)
+        Ok(Minted { token, until, replaced })
+    }
+
+    /// Returns whether a token may still be given out.
+    pub(crate) fn is_fresh(&self, minted: &Minted, now: u64) -> bool {
+        now + REST < minted.until && minted.replaced == self.replaced.load(Ordering::SeqCst)
     }
 
     /// Returns the claims without times. Members come in a fixed order, so that equal callers have equal claims.

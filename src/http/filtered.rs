@@ -161,7 +161,7 @@ impl Stream {
     }
 
     /// Returns an event as the caller may see it; `None` if that is impossible.
-    async fn seen(&self, event: Vec<u8>) -> Option<Vec<u8>> {
+    async fn seen(&mut self, event: Vec<u8>) -> Option<Vec<u8>> {
         let mut data = data_of(&event);
         if data.is_empty() {
             return Some(event);

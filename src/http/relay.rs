@@ -4,18 +4,18 @@
 use super::cut::Cut;
 use super::expiry::Expiry;
 use crate::budget::{Account, Charge, Charged};
-use crate::gateway::{InFlight, Outcome, Place, Server, Waiting};
+use crate::gateway::{InFlight, Outcome, Place, Received, Server, Waiting};
 use crate::jsonrpc::codes;
-use crate::shutdown::Shutdown;
 use crate::telemetry::counters::{FORWARDED_REQUESTS, Forwarded};
 use crate::telemetry::metrics::gateway::Ending;
 use crate::telemetry::{Operation, Verdict};
-use hyper::body::{Body as _, Incoming, SizeHint};
+use hyper::body::{Body as _, SizeHint};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep};
 
 /// Counts a request at its end. Dropped before, it counts as left by its client.
@@ -93,7 +93,7 @@ impl Passage {
 
 /// The body of an answer.
 pub struct Relay {
-    body: Incoming,
+    body: Received,
     /// Taken at the end.
     passage: Option<Passage>,
     is_stream: bool,
@@ -101,7 +101,11 @@ pub struct Relay {
     is_between_events: bool,
     passed: u64,
     late: Option<Pin<Box<Sleep>>>,
-    over: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    /// Comes soon after the connection to the replica broke.
+    broken: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    site: Arc<super::Server>,
+    /// The end of the gateway; `None` while nothing had to be waited for.
+    over: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
 impl fmt::Debug for Relay {
@@ -112,8 +116,7 @@ impl fmt::Debug for Relay {
 
 impl Relay {
     /// Begins to pass on a body.
-    pub fn new(body: Incoming, passage: Passage, is_stream: bool, shutdown: &Shutdown) -> Self {
-        let shutdown = shutdown.clone();
+    pub fn new(body: Received, passage: Passage, is_stream: bool, site: &Arc<super::Server>) -> Self {
         Relay {
             body,
             passage: Some(passage),
@@ -121,7 +124,9 @@ impl Relay {
             is_between_events: true,
             passed: 0,
             late: None,
-            over: Box::pin(async move { shutdown.over().await }),
+            broken: None,
+            site: Arc::clone(site),
+            over: None,
         }
     }
 
@@ -130,12 +135,17 @@ impl Relay {
         if self.passage.is_none() {
             return Poll::Ready(None);
         }
-        if self.over.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(self.stop("the gateway is shutting down", Ending::Cancelled));
+        if self.site.shutdown.is_over() {
+            return Poll::Ready(self.stop_at_end());
         }
         let expiry = self.passage.as_mut().and_then(|passage| passage.expiry.as_mut());
         if expiry.is_some_and(|expiry| expiry.poll(cx).is_ready()) {
             return Poll::Ready(self.stop("the credentials have expired", Ending::Ok));
+        }
+        if let Some(broken) = &mut self.broken {
+            ready!(broken.as_mut().poll(cx));
+            let why = "the connection to the server broke before it answered; the request may have been carried out";
+            return Poll::Ready(self.stop(why, Ending::Broken));
         }
         loop {
             match Pin::new(&mut self.body).poll_frame(cx) {
@@ -152,14 +162,15 @@ impl Relay {
                     {
                         in_flight.note(Outcome::Failed, Instant::now());
                     }
-                    let why = "the connection to the server broke before it answered; the request may have been carried out";
-                    return Poll::Ready(self.stop(why, Ending::Broken));
+                    // What was passed before is written first, by other tasks if need be: an error would discard it.
+                    self.broken = Some(Box::pin(yield_now()));
+                    return self.poll_next(cx);
                 }
                 Poll::Ready(None) => {
                     self.complete();
                     return Poll::Ready(None);
                 }
-                Poll::Pending => return self.poll_late(cx),
+                Poll::Pending => return self.poll_waiting(cx),
             }
         }
     }
@@ -171,8 +182,16 @@ impl Relay {
         Some(self.passage.as_ref()?.account.hold(bytes))
     }
 
-    /// An answer that is no stream may not pause for too long: its server hangs.
-    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Charged, Cut>>> {
+    /// Waits for the end of the gateway. An answer that is no stream may not pause for too long either: its server hangs.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Charged, Cut>>> {
+        let site = &self.site;
+        let over = self.over.get_or_insert_with(|| {
+            let shutdown = site.shutdown.clone();
+            Box::pin(async move { shutdown.over().await })
+        });
+        if over.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(self.stop_at_end());
+        }
         let Some(passage) = self.passage.as_ref().filter(|_| !self.is_stream) else { return Poll::Pending };
         let patience = passage.patience;
         let late = self.late.get_or_insert_with(|| Box::pin(sleep(patience)));
@@ -180,6 +199,10 @@ impl Relay {
             return Poll::Pending;
         }
         Poll::Ready(self.stop("the server stopped in the middle of its answer", Ending::Timeout))
+    }
+
+    fn stop_at_end(&mut self) -> Option<Result<Charged, Cut>> {
+        self.stop("the gateway is shutting down", Ending::Cancelled)
     }
 
     /// Ends an answer that is not complete, so that it does not look complete. A stream that the gateway itself ends, and

@@ -3,6 +3,7 @@
 use super::super::directory::Server;
 use super::super::forward::{Aim, Failure, Outgoing};
 use super::super::headers::PROTOCOL_VERSION;
+use super::super::lines::Received;
 use super::super::passed::PASSED;
 use super::super::pool::Place;
 use super::super::replica::InFlight;
@@ -14,7 +15,6 @@ use crate::era::headers::encode;
 use crate::jsonrpc::{self, Kind, Message, Span, break_no_lines, codes, member};
 use crate::telemetry::metrics::gateway::Ending;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE,
 };
@@ -94,7 +94,7 @@ pub(super) enum Said {
 pub(super) struct Reply {
     server: Arc<Server>,
     status: StatusCode,
-    body: Incoming,
+    body: Received,
     events: Option<Events>,
     id: Vec<u8>,
     longest: usize,
@@ -111,7 +111,7 @@ impl Ask<'_> {
     /// When no answer begins that can be one.
     pub async fn send(&self) -> Result<Reply, Fault> {
         let Ask { caller, server, .. } = self;
-        let outgoing = Outgoing {
+        let outgoing = || Outgoing {
             client: caller.client(),
             method: Method::POST,
             headers: self.headers(),
@@ -124,7 +124,7 @@ impl Ask<'_> {
         };
         let begun = Instant::now();
         let answer = loop {
-            let failure = match caller.state.core.forward(server, &aim, &outgoing).await {
+            let failure = match caller.state.core.forward(server, &aim, outgoing()).await {
                 Ok(answer) => break answer,
                 Err(failure) => failure,
             };

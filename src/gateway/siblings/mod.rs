@@ -5,31 +5,33 @@
 //! The owner's address comes only out of a sealed session id or state. A [`ticket`] proves to the owner that a sibling sends
 //! the request, and names the caller. A request with a ticket is never passed on again.
 
+mod links;
 mod ticket;
 
 pub(crate) use ticket::{PROOF, TICKET, Ticket, Told};
 
 use super::Waiting;
-use super::pool::{Lost, Place, Pool};
+use super::lines::Received;
+use super::pool::{Lost, Place};
 use super::session_id::SessionId;
 use crate::audience;
 use crate::budget::Charged;
 use crate::calls::{Purpose, Seal, SealKeys};
 use crate::client::Client;
 use crate::identity::Principal;
-use crate::outbound::{BadTls, Reach, Tls, never};
+use crate::outbound::{BadTls, Tls, never};
 use crate::shutdown::DRAINING;
 use crate::telemetry::Seldom;
 use crate::telemetry::metrics::gateway::Ending;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::header::{ACCEPT_ENCODING, HOST, HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use links::Links;
 use parking_lot::RwLock;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tonic::body::Body;
 
@@ -56,8 +58,10 @@ pub struct Settings {
 pub struct Siblings {
     settings: Settings,
     seal: Seal,
+    /// The path of the endpoint, which is the target of requests.
+    target: Uri,
     /// Replaced when the own certificate changes.
-    pool: RwLock<Arc<Pool>>,
+    links: RwLock<Arc<Links>>,
     waiting: Arc<()>,
 }
 
@@ -82,7 +86,7 @@ pub(crate) struct Outgoing<'a> {
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// The answer.
-    pub response: Response<Incoming>,
+    pub response: Response<Received>,
     /// The place of its connection.
     pub place: Place,
 }
@@ -93,8 +97,9 @@ impl Siblings {
     /// # Errors
     /// When the certificates are unusable.
     pub fn new(settings: Settings, seal: Seal) -> Result<Self, BadTls> {
-        let pool = pool(&settings, settings.tls.as_ref())?;
-        Ok(Siblings { settings, seal, pool: RwLock::new(pool), waiting: Arc::default() })
+        let links = RwLock::new(Links::new(settings.tls.as_ref(), settings.most)?);
+        let target = settings.path.parse().unwrap_or_default();
+        Ok(Siblings { settings, seal, target, links, waiting: Arc::default() })
     }
 
     /// Replaces the keys.
@@ -107,7 +112,7 @@ impl Siblings {
     /// # Errors
     /// When they are unusable; then the previous ones stay in use.
     pub fn renew(&self, tls: &Tls) -> Result<(), BadTls> {
-        *self.pool.write() = pool(&self.settings, Some(tls))?;
+        *self.links.write() = Links::new(Some(tls), self.settings.most)?;
         Ok(())
     }
 
@@ -145,7 +150,13 @@ impl Siblings {
 
     /// Returns the number of requests in flight, with streams.
     pub fn in_flight(&self) -> usize {
-        self.settings.most.saturating_sub(self.pool.read().left())
+        self.settings.most.saturating_sub(self.links.read().left())
+    }
+
+    /// Closes the connections that were idle for too long.
+    pub fn close_idle(&self, now: Instant) {
+        let links = Arc::clone(&self.links.read());
+        links.close_idle(now);
     }
 
     /// Returns the maximum time between parts of an answer that is no event stream.
@@ -164,13 +175,13 @@ impl Siblings {
     /// How the request has ended without an answer: [`Ending::OwnerGone`] if the owner is not there, is ending or is not a
     /// sibling.
     pub(crate) async fn forward(&self, owner: SocketAddr, outgoing: Outgoing<'_>) -> Result<Answer, Ending> {
-        let pool = Arc::clone(&self.pool.read());
-        let place = pool.place(outgoing.client).ok_or(Ending::Full)?;
+        let links = Arc::clone(&self.links.read());
+        let place = links.place(outgoing.client).ok_or(Ending::Full)?;
         let sealed =
             ticket::seal(&self.seal, &outgoing.told, &outgoing.method, outgoing.session, &outgoing.body);
         let sealed = sealed.filter(|sealed| sealed.len() <= LONGEST_TICKET).ok_or(Ending::ServerError)?;
         let request = self.request(owner, outgoing, &sealed).ok_or(Ending::ServerError)?;
-        match timeout(self.settings.patience, pool.send(request, Reach::Anywhere)).await {
+        match timeout(self.settings.patience, links.send(request, owner)).await {
             Ok(Ok(response)) if !ticket::is_proved(&self.seal, &sealed, response.headers()) => {
                 tell(
                     owner,
@@ -199,10 +210,9 @@ impl Siblings {
             true => Body::empty(),
             false => Body::new(Full::new(Bytes::from_owner(body))),
         };
-        let scheme = if self.settings.tls.is_some() { "https" } else { "http" };
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = format!("{scheme}://{owner}{}", self.settings.path).parse().ok()?;
+        *request.uri_mut() = self.target.clone();
         let target = request.headers_mut();
         *target = headers;
         if let Some(session) = session {
@@ -217,11 +227,6 @@ impl Siblings {
     }
 }
 
-fn pool(settings: &Settings, tls: Option<&Tls>) -> Result<Arc<Pool>, BadTls> {
-    let none = Tls::default();
-    Ok(Arc::new(Pool::new(tls.unwrap_or(&none), settings.most, false)?))
-}
-
 /// Returns whether a sibling may be at this address: at the same port of another host. Only replicas that share a host in
 /// tests, and know each other by its loopback addresses, have ports of their own.
 fn may_be_sibling(own: SocketAddr, address: SocketAddr) -> bool {
@@ -233,7 +238,7 @@ fn may_be_sibling(own: SocketAddr, address: SocketAddr) -> bool {
 }
 
 /// Returns whether a sibling refuses a request because it ends.
-fn is_draining(response: &Response<Incoming>) -> bool {
+fn is_draining(response: &Response<Received>) -> bool {
     response.status() == StatusCode::SERVICE_UNAVAILABLE && response.headers().contains_key(DRAINING)
 }
 

@@ -281,7 +281,7 @@ impl Passing<'_> {
         let charge = charge.ok_or_else(|| Rejection::busy(full))?;
         let mut counted = Counted::new(self.target);
         let sent = Instant::now();
-        let answer = match Box::pin(self.gateway.forward(self.target, &aim, &outgoing)).await {
+        let answer = match Box::pin(self.gateway.forward(self.target, &aim, outgoing)).await {
             Ok(answer) => answer,
             Err(failure) => {
                 known.operation.add_child_time(sent.elapsed().as_nanos() as u64);
@@ -319,7 +319,7 @@ impl Passing<'_> {
             patience: self.gateway.patience(),
             sent,
         };
-        let relay = Relay::new(body, passage, is_stream, &self.server.shutdown);
+        let relay = Relay::new(body, passage, is_stream, self.server);
         let body = match filter {
             Some((view, account)) => self.filtered(relay, *view, (head.status, &account, is_stream)).await?,
             None => Body::Relayed(Box::new(relay)),
