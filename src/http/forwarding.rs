@@ -225,7 +225,7 @@ impl Forwarding<'_> {
             patience: siblings.patience(),
             sent,
         };
-        let relay = Relay::new(body, passage, is_stream, self.server);
+        let relay = Relay::new(body, passage, is_stream, &self.server.shutdown);
         let mut response = Response::new(Body::Relayed(Box::new(relay)));
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;

@@ -6,6 +6,7 @@ use super::expiry::Expiry;
 use crate::budget::{Account, Charge, Charged};
 use crate::gateway::{InFlight, Outcome, Place, Received, Server, Waiting};
 use crate::jsonrpc::codes;
+use crate::shutdown::Shutdown;
 use crate::telemetry::counters::{FORWARDED_REQUESTS, Forwarded};
 use crate::telemetry::metrics::gateway::Ending;
 use crate::telemetry::{Operation, Verdict};
@@ -103,7 +104,7 @@ pub struct Relay {
     late: Option<Pin<Box<Sleep>>>,
     /// Comes soon after the connection to the replica broke.
     broken: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
-    site: Arc<super::Server>,
+    shutdown: Shutdown,
     /// The end of the gateway; `None` while nothing had to be waited for.
     over: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
@@ -116,7 +117,7 @@ impl fmt::Debug for Relay {
 
 impl Relay {
     /// Begins to pass on a body.
-    pub fn new(body: Received, passage: Passage, is_stream: bool, site: &Arc<super::Server>) -> Self {
+    pub fn new(body: Received, passage: Passage, is_stream: bool, shutdown: &Shutdown) -> Self {
         Relay {
             body,
             passage: Some(passage),
@@ -125,7 +126,7 @@ impl Relay {
             passed: 0,
             late: None,
             broken: None,
-            site: Arc::clone(site),
+            shutdown: shutdown.clone(),
             over: None,
         }
     }
@@ -135,7 +136,7 @@ impl Relay {
         if self.passage.is_none() {
             return Poll::Ready(None);
         }
-        if self.site.shutdown.is_over() {
+        if self.shutdown.is_over() {
             return Poll::Ready(self.stop_at_end());
         }
         let expiry = self.passage.as_mut().and_then(|passage| passage.expiry.as_mut());
@@ -184,9 +185,9 @@ impl Relay {
 
     /// Waits for the end of the gateway. An answer that is no stream may not pause for too long either: its server hangs.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Charged, Cut>>> {
-        let site = &self.site;
+        let shutdown = &self.shutdown;
         let over = self.over.get_or_insert_with(|| {
-            let shutdown = site.shutdown.clone();
+            let shutdown = shutdown.clone();
             Box::pin(async move { shutdown.over().await })
         });
         if over.as_mut().poll(cx).is_ready() {

@@ -1,7 +1,7 @@
 //! `proxyrunner gateway` in front of real sidecars: both eras, sessions at their owners, streams, and shutting down.
 
 use crate::support::modern::{Asked, result};
-use crate::support::{Server, scratch, until};
+use crate::support::{Connection, Server, scratch, until};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -184,8 +184,15 @@ fn a_session_id_works_for_its_server_and_its_principal_only() {
         }
         response.status
     };
+    let at_b = || {
+        let headers = Connection::post_headers(&[("X-User", "ann"), ("Mcp-Session-Id", &id)]);
+        a.request("POST", "/servers/b/mcp", &headers, ping.as_bytes()).status
+    };
+    assert_eq!(status(&a, "bob", &id), 404, "another principal, before the gateway remembers the id");
     assert_eq!(status(&a, "ann", &id), 200);
     assert_eq!(status(&a, "bob", &id), 404, "another principal");
+    assert_eq!(at_b(), 404, "another server, even with the same replica");
+    assert_eq!(status(&a, "ann", &id), 200);
     let mut forged: Vec<_> = (0..id.len()).step_by(7).map(|at| id[..at].to_owned()).collect();
     forged.retain(|id| !id.is_empty());
     forged.extend([format!("{id}A"), id.to_ascii_lowercase(), "x".to_owned(), "A".repeat(5000)]);
@@ -199,8 +206,6 @@ fn a_session_id_works_for_its_server_and_its_principal_only() {
         let headers = [("X-User", "bob"), ("Mcp-Session-Id", &*id), ("Accept", "text/event-stream")];
         assert_eq!(a.request(method, a.path(), &headers, b"").status, 404, "{method}");
     }
-    let b = a.at("/servers/b/mcp");
-    assert_eq!(status(&b, "ann", &id), 404, "another server, even with the same replica");
 }
 
 #[test]

@@ -28,6 +28,8 @@ mod gateway_combined;
 #[cfg(feature = "gateway")]
 mod gateway_control;
 #[cfg(feature = "gateway")]
+mod gateway_lines;
+#[cfg(feature = "gateway")]
 mod gateway_passing;
 mod gateway_policy;
 #[cfg(feature = "gateway")]

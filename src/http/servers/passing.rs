@@ -319,7 +319,7 @@ impl Passing<'_> {
             patience: self.gateway.patience(),
             sent,
         };
-        let relay = Relay::new(body, passage, is_stream, self.server);
+        let relay = Relay::new(body, passage, is_stream, &self.server.shutdown);
         let body = match filter {
             Some((view, account)) => self.filtered(relay, *view, (head.status, &account, is_stream)).await?,
             None => Body::Relayed(Box::new(relay)),
