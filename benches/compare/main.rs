@@ -5,6 +5,7 @@
 //!     cargo bench --bench compare -- report --from target/performance.json       only writes the document again
 //!     cargo bench --bench compare -- case footprint|large|quota|sessions|load [--subjects NAMES]       one of its other parts
 //!     cargo bench --bench compare -- gateway         what a gateway adds, against the least that a relay adds
+//!     cargo bench --bench compare -- gateway --others         the same, and what calls cost other gateways
 //!     cargo bench --bench compare -- discovery       a gateway of 100 servers: CPU time of a list of their 5,000 tools, and memory
 //!     compare floor --listen 127.0.0.1:8080 -- COMMAND       only the floor, for profilers
 //!
@@ -20,6 +21,7 @@ mod direct;
 mod document;
 mod fleet;
 mod floor;
+mod gateways;
 mod http;
 mod job;
 mod load;
@@ -58,7 +60,8 @@ fn main() {
             process::raise_file_limit();
             let rounds = option(&words, "--rounds").map_or(5, |text| text.parse().expect("a number"));
             let seconds = option(&words, "--seconds").map_or(2.0, |text| text.parse().expect("a number"));
-            println!("{}", relay::report(rounds, seconds));
+            let others = words.iter().any(|word| word == "--others");
+            println!("{}", relay::report(rounds, seconds, others));
         }
         Some("fleet") => {
             fleet::run(option(&words, "--listen").expect("an address").parse().expect("an address"))

@@ -30,7 +30,7 @@ pub struct Peer {
     /// Maximum number of sessions that it opens with its default settings, if that is little.
     pub most_sessions: usize,
     /// Returns the arguments that serve the port in front of a child of this era.
-    arguments: fn(u16, Era, &[String]) -> Vec<String>,
+    pub arguments: fn(u16, Era, &[String]) -> Vec<String>,
 }
 
 /// The peers in the order of the tables.
@@ -114,14 +114,14 @@ impl Peer {
 
     /// Returns the command that serves the port in front of a child of this era.
     pub fn command(&self, port: u16, era: Era, child: &[String]) -> Command {
-        let mut command = Command::new(self.program());
+        let mut command = Command::new(self.program(self.package));
         command.args((self.arguments)(port, era, child));
         command
     }
 
     /// Installs the peer, unless that was done before.
     pub fn install(&self) -> Result<(), String> {
-        if self.program().exists() {
+        if self.program(self.package).exists() {
             return Ok(());
         }
         eprintln!("installing {} {}", self.package, self.version);
@@ -148,12 +148,13 @@ impl Peer {
         paths::tools().join(format!("{}-{}", self.name, self.version))
     }
 
-    fn program(&self) -> PathBuf {
+    /// Returns the path of one of its programs.
+    pub fn program(&self, name: &str) -> PathBuf {
         let below = match self.registry {
             Registry::Npm => "node_modules/.bin",
             Registry::Cargo | Registry::PyPI => "bin",
         };
-        self.folder().join(below).join(self.package)
+        self.folder().join(below).join(name)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The least that a gateway can cost: hyper in front, hyper's client behind, with nothing in between; and how much more
 //! proxyrunner's gateway costs, both in front of the floor.
 
+use super::gateways;
 use super::job::{Era, Job, Sample, Shape, Target, median};
 use super::measure::generate;
 use super::paths;
@@ -15,6 +16,9 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::process::Command;
 use tokio::net::TcpListener;
+
+/// Seconds for which other gateways are measured at least.
+const LEAST: f64 = 5.0;
 
 /// Passes all requests to an address, for ever.
 pub fn run(address: SocketAddr, to: SocketAddr) {
@@ -51,7 +55,8 @@ fn once(front: &str, shape: Shape, seconds: f64) -> Result<Sample, String> {
     let started = match front {
         "nothing" => None,
         "relay" => Some(relay(behind)?),
-        _ => Some(gateway(behind)?),
+        "gateway" => Some(gateway(behind)?),
+        other => Some(gateways::start(other, behind)?),
     };
     let target = started.as_ref().map_or(&floor.target, |running| &running.target);
     generate(&Job::new(Some(target.clone()), shape, seconds))
@@ -77,23 +82,43 @@ fn gateway(behind: SocketAddr) -> Result<Running, String> {
     Ok(running)
 }
 
-/// Measures one call at a time, and many, in interleaved rounds. Prints what the fronts add, and returns the medians.
-pub fn report(rounds: usize, seconds: f64) -> Value {
+/// Measures one call at a time, and many, in interleaved rounds. Prints what the fronts add, and returns the medians. With
+/// `others`, other gateways are measured afterwards, once.
+pub fn report(rounds: usize, seconds: f64, others: bool) -> Value {
     let mut found = json!({});
     for (sessions, concurrency) in [(1, 1), (32, 8)] {
         let name = format!("{sessions}x{concurrency}");
-        let mut added = Vec::new();
+        let (mut added, mut cpu, mut relayed) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
             let shape = Shape { era: Era::Legacy, sessions, concurrency, size: 200, progress: 0 };
             let of = |front| once(front, shape, seconds).unwrap_or_else(|error| panic!("{front}: {error}"));
             let (nothing, relay, gateway) = (of("nothing"), of("relay"), of("gateway"));
+            cpu.push(gateway.cpu);
+            relayed.push(relay.cpu);
             added.push((gateway.p50 - nothing.p50) / (relay.p50 - nothing.p50));
             println!(
                 "{name}: p50 {:.0} us without, {:.0} with the relay, {:.0} with the gateway; CPU of the relay {:.1} us, of the gateway {:.1} us",
                 nothing.p50, relay.p50, gateway.p50, relay.cpu, gateway.cpu
             );
         }
-        found[name] = json!({"added p50, relay = 1": median(added)});
+        let cpu = median(cpu);
+        found[&name] = json!({
+            "added p50, relay = 1": median(added), "CPU of the relay, us": median(relayed), "CPU, us": cpu,
+        });
+        for other in gateways::NAMES.into_iter().filter(|_| others) {
+            let shape = Shape { era: Era::Legacy, sessions, concurrency, size: 200, progress: 0 };
+            match once(other, shape, seconds.max(LEAST)) {
+                Ok(sample) => {
+                    println!(
+                        "{name}: p50 {:.0} us with {other}, whose CPU takes {:.1} us",
+                        sample.p50, sample.cpu
+                    );
+                    found[&name][other] =
+                        json!({"CPU, us": sample.cpu, "CPU, proxyrunner = 1": sample.cpu / cpu});
+                }
+                Err(error) => println!("{name}: {other} fails: {error}"),
+            }
+        }
     }
     found
 }
