@@ -36,6 +36,8 @@ pub(crate) struct Core {
     pub(super) settings: Settings,
     /// Names this gateway to others, at random.
     pub(super) name: Box<str>,
+    /// The header that names it.
+    pub(super) itself: HeaderValue,
     /// Seals what clients bring back.
     pub(super) seal: Seal,
     /// The connections.
@@ -49,8 +51,13 @@ impl Core {
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn forward(&self, server: &Server, aim: &Aim, outgoing: Outgoing) -> Result<Answer, Failure> {
-        forward::forward(&self.pool, server, aim, outgoing, self.settings.patience).await
+    pub fn forward(
+        &self,
+        server: &Server,
+        aim: &Aim,
+        outgoing: Outgoing,
+    ) -> impl Future<Output = Result<Answer, Failure>> {
+        forward::forward(&self.pool, server, aim, outgoing, self.settings.patience)
     }
 
     /// Returns the `Authorization` header by which a server learns who calls it; `None` if it is a mirrored one, or the

@@ -34,18 +34,16 @@ const PROTOCOL: &str = "mcp-";
 
 /// Returns the headers of a client's request that its server gets. The session and the trace are the caller's to add.
 pub(crate) fn of_request(headers: &HeaderMap) -> HeaderMap {
-    passing(headers, &REQUEST)
+    passing(headers, &REQUEST, 8)
 }
 
 /// Returns the headers of a server's response that the client gets. The session is the caller's to add.
 pub(crate) fn of_response(headers: &HeaderMap) -> HeaderMap {
-    passing(headers, &RESPONSE)
+    passing(headers, &RESPONSE, 2)
 }
 
-/// Headers that are added to those that pass.
-const ADDED: usize = 8;
-
-fn passing(headers: &HeaderMap, listed: &[HeaderName]) -> HeaderMap {
+/// Returns the headers that pass, with room for so many that are added.
+fn passing(headers: &HeaderMap, listed: &[HeaderName], added: usize) -> HeaderMap {
     let passes = |name: &HeaderName| {
         listed.contains(name) || (name.as_str().starts_with(PROTOCOL) && *name != SESSION_ID)
     };
@@ -56,11 +54,11 @@ fn passing(headers: &HeaderMap, listed: &[HeaderName]) -> HeaderMap {
         let mut named = named.flat_map(|list| list.split(','));
         named.any(|token| token.trim().eq_ignore_ascii_case(name.as_str()))
     };
-    let mut passing = HeaderMap::with_capacity(headers.len() + ADDED);
-    for (name, value) in headers {
-        if passes(name) && !(has_hops && is_hop(name)) {
-            passing.append(name, value.clone());
-        }
+    let pass = || headers.iter().filter(|(name, _)| passes(name) && !(has_hops && is_hop(name)));
+    // Small maps cost the allocator less.
+    let mut passing = HeaderMap::with_capacity(pass().count() + added);
+    for (name, value) in pass() {
+        passing.append(name, value.clone());
     }
     passing
 }

@@ -19,8 +19,8 @@ use tonic::body::Body;
 /// Idle time of a connection. Common servers close an idle connection after 5 s, and a request that is written at that
 /// moment would be lost.
 const IDLE: Duration = Duration::from_secs(4);
-/// Maximum number of idle connections to one replica.
-const MOST_IDLE: usize = 64;
+/// Maximum number of idle connections to one replica. With fewer than requests in flight, many requests open one anew.
+const MOST_IDLE: usize = 256;
 /// Bytes that a connection reads before the client takes them.
 pub(super) const BUFFER: usize = 32 * 1024;
 

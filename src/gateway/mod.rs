@@ -139,8 +139,9 @@ impl Gateway {
         let (opened, waiting, sources, catalog) = Default::default();
         let directory = Arc::<Directory>::default();
         let (directory_of_core, signing) = (Arc::clone(&directory), OnceLock::new());
-        let name = format!("{:032x}", fastrand::u128(..)).into();
-        let core = Core { directory: directory_of_core, settings, name, seal, pool, signing };
+        let name: Box<str> = format!("{:032x}", fastrand::u128(..)).into();
+        let itself = Passed::default().and(&name);
+        let core = Core { directory: directory_of_core, settings, name, itself, seal, pool, signing };
         let core = Arc::new(core);
         let combined = combined::State::new(&core, policies);
         Ok(Arc::new(Gateway { directory, core, opened, waiting, sources, catalog, combined }))
@@ -163,8 +164,11 @@ impl Gateway {
 
     /// Adds to the headers of a request that is passed on that it has passed this gateway, after those that it has come by.
     pub(crate) fn add_itself(&self, headers: &mut HeaderMap, came_with: &HeaderMap) {
-        let passed = Passed::of(came_with).unwrap_or_default();
-        headers.insert(PASSED, passed.and(&self.core.name));
+        let itself = match Passed::of(came_with) {
+            Some(passed) if !passed.as_str().is_empty() => passed.and(&self.core.name),
+            _ => self.core.itself.clone(),
+        };
+        headers.insert(PASSED, itself);
     }
 
     /// Reads the keys and the file of servers, and starts what follows them, the probes and the metrics.
@@ -229,13 +233,13 @@ impl Gateway {
     ///
     /// # Errors
     /// When there is no answer.
-    pub(crate) async fn forward(
+    pub(crate) fn forward(
         &self,
         server: &Server,
         aim: &Aim,
         outgoing: Outgoing,
-    ) -> Result<Answer, Failure> {
-        self.core.forward(server, aim, outgoing).await
+    ) -> impl Future<Output = Result<Answer, Failure>> {
+        self.core.forward(server, aim, outgoing)
     }
 
     /// Returns the owner of the session with this id; `None` if it is unknown to this caller.

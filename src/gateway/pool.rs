@@ -2,11 +2,12 @@
 //! requests.
 
 use super::lines::{Failed, Line, Lines, Received};
-use crate::client::Client;
+use crate::client::{BuildClientHasher, Client};
 use crate::outbound::{BadTls, Connector, Reach, Tls};
 use hyper::{Request, Response, Uri};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -18,6 +19,9 @@ use tonic::body::Body;
 /// Time after which a replica that does not acknowledge what was sent is given up.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
+/// The number of places of each client that has one.
+type Taken = Arc<Mutex<HashMap<Client, usize, BuildClientHasher>>>;
+
 /// The connections to all replicas.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -27,25 +31,24 @@ pub(super) struct Pool {
     places: Arc<Semaphore>,
     /// Maximum number of places of one client.
     share: usize,
-    /// The number of places of each client that has one.
-    taken: Arc<Mutex<HashMap<Client, usize>>>,
+    taken: Taken,
 }
 
 /// The right to have one request in flight.
 #[derive(Debug)]
 pub(crate) struct Place {
     client: Client,
-    taken: Arc<Mutex<HashMap<Client, usize>>>,
+    taken: Taken,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.taken.lock();
-        if let Some(count) = taken.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.client);
+        if let Entry::Occupied(mut count) = taken.entry(self.client) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
     }
@@ -87,12 +90,12 @@ impl Pool {
     /// Returns a place, unless all are taken, or half of them by this client.
     pub(super) fn place(&self, client: Client) -> Option<Place> {
         let mut taken = self.taken.lock();
-        let count = taken.get(&client).copied().unwrap_or_default();
-        if count >= self.share {
+        let count = taken.entry(client);
+        if matches!(&count, Entry::Occupied(count) if *count.get() >= self.share) || self.share == 0 {
             return None;
         }
         let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        taken.insert(client, count + 1);
+        count.and_modify(|count| *count += 1).or_insert(1);
         Some(Place { client, taken: Arc::clone(&self.taken), _permit: permit })
     }
 
