@@ -1,5 +1,5 @@
 //! Other gateways, in pinned versions, installed from their registries below `target/tools/`: in front of the same server as
-//! proxyrunner's, with their default settings except for those without which they would not serve it to anybody.
+//! proxyrunner's, with their default settings except for those without which they would not serve it to anybody, or not for long.
 
 use super::paths;
 use super::peers::{ALL, Peer, Registry};

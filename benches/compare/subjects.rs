@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Time in which a subject must listen.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(180);
 
 /// A subject of the measurements.
 #[derive(Clone, Copy)]
