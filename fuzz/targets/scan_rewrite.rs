@@ -163,7 +163,7 @@ fn others(data: &[u8], object: Option<&Span>, without: &[&str]) -> Vec<(Vec<u8>,
 /// A well-formed context in `_meta` is kept unless the trace replaces it.
 fn carries(data: &[u8], message: &Message, sent: &[u8], again: &Message, trace: &Trace) {
     let params = |message: &Message| message.params.as_ref().map(|params| params.span.clone());
-    let meta = |params: &Option<Params>| params.as_ref()?.meta.clone();
+    let meta = |params: &Option<Box<Params>>| params.as_ref()?.meta.clone();
     let same = |before: Option<&Span>, after: Option<&Span>, without: &[&str]| {
         assert_eq!(others(data, before, without), others(sent, after, without));
     };

@@ -244,3 +244,39 @@ fn a_verdict_shows_nothing_of_the_token() {
         assert!(!denied.to_string().is_empty() && !denied.result().contains(' '));
     }
 }
+
+/// For docs/authentication.md; with the optimizer of a release:
+/// `cargo test --release --lib the_cost_of_a_token -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn the_cost_of_a_token() {
+    const TOKENS: u32 = 500;
+    let cpu = || {
+        let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).expect("usage");
+        let (user, system) = (usage.user_time(), usage.system_time());
+        (user.tv_sec() + system.tv_sec()) * 1_000_000 + user.tv_usec() + system.tv_usec()
+    };
+    for name in ["RS256", "ES256", "EdDSA"] {
+        let signer = Signer::new("k1", name);
+        let idp = Idp::start(&[&signer]).await;
+        let verifier = start(settings(&idp.issuer));
+        let more = |id: u32| json!({"jti": id, "groups": ["eng", "ops"], "note": "x".repeat(200)});
+        assert!(verifier.verify(&signer.token(&idp.issuer, more(0))).await.is_ok());
+        let tokens: Vec<_> = (1..=TOKENS).map(|id| signer.token(&idp.issuer, more(id))).collect();
+        let begun = cpu();
+        for token in &tokens {
+            verifier.verify(token).await.expect("an identity");
+        }
+        let new = cpu() - begun;
+        let begun = cpu();
+        for _ in 0..10 {
+            for token in &tokens {
+                std::hint::black_box(verifier.known(token)).expect("known").expect("an identity");
+            }
+        }
+        let known = (cpu() - begun) / 10;
+        let nanoseconds = |all: i64| all * 1_000 / i64::from(TOKENS);
+        let (length, new, known) = (tokens[0].len(), nanoseconds(new), nanoseconds(known));
+        eprintln!("{name}, {length} bytes: {new} ns of CPU for a new token, {known} ns for a known one");
+    }
+}

@@ -126,7 +126,7 @@ fn read(frame: &Charged) -> Result<Message, Rejection> {
 fn parse(server: &Server, session: &Session, source: &Source, frame: Charged) -> Result<Incoming, Rejection> {
     let message = read(&frame)?;
     #[cfg(feature = "gateway")]
-    let (frame, message) = called(&server.settings, &mut Default::default(), frame, message)?;
+    let (frame, message) = called(&server.settings, &frame, &message)?.unwrap_or((frame, message));
     let incoming = source.incoming(&server.settings, frame, message)?;
     sessions::describe(session, &incoming.operation);
     Ok(incoming)

@@ -9,32 +9,29 @@ use crate::budget::Charged;
 use crate::era::headers::encode;
 use crate::jsonrpc::{Message, text};
 use hyper::header::{HeaderMap, HeaderValue};
-use std::borrow::Cow;
 
-/// Returns the call that a message stands for; any other message as it is.
+/// Returns the call that a message stands for, if it stands for one.
 ///
 /// # Errors
 /// As [`check_spelling`].
 pub(super) fn called(
     settings: &Settings,
-    headers: &mut Cow<'_, HeaderMap>,
-    frame: Charged,
-    message: Message,
-) -> Result<(Charged, Message), Rejection> {
-    let inner = settings.searches.then(|| crate::gateway::called(&frame, &message)).flatten();
-    let Some((frame, message)) = inner else { return Ok((frame, message)) };
-    check_spelling(&message, &frame)?;
-    rename(headers, &frame, &message);
-    Ok((frame, message))
+    frame: &Charged,
+    message: &Message,
+) -> Result<Option<(Charged, Message)>, Rejection> {
+    let call = settings.searches.then(|| crate::gateway::called(frame, message)).flatten();
+    if let Some((frame, message)) = &call {
+        check_spelling(message, frame)?;
+    }
+    Ok(call)
 }
 
-/// Lets headers name the call instead of `call_tool`.
-fn rename(headers: &mut Cow<'_, HeaderMap>, frame: &Charged, message: &Message) {
-    let own = message.params.as_ref().and_then(|params| params.name.clone());
-    let own = own.and_then(|own| HeaderValue::from_str(&encode(&text(frame, &own))).ok());
-    if let Some(own) = own
-        && headers.get(NAME).is_some_and(|name| name == crate::gateway::CALL)
-    {
-        headers.to_mut().insert(NAME, own);
-    }
+/// Returns headers that name the call instead of `call_tool`, if they name that.
+pub(super) fn renamed(headers: &HeaderMap, (frame, message): &(Charged, Message)) -> Option<Box<HeaderMap>> {
+    let own = message.params.as_ref()?.name.clone()?;
+    let own = HeaderValue::from_str(&encode(&text(frame, &own))).ok()?;
+    headers.get(NAME).filter(|name| *name == crate::gateway::CALL)?;
+    let mut renamed = Box::new(headers.clone());
+    renamed.insert(NAME, own);
+    Some(renamed)
 }

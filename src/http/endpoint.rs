@@ -3,7 +3,7 @@
 
 use super::body;
 #[cfg(feature = "gateway")]
-use super::called::called;
+use super::called::{called, renamed};
 #[cfg(feature = "gateway")]
 use super::forwarding::{self, Forwarding};
 use super::reject::{Rejection, method_not_allowed};
@@ -25,7 +25,6 @@ use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 use hyper::{Method, Response};
 #[cfg(feature = "gateway")]
-use std::borrow::Cow;
 #[cfg(feature = "gateway")]
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -86,7 +85,11 @@ pub async fn post(
         let session = found.unwrap_or_else(|| sessions::find(server, headers, principal))?;
         return Box::pin(batch::respond(server, &session, body.into_frame(), source, headers)).await;
     }
-    let (frame, message) = body.into_message(headers)?;
+    #[cfg_attr(
+        not(feature = "gateway"),
+        expect(unused_mut, reason = "a gateway's calls may stand for others")
+    )]
+    let (mut frame, mut message) = body.into_message(headers)?;
     #[cfg(feature = "gateway")]
     if forwarding::is_concerned(server, source, owner, &message) {
         let passed_on = Box::pin(pass_on(server, source, headers, owner, (&frame, &message)));
@@ -95,11 +98,14 @@ pub async fn post(
         }
     }
     #[cfg(feature = "gateway")]
-    let mut headers = Cow::Borrowed(headers);
+    let mut by_name = None;
     #[cfg(feature = "gateway")]
-    let (frame, message) = called(&server.settings, &mut headers, frame, message)?;
+    if let Some(call) = called(&server.settings, &frame, &message)? {
+        by_name = renamed(headers, &call);
+        (frame, message) = call;
+    }
     #[cfg(feature = "gateway")]
-    let headers = &*headers;
+    let headers = by_name.as_deref().unwrap_or(headers);
     let incoming = source.incoming(&server.settings, frame, message)?;
     if clearance::is_needed(server) {
         Box::pin(clearance::pass(server, source, &incoming)).await?;

@@ -78,7 +78,7 @@ pub async fn post(
     session.prolong(expiry::ends(&source.identity));
     let (frame, message) = body.into_message(&head.headers)?;
     #[cfg(feature = "gateway")]
-    let (frame, message) = called(&server.settings, &mut Default::default(), frame, message)?;
+    let (frame, message) = called(&server.settings, &frame, &message)?.unwrap_or((frame, message));
     let incoming = source.incoming(&server.settings, frame, message)?;
     let operation = Arc::clone(&incoming.operation);
     sessions::describe(&session, &operation);

@@ -41,16 +41,29 @@ pub async fn permit(
     client: Client,
     incoming: &Incoming,
 ) -> Result<Permit, Rejection> {
-    let Some(policies) = &server.policies else { return Ok(Permit::default()) };
+    match &server.policies {
+        None => Ok(Permit::default()),
+        // Boxed, since most servers have no policies.
+        Some(policies) => {
+            let deciding = Box::pin(decide(server, policies, identity, (session, client), incoming));
+            deciding.await.map_err(|rejection| rejection.of(incoming.id()))
+        }
+    }
+}
+
+async fn decide(
+    server: &Server,
+    policies: &Arc<Policies>,
+    identity: &Arc<Identity>,
+    (session, client): (Option<&Session>, Client),
+    incoming: &Incoming,
+) -> Result<Permit, Rejection> {
     #[cfg(feature = "gateway")]
     if let Some(gateway) = &server.gateway {
         let all = gateway.locate(identity, (&incoming.frame, &incoming.message), &server.budget);
-        let check = Check { policies, identity, of: Of::All(&all), incoming };
-        return Box::pin(check.permit()).await.map_err(|rejection| rejection.of(incoming.id()));
+        return Check { policies, identity, of: Of::All(&all), incoming }.permit().await;
     }
-    let check = Check { policies, identity, of: Of::Child { server, session, client }, incoming };
-    // Boxed, since most servers have no policies.
-    Box::pin(check.permit()).await.map_err(|rejection| rejection.of(incoming.id()))
+    Check { policies, identity, of: Of::Child { server, session, client }, incoming }.permit().await
 }
 
 /// Decides on a message to one server of a gateway.

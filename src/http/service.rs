@@ -321,7 +321,7 @@ impl Service {
             let mut response = 'answered: {
                 #[cfg(feature = "gateway")]
                 if let Some(forged) = forged {
-                    break 'answered body::refuse(body, forged).response();
+                    break 'answered body::refuse(body, *forged).response();
                 }
                 let opened = match self.enter(&source, &head, body, full) {
                     Entry::Answered(response) => break 'answered *response,

@@ -14,7 +14,7 @@ use hyper::http::request::Parts;
 ///
 /// # Errors
 /// 403 when the ticket is not one of a sibling for this request.
-pub fn ticket(server: &Server, head: &Parts) -> Option<Result<Box<Ticket>, Rejection>> {
+pub fn ticket(server: &Server, head: &Parts) -> Option<Result<Box<Ticket>, Box<Rejection>>> {
     let siblings = server.siblings.as_ref().filter(|_| head.headers.contains_key(TICKET))?;
     let is_endpoint = head.uri.path() == server.settings.path;
     let opened = siblings.admit(&head.method, &head.headers).filter(|_| is_endpoint).map(Box::new);
@@ -23,7 +23,7 @@ pub fn ticket(server: &Server, head: &Parts) -> Option<Result<Box<Ticket>, Rejec
         let message = format!(
             "the header {TICKET} is not that of a replica with the same --state-key-file, or clocks differ"
         );
-        Rejection::forbidden(message)
+        Box::new(Rejection::forbidden(message))
     }))
 }
 

@@ -36,8 +36,8 @@ pub struct Message {
     pub id: Option<Span>,
     /// The method, a string; `None` in a response.
     pub method: Option<Span>,
-    /// The parameters, always an object.
-    pub params: Option<Params>,
+    /// The parameters, always an object. Boxed, since a message is moved often.
+    pub params: Option<Box<Params>>,
     /// A `null` instead of the parameters, which counts as absent. It is sent on as an empty object.
     pub null_params: Option<Span>,
     /// A response's result, any value.

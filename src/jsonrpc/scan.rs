@@ -92,7 +92,7 @@ struct Envelope {
     jsonrpc: Option<Span>,
     id: Id,
     method: Option<Span>,
-    params: Option<Params>,
+    params: Option<Box<Params>>,
     null_params: Option<Span>,
     result: Option<Span>,
     is_error: bool,
@@ -196,7 +196,7 @@ impl Envelope {
             self.null_params = Some(lexer.value()?);
             return Ok(());
         }
-        let mut params = Params::default();
+        let mut params = Box::<Params>::default();
         if lexer.peek() == Some(b'{') {
             params.span = lexer.object(|lexer, key| {
                 let at = key.start;
