@@ -124,7 +124,7 @@ pub mod internals {
 
     pub mod export {
         pub use crate::export::{Signal, rejected};
-        pub use crate::outbound::addresses_in;
+        pub use crate::outbound::records_in;
     }
 
     pub mod framing {

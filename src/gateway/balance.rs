@@ -16,29 +16,30 @@ const KEPT: u128 = 10 * ALWAYS * ONE;
 /// Maximum number of retries that are kept.
 const MOST: u128 = 100 * ONE;
 
-/// Chooses among the replicas that take requests: of two random ones, the one with fewer requests for its weight.
+/// Chooses among the replicas that take requests: of two random ones, the one with fewer requests for its weight. Replicas
+/// of more weight are drawn more often.
 pub(super) fn least(replicas: &[Arc<Replica>], now: Instant) -> Option<Arc<Replica>> {
     let able = able(replicas, now);
-    let at = lighter(able.len(), |below| fastrand::usize(..below), |at| able[at].load(now))?;
+    let weights: Vec<_> = able.iter().map(|replica| replica.weight(now)).collect();
+    let at = lighter(&weights, fastrand::f64, |at| able[at].in_flight() as f64 / weights[at])?;
     Some(Arc::clone(able[at]))
 }
 
-/// Returns the index of the lighter of two random ones.
-fn lighter(
-    count: usize,
-    mut random: impl FnMut(usize) -> usize,
-    load: impl Fn(usize) -> f64,
-) -> Option<usize> {
-    match count {
-        0 => None,
-        1 => Some(0),
-        _ => {
-            let first = random(count);
-            // Another one than the first, each with the same probability.
-            let second = (first + 1 + random(count - 1)) % count;
-            Some(if load(second) < load(first) { second } else { first })
-        }
-    }
+/// Returns the index of the lighter of two different random ones; `random` gives numbers from 0 to below 1.
+fn lighter(weights: &[f64], mut random: impl FnMut() -> f64, load: impl Fn(usize) -> f64) -> Option<usize> {
+    let mut draw = |but: Option<usize>| {
+        let others = || weights.iter().enumerate().filter(|(at, _)| Some(*at) != but);
+        let mut mark = random() * others().map(|(_, weight)| weight).sum::<f64>();
+        let drawn = others().find(|(_, weight)| {
+            mark -= **weight;
+            mark < 0.0
+        });
+        // The sum may be a little more than its parts.
+        drawn.or_else(|| others().last()).map(|(at, _)| at)
+    };
+    let first = draw(None)?;
+    let second = draw(Some(first)).unwrap_or(first);
+    Some(if load(second) < load(first) { second } else { first })
 }
 
 /// Chooses the same replica for the same key as long as it takes requests: a modern client's retry with the answers to
@@ -128,15 +129,28 @@ mod tests {
     #[test]
     fn the_lighter_of_two_different_ones_is_chosen() {
         let loads = [5.0, 1.0, 3.0];
-        let chosen = |first: usize, second: usize| {
+        let chosen = |first: f64, second: f64| {
             let mut draws = [first, second].into_iter();
-            lighter(3, |_| draws.next().expect("two draws"), |at| loads[at])
+            lighter(&[1.0, 1.0, 2.0], || draws.next().expect("two draws"), |at| loads[at])
         };
-        assert_eq!(chosen(0, 0), Some(1), "0 and 1");
-        assert_eq!(chosen(0, 1), Some(2), "0 and 2");
-        assert_eq!(chosen(2, 1), Some(1), "2 and 1");
-        assert_eq!(lighter(0, |_| 0, |_| 0.0), None);
-        assert_eq!(lighter(1, |_| 0, |_| 0.0), Some(0));
+        assert_eq!(chosen(0.0, 0.0), Some(1), "0 and 1");
+        assert_eq!(chosen(0.24, 0.4), Some(2), "0 and 2");
+        assert_eq!(chosen(0.5, 0.9), Some(1), "2 and 1");
+        assert_eq!(chosen(0.999, 0.49), Some(2), "2 and 0");
+        assert_eq!(chosen(1.0, 1.0), Some(1), "the last ones");
+        assert_eq!(lighter(&[], || 0.0, |_| 0.0), None);
+        assert_eq!(lighter(&[1.0], || 0.0, |_| 0.0), Some(0));
+    }
+
+    #[test]
+    fn idle_replicas_get_their_parts() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut counts = [0_u32; 3];
+        for _ in 0..10_000 {
+            counts[lighter(&[1.0, 1.0, 8.0], || random.f64(), |_| 0.0).expect("one")] += 1;
+        }
+        assert!(counts[2] > 7_700 && counts[2] < 8_300, "{counts:?}");
+        assert!(counts[0] > 800 && counts[1] > 800, "{counts:?}");
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Endpoint {
     host: HeaderValue,
     /// The addresses at which the host may be.
     reach: Reach,
+    /// The part of the requests that it should get, compared with those of the other replicas; 1 unless DNS says more.
+    weight: u16,
 }
 
 impl Endpoint {
@@ -58,7 +60,7 @@ impl Endpoint {
         let port = uri.port_u16().unwrap_or(if *scheme == Scheme::HTTP { 80 } else { 443 });
         let url = format!("{scheme}://{}:{port}{}", uri.host()?.to_ascii_lowercase(), uri.path());
         let target = uri.path().parse().ok()?;
-        Some(Endpoint { url: url.parse().ok()?, target, host, reach: Reach::Anywhere })
+        Some(Endpoint { url: url.parse().ok()?, target, host, reach: Reach::Anywhere, weight: 1 })
     }
 
     /// Returns the endpoint, which must be at an address within this reach.
@@ -77,6 +79,13 @@ impl Endpoint {
         let socket = SocketAddr::new(address, port);
         let url = format!("{}://{socket}{}", self.url.scheme_str()?, self.url.path());
         Some(Endpoint { url: url.parse().ok()?, ..self.clone() })
+    }
+
+    /// Returns the endpoint at a host of the service that its URL names.
+    pub(super) fn of_service(&self, host: &str, port: u16, weight: u16) -> Option<Self> {
+        let named =
+            Endpoint::parse(&format!("{}://{host}:{port}{}", self.url.scheme_str()?, self.url.path()))?;
+        Some(Endpoint { reach: self.reach, weight: weight.max(1), ..named })
     }
 
     /// Returns the URL to connect to.
@@ -222,11 +231,11 @@ impl Replica {
         self.state() == State::Unready { answers: true }
     }
 
-    /// Returns the requests at it, more if it has just begun to take requests.
-    pub(super) fn load(&self, now: Instant) -> f64 {
+    /// Returns the part of the requests that it should get, which grows while it has just begun to take requests.
+    pub(super) fn weight(&self, now: Instant) -> f64 {
         let age = now.saturating_duration_since(self.health.lock().since);
-        let weight = (age.as_secs_f64() / SLOW_START.as_secs_f64()).clamp(LEAST_WEIGHT, 1.0);
-        (self.in_flight() as f64 + 1.0) / weight
+        let grown = (age.as_secs_f64() / SLOW_START.as_secs_f64()).clamp(LEAST_WEIGHT, 1.0);
+        f64::from(self.endpoint.weight) * grown
     }
 
     /// Begins a request that may go to any replica; `None` if it takes none any more.
@@ -410,8 +419,8 @@ mod tests {
         drop(replica.begin_bound());
         let back = begun + Duration::from_secs(100);
         assert!(replica.probed(Probed::Ready, back) && replica.takes(back));
-        assert!((replica.load(back) - 10.0).abs() < 1e-9);
-        assert!((replica.load(back + SLOW_START) - 1.0).abs() < 1e-9);
+        assert!((replica.weight(back) - 0.1).abs() < 1e-9);
+        assert!((replica.weight(back + SLOW_START) - 1.0).abs() < 1e-9);
     }
 
     #[test]

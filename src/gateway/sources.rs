@@ -7,7 +7,6 @@ use super::registrations::Registrations;
 use super::replica::Endpoint;
 use super::servers::{self, Content, Entry, Source};
 use crate::mounted::{self, Mounted, MountedFile};
-use crate::outbound::resolve;
 use crate::telemetry::counters::{FAILED_RELOADS, Reloaded};
 use crate::{audit, tasks};
 use parking_lot::Mutex;
@@ -159,7 +158,7 @@ impl Inner {
             let tell = |endpoints| inner.found(&segment, number, endpoints);
             match found {
                 Source::Dns(endpoint) => {
-                    let lookup = |name: String| async move { resolve(&name).await };
+                    let lookup = |name: String| async move { dns::places(&name).await };
                     tokio::select! {
                         () = dns::follow(&endpoint, lookup, tell) => {}
                         () = ended.cancelled() => {}

@@ -5,7 +5,7 @@ use super::deviation::Deviation;
 use super::peers::{Pace, Persistence};
 use super::reject::Rejection;
 use crate::budget::{Account, Budget, Charge, Charged, OVERHEAD};
-use crate::jsonrpc::{self, Defect, Fault, Kind, Message, codes, text};
+use crate::jsonrpc::{self, Defect, Fault, Kind, Message, Span, codes, text};
 use crate::tasks;
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -110,13 +110,14 @@ pub fn check_spelling(message: &Message, frame: &[u8]) -> Result<(), Rejection> 
 
 /// Returns whether a name contains a NUL, which JSON has to escape.
 fn names_end_early(message: &Message, frame: &[u8]) -> bool {
-    let params = message.params.as_ref();
-    let names = params.map(|params| [&params.name, &params.uri, &params.task_id, &params.request_id]);
-    let mut spans = names.into_iter().flatten().chain([&message.method]).flatten();
-    spans.any(|span| {
-        let name = &frame[span.clone()];
+    let ends_early = |span: &Option<Span>| {
+        let name = span.as_ref().map_or(&[][..], |span| &frame[span.clone()]);
         memchr::memchr(b'\\', name).is_some() && memchr::memmem::find(name, b"\\u0000").is_some()
-    })
+    };
+    ends_early(&message.method)
+        || message.params.as_ref().is_some_and(|params| {
+            [&params.name, &params.uri, &params.task_id, &params.request_id].into_iter().any(ends_early)
+        })
 }
 
 /// Reads the whole body, whose bytes are charged to `account` as long as they are in use.

@@ -124,7 +124,8 @@ pub async fn respond(
     };
     match form {
         Form::Either => answer(server, outlook, caller, incoming, id).await,
-        Form::Json => answer_in_json(server, outlook, caller, incoming, id).await,
+        // Boxed, since few clients accept JSON only.
+        Form::Json => Box::pin(answer_in_json(server, outlook, caller, incoming, id)).await,
     }
 }
 

@@ -366,7 +366,8 @@ impl Service {
                     let posting = old_sse::post(server, &source, &head, body);
                     Box::pin(scoped(source.span, posting)).await
                 } else {
-                    let posting = pin!(endpoint::post(server, &source, &head.headers, body));
+                    // Boxed, since the allocator is slower for futures of more than 1 KiB.
+                    let posting = Box::pin(endpoint::post(server, &source, &head.headers, body));
                     Scoped::new(source.span, posting).await
                 })
             };

@@ -25,6 +25,8 @@ pub use network::Network;
 #[cfg(feature = "gateway")]
 pub(crate) use reach::never;
 pub(crate) use reach::{Reach, is_private};
-pub use resolve::addresses_in;
+pub use resolve::records_in;
 pub(crate) use resolve::resolve;
+#[cfg(feature = "gateway")]
+pub(crate) use resolve::{ServiceHost, services};
 pub use tls::{BadTls, Tls};

@@ -41,7 +41,7 @@ impl Calls {
         if method.starts_with("tasks/") && !self.owns_task(&caller, &incoming) {
             return Err(Refusal::Withheld(codes::INVALID_PARAMS, "no such task"));
         }
-        let mut call = ModernCall::new(self, shared, caller, &incoming, method);
+        let mut call = Box::new(ModernCall::new(self, shared, caller, &incoming, method));
         call.accepted = Some(accepted);
         if let Some((parked, retry)) = self.resumed(&mut call, &incoming).await? {
             return Box::pin(parked.go_on(call.caller.clone(), &incoming, &retry)).await;
@@ -64,7 +64,7 @@ impl Calls {
         if call.fresh.is_none() {
             call.send(incoming).await?;
         }
-        Ok(Box::new(call))
+        Ok(call)
     }
 
     /// Returns whether a request about a task comes from the task's owner.

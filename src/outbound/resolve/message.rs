@@ -1,25 +1,63 @@
-//! Questions for the addresses of a name, and their answers (RFC 1035 §4, RFC 3596).
+//! Questions for the addresses of a name or for the hosts of a service, and their answers (RFC 1035 §4, RFC 3596, RFC 2782).
 
+use super::reader::{LONGEST, Reader};
+#[cfg(feature = "gateway")]
+use super::service::{self, ServiceHost};
 use std::net::IpAddr;
 
 const HEADER: usize = 12;
 /// The class of the Internet.
 const INTERNET: u16 = 1;
+#[cfg(feature = "gateway")]
+const SRV: u16 = Kind::Srv as u16;
 
-/// The family of the addresses that a question asks for.
+/// What a question asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// IPv4.
+    /// IPv4 addresses.
     A = 1,
-    /// IPv6.
+    /// IPv6 addresses.
     Aaaa = 28,
+    /// The hosts of a service.
+    #[cfg(feature = "gateway")]
+    Srv = 33,
+}
+
+/// What a name server knows of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Record {
+    /// An address.
+    Address(IpAddr),
+    /// A host of the service.
+    #[cfg(feature = "gateway")]
+    Service(ServiceHost),
+}
+
+impl Record {
+    /// Returns the address, if it is one.
+    pub(super) fn address(self) -> Option<IpAddr> {
+        match self {
+            Record::Address(address) => Some(address),
+            #[cfg(feature = "gateway")]
+            Record::Service(_) => None,
+        }
+    }
+
+    /// Returns the host of a service, if it is one.
+    #[cfg(feature = "gateway")]
+    pub(super) fn service(self) -> Option<ServiceHost> {
+        match self {
+            Record::Service(service) => Some(service),
+            Record::Address(_) => None,
+        }
+    }
 }
 
 /// The answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The addresses of the name, which may be none.
-    Addresses(Vec<IpAddr>),
+    /// What the question asked for, which may be nothing.
+    Records(Vec<Record>),
     /// The name does not exist.
     NoName,
     /// The answer does not fit into one datagram.
@@ -40,7 +78,7 @@ pub(super) fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
         message.extend(label.as_bytes());
     }
     message.push(0);
-    if message.len() > HEADER + 255 {
+    if message.len() > HEADER + LONGEST {
         return None;
     }
     message.extend((kind as u16).to_be_bytes());
@@ -52,7 +90,7 @@ pub(super) fn question(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
 pub(super) fn answer(message: &[u8], question: &[u8]) -> Option<Answer> {
     let asked = question.get(HEADER..)?;
     let kind = u16::from_be_bytes(*asked.last_chunk::<4>()?.first_chunk()?);
-    let mut rest = Reader(message);
+    let mut rest = Reader { message, at: 0 };
     let header = rest.take(HEADER)?;
     let (is_answer, code) = (header[2] & 0xf8 == 0x80, header[3] & 0xf);
     // Names are compared without case, and no byte of the question besides its letters is a letter.
@@ -73,12 +111,20 @@ pub(super) fn answer(message: &[u8], question: &[u8]) -> Option<Answer> {
         let (of, class) = (rest.number()?, rest.number()?);
         rest.take(4)?;
         let length = rest.number()?;
-        let data = rest.take(length.into())?;
+        let mut data = Reader { message, at: rest.at };
+        rest.take(length.into())?;
         if (of, class) == (kind, INTERNET) {
-            found.push(address(data)?);
+            found.push(match kind {
+                #[cfg(feature = "gateway")]
+                SRV => Record::Service(service::read(&mut data)?),
+                _ => Record::Address(address(data.take(length.into())?)?),
+            });
+            if data.at > rest.at {
+                return None;
+            }
         }
     }
-    Some(Answer::Addresses(found))
+    Some(Answer::Records(found))
 }
 
 fn address(data: &[u8]) -> Option<IpAddr> {
@@ -86,33 +132,6 @@ fn address(data: &[u8]) -> Option<IpAddr> {
         4 => Some(IpAddr::from(*data.first_chunk::<4>()?)),
         16 => Some(IpAddr::from(*data.first_chunk::<16>()?)),
         _ => None,
-    }
-}
-
-/// The unread rest of a message.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn number(&mut self) -> Option<u16> {
-        Some(u16::from_be_bytes(*self.take(2)?.first_chunk()?))
-    }
-
-    /// Skips labels up to the root, or up to a pointer to the rest of the name.
-    fn skip_name(&mut self) -> Option<()> {
-        loop {
-            match self.take(1)?[0] {
-                0 => return Some(()),
-                length @ 1..=63 => drop(self.take(length.into())?),
-                192.. => return self.take(1).map(drop),
-                _ => return None,
-            }
-        }
     }
 }
 
@@ -157,8 +176,8 @@ pub(super) mod tests {
             let asked = question(7, "Some.Name", kind).expect("a name");
             let mut message = reply(&asked, 0, &[v4, v6, v4]);
             message[12..22].make_ascii_uppercase();
-            let Some(Answer::Addresses(found)) = answer(&message, &asked) else { panic!("an answer") };
-            assert!(found.iter().all(|it| *it == address) && !found.is_empty(), "{found:?}");
+            let Some(Answer::Records(found)) = answer(&message, &asked) else { panic!("an answer") };
+            assert!(found.iter().all(|it| *it == Record::Address(address)) && !found.is_empty(), "{found:?}");
             for length in 0..message.len() {
                 assert_eq!(answer(&message[..length], &asked), None, "cut to {length}");
             }
@@ -173,7 +192,7 @@ pub(super) mod tests {
         for message in [reply(&other, 0, &[]), reply(&later, 0, &[]), asked.clone()] {
             assert_eq!(answer(&message, &asked), None);
         }
-        assert_eq!(answer(&reply(&asked, 0, &[]), &asked), Some(Answer::Addresses(Vec::new())));
+        assert_eq!(answer(&reply(&asked, 0, &[]), &asked), Some(Answer::Records(Vec::new())));
         assert_eq!(answer(&reply(&asked, 3, &[]), &asked), Some(Answer::NoName));
         assert_eq!(answer(&reply(&asked, 2, &[]), &asked), Some(Answer::Refused(2)));
         let mut cut = reply(&asked, 0, &[]);

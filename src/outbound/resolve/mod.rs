@@ -7,10 +7,15 @@
 mod files;
 mod message;
 mod query;
+mod reader;
+#[cfg(feature = "gateway")]
+mod service;
 
 use super::reach::Reach;
 use files::Settings;
 use hyper_util::client::legacy::connect::dns::Name;
+#[cfg(feature = "gateway")]
+pub(crate) use service::ServiceHost;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -41,21 +46,41 @@ pub(crate) async fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
     if !here.is_empty() {
         return Ok(here);
     }
-    let domain = files::own_domain();
-    query::look_up(name, &Settings::parse(&files::read(files::RESOLV_CONF)?, domain.as_deref())).await
+    query::look_up(name, &settings()?).await
 }
 
-/// Returns the addresses in the answer of a name server to a question for `a.bc`, for the fuzz target. `flags` are the
-/// header's bytes after the id, and `records` what follows the question.
-pub fn addresses_in(flags: [u8; 10], records: &[u8]) -> Option<Vec<IpAddr>> {
-    let asked = message::question(0, "a.bc", message::Kind::Aaaa)?;
-    let mut answer = asked.clone();
-    answer[2..12].copy_from_slice(&flags);
-    answer.extend_from_slice(records);
-    match message::answer(&answer, &asked)? {
-        message::Answer::Addresses(found) => Some(found),
-        _ => None,
-    }
+/// Returns the hosts of a service, such as `_mcp._tcp.tools.example`.
+///
+/// # Errors
+/// `NotFound` when it has none; others when no name server answers.
+#[cfg(feature = "gateway")]
+pub(crate) async fn services(name: &str) -> io::Result<Vec<ServiceHost>> {
+    query::services(name, &settings()?).await
+}
+
+fn settings() -> io::Result<Settings> {
+    Ok(Settings::parse(&files::read(files::RESOLV_CONF)?, files::own_domain().as_deref()))
+}
+
+/// Returns how many addresses, or hosts of services if those are more, are in the answer of a name server to a question
+/// for `a.bc`, for the fuzz target. `flags` are the header's bytes after the id, and `records` what follows the question.
+pub fn records_in(flags: [u8; 10], records: &[u8]) -> usize {
+    let kinds = [
+        message::Kind::Aaaa,
+        #[cfg(feature = "gateway")]
+        message::Kind::Srv,
+    ];
+    let found = kinds.into_iter().filter_map(|kind| {
+        let asked = message::question(0, "a.bc", kind)?;
+        let mut answer = asked.clone();
+        answer[2..12].copy_from_slice(&flags);
+        answer.extend_from_slice(records);
+        match message::answer(&answer, &asked)? {
+            message::Answer::Records(found) => Some(found.len()),
+            _ => None,
+        }
+    });
+    found.max().unwrap_or_default()
 }
 
 /// Resolved addresses; the connector sets the port.

@@ -1,7 +1,9 @@
 //! Asks name servers, over UDP, and over TCP where an answer does not fit into a datagram.
 
 use super::files::Settings;
-use super::message::{self, Answer, Kind};
+use super::message::{self, Answer, Kind, Record};
+#[cfg(feature = "gateway")]
+use super::service::ServiceHost;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,9 +20,9 @@ pub(super) async fn look_up(name: &str, settings: &Settings) -> io::Result<Vec<I
         let (v4, v6) =
             tokio::join!(ask(&candidate, Kind::A, settings), ask(&candidate, Kind::Aaaa, settings));
         let mut found = Vec::new();
-        for addresses in [v4, v6] {
-            match addresses {
-                Ok(addresses) => found.extend(addresses),
+        for records in [v4, v6] {
+            match records {
+                Ok(records) => found.extend(records.into_iter().filter_map(Record::address)),
                 Err(error) => failure = Some(error),
             }
         }
@@ -37,8 +39,28 @@ pub(super) async fn look_up(name: &str, settings: &Settings) -> io::Result<Vec<I
     }))
 }
 
+/// Returns the hosts of a service.
+#[cfg(feature = "gateway")]
+pub(super) async fn services(name: &str, settings: &Settings) -> io::Result<Vec<ServiceHost>> {
+    let mut answer = Ok(Vec::new());
+    for candidate in settings.candidates(name) {
+        answer = ask(&candidate, Kind::Srv, settings).await;
+        match &answer {
+            Ok(records) if records.is_empty() => {}
+            _ => break,
+        }
+    }
+    let found: Vec<_> = answer?.into_iter().filter_map(Record::service).collect();
+    match found.is_empty() {
+        true => {
+            Err(io::Error::new(io::ErrorKind::NotFound, format!("no host is known for the service {name}")))
+        }
+        false => Ok(found),
+    }
+}
+
 /// Asks one server after another, until one answers.
-async fn ask(name: &str, kind: Kind, settings: &Settings) -> io::Result<Vec<IpAddr>> {
+async fn ask(name: &str, kind: Kind, settings: &Settings) -> io::Result<Vec<Record>> {
     let id = getrandom::u32().map_err(io::Error::other)? as u16;
     let question = message::question(id, name, kind)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{name} is not a host name")))?;
@@ -49,7 +71,7 @@ async fn ask(name: &str, kind: Kind, settings: &Settings) -> io::Result<Vec<IpAd
         let server = settings.servers[(first + turn) % count];
         let answer = timeout(settings.timeout, exchange(server, &question, settings.tcp)).await;
         failure = match answer {
-            Ok(Ok(Answer::Addresses(found))) => return Ok(found),
+            Ok(Ok(Answer::Records(found))) => return Ok(found),
             Ok(Ok(Answer::NoName)) => return Ok(Vec::new()),
             Ok(Ok(Answer::Refused(code))) => {
                 io::Error::other(format!("the name server {server} failed with code {code} for {name}"))
