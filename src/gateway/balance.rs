@@ -35,7 +35,7 @@ fn lighter(weights: &[f64], mut random: impl FnMut() -> f64, load: impl Fn(usize
             mark < 0.0
         });
         // The sum may be a little more than its parts.
-        drawn.or_else(|| others().last()).map(|(at, _)| at)
+        drawn.or_else(|| others().next_back()).map(|(at, _)| at)
     };
     let first = draw(None)?;
     let second = draw(Some(first)).unwrap_or(first);
