@@ -133,7 +133,7 @@ pub mod internals {
 
     #[cfg(feature = "gateway")]
     pub mod gateway {
-        pub use crate::gateway::{records_in, servers_in};
+        pub use crate::gateway::{records_in, servers_in, subscriptions_in};
         pub use crate::http::events_in;
     }
 

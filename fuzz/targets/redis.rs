@@ -1,13 +1,14 @@
 //! Checks that replies of Redis are read alike, whole or in parts, and that what is read is bounded; reads registrations of
-//! other gateways.
+//! other gateways, and records of sessions.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proxyrunner::internals::gateway::records_in;
+use proxyrunner::internals::gateway::{records_in, subscriptions_in};
 use proxyrunner::internals::redis::{Reply, first_reply_in};
 
 fuzz_target!(|data: &[u8]| {
     assert!(records_in(data) <= data.len());
+    assert!(subscriptions_in(data).is_none_or(|count| count <= 64));
     let mut rest = data;
     while let Ok(Some((reply, length))) = first_reply_in(rest) {
         assert!(length > 0 && length <= rest.len());

@@ -111,7 +111,7 @@ pub(super) fn assemble(config: &Config) -> anyhow::Result<Parts> {
         limits.share(Arc::clone(redis));
     }
     #[cfg(feature = "gateway")]
-    let siblings = open_siblings(config, own)?;
+    let siblings = open_siblings(config, own, redis.as_ref())?;
     let server = Arc::new(Server {
         policies,
         #[cfg(feature = "gateway")]
@@ -180,7 +180,11 @@ fn open_gateway(
 }
 
 #[cfg(feature = "gateway")]
-fn open_siblings(config: &Config, own: Option<SocketAddr>) -> anyhow::Result<Option<Arc<Siblings>>> {
+fn open_siblings(
+    config: &Config,
+    own: Option<SocketAddr>,
+    redis: Option<&Arc<Redis>>,
+) -> anyhow::Result<Option<Arc<Siblings>>> {
     let Some((forwarding, own)) = config.forwarding.as_ref().zip(own) else { return Ok(None) };
     let tls = forwarding.tls.as_ref().map(|files| {
         let contents = files.paths().map(std::fs::read).collect::<Result<Vec<_>, _>>()?;
@@ -195,7 +199,12 @@ fn open_siblings(config: &Config, own: Option<SocketAddr>) -> anyhow::Result<Opt
         patience: config.upstream.request_timeout,
     };
     let seal = Seal::new(config.state_keys.as_ref()).context("cannot get random bytes")?;
-    Ok(Some(Arc::new(Siblings::new(settings, seal).context("cannot use --servers-ca")?)))
+    let mut siblings = Siblings::new(settings, seal).context("cannot use --servers-ca")?;
+    if let Some(redis) = redis.filter(|_| config.upstream.resume_sessions) {
+        let has_id = siblings.record(Arc::clone(redis), config.session.idle);
+        has_id.then_some(()).context("cannot get random bytes")?;
+    }
+    Ok(Some(Arc::new(siblings)))
 }
 
 /// Starts what the gateway's files name. The URL is that by which servers know the gateway.

@@ -40,6 +40,10 @@ pub(super) fn start(server: &Arc<Server>, pulse: Pulse) -> anyhow::Result<()> {
     if let Some(policies) = &server.policies {
         tasks::spawn(Arc::clone(policies).follow());
     }
+    #[cfg(feature = "gateway")]
+    if let Some(shelf) = server.siblings.as_ref().and_then(|siblings| siblings.shelf()) {
+        tasks::spawn(Arc::clone(shelf).follow(Arc::clone(&server.directory), server.shutdown.clone()));
+    }
     if let Some(limits) = &server.limits {
         tasks::spawn(Arc::clone(limits).keep_reading());
     }

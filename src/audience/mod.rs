@@ -25,6 +25,8 @@ pub use running::Running;
 pub use seat::{Own, Seat, Stateless};
 pub use seated_session::{SeatedSession, TooManyQuestions};
 pub use session_id::SessionId;
+#[cfg(feature = "gateway")]
+pub use watched::WatchedResources;
 
 use crate::budget::Charged;
 use crate::exchange::{Class, Topic};

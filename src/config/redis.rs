@@ -51,8 +51,12 @@ pub(super) fn read(reader: &mut Reader, mode: Mode, name: Option<&str>) -> Optio
     );
     let clear = InvalidValue::new("is not used without TLS", "give --redis a URL with rediss://");
     reader.cross_check(meant.is_secure || authorities.is_none(), &["redis-ca", "redis"], clear);
-    let idle = InvalidValue::new("has nothing to share", "give --rate-limits, too, or remove it");
-    let shares = mode == Mode::Gateway || reader.is_given("rate-limits");
+    let idle = InvalidValue::new(
+        "has nothing to share",
+        "give --rate-limits, too, or --resume-sessions with --forward-sessions, or remove it",
+    );
+    let resumes = reader.deviates("resume-sessions") && reader.is_given("forward-sessions");
+    let shares = mode == Mode::Gateway || reader.is_given("rate-limits") || resumes;
     reader.cross_check(shares, &["redis", "rate-limits"], idle);
     let nameless = InvalidValue::new(
         "needs the name of the server whose limits are shared",

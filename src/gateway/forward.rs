@@ -47,6 +47,8 @@ pub(crate) enum Aim {
     Retry([u8; 32]),
     /// To the owner of its session.
     Owner(Arc<Owner>),
+    /// To another replica than the owner of its session, which is shutting down: it takes the session over.
+    Heir(Arc<Owner>),
 }
 
 /// The replica that owns a session.
@@ -56,6 +58,8 @@ pub(crate) struct Owner {
     pub address: Box<str>,
     /// Its id of the session.
     pub inner: HeaderValue,
+    /// Whether other replicas can take the session over.
+    pub resumes: bool,
 }
 
 /// The head of a replica's answer, with a body that is still being received.
@@ -115,7 +119,8 @@ pub(super) async fn forward(
     let mut sending = Sending { pool, server, outgoing, patience };
     match aim {
         Aim::Owner(owner) => sending.at_owner(owner, place).await,
-        Aim::Any | Aim::Key(_) | Aim::Retry(_) => sending.at_any(aim, place).await,
+        Aim::Heir(owner) => sending.at_any(&Aim::Any, Some(&owner.inner), place).await,
+        Aim::Any | Aim::Key(_) | Aim::Retry(_) => sending.at_any(aim, None, place).await,
     }
 }
 
@@ -130,9 +135,19 @@ impl Sending<'_> {
     async fn at_owner(&mut self, owner: &Owner, place: Place) -> Result<Answer, Failure> {
         let replicas = self.server.replicas();
         let replica = replicas.iter().find(|replica| *replica.endpoint.address() == *owner.address);
-        let replica = replica.ok_or(Failure::OwnerGone)?;
+        // An owner that shuts down still takes answers and notifications; requests are not aimed at it.
+        let serves = |replica: &&Arc<Replica>| replica.takes(Instant::now()) || replica.is_draining();
+        let Some(replica) = replica.filter(|replica| !owner.resumes || serves(replica)) else {
+            return match owner.resumes {
+                true => self.at_any(&Aim::Any, Some(&owner.inner), place).await,
+                false => Err(Failure::OwnerGone),
+            };
+        };
         let session = Some(owner.inner.clone());
-        match self.send(replica.begin_bound(), session, place, true).await {
+        match self.send(replica.begin_bound(), session, place, !owner.resumes).await {
+            Err((Failed::Gone | Failed::Unreachable, place)) if owner.resumes => {
+                self.at_any(&Aim::Any, Some(&owner.inner), place).await
+            }
             Err((Failed::Gone, _)) => Err(Failure::OwnerGone),
             Err((Failed::Unreachable, _)) => Err(Failure::Unreachable),
             Err((Failed::Final(failure), _)) => Err(failure),
@@ -140,7 +155,12 @@ impl Sending<'_> {
         }
     }
 
-    async fn at_any(&mut self, aim: &Aim, mut place: Place) -> Result<Answer, Failure> {
+    async fn at_any(
+        &mut self,
+        aim: &Aim,
+        session: Option<&HeaderValue>,
+        mut place: Place,
+    ) -> Result<Answer, Failure> {
         let mut left: Vec<Arc<Replica>> = self.server.replicas().to_vec();
         let mut has_failed = false;
         self.server.stats.retries.lock().note_request(Instant::now());
@@ -162,7 +182,7 @@ impl Sending<'_> {
             left.retain(|replica| !Arc::ptr_eq(replica, &chosen));
             // Another request may have begun the only trial meanwhile.
             let Some(in_flight) = chosen.begin(now) else { continue };
-            match self.send(in_flight, None, place, left.is_empty()).await {
+            match self.send(in_flight, session.cloned(), place, left.is_empty()).await {
                 Ok(answer) => return Ok(answer),
                 Err((Failed::Final(failure), _)) => return Err(failure),
                 Err((Failed::Gone | Failed::Unreachable, unused)) => (place, has_failed) = (unused, true),

@@ -10,6 +10,8 @@ use hyper::header::{
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The header that names the revision.
 pub(crate) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// The header by which a sidecar says that its other replicas can take a session over.
+pub(crate) const RESUMES: &str = "proxyrunner-resumes";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");

@@ -40,7 +40,7 @@ pub use combined::{Plugged, stand_in};
 pub use core::Settings;
 pub(crate) use directory::{Directory, Server};
 pub(crate) use forward::{Aim, Answer, Failure, Outgoing};
-pub(crate) use headers::{SESSION_ID, of_request, of_response};
+pub(crate) use headers::{RESUMES, SESSION_ID, of_request, of_response};
 pub(crate) use lines::Received;
 pub(crate) use passed::Passed;
 pub(crate) use pool::Place;
@@ -48,8 +48,11 @@ pub use registrations::records_in;
 pub(crate) use registrations::{Claim, LEASE, Refused, Registrations};
 pub(crate) use replica::{InFlight, Outcome, Replica};
 pub use servers::servers_in;
-pub(crate) use siblings::{Outgoing as SiblingRequest, PROOF, TICKET, Ticket, Told};
-pub use siblings::{Settings as SiblingSettings, Siblings};
+pub(crate) use siblings::{
+    LEASE as SESSION_LEASE, LONGEST_HANDSHAKE, Lease, Outgoing as SiblingRequest, Owner as SessionOwner,
+    PROOF, Record, Seen, Shelf, TICKET, Ticket, Told, ToldByClient,
+};
+pub use siblings::{Settings as SiblingSettings, Siblings, subscriptions_in};
 
 /// Bytes that the connection of a request to a replica may hold.
 pub(crate) const CONNECTION: usize = lines::BUFFER;
@@ -246,8 +249,9 @@ impl Gateway {
     pub(crate) fn owner(&self, id: &str, server: &Server, principal: &Principal) -> Option<Aim> {
         let segment = &server.about.segment;
         let open = || {
-            let SessionId { address, inner } = SessionId::open(id, &self.core.seal, segment, principal)?;
-            Some(Owner { address: address.into(), inner: inner.try_into().ok()? })
+            let SessionId { address, inner, resumes } =
+                SessionId::open(id, &self.core.seal, segment, principal)?;
+            Some(Owner { address: address.into(), inner: inner.try_into().ok()?, resumes })
         };
         self.opened.owner(id, segment, principal, open).map(Aim::Owner)
     }
@@ -269,16 +273,16 @@ impl Gateway {
         owner.is_draining()
     }
 
-    /// Returns the client's id of a session that a replica has opened; `None` if no header can hold it.
+    /// Returns the client's id of a session that a replica has opened, and whether its other replicas can take it over; `None` if no header can hold it.
     pub(crate) fn session_id(
         &self,
         replica: &Replica,
-        inner: &HeaderValue,
+        (inner, resumes): (&HeaderValue, bool),
         server: &Server,
         principal: &Principal,
     ) -> Option<HeaderValue> {
         let address = replica.endpoint.address().to_owned();
-        let id = SessionId { address, inner: inner.to_str().ok()?.to_owned() };
+        let id = SessionId { address, inner: inner.to_str().ok()?.to_owned(), resumes };
         let sealed = id.seal(&self.core.seal, &server.about.segment, principal)?;
         HeaderValue::try_from(sealed).ok()
     }

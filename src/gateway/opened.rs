@@ -103,7 +103,8 @@ mod tests {
         let (opened, mut times) = (Opened::default(), 0);
         let [ann, bob] = ["ann", "bob"].map(|name| Principal::named(name).expect("a name"));
         let mut open = |id: &str, segment: &str, principal: &Principal, opens: bool| {
-            let owner = || Owner { address: "h:1".into(), inner: HeaderValue::from_static("x") };
+            let owner =
+                || Owner { address: "h:1".into(), inner: HeaderValue::from_static("x"), resumes: false };
             let open = || {
                 times += 1;
                 opens.then(owner)
@@ -126,7 +127,7 @@ mod tests {
         assert_eq!(open("id", "a", &ann, false), (false, 7));
         let racing = opened.owner("id", "a", &ann, || {
             opened.forget();
-            Some(Owner { address: "h:1".into(), inner: HeaderValue::from_static("x") })
+            Some(Owner { address: "h:1".into(), inner: HeaderValue::from_static("x"), resumes: false })
         });
         assert!(racing.is_some() && opened.owner("id", "a", &ann, || None).is_none());
     }

@@ -13,6 +13,8 @@ use crate::telemetry::unix_nanos;
 const KIND: &[u8] = b"proxyrunner gateway session";
 /// The version of the content.
 const VERSION: u8 = 1;
+/// The version of the content of a session that other replicas can take over.
+const RESUMES: u8 = 2;
 /// Maximum length of a sealed id.
 const LONGEST: usize = 1023;
 /// Nanoseconds in a second.
@@ -25,6 +27,8 @@ pub(crate) struct SessionId {
     pub address: String,
     /// The replica's own id of the session.
     pub inner: String,
+    /// Whether other replicas can take the session over.
+    pub resumes: bool,
 }
 
 impl SessionId {
@@ -34,7 +38,7 @@ impl SessionId {
         if !is_plain(&self.address) || !is_plain(&self.inner) {
             return None;
         }
-        let mut content = vec![VERSION];
+        let mut content = vec![if self.resumes { RESUMES } else { VERSION }];
         content.extend((unix_nanos() / SECOND).to_be_bytes());
         content.push(u8::try_from(self.address.len()).ok()?);
         content.extend(self.address.as_bytes());
@@ -54,7 +58,12 @@ impl SessionId {
         let (&length, rest) = rest.split_first()?;
         let (address, inner) = rest.split_at_checked(length.into())?;
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-        (version == VERSION).then_some(SessionId { address: text(address)?, inner: text(inner)? })
+        let resumes = version == RESUMES;
+        (resumes || version == VERSION).then_some(SessionId {
+            address: text(address)?,
+            inner: text(inner)?,
+            resumes,
+        })
     }
 }
 
@@ -76,7 +85,7 @@ mod tests {
     }
 
     fn id() -> SessionId {
-        SessionId { address: "10.0.0.1:8080".to_owned(), inner: "0a1b-2c3d".to_owned() }
+        SessionId { address: "10.0.0.1:8080".to_owned(), inner: "0a1b-2c3d".to_owned(), resumes: false }
     }
 
     #[test]
@@ -87,6 +96,9 @@ mod tests {
         let sealed = id().seal(&own, "weather", &ann).expect("an id");
         assert!(sealed.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) && sealed.len() < 1024);
         assert_eq!(SessionId::open(&sealed, &own, "weather", &ann), Some(id()));
+        let resumes = SessionId { resumes: true, ..id() };
+        let other = resumes.seal(&own, "weather", &ann).expect("an id");
+        assert_eq!(SessionId::open(&other, &own, "weather", &ann), Some(resumes));
         assert_eq!(SessionId::open(&sealed, &own, "weather", &principal("bob")), None);
         assert_eq!(SessionId::open(&sealed, &own, "other", &ann), None);
         assert_eq!(SessionId::open(&sealed, &own, "weather", &Principal::anonymous()), None);
@@ -115,7 +127,8 @@ mod tests {
     fn ids_that_no_header_could_hold_are_not_sealed() {
         let (own, ann) = (seal(&"o".repeat(32)), principal("ann"));
         let with = |address: &str, inner: &str| {
-            SessionId { address: address.to_owned(), inner: inner.to_owned() }.seal(&own, "weather", &ann)
+            let (address, inner) = (address.to_owned(), inner.to_owned());
+            SessionId { address, inner, resumes: false }.seal(&own, "weather", &ann)
         };
         assert!(with("h:1", &"x".repeat(600)).is_some());
         assert_eq!(with("h:1", &"x".repeat(800)), None);

@@ -6,12 +6,16 @@ use super::body;
 use super::called::{called, renamed};
 #[cfg(feature = "gateway")]
 use super::forwarding::{self, Forwarding};
+#[cfg(feature = "gateway")]
+use super::recorded;
 use super::reject::{Rejection, method_not_allowed};
 use super::response::Body;
 use super::sessions::{self, Found};
 #[cfg(feature = "gateway")]
 use super::siblings;
 use super::source::Source;
+#[cfg(feature = "gateway")]
+use super::takeover::{self, Carried};
 use super::{Server, batch, clearance, guard, legacy, modern};
 use crate::budget::Account;
 #[cfg(feature = "gateway")]
@@ -63,18 +67,26 @@ pub async fn post(
     if let Err(rejection) = admit(server, source, headers, &body) {
         return Err(body::refuse(body, rejection));
     }
-    let found = sessions::find_named(server, headers, principal);
+    #[cfg_attr(not(feature = "gateway"), allow(unused_mut, reason = "no session is taken over"))]
+    let mut found = sessions::find_named(server, headers, principal);
     let account = account(source, found.as_ref());
     // Boxed, since a body is soon read, and the call takes its time.
     let body = Box::pin(body::read(server, body, &account, &source.persistence)).await?;
     #[cfg(feature = "gateway")]
     siblings::check_body(source, body.bytes())?;
     #[cfg(feature = "gateway")]
+    let may_change = takeover::concerns(server, found.as_ref());
+    #[cfg(feature = "gateway")]
     let owner = match &found {
-        Some(Err(_)) => forwarding::owner(server, source, headers),
+        Some(Err(_)) if !may_change => forwarding::owner(server, source, headers),
         _ => None,
     };
     if jsonrpc::is_batch(body.bytes()) {
+        #[cfg(feature = "gateway")]
+        if may_change {
+            let frame = body.into_frame();
+            return Box::pin(batch_anywhere(server, source, headers, found, frame)).await;
+        }
         #[cfg(feature = "gateway")]
         if let Some(owner) = owner {
             let forwarding = Forwarding { server, source, headers, owner, is_retry: false };
@@ -90,6 +102,15 @@ pub async fn post(
         expect(unused_mut, reason = "a gateway's calls may stand for others")
     )]
     let (mut frame, mut message) = body.into_message(headers)?;
+    #[cfg(feature = "gateway")]
+    if let Some(found) = found.as_mut().filter(|_| may_change)
+        && takeover::is_of_session(headers, &frame, &message)
+    {
+        let carried = Carried { server, source, headers, method: Method::POST, frame: &frame };
+        if let Some(answered) = Box::pin(carried.settle(found, Some(&message))).await {
+            return answered;
+        }
+    }
     #[cfg(feature = "gateway")]
     if forwarding::is_concerned(server, source, owner, &message) {
         let passed_on = Box::pin(pass_on(server, source, headers, owner, (&frame, &message)));
@@ -123,6 +144,54 @@ pub async fn post(
         operation.end(&rejection.verdict());
     }
     responded
+}
+
+/// Serves a request without a message of a session that may belong to another replica.
+///
+/// # Errors
+/// Every error that is answered with an HTTP status.
+#[cfg(feature = "gateway")]
+pub async fn serve_anywhere(
+    server: &Arc<Server>,
+    source: &Source,
+    head: &Parts,
+) -> Result<Response<Body>, Rejection> {
+    let (headers, method) = (&head.headers, head.method.clone());
+    let mut found = sessions::find(server, headers, &source.identity.principal);
+    let frame = Charged::default();
+    let carried = Carried { server, source, headers, method, frame: &frame };
+    if let Some(answered) = carried.settle(&mut found, None).await {
+        return answered;
+    }
+    let session = found?;
+    let answered = serve(server, source, head);
+    if session.is_ended()
+        && let Some(shelf) = recorded::shelf(server)
+        && let Some(kept) = shelf.find(session.id().secret())
+    {
+        // If Redis does not answer, it is told later.
+        shelf.end(&kept).await;
+    }
+    answered
+}
+
+/// Serves a batch of a session that may belong to another replica.
+#[cfg(feature = "gateway")]
+async fn batch_anywhere(
+    server: &Arc<Server>,
+    source: &Source,
+    headers: &HeaderMap,
+    found: Option<Found>,
+    frame: Charged,
+) -> Result<Response<Body>, Rejection> {
+    let principal = &source.identity.principal;
+    let mut found = found.unwrap_or_else(|| sessions::find(server, headers, principal));
+    let carried = Carried { server, source, headers, method: Method::POST, frame: &frame };
+    if let Some(answered) = carried.settle(&mut found, None).await {
+        return answered;
+    }
+    siblings::check_leaving(server, source, true)?;
+    batch::respond(server, &found?, frame, source, headers).await
 }
 
 /// Passes a message on to the sibling that it belongs to; `None` if it is this replica's.
@@ -171,7 +240,12 @@ fn check_session(
         // The body may be an initialize, which opens a new session.
         return match sessions::find(server, headers, &source.identity.principal) {
             #[cfg(feature = "gateway")]
-            Err(_) if forwarding::owner(server, source, headers).is_some() => Ok(()),
+            Err(_)
+                if forwarding::owner(server, source, headers).is_some()
+                    || takeover::may_exist(server, source, headers) =>
+            {
+                Ok(())
+            }
             Err(_) if body::is_at_most(body, LONGEST_HANDSHAKE) && !server.shutdown.is_refusing() => Ok(()),
             found => found.map(drop),
         };

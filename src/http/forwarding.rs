@@ -134,19 +134,11 @@ impl Forwarding<'_> {
             listens: false,
             waiting: is_request.then(|| siblings.wait()),
         };
-        let refused = match self.send(siblings, parcel).await {
-            Ok(response) => return Some(Ok(response)),
-            Err(Ending::OwnerGone) if is_modern => return None,
-            Err(ending) => refusal(ending),
-        };
-        let id = message.id.clone().filter(|_| is_request);
-        let refused = refused.of(id.map_or(&[], |id| &frame[id]));
-        // The owner records what it has got.
-        let begun = self.source.incoming(&self.server.settings, frame.clone(), message.clone());
-        if let Ok(incoming) = begun {
-            incoming.operation.end(&refused.verdict());
+        match self.send(siblings, parcel).await {
+            Ok(response) => Some(Ok(response)),
+            Err(Ending::OwnerGone) if is_modern => None,
+            Err(ending) => Some(Err(self.refused(ending, frame, Some(message)))),
         }
-        Some(Err(refused))
     }
 
     /// Passes a batch on.
@@ -163,6 +155,40 @@ impl Forwarding<'_> {
     /// As [`Forwarding::message`].
     pub async fn stream(&self, method: Method) -> Result<Response<Body>, Rejection> {
         self.without_message(method, Charged::default()).await
+    }
+
+    /// Passes a request of a session on. `waits`: its client waits for the answer.
+    ///
+    /// # Errors
+    /// How the request has ended without an answer.
+    pub async fn attempt(
+        &self,
+        method: Method,
+        body: Charged,
+        waits: bool,
+    ) -> Result<Response<Body>, Ending> {
+        let siblings = self.server.siblings.as_ref().ok_or(Ending::OwnerGone)?;
+        if waits {
+            self.source.persistence.end_with_connection();
+        }
+        let listens = method == Method::GET;
+        let waiting = waits.then(|| siblings.wait());
+        let parcel = Parcel { method, body, trace: self.trace(), is_modern: false, listens, waiting };
+        self.send(siblings, parcel).await
+    }
+
+    /// Returns and records the refusal of a request that could not be passed on.
+    pub fn refused(&self, ending: Ending, frame: &Charged, message: Option<&Message>) -> Rejection {
+        let refused = refusal(ending);
+        let Some(message) = message else { return refused };
+        let id = message.id.clone().filter(|_| message.kind == Kind::Request);
+        let refused = refused.of(id.map_or(&[], |id| &frame[id]));
+        // The owner records what it has got.
+        let begun = self.source.incoming(&self.server.settings, frame.clone(), message.clone());
+        if let Ok(incoming) = begun {
+            incoming.operation.end(&refused.verdict());
+        }
+        refused
     }
 
     async fn without_message(&self, method: Method, body: Charged) -> Result<Response<Body>, Rejection> {

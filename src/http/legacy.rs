@@ -6,6 +6,8 @@ use super::guard::Form;
 use super::outcome::{self, NoAnswer};
 use super::outlook::Outlook;
 use super::permit::permit;
+#[cfg(feature = "gateway")]
+use super::recorded;
 use super::reject::Rejection;
 use super::response::{self, Body};
 use super::sessions::{self, Found};
@@ -123,6 +125,10 @@ async fn begin(server: &Server, session: &Arc<Session>, incoming: Incoming) -> R
     }
     if server.shutdown.is_refusing() {
         return Err(Rejection::shutting_down().into());
+    }
+    #[cfg(feature = "gateway")]
+    if recorded::shelf(server).is_some() {
+        Box::pin(recorded::note(server, session, &incoming)).await;
     }
     tokio::select! {
         biased;

@@ -59,6 +59,8 @@ mod peers;
 mod permit;
 mod public_url;
 #[cfg(feature = "gateway")]
+mod recorded;
+#[cfg(feature = "gateway")]
 mod registrations;
 #[cfg(feature = "gateway")]
 mod registry;
@@ -81,6 +83,8 @@ mod site;
 mod source;
 pub mod sse;
 mod stream;
+#[cfg(feature = "gateway")]
+mod takeover;
 mod unread;
 mod visit;
 

@@ -6,7 +6,7 @@ use super::response::Body;
 use super::source::Source;
 use super::{Server, Settings, auth, body, cards, endpoint, guard, health, old_sse, site};
 #[cfg(feature = "gateway")]
-use super::{forwarding, servers};
+use super::{forwarding, modern, servers, takeover};
 use crate::jsonrpc::codes;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
@@ -38,6 +38,9 @@ pub enum Route {
     /// A request without a message, of a session at this sibling.
     #[cfg(feature = "gateway")]
     Sibling(SocketAddr, Allowed),
+    /// A request without a message, of a session that may be at this replica or another one.
+    #[cfg(feature = "gateway")]
+    Session(Allowed),
     /// A request to a server of the gateway.
     #[cfg(feature = "gateway")]
     Server(Incoming, Allowed),
@@ -203,6 +206,13 @@ pub fn route(server: &Arc<Server>, source: &Source, head: &Parts, body: Incoming
         Some(served) if served == settings.path => {
             if head.method == Method::POST {
                 return Route::Endpoint(body, allowed);
+            }
+            #[cfg(feature = "gateway")]
+            if matches!(head.method, Method::GET | Method::DELETE)
+                && takeover::may_exist(server, source, &head.headers)
+                && !modern::has_modern_version(&head.headers)
+            {
+                return Route::Session(allowed);
             }
             #[cfg(feature = "gateway")]
             if let Some(owner) = forwarding::owner_of_stream(server, source, head) {

@@ -356,6 +356,11 @@ impl Service {
                             break 'answered allowed.complete(Box::pin(scoped(source.span, passing)).await);
                         }
                         #[cfg(feature = "gateway")]
+                        Route::Session(allowed) => {
+                            let serving = endpoint::serve_anywhere(server, &source, &head);
+                            break 'answered allowed.complete(Box::pin(scoped(source.span, serving)).await);
+                        }
+                        #[cfg(feature = "gateway")]
                         Route::Server(body, allowed) => {
                             let passing = servers::serve(server, &source, &head, body);
                             break 'answered allowed.complete(Box::pin(scoped(source.span, passing)).await);

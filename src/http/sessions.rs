@@ -8,10 +8,10 @@ use super::guard::{self, Form};
 use super::outcome;
 use super::reject::{self, Rejection};
 use super::response::{self, Body};
-#[cfg(feature = "gateway")]
-use super::siblings;
 use super::source::Source;
 use super::stream::EventStream;
+#[cfg(feature = "gateway")]
+use super::{recorded, siblings};
 use crate::exchange::Failure;
 use crate::identity::Principal;
 use crate::jsonrpc::Spliced;
@@ -112,9 +112,14 @@ pub fn stream(server: &Server, source: &Source, headers: &HeaderMap) -> Result<R
     session.note_alive(Instant::now());
     // Some event sources send an empty value before the first event.
     if let Some(last) = guard::single(headers, &LAST_EVENT_ID)?.filter(|last| !last.is_empty()) {
-        let reader = session.resume(last).map_err(|_| {
-            Rejection::invalid("Last-Event-ID is not an event of this session that is still kept")
-        })?;
+        let reader = match session.resume(last) {
+            // The former owner's streams are gone with it.
+            #[cfg(feature = "gateway")]
+            Err(_) if session.is_taken_over() => session.open_standalone(),
+            resumed => resumed.map_err(|_| {
+                Rejection::invalid("Last-Event-ID is not an event of this session that is still kept")
+            })?,
+        };
         // Some clients keep reconnecting to a stream that ends without a result. 204 tells them that it is complete.
         return Ok(if reader.is_over() {
             response::empty(StatusCode::NO_CONTENT)
@@ -169,6 +174,10 @@ pub async fn initialize(
         && !session.is_ended()
     {
         response.headers_mut().insert(SESSION_ID, id);
+        #[cfg(feature = "gateway")]
+        if recorded::shelf(server).is_some_and(|shelf| shelf.find(session.id().secret()).is_some()) {
+            response.headers_mut().insert(recorded::RESUMES, HeaderValue::from_static("1"));
+        }
     }
     Ok(response)
 }
@@ -215,8 +224,14 @@ async fn handshake(
     incoming: Incoming,
 ) -> Result<Spliced, Rejection> {
     let _present = session.receive(Instant::now());
+    #[cfg(feature = "gateway")]
+    let frame = incoming.frame.clone();
     let answered = welcome(&server, &session, incoming).await;
     if session.seat().is_some() {
+        #[cfg(feature = "gateway")]
+        if let Ok(answer) = &answered {
+            Box::pin(recorded::opened(&server, &session, frame, answer)).await;
+        }
         server.directory.list(&session);
         tracing::debug!(session = %session.id(), version = session.version().as_str(), "session opened");
     } else {

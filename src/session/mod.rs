@@ -90,6 +90,9 @@ pub struct Session {
     seat: OnceLock<Seat>,
     ended: CancellationToken,
     why_ended: OnceLock<Failure>,
+    /// Set if another replica has opened it.
+    #[cfg(feature = "gateway")]
+    is_taken_over: OnceLock<()>,
     /// Set for HTTP+SSE: the time at which its caller's credentials end.
     old_sse: OnceLock<Mutex<Option<Instant>>>,
     state: Mutex<SessionState>,
@@ -143,6 +146,8 @@ impl Session {
             seat: OnceLock::new(),
             ended: CancellationToken::new(),
             why_ended: OnceLock::new(),
+            #[cfg(feature = "gateway")]
+            is_taken_over: OnceLock::new(),
             old_sse: OnceLock::new(),
             state: Mutex::new(SessionState {
                 last_active: now,
@@ -213,6 +218,19 @@ impl Session {
     /// Sets the negotiated revision once, from the answer to `initialize`.
     pub fn set_version(&self, version: Version) {
         let _ = self.version.set(version);
+    }
+
+    /// Records that another replica has opened the session, which has changed hands so often.
+    #[cfg(feature = "gateway")]
+    pub fn take_over(&self, epoch: u64) {
+        let _ = self.is_taken_over.set(());
+        self.state().streams.number_from(epoch);
+    }
+
+    /// Returns whether another replica has opened it, whose streams are not known here.
+    #[cfg(feature = "gateway")]
+    pub fn is_taken_over(&self) -> bool {
+        self.is_taken_over.get().is_some()
     }
 
     /// Returns its seat at a child; `None` before `initialize` was answered.

@@ -92,6 +92,12 @@ impl Streams {
         }
     }
 
+    /// Gives streams numbers that those of a former owner of the session have not had, unless they were millions.
+    #[cfg(feature = "gateway")]
+    pub(super) fn number_from(&mut self, epoch: u64) {
+        self.last = (epoch as u32 & 0xff) << 24;
+    }
+
     /// Opens the stream of a request with its reader.
     pub(super) fn open(&mut self) -> Attached {
         let stream = self.insert(Stream { attached: true, readers: 1, ..Stream::default() });

@@ -25,7 +25,7 @@ META = "io.modelcontextprotocol/"
 PATIENCE = 60  # seconds for one call; no assertion, only the end of a hang
 PAUSE = 0.03  # seconds between the calls of one caller, so that the machine is not the limit
 CLIENT = {"name": "load", "version": "1"}
-UNSENT = ("no replica serves", "no replica can be reached", "shutting down", "limit")
+UNSENT = ("no replica serves", "no replica can be reached", "shutting down", "limit", "the session is not at this replica")
 
 numbers = itertools.count(1)
 
@@ -166,6 +166,8 @@ class Caller:
         self.path = f"/servers/{server}/mcp" if is_gateway else "/mcp"
         # What may come in place of an answer, at a server that lies.
         self.tolerated: tuple[str, ...] = ()
+        # Whether another replica may take the session over.
+        self.moves = False
 
     async def run(self) -> None:
         while True:
@@ -217,6 +219,9 @@ class Caller:
         got = content["text"].removeprefix("Echo: ")
         if self.server == "recorder":
             owner, _, got = got.partition(" ")
+            if self.moves and self.owner not in (None, owner):
+                self.ledger.note(self.server, f"moved from {self.owner}")
+                self.owner = owner
             assert self.owner in (None, owner), f"the session of {self.owner} was served by {owner}"
             self.seen[owner] += 1
             if self.era == LEGACY:

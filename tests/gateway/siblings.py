@@ -4,6 +4,7 @@ clients, each request of which goes to another replica.
 
     tests/gateway/siblings.py               as `tests/run gateway` does it
     tests/gateway/siblings.py --rounds 5    each drill so many times
+    tests/gateway/siblings.py --only moved  only replicas that take sessions over
 
 `PROXYRUNNER_BIN` names another binary than target/debug/proxyrunner. Ends with one line, `N passed, N failed`.
 """
@@ -13,9 +14,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import json
+import re
 import secrets
 import sys
 import tempfile
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "interop"))
 import bed
 import matrix
 import servers
+import shared
 from bed import Member, free_ports, write
 from drills import Drills, Tally, restart, roll, unaccounted
 from load import Load
@@ -39,7 +44,7 @@ class Siblings:
 
     SERVERS, REPLICAS = ("recorder",), REPLICAS
 
-    def __init__(self, folder: Path, name: str, *command: str) -> None:
+    def __init__(self, folder: Path, name: str, *command: str, more: tuple[str, ...] = ()) -> None:
         bed.RESULTS.mkdir(exist_ok=True)
         for old in bed.RESULTS.glob(f"fleet-{name}-*.log"):
             old.unlink()
@@ -49,7 +54,7 @@ class Siblings:
         self.replicas = [
             Member(
                 f"{name}-{number}", port, "--listen", f"127.0.0.1:{port}", "--forward-sessions", "127.0.0.1", "--state-key-file",
-                str(self.state_key), *bed.RELOAD, "--drain-delay", "500ms", "--drain-timeout", "10s", "--",
+                str(self.state_key), *more, *bed.RELOAD, "--drain-delay", "500ms", "--drain-timeout", "10s", "--",
                 *(command or (sys.executable, str(bed.RECORDER), f"{name}-{number}", str(self.record))),
             )
             for number, port in enumerate(free_ports(REPLICAS))
@@ -100,6 +105,97 @@ class Drilled(Drills):
             await restart(replica)
 
 
+class Resumed:
+    """A Redis, by which replicas take sessions over, and a gateway in front of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.password = folder / "password"
+        write(self.password, "s3cret-1\n")
+        port, self.port = free_ports(2)
+        own = ("save ''", f"user {shared.USER} on >s3cret-1 {shared.RIGHTS}")
+        self.redis = shared.Redis(folder, "redis-sessions", port, *own)
+        self.flags = (
+            "--resume-sessions", "--redis", f"redis://{shared.USER}@127.0.0.1:{port}", "--redis-password-file", str(self.password),
+            "--server-name", shared.NAME,
+        )  # fmt: skip
+
+    def __enter__(self) -> Resumed:
+        self.redis.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.redis.kill()
+
+    def gateway(self, fleet: Siblings) -> Member:
+        servers_file = self.folder / "resumed-servers.json"
+        urls = [f"http://127.0.0.1:{port}/mcp" for port in fleet.ports]
+        write(servers_file, json.dumps({"mcpServers": {"recorder": {"urls": urls}}}))
+        return Member(
+            "resumed-gateway", self.port, "gateway", "--servers", str(servers_file), "--listen", f"127.0.0.1:{self.port}",
+            *bed.GATEWAY_DRAIN,
+        )  # fmt: skip
+
+
+def unrecorded(replica: Member) -> int:
+    """How many sessions a replica has opened that Redis did not record at once."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{replica.port}/metrics", timeout=30) as answer:
+        (count,) = re.findall(r'^proxyrunner_session_takeovers_total\{result="unrecorded"\} (\d+)$', answer.read().decode(), re.M)
+    return int(count)
+
+
+class Moved(Drilled):
+    """The same with replicas that take sessions over: none is lost."""
+
+    async def kill_one(self, name: str = "SIGKILL of a replica") -> None:
+        replica = self.fleet.replicas[0]
+        sessions = self.sessions_of(replica.name)
+        allowed = {f"recorder: moved from {replica.name}": sessions, "recorder: broken": len(self.load.callers)}
+        # The machine may be so slow that Redis has not recorded a session in time.
+        allowed["recorder: gone"] = await asyncio.to_thread(unrecorded, replica)
+        async with self.drill(f"{name} with {sessions} sessions, which others take over", allowed | {"refused": 1000}):
+            replica.kill()
+            await self.load.rounds()
+            await restart(replica)
+
+    async def restart_all(self) -> None:
+        legacy = sum(one.session is not None for one in self.load.callers)
+        allowed = {"recorder: moved": legacy * REPLICAS, "refused": 1000}
+        async with self.drill("a rolling restart of replicas that take sessions over", allowed):
+            for replica in self.fleet.replicas:
+                await roll(replica)
+
+
+async def resumed(folder: Path, tally: Tally, rounds: int) -> None:
+    """Sessions survive their replica, behind a plain balancer and behind a gateway."""
+    with Resumed(folder) as beside, Siblings(folder, "resumed", more=beside.flags) as fleet:
+        async with Load(fleet.ports, [None], is_gateway=False) as load:
+            drills = await moving(fleet, load, tally)
+            for _ in range(rounds):
+                await drills.kill_one()
+                await drills.restart_all()
+        tally.check(f"each of {len(load.ledger.sent)} calls is accounted for", unaccounted(load.ledger, fleet.record))
+        gateway = beside.gateway(fleet)
+        try:
+            await restart(gateway)
+            fleet.record.write_text("")
+            async with Load([gateway.port], [None]) as load:
+                drills = await moving(fleet, load, tally)
+                for _ in range(rounds):
+                    await drills.kill_one("SIGKILL of a replica behind a gateway")
+            tally.check(f"each of {len(load.ledger.sent)} calls is accounted for", unaccounted(load.ledger, fleet.record))
+        finally:
+            gateway.stop()
+
+
+async def moving(fleet: Siblings, load: Load, tally: Tally) -> Moved:
+    """Starts callers whose sessions may move; each has a session, and knows where."""
+    for one in load.add("recorder", CALLERS, CALLERS // 2):
+        one.moves = True
+    await load.rounds(2)
+    return Moved(fleet, load, tally)
+
+
 async def drilled(fleet: Siblings, tally: Tally, rounds: int) -> None:
     async with Load(fleet.ports, [None], is_gateway=False) as load:
         load.add("recorder", CALLERS, CALLERS // 2)
@@ -128,10 +224,11 @@ class Spread:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request, after which the client has to connect again."""
-        beyond = None
+        beyond = port = None
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            beyond_reader, beyond = await asyncio.open_connection("127.0.0.1", next(self.turns))
+            port = await self.target(head)
+            beyond_reader, beyond = await asyncio.open_connection("127.0.0.1", port)
             lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
             beyond.write(b"\r\n".join([lines[0], b"Connection: close", *lines[1:]]))
             up = asyncio.create_task(pass_on(reader, beyond))
@@ -144,8 +241,40 @@ class Spread:
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
+            self.ended(port)
             for one in filter(None, (writer, beyond)):
                 one.close()
+
+    async def target(self, _head: bytes) -> int:
+        """The port of the replica that gets a request."""
+        return next(self.turns)
+
+    def ended(self, port: int | None) -> None:
+        """Notes that a request to this port has ended."""
+
+
+class Fatal(Spread):
+    """Kills the replica that has opened the first sessions before a client says that it is initialized."""
+
+    def __init__(self, opener: Member, others: list[Member]) -> None:
+        super().__init__([one.port for one in others])
+        self.opener: Member | None = opener
+        self.opening = 0
+
+    async def target(self, head: bytes) -> int:
+        is_opening = b"mcp-session-id:" not in head.lower()
+        if is_opening and self.opener:
+            self.opening += 1
+            return self.opener.port
+        while self.opening:
+            await asyncio.sleep(0.01)
+        if self.opener:
+            self.opener.kill()
+            self.opener = None
+        return await super().target(head)
+
+    def ended(self, port: int) -> None:
+        self.opening -= bool(self.opener and port == self.opener.port)
 
 
 async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -174,17 +303,39 @@ async def stock_clients(folder: Path, tally: Tally) -> None:
                 await asyncio.gather(*(loop.run_in_executor(pool, partial(show, client)) for client in matrix.clients()))
 
 
+async def stock_sessions(folder: Path, tally: Tally) -> None:
+    """Stock clients of the legacy era show everything, although the replica that has opened their session dies at once."""
+    (server,) = [one for one in matrix.all_servers() if one.name == "PyPI 1"]
+    command = servers.command("everything-pypi")
+    with Resumed(folder) as beside, Siblings(folder, "survived", *command, more=beside.flags) as fleet:
+        for client in (one for one in matrix.clients() if one.era == "legacy"):
+            opener, *others = fleet.replicas
+            async with Fatal(opener, others) as spread:
+                url = f"http://127.0.0.1:{spread.port}/mcp"
+                shown = await asyncio.to_thread(matrix.show, server, client, url)
+            problems = [f"{feature}: {error}" for feature, error in shown.items() if error is not None]
+            problems += ["no replica was killed"] * bool(spread.opener)
+            tally.check(f"{client.name} goes on after its replica, server {server.name}: {len(shown)} features", problems)
+            await restart(opener)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=1, help="how often each drill is done")
+    parser.add_argument("--only", choices=["moved"], help="this part only")
     arguments = parser.parse_args()
     tally = Tally()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            asyncio.run(stock_clients(Path(folder), tally))
-            with Siblings(Path(folder), "recorder") as fleet:
-                asyncio.run(drilled(fleet, tally, arguments.rounds))
-    except (AssertionError, OSError) as error:
+            if arguments.only is None:
+                asyncio.run(stock_clients(Path(folder), tally))
+                with Siblings(Path(folder), "recorder") as fleet:
+                    asyncio.run(drilled(fleet, tally, arguments.rounds))
+            for number, part in enumerate((stock_sessions, partial(resumed, rounds=arguments.rounds))):
+                beside = Path(folder) / str(number)
+                beside.mkdir()
+                asyncio.run(part(beside, tally))
+    except (AssertionError, OSError, shared.debian.Unavailable) as error:
         tally.check("the replicas run", [str(error)])
     print(f"{tally.passed} passed, {tally.failed} failed")
     return 1 if tally.failed else 0

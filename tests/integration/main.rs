@@ -64,6 +64,8 @@ mod sessions;
 mod shutdown;
 mod streams;
 mod support;
+#[cfg(feature = "gateway")]
+mod takeover;
 mod tasks;
 mod terminal;
 mod tls;

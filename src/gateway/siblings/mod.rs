@@ -4,10 +4,18 @@
 //!
 //! The owner's address comes only out of a sealed session id or state. A [`ticket`] proves to the owner that a sibling sends
 //! the request, and names the caller. A request with a ticket is never passed on again.
+//!
+//! With `--resume-sessions` and `--redis`, the [`shelf`] says who owns a session, and has its [`record`] for the sibling that
+//! takes it over when its owner is gone.
 
 mod links;
+mod record;
+mod shelf;
 mod ticket;
 
+pub use record::subscriptions_in;
+pub(crate) use record::{LONGEST_HANDSHAKE, Record, Told as ToldByClient};
+pub(crate) use shelf::{LEASE, Lease, Owner, Seen, Shelf};
 pub(crate) use ticket::{PROOF, TICKET, Ticket, Told};
 
 use super::Waiting;
@@ -20,6 +28,7 @@ use crate::calls::{Purpose, Seal, SealKeys};
 use crate::client::Client;
 use crate::identity::Principal;
 use crate::outbound::{BadTls, Tls, never};
+use crate::redis::Redis;
 use crate::shutdown::DRAINING;
 use crate::telemetry::Seldom;
 use crate::telemetry::metrics::gateway::Ending;
@@ -37,6 +46,8 @@ use tonic::body::Body;
 
 /// Maximum length of a ticket. Claims as long as a head may be are not passed on.
 const LONGEST_TICKET: usize = 48 << 10;
+/// Maximum time for a sibling to show that it lives.
+const PROBE: Duration = Duration::from_millis(1_500);
 
 /// The operator's settings of forwarding.
 #[derive(Clone, Debug)]
@@ -57,7 +68,9 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Siblings {
     settings: Settings,
-    seal: Seal,
+    seal: Arc<Seal>,
+    /// What others need to take sessions over; `None` if they cannot.
+    shelf: Option<Arc<Shelf>>,
     /// The path of the endpoint, which is the target of requests.
     target: Uri,
     /// Replaced when the own certificate changes.
@@ -99,7 +112,34 @@ impl Siblings {
     pub fn new(settings: Settings, seal: Seal) -> Result<Self, BadTls> {
         let links = RwLock::new(Links::new(settings.tls.as_ref(), settings.most)?);
         let target = settings.path.parse().unwrap_or_default();
-        Ok(Siblings { settings, seal, target, links, waiting: Arc::default() })
+        let seal = Arc::new(seal);
+        Ok(Siblings { settings, seal, shelf: None, target, links, waiting: Arc::default() })
+    }
+
+    /// Lets siblings take sessions over, whose records are kept for this time without being written. Returns false if the
+    /// system has no randomness.
+    #[must_use]
+    pub(crate) fn record(&mut self, redis: Arc<Redis>, idle: Duration) -> bool {
+        let Settings { own, path, .. } = &self.settings;
+        let seal = Arc::clone(&self.seal);
+        self.shelf = Shelf::new(redis, seal, own.to_string(), path.clone(), idle).map(Arc::new);
+        self.shelf.is_some()
+    }
+
+    /// Returns what siblings need to take sessions over; `None` if they cannot.
+    pub(crate) fn shelf(&self) -> Option<&Arc<Shelf>> {
+        self.shelf.as_ref()
+    }
+
+    /// Returns whether a process serves at a sibling's address.
+    pub(crate) async fn answers(&self, address: SocketAddr) -> bool {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = Uri::from_static("/livez");
+        let Ok(host) = HeaderValue::try_from(address.to_string()) else { return false };
+        request.headers_mut().insert(HOST, host);
+        let links = Arc::clone(&self.links.read());
+        let answered = timeout(PROBE, links.send(request, address)).await;
+        answered.is_ok_and(|answered| answered.is_ok_and(|response| response.status().is_success()))
     }
 
     /// Replaces the keys.
@@ -119,14 +159,25 @@ impl Siblings {
     /// Returns a new session id, which siblings can open; `None` if the system has no randomness.
     pub(crate) fn mint(&self, principal: &Principal) -> Option<audience::SessionId> {
         let inner = audience::SessionId::mint().ok()?.secret().to_owned();
-        let id = SessionId { address: self.settings.own.to_string(), inner };
+        let id = SessionId { address: self.settings.own.to_string(), inner, resumes: false };
         Some(audience::SessionId::sealed(&id.seal(&self.seal, &self.settings.path, principal)?))
     }
 
     /// Returns the sibling that owns the session with this id; `None` if none does, or it is not known to this caller.
     pub(crate) fn owner(&self, id: &str, principal: &Principal) -> Option<SocketAddr> {
+        self.opener(id, principal)?
+    }
+
+    /// Returns the sibling that has opened the session with this id: `Some(None)` if it was at the address of this replica.
+    /// `None` if the id is not known to this caller.
+    pub(crate) fn opener(&self, id: &str, principal: &Principal) -> Option<Option<SocketAddr>> {
         let id = SessionId::open(id, &self.seal, &self.settings.path, principal)?;
-        self.sibling(id.address.parse().ok()?)
+        Some(self.named(&id.address))
+    }
+
+    /// Returns the sibling at an address; `None` if there can be none.
+    pub(crate) fn named(&self, address: &str) -> Option<SocketAddr> {
+        self.sibling(address.parse().ok()?)
     }
 
     /// Returns the sibling in which the call of a state is parked.
@@ -136,6 +187,12 @@ impl Siblings {
 
     fn sibling(&self, address: SocketAddr) -> Option<SocketAddr> {
         may_be_sibling(self.settings.own, address).then_some(address)
+    }
+
+    /// Returns a place for a request that waits until its session is taken over; `None` if too many wait, in all or of this
+    /// client.
+    pub(crate) fn place(&self, client: Client) -> Option<Place> {
+        self.links.read().place(client)
     }
 
     /// Begins a request whose client waits for its answer.
@@ -239,7 +296,8 @@ fn may_be_sibling(own: SocketAddr, address: SocketAddr) -> bool {
 
 /// Returns whether a sibling refuses a request because it ends.
 fn is_draining(response: &Response<Received>) -> bool {
-    response.status() == StatusCode::SERVICE_UNAVAILABLE && response.headers().contains_key(DRAINING)
+    let refused = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::NOT_FOUND];
+    refused.contains(&response.status()) && response.headers().contains_key(DRAINING)
 }
 
 fn tell(owner: SocketAddr, reason: &dyn std::fmt::Display) {

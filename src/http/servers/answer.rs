@@ -43,7 +43,8 @@ impl Answers<'_> {
         }
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some(inner) = head.headers.get(&SESSION_ID) {
-            let id = self.gateway.session_id(replica, inner, self.target, self.principal);
+            let resumes = head.headers.contains_key(gateway::RESUMES);
+            let id = self.gateway.session_id(replica, (inner, resumes), self.target, self.principal);
             let id = id.ok_or_else(|| self.bad("gave its session an id that cannot be passed on"))?;
             headers.insert(SESSION_ID, id);
         }

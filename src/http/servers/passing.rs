@@ -139,8 +139,9 @@ impl Passing<'_> {
             _ if is_modern => by_key(&incoming, self.principal).unwrap_or(Aim::Any),
             // Answers and notifications still pass: calls in flight may wait for them.
             Some(Ok(owner)) if is_request && self.gateway.is_leaving(&owner, self.target).await => {
-                match &*incoming.method() {
-                    "initialize" => Aim::Any,
+                match (&*incoming.method(), owner) {
+                    ("initialize", _) => Aim::Any,
+                    (_, Aim::Owner(owner)) if owner.resumes => Aim::Heir(owner),
                     _ => return Err(refused(Rejection::unknown_session())),
                 }
             }

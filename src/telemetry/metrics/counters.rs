@@ -345,6 +345,28 @@ pub static SIBLING_REQUESTS: Labelled<2> = Labelled::new(
     ["accepted", "refused"],
 );
 
+/// Sessions that other replicas can take over; the index is that of [`Takeover`].
+pub static SESSION_TAKEOVERS: Labelled<4> = Labelled::new(
+    "proxyrunner_session_takeovers_total",
+    "Sessions that this replica has taken over or failed to, that another one has taken over, or that Redis did not record when they were opened, if --resume-sessions and --redis are set.",
+    "result",
+    ["taken", "failed", "lost", "unrecorded"],
+);
+
+/// The results of [`SESSION_TAKEOVERS`].
+#[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "its label is the same in every build"))]
+#[derive(Clone, Copy, Debug)]
+pub enum Takeover {
+    /// The session goes on here.
+    Taken,
+    /// The server differs, or does not start.
+    Failed,
+    /// Another replica has taken the session over.
+    Lost,
+    /// The session cannot be taken over, unless it is recorded later.
+    Unrecorded,
+}
+
 /// All groups of labelled counters.
 static GROUPS: &[&dyn Group] = &[
     &AUTH_REQUESTS,
@@ -357,6 +379,7 @@ static GROUPS: &[&dyn Group] = &[
     &REDIS_COMMANDS,
     &FORWARDED_REQUESTS,
     &SIBLING_REQUESTS,
+    &SESSION_TAKEOVERS,
 ];
 
 /// A level that one module sets, such as the time at which a certificate expires. It has no sample until it is set.
