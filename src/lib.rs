@@ -46,6 +46,8 @@ mod pulse;
 #[cfg(feature = "gateway")]
 mod redis;
 mod registration;
+#[cfg(feature = "gateway")]
+mod remote;
 mod router;
 mod session;
 mod shutdown;
@@ -173,6 +175,11 @@ pub mod internals {
     #[cfg(feature = "gateway")]
     pub mod redis {
         pub use crate::redis::{Reply, first_reply_in};
+    }
+
+    #[cfg(feature = "gateway")]
+    pub mod remote {
+        pub use crate::remote::events_in;
     }
 
     pub mod router {

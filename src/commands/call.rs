@@ -2,6 +2,7 @@
 //! says whether the task succeeded; metrics say so, too, with its duration.
 
 use super::files::replace;
+use super::headers;
 use super::request::{Answer, Place, ask};
 use super::words::{certificate, file, listens, option, parse, required, set, timeout, tls_cert};
 use crate::config::{self, Exit};
@@ -13,19 +14,13 @@ use crate::telemetry::metrics::{Definition, Family, Format, MetricKind, Sample, 
 use bytes::Bytes;
 use clap::{Arg, Command};
 use http_body_util::Full;
-use hyper::header::{
-    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
-    LOCATION, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use hyper::header::{ACCEPT, CONTENT_TYPE, LOCATION};
 use hyper::{Request, StatusCode, Uri};
 use serde_json::{Value as Json, json};
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// The revision that is spoken: it needs no handshake.
@@ -33,10 +28,6 @@ const REVISION: &str = "2026-07-28";
 
 /// The id of the request.
 const ID: u32 = 1;
-/// Maximum size of the file with headers in bytes.
-const LONGEST_HEADERS: u64 = 64 * 1024;
-/// Headers that delimit the message or belong to the connection.
-const FRAMING: [HeaderName; 6] = [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT, TE, UPGRADE];
 
 const SUCCESS: Definition = Definition {
     name: "mcp_golden_path_success",
@@ -94,7 +85,7 @@ pub(super) fn run(words: &[OsString]) -> Result<ExitCode, Exit> {
     let patience = matches.get_one("timeout").copied().unwrap_or_default();
     let mut request = url.request(&tool, &arguments)?;
     if let Some(path) = matches.get_one::<PathBuf>("header-file") {
-        headers_of(path, patience, request.headers_mut())?;
+        headers::add(path, patience, "probe call", request.headers_mut())?;
     }
     let begun = Instant::now();
     let outcome =
@@ -207,62 +198,6 @@ fn is_object(text: &str) -> bool {
         let span = message.params.map(|params| params.span).unwrap_or_default();
         (span.start, span.end) == (start + before, start + before + object.len())
     })
-}
-
-/// Reads the file's text. It may be a pipe, which may stay silent.
-fn text_of(path: &Path, patience: Duration) -> Result<String, String> {
-    let (ends, ended) = mpsc::channel::<()>();
-    let path = path.to_owned();
-    let reading = thread::spawn(move || {
-        let _ends = ends;
-        let mut text = String::new();
-        let read = File::open(path).and_then(|file| file.take(LONGEST_HEADERS + 1).read_to_string(&mut text));
-        read.map(|_| text)
-    });
-    if ended.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
-        return Err(format!("was not read within {} s (--timeout)", patience.as_secs_f64()));
-    }
-    match reading.join().map_err(|_| "cannot be read".to_owned())? {
-        Ok(text) if text.len() as u64 > LONGEST_HEADERS => {
-            Err(format!("is larger than {LONGEST_HEADERS} bytes; give a file of headers"))
-        }
-        Ok(text) => Ok(text),
-        Err(error) => Err(match error.kind() {
-            io::ErrorKind::NotFound => "does not exist".to_owned(),
-            io::ErrorKind::PermissionDenied => {
-                format!("is not readable for user {}", nix::unistd::geteuid())
-            }
-            io::ErrorKind::IsADirectory => "is a directory; give a file".to_owned(),
-            io::ErrorKind::InvalidData => "is not text in UTF-8".to_owned(),
-            _ => error.to_string(),
-        }),
-    }
-}
-
-fn headers_of(path: &Path, patience: Duration, headers: &mut HeaderMap) -> Result<(), Exit> {
-    let unusable = |why: String| Exit::usage(format!("proxyrunner: --header-file {}: {why}", path.display()));
-    let text = text_of(path, patience).map_err(unusable)?;
-    let mut given = HeaderMap::new();
-    for (at, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        // The value may be a secret, so no error shows it.
-        let header = line.split_once(':').and_then(|(name, value)| {
-            let mut value = HeaderValue::from_str(value.trim()).ok()?;
-            value.set_sensitive(true);
-            Some((HeaderName::from_bytes(name.trim().as_bytes()).ok()?, value))
-        });
-        let (name, value) = header.ok_or_else(|| unusable(format!("line {at} is not NAME: VALUE")))?;
-        // `Host` may be set, for an ingress.
-        if name != HOST && (headers.contains_key(&name) || FRAMING.contains(&name)) {
-            return Err(unusable(format!(
-                "line {at} sets {name}, which `probe call` sets itself; remove the line"
-            )));
-        }
-        given.insert(name, value);
-    }
-    for (name, value) in given.drain().filter_map(|(name, value)| Some((name?, value))) {
-        headers.insert(name, value);
-    }
-    Ok(())
 }
 
 /// Returns whether the answer is a successful result, or in words why not.

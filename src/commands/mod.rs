@@ -3,8 +3,11 @@
 
 mod audit;
 mod call;
+#[cfg(feature = "gateway")]
+mod connect;
 mod copy_self;
 mod files;
+mod headers;
 mod key;
 mod manual;
 #[cfg(feature = "policy")]
@@ -13,6 +16,8 @@ mod probe;
 mod relay;
 mod request;
 mod shim;
+#[cfg(feature = "gateway")]
+mod stdio;
 mod words;
 
 use crate::config::Exit;
@@ -25,6 +30,7 @@ pub fn run(words: &[OsString]) -> Option<ExitCode> {
     let (_, words) = words.split_first()?;
     let done = match words.first()?.to_str()? {
         "audit" => audit::run(words),
+        "connect" => connect(words),
         "completions" => manual::completions(words, whole()),
         "man" => manual::page(words, whole()),
         "inject" => crate::inject::run(words[1..].to_vec()).map_err(|error| Exit::of_clap(&error)),
@@ -52,11 +58,24 @@ fn policy(_: &[OsString]) -> Result<ExitCode, Exit> {
     Err(Exit::usage(why.to_owned()))
 }
 
+#[cfg(feature = "gateway")]
+fn connect(words: &[OsString]) -> Result<ExitCode, Exit> {
+    connect::run(words)
+}
+
+#[cfg(not(feature = "gateway"))]
+fn connect(_: &[OsString]) -> Result<ExitCode, Exit> {
+    let why = "proxyrunner: connect is not part of this build (cargo feature gateway); use the default build";
+    Err(Exit::usage(why.to_owned()))
+}
+
 /// Returns the whole command line, for the manual and the completions.
 fn whole() -> Command {
     let line = crate::config::command_line().arg(copy_self::option());
     #[cfg(feature = "policy")]
     let line = line.subcommand(policy::command());
+    #[cfg(feature = "gateway")]
+    let line = line.subcommand(connect::command());
     line.subcommands([
         Command::new("gateway")
             .about("Serve many servers, each at /servers/NAME/mcp; takes the same options"),

@@ -66,7 +66,7 @@ pub(super) fn command() -> Command {
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .override_usage("proxyrunner [OPTIONS] [--] COMMAND [ARGS]...")
         .after_help(
-            "Own commands: gateway, probe, probe call, inject, shim, policy, audit, key, completions, man (proxyrunner COMMAND --help). \
+            "Own commands: gateway, connect, probe, probe call, inject, shim, policy, audit, key, completions, man (proxyrunner COMMAND --help). \
              A server with such a name is started by proxyrunner -- NAME. --copy-self PATH writes this program to a file.\n\
              Sizes: bytes, or 16KiB, 16MiB, 1GiB. Durations: 500ms, 30s, 5m, 1h30m, 7d.\n\
              Flags override environment variables, which override the file of --config.",

@@ -35,7 +35,7 @@ const STABLE: Duration = Duration::from_secs(60);
 /// Time from SIGTERM to SIGKILL: the sidecar's `--drain-timeout`, and the end of its server.
 const GRACE: Duration = Duration::from_secs(10);
 /// The sidecar's `--drain-timeout`. The gateway has drained before.
-const DRAIN: &str = "3s";
+pub(super) const DRAIN: &str = "3s";
 /// Time for the last lines of an ended sidecar.
 const LAST_LINES: Duration = Duration::from_secs(1);
 /// Interval between questions whether a sidecar is ready, and the time that it has for an answer.
@@ -44,7 +44,7 @@ const PROBE: Duration = Duration::from_secs(2);
 /// The beginning of its answer.
 const READY: &[u8; 12] = b"HTTP/1.1 200";
 /// Variables that programs need to find their way, and that the server inherits. All others are the file's.
-const INHERITED: &[&str] = &[
+pub(super) const INHERITED: &[&str] = &[
     "HOME",
     "LANG",
     "LC_ALL",
@@ -103,84 +103,11 @@ impl Children {
                 return;
             }
         };
-        loop {
-            let begun = Instant::now();
+        let make = || {
             let handed = vec![Arc::clone(&listener), self.signing.published.file()];
-            match self.spawner.spawn_other(self.settings(server, command), handed).await {
-                Ok(spawned) => {
-                    let is_ready = || tell(vec![endpoint.clone()]);
-                    self.accompany(server, &endpoint, spawned, &ended, is_ready).await;
-                    tell(Vec::new());
-                }
-                Err(error) => tracing::error!(server, "{error}"),
-            }
-            if begun.elapsed() > STABLE {
-                pauses.reset();
-            }
-            let pause = backoff::jittered(pauses.advance(), backoff::chance());
-            if ended.is_cancelled() {
-                return;
-            }
-            tracing::warn!(server, ?pause, "the server's process is started again after a pause");
-            if rest(pause, &ended).await {
-                return;
-            }
-        }
-    }
-
-    /// Waits for the end of a sidecar, and ends it when its time has come.
-    async fn accompany(
-        &self,
-        server: &str,
-        endpoint: &Endpoint,
-        spawned: Spawned,
-        ended: &CancellationToken,
-        is_ready: impl Fn(),
-    ) {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // A sidecar writes nothing to stdout, and reads nothing from stdin.
-        let Spawned { mut process, stderr, .. } = spawned;
-        tracing::info!(server, child = number, pid = process.pid(), "the server's process has started");
-        let cut = CancellationToken::new();
-        // The sidecar bounds the rate of its lines.
-        let lines = Lines::new(number, Tail::default(), 0);
-        let following = tasks::spawn(follow_stderr(stderr, lines, cut.clone()));
-        let signaller = process.signaller();
-        let mut lifecycle = Lifecycle::new(Graces { close: Duration::ZERO, terminate: GRACE });
-        let mut readiness = pin!(readiness(endpoint));
-        let (mut is_told, mut is_ending) = (false, false);
-        let status = loop {
-            let deadline = lifecycle.deadline();
-            let at = deadline.unwrap_or_else(Instant::now).into();
-            let event = tokio::select! {
-                status = process.wait() => break status,
-                () = ended.cancelled(), if !is_ending => {
-                    is_ending = true;
-                    Event::Stop
-                }
-                () = sleep_until(at), if deadline.is_some() => Event::Deadline,
-                () = &mut readiness, if !is_told => {
-                    is_told = true;
-                    is_ready();
-                    continue;
-                }
-            };
-            match lifecycle.handle(event, Instant::now()) {
-                Some(Action::Terminate) => signaller.group(Signal::SIGTERM),
-                Some(Action::Kill) => signaller.group(Signal::SIGKILL),
-                Some(Action::Abandon) => break Err(io::Error::other("it is still running after SIGKILL")),
-                Some(Action::Close) | None => {}
-            }
+            (self.settings(server, command), handed)
         };
-        if status.is_err()
-            && let Some(lineage) = process.lineage()
-        {
-            self.spawner.clear_after(lineage).await;
-        }
-        report(server, number, status, is_ending);
-        let _ = timeout(LAST_LINES, following).await;
-        cut.cancel();
+        keep(&self.spawner, server, &endpoint, make, &ended, tell).await;
     }
 
     /// Returns the sidecar's command line, variables and limits.
@@ -218,22 +145,118 @@ impl Children {
         args.push("--".into());
         args.push((&command.program).into());
         args.extend(command.args.iter().map(OsString::from));
-        child::Settings {
-            program: own_program(),
-            args,
-            env,
-            env_files: child::EnvFiles::default(),
-            tells_identity: false,
-            env_clear: true,
-            cwd: None,
-            limits: child::Limits::default(),
-            log_rate: 0,
-            expose_stderr: false,
-            max_frame: 0,
-            start_timeout: Duration::ZERO,
-            close_grace: Duration::ZERO,
-            terminate_grace: GRACE,
+        sidecar(args, env)
+    }
+}
+
+/// Runs a sidecar until `ended`, and starts it again whenever it ends. `make` returns its settings, and the files that it
+/// inherits. Tells its endpoint whenever it becomes ready, and that there is none when its process ends.
+pub(super) async fn keep(
+    spawner: &Spawner,
+    server: &str,
+    endpoint: &Endpoint,
+    make: impl Fn() -> (child::Settings, Vec<Arc<OwnedFd>>),
+    ended: &CancellationToken,
+    tell: impl Fn(Vec<Endpoint>),
+) {
+    let mut pauses = Backoff::new(LEAST_PAUSE, MOST_PAUSE);
+    loop {
+        let begun = Instant::now();
+        let (settings, handed) = make();
+        match spawner.spawn_other(settings, handed).await {
+            Ok(spawned) => {
+                let is_ready = || tell(vec![endpoint.clone()]);
+                accompany(spawner, server, endpoint, spawned, ended, is_ready).await;
+                tell(Vec::new());
+            }
+            Err(error) => tracing::error!(server, "{error}"),
         }
+        if begun.elapsed() > STABLE {
+            pauses.reset();
+        }
+        let pause = backoff::jittered(pauses.advance(), backoff::chance());
+        if ended.is_cancelled() {
+            return;
+        }
+        tracing::warn!(server, ?pause, "the server's process is started again after a pause");
+        if rest(pause, ended).await {
+            return;
+        }
+    }
+}
+
+/// Waits for the end of a sidecar, and ends it when its time has come.
+async fn accompany(
+    spawner: &Spawner,
+    server: &str,
+    endpoint: &Endpoint,
+    spawned: Spawned,
+    ended: &CancellationToken,
+    is_ready: impl Fn(),
+) {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    // A sidecar writes nothing to stdout, and reads nothing from stdin.
+    let Spawned { mut process, stderr, .. } = spawned;
+    tracing::info!(server, child = number, pid = process.pid(), "the server's process has started");
+    let cut = CancellationToken::new();
+    // The sidecar bounds the rate of its lines.
+    let lines = Lines::new(number, Tail::default(), 0);
+    let following = tasks::spawn(follow_stderr(stderr, lines, cut.clone()));
+    let signaller = process.signaller();
+    let mut lifecycle = Lifecycle::new(Graces { close: Duration::ZERO, terminate: GRACE });
+    let mut readiness = pin!(readiness(endpoint));
+    let (mut is_told, mut is_ending) = (false, false);
+    let status = loop {
+        let deadline = lifecycle.deadline();
+        let at = deadline.unwrap_or_else(Instant::now).into();
+        let event = tokio::select! {
+            status = process.wait() => break status,
+            () = ended.cancelled(), if !is_ending => {
+                is_ending = true;
+                Event::Stop
+            }
+            () = sleep_until(at), if deadline.is_some() => Event::Deadline,
+            () = &mut readiness, if !is_told => {
+                is_told = true;
+                is_ready();
+                continue;
+            }
+        };
+        match lifecycle.handle(event, Instant::now()) {
+            Some(Action::Terminate) => signaller.group(Signal::SIGTERM),
+            Some(Action::Kill) => signaller.group(Signal::SIGKILL),
+            Some(Action::Abandon) => break Err(io::Error::other("it is still running after SIGKILL")),
+            Some(Action::Close) | None => {}
+        }
+    };
+    if status.is_err()
+        && let Some(lineage) = process.lineage()
+    {
+        spawner.clear_after(lineage).await;
+    }
+    report(server, number, status, is_ending);
+    let _ = timeout(LAST_LINES, following).await;
+    cut.cancel();
+}
+
+/// Returns the settings of a sidecar with this command line and these variables.
+pub(super) fn sidecar(args: Vec<OsString>, env: Vec<(OsString, OsString)>) -> child::Settings {
+    child::Settings {
+        program: own_program(),
+        args,
+        env,
+        env_files: child::EnvFiles::default(),
+        tells_identity: false,
+        env_clear: true,
+        cwd: None,
+        limits: child::Limits::default(),
+        log_rate: 0,
+        expose_stderr: false,
+        max_frame: 0,
+        start_timeout: Duration::ZERO,
+        close_grace: Duration::ZERO,
+        terminate_grace: GRACE,
     }
 }
 
@@ -245,7 +268,7 @@ pub(super) fn own_program() -> OsString {
 }
 
 /// Listens on a port of this host that the system chooses.
-fn listen() -> io::Result<(TcpListener, Endpoint)> {
+pub(super) fn listen() -> io::Result<(TcpListener, Endpoint)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).or_else(|error| {
         // A host may have no IPv4.
         TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).map_err(|_| error)

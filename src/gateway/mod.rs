@@ -4,10 +4,12 @@
 //! chooses the replica, unless the request belongs to a session, whose owner its id names ([`session_id`]). [`headers`]
 //! says what passes, [`pool`] bounds requests in flight, [`lines`] keeps connections, and [`health`] probes.
 //!
-//! [`siblings`] needs no gateway: the replicas of one sidecar pass requests of each other's sessions on.
+//! [`siblings`] needs no gateway: the replicas of one sidecar pass requests of each other's sessions on. Nor does
+//! [`bridge`], which runs a sidecar for `proxyrunner connect`.
 
 mod balance;
 mod bearers;
+mod bridge;
 mod cards;
 mod catalog;
 mod children;
@@ -34,6 +36,7 @@ mod signing;
 mod sources;
 mod token;
 
+pub(crate) use bridge::{Bridge, Command as BridgeCommand};
 pub(crate) use catalog::{Asked, Refusal, decoded};
 pub(crate) use combined::{CALL, Decided, Located, One, Subject, called};
 pub use combined::{Plugged, stand_in};

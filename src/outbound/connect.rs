@@ -83,6 +83,36 @@ pub(crate) fn sender(tls: &Tls, http2: bool, reach: Reach) -> Result<Sender, Bad
     client(tls, http2, Resolver { reach, only: None })
 }
 
+/// How the connections of a client are kept that passes on the requests of others.
+#[cfg(feature = "gateway")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keeping {
+    /// Idle time before a connection is closed.
+    pub idle: Duration,
+    /// Maximum number of idle connections to one host.
+    pub most_idle: usize,
+    /// Maximum number of bytes that a connection reads before they are taken.
+    pub buffer: usize,
+    /// Time after which a peer that does not acknowledge is given up.
+    pub unacknowledged: Duration,
+}
+
+/// Creates a client for HTTP/1.1 whose connections are kept like this.
+///
+/// # Errors
+/// When the certificates are unusable.
+#[cfg(feature = "gateway")]
+pub(crate) fn forwarder(tls: &Tls, keeping: Keeping) -> Result<Sender, BadTls> {
+    let resolver = Resolver { reach: Reach::Anywhere, only: None };
+    let connector = connector(tls, false, resolver, Some(keeping.unacknowledged))?;
+    Ok(Client::builder(Tasks)
+        .http1_max_buf_size(keeping.buffer)
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(keeping.idle)
+        .pool_max_idle_per_host(keeping.most_idle)
+        .build(connector))
+}
+
 /// Creates a client for HTTP/1.1 that connects to this address, whatever name a URL has.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ mod resolve;
 mod tls;
 
 #[cfg(feature = "gateway")]
-pub(crate) use connect::{Connector, Stream};
+pub(crate) use connect::{Connector, Keeping, Stream, forwarder};
 pub(crate) use connect::{Sender, sender};
 #[cfg(feature = "gateway")]
 pub(crate) use dial::{Dialer, Duplex};

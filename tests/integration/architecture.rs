@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["audience"],
     &["session"],
     &["era"],
-    &["child", "router"],
+    &["child", "remote", "router"],
     &["ingress", "inquiry"],
     &["catalogue"],
     &["children"],

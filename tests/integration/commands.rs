@@ -363,8 +363,9 @@ fn a_mistake_in_the_words_takes_one_line() {
 }
 
 /// The commands of proxyrunner's own.
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 15] = [
     &["gateway"],
+    &["connect"],
     &["probe"],
     &["probe", "call"],
     &["inject"],

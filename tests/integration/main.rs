@@ -11,6 +11,8 @@ mod child_identity;
 mod cli;
 mod clients;
 mod commands;
+#[cfg(feature = "gateway")]
+mod connect;
 mod connections;
 mod cursors;
 mod drain;

@@ -148,12 +148,14 @@ def explain(server: Server, client: Client, outcome: Outcome) -> None:
         print(f"FAILED: {client.name} in front of {server.name}: {broken}: {error[:LONGEST_ERROR]}")
 
 
-def show(server: Server, client: Client, url: str, lacking: Collection[str] = ()) -> Outcome:
+def show(
+    server: Server, client: Client, url: str | list[str], lacking: Collection[str] = (), transport: str = "http"
+) -> Outcome:
     """What the client sees of each feature that the server has for it, without those that are lacking on the way."""
     features = [feature for feature in server.features(client) if feature not in lacking]
     plan = {
         "url": url,
-        "transport": "http",
+        "transport": transport,
         "features": {feature: server.entries[feature] for feature in features},
         "asks": [feature for feature in features if asks(server, client, feature)],
     }

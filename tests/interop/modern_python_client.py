@@ -7,6 +7,7 @@ from typing import Any, AsyncIterator, Callable
 
 import anyio
 from mcp import Client, types
+from mcp.client.stdio import StdioServerParameters, stdio_client
 
 import plan
 
@@ -45,11 +46,12 @@ class Peer:
 
 
 @asynccontextmanager
-async def connect(url: str, asks: bool, level: str | None) -> AsyncIterator[Peer]:
+async def connect(url: str | list[str], asks: bool, level: str | None) -> AsyncIterator[Peer]:
     """A client that found out the server's era itself; one that `asks` declares sampling and elicitation."""
     peer = Peer()
+    server = stdio_client(StdioServerParameters(command=url[0], args=url[1:])) if isinstance(url, list) else url
     async with Client(
-        url,
+        server,
         read_timeout_seconds=PATIENCE,
         log_level=level,
         logging_callback=peer.on_log,

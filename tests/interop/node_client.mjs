@@ -9,6 +9,7 @@ import { text } from "node:stream/consumers";
 
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { SSEClientTransport } from "@modelcontextprotocol/sdk/client/sse.js";
+import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import {
   CreateMessageRequestSchema,
@@ -23,14 +24,21 @@ const SAMPLED = "sampled, for this client only";
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 const numbers = (count) => Array.from({ length: count }, (_, index) => index + 1);
 
+/** The transport to a URL, or to a command over stdio. */
+function opened(url, transport) {
+  const [command, ...args] = url;
+  if (transport === "stdio") return new StdioClientTransport({ command, args });
+  const Transport = transport === "sse" ? SSEClientTransport : StreamableHTTPClientTransport;
+  return new Transport(new URL(url));
+}
+
 /** An initialized client; one that `asks` declares sampling and elicitation. */
 class Peer {
   questions = [];
   content = {};
 
   constructor(url, transport, asks) {
-    const Transport = transport === "sse" ? SSEClientTransport : StreamableHTTPClientTransport;
-    this.transport = new Transport(new URL(url));
+    this.transport = opened(url, transport);
     const capabilities = asks ? { sampling: {}, elicitation: {} } : {};
     this.client = new Client({ name: "interop", version: "1.0.0" }, { capabilities });
     if (!asks) return;

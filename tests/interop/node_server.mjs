@@ -1,19 +1,22 @@
-// A stdio server on npm's @modelcontextprotocol/server 2.x, for the matrix of clients and servers.
+// A server on npm's @modelcontextprotocol/server 2.x, for the matrix of clients and servers.
 //
 //     node_server.mjs                 whichever era the client opens with
 //     node_server.mjs --modern-only   2026-07-28 alone; the SDK refuses the handshake
+//     node_server.mjs --http PORT     the SDK's own HTTP handler; without sessions in the legacy era
 //
 // Its names and answers are those of tests/servers/everything.py. It is here for the sake of node_modules.
 
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { acceptedContent, completable, inputRequired, McpServer, ResourceTemplate } from "@modelcontextprotocol/server";
+import { serve } from "@hono/node-server";
+import { acceptedContent, completable, createMcpHandler, inputRequired, McpServer, ResourceTemplate } from "@modelcontextprotocol/server";
 import { serveStdio } from "@modelcontextprotocol/server/stdio";
 import { z } from "zod";
 
 const DEPARTMENTS = ["Engineering", "Marketing", "Sales", "Support"];
 const WATCHED = "test://watched-resource";
 
+let notifier; // of the HTTP handler
 let cancelled = 0; // in the whole process, as the SDK may make several instances
 
 const text = (answer) => ({ content: [{ type: "text", text: answer }] });
@@ -105,7 +108,9 @@ function changes(server, era) {
   const inputSchema = z.object({ uri: z.string() });
   const touching = { description: "Says that a resource changed, to those who listen or have subscribed.", inputSchema };
   server.registerTool("touch", touching, async ({ uri }) => {
-    if (era === "modern" || subscriptions.has(uri)) await server.server.sendResourceUpdated({ uri });
+    // Over HTTP an instance serves one request, and changes reach the others by the handler.
+    if (notifier !== undefined) notifier.resourceUpdated(uri);
+    else if (era === "modern" || subscriptions.has(uri)) await server.server.sendResourceUpdated({ uri });
     return text(`touched ${uri}`);
   });
 }
@@ -117,4 +122,12 @@ function prompts(server) {
   server.registerPrompt("test_prompt_with_arguments", described, ({ arg1, arg2 }) => said(`arg1='${arg1}', arg2='${arg2}'`));
 }
 
-serveStdio(everything, { legacy: process.argv.includes("--modern-only") ? "reject" : "serve" });
+const isModernOnly = process.argv.includes("--modern-only");
+const http = process.argv.indexOf("--http");
+if (http === -1) {
+  serveStdio(everything, { legacy: isModernOnly ? "reject" : "serve" });
+} else {
+  const handler = createMcpHandler(everything, { legacy: isModernOnly ? "reject" : "stateless" });
+  notifier = handler.notify;
+  serve({ fetch: handler.fetch, hostname: "127.0.0.1", port: Number(process.argv[http + 1]) });
+}

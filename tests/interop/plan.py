@@ -1,7 +1,7 @@
 """How the matrix tells a Python client what to show, and hears of it; node clients read and write the same.
 
 On stdin one JSON object, {url, transport, features: {name: entry}, asks: [name]}; on stdout one JSON line
-per feature, {feature, error?}. All features are shown at once, each by a client of its own.
+per feature, {feature, error?}. For the transport `stdio`, `url` is a list: a command and its arguments. All features are shown at once, each by a client of its own.
 """
 
 from __future__ import annotations

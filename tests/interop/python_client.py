@@ -9,6 +9,7 @@ from typing import Any, AsyncIterator, Callable
 import anyio
 from mcp import ClientSession, types
 from mcp.client.sse import sse_client
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import AnyUrl
 
@@ -61,12 +62,18 @@ class Peer:
         return types.ElicitResult(action="accept", content=self.content)
 
 
+def open_streams(url: str | list[str], transport: str) -> Any:
+    """The transport to a URL, or to a command over stdio."""
+    if transport == "stdio":
+        return stdio_client(StdioServerParameters(command=url[0], args=url[1:]))
+    return sse_client(url) if transport == "sse" else streamable_http_client(url)
+
+
 @asynccontextmanager
-async def connect(url: str, transport: str, asks: bool) -> AsyncIterator[Peer]:
+async def connect(url: str | list[str], transport: str, asks: bool) -> AsyncIterator[Peer]:
     """An initialized client; one that `asks` declares sampling and elicitation."""
     peer = Peer()
-    open_streams = sse_client if transport == "sse" else streamable_http_client
-    async with open_streams(url) as (incoming, outgoing, *_):
+    async with open_streams(url, transport) as (incoming, outgoing, *_):
         async with ClientSession(
             incoming,
             outgoing,
