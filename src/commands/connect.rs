@@ -36,7 +36,7 @@ const SETTINGS: &[&str] = &["request-timeout", "max-frame", "max-buffered", "log
 const WAITING: usize = 64;
 /// Time for answers after the client has closed stdin.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
-/// Time to write the last messages to stdout.
+/// Time for the last answers after the server has changed, and to write the last messages to stdout.
 const LAST_BYTES: Duration = Duration::from_secs(2);
 /// Time to read the file of headers.
 const READING: Duration = Duration::from_secs(5);
@@ -283,7 +283,7 @@ async fn serve(typed: Typed, out: mpsc::Sender<Charged>) -> Result<ExitCode, Exi
                 },
                 () = over.cancelled() => {
                     tracing::error!("the remote server has changed; the client has to connect again");
-                    (code, patience) = (ExitCode::FAILURE, Duration::ZERO);
+                    (code, patience) = (ExitCode::FAILURE, LAST_BYTES);
                     break;
                 }
                 () = out.closed() => {
