@@ -11,6 +11,7 @@ use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, L
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use parking_lot::Mutex;
 use std::error::Error;
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tonic::body::Body;
@@ -34,6 +35,9 @@ const AGENT: &str = concat!("proxyrunner/", env!("CARGO_PKG_VERSION"));
 
 /// Reads the operator's headers again; `None` if that fails.
 pub type Reread = Box<dyn Fn() -> Option<HeaderMap> + Send + Sync>;
+
+/// A future whose code exists once, however many wait for it.
+pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
 
 /// Sends requests to one URL.
 pub(super) struct Client {
@@ -72,7 +76,16 @@ impl Client {
     ///
     /// # Errors
     /// When there is no such answer.
-    pub async fn send(
+    pub fn send<'a>(
+        &'a self,
+        method: Method,
+        headers: &'a HeaderMap,
+        body: Option<&'a Charged>,
+    ) -> Boxed<'a, Response<Incoming>> {
+        Box::pin(self.try_to_send(method, headers, body))
+    }
+
+    async fn try_to_send(
         &self,
         method: Method,
         headers: &HeaderMap,

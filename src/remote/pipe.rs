@@ -13,6 +13,7 @@ use hyper::Method;
 use hyper::header::HeaderMap;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -98,7 +99,15 @@ impl Pipe {
     }
 
     /// Takes a frame that was read before.
-    pub async fn pass(self: &Arc<Self>, frame: Charged, message: Message) {
+    pub fn pass<'a>(
+        self: &'a Arc<Self>,
+        frame: Charged,
+        message: Message,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.pass_on(frame, message))
+    }
+
+    async fn pass_on(self: &Arc<Self>, frame: Charged, message: Message) {
         let method = message.method.as_ref().map(|method| text(&frame, method).into_owned());
         match (message.kind, method.as_deref()) {
             (Kind::Request, Some("initialize")) if !is_modern(&message) => {

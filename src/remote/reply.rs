@@ -1,5 +1,6 @@
 //! The messages of an answer, which is JSON or an event stream.
 
+use super::client::Boxed;
 use super::events::Events;
 use super::fault::Fault;
 use crate::budget::{Account, Charge, Charged};
@@ -99,7 +100,11 @@ impl Reply {
     ///
     /// # Errors
     /// When the server breaks off or is silent, or sends something else than messages.
-    pub async fn next(&mut self, patience: Option<Duration>) -> Result<Said, Fault> {
+    pub fn next(&mut self, patience: Option<Duration>) -> Boxed<'_, Said> {
+        Box::pin(self.receive(patience))
+    }
+
+    async fn receive(&mut self, patience: Option<Duration>) -> Result<Said, Fault> {
         let mut whole = Vec::new();
         loop {
             while let Some(event) = self.events.as_mut().and_then(Events::next) {

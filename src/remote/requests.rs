@@ -2,6 +2,7 @@
 //! safe.
 
 use super::answer::{code, cut_short, is_unknown_session, own_answer};
+use super::client::Boxed;
 use super::fault::{Fault, Kind};
 use super::headers::{self, LAST_EVENT_ID, SESSION_ID};
 use super::reply::{Reply, Said};
@@ -47,11 +48,15 @@ pub(super) struct Initialized {
 ///
 /// # Errors
 /// When there is no answer.
-pub(super) async fn initialize(
-    shared: &Arc<Shared>,
-    frame: &Charged,
-    message: &Message,
-) -> Result<Initialized, Fault> {
+pub(super) fn initialize<'a>(
+    shared: &'a Arc<Shared>,
+    frame: &'a Charged,
+    message: &'a Message,
+) -> Boxed<'a, Initialized> {
+    Box::pin(open(shared, frame, message))
+}
+
+async fn open(shared: &Arc<Shared>, frame: &Charged, message: &Message) -> Result<Initialized, Fault> {
     let response = shared.client.send(Method::POST, &headers::post(), Some(frame)).await?;
     let session = response.headers().get(SESSION_ID).cloned();
     let mut reply = Reply::new(response, shared.longest, &shared.account)?;
@@ -292,7 +297,11 @@ impl Asked<'_> {
         }
     }
 
-    async fn ask(&self) -> Result<(Charged, Message), Fault> {
+    fn ask(&self) -> Boxed<'_, (Charged, Message)> {
+        Box::pin(self.ask_once())
+    }
+
+    async fn ask_once(&self) -> Result<(Charged, Message), Fault> {
         let mut reply = self.begin().await?;
         loop {
             match reply.next(Some(self.shared.client.patience())).await? {

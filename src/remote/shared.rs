@@ -7,6 +7,7 @@ use super::session::Session;
 use crate::budget::{Account, Budget, Charged};
 use crate::jsonrpc::Message;
 use crate::outbound::BadTls;
+use std::pin::Pin;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -49,9 +50,11 @@ impl Shared {
     }
 
     /// Says something to the client.
-    pub async fn say(&self, message: Charged) {
-        // The receiver is gone only when the client is.
-        let _ = self.out.send(message).await;
+    pub fn say(&self, message: Charged) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {
+            // The receiver is gone only when the client is.
+            let _ = self.out.send(message).await;
+        })
     }
 }
 
