@@ -317,7 +317,7 @@ def check_gateway_chart(tally: Tally, rendered: Rendered) -> None:
 
 
 # Settings that contain the name of a release.
-OF_A_NAME = {"PROXYRUNNER_ALLOW_HOST", "PROXYRUNNER_AUTH_AUDIENCE", "PROXYRUNNER_AUTH_RESOURCE"}
+OF_A_NAME = {"PROXYRUNNER_ALLOW_HOST", "PROXYRUNNER_AUTH_AUDIENCE", "PROXYRUNNER_AUTH_RESOURCE", "PROXYRUNNER_SERVER_NAME"}
 
 
 def differences(chart: list[Document], overlay: list[Document]) -> list[str]:

@@ -184,6 +184,9 @@ BROKEN: list[tuple[str, str, str, Change]] = [
      lambda t: the(t, "NetworkPolicy", "-egress")["spec"]["egress"].pop()),
     ("replicas", "metrics for replicas", "may call ports",
      put(lambda t: the(t, "NetworkPolicy", "-ingress")["spec"]["ingress"][-1]["ports"][0], "port", 9090)),
+    ("resumed", "no Redis within reach", "may not reach its Redis", lambda t: the(t, "NetworkPolicy", "-egress")["spec"]["egress"].pop()),
+    ("resumed", "a server without a name", "has no name at Redis",
+     lambda t: server(t)["env"].remove(next(one for one in server(t)["env"] if one["name"] == "PROXYRUNNER_SERVER_NAME"))),
     ("behind-gateway", "another way to a server", "may call ports",
      put(lambda t: ingress(t)["from"][0]["namespaceSelector"]["matchLabels"], "kubernetes.io/metadata.name", "mcp-core")),
 ]  # fmt: skip

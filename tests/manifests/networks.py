@@ -136,6 +136,23 @@ def sharing(documents: list[Document]) -> Iterator[str]:
                 yield f"{name}: replicas may not reach each other ({direction})"
 
 
+def resuming(documents: list[Document]) -> Iterator[str]:
+    """Replicas that keep sessions in Redis have a name there, and may reach it."""
+    for name, template in templates(documents):
+        names = {one["name"]: one.get("value", "") for container in containers(template["spec"]) for one in container.get("env", [])}
+        if "PROXYRUNNER_RESUME_SESSIONS" not in names or "PROXYRUNNER_REDIS" not in names:
+            continue
+        if not names.get("PROXYRUNNER_SERVER_NAME"):
+            yield f"{name} has no name at Redis"
+        port = int(names["PROXYRUNNER_REDIS"].rpartition(":")[2].partition("/")[0])
+        labels = template["metadata"]["labels"]
+        policies = [one["spec"] for one in of_kind(documents, "NetworkPolicy")]
+        limits = [spec for spec in policies if matches(spec["podSelector"].get("matchLabels", {}), labels) and "Egress" in spec["policyTypes"]]
+        ports = [each["port"] for spec in limits for rule in spec.get("egress", []) for each in rule.get("ports", [])]
+        if limits and port not in ports:
+            yield f"{name} may not reach its Redis"
+
+
 def is_own(peer: dict[str, Any], labels: dict[str, str]) -> bool:
     """Whether a peer of a network policy is the pods with these labels, in their own namespace."""
     wanted = (peer.get("podSelector") or {}).get("matchLabels")
@@ -213,4 +230,4 @@ def checks(documents: list[Document]) -> Iterator[str]:
             yield f"{called(cron)} runs {container['args']}"
 
 
-RULES: list[Rule] = [selecting, reachable, scaled, sharing, accounts, closed, checks]
+RULES: list[Rule] = [selecting, reachable, scaled, sharing, resuming, accounts, closed, checks]

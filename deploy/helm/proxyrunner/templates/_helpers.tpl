@@ -98,6 +98,15 @@ seccompProfile: {type: RuntimeDefault}
 {{- if include "proxyrunner.state" . }}
 - {name: PROXYRUNNER_STATE_KEY_FILE, value: /etc/proxyrunner/state/state}
 {{- end }}
+{{- if .Values.resumeSessions.enabled }}
+{{- if not .Values.forwardSessions.enabled }}{{ fail "resumeSessions needs forwardSessions" }}{{ end }}
+- {name: PROXYRUNNER_RESUME_SESSIONS, value: "true"}
+- {name: PROXYRUNNER_REDIS, value: {{ .Values.resumeSessions.redis | quote }}}
+{{- if .Values.resumeSessions.passwordSecret }}
+- {name: PROXYRUNNER_REDIS_PASSWORD_FILE, value: /etc/proxyrunner/redis/password}
+{{- end }}
+- {name: PROXYRUNNER_SERVER_NAME, value: {{ .Release.Namespace }}/{{ include "proxyrunner.fullname" . }}}
+{{- end }}
 {{- end }}
 
 {{/* The Secret with the key that replicas share; empty without one. */}}
@@ -116,6 +125,9 @@ seccompProfile: {type: RuntimeDefault}
 {{- if include "proxyrunner.state" . }}
 - {name: state, mountPath: /etc/proxyrunner/state, readOnly: true}
 {{- end }}
+{{- if and .Values.resumeSessions.enabled .Values.resumeSessions.passwordSecret }}
+- {name: redis, mountPath: /etc/proxyrunner/redis, readOnly: true}
+{{- end }}
 {{- end }}
 
 {{- define "proxyrunner.gateway.volumes" -}}
@@ -126,6 +138,10 @@ seccompProfile: {type: RuntimeDefault}
 {{- if include "proxyrunner.state" . }}
 - name: state
   secret: {secretName: {{ include "proxyrunner.state" . }}, defaultMode: 0440}
+{{- end }}
+{{- if and .Values.resumeSessions.enabled .Values.resumeSessions.passwordSecret }}
+- name: redis
+  secret: {secretName: {{ .Values.resumeSessions.passwordSecret }}, defaultMode: 0440}
 {{- end }}
 {{- end }}
 
