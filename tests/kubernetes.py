@@ -307,12 +307,17 @@ def check_refusals(tally: Tally, name: str, folder: str, chart: Path) -> None:
 
 
 def check_gateway_chart(tally: Tally, rendered: Rendered) -> None:
-    values = yaml.safe_load((GATEWAY_CHART / "ci" / "gateway.yaml").read_text())
-    tally.check("chart of the gateway: lint", lint(values, GATEWAY_CHART))
-    rendered["chart-of-the-gateway"] = them = charted(values, GATEWAY_CHART)
-    tally.check("chart of the gateway: is valid", all_invalid(them, VERSIONS))
-    tally.check("chart of the gateway: is sound", broken_rules(them))
-    tally.check("chart of the gateway: runs what the folder runs", differences(them, rendered["gateway"]))
+    for called, file, folder in (
+        ("chart-of-the-gateway", "gateway", "gateway"),
+        ("chart-of-the-gateway-with-redis", "redis", "overlays/gateway-redis"),
+    ):
+        name = called.replace("-", " ")
+        values = yaml.safe_load((GATEWAY_CHART / "ci" / f"{file}.yaml").read_text())
+        tally.check(f"{name}: lint", lint(values, GATEWAY_CHART))
+        rendered[called] = them = charted(values, GATEWAY_CHART)
+        tally.check(f"{name}: is valid", all_invalid(them, VERSIONS))
+        tally.check(f"{name}: is sound", broken_rules(them))
+        tally.check(f"{name}: runs what the folder runs", differences(them, rendered[folder]))
     check_refusals(tally, "chart of the gateway", "refused-gateways", GATEWAY_CHART)
 
 

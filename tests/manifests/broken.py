@@ -187,6 +187,8 @@ BROKEN: list[tuple[str, str, str, Change]] = [
     ("resumed", "no Redis within reach", "may not reach its Redis", lambda t: the(t, "NetworkPolicy", "-egress")["spec"]["egress"].pop()),
     ("resumed", "a server without a name", "has no name at Redis",
      lambda t: server(t)["env"].remove(next(one for one in server(t)["env"] if one["name"] == "PROXYRUNNER_SERVER_NAME"))),
+    ("gateway-redis", "no Redis for a gateway", "may not reach its Redis",
+     lambda t: the(t, "NetworkPolicy", "-egress")["spec"]["egress"].pop()),
     ("behind-gateway", "another way to a server", "may call ports",
      put(lambda t: ingress(t)["from"][0]["namespaceSelector"]["matchLabels"], "kubernetes.io/metadata.name", "mcp-core")),
 ]  # fmt: skip

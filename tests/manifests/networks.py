@@ -136,13 +136,13 @@ def sharing(documents: list[Document]) -> Iterator[str]:
                 yield f"{name}: replicas may not reach each other ({direction})"
 
 
-def resuming(documents: list[Document]) -> Iterator[str]:
-    """Replicas that keep sessions in Redis have a name there, and may reach it."""
+def remembered(documents: list[Document]) -> Iterator[str]:
+    """What uses Redis may reach it, and has a name there if it keeps sessions."""
     for name, template in templates(documents):
         names = {one["name"]: one.get("value", "") for container in containers(template["spec"]) for one in container.get("env", [])}
-        if "PROXYRUNNER_RESUME_SESSIONS" not in names or "PROXYRUNNER_REDIS" not in names:
+        if "PROXYRUNNER_REDIS" not in names:
             continue
-        if not names.get("PROXYRUNNER_SERVER_NAME"):
+        if "PROXYRUNNER_RESUME_SESSIONS" in names and not names.get("PROXYRUNNER_SERVER_NAME"):
             yield f"{name} has no name at Redis"
         port = int(names["PROXYRUNNER_REDIS"].rpartition(":")[2].partition("/")[0])
         labels = template["metadata"]["labels"]
@@ -230,4 +230,4 @@ def checks(documents: list[Document]) -> Iterator[str]:
             yield f"{called(cron)} runs {container['args']}"
 
 
-RULES: list[Rule] = [selecting, reachable, scaled, sharing, resuming, accounts, closed, checks]
+RULES: list[Rule] = [selecting, reachable, scaled, sharing, remembered, accounts, closed, checks]

@@ -36,6 +36,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - {name: PROXYRUNNER_STATE_KEY_FILE, value: /etc/proxyrunner/keys/state}
 - {name: PROXYRUNNER_TLS_CERT, value: /etc/proxyrunner/tls/tls.crt}
 - {name: PROXYRUNNER_TLS_KEY, value: /etc/proxyrunner/tls/tls.key}
+{{- if .Values.redis.url }}
+- {name: PROXYRUNNER_REDIS, value: {{ .Values.redis.url | quote }}}
+{{- if .Values.redis.passwordSecret }}
+- {name: PROXYRUNNER_REDIS_PASSWORD_FILE, value: /etc/proxyrunner/redis/password}
+{{- end }}
+{{- end }}
 {{- range $name, $value := .Values.settings }}
 - {name: PROXYRUNNER_{{ $name | upper | replace "-" "_" }}, value: {{ $value | toString | quote }}}
 {{- end }}
