@@ -128,7 +128,10 @@ fn a_call_writes_its_metrics() {
     };
     let text = written("echo");
     assert!(text.contains("mcp_golden_path_success{tool=\"echo\"} 1\n"), "{text}");
-    assert!(text.contains("mcp_golden_path_duration_seconds{tool=\"echo\"} 0."), "{text}");
+    let took =
+        text.lines().find_map(|line| line.strip_prefix("mcp_golden_path_duration_seconds{tool=\"echo\"} "));
+    let took: f64 = took.expect("a duration").parse().expect("seconds");
+    assert!(took > 0.0 && took.is_finite(), "{text}");
     let text = written("nope");
     assert!(text.contains("mcp_golden_path_success{tool=\"nope\"} 0\n"), "{text}");
     assert_eq!(
